@@ -1,0 +1,1 @@
+"""The words of the domain as frozen value types: no I/O, no imports from other rooms."""

@@ -1,0 +1,70 @@
+"""What a client saw of one request, and what the real server told about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from lvsctl.model.addresses import IPAddress
+
+
+class Endpoint(NamedTuple):
+    """An address and a port: one end of a conversation."""
+
+    address: IPAddress
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
+        return f"{host}:{self.port}"
+
+
+class Failure(StrEnum):
+    """Why a request got no answer, in the words of ``Exchange.error``."""
+
+    NONE = ""
+    TIMED_OUT = "timed out"
+    REFUSED = "connection refused"
+    """A RST to the SYN, or an ICMP port unreachable (the director without a usable real server)."""
+    RESET = "reset"
+    NO_ROUTE = "no route"
+    PROHIBITED = "prohibited"
+    """A firewall said no (ICMP administratively prohibited, or a local rule)."""
+    NO_PORT = "no local port left"
+    CLOSED = "closed early"
+    """The connection ended in order before the answer was whole."""
+    MALFORMED = "malformed answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request, sent over a connection (or, for UDP, from a port) of its own.
+
+    ``sent_at`` is when the connection was opened: seconds since the epoch by
+    CLOCK_REALTIME, the clock of the captured frames, so that the two can be laid
+    side by side. ``seconds`` is how long it took from there to the last byte of
+    the answer, or to the failure, by CLOCK_MONOTONIC, which never jumps.
+
+    ``local`` is the client's own end; None where it never got one (no route).
+    ``status`` is HTTP's; 0 where there is none (UDP, or no answer).
+    ``node`` is the real server that answered, ``local_seen`` and ``peer_seen`` the
+    two ends of the connection as that real server sees them; '' and None where the
+    answer does not say (the user's own server) or did not come.
+    ``error`` is '' for an answer; otherwise one of ``Failure``'s words, or the
+    kernel's own where none fits.
+    """
+
+    sent_at: float
+    local: Endpoint | None
+    status: int
+    node: str
+    local_seen: Endpoint | None
+    peer_seen: Endpoint | None
+    seconds: float
+    error: str = Failure.NONE
+
+    @property
+    def answered(self) -> bool:
+        """Whether a whole answer came, whatever it said."""
+        return not self.error

@@ -1,0 +1,137 @@
+"""A lab as configured: networks, nodes and virtual services, every address decided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
+from lvsctl.model.service import VirtualService
+
+NAMESPACE_PREFIX = "lvs"
+
+
+class Role(StrEnum):
+    """What a node is in the LVS layout."""
+
+    CLIENT = "client"
+    DIRECTOR = "director"
+    REAL_SERVER = "real-server"
+    ROUTER = "router"
+
+
+@dataclass(frozen=True, slots=True)
+class Impairment:
+    """What every link of a network does to the frames that cross it (tc-netem(8)).
+
+    ``delay`` in milliseconds one way, ``loss`` in percent, ``rate`` in bits per second; 0: none.
+    """
+
+    delay: float = 0.0
+    loss: float = 0.0
+    rate: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.delay or self.loss or self.rate)
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One L2 segment: every node on it hears every broadcast of the others."""
+
+    name: str
+    subnets: tuple[IPNetwork, ...]
+    impairment: Impairment = Impairment()
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A node's interface, named after the network that it is on."""
+
+    network: str
+    addresses: tuple[IPInterface, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A static route. ``to`` None means the default route."""
+
+    to: IPNetwork | None
+    via: IPAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A host of the lab, living in a network namespace of its own.
+
+    ``group`` is the name under which the topology declares it (``rs`` for ``rs1``).
+    ``routes`` and ``sysctls`` are the topology's own, beyond what is derived.
+    ``run`` is the user's own command in place of the built-in responder (empty: none).
+    """
+
+    name: str
+    role: Role
+    group: str
+    interfaces: tuple[Interface, ...]
+    routes: tuple[Route, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
+    run: tuple[str, ...] = ()
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The names of the networks that the node is on, first one first."""
+        return tuple(interface.network for interface in self.interfaces)
+
+    def addresses_on(self, network: str) -> tuple[IPInterface, ...]:
+        """The node's addresses on ``network``; empty where it is not on it."""
+        return next((i.addresses for i in self.interfaces if i.network == network), ())
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """One topology under a lab's name, completely decided: the planner's only input."""
+
+    name: str
+    description: str
+    networks: tuple[Network, ...]
+    nodes: tuple[Node, ...]
+    services: tuple[VirtualService, ...]
+
+    def node(self, name: str) -> Node:
+        """The node called ``name``. Raises KeyError where there is none."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
+
+    def network(self, name: str) -> Network:
+        """The network called ``name``. Raises KeyError where there is none."""
+        for network in self.networks:
+            if network.name == name:
+                return network
+        raise KeyError(name)
+
+    def having(self, role: Role) -> tuple[Node, ...]:
+        """The nodes of one role, in the topology's order."""
+        return tuple(node for node in self.nodes if node.role is role)
+
+    @property
+    def directors(self) -> tuple[Node, ...]:
+        """The directors: IPVS is configured the same on each."""
+        return self.having(Role.DIRECTOR)
+
+    @property
+    def ipv6(self) -> bool:
+        """Whether any network of the lab carries IPv6."""
+        return any(subnet.version == 6 for n in self.networks for subnet in n.subnets)
+
+    def network_of(self, address: IPAddress) -> Network | None:
+        """The network whose subnet contains ``address``."""
+        for network in self.networks:
+            if any(address in subnet for subnet in network.subnets):
+                return network
+        return None
+
+    def netns(self, member: str) -> str:
+        """The namespace's name of a node, or of a network's switch."""
+        return f"{NAMESPACE_PREFIX}-{self.name}-{member}"

@@ -1,0 +1,17 @@
+"""A rule of a forwarding method that a lab breaks, found when the topology is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """Where the topology breaks a rule, and what would be right.
+
+    ``path`` leads to the key in the topology file: ``("services", 0, "real_servers", 1)``.
+    """
+
+    path: tuple[str | int, ...]
+    message: str
+    hint: str = ""

@@ -1,0 +1,110 @@
+"""Virtual services and their real servers, as configured.
+
+What the kernel reports about them at run time (counters, connections) is
+*observed* and lives in ``model.state``; the two are never mixed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lvsctl.model.addresses import IPAddress
+
+
+class ForwardingMethod(StrEnum):
+    """How the director hands a request to a real server (IPVS's packet forwarding methods)."""
+
+    NAT = "nat"
+    TUN = "tun"
+    DR = "dr"
+
+
+class Encapsulation(StrEnum):
+    """What the tunnel of the ``tun`` forwarding method puts around the request."""
+
+    IPIP = "ipip"
+    GRE = "gre"
+    GUE = "gue"
+
+
+class Protocol(StrEnum):
+    """Transport protocols that IPVS balances."""
+
+    TCP = "tcp"
+    UDP = "udp"
+    SCTP = "sctp"
+
+    @property
+    def number(self) -> int:
+        """The protocol's number in the IP header (IANA, Assigned Internet Protocol Numbers)."""
+        return {Protocol.TCP: 6, Protocol.UDP: 17, Protocol.SCTP: 132}[self]
+
+
+class Scheduler(StrEnum):
+    """IPVS's schedulers, by the names that ``ipvsadm -s`` takes (ipvsadm(8))."""
+
+    RR = "rr"
+    WRR = "wrr"
+    LC = "lc"
+    WLC = "wlc"
+    LBLC = "lblc"
+    LBLCR = "lblcr"
+    DH = "dh"
+    SH = "sh"
+    SED = "sed"
+    NQ = "nq"
+    FO = "fo"
+    OVF = "ovf"
+    MH = "mh"
+    TWOS = "twos"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ServiceKey:
+    """What names a virtual service in the kernel: protocol, VIP and port."""
+
+    protocol: Protocol
+    vip: IPAddress
+    port: int
+
+    def __str__(self) -> str:
+        vip = f"[{self.vip}]" if self.vip.version == 6 else str(self.vip)
+        return f"{vip}:{self.port}/{self.protocol}"
+
+
+@dataclass(frozen=True, slots=True)
+class RealServer:
+    """A real server of one virtual service.
+
+    ``rip`` and ``port`` are where the director sends requests; ``weight`` 0 drains
+    it; ``upper`` and ``lower`` are connection thresholds (0: none; ipvsadm(8) -x, -y).
+    """
+
+    node: str
+    rip: IPAddress
+    port: int
+    weight: int = 1
+    upper: int = 0
+    lower: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualService:
+    """A service that clients reach through its VIP.
+
+    ``persistence`` is the persistence timeout in seconds (0: not persistent).
+    """
+
+    name: str
+    key: ServiceKey
+    forward: ForwardingMethod
+    scheduler: Scheduler
+    real_servers: tuple[RealServer, ...]
+    encapsulation: Encapsulation = Encapsulation.IPIP
+    persistence: int = 0
+
+    @property
+    def vip(self) -> IPAddress:
+        """The address that clients use."""
+        return self.key.vip

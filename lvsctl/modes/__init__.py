@@ -1,0 +1,69 @@
+"""The forwarding methods: one file each, and the table of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lvsctl.model.lab import Lab
+from lvsctl.model.rule import Violation
+from lvsctl.model.service import ForwardingMethod, Protocol
+from lvsctl.modes.base import Mode, Placed
+from lvsctl.modes.dr import DirectRouting
+from lvsctl.modes.nat import Nat
+from lvsctl.modes.tun import Tunneling
+
+MODES: dict[ForwardingMethod, Mode] = {
+    mode.method: mode for mode in (Nat(), Tunneling(), DirectRouting())
+}
+"""Every forwarding method that lvsctl knows."""
+
+
+def placed_services(lab: Lab) -> Iterator[Placed]:
+    """Each virtual service of the lab on each of its directors."""
+    for director in lab.directors:
+        for index, service in enumerate(lab.services):
+            yield Placed(lab, index, service, director)
+
+
+def violations(lab: Lab) -> Iterator[Violation]:
+    """Every rule of a forwarding method that the lab breaks, each once."""
+    found: dict[Violation, None] = {}
+    for placed in placed_services(lab):
+        found.update(dict.fromkeys(_unbuilt(placed)))
+        found.update(dict.fromkeys(_two_gateways(placed)))
+        found.update(dict.fromkeys(MODES[placed.service.forward].violations(placed)))
+    yield from found
+
+
+def _unbuilt(placed: Placed) -> Iterator[Violation]:
+    """What the topology's language can say and no room can build yet: refused, never ignored."""
+    if placed.service.key.protocol is Protocol.SCTP:
+        yield Violation(
+            path=("services", placed.index, "protocol"),
+            message="the built-in responder does not answer SCTP yet",
+            hint="use `protocol: tcp` or `protocol: udp`",
+        )
+
+
+def _two_gateways(placed: Placed) -> Iterator[Violation]:
+    """One default gateway per real server: the director (NAT) or the way past it (TUN, DR)."""
+    if MODES[placed.service.forward].gateway_is_director:
+        return
+    behind = {
+        server.node: other
+        for other in placed.lab.services
+        if MODES[other.forward].gateway_is_director
+        for server in other.real_servers
+    }
+    for position, server in enumerate(placed.service.real_servers):
+        other = behind.get(server.node)
+        if other is not None:
+            yield Violation(
+                path=("services", placed.index, "real_servers", position),
+                message=(
+                    f"{server.node} serves {other.name} by {other.forward}, so its default gateway "
+                    f"is the director; by {placed.service.forward} its replies would go there too "
+                    "and be dropped, because their source, the VIP, is the director's own address"
+                ),
+                hint=f"use other real servers for {placed.service.name}",
+            )

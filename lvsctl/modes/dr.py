@@ -1,0 +1,79 @@
+"""DR (direct routing): the director changes only the destination MAC of requests.
+
+    client ──VIP──▶ director ──same IP packet, rs1's MAC──▶ rs1
+    client ◀────────────────VIP──────────────────────────── rs1
+
+Every real server holds the VIP too, on its loopback, and must keep quiet about it:
+only the director may answer ARP questions for the VIP (the "ARP problem"). The real
+servers answer the client directly, so they share an L2 segment with the director
+but do not use it as their gateway. (LVS HOWTO, "LVS-DR" and "The ARP Problem".)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lvsctl.model.addresses import host_route
+from lvsctl.model.rule import Violation
+from lvsctl.model.service import ForwardingMethod, RealServer
+from lvsctl.modes.base import Placed, no_port_mapping
+from lvsctl.ops import AddAddress, Op, SetSysctl
+
+
+def arp_suppression(netns: str, vip: object) -> Iterator[Op]:
+    """What keeps a host that holds the VIP on a local device silent about it.
+
+    On `all`: the greater of `all` and the *receiving* interface counts, so setting
+    it on `lo` alone has no effect. (ip-sysctl.rst, arp_ignore and arp_announce.)
+    """
+    yield SetSysctl(
+        netns=netns,
+        key="net.ipv4.conf.all.arp_ignore",
+        value="1",
+        why=f"do not answer ARP questions for {vip}: it is not on the interface they arrive at",
+    )
+    yield SetSysctl(
+        netns=netns,
+        key="net.ipv4.conf.all.arp_announce",
+        value="2",
+        why=f"do not send ARP questions from {vip}: neighbours would learn the wrong MAC for it",
+    )
+
+
+class DirectRouting:
+    """See the module's docstring."""
+
+    method = ForwardingMethod.DR
+    gateway_is_director = False
+
+    def director_needs(self, placed: Placed) -> Iterator[Op]:
+        """Nothing beyond the VIP and the IPVS table: not even forwarding."""
+        yield from ()
+
+    def real_server_needs(self, placed: Placed, server: RealServer) -> Iterator[Op]:
+        """The VIP on a device that is not on the wire, and silence about it. In that order."""
+        netns, vip = placed.netns(server), placed.service.vip
+        if vip.version == 4:
+            yield from arp_suppression(netns, vip)
+        yield AddAddress(
+            netns=netns,
+            device="lo",
+            address=host_route(vip),
+            why="accept the requests that the director hands over, still addressed to the VIP",
+        )
+
+    def violations(self, placed: Placed) -> Iterator[Violation]:
+        """No port mapping; and a MAC address reaches no further than one L2 segment."""
+        yield from no_port_mapping(placed)
+        director = placed.director
+        for position, server in enumerate(placed.service.real_servers):
+            node = placed.lab.node(server.node)
+            if not set(node.networks) & set(director.networks):
+                yield Violation(
+                    path=("services", placed.index, "real_servers", position),
+                    message=(
+                        f"{node.name} is on {', '.join(node.networks)} and {director.name} on "
+                        f"{', '.join(director.networks)}: dr needs them on one network (L2 segment)"
+                    ),
+                    hint=f"put {node.name} on {director.networks[0]}, or use `forward: tun`",
+                )

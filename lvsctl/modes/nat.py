@@ -1,0 +1,85 @@
+"""NAT: the director rewrites the destination of requests and the source of replies.
+
+    client ──VIP──▶ director ──RIP──▶ real server
+    client ◀──VIP── director ◀──RIP── real server
+
+The real servers need nothing of LVS: no VIP, no tunnel, no sysctl. They need one
+thing of the network: that their replies go back through the director, which is
+therefore their default gateway. (LVS HOWTO, "LVS-NAT".)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lvsctl.model.lab import Role
+from lvsctl.model.rule import Violation
+from lvsctl.model.service import ForwardingMethod, RealServer
+from lvsctl.modes.base import Placed
+from lvsctl.ops import Op, SetSysctl
+
+
+class Nat:
+    """See the module's docstring."""
+
+    method = ForwardingMethod.NAT
+    gateway_is_director = True
+
+    def director_needs(self, placed: Placed) -> Iterator[Op]:
+        """Forwarding, for the replies; and silence towards real servers that have a shorter way."""
+        netns = placed.lab.netns(placed.director.name)
+        yield SetSysctl(
+            netns=netns,
+            key="net.ipv4.ip_forward",
+            value="1",
+            why="replies from the real servers are routed through the director",
+        )
+        if self._one_arm(placed):
+            # `default` is what its interfaces start with; `all` or the interface's own is enough
+            # for a redirect to be sent (ip-sysctl.rst, send_redirects).
+            for device in ("all", "default"):
+                yield SetSysctl(
+                    netns=netns,
+                    key=f"net.ipv4.conf.{device}.send_redirects",
+                    value="0",
+                    why="one arm: a redirect would teach the real servers a way past the director",
+                )
+
+    def real_server_needs(self, placed: Placed, server: RealServer) -> Iterator[Op]:
+        """Nothing: a real server behind NAT is any host with a private address."""
+        yield from ()
+
+    def violations(self, placed: Placed) -> Iterator[Violation]:
+        """Replies must come back through the director: one hop away, and the only way."""
+        lab, director = placed.lab, placed.director
+        for position, server in enumerate(placed.service.real_servers):
+            node = lab.node(server.node)
+            path = ("services", placed.index, "real_servers", position)
+            if not set(node.networks) & set(director.networks):
+                yield Violation(
+                    path=path,
+                    message=(
+                        f"{node.name} shares no network with {director.name}, "
+                        "so the director cannot be its default gateway"
+                    ),
+                    hint=f"put {node.name} on one of: {', '.join(director.networks)}",
+                )
+            for client in lab.having(Role.CLIENT):
+                shared = sorted(set(client.networks) & set(node.networks))
+                if shared:
+                    yield Violation(
+                        path=path,
+                        message=(
+                            f"{node.name} and {client.name} are both on {shared[0]}: replies would "
+                            "go straight to the client and never be rewritten by the director"
+                        ),
+                        hint="put the client on another network than the real servers",
+                    )
+
+    @staticmethod
+    def _one_arm(placed: Placed) -> bool:
+        """Whether replies leave the director by the interface that they came in on."""
+        return any(
+            placed.vip_device in placed.lab.node(server.node).networks
+            for server in placed.service.real_servers
+        )

@@ -1,0 +1,68 @@
+"""TUN (IP tunneling): the director puts the request into a new IP packet to the real server.
+
+    client ──VIP──▶ director ══[DIP→RIP [CIP→VIP]]══▶ routers ══▶ rs1
+    client ◀────────────────────VIP───────────────────────────── rs1
+
+The real server decapsulates, finds the VIP on its tunnel device, and answers the
+client directly. It may sit in any network that the director can reach; its replies
+never cross the director. (LVS HOWTO, "LVS-Tun"; RFC 2003.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lvsctl.model.addresses import host_route
+from lvsctl.model.rule import Violation
+from lvsctl.model.service import Encapsulation, ForwardingMethod, RealServer
+from lvsctl.modes.base import Placed, loose_reverse_path, no_port_mapping
+from lvsctl.modes.dr import arp_suppression
+from lvsctl.ops import AddAddress, AddTunnel, Op
+
+TUNNEL_INDEX = 40
+"""ifindex of a tunnel device: below the interfaces, which the planner counts from 50."""
+
+
+class Tunneling:
+    """See the module's docstring."""
+
+    method = ForwardingMethod.TUN
+    gateway_is_director = False
+
+    def director_needs(self, placed: Placed) -> Iterator[Op]:
+        """Nothing beyond the VIP and the IPVS table: IPVS itself encapsulates."""
+        yield from ()
+
+    def real_server_needs(self, placed: Placed, server: RealServer) -> Iterator[Op]:
+        """A tunnel device that takes what the director sends, with the VIP on it, silently."""
+        netns, vip = placed.netns(server), placed.service.vip
+        if vip.version == 4:
+            yield from arp_suppression(netns, vip)
+        yield AddTunnel(
+            netns=netns,
+            device="tunl0",
+            index=TUNNEL_INDEX,
+            encapsulation=placed.service.encapsulation,
+            why="take off the outer header that the director put on",
+        )
+        yield from loose_reverse_path(
+            netns,
+            "tunl0",
+            "requests come out of the tunnel, but the way to the client is not through it",
+        )
+        yield AddAddress(
+            netns=netns,
+            device="tunl0",
+            address=host_route(vip),
+            why="accept the decapsulated requests, still addressed to the VIP",
+        )
+
+    def violations(self, placed: Placed) -> Iterator[Violation]:
+        """No port mapping, and (for now) only the encapsulations and families built here."""
+        yield from no_port_mapping(placed)
+        if placed.service.encapsulation is not Encapsulation.IPIP:
+            yield Violation(
+                path=("services", placed.index, "encapsulation"),
+                message=f"encapsulation {placed.service.encapsulation} cannot be built yet",
+                hint="use `encapsulation: ipip`",
+            )

@@ -1,0 +1,104 @@
+"""The routes that a lab's nodes need so that every network is reached.
+
+Pure: a lab in, routes out. Only routers forward between networks; a director does
+so for the real servers of a NAT service, whose default gateway it is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from lvsctl.model.addresses import IPAddress, IPNetwork
+from lvsctl.model.lab import Lab, Node, Role, Route
+from lvsctl.modes import MODES, placed_services
+
+
+def routes_of(lab: Lab, node: Node) -> tuple[Route, ...]:
+    """The static routes of ``node``: derived ones, with the topology's own first.
+
+    A derived route to where the topology has a route of its own is left out.
+    """
+    own = {(route.to, route.via.version) for route in node.routes}
+    derived = (route for route in _derived(lab, node) if (route.to, route.via.version) not in own)
+    return (*node.routes, *derived)
+
+
+def gateway_director(lab: Lab, node: Node) -> Node | None:
+    """The director that is ``node``'s default gateway, where a forwarding method says so."""
+    for placed in placed_services(lab):
+        if MODES[placed.service.forward].gateway_is_director and any(
+            server.node == node.name for server in placed.service.real_servers
+        ):
+            return placed.director
+    return None
+
+
+def _derived(lab: Lab, node: Node) -> Iterator[Route]:
+    director = gateway_director(lab, node)
+    for version in (4, 6):
+        if director is not None:
+            via = _address_shared(node, director, version)
+            if via is not None:
+                yield Route(to=None, via=via)
+        else:
+            yield from _through_routers(lab, node, version)
+
+
+def _through_routers(lab: Lab, node: Node, version: int) -> Iterator[Route]:
+    hops = dict(_first_hops(lab, node, version))
+    if not hops:
+        return
+    if node.role is Role.ROUTER:
+        # No default route: two routers that point at each other would carry a packet
+        # for nowhere back and forth until its TTL ends.
+        yield from (Route(to=subnet, via=via) for subnet, via in hops.items())
+        return
+    default = Counter(hops.values()).most_common(1)[0][0]
+    yield Route(to=None, via=default)
+    for subnet, via in hops.items():
+        if via != default:
+            yield Route(to=subnet, via=via)
+
+
+def _first_hops(lab: Lab, node: Node, version: int) -> Iterator[tuple[IPNetwork, IPAddress]]:
+    """Each subnet that ``node`` is not on, with the first router on a shortest way to it."""
+    first = _ways(lab, node, version)
+    for network in lab.networks:
+        if network.name in first:
+            for subnet in network.subnets:
+                if subnet.version == version:
+                    yield subnet, first[network.name]
+
+
+def _ways(lab: Lab, node: Node, version: int) -> dict[str, IPAddress]:
+    """For each network that ``node`` is not on: where to send what goes there. Breadth first."""
+    first: dict[str, IPAddress] = {}
+    frontier = list(node.networks)
+    while frontier:
+        here = frontier.pop(0)
+        for router in lab.having(Role.ROUTER):
+            if router.name == node.name or here not in router.networks:
+                continue
+            via = first.get(here) or _address_on(router, here, version)
+            for there in router.networks:
+                if via is not None and there not in first and there not in node.networks:
+                    first[there] = via
+                    frontier.append(there)
+    return first
+
+
+def _address_on(node: Node, network: str, version: int) -> IPAddress | None:
+    for interface in node.addresses_on(network):
+        if interface.version == version:
+            return interface.ip
+    return None
+
+
+def _address_shared(node: Node, other: Node, version: int) -> IPAddress | None:
+    """An address of ``other`` on a network that ``node`` is on as well."""
+    for network in node.networks:
+        address = _address_on(other, network, version)
+        if address is not None:
+            return address
+    return None
