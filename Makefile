@@ -1,0 +1,47 @@
+# Two commands: `make demo` and `make test`. Each first lets tools/setup install what is missing,
+# into .venv and .tools of this checkout; it says what and why, and needs no root.
+#
+#   make demo PYTHON=python3.12               another Python (3.11 or newer)
+#   make test PYTEST_ARGS='-k dr -x'          some tests only
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: set-up-tests help demo test test-unit lint format clean
+
+export PYTHON
+export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
+
+python := .venv/bin/python
+demo   := $(python) -m lvsctl demo
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## NAT, TUN and DR on the kernel's real IPVS: up, requests answered, down
+	@tools/setup lvsctl
+	@$(demo)
+
+test: export LVSCTL_REQUIRE_IPVS = 1
+test: set-up-tests lint ## everything: style, types and all tests, real IPVS included
+	$(python) -m pytest $(PYTEST_ARGS)
+
+set-up-tests:
+	@tools/setup checks witnesses
+
+test-unit: ## the quick tests: no kernel, no root
+	@tools/setup checks
+	$(python) -m pytest tests/unit tests/plan $(PYTEST_ARGS)
+
+lint: ## style and types
+	@tools/setup checks
+	$(python) -m ruff check
+	$(python) -m ruff format --check
+	$(python) -m mypy
+
+format: ## lays the code out as lint wants it
+	@tools/setup checks
+	$(python) -m ruff check --fix
+	$(python) -m ruff format
+
+clean: ## removes what setup, tests and builds made in this checkout
+	rm -rf .venv .tools build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
