@@ -10,7 +10,7 @@ Two operations are equal where they ask for the same thing, whatever the reason.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
@@ -310,3 +310,24 @@ def service_words(key: ServiceKey) -> list[str]:
 def unique(ops: Iterable[Op]) -> tuple[Op, ...]:
     """``ops`` in order, each thing asked for once (the first reason given stays)."""
     return tuple(dict.fromkeys(ops))
+
+
+def subject(op: Op) -> Hashable:  # noqa: PLR0911 (a row for each kind)
+    """What ``op`` is about: of two operations on one subject, the later one replaces the other.
+
+    So a service with another scheduler is changed in place, not removed and added.
+    """
+    match op:
+        case SetSysctl():
+            return SetSysctl, op.netns, op.key
+        case Impair():
+            return Impair, op.netns, op.device
+        case AddService():
+            return AddService, op.netns, op.service
+        case AddRealServer():
+            return AddRealServer, op.netns, op.service, op.real_server.rip, op.real_server.port
+        case AddRoute():
+            return AddRoute, op.netns, op.to, op.via.version
+        case Listen():
+            return Listen, op.netns, op.protocol, op.port
+    return op

@@ -1,0 +1,378 @@
+"""What lvsctl does, command by command: the only place where the rooms are put together.
+
+Runs where the labs are: on the host's kernel, or inside the machine. Which of the two,
+and everything about terminals, is the business of ``cli``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+
+from lvsctl import converge, modes, planner, spec
+from lvsctl.errors import LabError, LvsctlError, UsageError
+from lvsctl.kernel import execute, netns, probe, processes, registry, state, undo
+from lvsctl.kernel.registry import Entry, State
+from lvsctl.model.event import Emit, Undoing, ignore
+from lvsctl.model.evidence import Evidence
+from lvsctl.model.exchange import Exchange
+from lvsctl.model.finding import Finding, Verdict, overall
+from lvsctl.model.lab import Lab, Node, Role
+from lvsctl.model.service import Scheduler
+from lvsctl.model.state import NodeState, ServiceState
+from lvsctl.ops import AddLink, AddNamespace, Listen, Op, Plan
+from lvsctl.spec.shipped import Topology
+from lvsctl.traffic import client, responder
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """What ``up`` did. ``created``: the lab is new; else ``added`` and ``removed`` were changed."""
+
+    lab: Lab
+    created: bool
+    added: tuple[Op, ...] = ()
+    removed: tuple[Op, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A lab in the list. ``lab`` is None where its entry cannot be read (``entry.problem``)."""
+
+    entry: Entry
+    lab: Lab | None
+    answering: bool
+    """Whether its real servers' responder lives, where it needs one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A lab as configured, and each node's state as the kernel has it."""
+
+    lab: Lab
+    states: dict[str, NodeState]
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The findings about a lab, with the evidence that they rest on."""
+
+    lab: Lab
+    findings: tuple[Finding, ...]
+    evidence: tuple[Evidence, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """PASS only where every claim passes."""
+        return overall(self.findings)
+
+
+# ── topologies and plans: no kernel, no root ─────────────────────────────────────────────────
+
+
+def lab_of(topology: Topology, overrides: spec.Overrides = spec.Overrides()) -> Lab:  # noqa: B008
+    """The lab that a topology describes. Raises SpecError with every mistake in it."""
+    return spec.load(
+        topology.text, topology.source, overrides=overrides, rules=modes.violations
+    )
+
+
+def plan_of(lab: Lab) -> Plan:
+    """What ``up`` does for ``lab``."""
+    return planner.plan_for(lab)
+
+
+# ── labs ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def up(
+    topology: Topology,
+    overrides: spec.Overrides = spec.Overrides(),  # noqa: B008
+    emit: Emit = ignore,
+) -> Up:
+    """Bring the lab of ``topology`` up, or make the running one equal to it.
+
+    Raises SpecError, LabError, HostError, KernelError. Where it fails half-way, or is
+    interrupted, a new lab is removed again; a running one stays as it then is.
+    """
+    lab = lab_of(topology, overrides)
+    probe.load_ipvs()
+    with registry.lock(lab.name):
+        entry = registry.read(lab.name)
+        if entry is not None and entry.state is State.UP:
+            return _converged(lab, topology, overrides, entry, emit)
+        if entry is not None:  # left by a command that was killed
+            registry.remove(lab.name)
+        return _created(lab, topology, overrides, emit)
+
+
+def _created(lab: Lab, topology: Topology, overrides: spec.Overrides, emit: Emit) -> Up:
+    plan = planner.plan_for(lab)
+    with ExitStack() as undoing:
+        # Before the first effect: from here on, whatever happens, nothing stays.
+        undoing.callback(_give_up, lab.name, emit)
+        entry = _entry(lab, plan, topology, overrides)
+        try:
+            registry.begin(entry)
+        except LvsctlError:
+            undoing.pop_all()  # nothing of ours is there yet
+            raise
+        execute.execute(plan, lab.name, emit, respond=_responder(lab))
+        registry.mark(entry, State.UP)
+        undoing.pop_all()
+    return Up(lab, created=True)
+
+
+def _give_up(lab: str, emit: Emit) -> None:
+    emit(Undoing(lab))
+    registry.remove(lab)
+
+
+def _entry(lab: Lab, plan: Plan, topology: Topology, overrides: spec.Overrides) -> Entry:
+    import time
+
+    return Entry(
+        lab=lab.name,
+        topology=topology.text.decode(),
+        source=topology.source,
+        overrides={k: v for k, v in asdict(overrides).items() if v is not None},
+        namespaces=plan.namespaces,
+        started=time.time(),
+    )
+
+
+def _responder(lab: Lab) -> execute.Respond:
+    def respond(listens: tuple[Listen, ...], ready: processes.Ready) -> None:
+        responder.serve(
+            [
+                responder.Listener(op.node, op.netns, op.protocol, op.port, ipv6=lab.ipv6)
+                for op in listens
+            ],
+            ready,
+        )
+
+    return respond
+
+
+def _converged(
+    lab: Lab, topology: Topology, overrides: spec.Overrides, entry: Entry, emit: Emit
+) -> Up:
+    plan, before = planner.plan_for(lab), planner.plan_for(_configured(entry))
+    _refuse_rewiring(lab.name, before, plan)
+    outdated = undo.obsolete(before.ops, plan.ops)
+    undo.undo(outdated, lab.name, emit)
+    states = _states(lab, plan, existing_only=True)
+    found = converge.difference(plan, states)
+    undo.undo(found.extra, lab.name, emit)
+    if found.missing:
+        execute.execute(
+            found.missing, lab.name, emit, respond=_responder(lab), converging=True
+        )
+    fresh = _entry(lab, plan, topology, overrides)
+    registry.write(replace(fresh, started=entry.started, state=State.UP))
+    added = tuple(op for stage in found.missing for op in stage.ops)
+    return Up(lab, created=False, added=added, removed=(*outdated, *found.extra))
+
+
+def _refuse_rewiring(lab: str, before: Plan, after: Plan) -> None:
+    """A node that stays keeps its interfaces: they cannot be exchanged under what uses them."""
+    cables = {(op.node_netns, op.device): op for op in before.ops if isinstance(op, AddLink)}
+    kept = {op.netns for op in before.ops if isinstance(op, AddNamespace)}
+    changed: list[str] = []
+    for op in after.ops:
+        if not isinstance(op, AddLink) or op.node_netns not in kept:
+            continue
+        old = cables.get((op.node_netns, op.device))
+        if old is None:
+            changed.append(f"{op.port} would be connected to {op.device}")
+        elif old.mac != op.mac:
+            changed.append(f"{op.port} would get another first address on {op.device}")
+    gone = cables.keys() - {(o.node_netns, o.device) for o in after.ops if isinstance(o, AddLink)}
+    staying = {op.netns for op in after.ops if isinstance(op, AddNamespace)}
+    changed += [
+        f"{cables[key].port} would be taken off {key[1]}"
+        for key in sorted(gone)
+        if key[0] in staying
+    ]
+    if changed:
+        raise LabError(
+            f"lab {lab} is running and cannot be changed to this topology in place:\n  "
+            + "\n  ".join(changed),
+            hint=f"lvsctl down {lab}, then up again",
+        )
+
+
+def down(lab: str) -> registry.Removed:
+    """Remove everything that ``lab`` owns. Raises LabError where there is no such lab."""
+    with registry.lock(lab):
+        removed = registry.remove(lab)
+    if not removed.existed:
+        raise _not_running(lab)
+    return removed
+
+
+def labs() -> tuple[Listed, ...]:
+    """Every lab that there is anything of, by name."""
+    return tuple(_listed(entry) for entry in registry.labs())
+
+
+def _listed(entry: Entry) -> Listed:
+    if entry.state is State.BROKEN:
+        return Listed(entry, None, answering=False)
+    try:
+        lab = _configured(entry)
+    except LvsctlError as error:
+        broken = replace(entry, state=State.BROKEN, problem=error.message)
+        return Listed(broken, None, answering=False)
+    needed = any(
+        not lab.node(server.node).run
+        for service in lab.services
+        for server in service.real_servers
+    )
+    answering = not needed or execute.RESPONDER in processes.daemons(entry.lab)
+    return Listed(entry, lab, answering=answering)
+
+
+def _configured(entry: Entry) -> Lab:
+    """The lab that a registry entry was made from."""
+    words = dict(entry.overrides)
+    scheduler = words.pop("scheduler", None)
+    overrides = spec.Overrides(**words, scheduler=Scheduler(scheduler) if scheduler else None)
+    return lab_of(Topology(entry.source, entry.topology.encode()), overrides)
+
+
+def running(name: str | None) -> Lab:
+    """The running lab called ``name``; without a name, the only one there is.
+
+    Raises LabError where it does not run or its entry is damaged, UsageError where
+    there are several to choose from.
+    """
+    if name is None:
+        names = [entry.lab for entry in registry.labs()]
+        if not names:
+            raise LabError("no lab is running", hint="start one: lvsctl up dr")
+        if len(names) > 1:
+            raise UsageError(
+                f"{len(names)} labs are running: {', '.join(names)}", hint="say which one"
+            )
+        name = names[0]
+    entry = registry.read(name)
+    if entry is None:
+        raise _not_running(name)
+    if entry.state is not State.UP:
+        problem = entry.problem or f"it is {entry.state}, or the command that did so was killed"
+        raise LabError(
+            f"lab {name} is not usable: {problem}",
+            hint=f"lvsctl down {name}, then lvsctl up again",
+        )
+    return _configured(entry)
+
+
+def _not_running(name: str) -> LabError:
+    import difflib
+
+    names = [entry.lab for entry in registry.labs()]
+    near = difflib.get_close_matches(name, names, n=1)
+    if near:
+        hint = f"did you mean {near[0]}?"
+    elif names:
+        hint = f"running: {', '.join(names)}"
+    else:
+        hint = f"start it: lvsctl up {name}"
+    return LabError(f"lab {name} is not running", hint=hint)
+
+
+def node_of(lab: Lab, name: str) -> Node:
+    """The node of ``lab`` called ``name``. Raises UsageError with the names there are."""
+    try:
+        return lab.node(name)
+    except KeyError:
+        names = ", ".join(node.name for node in lab.nodes)
+        raise UsageError(f"lab {lab.name} has no node {name!r}", hint=f"it has: {names}") from None
+
+
+# ── looking ──────────────────────────────────────────────────────────────────────────────────
+
+
+def inspect(lab: Lab, nodes: Sequence[str] = ()) -> Inspection:
+    """The state of some nodes of a running lab (all of them where none is named)."""
+    wanted = [node_of(lab, name) for name in nodes] or list(lab.nodes)
+    names = {lab.netns(node.name): node.name for node in wanted}
+    states = state.lab_state(
+        names,
+        directors=[lab.netns(node.name) for node in wanted if node.role is Role.DIRECTOR],
+        pids=processes.daemons(lab.name).values(),
+    )
+    return Inspection(lab, {names[netns]: found for netns, found in states.items()})
+
+
+def _states(lab: Lab, plan: Plan, *, existing_only: bool = False) -> dict[str, NodeState]:
+    """The state of every namespace of the lab, switches too, as far as the plan speaks of it."""
+    names: Iterable[str] = plan.namespaces
+    if existing_only:
+        names = netns.existing(lab.name, names)
+    directors = {lab.netns(node.name) for node in lab.directors}
+    return state.lab_state(
+        names,
+        sysctls=converge.settings_of(plan),
+        directors=directors.intersection(names),
+        pids=processes.daemons(lab.name).values(),
+    )
+
+
+# ── proving ──────────────────────────────────────────────────────────────────────────────────
+
+
+def verify(lab: Lab, emit: Emit = ignore) -> Verification:
+    """Send requests to every virtual service of a running lab and judge what comes of them."""
+    from lvsctl import verify as judges
+
+    evidence = tuple(_evidence(lab, index) for index in range(len(lab.services)))
+    findings = tuple(finding for seen in evidence for finding in judges.findings(seen))
+    return Verification(lab, findings, evidence)
+
+
+def _evidence(lab: Lab, index: int) -> Evidence:
+    from lvsctl.verify.distribution import requests_needed
+
+    service = lab.services[index]
+    asking = lab.having(Role.CLIENT)[0]
+    director = lab.netns(lab.directors[0].name)
+
+    def table() -> NodeState:
+        return state.node_state(director, sysctls=(), ipvs=True)
+
+    before = _service_in(table(), service.key)
+    with client.held(
+        lab.netns(asking.name),
+        service.vip,
+        service.key.port,
+        count=requests_needed(service, before),
+        protocol=service.key.protocol,
+    ) as exchanges:
+        meanwhile = table()
+    return Evidence(
+        service=service,
+        client=asking.name,
+        exchanges=exchanges,
+        before=before,
+        after=_service_in(meanwhile, service.key),
+        connections=meanwhile.connections,
+    )
+
+
+def _service_in(table: NodeState, key: object) -> ServiceState | None:
+    return next((service for service in table.services if service.key == key), None)
+
+
+def ask(lab: Lab, index: int, count: int) -> tuple[Exchange, ...]:
+    """``count`` requests, one after the other, from the first client to one virtual service."""
+    service = lab.services[index]
+    return client.requests(
+        lab.netns(lab.having(Role.CLIENT)[0].name),
+        service.vip,
+        service.key.port,
+        count=count,
+        protocol=service.key.protocol,
+    )

@@ -1,0 +1,109 @@
+"""A YAML document as a tree that still knows where everything stood.
+
+Plain scalars follow YAML 1.2's core schema, as editors do. YAML 1.1's traps are gone:
+``on`` and ``no`` are text, ``1:30`` is text and not 90, ``010`` is not 8.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,30})")
+_FLOAT = re.compile(r"[-+]?(0|[1-9][0-9]*)?(\.[0-9]+|(?<=[0-9])\.)?([eE][-+]?[0-9]+)?")
+_WORDS: dict[str, bool | None] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A place in the file; line and column count from 1."""
+
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A single value as written. ``quoted`` values are always text."""
+
+    text: str
+    quoted: bool
+    mark: Mark
+
+    @property
+    def value(self) -> str | int | float | bool | None:
+        """What the text means in YAML 1.2."""
+        if self.quoted:
+            return self.text
+        if self.text in _WORDS:
+            return _WORDS[self.text]
+        if _INTEGER.fullmatch(self.text):
+            return int(self.text)
+        if any(c in "0123456789" for c in self.text) and _FLOAT.fullmatch(self.text):
+            return float(self.text)
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """A list."""
+
+    items: tuple[Tree, ...]
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One key of a mapping with its value."""
+
+    key_mark: Mark
+    value: Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """A mapping, its keys as text in the order of the file."""
+
+    entries: dict[str, Entry] = field(hash=False)
+    mark: Mark
+
+
+Tree = Scalar | Sequence | Mapping
+
+# Where a value stands: ("services", 0, "port") is services[0].port.
+Path = tuple[str | int, ...]
+
+
+def plain(tree: Tree) -> Any:
+    """The tree as lists, dicts and values, without the positions (what a JSON Schema checks)."""
+    if isinstance(tree, Scalar):
+        return tree.value
+    if isinstance(tree, Sequence):
+        return [plain(item) for item in tree.items]
+    return {key: plain(entry.value) for key, entry in tree.entries.items()}
+
+
+def quoted(text: str) -> str:
+    """``text`` for a message: short, in quotation marks, nothing that upsets a terminal."""
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def described(tree: Tree) -> str:
+    """What a person would call the value, such as "the text 'eighty'"."""
+    if isinstance(tree, Sequence):
+        return "a list"
+    if isinstance(tree, Mapping):
+        return "a mapping"
+    value = tree.value
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return f"the truth value {tree.text}"
+    if isinstance(value, str):
+        return f"the text {quoted(value)}"
+    return f"the number {quoted(tree.text)[1:-1]}"

@@ -1,0 +1,244 @@
+"""The client's event loop: many connections at once, each with its deadline."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import select
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from lvsctl import __version__
+from lvsctl.errors import HostError
+from lvsctl.model.addresses import IPAddress
+from lvsctl.model.exchange import Endpoint, Exchange, Failure
+from lvsctl.model.service import Protocol
+from lvsctl.traffic.http import BadRequest
+from lvsctl.traffic.replies import ReplyReader, Said, said_in
+
+RECEIVE_BYTES = 64 * 1024
+SPARE_FILES = 64
+"""Open files that are left to the rest of the process."""
+
+_FAILURES = {
+    errno.ECONNREFUSED: Failure.REFUSED,
+    errno.ECONNRESET: Failure.RESET,
+    errno.EPIPE: Failure.RESET,
+    errno.ETIMEDOUT: Failure.TIMED_OUT,
+    errno.ENETUNREACH: Failure.NO_ROUTE,
+    errno.EHOSTUNREACH: Failure.NO_ROUTE,
+    errno.ENETDOWN: Failure.NO_ROUTE,
+    errno.EACCES: Failure.PROHIBITED,
+    errno.EPERM: Failure.PROHIBITED,
+    errno.EADDRNOTAVAIL: Failure.NO_PORT,
+    errno.EAGAIN: Failure.NO_PORT,
+}
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where requests go and how. ``timeout`` in seconds; ``keep``: answered connections stay."""
+
+    host: IPAddress
+    port: int
+    protocol: Protocol
+    timeout: float
+    path: str
+    keep: bool
+
+    def request(self) -> bytes:
+        """The bytes of a request."""
+        if self.protocol is Protocol.UDP:
+            return f"lvsctl {self.path}\n".encode()
+        close = "" if self.keep else "Connection: close\r\n"
+        return (
+            f"GET {self.path} HTTP/1.1\r\nHost: {Endpoint(self.host, self.port)}\r\n"
+            f"User-Agent: lvsctl/{__version__}\r\nAccept: text/plain\r\n{close}\r\n"
+        ).encode()
+
+
+class _Attempt:
+    """A request under way. ``sent_at`` by CLOCK_REALTIME, ``began`` by CLOCK_MONOTONIC."""
+
+    __slots__ = ("began", "index", "local", "reader", "sent_at", "sock", "unsent")
+
+    def __init__(self, index: int, sock: socket.socket, unsent: bytes) -> None:
+        self.index = index
+        self.sock = sock
+        self.unsent = unsent
+        self.local: Endpoint | None = None
+        self.reader = ReplyReader()
+        self.sent_at = time.time()
+        self.began = time.monotonic()
+
+
+class Attempts:
+    """``count`` requests to ``target``, ``concurrency`` at once.
+
+    ``run`` belongs into a thread that is in the client's namespace; a write to the
+    eventfd ``stop`` ends it early.
+    """
+
+    def __init__(self, target: Target, count: int, concurrency: int, stop: int) -> None:
+        self._target = target
+        self._request = target.request()
+        self._concurrency = concurrency
+        self._stop = stop
+        self._results: list[Exchange | None] = [None] * count
+        self._started = 0
+        # In the order of their beginning, which is that of their deadlines.
+        self._open: dict[int, _Attempt] = {}
+        self._kept: list[socket.socket] = []
+
+    @property
+    def exchanges(self) -> tuple[Exchange, ...]:
+        """What came of the requests that are over, in the order in which they were sent."""
+        return tuple(result for result in self._results if result is not None)
+
+    def close(self) -> None:
+        """Close every connection that is still open."""
+        for sock in [*self._kept, *(attempt.sock for attempt in self._open.values())]:
+            sock.close()
+        self._kept.clear()
+        self._open.clear()
+
+    def run(self) -> None:
+        """Send everything and wait for the answers. Raises HostError."""
+        count = len(self._results)
+        _allow_files(count if self._target.keep else min(count, self._concurrency))
+        with select.epoll() as epoll:
+            epoll.register(self._stop, select.EPOLLIN)
+            while True:
+                while len(self._open) < self._concurrency and self._started < count:
+                    self._start(epoll)
+                if not self._open:
+                    return
+                for fd, _ in epoll.poll(self._timeout(), 512):
+                    if fd == self._stop:
+                        return
+                    self._go_on(epoll, self._open[fd])
+                self._expire()
+
+    def _start(self, epoll: select.epoll) -> None:
+        target = self._target
+        datagram = target.protocol is Protocol.UDP
+        try:
+            sock = socket.socket(
+                socket.AF_INET6 if target.host.version == 6 else socket.AF_INET,
+                (socket.SOCK_DGRAM if datagram else socket.SOCK_STREAM) | socket.SOCK_NONBLOCK,
+                target.protocol.number,
+            )
+        except OSError as error:
+            raise _host_error(error) from error
+        attempt = _Attempt(self._started, sock, self._request)
+        self._started += 1
+        self._open[sock.fileno()] = attempt
+        number = sock.connect_ex((str(target.host), target.port))
+        if number not in {0, errno.EINPROGRESS}:
+            self._fail(attempt, OSError(number, os.strerror(number)))
+            return
+        address, port = sock.getsockname()[:2]
+        attempt.local = Endpoint(_parsed(target.host, address), port)
+        try:
+            # Between namespaces of one host the connection is often there already.
+            sent = self._send(attempt)
+            epoll.register(sock.fileno(), select.EPOLLIN if sent else select.EPOLLOUT)
+        except OSError as error:
+            self._fail(attempt, error)
+
+    def _send(self, attempt: _Attempt) -> bool:
+        """Send as much as goes; True once all is sent."""
+        try:
+            count = attempt.sock.send(attempt.unsent, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return False
+        attempt.unsent = attempt.unsent[count:]
+        return not attempt.unsent
+
+    def _go_on(self, epoll: select.epoll, attempt: _Attempt) -> None:
+        try:
+            if attempt.unsent:
+                if self._send(attempt):
+                    epoll.modify(attempt.sock.fileno(), select.EPOLLIN)
+                return
+            data = attempt.sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._fail(attempt, error)
+            return
+        if self._target.protocol is Protocol.UDP:
+            self._finish(attempt, said_in(data))
+            return
+        reader = attempt.reader
+        try:
+            whole = reader.feed(data) if data else reader.end()
+        except BadRequest:
+            self._finish(attempt, Said(), Failure.MALFORMED)
+            return
+        if whole:
+            if self._target.keep:
+                epoll.unregister(attempt.sock.fileno())
+            self._finish(attempt, reader.said)
+        elif not data:
+            self._finish(attempt, Said(), Failure.CLOSED)
+
+    def _fail(self, attempt: _Attempt, error: OSError) -> None:
+        number = error.errno or 0
+        if number in _EXHAUSTED:
+            raise _host_error(error) from error
+        self._finish(attempt, Said(), _FAILURES.get(number, os.strerror(number).lower()))
+
+    def _finish(self, attempt: _Attempt, said: Said, error: str = Failure.NONE) -> None:
+        """The request is over: note what came of it, and close or keep its connection."""
+        self._results[attempt.index] = Exchange(
+            sent_at=attempt.sent_at,
+            local=attempt.local,
+            status=attempt.reader.status,
+            node=said.node,
+            local_seen=said.local,
+            peer_seen=said.peer,
+            seconds=time.monotonic() - attempt.began,
+            error=error,
+        )
+        del self._open[attempt.sock.fileno()]
+        if self._target.keep and not error:
+            self._kept.append(attempt.sock)
+        else:
+            attempt.sock.close()
+
+    def _timeout(self) -> float:
+        """Seconds until the first deadline."""
+        first = next(iter(self._open.values()))
+        return max(0.0, first.began + self._target.timeout - time.monotonic())
+
+    def _expire(self) -> None:
+        latest = time.monotonic() - self._target.timeout
+        while self._open:
+            first = next(iter(self._open.values()))
+            if first.began > latest:
+                return
+            self._finish(first, Said(), Failure.TIMED_OUT)
+
+
+def _parsed(like: IPAddress, address: str) -> IPAddress:
+    return type(like)(address.partition("%")[0])
+
+
+def _allow_files(count: int) -> None:
+    """Let the process hold ``count`` more open files, as far as the hard limit goes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = count + sum(1 for _ in Path("/proc/self/fd").iterdir()) + SPARE_FILES
+    if soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, hard), hard))
+
+
+def _host_error(error: OSError) -> HostError:
+    return HostError(
+        f"cannot open another connection: {error.strerror}",
+        hint="`ulimit -n` shows how many files may be open; ask for fewer connections at once",
+    )

@@ -1,0 +1,97 @@
+"""Requests through the VIP, as a client of the lab sends them.
+
+Each request has a connection of its own, or for UDP a port of its own, since a
+connection is what IPVS balances.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lvsctl.kernel.netns import enter, in_thread
+from lvsctl.model.addresses import IPAddress
+from lvsctl.model.exchange import Exchange
+from lvsctl.model.service import Protocol
+from lvsctl.traffic.attempts import Attempts, Target
+
+
+def requests(
+    netns: str,
+    url_host: IPAddress,
+    port: int,
+    *,
+    count: int,
+    protocol: Protocol = Protocol.TCP,
+    concurrency: int = 1,
+    hold: bool = False,
+    timeout: float = 5.0,
+    path: str = "/",
+) -> tuple[Exchange, ...]:
+    """Send ``count`` requests from ``netns`` to ``url_host``:``port``; what came of each, in order.
+
+    ``concurrency`` of them are under way at once, and each has ``timeout`` seconds from
+    opening its connection to the last byte of its answer. With ``hold`` every connection
+    stays open until the last request is over, as the schedulers that count connections
+    need it. A request without an answer is an ``Exchange`` with an error, never an exception.
+
+    Runs in a thread of its own; the caller's stays in its namespace. Raises LabError where
+    there is no such namespace, HostError where open files or memory run out.
+    """
+    target = Target(url_host, port, protocol, timeout, path, keep=hold)
+    with _attempted(netns, target, count, concurrency) as exchanges:
+        return exchanges
+
+
+@contextmanager
+def held(
+    netns: str,
+    url_host: IPAddress,
+    port: int,
+    *,
+    count: int,
+    protocol: Protocol = Protocol.TCP,
+    concurrency: int = 1,
+    timeout: float = 5.0,
+    path: str = "/",
+) -> Iterator[tuple[Exchange, ...]]:
+    """As ``requests`` with ``hold``: the answered connections stay open inside the ``with``.
+
+    So the connection table can be read while they are established.
+    """
+    target = Target(url_host, port, protocol, timeout, path, keep=True)
+    with _attempted(netns, target, count, concurrency) as exchanges:
+        yield exchanges
+
+
+@contextmanager
+def _attempted(
+    netns: str, target: Target, count: int, concurrency: int
+) -> Iterator[tuple[Exchange, ...]]:
+    """All requests over; what was kept open is closed at the end."""
+    if concurrency < 1 or count < 0:
+        raise ValueError(f"concurrency {concurrency}, count {count}")
+    stop = os.eventfd(0)
+    attempts = Attempts(target, count, concurrency, stop)
+    over = threading.Event()
+
+    def run() -> None:
+        try:
+            with enter(netns):
+                attempts.run()
+        finally:
+            over.set()
+
+    try:
+        in_thread(run)
+        yield attempts.exchanges
+    except BaseException:
+        # Interrupted while the thread is still at work: end that before its sockets go.
+        os.eventfd_write(stop, 1)
+        over.wait(1.0)
+        raise
+    finally:
+        attempts.close()
+        os.close(stop)

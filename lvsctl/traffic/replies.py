@@ -1,0 +1,127 @@
+"""What a client makes of the bytes that come back: no I/O."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import ip_address
+
+from lvsctl.model.exchange import Endpoint
+from lvsctl.traffic.http import HEAD_LIMIT, BadRequest, Body, fields_of
+
+SAID_LIMIT = 4096
+"""Bytes of a body in which the real server's own words are looked for."""
+
+_HEAD_END = re.compile(rb"\n\r?\n")
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: |\Z)")
+_LINE = re.compile(rb"(\S+) answered on (\S+), request from (\S+)\n")
+
+_address = lru_cache(maxsize=1024)(ip_address)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a real server tells: its name, and the two ends of the connection as it sees them."""
+
+    node: str = ""
+    local: Endpoint | None = None
+    peer: Endpoint | None = None
+
+
+def said_in(body: bytes) -> Said:
+    """What ``body`` tells, in the responder's text or JSON; nothing where it is another's."""
+    match = _LINE.match(body)
+    if match:
+        node, local, peer = (part.decode("utf-8", "replace") for part in match.groups())
+        return Said(node, endpoint_of(local), endpoint_of(peer))
+    if body.startswith(b"{"):
+        try:
+            told = json.loads(body)
+            return Said(
+                str(told.get("node", "")),
+                endpoint_of(str(told.get("local", ""))),
+                endpoint_of(str(told.get("peer", ""))),
+            )
+        except (ValueError, RecursionError):
+            pass
+    return Said()
+
+
+def endpoint_of(text: str) -> Endpoint | None:
+    """``address:port``, with brackets around IPv6; None where ``text`` is something else."""
+    host, _, port = text.rpartition(":")
+    try:
+        return Endpoint(_address(host.removeprefix("[").removesuffix("]")), int(port))
+    except ValueError:
+        return None
+
+
+class ReplyReader:
+    """One HTTP answer out of the bytes that are fed to it (RFC 9112), to a GET."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        """HTTP's; 0 until the head is here."""
+        self._buffer = bytearray()
+        self._body: Body | None = None
+        self._until_close = False
+        self._named = ""
+        self._said = bytearray()
+
+    def feed(self, data: bytes) -> bool:
+        """More bytes; True once the answer is whole. Raises BadRequest where it is no answer."""
+        self._buffer += data
+        while self._body is None and not self._until_close:
+            if not self._take_head():
+                return False
+        if self._body is not None:
+            return self._body.feed(self._buffer)
+        self._keep(bytes(self._buffer))
+        self._buffer.clear()
+        return False
+
+    def end(self) -> bool:
+        """Nothing more comes: whether the answer is whole."""
+        return self._until_close
+
+    @property
+    def said(self) -> Said:
+        """What the real server tells; its name also from the header X-Real-Server."""
+        told = said_in(bytes(self._said))
+        return Said(self._named, told.local, told.peer) if self._named else told
+
+    def _take_head(self) -> bool:
+        end = _HEAD_END.search(self._buffer, 0, HEAD_LIMIT)
+        if end is None:
+            if len(self._buffer) >= HEAD_LIMIT or not b"HTTP/1.".startswith(self._buffer[:7]):
+                raise BadRequest(0, "not an HTTP answer")
+            return False
+        lines = [x.removesuffix(b"\r") for x in bytes(self._buffer[: end.start()]).split(b"\n")]
+        del self._buffer[: end.end()]
+        match = _STATUS_LINE.match(lines[0])
+        if not match:
+            raise BadRequest(0, "not an HTTP answer")
+        status = int(match[1])
+        if status < 200:
+            return True  # an interim answer: the real one follows
+        self.status = status
+        fields = fields_of(lines[1:])
+        self._named = fields.get(b"x-real-server", b"").decode("utf-8", "replace")
+        length = fields.get(b"content-length", b"")
+        if status in {204, 304}:
+            self._body = Body(0, self._keep)
+        elif fields.get(b"transfer-encoding", b"").lower() == b"chunked":
+            self._body = Body(None, self._keep)
+        elif length.isdigit():
+            self._body = Body(int(length), self._keep)
+        elif length:
+            raise BadRequest(0, "bad Content-Length")
+        else:
+            self._until_close = True
+        return True
+
+    def _keep(self, part: bytes) -> None:
+        if len(self._said) < SAID_LIMIT:
+            self._said += part[: SAID_LIMIT - len(self._said)]

@@ -1,0 +1,287 @@
+"""Every real server of a lab, answered by one process and one thread.
+
+A socket belongs to the namespace in which it was opened, so that one epoll loop can
+stand on all real servers at once. Each connection costs as few system calls as a C
+server's: accept, recv, getsockname, send, close, and epoll only where it must wait.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import select
+import shlex
+import signal
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Protocol as Interface
+from typing import Self
+
+from lvsctl.errors import KernelError, LvsctlError
+from lvsctl.kernel.netns import enter, in_thread
+from lvsctl.model.service import Protocol
+from lvsctl.traffic.answers import Speaker
+from lvsctl.traffic.connection import Connection, written
+from lvsctl.traffic.datagrams import Mailbox, ask_for_destination
+
+IDLE_SECONDS = 900.0
+"""How long a connection may say nothing: as long as IPVS keeps an established one."""
+
+REQUEST_SECONDS = 30.0
+"""How long a request's head may take, and how long a body or an answer may stand still."""
+
+PAUSE_SECONDS = 1.0
+"""After running out of descriptors: how long until accepting is tried again, at the latest."""
+
+ACCEPT_BATCH = 256
+"""Connections accepted from one listener before the other sockets get their turn."""
+
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A port of a real server: every IPv4 address of ``node``, or with ``ipv6`` every IPv6 one.
+
+    ``netns`` is the namespace's name, as `ip netns` lists it.
+    """
+
+    node: str
+    netns: str
+    protocol: Protocol
+    port: int
+    ipv6: bool = False
+
+
+def serve(listeners: Sequence[Listener], ready: Callable[[], None]) -> None:
+    """Open all ``listeners``, call ``ready``, and answer until SIGTERM.
+
+    For the main thread of a process of its own: takes over SIGTERM meanwhile and raises
+    the soft limit of open files to the hard one. The calling thread stays in its namespace.
+    Raises KernelError, before ``ready``, where a port is in use or the kernel lacks the
+    protocol; LabError where a namespace is missing.
+    """
+    raise_file_limit()
+    with ExitStack() as stack:
+        sockets = in_thread(lambda: [_open(listener, stack) for listener in listeners])
+        loop = stack.enter_context(Loop())
+        speakers = {listener.node: Speaker(listener.node) for listener in listeners}
+        for listener, sock in zip(listeners, sockets, strict=True):
+            loop.add(sock, speakers[listener.node])
+        wake, signalled = socket.socketpair()
+        stack.enter_context(wake).setblocking(False)
+        stack.enter_context(signalled).setblocking(False)
+        loop.stop_on(wake)
+        # epoll goes on after a signal (PEP 475): what Python writes to ``signalled`` ends the wait.
+        before = signal.signal(signal.SIGTERM, lambda _number, _frame: loop.stop())
+        stack.callback(signal.signal, signal.SIGTERM, before)
+        stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(signalled.fileno()))
+        ready()
+        loop.run()
+
+
+def raise_file_limit() -> None:
+    """As many open files as this process may have: each connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _open(listener: Listener, stack: ExitStack) -> socket.socket:
+    """The listening socket of ``listener``, open until ``stack`` is closed."""
+    where = f"{listener.protocol} port {listener.port}"
+    try:
+        with enter(listener.netns):
+            kind = socket.SOCK_DGRAM if listener.protocol is Protocol.UDP else socket.SOCK_STREAM
+            family = socket.AF_INET6 if listener.ipv6 else socket.AF_INET
+            sock = socket.socket(family, kind, listener.protocol.number)
+    except OSError as error:
+        hint = "the kernel has no such protocol" if error.errno == errno.EPROTONOSUPPORT else ""
+        raise _refused(listener, f"cannot listen on {where}", error, hint) from error
+    except LvsctlError as error:
+        raise type(error)(f"{listener.node}: {error.message}", hint=error.hint) from error
+    stack.enter_context(sock)
+    try:
+        sock.setblocking(False)
+        if listener.ipv6:
+            # IPv4 has a listener of its own: the answers then show addresses as clients know them.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if listener.protocol is Protocol.UDP:
+            ask_for_destination(sock)
+            sock.bind(("", listener.port))
+            return sock
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if listener.protocol is Protocol.TCP:
+            # Accepted sockets inherit it: answers leave at once, at no cost per connection.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.bind(("", listener.port))
+        sock.listen(65535)  # the kernel takes net.core.somaxconn where that is less
+    except OSError as error:
+        hint = ""
+        if error.errno == errno.EADDRINUSE:
+            hint = f"`ip netns exec {listener.netns} ss -ltunp` shows who listens there"
+        raise _refused(listener, f"cannot listen on {where}", error, hint) from error
+    return sock
+
+
+def _refused(listener: Listener, message: str, error: OSError, hint: str) -> KernelError:
+    return KernelError(
+        f"{listener.node}: {message}: {error.strerror}",
+        node=listener.node,
+        command=shlex.join(["respond", listener.netns, listener.node, str(listener.port)]),
+        errno=error.errno or 0,
+        hint=hint,
+    )
+
+
+class _Handler(Interface):
+    def ready(self, events: int, /) -> None:
+        """Do what can be done without waiting."""
+
+
+class Loop:
+    """Sockets and who handles them, and the deadlines of the connections.
+
+    Everybody in a queue of deadlines has the same time, so that the first is always the
+    next one due: no timer costs more than moving to the end.
+    """
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._handlers: dict[int, _Handler] = {}
+        self._idle: OrderedDict[Connection, float] = OrderedDict()
+        self._busy: OrderedDict[Connection, float] = OrderedDict()
+        self._paused: set[_Door] = set()
+        self._resume_at = 0.0
+        self._now = time.monotonic()
+        self._running = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handler in list(self._handlers.values()):
+            if isinstance(handler, Connection):
+                handler.close()
+        self._epoll.close()
+
+    def add(self, sock: socket.socket, speaker: Speaker) -> None:
+        """Answer what comes to ``sock``, which stays the caller's, in the voice of ``speaker``."""
+        stream = sock.type == socket.SOCK_STREAM
+        self._handlers[sock.fileno()] = (
+            _Door(self, sock, speaker) if stream else Mailbox(sock, speaker)
+        )
+        self._epoll.register(sock.fileno(), select.EPOLLIN)
+
+    def stop_on(self, wake: socket.socket) -> None:
+        """Let a byte on ``wake`` end the wait, so that a signal is seen at once."""
+        self._handlers[wake.fileno()] = _Bell(wake)
+        self._epoll.register(wake.fileno(), select.EPOLLIN)
+
+    def stop(self) -> None:
+        """Let ``run`` return after what it is doing."""
+        self._running = False
+
+    def run(self) -> None:
+        """Answer until ``stop``."""
+        while self._running:
+            events = self._epoll.poll(self._timeout(), 512)
+            self._now = time.monotonic()
+            for fd, happened in events:
+                # Closed earlier in this batch: gone. Its number given to a new connection:
+                # that one looks, finds nothing, and waits.
+                handler = self._handlers.get(fd)
+                if handler is not None:
+                    handler.ready(happened)
+            self._expire()
+
+    def watch(self, connection: Connection, events: int, *, known: bool) -> None:
+        fd = connection.sock.fileno()
+        if known:
+            self._epoll.modify(fd, events)
+        else:
+            self._epoll.register(fd, events)
+            self._handlers[fd] = connection
+
+    def rest(self, connection: Connection) -> None:
+        self._busy.pop(connection, None)
+        self._idle[connection] = self._now + IDLE_SECONDS
+        self._idle.move_to_end(connection)
+
+    def expect(self, connection: Connection, *, renew: bool) -> None:
+        self._idle.pop(connection, None)
+        if renew or connection not in self._busy:
+            self._busy[connection] = self._now + REQUEST_SECONDS
+            self._busy.move_to_end(connection)
+
+    def forget(self, connection: Connection) -> None:
+        # epoll forgets a descriptor by itself when it is closed (epoll(7)).
+        if self._handlers.pop(connection.sock.fileno(), None) is not None:
+            self._idle.pop(connection, None)
+            self._busy.pop(connection, None)
+        if self._paused:
+            self._resume_at = self._now
+
+    def pause(self, door: _Door) -> None:
+        """Nothing can be accepted now: try again when a connection ends, or in a while.
+
+        Watching on would wake the loop at once, again and again.
+        """
+        self._epoll.unregister(door.sock.fileno())
+        self._paused.add(door)
+        self._resume_at = self._now + PAUSE_SECONDS
+
+    def _timeout(self) -> float | None:
+        """Seconds until the first deadline; None without one."""
+        due = [next(iter(queue.values())) for queue in (self._idle, self._busy) if queue]
+        if self._paused:
+            due.append(self._resume_at)
+        return max(0.0, min(due) - self._now) if due else None
+
+    def _expire(self) -> None:
+        for queue in (self._idle, self._busy):
+            while queue:
+                connection, deadline = next(iter(queue.items()))
+                if deadline > self._now:
+                    break
+                connection.expire()
+        if self._paused and self._resume_at <= self._now:
+            for door in self._paused:
+                self._epoll.register(door.sock.fileno(), select.EPOLLIN)
+            self._paused.clear()
+
+
+class _Door:
+    """A listening socket: lets connections in."""
+
+    def __init__(self, loop: Loop, sock: socket.socket, speaker: Speaker) -> None:
+        self.sock = sock
+        self._loop = loop
+        self._speaker = speaker
+
+    def ready(self, _events: int = 0) -> None:
+        for _ in range(ACCEPT_BATCH):
+            try:
+                sock, peer = self.sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._loop.pause(self)
+                    return
+                continue  # the client is gone already; accept(2) passes its errors on
+            Connection(self._loop, sock, self._speaker, written(peer)).ready()
+
+
+class _Bell:
+    """The socket to which Python writes when a signal comes."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def ready(self, _events: int = 0) -> None:
+        os.read(self._sock.fileno(), 4096)

@@ -1,0 +1,52 @@
+"""/proc/net/ip_vs_conn as the kernel prints it."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from lvsctl.kernel import connections
+from lvsctl.model.service import Protocol
+from lvsctl.model.state import Connection
+
+TABLE = """\
+Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Expires PEName PEData
+TCP 0A0A000A 9C40 0A0A0064 0050 0A0A000B 1F90 ESTABLISHED     899
+UDP 0A0A000A 0035 0A0A0064 0035 0A0A000C 0035 UDP             300 sip call-id
+TCP 0A0A000A 0000 0A0A0064 0050 0A0A000B 0050 NONE             58
+SCTP fd00:0000:0000:0000:0000:0000:0000:000a 9C41 fd00:0000:0000:0000:0000:0000:0000:0064 0050 \
+fd00:0000:0000:0000:0000:0000:0000:000b 0050 ESTABLISHED     14
+TCP fd00:0000:0000:0000:0000:0000:0000:000a 9C41 fd00:0000:0000:0000:0000:0000:0000:0064 0050 \
+0A0A000B 0050 FIN_WAIT        119
+IP  0A0A000A 0000 00000001 0000 0A0A000B 0000 NONE             58
+"""
+
+
+def connection(
+    protocol: Protocol, client: str, vip: str, rip: str, state: str, expires: int
+) -> Connection:
+    def split(text: str) -> tuple[str, int]:
+        address, _, port = text.rpartition("/")
+        return address, int(port)
+
+    (c, cport), (v, vport), (r, rport) = split(client), split(vip), split(rip)
+    return Connection(
+        protocol, ip_address(c), cport, ip_address(v), vport, ip_address(r), rport, state, expires
+    )
+
+
+def test_every_family_and_protocol() -> None:
+    """Mixed families (tun only) and persistence templates too; not firewall marks' templates."""
+    tcp, udp, sctp = Protocol.TCP, Protocol.UDP, Protocol.SCTP
+    vip, vip6 = "10.10.0.100", "fd00::64"
+    assert connections.parsed(TABLE.splitlines(keepends=True)) == (
+        connection(tcp, "10.10.0.10/40000", f"{vip}/80", "10.10.0.11/8080", "ESTABLISHED", 899),
+        connection(udp, "10.10.0.10/53", f"{vip}/53", "10.10.0.12/53", "UDP", 300),
+        connection(tcp, "10.10.0.10/0", f"{vip}/80", "10.10.0.11/80", "NONE", 58),
+        connection(sctp, "fd00::a/40001", f"{vip6}/80", "fd00::b/80", "ESTABLISHED", 14),
+        connection(tcp, "fd00::a/40001", f"{vip6}/80", "10.10.0.11/80", "FIN_WAIT", 119),
+    )
+
+
+def test_an_empty_table() -> None:
+    assert connections.parsed(TABLE.splitlines()[:1]) == ()
+    assert connections.parsed([]) == ()

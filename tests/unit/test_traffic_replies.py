@@ -1,0 +1,92 @@
+"""Answers out of bytes, as the client reads them."""
+
+from __future__ import annotations
+
+import contextlib
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lvsctl.model.exchange import Endpoint
+from lvsctl.traffic.answers import Speaker
+from lvsctl.traffic.http import BadRequest, lone_request
+from lvsctl.traffic.replies import ReplyReader, Said, endpoint_of, said_in
+
+LOCAL, PEER = "[fd00::100]:80", "[fd00::10]:45678"
+SAID = Said("rs1", endpoint_of(LOCAL), endpoint_of(PEER))
+
+
+def from_responder(path: str) -> bytes:
+    request = lone_request(f"GET {path} HTTP/1.1\r\nHost: v\r\n\r\n".encode())
+    assert request
+    return Speaker("rs1").answer(request, LOCAL, PEER)[0]
+
+
+LINE = f"rs1 answered on {LOCAL}, request from {PEER}\n".encode()
+CHUNKED = (
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"%x\r\n%b\r\n0\r\n\r\n" % (len(LINE), LINE)
+)
+
+
+@pytest.mark.parametrize("answer", [from_responder("/"), from_responder("/x.json"), CHUNKED])
+def test_split_at_every_byte(answer: bytes) -> None:
+    for place in range(len(answer)):
+        reader = ReplyReader()
+        assert not reader.feed(answer[:place])
+        assert reader.feed(answer[place:])
+        assert (reader.status, reader.said) == (200, SAID)
+
+
+def test_an_answer_until_the_end_of_the_connection() -> None:
+    reader = ReplyReader()
+    assert not reader.feed(b"HTTP/1.0 200 OK\n\n" + LINE)
+    assert reader.end()
+    assert reader.said == SAID
+
+
+def test_another_server_s_answer_names_nobody() -> None:
+    reader = ReplyReader()
+    assert reader.feed(b"HTTP/1.1 404 Not Found\r\nServer: nginx\r\nContent-Length: 4\r\n\r\nno!\n")
+    assert (reader.status, reader.said) == (404, Said())
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_an_answer_without_body(status: int) -> None:
+    assert ReplyReader().feed(b"HTTP/1.1 %d x\r\nContent-Length: 9\r\n\r\n" % status)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"SSH-2.0-x\r\n", b"\x00", b"HTTP/1.1 abc\r\n\r\n", b"HTTP/1.1 200 OK\r\nx\r\n\r\n",
+     b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 9999],
+)  # fmt: skip
+def test_no_answer(answer: bytes) -> None:
+    with pytest.raises(BadRequest):
+        ReplyReader().feed(answer)
+
+
+@given(st.binary(max_size=200))
+def test_noise(noise: bytes) -> None:
+    said_in(noise)
+    for start in (
+        b"",
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\n\n",
+    ):
+        with contextlib.suppress(BadRequest):
+            ReplyReader().feed(start + noise)
+
+
+@pytest.mark.parametrize("body", [b"{", b"{}", b"[" * 9999, b'{"local": 5}', b"{" * 9999, b"1"])
+def test_odd_json(body: bytes) -> None:
+    assert said_in(body) == Said()
+
+
+def test_ends() -> None:
+    assert endpoint_of("10.0.0.1:80") == Endpoint(ip_address("10.0.0.1"), 80)
+    assert str(endpoint_of("[fd00::1]:80")) == "[fd00::1]:80"
+    assert endpoint_of("nonsense") is None
+    assert endpoint_of("10.0.0.1:x") is None

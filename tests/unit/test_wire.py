@@ -1,0 +1,94 @@
+"""Messages patched into a template are, byte for byte, what pyroute2 encodes."""
+
+from __future__ import annotations
+
+import struct
+from ipaddress import ip_address, ip_interface, ip_network
+
+import pytest
+
+from lvsctl.errors import KernelError
+from lvsctl.kernel import rtnl, sysctl, wire
+from lvsctl.model.addresses import mac_for
+
+
+@pytest.mark.parametrize("port", ["p", "client", "fifteen-letters"])
+@pytest.mark.parametrize("device", ["a", "lan", "backend-network"])
+def test_veth(port: str, device: str) -> None:
+    words = (port, 1234, 50, device, 2, "02:00:0a:0a:00:0b", 77)
+    assert rtnl.add_veth(*words) == rtnl.veth_by_pyroute2(*words)
+
+
+@pytest.mark.parametrize("text", ["10.10.0.11/24", "192.0.2.1/32", "2001:db8::1/64", "fd00::/128"])
+@pytest.mark.parametrize("delete", [False, True])
+def test_address(text: str, delete: bool) -> None:
+    interface = ip_interface(text)
+    expected = rtnl.address_by_pyroute2(
+        interface.version, str(interface.ip), interface.network.prefixlen, 9, delete=delete
+    )
+    assert rtnl.address(interface, 9, delete=delete) == expected
+
+
+@pytest.mark.parametrize(
+    ("to", "via"),
+    [
+        (None, "10.0.0.1"),
+        ("10.20.0.0/16", "10.0.0.1"),
+        (None, "2001:db8::1"),
+        ("2001:db8:7::/48", "2001:db8::1"),
+    ],
+)
+def test_route(to: str | None, via: str) -> None:
+    network = ip_network(to) if to else None
+    split = (str(network.network_address), network.prefixlen) if network else None
+    gateway = ip_address(via)
+    for message_type, flags, built in (
+        (rtnl.NEWROUTE, rtnl.ADD, rtnl.route(network, gateway)),
+        (rtnl.NEWROUTE, rtnl.SET, rtnl.route(network, gateway, flags=rtnl.SET)),
+        (rtnl.DELROUTE, wire.REQUEST, rtnl.delete_route(network, gateway)),
+    ):
+        expected = rtnl.route_by_pyroute2(message_type, flags, gateway.version, split, via)
+        assert built == expected
+
+
+def test_link_up() -> None:
+    expected = rtnl.encode("link", rtnl.NEWLINK, wire.REQUEST, index=300, flags=1, change=1)
+    assert rtnl.link_up(300) == expected
+
+
+def test_a_template_is_not_changed_by_its_use() -> None:
+    first = rtnl.address(ip_interface("10.0.0.1/8"), 1)
+    rtnl.address(ip_interface("10.0.0.2/8"), 2)
+    assert rtnl.address(ip_interface("10.0.0.1/8"), 1) == first
+
+
+def test_the_mac_is_the_one_given() -> None:
+    mac = mac_for(ip_address("10.10.0.11"))
+    message = rtnl.add_veth("p", 1, 2, "d", 3, mac, 4)
+    assert bytes.fromhex(mac.replace(":", "")) in bytes(message)
+
+
+def test_an_attribute_that_is_cut_off_is_not_read() -> None:
+    whole = struct.pack("=HHI", 8, 3, 7)
+    assert wire.attribute(bytearray(whole), 0, 3) is not None
+    assert wire.attribute(bytearray(whole), 0, 4) is None
+    assert wire.attribute(bytearray(struct.pack("=HH", 0, 3)), 0, 3) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [
+        ("net.ipv4.ip_forward", "/proc/sys/net/ipv4/ip_forward"),
+        ("net.ipv4.conf.eth0/1.rp_filter", "/proc/sys/net/ipv4/conf/eth0.1/rp_filter"),
+    ],
+)
+def test_sysctl_path(key: str, path: str) -> None:
+    assert sysctl.path(key) == path
+
+
+@pytest.mark.parametrize(
+    "key", ["vm.swappiness", "kernel.hostname", "net", "net.", "net..x", "net.//.//.vm", "/etc/x"]
+)
+def test_a_sysctl_of_the_host_is_refused(key: str) -> None:
+    with pytest.raises(KernelError, match="does not belong to a network namespace"):
+        sysctl.path(key)
