@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 
 from lvsctl import converge, modes, planner, spec
 from lvsctl.errors import LabError, LvsctlError, UsageError
-from lvsctl.kernel import execute, netns, probe, processes, registry, state, undo
+from lvsctl.kernel import execute, netns, probe, processes, registry, settled, state, undo
 from lvsctl.kernel.registry import Entry, State
 from lvsctl.model.event import Emit, Undoing, ignore
 from lvsctl.model.evidence import Evidence
@@ -73,9 +73,7 @@ class Verification:
 
 def lab_of(topology: Topology, overrides: spec.Overrides = spec.Overrides()) -> Lab:  # noqa: B008
     """The lab that a topology describes. Raises SpecError with every mistake in it."""
-    return spec.load(
-        topology.text, topology.source, overrides=overrides, rules=modes.violations
-    )
+    return spec.load(topology.text, topology.source, overrides=overrides, rules=modes.violations)
 
 
 def plan_of(lab: Lab) -> Plan:
@@ -149,7 +147,7 @@ def _responder(lab: Lab) -> execute.Respond:
                 responder.Listener(op.node, op.netns, op.protocol, op.port, ipv6=lab.ipv6)
                 for op in listens
             ],
-            ready,
+            lambda: ready(None),
         )
 
     return respond
@@ -166,9 +164,7 @@ def _converged(
     found = converge.difference(plan, states)
     undo.undo(found.extra, lab.name, emit)
     if found.missing:
-        execute.execute(
-            found.missing, lab.name, emit, respond=_responder(lab), converging=True
-        )
+        execute.execute(found.missing, lab.name, emit, respond=_responder(lab), converging=True)
     fresh = _entry(lab, plan, topology, overrides)
     registry.write(replace(fresh, started=entry.started, state=State.UP))
     added = tuple(op for stage in found.missing for op in stage.ops)
@@ -226,9 +222,7 @@ def _listed(entry: Entry) -> Listed:
         broken = replace(entry, state=State.BROKEN, problem=error.message)
         return Listed(broken, None, answering=False)
     needed = any(
-        not lab.node(server.node).run
-        for service in lab.services
-        for server in service.real_servers
+        not lab.node(server.node).run for service in lab.services for server in service.real_servers
     )
     answering = not needed or execute.RESPONDER in processes.daemons(entry.lab)
     return Listed(entry, lab, answering=answering)
@@ -324,7 +318,7 @@ def _states(lab: Lab, plan: Plan, *, existing_only: bool = False) -> dict[str, N
 # ── proving ──────────────────────────────────────────────────────────────────────────────────
 
 
-def verify(lab: Lab, emit: Emit = ignore) -> Verification:
+def verify(lab: Lab) -> Verification:
     """Send requests to every virtual service of a running lab and judge what comes of them."""
     from lvsctl import verify as judges
 
@@ -339,11 +333,7 @@ def _evidence(lab: Lab, index: int) -> Evidence:
     service = lab.services[index]
     asking = lab.having(Role.CLIENT)[0]
     director = lab.netns(lab.directors[0].name)
-
-    def table() -> NodeState:
-        return state.node_state(director, sysctls=(), ipvs=True)
-
-    before = _service_in(table(), service.key)
+    before = _service_in(settled.settled_state(director), service.key)
     with client.held(
         lab.netns(asking.name),
         service.vip,
@@ -351,7 +341,7 @@ def _evidence(lab: Lab, index: int) -> Evidence:
         count=requests_needed(service, before),
         protocol=service.key.protocol,
     ) as exchanges:
-        meanwhile = table()
+        meanwhile = settled.settled_state(director)
     return Evidence(
         service=service,
         client=asking.name,

@@ -77,7 +77,7 @@ def _satisfied(op: Op, states: States, lost: set[str]) -> bool:
     return _so(op, states[op.netns], states)
 
 
-def _so(op: Op, state: NodeState, states: States) -> bool:  # noqa: PLR0911 (a row for each kind)
+def _so(op: Op, state: NodeState, states: States) -> bool:  # noqa: PLR0911, C901 (a row a kind)
     match op:
         case AddNamespace():
             return True

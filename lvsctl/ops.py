@@ -84,7 +84,7 @@ class SetLinkUp(Op):
     device: str
 
     def describe(self) -> tuple[str, ...]:
-        return (self._ip("link", "set", self.device, "up"),)
+        return (self._ip("link", "set", "dev", self.device, "up"),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,10 +97,10 @@ class AddBridge(Op):
     def describe(self) -> tuple[str, ...]:
         return (
             self._ip(
-                *("link", "add", self.device, "index", self.index, "type", "bridge"),
+                *("link", "add", "name", self.device, "index", self.index, "type", "bridge"),
                 *("mcast_snooping", 0, "vlan_default_pvid", 0),
             ),
-            self._ip("link", "set", self.device, "up"),
+            self._ip("link", "set", "dev", self.device, "up"),
         )
 
 
@@ -126,13 +126,13 @@ class AddLink(Op):
     def describe(self) -> tuple[str, ...]:
         return (
             self._ip(
-                *("link", "add", self.port, "index", self.port_index),
+                *("link", "add", "name", self.port, "index", self.port_index),
                 *("numtxqueues", 1, "numrxqueues", 1, "type", "veth", "peer"),
                 *("name", self.device, "index", self.device_index, "address", self.mac),
                 *("numtxqueues", 1, "numrxqueues", 1, "netns", self.node_netns),
             ),
-            self._ip("link", "set", self.port, "master", self.bridge, "up"),
-            shlex.join(["ip", "-n", self.node_netns, "link", "set", self.device, "up"]),
+            self._ip("link", "set", "dev", self.port, "master", self.bridge, "up"),
+            shlex.join(["ip", "-n", self.node_netns, "link", "set", "dev", self.device, "up"]),
         )
 
 
@@ -178,11 +178,11 @@ class AddTunnel(Op):
     encapsulation: Encapsulation
 
     def describe(self) -> tuple[str, ...]:
-        add = self._ip("link", "add", self.device, "index", self.index, "type", "ipip")
-        have = self._ip("link", "show", self.device)
+        add = self._ip("link", "add", "name", self.device, "index", self.index, "type", "ipip")
+        have = self._ip("link", "show", "dev", self.device)
         return (
             f"{have} >/dev/null 2>&1 || {add}",
-            self._ip("link", "set", self.device, "up"),
+            self._ip("link", "set", "dev", self.device, "up"),
         )
 
 

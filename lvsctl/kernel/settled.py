@@ -1,0 +1,69 @@
+"""IPVS's table once its counters are up to date.
+
+The kernel counts per CPU and adds that up for each service and real server every two
+seconds only (net/netfilter/ipvs/ip_vs_est.c); ipvsadm shows the same stale sums. The
+exact counts are in /proc/net/ip_vs_stats_percpu, for the namespace as a whole.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+from lvsctl.kernel import netns
+from lvsctl.kernel.state import node_state
+from lvsctl.model.state import Counters, NodeState
+
+PERIOD = 2.0
+"""Seconds between two additions of the kernel (IPVS_EST_TICK × IPVS_EST_NTICKS)."""
+
+PATIENCE = PERIOD + 0.5
+"""Seconds after which the sums are up to date, whatever they look like, if no traffic came."""
+
+_AGAIN = 0.05
+
+
+def settled_state(director: str, patience: float = PATIENCE) -> NodeState:
+    """The state of the namespace ``director``, IPVS counters as of now.
+
+    For a quiet director: under traffic the counts never stand still. Waits until the
+    sums agree with the exact counts, at most ``patience`` seconds: a real server that
+    was removed takes its counts along, so that they may never agree.
+    Raises what ``node_state`` raises.
+    """
+    deadline = time.monotonic() + patience
+    pause = threading.Event()  # never set: the kernel has no event for this
+    while True:
+        exact = netns.run_inside(director, _exact)
+        state = node_state(director, sysctls=(), ipvs=True)
+        if _agree(state, exact) or time.monotonic() > deadline:
+            return state
+        pause.wait(_AGAIN)
+
+
+def _agree(state: NodeState, exact: tuple[int, int, int]) -> bool:
+    by_service = [service.counters for service in state.services]
+    by_real_server = [r.counters for service in state.services for r in service.real_servers]
+    return _sums(by_service) == exact == _sums(by_real_server)
+
+
+def _sums(counters: list[Counters]) -> tuple[int, int, int]:
+    return (
+        sum(c.connections for c in counters),
+        sum(c.packets_in for c in counters),
+        sum(c.packets_out for c in counters),
+    )
+
+
+def _exact() -> tuple[int, int, int]:
+    """Connections, packets in and packets out: the CPUs' rows, hexadecimal, added up."""
+    totals = [0, 0, 0]
+    text = Path("/proc/thread-self/net/ip_vs_stats_percpu").read_text(encoding="ascii")
+    for line in text.splitlines()[2:]:
+        words = line.split()
+        if len(words) != 6 or words[0] == "~":
+            break
+        for position in range(3):
+            totals[position] += int(words[1 + position], 16)
+    return totals[0], totals[1], totals[2]
