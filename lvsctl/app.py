@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 from lvsctl import converge, modes, planner, spec
 from lvsctl.errors import LabError, LvsctlError, UsageError
@@ -17,56 +17,13 @@ from lvsctl.kernel.registry import Entry, State
 from lvsctl.model.event import Emit, Undoing, ignore
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.exchange import Exchange
-from lvsctl.model.finding import Finding, Verdict, overall
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.model.service import Scheduler
 from lvsctl.model.state import NodeState, ServiceState
-from lvsctl.ops import AddLink, AddNamespace, Listen, Op, Plan
+from lvsctl.ops import AddLink, AddNamespace, Listen, Plan
+from lvsctl.results import Inspection, Listed, Up, Verification
 from lvsctl.spec.shipped import Topology
 from lvsctl.traffic import client, responder
-
-
-@dataclass(frozen=True, slots=True)
-class Up:
-    """What ``up`` did. ``created``: the lab is new; else ``added`` and ``removed`` were changed."""
-
-    lab: Lab
-    created: bool
-    added: tuple[Op, ...] = ()
-    removed: tuple[Op, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A lab in the list. ``lab`` is None where its entry cannot be read (``entry.problem``)."""
-
-    entry: Entry
-    lab: Lab | None
-    answering: bool
-    """Whether its real servers' responder lives, where it needs one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Inspection:
-    """A lab as configured, and each node's state as the kernel has it."""
-
-    lab: Lab
-    states: dict[str, NodeState]
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """The findings about a lab, with the evidence that they rest on."""
-
-    lab: Lab
-    findings: tuple[Finding, ...]
-    evidence: tuple[Evidence, ...]
-
-    @property
-    def verdict(self) -> Verdict:
-        """PASS only where every claim passes."""
-        return overall(self.findings)
-
 
 # ── topologies and plans: no kernel, no root ─────────────────────────────────────────────────
 

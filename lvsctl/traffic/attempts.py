@@ -17,7 +17,7 @@ from lvsctl.model.addresses import IPAddress
 from lvsctl.model.exchange import Endpoint, Exchange, Failure
 from lvsctl.model.service import Protocol
 from lvsctl.traffic.http import BadRequest
-from lvsctl.traffic.replies import ReplyReader, Said, said_in
+from lvsctl.traffic.replies import ReplyReader, Said, address_of, lone_reply, said_in
 
 RECEIVE_BYTES = 64 * 1024
 SPARE_FILES = 64
@@ -64,14 +64,15 @@ class Target:
 class _Attempt:
     """A request under way. ``sent_at`` by CLOCK_REALTIME, ``began`` by CLOCK_MONOTONIC."""
 
-    __slots__ = ("began", "index", "local", "reader", "sent_at", "sock", "unsent")
+    __slots__ = ("began", "index", "local", "reader", "sent_at", "sock", "status", "unsent")
 
     def __init__(self, index: int, sock: socket.socket, unsent: bytes) -> None:
         self.index = index
         self.sock = sock
         self.unsent = unsent
         self.local: Endpoint | None = None
-        self.reader = ReplyReader()
+        self.reader: ReplyReader | None = None
+        self.status = 0
         self.sent_at = time.time()
         self.began = time.monotonic()
 
@@ -112,16 +113,21 @@ class Attempts:
         _allow_files(count if self._target.keep else min(count, self._concurrency))
         with select.epoll() as epoll:
             epoll.register(self._stop, select.EPOLLIN)
-            while True:
-                while len(self._open) < self._concurrency and self._started < count:
-                    self._start(epoll)
-                if not self._open:
-                    return
+            self._fill(epoll)
+            while self._open:
                 for fd, _ in epoll.poll(self._timeout(), 512):
                     if fd == self._stop:
                         return
                     self._go_on(epoll, self._open[fd])
+                    # At once, so that the servers have work while the other answers are read.
+                    self._fill(epoll)
                 self._expire()
+                self._fill(epoll)
+
+    def _fill(self, epoll: select.epoll) -> None:
+        """Begin as many requests as may be under way."""
+        while len(self._open) < self._concurrency and self._started < len(self._results):
+            self._start(epoll)
 
     def _start(self, epoll: select.epoll) -> None:
         target = self._target
@@ -142,7 +148,7 @@ class Attempts:
             self._fail(attempt, OSError(number, os.strerror(number)))
             return
         address, port = sock.getsockname()[:2]
-        attempt.local = Endpoint(_parsed(target.host, address), port)
+        attempt.local = Endpoint(address_of(address.partition("%")[0]), port)
         try:
             # Between namespaces of one host the connection is often there already.
             sent = self._send(attempt)
@@ -173,19 +179,33 @@ class Attempts:
             return
         if self._target.protocol is Protocol.UDP:
             self._finish(attempt, said_in(data))
-            return
+        else:
+            self._read(epoll, attempt, data)
+
+    def _read(self, epoll: select.epoll, attempt: _Attempt, data: bytes) -> None:
+        """``data`` came in over a connection; none of it where the other side has ended."""
         reader = attempt.reader
+        if reader is None:
+            if reply := lone_reply(data):
+                attempt.status, said = reply
+                self._answered(epoll, attempt, said)
+                return
+            reader = attempt.reader = ReplyReader()
         try:
             whole = reader.feed(data) if data else reader.end()
         except BadRequest:
             self._finish(attempt, Said(), Failure.MALFORMED)
             return
+        attempt.status = reader.status
         if whole:
-            if self._target.keep:
-                epoll.unregister(attempt.sock.fileno())
-            self._finish(attempt, reader.said)
+            self._answered(epoll, attempt, reader.said)
         elif not data:
             self._finish(attempt, Said(), Failure.CLOSED)
+
+    def _answered(self, epoll: select.epoll, attempt: _Attempt, said: Said) -> None:
+        if self._target.keep:
+            epoll.unregister(attempt.sock.fileno())
+        self._finish(attempt, said)
 
     def _fail(self, attempt: _Attempt, error: OSError) -> None:
         number = error.errno or 0
@@ -198,7 +218,7 @@ class Attempts:
         self._results[attempt.index] = Exchange(
             sent_at=attempt.sent_at,
             local=attempt.local,
-            status=attempt.reader.status,
+            status=attempt.status,
             node=said.node,
             local_seen=said.local,
             peer_seen=said.peer,
@@ -223,10 +243,6 @@ class Attempts:
             if first.began > latest:
                 return
             self._finish(first, Said(), Failure.TIMED_OUT)
-
-
-def _parsed(like: IPAddress, address: str) -> IPAddress:
-    return type(like)(address.partition("%")[0])
 
 
 def _allow_files(count: int) -> None:

@@ -15,10 +15,12 @@ SAID_LIMIT = 4096
 """Bytes of a body in which the real server's own words are looked for."""
 
 _HEAD_END = re.compile(rb"\n\r?\n")
+_LENGTH = re.compile(rb"[0-9]{1,18}\Z")
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: |\Z)")
 _LINE = re.compile(rb"(\S+) answered on (\S+), request from (\S+)\n")
 
-_address = lru_cache(maxsize=1024)(ip_address)
+address_of = lru_cache(maxsize=1024)(ip_address)
+"""``ip_address``, remembered: the same few addresses come back with every answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +55,64 @@ def endpoint_of(text: str) -> Endpoint | None:
     """``address:port``, with brackets around IPv6; None where ``text`` is something else."""
     host, _, port = text.rpartition(":")
     try:
-        return Endpoint(_address(host.removeprefix("[").removesuffix("]")), int(port))
+        return Endpoint(address_of(host.removeprefix("[").removesuffix("]")), int(port))
     except ValueError:
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """A status line and what matters of the fields. ``length`` None: the body comes in chunks."""
+
+    status: int
+    named: str
+    length: int | None
+    until_close: bool
+
+
+@lru_cache(maxsize=256)
+def _head_of(text: bytes) -> _Head:
+    """The head written in ``text``: servers repeat themselves, so that it is mostly a look-up."""
+    lines = [line.removesuffix(b"\r") for line in text.split(b"\n")]
+    match = _STATUS_LINE.match(lines[0])
+    if not match:
+        raise BadRequest(0, "not an HTTP answer")
+    status = int(match[1])
+    fields = fields_of(lines[1:])
+    named = fields.get(b"x-real-server", b"").decode("utf-8", "replace")
+    if status in {204, 304}:
+        return _Head(status, named, 0, until_close=False)
+    if fields.get(b"transfer-encoding", b"").lower() == b"chunked":
+        return _Head(status, named, None, until_close=False)
+    length = fields.get(b"content-length")
+    if length is None:
+        return _Head(status, named, 0, until_close=True)
+    if not _LENGTH.match(length):
+        raise BadRequest(0, "bad Content-Length")
+    return _Head(status, named, int(length), until_close=False)
+
+
+def lone_reply(data: bytes) -> tuple[int, Said] | None:
+    """Status and words of the one answer that ``data`` is from first byte to last; None otherwise.
+
+    The path of nearly every answer; whatever else there is, ``ReplyReader`` reads.
+    """
+    end = data.find(b"\r\n\r\n", 0, HEAD_LIMIT)
+    if end < 0:
+        return None
+    try:
+        head = _head_of(data[:end])
+    except BadRequest:
+        return None
+    if head.status < 200 or head.until_close or head.length != len(data) - end - 4:
+        return None
+    return head.status, _named(head.named, data[end + 4 : end + 4 + SAID_LIMIT])
+
+
+def _named(name: str, body: bytes) -> Said:
+    """What ``body`` tells, with the name from the header X-Real-Server where there is one."""
+    told = said_in(body)
+    return Said(name, told.local, told.peer) if name and name != told.node else told
 
 
 class ReplyReader:
@@ -89,8 +146,7 @@ class ReplyReader:
     @property
     def said(self) -> Said:
         """What the real server tells; its name also from the header X-Real-Server."""
-        told = said_in(bytes(self._said))
-        return Said(self._named, told.local, told.peer) if self._named else told
+        return _named(self._named, bytes(self._said))
 
     def _take_head(self) -> bool:
         end = _HEAD_END.search(self._buffer, 0, HEAD_LIMIT)
@@ -98,28 +154,15 @@ class ReplyReader:
             if len(self._buffer) >= HEAD_LIMIT or not b"HTTP/1.".startswith(self._buffer[:7]):
                 raise BadRequest(0, "not an HTTP answer")
             return False
-        lines = [x.removesuffix(b"\r") for x in bytes(self._buffer[: end.start()]).split(b"\n")]
+        head = _head_of(bytes(self._buffer[: end.start()]))
         del self._buffer[: end.end()]
-        match = _STATUS_LINE.match(lines[0])
-        if not match:
-            raise BadRequest(0, "not an HTTP answer")
-        status = int(match[1])
-        if status < 200:
+        if head.status < 200:
             return True  # an interim answer: the real one follows
-        self.status = status
-        fields = fields_of(lines[1:])
-        self._named = fields.get(b"x-real-server", b"").decode("utf-8", "replace")
-        length = fields.get(b"content-length", b"")
-        if status in {204, 304}:
-            self._body = Body(0, self._keep)
-        elif fields.get(b"transfer-encoding", b"").lower() == b"chunked":
-            self._body = Body(None, self._keep)
-        elif length.isdigit():
-            self._body = Body(int(length), self._keep)
-        elif length:
-            raise BadRequest(0, "bad Content-Length")
-        else:
+        self.status, self._named = head.status, head.named
+        if head.until_close:
             self._until_close = True
+        else:
+            self._body = Body(head.length, self._keep)
         return True
 
     def _keep(self, part: bytes) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from lvsctl.traffic.answers import Speaker, pattern
 from lvsctl.traffic.connection import Connection, Host
-from lvsctl.traffic.responder import Loop
+from lvsctl.traffic.responder import IDLE_SECONDS, REQUEST_SECONDS, Loop
 
 GET = b"GET / HTTP/1.1\r\nHost: v\r\n\r\n"
 LINE = b"rs1 answered on vip:80, request from cip:1\n"
@@ -142,6 +142,8 @@ def test_after_nonsense_what_still_comes_is_thrown_away(loop: FakeLoop) -> None:
 
 
 def test_who_does_not_read_is_not_read_from(loop: FakeLoop) -> None:
+    loop.say(GET)
+    assert loop.events == select.EPOLLIN
     loop.client.sendall(b"GET /bytes/9999999 HTTP/1.1\r\nHost: v\r\n\r\n" + GET)
     loop.turn()
     assert loop.events == select.EPOLLOUT
@@ -153,6 +155,7 @@ def test_who_does_not_read_is_not_read_from(loop: FakeLoop) -> None:
         loop.turn()
     body = heard.partition(b"\r\n\r\n")[2]
     assert body.startswith(pattern(0, 9999999) + b"HTTP/1.1 200 OK")
+    assert loop.events == select.EPOLLIN
 
 
 def test_the_client_leaves_at_any_point() -> None:
@@ -190,6 +193,32 @@ def test_out_of_descriptors_the_loop_waits_instead_of_spinning(
         assert loop._epoll.poll(0)
         left.client.close()
         left.connection.close()
+
+
+def test_one_deadline_each() -> None:
+    first, second = FakeLoop(), FakeLoop()
+    with Loop() as loop:
+        for at, fake in ((100.0, first), (107.0, second)):
+            loop._now = at
+            loop.watch(fake.connection, select.EPOLLIN, known=False)
+            loop.rest(fake.connection)
+        assert loop._timeout() == 100 + IDLE_SECONDS - 107
+        loop.expect(first.connection, renew=False)
+        loop._now = 110.0
+        loop.expect(first.connection, renew=False)
+        assert loop._timeout() == 107 + REQUEST_SECONDS - 110
+        loop.expect(first.connection, renew=True)
+        assert loop._timeout() == REQUEST_SECONDS
+        loop.rest(first.connection)  # now behind the other one
+        assert loop._timeout() == 107 + IDLE_SECONDS - 110
+        loop.forget(second.connection)
+        assert loop._timeout() == IDLE_SECONDS
+        loop.forget(first.connection)
+        assert loop._timeout() is None
+        assert not loop._handlers
+    for fake in (first, second):
+        fake.client.close()
+        fake.connection.sock.close()
 
 
 def test_a_reset_is_no_error() -> None:

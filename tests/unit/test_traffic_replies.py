@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lvsctl.model.exchange import Endpoint
 from lvsctl.traffic.answers import Speaker
 from lvsctl.traffic.http import BadRequest, lone_request
-from lvsctl.traffic.replies import ReplyReader, Said, endpoint_of, said_in
+from lvsctl.traffic.replies import ReplyReader, Said, endpoint_of, lone_reply, said_in
 
 LOCAL, PEER = "[fd00::100]:80", "[fd00::10]:45678"
 SAID = Said("rs1", endpoint_of(LOCAL), endpoint_of(PEER))
@@ -38,6 +38,21 @@ def test_split_at_every_byte(answer: bytes) -> None:
         assert not reader.feed(answer[:place])
         assert reader.feed(answer[place:])
         assert (reader.status, reader.said) == (200, SAID)
+
+
+@pytest.mark.parametrize("path", ["/", "/x.json"])
+def test_a_lone_answer_is_what_the_reader_reads(path: str) -> None:
+    answer = from_responder(path)
+    assert lone_reply(answer) == (200, SAID)
+    assert lone_reply(answer[:-1]) is None
+    assert lone_reply(answer + b"x") is None
+
+
+@pytest.mark.parametrize(
+    "answer", [CHUNKED, b"HTTP/1.0 200 OK\r\n\r\n" + LINE, b"", b"SSH-2.0\r\n\r\n"]
+)
+def test_other_answers_are_left_to_the_reader(answer: bytes) -> None:
+    assert lone_reply(answer) is None
 
 
 def test_an_answer_until_the_end_of_the_connection() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
@@ -92,3 +94,13 @@ def test_sysctl_path(key: str, path: str) -> None:
 def test_a_sysctl_of_the_host_is_refused(key: str) -> None:
     with pytest.raises(KernelError, match="does not belong to a network namespace"):
         sysctl.path(key)
+
+
+def test_encoding_does_not_import_all_of_pyroute2_and_all_of_it_is_still_there() -> None:
+    code = (
+        "import sys; from lvsctl.kernel import rtnl; rtnl.link_up(1);"
+        "assert 'pyroute2.netlink' in sys.modules and 'asyncio' not in sys.modules;"
+        "from pyroute2 import IPRoute; import pyroute2; assert pyroute2.IPRoute is IPRoute;"
+        "assert 'asyncio' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

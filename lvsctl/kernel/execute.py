@@ -1,0 +1,105 @@
+"""Carrying out a plan: operations in, a running lab out.
+
+Stage by stage, and within a stage namespace by namespace, in a thread of its own
+that may change namespace. Netlink messages of a namespace are collected and go out
+in one send (``wire``); anything else (a sysctl, an ioctl) first sends what is
+waiting, so that the order within a namespace holds.
+
+Whatever fails raises; the caller lets go of the whole lab (``registry.remove``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from threading import Event
+
+from lvsctl.errors import LabError
+from lvsctl.kernel import commands, links, netns, processes, wire
+from lvsctl.kernel.perform import Performance
+from lvsctl.kernel.session import Session
+from lvsctl.kernel.worker import in_worker
+from lvsctl.model.event import Emit, Notice, OpsDone, StageBegun
+from lvsctl.ops import AddLink, AddNamespace, Listen, Op, Plan, RunCommand, Stage
+
+Respond = Callable[[tuple[Listen, ...], processes.Ready], None]
+"""The real servers' responder: serves until killed and calls Ready once it can."""
+
+OPERATIONAL_SECONDS = 5.0
+"""How long a cable may take to come up before the user is told."""
+
+RESPONDER = "responder"
+"""The name of the daemon that answers for the real servers."""
+
+
+def execute(
+    plan: Plan | Sequence[Stage],
+    lab: str,
+    emit: Emit,
+    *,
+    respond: Respond | None = None,
+    converging: bool = False,
+) -> None:
+    """Perform every operation of ``plan`` for ``lab``, whose registry entry exists.
+
+    ``respond`` serves the Listen operations, all of them in one daemon that replaces
+    an earlier one: they are always the complete set. ``converging``: the lab runs,
+    so that what is there already is no error and services are changed in place.
+
+    Raises KernelError for what the kernel refuses, HostError and LabError. On any
+    exception, KeyboardInterrupt included, no thread and no descriptor of its own stays.
+    """
+    stages = plan.stages if isinstance(plan, Plan) else tuple(plan)
+    ops = [op for stage in stages for op in stage.ops]
+    made = [op.netns for op in ops if isinstance(op, AddNamespace)]
+    if made:
+        netns.check_free(lab, made)
+        netns.mount_store(lab)
+    with Session(lab) as session:
+        session.make_room(len({op.netns for op in ops}))
+        for number, stage in enumerate(stages, 1):
+            emit(StageBegun(stage.title, number, len(stages), len(stage.ops)))
+            _carry_out(session, stage.ops, emit, converging=converging)
+            _start_processes(lab, stage.ops, respond, emit)
+        cables = [op for op in ops if isinstance(op, AddLink)]
+        if cables:
+            in_worker(lambda say, _: _wait_for(session, cables, say), emit)
+
+
+def _carry_out(session: Session, ops: Iterable[Op], emit: Emit, *, converging: bool) -> None:
+    """What the kernel does of a stage."""
+    mine = [op for op in ops if not isinstance(op, (Listen, RunCommand))]
+
+    def work(say: Emit, stop: Event) -> None:
+        Performance(session, converging).perform(mine, say, stop)
+
+    if mine:
+        in_worker(work, emit)
+
+
+def _start_processes(lab: str, ops: Iterable[Op], respond: Respond | None, emit: Emit) -> None:
+    """What processes do of a stage. They are forked off here, where no other thread runs."""
+    listens = tuple(op for op in ops if isinstance(op, Listen))
+    runs = [op for op in ops if isinstance(op, RunCommand)]
+    if listens:
+        if respond is None:
+            raise LabError(f"lab {lab}: nothing was given that could respond on port "
+                           f"{listens[0].port}")  # fmt: skip
+        processes.stop_daemon(lab, RESPONDER)
+        processes.daemon(lab, RESPONDER, lambda ready: respond(listens, ready))
+    if runs:
+        commands.start_commands(lab, runs)
+    if listens or runs:
+        emit(OpsDone(len(listens) + len(runs)))
+
+
+def _wait_for(session: Session, cables: Iterable[AddLink], say: Emit) -> None:
+    """Wait until frames pass through ``cables``: else the first ones are lost."""
+    ports: dict[str, dict[int, str]] = {}
+    for cable in cables:
+        ports.setdefault(cable.netns, {})[cable.port_index] = cable.port
+    for name, wanted in ports.items():
+        with netns.enter(session.open(name).fd), wire.open_socket() as sock:
+            down = links.wait_operational(sock, set(wanted), OPERATIONAL_SECONDS)
+        if down:
+            names = ", ".join(wanted[index] for index in sorted(down)[:5])
+            say(Notice(f"{name}: {names} did not come up within {OPERATIONAL_SECONDS:g} s"))

@@ -1,0 +1,314 @@
+"""Network namespaces: made, named, entered, let go of.
+
+A lab's namespaces are bind mounts on one private tmpfs, and ``/run/netns/<name>`` is
+a symlink to each, which ip(8) follows. So one unmount lets go of all of them, a slow
+``/run`` costs nothing, and where the symlink points says whose the namespace is.
+
+A thread is in one namespace at a time (setns(2), unshare(2)). Nothing here changes
+that of the caller's thread, but for ``enter``, which says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from lvsctl.errors import HostError, LabError, UsageError
+from lvsctl.kernel import paths
+
+T = TypeVar("T")
+
+CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+MS_BIND, MS_REC, MS_SLAVE, MS_SHARED = 1 << 12, 1 << 14, 1 << 19, 1 << 20
+MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
+
+_OWN = "/proc/thread-self/ns/net"
+_NEW = os.O_CREAT | os.O_EXCL | os.O_RDONLY | os.O_CLOEXEC
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> None:
+    if result:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what)
+
+
+def unshare(flags: int = CLONE_NEWNET) -> None:
+    """unshare(2): a new namespace for the calling thread. Raises OSError."""
+    _check(_libc.unshare(flags), "unshare")
+
+
+def setns(fd: int) -> None:
+    """setns(2): the calling thread enters the network namespace ``fd``. Raises OSError."""
+    _check(_libc.setns(fd, CLONE_NEWNET), "setns")
+
+
+def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
+    """mount(2). Raises OSError that names the target."""
+    arguments = (source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags))
+    _check(_libc.mount(*arguments, data.encode() or None), target)
+
+
+def umount(target: str) -> None:
+    """umount2(2), detaching at once and following no symlink. Raises OSError."""
+    _check(_libc.umount2(target.encode(), MNT_DETACH | UMOUNT_NOFOLLOW), target)
+
+
+def check_free(lab: str, names: Sequence[str]) -> None:
+    """Raise LabError where one of ``names`` exists and is not of ``lab``, before any effect."""
+    foreign = [name for name in names if (paths.NETNS / name).is_symlink()
+               or (paths.NETNS / name).exists()]  # fmt: skip
+    foreign = [name for name in foreign if not owned(lab, paths.NETNS / name)]
+    if foreign:
+        some = ", ".join(foreign[:3]) + (" …" if len(foreign) > 3 else "")
+        raise LabError(
+            f"namespace {some} exists already and does not belong to lab {lab}",
+            hint=f"`ip netns del {foreign[0]}` if it is not needed, or start the lab"
+            " under another name (--name)",
+        )
+
+
+def owned(lab: str, name: Path) -> bool:
+    """Whether ``name``, in /run/netns, is a symlink to a namespace of ``lab``."""
+    try:
+        return name.readlink().parent == paths.namespaces(lab)
+    except OSError:
+        return False
+
+
+def mounted(lab: str) -> bool:
+    """Whether the tmpfs for the namespaces of ``lab`` is there."""
+    return os.path.ismount(paths.namespaces(lab))
+
+
+def mount_store(lab: str) -> None:
+    """The tmpfs for the namespaces of ``lab``, unless it is there already. Raises HostError.
+
+    It is shared, so that letting go of a namespace reaches the mount namespaces which
+    processes copied from ours (as every `ip netns exec` does): else those pin it.
+    """
+    store = str(paths.namespaces(lab))
+    if mounted(lab):
+        return
+    try:
+        paths.namespaces(lab).mkdir(mode=0o755, parents=True, exist_ok=True)
+        flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
+        mount("lvsctl", store, "tmpfs", flags, "mode=0755,size=64k")
+        mount("", store, flags=MS_SHARED)
+        paths.NETNS.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise _no_namespaces(error) from error
+
+
+def unmount_store(lab: str) -> bool:
+    """Let go of every namespace of ``lab`` at once; whether there was anything to unmount."""
+    found = False
+    while True:  # a crashed `up` may have left it mounted, never more than a few times
+        try:
+            umount(str(paths.namespaces(lab)))
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
+                return found
+            raise HostError(f"cannot unmount {paths.namespaces(lab)}: {error.strerror}") from error
+        found = True
+
+
+def create(lab: str, name: str) -> int:
+    """Make a namespace called ``name`` and leave the calling thread in it; its descriptor.
+
+    Raises LabError where the name is taken, HostError where the host cannot.
+    """
+    place = paths.namespaces(lab) / name
+    try:
+        try:
+            os.close(os.open(place, _NEW, 0o444))
+        except FileExistsError:
+            if os.path.ismount(place):
+                raise
+            # `ip netns del` took the namespace away by hand, and left the file
+        (paths.NETNS / name).symlink_to(place)
+    except FileExistsError as error:
+        raise LabError(
+            f"namespace {name} exists already", hint=f"`lvsctl down {lab}`, then up again"
+        ) from error
+    except OSError as error:
+        raise _no_namespaces(error) from error
+    try:
+        unshare()
+        mount(_OWN, str(place), flags=MS_BIND)
+        return os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _no_namespaces(error) from error
+
+
+def delete(lab: str, name: str) -> None:
+    """Let go of one namespace of ``lab``; nothing happens where it is gone already."""
+    place = paths.namespaces(lab) / name
+    with contextlib.suppress(OSError):
+        umount(str(place))
+    place.unlink(missing_ok=True)
+    if owned(lab, paths.NETNS / name):
+        (paths.NETNS / name).unlink(missing_ok=True)
+
+
+def _no_namespaces(error: OSError) -> HostError:
+    hints = {
+        errno.EPERM: "run it as root, or in the throwaway kernel with --where machine",
+        errno.EACCES: "run it as root, or in the throwaway kernel with --where machine",
+        errno.ENOSPC: "look at `sysctl user.max_net_namespaces` and `df /run`",
+        errno.EMFILE: "raise the limit of open files: `ulimit -n 65536`",
+        errno.EINVAL: "this kernel has no network namespaces (CONFIG_NET_NS)",
+    }
+    where = f" ({error.filename})" if error.filename else ""
+    return HostError(
+        f"cannot make a network namespace: {error.strerror}{where}",
+        hint=hints.get(error.errno or 0, ""),
+    )
+
+
+def open_namespace(netns: str | Path) -> int:
+    """A descriptor of the namespace ``netns``: a name as `ip netns` lists it, or a path.
+
+    The caller closes it. Raises LabError where there is no such namespace.
+    """
+    try:
+        return os.open(paths.NETNS / netns, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise LabError(
+            f"there is no namespace {Path(netns).name}",
+            hint="`lvsctl ls` lists the labs; `lvsctl down` and up again if it was removed by hand",
+        ) from error
+    except PermissionError as error:
+        raise HostError(f"cannot open namespace {Path(netns).name}: {error.strerror}",
+                        hint="run it as root") from error  # fmt: skip
+
+
+@contextlib.contextmanager
+def enter(netns: str | Path | int) -> Iterator[None]:
+    """The calling thread is in ``netns`` (a name, a path or a descriptor) meanwhile.
+
+    For threads and processes of one's own; sockets opened inside stay there. Others
+    use ``run_inside``. Raises LabError where there is none, HostError without root.
+    """
+    target = netns if isinstance(netns, int) else open_namespace(netns)
+    try:
+        home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            enter_for_good(target)
+            try:
+                yield
+            finally:
+                setns(home)
+        finally:
+            os.close(home)
+    finally:
+        if not isinstance(netns, int):
+            os.close(target)
+
+
+def enter_for_good(fd: int) -> None:
+    """``setns`` with errors that say what to do."""
+    try:
+        setns(fd)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise LabError("a namespace of the lab was removed by hand",
+                           hint="`lvsctl down` and up again") from error  # fmt: skip
+        raise HostError(f"cannot enter a namespace: {error.strerror}",
+                        hint="run it as root") from error  # fmt: skip
+
+
+def in_thread(work: Callable[[], T]) -> T:
+    """What ``work`` returns or raises, run in a thread that may change its namespace."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # noqa: BLE001 (handed over to the caller)
+            errors.append(error)
+
+    thread = threading.Thread(target=body, name="lvsctl-netns", daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def run_inside(netns: str | Path, work: Callable[[], T]) -> T:
+    """What ``work`` returns or raises, run in ``netns`` by a thread of its own."""
+
+    def inside() -> T:
+        with enter(netns):
+            return work()
+
+    return in_thread(inside)
+
+
+def become(netns: str | Path) -> None:
+    """Move this process into ``netns`` for good, as `ip netns exec` does (ip-netns(8)).
+
+    It gets a mount namespace of its own, in which /sys shows the devices of ``netns``
+    and the files in /etc/netns/<name>/ lie over those in /etc.
+    Raises LabError, HostError.
+    """
+    fd = open_namespace(netns)
+    try:
+        enter_for_good(fd)
+    finally:
+        os.close(fd)
+    name = Path(netns).name
+    try:
+        unshare(CLONE_NEWNS)
+        mount("", "/", flags=MS_SLAVE | MS_REC)
+        read_only = os.statvfs("/sys").f_flag & os.ST_RDONLY
+        with contextlib.suppress(OSError):  # nothing mounted there: fine
+            umount("/sys")
+        mount(name, "/sys", "sysfs", MS_RDONLY if read_only else 0)
+        own = Path("/etc/netns") / name
+        for entry in sorted(own.iterdir()) if own.is_dir() else ():
+            mount(str(entry), f"/etc/{entry.name}", flags=MS_BIND)
+    except OSError as error:
+        raise HostError(
+            f"cannot prepare the mounts for {name}: {error.strerror} ({error.filename})"
+        ) from error
+
+
+def exec_in(
+    netns: str | Path, argv: Sequence[str], env: Mapping[str, str], cwd: str | Path = "."
+) -> NoReturn:
+    """Replace this process by ``argv``, run in ``netns`` as `ip netns exec` does.
+
+    Raises UsageError where there is no such command, LabError, HostError.
+    """
+    os.chdir(cwd)
+    program = shutil.which(argv[0], path=env.get("PATH", os.defpath))
+    if program is None:
+        raise UsageError(f"{argv[0]}: command not found",
+                         hint="it must be installed on this host: nodes share its files"
+                         )  # fmt: skip
+    become(netns)
+    try:
+        os.execve(program, list(argv), dict(env))  # noqa: S606
+    except OSError as error:
+        raise UsageError(f"{argv[0]}: {error.strerror}") from error
+
+
+def existing(lab: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Those of ``names`` that are namespaces of ``lab`` right now, whatever was done by hand."""
+    return tuple(name for name in names if _is_there(lab, name))
+
+
+def _is_there(lab: str, name: str) -> bool:
+    link = paths.NETNS / name
+    return owned(lab, link) and os.path.ismount(link.resolve())

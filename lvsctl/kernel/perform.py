@@ -1,0 +1,193 @@
+"""One stage of a plan, carried out: each kind of operation in the way that is quickest."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lvsctl.kernel import links, netns, rtnl, sysctl, wire
+from lvsctl.kernel.session import Opened, Session
+from lvsctl.model.event import Emit, OpsDone
+from lvsctl.model.service import Encapsulation
+from lvsctl.ops import (
+    AddAddress,
+    AddBridge,
+    AddLink,
+    AddNamespace,
+    AddRealServer,
+    AddRoute,
+    AddService,
+    AddTunnel,
+    DisableOffloads,
+    Impair,
+    Op,
+    SetLinkUp,
+    SetSysctl,
+)
+
+EXISTS = frozenset({errno.EEXIST})
+TUNNELS = {Encapsulation.IPIP: "ipip", Encapsulation.GRE: "gre"}
+"""rtnetlink's kind of device for each encapsulation."""
+
+
+@dataclass(slots=True)
+class _Message:
+    """A netlink message on its way, and what it is part of.
+
+    A refusal with an errno in ``harmless`` is none; one with EEXIST is answered by
+    sending ``instead``, where there is one.
+    """
+
+    op: Op
+    data: bytearray
+    harmless: frozenset[int] = frozenset()
+    instead: Callable[[], bytearray] | None = None
+
+
+class Performance:
+    """One stage, in the worker's thread."""
+
+    def __init__(self, session: Session, converging: bool) -> None:
+        self._session = session
+        self._converging = converging
+        self._known = EXISTS if converging else frozenset[int]()
+        self._inside: Opened | None = None
+        self._waiting: list[_Message] = []
+        self._waiting_generic: list[_Message] = []
+        self._far_ends: list[AddLink] = []
+
+    def perform(self, ops: Iterable[Op], say: Emit, stop: threading.Event) -> None:
+        """All ``ops``: those of one namespace in order, one namespace after the other."""
+        by_namespace: dict[str, list[Op]] = {}
+        for op in ops:
+            by_namespace.setdefault(op.netns, []).append(op)
+        for name, mine in by_namespace.items():
+            for op in mine:
+                with self._session.explaining(op):
+                    self._perform(op)
+            self._flush(name)
+            if stop.is_set():
+                return
+            say(OpsDone(len(mine)))
+        self._raise_far_ends()
+
+    def _perform(self, op: Op) -> None:
+        if isinstance(op, AddNamespace):
+            self._inside = self._session.create(op.netns)
+        else:
+            HOW[type(op)](self, op, self._session.open(op.netns))
+
+    def sysctl(self, op: SetSysctl, opened: Opened) -> None:
+        self._go_inside(opened)
+        sysctl.write(op.key, op.value, optional=op.optional)
+
+    def link_up(self, op: SetLinkUp, opened: Opened) -> None:
+        self._later(op, rtnl.link_up(self._index(opened, op.device)))
+
+    def bridge(self, op: AddBridge, opened: Opened) -> None:
+        self._later(op, rtnl.add_bridge(op.device, op.index, up=True), self._known)
+        opened.indexes[op.device] = op.index
+
+    def cable(self, op: AddLink, opened: Opened) -> None:
+        far = self._session.open(op.node_netns)
+        self._later(op, rtnl.add_veth(
+            op.port, op.port_index, op.bridge_index,
+            op.device, op.device_index, op.mac, far.fd,
+        ))  # fmt: skip
+        opened.indexes[op.port] = op.port_index
+        far.indexes[op.device] = op.device_index
+        self._far_ends.append(op)
+
+    def tunnel(self, op: AddTunnel, _: Opened) -> None:
+        self._later(op, rtnl.add_tunnel(op.device, op.index, TUNNELS[op.encapsulation]), EXISTS)
+        self._later(op, rtnl.link_state(op.device, up=True))
+
+    def address(self, op: AddAddress, opened: Opened) -> None:
+        self._later(op, rtnl.address(op.address, self._index(opened, op.device)), self._known)
+
+    def route(self, op: AddRoute, _: Opened) -> None:
+        flags = rtnl.SET if self._converging else rtnl.ADD
+        self._later(op, rtnl.route(op.to, op.via, flags=flags))
+
+    def impairment(self, op: Impair, opened: Opened) -> None:
+        self._later(op, rtnl.add_netem(self._index(opened, op.device), op.impairment))
+
+    def offloads(self, op: DisableOffloads, opened: Opened) -> None:
+        self._flush(op.netns)
+        links.disable_offloads(opened.route, op.device)
+
+    def ipvs(self, op: AddService | AddRealServer, opened: Opened) -> None:
+        from lvsctl.kernel import ipvs
+
+        family = self._session.ipvs_family(opened)
+        message = _Message(op, ipvs.message(op, family))
+        if self._converging:
+            message.instead = lambda: ipvs.message(op, family, replace=True)
+        self._waiting_generic.append(message)
+
+    def _later(self, op: Op, data: bytearray, harmless: frozenset[int] = frozenset()) -> None:
+        self._waiting.append(_Message(op, data, harmless))
+
+    def _raise_far_ends(self) -> None:
+        """The nodes' ends of the cables, up: possible once there is something at the other end."""
+        by_namespace: dict[str, list[AddLink]] = {}
+        for cable in self._far_ends:
+            by_namespace.setdefault(cable.node_netns, []).append(cable)
+        for name, cables in by_namespace.items():
+            for cable in cables:
+                self._later(cable, rtnl.link_up(cable.device_index))
+            self._flush(name)
+
+    def _index(self, opened: Opened, device: str) -> int:
+        if device not in opened.indexes:
+            self._flush(opened.name)  # the device may be among what is waiting
+        return opened.index(device)
+
+    def _go_inside(self, opened: Opened) -> None:
+        if self._waiting or self._waiting_generic:
+            self._flush(opened.name)
+        if self._inside is not opened:
+            netns.enter_for_good(opened.fd)
+            self._inside = opened
+
+    def _flush(self, name: str) -> None:
+        """Send what is waiting, all of it for the namespace ``name``."""
+        if self._waiting:
+            messages, self._waiting = self._waiting, []
+            self._send(self._session.open(name).route, messages)
+        if self._waiting_generic:
+            messages, self._waiting_generic = self._waiting_generic, []
+            self._send(self._session.generic(self._session.open(name)), messages)
+
+    def _send(self, sock: socket.socket, messages: Sequence[_Message]) -> None:
+        again: list[_Message] = []
+        for refusal in wire.send_all(sock, [message.data for message in messages]):
+            message = messages[refusal.index]
+            if refusal.errno in message.harmless:
+                continue
+            if refusal.errno == errno.EEXIST and message.instead:
+                again.append(_Message(message.op, message.instead()))
+                continue
+            raise self._session.failure(message.op, refusal.errno, str(refusal))
+        if again:
+            self._send(sock, again)
+
+
+HOW: dict[type[Op], Callable[[Performance, Any, Opened], None]] = {
+    SetSysctl: Performance.sysctl,
+    SetLinkUp: Performance.link_up,
+    AddBridge: Performance.bridge,
+    AddLink: Performance.cable,
+    AddTunnel: Performance.tunnel,
+    AddAddress: Performance.address,
+    AddRoute: Performance.route,
+    Impair: Performance.impairment,
+    DisableOffloads: Performance.offloads,
+    AddService: Performance.ipvs,
+    AddRealServer: Performance.ipvs,
+}
+"""Which method carries out each kind of operation: a new kind is a new row."""

@@ -1,0 +1,146 @@
+"""What this host can do: found out by doing it, never guessed from a version.
+
+``has_root`` and ``has_ipvs`` are asked before every command: they read two or three
+small files, and importing this module imports little. ``features`` tries everything.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+from lvsctl.errors import HostError
+
+CAP_NET_ADMIN, CAP_SYS_MODULE, CAP_SYS_ADMIN = 12, 16, 21
+
+MACHINE = "use the throwaway kernel: --where machine"
+"""What helps wherever this host's kernel cannot."""
+
+_SYSTEM_PATHS = "/usr/local/sbin:/usr/sbin:/sbin"
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """Something that a lab may need of the host.
+
+    ``says`` is what was found, in a few words; ``needed_for`` what does not work
+    without it; ``remedy`` the command that mends it, or what to do instead.
+    ``optional``: its absence is worth a remark and no more.
+    """
+
+    id: str
+    says: str
+    present: bool
+    needed_for: str
+    remedy: str
+    optional: bool = False
+
+
+def has_root() -> bool:
+    """Whether this process may make namespaces and configure them (capabilities(7))."""
+    wanted = 1 << CAP_NET_ADMIN | 1 << CAP_SYS_ADMIN
+    return _capabilities() & wanted == wanted
+
+
+def has_ipvs() -> bool:
+    """Whether the running kernel has IPVS, or has its module and lets this process load it.
+
+    Asking generic netlink instead would have the kernel start modprobe each time where
+    IPVS is missing: milliseconds. Its table in /proc says the same for nothing.
+    """
+    return ipvs_loaded() or (has_module("ip_vs") and _may_load_modules())
+
+
+def ipvs_loaded() -> bool:
+    """Whether IPVS is there without loading anything: every namespace has its table then."""
+    return os.path.exists("/proc/self/net/ip_vs")  # noqa: PTH110  asked on every command
+
+
+def has_module(name: str) -> bool:
+    """Whether the running kernel has the module ``name``: loaded, built in or to be loaded."""
+    if os.path.exists(f"/sys/module/{name}"):  # noqa: PTH110  as above
+        return True
+    wanted = f"/{name}.ko".encode()
+    for listing in ("modules.builtin", "modules.dep"):
+        try:
+            with open(f"{_modules()}/{listing}", "rb") as modules:  # noqa: PTH123  as above
+                if wanted in modules.read():
+                    return True
+        except OSError:
+            continue
+    return False
+
+
+def modules_are_listed() -> bool:
+    """Whether the lists that ``has_module`` reads are installed: if not, its no says little."""
+    return os.path.exists(f"{_modules()}/modules.builtin")  # noqa: PTH110  as above
+
+
+def load_ipvs() -> None:
+    """Make sure that the kernel has IPVS, loading its module where it is missing.
+
+    Raises HostError, saying what to type, where that fails.
+    """
+    if ipvs_loaded():
+        return
+    if not has_module("ip_vs"):
+        raise HostError(f"the kernel {os.uname().release} has no IPVS (ip_vs)", hint=MACHINE)
+    modprobe = which("modprobe")
+    if modprobe is None:
+        raise HostError(
+            "IPVS is not loaded, and there is no modprobe", hint="sudo apt-get install kmod"
+        )
+    done = subprocess.run(
+        [modprobe, "ip_vs"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+    if done.returncode or not ipvs_loaded():
+        reason = done.stderr.strip() or "modprobe loaded it, but the kernel still has none"
+        raise HostError(f"cannot load IPVS: {reason}", hint=f"sudo modprobe ip_vs, or {MACHINE}")
+
+
+def features() -> tuple[Feature, ...]:
+    """Everything that labs may need of this host, what is needed most first.
+
+    Takes a few tenths of a second. Leaves nothing but, perhaps, a kernel module that
+    was loaded on the way.
+    """
+    from lvsctl.kernel import probe_kernel, probe_tools  # for `doctor` only
+
+    root = has_root()
+    privilege = Feature(
+        id="root",
+        says=("" if root else "no ") + "CAP_NET_ADMIN and CAP_SYS_ADMIN",
+        present=root,
+        needed_for="every mode",
+        remedy="run it with sudo, or use the throwaway kernel: --where machine",
+    )
+    return (privilege, *probe_kernel.features(try_them=root), *probe_tools.features())
+
+
+def which(command: str) -> str | None:
+    """Where a command is, in the places for administrators too: users often lack them in PATH."""
+    return shutil.which(command) or shutil.which(command, path=_SYSTEM_PATHS)
+
+
+def _modules() -> str:
+    return f"/lib/modules/{os.uname().release}"
+
+
+def _capabilities() -> int:
+    with open("/proc/self/status", "rb") as status:  # noqa: PTH123  asked on every command
+        for line in status:
+            if line.startswith(b"CapEff:"):
+                return int(line[7:], 16)
+    return 0
+
+
+def _may_load_modules() -> bool:
+    if not _capabilities() >> CAP_SYS_MODULE & 1:
+        return False
+    try:
+        with open("/proc/sys/kernel/modules_disabled", "rb") as disabled:  # noqa: PTH123
+            return disabled.read().strip() == b"0"
+    except OSError:
+        return False

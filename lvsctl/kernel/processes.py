@@ -1,0 +1,295 @@
+"""The processes of a lab: found, started, ended.
+
+A lab's processes are its daemons, each of which locks a pid file for as long as it
+lives (asking who holds a lock gives a pid that cannot be a stale one), and every
+process in one of its namespaces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import struct
+import sys
+import time
+import traceback
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import NoReturn
+
+from lvsctl.errors import HostError, KernelError, LabError, LvsctlError
+from lvsctl.kernel import paths
+
+Ready = Callable[[str | None], None]
+"""What a daemon calls once it serves (None), or with the reason why it cannot."""
+
+START_SECONDS = 20.0
+"""How long a daemon may take to get ready."""
+TERMINATE_SECONDS = 2.0
+"""How long a process may take to end after SIGTERM before it is killed."""
+GRACE_SECONDS = 0.15
+"""A command that ends with an error within this time has failed to start."""
+LAST_LINES = 10
+
+_FLOCK = struct.Struct("hhqqi4x")
+"""struct flock on 64-bit Linux: type, whence, start, length, pid."""
+_ERRORS: dict[str, type[LvsctlError]] = {
+    kind.__name__: kind for kind in (LvsctlError, HostError, LabError, KernelError)
+}
+
+
+def holder(file: Path) -> int:
+    """The pid of the process that holds the lock on ``file``; 0: none does."""
+    try:
+        fd = os.open(file, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return 0
+    try:
+        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, asked))
+        return int(pid) if kind != fcntl.F_UNLCK and pid > 0 else 0
+    finally:
+        os.close(fd)
+
+
+def daemons(lab: str) -> dict[str, int]:
+    """The daemons of ``lab`` that live: name to pid."""
+    found: dict[str, int] = {}
+    with contextlib.suppress(OSError):
+        for file in sorted(paths.pids(lab).glob("*.pid")):
+            if pid := holder(file):
+                found[file.stem] = pid
+    return found
+
+
+def inhabitants(namespaces: Iterable[Path]) -> set[int]:
+    """The pids of the processes in any of ``namespaces``, files that ip-netns(8) would take."""
+    wanted: set[tuple[int, int]] = set()
+    for file in namespaces:
+        with contextlib.suppress(OSError):
+            status = file.stat()
+            wanted.add((status.st_dev, status.st_ino))
+    found: set[int] = set()
+    if not wanted:
+        return found
+    for name in os.listdir("/proc"):  # noqa: PTH208
+        if name.isdigit():
+            with contextlib.suppress(OSError):  # it ended, or is not ours to look at
+                status = os.stat(f"/proc/{name}/ns/net")  # noqa: PTH116 (a third of the time)
+                if (status.st_dev, status.st_ino) in wanted:
+                    found.add(int(name))
+    return found
+
+
+def of_lab(lab: str) -> set[int]:
+    """The pids of all processes of ``lab``, without this one and those that started it."""
+    files: list[Path] = []
+    with contextlib.suppress(OSError):
+        files = list(paths.namespaces(lab).iterdir())
+    return (set(daemons(lab).values()) | inhabitants(files)) - lineage()
+
+
+def lineage() -> set[int]:
+    """This process and its ancestors: `lvsctl down` typed in a node's own shell ends neither."""
+    found: set[int] = set()
+    pid = os.getpid()
+    while pid > 0 and pid not in found:
+        found.add(pid)
+        try:
+            status = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        except OSError:
+            break
+        pid = int(status.rpartition(")")[2].split()[1])
+    return found
+
+
+def terminate(pids: Collection[int], seconds: float = TERMINATE_SECONDS) -> int:
+    """End the processes: SIGTERM, and SIGKILL for what lives on after ``seconds``.
+
+    Returns how many there were. When it returns, none is left (zombies aside).
+    """
+    handles: dict[int, int] = {}
+    try:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                handles[os.pidfd_open(pid)] = pid
+        ended = len(handles)
+        living = dict(handles)
+        for sign, patience in ((signal.SIGTERM, seconds), (signal.SIGKILL, 10.0)):
+            for handle in living:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(handle, sign)
+            living = dict.fromkeys(_still_alive(living, patience), 0)
+        return ended
+    finally:
+        for handle in handles:
+            os.close(handle)
+
+
+def _still_alive(handles: Iterable[int], seconds: float) -> set[int]:
+    """Those pidfds whose processes live on when ``seconds`` have passed."""
+    living = set(handles)
+    deadline = time.monotonic() + seconds
+    poll = select.poll()
+    for handle in living:
+        poll.register(handle, select.POLLIN)
+    while living:
+        ended = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+        if not ended:
+            break
+        for handle, _ in ended:
+            poll.unregister(handle)
+            living.discard(handle)
+    return living
+
+
+def stop_daemon(lab: str, name: str) -> None:
+    """End one daemon of ``lab``; nothing happens where it does not run."""
+    if pid := holder(paths.pids(lab) / f"{name}.pid"):
+        terminate([pid])
+
+
+def daemon(lab: str, name: str, main: Callable[[Ready], None]) -> int:
+    """Run ``main`` in a process of its own that outlives this one; its pid.
+
+    Returns once ``main`` has called Ready. Its standard output and errors go to the
+    lab's log file of that ``name``. Raises what it raised before it was ready, or
+    KernelError with the end of the log where it just ended.
+    """
+    paths.pids(lab).mkdir(parents=True, exist_ok=True)
+    paths.logs(lab).mkdir(parents=True, exist_ok=True)
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    try:
+        child = os.fork()
+        if child == 0:
+            _detach(lambda: _serve(lab, name, main, writing))
+    finally:
+        os.close(writing)
+    try:
+        os.waitpid(child, 0)
+        answer = _read_line(reading, time.monotonic() + START_SECONDS)
+    finally:
+        os.close(reading)
+    if answer is None or answer == "":
+        stop_daemon(lab, name)
+        how = "did not get ready" if answer is None else "ended before it was ready"
+        raise KernelError(f"the {name} of lab {lab} {how}" + last_lines(lab, name))
+    said = json.loads(answer)
+    if "error" in said:
+        kind = _ERRORS.get(said["error"], KernelError)
+        raise kind(said["message"], hint=said["hint"])
+    return int(said["pid"])
+
+
+def _read_line(fd: int, deadline: float) -> str | None:
+    """What is written to the pipe ``fd`` until it is closed; None: nothing in time."""
+    data = b""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    while not data.endswith(b"\n"):
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            return None
+        more = os.read(fd, 1 << 16)
+        if not more:
+            break
+        data += more
+    return data.decode()
+
+
+def _detach(body: Callable[[], None]) -> NoReturn:
+    """In a child: let a grandchild in a session of its own run ``body``, and end."""
+    status = 1
+    try:
+        os.setsid()
+        if os.fork() == 0:
+            for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+                signal.signal(sign, signal.SIG_DFL)
+            body()
+        status = 0
+    except BaseException:  # noqa: BLE001 (nothing may return into the parent's code)
+        with contextlib.suppress(BaseException):
+            traceback.print_exc()
+            sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+def _serve(lab: str, name: str, main: Callable[[Ready], None], writing: int) -> None:
+    """In the grandchild: be the daemon."""
+
+    told = False
+
+    def say(**words: object) -> None:
+        nonlocal told
+        if told:
+            return
+        told = True
+        try:
+            os.write(writing, json.dumps(words).encode() + b"\n")
+        except BrokenPipeError:  # the command that started the lab was killed: so nobody wants us
+            os._exit(1)
+        os.close(writing)
+
+    def ready(problem: str | None) -> None:
+        if problem is None:
+            say(pid=os.getpid())
+        else:
+            say(error="KernelError", message=problem, hint="")
+
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    try:
+        lock = os.open(paths.pids(lab) / f"{name}.pid", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # whoever ends the lab asks who holds it
+        os.ftruncate(lock, 0)
+        os.write(lock, f"{os.getpid()}\n".encode())
+        writing, lock = _keep_only(writing, lock, log=paths.logs(lab) / f"{name}.log")
+        os.chdir("/")
+        main(ready)
+    except LvsctlError as error:
+        say(error=type(error).__name__, message=error.message, hint=error.hint)
+    except OSError as error:
+        traceback.print_exc()
+        say(error="KernelError", message=f"{name}: {error}", hint="")
+    sys.stderr.flush()
+
+
+def _keep_only(writing: int, lock: int, log: Path) -> tuple[int, int]:
+    """Close every other descriptor: locks and sockets of the command must not live on here."""
+    writing, lock = (
+        fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) if fd < 3 else fd for fd in (writing, lock)
+    )
+    redirect(log)
+    sys.stdout, sys.stderr = (  # whatever the command had wrapped around its own
+        os.fdopen(fd, "w", buffering=1, closefd=False) for fd in (1, 2)
+    )
+    low = 3
+    for fd in sorted((writing, lock)):
+        os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+    return writing, lock
+
+
+def redirect(log: Path) -> None:
+    """This process reads nothing, and prints to the end of ``log``."""
+    null = os.open("/dev/null", os.O_RDONLY)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
+    for target, source in ((0, null), (1, output), (2, output)):
+        os.dup2(source, target)
+    for fd in (null, output):
+        if fd > 2:
+            os.close(fd)
+
+
+def last_lines(lab: str, name: str, count: int = LAST_LINES) -> str:
+    """The end of a log, indented, to put under an error; empty where it says nothing."""
+    try:
+        text = (paths.logs(lab) / f"{name}.log").read_text(errors="replace")
+    except OSError:
+        return ""
+    lines = text.strip().splitlines()[-count:]
+    return "".join(f"\n    {line}" for line in lines)

@@ -1,0 +1,325 @@
+"""The labs of this machine: who is up, who is changing them, and how to remove one.
+
+A lab's directory is written before the lab's first effect, so that a command killed
+at any point leaves something for `lvsctl down` to find. What `down` removes is seen
+from what exists (``kernel.paths``): an entry that cannot be read is still removable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from lvsctl.errors import HostError, LabError
+from lvsctl.kernel import netns, paths, processes
+
+FORMAT = 1
+"""Of registry.json; another number is another version's, and only fit for removal."""
+
+LOCK_SECONDS = 10.0
+_POLL_SECONDS = 0.02
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+class State(StrEnum):
+    """What a lab was doing when its entry was last written."""
+
+    COMING_UP = "coming-up"
+    UP = "up"
+    GOING_DOWN = "going-down"
+    BROKEN = "broken"
+    """Never written: the entry cannot be read or is a leftover (``Entry.problem``)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A lab as the registry knows it.
+
+    ``topology`` is the text that it was started from, ``source`` the place of that
+    text and ``overrides`` what the command line changed, so that the same plan can be
+    made again. ``started`` is in seconds since the epoch. ``problem`` says what is
+    wrong where ``state`` is BROKEN.
+    """
+
+    lab: str
+    topology: str = ""
+    source: str = ""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    namespaces: tuple[str, ...] = ()
+    started: float = 0.0
+    state: State = State.COMING_UP
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What ``remove`` found and removed: names of namespaces, and how many processes ended.
+
+    ``existed`` False: there was nothing of that lab at all.
+    """
+
+    existed: bool
+    namespaces: tuple[str, ...]
+    processes: int
+
+
+@contextlib.contextmanager
+def lock(lab: str, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+    """Nobody else changes ``lab`` meanwhile.
+
+    Raises LabError, naming the other command, where it still holds the lab after
+    ``seconds``; HostError where there can be no lock.
+    """
+    file = paths.lock(lab)
+    fd = _acquire(lab, file, time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        if not paths.directory(lab).exists():
+            file.unlink(missing_ok=True)
+        os.close(fd)
+        with contextlib.suppress(OSError):  # other labs are there
+            paths.RUN.rmdir()
+
+
+def _acquire(lab: str, file: Path, deadline: float) -> int:
+    with _explaining(f"lock lab {lab}"):
+        fd = _open_lock(file)
+        try:
+            while not _taken(fd, file):
+                if time.monotonic() > deadline:
+                    raise LabError(f"lab {lab} is being changed by {_holder(fd)}",
+                                   hint="wait for it to end, or end it")  # fmt: skip
+                if _is(fd, file):
+                    time.sleep(_POLL_SECONDS)  # noqa: TID251 (a lock tells nobody that it is free)
+                else:  # removed together with the lab: there is a new one, or will be
+                    os.close(fd)
+                    fd = _open_lock(file)
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+
+def _open_lock(file: Path) -> int:
+    for _ in range(100):
+        file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another lab's end removed the directory
+            return os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    raise HostError(f"cannot create {file}")
+
+
+def _taken(fd: int, file: Path) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    if _is(fd, file):
+        return True
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    return False
+
+
+def _is(fd: int, file: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(file))
+    except FileNotFoundError:
+        return False
+
+
+def _holder(fd: int) -> str:
+    pid = os.pread(fd, 32, 0).decode(errors="replace").strip()
+    try:
+        words = Path(f"/proc/{int(pid)}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+    except (OSError, ValueError):
+        return "another command"
+    return f"process {pid} ({b' '.join(words).decode(errors='replace')[:100]})"
+
+
+def begin(entry: Entry) -> None:
+    """Write the entry of a lab that is about to come up, before its first effect.
+
+    Raises LabError where a namespace's name is taken by something that is not the
+    lab's, or where the lab exists; HostError where the entry cannot be written.
+    """
+    directory = paths.directory(entry.lab)
+    netns.check_free(entry.lab, entry.namespaces)
+    if directory.exists():
+        raise LabError(f"lab {entry.lab} exists already", hint=f"`lvsctl down {entry.lab}` first")
+    with _explaining(f"register lab {entry.lab}", directory):
+        directory.mkdir(mode=0o755, parents=True)
+    try:
+        write(entry)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+
+def write(entry: Entry) -> None:
+    """Replace the entry of a lab, in one step. Raises HostError where that is impossible."""
+    file = paths.registry(entry.lab)
+    said = {"format": FORMAT, "boot": _boot(), **asdict(entry)}
+    said.pop("problem")
+    fresh = file.with_suffix(".new")
+    with _explaining(f"register lab {entry.lab}", file):
+        try:
+            fresh.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+            fresh.replace(file)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+            raise
+
+
+def mark(entry: Entry, state: State) -> Entry:
+    """``entry`` in another state, written."""
+    entry = replace(entry, state=state)
+    write(entry)
+    return entry
+
+
+def read(lab: str) -> Entry | None:
+    """The entry of ``lab``; None where there is no such lab. Never fails on what it finds."""
+    if not paths.directory(lab).is_dir():
+        return None
+    try:
+        said = json.loads(paths.registry(lab).read_text(encoding="utf-8"))
+        return _entry(lab, said)
+    except FileNotFoundError:
+        problem = "its entry is missing: it was being started or removed when that ended"
+    except PermissionError:
+        problem = f"{paths.registry(lab)} cannot be read"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        problem = f"{paths.registry(lab)} is damaged ({type(error).__name__}: {error})"
+    return _broken(lab, problem)
+
+
+def _entry(lab: str, said: Mapping[str, Any]) -> Entry:
+    if said["format"] != FORMAT:
+        version = f"format {said['format']}, this one has {FORMAT}"
+        return _broken(lab, f"it was made by another version of lvsctl ({version})")
+    if said["boot"] != _boot():
+        return _broken(lab, "it is left over from before the machine was started anew")
+    entry = Entry(
+        lab=str(said["lab"]),
+        topology=str(said["topology"]),
+        source=str(said["source"]),
+        overrides=dict(said["overrides"]),
+        namespaces=tuple(map(str, said["namespaces"])),
+        started=float(said["started"]),
+        state=State(said["state"]),
+    )
+    if entry.lab != lab:
+        raise ValueError(f"it says that it is lab {entry.lab!r}")
+    return entry
+
+
+def _broken(lab: str, problem: str) -> Entry:
+    return Entry(lab=lab, state=State.BROKEN, problem=problem)
+
+
+def labs() -> tuple[Entry, ...]:
+    """Every lab that there is anything of, by name."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(paths.RUN) if entry.is_dir())
+    except FileNotFoundError:
+        return ()
+    except PermissionError as error:
+        raise HostError(f"cannot look into {paths.RUN}: {error.strerror}") from error
+    return tuple(entry for name in names if (entry := read(name)) is not None)
+
+
+def remove(lab: str) -> Removed:
+    """Remove everything that ``lab`` owns, whatever state it is in; for the holder of its lock.
+
+    Its processes end, its namespaces are let go of (the kernel takes them apart in
+    the background), its names and its directory go. Nothing else is touched: what
+    is not in the lab's directory and does not point into it is not the lab's.
+    Raises HostError where something cannot be removed; trying again goes on from there.
+    """
+    directory = paths.directory(lab)
+    existed = directory.is_dir() and not directory.is_symlink()
+    _note_going_down(lab)
+    ended = _end_processes(lab) if existed else 0
+    if existed:
+        netns.unmount_store(lab)
+    names = _unlink_names(lab)
+    if existed:
+        with _explaining(f"remove lab {lab}", directory):
+            _remove_directory(directory)
+    return Removed(existed or bool(names), names, ended)
+
+
+def _note_going_down(lab: str) -> None:
+    entry = read(lab)
+    if entry is not None and entry.state is not State.BROKEN:
+        with contextlib.suppress(HostError):  # a full disk must not keep a lab alive
+            mark(entry, State.GOING_DOWN)
+
+
+def _end_processes(lab: str) -> int:
+    """End the lab's processes, those too that they start while they are being ended."""
+    ended = 0
+    for _ in range(10):
+        pids = processes.of_lab(lab)
+        if not pids:
+            break
+        ended += processes.terminate(pids)
+    return ended
+
+
+def _unlink_names(lab: str) -> tuple[str, ...]:
+    """Remove the symlinks in /run/netns that point into the lab's directory."""
+    found: list[str] = []
+    with contextlib.suppress(FileNotFoundError), os.scandir(paths.NETNS) as entries:
+        found += (e.name for e in entries if e.is_symlink() and netns.owned(lab, Path(e.path)))
+    for name in found:
+        with _explaining(f"remove lab {lab}", paths.NETNS / name):
+            (paths.NETNS / name).unlink(missing_ok=True)
+    return tuple(sorted(found))
+
+
+def _remove_directory(directory: Path) -> None:
+    """Remove the lab's directory, its entry last."""
+    for part in list(directory.iterdir()):
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part)
+        elif part != paths.registry(directory.name):
+            part.unlink(missing_ok=True)
+    shutil.rmtree(directory)
+
+
+def _boot() -> str:
+    try:
+        return _BOOT.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+@contextlib.contextmanager
+def _explaining(doing: str, path: Path | None = None) -> Iterator[None]:
+    """Errors of the file system become HostErrors that say where and why."""
+    try:
+        yield
+    except OSError as error:
+        where = path or error.filename or paths.RUN
+        hints = {
+            "ENOSPC": "make room on it: `df -h /run; df -i /run`",
+            "EROFS": "that file system is mounted read-only; lvsctl keeps its labs there",
+            "EACCES": "run it as root",
+            "EPERM": "run it as root",
+        }
+        code = errno.errorcode.get(error.errno or 0, "")
+        raise HostError(f"cannot {doing}: {where}: {error.strerror}",
+                        hint=hints.get(code, "")) from error  # fmt: skip

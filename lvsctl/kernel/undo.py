@@ -1,0 +1,154 @@
+"""Taking single operations back on a running lab, so that it converges to its topology.
+
+Only what can be undone in place: the rest (a sysctl whose earlier value nobody
+knows, a user's command) takes `lvsctl down` and up, and says so before anything is done.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Iterable, Sequence
+
+from lvsctl.errors import LabError
+from lvsctl.kernel import netns, paths, processes, rtnl, wire
+from lvsctl.kernel.session import Opened, Session
+from lvsctl.kernel.worker import in_worker
+from lvsctl.model.event import Emit, OpsDone, ignore
+from lvsctl.ops import (
+    AddAddress,
+    AddBridge,
+    AddLink,
+    AddNamespace,
+    AddRealServer,
+    AddRoute,
+    AddService,
+    AddTunnel,
+    DisableOffloads,
+    Impair,
+    Listen,
+    Op,
+    RunCommand,
+    SetLinkUp,
+    SetSysctl,
+    subject,
+)
+
+GONE = frozenset({
+    errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.EINVAL, errno.ENXIO,
+})  # fmt: skip
+"""What the kernel says where the thing is gone already: no error when undoing."""
+
+
+FALLBACK_DEVICES = frozenset({"tunl0", "gre0"})
+"""Devices that the kernel may have made by itself, and then does not let go: set down instead."""
+
+
+def obsolete(old: Iterable[Op], new: Iterable[Op]) -> tuple[Op, ...]:
+    """What of ``old`` must be undone for ``new`` to be all there is."""
+    wanted = {subject(op) for op in new}
+    return tuple(op for op in dict.fromkeys(old) if subject(op) not in wanted)
+
+
+def undo(ops: Sequence[Op], lab: str, emit: Emit = ignore) -> None:
+    """Take back ``ops`` of the running ``lab``, the last one first.
+
+    What goes along with something larger (an address with its namespace) is left to
+    that. What is gone already is no error. Listen operations are taken back by
+    executing those that stay. Raises LabError, before anything is done, where one
+    cannot be undone in place; KernelError where the kernel refuses.
+    """
+    mine = _independent(ops)
+    for op in mine:
+        if isinstance(op, (SetSysctl, RunCommand, DisableOffloads)):
+            what = "; ".join(op.describe())
+            raise LabError(f"lab {lab}: this cannot be taken back while it runs: {what}",
+                           hint=f"`lvsctl down {lab}`, then up again")  # fmt: skip
+
+    def work(say: Emit, stop: threading.Event) -> None:
+        with Session(lab) as session:
+            for op in reversed(mine):
+                if stop.is_set():
+                    return
+                with session.explaining(op):
+                    _undo(session, op)
+                say(OpsDone(1))
+
+    in_worker(work, emit)
+
+
+def _independent(ops: Sequence[Op]) -> list[Op]:
+    """Those of ``ops`` that do not go along with another one of them."""
+    namespaces = {op.netns for op in ops if isinstance(op, AddNamespace)}
+    services = {(op.netns, op.service) for op in ops if isinstance(op, AddService)}
+    devices: set[tuple[str, str]] = set()
+    for op in ops:
+        if isinstance(op, AddLink):
+            devices |= {(op.netns, op.port), (op.node_netns, op.device)}
+        elif isinstance(op, (AddBridge, AddTunnel)):
+            devices.add((op.netns, op.device))
+
+    def goes_along(op: Op) -> bool:
+        if isinstance(op, AddNamespace):
+            return False
+        if op.netns in namespaces:
+            return True
+        match op:
+            case AddLink() | AddBridge() | AddTunnel():
+                return False
+            case AddRealServer():
+                return (op.netns, op.service) in services
+            case SetSysctl():
+                return any(op.netns == name and f".{device}." in op.key.replace("/", ".")
+                           for name, device in devices)  # fmt: skip
+        return (op.netns, getattr(op, "device", "")) in devices
+
+    return [op for op in dict.fromkeys(ops) if not goes_along(op)]
+
+
+def _undo(session: Session, op: Op) -> None:
+    if isinstance(op, Listen):
+        return
+    if isinstance(op, AddNamespace):
+        files = [paths.namespaces(session.lab) / op.netns]
+        processes.terminate(processes.inhabitants(files) - processes.lineage())
+        session.close(op.netns)
+        netns.delete(session.lab, op.netns)
+        return
+    opened = session.open(op.netns)
+    sock = opened.route
+    if isinstance(op, (AddService, AddRealServer)):
+        from lvsctl.kernel import ipvs
+
+        sock = session.generic(opened)
+        message = ipvs.delete_message(op, session.ipvs_family(opened))
+    else:
+        try:
+            message = _inverse(op, opened)
+        except OSError as error:
+            if error.errno in GONE:
+                return
+            raise
+    for refusal in wire.send_all(sock, [message]):
+        if refusal.errno not in GONE:
+            raise session.failure(op, refusal.errno, str(refusal))
+
+
+def _inverse(op: Op, opened: Opened) -> bytearray:  # noqa: PLR0911 (a row for each kind)
+    """The message that takes ``op`` back. Raises OSError where its device is gone."""
+    match op:
+        case AddAddress():
+            return rtnl.address(op.address, opened.index(op.device), delete=True)
+        case AddRoute():
+            return rtnl.delete_route(op.to, op.via)
+        case AddLink():
+            return rtnl.delete_link(op.port)
+        case AddTunnel() if op.device in FALLBACK_DEVICES:
+            return rtnl.link_state(op.device, up=False)
+        case AddBridge() | AddTunnel():
+            return rtnl.delete_link(op.device)
+        case SetLinkUp():
+            return rtnl.link_state(op.device, up=False)
+        case Impair():
+            return rtnl.delete_netem(opened.index(op.device))
+    raise NotImplementedError(type(op).__name__)

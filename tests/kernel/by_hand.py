@@ -1,0 +1,88 @@
+"""Namespaces made with ip(8) and asked through ip, ss and ipvsadm: independent witnesses."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import select
+import shlex
+import subprocess
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lvsctl.kernel.probe import which
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def run(command: str, *, netns: str = "") -> str:
+    """What a command prints; it must succeed."""
+    words = shlex.split(command)
+    if netns:
+        words = ["ip", "netns", "exec", netns, *words]
+    words[0] = which(words[0]) or words[0]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def ip_json(netns: str, words: str) -> list[dict[str, Any]]:
+    """What `ip -j <words>` says in a namespace."""
+    found: list[dict[str, Any]] = json.loads(run(f"ip -n {netns} -j {words}") or "[]")
+    return found
+
+
+@contextlib.contextmanager
+def namespaces(*nodes: str) -> Iterator[tuple[str, ...]]:
+    """Namespaces with names that nobody else has, `lo` up; gone afterwards."""
+    token = uuid.uuid4().hex[:8]
+    names = tuple(f"t{token}-{node}" for node in nodes)
+    with contextlib.ExitStack() as undo:
+        for name in names:
+            run(f"ip netns add {name}")
+            undo.callback(run, f"ip netns del {name}")
+            run(f"ip -n {name} link set lo up")
+        yield names
+
+
+def cable(one: str, one_device: str, other: str, other_device: str, index: int = 10) -> None:
+    """A veth pair between two namespaces, both ends up, with different indexes.
+
+    `name` and `dev` are not optional: ip(8) takes a device `a` for `address`.
+    """
+    run(
+        f"ip -n {one} link add name {one_device} index {index} type veth"
+        f" peer name {other_device} index {index + 500} netns {other}"
+    )
+    run(f"ip -n {one} link set dev {one_device} up")
+    run(f"ip -n {other} link set dev {other_device} up")
+
+
+@contextlib.contextmanager
+def process(command: str, *, netns: str) -> Iterator[subprocess.Popen[str]]:
+    """A command that runs meanwhile; it must say that it is ready with a line of output."""
+    words = ["ip", "netns", "exec", netns, *shlex.split(command)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stdout is not None
+            assert select.select([child.stdout], [], [], 30)[0], f"{command}: not ready after 30 s"
+            assert child.stdout.readline(), f"{command}: ended early"
+            yield child
+        finally:
+            child.terminate()
+
+
+def descriptors() -> set[str]:
+    """The open descriptors of this process."""
+    return {entry.name for entry in Path("/proc/self/fd").iterdir()}
+
+
+def eventually(condition: Any, *, seconds: float = 10) -> None:
+    """Wait until ``condition()`` holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "still not so"
+        select.select([], [], [], 0.02)

@@ -1,0 +1,522 @@
+"""Plans carried out natively (no IPVS needed), with iproute2 and ethtool as witnesses.
+
+client ── lan ── director (VIP), rs1, rs2 (VIP on lo)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface, ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lvsctl.errors import KernelError, LabError
+from lvsctl.kernel import execute, netns, paths, processes, registry, undo
+from lvsctl.model.event import Event, OpsDone, StageBegun, ignore
+from lvsctl.model.service import Protocol
+from lvsctl.ops import (
+    AddAddress,
+    AddLink,
+    AddNamespace,
+    AddRoute,
+    Listen,
+    Op,
+    Plan,
+    RunCommand,
+    SetLinkUp,
+    SetSysctl,
+    Stage,
+    subject,
+)
+from tests.kernel.dr_shape import DEVICE, VIP, dr_plan
+
+OFFLOADS_OFF = ("tx", "off", "sg", "off", "tso", "off", "gso", "off", "gro", "off")
+
+HOST = (
+    ("ip", "-j", "link"), ("ip", "-j", "addr"), ("ip", "route", "show", "table", "all"),
+    ("ip", "-6", "route", "show", "table", "all"), ("ip", "rule"), ("ip", "neigh"),
+)  # fmt: skip
+"""What of the initial namespace must be the same before and after."""
+
+
+def ip(*words: str) -> Any:
+    said = subprocess.run(["ip", "-j", *words], check=True, capture_output=True, text=True).stdout
+    return json.loads(said or "[]")
+
+
+def host_state() -> list[str]:
+    return [subprocess.run(c, check=True, capture_output=True, text=True).stdout for c in HOST]
+
+
+def host_sysctls() -> dict[str, str]:
+    """The network's sysctls of the initial namespace, as far as they can be read."""
+    found: dict[str, str] = {}
+    for file in Path("/proc/sys/net").rglob("*"):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            found[str(file)] = file.read_text()
+    return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sysctls_stay() -> Iterator[None]:
+    """The host's sysctls are the same after all these tests as before."""
+    before = host_sysctls()
+    yield
+    after = host_sysctls()
+    assert {key: after.get(key) for key in before if after.get(key) != before[key]} == {}
+
+
+@pytest.fixture
+def lab(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The name of a lab of this test alone; afterwards nothing is left, host and process alike."""
+    name = f"t{os.getpid()}-{abs(hash(request.node.name)) % 10**6}"
+    here = Path("/proc/thread-self/ns/net").readlink()
+    before = host_state()
+    descriptors, threads = open_files(), threading.active_count()
+    yield name
+    with registry.lock(name):
+        registry.remove(name)
+    assert not paths.directory(name).exists()
+    assert not [p for p in paths.NETNS.iterdir() if name in p.name]
+    assert name not in Path("/proc/self/mountinfo").read_text()
+    assert host_state() == before
+    assert Path("/proc/thread-self/ns/net").readlink() == here
+    assert open_files() == descriptors
+    assert threading.active_count() == threads
+
+
+def reaches(lab: str, sender: str, receiver: str, address: str) -> bool:
+    """Whether one datagram, sent once, arrives within half a second."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+
+    def opened() -> socket.socket:
+        return socket.socket(family, socket.SOCK_DGRAM)
+
+    with (
+        netns.run_inside(f"lvs-{lab}-{sender}", opened) as here,
+        netns.run_inside(f"lvs-{lab}-{receiver}", opened) as there,
+    ):
+        there.bind((address, 0))
+        there.settimeout(0.5)
+        here.sendto(b"one", there.getsockname())
+        try:
+            return there.recv(16) == b"one"
+        except TimeoutError:
+            return False
+
+
+def open_files() -> list[str]:
+    """What this process has open, without the listing itself."""
+    return sorted(str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink())
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs: init may take its time to reap those that have ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def up(plan: Plan, emit: Callable[[Event], None] = ignore, **options: Any) -> None:
+    registry.begin(registry.Entry(lab=plan.lab, namespaces=plan.namespaces))
+    execute.execute(plan, plan.lab, emit, **options)
+
+
+def test_the_dr_shape(lab: str) -> None:
+    events: list[Event] = []
+    plan = dr_plan(lab)
+    up(plan, events.append)
+
+    switch = {link["ifname"]: link for link in ip("-d", "-n", f"lvs-{lab}-lan", "link")}
+    assert sorted(switch) == ["client", "director", "lan", "lo", "rs1", "rs2"]
+    bridge = switch["lan"]["linkinfo"]["info_data"]
+    assert bridge["mcast_snooping"] == 0
+    assert bridge.get("vlan_default_pvid", 0) == 0  # not in every kernel
+    ports = switch.keys() - {"lo", "lan"}
+    assert {switch[port]["operstate"] for port in ports} == {"UP"}
+    assert switch["rs1"]["master"] == "lan"
+    assert switch["rs1"]["num_tx_queues"] == 1
+    assert switch["rs1"].get("num_rx_queues", 1) == 1  # not in every kernel
+
+    rs1 = {link["ifname"]: link for link in ip("-n", f"lvs-{lab}-rs1", "addr")}
+    assert sorted(rs1) == ["lan", "lo"]
+    assert rs1["lan"]["address"] == "02:00:0a:0a:00:0c"
+    assert rs1["lan"]["ifindex"] == DEVICE
+    ipv4 = {(name, a["local"], a["prefixlen"]) for name, link in rs1.items()
+            for a in link["addr_info"] if a["family"] == "inet"}  # fmt: skip
+    assert ipv4 == {("lan", "10.10.0.12", 16), ("lo", "10.10.255.1", 32), ("lo", "127.0.0.1", 8)}
+    (default,) = ip("-n", f"lvs-{lab}-rs1", "route", "show", "default")
+    assert (default["gateway"], default["dev"]) == ("10.10.0.1", "lan")
+
+    def sysctl(node: str, key: str) -> str:
+        words = ["ip", "netns", "exec", f"lvs-{lab}-{node}", "sysctl", "-n", key]
+        return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+
+    assert sysctl("rs1", "net.ipv4.conf.all.arp_ignore") == "1"
+    assert sysctl("rs2", "net.ipv4.conf.all.arp_announce") == "2"
+    assert sysctl("director", "net.ipv4.ip_forward") == "1"
+
+    assert reaches(lab, "client", "rs2", "10.10.0.13"), "the first frame was lost"
+
+    titles = [event.title for event in events if isinstance(event, StageBegun)]
+    assert titles == [stage.title for stage in plan.stages]
+    assert sum(event.count for event in events if isinstance(event, OpsDone)) == len(plan.ops)
+
+
+def test_offloads_are_off_at_both_ends(lab: str) -> None:
+    up(dr_plan(lab, 1))
+    for namespace, device in ((f"lvs-{lab}-rs1", "lan"), (f"lvs-{lab}-lan", "rs1")):
+        words = ["ip", "netns", "exec", namespace, "ethtool", "-k", device]
+        said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+        features = dict(line.split(":", 1) for line in said.splitlines()[1:] if ":" in line)
+        for feature in ("tx-checksumming", "scatter-gather", "tcp-segmentation-offload",
+                        "generic-segmentation-offload", "generic-receive-offload"):  # fmt: skip
+            assert features[feature].startswith(" off"), (device, feature)
+        by_ethtool = ["ethtool", "-K", device, *OFFLOADS_OFF]
+        words = ["ip", "netns", "exec", namespace, *by_ethtool]
+        again = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+        assert "Actual changes" not in again
+
+
+def test_ipv6_addresses_are_usable_at_once(lab: str) -> None:
+    plan = dr_plan(lab, 1)
+    more: list[Op] = [
+        AddAddress(netns=f"lvs-{lab}-{node}", device="lan", address=ip_interface(text))
+        for node, text in (("client", "2001:db8::10/64"), ("rs1", "2001:db8::12/64"))
+    ]
+    more.append(AddRoute(netns=f"lvs-{lab}-client", to=ip_network("2001:db8:1::/48"),
+                         via=ip_address("2001:db8::12")))  # fmt: skip
+    up(replace(plan, stages=(*plan.stages, Stage("ipv6", tuple(more)))))
+    words = ("-6", "addr", "show", "dev", "lan", "to", "2001:db8::/32")
+    addresses = ip("-n", f"lvs-{lab}-rs1", *words)
+    assert not addresses[0]["addr_info"][0].get("tentative")
+    assert reaches(lab, "client", "rs1", "2001:db8::12")
+    routes = ip("-n", f"lvs-{lab}-client", "-6", "route")
+    assert {"dst": "2001:db8:1::/48", "gateway": "2001:db8::12", "dev": "lan"}.items() <= next(
+        route for route in routes if route["dst"] == "2001:db8:1::/48"
+    ).items()
+
+
+def test_an_error_names_node_command_errno_and_help(lab: str) -> None:
+    plan = dr_plan(lab, 1)
+    wrong = AddRoute(netns=f"lvs-{lab}-rs1", to=ip_network("10.99.0.0/16"),
+                     via=ip_address("192.0.2.1"))  # fmt: skip
+    stage = plan.stages[-1]
+    ops = (*stage.ops[:-1], wrong, *stage.ops[-1:])
+    with pytest.raises(KernelError) as caught:
+        up(replace(plan, stages=(*plan.stages[:-1], replace(stage, ops=ops))))
+    error = caught.value
+    assert (error.node, error.errno) == ("rs1", errno.ENETUNREACH)
+    assert error.command == f"ip -n lvs-{lab}-rs1 route add 10.99.0.0/16 via 192.0.2.1"
+    assert error.message.startswith("rs1: Network is unreachable (Nexthop has invalid gateway)")
+    assert error.hint == "192.0.2.1 must be on a network of the node, and no address of its own"
+
+
+@pytest.mark.parametrize(
+    ("op", "number"),
+    [
+        (SetSysctl(netns="", key="net.ipv4.no_such_thing", value="1"), errno.ENOENT),
+        (SetSysctl(netns="", key="net.ipv4.ip_forward", value="no number"), errno.EINVAL),
+        (SetSysctl(netns="", key="vm.swappiness", value="1"), errno.EINVAL),
+        (SetLinkUp(netns="", device="missing"), errno.ENODEV),
+        (AddAddress(netns="", device="lo", address=ip_interface("127.0.0.1/8")), errno.EEXIST),
+    ],
+)
+def test_errors_of_each_way_to_the_kernel(lab: str, op: Op, number: int) -> None:
+    name = f"lvs-{lab}-a"
+    ops = (AddNamespace(netns=name), SetLinkUp(netns=name, device="lo"), replace(op, netns=name))
+    with pytest.raises(KernelError) as caught:
+        up(Plan(lab, (Stage("all", ops),)))
+    assert (caught.value.node, caught.value.errno) == ("a", number)
+    assert caught.value.command == "; ".join(replace(op, netns=name).describe())
+
+
+def test_an_optional_sysctl_may_be_missing(lab: str) -> None:
+    name = f"lvs-{lab}-a"
+    optional = SetSysctl(netns=name, key="net.none.such", value="1", optional=True)
+    up(Plan(lab, (Stage("all", (AddNamespace(netns=name), optional)),)))
+
+
+def test_order_holds_within_a_namespace(lab: str) -> None:
+    """Netlink messages wait for each other, but not past a sysctl that needs them."""
+    plan = dr_plan(lab, 1)
+    name = f"lvs-{lab}-rs1"
+    mixed: tuple[Op, ...] = (
+        SetSysctl(netns=name, key="net.ipv4.ip_forward", value="1"),  # resets the next one
+        SetSysctl(netns=name, key="net.ipv4.conf.all.accept_redirects", value="1"),
+        AddAddress(netns=name, device="lan", address=ip_interface("10.77.0.1/24")),
+        SetSysctl(netns=name, key="net.ipv4.conf.lan.rp_filter", value="2"),
+        AddRoute(netns=name, to=ip_network("10.78.0.0/24"), via=ip_address("10.77.0.2")),
+    )
+    up(replace(plan, stages=(*plan.stages, Stage("mixed", mixed))))
+    keys = ("net.ipv4.conf.all.accept_redirects", "net.ipv4.conf.lan.rp_filter")
+    words = ["ip", "netns", "exec", name, "sysctl", "-n", *keys]
+    assert subprocess.run(words, check=True, capture_output=True, text=True).stdout == "1\n2\n"
+    assert ip("-n", name, "route", "show", "10.78.0.0/24")
+
+
+def test_a_foreign_namespace_stops_it_before_any_effect(lab: str) -> None:
+    name = f"lvs-{lab}-rs2"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        with pytest.raises(LabError, match=f"{name} exists already"):
+            up(dr_plan(lab))
+        assert not paths.directory(lab).exists()
+        with pytest.raises(LabError, match=f"{name} exists already"):
+            execute.execute(dr_plan(lab), lab, ignore)
+        assert not netns.mounted(lab)
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+class Stopped(BaseException):
+    """What a test interrupts with."""
+
+
+@pytest.mark.parametrize("after", range(0, 41, 4))
+def test_interrupted_anywhere_it_can_be_removed(lab: str, after: int) -> None:
+    plan = dr_plan(lab)
+    ops = 0
+
+    def emit(event: Event) -> None:
+        nonlocal ops
+        ops += event.count if isinstance(event, OpsDone) else 0
+        if ops >= after:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        up(plan, emit)
+    registry.remove(lab)
+    assert not paths.directory(lab).exists()
+    up(plan)  # and the next one works
+
+
+@pytest.mark.parametrize("after", range(0, 12, 3))
+def test_killed_anywhere_it_can_be_removed(lab: str, after: int) -> None:
+    plan = dr_plan(lab)
+    child = os.fork()
+    if child == 0:
+        seen = 0
+
+        def emit(event: Event) -> None:
+            nonlocal seen
+            seen += 1
+            if seen > after:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        try:
+            up(plan, emit, respond=None)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+    entry = registry.read(lab)
+    assert entry is not None
+    assert entry.namespaces == plan.namespaces
+    assert registry.remove(lab).existed
+    up(plan)
+
+
+def test_planted_things_with_our_names_survive(lab: str) -> None:
+    theirs = f"lvs-{lab}-theirs"
+    subprocess.run(["ip", "netns", "add", theirs], check=True)
+    with subprocess.Popen(["ip", "netns", "exec", theirs, "sleep", "60"]) as process:
+        try:
+            up(dr_plan(lab))
+            registry.remove(lab)
+            assert process.poll() is None
+            assert ip("-n", theirs, "link")
+        finally:
+            process.kill()
+            process.wait()
+            subprocess.run(["ip", "netns", "del", theirs], check=True)
+
+
+def test_a_namespace_removed_by_hand_is_no_obstacle(lab: str) -> None:
+    up(dr_plan(lab))
+    subprocess.run(["ip", "netns", "del", f"lvs-{lab}-rs1"], check=True)
+    assert len(registry.remove(lab).namespaces) == 4
+
+
+def test_a_namespace_removed_by_hand_is_made_again(lab: str) -> None:
+    plan = dr_plan(lab)
+    up(plan)
+    name = f"lvs-{lab}-rs1"
+    subprocess.run(["ip", "netns", "del", name], check=True)
+    assert name not in netns.existing(lab, plan.namespaces)
+    deadline = time.monotonic() + 10
+    while any(link["ifname"] == "rs1" for link in ip("-n", f"lvs-{lab}-lan", "link")):
+        assert time.monotonic() < deadline  # the kernel takes it apart in the background
+
+    def concerns(op: Op) -> bool:
+        return name in (op.netns, getattr(op, "node_netns", ""))
+
+    stages = [replace(s, ops=tuple(filter(concerns, s.ops))) for s in plan.stages]
+    execute.execute(stages, lab, ignore, converging=True)
+    assert reaches(lab, "client", "rs1", "10.10.0.12")
+
+
+def test_processes_inside_end_with_the_lab(lab: str) -> None:
+    up(dr_plan(lab))
+    stubborn = "trap '' TERM; echo on; while :; do sleep 60; done"
+    words = ["ip", "netns", "exec", f"lvs-{lab}-rs1", "sh", "-c", stubborn]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        while pids := processes.of_lab(lab):  # its sleep may only now begin
+            processes.terminate(pids, 0.2)
+        assert process.wait() == -signal.SIGKILL
+
+
+def test_the_responder_is_a_daemon_that_ends_with_the_lab(lab: str) -> None:
+    plan = dr_plan(lab, 1)
+    served: tuple[Op, ...] = (
+        Listen(netns=f"lvs-{lab}-rs1", node="rs1", protocol=Protocol.TCP, port=80),
+    )
+
+    def respond(listens: tuple[Listen, ...], ready: processes.Ready) -> None:
+        os.write(1, b"serving 80\n")
+        ready(None)
+        signal.pause()
+
+    up(replace(plan, stages=(*plan.stages, Stage("serve", served))), respond=respond)
+    (pid,) = processes.daemons(lab).values()
+    assert os.getsid(pid) != os.getsid(0)
+    assert {Path(f"/proc/{pid}/fd/{fd}").readlink().name for fd in (1, 2)} == {"responder.log"}
+    assert (paths.logs(lab) / "responder.log").read_text() == "serving 80\n"
+    execute.execute([Stage("again", served)], lab, ignore, respond=respond, converging=True)
+    (second,) = processes.daemons(lab).values()
+    assert second != pid
+    assert registry.remove(lab).processes == 1
+    assert not alive(second)
+
+
+@pytest.mark.parametrize("how", ["says", "raises", "dies", "oserror"])
+def test_a_responder_that_cannot_says_why(lab: str, how: str) -> None:
+    def respond(listens: tuple[Listen, ...], ready: processes.Ready) -> None:
+        os.write(1, b"about to fail\n")
+        match how:
+            case "says":
+                ready("port 80 is taken by nginx (pid 7)")
+            case "raises":
+                raise LabError("port 80 is taken by nginx (pid 7)", hint="stop it")
+            case "oserror":
+                raise OSError(errno.EADDRINUSE, "port 80 is taken by nginx (pid 7)")
+            case "dies":
+                os.write(2, b"port 80 is taken by nginx (pid 7)\n")
+                os._exit(3)
+
+    name = f"lvs-{lab}-a"
+    listen = Listen(netns=name, node="a", protocol=Protocol.TCP, port=80)
+    with pytest.raises((KernelError, LabError), match=r"port 80 is taken by nginx \(pid 7\)"):
+        up(Plan(lab, (Stage("all", (AddNamespace(netns=name), listen)),)), respond=respond)
+    registry.remove(lab)
+
+
+def test_a_users_command_runs_in_its_node_and_logs(lab: str) -> None:
+    name = f"lvs-{lab}-a"
+    run = RunCommand(
+        netns=name, node="a", argv=("sh", "-c", "ls -d /sys/class/net/l*; exec sleep 60")
+    )
+    up(Plan(lab, (Stage("all", (AddNamespace(netns=name), run)),)))
+    (pid,) = processes.of_lab(lab)
+    assert Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x0060\0"
+    assert (paths.logs(lab) / "a.log").read_text() == "/sys/class/net/lo\n"
+    assert {fd.name for fd in Path(f"/proc/{pid}/fd").iterdir()} == {"0", "1", "2"}
+    assert registry.remove(lab).processes == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("no-such-command-here",), "a: no-such-command-here: no such command"),
+        (("sh", "-c", "echo broken configuration >&2; exit 3"),
+         "a: sh: ended at once with status 3\n    broken configuration"),
+    ],
+)  # fmt: skip
+def test_a_users_command_that_fails_at_once_says_why(
+    lab: str, argv: tuple[str, ...], message: str
+) -> None:
+    name = f"lvs-{lab}-a"
+    run = RunCommand(netns=name, node="a", argv=argv)
+    with pytest.raises(KernelError) as caught:
+        up(Plan(lab, (Stage("all", (AddNamespace(netns=name), run)),)))
+    assert caught.value.message == message
+    assert caught.value.node == "a"
+
+
+def test_a_running_lab_grows_and_shrinks(lab: str) -> None:
+    """From two real servers to three and back, with what is obsolete undone."""
+    two, three = dr_plan(lab, 2), dr_plan(lab, 3)
+    up(two)
+    added = set(three.ops) - set(two.ops)
+    stages = [replace(s, ops=tuple(op for op in s.ops if op in added)) for s in three.stages]
+    assert undo.obsolete(two.ops, three.ops) == ()
+    execute.execute(stages, lab, ignore, converging=True)
+    assert reaches(lab, "client", "rs3", "10.10.0.14")
+    undo.undo(undo.obsolete(three.ops, two.ops), lab)
+    names = {link["ifname"] for link in ip("-n", f"lvs-{lab}-lan", "link")}
+    assert names == {"lo", "lan", "client", "director", "rs1", "rs2"}
+    assert not (paths.NETNS / f"lvs-{lab}-rs3").is_symlink()
+    assert not (paths.namespaces(lab) / f"lvs-{lab}-rs3").exists()
+
+
+def test_single_operations_are_taken_back(lab: str) -> None:
+    plan = dr_plan(lab, 1)
+    up(plan)
+    name = f"lvs-{lab}-rs1"
+    mine = [op for op in plan.ops
+            if op.netns == name and isinstance(op, (AddAddress, AddRoute))]  # fmt: skip
+    undo.undo(mine, lab)
+    undo.undo(mine, lab)  # gone already: no error
+    left = [a["local"] for link in ip("-n", name, "-4", "addr") for a in link["addr_info"]]
+    assert left == ["127.0.0.1"]
+    assert ip("-n", name, "route") == []
+    assert ip("-n", f"lvs-{lab}-director", "addr", "show", "to", str(VIP.ip))
+
+
+def test_what_cannot_be_taken_back_is_refused_before_any_effect(lab: str) -> None:
+    plan = dr_plan(lab, 1)
+    up(plan)
+    name = f"lvs-{lab}-rs1"
+    mine = [op for op in plan.ops if op.netns == name and isinstance(op, (AddAddress, SetSysctl))]
+    before = ip("-n", name, "addr")
+    with pytest.raises(LabError, match=r"cannot be taken back while it runs: .*arp_"):
+        undo.undo(mine, lab)
+    assert ip("-n", name, "addr") == before
+
+
+def test_a_changed_route_or_sysctl_is_replaced_in_place(lab: str) -> None:
+    plan = dr_plan(lab, 1)
+    up(plan)
+    name = f"lvs-{lab}-rs1"
+    new: tuple[Op, ...] = (
+        AddRoute(netns=name, to=None, via=ip_address("10.10.0.11")),
+        SetSysctl(netns=name, key="net.ipv4.conf.all.arp_ignore", value="0"),
+    )
+    others = [op for op in plan.ops if subject(op) not in {subject(n) for n in new}]
+    assert undo.obsolete(plan.ops, (*others, *new)) == ()
+    execute.execute([Stage("change", new)], lab, ignore, converging=True)
+    assert [r["gateway"] for r in ip("-n", name, "route", "show", "default")] == ["10.10.0.11"]
+
+
+def test_cables_are_between_the_right_namespaces(lab: str) -> None:
+    plan = dr_plan(lab, 1)
+    up(plan)
+    for cable in (op for op in plan.ops if isinstance(op, AddLink)):
+        (end,) = ip("-n", cable.node_netns, "link", "show", cable.device)
+        assert end["link_index"] == cable.port_index
+        assert end["link_netnsid"] >= 0

@@ -1,0 +1,159 @@
+"""What needs a kernel with IPVS, ipip and netem; ipvsadm, ip and tc are the witnesses."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface
+from pathlib import Path
+
+import pytest
+
+from lvsctl.errors import KernelError
+from lvsctl.kernel import execute, undo
+from lvsctl.model.event import ignore
+from lvsctl.model.lab import Impairment
+from lvsctl.model.service import (
+    Encapsulation,
+    ForwardingMethod,
+    Protocol,
+    RealServer,
+    Scheduler,
+    ServiceKey,
+)
+from lvsctl.ops import (
+    AddAddress,
+    AddRealServer,
+    AddService,
+    AddTunnel,
+    Impair,
+    Op,
+    Plan,
+    SetSysctl,
+    Stage,
+)
+from tests.kernel.dr_shape import VIP, dr_plan
+from tests.kernel.test_execute import ip, up
+from tests.kernel.test_execute import lab as lab  # noqa: PLC0414 (a fixture)
+
+pytestmark = pytest.mark.ipvs
+
+WEB = ServiceKey(Protocol.TCP, VIP.ip, 80)
+FALLBACK = Path("/proc/sys/net/core/fb_tunnels_only_for_init_net")
+
+
+def with_stages(plan: Plan, *stages: tuple[Op, ...]) -> Plan:
+    return replace(plan, stages=(*plan.stages, *(Stage("more", ops) for ops in stages)))
+
+
+def table(lab: str) -> list[str]:
+    words = ["ip", "netns", "exec", f"lvs-{lab}-director", "ipvsadm", "-Sn"]
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
+def qdisc(lab: str, node: str) -> str:
+    words = ["tc", "-j", "-n", f"lvs-{lab}-{node}", "qdisc", "show", "dev", "lan"]
+    said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    return said.replace(said[said.index('"handle"') : said.index('"root"')], "")
+
+
+def service(lab: str, scheduler: Scheduler = Scheduler.WRR) -> AddService:
+    return AddService(netns=f"lvs-{lab}-director", service=WEB, scheduler=scheduler)
+
+
+def server(lab: str, number: int, weight: int = 1) -> AddRealServer:
+    return AddRealServer(
+        netns=f"lvs-{lab}-director",
+        service=WEB,
+        forward=ForwardingMethod.DR,
+        real_server=RealServer(f"rs{number}", ip_address(f"10.10.0.{11 + number}"), 80, weight),
+    )
+
+
+def test_a_service_and_its_real_servers(lab: str) -> None:
+    more = (service(lab), server(lab, 1, 3), server(lab, 2))
+    up(with_stages(dr_plan(lab), more))
+    assert table(lab) == [
+        "-A -t 10.10.255.1:80 -s wrr",
+        "-a -t 10.10.255.1:80 -r 10.10.0.12:80 -g -w 3",
+        "-a -t 10.10.255.1:80 -r 10.10.0.13:80 -g -w 1",
+    ]
+    changed = Stage("change", (service(lab, Scheduler.WLC), server(lab, 2, 7)))
+    execute.execute([changed], lab, ignore, converging=True)
+    assert table(lab)[0] == "-A -t 10.10.255.1:80 -s wlc"
+    assert "-a -t 10.10.255.1:80 -r 10.10.0.13:80 -g -w 7" in table(lab)
+    undo.undo([server(lab, 1)], lab)
+    undo.undo([server(lab, 1)], lab)
+    assert len(table(lab)) == 2
+    undo.undo([service(lab), server(lab, 2)], lab)
+    undo.undo([service(lab)], lab)
+    assert table(lab) == []
+
+
+def test_an_error_among_many_is_that_of_its_operation(lab: str) -> None:
+    many = [server(lab, number) for number in range(1, 200)]
+    with pytest.raises(KernelError) as caught:
+        up(with_stages(dr_plan(lab), (service(lab), *many[:150], many[70], *many[150:])))
+    assert (caught.value.node, caught.value.errno) == ("director", errno.EEXIST)
+    assert "-r 10.10.0.82:80" in caught.value.command
+
+
+def test_a_scheduler_that_the_kernel_lacks(lab: str) -> None:
+    with pytest.raises(KernelError) as caught:
+        up(with_stages(dr_plan(lab), (service(lab, Scheduler.TWOS),)))
+    assert caught.value.errno == errno.ENOENT
+    assert caught.value.hint.startswith("modprobe ip_vs_twos")
+
+
+@pytest.mark.parametrize("fallback", ["0", "1"])
+def test_a_tunnel_device_with_and_without_the_kernels_own(lab: str, fallback: str) -> None:
+    name = f"lvs-{lab}-rs1"
+    tunnel = AddTunnel(netns=name, device="tunl0", index=60, encapsulation=Encapsulation.IPIP)
+    more: tuple[Op, ...] = (
+        tunnel,
+        AddAddress(netns=name, device="tunl0", address=ip_interface("10.10.255.9/32")),
+        SetSysctl(netns=name, key="net.ipv4.conf.tunl0.rp_filter", value="0"),
+    )
+    was = FALLBACK.read_text()
+    FALLBACK.write_text(fallback)
+    try:
+        up(with_stages(dr_plan(lab), more))
+    finally:
+        FALLBACK.write_text(was)
+    (link,) = ip("-d", "-n", name, "addr", "show", "dev", "tunl0")
+    assert "UP" in link["flags"]
+    assert link["linkinfo"]["info_kind"] == "ipip"
+    assert [address["local"] for address in link["addr_info"]] == ["10.10.255.9"]
+    if fallback == "1":
+        by_ip = ["ip", "-n", f"lvs-{lab}-rs2", "link", "add", "tunl0", "index", "60"]
+        subprocess.run([*by_ip, "type", "ipip"], check=True)
+        subprocess.run(["ip", "-n", f"lvs-{lab}-rs2", "link", "set", "tunl0", "up"], check=True)
+        (mine,) = ip("-d", "-n", name, "link", "show", "dev", "tunl0")
+        (theirs,) = ip("-d", "-n", f"lvs-{lab}-rs2", "link", "show", "dev", "tunl0")
+        assert mine == theirs
+    undo.undo([tunnel], lab)
+    assert "tunl0" not in [link.get("ifname") for link in ip("-n", name, "link", "show", "up")]
+
+
+@pytest.mark.parametrize(
+    "impairment",
+    [
+        Impairment(delay=20.5),
+        Impairment(delay=0.05, loss=1.5),
+        Impairment(rate=10_000_000),
+        Impairment(delay=100, loss=100, rate=64_000),
+    ],
+)
+def test_impairments_are_what_tc_makes_of_the_same_words(lab: str, impairment: Impairment) -> None:
+    mine = Impair(netns=f"lvs-{lab}-rs1", device="lan", impairment=impairment)
+    up(with_stages(dr_plan(lab), (mine,)))
+    theirs = replace(mine, netns=f"lvs-{lab}-rs2")
+    (command,) = theirs.describe()
+    subprocess.run(command.split(), check=True)
+    assert qdisc(lab, "rs1") == qdisc(lab, "rs2")
+    assert '"netem"' in qdisc(lab, "rs1")
+    execute.execute([Stage("again", (mine,))], lab, ignore, converging=True)
+    undo.undo([mine], lab)
+    undo.undo([mine], lab)
+    assert '"netem"' not in str(ip("-n", f"lvs-{lab}-rs1", "link", "show", "lan"))

@@ -1,0 +1,287 @@
+"""Whole labs on real IPVS: up, asked by curl, looked at by ipvsadm and ip, down."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from lvsctl import app, spec
+from lvsctl.errors import KernelError, LabError
+from lvsctl.kernel import processes
+from lvsctl.model.event import Event, StageBegun
+from lvsctl.model.finding import Verdict
+from lvsctl.model.service import Scheduler
+from lvsctl.ops import AddRealServer, AddService
+from lvsctl.spec import shipped
+from tests.kernel.by_hand import run
+from tests.kernel.initial import initial_namespace
+from tests.kernel.labs import curl, lab_up, topology_of, url_of
+
+pytestmark = pytest.mark.ipvs
+
+SHIPPED = shipped.names()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_topology_answers_passes_and_leaves_nothing(name: str) -> None:
+    before = initial_namespace()
+    with lab_up(name) as lab:
+        service = lab.services[0]
+        total = sum(server.weight for server in service.real_servers)
+        answers = Counter(curl(lab, url_of(lab)).split()[0] for _ in range(2 * total))
+        assert answers == {s.node: 2 * s.weight for s in service.real_servers}
+
+        saved = run("ipvsadm -Sn", netns=lab.netns("director"))
+        rules = saved.replace(" --tun-type ipip", "").splitlines()  # the default, spelled out
+        planned = [
+            command.split(" ipvsadm ")[1]
+            for op in app.plan_of(lab).ops
+            if isinstance(op, AddService | AddRealServer)
+            for command in op.describe()
+        ]
+        assert sorted(rules) == sorted(planned)
+
+        verification = app.verify(lab)
+        assert verification.verdict is Verdict.PASS, verification.findings
+    assert initial_namespace() == before
+
+
+def failed_claims(lab_name: str) -> set[str]:
+    findings = app.verify(app.running(lab_name)).findings
+    return {finding.claim.id for finding in findings if finding.verdict is not Verdict.PASS}
+
+
+BROKEN = {
+    "VIP missing on a real server": (
+        "dr",
+        "ip -n lvs-dr-rs1 addr del 10.10.0.100/32 dev lo",
+        {"all.requests-answered", "all.real-servers-reached", "all.counters-agree"},
+    ),
+    "a real server drained by hand": (
+        "dr",
+        "ip netns exec lvs-dr-director ipvsadm -e -t 10.10.0.100:80 -r 10.10.0.11:80 -g -w 0",
+        {"all.real-servers-reached", "all.distribution"},
+    ),
+    "another scheduler": (
+        "dr-weighted",
+        "ip netns exec lvs-dr-weighted-director ipvsadm -E -t 10.12.0.100:80 -s rr",
+        {"all.distribution"},
+    ),
+    "VIP missing on the director": (
+        "dr",
+        "ip -n lvs-dr-director addr del 10.10.0.100/32 dev lan",
+        {"all.requests-answered"},
+    ),
+    "service missing": (
+        "dr",
+        "ip netns exec lvs-dr-director ipvsadm -D -t 10.10.0.100:80",
+        {"all.requests-answered", "all.counters-agree", "all.reply-path-counted"},
+    ),
+    "real servers' replies pass the director by": (
+        "nat-one-arm",
+        "ip -n lvs-nat-one-arm-rs1 route replace default via 10.21.0.1",
+        {"all.requests-answered", "all.real-servers-reached"},
+    ),
+    "director does not forward": (
+        "nat",
+        "ip netns exec lvs-nat-director sysctl -qw net.ipv4.ip_forward=0",
+        {"all.requests-answered", "all.real-servers-reached", "all.reply-path-counted"},
+    ),
+    "tunnel device down": (
+        "tun",
+        "ip -n lvs-tun-rs1 link set tunl0 down",
+        {"all.requests-answered", "all.real-servers-reached"},
+    ),
+    "reverse path filter on the tunnel": (
+        "tun",
+        "ip netns exec lvs-tun-rs2 sysctl -qw net.ipv4.conf.tunl0.rp_filter=1",
+        {"all.requests-answered", "all.real-servers-reached"},
+    ),
+    "somebody else answers on the VIP": (
+        "dr",
+        "ip -n lvs-dr-client addr add 10.10.0.100/32 dev lo",
+        {"all.requests-answered", "all.real-servers-reached"},
+    ),
+    "requests pass the director by": (
+        "dr",
+        "ip -n lvs-dr-client neigh replace 10.10.0.100 lladdr 02:00:0a:0a:00:0b dev lan",
+        {"all.distribution", "all.counters-agree", "all.connection-table-agrees"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "command", "broken"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_lab_fails_the_claims_it_breaks(name: str, command: str, broken: set[str]) -> None:
+    with lab_up(name) as lab:
+        run(command)
+        assert broken <= failed_claims(lab.name)
+        again = app.up(topology_of(name))
+        assert not again.created
+        if "neigh" not in command:  # what a client has learnt is not the topology's
+            assert failed_claims(lab.name) == set()
+
+
+def test_up_twice_changes_nothing() -> None:
+    with lab_up("tun"):
+        again = app.up(topology_of("tun"))
+        assert (again.created, again.added, again.removed) == (False, (), ())
+
+
+def test_up_takes_away_what_was_added_by_hand() -> None:
+    with lab_up("dr") as lab:
+        run("ip -n lvs-dr-rs1 addr add 10.10.0.77/24 dev lan")
+        run("ip -n lvs-dr-rs1 route add 10.99.0.0/16 via 10.10.0.1")
+        director = lab.netns("director")
+        run("ipvsadm -A -t 10.10.0.100:81 -s rr", netns=director)
+        run("ipvsadm -a -t 10.10.0.100:80 -r 10.10.0.77:80 -g", netns=director)
+        again = app.up(topology_of("dr"))
+        assert len(again.removed) == 4, again.removed
+        assert "10.10.0.77" not in run("ip -n lvs-dr-rs1 -o addr")
+        assert "10.99" not in run("ip -n lvs-dr-rs1 route")
+        rules = run("ipvsadm -Sn", netns=director)
+        assert ":81" not in rules
+        assert "10.10.0.77" not in rules
+
+
+def test_a_changed_topology_is_applied_in_place() -> None:
+    with lab_up("dr") as lab:
+        responder = processes.daemons("dr")["responder"]
+        more = app.up(topology_of("dr"), spec.Overrides(servers=4, scheduler=Scheduler.WLC))
+        assert not more.created
+        assert processes.daemons("dr")["responder"] != responder
+        rules = run("ipvsadm -Sn", netns=lab.netns("director"))
+        assert "-s wlc" in rules
+        assert rules.count("-r ") == 4
+        assert failed_claims("dr") == set()
+        app.up(topology_of("dr"), spec.Overrides(servers=1))
+        assert run("ipvsadm -Sn", netns=lab.netns("director")).count("-r ") == 1
+        assert not Path("/run/netns/lvs-dr-rs2").exists()
+        assert failed_claims("dr") == set()
+
+
+def test_what_cannot_be_changed_in_place_is_refused_and_nothing_happens() -> None:
+    text = shipped.text_of("dr")
+    with lab_up("dr") as lab:
+        with pytest.raises(LabError, match="cannot be changed"):
+            app.up(topology_of(text.replace("10.10.0.10}", "10.10.0.20}")))
+        assert app.up(topology_of("dr")).added == ()
+        assert curl(lab, url_of(lab)).startswith("rs")
+
+
+class Interrupt:
+    """Raises at the beginning of the n-th stage, as Ctrl-C would."""
+
+    def __init__(self, stage: int) -> None:
+        self.stage = stage
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, StageBegun) and event.number == self.stage:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3, 4, 5, 6])
+def test_up_interrupted_leaves_nothing(stage: int) -> None:
+    before = initial_namespace()
+    with pytest.raises(KeyboardInterrupt):
+        app.up(topology_of("dr"), emit=Interrupt(stage))
+    assert initial_namespace() == before
+
+
+def test_up_that_fails_leaves_nothing() -> None:
+    text = shipped.text_of("dr").replace(
+        "count: 2}", "count: 2, sysctls: {net.ipv4.no_such_thing: 1}}"
+    )
+    before = initial_namespace()
+    with pytest.raises(KernelError, match="no_such_thing"):
+        app.up(topology_of(text))
+    assert initial_namespace() == before
+
+
+def test_a_foreign_namespace_of_the_same_name_is_not_touched() -> None:
+    run("ip netns add lvs-dr-rs1")
+    try:
+        run("ip -n lvs-dr-rs1 link add dummy7 type dummy")
+        with pytest.raises(LabError, match="lvs-dr-rs1"):
+            app.up(topology_of("dr"))
+        assert "dummy7" in run("ip -n lvs-dr-rs1 -o link")
+        with pytest.raises(LabError, match="not running"):
+            app.down("dr")
+        assert "dummy7" in run("ip -n lvs-dr-rs1 -o link")
+    finally:
+        run("ip netns del lvs-dr-rs1")
+
+
+def test_down_after_the_responder_was_killed() -> None:
+    before = initial_namespace()
+    with lab_up("dr"):
+        os.kill(processes.daemons("dr")["responder"], signal.SIGKILL)
+        (listed,) = app.labs()
+        assert not listed.answering
+        assert not app.up(topology_of("dr")).created
+        assert app.labs()[0].answering
+        os.kill(processes.daemons("dr")["responder"], signal.SIGKILL)
+    assert initial_namespace() == before
+
+
+def test_several_labs_of_one_topology() -> None:
+    with lab_up("dr", name="one") as one, lab_up("dr", name="two") as two:
+        assert [listed.entry.lab for listed in app.labs()] == ["one", "two"]
+        assert curl(one, url_of(one)).startswith("rs")
+        app.down("one")
+        assert curl(two, url_of(two)).startswith("rs")
+
+
+@pytest.mark.parametrize("scheduler", [s for s in Scheduler if s is not Scheduler.TWOS])
+def test_every_scheduler_does_what_its_definition_says(scheduler: Scheduler) -> None:
+    text = shipped.text_of("dr").replace("count: 2", "count: 4")
+    text = text.replace(
+        "real_servers: [rs]",
+        "real_servers: [rs1, {node: rs2, weight: 2}, {node: rs3, weight: 3},"
+        " {node: rs4, weight: 4}]",
+    )
+    with lab_up(text, scheduler=scheduler):
+        assert failed_claims("dr") == set()
+
+
+def test_persistence_weights_and_thresholds_hold() -> None:
+    text = shipped.text_of("dr")
+    with lab_up(text.replace("scheduler: rr", "scheduler: rr\n    persistence: 300")) as lab:
+        assert "-p 300" in run("ipvsadm -Sn", netns=lab.netns("director"))
+        assert failed_claims("dr") == set()
+    drained = text.replace("real_servers: [rs]", "real_servers: [{node: rs1, weight: 0}, rs2]")
+    with lab_up(drained):
+        assert failed_claims("dr") == set()
+    limited = text.replace("real_servers: [rs]", "real_servers: [{node: rs1, upper: 3}, rs2]")
+    with lab_up(limited):
+        assert failed_claims("dr") == set()
+
+
+def test_a_udp_service() -> None:
+    text = shipped.text_of("dr").replace("forward: dr", "protocol: udp\n    forward: dr")
+    with lab_up(text):
+        assert failed_claims("dr") == set()
+
+
+def test_run_starts_the_users_own_command() -> None:
+    config = (
+        "daemon off; pid /run/lvsctl-nginx.pid; error_log stderr; events {} "
+        "http { access_log off; client_body_temp_path /tmp/nb; proxy_temp_path /tmp/np; "
+        "fastcgi_temp_path /tmp/nf; uwsgi_temp_path /tmp/nu; scgi_temp_path /tmp/ns; "
+        'server { listen 80; return 200 "nginx\\n"; } }'
+    )
+    Path("/tmp/lvsctl-nginx.conf").write_text(config, encoding="ascii")
+    text = shipped.text_of("dr").replace(
+        "count: 2}", "count: 1, run: [nginx, -e, stderr, -c, /tmp/lvsctl-nginx.conf]}"
+    )
+    before = initial_namespace()
+    with lab_up(text) as lab:
+        assert curl(lab, f"--retry-connrefused --retry 20 --retry-max-time 10 {url_of(lab)}") == (
+            "nginx\n"
+        )
+        (listener,) = app.inspect(lab, ["rs1"]).states["rs1"].listeners
+        assert (listener.port, listener.process) == (80, "nginx")
+    assert initial_namespace() == before

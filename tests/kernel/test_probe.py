@@ -1,0 +1,73 @@
+"""What `doctor` tries, on a real kernel: it finds what is there and leaves nothing behind."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from lvsctl.kernel import netns, probe, probe_kernel
+from lvsctl.model.service import Scheduler
+from tests.kernel.by_hand import descriptors, run
+
+
+def picture() -> tuple[str, ...]:
+    """The initial namespace, as far as probes could have touched it."""
+    commands = (
+        "ip -d link",
+        "ip addr",
+        "ip rule",
+        "ip route show table all",
+        "tc qdisc",
+        "ip netns",
+    )
+    return (*map(run, commands), str(Path("/proc/thread-self/ns/net").readlink()))
+
+
+def test_nothing_is_left_behind() -> None:
+    probe.features()  # modules are loaded now, if any
+    before, opened = picture(), descriptors()
+    found = {feature.id: feature for feature in probe.features()}
+    assert picture() == before
+    assert descriptors() == opened
+    for needed in ("root", "netns", "veth", "bridge"):
+        assert found[needed].present, found[needed]
+
+
+def test_without_a_namespace_nothing_else_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would be tried on the host itself."""
+
+    def refuse() -> None:
+        raise OSError(errno.EPERM, "no")
+
+    refused = probe_kernel._Probe("netns", "", "every mode", refuse)
+    monkeypatch.setattr(probe_kernel, "_NAMESPACE", refused)
+    before = picture()
+    found = probe_kernel.features(try_them=True)
+    assert picture() == before
+    assert not any(feature.present for feature in found)
+    assert found[0].says == "Operation not permitted"
+    assert found[1].says == "not tried: no namespace to try it in"
+
+
+def test_what_no_kernel_has_is_missing() -> None:
+    unknown = probe_kernel._Probe("x", "x", "x", probe_kernel._make_link("no-such"))
+
+    def attempt() -> probe.Feature:
+        netns.unshare()
+        return unknown.tried()
+
+    feature = netns.in_thread(attempt)
+    assert (feature.present, feature.says) == (False, "this kernel does not have it")
+
+
+@pytest.mark.ipvs
+def test_everything_is_found() -> None:
+    """Where IPVS is. The scheduler `twos` is younger than Debian 12's kernel."""
+    found = probe_kernel.features(try_them=True)
+    missing = {feature.id for feature in found if not feature.present}
+    assert missing <= {f"scheduler {Scheduler.TWOS}"}
+    assert probe.has_ipvs()
+    assert probe.ipvs_loaded()
+    probe.load_ipvs()

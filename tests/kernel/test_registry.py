@@ -1,0 +1,134 @@
+"""Removing labs: what is ours goes, what is not stays; also after kill -9 of anything."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from lvsctl.errors import LabError
+from lvsctl.kernel import execute, netns, paths, processes, registry
+from lvsctl.model.event import ignore
+from lvsctl.ops import Plan
+from tests.kernel.dr_shape import dr_plan
+from tests.kernel.test_execute import alive
+from tests.kernel.test_execute import lab as lab  # noqa: PLC0414 (a fixture)
+
+
+def up(plan: Plan) -> None:
+    registry.begin(registry.Entry(lab=plan.lab, namespaces=plan.namespaces))
+    execute.execute(plan, plan.lab, ignore)
+
+
+def serve(ready: processes.Ready) -> None:
+    """What a daemon does here."""
+    ready(None)
+    signal.pause()
+
+
+def test_without_its_entry_a_lab_is_removed_all_the_same(lab: str) -> None:
+    up(dr_plan(lab))
+    paths.registry(lab).write_text("damaged")
+    assert len(registry.remove(lab).namespaces) == 5
+
+
+def test_without_its_mount_a_lab_is_removed_all_the_same(lab: str) -> None:
+    """As after a reboot where /run is on a disk."""
+    up(dr_plan(lab))
+    subprocess.run(["umount", "--lazy", str(paths.namespaces(lab))], check=True)
+    assert len(registry.remove(lab).namespaces) == 5
+
+
+def test_mounted_twice_is_unmounted_twice(lab: str) -> None:
+    up(dr_plan(lab))
+    words = ["mount", "-t", "tmpfs", "again", str(paths.namespaces(lab))]
+    subprocess.run(words, check=True)
+    registry.remove(lab)
+
+
+def test_a_daemon_whose_starter_died_is_ended(lab: str) -> None:
+    paths.directory(lab).mkdir(parents=True)
+    netns.mount_store(lab)
+
+    pid = processes.daemon(lab, "something", serve)
+    paths.registry(lab).unlink(missing_ok=True)
+    assert registry.remove(lab).processes == 1
+    assert not alive(pid)
+
+
+def test_a_pid_file_that_nobody_locks_ends_nobody(lab: str) -> None:
+    paths.pids(lab).mkdir(parents=True)
+    (paths.pids(lab) / "responder.pid").write_text(f"{os.getppid()}\n")
+    assert processes.of_lab(lab) == set()
+    assert registry.remove(lab).processes == 0
+
+
+def test_a_daemon_holds_no_lock_of_the_command_that_started_it(lab: str) -> None:
+    with registry.lock(lab):
+        registry.begin(registry.Entry(lab=lab))
+        pid = processes.daemon(lab, "something", serve)
+        files = list(Path(f"/proc/{pid}/fd").iterdir())
+        assert not any(fd.exists() and fd.samefile(paths.lock(lab)) for fd in files)
+    with registry.lock(lab, 0):
+        pass
+
+
+def test_labs_at_once_do_not_meet(lab: str) -> None:
+    """Six labs in parallel, each from a process of its own, as `lvsctl up` runs."""
+    names = [f"{lab}x{i}" for i in range(6)]
+    children = []
+    for name in names:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                with registry.lock(name):
+                    up(dr_plan(name))
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * len(names)
+    assert {entry.lab for entry in registry.labs()} >= set(names)
+    for name in names:
+        with registry.lock(name):
+            assert len(registry.remove(name).namespaces) == 5
+
+
+def test_two_commands_for_one_lab_come_one_after_the_other(lab: str) -> None:
+    results: list[str] = []
+
+    def start() -> None:
+        with registry.lock(lab):
+            try:
+                up(dr_plan(lab))
+                results.append("up")
+            except LabError as error:
+                results.append(error.message)
+
+    threads = [threading.Thread(target=start) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == sorted(["up"] + [f"lab {lab} exists already"] * 2)
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_removal_that_was_killed_goes_on(lab: str, steps: int) -> None:
+    """Removed partly, as far as a killed `down` got; then removed."""
+    up(dr_plan(lab))
+    if steps > 0:
+        netns.unmount_store(lab)
+    if steps > 1:
+        (paths.NETNS / f"lvs-{lab}-client").unlink()
+    if steps > 2:
+        paths.namespaces(lab).rmdir()
+    if steps > 3:
+        paths.registry(lab).unlink()
+    assert len(registry.remove(lab).namespaces) == (5 if steps < 2 else 4)
+    assert not registry.remove(lab).existed

@@ -1,0 +1,105 @@
+"""Each scheduler's prediction against what was measured on the real kernel.
+
+The measured shares are those of shared/KERNEL-NOTES.md, "What works in UML": weights
+1:2:3:4, twelve held connections, a fresh VIP. That the real kernel still does so is
+tests/kernel/test_schedulers.py's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from lvsctl.model.service import (
+    ForwardingMethod,
+    Protocol,
+    RealServer,
+    Scheduler,
+    ServiceKey,
+    VirtualService,
+)
+from lvsctl.model.state import RealServerState, ServiceState
+from lvsctl.verify.distribution import expected_distribution, requests_needed
+
+
+def service(scheduler: Scheduler, *weights: int, upper: int = 0) -> VirtualService:
+    return VirtualService(
+        name="web",
+        key=ServiceKey(Protocol.TCP, ip_address("10.0.0.100"), 80),
+        forward=ForwardingMethod.DR,
+        scheduler=scheduler,
+        real_servers=tuple(
+            RealServer(f"rs{n}", ip_address(f"10.0.0.{n}"), 80, weight, upper=upper)
+            for n, weight in enumerate(weights, 1)
+        ),
+    )
+
+
+def shares(of: VirtualService, total: int, before: ServiceState | None = None) -> list[int]:
+    predicted = expected_distribution(of, before, total).shares
+    return [predicted[server.rip, server.port] for server in of.real_servers]
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "measured"),
+    [
+        (Scheduler.RR, [3, 3, 3, 3]),
+        (Scheduler.LC, [3, 3, 3, 3]),
+        (Scheduler.WLC, [1, 2, 4, 5]),
+        (Scheduler.SED, [1, 2, 4, 5]),
+        (Scheduler.NQ, [1, 2, 4, 5]),
+        (Scheduler.FO, [0, 0, 0, 12]),
+        (Scheduler.OVF, [0, 3, 4, 5]),
+        (Scheduler.LBLC, [0, 3, 4, 5]),
+        (Scheduler.LBLCR, [0, 3, 4, 5]),
+    ],
+)
+def test_twelve_held_connections(scheduler: Scheduler, measured: list[int]) -> None:
+    assert shares(service(scheduler, 1, 2, 3, 4), 12) == measured
+
+
+def test_wrr_over_whole_rounds_is_exactly_the_weights() -> None:
+    of = service(Scheduler.WRR, 1, 2, 3, 4)
+    assert requests_needed(of, None) == 20
+    assert shares(of, 20) == [2, 4, 6, 8]
+
+
+def test_rounds_are_of_the_weights_without_their_common_divisor() -> None:
+    assert requests_needed(service(Scheduler.WRR, 100, 300), None) == 12
+
+
+@pytest.mark.parametrize("scheduler", [Scheduler.SH, Scheduler.DH, Scheduler.MH])
+def test_hashing_sends_one_client_to_one_real_server(scheduler: Scheduler) -> None:
+    predicted = expected_distribution(service(scheduler, 1, 1), None, 12)
+    assert predicted.one
+    assert not predicted.exact
+
+
+def test_persistence_goes_before_the_scheduler() -> None:
+    predicted = expected_distribution(
+        replace(service(Scheduler.RR, 1, 1), persistence=300), None, 4
+    )
+    assert predicted.one
+
+
+def test_weight_0_gets_nothing() -> None:
+    for scheduler in (Scheduler.RR, Scheduler.WRR, Scheduler.WLC, Scheduler.SED):
+        assert shares(service(scheduler, 1, 0), 4) == [4, 0]
+
+
+def test_a_full_real_server_gets_nothing_more() -> None:
+    of = service(Scheduler.RR, 1, 1, upper=3)
+    assert requests_needed(of, None) == 6
+    assert shares(of, 6) == [3, 3]
+
+
+def test_connections_held_before_count() -> None:
+    of = service(Scheduler.LC, 1, 1)
+    held = [
+        RealServerState(s.rip, s.port, ForwardingMethod.DR, 1, 0, 0, active=busy, inactive=0)
+        for s, busy in zip(of.real_servers, (4, 0), strict=True)
+    ]
+    before = ServiceState(of.key, "lc", 0, tuple(held))
+    assert shares(of, 4, before) == [0, 4]
