@@ -297,6 +297,7 @@ def _evidence(lab: Lab, index: int) -> Evidence:
         service.key.port,
         count=requests_needed(service, before),
         protocol=service.key.protocol,
+        timeout=_patience(lab),
     ) as exchanges:
         meanwhile = settled.settled_state(director)
     return Evidence(
@@ -307,6 +308,17 @@ def _evidence(lab: Lab, index: int) -> Evidence:
         after=_service_in(meanwhile, service.key),
         connections=meanwhile.connections,
     )
+
+
+def _patience(lab: Lab) -> float:
+    """How long an answer may take, in seconds, before it is given up.
+
+    A request crosses each network at most twice and its answer likewise; a lost SYN is
+    sent again after one and three seconds (RFC 6298).
+    """
+    there_and_back = 4 * sum(network.impairment.delay for network in lab.networks) / 1000
+    lossy = any(network.impairment.loss for network in lab.networks)
+    return 2.0 + 2 * there_and_back + (6.0 if lossy else 0.0)
 
 
 def _service_in(table: NodeState, key: object) -> ServiceState | None:

@@ -225,6 +225,9 @@ class Attempts:
             seconds=time.monotonic() - attempt.began,
             error=error,
         )
+        if error == Failure.TIMED_OUT:
+            # Who does not answer is not worth waiting for one request after the other.
+            self._concurrency = len(self._results)
         del self._open[attempt.sock.fileno()]
         if self._target.keep and not error:
             self._kept.append(attempt.sock)

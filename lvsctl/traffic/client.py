@@ -59,6 +59,8 @@ def held(
 ) -> Iterator[tuple[Exchange, ...]]:
     """As ``requests`` with ``hold``: the answered connections stay open inside the ``with``.
 
+    Once a request has timed out, the rest are sent at once.
+
     So the connection table can be read while they are established.
     """
     target = Target(url_host, port, protocol, timeout, path, keep=True)

@@ -1,0 +1,238 @@
+"""What the rest of lvsctl calls: start, stop, ask and use the machine.
+
+The machine that is meant is the one that ``LVSCTL_MACHINE`` names (``default``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lvsctl.errors import HostError
+
+from . import frames, places, relay, writable
+from .connection import Connection, connect
+from .terminal import streams
+
+Emit = Callable[[str], None]
+Kind = Literal["lvsctl", "exec"]
+
+ANSWER_PATIENCE = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class MachineStatus:
+    """A running machine. Memory is in MiB, ``uptime`` in seconds.
+
+    ``pid`` is the broker's, whose end ends the machine. ``complaints`` are what could not
+    be set up, ``failed_modules`` the kernel modules that did not load, by name.
+    """
+
+    name: str
+    pid: int
+    release: str
+    uptime: float
+    memory: int
+    memory_available: int
+    commands: int
+    socket: Path
+    writable: tuple[str, ...]
+    complaints: tuple[str, ...]
+    failed_modules: Mapping[str, str]
+
+
+def status() -> MachineStatus | None:
+    """The running machine; None where none runs. Clears away a killed one's remains.
+
+    Raises HostError where it runs and does not answer.
+    """
+    where = places.places()
+    connection = _connect_or_sweep(where)
+    if connection is None:
+        return None
+    with connection:
+        connection.send(frames.STATUS)
+        host = json.loads(connection.wait_for(frames.STATUS, ANSWER_PATIENCE))
+        connection.send(frames.PING)
+        guest = json.loads(connection.wait_for(frames.PONG, ANSWER_PATIENCE))
+    return MachineStatus(
+        name=where.name,
+        pid=host["pid"],
+        release=host["release"],
+        uptime=host["uptime"],
+        memory=host["memory"],
+        memory_available=guest["memory_available_kib"] // 1024,
+        commands=guest["commands"],
+        socket=where.socket,
+        writable=tuple(host["writable"]),
+        complaints=tuple(host["complaints"]),
+        failed_modules=host["failed_modules"],
+    )
+
+
+def start(
+    *,
+    memory: int | None = None,
+    writable_directories: Sequence[str] = (),
+    emit: Emit = lambda _: None,
+) -> bool:
+    """Start the machine unless it runs; returns whether this call started it.
+
+    ``memory`` is in MiB. ``writable_directories`` (and those in ``LVSCTL_WRITABLE``) can
+    be written by every command in the machine. Raises HostError where this host cannot,
+    and UsageError for a directory that must not be written.
+    """
+    where = places.places()
+    directories = writable.named([*writable_directories, *writable.from_environment()])
+    connection, started = _connect_or_start(where, memory, directories, emit)
+    connection.__exit__(None, None, None)
+    return started
+
+
+def stop() -> bool:
+    """End the machine and its labs; returns whether there was one."""
+    where = places.places()
+    try:
+        connection = connect(where)
+    except HostError:  # it does not answer, so it is not asked
+        connection = None
+    if connection is not None:
+        with connection:
+            connection.send(frames.STOP)
+            connection.wait_for_end(places.END_PATIENCE)
+    elif not where.record.exists():
+        return False
+    life_lock = places.take_life_lock(where, places.END_PATIENCE if connection else 0)
+    if life_lock is None:
+        raise HostError(
+            f"the machine {where.name} does not end",
+            hint=f"its lock {where.lock} is held by the processes to kill",
+        )
+    try:
+        places.sweep(where)
+        where.lock.unlink(missing_ok=True)
+    finally:
+        os.close(life_lock)
+    return True
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    kind: Kind = "lvsctl",
+    cwd: str | None = None,
+    env: Mapping[str, str] | None = None,
+    tty: bool | None = None,
+    writable_directories: Sequence[str] = (),
+    emit: Emit = lambda _: None,
+) -> int:
+    """Run a command in the machine, started if need be, and return its exit status.
+
+    ``lvsctl`` calls lvsctl's main with ``argv``; ``exec`` executes ``argv``. Standard
+    streams, terminal, signals and end of input pass through; 128 + N for a command ended
+    by signal N. ``cwd`` (default: the current one) can be written by the command unless it
+    is a system directory, ``writable_directories`` in addition. ``tty`` forces (True) or
+    forbids (False) a terminal. ``emit`` gets lines worth telling the user.
+
+    Raises HostError where the machine cannot start or dies meanwhile.
+    """
+    _open_missing_streams()
+    where = places.places()
+    place = str(Path(cwd or ".").resolve())
+    everywhere = writable.named(writable.from_environment())
+    connection, _ = _connect_or_start(where, None, everywhere, emit)
+    here = [place] if writable.refusal(place) is None else []
+    if here and place == str(Path.home().resolve()):
+        emit(f"the command may write your home directory {place}: it is the current directory")
+    passed = streams(tty)
+    request = {
+        "kind": kind,
+        "argv": list(argv),
+        "cwd": place,
+        "umask": _umask(),
+        "writable": list(
+            dict.fromkeys([*here, *everywhere, *writable.named(writable_directories)])
+        ),
+        "visible": relay.paths_in(argv, place),
+        "fingerprint": fingerprint() if kind == "lvsctl" else "",
+        "env": _environment(os.environ if env is None else env),
+        "terminal": [str(stream) for stream in passed.terminal],
+    }
+    with connection:
+        return relay.relay(connection, request, passed)
+
+
+def fingerprint() -> str:
+    """Identifies the state of lvsctl's source files; changes when one is edited."""
+    root = Path(__file__).resolve().parents[1]
+    newest, count = 0, 0
+    pending = [str(root)]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    if entry.name != "__pycache__":
+                        pending.append(entry.path)
+                elif entry.name.endswith(".py"):
+                    count += 1
+                    newest = max(newest, entry.stat().st_mtime_ns)
+    return f"{count}:{newest}"
+
+
+def _open_missing_streams() -> None:
+    """Where 0, 1 or 2 is closed, the next socket would be taken for a standard stream."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
+
+
+def _umask() -> int:
+    # There is no way to ask without setting it.
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _environment(env: Mapping[str, str]) -> dict[str, str]:
+    """The command's environment: the user's, told that it is in the machine already."""
+    path = env.get("PATH", os.defpath).split(":")
+    system = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+    return {
+        **env,
+        "PATH": ":".join(dict.fromkeys([*path, *system])),
+        "LVSCTL_WHERE": "host",
+        "LVSCTL_IN_MACHINE": "1",
+    }
+
+
+def _connect_or_sweep(where: places.Places) -> Connection | None:
+    connection = connect(where)
+    if connection is None:
+        places.sweep_if_dead(where)
+    return connection
+
+
+def _connect_or_start(
+    where: places.Places, memory: int | None, directories: Sequence[str], emit: Emit
+) -> tuple[Connection, bool]:
+    """A connection to the machine, and whether it was started for it."""
+    connection = connect(where)
+    if connection is not None:
+        return connection, False
+    # Apart, for the usual command finds its machine running and wants to be quick.
+    from . import launch
+
+    kernel = launch.ensure_installed(emit)
+    with places.starting(where):
+        connection = connect(where)
+        if connection is not None:
+            return connection, False  # the command that held the lock has started it
+        launch.launch(where, kernel, memory, directories, fingerprint(), emit)
+        connection = connect(where)
+    if connection is None:
+        raise HostError(f"the machine {where.name} ended as soon as it had started")
+    return connection, True

@@ -1,0 +1,126 @@
+"""A client's connection to its machine's broker."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+from types import TracebackType
+from typing import Self
+
+from lvsctl.errors import HostError, LabError
+
+from . import frames, places
+
+_WELCOME_PATIENCE = 10.0
+
+
+class Connection:
+    """Frames to and from the broker over its socket. Closed by leaving the context."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._decoder = frames.Decoder()
+        self._arrived: list[tuple[int, bytes]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._socket.close()
+
+    def fileno(self) -> int:
+        """For poll."""
+        return self._socket.fileno()
+
+    def send(self, kind: int, payload: bytes = b"") -> None:
+        """Send one frame; a broker that is gone shows when the next one is received."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._socket.sendall(frames.frame(kind, 0, payload))
+
+    def receive(self) -> list[tuple[int, bytes]]:
+        """Frames as (kind, payload), at least one; blocks until then.
+
+        Raises HostError where the machine or its broker has ended.
+        """
+        while not self._arrived:
+            try:
+                data = self._socket.recv(65536)
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                raise HostError(
+                    "the machine's background process has died, and the machine with it",
+                    hint="start again: its labs are gone, the host is untouched",
+                )
+            self._arrived = [(kind, payload) for kind, _, payload in self._decoder.feed(data)]
+        arrived, self._arrived = self._arrived, []
+        for index, (kind, payload) in enumerate(arrived):
+            if kind == frames.DIED and index == 0:
+                died = json.loads(payload)
+                raise HostError(died["message"], hint=died["hint"])
+            if kind == frames.DIED:  # what came before it counts
+                self._arrived = arrived[index:]
+                return arrived[:index]
+        return arrived
+
+    def pending(self) -> bool:
+        """Whether ``receive`` would return (or raise) without reading."""
+        return bool(self._arrived)
+
+    def wait_for(self, kind: int, patience: float) -> bytes:
+        """The payload of the next frame of this kind; others before it are dropped.
+
+        ``patience`` is in seconds. Raises HostError where it does not come.
+        """
+        self._socket.settimeout(patience)
+        try:
+            while True:
+                for index, (arrived, payload) in enumerate(frames_now := self.receive()):
+                    if arrived == kind:
+                        self._arrived = frames_now[index + 1 :]
+                        return payload
+        except TimeoutError as error:
+            raise HostError(
+                "the machine does not answer", hint="end it with: lvsctl machine stop"
+            ) from error
+        finally:
+            self._socket.settimeout(None)
+
+    def wait_for_end(self, patience: float) -> None:
+        """Wait until the broker closes the connection, up to ``patience`` seconds."""
+        self._socket.settimeout(patience)
+        with contextlib.suppress(TimeoutError, HostError):
+            while True:
+                self.receive()
+
+
+def connect(where: places.Places) -> Connection | None:
+    """Connect to a running machine; None where none runs.
+
+    Raises LabError where it was started by an incompatible version of lvsctl, and
+    HostError where its broker does not answer.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(str(where.socket))
+    except (FileNotFoundError, ConnectionRefusedError):
+        sock.close()
+        return None
+    connection = Connection(sock)
+    try:
+        welcome = json.loads(connection.wait_for(frames.WELCOME, _WELCOME_PATIENCE))
+        if welcome["protocol"] != frames.PROTOCOL:
+            raise LabError(
+                f"the machine {where.name} was started by another version of lvsctl",
+                hint="lvsctl machine stop ends it and its labs",
+            )
+    except BaseException:
+        sock.close()
+        raise
+    return connection

@@ -1,0 +1,193 @@
+"""Process 1 of the machine: sets the guest up, then runs commands for the broker.
+
+Started by ``python -I -S init.py``. The broker is at the other end of /dev/ttyS0 and says what to
+set up; when the line ends, so does the machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import time
+import traceback
+
+from lvsctl.machine import frames
+from lvsctl.machine.guest import boot, command, libc
+from lvsctl.machine.guest.pool import WarmPool
+from lvsctl.machine.guest.session import Session
+
+
+class Agent:
+    """The loop of process 1."""
+
+    def __init__(self, line: int) -> None:
+        self._line = line
+        self._decoder = frames.Decoder()
+        self._sessions: dict[int, Session] = {}
+        self._pool = WarmPool()
+        self._quit = False
+        self._wakeup, wakeup_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        os.set_blocking(self._wakeup, False)
+        signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    # The line.
+
+    def send(self, kind: int, session: int = 0, payload: bytes = b"") -> None:
+        """Send one frame; the broker always reads, so this may block but not for long."""
+        data = memoryview(frames.frame(kind, session, payload))
+        while data:
+            data = data[os.write(self._line, data) :]
+
+    def run(self) -> None:
+        """Serve until the line ends or the broker says so."""
+        self.send(frames.BOOTED)
+        while not self._quit:
+            self._turn()
+
+    def _configure(self, config: dict[str, object]) -> None:
+        self.send(frames.HELLO, 0, json.dumps(boot.set_up(config)).encode())
+        self._pool.start(boot.strings(config["path"]), str(config["fingerprint"]))
+
+    def _turn(self) -> None:
+        poll = select.poll()
+        poll.register(self._line, select.POLLIN)
+        poll.register(self._wakeup, select.POLLIN)
+        owners = {}
+        for fd in self._pool.filenos():
+            poll.register(fd, select.POLLIN)
+        for session in self._sessions.values():
+            for fd, events in session.interests().items():
+                poll.register(fd, events)
+                owners[fd] = session
+        for fd, events in poll.poll(self._timeout()):
+            if fd == self._line:
+                self._read_line()
+            elif fd == self._wakeup:
+                os.read(self._wakeup, 4096)
+            elif fd in owners:
+                owners[fd].ready(fd, events, time.monotonic())
+        self._read_warm()
+        self._reap()
+        self._finish_sessions()
+
+    def _timeout(self) -> float | None:
+        deadlines = [d for s in self._sessions.values() if (d := s.deadline()) is not None]
+        if not deadlines:
+            return None
+        return max(0.0, min(deadlines) - time.monotonic()) * 1000 + 1
+
+    def _read_line(self) -> None:
+        try:
+            data = os.read(self._line, 4096)
+        except OSError:
+            data = b""
+        if not data:
+            self._quit = True  # the broker is gone
+            return
+        self.send(frames.ACK, 0, frames.number(len(data)))
+        for kind, session, payload in self._decoder.feed(data):
+            self._handle(kind, session, payload)
+
+    def _handle(self, kind: int, identity: int, payload: bytes) -> None:
+        if kind == frames.RUN:
+            self._start(identity, command.Request(json.loads(payload)))
+        elif kind == frames.CONFIG:
+            self._configure(json.loads(payload))
+        elif kind == frames.QUIT:
+            self._quit = True
+        elif kind == frames.PING:
+            self.send(frames.PONG, identity, json.dumps(self._status()).encode())
+        elif (session := self._sessions.get(identity)) is not None:
+            session.handle(kind, payload, time.monotonic())
+
+    def _status(self) -> dict[str, object]:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            memory = {line.split(":")[0]: int(line.split()[1]) for line in file}
+        return {
+            "memory_total_kib": memory["MemTotal"],
+            "memory_available_kib": memory["MemAvailable"],
+            "commands": len(self._sessions),
+        }
+
+    # Commands.
+
+    def _start(self, identity: int, request: command.Request) -> None:
+        session = Session(identity, request, self.send)
+        self._sessions[identity] = session
+        if request.kind == "lvsctl":
+            self._pool.ask(session)
+        else:
+            session.pid = self._fork_exec(session)
+        session.close_child_streams()
+
+    def _fork_exec(self, session: Session) -> int:
+        pid = os.fork()
+        if pid:
+            return pid
+        try:
+            command.restore_signals()
+            command.become(session.request, session.child_streams)
+            command.execute(session.request)
+        except BaseException:  # noqa: BLE001 - a child must never return into process 1's loop
+            traceback.print_exc()
+        finally:
+            os._exit(command.BUG)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            for session in self._sessions.values():
+                if session.pid == pid and session.status is None:
+                    self._session_ended(session, status)
+
+    def _session_ended(self, session: Session, wait_status: int) -> None:
+        code = os.waitstatus_to_exitcode(wait_status)
+        session.ended(code if code >= 0 else 128 - code, time.monotonic())
+
+    def _finish_sessions(self) -> None:
+        now = time.monotonic()
+        for identity, session in list(self._sessions.items()):
+            session.tick(now)
+            if session.finished(now):
+                del self._sessions[identity]
+                if not session.hung_up:
+                    self.send(frames.EXIT, identity, frames.number(session.status or 0))
+
+    def _read_warm(self) -> None:
+        for identity, answer in self._pool.answers():
+            session = self._sessions.get(identity)
+            if session is None or session.status is not None:
+                continue
+            if "pid" in answer:
+                session.pid = answer["pid"]
+                if session.hung_up:  # too early to be signalled then
+                    session.hang_up(time.monotonic())
+            else:
+                self._session_ended(session, answer["status"])
+        if self._pool.died():
+            for session in self._sessions.values():
+                if session.request.kind == "lvsctl" and session.pid == 0:
+                    session.ended(command.BUG, time.monotonic())
+
+
+def _power_off() -> None:
+    libc.power_off()
+    signal.pause()  # process 1 must not end: that would be a panic
+
+
+def main() -> None:
+    """Be process 1."""
+    os.environ["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    try:
+        Agent(boot.open_line()).run()
+    except BaseException:  # noqa: BLE001 - the console is all there is to tell it to
+        traceback.print_exc()
+    _power_off()

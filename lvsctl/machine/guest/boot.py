@@ -1,0 +1,66 @@
+"""From the kernel's start to a guest in which commands can run."""
+
+from __future__ import annotations
+
+import os
+import resource
+import termios
+import tty
+
+from lvsctl.machine import frames
+from lvsctl.machine.guest import modules, mounts
+
+LINE = "/dev/ttyS0"
+MAX_OPEN_FILES = 262_144
+"""A lab holds a file descriptor or two per node."""
+
+
+def open_line() -> int:
+    """Open the line to the broker, raw and closed on exec."""
+    line = os.open(LINE, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    tty.setraw(line)
+    attributes = termios.tcgetattr(line)
+    attributes[2] |= termios.CLOCAL
+    termios.tcsetattr(line, termios.TCSANOW, attributes)
+    return line
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)
+
+
+def _bring_up_loopback() -> None:
+    import fcntl
+    import socket
+    import struct
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        request = struct.pack("16sh14x", b"lo", 0x1)  # IFF_UP
+        fcntl.ioctl(sock, 0x8914, request)  # SIOCSIFFLAGS
+
+
+def set_up(config: dict[str, object]) -> dict[str, object]:
+    """Everything between CONFIG and HELLO; returns what HELLO says."""
+    visible = strings(config["visible"])
+    writable = strings(config["writable"])
+    complaints = mounts.set_up(visible, writable)
+    _write("/proc/sys/kernel/hostname", "lvsctl")
+    # Before any module that would make its fallback device in every namespace.
+    _write("/proc/sys/net/core/fb_tunnels_only_for_init_net", "1")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES, MAX_OPEN_FILES))
+    failed = modules.load_all(mounts.HOST + str(config["modules"]))
+    _bring_up_loopback()
+    return {
+        "protocol": frames.PROTOCOL,
+        "release": os.uname().release,
+        "failed_modules": failed,
+        "complaints": complaints,
+    }
+
+
+def strings(value: object) -> list[str]:
+    """A list of strings out of JSON. Raises ValueError for anything else."""
+    if not isinstance(value, list):
+        raise ValueError(f"not a list: {value!r}")
+    return [str(item) for item in value]

@@ -1,0 +1,117 @@
+"""The first steps of a command's own process, between fork and main."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sys
+import termios
+
+from . import libc, mounts
+from .boot import strings
+
+NOT_FOUND = 127
+NOT_EXECUTABLE = 126
+BUG = 70
+
+
+class Request:
+    """A command to run, as the client asked for it.
+
+    ``kind`` is ``exec`` (replace the process by argv) or ``lvsctl`` (call lvsctl's own
+    main with argv). ``writable`` are directories that this command may write; ``visible``
+    are paths of the host that it must be able to read. ``terminal`` says which of the
+    streams 0, 1 and 2 are the terminal, whose size is ``size`` (rows, columns).
+    ``fingerprint`` identifies the source code that the client runs.
+    """
+
+    def __init__(self, fields: dict[str, object]) -> None:
+        self.kind = str(fields["kind"])
+        self.argv = strings(fields["argv"])
+        self.cwd = str(fields["cwd"])
+        self.umask = int(str(fields["umask"]))
+        self.writable = strings(fields["writable"])
+        self.visible = strings(fields["visible"])
+        self.fingerprint = str(fields["fingerprint"])
+        env = fields["env"]
+        self.env = dict(env) if isinstance(env, dict) else {}
+        self.terminal = tuple(int(stream) for stream in strings(fields["terminal"]))
+        rows, columns = strings(fields["size"])
+        self.size = (int(rows), int(columns))
+
+
+def become(request: Request, streams: tuple[int, int, int]) -> None:
+    """Turn this fresh child into the command's process: session, streams, place.
+
+    ``streams`` become 0, 1 and 2. Problems with the place are reported on the command's
+    own standard error and end the process.
+    """
+    os.setsid()
+    # dup2 onto 0..2 must not overwrite a stream that is yet to be moved.
+    safe = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in streams]
+    for fd in streams:
+        os.close(fd)
+    for target, fd in enumerate(safe):
+        os.dup2(fd, target)
+        os.close(fd)
+    for stream in request.terminal:
+        fcntl.ioctl(stream, termios.TIOCSCTTY, 0)
+        break
+    os.umask(request.umask)
+    try:
+        _arrange_place(request)
+        os.chdir(request.cwd)
+    except OSError as error:
+        complain(f"cannot work in {request.cwd}: {error.strerror}")
+        os._exit(BUG)
+
+
+def _arrange_place(request: Request) -> None:
+    libc.unshare(libc.CLONE_NEWNS)
+    for path in request.visible:
+        mounts.show(path)
+    for directory in request.writable:
+        mounts.make_writable(directory)
+    if mounts.hidden(request.cwd) and not os.path.isdir(request.cwd):
+        mounts.show(request.cwd)
+
+
+def restore_signals() -> None:
+    """What a new process expects, instead of what Python and process 1 need."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def execute(request: Request) -> None:
+    """Replace this process by the command; ends it where that is impossible."""
+    try:
+        os.execvpe(request.argv[0], request.argv, request.env)
+    except FileNotFoundError:
+        complain(f"{request.argv[0]}: command not found in the machine")
+        os._exit(NOT_FOUND)
+    except OSError as error:
+        complain(f"{request.argv[0]}: {error.strerror}")
+        os._exit(NOT_EXECUTABLE)
+
+
+def complain(text: str) -> None:
+    """One line on the command's standard error."""
+    os.write(2, f"lvsctl: {text}\n".encode(errors="surrogateescape"))
+
+
+def replace_standard_streams() -> None:
+    """Give sys.stdin, stdout and stderr the buffering that the new 0, 1 and 2 ask for."""
+    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
+    sys.stdout = open(
+        1,
+        "w",
+        encoding="utf-8",
+        errors="surrogateescape",
+        closefd=False,
+        buffering=1 if os.isatty(1) else -1,
+    )
+    sys.stderr = open(
+        2, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1
+    )

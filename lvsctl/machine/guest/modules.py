@@ -1,0 +1,105 @@
+"""Load the kernel modules that a lab could need, without kmod.
+
+All at boot: it takes a quarter of a second, and the guest has no modprobe that the
+kernel could call when a lab first asks for a scheduler or a tunnel.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from . import libc
+
+DIRECTORIES = (
+    "kernel/net/ipv4",
+    "kernel/net/ipv6",
+    "kernel/net/netfilter",
+    "kernel/net/sched",
+    "kernel/net/sctp",
+    "kernel/net/8021q",
+    "kernel/net/netlink",
+    "kernel/net/packet",
+    "kernel/net/unix",
+)
+"""Loaded with everything below them."""
+
+SINGLES = {
+    "bridge": "",
+    "bonding": "max_bonds=0",
+    "dummy": "numdummies=0",
+    "geneve": "",
+    "ifb": "numifbs=0",
+    "ipvlan": "",
+    "macvlan": "",
+    "overlay": "",
+    "tun": "",
+    "veth": "",
+    "vrf": "",
+    "vxlan": "",
+}
+"""Loaded with these parameters: the initial namespace gets no devices that nobody asked for."""
+
+LEFT_OUT = frozenset(
+    {
+        # An IPVS helper that changes payloads; and a device in every namespace.
+        *("ip_vs_ftp", "ip_vti", "ip6_vti", "sch_teql", "ila"),
+        # Congestion controls, IPsec and packet filters that no lab has a use for.
+        *("esp4", "esp6", "ah4", "ah6", "ipcomp", "ipcomp6", "esp4_offload", "esp6_offload"),
+        *("mip6", "ipt_CLUSTERIP", "act_ipt", "em_canid", "em_ipt", "act_ct", "act_mpls"),
+        *("nf_nat_h323", "nf_conntrack_h323", "nf_nat_snmp_basic", "nf_conntrack_snmp"),
+        *("xt_SECMARK", "xt_CONNSECMARK", "xt_AUDIT", "sch_taprio", "sch_etf", "act_ife"),
+    }
+)
+LEFT_OUT_BELOW = ("kernel/net/netfilter/ipset/", "kernel/net/ipv4/tcp_")
+
+
+def name_of(path: str) -> str:
+    """``kernel/net/ipv4/ipip.ko.xz`` is ``ipip``."""
+    return path.rpartition("/")[2].partition(".ko")[0].replace("-", "_")
+
+
+def wanted(path: str) -> bool:
+    """Whether a module of this path is loaded for its own sake."""
+    name = name_of(path)
+    if name in LEFT_OUT or path.startswith(LEFT_OUT_BELOW):
+        return False
+    return name in SINGLES or path.startswith(tuple(f"{d}/" for d in DIRECTORIES))
+
+
+def load_order(modules_dep: str) -> list[str]:
+    """Paths of the wanted modules and what they need, dependencies first.
+
+    ``modules_dep`` is the text of modules.dep.
+    """
+    needs = {}
+    for line in modules_dep.splitlines():
+        path, colon, rest = line.partition(":")
+        if colon:
+            # modules.dep lists a module's dependencies closest first.
+            needs[path] = rest.split()
+    order: dict[str, None] = {}
+    for path, dependencies in needs.items():
+        if wanted(path):
+            for dependency in reversed(dependencies):
+                order.setdefault(dependency)
+            order.setdefault(path)
+    return list(order)
+
+
+def load_all(directory: str) -> dict[str, str]:
+    """Load the wanted modules below ``directory``; returns what failed: name → why.
+
+    Raises OSError where there is no readable modules.dep.
+    """
+    failed = {}
+    with open(f"{directory}/modules.dep", encoding="utf-8") as file:
+        order = load_order(file.read())
+    for path in order:
+        name = name_of(path)
+        try:
+            libc.load_module(os.path.join(directory, path), SINGLES.get(name, ""))
+        except OSError as error:
+            if error.errno != errno.EEXIST:
+                failed[name] = error.strerror or str(error)
+    return failed

@@ -1,0 +1,120 @@
+"""The guest's file tree: the host's, read-only, with room to write where that is safe.
+
+``/`` is the host's tree read-only. ``/run``, ``/tmp`` and ``/var/tmp`` are the guest's
+own; what the user needs from the host's directories of those names (a checkout or a
+virtual environment in /tmp) is shown again at the same path. A command sees its writable
+directories in a mount namespace of its own; only /run is shared by all, so that the
+network namespaces that one command names are there for the next.
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import libc
+
+HOST = "/run/host"
+"""The host's whole tree, read-only, nothing hidden."""
+
+HIDDEN = ("/run", "/tmp", "/var/tmp", "/dev", "/proc", "/sys")
+"""Directories of the host that the guest's own ones cover."""
+
+_SCRATCH = ("/run", "/tmp", "/var/tmp")
+
+
+def is_below(path: str, directory: str) -> bool:
+    """Whether ``path`` is ``directory`` or inside it (both absolute and normal)."""
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
+def hidden(path: str) -> bool:
+    """Whether the guest's own directories cover this path of the host."""
+    return any(is_below(path, directory) for directory in HIDDEN)
+
+
+def set_up(visible: list[str], writable: list[str]) -> list[str]:
+    """Mount everything; returns complaints about what could not be done.
+
+    ``visible`` are paths of the host that must be readable under their own name,
+    ``writable`` directories that every command may write. Raises OSError where the
+    guest would be of no use at all.
+    """
+    complaints = []
+    libc.mount("proc", "/proc", "proc")
+    libc.mount("sysfs", "/sys", "sysfs")
+    for directory in _SCRATCH:
+        if os.path.isdir(directory) and not os.path.islink(directory):
+            libc.mount("tmpfs", directory, "tmpfs", libc.MS_NOSUID | libc.MS_NODEV, "mode=1777")
+    os.chmod("/run", 0o755)
+    _set_up_devices()
+    os.mkdir(HOST)
+    libc.mount("none", HOST, "hostfs", libc.MS_RDONLY, "/")
+    libc.mount("none", "/run", flags=libc.MS_SHARED)
+    os.mkdir("/run/netns")
+    libc.mount("/run/netns", "/run/netns", flags=libc.MS_BIND)
+    libc.mount("none", "/run/netns", flags=libc.MS_SHARED)
+    os.mkdir("/run/lvsctl")
+    os.mkdir("/run/lock", 0o1777)
+    for path in visible:
+        try:
+            show(path)
+        except OSError as error:
+            complaints.append(f"cannot show {path}: {error.strerror}")
+    for path in writable:
+        try:
+            make_writable(path)
+        except OSError as error:
+            complaints.append(f"cannot make {path} writable: {error.strerror}")
+    return complaints
+
+
+def _set_up_devices() -> None:
+    if not os.path.exists("/dev/ttyS0"):
+        libc.mount("devtmpfs", "/dev", "devtmpfs")
+    for directory, kind, options in (
+        ("/dev/pts", "devpts", "gid=5,mode=620,ptmxmode=666"),
+        ("/dev/shm", "tmpfs", "mode=1777"),
+    ):
+        os.makedirs(directory, exist_ok=True)
+        libc.mount(kind, directory, kind, 0, options)
+    for link, target in (
+        ("/dev/fd", "/proc/self/fd"),
+        ("/dev/stdin", "fd/0"),
+        ("/dev/stdout", "fd/1"),
+        ("/dev/stderr", "fd/2"),
+    ):
+        if not os.path.lexists(link):
+            os.symlink(target, link)
+    if not os.path.exists("/dev/net/tun"):
+        os.makedirs("/dev/net", exist_ok=True)
+        os.mknod("/dev/net/tun", 0o20666, os.makedev(10, 200))
+
+
+def show(path: str) -> None:
+    """Make a path of the host that is hidden visible again, read-only. Raises OSError."""
+    for target in dict.fromkeys((os.path.realpath(HOST + path)[len(HOST) :], path)):
+        if not hidden(target) or is_below(target, "/proc") or is_below(target, "/sys"):
+            continue
+        source = HOST + target
+        if os.path.lexists(target) and os.path.samestat(os.stat(source), os.stat(target)):
+            continue  # an earlier one shows it already
+        _make_mount_point(target, os.path.isdir(source))
+        libc.mount(source, target, flags=libc.MS_BIND)
+
+
+def make_writable(directory: str) -> None:
+    """Let a directory of the host be written under its own name. Raises OSError."""
+    if hidden(directory):
+        _make_mount_point(directory, is_directory=True)
+    # A mount of its own, for the tree at / is read-only as a whole.
+    libc.mount("none", directory, "hostfs", 0, directory)
+
+
+def _make_mount_point(path: str, is_directory: bool) -> None:
+    if os.path.lexists(path):
+        return
+    if is_directory:
+        os.makedirs(path)
+    else:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))

@@ -1,0 +1,88 @@
+"""Start a machine: order a broker and wait until its guest is ready."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from lvsctl.errors import HostError
+
+from . import places, uml
+from .broker_order import Order
+from .install import Emit, Kernel, ensure_installed
+
+__all__ = ["ensure_installed", "launch"]
+
+
+def launch(
+    where: places.Places,
+    kernel: Kernel,
+    memory: int | None,
+    directories: Sequence[str],
+    fingerprint: str,
+    emit: Emit,
+) -> None:
+    """Start the machine; the caller holds the lock on starting. Raises HostError."""
+    emit(f"starting the throwaway kernel (User-Mode Linux {kernel.release})")
+    plan = uml.Plan(
+        kernel=kernel,
+        memory=memory or uml.default_memory(),
+        writable=tuple(directories),
+        path=tuple(str(Path(entry).absolute()) for entry in sys.path),
+        fingerprint=fingerprint,
+    )
+    _start_broker(where, plan)
+
+
+def _start_broker(where: places.Places, plan: uml.Plan) -> None:
+    """Start the broker and wait until its machine is ready. Raises HostError."""
+    life_lock = places.take_life_lock(where, places.END_PATIENCE)
+    if life_lock is None:
+        raise HostError(
+            f"the previous machine {where.name} does not end",
+            hint=f"its lock {where.lock} is held by the processes to kill",
+        )
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, life_lock)
+        places.sweep(where)
+        read_end, write_end = os.pipe()
+        reports = stack.enter_context(os.fdopen(read_end, "rb"))
+        order = Order(where.name, plan, life_lock, write_end)
+        try:
+            _spawn_broker(order)
+        finally:
+            os.close(write_end)  # else its end would never be seen
+        message = _answer(reports)
+    if "error" in message:
+        raise HostError(message["error"], hint=message.get("hint", ""))
+
+
+def _answer(reports: Iterable[bytes]) -> dict[str, str]:
+    """The broker's answer: one line of JSON, or a traceback where it broke."""
+    said = []
+    for line in reports:
+        try:
+            return dict(json.loads(line))
+        except ValueError:
+            said.append(line.decode(errors="replace").rstrip())
+    return {"error": "\n".join(["the machine's background process died:", *said[-8:]])}
+
+
+def _spawn_broker(order: Order) -> None:
+    package_root = str(Path(__file__).resolve().parents[2])
+    search = [package_root, *filter(None, [os.environ.get("PYTHONPATH", "")])]
+    broker = subprocess.Popen(
+        [sys.executable, "-m", "lvsctl.machine.broker", order.to_json()],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=order.report,
+        pass_fds=(order.life_lock, order.report),
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": ":".join(search)},
+    )
+    broker.wait()  # it goes to the background at once

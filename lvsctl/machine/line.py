@@ -1,0 +1,35 @@
+"""The broker's end of the serial line."""
+
+from __future__ import annotations
+
+import asyncio
+
+from . import frames
+
+
+class Line:
+    """The serial line towards the guest, never holding more than a window of unread bytes."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._window = frames.Credit(frames.LINE_WINDOW)
+        self._room = asyncio.Event()
+        # asyncio's locks are fair: sessions take turns, frame by frame.
+        self._turn = asyncio.Lock()
+
+    async def send(self, data: bytes) -> None:
+        """Send one whole frame."""
+        async with self._turn:
+            while data:
+                taken = self._window.spend(len(data))
+                if taken:
+                    self._writer.write(data[:taken])
+                    data = data[taken:]
+                else:
+                    self._room.clear()
+                    await self._room.wait()
+
+    def acknowledged(self, amount: int) -> None:
+        """The guest has read ``amount`` bytes."""
+        self._window.grant(amount)
+        self._room.set()

@@ -1,0 +1,264 @@
+"""Where a machine leaves its socket, lock and record, and how the dead are cleared away.
+
+In the user's runtime directory, for a machine called NAME:
+
+* ``NAME.lock``: held (flock) by the shepherd and the broker as long as either lives;
+* ``NAME.sock``: where clients connect, there once the machine is ready;
+* ``NAME.json``: what must be ended and removed should both be killed at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import select
+import signal
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lvsctl.errors import HostError, UsageError
+
+WORK_PREFIX = "lvsctl-machine-"
+"""Work directories are called this; nothing else is ever removed."""
+
+END_PATIENCE = 15.0
+"""Seconds for a machine to end in good order, before what is left of it is killed."""
+
+KILL_PATIENCE = 5.0
+"""Seconds for killed processes to be gone."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
+_POLL = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The files of one machine."""
+
+    directory: Path
+    name: str
+
+    @property
+    def lock(self) -> Path:
+        return self.directory / f"{self.name}.lock"
+
+    @property
+    def socket(self) -> Path:
+        return self.directory / f"{self.name}.sock"
+
+    @property
+    def record(self) -> Path:
+        return self.directory / f"{self.name}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a machine consists of: enough to end it without its own help.
+
+    ``started`` is the UML process's start time in clock ticks since boot, which tells it
+    from a later process that got the same id.
+    """
+
+    boot: str
+    uml: int
+    started: int
+    work: str
+
+
+def machine_name() -> str:
+    """The machine that this command means. Raises UsageError."""
+    name = os.environ.get("LVSCTL_MACHINE") or "default"
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"LVSCTL_MACHINE={name!r} is not a name",
+            hint="up to 32 letters, digits, '_', '.' and '-'",
+        )
+    return name
+
+
+def places(name: str | None = None) -> Places:
+    """The places of a machine, with a runtime directory that only this user can enter.
+
+    Raises HostError where there is none, and UsageError for a bad name.
+    """
+    return Places(_runtime_directory(), name or machine_name())
+
+
+def _runtime_directory() -> Path:
+    given = os.environ.get("XDG_RUNTIME_DIR", "")
+    # After sudo or su the variable may still name another user's directory.
+    base = Path(given)
+    own = base.is_absolute() and base.is_dir() and base.stat().st_uid == os.geteuid()
+    # In /tmp anybody could plant it, hence the checks below.
+    shared = Path(f"/tmp/lvsctl-{os.geteuid()}")  # noqa: S108
+    directory = base / "lvsctl" if own else shared
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        found = directory.lstat()
+    except OSError as error:
+        raise HostError(
+            f"cannot make {directory}: {error.strerror}",
+            hint="set XDG_RUNTIME_DIR to a directory that you own",
+        ) from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise HostError(
+            f"{directory} could be somebody else's trap: not a directory that only you can enter",
+            hint=f"remove it, or chmod 700 {directory}, or set XDG_RUNTIME_DIR",
+        )
+    if len(os.fsencode(directory)) > 60:  # with the name it must fit into sockaddr_un
+        raise HostError(
+            f"{directory} is too long a path for a socket",
+            hint="set XDG_RUNTIME_DIR to a directory with a shorter name",
+        )
+    return directory
+
+
+@contextlib.contextmanager
+def starting(where: Places) -> Iterator[None]:
+    """Only one command at a time starts machines of this user; others wait here."""
+    fd = os.open(where.directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def take_life_lock(where: Places, patience: float) -> int | None:
+    """The machine's lock as a file descriptor, or None while a machine holds it.
+
+    Waits up to ``patience`` seconds for a machine that is about to end.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        fd = os.open(where.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            if time.monotonic() >= deadline:
+                return None
+            select.select([], [], [], _POLL)  # flock cannot wait with a deadline
+            continue
+        if _is_same_file(fd, where.lock):
+            return fd
+        os.close(fd)  # its last holder removed it while we were waiting
+
+
+def _is_same_file(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def sweep(where: Places) -> None:
+    """End and remove what a machine has left behind. The caller holds its life lock."""
+    record = read_record(where)
+    if record is not None:
+        end_uml(record)
+        remove_work(record.work)
+    for path in (where.socket, where.record):
+        path.unlink(missing_ok=True)
+
+
+def sweep_if_dead(where: Places) -> None:
+    """Sweep where a machine was killed with its shepherd. Cheap where nothing was."""
+    if not (where.record.exists() or where.socket.exists() or where.lock.exists()):
+        return
+    fd = take_life_lock(where, patience=0)
+    if fd is None:
+        return
+    try:
+        sweep(where)
+        where.lock.unlink(missing_ok=True)
+    finally:
+        os.close(fd)
+
+
+def write_record(where: Places, record: Record) -> None:
+    """Note what the machine consists of, all or nothing."""
+    draft = where.record.with_suffix(".new")
+    draft.write_text(json.dumps(asdict(record)), encoding="utf-8")
+    draft.rename(where.record)
+
+
+def read_record(where: Places) -> Record | None:
+    """What the machine consists of; None where nothing (or nothing sensible) is noted."""
+    try:
+        fields = json.loads(where.record.read_text(encoding="utf-8"))
+        return Record(
+            str(fields["boot"]), int(fields["uml"]), int(fields["started"]), str(fields["work"])
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def boot_id() -> str:
+    """Identifies this boot of the host: process ids of an earlier one mean nothing."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def start_time(pid: int) -> int | None:
+    """A process's start in clock ticks since boot; None where there is no such process."""
+    fields = _stat_fields(pid)
+    return int(fields[19]) if fields else None
+
+
+def _stat_fields(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third (the state) on; empty without process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return text.rpartition(")")[2].split()
+
+
+def members(record: Record) -> list[int]:
+    """Ids of the living processes of a machine's UML, which has a session of its own."""
+    if record.boot != boot_id():
+        return []
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        fields = _stat_fields(int(entry.name))
+        # Session (6th) alone could be reused after a long while; nothing older is ours.
+        if (
+            fields
+            and fields[0] not in "ZX"
+            and int(fields[3]) == record.uml
+            and int(fields[19]) >= record.started
+        ):
+            found.append(int(entry.name))
+    return found
+
+
+def end_uml(record: Record) -> None:
+    """Kill what lives of a machine's UML, and wait for its end."""
+    deadline = time.monotonic() + KILL_PATIENCE
+    # More than once: a process could be forking while its session is listed.
+    while (living := members(record)) and time.monotonic() < deadline:
+        for pid in living:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                fd = os.pidfd_open(pid)
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                    select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
+                finally:
+                    os.close(fd)
+
+
+def remove_work(work: str) -> None:
+    """Remove a work directory, if it is one."""
+    path = Path(work)
+    if path.name.startswith(WORK_PREFIX) and not path.is_symlink():
+        import shutil
+
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,197 @@
+"""Join a command in the machine to this process's streams, terminal and signals."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from lvsctl.errors import HostError
+
+from . import frames, terminal
+from .connection import Connection
+
+FORWARDED = (
+    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT),
+    *(signal.SIGUSR1, signal.SIGUSR2),
+)
+
+ANSWER_PATIENCE = 5.0
+"""Seconds for the machine to show that it lives once the user wants to interrupt."""
+
+_INTERRUPT_KEYS = (b"\x03", b"\x1c")
+_CREDIT_LUMP = frames.STREAM_CREDIT // 2
+
+
+def relay(connection: Connection, request: Mapping[str, object], passed: terminal.Streams) -> int:
+    """Send the request, pass everything both ways and return the exit status.
+
+    The user's terminal is as it was when this returns or raises. Raises HostError where
+    the machine dies or does not answer to an interrupt.
+    """
+    with _signals() as wakeup, terminal.RawMode(passed.raw):
+        return _Relay(connection, passed, wakeup).run(request)
+
+
+def paths_in(argv: Sequence[str], cwd: str) -> list[str]:
+    """Existing paths of /tmp and /var/tmp among the arguments (also ``--option=PATH``).
+
+    The guest has directories of its own there; a file of the host's that the user names
+    must be seen all the same. /run is the guest's alone: its namespaces are named there.
+    """
+    found = []
+    for word in argv:
+        for candidate in {word, word.partition("=")[2]}:
+            if "/" in candidate:
+                path = Path(os.path.normpath(Path(cwd, candidate)))
+                if path.is_relative_to("/tmp") or path.is_relative_to("/var/tmp"):  # noqa: S108
+                    found.append(str(path))
+    return [path for path in found if Path(path).exists()]
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[int]:
+    """Turn the forwarded signals and SIGWINCH into bytes on the returned descriptor."""
+    read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    previous_fd = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    caught = [n for n in FORWARDED if signal.getsignal(n) is not signal.SIG_IGN]
+    previous = {n: signal.signal(n, lambda *_: None) for n in (*caught, signal.SIGWINCH)}
+    try:
+        yield read_end
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(previous_fd)
+        os.close(read_end)
+        os.close(write_end)
+
+
+class _Output:
+    """Bytes on their way to stream 1 or 2, and the credit that writing them returns."""
+
+    def __init__(self, stream: int) -> None:
+        self.stream = stream
+        self.queue: collections.deque[bytes] = collections.deque()
+        self.returns = frames.Returns(_CREDIT_LUMP)
+        self.broken = False
+
+
+class _Relay:
+    def __init__(self, connection: Connection, passed: terminal.Streams, wakeup: int) -> None:
+        self._connection = connection
+        self._passed = passed
+        self._wakeup = wakeup
+        self._outputs = {1: _Output(1), 2: _Output(2)}
+        self._stdin_credit = frames.Credit(frames.STDIN_CREDIT)
+        self._stdin_open = passed.forward_stdin
+        self._answer_by: float | None = None
+        self._status: int | None = None
+
+    def run(self, request: Mapping[str, object]) -> int:
+        rows, columns = terminal.size((1, 2, 0))
+        message = {**request, "size": [str(rows), str(columns)]}
+        self._connection.send(frames.RUN, json.dumps(message).encode())
+        if not self._stdin_open and 0 not in self._passed.terminal:
+            self._connection.send(frames.STDIN)
+        while self._status is None or self._pending():
+            self._turn()
+        return self._status
+
+    def _pending(self) -> bool:
+        return any(output.queue for output in self._outputs.values())
+
+    def _turn(self) -> None:
+        poll = select.poll()
+        poll.register(self._wakeup, select.POLLIN)
+        if self._status is None:
+            poll.register(self._connection, select.POLLIN)
+        if self._stdin_open and self._stdin_credit.available and self._status is None:
+            poll.register(0, select.POLLIN)
+        for output in self._outputs.values():
+            if output.queue:
+                poll.register(output.stream, select.POLLOUT)
+        self._handle(dict(poll.poll(self._timeout())))
+
+    def _handle(self, events: Mapping[int, int]) -> None:
+        if self._wakeup in events:
+            self._forward_signals()
+        for output in self._outputs.values():
+            if output.queue and output.stream in events:
+                self._write(output)
+        if 0 in events:
+            self._read_stdin()
+        if self._connection.fileno() in events:
+            self._receive()
+            while self._connection.pending():
+                self._receive()
+        elif self._answer_by is not None and time.monotonic() >= self._answer_by:
+            raise HostError("the machine does not answer", hint="end it with: lvsctl machine stop")
+
+    def _timeout(self) -> float | None:
+        if self._answer_by is None:
+            return None
+        return max(0.0, self._answer_by - time.monotonic()) * 1000 + 1
+
+    def _receive(self) -> None:
+        for kind, payload in self._connection.receive():
+            self._answer_by = None
+            if kind == frames.STDOUT:
+                self._outputs[1].queue.append(payload)
+            elif kind == frames.STDERR:
+                self._outputs[2].queue.append(payload)
+            elif kind == frames.CREDIT:
+                self._stdin_credit.grant(frames.pair_of(payload)[1])
+            elif kind == frames.EXIT:
+                self._status = frames.number_of(payload)
+
+    def _write(self, output: _Output) -> None:
+        data = output.queue.popleft()
+        written = len(data)
+        if not output.broken:
+            try:
+                written = os.write(output.stream, data)
+            except BlockingIOError:  # somebody made the user's stream non-blocking
+                written = 0
+            except OSError:
+                output.broken = True
+                self._connection.send(frames.CLOSE, frames.number(output.stream))
+        if written < len(data):
+            output.queue.appendleft(data[written:])
+        due = output.returns.consumed(written)
+        if due:
+            self._connection.send(frames.CREDIT, frames.pair(output.stream, due))
+
+    def _read_stdin(self) -> None:
+        try:
+            data = os.read(0, min(self._stdin_credit.available, 1024))
+        except BlockingIOError:
+            return
+        except OSError:  # the terminal has gone
+            data = b""
+        if not data:
+            self._stdin_open = False
+        self._stdin_credit.spend(len(data))
+        self._connection.send(frames.STDIN, data)
+        if self._passed.raw and any(key in data for key in _INTERRUPT_KEYS):
+            self._expect_answer()
+
+    def _forward_signals(self) -> None:
+        for number in os.read(self._wakeup, 4096):
+            if number == signal.SIGWINCH:
+                rows, columns = terminal.size((1, 2, 0))
+                self._connection.send(frames.RESIZE, frames.pair(rows, columns))
+            elif number in FORWARDED:
+                self._connection.send(frames.SIGNAL, frames.number(number))
+                self._expect_answer()
+
+    def _expect_answer(self) -> None:
+        """A user who interrupts must get away, even from a machine that hangs."""
+        self._connection.send(frames.PING)
+        if self._answer_by is None:
+            self._answer_by = time.monotonic() + ANSWER_PATIENCE

@@ -1,0 +1,54 @@
+"""Which directories of the host a command in the machine may write."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from lvsctl.errors import UsageError
+
+_SYSTEM_TREES = (
+    *("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc"),
+    *("/sbin", "/sys", "/usr"),
+)
+"""Neither these nor anything below them."""
+
+_SHARED_ROOTS = ("/", "/home", "/media", "/mnt", "/opt", "/run", "/srv", "/var", "/var/lib")
+"""Not these themselves; what is below them is somebody's."""
+
+_USERS_OWN = ("/usr/local", "/usr/src")
+"""Below a system tree, and yet where people keep their own work."""
+
+
+def refusal(directory: str) -> str | None:
+    """Why a directory (absolute, without symlinks) must stay read-only; None where it may not."""
+    if directory in _SHARED_ROOTS:
+        return "too much of the host would be writable"
+    if any(directory.startswith(f"{own}/") for own in _USERS_OWN):
+        return None
+    if any(directory == tree or directory.startswith(f"{tree}/") for tree in _SYSTEM_TREES):
+        return "it belongs to the host's system"
+    return None
+
+
+def named(directories: Iterable[str]) -> tuple[str, ...]:
+    """Directories that the user named, resolved and in order. Raises UsageError."""
+    found: dict[str, None] = {}
+    for directory in directories:
+        path = os.path.realpath(directory)
+        if not Path(path).is_dir():
+            raise UsageError(f"cannot make {directory} writable: not a directory")
+        reason = refusal(path)
+        if reason is not None:
+            raise UsageError(
+                f"cannot make {directory} writable in the machine: {reason}",
+                hint="name a directory of your own",
+            )
+        found[path] = None
+    return tuple(found)
+
+
+def from_environment() -> list[str]:
+    """The directories in ``LVSCTL_WRITABLE``, separated by colons."""
+    return [entry for entry in os.environ.get("LVSCTL_WRITABLE", "").split(":") if entry]
