@@ -47,6 +47,8 @@ LEFT_OUT = frozenset(
         # Congestion controls, IPsec and packet filters that no lab has a use for.
         *("esp4", "esp6", "ah4", "ah6", "ipcomp", "ipcomp6", "esp4_offload", "esp6_offload"),
         *("mip6", "ipt_CLUSTERIP", "act_ipt", "em_canid", "em_ipt", "act_ct", "act_mpls"),
+        # They need a text search module that the package does not ship.
+        *("nf_conntrack_amanda", "nf_nat_amanda"),
         *("nf_nat_h323", "nf_conntrack_h323", "nf_nat_snmp_basic", "nf_conntrack_snmp"),
         *("xt_SECMARK", "xt_CONNSECMARK", "xt_AUDIT", "sch_taprio", "sch_etf", "act_ife"),
     }

@@ -1,0 +1,185 @@
+"""The host's side of the machine, as far as it needs none: names, places, paths, decisions."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lvsctl.errors import HostError, UsageError
+from lvsctl.machine import broker, install, places, relay, uml, writable
+from lvsctl.machine.broker_order import Order
+from lvsctl.machine.guest import modules, mounts
+
+
+def _plan() -> uml.Plan:
+    kernel = install.Kernel(Path("/usr/bin/linux.uml"), Path("/usr/lib/uml/modules/6.1.176"))
+    return uml.Plan(kernel, 512, ("/home/me/lab",), ("/home/me/lab", "/opt/x"), "3:7")
+
+
+def test_the_host_side_imports_the_standard_library_only() -> None:
+    code = (
+        "import sys; before = set(sys.modules); import lvsctl.machine.client\n"
+        "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert set(done.stdout.split()) <= {"lvsctl", *sys.stdlib_module_names}
+    assert "asyncio" not in done.stdout.split()
+
+
+@pytest.mark.parametrize("name", ["../x", "a b", "-x", "x" * 33])
+def test_a_machine_needs_a_name(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("LVSCTL_MACHINE", name)
+    with pytest.raises(UsageError, match="is not a name"):
+        places.machine_name()
+
+
+def test_a_runtime_directory_that_others_can_enter_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "lvsctl").mkdir(mode=0o755)
+    with pytest.raises(HostError, match="somebody else's trap"):
+        places.places("x")
+
+
+def test_a_runtime_directory_that_is_a_link_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / "lvsctl").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(HostError, match="somebody else's trap"):
+        places.places("x")
+
+
+def test_the_record_survives_and_nonsense_is_no_record(tmp_path: Path) -> None:
+    where = places.Places(tmp_path, "x")
+    assert places.read_record(where) is None
+    record = places.Record(places.boot_id(), 1, 2, "/dev/shm/lvsctl-machine-x")
+    places.write_record(where, record)
+    assert places.read_record(where) == record
+    where.record.write_text("{")
+    assert places.read_record(where) is None
+
+
+def test_the_life_lock_is_exclusive_and_free_after_its_file_was_removed(tmp_path: Path) -> None:
+    where = places.Places(tmp_path, "x")
+    held = places.take_life_lock(where, 0)
+    assert held is not None
+    assert places.take_life_lock(where, 0) is None
+    where.lock.unlink()
+    os.close(held)
+    again = places.take_life_lock(where, 0)
+    assert again is not None
+    os.close(again)
+
+
+def test_sweeping_ends_only_the_recorded_session(tmp_path: Path) -> None:
+    where = places.Places(tmp_path, "x")
+    work = tmp_path / f"{places.WORK_PREFIX}x"
+    work.mkdir()
+    with subprocess.Popen(["sleep", "1000"], start_new_session=True) as ours:
+        started = places.start_time(ours.pid)
+        assert started is not None
+        later = places.Record(places.boot_id(), ours.pid, started + 1, str(work))
+        assert places.members(later) == []  # an older process of that session id is not ours
+        places.write_record(where, places.Record(places.boot_id(), ours.pid, started, str(work)))
+        places.sweep(where)
+        assert ours.wait(10) == -9
+    assert not work.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_work_directories_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    places.remove_work(str(tmp_path / "precious"))
+    assert (tmp_path / "precious").exists()
+
+
+@pytest.mark.parametrize("directory", ["/", "/etc", "/etc/nginx", "/usr", "/home", "/var", "/dev"])
+def test_system_directories_stay_read_only(directory: str) -> None:
+    assert writable.refusal(directory) is not None
+
+
+@pytest.mark.parametrize("directory", ["/home/me", "/root", "/tmp/x", "/usr/src/app", "/srv/lab"])
+def test_peoples_own_directories_may_be_written(directory: str) -> None:
+    assert writable.refusal(directory) is None
+
+
+def test_a_named_directory_must_exist(tmp_path: Path) -> None:
+    assert writable.named([str(tmp_path), str(tmp_path)]) == (str(tmp_path.resolve()),)
+    with pytest.raises(UsageError, match="not a directory"):
+        writable.named([str(tmp_path / "missing")])
+    with pytest.raises(UsageError, match="belongs to the host's system"):
+        writable.named(["/etc"])
+
+
+def test_paths_in_tmp_among_the_arguments(tmp_path: Path) -> None:
+    file = Path("/tmp") / f"lvsctl-test-{os.getpid()}.yaml"
+    file.touch()
+    try:
+        found = relay.paths_in(["up", file.name, f"--topology={file}", "/etc/passwd"], "/tmp")
+    finally:
+        file.unlink()
+    assert set(found) == {str(file)}
+
+
+def test_the_order_survives_its_command_line() -> None:
+    order = Order("x", _plan(), 3, 4)
+    assert Order.from_json(order.to_json()) == order
+
+
+def test_a_path_with_a_space_is_quoted_for_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uml, "interpreter", lambda: "/home/me/my env/python")
+    line = uml.command_line(_plan(), Path("/dev/shm/x"), 5)
+    assert 'init="/home/me/my env/python"' in line
+    assert "ro" in line
+    assert "ssl0=fd:5" in line
+    assert "mem=512M" in line
+    monkeypatch.setattr(uml, "interpreter", lambda: '/a"b/python')
+    with pytest.raises(HostError, match="cannot express"):
+        uml.command_line(_plan(), Path("/dev/shm/x"), 5)
+
+
+def test_a_machine_that_fits_nowhere_says_where_it_was_tried() -> None:
+    with pytest.raises(HostError, match=r"no room for a machine of 1099511627776 MiB\n/dev/shm: "):
+        uml.work_directory(2**40)
+
+
+def test_the_console_s_telling_lines() -> None:
+    noise = [f"line {n}" for n in range(30)]
+    assert broker.telling_lines(noise) == noise[-broker.LAST_WORDS :]
+    panic = [*noise, "Kernel panic - not syncing: x", *noise]
+    assert broker.telling_lines(panic)[0].startswith("Kernel panic")
+
+
+def test_modules_are_loaded_after_what_they_need() -> None:
+    dep = (
+        "kernel/net/netfilter/ipvs/ip_vs_rr.ko: kernel/net/netfilter/ipvs/ip_vs.ko "
+        "kernel/net/netfilter/nf_conntrack.ko kernel/lib/libcrc32c.ko\n"
+        "kernel/net/netfilter/ipvs/ip_vs.ko: kernel/net/netfilter/nf_conntrack.ko "
+        "kernel/lib/libcrc32c.ko\n"
+        "kernel/lib/libcrc32c.ko:\n"
+        "kernel/net/bridge/br_netfilter.ko: kernel/net/bridge/bridge.ko\n"
+        "kernel/net/netfilter/ipvs/ip_vs_ftp.ko:\n"
+        "kernel/drivers/net/veth.ko.xz:\n"
+    )
+    assert [modules.name_of(path) for path in modules.load_order(dep)] == [
+        *("libcrc32c", "nf_conntrack", "ip_vs", "ip_vs_rr", "veth")
+    ]
+
+
+def test_bridged_frames_never_meet_iptables() -> None:
+    """br_netfilter would send every frame that a lab's switch forwards through iptables."""
+    assert not modules.wanted("kernel/net/bridge/br_netfilter.ko")
+
+
+@pytest.mark.parametrize(
+    ("path", "is_hidden"), [("/tmp", True), ("/tmp/x", True), ("/tmpfoo", False), ("/home", False)]
+)
+def test_what_the_guest_hides(path: str, is_hidden: bool) -> None:
+    assert mounts.hidden(path) is is_hidden
