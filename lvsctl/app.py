@@ -12,14 +12,13 @@ from dataclasses import asdict, replace
 
 from lvsctl import converge, modes, planner, spec
 from lvsctl.errors import LabError, LvsctlError, UsageError
-from lvsctl.kernel import execute, netns, probe, processes, registry, settled, state, undo
+from lvsctl.kernel import execute, netns, probe, processes, registry, state, undo
 from lvsctl.kernel.registry import Entry, State
 from lvsctl.model.event import Emit, Undoing, ignore
-from lvsctl.model.evidence import Evidence
 from lvsctl.model.exchange import Exchange
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.model.service import Scheduler
-from lvsctl.model.state import NodeState, ServiceState
+from lvsctl.model.state import NodeState
 from lvsctl.ops import AddLink, AddNamespace, Listen, Plan
 from lvsctl.results import Inspection, Listed, Up, Verification
 from lvsctl.spec.shipped import Topology
@@ -277,52 +276,11 @@ def _states(lab: Lab, plan: Plan, *, existing_only: bool = False) -> dict[str, N
 
 def verify(lab: Lab) -> Verification:
     """Send requests to every virtual service of a running lab and judge what comes of them."""
+    from lvsctl import experiment
     from lvsctl import verify as judges
 
-    evidence = tuple(_evidence(lab, index) for index in range(len(lab.services)))
-    findings = tuple(finding for seen in evidence for finding in judges.findings(seen))
-    return Verification(lab, findings, evidence)
-
-
-def _evidence(lab: Lab, index: int) -> Evidence:
-    from lvsctl.verify.distribution import requests_needed
-
-    service = lab.services[index]
-    asking = lab.having(Role.CLIENT)[0]
-    director = lab.netns(lab.directors[0].name)
-    before = _service_in(settled.settled_state(director), service.key)
-    with client.held(
-        lab.netns(asking.name),
-        service.vip,
-        service.key.port,
-        count=requests_needed(service, before),
-        protocol=service.key.protocol,
-        timeout=_patience(lab),
-    ) as exchanges:
-        meanwhile = settled.settled_state(director)
-    return Evidence(
-        service=service,
-        client=asking.name,
-        exchanges=exchanges,
-        before=before,
-        after=_service_in(meanwhile, service.key),
-        connections=meanwhile.connections,
-    )
-
-
-def _patience(lab: Lab) -> float:
-    """How long an answer may take, in seconds, before it is given up.
-
-    A request crosses each network at most twice and its answer likewise; a lost SYN is
-    sent again after one and three seconds (RFC 6298).
-    """
-    there_and_back = 4 * sum(network.impairment.delay for network in lab.networks) / 1000
-    lossy = any(network.impairment.loss for network in lab.networks)
-    return 2.0 + 2 * there_and_back + (6.0 if lossy else 0.0)
-
-
-def _service_in(table: NodeState, key: object) -> ServiceState | None:
-    return next((service for service in table.services if service.key == key), None)
+    evidence = experiment.evidence_of(lab)
+    return Verification(lab, tuple(judges.findings(evidence)), evidence)
 
 
 def ask(lab: Lab, index: int, count: int) -> tuple[Exchange, ...]:

@@ -46,7 +46,7 @@ class Verification:
 
     lab: Lab
     findings: tuple[Finding, ...]
-    evidence: tuple[Evidence, ...]
+    evidence: Evidence
 
     @property
     def verdict(self) -> Verdict:

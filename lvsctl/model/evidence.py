@@ -1,25 +1,30 @@
-"""What verify rests on: everything observed of one virtual service while requests were sent.
+"""What verify rests on: everything observed of a lab while requests were sent through it.
 
 A model type, so that every verdict can be computed again from a saved report.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from lvsctl.model.exchange import Exchange
+from lvsctl.model.frame import Frame, Tap
+from lvsctl.model.lab import Lab
 from lvsctl.model.service import VirtualService
-from lvsctl.model.state import Connection, ServiceState
+from lvsctl.model.state import Connection, NodeState, ServiceState
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class Run:
     """One virtual service under load from one client.
 
     ``exchanges`` came one after the other, every connection kept open until the last
     was over (UDP has none to keep). ``before`` and ``after`` are the director's IPVS
     table around them, None where the service was not in it; ``connections`` its
-    connection table while they were open.
+    connection table while they were open, both read by ``ended`` (nanoseconds since the
+    epoch, as frames' times are; 0: not known). ``large`` is one request of several full-sized
+    segments, sent afterwards (None: not sent, for UDP).
     """
 
     service: VirtualService
@@ -28,8 +33,31 @@ class Evidence:
     before: ServiceState | None
     after: ServiceState | None
     connections: tuple[Connection, ...]
+    large: Exchange | None = None
+    ended: int = 0
 
     @property
     def answered(self) -> tuple[Exchange, ...]:
         """The requests that got a whole answer."""
         return tuple(exchange for exchange in self.exchanges if exchange.answered)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A lab, what was sent through it, and what was seen of it everywhere.
+
+    ``frames`` of all ``taps``, in time order; ``drops`` counts frames that the capture
+    lost, by node. ``states`` are the nodes' states afterwards, by node.
+    """
+
+    lab: Lab
+    runs: tuple[Run, ...]
+    frames: tuple[Frame, ...] = ()
+    taps: tuple[Tap, ...] = ()
+    drops: Mapping[str, int] = field(default_factory=dict)
+    states: Mapping[str, NodeState] = field(default_factory=dict)
+
+    @property
+    def dropped(self) -> int:
+        """How many frames are missing in all."""
+        return sum(self.drops.values())

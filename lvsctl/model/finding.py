@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from lvsctl.model.frame import Frame
+
 
 class Verdict(StrEnum):
     """What the evidence says of a claim."""
@@ -18,11 +20,26 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A statement in the words of LVS. ``broken_by``: ids of faults that must break it."""
+    """A statement in the words of LVS.
+
+    ``broken_by`` are the ids of faults that must break it; where there is none,
+    ``unbroken`` says why.
+    """
 
     id: str
     says: str
     broken_by: tuple[str, ...] = ()
+    unbroken: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a judge says of a claim, on evidence alone; ``frames`` are those that show it."""
+
+    verdict: Verdict
+    expected: str
+    observed: str
+    frames: tuple[Frame, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +51,18 @@ class Finding:
     verdict: Verdict
     expected: str
     observed: str
+    frames: tuple[Frame, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """What a judge says of a claim, on evidence alone."""
-
-    verdict: Verdict
-    expected: str
-    observed: str
-
-
-def judged(holds: bool, expected: str, observed: str) -> Judgement:
+def judged(holds: bool, expected: str, observed: str, frames: Iterable[Frame] = ()) -> Judgement:
     """PASS where the claim ``holds``, FAIL where it does not."""
-    return Judgement(Verdict.PASS if holds else Verdict.FAIL, expected, observed)
+    verdict = Verdict.PASS if holds else Verdict.FAIL
+    return Judgement(verdict, expected, observed, tuple(frames))
+
+
+def undecided(expected: str, observed: str, frames: Iterable[Frame] = ()) -> Judgement:
+    """Nothing was seen that could have shown it."""
+    return Judgement(Verdict.INCONCLUSIVE, expected, observed, tuple(frames))
 
 
 def overall(findings: Iterable[Finding]) -> Verdict:

@@ -32,5 +32,10 @@ CONNECTIONS = Claim(
     "the connection table leads each of the client's connections to who answered it",
 )
 
-CLAIMS = (ANSWERS, REACHED, DISTRIBUTION, COUNTERS, REPLIES, CONNECTIONS)
+FRAMES = Claim(
+    "all.frames-agree",
+    "IPVS counts as many packets as were captured at the director, and no frame was lost",
+)
+
+CLAIMS = (ANSWERS, REACHED, DISTRIBUTION, COUNTERS, REPLIES, CONNECTIONS, FRAMES)
 """In the order in which they are shown."""

@@ -13,11 +13,42 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lvsctl.model.addresses import host_route
+from lvsctl.model.finding import Claim
 from lvsctl.model.rule import Violation
 from lvsctl.model.service import Encapsulation, ForwardingMethod, RealServer
 from lvsctl.modes.base import Placed, loose_reverse_path, no_port_mapping
 from lvsctl.modes.dr import arp_suppression
 from lvsctl.ops import AddAddress, AddTunnel, Op
+
+REQUEST = Claim(
+    "tun.request-encapsulated",
+    "the director puts a request, unchanged but for its TTL, into a new IP packet DIP to RIP",
+    broken_by=("wrong-forwarding-method",),
+)
+ARRIVES = Claim(
+    "tun.decapsulated-on-tunnel-device",
+    "the real server takes the request out of the tunnel and finds the VIP on its tunnel device",
+    broken_by=("tunnel-down", "vip-missing"),
+)
+REPLY = Claim(
+    "tun.reply-direct",
+    "replies go from the real server, with the VIP as their source, past the director",
+    broken_by=("rp-filter-on-tunnel",),
+)
+ROUTED = Claim(
+    "tun.routed",
+    "routers carry the tunnel: real servers may sit in other networks than the director",
+    broken_by=("no-route-to-real-server",),
+)
+COST = Claim(
+    "tun.costs-20-bytes",
+    "the tunnel costs 20 bytes: a larger DF packet brings back fragmentation-needed",
+    broken_by=("icmp-filtered",),
+)
+
+CLAIMS = (REQUEST, ARRIVES, REPLY, ROUTED, COST)
+"""In the order in which they are shown; how each is decided stands in ``verify.tun``."""
+
 
 TUNNEL_INDEX = 40
 """ifindex of a tunnel device: below the interfaces, which the planner counts from 50."""

@@ -5,21 +5,51 @@ Neither the kernel nor a capture is asked here; evidence is a model type.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from lvsctl.model.evidence import Evidence
-from lvsctl.model.finding import Finding
-from lvsctl.verify.judges import JUDGES
+from lvsctl.model.finding import Claim, Finding, Judgement, Verdict
+from lvsctl.model.service import ForwardingMethod
+from lvsctl.modes import nat as nat_mode
+from lvsctl.modes import tun as tun_mode
+from lvsctl.verify import dr, every, nat, tun
+from lvsctl.verify.every import Judge
+from lvsctl.verify.trace import Trace, traces
+
+BY_MODE: Mapping[ForwardingMethod, Mapping[Claim, Judge]] = {
+    ForwardingMethod.NAT: nat.JUDGES,
+    ForwardingMethod.TUN: tun.JUDGES,
+    ForwardingMethod.DR: dr.JUDGES,
+}
+"""Who decides each forwarding method's own claims."""
 
 
-def findings(seen: Evidence) -> Iterator[Finding]:
-    """What the evidence says of every claim, in the order in which they are shown."""
-    for claim, judge in JUDGES.items():
-        judgement = judge(seen)
-        yield Finding(
-            claim,
-            seen.service.name,
-            judgement.verdict,
-            judgement.expected,
-            judgement.observed,
-        )
+def findings(evidence: Evidence) -> Iterator[Finding]:
+    """What the evidence says of every claim about every service, in the order shown."""
+    for trace in traces(evidence):
+        judges = {**BY_MODE[trace.run.service.forward], **every.JUDGES}
+        for claim, judge in judges.items():
+            if _applies(claim, trace):
+                yield _finding(claim, trace, judge(trace))
+
+
+def _applies(claim: Claim, trace: Trace) -> bool:
+    """Whether the topology makes the claim at all: no claim about ports that are not mapped."""
+    service, lab = trace.run.service, trace.evidence.lab
+    if claim is nat_mode.PORTS:
+        return any(server.port != service.key.port for server in service.real_servers)
+    if claim is tun_mode.ROUTED:
+        here = set(lab.node(trace.director).networks)
+        return any(not here & set(lab.node(s.node).networks) for s in service.real_servers)
+    return True
+
+
+def _finding(claim: Claim, trace: Trace, judgement: Judgement) -> Finding:
+    verdict = judgement.verdict
+    observed = judgement.observed
+    if trace.evidence.dropped and judgement.frames and verdict is Verdict.PASS:
+        verdict = Verdict.INCONCLUSIVE
+        observed += f"; but the capture lost {trace.evidence.dropped} frames"
+    return Finding(
+        claim, trace.run.service.name, verdict, judgement.expected, observed, judgement.frames
+    )

@@ -1,23 +1,26 @@
-"""One judge for each claim: pure functions from evidence to a judgement."""
+"""How the claims of every forwarding method are decided: pure functions of a trace."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from lvsctl.model.evidence import Evidence
+from lvsctl.model.evidence import Run
 from lvsctl.model.exchange import Exchange
-from lvsctl.model.finding import Claim, Judgement, Verdict, judged
+from lvsctl.model.finding import Claim, Judgement, judged, undecided
+from lvsctl.model.frame import Direction
 from lvsctl.model.service import ForwardingMethod
 from lvsctl.model.state import RealServerState, ServiceState
 from lvsctl.modes import every
 from lvsctl.verify.distribution import Expected, Place, expected_distribution, usable
+from lvsctl.verify.trace import Trace
 
-Judge = Callable[[Evidence], Judgement]
+Judge = Callable[[Trace], Judgement]
 
 
-def requests_answered(seen: Evidence) -> Judgement:
+def requests_answered(trace: Trace) -> Judgement:
     """Every request got an answer, each from a node that the service names."""
+    seen = trace.run
     total = len(seen.exchanges)
     expected = f"{total} of {total} requests answered, by {_names(seen)}"
     failures = Counter(exchange.error for exchange in seen.exchanges if not exchange.answered)
@@ -31,8 +34,9 @@ def requests_answered(seen: Evidence) -> Judgement:
     return judged(total > 0 and not failures and not strangers, expected, ", ".join(observed))
 
 
-def real_servers_reached(seen: Evidence) -> Judgement:
+def real_servers_reached(trace: Trace) -> Judgement:
     """Who may be chosen was chosen, as far as the scheduler's definition says who that is."""
+    seen = trace.run
     prediction = _prediction(seen)
     answered = _answers(seen)
     if not prediction.exact:
@@ -51,13 +55,14 @@ def real_servers_reached(seen: Evidence) -> Judgement:
     )
 
 
-def distribution(seen: Evidence) -> Judgement:
+def distribution(trace: Trace) -> Judgement:
     """The answers, counted by real server, are what the scheduler's definition predicts."""
+    seen = trace.run
     prediction = _prediction(seen)
     answered = _answers(seen)
     observed = _counts(answered)
     if not answered:
-        return Judgement(Verdict.INCONCLUSIVE, prediction.says, "no request was answered")
+        return undecided(prediction.says, "no request was answered")
     if not prediction.exact:
         holds = not _drained_answers(seen) and (not prediction.one or len(answered) == 1)
         return judged(holds, prediction.says, observed)
@@ -73,13 +78,14 @@ def distribution(seen: Evidence) -> Judgement:
     )
 
 
-def counters_agree(seen: Evidence) -> Judgement:
+def counters_agree(trace: Trace) -> Judgement:
     """IPVS's connection counters of each real server grew by what the client counted."""
+    seen = trace.run
     if seen.before is None or seen.after is None:
         return _no_table(seen)
     answered = _answers(seen)
     if not answered:
-        return Judgement(Verdict.INCONCLUSIVE, "some answers", "no request was answered")
+        return undecided("some answers", "no request was answered")
     grown = {
         _name(seen, place): after.counters.connections - before.counters.connections
         for place, (before, after) in _pairs(seen.before, seen.after).items()
@@ -92,8 +98,9 @@ def counters_agree(seen: Evidence) -> Judgement:
     )
 
 
-def reply_path_counted(seen: Evidence) -> Judgement:
+def reply_path_counted(trace: Trace) -> Judgement:
     """IPVS saw the replies in NAT, where they cross it, and none in TUN and DR."""
+    seen = trace.run
     if seen.before is None or seen.after is None:
         return _no_table(seen)
     nat = seen.service.forward is ForwardingMethod.NAT
@@ -108,12 +115,13 @@ def reply_path_counted(seen: Evidence) -> Judgement:
     observed = f"{requests} request packets, {replies} reply packets"
     if not requests or not seen.answered:
         # No reply counted proves nothing unless requests were, and were answered.
-        return Judgement(Verdict.INCONCLUSIVE, expected, observed)
+        return undecided(expected, observed)
     return judged((replies > 0) is nat, expected, observed)
 
 
-def connection_table_agrees(seen: Evidence) -> Judgement:
+def connection_table_agrees(trace: Trace) -> Judgement:
     """Each of the client's connections stands in the table, leading to who answered it."""
+    seen = trace.run
     table = {
         (c.client, c.client_port): (c.rip, c.rport)
         for c in seen.connections
@@ -124,9 +132,38 @@ def connection_table_agrees(seen: Evidence) -> Judgement:
     total = len(seen.answered)
     expected = f"{total} of {total} connections lead to the real server that answered"
     if not total:
-        return Judgement(Verdict.INCONCLUSIVE, "some connections", "no request was answered")
+        return undecided("some connections", "no request was answered")
     agreeing = sum(1 for exchange in seen.answered if _leads(seen, table, exchange))
     return judged(agreeing == total, expected, f"{agreeing} of {total}")
+
+
+def frames_agree(trace: Trace) -> Judgement:
+    """IPVS's packet counters against the packets captured at the director."""
+    seen = trace.run
+    if trace.evidence.dropped:
+        return judged(False, "no frame lost", f"{trace.evidence.dropped} frames lost")
+    if seen.before is None or seen.after is None:
+        return _no_table(seen)
+    pairs = _pairs(seen.before, seen.after).values()
+    counted_in = sum(a.counters.packets_in - b.counters.packets_in for b, a in pairs)
+    counted_out = sum(a.counters.packets_out - b.counters.packets_out for b, a in pairs)
+    until = seen.ended or None
+    captured_in = sum(
+        1
+        for c in trace.conversations
+        for f in c.requests
+        if f.tap.node == trace.director
+        and f.direction is Direction.IN
+        and (until is None or f.time <= until)
+    )
+    captured_out = len([p for p in trace.reply_passages() if until is None or p.went.time <= until])
+    expected = f"IPVS counts {captured_in} packets in, {captured_out} out"
+    observed = f"{counted_in} in, {counted_out} out"
+    if not trace.evidence.taps:
+        return undecided(expected, "nothing was captured")
+    if not captured_in:
+        return undecided(expected, "no request reached the director")
+    return judged((counted_in, counted_out) == (captured_in, captured_out), expected, observed)
 
 
 JUDGES: Mapping[Claim, Judge] = {
@@ -136,40 +173,41 @@ JUDGES: Mapping[Claim, Judge] = {
     every.COUNTERS: counters_agree,
     every.REPLIES: reply_path_counted,
     every.CONNECTIONS: connection_table_agrees,
+    every.FRAMES: frames_agree,
 }
 """Who decides each claim."""
 
 
-def _leads(seen: Evidence, table: Mapping[Place, Place], exchange: Exchange) -> bool:
+def _leads(seen: Run, table: Mapping[Place, Place], exchange: Exchange) -> bool:
     if exchange.local is None:
         return False
     place = table.get((exchange.local.address, exchange.local.port))
     return place is not None and _name(seen, place) == exchange.node
 
 
-def _prediction(seen: Evidence) -> Expected:
+def _prediction(seen: Run) -> Expected:
     return expected_distribution(seen.service, seen.before, len(seen.exchanges))
 
 
-def _drained_answers(seen: Evidence) -> bool:
+def _drained_answers(seen: Run) -> bool:
     """Whether a real server with weight 0 answered."""
     able = {_name(seen, place) for place in usable(seen.service)}
     return any(name in _known(seen) and name not in able for name in _answers(seen))
 
 
-def _answers(seen: Evidence) -> Counter[str]:
+def _answers(seen: Run) -> Counter[str]:
     return Counter(exchange.node for exchange in seen.answered)
 
 
-def _known(seen: Evidence) -> tuple[str, ...]:
+def _known(seen: Run) -> tuple[str, ...]:
     return tuple(server.node for server in seen.service.real_servers)
 
 
-def _names(seen: Evidence) -> str:
+def _names(seen: Run) -> str:
     return ", ".join(_known(seen))
 
 
-def _name(seen: Evidence, place: Place) -> str:
+def _name(seen: Run, place: Place) -> str:
     """The node at ``place``, or the place itself where the topology has nobody there."""
     for server in seen.service.real_servers:
         if (server.rip, server.port) == place:
@@ -181,9 +219,9 @@ def _counts(by_name: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(by_name.items())) or "nothing"
 
 
-def _no_table(seen: Evidence) -> Judgement:
-    return Judgement(
-        Verdict.FAIL,
+def _no_table(seen: Run) -> Judgement:
+    return judged(
+        False,
         f"{seen.service.key} in the director's IPVS table",
         "it is not there",
     )

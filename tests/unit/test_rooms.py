@@ -23,6 +23,7 @@ ROOMS = (
     "observe",
     "converge",
     "verify",
+    "experiment",
     "results",
     "report",
     "machine",

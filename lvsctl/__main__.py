@@ -1,0 +1,6 @@
+"""``python -m lvsctl``."""
+
+from lvsctl.cli.main import entry
+
+if __name__ == "__main__":
+    entry()

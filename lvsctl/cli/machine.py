@@ -1,0 +1,155 @@
+"""The throwaway kernel itself: machine start, stop, status, run, shell, install."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lvsctl.cli import options
+from lvsctl.cli.failure import say
+from lvsctl.cli.grammar import Command
+from lvsctl.cli.nodes import WORDS_FOLLOW, shell_of
+from lvsctl.cli.output import Format, show, show_json, style
+from lvsctl.cli.where import refuse_inside
+from lvsctl.errors import UsageError
+
+_Writable = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--writable",
+        "-w",
+        metavar="DIR",
+        help="The host's directory DIR can be written from inside; may be repeated.",
+    ),
+]
+
+
+def start(
+    memory: Annotated[
+        int | None,
+        typer.Option("--memory", "-m", metavar="MIB", min=64, help="Its memory; the default fits."),
+    ] = None,
+    writable: _Writable = None,
+) -> None:
+    """Start the throwaway kernel, unless it runs.
+
+    It is User-Mode Linux: an ordinary process of yours, without root. Where the package
+    user-mode-linux is not installed it is unpacked into your cache. Commands that need the
+    machine start it themselves; this is for choosing its memory, or to have it ready.
+
+    Examples:
+      lvsctl machine start
+      lvsctl machine start --memory 2048 --writable ~/captures
+    """
+    refuse_inside("start a machine")
+    from lvsctl.machine import client
+
+    started = client.start(memory=memory, writable_directories=writable or (), emit=say)
+    show("the machine is running" if started else "the machine was running already")
+
+
+def stop() -> None:
+    """End the throwaway kernel, with all labs in it.
+
+    Nothing of it stays behind. One that hangs is killed.
+
+    Examples:
+      lvsctl machine stop
+    """
+    refuse_inside("stop the machine")
+    from lvsctl.machine import client
+
+    show("the machine and its labs are gone" if client.stop() else "no machine was running")
+
+
+def status(wanted: options.As = Format.TEXT) -> None:
+    """Say whether the throwaway kernel runs, and what it is.
+
+    Its kernel's release, memory, age, and the directories that can be written from inside.
+
+    Examples:
+      lvsctl machine status
+      lvsctl machine status --format json
+    """
+    refuse_inside("ask for the machine")
+    from lvsctl.machine import client
+
+    found = client.status()
+    if wanted is Format.JSON:
+        from lvsctl.report import jsonable
+
+        show_json(jsonable.machine(found))
+    else:
+        from lvsctl.report import text
+
+        show(text.machine(found, style=style()))
+
+
+def run(
+    command: Annotated[
+        list[str],
+        typer.Argument(metavar="-- COMMAND...", show_default=False, help="And its arguments."),
+    ],
+    writable: _Writable = None,
+) -> int:
+    """Run any command in the throwaway kernel.
+
+    As root, in the kernel's initial namespace, with the host's files: read-only but for the
+    current directory and those named with --writable. Streams, terminal and exit status are
+    the command's. The machine is started if need be.
+
+    Examples:
+      lvsctl machine run -- ip netns list
+      lvsctl machine run -- ip netns exec lvs-dr-director ipvsadm -Ln
+      lvsctl machine run --writable /var/tmp/out -- sh ./measure.sh
+    """
+    refuse_inside("run a command in the machine")
+    from lvsctl.machine import client
+
+    words = command[command[:1] == ["--"] :]
+    if not words:
+        raise UsageError("there is no command to run", hint="lvsctl machine run -- ip netns list")
+    return client.run(words, kind="exec", writable_directories=writable or (), emit=say)
+
+
+def shell(writable: _Writable = None) -> int:
+    """Open a shell in the throwaway kernel.
+
+    Your own shell ($SHELL, else sh), as root. `ip netns` lists the labs' nodes there, and
+    lvsctl works on the labs inside.
+
+    Examples:
+      lvsctl machine shell
+    """
+    refuse_inside("open a shell in the machine")
+    from lvsctl.machine import client
+
+    program, environment = shell_of("machine")
+    return client.run(
+        [program], kind="exec", env=environment, writable_directories=writable or (), emit=say
+    )
+
+
+def install() -> None:
+    """Unpack the throwaway kernel, so that it need not be done later.
+
+    Fetches Debian's package user-mode-linux (41 MB) into your cache, without root, unless
+    it is there or installed.
+
+    Examples:
+      lvsctl machine install
+      sudo apt-get install user-mode-linux    # for all users instead
+    """
+    refuse_inside("install a kernel")
+    from lvsctl.machine import install as installing
+
+    kernel = installing.ensure_installed(say)
+    show(f"User-Mode Linux {kernel.release}: {kernel.program}")
+
+
+def add_to(app: typer.Typer) -> None:
+    """The commands, in the order of their use."""
+    for command in (start, stop, status, shell, install):
+        app.command(cls=Command)(command)
+    app.command(cls=Command, context_settings=WORDS_FOLLOW)(run)

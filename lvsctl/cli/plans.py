@@ -1,0 +1,126 @@
+"""Topologies and plans, without root and without a kernel: plan, schema, topologies."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lvsctl.cli import complete, options
+from lvsctl.cli.labs import overrides_of
+from lvsctl.cli.output import Format, show, show_json, style
+from lvsctl.errors import UsageError
+
+
+class PlanFormat(StrEnum):
+    """How a plan is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    SH = "sh"
+
+
+def plan(
+    topology: options.Topology,
+    servers: options.Servers = None,
+    scheduler: options.Schedulers = None,
+    name: options.Name = None,
+    wanted: Annotated[
+        PlanFormat,
+        typer.Option("--format", "-f", help="Text for people, JSON for programs, or a script."),
+    ] = PlanFormat.TEXT,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it there.")
+    ] = None,
+) -> None:
+    """Print what up would do, as the equivalent commands.
+
+    The ip, sysctl and ipvsadm commands, each with the reason why it is there. Needs no root
+    and changes nothing. With --format sh it is a script that builds the same namespaces on
+    any machine without lvsctl, and removes them.
+
+    Examples:
+      lvsctl plan dr
+      lvsctl plan nat --format sh -o nat.sh
+      sudo sh nat.sh && sudo sh nat.sh down
+    """
+    from lvsctl import app
+    from lvsctl.spec import shipped
+
+    found = shipped.find(topology, sys.stdin.buffer)
+    lab = app.lab_of(found, overrides_of(name, servers, scheduler))
+    result = app.plan_of(lab)
+    if wanted is PlanFormat.SH:
+        from lvsctl.report import script
+
+        said = script.script(lab, result)
+    elif wanted is PlanFormat.JSON:
+        import json
+
+        from lvsctl.report import jsonable
+
+        said = json.dumps(jsonable.plan(result), indent=2, ensure_ascii=False)
+    else:
+        from lvsctl.report import text
+
+        said = text.plan(result, style=style())
+    if output is None:
+        show(said)
+    else:
+        _write(output, said)
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror}") from error
+
+
+def schema() -> None:
+    """Print the JSON Schema of topology files.
+
+    Editors that know it complete keys, explain them and mark mistakes as you type.
+
+    Examples:
+      lvsctl schema > lvsctl.schema.json
+      # then, in the first line of a topology, for editors with yaml-language-server:
+      # yaml-language-server: $schema=lvsctl.schema.json
+    """
+    from lvsctl import spec
+
+    show_json(spec.json_schema())
+
+
+def topologies(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", autocompletion=complete.topologies, help="Print this one's file."
+        ),
+    ] = None,
+    wanted: options.As = Format.TEXT,
+) -> None:
+    """List the topologies that ship with lvsctl, or print one of them.
+
+    A good start for one of your own: print one into a file and change it.
+
+    Examples:
+      lvsctl topologies
+      lvsctl topologies dr > mine.yaml && lvsctl up ./mine.yaml
+    """
+    from lvsctl.spec import shipped
+
+    if name is not None:
+        show(shipped.text_of(name))
+    elif wanted is Format.JSON:
+        from lvsctl.report import jsonable
+
+        show_json(jsonable.topologies(shipped.summaries()))
+    else:
+        from lvsctl.report import text
+
+        show(text.topologies(shipped.summaries(), style=style()))

@@ -1,0 +1,15 @@
+"""Everything that commands import when they run: the machine forks its commands from this."""
+
+# ruff: noqa: F401
+import io
+import json
+import shutil
+
+from lvsctl import app, verify
+from lvsctl.cli import main, progress, tree
+from lvsctl.report import demo, jsonable, script, text
+from lvsctl.spec import shipped
+
+tree.command()
+# Reading a topology imports and compiles what is only imported where it is needed.
+app.plan_of(app.lab_of(shipped.find("dr", io.BytesIO())))

@@ -1,0 +1,122 @@
+"""All commands, in the order in which ``lvsctl --help`` lists them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+import typer.main
+
+from lvsctl import __version__
+from lvsctl.cli import demo, failure, host, labs, look, machine, nodes, plans
+from lvsctl.cli.exit_status import MEANINGS, ExitStatus
+from lvsctl.cli.grammar import SETTINGS, Command, Group, complaint
+from lvsctl.cli.output import show
+
+NAME = "lvsctl"
+
+_EPILOG = "\n".join(
+    [
+        "TOPOLOGY is the name of a shipped topology (lvsctl topologies), a file, or - for",
+        "standard input. Where this kernel has no IPVS, or you are not root, labs run in a",
+        "throwaway kernel (lvsctl machine --help); --where and LVSCTL_WHERE decide otherwise.",
+        "",
+        "Exit status:",
+        *(f"  {status:>3}  {meaning}" for status, meaning in MEANINGS),
+    ]
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        show(f"{NAME} {__version__}")
+        raise typer.Exit
+
+
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Linux Virtual Server labs on the kernel's real IPVS: NAT, TUN and DR.
+
+    \b
+    Start here:
+      lvsctl demo                               see the three modes at work
+      lvsctl up dr                              bring a lab up
+      lvsctl exec client -- curl -s http://10.10.0.100/
+      lvsctl verify                             does it behave as LVS says?
+      lvsctl down
+    """
+
+
+def _app() -> typer.Typer:
+    app = typer.Typer(
+        cls=Group,
+        callback=_main,
+        epilog=_EPILOG,
+        context_settings=SETTINGS,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    for panel, commands in {
+        "Labs": (labs.up, labs.down, labs.ls, demo.demo),
+        "Look": (look.inspect, look.verify),
+        "Topologies, without root": (plans.plan, plans.topologies, plans.schema),
+    }.items():
+        for command in commands:
+            app.command(cls=Command, rich_help_panel=panel)(command)
+    for name, command in {"exec": nodes.exec_, "shell": nodes.shell}.items():
+        app.command(name, cls=Command, rich_help_panel="Look", context_settings=nodes.WORDS_FOLLOW)(
+            command
+        )
+    here = "This host"
+    app.command(cls=Command, rich_help_panel=here)(host.doctor)
+    app.command("_features", hidden=True)(host.features)
+    app.add_typer(_machine(), name="machine", rich_help_panel=here)
+    return app
+
+
+def _machine() -> typer.Typer:
+    app = typer.Typer(
+        cls=Group,
+        rich_markup_mode=None,
+        help="""Start, stop and use the throwaway kernel (User-Mode Linux).
+
+        It runs labs where this host's kernel has no IPVS, or without root. It is a process of
+        yours that sees the host's files read-only; its labs live as long as it does.
+        LVSCTL_MACHINE=NAME tells several machines apart.
+        """,
+    )
+    machine.add_to(app)
+    return app
+
+
+@functools.cache
+def command() -> Group:
+    """The whole tree, built once."""
+    built = typer.main.get_command(_app())
+    assert isinstance(built, Group)  # noqa: S101
+    return built
+
+
+def run(words: Sequence[str]) -> int:
+    """Carry out one command line; its exit status. Raises whatever the command raises."""
+    group = command()
+    try:
+        with group.make_context(NAME, list(words), obj=list(words)) as ctx:
+            return int(group.invoke(ctx) or 0)
+    except typer.Exit as done:
+        return done.exit_code
+    except SystemExit as done:  # so end Typer's own options, --show-completion and the like
+        return int(done.code or 0)
+    except typer.TyperException as mistake:
+        message, hint = complaint(mistake)
+        failure.say(message)
+        failure.hint(hint)
+        return ExitStatus.USAGE

@@ -1,0 +1,139 @@
+"""What is done to a running lab so that its claims can be decided: evidence comes of it.
+
+Each step is there for a claim. Nothing is configured; a lab's neighbours and path MTUs
+are forgotten first, so that the capture shows how they are found out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Interface
+
+from lvsctl.kernel import processes, settled, state
+from lvsctl.kernel.forget import forget_learnt
+from lvsctl.model.evidence import Evidence, Run
+from lvsctl.model.exchange import Exchange
+from lvsctl.model.lab import Lab, Node, Role
+from lvsctl.model.service import Protocol, VirtualService
+from lvsctl.model.state import NodeState, ServiceState
+from lvsctl.observe.capture import Capture
+from lvsctl.traffic import client
+from lvsctl.traffic.arp import ask_who_has
+from lvsctl.verify.distribution import requests_needed
+
+LARGE = 4000
+"""Bytes of a request that takes several full-sized segments (of 1460 bytes on Ethernet)."""
+
+
+def evidence_of(lab: Lab) -> Evidence:
+    """Send requests through every virtual service of the running ``lab``, watched everywhere.
+
+    Raises LabError where a part of the lab is gone, HostError without root.
+    """
+    nodes = {lab.netns(node.name): node.name for node in lab.nodes}
+    with Capture({**nodes}, quiet=0.05 + 2 * _one_way(lab)) as capture:
+        forget_learnt(nodes)
+        _ask_for_vips(lab)
+        runs = tuple(_run(lab, service) for service in lab.services)
+    return Evidence(
+        lab=lab,
+        runs=runs,
+        frames=capture.frames,
+        taps=tuple(sorted(capture.taps)),
+        drops={node: count for node, count in capture.drops.items() if count},
+        states=_states(lab, nodes),
+    )
+
+
+def _ask_for_vips(lab: Lab) -> None:
+    """From each client and router next to a VIP: a question that every neighbour hears."""
+    for service in lab.services:
+        network = lab.network_of(service.vip)
+        if network is None or service.vip.version != 4:
+            continue
+        for node in (*lab.having(Role.CLIENT), *lab.having(Role.ROUTER)):
+            own = next(
+                (a.ip for a in node.addresses_on(network.name) if isinstance(a, IPv4Interface)),
+                None,
+            )
+            if own is not None:
+                ask_who_has(lab.netns(node.name), network.name, own, service.vip, patience(lab))
+
+
+def _run(lab: Lab, service: VirtualService) -> Run:
+    asking = lab.having(Role.CLIENT)[0]
+    director = lab.netns(lab.directors[0].name)
+    before = _in_table(settled.settled_state(director), service)
+    count = requests_needed(service, before)
+    with _held(lab, asking, service, count) as exchanges:
+        table = settled.settled_state(director)
+        ended = time.clock_gettime_ns(time.CLOCK_REALTIME)
+    return Run(
+        service=service,
+        client=asking.name,
+        exchanges=exchanges,
+        before=before,
+        after=_in_table(table, service),
+        connections=table.connections,
+        large=_large(lab, asking, service) if any(e.answered for e in exchanges) else None,
+        ended=ended,
+    )
+
+
+@contextmanager
+def _held(
+    lab: Lab, asking: Node, service: VirtualService, count: int
+) -> Iterator[tuple[Exchange, ...]]:
+    with client.held(
+        lab.netns(asking.name),
+        service.vip,
+        service.key.port,
+        count=count,
+        protocol=service.key.protocol,
+        timeout=patience(lab),
+    ) as exchanges:
+        yield exchanges
+
+
+def _large(lab: Lab, asking: Node, service: VirtualService) -> Exchange | None:
+    """One request that is larger than a packet: its segments are as large as they may be."""
+    if service.key.protocol is not Protocol.TCP:
+        return None
+    (exchange,) = client.requests(
+        lab.netns(asking.name),
+        service.vip,
+        service.key.port,
+        count=1,
+        path="/?" + "x" * LARGE,
+        timeout=patience(lab),
+    )
+    return exchange
+
+
+def _states(lab: Lab, nodes: dict[str, str]) -> dict[str, NodeState]:
+    found = state.lab_state(
+        nodes,
+        directors=[lab.netns(node.name) for node in lab.directors],
+        pids=processes.daemons(lab.name).values(),
+    )
+    return {nodes[netns]: seen for netns, seen in found.items()}
+
+
+def _in_table(table: NodeState, service: VirtualService) -> ServiceState | None:
+    return next((found for found in table.services if found.key == service.key), None)
+
+
+def _one_way(lab: Lab) -> float:
+    """Seconds that a frame may be on its way, across every network once."""
+    return sum(network.impairment.delay for network in lab.networks) / 1000
+
+
+def patience(lab: Lab) -> float:
+    """How long an answer may take, in seconds, before it is given up.
+
+    A lost SYN is sent again after one and three seconds (RFC 6298, section 2).
+    """
+    lossy = any(network.impairment.loss for network in lab.networks)
+    return 2.0 + 8 * _one_way(lab) + (6.0 if lossy else 0.0)

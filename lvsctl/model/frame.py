@@ -1,0 +1,239 @@
+"""Captured frames: where and when each was seen, its bytes, and its headers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from ipaddress import IPv4Address
+
+from lvsctl.model.frame_summary import summary_of
+from lvsctl.model.packet import UNSPECIFIED, Flow, Icmp, Ip, Packet, Sctp, Tcp, Udp
+
+BROADCAST_MAC = "ff:ff:ff:ff:ff:ff"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Tap:
+    """A point where frames are captured: an interface of a node, written ``director:lan``."""
+
+    node: str
+    device: str
+
+    def __str__(self) -> str:
+        return f"{self.node}:{self.device}" if self.node else self.device
+
+    @classmethod
+    def parse(cls, text: str) -> Tap:
+        """The tap written ``node:device``; a device's name has no colon (dev_valid_name)."""
+        node, _, device = text.rpartition(":")
+        return cls(node, device)
+
+
+class Direction(Enum):
+    """Which way a frame went at its tap, from the point of view of the tap's node.
+
+    The values are packet(7)'s packet types; UNKNOWN is for files that do not say.
+    """
+
+    IN = 0
+    BROADCAST = 1
+    MULTICAST = 2
+    OTHER = 3
+    """To another host's MAC address: heard only by an interface in promiscuous mode."""
+    OUT = 4
+    UNKNOWN = -1
+
+    @property
+    def inward(self) -> bool:
+        """Whether it came in, to whomever it was addressed."""
+        return self not in (Direction.OUT, Direction.UNKNOWN)
+
+
+class LinkType(IntEnum):
+    """How a frame begins (https://www.tcpdump.org/linktypes.html)."""
+
+    ETHERNET = 1
+    RAW = 101
+    """With an IP header: tunnel devices. A gre device's frames begin with the outer one."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawFrame:
+    """A frame as captured, not yet decoded.
+
+    ``time`` is the kernel's timestamp in whole nanoseconds since the epoch
+    (CLOCK_REALTIME): a float would lose the order of frames less than 0.2 µs apart.
+    ``length`` is its length on the wire in bytes; ``data`` may be less of it (snaplen).
+    ``checksum_pending``: the kernel left the transport checksum to a device that never
+    computes it, so that a wrong one in these bytes means nothing.
+    """
+
+    time: int
+    tap: Tap
+    direction: Direction
+    link: LinkType
+    length: int
+    data: bytes
+    checksum_pending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ethernet:
+    """An Ethernet header. ``type`` is the EtherType behind any VLAN tags.
+
+    Below 0x600 it is a length (IEEE 802.3). ``vlans`` are VLAN ids, outermost first.
+    """
+
+    dst: str
+    src: str
+    type: int
+    vlans: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.src} → {self.dst}"
+
+
+@dataclass(frozen=True, slots=True)
+class Arp:
+    """ARP for IPv4 over Ethernet (RFC 826)."""
+
+    op: int
+    sender_mac: str
+    sender_ip: IPv4Address
+    target_mac: str
+    target_ip: IPv4Address
+
+    @property
+    def is_request(self) -> bool:
+        """Who has ``target_ip``?"""
+        return self.op == 1
+
+    @property
+    def is_reply(self) -> bool:
+        """``sender_ip`` is at ``sender_mac``."""
+        return self.op == 2
+
+    @property
+    def is_gratuitous(self) -> bool:
+        """An announcement of the sender's own address (RFC 5227, section 3)."""
+        return self.sender_ip == self.target_ip
+
+    @property
+    def is_probe(self) -> bool:
+        """Is the address free? (RFC 5227, section 1.1)"""
+        return self.sender_ip == UNSPECIFIED
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame at one tap, decoded.
+
+    ``number`` counts from 1 within the capture, in time order: it is the frame's number
+    in the pcapng file too. ``ethernet`` is None at a tunnel device; ``arp`` where it is
+    not ARP; ``packet`` has no IP headers where it is not IP.
+    """
+
+    number: int
+    raw: RawFrame
+    ethernet: Ethernet | None
+    arp: Arp | None
+    packet: Packet
+
+    @property
+    def time(self) -> int:
+        """Whole nanoseconds since the epoch, by the kernel's CLOCK_REALTIME."""
+        return self.raw.time
+
+    @property
+    def tap(self) -> Tap:
+        """Where it was seen."""
+        return self.raw.tap
+
+    @property
+    def direction(self) -> Direction:
+        """Which way it went there."""
+        return self.raw.direction
+
+    @property
+    def length(self) -> int:
+        """Bytes on the wire."""
+        return self.raw.length
+
+    @property
+    def ips(self) -> tuple[Ip, ...]:
+        """The IP headers, outermost first."""
+        return self.packet.ips
+
+    @property
+    def outer(self) -> Ip | None:
+        """The outermost IP header."""
+        return self.packet.ips[0] if self.packet.ips else None
+
+    @property
+    def inner(self) -> Ip | None:
+        """The innermost IP header: the only one where nothing is encapsulated."""
+        return self.packet.ips[-1] if self.packet.ips else None
+
+    @property
+    def tcp(self) -> Tcp | None:
+        """The innermost packet's TCP header."""
+        transport = self.packet.transport
+        return transport if isinstance(transport, Tcp) else None
+
+    @property
+    def udp(self) -> Udp | None:
+        """The innermost packet's UDP header."""
+        transport = self.packet.transport
+        return transport if isinstance(transport, Udp) else None
+
+    @property
+    def sctp(self) -> Sctp | None:
+        """The innermost packet's SCTP header."""
+        transport = self.packet.transport
+        return transport if isinstance(transport, Sctp) else None
+
+    @property
+    def icmp(self) -> Icmp | None:
+        """The innermost packet's ICMP or ICMPv6 message."""
+        transport = self.packet.transport
+        return transport if isinstance(transport, Icmp) else None
+
+    @property
+    def flow(self) -> Flow | None:
+        """Of the innermost packet; None where it has no ports."""
+        return self.packet.flow
+
+    @property
+    def payload(self) -> bytes:
+        """What follows the last header understood; see ``Packet``."""
+        return self.packet.payload
+
+    @property
+    def malformed(self) -> str:
+        """Where decoding stopped and why; empty where all was understood."""
+        return self.packet.malformed
+
+    def summary(self) -> str:
+        """One line for people, as tcpdump would say it."""
+        return summary_of(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A capture that is over, or one read from a file.
+
+    ``taps`` are those that were listened at, silent ones too. ``frames`` are in time
+    order. ``drops`` counts, by node, the frames that the kernel could not hand over: no
+    claim is decided on a recording with drops. ``comments`` are by frame number, from 1.
+    """
+
+    taps: Mapping[Tap, LinkType]
+    frames: tuple[RawFrame, ...]
+    drops: Mapping[str, int] = field(default_factory=dict)
+    comments: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def dropped(self) -> int:
+        """How many frames are missing in all."""
+        return sum(self.drops.values())

@@ -1,0 +1,87 @@
+"""Operations as paragraphs: a reason, and the commands that are there for it.
+
+What stands together in a plan and has the same reason gets it once, and sysctls of one
+namespace that follow each other are one command: sysctl(8) takes several.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from lvsctl.model.service import Protocol
+from lvsctl.ops import AddAddress, AddRoute, Listen, Op, SetSysctl
+
+
+@dataclass(frozen=True, slots=True)
+class Paragraph:
+    """The commands that are there for one reason."""
+
+    why: str
+    commands: tuple[str, ...]
+
+
+def paragraphs(ops: Iterable[Op]) -> tuple[Paragraph, ...]:
+    """``ops``, in order, those with one reason together."""
+    return tuple(
+        Paragraph(why, tuple(_commands(list(group)))) for why, group in groupby(ops, key=reason)
+    )
+
+
+def reason(op: Op) -> str:
+    """Why ``op`` is there."""
+    if op.why or not isinstance(op, (AddAddress, AddRoute)):
+        return op.why
+    return f"its own address on {op.device}" if isinstance(op, AddAddress) else "a way onward"
+
+
+def commands_of(op: Op) -> tuple[str, ...]:
+    """The equivalent commands; a UDP responder says so, as the script's `respond` expects."""
+    if isinstance(op, Listen) and op.protocol is not Protocol.TCP:
+        words = ["respond", op.netns, op.node, str(op.port), str(op.protocol)]
+        return (shlex.join(words),)
+    return op.describe()
+
+
+def wrapped(command: str, width: int) -> list[str]:
+    """``command`` in lines of at most ``width``, continued as the shell takes it.
+
+    Broken between words only, and a quoted word that has blanks is one.
+    """
+    if len(command) <= width:
+        return [command]
+    lines, line = [], ""
+    for word in _words(command):
+        if line and len(line) + 1 + len(word) > width - 2:
+            lines.append(line + " \\")
+            line = "    " + word
+        else:
+            line = f"{line} {word}" if line else word
+    return [*lines, line]
+
+
+def _words(command: str) -> list[str]:
+    """The command's words as they stand there, quotes and all."""
+    lexer = shlex.shlex(command, posix=False)
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    return list(lexer)
+
+
+def _commands(ops: Sequence[Op]) -> Iterable[str]:
+    for kind, group in groupby(ops, key=_mergeable):
+        same = list(group)
+        first = same[0]
+        if kind is not None and isinstance(first, SetSysctl):
+            settings = [f"{op.key}={op.value}" for op in same if isinstance(op, SetSysctl)]
+            yield " ".join([*first.describe(), *map(shlex.quote, settings[1:])])
+        else:
+            for op in same:
+                yield from commands_of(op)
+
+
+def _mergeable(op: Op) -> tuple[str, bool] | None:
+    """What sysctls must have in common to be one command; None for everything else."""
+    return (op.netns, op.optional) if isinstance(op, SetSysctl) else None

@@ -1,0 +1,74 @@
+"""The findings about a lab, service by service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from lvsctl.model.finding import Finding, Verdict
+from lvsctl.model.lab import Lab
+from lvsctl.report.style import Cell, Style
+from lvsctl.report.words import service_line, verdict_paint
+
+if TYPE_CHECKING:
+    from lvsctl.results import Verification
+
+
+def verification(verification: Verification, *, verbose: bool, style: Style) -> str:
+    """A table of claims for each service; where one does not pass, what would have been right."""
+    lines: list[str] = []
+    found = sorted(verification.findings, key=lambda finding: _position(verification.lab, finding))
+    for service, group in groupby(found, key=lambda finding: finding.service):
+        lines += [_heading(verification.lab, service, style)]
+        lines += [*_claims(list(group), verbose=verbose, style=style), ""]
+    return style.finished("\n".join([*lines, _total(verification, style)]))
+
+
+def _position(lab: Lab, finding: Finding) -> int:
+    names = [service.name for service in lab.services]
+    return names.index(finding.service) if finding.service in names else len(names)
+
+
+def _heading(lab: Lab, name: str, style: Style) -> str:
+    service = next((service for service in lab.services if service.name == name), None)
+    line = f"{style.bold(f'{lab.name} / {name}')}"
+    return f"{line}  {service_line(service)}" if service else line
+
+
+def _claims(findings: list[Finding], *, verbose: bool, style: Style) -> Iterator[str]:
+    if not verbose:
+        rows = [_row(finding, style) for finding in findings]
+        yield style.table(rows, headings=("claim", "verdict", "what was seen"), indent=2)
+    for finding in findings:
+        if verbose or finding.verdict is not Verdict.PASS:
+            yield from _in_full(finding, style)
+
+
+def _row(finding: Finding, style: Style) -> list[str | Cell]:
+    verdict = Cell(str(finding.verdict), verdict_paint(style, finding.verdict))
+    return [finding.claim.id, verdict, finding.observed]
+
+
+def _in_full(finding: Finding, style: Style) -> Iterator[str]:
+    verdict = verdict_paint(style, finding.verdict)(str(finding.verdict))
+    yield ""
+    yield f"  {style.bold(finding.claim.id)}  {verdict}"
+    yield style.wrapped(finding.claim.says, 4)
+    rows: list[list[str | Cell]] = [
+        [Cell("expected", style.dim), finding.expected],
+        [Cell("observed", style.dim), finding.observed],
+    ]
+    yield style.table(rows, indent=4)
+
+
+def _total(verification: Verification, style: Style) -> str:
+    findings = verification.findings
+    paint = verdict_paint(style, verification.verdict)
+    counts = [
+        f"{number} {verdict}"
+        for verdict in Verdict
+        if (number := sum(finding.verdict is verdict for finding in findings))
+    ]
+    said = ", ".join(counts) or "no claim was judged"
+    return f"{style.bold(verification.lab.name)}: {paint(str(verification.verdict))} ({said})"

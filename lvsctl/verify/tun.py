@@ -1,0 +1,163 @@
+"""How the claims of IP tunnelling are decided."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lvsctl.model.finding import Claim, Judgement, judged, undecided
+from lvsctl.model.frame import Direction, Frame
+from lvsctl.model.lab import Role
+from lvsctl.model.packet import IPIP
+from lvsctl.modes import tun
+from lvsctl.verify.every import Judge
+from lvsctl.verify.paths import names, reply_direct
+from lvsctl.verify.trace import Passage, Trace
+
+IP_HEADER = 20
+"""Bytes of an IPv4 header without options: what IPIP costs (RFC 2003, section 3.1)."""
+
+
+def request_encapsulated(trace: Trace) -> Judgement:
+    """Each request packet, as it came into the director and as it went out."""
+    expected = "IP(DIP → RIP, protocol 4) around the same packet with TTL − 1"
+    passages = trace.request_passages()
+    if not passages:
+        return undecided(expected, "no request crossed the director")
+    for passage in passages:
+        wrong = _wrongly_wrapped(trace, passage)
+        if wrong:
+            return judged(False, expected, wrong, passage)
+    first = passages[0]
+    return judged(True, expected, f"{len(passages)} packets: {first.went.outer} around them", first)
+
+
+def _wrongly_wrapped(trace: Trace, passage: Passage) -> str:
+    """What is wrong with the packet that left the director; empty: nothing."""
+    came, went = passage
+    before, outer, inner = came.outer, went.outer, went.inner
+    if before is None or outer is None or inner is None or len(went.ips) != 2:
+        return f"it left as {went.summary()}"
+    if outer.protocol != IPIP:
+        return f"the outer header carries protocol {outer.protocol}"
+    if not trace.holds(trace.director, outer.src) or outer.src == trace.run.service.vip:
+        return f"the outer source {outer.src} is not a DIP"
+    if outer.dst not in {server.rip for server in trace.real_servers}:
+        return f"the outer destination {outer.dst} is not a RIP"
+    if not before.same_but_ttl(inner) or inner.ttl != before.ttl - 1 or came.flow != went.flow:
+        return f"the inner packet changed: {before} became {inner}"
+    return ""
+
+
+def decapsulated(trace: Trace) -> Judgement:
+    """The request at the tunnel device of the real server that was to answer it."""
+    vip = trace.run.service.vip
+    nodes = [server.node for server in trace.real_servers]
+    expected = f"requests come out of the tunnel device of {names(nodes)}, which has {vip}"
+    without = [node for node in nodes if not any("tunl" in d for d in trace.holds(node, vip))]
+    if without:
+        return judged(False, expected, f"{names(without)}: no {vip} on a tunnel device")
+    wrapped = {
+        server.node: [
+            frame
+            for c in trace.conversations
+            for frame in c.requests
+            if frame.tap.node == server.node and len(frame.ips) == 2 and frame.direction.inward
+        ]
+        for server in trace.real_servers
+    }
+    shown: list[Frame] = []
+    for node, frames in wrapped.items():
+        out = [
+            frame
+            for c in trace.conversations
+            for frame in c.requests
+            if frame.tap.node == node and len(frame.ips) == 1 and frame.direction.inward
+        ]
+        if frames and len(out) < len(frames):
+            lost = f"{node} received {len(frames)} tunnelled packets, {len(out)} came out"
+            return judged(False, expected, lost, frames[:1])
+        shown += [*frames[:1], *out[:1]]
+    if not shown:
+        return undecided(expected, "no tunnelled packet reached a real server")
+    count = sum(map(len, wrapped.values()))
+    return judged(True, expected, f"{count} packets, all came out", shown[:2])
+
+
+def routed(trace: Trace) -> Judgement:
+    """Control: there are real servers in other networks than the director."""
+    lab = trace.evidence.lab
+    here = set(lab.node(trace.director).networks)
+    far = [s.node for s in trace.real_servers if not here & set(lab.node(s.node).networks)]
+    routers = [node.name for node in lab.having(Role.ROUTER)]
+    expected = f"routers forward tunnelled requests to {names(far)}"
+    passages = [
+        (router, passage)
+        for c in trace.conversations
+        for router in routers
+        for passage in c.passages(router, [f for f in c.requests if len(f.ips) == 2])
+    ]
+    reached = {server.node for server in trace.real_servers if _arrived(trace, server.node)}
+    missed = [node for node in far if node not in reached]
+    if missed:
+        return judged(False, expected, f"nothing reached {names(missed)}")
+    if not passages:
+        return undecided(expected, "no router saw a tunnelled packet")
+    router, first = passages[0]
+    return judged(
+        True, expected, f"{len(passages)} packets through {router}: {first.went.outer}", first
+    )
+
+
+def _arrived(trace: Trace, node: str) -> bool:
+    return any(
+        frame.tap.node == node and len(frame.ips) == 2 and frame.direction is Direction.IN
+        for c in trace.conversations
+        for frame in c.requests
+    )
+
+
+def costs_20_bytes(trace: Trace) -> Judgement:
+    """A request of full-sized DF segments: too large with the outer header around them."""
+    expected = (
+        f"{IP_HEADER} bytes more per packet; a full-sized DF packet brings back "
+        "fragmentation-needed, and the request is answered all the same"
+    )
+    large = trace.large
+    if large is None:
+        return undecided(expected, "no large request was sent")
+    passages = large.passages(trace.director, large.requests)
+    added = {
+        passage.went.outer.total_length - passage.came.outer.total_length
+        for passage in passages
+        if passage.went.outer is not None and passage.came.outer is not None
+    }
+    told = [
+        frame
+        for client in trace.clients
+        for frame in trace.at(client)
+        if frame.icmp is not None
+        and frame.icmp.needs_fragmentation
+        and frame.icmp.quoted is not None
+        and frame.icmp.quoted.flow is not None
+        and frame.icmp.quoted.flow.src == large.client
+    ]
+    answered = large.exchange.answered
+    outcome = "answered" if answered else large.exchange.error
+    if not added:
+        return undecided(expected, f"no packet of the large request passed the director; {outcome}")
+    mtu = told[0].icmp.mtu if told and told[0].icmp is not None else 0
+    observed = (
+        f"{', '.join(map(str, sorted(added)))} bytes more; "
+        + (f"fragmentation needed, MTU {mtu}" if told else "no fragmentation-needed")
+        + f"; {outcome}"
+    )
+    return judged(added == {IP_HEADER} and bool(told) and answered, expected, observed, told[:1])
+
+
+JUDGES: Mapping[Claim, Judge] = {
+    tun.REQUEST: request_encapsulated,
+    tun.ARRIVES: decapsulated,
+    tun.REPLY: reply_direct,
+    tun.ROUTED: routed,
+    tun.COST: costs_20_bytes,
+}

@@ -1,0 +1,93 @@
+"""`plan --format sh` and `up` make the same lab: two kernels, compared by others' tools."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lvsctl.spec import shipped
+
+pytestmark = [pytest.mark.machine, pytest.mark.slow]
+
+HERE = Path(__file__).parent
+LVSCTL = (sys.executable, "-m", "lvsctl")
+
+
+class Machine:
+    """A throwaway kernel of this test's own."""
+
+    def __init__(self, name: str, scratch: Path) -> None:
+        self._env = {
+            **os.environ,
+            "LVSCTL_MACHINE": f"{name}-{os.getpid()}",
+            "LVSCTL_WHERE": "machine",
+        }
+        self._scratch = scratch
+
+    def run(self, *command: str, check: bool = True) -> str:
+        done = subprocess.run(
+            command, env=self._env, cwd=self._scratch, capture_output=True, text=True, check=False
+        )
+        if check:
+            assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def inside(self, *command: str) -> str:
+        return self.run(*LVSCTL, "machine", "run", "--", *command)
+
+    def dump(self, lab: str) -> dict[str, Any]:
+        said: dict[str, Any] = json.loads(
+            self.inside(sys.executable, str(HERE / "dump_lab.py"), lab)
+        )
+        return said
+
+
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Machine, Machine]]:
+    scratch = tmp_path_factory.mktemp("machines")
+    two = Machine("script", scratch), Machine("up", scratch)
+    try:
+        yield two
+    finally:
+        for machine in two:
+            machine.run(*LVSCTL, "machine", "stop", check=False)
+
+
+@pytest.mark.parametrize("name", shipped.names())
+def test_the_script_builds_what_up_builds(
+    machines: tuple[Machine, Machine], name: str, tmp_path: Path
+) -> None:
+    by_script, by_up = machines
+    script = tmp_path / f"{name}.sh"
+    script.write_text(by_up.run(*LVSCTL, "plan", name, "--format", "sh"), encoding="utf-8")
+    url = f"http://{vip_of(name)}/"
+    by_script.inside("sh", str(script))
+    by_up.run(*LVSCTL, "up", name)
+
+    scripted, brought_up = by_script.dump(name), by_up.dump(name)
+    assert list(scripted) == list(brought_up)
+    for netns, state in brought_up.items():
+        for look, seen in state.items():
+            assert scripted[netns][look] == seen, f"{look} of {netns}"
+
+    curl = ("ip", "netns", "exec", f"lvs-{name}-client", "curl", "-sS", "--max-time", "5")
+    retry = ("--retry", "30", "--retry-connrefused", "--retry-max-time", "20")
+    for machine in machines:  # the script's responder may take a moment to start
+        assert machine.inside(*curl, *retry, url).startswith("rs")
+
+    by_script.inside("sh", str(script), "down")
+    by_up.run(*LVSCTL, "down", name)
+    for machine in machines:
+        assert f"lvs-{name}-" not in machine.inside("ip", "netns", "list")
+
+
+def vip_of(name: str) -> str:
+    words = shipped.text_of(name).split("vip: ")[1].split()
+    return words[0]

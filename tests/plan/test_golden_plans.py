@@ -1,0 +1,99 @@
+"""The plan of every shipped topology, as people and as shells read it, against golden files.
+
+``UPDATE_GOLDEN=1 pytest tests/plan`` writes them anew; read the difference as someone who
+knows LVS before it is committed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from lvsctl import modes, planner, spec
+from lvsctl.model.lab import Lab
+from lvsctl.report import text
+from lvsctl.report.script import script
+from lvsctl.report.style import Style
+from lvsctl.spec import shipped
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def lab_of(name: str) -> Lab:
+    found = shipped.find(name, BytesIO())
+    return spec.load(found.text, found.source, rules=modes.violations)
+
+
+def as_text(lab: Lab) -> str:
+    return text.plan(planner.plan_for(lab), style=Style(color=False, width=100))
+
+
+def as_script(lab: Lab) -> str:
+    return script(lab, planner.plan_for(lab))
+
+
+FORMS = {"txt": as_text, "sh": as_script}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", shipped.names())
+def test_the_plan_is_the_golden_one(name: str, form: str) -> None:
+    said = FORMS[form](lab_of(name))
+    file = GOLDEN / f"{name}.{form}"
+    if os.environ.get("UPDATE_GOLDEN"):
+        file.write_text(said, encoding="utf-8")
+    assert said == file.read_text(encoding="utf-8"), "read it, then UPDATE_GOLDEN=1"
+
+
+def test_no_golden_file_is_left_over() -> None:
+    wanted = {f"{name}.{form}" for name in shipped.names() for form in FORMS}
+    assert {file.name for file in GOLDEN.iterdir()} == wanted
+
+
+@pytest.mark.parametrize("name", shipped.names())
+@pytest.mark.parametrize("shell", ["sh", "dash", "bash", "busybox sh"])
+def test_shells_can_parse_the_script(name: str, shell: str) -> None:
+    words = shell.split()
+    if shutil.which(words[0]) is None:
+        pytest.skip(f"no {words[0]}")  # sh itself is everywhere
+    done = subprocess.run(
+        [*words, "-n"], input=as_script(lab_of(name)), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="no shellcheck")
+@pytest.mark.parametrize("name", shipped.names())
+def test_shellcheck_has_nothing_to_say(name: str) -> None:
+    done = subprocess.run(
+        ["shellcheck", "-s", "sh", "-"],
+        input=as_script(lab_of(name)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("name", shipped.names())
+def test_every_command_of_the_plan_is_in_the_script(name: str) -> None:
+    lab = lab_of(name)
+    plan = planner.plan_for(lab)
+    words = as_script(lab).replace("\\\n", " ").split()
+    joined = " ".join(words)
+    for op in plan.ops:
+        for command in op.describe():
+            wanted = command.split()[-1] if "sysctl" in command else " ".join(command.split())
+            assert wanted in joined
+
+
+@pytest.mark.parametrize("name", shipped.names())
+def test_every_operation_says_why(name: str) -> None:
+    from lvsctl.report.paragraphs import reason
+
+    assert [op for op in planner.plan_for(lab_of(name)).ops if not reason(op)] == []

@@ -1,0 +1,334 @@
+"""The command line as scripts and people see it: words in, text and an exit status out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lvsctl.cli.exit_status import MEANINGS, ExitStatus, status_of
+from lvsctl.cli.grammar import Group
+from lvsctl.cli.main import main
+from lvsctl.cli.tree import command
+from lvsctl.errors import HostError, KernelError, LabError, LvsctlError, SpecError, UsageError
+from lvsctl.spec import shipped
+
+NOBODY = 65534
+ROOT = Path(__file__).parents[2]
+
+
+def commands() -> list[tuple[str, ...]]:
+    """Every command there is, machine's too."""
+    found: list[tuple[str, ...]] = []
+    for name, one in command().commands.items():
+        if isinstance(one, Group):
+            found += [(name, inner) for inner in one.commands]
+        if not one.hidden:
+            found.append((name,))
+    return found
+
+
+def lvsctl(
+    *words: str, env: dict[str, str] | None = None, prefix: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    """A run of lvsctl as a process, where no machine runs and no lab is."""
+    return subprocess.run(
+        [*prefix, sys.executable, "-m", "lvsctl", *words],
+        env={**os.environ, "LVSCTL_MACHINE": "none-such", "PYTHONPATH": str(ROOT), **(env or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+# ── help ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_without_words_it_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == ExitStatus.OK
+
+    said = capsys.readouterr().out
+    for name, *inner in commands():
+        assert inner or f"\n  {name} " in said
+
+
+def test_help_lists_the_exit_statuses(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--help"])
+
+    said = capsys.readouterr().out
+    assert all(f"{status:>3}  {meaning}" in said for status, meaning in MEANINGS)
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_every_command_explains_itself(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--help"]) == ExitStatus.OK
+
+    said = capsys.readouterr().out
+    assert f"Usage: lvsctl {' '.join(words)}" in said
+    if words != ("machine",):
+        examples = said.partition("\nExamples:\n")[2].splitlines()
+        assert any(line.strip().startswith(("lvsctl", "sudo lvsctl")) for line in examples)
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_every_example_is_a_valid_command_line(words: tuple[str, ...]) -> None:
+    one = command().commands[words[0]]
+    if isinstance(one, Group):
+        one = one.commands[words[1]] if len(words) > 1 else one
+    for line in (one.help or "").partition("Examples:")[2].splitlines():
+        example = line.partition("  #")[0].partition("|")[0].partition(">")[0].partition("&&")[0]
+        parts = example.strip().partition("    ")[0].split()
+        if parts[:1] == ["lvsctl"]:
+            context = command().make_context("lvsctl", parts[1:], resilient_parsing=False, obj=[])
+            name, found, rest = command().resolve_command(context, parts[1:])
+            assert found is not None
+            found.make_context(name, rest, parent=context)
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == ExitStatus.OK
+    assert capsys.readouterr().out.startswith("lvsctl 0.")
+
+
+# ── mistakes ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (["upp"], "no such command 'upp'. Did you mean 'up'?", "lvsctl --help"),
+        (["machine", "strat"], "Did you mean 'start'", "lvsctl machine --help"),
+        (["up"], "missing argument 'TOPOLOGY'", "lvsctl up --help"),
+        (["up", "dr", "--wehre", "host"], "no such option: --wehre", "lvsctl up --help"),
+        (["up", "dr", "--where", "moon"], "'moon' is not one of", "lvsctl up --help"),
+        (["up", "dr", "--servers", "0"], "0 is not in the range", "lvsctl up --help"),
+        (["plan", "drr"], "there is no topology 'drr'", "did you mean 'dr'?"),
+        (["plan", "./none.yaml"], "there is no file './none.yaml'", "dr-routed"),
+        (["topologies", "natt"], "there is no topology 'natt'", "did you mean 'nat'?"),
+        (["plan", "dr", "-o", "/none/such"], "cannot write /none/such", ""),
+        (["exec", "client", "--"], "there is no command to run", "lvsctl exec client -- ip addr"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else "",
+)
+def test_a_mistake_is_told_with_what_helps(
+    words: list[str],
+    message: str,
+    hint: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LVSCTL_IN_MACHINE", "1")
+
+    assert main(words) == ExitStatus.USAGE
+
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("lvsctl: ")
+    assert message in said.err
+    assert hint in said.err
+
+
+def test_every_mistake_in_a_topology_is_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text("version: 1\nname: Not A Name\n")
+
+    assert main(["plan", str(file)]) == ExitStatus.BAD_TOPOLOGY
+
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"lvsctl: {file} has 4 mistakes:"
+    assert sum(line.startswith(f"{file}:") for line in lines) == 4
+
+
+def test_a_bad_environment_variable_is_a_usage_error() -> None:
+    done = lvsctl("ls", env={"LVSCTL_WHERE": "moon"})
+
+    assert done.returncode == ExitStatus.USAGE
+    assert "'moon' is not one of 'auto', 'host', 'machine'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (UsageError("x"), 2),
+        (LabError("x"), 2),
+        (SpecError("x", []), 65),
+        (HostError("x"), 69),
+        (KernelError("x"), 69),
+        (LvsctlError("x"), 70),
+    ],
+)
+def test_whose_fault_it_is_decides_the_status(error: LvsctlError, status: int) -> None:
+    assert status_of(error) == status
+
+
+def _break(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(shipped, "summaries", broken)
+
+
+def test_a_bug_is_kept_for_a_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _break(monkeypatch, ZeroDivisionError("oh"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("LVSCTL_DEBUG", raising=False)
+
+    assert main(["topologies"]) == ExitStatus.BUG
+
+    (report,) = (tmp_path / "lvsctl").iterdir()
+    said = capsys.readouterr().err
+    assert "this is a bug: ZeroDivisionError: oh" in said
+    assert str(report) in said
+    assert "Traceback" not in said
+    assert "Traceback" in report.read_text()
+
+
+def test_a_bug_is_shown_where_nothing_can_be_written(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _break(monkeypatch, ZeroDivisionError("oh"))
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
+
+    assert main(["topologies"]) == ExitStatus.BUG
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_output_that_cannot_be_written_is_no_success() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "lvsctl", "schema"],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert done.returncode == ExitStatus.HOST_CANNOT
+    assert done.stderr == "lvsctl: cannot write the output: No space left on device\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run(
+        [sys.executable, "-m", "lvsctl", "schema"],
+        cwd=ROOT,
+        stdout=write_end,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(write_end)
+
+    assert done.returncode == ExitStatus.BROKEN_PIPE
+    assert done.stderr == ""
+
+
+# ── without root and without a kernel ────────────────────────────────────────────────────────
+
+
+def as_nobody(*words: str) -> subprocess.CompletedProcess[str]:
+    setpriv = shutil.which("setpriv")
+    if os.getuid() != 0:
+        return lvsctl(*words)
+    assert setpriv, "util-linux is always there"
+    identity = (setpriv, "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups")
+    return lvsctl(*words, prefix=(*identity, "--inh-caps=-all"), env={"HOME": "/nonexistent"})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--help",),
+        ("schema",),
+        ("topologies",),
+        ("topologies", "nat"),
+        ("plan", "tun"),
+        ("plan", "dr", "--format", "json"),
+        ("plan", "nat", "--format", "sh", "-s", "5"),
+        ("ls", "--where", "host"),
+    ],
+    ids=" ".join,
+)
+def test_needs_no_root(words: tuple[str, ...]) -> None:
+    done = as_nobody(*words)
+
+    assert done.returncode == ExitStatus.OK, done.stderr
+    assert done.stderr == ""
+    assert done.stdout
+
+
+def test_labs_on_the_host_need_root_and_say_so() -> None:
+    done = as_nobody("up", "dr", "--where", "host")
+
+    assert done.returncode == ExitStatus.HOST_CANNOT
+    assert "sudo lvsctl up dr --where host" in done.stderr
+    assert "--where machine" in done.stderr
+
+
+@pytest.mark.parametrize("name", shipped.names())
+def test_topologies_print_what_ships(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["topologies", name]) == ExitStatus.OK
+    assert capsys.readouterr().out == shipped.text_of(name)
+
+
+def test_json_has_a_version(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["topologies"], ["plan", "dr"]):
+        assert main([*words, "--format", "json"]) == ExitStatus.OK
+        assert json.loads(capsys.readouterr().out)["version"] == 1
+
+
+def test_a_plan_goes_into_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "dr.sh"
+
+    assert main(["plan", "dr", "--format", "sh", "-o", str(file)]) == ExitStatus.OK
+
+    assert capsys.readouterr().out == ""
+    assert file.read_text().startswith("#!/bin/sh\n")
+
+
+# ── where no machine runs ────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (("ls",), 0, "no lab is running"),
+        (("ls", "--format", "json"), 0, '"labs": []'),
+        (("down",), 2, "no lab is running"),
+        (("down", "dr"), 2, "lab dr is not running"),
+        (("down", "--all"), 0, "no lab is running"),
+        (("verify",), 2, "start one: lvsctl up dr"),
+        (("inspect", "nat"), 2, "start it: lvsctl up nat"),
+        (("exec", "client", "--", "true"), 2, "no lab is running"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
+)
+def test_no_machine_is_started_to_say_that_nothing_runs(
+    words: tuple[str, ...], status: int, said: str, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o700)
+    runtime = Path(f"/tmp/lvc{os.getpid()}")  # sockets need short names
+    runtime.mkdir(mode=0o700)
+    try:
+        done = lvsctl(*words, env={"LVSCTL_WHERE": "machine", "XDG_RUNTIME_DIR": str(runtime)})
+        left = list((runtime / "lvsctl").iterdir())
+    finally:
+        shutil.rmtree(runtime)
+
+    assert done.returncode == status, done.stderr
+    assert said in done.stdout + done.stderr
+    assert left == []
