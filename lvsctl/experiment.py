@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Interface
+from pathlib import Path
 
 from lvsctl.kernel import processes, settled, state
 from lvsctl.kernel.forget import forget_learnt
@@ -33,7 +34,8 @@ def evidence_of(lab: Lab) -> Evidence:
     Raises LabError where a part of the lab is gone, HostError without root.
     """
     nodes = {lab.netns(node.name): node.name for node in lab.nodes}
-    with Capture({**nodes}, quiet=0.05 + 2 * _one_way(lab)) as capture:
+    namespaces: dict[str | Path, str] = dict(nodes.items())
+    with Capture(namespaces, quiet=0.05 + 2 * _one_way(lab)) as capture:
         forget_learnt(nodes)
         _ask_for_vips(lab)
         runs = tuple(_run(lab, service) for service in lab.services)
