@@ -219,6 +219,22 @@ def running(name: str | None) -> Lab:
     return _configured(entry)
 
 
+def addressed(words: Sequence[str]) -> tuple[Lab, Sequence[str]]:
+    """The running lab and the names of nodes that ``[LAB] [NODE]...`` mean.
+
+    Where only one lab runs, its name may be left out before those of nodes.
+    Raises what ``running`` raises.
+    """
+    if not words:
+        return running(None), ()
+    labs_there = [entry.lab for entry in registry.labs()]
+    if len(labs_there) == 1 and words[0] not in labs_there:
+        only = running(None)
+        if any(node.name == words[0] for node in only.nodes):
+            return only, words
+    return running(words[0]), words[1:]
+
+
 def _not_running(name: str) -> LabError:
     import difflib
 

@@ -180,8 +180,9 @@ class AddTunnel(Op):
     def describe(self) -> tuple[str, ...]:
         add = self._ip("link", "add", "name", self.device, "index", self.index, "type", "ipip")
         have = self._ip("link", "show", "dev", self.device)
+        # Not the other way round: looking first, and loading the module by adding, makes it twice.
         return (
-            f"{have} >/dev/null 2>&1 || {add}",
+            f"{add} 2>/dev/null || {have} >/dev/null",
             self._ip("link", "set", "dev", self.device, "up"),
         )
 
@@ -253,7 +254,10 @@ class Listen(Op):
     port: int
 
     def describe(self) -> tuple[str, ...]:
-        return (shlex.join(["respond", self.netns, self.node, str(self.port)]),)
+        words = ["respond", self.netns, self.node, str(self.port)]
+        if self.protocol is not Protocol.TCP:
+            words.append(str(self.protocol))
+        return (shlex.join(words),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,6 +43,9 @@ from lvsctl.routing import gateway_director, routes_of
 BRIDGE = "bridge"
 """The name of the bridge in the namespace of a network's switch."""
 
+_COPIED = ("rp_filter", "arp_ignore", "arp_announce", "arp_filter", "proxy_arp", "accept_local")
+"""Settings that claims rest on and that a new namespace copies from the host's."""
+
 BRIDGE_INDEX = 20
 DEVICE_INDEX = 50
 """ifindex of a node's first interface."""
@@ -90,7 +93,8 @@ def _hosts(lab: Lab, settings: Iterable[SetSysctl]) -> Iterator[Op]:
         by_netns.setdefault(op.netns, []).append(op)
     for node in lab.nodes:
         netns = lab.netns(node.name)
-        yield AddNamespace(netns=netns, why=f"{node.role} {node.name}")
+        what = node.name if node.name == node.role else f"{node.role} {node.name}"
+        yield AddNamespace(netns=netns, why=what)
         yield from by_netns.get(netns, ())
 
 
@@ -131,7 +135,12 @@ def _addresses_and_routes(lab: Lab) -> Iterator[Op]:
                     why=f"network {interface.network}: what {node.name} sends is impaired",
                 )
             for address in interface.addresses:
-                yield AddAddress(netns=netns, device=interface.network, address=address)
+                yield AddAddress(
+                    netns=netns,
+                    device=interface.network,
+                    address=address,
+                    why=f"its own address on {interface.network}",
+                )
         director = gateway_director(lab, node)
         own = set(node.routes)
         for route in routes_of(lab, node):
@@ -185,7 +194,7 @@ def _base(lab: Lab, node: Node) -> Iterator[SetSysctl]:
     )
     copied = "a new namespace copies this from the host: decided here"
     for scope in ("all", "default"):
-        for setting in ("rp_filter", "arp_ignore", "arp_announce"):
+        for setting in _COPIED:
             key = f"net.ipv4.conf.{scope}.{setting}"
             yield SetSysctl(netns=netns, key=key, value="0", why=copied)
     if lab.ipv6:

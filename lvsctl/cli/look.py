@@ -30,12 +30,14 @@ def inspect(
 
     Examples:
       lvsctl inspect
+      lvsctl inspect director            where only one lab runs
       lvsctl inspect dr director rs1
       lvsctl inspect dr --format json
     """
     from lvsctl import app
 
-    result = app.inspect(app.running(lab), nodes or ())
+    named, wanted_nodes = app.addressed([*([lab] if lab else []), *(nodes or ())])
+    result = app.inspect(named, wanted_nodes)
     if wanted is Format.JSON:
         from lvsctl.report import jsonable
 
@@ -55,11 +57,12 @@ def verify(
     ] = False,
     wanted: options.As = Format.TEXT,
 ) -> ExitStatus:
-    """Send requests through the VIP and check every claim about them.
+    """Send requests through the VIP and prove from captured packets what LVS promises.
 
-    Every real server answers, the distribution is the scheduler's, weights hold, and IPVS's
-    counters and connection table agree with what the client saw. The exit status is 0 only
-    where every claim passes.
+    Every interface of every node is captured meanwhile. What the forwarding method does to
+    requests and replies is decided on those frames; the distribution is the scheduler's;
+    IPVS's counters and connection table agree with what the client saw. The exit status is
+    0 only where every claim passes.
 
     Examples:
       lvsctl verify

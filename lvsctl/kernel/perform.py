@@ -59,6 +59,8 @@ class Performance:
         self._waiting: list[_Message] = []
         self._waiting_generic: list[_Message] = []
         self._far_ends: list[AddLink] = []
+        self._new: set[str] = set()
+        self._as_new: dict[str, str | None] = {}
 
     def perform(self, ops: Iterable[Op], say: Emit, stop: threading.Event) -> None:
         """All ``ops``: those of one namespace in order, one namespace after the other."""
@@ -78,11 +80,20 @@ class Performance:
     def _perform(self, op: Op) -> None:
         if isinstance(op, AddNamespace):
             self._inside = self._session.create(op.netns)
+            self._new.add(op.netns)
         else:
             HOW[type(op)](self, op, self._session.open(op.netns))
 
     def sysctl(self, op: SetSysctl, opened: Opened) -> None:
+        """Every new namespace has the same settings, so what they are is read but once."""
         self._go_inside(opened)
+        if op.netns in self._new:
+            if op.key not in self._as_new:
+                self._as_new[op.key] = sysctl.read(op.key)
+            if self._as_new[op.key] == op.value:
+                return
+            if op.key.endswith(("ip_forward", "forwarding")):  # resets others: read no more
+                self._new.discard(op.netns)
         sysctl.write(op.key, op.value, optional=op.optional)
 
     def link_up(self, op: SetLinkUp, opened: Opened) -> None:

@@ -103,8 +103,11 @@ def _icmp(message: Icmp) -> str:
         text += f" mtu {message.mtu}"
     if message.gateway is not None:
         text += f" to {message.gateway}"
-    if message.quoted is not None and message.quoted.ips:
-        text += f" about {message.quoted.flow or message.quoted.ips[-1]}"
+    quoted = message.quoted
+    if quoted is not None and len(quoted.ips) > 1:
+        text += f" about ({packet_summary(quoted)})"
+    elif quoted is not None and quoted.ips:
+        text += f" about {quoted.flow or quoted.ips[0]}"
     return text
 
 

@@ -38,7 +38,8 @@ class Capture:
     A thread of its own reads the sockets; nothing else is done meanwhile. The block is
     entered once every tap is live, and left once they have been silent for ``quiet``
     seconds (frames on their way through the lab are waited for) or after ``SETTLE``.
-    Memory grows with the frames kept: their bytes and about 200 more for each.
+    Memory grows with the frames kept: their bytes and about 300 more for each, and
+    another 700 once ``frames`` has decoded them.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class Capture:
         deadline = time.monotonic() + SETTLE
         while listener.wait(self._quiet) and time.monotonic() < deadline:
             keep(listener.read(_now()))
-        keep(listener.read(_now()))
+        keep(listener.read(_now(), everywhere=True))
 
     @property
     def recording(self) -> Recording:
@@ -193,12 +194,12 @@ class LiveCapture:
         while not listener.interrupted:
             # What has just been stamped may still be on its way to another socket: it is
             # held back for a moment, so that frames leave in time order.
+            delivered = _now() - _DELIVERY
             listener.wait(2 * _DELIVERY / 1e9 if held else None)
-            now = _now()
-            held += listener.read(now)
+            held += listener.read(_now())
             held.sort(key=lambda seen: seen[0])
-            ripe = next((i for i, s in enumerate(held) if s[0] > now - _DELIVERY), len(held))
+            ripe = next((i for i, seen in enumerate(held) if seen[0] > delivered), len(held))
             yield from map(raw_frame, held[:ripe])
             del held[:ripe]
-        held += listener.read(_now())
+        held += listener.read(_now(), everywhere=True)
         yield from map(raw_frame, sorted(held, key=lambda seen: seen[0]))

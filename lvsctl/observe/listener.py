@@ -16,13 +16,14 @@ import os
 import select
 import socket
 import struct
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lvsctl.errors import HostError
+from lvsctl.errors import HostError, UsageError
 from lvsctl.kernel import netns
 from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
 from lvsctl.observe import bpf
@@ -38,6 +39,7 @@ _STATISTICS = struct.Struct("=II")
 _STATUS_CSUMNOTREADY, _STATUS_VLAN, _STATUS_VLAN_PROTOCOL = 0x8, 0x10, 0x40
 _ANCILLARY = socket.CMSG_SPACE(_TIMESPEC.size) + socket.CMSG_SPACE(_AUXDATA.size)
 _STAMP_PATIENCE = 1.0  # seconds
+_CLOSERS = 64  # threads
 
 _DIRECTIONS = {direction.value: direction for direction in Direction}
 _ETHERNET_LIKE = (bpf.ARPHRD_ETHER, bpf.ARPHRD_LOOPBACK)
@@ -117,6 +119,7 @@ class Listener:
         self._buffer = bytearray(options.snaplen)
         self._view = memoryview(self._buffer)
         self._ears: dict[int, _Ear] = {}
+        self._ready: list[_Ear] = []
         self.taps: dict[Tap, LinkType] = {}
         instructions = bpf.program(
             options.filter, snaplen=options.snaplen, loopback=options.loopback
@@ -132,6 +135,9 @@ class Listener:
 
     def _open(self, nodes: Mapping[str | Path, str], instructions: bytes) -> None:
         wanted = {tap.node for tap in self._options.taps} or set(nodes.values())
+        if strangers := wanted.difference(nodes.values()):
+            raise UsageError(f"no node {', '.join(sorted(strangers))} to capture at",
+                             hint=f"the nodes are {', '.join(nodes.values())}")  # fmt: skip
         ready: list[_Ear] = []
         for name, node in nodes.items():
             if node not in wanted:
@@ -160,7 +166,8 @@ class Listener:
     def wait(self, seconds: float | None) -> bool:
         """Wait for frames; whether there are any. ``None`` waits until there are or for a bell."""
         ready = self._epoll.poll(-1 if seconds is None else seconds)
-        return any(fd != self._bell for fd, _ in ready)
+        self._ready = [self._ears[fd] for fd, _ in ready if fd != self._bell]
+        return bool(self._ready)
 
     def interrupt(self) -> None:
         """End a ``wait``, and every later one, at once. For any thread and signal handlers."""
@@ -170,20 +177,21 @@ class Listener:
     @property
     def interrupted(self) -> bool:
         """Whether the bell has rung."""
-        return bool(select.select([self._bell], [], [], 0)[0])
+        return _readable(self._bell, 0)
 
     def forget_interrupt(self) -> None:
         """Let ``wait`` wait again."""
         with suppress(BlockingIOError):
             os.eventfd_read(self._bell)
 
-    def read(self, moment: int) -> list[Seen]:
+    def read(self, moment: int, *, everywhere: bool = False) -> list[Seen]:
         """All that has come until ``moment`` (ns since the epoch), in no order.
 
-        One later frame from each socket may be among it: no way to put it back.
+        From the namespaces that the last ``wait`` heard of, or from all. One later frame
+        from each may be among it: there is no way to put it back.
         """
         found: list[Seen] = []
-        for ear in self._ears.values():
+        for ear in self._ears.values() if everywhere else self._ready:
             self._read_from(ear, found, moment)
         return found
 
@@ -213,13 +221,20 @@ class Listener:
 
     def close(self) -> None:
         """Hear no more."""
-        for ear in self._ears.values():
-            ear.sock.close()
+        _close_together([ear.sock for ear in self._ears.values()])
         self._ears.clear()
+        self._ready.clear()
         self._epoll.close()
         if self._bell >= 0:
             os.close(self._bell)
             self._bell = -1
+
+
+def _readable(fd: int, seconds: float) -> bool:
+    """Whether ``fd`` can be read within ``seconds``; select(2) knows no descriptor over 1023."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def _seen(tap: Tap, address: tuple[str, int, int, int, bytes],
@@ -240,6 +255,28 @@ def _seen(tap: Tap, address: tuple[str, int, int, int, bytes],
     return moment, tap, address[2], address[3], length, data, pending
 
 
+def _close_together(sockets: Sequence[socket.socket]) -> None:
+    """Close each, many at a time.
+
+    Closing a packet socket waits until no CPU can be using it (packet_release calls
+    synchronize_net): 16 ms each, one after the other, but those that wait at the same
+    time wait for the same thing.
+    """
+
+    def close(some: Sequence[socket.socket]) -> None:
+        for one in some:
+            one.close()
+
+    threads = [
+        threading.Thread(target=close, args=(sockets[first::_CLOSERS],), name="lvsctl-close")
+        for first in range(min(_CLOSERS, len(sockets)))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 def _packet_socket() -> socket.socket:
     """One that hears nothing yet (protocol 0), so that no frame passes it by unfiltered."""
     try:
@@ -249,8 +286,10 @@ def _packet_socket() -> socket.socket:
                         hint="run it as root, or in the throwaway kernel with --where machine"
                         ) from error  # fmt: skip
     except OSError as error:
-        raise HostError(f"cannot open a packet socket: {error.strerror}",
-                        hint="the kernel needs CONFIG_PACKET") from error  # fmt: skip
+        hint = "the kernel needs CONFIG_PACKET"
+        if error.errno == errno.EMFILE:
+            hint = "raise the limit of open files: `ulimit -n 65536`"
+        raise HostError(f"cannot open a packet socket: {error.strerror}", hint=hint) from error
 
 
 def _prepare(sock: socket.socket, options: Options, instructions: bytes) -> None:
@@ -302,7 +341,7 @@ def _await_timestamps() -> None:
         deadline = time.monotonic() + _STAMP_PATIENCE
         while time.monotonic() < deadline:
             ours.send(b"?")
-            if not select.select([ours], [], [], _STAMP_PATIENCE)[0]:
+            if not _readable(ours.fileno(), _STAMP_PATIENCE):
                 return
             before = time.clock_gettime_ns(time.CLOCK_REALTIME)
             _, ancillary, _, _ = ours.recvmsg(1, _ANCILLARY)

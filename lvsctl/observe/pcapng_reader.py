@@ -194,6 +194,8 @@ def _blocks(stream: BinaryIO) -> Iterator[tuple[int, bytes, str]]:
             raise CaptureFileError(f"the block at byte {at} does not end as it begins")
         yield kind, head[8:] + rest[:-4], order
         at += length
+    if not order:
+        raise CaptureFileError("the file is empty")
 
 
 def _options(body: bytes, at: int, order: str) -> dict[int, bytes]:

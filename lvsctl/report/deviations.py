@@ -90,13 +90,30 @@ def _missing(op: Op, state: NodeState, lab: Lab) -> Iterator[Deviation]:
             says = "is configured otherwise" if known else "is missing"
             yield Deviation(f"virtual service {op.service} {says}", f"scheduler {op.scheduler}")
         case AddRealServer():
-            server = op.real_server
-            says = f"{server.node} is not in {op.service} as configured"
-            yield Deviation(says, f"{endpoint(server.rip, server.port)} weight {server.weight}")
+            yield _real_server(op, state)
         case Listen():
             yield from _listening(op, state)
         case Impair():
             yield Deviation(f"{op.device} is not impaired as configured", op.why)
+
+
+def _real_server(op: AddRealServer, state: NodeState) -> Deviation:
+    wanted, why = op.real_server, f"the topology's real server of {op.service}"
+    where = f"{wanted.node} ({endpoint(wanted.rip, wanted.port)})"
+    for service in state.services:
+        for server in service.real_servers:
+            if (service.key, server.rip, server.port) == (op.service, wanted.rip, wanted.port):
+                pairs = (
+                    ("forwarding method", server.forward, op.forward),
+                    ("weight", server.weight, wanted.weight),
+                    ("upper threshold", server.upper, wanted.upper),
+                    ("lower threshold", server.lower, wanted.lower),
+                )
+                says = [
+                    f"{name} {has}, not {should}" for name, has, should in pairs if has != should
+                ]
+                return Deviation(f"{where} has {', '.join(says)}", why)
+    return Deviation(f"{where} is missing in IPVS", why)
 
 
 def _interface(op: AddLink, state: NodeState) -> Iterator[Deviation]:

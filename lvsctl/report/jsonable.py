@@ -10,42 +10,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lvsctl.model.lab import Lab, Node, Route
-from lvsctl.model.service import VirtualService
-from lvsctl.model.state import (
-    Connection,
-    Counters,
-    LinkState,
-    ListenerState,
-    NeighbourState,
-    NodeState,
-    RealServerState,
-    RouteState,
-    ServiceState,
-)
 from lvsctl.ops import Op, Plan
+from lvsctl.report.json_values import Json, lab_json, state_json
 
 if TYPE_CHECKING:
     from lvsctl.kernel.probe import Feature
-    from lvsctl.machine.client import MachineStatus
+    from lvsctl.report.machine_status import MachineStatus
     from lvsctl.results import Inspection, Listed, Up, Verification
 
 VERSION = 1
-
-Json = dict[str, Any]
 
 
 def up(result: Up) -> Json:
     """``{version, lab, created, changed, added: [op], removed: [op]}``.
 
-    ``lab`` as in ``lab_json``; ``created`` false and ``changed`` false: it ran already
-    and was as the topology says. An op is ``{op, netns, why, commands}`` as in ``plan``.
+    ``lab`` as in ``json_values.lab_json``; ``created`` false and ``changed`` false: it ran
+    already and was as the topology says. An op is ``{op, netns, why, commands}`` as in ``plan``.
     """
     return {
         "version": VERSION,
-        "lab": _lab(result.lab),
+        "lab": lab_json(result.lab),
         "created": result.created,
         "changed": bool(result.created or result.added or result.removed),
         "added": [_op(op) for op in result.added],
@@ -70,7 +56,7 @@ def listing(listed: Sequence[Listed]) -> Json:
                 "problem": one.entry.problem,
                 "started": one.entry.started or None,
                 "source": one.entry.source,
-                "lab": _lab(one.lab) if one.lab else None,
+                "lab": lab_json(one.lab) if one.lab else None,
             }
             for one in listed
         ],
@@ -78,12 +64,25 @@ def listing(listed: Sequence[Listed]) -> Json:
 
 
 def inspection(inspection: Inspection) -> Json:
-    """``{version, lab, nodes: {name: state}}``."""
+    """``{version, lab, nodes: {name: node}}``.
+
+    A node is ``{role, netns, links, routes, neighbours, sysctls, listeners, services,
+    connections, deviations}``. ``deviations`` are ``{says, why}``: what is not as the
+    topology says. Only a director has ``services`` (IPVS's table) and ``connections``.
+    A route's ``to`` null is the default route, ``via`` null is on-link; ``pid`` 0 is not known.
+    """
+    from lvsctl.report.deviations import deviations
+
+    wrong = deviations(inspection)
     return {
         "version": VERSION,
         "lab": inspection.lab.name,
         "nodes": {
-            name: _state(inspection.lab.node(name), s) for name, s in inspection.states.items()
+            name: {
+                **state_json(inspection.lab.node(name), state),
+                "deviations": [asdict(deviation) for deviation in wrong[name]],
+            }
+            for name, state in inspection.states.items()
         },
     }
 
@@ -92,9 +91,10 @@ def verification(verification: Verification) -> Json:
     """``{version, lab, verdict, claims: [claim], capture}``.
 
     A claim is ``{id, service, says, verdict, expected, observed, evidence, broken_by}``.
-    Verdicts are ``pass``, ``fail`` and ``inconclusive``. ``evidence`` (frames) and
-    ``capture`` (the file that they are in) are empty and null until packets are captured;
-    ``broken_by`` are the faults that must break the claim.
+    Verdicts are ``pass``, ``fail`` and ``inconclusive``. ``evidence``
+    are the frames that show it, each ``{tap, frame, summary}``: where it was seen, its number
+    in the capture, and the frame in a line. ``broken_by`` are the faults that must break the
+    claim. ``capture`` is the file that the frames are in, null where none was written.
     """
     return {
         "version": VERSION,
@@ -108,7 +108,10 @@ def verification(verification: Verification) -> Json:
                 "verdict": str(finding.verdict),
                 "expected": finding.expected,
                 "observed": finding.observed,
-                "evidence": [],
+                "evidence": [
+                    {"tap": str(frame.tap), "frame": frame.number, "summary": frame.summary()}
+                    for frame in finding.frames
+                ],
                 "broken_by": list(finding.claim.broken_by),
             }
             for finding in verification.findings
@@ -192,177 +195,4 @@ def _op(op: Op) -> Json:
         "netns": op.netns,
         "why": op.why,
         "commands": list(op.describe()),
-    }
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
-
-
-# ── a lab as configured ──────────────────────────────────────────────────────────────────────
-
-
-def _lab(lab: Lab) -> Json:
-    """``{name, description, networks, nodes, services}``."""
-    return {
-        "name": lab.name,
-        "description": lab.description,
-        "networks": [
-            {
-                "name": network.name,
-                "subnets": list(map(str, network.subnets)),
-                "impairment": asdict(network.impairment),
-            }
-            for network in lab.networks
-        ],
-        "nodes": [_node(lab, node) for node in lab.nodes],
-        "services": [_service(service) for service in lab.services],
-    }
-
-
-def _node(lab: Lab, node: Node) -> Json:
-    return {
-        "name": node.name,
-        "role": str(node.role),
-        "group": node.group,
-        "netns": lab.netns(node.name),
-        "interfaces": [
-            {"network": i.network, "addresses": list(map(str, i.addresses))}
-            for i in node.interfaces
-        ],
-        "routes": [_route(route) for route in node.routes],
-        "sysctls": dict(node.sysctls),
-        "run": list(node.run),
-    }
-
-
-def _route(route: Route) -> Json:
-    return {"to": _text(route.to), "via": str(route.via)}
-
-
-def _service(service: VirtualService) -> Json:
-    return {
-        "name": service.name,
-        "protocol": str(service.key.protocol),
-        "vip": str(service.vip),
-        "port": service.key.port,
-        "forward": str(service.forward),
-        "encapsulation": str(service.encapsulation),
-        "scheduler": str(service.scheduler),
-        "persistence": service.persistence,
-        "real_servers": [
-            {
-                "node": server.node,
-                "rip": str(server.rip),
-                "port": server.port,
-                "weight": server.weight,
-                "upper": server.upper,
-                "lower": server.lower,
-            }
-            for server in service.real_servers
-        ],
-    }
-
-
-# ── a node as the kernel has it ──────────────────────────────────────────────────────────────
-
-
-def _state(node: Node, state: NodeState) -> Json:
-    return {
-        "role": str(node.role),
-        "netns": state.netns,
-        "links": [_link(link) for link in state.links],
-        "routes": [_route_state(route) for route in state.routes],
-        "neighbours": [_neighbour(neighbour) for neighbour in state.neighbours],
-        "sysctls": dict(state.sysctls),
-        "listeners": [_listener(listener) for listener in state.listeners],
-        "services": [_service_state(service) for service in state.services],
-        "connections": [_connection(connection) for connection in state.connections],
-    }
-
-
-def _link(link: LinkState) -> Json:
-    return {
-        "name": link.name,
-        "index": link.index,
-        "kind": link.kind,
-        "mac": link.mac,
-        "mtu": link.mtu,
-        "up": link.up,
-        "carrier": link.carrier,
-        "master": link.master,
-        "addresses": list(map(str, link.addresses)),
-        "impairment": asdict(link.impairment),
-    }
-
-
-def _route_state(route: RouteState) -> Json:
-    return {
-        "to": _text(route.to),
-        "via": _text(route.via),
-        "device": route.device,
-        "kernel": route.kernel,
-    }
-
-
-def _neighbour(neighbour: NeighbourState) -> Json:
-    return {
-        "address": str(neighbour.address),
-        "device": neighbour.device,
-        "mac": neighbour.mac,
-        "state": neighbour.state,
-    }
-
-
-def _listener(listener: ListenerState) -> Json:
-    return {
-        "protocol": str(listener.protocol),
-        "address": str(listener.address),
-        "port": listener.port,
-        "process": listener.process,
-        "pid": listener.pid,
-    }
-
-
-def _service_state(service: ServiceState) -> Json:
-    return {
-        "protocol": str(service.key.protocol),
-        "vip": str(service.key.vip),
-        "port": service.key.port,
-        "scheduler": service.scheduler,
-        "persistence": service.persistence,
-        "counters": _counters(service.counters),
-        "real_servers": [_real_server_state(server) for server in service.real_servers],
-    }
-
-
-def _real_server_state(server: RealServerState) -> Json:
-    return {
-        "rip": str(server.rip),
-        "port": server.port,
-        "forward": str(server.forward),
-        "weight": server.weight,
-        "upper": server.upper,
-        "lower": server.lower,
-        "active": server.active,
-        "inactive": server.inactive,
-        "counters": _counters(server.counters),
-    }
-
-
-def _counters(counters: Counters) -> Json:
-    return asdict(counters)
-
-
-def _connection(connection: Connection) -> Json:
-    return {
-        "protocol": str(connection.protocol),
-        "client": str(connection.client),
-        "client_port": connection.client_port,
-        "vip": str(connection.vip),
-        "vport": connection.vport,
-        "rip": str(connection.rip),
-        "rport": connection.rport,
-        "state": connection.state,
-        "expires": connection.expires,
     }

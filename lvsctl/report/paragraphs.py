@@ -10,9 +10,9 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from operator import attrgetter
 
-from lvsctl.model.service import Protocol
-from lvsctl.ops import AddAddress, AddRoute, Listen, Op, SetSysctl
+from lvsctl.ops import Op, SetSysctl
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,23 +26,9 @@ class Paragraph:
 def paragraphs(ops: Iterable[Op]) -> tuple[Paragraph, ...]:
     """``ops``, in order, those with one reason together."""
     return tuple(
-        Paragraph(why, tuple(_commands(list(group)))) for why, group in groupby(ops, key=reason)
+        Paragraph(why, tuple(_commands(list(group))))
+        for why, group in groupby(ops, key=attrgetter("why"))
     )
-
-
-def reason(op: Op) -> str:
-    """Why ``op`` is there."""
-    if op.why or not isinstance(op, (AddAddress, AddRoute)):
-        return op.why
-    return f"its own address on {op.device}" if isinstance(op, AddAddress) else "a way onward"
-
-
-def commands_of(op: Op) -> tuple[str, ...]:
-    """The equivalent commands; a UDP responder says so, as the script's `respond` expects."""
-    if isinstance(op, Listen) and op.protocol is not Protocol.TCP:
-        words = ["respond", op.netns, op.node, str(op.port), str(op.protocol)]
-        return (shlex.join(words),)
-    return op.describe()
 
 
 def wrapped(command: str, width: int) -> list[str]:
@@ -79,7 +65,7 @@ def _commands(ops: Sequence[Op]) -> Iterable[str]:
             yield " ".join([*first.describe(), *map(shlex.quote, settings[1:])])
         else:
             for op in same:
-                yield from commands_of(op)
+                yield from op.describe()
 
 
 def _mergeable(op: Op) -> tuple[str, bool] | None:

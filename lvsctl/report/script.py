@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator
-from itertools import groupby
 
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.service import Protocol
@@ -173,8 +172,12 @@ def _begin(plan: Plan) -> str:
 
 def _stage(stage: Stage) -> str:
     lines = [f"# {f' {stage.title} '.center(WIDTH - 2, '-')}"]
-    for _, group in groupby(stage.ops, key=lambda op: op.netns):
-        lines += ["", *_paragraphs(group)]
+    # Namespace by namespace, as a stage allows: so each reads as one piece.
+    pieces: dict[str, list[Op]] = {}
+    for op in stage.ops:
+        pieces.setdefault(op.netns, []).append(op)
+    for ops in pieces.values():
+        lines += ["", *_paragraphs(ops)]
     return "\n".join(lines)
 
 

@@ -20,8 +20,8 @@ from lvsctl.report.words import counted, duration, host_port, method
 
 if TYPE_CHECKING:
     from lvsctl.kernel.probe import Feature
-    from lvsctl.machine.client import MachineStatus
     from lvsctl.model.lab import Lab
+    from lvsctl.report.machine_status import MachineStatus
     from lvsctl.results import Listed
 
 __all__ = [

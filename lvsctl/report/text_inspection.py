@@ -127,11 +127,9 @@ class _Node:
     def _routes(self) -> Rows:
         for route in self._state.routes:
             if not _self_evident(route):
-                yield [
-                    str(route.to or "default"),
-                    f"via {route.via}" if route.via else "",
-                    printable(route.device),
-                ]
+                via = f"via {route.via} " if route.via else ""
+                device = printable(route.device) if route.device else "nowhere"
+                yield [str(route.to or "default"), f"{via}dev {device}"]
 
     def _neighbours(self) -> Rows:
         for one in self._state.neighbours:

@@ -22,7 +22,7 @@ from lvsctl.ops import (
     RunCommand,
     Stage,
 )
-from lvsctl.report.paragraphs import paragraphs, reason, wrapped
+from lvsctl.report.paragraphs import paragraphs, wrapped
 from lvsctl.report.style import Style
 from lvsctl.report.words import counted, listed
 
@@ -133,7 +133,7 @@ class _Condensed:
     def _general(self, op: Op) -> tuple[str, Op]:
         """``op`` as it is for any node, with its reason, which does not count when ops compare."""
         name = op.netns.removeprefix(self._prefix)
-        why = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", NODE, reason(op))
+        why = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", NODE, op.why)
         general = replace(op, netns=self._prefix + NODE, why=why)
         if isinstance(general, (Listen, RunCommand)):
             general = replace(general, node=NODE)

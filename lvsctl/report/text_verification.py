@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING
 
 from lvsctl.model.finding import Finding, Verdict
 from lvsctl.model.lab import Lab
-from lvsctl.report.style import Cell, Style
-from lvsctl.report.words import service_line, verdict_paint
+from lvsctl.report.style import Cell, Style, printable
+from lvsctl.report.words import counted, service_line, verdict_paint
 
 if TYPE_CHECKING:
     from lvsctl.results import Verification
 
+FRAMES, FRAMES_VERBOSE = 4, 16
+"""So many frames of a claim that does not pass are shown, and so many with -v."""
+
 
 def verification(verification: Verification, *, verbose: bool, style: Style) -> str:
-    """A table of claims for each service; where one does not pass, what would have been right."""
+    """A table of claims for each service; where one fails, what would have been right."""
     lines: list[str] = []
     found = sorted(verification.findings, key=lambda finding: _position(verification.lab, finding))
     for service, group in groupby(found, key=lambda finding: finding.service):
@@ -41,8 +44,8 @@ def _claims(findings: list[Finding], *, verbose: bool, style: Style) -> Iterator
         rows = [_row(finding, style) for finding in findings]
         yield style.table(rows, headings=("claim", "verdict", "what was seen"), indent=2)
     for finding in findings:
-        if verbose or finding.verdict is not Verdict.PASS:
-            yield from _in_full(finding, style)
+        if verbose or finding.verdict is Verdict.FAIL:
+            yield from _in_full(finding, style, verbose=verbose)
 
 
 def _row(finding: Finding, style: Style) -> list[str | Cell]:
@@ -50,7 +53,7 @@ def _row(finding: Finding, style: Style) -> list[str | Cell]:
     return [finding.claim.id, verdict, finding.observed]
 
 
-def _in_full(finding: Finding, style: Style) -> Iterator[str]:
+def _in_full(finding: Finding, style: Style, *, verbose: bool) -> Iterator[str]:
     verdict = verdict_paint(style, finding.verdict)(str(finding.verdict))
     yield ""
     yield f"  {style.bold(finding.claim.id)}  {verdict}"
@@ -60,6 +63,26 @@ def _in_full(finding: Finding, style: Style) -> Iterator[str]:
         [Cell("observed", style.dim), finding.observed],
     ]
     yield style.table(rows, indent=4)
+    yield from _frames(finding, FRAMES_VERBOSE if verbose else FRAMES, style)
+    if verbose and finding.claim.broken_by:
+        yield style.dim(style.wrapped(f"broken by {', '.join(finding.claim.broken_by)}", 4, 2))
+
+
+def _frames(finding: Finding, most: int, style: Style) -> Iterator[str]:
+    """The frames that show it, numbered as in the capture."""
+    shown = finding.frames[:most]
+    rows: list[list[str | Cell]] = [
+        [
+            Cell(f"#{frame.number}", style.dim, right=True),
+            str(frame.tap),
+            Cell(printable(frame.summary()), whole=True),
+        ]
+        for frame in shown
+    ]
+    if rows:
+        yield style.table(rows, indent=4)
+    if len(finding.frames) > most:
+        yield style.dim(f"    and {counted(len(finding.frames) - most, 'frame')} more")
 
 
 def _total(verification: Verification, style: Style) -> str:

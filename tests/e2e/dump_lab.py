@@ -15,12 +15,17 @@ from typing import Any
 RANDOM_ON_SWITCHES = frozenset({"address", "bridge_id", "root_id", "designated_bridge"})
 NUMBERED_BY_THE_KERNEL = frozenset({
     "link_netnsid", "handle", "hello_timer", "tcn_timer", "topology_change_timer", "gc_timer",
+    "forward_delay_timer", "message_age_timer", "hold_timer",
     "valid_life_time", "preferred_life_time", "stable_secret", "designated_root",
     "designated_bridge", "root_id", "bridge_id", "refcnt",
 })  # fmt: skip
 COUNTING = (
     "net.netfilter.nf_conntrack_count",
     "net.ipv4.tcp_fastopen_key",
+    # By the memory that was free just then.
+    "net.ipv4.vs.sync_qlen_max",
+    "net.ipv4.tcp_ehash_entries",
+    "net.ipv4.udp_hash_entries",
     "net.ipv6.conf.",  # an address of the kernel's own choosing per device
 )
 

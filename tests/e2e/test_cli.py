@@ -29,9 +29,9 @@ from lvsctl.cli.exit_status import ExitStatus
 pytestmark = [pytest.mark.machine, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 120.0
+PATIENCE = 60.0
 WEB = "http://10.10.0.100/"
-MANY = 400
+MANY = 200
 """Real servers enough for `up` to be caught in the act."""
 
 UNTIL_BEGUN = "until test -e /run/lvsctl/dr/netns/lvs-dr-client; do sleep 0.01; done"
@@ -219,8 +219,13 @@ def test_streams_and_status_are_the_commands_own(user: User) -> None:
 def test_a_shell_says_where_it_is(user: User) -> None:
     user.gets("up", "dr")
     terminal, other = pty.openpty()
+    in_front = ["setsid", "--ctty", "--wait"]  # as a shell's job is: it may read the terminal
     with subprocess.Popen(
-        user.argv("shell", "rs2"), env=user.env, stdin=other, stdout=other, stderr=other
+        [*in_front, *user.argv("shell", "rs2")],
+        env=user.env,
+        stdin=other,
+        stdout=other,
+        stderr=other,
     ) as shell:
         os.close(other)
         _expect(terminal, r"\[dr/rs2\]")

@@ -25,8 +25,8 @@ ROOMS = (
     "verify",
     "experiment",
     "results",
+    "machine",  # DESIGN has it after report, which shows its status; it needs neither
     "report",
-    "machine",
     "app",
     "cli",
     "__main__",

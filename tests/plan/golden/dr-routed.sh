@@ -268,41 +268,47 @@ ip -n lvs-dr-routed-lan link add name bridge index 20 type bridge mcast_snooping
     vlan_default_pvid 0
 ip -n lvs-dr-routed-lan link set dev bridge up
 
-# client client
+# client
 ip netns add lvs-dr-routed-client
 # a host does not forward
 ip netns exec lvs-dr-routed-client sysctl -q -w net.ipv4.ip_forward=0
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-dr-routed-client sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
-    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
-    net.ipv4.conf.default.arp_announce=0
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
 ip netns exec lvs-dr-routed-client sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
     net.ipv6.conf.default.disable_ipv6=1
 
-# router router
+# router
 ip netns add lvs-dr-routed-router
 # a router forwards
 ip netns exec lvs-dr-routed-router sysctl -q -w net.ipv4.ip_forward=1
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-dr-routed-router sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
-    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
-    net.ipv4.conf.default.arp_announce=0
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
 ip netns exec lvs-dr-routed-router sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
     net.ipv6.conf.default.disable_ipv6=1
 
-# director director
+# director
 ip netns add lvs-dr-routed-director
 # a host does not forward
 ip netns exec lvs-dr-routed-director sysctl -q -w net.ipv4.ip_forward=0
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-dr-routed-director sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
-    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
-    net.ipv4.conf.default.arp_announce=0
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
 ip netns exec lvs-dr-routed-director sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
     net.ipv6.conf.default.disable_ipv6=1
@@ -318,8 +324,11 @@ ip netns exec lvs-dr-routed-rs1 sysctl -q -w net.ipv4.conf.all.arp_ignore=1
 # do not send ARP questions from 10.11.0.100: neighbours would learn the wrong MAC for it
 ip netns exec lvs-dr-routed-rs1 sysctl -q -w net.ipv4.conf.all.arp_announce=2
 # a new namespace copies this from the host: decided here
-ip netns exec lvs-dr-routed-rs1 sysctl -q -w net.ipv4.conf.default.rp_filter=0 \
-    net.ipv4.conf.default.arp_ignore=0 net.ipv4.conf.default.arp_announce=0
+ip netns exec lvs-dr-routed-rs1 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
+    net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
 ip netns exec lvs-dr-routed-rs1 sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
     net.ipv6.conf.default.disable_ipv6=1
@@ -335,8 +344,11 @@ ip netns exec lvs-dr-routed-rs2 sysctl -q -w net.ipv4.conf.all.arp_ignore=1
 # do not send ARP questions from 10.11.0.100: neighbours would learn the wrong MAC for it
 ip netns exec lvs-dr-routed-rs2 sysctl -q -w net.ipv4.conf.all.arp_announce=2
 # a new namespace copies this from the host: decided here
-ip netns exec lvs-dr-routed-rs2 sysctl -q -w net.ipv4.conf.default.rp_filter=0 \
-    net.ipv4.conf.default.arp_ignore=0 net.ipv4.conf.default.arp_announce=0
+ip netns exec lvs-dr-routed-rs2 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
+    net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
 ip netns exec lvs-dr-routed-rs2 sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
     net.ipv6.conf.default.disable_ipv6=1

@@ -252,28 +252,32 @@ ip -n lvs-dr-weighted-lan link add name bridge index 20 type bridge mcast_snoopi
     vlan_default_pvid 0
 ip -n lvs-dr-weighted-lan link set dev bridge up
 
-# client client
+# client
 ip netns add lvs-dr-weighted-client
 # a host does not forward
 ip netns exec lvs-dr-weighted-client sysctl -q -w net.ipv4.ip_forward=0
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-dr-weighted-client sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
-    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
-    net.ipv4.conf.default.arp_announce=0
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
 ip netns exec lvs-dr-weighted-client sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
     net.ipv6.conf.default.disable_ipv6=1
 
-# director director
+# director
 ip netns add lvs-dr-weighted-director
 # a host does not forward
 ip netns exec lvs-dr-weighted-director sysctl -q -w net.ipv4.ip_forward=0
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-dr-weighted-director sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
-    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
-    net.ipv4.conf.default.arp_announce=0
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
 ip netns exec lvs-dr-weighted-director sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
     net.ipv6.conf.default.disable_ipv6=1
@@ -289,8 +293,11 @@ ip netns exec lvs-dr-weighted-rs1 sysctl -q -w net.ipv4.conf.all.arp_ignore=1
 # do not send ARP questions from 10.12.0.100: neighbours would learn the wrong MAC for it
 ip netns exec lvs-dr-weighted-rs1 sysctl -q -w net.ipv4.conf.all.arp_announce=2
 # a new namespace copies this from the host: decided here
-ip netns exec lvs-dr-weighted-rs1 sysctl -q -w net.ipv4.conf.default.rp_filter=0 \
-    net.ipv4.conf.default.arp_ignore=0 net.ipv4.conf.default.arp_announce=0
+ip netns exec lvs-dr-weighted-rs1 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
+    net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
 ip netns exec lvs-dr-weighted-rs1 sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
     net.ipv6.conf.default.disable_ipv6=1
@@ -306,8 +313,11 @@ ip netns exec lvs-dr-weighted-rs2 sysctl -q -w net.ipv4.conf.all.arp_ignore=1
 # do not send ARP questions from 10.12.0.100: neighbours would learn the wrong MAC for it
 ip netns exec lvs-dr-weighted-rs2 sysctl -q -w net.ipv4.conf.all.arp_announce=2
 # a new namespace copies this from the host: decided here
-ip netns exec lvs-dr-weighted-rs2 sysctl -q -w net.ipv4.conf.default.rp_filter=0 \
-    net.ipv4.conf.default.arp_ignore=0 net.ipv4.conf.default.arp_announce=0
+ip netns exec lvs-dr-weighted-rs2 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
+    net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
 ip netns exec lvs-dr-weighted-rs2 sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
     net.ipv6.conf.default.disable_ipv6=1

@@ -268,41 +268,47 @@ ip -n lvs-nat-one-arm-lan link add name bridge index 20 type bridge mcast_snoopi
     vlan_default_pvid 0
 ip -n lvs-nat-one-arm-lan link set dev bridge up
 
-# client client
+# client
 ip netns add lvs-nat-one-arm-client
 # a host does not forward
 ip netns exec lvs-nat-one-arm-client sysctl -q -w net.ipv4.ip_forward=0
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-nat-one-arm-client sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
-    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
-    net.ipv4.conf.default.arp_announce=0
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
 ip netns exec lvs-nat-one-arm-client sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
     net.ipv6.conf.default.disable_ipv6=1
 
-# router router
+# router
 ip netns add lvs-nat-one-arm-router
 # a router forwards
 ip netns exec lvs-nat-one-arm-router sysctl -q -w net.ipv4.ip_forward=1
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-nat-one-arm-router sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
-    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
-    net.ipv4.conf.default.arp_announce=0
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
 ip netns exec lvs-nat-one-arm-router sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
     net.ipv6.conf.default.disable_ipv6=1
 
-# director director
+# director
 ip netns add lvs-nat-one-arm-director
 # replies from the real servers are routed through the director
 ip netns exec lvs-nat-one-arm-director sysctl -q -w net.ipv4.ip_forward=1
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-nat-one-arm-director sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
-    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
-    net.ipv4.conf.default.arp_announce=0
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
 ip netns exec lvs-nat-one-arm-director sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
     net.ipv6.conf.default.disable_ipv6=1
@@ -316,9 +322,11 @@ ip netns add lvs-nat-one-arm-rs1
 ip netns exec lvs-nat-one-arm-rs1 sysctl -q -w net.ipv4.ip_forward=0
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-nat-one-arm-rs1 sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
-    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
-    net.ipv4.conf.default.arp_announce=0
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
 ip netns exec lvs-nat-one-arm-rs1 sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
     net.ipv6.conf.default.disable_ipv6=1
@@ -329,9 +337,11 @@ ip netns add lvs-nat-one-arm-rs2
 ip netns exec lvs-nat-one-arm-rs2 sysctl -q -w net.ipv4.ip_forward=0
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-nat-one-arm-rs2 sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
-    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
-    net.ipv4.conf.default.arp_announce=0
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
 ip netns exec lvs-nat-one-arm-rs2 sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
     net.ipv6.conf.default.disable_ipv6=1

@@ -264,28 +264,32 @@ ip netns exec lvs-nat-private sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
 ip -n lvs-nat-private link add name bridge index 20 type bridge mcast_snooping 0 vlan_default_pvid 0
 ip -n lvs-nat-private link set dev bridge up
 
-# client client
+# client
 ip netns add lvs-nat-client
 # a host does not forward
 ip netns exec lvs-nat-client sysctl -q -w net.ipv4.ip_forward=0
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-nat-client sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
-    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
-    net.ipv4.conf.default.arp_announce=0
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
 ip netns exec lvs-nat-client sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
     net.ipv6.conf.default.disable_ipv6=1
 
-# director director
+# director
 ip netns add lvs-nat-director
 # replies from the real servers are routed through the director
 ip netns exec lvs-nat-director sysctl -q -w net.ipv4.ip_forward=1
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-nat-director sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
-    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
-    net.ipv4.conf.default.arp_announce=0
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
 ip netns exec lvs-nat-director sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
     net.ipv6.conf.default.disable_ipv6=1
@@ -296,9 +300,11 @@ ip netns add lvs-nat-rs1
 ip netns exec lvs-nat-rs1 sysctl -q -w net.ipv4.ip_forward=0
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-nat-rs1 sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
-    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
-    net.ipv4.conf.default.arp_announce=0
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
 ip netns exec lvs-nat-rs1 sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
     net.ipv6.conf.default.disable_ipv6=1
@@ -309,9 +315,11 @@ ip netns add lvs-nat-rs2
 ip netns exec lvs-nat-rs2 sysctl -q -w net.ipv4.ip_forward=0
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-nat-rs2 sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
-    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
-    net.ipv4.conf.default.arp_announce=0
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
 ip netns exec lvs-nat-rs2 sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
     net.ipv6.conf.default.disable_ipv6=1

@@ -296,41 +296,47 @@ ip netns exec lvs-tun-far sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
 ip -n lvs-tun-far link add name bridge index 20 type bridge mcast_snooping 0 vlan_default_pvid 0
 ip -n lvs-tun-far link set dev bridge up
 
-# client client
+# client
 ip netns add lvs-tun-client
 # a host does not forward
 ip netns exec lvs-tun-client sysctl -q -w net.ipv4.ip_forward=0
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-tun-client sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
-    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
-    net.ipv4.conf.default.arp_announce=0
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
 ip netns exec lvs-tun-client sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
     net.ipv6.conf.default.disable_ipv6=1
 
-# router router
+# router
 ip netns add lvs-tun-router
 # a router forwards
 ip netns exec lvs-tun-router sysctl -q -w net.ipv4.ip_forward=1
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-tun-router sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
-    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
-    net.ipv4.conf.default.arp_announce=0
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
 ip netns exec lvs-tun-router sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
     net.ipv6.conf.default.disable_ipv6=1
 
-# director director
+# director
 ip netns add lvs-tun-director
 # a host does not forward
 ip netns exec lvs-tun-director sysctl -q -w net.ipv4.ip_forward=0
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-tun-director sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
-    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
-    net.ipv4.conf.default.arp_announce=0
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
 ip netns exec lvs-tun-director sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
     net.ipv6.conf.default.disable_ipv6=1
@@ -346,8 +352,11 @@ ip netns exec lvs-tun-rs1 sysctl -q -w net.ipv4.conf.all.arp_ignore=1
 # do not send ARP questions from 10.30.1.100: neighbours would learn the wrong MAC for it
 ip netns exec lvs-tun-rs1 sysctl -q -w net.ipv4.conf.all.arp_announce=2
 # a new namespace copies this from the host: decided here
-ip netns exec lvs-tun-rs1 sysctl -q -w net.ipv4.conf.default.rp_filter=0 \
-    net.ipv4.conf.default.arp_ignore=0 net.ipv4.conf.default.arp_announce=0
+ip netns exec lvs-tun-rs1 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
+    net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
 ip netns exec lvs-tun-rs1 sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
     net.ipv6.conf.default.disable_ipv6=1
@@ -363,8 +372,11 @@ ip netns exec lvs-tun-rs2 sysctl -q -w net.ipv4.conf.all.arp_ignore=1
 # do not send ARP questions from 10.30.1.100: neighbours would learn the wrong MAC for it
 ip netns exec lvs-tun-rs2 sysctl -q -w net.ipv4.conf.all.arp_announce=2
 # a new namespace copies this from the host: decided here
-ip netns exec lvs-tun-rs2 sysctl -q -w net.ipv4.conf.default.rp_filter=0 \
-    net.ipv4.conf.default.arp_ignore=0 net.ipv4.conf.default.arp_announce=0
+ip netns exec lvs-tun-rs2 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
+    net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
 ip netns exec lvs-tun-rs2 sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
     net.ipv6.conf.default.disable_ipv6=1
@@ -380,8 +392,11 @@ ip netns exec lvs-tun-rs-far sysctl -q -w net.ipv4.conf.all.arp_ignore=1
 # do not send ARP questions from 10.30.1.100: neighbours would learn the wrong MAC for it
 ip netns exec lvs-tun-rs-far sysctl -q -w net.ipv4.conf.all.arp_announce=2
 # a new namespace copies this from the host: decided here
-ip netns exec lvs-tun-rs-far sysctl -q -w net.ipv4.conf.default.rp_filter=0 \
-    net.ipv4.conf.default.arp_ignore=0 net.ipv4.conf.default.arp_announce=0
+ip netns exec lvs-tun-rs-far sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
+    net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
 ip netns exec lvs-tun-rs-far sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
     net.ipv6.conf.default.disable_ipv6=1
@@ -406,25 +421,17 @@ ip -n lvs-tun-hub link add name router index 2000 numtxqueues 1 numrxqueues 1 ty
     hub index 51 address 02:00:0a:1e:01:01 numtxqueues 1 numrxqueues 1 netns lvs-tun-router
 ip -n lvs-tun-hub link set dev router master bridge up
 ip -n lvs-tun-router link set dev hub up
-
-# router is on network near
-ip -n lvs-tun-near link add name router index 2000 numtxqueues 1 numrxqueues 1 type veth peer name \
-    near index 52 address 02:00:0a:1e:02:01 numtxqueues 1 numrxqueues 1 netns lvs-tun-router
-ip -n lvs-tun-near link set dev router master bridge up
-ip -n lvs-tun-router link set dev near up
-
-# router is on network far
-ip -n lvs-tun-far link add name router index 2000 numtxqueues 1 numrxqueues 1 type veth peer name \
-    far index 53 address 02:00:0a:1e:03:01 numtxqueues 1 numrxqueues 1 netns lvs-tun-router
-ip -n lvs-tun-far link set dev router master bridge up
-ip -n lvs-tun-router link set dev far up
-
 # director is on network hub
 ip -n lvs-tun-hub link add name director index 2001 numtxqueues 1 numrxqueues 1 type veth peer \
     name hub index 50 address 02:00:0a:1e:01:02 numtxqueues 1 numrxqueues 1 netns lvs-tun-director
 ip -n lvs-tun-hub link set dev director master bridge up
 ip -n lvs-tun-director link set dev hub up
 
+# router is on network near
+ip -n lvs-tun-near link add name router index 2000 numtxqueues 1 numrxqueues 1 type veth peer name \
+    near index 52 address 02:00:0a:1e:02:01 numtxqueues 1 numrxqueues 1 netns lvs-tun-router
+ip -n lvs-tun-near link set dev router master bridge up
+ip -n lvs-tun-router link set dev near up
 # rs1 is on network near
 ip -n lvs-tun-near link add name rs1 index 2001 numtxqueues 1 numrxqueues 1 type veth peer name \
     near index 50 address 02:00:0a:1e:02:0b numtxqueues 1 numrxqueues 1 netns lvs-tun-rs1
@@ -436,6 +443,11 @@ ip -n lvs-tun-near link add name rs2 index 2002 numtxqueues 1 numrxqueues 1 type
 ip -n lvs-tun-near link set dev rs2 master bridge up
 ip -n lvs-tun-rs2 link set dev near up
 
+# router is on network far
+ip -n lvs-tun-far link add name router index 2000 numtxqueues 1 numrxqueues 1 type veth peer name \
+    far index 53 address 02:00:0a:1e:03:01 numtxqueues 1 numrxqueues 1 netns lvs-tun-router
+ip -n lvs-tun-far link set dev router master bridge up
+ip -n lvs-tun-router link set dev far up
 # rs-far is on network far
 ip -n lvs-tun-far link add name rs-far index 2001 numtxqueues 1 numrxqueues 1 type veth peer name \
     far index 50 address 02:00:0a:1e:03:0b numtxqueues 1 numrxqueues 1 netns lvs-tun-rs-far
@@ -518,55 +530,43 @@ ip netns exec lvs-tun-outside ethtool -K router tx off sg off tso off gso off gr
 
 # frames as a wire carries them: checksums filled in, nothing merged
 ip netns exec lvs-tun-hub ethtool -K router tx off sg off tso off gso off gro off
-
-# frames as a wire carries them: checksums filled in, nothing merged
-ip netns exec lvs-tun-near ethtool -K router tx off sg off tso off gso off gro off
-
-# frames as a wire carries them: checksums filled in, nothing merged
-ip netns exec lvs-tun-far ethtool -K router tx off sg off tso off gso off gro off
-
-# frames as a wire carries them: checksums filled in, nothing merged
 ip netns exec lvs-tun-hub ethtool -K director tx off sg off tso off gso off gro off
 
 # frames as a wire carries them: checksums filled in, nothing merged
+ip netns exec lvs-tun-near ethtool -K router tx off sg off tso off gso off gro off
 ip netns exec lvs-tun-near ethtool -K rs1 tx off sg off tso off gso off gro off
 ip netns exec lvs-tun-near ethtool -K rs2 tx off sg off tso off gso off gro off
 
 # frames as a wire carries them: checksums filled in, nothing merged
+ip netns exec lvs-tun-far ethtool -K router tx off sg off tso off gso off gro off
 ip netns exec lvs-tun-far ethtool -K rs-far tx off sg off tso off gso off gro off
 
 # ------------------------------------------ real servers ------------------------------------------
 
 # take off the outer header that the director put on
-ip -n lvs-tun-rs1 link show dev tunl0 >/dev/null 2>&1 || ip -n lvs-tun-rs1 link add name tunl0 \
-    index 40 type ipip
+ip -n lvs-tun-rs1 link add name tunl0 index 40 type ipip 2>/dev/null || ip -n lvs-tun-rs1 link \
+    show dev tunl0 >/dev/null
 ip -n lvs-tun-rs1 link set dev tunl0 up
-
-# take off the outer header that the director put on
-ip -n lvs-tun-rs2 link show dev tunl0 >/dev/null 2>&1 || ip -n lvs-tun-rs2 link add name tunl0 \
-    index 40 type ipip
-ip -n lvs-tun-rs2 link set dev tunl0 up
-
-# take off the outer header that the director put on
-ip -n lvs-tun-rs-far link show dev tunl0 >/dev/null 2>&1 || ip -n lvs-tun-rs-far link add name \
-    tunl0 index 40 type ipip
-ip -n lvs-tun-rs-far link set dev tunl0 up
-
 # requests come out of the tunnel, but the way to the client is not through it
 ip netns exec lvs-tun-rs1 sysctl -q -w net.ipv4.conf.tunl0.rp_filter=0
-
-# requests come out of the tunnel, but the way to the client is not through it
-ip netns exec lvs-tun-rs2 sysctl -q -w net.ipv4.conf.tunl0.rp_filter=0
-
-# requests come out of the tunnel, but the way to the client is not through it
-ip netns exec lvs-tun-rs-far sysctl -q -w net.ipv4.conf.tunl0.rp_filter=0
-
 # accept the decapsulated requests, still addressed to the VIP
 ip -n lvs-tun-rs1 addr add 10.30.1.100/32 dev tunl0
 
+# take off the outer header that the director put on
+ip -n lvs-tun-rs2 link add name tunl0 index 40 type ipip 2>/dev/null || ip -n lvs-tun-rs2 link \
+    show dev tunl0 >/dev/null
+ip -n lvs-tun-rs2 link set dev tunl0 up
+# requests come out of the tunnel, but the way to the client is not through it
+ip netns exec lvs-tun-rs2 sysctl -q -w net.ipv4.conf.tunl0.rp_filter=0
 # accept the decapsulated requests, still addressed to the VIP
 ip -n lvs-tun-rs2 addr add 10.30.1.100/32 dev tunl0
 
+# take off the outer header that the director put on
+ip -n lvs-tun-rs-far link add name tunl0 index 40 type ipip 2>/dev/null || ip -n lvs-tun-rs-far \
+    link show dev tunl0 >/dev/null
+ip -n lvs-tun-rs-far link set dev tunl0 up
+# requests come out of the tunnel, but the way to the client is not through it
+ip netns exec lvs-tun-rs-far sysctl -q -w net.ipv4.conf.tunl0.rp_filter=0
 # accept the decapsulated requests, still addressed to the VIP
 ip -n lvs-tun-rs-far addr add 10.30.1.100/32 dev tunl0
 

@@ -1,0 +1,197 @@
+"""A DR lab as it is when all is well, and what commands say of it: for the reports' tests.
+
+client ── lan ── director (VIP 10.10.0.100), rs1, rs2
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from io import BytesIO
+from ipaddress import IPv4Address, ip_interface
+from pathlib import Path
+
+from lvsctl import modes, planner, spec
+from lvsctl.kernel.probe import Feature
+from lvsctl.kernel.registry import Entry, State
+from lvsctl.machine.client import MachineStatus
+from lvsctl.model.evidence import Evidence
+from lvsctl.model.finding import Claim, Finding, Verdict
+from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
+from lvsctl.model.lab import Impairment, Lab
+from lvsctl.model.state import (
+    Connection,
+    Counters,
+    LinkState,
+    ListenerState,
+    NeighbourState,
+    NodeState,
+    RealServerState,
+    RouteState,
+    ServiceState,
+)
+from lvsctl.observe.decode import decode
+from lvsctl.ops import (
+    AddAddress,
+    AddLink,
+    AddRealServer,
+    AddRoute,
+    AddService,
+    AddTunnel,
+    Impair,
+    Listen,
+    Op,
+    SetSysctl,
+)
+from lvsctl.results import Inspection, Listed, Verification
+from lvsctl.spec import shipped
+
+
+def lab_of(name: str, servers: int | None = None) -> Lab:
+    found = shipped.find(name, BytesIO())
+    overrides = spec.Overrides(servers=servers)
+    return spec.load(found.text, found.source, overrides=overrides, rules=modes.violations)
+
+
+def healthy(lab: Lab) -> Inspection:
+    """The lab as its plan makes it."""
+    ops = planner.plan_for(lab).ops
+    return Inspection(lab, {node.name: _state(lab.netns(node.name), ops) for node in lab.nodes})
+
+
+def changed(inspection: Inspection, node: str, **changes: object) -> Inspection:
+    state = replace(inspection.states[node], **changes)  # type: ignore[arg-type]
+    return Inspection(inspection.lab, {**inspection.states, node: state})
+
+
+def _state(netns: str, ops: tuple[Op, ...]) -> NodeState:
+    mine = [op for op in ops if op.netns == netns]
+    added = [op for op in mine if isinstance(op, AddAddress)]
+    impairments = {op.device: op.impairment for op in mine if isinstance(op, Impair)}
+    links = [LinkState("lo", 1, "", "00:00:00:00:00:00", 65536, True, True)]
+    links += [
+        LinkState(op.device, op.device_index, "veth", op.mac, 1500, True, True)
+        for op in ops
+        if isinstance(op, AddLink) and op.node_netns == netns
+    ]
+    links += [
+        LinkState(op.device, op.index, "ipip", "", 1480, True, True)
+        for op in mine
+        if isinstance(op, AddTunnel)
+    ]
+    return NodeState(
+        netns=netns,
+        links=tuple(
+            replace(
+                link,
+                addresses=tuple(op.address for op in added if op.device == link.name),
+                impairment=impairments.get(link.name, Impairment()),
+            )
+            for link in links
+        ),
+        routes=tuple(
+            RouteState(op.to, op.via, links[1].name, kernel=False)
+            for op in mine
+            if isinstance(op, AddRoute)
+        ),
+        neighbours=(
+            NeighbourState(IPv4Address("10.10.0.100"), "lan", "02:00:0a:0a:00:02", "REACHABLE"),
+        ),
+        sysctls={op.key: op.value for op in mine if isinstance(op, SetSysctl)},
+        services=tuple(
+            ServiceState(
+                op.service, str(op.scheduler), op.persistence, _real_servers(mine), Counters(12, 72)
+            )
+            for op in mine
+            if isinstance(op, AddService)
+        ),
+        connections=_connections(mine),
+        listeners=tuple(
+            ListenerState(op.protocol, IPv4Address(0), op.port, "lvsctl", 4711)
+            for op in mine
+            if isinstance(op, Listen)
+        ),
+    )
+
+
+def _real_servers(ops: list[Op]) -> tuple[RealServerState, ...]:
+    return tuple(
+        RealServerState(
+            op.real_server.rip, op.real_server.port, op.forward, op.real_server.weight,
+            op.real_server.upper, op.real_server.lower, 1, 2, Counters(6, 36, 0, 2412, 0),
+        )
+        for op in ops
+        if isinstance(op, AddRealServer)
+    )  # fmt: skip
+
+
+def _connections(ops: list[Op]) -> tuple[Connection, ...]:
+    return tuple(
+        Connection(
+            op.service.protocol, IPv4Address("10.10.0.10"), 40000, op.service.vip, op.service.port,
+            op.real_server.rip, op.real_server.port, "ESTABLISHED", 900,
+        )
+        for op in ops
+        if isinstance(op, AddRealServer)
+    )  # fmt: skip
+
+
+def verification(lab: Lab, *verdicts: Verdict) -> Verification:
+    findings = tuple(
+        Finding(
+            Claim(f"all.claim-{number}", "what LVS says", ("some-fault",)),
+            lab.services[0].name,
+            verdict,
+            f"what should be {number}",
+            f"what was seen {number}",
+            (FRAME,),
+        )
+        for number, verdict in enumerate(verdicts)
+    )
+    return Verification(lab, findings, Evidence(lab, ()))
+
+
+def listed(lab: Lab) -> tuple[Listed, ...]:
+    entry = Entry(lab=lab.name, source=f"{lab.name}.yaml", started=1_700_000_000.0, state=State.UP)
+    broken = Entry(lab="old", state=State.BROKEN, problem="its entry cannot be read\033[2J")
+    return (
+        Listed(entry, lab, answering=True),
+        Listed(replace(entry, lab="mute"), lab, answering=False),
+        Listed(replace(entry, lab="late", state=State.COMING_UP), lab, answering=True),
+        Listed(broken, None, answering=False),
+    )
+
+
+FRAME = decode(
+    RawFrame(
+        time=0,
+        tap=Tap("director", "lan"),
+        direction=Direction.IN,
+        link=LinkType.ETHERNET,
+        length=42,
+        data=bytes.fromhex(
+            "ffffffffffff 02000a0a000a 0806 0001 0800 06 04 0001"
+            "02000a0a000a 0a0a000a 000000000000 0a0a0064"
+        ),
+    ),
+    number=7,
+)
+"""The client asks by ARP for the VIP, at the director's tap."""
+
+FEATURES = (
+    Feature("root", "CAP_NET_ADMIN and CAP_SYS_ADMIN", True, "every mode", "use sudo"),
+    Feature("ipip", "no module ipip", False, "tun", "use --where machine"),
+    Feature("scheduler rr", "works", True, "services with scheduler: rr", "sudo modprobe ip_vs_rr"),
+    Feature("scheduler wrr", "works", True, "services …", "sudo modprobe ip_vs_wrr", True),
+    Feature("scheduler mh", "absent", False, "services …", "sudo modprobe ip_vs_mh", True),
+    Feature("scheduler twos", "absent", False, "services …", "sudo modprobe ip_vs_twos", True),
+    Feature("tshark", "not installed", False, "reading", "sudo apt-get install tshark", True),
+)
+
+MACHINE = MachineStatus(
+    name="default", pid=1234, release="6.1.176", uptime=3700.0, memory=512, memory_available=400,
+    commands=1, socket=Path("/run/user/0/lvsctl/default.sock"), writable=("/home/me",),
+    complaints=("no /lib/modules",), failed_modules={"sctp": "unknown symbol"},
+)  # fmt: skip
+
+ADDRESS = ip_interface("10.10.0.100/32")
+"""The VIP as it is added to a device."""

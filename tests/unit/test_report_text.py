@@ -1,0 +1,205 @@
+"""What people read: the facts that must be in it, whatever the layout."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from lvsctl import planner
+from lvsctl.model.finding import Verdict
+from lvsctl.ops import AddAddress
+from lvsctl.report import text
+from lvsctl.report.deviations import deviations
+from lvsctl.report.style import Style
+from lvsctl.results import Up
+from tests.unit.report_samples import (
+    ADDRESS,
+    FEATURES,
+    MACHINE,
+    changed,
+    healthy,
+    lab_of,
+    listed,
+    verification,
+)
+
+PLAIN = Style(color=False, width=100)
+COLOR = Style(color=True, width=100)
+
+
+def test_a_new_lab_is_told_with_what_to_type_next() -> None:
+    said = text.up(Up(lab_of("dr"), created=True), style=PLAIN)
+    assert "rs1       real server  10.10.0.11  (VIP 10.10.0.100)" in said
+    assert "lvsctl exec dr/client -- curl -s http://10.10.0.100/" in said
+    assert "lvsctl down dr" in said
+
+
+def test_many_real_servers_take_one_line() -> None:
+    said = text.up(Up(lab_of("dr", servers=40), created=True), style=PLAIN)
+    assert "rs1 … rs40" in said
+    assert "10.10.0.11 … 10.10.0.50" in said
+    assert len(said.splitlines()) < 20
+
+
+def test_up_of_a_running_lab_says_unchanged_or_what_changed() -> None:
+    lab = lab_of("dr")
+    vip = AddAddress(netns="lvs-dr-rs1", device="lo", address=ADDRESS)
+    other = replace(vip, device="lan")
+    assert text.up(Up(lab, created=False), style=PLAIN) == "lab dr: unchanged\n"
+    said = text.up(Up(lab, created=False, added=(vip,), removed=(other,)), style=PLAIN)
+    assert "+ ip -n lvs-dr-rs1 addr add 10.10.0.100/32 dev lo" in said
+    assert "- ip -n lvs-dr-rs1 addr add 10.10.0.100/32 dev lan" in said
+
+
+def test_labs_are_listed_with_what_is_wrong_and_what_to_type() -> None:
+    said = text.listing(listed(lab_of("dr")), style=PLAIN)
+    assert "web 10.10.0.100:80 dr" in said
+    assert "2023-11-14 22:13 UTC" in said
+    assert "not answering" in said
+    assert "its entry cannot be read?[2J; remove it: lvsctl down old" in said
+
+
+def test_an_empty_list_says_how_to_start_one() -> None:
+    assert "lvsctl up dr" in text.listing((), style=PLAIN)
+
+
+@pytest.mark.parametrize("name", ["dr", "nat", "tun", "nat-one-arm", "dr-routed", "dr-weighted"])
+def test_a_healthy_lab_has_no_deviation(name: str) -> None:
+    inspection = healthy(lab_of(name))
+    assert not any(deviations(inspection).values())
+    assert "!" not in text.inspection(inspection, style=PLAIN)
+
+
+def test_inspection_shows_what_an_lvs_user_looks_for() -> None:
+    said = text.inspection(healthy(lab_of("dr")), style=PLAIN)
+    assert "lan  arp_ignore  1  arp_announce  2  rp_filter  0" in said
+    assert "10.10.0.100/32 (VIP)" in said
+    assert "TCP  10.10.0.100:80 rr" in said
+    assert "-> 10.10.0.11:80  rs1" in said
+    assert "02:00:0a:0a:00:02  director" in said
+    assert "lvsctl (4711)" in said
+    assert "2 ESTABLISHED" in said
+
+
+def test_a_part_of_a_lab_can_be_inspected() -> None:
+    inspection = healthy(lab_of("dr"))
+    only = replace(inspection, states={"rs1": inspection.states["rs1"]})
+    said = text.inspection(only, style=PLAIN)
+    assert said.startswith("rs1  real server of web by dr")
+    assert "!" not in said
+
+
+def test_unsuppressed_arp_is_marked() -> None:
+    inspection = healthy(lab_of("dr"))
+    sysctls = {**inspection.states["rs1"].sysctls, "net.ipv4.conf.all.arp_ignore": "0"}
+    wrong = changed(inspection, "rs1", sysctls=sysctls)
+    said = text.inspection(wrong, style=COLOR)
+    assert "\033[31m0\033[0m" in said
+    assert "net.ipv4.conf.all.arp_ignore is 0, not 1" in said
+    assert "one" not in {name for name, found in deviations(wrong).items() if found} - {"rs1"}
+
+
+def test_a_vip_on_the_wrong_device_is_marked_twice() -> None:
+    inspection = healthy(lab_of("dr"))
+    links = tuple(
+        replace(
+            link,
+            addresses=(
+                (*link.addresses, ADDRESS)
+                if link.name == "lan"
+                else tuple(address for address in link.addresses if address != ADDRESS)
+            ),
+        )
+        for link in inspection.states["rs1"].links
+    )
+    found = [one.says for one in deviations(changed(inspection, "rs1", links=links))["rs1"]]
+    assert found == [
+        "VIP 10.10.0.100 is missing on lo",
+        "VIP 10.10.0.100 is on lan, which the topology does not say",
+    ]
+
+
+def test_a_changed_weight_and_a_silent_server_are_marked() -> None:
+    inspection = healthy(lab_of("dr"))
+    service = inspection.states["director"].services[0]
+    heavier = replace(service.real_servers[0], weight=5)
+    wrong = changed(
+        inspection,
+        "director",
+        services=(replace(service, real_servers=(heavier, *service.real_servers[1:])),),
+    )
+    wrong = changed(wrong, "rs2", listeners=())
+    found = deviations(wrong)
+    assert [one.says for one in found["director"]] == ["rs1 (10.10.0.11:80) has weight 5, not 1"]
+    assert [one.says for one in found["rs2"]] == ["nothing listens on tcp port 80"]
+
+
+def test_a_missing_tunnel_is_marked() -> None:
+    inspection = healthy(lab_of("tun"))
+    links = tuple(link for link in inspection.states["rs1"].links if link.name != "tunl0")
+    found = [one.says for one in deviations(changed(inspection, "rs1", links=links))["rs1"]]
+    assert found[0] == "tunl0 is missing"
+
+
+def test_verification_is_a_table_and_what_failed_in_full() -> None:
+    found = verification(lab_of("dr"), Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE)
+    said = text.verification(found, verbose=False, style=PLAIN)
+    assert "all.claim-0  pass          what was seen 0" in said
+    assert "what should be 0" not in said
+    assert "what should be 1" in said
+    assert "what should be 2" not in said
+    assert said.endswith("dr: fail (1 pass, 1 fail, 1 inconclusive)\n")
+
+
+def test_verbose_tells_all_of_every_claim() -> None:
+    found = verification(lab_of("dr"), Verdict.PASS)
+    said = text.verification(found, verbose=True, style=PLAIN)
+    assert "what should be 0" in said
+    assert "#7  director:lan  " in said
+    assert "10.10.0.100" in said
+    assert "broken by some-fault" in said
+
+
+def test_nothing_judged_is_no_pass() -> None:
+    found = verification(lab_of("dr"))
+    assert "inconclusive" in text.verification(found, verbose=False, style=PLAIN)
+
+
+def test_features_are_told_with_remedies_and_what_it_comes_to() -> None:
+    said = text.features(FEATURES, "host", style=PLAIN)
+    assert "scheduler rr wrr" in said
+    assert "sudo modprobe -a ip_vs_mh ip_vs_twos" in said
+    assert said.endswith("host: labs can run here, but not tun\n")
+
+
+def test_the_machine_is_told() -> None:
+    said = text.machine(MACHINE, style=PLAIN)
+    assert "1 h 1 min" in said
+    assert "112 of 512 MiB" in said
+    assert "sctp (unknown symbol)" in said
+    assert "lvsctl machine start" in text.machine(None, style=PLAIN)
+
+
+def test_topologies_are_listed_by_name() -> None:
+    said = text.topologies({"dr": "Direct routing"}, style=PLAIN)
+    assert "dr  Direct routing" in said
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_no_report_needs_a_width(width: int) -> None:
+    style = Style(color=True, width=width, unicode=False)
+    lab = lab_of("tun")
+    reports = [
+        text.up(Up(lab, created=True), style=style),
+        text.plan(planner.plan_for(lab), style=style),
+        text.inspection(healthy(lab), style=style),
+        text.listing(listed(lab), style=style),
+        text.features(FEATURES, "host", style=style),
+        text.machine(MACHINE, style=style),
+        text.verification(verification(lab, *Verdict), verbose=True, style=style),
+    ]
+    for report in reports:
+        assert report.endswith("\n")
+        assert report.isascii()
+        assert not any(line.endswith(" ") for line in report.splitlines())
