@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,18 @@ def test_the_script_builds_what_up_builds(
     script = tmp_path / f"{name}.sh"
     script.write_text(by_up.run(*LVSCTL, "plan", name, "--format", "sh"), encoding="utf-8")
     url = f"http://{vip_of(name)}/"
-    by_script.inside("sh", str(script))
-    by_up.run(*LVSCTL, "up", name)
 
-    scripted, brought_up = by_script.dump(name), by_up.dump(name)
+    def scripted_state() -> dict[str, Any]:
+        by_script.inside("sh", str(script))
+        return by_script.dump(name)
+
+    def brought_up_state() -> dict[str, Any]:
+        by_up.run(*LVSCTL, "up", name)
+        return by_up.dump(name)
+
+    with ThreadPoolExecutor() as both:  # each kernel has one CPU, and there are two
+        futures = [both.submit(scripted_state), both.submit(brought_up_state)]
+        scripted, brought_up = [future.result() for future in futures]
     assert list(scripted) == list(brought_up)
     assert list(differences(scripted, brought_up)) == []
 
