@@ -68,6 +68,7 @@ def _run(lab: Lab, service: VirtualService) -> Run:
     asking = lab.having(Role.CLIENT)[0]
     director = lab.netns(lab.directors[0].name)
     before = _in_table(settled.settled_state(director), service)
+    began = time.clock_gettime_ns(time.CLOCK_REALTIME)
     count = requests_needed(service, before)
     with _held(lab, asking, service, count) as exchanges:
         table = settled.settled_state(director)
@@ -80,6 +81,7 @@ def _run(lab: Lab, service: VirtualService) -> Run:
         after=_in_table(table, service),
         connections=table.connections,
         large=_large(lab, asking, service) if any(e.answered for e in exchanges) else None,
+        began=began,
         ended=ended,
     )
 

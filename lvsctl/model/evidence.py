@@ -22,8 +22,8 @@ class Run:
     ``exchanges`` came one after the other, every connection kept open until the last
     was over (UDP has none to keep). ``before`` and ``after`` are the director's IPVS
     table around them, None where the service was not in it; ``connections`` its
-    connection table while they were open, both read by ``ended`` (nanoseconds since the
-    epoch, as frames' times are; 0: not known). ``large`` is one request of several full-sized
+    connection table while they were open. ``began`` and ``ended`` are when the counters
+    were read, in nanoseconds since the epoch, as frames' times are. ``large`` is one request of several full-sized
     segments, sent afterwards (None: not sent, for UDP).
     """
 
@@ -34,6 +34,7 @@ class Run:
     after: ServiceState | None
     connections: tuple[Connection, ...]
     large: Exchange | None = None
+    began: int = 0
     ended: int = 0
 
     @property

@@ -75,8 +75,11 @@ def real_servers_announce_rip(trace: Trace) -> Judgement:
     if wrong:
         who = sorted({frame.tap.node for frame in wrong})
         return judged(False, expected, f"{names(who)} asked as {vip}", wrong)
-    silent = sorted({s.node for s in trace.real_servers} - {f.tap.node for f in asked})
+    replied = {exchange.node for exchange in trace.run.answered}
+    silent = sorted(replied - {frame.tap.node for frame in asked})
     observed = f"{len(asked)} questions, none as {vip}"
+    if not asked:
+        return undecided(expected, "no real server asked anything")
     if silent:
         return undecided(expected, f"{observed}; {names(silent)} asked nothing", asked[:2])
     return judged(True, expected, observed, asked[:2])

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from lvsctl.model.evidence import Run
-from lvsctl.model.exchange import Exchange
+from lvsctl.model.exchange import Endpoint, Exchange
 from lvsctl.model.finding import Claim, Judgement, judged, undecided
 from lvsctl.model.frame import Direction
 from lvsctl.model.service import ForwardingMethod
@@ -138,32 +138,33 @@ def connection_table_agrees(trace: Trace) -> Judgement:
 
 
 def frames_agree(trace: Trace) -> Judgement:
-    """IPVS's packet counters against the packets captured at the director."""
+    """IPVS's packet counters against the service's packets captured at the director.
+
+    Every client's packets count, late ones of earlier connections too: IPVS counts them.
+    """
     seen = trace.run
     if trace.evidence.dropped:
         return judged(False, "no frame lost", f"{trace.evidence.dropped} frames lost")
+    if not trace.evidence.taps:
+        return undecided("packets captured at the director", "nothing was captured")
     if seen.before is None or seen.after is None:
         return _no_table(seen)
     pairs = _pairs(seen.before, seen.after).values()
     counted_in = sum(a.counters.packets_in - b.counters.packets_in for b, a in pairs)
     counted_out = sum(a.counters.packets_out - b.counters.packets_out for b, a in pairs)
-    until = seen.ended or None
-    captured_in = sum(
-        1
-        for c in trace.conversations
-        for f in c.requests
-        if f.tap.node == trace.director
-        and f.direction is Direction.IN
-        and (until is None or f.time <= until)
-    )
-    captured_out = len([p for p in trace.reply_passages() if until is None or p.went.time <= until])
-    expected = f"IPVS counts {captured_in} packets in, {captured_out} out"
+    vip = Endpoint(seen.service.vip, seen.service.key.port)
+    passing = [
+        frame
+        for frame in trace.at(trace.director)
+        if frame.flow is not None and seen.began <= frame.time <= seen.ended
+    ]
+    came = [f for f in passing if f.direction is Direction.IN and f.flow and f.flow.dst == vip]
+    went = [f for f in passing if f.direction is Direction.OUT and f.flow and f.flow.src == vip]
+    expected = f"IPVS counts {len(came)} packets in, {len(went)} out"
     observed = f"{counted_in} in, {counted_out} out"
-    if not trace.evidence.taps:
-        return undecided(expected, "nothing was captured")
-    if not captured_in:
+    if not came:
         return undecided(expected, "no request reached the director")
-    return judged((counted_in, counted_out) == (captured_in, captured_out), expected, observed)
+    return judged((counted_in, counted_out) == (len(came), len(went)), expected, observed)
 
 
 JUDGES: Mapping[Claim, Judge] = {

@@ -96,16 +96,27 @@ def routed(trace: Trace) -> Judgement:
         for router in routers
         for passage in c.passages(router, [f for f in c.requests if len(f.ips) == 2])
     ]
-    reached = {server.node for server in trace.real_servers if _arrived(trace, server.node)}
-    missed = [node for node in far if node not in reached]
+    sent = _sent_to(trace)
+    missed = [node for node in far if node in sent and not _arrived(trace, node)]
     if missed:
-        return judged(False, expected, f"nothing reached {names(missed)}")
+        lost = [sent[node] for node in missed]
+        return judged(False, expected, f"nothing reached {names(missed)}", lost[:1])
     if not passages:
         return undecided(expected, "no router saw a tunnelled packet")
     router, first = passages[0]
     return judged(
         True, expected, f"{len(passages)} packets through {router}: {first.went.outer}", first
     )
+
+
+def _sent_to(trace: Trace) -> dict[str, Frame]:
+    """The real servers that the director sent tunnelled requests to, with one of them."""
+    by_rip = {server.rip: server.node for server in trace.real_servers}
+    return {
+        by_rip[passage.went.outer.dst]: passage.went
+        for passage in trace.request_passages()
+        if passage.went.outer is not None and passage.went.outer.dst in by_rip
+    }
 
 
 def _arrived(trace: Trace, node: str) -> bool:
