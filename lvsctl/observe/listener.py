@@ -4,42 +4,37 @@ An AF_PACKET socket bound to no device hears every device of the namespace in wh
 it was opened, tunnel devices and later ones included, wherever it is read. So one
 process captures at every tap of a lab.
 
-Sources: packet(7), linux/if_packet.h, Documentation/networking/timestamping.rst.
+Source: packet(7).
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import fcntl
 import os
 import select
 import socket
 import struct
-import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lvsctl.errors import HostError, UsageError
+from lvsctl.errors import UsageError
 from lvsctl.kernel import netns
 from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
-from lvsctl.observe import bpf
+from lvsctl.observe import bpf, sockets
+from lvsctl.observe.sockets import (
+    ANCILLARY,
+    AUXDATA,
+    PACKET_AUXDATA,
+    PACKET_STATISTICS,
+    SO_TIMESTAMPNS,
+    SOL_PACKET,
+    STATISTICS,
+    TIMESPEC,
+)
 
-_ETH_P_ALL = 3
-_SOL_PACKET, _PACKET_STATISTICS, _PACKET_AUXDATA = 263, 6, 8
-_SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 33, 35
-_SIOCGIFHWADDR = 0x8927
-_SOCKADDR_LL = struct.Struct("=HHiHBB8s")
-_TIMESPEC = struct.Struct("@ll")
-_AUXDATA = struct.Struct("=IIIHHHH")  # status, len, snaplen, mac, net, vlan tci, vlan protocol
-_STATISTICS = struct.Struct("=II")
 _STATUS_CSUMNOTREADY, _STATUS_VLAN, _STATUS_VLAN_PROTOCOL = 0x8, 0x10, 0x40
-_ANCILLARY = socket.CMSG_SPACE(_TIMESPEC.size) + socket.CMSG_SPACE(_AUXDATA.size)
-_STAMP_PATIENCE = 1.0  # seconds
-_CLOSERS = 64  # threads
 
 _DIRECTIONS = {direction.value: direction for direction in Direction}
 _ETHERNET_LIKE = (bpf.ARPHRD_ETHER, bpf.ARPHRD_LOOPBACK)
@@ -99,8 +94,8 @@ class _Ear:
         return tap
 
     def count_drops(self) -> None:
-        raw = self.sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size)
-        self.dropped += _STATISTICS.unpack(raw)[1]  # reading sets the kernel's own count to 0
+        raw = self.sock.getsockopt(SOL_PACKET, PACKET_STATISTICS, STATISTICS.size)
+        self.dropped += STATISTICS.unpack(raw)[1]  # reading sets the kernel's own count to 0
 
 
 class Listener:
@@ -143,19 +138,19 @@ class Listener:
             if node not in wanted:
                 continue
             with netns.enter(name):
-                ear = _Ear(node, _packet_socket())
+                ear = _Ear(node, sockets.packet_socket())
                 self._ears[ear.sock.fileno()] = ear
-                _prepare(ear.sock, self._options, instructions)
+                sockets.prepare(ear.sock, instructions, self._options.buffer)
                 self.taps.update(self._devices(ear))
             self._epoll.register(ear.sock, select.EPOLLIN)
             ready.append(ear)
-        _await_timestamps()
+        sockets.await_timestamps()
         for ear in ready:
-            _bind_everywhere(ear.sock)
+            sockets.bind_everywhere(ear.sock)
 
     def _devices(self, ear: _Ear) -> Iterator[tuple[Tap, LinkType]]:
         for _, device in socket.if_nameindex():
-            hardware = _hardware_type(ear.sock, device)
+            hardware = sockets.hardware_type(ear.sock, device)
             tap = ear.tap(device)
             if self._hears(tap) and (hardware != bpf.ARPHRD_LOOPBACK or self._options.loopback):
                 yield tap, link_type(hardware)
@@ -177,7 +172,7 @@ class Listener:
     @property
     def interrupted(self) -> bool:
         """Whether the bell has rung."""
-        return _readable(self._bell, 0)
+        return sockets.readable(self._bell, 0)
 
     def forget_interrupt(self) -> None:
         """Let ``wait`` wait again."""
@@ -200,7 +195,7 @@ class Listener:
         buffers = [self._buffer]
         while True:
             try:
-                size, ancillary, _, address = receive(buffers, _ANCILLARY)
+                size, ancillary, _, address = receive(buffers, ANCILLARY)
             except BlockingIOError:
                 return
             except OSError as error:
@@ -221,7 +216,7 @@ class Listener:
 
     def close(self) -> None:
         """Hear no more."""
-        _close_together([ear.sock for ear in self._ears.values()])
+        sockets.close_together([ear.sock for ear in self._ears.values()])
         self._ears.clear()
         self._ready.clear()
         self._epoll.close()
@@ -230,123 +225,19 @@ class Listener:
             self._bell = -1
 
 
-def _readable(fd: int, seconds: float) -> bool:
-    """Whether ``fd`` can be read within ``seconds``; select(2) knows no descriptor over 1023."""
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))
-
-
 def _seen(tap: Tap, address: tuple[str, int, int, int, bytes],
           ancillary: list[tuple[int, int, bytes]], data: bytes) -> Seen:  # fmt: skip
     moment, length, pending = 0, len(data), False
     for level, kind, value in ancillary:
-        if level == _SOL_PACKET and kind == _PACKET_AUXDATA:
-            status, length, _, _, _, tci, protocol = _AUXDATA.unpack_from(value)
+        if level == SOL_PACKET and kind == PACKET_AUXDATA:
+            status, length, _, _, _, tci, protocol = AUXDATA.unpack_from(value)
             pending = bool(status & _STATUS_CSUMNOTREADY)
             if status & _STATUS_VLAN and len(data) >= 12:
                 if not status & _STATUS_VLAN_PROTOCOL:
                     protocol = 0x8100
                 data = data[:12] + struct.pack(">HH", protocol, tci) + data[12:]
                 length += 4
-        elif level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS:
-            seconds, nanoseconds = _TIMESPEC.unpack_from(value)
+        elif level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS:
+            seconds, nanoseconds = TIMESPEC.unpack_from(value)
             moment = seconds * 1_000_000_000 + nanoseconds
     return moment, tap, address[2], address[3], length, data, pending
-
-
-def _close_together(sockets: Sequence[socket.socket]) -> None:
-    """Close each, many at a time.
-
-    Closing a packet socket waits until no CPU can be using it (packet_release calls
-    synchronize_net): 16 ms each, one after the other, but those that wait at the same
-    time wait for the same thing.
-    """
-
-    def close(some: Sequence[socket.socket]) -> None:
-        for one in some:
-            one.close()
-
-    threads = [
-        threading.Thread(target=close, args=(sockets[first::_CLOSERS],), name="lvsctl-close")
-        for first in range(min(_CLOSERS, len(sockets)))
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-
-def _packet_socket() -> socket.socket:
-    """One that hears nothing yet (protocol 0), so that no frame passes it by unfiltered."""
-    try:
-        return socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
-    except PermissionError as error:
-        raise HostError("capturing needs root (CAP_NET_RAW)",
-                        hint="run it as root, or in the throwaway kernel with --where machine"
-                        ) from error  # fmt: skip
-    except OSError as error:
-        hint = "the kernel needs CONFIG_PACKET"
-        if error.errno == errno.EMFILE:
-            hint = "raise the limit of open files: `ulimit -n 65536`"
-        raise HostError(f"cannot open a packet socket: {error.strerror}", hint=hint) from error
-
-
-def _prepare(sock: socket.socket, options: Options, instructions: bytes) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-    sock.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, options.buffer)
-    except PermissionError:  # root of a user namespace only: as much as rmem_max lets us
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options.buffer)
-    try:
-        bpf.attach(sock, instructions)
-    except OSError as error:
-        raise HostError(f"the kernel does not take the filter: {error.strerror}",
-                        hint="`sysctl net.core.optmem_max` limits its size") from error  # fmt: skip
-
-
-def _bind_everywhere(sock: socket.socket) -> None:
-    """Begin to hear all protocols at all devices: ifindex 0, which Python's bind cannot say."""
-    address = _SOCKADDR_LL.pack(socket.AF_PACKET, socket.htons(_ETH_P_ALL), 0, 0, 0, 0, b"")
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.bind(sock.fileno(), address, len(address)):
-        number = ctypes.get_errno()
-        raise HostError(f"cannot bind a packet socket: {os.strerror(number)}")
-
-
-def _hardware_type(sock: socket.socket, device: str) -> int:
-    try:
-        found = fcntl.ioctl(sock, _SIOCGIFHWADDR, struct.pack("16s24x", device.encode()))
-    except OSError:  # gone in this instant
-        return bpf.ARPHRD_ETHER
-    return int(struct.unpack_from("=H", found, 16)[0])
-
-
-def _await_timestamps() -> None:
-    """Wait until the kernel stamps frames when they come, not only when they are read.
-
-    The first socket that asks for timestamps starts that in the background
-    (net_enable_timestamp); frames from before are stamped when read, which orders them
-    wrongly across namespaces. A datagram to ourselves shows it: the worker thread is
-    in the caller's own namespace. Where ``lo`` is down there, nothing can be told.
-    """
-    with (
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as ours,
-        suppress(OSError),
-    ):
-        ours.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-        ours.bind(("127.0.0.1", 0))
-        ours.connect(ours.getsockname())
-        deadline = time.monotonic() + _STAMP_PATIENCE
-        while time.monotonic() < deadline:
-            ours.send(b"?")
-            if not _readable(ours.fileno(), _STAMP_PATIENCE):
-                return
-            before = time.clock_gettime_ns(time.CLOCK_REALTIME)
-            _, ancillary, _, _ = ours.recvmsg(1, _ANCILLARY)
-            for _, _, value in ancillary:
-                seconds, nanoseconds = _TIMESPEC.unpack_from(value)
-                if seconds * 1_000_000_000 + nanoseconds <= before:
-                    return
-        raise HostError("the kernel does not stamp frames when they come")
