@@ -6,7 +6,6 @@ are forgotten first, so that the capture shows how they are found out.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Interface
@@ -49,6 +48,32 @@ def evidence_of(lab: Lab) -> Evidence:
     )
 
 
+def evidence_of_request(lab: Lab, service: VirtualService, asking: Node) -> Evidence:
+    """One ordinary request from ``asking``, watched everywhere: what a walk is made of.
+
+    Raises as ``evidence_of``.
+    """
+    nodes = {lab.netns(node.name): node.name for node in lab.nodes}
+    namespaces: dict[str | Path, str] = dict(nodes.items())
+    with Capture(namespaces, quiet=0.05 + 2 * _one_way(lab)) as capture:
+        forget_learnt(nodes)
+        exchanges = client.requests(
+            lab.netns(asking.name),
+            service.vip,
+            service.key.port,
+            count=1,
+            protocol=service.key.protocol,
+            timeout=patience(lab),
+        )
+    return Evidence(
+        lab=lab,
+        runs=(Run(service, asking.name, exchanges, before=None, after=None, connections=()),),
+        frames=capture.frames,
+        taps=tuple(sorted(capture.taps)),
+        drops={node: count for node, count in capture.drops.items() if count},
+    )
+
+
 def _ask_for_vips(lab: Lab) -> None:
     """From each client and router next to a VIP: a question that every neighbour hears."""
     for service in lab.services:
@@ -67,22 +92,21 @@ def _ask_for_vips(lab: Lab) -> None:
 def _run(lab: Lab, service: VirtualService) -> Run:
     asking = lab.having(Role.CLIENT)[0]
     director = lab.netns(lab.directors[0].name)
-    before = _in_table(settled.settled_state(director), service)
-    began = time.clock_gettime_ns(time.CLOCK_REALTIME)
+    start = settled.settled_state(director)
+    before = _in_table(start.state, service)
     count = requests_needed(service, before)
     with _held(lab, asking, service, count) as exchanges:
-        table = settled.settled_state(director)
-        ended = time.clock_gettime_ns(time.CLOCK_REALTIME)
+        end = settled.settled_state(director)
     return Run(
         service=service,
         client=asking.name,
         exchanges=exchanges,
         before=before,
-        after=_in_table(table, service),
-        connections=table.connections,
+        after=_in_table(end.state, service),
+        connections=end.state.connections,
         large=_large(lab, asking, service) if any(e.answered for e in exchanges) else None,
-        began=began,
-        ended=ended,
+        began=start.when,
+        ended=end.when,
     )
 
 

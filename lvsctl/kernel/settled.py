@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from lvsctl.kernel import netns
@@ -24,21 +25,33 @@ PATIENCE = PERIOD + 0.5
 _AGAIN = 0.05
 
 
-def settled_state(director: str, patience: float = PATIENCE) -> NodeState:
-    """The state of the namespace ``director``, IPVS counters as of now.
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A director's state and the moment that its counters are of.
 
-    For a quiet director: under traffic the counts never stand still. Waits until the
-    sums agree with the exact counts, at most ``patience`` seconds: a real server that
-    was removed takes its counts along, so that they may never agree.
-    Raises what ``node_state`` raises.
+    ``when`` is in nanoseconds since the epoch, as captured frames' times are.
+    """
+
+    state: NodeState
+    when: int
+
+
+def settled_state(director: str, patience: float = PATIENCE) -> Settled:
+    """The state of the namespace ``director``, its IPVS counters up to date.
+
+    Waits until the sums agree with the exact counts, and nothing is counted meanwhile;
+    at most ``patience`` seconds: a real server that was removed takes its counts along,
+    so that they may never agree. Raises what ``node_state`` raises.
     """
     deadline = time.monotonic() + patience
     pause = threading.Event()  # never set: the kernel has no event for this
     while True:
         exact = netns.run_inside(director, _exact)
+        when = time.clock_gettime_ns(time.CLOCK_REALTIME)
         state = node_state(director, sysctls=(), ipvs=True)
-        if _agree(state, exact) or time.monotonic() > deadline:
-            return state
+        quiet = exact == netns.run_inside(director, _exact)
+        if (quiet and _agree(state, exact)) or time.monotonic() > deadline:
+            return Settled(state, when)
         pause.wait(_AGAIN)
 
 
