@@ -23,8 +23,8 @@ class Run:
     was over (UDP has none to keep). ``before`` and ``after`` are the director's IPVS
     table around them, None where the service was not in it; ``connections`` its
     connection table while they were open. ``began`` and ``ended`` are when the counters
-    were read, in nanoseconds since the epoch, as frames' times are. ``large`` is one request of several full-sized
-    segments, sent afterwards (None: not sent, for UDP).
+    were read, in nanoseconds since the epoch, as frames' times are. ``large`` is one
+    request of several full-sized segments, sent afterwards (None: not sent, for UDP).
     """
 
     service: VirtualService
