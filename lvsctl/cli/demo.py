@@ -72,7 +72,7 @@ def _show(mode: ForwardingMethod, requests: int) -> Verdict:
         show(report.way(lab, style=look))
         progress.note("  sending requests, then verifying (IPVS sums its counters every 2 s)")
         exchanges = app.ask(lab, 0, requests)
-        director = settled.settled_state(lab.netns(lab.directors[0].name))
+        director = settled.settled_state(lab.netns(lab.directors[0].name)).state
         verification = app.verify(lab)
         progress.clear()
         show(report.result(verification, exchanges, _counted(director, lab), style=look))
