@@ -46,9 +46,22 @@ def only_director_answers_arp(trace: Trace) -> Judgement:
     observed = f"answered by {names(sorted(by)) or 'nobody'}"
     if others:
         return judged(False, expected, observed, (by[node] for node in others))
+    misled = _misled(trace)
+    if misled:
+        return judged(False, expected, f"{observed}; but {misled}", by.values())
     if deaf:
         return undecided(expected, f"{observed}; {names(deaf)} never heard the question")
     return judged(trace.director in by, expected, observed, by.values())
+
+
+def _misled(trace: Trace) -> str:
+    """Who has learnt another MAC address for the VIP than the director's; empty: nobody."""
+    macs = trace.macs(trace.director)
+    for node, state in trace.evidence.states.items():
+        for entry in state.neighbours:
+            if entry.address == trace.run.service.vip and entry.mac and entry.mac not in macs:
+                return f"{node} has it at {entry.mac}, which is not {trace.director}'s"
+    return ""
 
 
 def _asks(frame: Frame, vip: object) -> bool:
