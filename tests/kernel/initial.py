@@ -12,7 +12,6 @@ LOOKS = (
     "ip route show table all",
     "ip -6 route show table all",
     "ip rule",
-    "ip neigh",
     "tc qdisc",
 )
 
@@ -25,9 +24,21 @@ VOLATILE = (
 """Settings that count something, or that reading alone changes."""
 
 
+def neighbours() -> str:
+    """Where the host has neighbours, and those that somebody configured.
+
+    What it learns by itself on its own devices comes and goes meanwhile; a lab's would be
+    on another device, or permanent.
+    """
+    lines = run("ip neigh").splitlines()
+    devices = {line.split(" dev ")[1].split()[0] for line in lines}
+    return "\n".join(sorted(devices) + sorted(x for x in lines if "PERMANENT" in x))
+
+
 def initial_namespace() -> dict[str, str]:
     """Everything of it that a lab could spoil, by the command that shows it."""
     seen = {look: run(look) for look in LOOKS}
+    seen["neighbours"] = neighbours()
     seen["sysctl"] = "\n".join(
         line for line in run("sysctl -a -r ^net").splitlines() if not line.startswith(VOLATILE)
     )

@@ -41,12 +41,13 @@ from lvsctl.ops import (
     subject,
 )
 from tests.kernel.dr_shape import DEVICE, VIP, dr_plan
+from tests.kernel.initial import neighbours
 
 OFFLOADS_OFF = ("tx", "off", "sg", "off", "tso", "off", "gso", "off", "gro", "off")
 
 HOST = (
     ("ip", "-j", "link"), ("ip", "-j", "addr"), ("ip", "route", "show", "table", "all"),
-    ("ip", "-6", "route", "show", "table", "all"), ("ip", "rule"), ("ip", "neigh"),
+    ("ip", "-6", "route", "show", "table", "all"), ("ip", "rule"),
 )  # fmt: skip
 """What of the initial namespace must be the same before and after."""
 
@@ -57,7 +58,8 @@ def ip(*words: str) -> Any:
 
 
 def host_state() -> list[str]:
-    return [subprocess.run(c, check=True, capture_output=True, text=True).stdout for c in HOST]
+    seen = [subprocess.run(c, check=True, capture_output=True, text=True).stdout for c in HOST]
+    return [*seen, neighbours()]
 
 
 def host_sysctls() -> dict[str, str]:
