@@ -13,6 +13,7 @@ from typing import Self
 from lvsctl.model.frame import Frame, LinkType, RawFrame, Recording, Tap
 from lvsctl.observe.decode import GUE_PORT, decode_all
 from lvsctl.observe.listener import Listener, Options, Seen, raw_frame
+from lvsctl.observe.order import in_order
 
 QUIET = 0.01
 """Seconds without a frame at any tap after which a capture counts as settled."""
@@ -90,8 +91,7 @@ class Capture:
             drops = listener.drops()
         finally:
             listener.close()
-        self._seen.sort(key=lambda seen: seen[0])
-        frames = tuple(map(raw_frame, self._seen))
+        frames = tuple(map(raw_frame, in_order(self._seen)))
         self._seen = []
         taps = {frame.tap: frame.link for frame in frames} | listener.taps
         self._recording = Recording(taps, frames, drops)
@@ -197,9 +197,9 @@ class LiveCapture:
             delivered = _now() - _DELIVERY
             listener.wait(2 * _DELIVERY / 1e9 if held else None)
             held += listener.read(_now())
-            held.sort(key=lambda seen: seen[0])
+            held = in_order(held)
             ripe = next((i for i, seen in enumerate(held) if seen[0] > delivered), len(held))
             yield from map(raw_frame, held[:ripe])
             del held[:ripe]
         held += listener.read(_now(), everywhere=True)
-        yield from map(raw_frame, sorted(held, key=lambda seen: seen[0]))
+        yield from map(raw_frame, in_order(held))

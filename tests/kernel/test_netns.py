@@ -127,6 +127,24 @@ def test_letting_go_reaches_copies_of_the_mounts(lab: str) -> None:
         other.kill()
 
 
+@pytest.fixture
+def writable_etc(tmp_path: Path) -> Iterator[None]:
+    """In the machine /etc is the host's, read-only: what a test writes there lies over it."""
+    if "LVSCTL_IN_MACHINE" not in os.environ:
+        yield
+        return
+    upper, work = tmp_path / "upper", tmp_path / "work"
+    upper.mkdir()
+    work.mkdir()
+    layers = f"lowerdir=/etc,upperdir={upper},workdir={work}"
+    netns.mount("overlay", "/etc", "overlay", data=layers)
+    try:
+        yield
+    finally:
+        netns.umount("/etc")
+
+
+@pytest.mark.usefixtures("writable_etc")
 def test_exec_is_as_ip_netns_exec(lab: str, tmp_path: Path) -> None:
     (name,) = made(lab, "a")
     own = Path("/etc/netns") / name
