@@ -9,20 +9,41 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 from lvsctl import converge, modes, planner, spec
 from lvsctl.errors import LabError, LvsctlError, UsageError
-from lvsctl.kernel import execute, netns, probe, processes, registry, state, undo
+from lvsctl.kernel import (
+    commands,
+    execute,
+    injected,
+    netns,
+    probe,
+    processes,
+    registry,
+    state,
+    undo,
+)
 from lvsctl.kernel.registry import Entry, State
 from lvsctl.model.event import Emit, Undoing, ignore
+from lvsctl.model.evidence import Evidence
 from lvsctl.model.exchange import Exchange
+from lvsctl.model.frame import Tap
 from lvsctl.model.lab import Lab, Node, Role
-from lvsctl.model.service import Scheduler
+from lvsctl.model.service import Scheduler, VirtualService
 from lvsctl.model.state import NodeState
+from lvsctl.model.walk import Walk
 from lvsctl.ops import AddLink, AddNamespace, Listen, Plan
-from lvsctl.results import Inspection, Listed, Up, Verification
+from lvsctl.results import Diagnosis, FaultListed, FaultShown, Inspection, Listed, Up, Verification
+from lvsctl.spec import shipped
 from lvsctl.spec.shipped import Topology
 from lvsctl.traffic import client, responder
+
+if TYPE_CHECKING:
+    from lvsctl.breaking import Breaking
+    from lvsctl.faults.base import Fault
+    from lvsctl.observe.capture import LiveCapture
+    from lvsctl.proving import Proof, Tell
 
 # ── topologies and plans: no kernel, no root ─────────────────────────────────────────────────
 
@@ -73,6 +94,7 @@ def _created(lab: Lab, topology: Topology, overrides: spec.Overrides, emit: Emit
             undoing.pop_all()  # nothing of ours is there yet
             raise
         execute.execute(plan, lab.name, emit, respond=_responder(lab))
+        commands.wait_for_servers(lab, emit)
         registry.mark(entry, State.UP)
         undoing.pop_all()
     return Up(lab, created=True)
@@ -100,8 +122,9 @@ def _responder(lab: Lab) -> execute.Respond:
     def respond(listens: tuple[Listen, ...], ready: processes.Ready) -> None:
         responder.serve(
             [
-                responder.Listener(op.node, op.netns, op.protocol, op.port, ipv6=lab.ipv6)
+                responder.Listener(op.node, op.netns, op.protocol, op.port, ipv6=ipv6)
                 for op in listens
+                for ipv6 in ((False, True) if lab.ipv6 else (False,))
             ],
             lambda: ready(None),
         )
@@ -114,17 +137,36 @@ def _converged(
 ) -> Up:
     plan, before = planner.plan_for(lab), planner.plan_for(_configured(entry))
     _refuse_rewiring(lab.name, before, plan)
+    restored = _unbroken(_configured(entry))
     outdated = undo.obsolete(before.ops, plan.ops)
     undo.undo(outdated, lab.name, emit)
     states = _states(lab, plan, existing_only=True)
-    found = converge.difference(plan, states)
+    found = converge.difference(plan, states, commands.ended_commands(lab, states.keys()))
     undo.undo(found.extra, lab.name, emit)
     if found.missing:
         execute.execute(found.missing, lab.name, emit, respond=_responder(lab), converging=True)
+        commands.wait_for_servers(lab, emit)
     fresh = _entry(lab, plan, topology, overrides)
     registry.write(replace(fresh, started=entry.started, state=State.UP))
     added = tuple(op for stage in found.missing for op in stage.ops)
-    return Up(lab, created=False, added=added, removed=(*outdated, *found.extra))
+    # What went along with something larger needs no mention, and no command to repeat it.
+    removed = tuple(undo.independent((*outdated, *found.extra)))
+    return Up(lab, created=False, added=added, removed=removed, restored=restored)
+
+
+def _unbroken(lab: Lab) -> tuple[str, ...]:
+    """Take back the faults that are injected into the lab, for the holder of its lock.
+
+    Where one cannot be taken back, because its node was removed by hand, it is forgotten:
+    what the plan speaks of is made so anyway.
+    """
+    noted = injected.read(lab.name)
+    if noted:
+        try:
+            _breaking(lab).restore_held()
+        except LvsctlError:
+            injected.write(lab.name, ())
+    return tuple(map(str, noted))
 
 
 def _refuse_rewiring(lab: str, before: Plan, after: Plan) -> None:
@@ -181,7 +223,8 @@ def _listed(entry: Entry) -> Listed:
         not lab.node(server.node).run for service in lab.services for server in service.real_servers
     )
     answering = not needed or execute.RESPONDER in processes.daemons(entry.lab)
-    return Listed(entry, lab, answering=answering)
+    faults = tuple(map(str, injected.read(entry.lab)))
+    return Listed(entry, lab, answering=answering, faults=faults)
 
 
 def _configured(entry: Entry) -> Lab:
@@ -270,7 +313,8 @@ def inspect(lab: Lab, nodes: Sequence[str] = ()) -> Inspection:
         directors=[lab.netns(node.name) for node in wanted if node.role is Role.DIRECTOR],
         pids=processes.daemons(lab.name).values(),
     )
-    return Inspection(lab, {names[netns]: found for netns, found in states.items()})
+    faults = tuple(map(str, injected.read(lab.name)))
+    return Inspection(lab, {names[netns]: found for netns, found in states.items()}, faults)
 
 
 def _states(lab: Lab, plan: Plan, *, existing_only: bool = False) -> dict[str, NodeState]:
@@ -293,10 +337,156 @@ def _states(lab: Lab, plan: Plan, *, existing_only: bool = False) -> dict[str, N
 def verify(lab: Lab) -> Verification:
     """Send requests to every virtual service of a running lab and judge what comes of them."""
     from lvsctl import experiment
+
+    return recomputed(experiment.evidence_of(lab))
+
+
+def recomputed(evidence: Evidence) -> Verification:
+    """What evidence says, a saved report's too: no kernel is asked."""
     from lvsctl import verify as judges
 
-    evidence = experiment.evidence_of(lab)
-    return Verification(lab, tuple(judges.findings(evidence)), evidence)
+    return Verification(evidence.lab, tuple(judges.findings(evidence)), evidence)
+
+
+def diagnose(lab: Lab) -> Diagnosis:
+    """Why a running lab does not do what was promised: seen, not looked up."""
+    from lvsctl import diagnosis, experiment
+
+    said = diagnosis.conclusion(experiment.evidence_of(lab))
+    return Diagnosis(
+        lab, said.causes, said.remarks, said.ruled_out, works=said.works, look_at=said.look_at
+    )
+
+
+def walk(lab: Lab, service: str | None = None, asking: str | None = None) -> Walk:
+    """Send one request to a virtual service (the first) from a node (the first client).
+
+    Raises UsageError with the names there are.
+    """
+    from lvsctl import experiment
+    from lvsctl.verify import walk as walking
+
+    client = lab.having(Role.CLIENT)[0] if asking is None else node_of(lab, asking)
+    evidence = experiment.evidence_of_request(lab, service_of(lab, service), client)
+    return next(walking.walks(evidence))
+
+
+def service_of(lab: Lab, name: str | None) -> VirtualService:
+    """The virtual service called ``name``, or the first. Raises UsageError."""
+    for service in lab.services:
+        if name in (None, service.name):
+            return service
+    names = ", ".join(service.name for service in lab.services)
+    raise UsageError(f"lab {lab.name} has no service {name!r}", hint=f"it has: {names}")
+
+
+def listening(lab: Lab, taps: Sequence[str] = (), expression: str = "") -> LiveCapture:
+    """A capture at some taps of a running lab (at all where none is named), not yet begun.
+
+    Raises UsageError where a tap's node is not in the lab.
+    """
+    from lvsctl.observe.capture import LiveCapture
+    from lvsctl.observe.listener import Options
+
+    wanted = frozenset(map(Tap.parse, taps))
+    for tap in sorted(wanted):
+        if not tap.node:
+            raise UsageError(f"{tap} is no tap", hint="a tap is NODE:DEVICE, as in director:lan")
+        node_of(lab, tap.node)
+    return LiveCapture(
+        {lab.netns(node.name): node.name for node in lab.nodes},
+        Options(filter=expression, taps=wanted),
+    )
+
+
+# ── breaking on purpose ──────────────────────────────────────────────────────────────────────
+
+
+def _breaking(lab: Lab) -> Breaking:
+    from lvsctl.breaking import Breaking
+
+    return Breaking(lab, _responder)
+
+
+def prove(lab: Lab, tell: Tell) -> Proof:
+    """Break a running lab by each fault that applies to it, and see which claims fail."""
+    from lvsctl import proving
+
+    return proving.prove(_breaking(lab), tell)
+
+
+def inject(lab: Lab, name: str, node: str | None = None) -> FaultShown:
+    """Inject a fault into a running lab. Raises UsageError where it does not apply there."""
+    from lvsctl.faults import fault
+
+    if node is not None:
+        node_of(lab, node)
+    one = _breaking(lab).inject(fault(name), node)
+    return fault_shown(lab, name, one.node)
+
+
+def restore(lab: Lab, name: str | None = None, node: str | None = None) -> tuple[str, ...]:
+    """Take back a fault, or all of them. Raises UsageError where it is not injected."""
+    from lvsctl.faults import fault
+
+    noted = injected.read(lab.name)
+    if name is None:
+        return tuple(map(str, _breaking(lab).restore()))
+    fault(name)
+    meant = [one for one in noted if one.fault == name and node in (None, one.node)]
+    if not meant:
+        there = ", ".join(map(str, noted)) or "no fault is"
+        raise UsageError(f"{name} is not injected into lab {lab.name}", hint=f"injected: {there}")
+    return tuple(map(str, _breaking(lab).restore(meant)))
+
+
+def faults(lab: Lab | None = None) -> tuple[FaultListed, ...]:
+    """Every fault; with a lab, where it can be injected and where it is."""
+    from lvsctl.faults import FAULTS
+
+    if lab is None:
+        return tuple(map(FaultListed, FAULTS.values()))
+    plan, noted = planner.plan_for(lab), injected.read(lab.name)
+    return tuple(
+        FaultListed(
+            fault,
+            fault.nodes(lab, plan),
+            tuple(one.node for one in noted if one.fault == fault.id),
+        )
+        for fault in FAULTS.values()
+    )
+
+
+def fault_shown(lab: Lab | None, name: str, node: str | None = None) -> FaultShown:
+    """What a fault does to a lab; without one, to the first shipped topology that it applies to.
+
+    Raises UsageError where it does not apply.
+    """
+    from lvsctl.faults import fault
+    from lvsctl.faults.change import reversed_
+
+    one = fault(name)
+    if lab is None:
+        lab = _example(one)
+    breaking = _breaking(lab)
+    scene = breaking.scene(breaking.node_for(one, node))
+    changes = one.changes_at(scene)
+    return FaultShown(
+        fault=one,
+        lab=lab.name,
+        node=scene.node.name,
+        predicted=one.predicted(scene),
+        commands=tuple(command for change in changes for command in change.commands()),
+        remedy=tuple(c for change in reversed_(changes) for c in change.commands()),
+    )
+
+
+def _example(fault: Fault) -> Lab:
+    for name in shipped.names():
+        lab = lab_of(Topology(name, shipped.text_of(name).encode()))
+        if fault.nodes(lab, planner.plan_for(lab)):
+            return lab
+    raise UsageError(f"no shipped topology can have {fault.id}")
 
 
 def ask(lab: Lab, index: int, count: int) -> tuple[Exchange, ...]:

@@ -8,7 +8,7 @@ routes, virtual services and real servers. Devices added by hand are left alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from lvsctl.model.addresses import IPInterface
@@ -27,6 +27,7 @@ from lvsctl.ops import (
     Listen,
     Op,
     Plan,
+    RunCommand,
     SetLinkUp,
     SetSysctl,
     Stage,
@@ -48,18 +49,30 @@ class Difference:
         return bool(self.missing or self.extra)
 
 
-def difference(plan: Plan, states: States) -> Difference:
-    """How the kernel's ``states`` differ from ``plan``."""
+def difference(plan: Plan, states: States, ended: Collection[str] = ()) -> Difference:
+    """How the kernel's ``states`` differ from ``plan``.
+
+    ``ended`` are the namespaces in which the user's own command should run, and does not.
+    """
     lost = {ns for op in plan.ops for ns in _namespaces(op) if ns not in states}
+    anew = [op for op in plan.ops if isinstance(op, AddLink) and _is_cut(op, states)]
     missing = []
     for stage in plan.stages:
-        ops = tuple(op for op in stage.ops if not _satisfied(op, states, lost))
+        ops = tuple(
+            op
+            for op in stage.ops
+            if not _satisfied(op, states, lost)
+            or any(_goes_along(op, cable) for cable in anew)
+            or (isinstance(op, RunCommand) and op.netns in ended)
+        )
         # The responder serves all listeners of the lab from one process: all or none.
         if any(isinstance(op, Listen) for op in ops):
             ops = tuple(op for op in stage.ops if isinstance(op, Listen) or op in ops)
         if ops:
             missing.append(Stage(stage.title, ops))
-    return Difference(tuple(missing), tuple(_extra(plan, states)))
+    # A half cable is in the way of a whole one: its port is taken away first.
+    halves = (op for op in anew if op.netns in states and states[op.netns].link(op.port))
+    return Difference(tuple(missing), (*halves, *_extra(plan, states)))
 
 
 def settings_of(plan: Plan) -> tuple[str, ...]:
@@ -69,6 +82,21 @@ def settings_of(plan: Plan) -> tuple[str, ...]:
 
 def _namespaces(op: Op) -> tuple[str, ...]:
     return (op.netns, op.node_netns) if isinstance(op, AddLink) else (op.netns,)
+
+
+def _goes_along(op: Op, cable: AddLink) -> bool:
+    """Whether ``op`` rests on ``cable``, so that it must be done again with it.
+
+    Routes are: those by way of the cable went with it, and setting one twice is harmless.
+    """
+    device = getattr(op, "device", None)
+    if op.netns == cable.netns:
+        return device == cable.port
+    return op.netns == cable.node_netns and (
+        device == cable.device
+        or isinstance(op, AddRoute)
+        or (isinstance(op, SetSysctl) and f".{cable.device}." in op.key)
+    )
 
 
 def _satisfied(op: Op, states: States, lost: set[str]) -> bool:
@@ -88,7 +116,7 @@ def _so(op: Op, state: NodeState, states: States) -> bool:  # noqa: PLR0911, C90
             link = state.link(op.device)
             return link is not None and link.up
         case AddLink():
-            return _linked(op, state, states[op.node_netns])
+            return _linked(op, states)
         case Impair():
             link = state.link(op.device)
             return link is not None and link.impairment == op.impairment
@@ -105,18 +133,35 @@ def _so(op: Op, state: NodeState, states: States) -> bool:  # noqa: PLR0911, C90
                 listener.port == op.port and listener.protocol is op.protocol
                 for listener in state.listeners
             )
-    # DisableOffloads and RunCommand are not looked at: what they did is not in the state.
+    # DisableOffloads and RunCommand: what they did is not in the state of a node.
     return True
 
 
-def _linked(op: AddLink, switch: NodeState, node: NodeState) -> bool:
-    port, device = switch.link(op.port), node.link(op.device)
+def _is_cut(op: AddLink, states: States) -> bool:
+    """Whether the cable must be laid anew.
+
+    The end of a cable goes with the other one's namespace: where the node still has its
+    end, a switch that is not in ``states`` was not looked at.
+    """
+    node = states.get(op.node_netns)
+    if op.netns not in states and node is not None and node.link(op.device) is not None:
+        return False
+    return not _whole(op, states)
+
+
+def _whole(op: AddLink, states: States) -> bool:
+    """Whether the cable is there with both its ends, up or not."""
+    if op.netns not in states or op.node_netns not in states:
+        return False
+    port, device = states[op.netns].link(op.port), states[op.node_netns].link(op.device)
     return (
-        port is not None
-        and device is not None
-        and (port.up, device.up, port.master) == (True, True, op.bridge)
-        and device.mac == op.mac
+        port is not None and device is not None and (port.master, device.mac) == (op.bridge, op.mac)
     )
+
+
+def _linked(op: AddLink, states: States) -> bool:
+    ends = states[op.netns].link(op.port), states[op.node_netns].link(op.device)
+    return _whole(op, states) and all(end is not None and end.up for end in ends)
 
 
 def _addresses(state: NodeState, device: str) -> tuple[IPInterface, ...]:

@@ -63,6 +63,10 @@ class HostError(LvsctlError):
     """This host cannot: a privilege, a kernel feature, a tool or disk space is missing."""
 
 
+class DamagedFile(LvsctlError):
+    """A file that lvsctl wrote once, such as a saved report, is not as it was written."""
+
+
 class LabError(LvsctlError):
     """The lab is not in a state in which this can be done: not running, or held by another."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lvsctl.diagnosis import Cause
+from lvsctl.faults.base import Fault
 from lvsctl.kernel.registry import Entry
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.finding import Finding, Verdict, overall
@@ -20,6 +22,8 @@ class Up:
     created: bool
     added: tuple[Op, ...] = ()
     removed: tuple[Op, ...] = ()
+    restored: tuple[str, ...] = ()
+    """The faults that were taken back before anything else was looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,8 @@ class Listed:
     lab: Lab | None
     answering: bool
     """Whether its real servers' responder lives, where it needs one."""
+    faults: tuple[str, ...] = ()
+    """How it is broken on purpose: faults with their nodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,8 @@ class Inspection:
 
     lab: Lab
     states: dict[str, NodeState]
+    faults: tuple[str, ...] = ()
+    """How it is broken on purpose: faults with their nodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +60,45 @@ class Verification:
     def verdict(self) -> Verdict:
         """PASS only where every claim passes."""
         return overall(self.findings)
+
+
+@dataclass(frozen=True, slots=True)
+class FaultListed:
+    """A fault as far as a lab is concerned: where it can be injected, and where it is."""
+
+    fault: Fault
+    nodes: tuple[str, ...] = ()
+    injected: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FaultShown:
+    """A fault at one node of a lab: the commands that make it, and those that mend it."""
+
+    fault: Fault
+    lab: str
+    node: str
+    predicted: tuple[str, ...]
+    commands: tuple[str, ...]
+    remedy: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Why a lab does not work: ``causes``, most likely first.
+
+    ``remarks`` are differences that do no harm. ``works``: everything that was promised was
+    seen. Where it does not work for no known cause, ``ruled_out`` and ``look_at`` say more.
+    """
+
+    lab: Lab
+    causes: tuple[Cause, ...]
+    remarks: tuple[str, ...]
+    ruled_out: tuple[str, ...]
+    works: bool
+    look_at: tuple[str, ...] = ()
+
+    @property
+    def healthy(self) -> bool:
+        """Nothing is wrong, and nothing will be by chance."""
+        return self.works and not self.causes

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from lvsctl.errors import HostError, KernelError, LabError, LvsctlError, SpecError, UsageError
+from lvsctl.errors import (
+    DamagedFile,
+    HostError,
+    KernelError,
+    LabError,
+    LvsctlError,
+    SpecError,
+    UsageError,
+)
 
 
 class ExitStatus(IntEnum):
@@ -28,7 +36,10 @@ MEANINGS = (
     (ExitStatus.OK, "fine"),
     (ExitStatus.CLAIM_FAILED, "verify: a claim failed or could not be decided"),
     (ExitStatus.USAGE, "the command line is wrong, or names a lab that is not there or is held"),
-    (ExitStatus.BAD_TOPOLOGY, "the topology is wrong; every mistake is listed with its line"),
+    (
+        ExitStatus.BAD_TOPOLOGY,
+        "the topology is wrong (every mistake is listed with its line), or a report damaged",
+    ),
     (ExitStatus.HOST_CANNOT, "this host cannot; the message says what to type"),
     (ExitStatus.BUG, "a bug in lvsctl"),
     (ExitStatus.INTERRUPTED, "interrupted by Ctrl-C; what was half done has been undone"),
@@ -40,6 +51,8 @@ _OF_ERROR: tuple[tuple[type[LvsctlError], ExitStatus], ...] = (
     # Nothing is wrong with the host, and nothing with lvsctl: other words would have worked.
     (LabError, ExitStatus.USAGE),
     (SpecError, ExitStatus.BAD_TOPOLOGY),
+    # 65 is sysexits(3)'s EX_DATAERR: what was given as input is wrong, a topology or not.
+    (DamagedFile, ExitStatus.BAD_TOPOLOGY),
     (HostError, ExitStatus.HOST_CANNOT),
     (KernelError, ExitStatus.HOST_CANNOT),
 )

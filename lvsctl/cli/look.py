@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lvsctl.cli import complete, options
 from lvsctl.cli.exit_status import ExitStatus
 from lvsctl.cli.output import Format, show, show_json, style
-from lvsctl.cli.where import in_lab_kernel
+from lvsctl.cli.where import Handover, in_lab_kernel
+from lvsctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from lvsctl.proving import Trial
+    from lvsctl.results import Verification
 
 
 @in_lab_kernel()
@@ -48,12 +54,39 @@ def inspect(
         show(text.inspection(result, style=style()))
 
 
-@in_lab_kernel()
+def _reported(words: list[str], report: Path | None, **_: object) -> Handover:
+    """Refuse a directory that holds something else before anything is sent."""
+    if report is not None:
+        from lvsctl.report import saved
+
+        saved.refuse_others(report)
+    return Handover(words, writes=report)
+
+
+def _is_saved(saved: Path | None, **_: object) -> bool:
+    return saved is not None
+
+
+@in_lab_kernel(prepare=_reported, anywhere=_is_saved)
 def verify(
     lab: options.Lab = None,
     verbose: Annotated[
         bool,
         typer.Option("--verbose", "-v", help="With what was expected and seen, for each claim."),
+    ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report", metavar="DIR", help="Write JSON, JUnit XML, HTML and the capture there."
+        ),
+    ] = None,
+    saved: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="DIR", help="Judge a saved report again; needs no lab."),
+    ] = None,
+    prove: Annotated[
+        bool,
+        typer.Option("--prove", help="Break the lab by every fault, and see that it is noticed."),
     ] = False,
     wanted: options.As = Format.TEXT,
 ) -> ExitStatus:
@@ -68,17 +101,68 @@ def verify(
       lvsctl verify
       lvsctl verify dr -v
       lvsctl verify nat --format json > verdict.json
+      lvsctl verify tun --report out       out/report.html, junit.xml, capture.pcapng, …
+      lvsctl verify --from out             the same verdicts, on any machine, without root
+      lvsctl verify dr --prove             each claim can fail: minutes, see lvsctl fault list
     """
-    from lvsctl import app
     from lvsctl.model.finding import Verdict
 
-    result = app.verify(app.running(lab))
+    if prove:
+        if report is not None or saved is not None:
+            raise UsageError("--prove needs a running lab: say neither --report nor --from")
+        return _proved(lab, wanted)
+    result, capture = _verified(lab, report, saved)
     if wanted is Format.JSON:
         from lvsctl.report import jsonable
 
-        show_json(jsonable.verification(result))
+        show_json(jsonable.verification(result, capture=capture))
     else:
         from lvsctl.report import text
 
-        show(text.verification(result, verbose=verbose, style=style()))
+        show(text.verification(result, verbose=verbose, capture=capture, style=style()))
     return ExitStatus.OK if result.verdict is Verdict.PASS else ExitStatus.CLAIM_FAILED
+
+
+def _proved(lab: str | None, wanted: Format) -> ExitStatus:
+    """Counter-experiments, told one by one to who waits at a terminal."""
+    import sys
+
+    from lvsctl import app
+    from lvsctl.cli.failure import say
+    from lvsctl.report import fault_text
+
+    def tell(trial: Trial) -> None:
+        if sys.stderr.isatty():
+            say(fault_text.trial(trial))
+
+    proof = app.prove(app.running(lab), tell)
+    if wanted is Format.JSON:
+        from lvsctl.report import fault_json
+
+        show_json(fault_json.proof(proof))
+    else:
+        show(fault_text.proof(proof, style=style()))
+    return ExitStatus.OK if proof.holds else ExitStatus.CLAIM_FAILED
+
+
+def _verified(
+    lab: str | None, report: Path | None, saved: Path | None
+) -> tuple[Verification, str | None]:
+    """The verification, live or from a file, and where its capture is."""
+    from lvsctl import app
+
+    if saved is not None:
+        if lab is not None or report is not None:
+            raise UsageError("--from judges a saved report: name neither a lab nor --report")
+        from lvsctl.report.saved import CAPTURE, load
+
+        return app.recomputed(load(saved)), str(saved / CAPTURE)
+    if report is None:
+        return app.verify(app.running(lab)), None
+    from lvsctl.report.saved import CAPTURE, refuse_others, save
+
+    found = app.running(lab)
+    refuse_others(report)
+    result = app.verify(found)
+    save(report, result)
+    return result, str(report / CAPTURE)

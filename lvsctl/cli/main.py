@@ -16,10 +16,27 @@ from lvsctl.errors import LvsctlError
 
 def entry() -> NoReturn:
     """The console script."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a sign that the terminal lacks is no bug
     sys.exit(main(sys.argv[1:]))
+
+
+def _open_closed_streams() -> None:
+    """Standard streams that are closed (`lvsctl ls >&-`) become /dev/null, as in daemons.
+
+    Otherwise the next file that is opened takes the number 1, and what is printed goes there.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number is this very one: those below are open by now.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
 
 
 def main(argv: Sequence[str]) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +15,7 @@ import typer
 from lvsctl.cli import complete, options
 from lvsctl.cli.labs import overrides_of
 from lvsctl.cli.output import Format, show, show_json, style
-from lvsctl.errors import UsageError
+from lvsctl.errors import HostError, UsageError
 
 
 class PlanFormat(StrEnum):
@@ -74,10 +77,29 @@ def plan(
 
 
 def _write(file: Path, text: str) -> None:
+    """The whole text or nothing: on a full disk an earlier file stays what it was."""
     try:
-        file.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+        if file.is_file() or not file.exists():
+            # Resolved: through a link to the file, not in place of the link.
+            _replace(file.resolve(), text.rstrip("\n") + "\n")
+        else:  # /dev/stdout, for one
+            file.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"cannot write {file}: {error.strerror}") from error
+        mistaken = (IsADirectoryError, NotADirectoryError, FileNotFoundError)
+        kind = UsageError if isinstance(error, mistaken) else HostError
+        raise kind(f"cannot write {file}: {error.strerror}") from error
+
+
+def _replace(file: Path, text: str) -> None:
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        if file.exists():
+            shutil.copymode(file, beside)
+        beside.replace(file)
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def schema() -> None:

@@ -10,7 +10,20 @@ import typer
 import typer.main
 
 from lvsctl import __version__
-from lvsctl.cli import demo, failure, host, labs, look, machine, nodes, plans
+from lvsctl.cli import (
+    capture,
+    demo,
+    diagnose,
+    failure,
+    fault,
+    host,
+    labs,
+    look,
+    machine,
+    nodes,
+    plans,
+    walk,
+)
 from lvsctl.cli.exit_status import MEANINGS, ExitStatus
 from lvsctl.cli.grammar import SETTINGS, Command, Group, complaint
 from lvsctl.cli.output import show
@@ -66,7 +79,7 @@ def _app() -> typer.Typer:
     )
     for panel, commands in {
         "Labs": (labs.up, labs.down, labs.ls, demo.demo),
-        "Look": (look.inspect, look.verify),
+        "Look": (look.inspect, look.verify, diagnose.diagnose, walk.walk, capture.capture),
         "Topologies, without root": (plans.plan, plans.topologies, plans.schema),
     }.items():
         for command in commands:
@@ -75,10 +88,30 @@ def _app() -> typer.Typer:
         app.command(name, cls=Command, rich_help_panel="Look", context_settings=nodes.WORDS_FOLLOW)(
             command
         )
+    app.add_typer(_fault(), name="fault", rich_help_panel="Look")
     here = "This host"
     app.command(cls=Command, rich_help_panel=here)(host.doctor)
     app.command("_features", hidden=True)(host.features)
     app.add_typer(_machine(), name="machine", rich_help_panel=here)
+    return app
+
+
+def _fault() -> typer.Typer:
+    app = typer.Typer(
+        cls=Group,
+        rich_markup_mode=None,
+        help="""Break a lab on purpose, as people do by mistake, and mend it again.
+
+        Each fault names the claims that it must break: `lvsctl verify --prove` shows that it does.
+        """,
+        epilog="""
+        Examples:
+          lvsctl fault list
+          lvsctl fault inject arp-ignore-unset --lab dr
+          lvsctl fault restore --lab dr
+        """,
+    )
+    fault.add_to(app)
     return app
 
 

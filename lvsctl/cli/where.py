@@ -10,8 +10,10 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple, NoReturn
 
 import typer
@@ -46,6 +48,8 @@ class Handover(NamedTuple):
 
     words: list[str]
     stdin: bytes | None = None
+    writes: Path | None = None
+    """A directory that the command writes; made for it, and taken away again if left empty."""
 
 
 def in_lab_kernel(
@@ -55,6 +59,7 @@ def in_lab_kernel(
     stdin: bool = False,
     prepare: Callable[..., Handover] | None = None,
     without: Run | None = None,
+    anywhere: Callable[..., bool] | None = None,
 ) -> Callable[[Run], Run]:
     """A command that runs where the labs are.
 
@@ -62,6 +67,7 @@ def in_lab_kernel(
     by ``without``, and where that is missing too, that no lab is running. ``stdin``: its
     standard input is handed on. ``prepare`` gets the command line and the command's arguments:
     it finds what is wrong with them before a machine is started, and says what to hand over.
+    ``anywhere`` gets the arguments too: whether with these the command needs no lab's kernel.
     """
 
     def decorate(command: Run) -> Run:
@@ -69,6 +75,8 @@ def in_lab_kernel(
 
         @functools.wraps(command)
         def placed(*, ctx: typer.Context, where: Where, **words: Any) -> int | None:
+            if anywhere and anywhere(**words):
+                return command(**words)
             reason = _reason_for_machine(where)
             if reason is None:
                 if needs_root:
@@ -78,7 +86,10 @@ def in_lab_kernel(
             if not starts and not machine_is_running():
                 return (without or _nothing_runs)(**words)
             tell = functools.partial(_tell, reason) if starts and where is Where.AUTO else None
-            return forward(handover.words, stdin=stdin, given=handover.stdin, tell=tell)
+            with _directory_for(handover.writes) as writable:
+                return forward(
+                    handover.words, stdin=stdin, given=handover.stdin, tell=tell, writable=writable
+                )
 
         placed.__signature__ = signature.replace(  # type: ignore[attr-defined]
             parameters=[
@@ -96,6 +107,27 @@ def in_lab_kernel(
         return placed
 
     return decorate
+
+
+@contextmanager
+def _directory_for(directory: Path | None) -> Iterator[tuple[str, ...]]:
+    """Let the command in the machine write there. What it leaves empty was not needed."""
+    if directory is None:
+        yield ()
+        return
+    new = not directory.exists()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UsageError(f"{directory} is a file, not a directory") from None
+    except OSError as error:
+        raise HostError(f"cannot make the directory {directory}: {error.strerror}") from error
+    try:
+        yield (str(directory),)
+    finally:
+        if new:
+            with suppress(OSError):
+                directory.rmdir()
 
 
 def inside_machine() -> bool:
@@ -176,6 +208,7 @@ def forward(
     stdin: bool = False,
     given: bytes | None = None,
     tell: Callable[[str], None] | None = None,
+    writable: Sequence[str] = (),
 ) -> int:
     """Run ``lvsctl WORDS`` in the machine, which is started if need be; its exit status.
 
@@ -190,7 +223,9 @@ def forward(
     sys.stdout.flush()
     if given is not None or not stdin:
         replace_stdin(given or b"")
-    return client.run(words, kind="lvsctl", emit=_first(tell) if tell else say)
+    return client.run(
+        words, kind="lvsctl", emit=_first(tell) if tell else say, writable_directories=writable
+    )
 
 
 def replace_stdin(content: bytes) -> None:

@@ -5,16 +5,30 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shlex
 import shutil
 import signal
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 from lvsctl.errors import KernelError, LvsctlError
 from lvsctl.kernel import netns, paths, processes
+from lvsctl.kernel.state import node_state
+from lvsctl.model.event import Emit, Notice
+from lvsctl.model.lab import Lab, Node
+from lvsctl.model.service import Protocol
 from lvsctl.ops import RunCommand
 
 NOT_FOUND = 127
 """The exit status of a command that does not exist, as in sh(1)."""
+
+SHELL = ("/bin/sh", "-c")
+"""How a `run:` that is one string is run."""
+
+LISTEN_SECONDS = 10.0
+"""How long a real server of the user's own may take until it listens, before a notice says so."""
 
 
 def start_commands(lab: str, ops: Sequence[RunCommand]) -> None:
@@ -38,13 +52,89 @@ def start_commands(lab: str, ops: Sequence[RunCommand]) -> None:
 
 def _failure(lab: str, op: RunCommand, code: int) -> KernelError:
     how = "no such command" if code == NOT_FOUND else f"ended at once with status {code}"
+    return _refusal(lab, op.node, op.argv, how)
+
+
+def _refusal(lab: str, node: str, argv: Sequence[str], how: str) -> KernelError:
+    command = argv[2] if tuple(argv[:2]) == SHELL else shlex.join(argv)
     return KernelError(
-        f"{op.node}: {op.argv[0]}: {how}{processes.last_lines(lab, op.node)}",
-        node=op.node,
-        command="; ".join(op.describe()),
-        hint=f"its output is in {paths.logs(lab) / op.node}.log while the lab exists; try it"
-        f" with `lvsctl exec` first",
+        f"{node}: {command}: {how}{processes.last_lines(lab, node)}",
+        node=node,
+        command=command,
+        hint="to try it by hand: bring the lab up without that `run:`, "
+        f"then `lvsctl exec {lab}/{node} -- {command}`",
     )
+
+
+# ── commands that are real servers ───────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class _OwnServer:
+    """A real server with the user's own command, and the ports on which it is to be found."""
+
+    node: Node
+    netns: str
+    ports: frozenset[tuple[Protocol, int]]
+
+    def listens(self) -> bool:
+        found = node_state(self.netns, sysctls=()).listeners
+        return self.ports <= {(one.protocol, one.port) for one in found}
+
+
+def _own_servers(lab: Lab) -> Iterator[_OwnServer]:
+    for node in lab.nodes:
+        ports = frozenset(
+            (service.key.protocol, server.port)
+            for service in lab.services
+            for server in service.real_servers
+            if server.node == node.name
+        )
+        if node.run and ports:
+            yield _OwnServer(node, lab.netns(node.name), ports)
+
+
+def ended_commands(lab: Lab, namespaces: Collection[str]) -> frozenset[str]:
+    """Those of ``namespaces`` whose real server was the user's own command, and is no more.
+
+    Only real servers can be told: another command may have ended because it was done.
+    """
+    return frozenset(
+        server.netns
+        for server in _own_servers(lab)
+        if server.netns in namespaces and not server.listens() and not _lives(lab.name, server)
+    )
+
+
+def wait_for_servers(lab: Lab, emit: Emit) -> None:
+    """Wait until the users' own real servers listen; who takes too long gets a notice.
+
+    Raises KernelError, with the end of the log, where one ends without having listened.
+    """
+    deadline = time.monotonic() + LISTEN_SECONDS
+    pause = threading.Event()  # never set: the kernel has no event for this
+    waiting = list(_own_servers(lab))
+    while waiting := [server for server in waiting if not server.listens()]:
+        for server in waiting:
+            if not _lives(lab.name, server) and not server.listens():
+                how = f"ended without listening on {_ports(server)}"
+                raise _refusal(lab.name, server.node.name, server.node.run, how)
+        if time.monotonic() > deadline:
+            for server in waiting:
+                emit(Notice(f"{server.node.name}: nothing listens on {_ports(server)} yet"))
+            return
+        pause.wait(0.02)
+
+
+def _lives(lab: str, server: _OwnServer) -> bool:
+    return bool(processes.inhabitants([paths.namespaces(lab) / server.netns]))
+
+
+def _ports(server: _OwnServer) -> str:
+    return ", ".join(f"{protocol} port {port}" for protocol, port in sorted(server.ports))
+
+
+# ── starting ─────────────────────────────────────────────────────────────────────────────────
 
 
 def _start(lab: str, op: RunCommand) -> int:

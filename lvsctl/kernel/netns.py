@@ -294,6 +294,9 @@ def exec_in(
     os.chdir(cwd)
     program = shutil.which(argv[0], path=env.get("PATH", os.defpath))
     if program is None:
+        if "/" in argv[0] and Path(argv[0]).exists():
+            denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            raise UsageError(f"{argv[0]}: it is not executable") from denied
         raise UsageError(f"{argv[0]}: command not found",
                          hint="it must be installed on this host: nodes share its files"
                          )  # fmt: skip

@@ -2,6 +2,7 @@
 
     /run/lvsctl/<lab>.lock                  held by the command that changes the lab
     /run/lvsctl/<lab>/registry.json         what the lab is made of (kernel.registry)
+    /run/lvsctl/<lab>/faults.json           how it is broken on purpose (kernel.injected)
     /run/lvsctl/<lab>/netns/<namespace>     its namespaces, on one private tmpfs
     /run/lvsctl/<lab>/run/<daemon>.pid      locked by each daemon for as long as it lives
     /run/lvsctl/<lab>/log/<node>.log        what the lab's processes print
@@ -45,6 +46,11 @@ def lock(lab: str) -> Path:
 def registry(lab: str) -> Path:
     """The file that says what ``lab`` is made of."""
     return directory(lab) / "registry.json"
+
+
+def faults(lab: str) -> Path:
+    """The file that says how ``lab`` is broken on purpose; absent where it is not."""
+    return directory(lab) / "faults.json"
 
 
 def namespaces(lab: str) -> Path:

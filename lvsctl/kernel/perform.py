@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lvsctl.kernel import links, netns, rtnl, sysctl, wire
+from lvsctl.faults.ops import AddNeighbour, DropIncoming
+from lvsctl.kernel import links, netns, rtnl, rtnl_obstacles, sysctl, wire
 from lvsctl.kernel.session import Opened, Session
 from lvsctl.model.event import Emit, OpsDone
 from lvsctl.model.service import Encapsulation
@@ -105,10 +106,13 @@ class Performance:
 
     def cable(self, op: AddLink, opened: Opened) -> None:
         far = self._session.open(op.node_netns)
-        self._later(op, rtnl.add_veth(
+        message = _Message(op, rtnl.add_veth(
             op.port, op.port_index, op.bridge_index,
             op.device, op.device_index, op.mac, far.fd,
         ))  # fmt: skip
+        if self._converging:  # the whole cable is there, and somebody set an end of it down
+            message.instead = lambda: rtnl.link_state(op.port, up=True)
+        self._waiting.append(message)
         opened.indexes[op.port] = op.port_index
         far.indexes[op.device] = op.device_index
         self._far_ends.append(op)
@@ -126,6 +130,15 @@ class Performance:
 
     def impairment(self, op: Impair, opened: Opened) -> None:
         self._later(op, rtnl.add_netem(self._index(opened, op.device), op.impairment))
+
+    def neighbour(self, op: AddNeighbour, opened: Opened) -> None:
+        index = self._index(opened, op.device)
+        self._later(op, rtnl_obstacles.neighbour(op.address, op.mac, index))
+
+    def drop(self, op: DropIncoming, opened: Opened) -> None:
+        index = self._index(opened, op.device)
+        self._later(op, rtnl_obstacles.add_clsact(index), self._known)
+        self._later(op, rtnl_obstacles.drop_protocol(index, op.protocol), self._known)
 
     def offloads(self, op: DisableOffloads, opened: Opened) -> None:
         self._flush(op.netns)
@@ -198,6 +211,8 @@ HOW: dict[type[Op], Callable[[Performance, Any, Opened], None]] = {
     AddRoute: Performance.route,
     Impair: Performance.impairment,
     DisableOffloads: Performance.offloads,
+    AddNeighbour: Performance.neighbour,
+    DropIncoming: Performance.drop,
     AddService: Performance.ipvs,
     AddRealServer: Performance.ipvs,
 }

@@ -25,43 +25,67 @@ PATIENCE = PERIOD + 0.5
 _AGAIN = 0.05
 
 
+Counts = tuple[int, int, int]
+"""Connections, packets in and packets out."""
+
+Unaccounted = tuple[Counts, Counts]
+"""Counts of the namespace that are missing in the services' sum and in the real servers'."""
+
+NOTHING: Unaccounted = ((0, 0, 0), (0, 0, 0))
+
+
 @dataclass(frozen=True, slots=True)
 class Settled:
     """A director's state and the moment that its counters are of.
 
     ``when`` is in nanoseconds since the epoch, as captured frames' times are.
+    ``unaccounted`` is what the namespace counted for services and real servers that are gone.
     """
 
     state: NodeState
     when: int
+    unaccounted: Unaccounted = NOTHING
 
 
-def settled_state(director: str, patience: float = PATIENCE) -> Settled:
+def settled_state(
+    director: str, patience: float = PATIENCE, unaccounted: Unaccounted = NOTHING
+) -> Settled:
     """The state of the namespace ``director``, its IPVS counters up to date.
 
-    Waits until the sums agree with the exact counts, and nothing is counted meanwhile;
-    at most ``patience`` seconds: a real server that was removed takes its counts along,
-    so that they may never agree. Raises what ``node_state`` raises.
+    Waits until the sums agree with the exact counts, but for what is ``unaccounted``, and
+    nothing is counted meanwhile. A service or real server that was removed takes its counts
+    along, so they may never agree: then it waits until nothing was counted for ``patience``
+    seconds, after which the sums are up to date; four times that long at most.
+    Raises what ``node_state`` raises.
     """
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + 4 * patience
     pause = threading.Event()  # never set: the kernel has no event for this
+    latest, since = netns.run_inside(director, _exact), time.monotonic()
     while True:
         exact = netns.run_inside(director, _exact)
         when = time.clock_gettime_ns(time.CLOCK_REALTIME)
         state = node_state(director, sysctls=(), ipvs=True)
+        now = time.monotonic()
+        if exact != latest:
+            latest, since = exact, now
+        missing = _missing(state, exact)
         quiet = exact == netns.run_inside(director, _exact)
-        if (quiet and _agree(state, exact)) or time.monotonic() > deadline:
-            return Settled(state, when)
+        if (quiet and (missing == unaccounted or now > since + patience)) or now > deadline:
+            return Settled(state, when, missing)
         pause.wait(_AGAIN)
 
 
-def _agree(state: NodeState, exact: tuple[int, int, int]) -> bool:
-    by_service = [service.counters for service in state.services]
-    by_real_server = [r.counters for service in state.services for r in service.real_servers]
-    return _sums(by_service) == exact == _sums(by_real_server)
+def _missing(state: NodeState, exact: Counts) -> Unaccounted:
+    by_service = _sums([service.counters for service in state.services])
+    by_real_server = _sums([r.counters for service in state.services for r in service.real_servers])
+    return _less(exact, by_service), _less(exact, by_real_server)
 
 
-def _sums(counters: list[Counters]) -> tuple[int, int, int]:
+def _less(counts: Counts, other: Counts) -> Counts:
+    return counts[0] - other[0], counts[1] - other[1], counts[2] - other[2]
+
+
+def _sums(counters: list[Counters]) -> Counts:
     return (
         sum(c.connections for c in counters),
         sum(c.packets_in for c in counters),
@@ -69,7 +93,7 @@ def _sums(counters: list[Counters]) -> tuple[int, int, int]:
     )
 
 
-def _exact() -> tuple[int, int, int]:
+def _exact() -> Counts:
     """Connections, packets in and packets out: the CPUs' rows, hexadecimal, added up."""
     totals = [0, 0, 0]
     text = Path("/proc/thread-self/net/ip_vs_stats_percpu").read_text(encoding="ascii")

@@ -11,7 +11,8 @@ import threading
 from collections.abc import Iterable, Sequence
 
 from lvsctl.errors import LabError
-from lvsctl.kernel import netns, paths, processes, rtnl, wire
+from lvsctl.faults.ops import AddNeighbour, DropIncoming
+from lvsctl.kernel import netns, paths, processes, rtnl, rtnl_obstacles, wire
 from lvsctl.kernel.session import Opened, Session
 from lvsctl.kernel.worker import in_worker
 from lvsctl.model.event import Emit, OpsDone, ignore
@@ -58,7 +59,7 @@ def undo(ops: Sequence[Op], lab: str, emit: Emit = ignore) -> None:
     executing those that stay. Raises LabError, before anything is done, where one
     cannot be undone in place; KernelError where the kernel refuses.
     """
-    mine = _independent(ops)
+    mine = independent(ops)
     for op in mine:
         if isinstance(op, (SetSysctl, RunCommand, DisableOffloads)):
             what = "; ".join(op.describe())
@@ -77,7 +78,7 @@ def undo(ops: Sequence[Op], lab: str, emit: Emit = ignore) -> None:
     in_worker(work, emit)
 
 
-def _independent(ops: Sequence[Op]) -> list[Op]:
+def independent(ops: Sequence[Op]) -> list[Op]:
     """Those of ``ops`` that do not go along with another one of them."""
     namespaces = {op.netns for op in ops if isinstance(op, AddNamespace)}
     services = {(op.netns, op.service) for op in ops if isinstance(op, AddService)}
@@ -151,4 +152,8 @@ def _inverse(op: Op, opened: Opened) -> bytearray:  # noqa: PLR0911 (a row for e
             return rtnl.link_state(op.device, up=False)
         case Impair():
             return rtnl.delete_netem(opened.index(op.device))
+        case AddNeighbour():
+            return rtnl_obstacles.delete_neighbour(op.address, opened.index(op.device))
+        case DropIncoming():
+            return rtnl_obstacles.delete_clsact(opened.index(op.device))
     raise NotImplementedError(type(op).__name__)

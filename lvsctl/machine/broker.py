@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import importlib
 import json
 import os
@@ -265,7 +266,8 @@ def _start(order: Order, where: places.Places) -> None:
     except LvsctlError as error:
         _report(order.report, {"error": error.message, "hint": error.hint})
     except OSError as error:
-        _report(order.report, {"error": f"the machine did not start: {error}", "hint": ""})
+        hint = f"is there room in {where.directory}?" if error.errno == errno.ENOSPC else ""
+        _report(order.report, {"error": f"the machine did not start: {error}", "hint": hint})
     finally:
         if work is not None:
             places.remove_work(str(work))

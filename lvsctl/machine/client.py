@@ -142,11 +142,11 @@ def run(
     """
     _open_missing_streams()
     where = places.places()
-    place = str(Path(cwd or ".").resolve())
+    place = _place(cwd)
     everywhere = writable.named(writable.from_environment())
-    connection, _ = _connect_or_start(where, None, everywhere, emit)
+    connection, started = _connect_or_start(where, None, everywhere, emit)
     here = [place] if writable.refusal(place) is None else []
-    if here and place == str(Path.home().resolve()):
+    if started and here and place == str(Path.home().resolve()):  # once is enough
         emit(f"the command may write your home directory {place}: it is the current directory")
     passed = streams(tty)
     request = {
@@ -164,6 +164,14 @@ def run(
     }
     with connection:
         return relay.relay(connection, request, passed)
+
+
+def _place(cwd: str | None) -> str:
+    """Where a command is to run; / where the current directory has been removed."""
+    try:
+        return str(Path(cwd or ".").resolve())
+    except FileNotFoundError:
+        return "/"
 
 
 def fingerprint() -> str:

@@ -133,11 +133,18 @@ def starting(where: Places) -> Iterator[None]:
 def take_life_lock(where: Places, patience: float) -> int | None:
     """The machine's lock as a file descriptor, or None while a machine holds it.
 
-    Waits up to ``patience`` seconds for a machine that is about to end.
+    Waits up to ``patience`` seconds for a machine that is about to end. Raises HostError
+    where its directory cannot be written.
     """
     deadline = time.monotonic() + patience
     while True:
-        fd = os.open(where.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fd = os.open(where.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise HostError(
+                f"cannot write to {where.directory}: {error.strerror}",
+                hint="set XDG_RUNTIME_DIR to a directory of yours that can be written",
+            ) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import json
 import os
 import select
@@ -33,7 +34,8 @@ def relay(connection: Connection, request: Mapping[str, object], passed: termina
     """Send the request, pass everything both ways and return the exit status.
 
     The user's terminal is as it was when this returns or raises. Raises HostError where
-    the machine dies or does not answer to an interrupt.
+    the machine dies or does not answer to an interrupt, and where the command's output
+    cannot be written (a full disk).
     """
     with _signals() as wakeup, terminal.RawMode(passed.raw):
         return _Relay(connection, passed, wakeup).run(request)
@@ -80,6 +82,8 @@ class _Output:
         self.queue: collections.deque[bytes] = collections.deque()
         self.returns = frames.Returns(_CREDIT_LUMP)
         self.broken = False
+        self.failure: OSError | None = None
+        """Why nothing more can be written, where that is not that the reader has gone."""
 
 
 class _Relay:
@@ -101,6 +105,9 @@ class _Relay:
             self._connection.send(frames.STDIN)
         while self._status is None or self._pending():
             self._turn()
+        failure = self._outputs[1].failure
+        if failure is not None:
+            raise HostError(f"cannot write the output: {failure.strerror}")
         return self._status
 
     def _pending(self) -> bool:
@@ -158,8 +165,11 @@ class _Relay:
                 written = os.write(output.stream, data)
             except BlockingIOError:  # somebody made the user's stream non-blocking
                 written = 0
-            except OSError:
+            except OSError as error:
                 output.broken = True
+                # A reader who has seen enough (EPIPE) is the command's own business: it gets
+                # SIGPIPE. A full disk is not: nothing inside can know of it.
+                output.failure = None if error.errno == errno.EPIPE else error
                 self._connection.send(frames.CLOSE, frames.number(output.stream))
         if written < len(data):
             output.queue.appendleft(data[written:])

@@ -22,8 +22,8 @@ class Verdict(StrEnum):
 class Claim:
     """A statement in the words of LVS.
 
-    ``broken_by`` are the ids of faults that must break it; where there is none,
-    ``unbroken`` says why.
+    ``broken_by`` are the ids of faults that must break it; ``unbroken`` says why there is
+    none, in any lab or in those where none of them applies.
     """
 
     id: str

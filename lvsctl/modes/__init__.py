@@ -30,6 +30,7 @@ def violations(lab: Lab) -> Iterator[Violation]:
     found: dict[Violation, None] = {}
     for placed in placed_services(lab):
         found.update(dict.fromkeys(_unbuilt(placed)))
+        found.update(dict.fromkeys(_two_directors(placed)))
         found.update(dict.fromkeys(_two_gateways(placed)))
         found.update(dict.fromkeys(MODES[placed.service.forward].violations(placed)))
     yield from found
@@ -42,6 +43,20 @@ def _unbuilt(placed: Placed) -> Iterator[Violation]:
             path=("services", placed.index, "protocol"),
             message="the built-in responder does not answer SCTP yet",
             hint="use `protocol: tcp` or `protocol: udp`",
+        )
+
+
+def _two_directors(placed: Placed) -> Iterator[Violation]:
+    """Until directors can take turns: two that hold one VIP both answer ARP questions for it."""
+    first, *others = placed.lab.directors
+    if others:
+        yield Violation(
+            path=("services", placed.index, "vip"),
+            message=(
+                f"{first.name} and {others[0].name} would both hold {placed.service.vip} and both "
+                "answer for it: directors that take turns cannot be built yet"
+            ),
+            hint="let one node have `role: director`",
         )
 
 

@@ -22,17 +22,22 @@ from lvsctl.ops import Op, SetSysctl
 REQUEST = Claim(
     "nat.request-rewritten",
     "the director rewrites a request's destination from VIP to RIP; its source stays the client's",
-    broken_by=("wrong-forwarding-method",),
+    broken_by=("wrong-forwarding-method", "wrong-port"),
 )
 REPLY = Claim(
     "nat.reply-crosses-director",
     "replies come back through the director, which rewrites their source from RIP to VIP",
-    broken_by=("wrong-gateway", "ip-forward-off"),
+    broken_by=(
+        "wrong-gateway",
+        "ip-forward-off",
+        "client-on-real-server-network",
+        "redirects-sent",
+    ),
 )
 HIDDEN = Claim(
     "nat.client-never-sees-rip",
     "the client never sees a RIP",
-    broken_by=("wrong-gateway",),
+    broken_by=("client-on-real-server-network", "wrong-gateway"),
 )
 PLAIN = Claim(
     "nat.real-servers-need-nothing",
@@ -42,12 +47,12 @@ PLAIN = Claim(
 PORTS = Claim(
     "nat.port-mapping",
     "the director maps the VIP's port to the real server's, and back",
-    broken_by=("wrong-port",),
+    broken_by=("wrong-port", "wrong-forwarding-method"),
 )
 LOAD = Claim(
     "nat.both-directions-load-director",
     "every byte of requests and replies passes through the director",
-    broken_by=("ip-forward-off",),
+    broken_by=("ip-forward-off", "client-on-real-server-network"),
 )
 
 CLAIMS = (REQUEST, REPLY, HIDDEN, PLAIN, PORTS, LOAD)
@@ -69,6 +74,13 @@ class Nat:
             value="1",
             why="replies from the real servers are routed through the director",
         )
+        if placed.service.vip.version == 6:
+            yield SetSysctl(
+                netns=netns,
+                key="net.ipv6.conf.all.forwarding",
+                value="1",
+                why="replies from the real servers are routed through the director",
+            )
         if self._one_arm(placed):
             # `default` is what its interfaces start with; `all` or the interface's own is enough
             # for a redirect to be sent (ip-sysctl.rst, send_redirects).

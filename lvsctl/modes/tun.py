@@ -33,17 +33,17 @@ ARRIVES = Claim(
 REPLY = Claim(
     "tun.reply-direct",
     "replies go from the real server, with the VIP as their source, past the director",
-    broken_by=("rp-filter-on-tunnel",),
+    broken_by=("rp-filter-on-tunnel", "rp-filter-on-router", "no-default-gateway"),
 )
 ROUTED = Claim(
     "tun.routed",
     "routers carry the tunnel: real servers may sit in other networks than the director",
-    broken_by=("no-route-to-real-server",),
+    broken_by=("tunnel-filtered", "real-server-down"),
 )
 COST = Claim(
     "tun.costs-20-bytes",
     "the tunnel costs 20 bytes: a larger DF packet brings back fragmentation-needed",
-    broken_by=("icmp-filtered",),
+    broken_by=("icmp-filtered", "pmtu-discovery-off"),
 )
 
 CLAIMS = (REQUEST, ARRIVES, REPLY, ROUTED, COST)
@@ -96,4 +96,10 @@ class Tunneling:
                 path=("services", placed.index, "encapsulation"),
                 message=f"encapsulation {placed.service.encapsulation} cannot be built yet",
                 hint="use `encapsulation: ipip`",
+            )
+        if placed.service.vip.version == 6:
+            yield Violation(
+                path=("services", placed.index, "vip"),
+                message="tunnels for IPv6 (protocol 41) cannot be built yet",
+                hint="use an IPv4 VIP, or `forward: dr` or `forward: nat`",
             )

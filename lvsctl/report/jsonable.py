@@ -18,33 +18,35 @@ from lvsctl.report.json_values import Json, lab_json, state_json
 if TYPE_CHECKING:
     from lvsctl.kernel.probe import Feature
     from lvsctl.report.machine_status import MachineStatus
-    from lvsctl.results import Inspection, Listed, Up, Verification
+    from lvsctl.results import Diagnosis, Inspection, Listed, Up, Verification
 
 VERSION = 1
 
 
 def up(result: Up) -> Json:
-    """``{version, lab, created, changed, added: [op], removed: [op]}``.
+    """``{version, lab, created, changed, added: [op], removed: [op], restored: [fault]}``.
 
     ``lab`` as in ``json_values.lab_json``; ``created`` false and ``changed`` false: it ran
     already and was as the topology says. An op is ``{op, netns, why, commands}`` as in ``plan``.
+    ``restored`` are the faults that were taken back before anything else.
     """
     return {
         "version": VERSION,
         "lab": lab_json(result.lab),
         "created": result.created,
-        "changed": bool(result.created or result.added or result.removed),
+        "changed": bool(result.created or result.added or result.removed or result.restored),
         "added": [_op(op) for op in result.added],
         "removed": [_op(op) for op in result.removed],
+        "restored": list(result.restored),
     }
 
 
 def listing(listed: Sequence[Listed]) -> Json:
-    """``{version, labs: [{name, state, answering, problem, started, source, lab}]}``.
+    """``{version, labs: [{name, state, answering, problem, started, source, lab, faults}]}``.
 
     ``state`` is ``up``, ``coming-up``, ``going-down`` or ``broken``, with what is wrong in
     ``problem``; ``started`` in seconds since the epoch, null where it is not known;
-    ``lab`` null where the entry cannot be read.
+    ``lab`` null where the entry cannot be read; ``faults`` how it is broken on purpose.
     """
     return {
         "version": VERSION,
@@ -57,6 +59,7 @@ def listing(listed: Sequence[Listed]) -> Json:
                 "started": one.entry.started or None,
                 "source": one.entry.source,
                 "lab": lab_json(one.lab) if one.lab else None,
+                "faults": list(one.faults),
             }
             for one in listed
         ],
@@ -64,7 +67,7 @@ def listing(listed: Sequence[Listed]) -> Json:
 
 
 def inspection(inspection: Inspection) -> Json:
-    """``{version, lab, nodes: {name: node}}``.
+    """``{version, lab, nodes: {name: node}, faults}``; ``faults``: broken on purpose.
 
     A node is ``{role, netns, links, routes, neighbours, sysctls, listeners, services,
     connections, deviations}``. ``deviations`` are ``{says, why}``: what is not as the
@@ -84,10 +87,11 @@ def inspection(inspection: Inspection) -> Json:
             }
             for name, state in inspection.states.items()
         },
+        "faults": list(inspection.faults),
     }
 
 
-def verification(verification: Verification) -> Json:
+def verification(verification: Verification, *, capture: str | None = None) -> Json:
     """``{version, lab, verdict, claims: [claim], capture}``.
 
     A claim is ``{id, service, says, verdict, expected, observed, evidence, broken_by}``.
@@ -116,7 +120,24 @@ def verification(verification: Verification) -> Json:
             }
             for finding in verification.findings
         ],
-        "capture": None,
+        "capture": capture,
+    }
+
+
+def diagnosis(result: Diagnosis) -> Json:
+    """``{version, lab, works, causes: [cause], remarks, ruled_out, look_at}``.
+
+    A cause is ``{fault, node, says, evidence: [str], consequence, remedy}``, the most likely
+    first. ``look_at`` says where to go on; it is empty where it works or a cause was found.
+    """
+    return {
+        "version": VERSION,
+        "lab": result.lab.name,
+        "works": result.works,
+        "causes": [asdict(cause) for cause in result.causes],
+        "remarks": list(result.remarks),
+        "ruled_out": list(result.ruled_out),
+        "look_at": list(result.look_at),
     }
 
 

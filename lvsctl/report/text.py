@@ -16,7 +16,7 @@ from lvsctl.report.text_inspection import inspection
 from lvsctl.report.text_plan import plan
 from lvsctl.report.text_up import up
 from lvsctl.report.text_verification import verification
-from lvsctl.report.words import counted, duration, host_port, method
+from lvsctl.report.words import broken_on_purpose, counted, duration, host_port, method
 
 if TYPE_CHECKING:
     from lvsctl.kernel.probe import Feature
@@ -53,6 +53,7 @@ def listing(listed: Sequence[Listed], *, style: Style) -> str:
         for one in listed
         if (trouble := _trouble(one))
     ]
+    lines += [broken_on_purpose(one.entry.lab, one.faults, style) for one in listed if one.faults]
     return style.finished("\n".join(lines))
 
 

@@ -12,7 +12,7 @@ from lvsctl.model.state import NodeState, RouteState
 from lvsctl.report.deviations import Deviation, deviations
 from lvsctl.report.style import Cell, Style, printable
 from lvsctl.report.text_ipvs import table
-from lvsctl.report.words import ROLE, host_port, impaired, vips
+from lvsctl.report.words import ROLE, broken_on_purpose, host_port, impaired, vips
 
 if TYPE_CHECKING:
     from lvsctl.results import Inspection
@@ -43,6 +43,8 @@ def inspection(inspection: Inspection, *, style: Style) -> str:
     if total:
         are = "thing is" if total == 1 else "things are"
         lines.append(style.red(f"{total} {are} not as the topology says, marked with !"))
+    if inspection.faults:
+        lines.append(broken_on_purpose(inspection.lab.name, inspection.faults, style))
     return style.finished("\n".join(lines))
 
 

@@ -27,9 +27,10 @@ def up(result: Up, *, style: Style) -> str:
     if result.created:
         heading = style.heading(f"lab {lab.name} is up", lab.description)
         return style.finished("\n".join([heading, *_drawing(lab, style), "", *_try(lab, style)]))
-    if not result.added and not result.removed:
+    if not (result.added or result.removed or result.restored):
         return style.finished(f"lab {style.bold(lab.name)}: unchanged")
     lines = [f"lab {style.bold(lab.name)}: changed"]
+    lines += [style.green(f"restored: {fault}") for fault in result.restored]
     lines += _changes("-", result.removed, style.red)
     lines += _changes("+", result.added, style.green)
     return style.finished("\n".join(lines))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -18,14 +19,22 @@ FRAMES, FRAMES_VERBOSE = 4, 16
 """So many frames of a claim that does not pass are shown, and so many with -v."""
 
 
-def verification(verification: Verification, *, verbose: bool, style: Style) -> str:
-    """A table of claims for each service; where one fails, what would have been right."""
+def verification(
+    verification: Verification, *, verbose: bool, style: Style, capture: str | None = None
+) -> str:
+    """A table of claims for each service; where one fails, what would have been right.
+
+    ``capture`` is the file that the frames are in, where one was written.
+    """
     lines: list[str] = []
     found = sorted(verification.findings, key=lambda finding: _position(verification.lab, finding))
     for service, group in groupby(found, key=lambda finding: finding.service):
         lines += [_heading(verification.lab, service, style)]
-        lines += [*_claims(list(group), verbose=verbose, style=style), ""]
-    return style.finished("\n".join([*lines, _total(verification, style)]))
+        lines += [*_claims(list(group), verbose=verbose, capture=capture, style=style), ""]
+    lines.append(_total(verification, style))
+    if capture is not None:
+        lines.append(f"frames: {style.cyan(capture)}")
+    return style.finished("\n".join(lines))
 
 
 def _position(lab: Lab, finding: Finding) -> int:
@@ -39,13 +48,15 @@ def _heading(lab: Lab, name: str, style: Style) -> str:
     return f"{line}  {service_line(service)}" if service else line
 
 
-def _claims(findings: list[Finding], *, verbose: bool, style: Style) -> Iterator[str]:
+def _claims(
+    findings: list[Finding], *, verbose: bool, capture: str | None, style: Style
+) -> Iterator[str]:
     if not verbose:
         rows = [_row(finding, style) for finding in findings]
         yield style.table(rows, headings=("claim", "verdict", "what was seen"), indent=2)
     for finding in findings:
         if verbose or finding.verdict is Verdict.FAIL:
-            yield from _in_full(finding, style, verbose=verbose)
+            yield from _in_full(finding, style, verbose=verbose, capture=capture)
 
 
 def _row(finding: Finding, style: Style) -> list[str | Cell]:
@@ -53,19 +64,32 @@ def _row(finding: Finding, style: Style) -> list[str | Cell]:
     return [finding.claim.id, verdict, finding.observed]
 
 
-def _in_full(finding: Finding, style: Style, *, verbose: bool) -> Iterator[str]:
+def _in_full(
+    finding: Finding, style: Style, *, verbose: bool, capture: str | None
+) -> Iterator[str]:
     verdict = verdict_paint(style, finding.verdict)(str(finding.verdict))
     yield ""
     yield f"  {style.bold(finding.claim.id)}  {verdict}"
     yield style.wrapped(finding.claim.says, 4)
-    rows: list[list[str | Cell]] = [
-        [Cell("expected", style.dim), finding.expected],
-        [Cell("observed", style.dim), finding.observed],
-    ]
-    yield style.table(rows, indent=4)
+    yield style.table(_told(finding, style), indent=4)
     yield from _frames(finding, FRAMES_VERBOSE if verbose else FRAMES, style)
+    if capture is not None and finding.frames and finding.verdict is not Verdict.PASS:
+        number = finding.frames[0].number
+        yield "    open it: " + style.cyan(f"wireshark -g {number} {shlex.quote(capture)}")
     if verbose and finding.claim.broken_by:
         yield style.dim(style.wrapped(f"broken by {', '.join(finding.claim.broken_by)}", 4, 2))
+
+
+def _told(finding: Finding, style: Style) -> list[list[str | Cell]]:
+    """Expected and observed: side by side where they differ, to be compared word by word."""
+    expected, observed = printable(finding.expected), printable(finding.observed)
+    if finding.verdict is Verdict.PASS:
+        return [[Cell("expected", style.dim), expected], [Cell("observed", style.dim), observed]]
+    paint = verdict_paint(style, finding.verdict)
+    return [
+        [Cell("expected", style.dim), Cell("observed", style.dim)],
+        [Cell(expected), Cell(observed, paint)],
+    ]
 
 
 def _frames(finding: Finding, most: int, style: Style) -> Iterator[str]:
@@ -74,7 +98,8 @@ def _frames(finding: Finding, most: int, style: Style) -> Iterator[str]:
     rows: list[list[str | Cell]] = [
         [
             Cell(f"#{frame.number}", style.dim, right=True),
-            str(frame.tap),
+            printable(str(frame.tap)),
+            Cell(frame.direction.name.lower(), style.dim),
             Cell(printable(frame.summary()), whole=True),
         ]
         for frame in shown

@@ -112,3 +112,10 @@ def vips(lab: Lab, node: str) -> tuple[IPAddress, ...]:
 def listed(names: Sequence[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def broken_on_purpose(lab: str, faults: Sequence[str], style: Style) -> str:
+    """That a lab has faults, and what takes them back."""
+    mend = f"mend it: lvsctl fault restore --lab {lab}"
+    told = f"{lab} is broken on purpose: {', '.join(faults)}; {mend}"
+    return style.yellow(style.wrapped(told, hanging=2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -23,6 +24,9 @@ RECEIVE_BYTES = 64 * 1024
 SPARE_FILES = 64
 """Open files that are left to the rest of the process."""
 
+_BINDS = 50
+"""How many ports are tried before any is taken."""
+
 _FAILURES = {
     errno.ECONNREFUSED: Failure.REFUSED,
     errno.ECONNRESET: Failure.RESET,
@@ -41,7 +45,11 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where requests go and how. ``timeout`` in seconds; ``keep``: answered connections stay."""
+    """Where requests go and how. ``timeout`` in seconds; ``keep``: answered connections stay.
+
+    ``avoid`` are local ports not to send from: IPVS would take the request for a part of
+    an earlier connection from there, and schedule nothing.
+    """
 
     host: IPAddress
     port: int
@@ -49,6 +57,7 @@ class Target:
     timeout: float
     path: str
     keep: bool
+    avoid: frozenset[int] = frozenset()
 
     def request(self) -> bytes:
         """The bytes of a request."""
@@ -143,6 +152,8 @@ class Attempts:
         attempt = _Attempt(self._started, sock, self._request)
         self._started += 1
         self._open[sock.fileno()] = attempt
+        if target.avoid:
+            _bind_elsewhere(sock, target.avoid)
         number = sock.connect_ex((str(target.host), target.port))
         if number not in {0, errno.EINPROGRESS}:
             self._fail(attempt, OSError(number, os.strerror(number)))
@@ -246,6 +257,20 @@ class Attempts:
             if first.began > latest:
                 return
             self._finish(first, Said(), Failure.TIMED_OUT)
+
+
+def _bind_elsewhere(sock: socket.socket, ports: frozenset[int]) -> None:
+    """Bind to a port that the kernel chooses and that is none of ``ports``, if it finds one."""
+    with contextlib.ExitStack() as taken:
+        for _ in range(_BINDS):
+            probe = taken.enter_context(socket.socket(sock.family, sock.type))
+            probe.bind(("", 0))
+            port = probe.getsockname()[1]
+            if port not in ports:
+                probe.close()
+                with contextlib.suppress(OSError):  # somebody was quicker: any port will do
+                    sock.bind(("", port))
+                return
 
 
 def _allow_files(count: int) -> None:

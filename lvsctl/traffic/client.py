@@ -56,14 +56,16 @@ def held(
     concurrency: int = 1,
     timeout: float = 5.0,
     path: str = "/",
+    avoid: frozenset[int] = frozenset(),
 ) -> Iterator[tuple[Exchange, ...]]:
     """As ``requests`` with ``hold``: the answered connections stay open inside the ``with``.
 
+    ``avoid`` are local ports that are not used.
     Once a request has timed out, the rest are sent at once.
 
     So the connection table can be read while they are established.
     """
-    target = Target(url_host, port, protocol, timeout, path, keep=True)
+    target = Target(url_host, port, protocol, timeout, path, keep=True, avoid=avoid)
     with _attempted(netns, target, count, concurrency) as exchanges:
         yield exchanges
 

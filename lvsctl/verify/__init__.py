@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.finding import Claim, Finding, Judgement, Verdict
 from lvsctl.model.service import ForwardingMethod
+from lvsctl.modes import dr as dr_mode
 from lvsctl.modes import nat as nat_mode
 from lvsctl.modes import tun as tun_mode
 from lvsctl.verify import dr, every, nat, tun
@@ -36,6 +37,8 @@ def findings(evidence: Evidence) -> Iterator[Finding]:
 def _applies(claim: Claim, trace: Trace) -> bool:
     """Whether the topology makes the claim at all: no claim about ports that are not mapped."""
     service, lab = trace.run.service, trace.evidence.lab
+    if claim in (dr_mode.ARP_ANSWERS, dr_mode.ARP_QUESTIONS):
+        return service.vip.version == 4  # IPv6 asks no ARP questions
     if claim is nat_mode.PORTS:
         return any(server.port != service.key.port for server in service.real_servers)
     if claim is tun_mode.ROUTED:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from lvsctl.model.exchange import Endpoint
 from lvsctl.model.finding import Claim, Judgement, judged, undecided
@@ -44,20 +44,15 @@ def reply_crosses_director(trace: Trace) -> Judgement:
     """What the client received is what the director sent, with the source rewritten."""
     vip = _vip(trace)
     expected = f"replies enter the director from a RIP and leave it from {vip}"
-    received = _received(trace)
     passages = trace.reply_passages()
     servers = _servers(trace)
     for passage in passages:
         came, went = passage.came.flow, passage.went.flow
         if came is None or went is None or came.src not in servers or went.src != vip:
             return judged(False, expected, f"{came} left as {went}", passage)
-    past = [frame for frame in received if frame.flow is not None and frame.flow.src != vip]
-    if past:
-        return judged(False, expected, f"the client got {past[0].flow}", past[:1])
+    for observed, frame in _past_the_director(trace):
+        return judged(False, expected, observed, (frame,))
     if not passages:
-        stuck = [f for c in trace.conversations for f in c.replies if f.tap.node == trace.director]
-        if stuck:
-            return judged(False, expected, "replies enter the director, none leaves", stuck[:1])
         return undecided(expected, "no reply was seen")
     first = passages[0]
     return judged(
@@ -136,7 +131,7 @@ def both_directions_load_director(trace: Trace) -> Judgement:
         f"requests: {sent} bytes sent, {requests} through the director; "
         f"replies: {received} bytes received, {replies} through it"
     )
-    if not sent:
+    if not sent or not (requests or received):
         return undecided(expected, observed)
     return judged((sent, received) == (requests, replies) and received > 0, expected, observed)
 
@@ -172,6 +167,24 @@ def _received(trace: Trace) -> list[Frame]:
 
 def _out_at_client(trace: Trace, frame: Frame) -> bool:
     return frame.tap.node in trace.clients and frame.direction is Direction.OUT
+
+
+def _past_the_director(trace: Trace) -> Iterator[tuple[str, Frame]]:
+    """Replies that do not cross the director, or will not, the most telling ones first."""
+    for frame in _received(trace):
+        if frame.flow is not None and frame.flow.src != _vip(trace):
+            yield f"the client got {frame.flow}", frame
+    for frame in trace.at(trace.director):
+        if frame.icmp and frame.icmp.gateway and frame.direction is Direction.OUT:
+            yield f"the director tells of a way past it, {frame.icmp.gateway}", frame
+    servers = {server.node for server in trace.real_servers}
+    for conversation in trace.conversations:
+        left = [f for f in conversation.replies if f.tap.node in servers]
+        came = [f for f in conversation.replies if f.tap.node == trace.director]
+        if left and not any(frame.direction is Direction.IN for frame in came):
+            yield f"{left[0].tap.node} replies, and not to the director", left[0]
+        elif came and not any(frame.direction is Direction.OUT for frame in came):
+            yield "replies enter the director and do not leave it", came[0]
 
 
 def _one_hop(passage: Passage) -> bool:

@@ -29,11 +29,19 @@ def reply_direct(trace: Trace) -> Judgement:
     vip = trace.run.service.vip
     expected = "replies from the VIP reach the client, and none is seen at the director"
     controlled = [
-        c for c in trace.conversations if any(f.tap.node == trace.director for f in c.requests)
+        c
+        for c in trace.conversations
+        # What a switch floods to the director is not for it.
+        if any(f.tap.node == trace.director and f.direction is Direction.IN for f in c.requests)
     ]
     if not controlled:
         return undecided(expected, "the director saw no request, so its silence proves nothing")
-    astray = [f for c in controlled for f in c.replies if f.tap.node == trace.director]
+    astray = [
+        f
+        for c in controlled
+        for f in c.replies
+        if f.tap.node == trace.director and f.direction is not Direction.OTHER
+    ]
     if astray:
         return judged(
             False, expected, f"{len(astray)} reply frames seen at {trace.director}", astray[:2]

@@ -7,8 +7,8 @@ changes MAC addresses only. So a claim is never decided on another connection's 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from lvsctl.model.evidence import Evidence, Run
@@ -134,7 +134,23 @@ def traces(evidence: Evidence) -> Iterator[Trace]:
             exchange, end, tuple(requests.get(end, ())), tuple(replies.get(end, ()))
         )
 
-    for run in evidence.runs:
+    for asked in evidence.runs:
+        servers = {server.node for server in asked.service.real_servers}
+        run = replace(asked, exchanges=tuple(_named(e, servers, replies) for e in asked.exchanges))
         found = [c for exchange in run.exchanges if (c := conversation(exchange))]
         large = conversation(run.large) if run.large else None
         yield Trace(evidence, run, directors[0].name, tuple(found), large)
+
+
+def _named(
+    exchange: Exchange, servers: Collection[str], replies: Mapping[Endpoint, Sequence[Frame]]
+) -> Exchange:
+    """``exchange`` with who answered: a user's own server does not say so, its frames do."""
+    if exchange.node or exchange.local is None or not exchange.answered:
+        return exchange
+    sent = (
+        frame.tap.node
+        for frame in replies.get(exchange.local, ())
+        if frame.direction is Direction.OUT and frame.tap.node in servers
+    )
+    return replace(exchange, node=next(sent, ""))

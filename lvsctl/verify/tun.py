@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from lvsctl.model.finding import Claim, Judgement, judged, undecided
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Role
-from lvsctl.model.packet import IPIP
+from lvsctl.model.packet import IPIP, Tcp, TcpFlag
 from lvsctl.modes import tun
 from lvsctl.verify.every import Judge
 from lvsctl.verify.paths import names, reply_direct
-from lvsctl.verify.trace import Passage, Trace
+from lvsctl.verify.trace import Conversation, Passage, Trace
 
 IP_HEADER = 20
 """Bytes of an IPv4 header without options: what IPIP costs (RFC 2003, section 3.1)."""
@@ -77,7 +77,7 @@ def decapsulated(trace: Trace) -> Judgement:
             lost = f"{node} received {len(frames)} tunnelled packets, {len(out)} came out"
             return judged(False, expected, lost, frames[:1])
         shown += [*frames[:1], *out[:1]]
-    if not shown:
+    if not any(wrapped.values()):
         return undecided(expected, "no tunnelled packet reached a real server")
     count = sum(map(len, wrapped.values()))
     return judged(True, expected, f"{count} packets, all came out", shown[:2])
@@ -154,6 +154,8 @@ def costs_20_bytes(trace: Trace) -> Judgement:
     ]
     answered = large.exchange.answered
     outcome = "answered" if answered else large.exchange.error
+    if not _established(trace, large):
+        return undecided(expected, f"its connection did not come about: {outcome}")
     if not added:
         return undecided(expected, f"no packet of the large request passed the director; {outcome}")
     mtu = told[0].icmp.mtu if told and told[0].icmp is not None else 0
@@ -163,6 +165,15 @@ def costs_20_bytes(trace: Trace) -> Judgement:
         + f"; {outcome}"
     )
     return judged(added == {IP_HEADER} and bool(told) and answered, expected, observed, told[:1])
+
+
+def _established(trace: Trace, conversation: Conversation) -> bool:
+    """Whether the client was told that its connection is there (SYN and ACK)."""
+    return any(
+        isinstance(frame.packet.transport, Tcp) and frame.packet.transport.flags & TcpFlag.SYN
+        for frame in conversation.replies
+        if frame.tap.node in trace.clients and frame.direction.inward
+    )
 
 
 JUDGES: Mapping[Claim, Judge] = {

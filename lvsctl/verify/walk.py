@@ -11,7 +11,8 @@ from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.packet import Icmp, Tcp
 from lvsctl.model.walk import Hop, Step, Walk
-from lvsctl.verify.walk_words import Passed, changes_of, label_of, outcome_of, why_of
+from lvsctl.verify.walk_changes import changes_of, label_of
+from lvsctl.verify.walk_words import Passed, outcome_of, why_of
 
 _ORDER = (Role.CLIENT, Role.ROUTER, Role.DIRECTOR, Role.REAL_SERVER)
 _ROUNDING = 1000
@@ -181,5 +182,13 @@ def _nodes(lab: Lab, client: str, hops: Iterable[Hop]) -> tuple[str, ...]:
     seen = {client: None}
     for hop in hops:
         seen.update(dict.fromkeys(filter(None, (hop.sender, *hop.receivers))))
-    roles = {node.name: _ORDER.index(node.role) for node in lab.nodes}
-    return tuple(sorted(seen, key=lambda name: roles.get(name, len(_ORDER))))
+    order = {node.name: (_ORDER.index(node.role), n) for n, node in enumerate(lab.nodes)}
+    return tuple(sorted(seen, key=lambda name: order.get(name, (len(_ORDER), 0))))
+
+
+def packets(hops: Iterable[Hop]) -> tuple[tuple[Hop, ...], ...]:
+    """Hops grouped by the packet that they carry, in the order of their first hops."""
+    found: dict[object, list[Hop]] = {}
+    for hop in hops:
+        found.setdefault((hop.step is Step.REPLY, identity(hop.frame)), []).append(hop)
+    return tuple(map(tuple, found.values()))

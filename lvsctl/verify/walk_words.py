@@ -6,21 +6,16 @@ another is described by what it does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from lvsctl.model.evidence import Run
 from lvsctl.model.exchange import Endpoint, Exchange
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Lab, Role
-from lvsctl.model.packet import Ip
 from lvsctl.model.walk import Change, Hop, Step
 from lvsctl.verify.paths import names
-
-SOURCE_MAC, DESTINATION_MAC = "source MAC", "destination MAC"
-SOURCE, DESTINATION = "source", "destination"
-OUTER, TTL, INNER_TTL = "outer IP header", "TTL", "TTL inside"
-MACS = frozenset({SOURCE_MAC, DESTINATION_MAC})
+from lvsctl.verify.walk_changes import DESTINATION, MACS, OUTER, SOURCE, TTL
 
 
 class Passed(NamedTuple):
@@ -46,78 +41,6 @@ class Passed(NamedTuple):
     def receivers(self) -> str:
         """Who got it."""
         return names(self.hop.receivers) or "nobody"
-
-
-def label_of(frame: Frame) -> str:
-    """What a frame carries, in a few words."""
-    if frame.arp is not None:
-        arp = frame.arp
-        return f"who has {arp.target_ip}?" if arp.is_request else f"{arp.sender_ip} is at …"
-    if frame.icmp is not None:
-        nd = frame.icmp.nd
-        if nd is not None:
-            return f"who has {nd.target}?" if nd.is_solicit else f"{nd.target} is at …"
-        return f"ICMP {frame.icmp.name}"
-    size = len(frame.payload)
-    if frame.tcp is not None:
-        return f"{_first_line(frame.payload)}{size} bytes" if size else str(frame.tcp.flags)
-    return f"{size} bytes"
-
-
-def _first_line(payload: bytes) -> str:
-    """``GET /, `` of an HTTP request, ``200 OK, `` of an answer; else nothing."""
-    words = payload[:120].split(b"\r\n", 1)[0].decode("ascii", "replace").split()
-    if len(words) == 3 and words[2].startswith("HTTP/"):
-        path = words[1] if len(words[1]) <= 16 else words[1][:15] + "…"
-        return f"{words[0]} {path}, "
-    if len(words) > 1 and words[0].startswith("HTTP/"):
-        return f"{' '.join(words[1:3])}, "
-    return ""
-
-
-def changes_of(came: Frame, went: Frame) -> tuple[Change, ...]:
-    """The fields in which a packet left differently from how it came, outermost first."""
-    return tuple(_changes(came, went))
-
-
-def _changes(came: Frame, went: Frame) -> Iterator[Change]:
-    if came.ethernet is not None and went.ethernet is not None:
-        yield from _differing(SOURCE_MAC, came.ethernet.src, went.ethernet.src)
-        yield from _differing(DESTINATION_MAC, came.ethernet.dst, went.ethernet.dst)
-    wrapped, unwrapped = len(went.ips) > len(came.ips), len(went.ips) < len(came.ips)
-    if wrapped or unwrapped:
-        yield Change(
-            OUTER, _outer(came) if unwrapped else "none", _outer(went) if wrapped else "none"
-        )
-    before, after = came.inner, went.inner
-    if before is None or after is None:
-        return
-    yield from _differing(SOURCE, _end(came, before, 0), _end(went, after, 0))
-    yield from _differing(DESTINATION, _end(came, before, 1), _end(went, after, 1))
-    outer_before, outer_after = came.ips[0], went.ips[0]
-    if len(came.ips) == len(went.ips) > 1:
-        yield from _differing(TTL, str(outer_before.ttl), str(outer_after.ttl))
-        yield from _differing(INNER_TTL, str(before.ttl), str(after.ttl))
-    else:
-        yield from _differing(TTL, str(before.ttl), str(after.ttl))
-
-
-def _differing(what: str, before: str, after: str) -> Iterator[Change]:
-    if before != after:
-        yield Change(what, before, after)
-
-
-def _outer(frame: Frame) -> str:
-    outer = frame.ips[0]
-    kind = frame.packet.encapsulation
-    return f"{outer.src} → {outer.dst}, {kind}" if kind else f"{outer.src} → {outer.dst}"
-
-
-def _end(frame: Frame, ip: Ip, side: int) -> str:
-    flow = frame.flow
-    if flow is None:
-        return str((ip.src, ip.dst)[side])
-    return str((flow.src, flow.dst)[side])
 
 
 def why_of(passed: Passed) -> str:
@@ -253,30 +176,35 @@ def _unpacked(passed: Passed) -> str:
 
 def _reply(passed: Passed) -> str:
     hop = passed.hop
-    role = passed.role(hop.sender)
-    flow = hop.frame.flow
-    service = passed.run.service
-    vip = Endpoint(service.vip, service.key.port)
     if passed.before is not None:
         rewritten = passed.changed(SOURCE)
-        if role is Role.DIRECTOR and rewritten is not None:
+        if passed.role(hop.sender) is Role.DIRECTOR and rewritten is not None:
             return (
                 f"the director rewrote the source {rewritten.before} to {rewritten.after}"
                 f"{_ttl(passed)}, so that the client sees the VIP only: NAT"
             )
         return _forwarded(passed)
+    flow = hop.frame.flow
     if flow is None or not hop.sender:
         return f"{passed.receivers} received it; nobody was seen sending it"
-    if role is not Role.REAL_SERVER:
-        return f"{hop.sender} itself answers from {flow.src}"
-    if flow.src == vip:
-        past = Role.DIRECTOR not in {passed.role(node) for node in hop.receivers}
-        way = "past the director" if past else f"and sends it to {passed.receivers}"
-        return f"{hop.sender} answers from the VIP, straight to the client, {way}"
-    return (
-        f"{hop.sender} answers from its own address {flow.src}; "
-        f"its way to the client leads through {passed.receivers}"
-    )
+    return _answered(passed, flow.src)
+
+
+def _answered(passed: Passed, source: Endpoint) -> str:
+    """A reply as its maker sent it."""
+    hop, service = passed.hop, passed.run.service
+    if passed.role(hop.sender) is not Role.REAL_SERVER:
+        return f"{hop.sender} itself answers from {source}"
+    if source != Endpoint(service.vip, service.key.port):
+        return (
+            f"{hop.sender} answers from its own address {source}; "
+            f"its way to the client leads through {passed.receivers}"
+        )
+    if Role.DIRECTOR in {passed.role(node) for node in hop.receivers}:
+        return f"{hop.sender} answers from the VIP and sends it to {passed.receivers}"
+    straight = passed.run.client in hop.receivers
+    to = "straight to the client" if straight else f"by way of {passed.receivers}"
+    return f"{hop.sender} answers from the VIP, {to}, past the director"
 
 
 def _message(passed: Passed) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -221,6 +222,14 @@ def test_output_that_cannot_be_written_is_no_success() -> None:
     assert done.stderr == "lvsctl: cannot write the output: No space left on device\n"
 
 
+@pytest.mark.parametrize("stream", ["0", "1", "2"])
+def test_a_closed_standard_stream_is_an_empty_one(stream: str) -> None:
+    done = lvsctl("ls", prefix=("sh", "-c", f'exec "$@" {stream}>&-', "sh"))
+
+    assert done.returncode == ExitStatus.OK, done.stderr
+    assert done.stderr == ""
+
+
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
@@ -299,6 +308,35 @@ def test_a_plan_goes_into_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
     assert capsys.readouterr().out == ""
     assert file.read_text().startswith("#!/bin/sh\n")
+
+
+def test_a_plan_that_does_not_fit_leaves_the_earlier_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "dr.sh"
+    file.write_text("mine\n")
+
+    def no_room(path: Path, *_: object, **__: object) -> int:
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", no_room)
+
+    assert main(["plan", "dr", "-o", str(file)]) == ExitStatus.HOST_CANNOT
+
+    assert "No space left" in capsys.readouterr().err
+    assert file.read_text() == "mine\n"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_plan_goes_through_a_link_and_into_a_pipe(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("file")
+
+    assert main(["plan", "dr", "-o", str(tmp_path / "link")]) == ExitStatus.OK
+
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_text().startswith("plan of lab dr")
+    assert lvsctl("plan", "dr", "-o", "/dev/stdout").stdout.startswith("plan of lab dr")
 
 
 # ── where no machine runs ────────────────────────────────────────────────────────────────────

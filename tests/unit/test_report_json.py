@@ -90,7 +90,15 @@ LAB = of(
         )
     ),
 )
-UP = of(version=VERSION, lab=LAB, created=TRUTH, changed=TRUTH, added=many(OP), removed=many(OP))
+UP = of(
+    version=VERSION,
+    lab=LAB,
+    created=TRUTH,
+    changed=TRUTH,
+    added=many(OP),
+    removed=many(OP),
+    restored=many(TEXT),
+)
 LISTING = of(
     version=VERSION,
     labs=many(
@@ -102,6 +110,7 @@ LISTING = of(
             started=maybe(NUMBER),
             source=TEXT,
             lab=maybe(LAB),
+            faults=many(TEXT),
         )
     ),
 )
@@ -164,7 +173,7 @@ NODE = of(
     ),
     deviations=many(of(says=TEXT, why=TEXT)),
 )
-INSPECTION = of(version=VERSION, lab=TEXT, nodes=mapping(NODE))
+INSPECTION = of(version=VERSION, lab=TEXT, nodes=mapping(NODE), faults=many(TEXT))
 VERDICT: Schema = {"enum": ["pass", "fail", "inconclusive"]}
 VERIFICATION = of(
     version=VERSION,

@@ -23,8 +23,11 @@ ROOMS = (
     "observe",
     "converge",
     "verify",
+    "diagnosis",
     "experiment",
     "results",
+    "breaking",
+    "proving",
     "machine",  # DESIGN has it after report, which shows its status; it needs neither
     "report",
     "app",
@@ -33,7 +36,11 @@ ROOMS = (
 )
 """From the room that knows nothing to the one that knows everything."""
 
-FORBIDDEN = {"verify": {"kernel", "observe"}, "machine": {"kernel", "report"}}
+FORBIDDEN = {
+    "verify": {"kernel", "observe"},
+    "diagnosis": {"faults", "kernel", "observe"},
+    "machine": {"kernel", "report"},
+}
 """Beyond the order: evidence is a model type, and the machine's host side stays light."""
 
 HANDED_OVER = {("machine/guest/warm.py", "cli")}

@@ -44,12 +44,13 @@ def set_up(config: dict[str, object]) -> dict[str, object]:
     """Everything between CONFIG and HELLO; returns what HELLO says."""
     visible = strings(config["visible"])
     writable = strings(config["writable"])
-    complaints = mounts.set_up(visible, writable)
+    complaints = mounts.set_up(visible)
     _write("/proc/sys/kernel/hostname", "lvsctl")
     # Before any module that would make its fallback device in every namespace.
     _write("/proc/sys/net/core/fb_tunnels_only_for_init_net", "1")
     resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES, MAX_OPEN_FILES))
     failed = modules.load_all(mounts.HOST + str(config["modules"]))
+    complaints += mounts.open_for_writing(writable)
     _bring_up_loopback()
     return {
         "protocol": frames.PROTOCOL,

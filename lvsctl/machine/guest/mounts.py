@@ -21,6 +21,11 @@ HIDDEN = ("/run", "/tmp", "/var/tmp", "/dev", "/proc", "/sys")
 
 _SCRATCH = ("/run", "/tmp", "/var/tmp")
 
+SERVICES = ("/var/cache", "/var/lib", "/var/log")
+"""Where services such as nginx write: into the guest's memory, over what the host has there."""
+
+_WRITTEN = "/run/written"
+
 
 def is_below(path: str, directory: str) -> bool:
     """Whether ``path`` is ``directory`` or inside it (both absolute and normal)."""
@@ -32,12 +37,11 @@ def hidden(path: str) -> bool:
     return any(is_below(path, directory) for directory in HIDDEN)
 
 
-def set_up(visible: list[str], writable: list[str]) -> list[str]:
-    """Mount everything; returns complaints about what could not be done.
+def set_up(visible: list[str]) -> list[str]:
+    """Mount the tree, read-only but for scratch; returns complaints about what could not be done.
 
-    ``visible`` are paths of the host that must be readable under their own name,
-    ``writable`` directories that every command may write. Raises OSError where the
-    guest would be of no use at all.
+    ``visible`` are paths of the host that must be readable under their own name.
+    Raises OSError where the guest would be of no use at all.
     """
     complaints = []
     libc.mount("proc", "/proc", "proc")
@@ -60,6 +64,15 @@ def set_up(visible: list[str], writable: list[str]) -> list[str]:
             show(path)
         except OSError as error:
             complaints.append(f"cannot show {path}: {error.strerror}")
+    return complaints
+
+
+def open_for_writing(writable: list[str]) -> list[str]:
+    """Let services write, and everybody into ``writable``; returns complaints.
+
+    Needs the kernel module overlay, and comes before what is below the services' directories.
+    """
+    complaints = _set_up_services()
     for path in writable:
         try:
             make_writable(path)
@@ -88,6 +101,25 @@ def _set_up_devices() -> None:
     if not os.path.exists("/dev/net/tun"):
         os.makedirs("/dev/net", exist_ok=True)
         os.mknod("/dev/net/tun", 0o20666, os.makedev(10, 200))
+
+
+def _set_up_services() -> list[str]:
+    """Let services write where they use to; returns complaints."""
+    os.mkdir(_WRITTEN)
+    libc.mount("tmpfs", _WRITTEN, "tmpfs", libc.MS_NOSUID | libc.MS_NODEV, "mode=755")
+    complaints = []
+    for directory in SERVICES:
+        if not os.path.isdir(directory) or os.path.islink(directory):
+            continue
+        upper, work = (f"{_WRITTEN}/{kind}{directory}" for kind in ("upper", "work"))
+        os.makedirs(upper)
+        os.makedirs(work)
+        try:
+            options = f"lowerdir={directory},upperdir={upper},workdir={work}"
+            libc.mount("overlay", directory, "overlay", 0, options)
+        except OSError as error:
+            complaints.append(f"services cannot write to {directory}: {error.strerror}")
+    return complaints
 
 
 def show(path: str) -> None:

@@ -1,0 +1,188 @@
+"""Rules about who answers ARP for the VIP, and who asks in its name (the "ARP problem").
+
+They matter where real servers that hold the VIP are on the VIP's own network: there,
+clients and routers ask for it. What was seen counts more than the settings: a real
+server that heard the question and kept quiet is kept quiet by something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lvsctl.diagnosis.base import DR, TUN, Case, Cause, Found, Remark, Rule, shown
+from lvsctl.model.addresses import host_route
+from lvsctl.model.frame import Direction, Frame
+from lvsctl.model.lab import Node
+
+
+def _exposed(case: Case) -> Iterator[tuple[Node, str]]:
+    """Real servers that hold the VIP and are on its network, with the device they hear it on."""
+    network = case.lab.network_of(case.vip)
+    if network is None or case.vip.version != 4:
+        return
+    for _, node in case.members():
+        if case.network.local(node.name, case.vip) and network.name in node.networks:
+            yield node, network.name
+
+
+def _arp(case: Case, node: str, direction: Direction | None = None) -> Iterator[Frame]:
+    for frame in case.trace.at(node):
+        if frame.arp is not None and (direction is None or frame.direction is direction):
+            yield frame
+
+
+def answers(case: Case) -> Iterator[Found]:
+    """Only the director answers: everybody else's arp_ignore keeps it quiet."""
+    for node, device in _exposed(case):
+        network = case.network
+        answered = [
+            f
+            for f in _arp(case, node.name, Direction.OUT)
+            if f.arp is not None and f.arp.is_reply and f.arp.sender_ip == case.vip
+        ]
+        if not answered and not network.answers(node.name, device, case.vip):
+            continue
+        heard = [
+            f
+            for f in _arp(case, node.name)
+            if f.arp is not None
+            and f.arp.is_request
+            and f.arp.target_ip == case.vip
+            and f.direction in (Direction.IN, Direction.BROADCAST)
+        ]
+        if heard and not answered:
+            yield Remark(node.name, "arp_ignore would let it answer for the VIP, yet it did not")
+            continue
+        yield _answering(case, node.name, device, shown(answered))
+
+
+def _answering(case: Case, node: str, device: str, seen: tuple[str, ...]) -> Cause:
+    network, vip = case.network, case.vip
+    value = network.effective(node, device, "arp_ignore")
+    on_wire = any(link.name == device for link in network.holders(node, vip))
+    set_on = [
+        link.name
+        for link in case.state(node).links
+        if network.number(node, f"net.ipv4.conf.{link.name.replace('.', '/')}.arp_ignore") in (1, 2)
+    ]
+    consequence = (
+        f"{node} answers ARP questions for {vip} as the director does; who believes it talks "
+        "past the director"
+    )
+    setting = case.sysctl(node, "net.ipv4.conf.all.arp_ignore", 1)
+    if on_wire:
+        held = next(
+            a for link in network.holders(node, vip) if link.name == device
+            for a in link.addresses if a.ip == vip
+        )  # fmt: skip
+        quiet = "" if value in (1, 2) else f" && {setting}"
+        return Cause(
+            fault="vip-on-lan",
+            node=node,
+            says="a real server holds the VIP on its LAN interface instead of its loopback",
+            evidence=(f"{node}: {held} on {device}; arp_ignore={value} answers for it", *seen),
+            consequence=consequence,
+            remedy=f"{case.type(node, 'ip', 'addr', 'del', held, 'dev', device)} && "
+            f"{case.type(node, 'ip', 'addr', 'replace', host_route(vip), 'dev', 'lo')}{quiet}",
+        )
+    if set_on:
+        return Cause(
+            fault="arp-ignore-on-lo-only",
+            node=node,
+            says=f"arp_ignore is set on a real server's {' and '.join(set_on)} only",
+            evidence=(
+                (
+                    f"{node}: arp_ignore={value} counts for {device}, where questions come in: "
+                    "the greater of all and the device"
+                ),
+                *seen,
+            ),
+            consequence=consequence,
+            remedy=setting,
+        )
+    return Cause(
+        fault="arp-ignore-unset",
+        node=node,
+        says="arp_ignore is not set on a real server",
+        evidence=(f"{node}: arp_ignore={value} counts for {device}", *seen),
+        consequence=consequence,
+        remedy=setting,
+    )
+
+
+def questions(case: Case) -> Iterator[Found]:
+    """A real server asks from its RIP: in whose name it asks is what neighbours learn."""
+    for node, device in _exposed(case):
+        value = case.network.effective(node.name, device, "arp_announce")
+        asked = [
+            f
+            for f in _arp(case, node.name, Direction.OUT)
+            if f.arp is not None and f.arp.is_request
+        ]
+        as_vip = [f for f in asked if f.arp is not None and f.arp.sender_ip == case.vip]
+        if value == 2 and not as_vip:
+            continue
+        if not as_vip and asked and case.served(node.name):
+            yield Remark(node.name, f"arp_announce={value}, yet it asked from its own address")
+            continue
+        yield Cause(
+            fault="arp-announce-unset",
+            node=node.name,
+            says="arp_announce is not set on a real server",
+            evidence=(
+                f"{node.name}: arp_announce={value} counts for {device}, not 2",
+                *shown(as_vip),
+            ),
+            consequence=(
+                f"it asks ARP questions in the name of {case.vip}: its neighbours learn its MAC "
+                "address for the VIP, and requests pass the director by"
+            ),
+            remedy=case.sysctl(node.name, "net.ipv4.conf.all.arp_announce", 2),
+        )
+
+
+def learnt(case: Case) -> Iterator[Found]:
+    """What clients and routers have learnt of the VIP leads to the director."""
+    network = case.lab.network_of(case.vip)
+    if network is None:
+        return
+    macs = case.trace.macs(case.director)
+    guilty = {c.node for c in (*answers(case), *questions(case)) if isinstance(c, Cause)}
+    for node in case.lab.nodes:
+        entry = case.network.neighbour(node.name, network.name, case.vip)
+        if entry is None or entry.mac in macs or node.name == case.director:
+            continue
+        there = case.network.having_mac(network.name, entry.mac)
+        if there in guilty and entry.state != "permanent":
+            continue  # said already, of the one who made it believe so
+        if not case.requests(node.name, out=True):
+            continue  # a real server may believe what it likes: it sends nothing there
+        yield Cause(
+            fault="stale-vip-neighbour",
+            node=node.name,
+            says=f"{node.name} sends requests for the VIP to a MAC address not the director's",
+            evidence=(
+                f"{node.name}: {case.vip} at {entry.mac} ({entry.state}), "
+                + (f"which is {there}" if there else "which nobody has"),
+                *shown(case.requests(node.name, out=True)),
+            ),
+            consequence="requests do not come to the director, and IPVS counts nothing",
+            remedy=case.type(node.name, "ip", "neigh", "del", case.vip, "dev", network.name),
+        )
+
+
+RULES = (
+    Rule(
+        find=answers,
+        modes=(DR, TUN),
+        latent=True,
+        rules_out="no real server answers ARP questions for the VIP",
+    ),
+    Rule(
+        find=questions,
+        modes=(DR, TUN),
+        latent=True,
+        rules_out="no real server asks ARP questions in the name of the VIP",
+    ),
+    Rule(find=learnt, rules_out="whoever knows the VIP's MAC address knows the director's"),
+)

@@ -1,0 +1,127 @@
+"""All rules, applied to everything that was seen of a lab."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lvsctl import verify
+from lvsctl.diagnosis import arp, hosts, ipvs, paths, tunnel, vanishing
+from lvsctl.diagnosis.base import Case, Cause, Remark, Rule
+from lvsctl.diagnosis.network import Network
+from lvsctl.model.evidence import Evidence
+from lvsctl.model.finding import Verdict
+from lvsctl.verify.trace import traces
+from lvsctl.verify.walk import walks
+
+RULES: tuple[Rule, ...] = (
+    *hosts.RULES,
+    *ipvs.RULES[:1],
+    *tunnel.RULES,
+    *paths.RULES,
+    *ipvs.RULES[1:],
+    *arp.RULES,
+)
+"""In the order in which causes are named: what hides the others comes first."""
+
+LAST = vanishing.RULES
+"""Looked at where no other rule says why it does not work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """What the rules say of a lab. ``works``: everything that was promised was seen.
+
+    ``look_at`` is where to go on where it does not work and no cause was found.
+    """
+
+    causes: tuple[Cause, ...]
+    remarks: tuple[str, ...]
+    ruled_out: tuple[str, ...]
+    works: bool
+    look_at: tuple[str, ...]
+
+
+def conclusion(evidence: Evidence) -> Conclusion:
+    """The causes, most likely first; nothing where the lab does what was promised."""
+    findings = tuple(verify.findings(evidence))
+    network = Network(evidence.lab, evidence.states)
+    cases = [
+        Case(trace, network, tuple(f for f in findings if f.service == trace.run.service.name))
+        for trace in traces(evidence)
+    ]
+    found = _Found()
+    for case in cases:
+        found.apply(RULES, case)
+    works = all(case.fine for case in cases)
+    for case in cases:
+        if not case.fine and not found.harmful:
+            found.apply(LAST, case)
+    causes = found.in_order()
+    return Conclusion(
+        causes=causes,
+        remarks=tuple(dict.fromkeys(found.remarks)),
+        ruled_out=tuple(rule for rule in found.clean if rule not in found.dirty),
+        works=works,
+        look_at=() if works or causes else tuple(_look_at(evidence, cases)),
+    )
+
+
+class _Found:
+    """Causes and remarks while they are found."""
+
+    def __init__(self) -> None:
+        self.causes: dict[tuple[str, str, str], tuple[bool, int, Cause]] = {}
+        self.remarks: list[str] = []
+        self.clean: dict[str, None] = {}
+        self.dirty: set[str] = set()
+
+    @property
+    def harmful(self) -> bool:
+        """Whether any cause explains why something does not work now."""
+        return any(not latent for latent, _, _ in self.causes.values())
+
+    def apply(self, rules: tuple[Rule, ...], case: Case) -> None:
+        """Look for the causes of every rule that the service's forwarding method has to do with."""
+        for number, rule in enumerate(rules):
+            if case.service.forward not in rule.modes:
+                continue
+            self.clean.setdefault(rule.rules_out)
+            for found in rule.find(case):
+                self.dirty.add(rule.rules_out)
+                if isinstance(found, Remark):
+                    self.remarks.append(f"{found.node}: {found.says}")
+                elif rule.latent or _harms(case, rule, found):
+                    key = (found.fault, found.node, found.says)
+                    rank = (rule.latent and case.fine, number, found)
+                    self.causes.setdefault(key, rank)
+                else:
+                    self.remarks.append(f"{found.node}: {found.says}; no harm was seen")
+
+    def in_order(self) -> tuple[Cause, ...]:
+        """What explains the failure first, then what will bite later."""
+        ranked = sorted(self.causes.values(), key=lambda one: one[:2])
+        return tuple(cause for _, _, cause in ranked)
+
+
+def _harms(case: Case, rule: Rule, cause: Cause) -> bool:
+    """Whether a cause may be why something fails.
+
+    Not where nothing fails, nor at a real server that answered and harms itself only.
+    """
+    if case.fine or rule.harms_others:
+        return not case.fine
+    members = {server.node for server in case.service.real_servers}
+    return not (cause.node in members and case.served(cause.node))
+
+
+def _look_at(evidence: Evidence, cases: list[Case]) -> Iterator[str]:
+    """Where the request was seen last, and which claims fail."""
+    for walk in walks(evidence):
+        if not walk.exchange.answered:
+            yield f"{walk.service.name}: {walk.outcome}"
+            yield f"follow it hop by hop: lvsctl walk {evidence.lab.name}"
+    for case in cases:
+        for finding in case.findings:
+            if finding.verdict is Verdict.FAIL:
+                yield f"{finding.claim.id} fails: {finding.observed}"

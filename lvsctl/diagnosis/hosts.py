@@ -1,0 +1,315 @@
+"""Rules about a node by itself: its interfaces, the addresses it must hold, its server."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from lvsctl.diagnosis.base import DR, NAT, TUN, Case, Cause, Found, Rule, shown
+from lvsctl.model.addresses import IPAddress, host_route
+from lvsctl.model.frame import Frame
+from lvsctl.model.lab import Node, Role
+from lvsctl.model.packet import Tcp
+from lvsctl.model.service import RealServer
+from lvsctl.model.state import LinkState
+from lvsctl.routing import routes_of
+
+
+def interfaces(case: Case) -> Iterator[Found]:
+    """Every interface that the topology has is up, with something at the other end."""
+    members = {server.node for server in case.service.real_servers}
+    for node in case.lab.nodes:
+        if node.role is Role.REAL_SERVER and node.name not in members:
+            continue
+        server = node.role is Role.REAL_SERVER
+        for device in node.networks:
+            link = case.state(node.name).link(device)
+            if link is not None and link.up and link.carrier:
+                continue
+            fact, remedy = _why_down(case, node, device, link)
+            yield Cause(
+                fault="real-server-down" if server else "interface-down",
+                node=node.name,
+                says=(
+                    "a real server is off the network"
+                    if server
+                    else f"the {node.role}'s interface {device} is down"
+                ),
+                evidence=(fact, *shown(_unanswered(case, node, device))),
+                consequence=(
+                    f"the director still sends requests to {node.name}, and nobody answers"
+                    if server
+                    else f"nothing gets to {node.name} or past it on {device}"
+                ),
+                remedy=remedy,
+            )
+        lo = case.state(node.name).link("lo")
+        if lo is not None and not lo.up and any(a.ip == case.vip for a in lo.addresses):
+            yield Cause(
+                fault="interface-down",
+                node=node.name,
+                says="the loopback device, which holds the VIP, is down",
+                evidence=(f"{node.name}: lo is down, with {case.vip} on it",),
+                consequence="what is on a device that is down is not local: requests are dropped",
+                remedy=case.type(node.name, "ip", "link", "set", "lo", "up"),
+            )
+
+
+def _why_down(case: Case, node: Node, device: str, link: LinkState | None) -> tuple[str, str]:
+    if link is None:
+        return f"{node.name}: there is no {device}", f"lvsctl down {case.lab.name}, and up again"
+    if not link.up:
+        # The routes through it went with it, and do not come back by themselves.
+        lost = [
+            case.type(node.name, "ip", "route", "replace", route.to or "default", "via", route.via)
+            for route in routes_of(case.lab, node)
+            if any(route.via in a.network for a in node.addresses_on(device))
+        ]
+        up = case.type(node.name, "ip", "link", "set", device, "up")
+        return f"{node.name}: {device} is down", " && ".join([up, *lost])
+    # The other end is the switch's port, named after the node.
+    return (
+        f"{node.name}: {device} is up and has no carrier",
+        f"ip -n {case.lab.netns(device)} link set {node.name} up",
+    )
+
+
+def _unanswered(case: Case, node: Node, device: str) -> Iterator[Frame]:
+    """Questions for the node's address, which nobody answered."""
+    own = {a.ip for a in node.addresses_on(device)}
+    for frame in case.evidence.frames:
+        if frame.arp is not None and frame.arp.is_request and frame.arp.target_ip in own:
+            yield frame
+
+
+def own_addresses(case: Case) -> Iterator[Found]:
+    """Every node holds its own addresses, and nobody else does."""
+    for node in case.lab.nodes:
+        for interface in node.interfaces:
+            for address in interface.addresses:
+                if not case.network.holders(node.name, address.ip):
+                    yield Cause(
+                        fault="address-missing",
+                        node=node.name,
+                        says=f"{node.name} does not hold its own address {address.ip}",
+                        evidence=(f"{node.name}: {address.ip} is on no device",),
+                        consequence="nobody finds it at that address",
+                        remedy=case.type(
+                            node.name, *("ip", "addr", "add", address, "dev", interface.network)
+                        ),
+                    )
+                yield from _doubles(case, node, interface.network, address.ip)
+
+
+def _doubles(case: Case, node: Node, network: str, address: IPAddress) -> Iterator[Cause]:
+    for other in case.lab.nodes:
+        holders = case.network.holders(other.name, address)
+        if other == node or not holders or other.name not in case.network.connected(network):
+            continue
+        yield Cause(
+            fault="duplicate-address",
+            node=other.name,
+            says=f"{other.name} holds {address}, which is {node.name}'s address",
+            evidence=(f"{other.name}: {address} on {holders[0].name}",),
+            consequence=f"packets to {node.name} go to whoever answers ARP first",
+            remedy=_without(case, other.name, address, holders[0]),
+        )
+
+
+def _without(case: Case, node: str, address: IPAddress, link: LinkState) -> str:
+    held = next(a for a in link.addresses if a.ip == address)
+    return case.type(node, "ip", "addr", "del", held, "dev", link.name)
+
+
+def vip_on_director(case: Case) -> Iterator[Found]:
+    """The director holds the VIP and answers for it: else requests never reach IPVS."""
+    director, vip = case.director, case.vip
+    network = case.lab.network_of(vip)
+    if not case.network.holders(director, vip):
+        yield Cause(
+            fault="vip-missing-on-director",
+            node=director,
+            says="the director does not hold the VIP",
+            evidence=(f"{director}: {vip} is on no device", *shown(_questions(case))),
+            consequence="clients' requests never reach IPVS",
+            remedy=case.type(
+                director,
+                *("ip", "addr", "add", host_route(vip), "dev", network.name if network else "lo"),
+            ),
+        )
+    elif network is not None and not case.network.answers(director, network.name, vip):
+        value = case.network.effective(director, network.name, "arp_ignore")
+        if value:
+            yield Cause(
+                fault="director-silent",
+                node=director,
+                says="the director does not answer ARP questions for the VIP",
+                evidence=(
+                    f"{director}: arp_ignore={value} counts for {network.name}",
+                    *shown(_questions(case)),
+                ),
+                consequence="clients and routers do not find the VIP",
+                remedy=case.sysctl(director, "net.ipv4.conf.all.arp_ignore", 0)
+                + f" net.ipv4.conf.{network.name}.arp_ignore=0",
+            )
+
+
+def _questions(case: Case) -> Iterator[Frame]:
+    for frame in case.evidence.frames:
+        if frame.arp is not None and frame.arp.is_request and frame.arp.target_ip == case.vip:
+            yield frame
+
+
+def vip_elsewhere(case: Case) -> Iterator[Found]:
+    """Nobody but the director, and the real servers that need it, takes the VIP for its own."""
+    network = case.lab.network_of(case.vip)
+    members = {server.node for server in case.service.real_servers}
+    for node in case.lab.nodes:
+        holders = [link for link in case.network.holders(node.name, case.vip) if link.up]
+        if not holders or node.name in {d.name for d in case.lab.directors}:
+            continue
+        if node.name in members and case.service.forward is not NAT:
+            continue
+        beside = network is not None and case.network.answers(node.name, network.name, case.vip)
+        on_way = node.role in (Role.CLIENT, Role.ROUTER)
+        if on_way or (beside and network is not None and network.name in node.networks):
+            yield Cause(
+                fault="vip-elsewhere",
+                node=node.name,
+                says=f"the {node.role} {node.name} holds the VIP",
+                evidence=(f"{node.name}: {case.vip} on {holders[0].name}",),
+                consequence="requests that come to it, or begin there, never reach the director",
+                remedy=_without(case, node.name, case.vip, holders[0]),
+            )
+
+
+def vip_on_real_servers(case: Case) -> Iterator[Found]:
+    """Every real server holds the VIP: requests arrive there still addressed to it."""
+    vip = case.vip
+    device = "lo" if case.service.forward is DR else "tunl0"
+    for server, node in case.members():
+        if not case.network.holders(node.name, vip):
+            yield Cause(
+                fault="vip-missing",
+                node=server.node,
+                says="a real server does not hold the VIP",
+                evidence=(
+                    f"{node.name}: {vip} is on no device",
+                    *shown(case.requests(node.name)),
+                ),
+                consequence="what is addressed to the VIP is not for it: it drops requests",
+                remedy=case.type(node.name, *("ip", "addr", "add", host_route(vip), "dev", device)),
+            )
+
+
+def vip_as_subnet(case: Case) -> Iterator[Found]:
+    """The VIP is one address: on a loopback device, all of its prefix is local."""
+    for _, node in case.members():
+        lo = case.state(node.name).link("lo")
+        for held in lo.addresses if lo is not None else ():
+            if held.ip != case.vip or held.network.prefixlen == held.max_prefixlen:
+                continue
+            neighbours = [
+                a.ip
+                for other in case.lab.nodes
+                for i in other.interfaces
+                for a in i.addresses
+                if other != node and a.ip in held.network
+            ]
+            if not neighbours:
+                continue
+            yield Cause(
+                fault="vip-as-subnet",
+                node=node.name,
+                says="a real server holds the VIP as a whole subnet instead of one address",
+                evidence=(
+                    f"{node.name}: {held} on lo, so {neighbours[0]} is local to it",
+                    *shown(case.requests(node.name)),
+                ),
+                consequence="what it sends to that subnet stays inside it",
+                remedy=f"{case.type(node.name, 'ip', 'addr', 'replace', host_route(case.vip))}"
+                f" dev lo; {case.type(node.name, 'ip', 'addr', 'del', held, 'dev', 'lo')}",
+            )
+
+
+def listening(case: Case) -> Iterator[Found]:
+    """Something listens where the requests arrive, and answers them."""
+    for server, node in case.members():
+        port = server.port if case.service.forward is NAT else case.service.key.port
+        target = server.rip if case.service.forward is NAT else case.vip
+        listeners = [
+            one
+            for one in case.state(node.name).listeners
+            if (one.protocol, one.port) == (case.service.key.protocol, port)
+        ]
+        usable = [one for one in listeners if one.address.is_unspecified or one.address == target]
+        if usable:
+            yield from _hanging(case, server, usable[0].process or "the server")
+            continue
+        fact = f"{node.name}: nothing listens on {case.service.key.protocol} port {port}"
+        if listeners:
+            fact = f"{node.name}: port {port} is listened on at {listeners[0].address} only"
+        start = shlex.join(node.run)
+        yield Cause(
+            fault="listens-elsewhere" if listeners else "service-stopped",
+            node=node.name,
+            says=(
+                f"the server on a real server does not listen on {target}"
+                if listeners
+                else "nothing listens on a real server"
+            ),
+            evidence=(fact, *shown(_refusals(case, node.name))),
+            consequence="the real server refuses the connections that the director hands it",
+            remedy=case.type(node.name, *node.run) if start else f"lvsctl up {case.lab.name}",
+        )
+
+
+def _refusals(case: Case, node: str) -> Iterator[Frame]:
+    for frame in case.replies(node, out=True):
+        if frame.tcp is not None and frame.tcp.flags & 4:
+            yield frame
+
+
+def _hanging(case: Case, server: RealServer, process: str) -> Iterator[Found]:
+    """The kernel accepts a connection for a process that is stuck; the process says nothing."""
+    if case.served(server.node):
+        return
+    for conversation in case.trace.conversations:
+        asked = [f for f in conversation.requests if f.tap.node == server.node and f.payload]
+        said = [f for f in conversation.replies if f.tap.node == server.node]
+        if asked and said and not any(f.payload for f in said):
+            accepted = any(isinstance(f.packet.transport, Tcp) and f.tcp is not None
+                           and f.tcp.is_syn_ack for f in said)  # fmt: skip
+            if accepted and not conversation.exchange.answered:
+                yield Cause(
+                    fault="server-silent",
+                    node=server.node,
+                    says="the server on a real server accepts connections and does not answer",
+                    evidence=(f"{process} listens there", *shown(asked)),
+                    consequence="requests arrive, are acknowledged, and wait for ever",
+                    remedy=case.type(server.node, "ss", "-tlnp"),
+                )
+                return
+
+
+RULES = (
+    Rule(find=interfaces, rules_out="every interface is up"),
+    Rule(
+        find=own_addresses,
+        harms_others=True,
+        rules_out="every node holds its own addresses, and nobody else does",
+    ),
+    Rule(find=vip_on_director, rules_out="the director holds the VIP and answers for it"),
+    Rule(find=vip_elsewhere, harms_others=True, rules_out="nobody else takes the VIP for its own"),
+    Rule(
+        find=vip_on_real_servers,
+        modes=(DR, TUN),
+        rules_out="every real server holds the VIP",
+    ),
+    Rule(
+        find=vip_as_subnet,
+        modes=(DR, TUN),
+        rules_out="the VIP is a single address on every real server",
+    ),
+    Rule(find=listening, rules_out="on every real server, something listens and answers"),
+)

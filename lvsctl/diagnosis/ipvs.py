@@ -1,0 +1,223 @@
+"""Rules about the director's IPVS table: is the virtual service there, and as it should be?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lvsctl.diagnosis.base import DR, NAT, TUN, Case, Cause, Found, Remark, Rule, shown
+from lvsctl.model.service import ForwardingMethod, Protocol, RealServer
+
+_FLAG = {NAT: "-m", TUN: "-i", DR: "-g"}
+"""ipvsadm's options for the forwarding methods."""
+_SERVICE = {Protocol.TCP: "-t", Protocol.UDP: "-u", Protocol.SCTP: "--sctp-service"}
+
+_BY_WEIGHT = frozenset({"wrr", "wlc", "sed", "nq", "sh", "mh", "lblc", "lblcr", "ovf", "fo"})
+"""Schedulers that look at more of a weight than whether it is 0."""
+
+
+def _ipvsadm(case: Case, verb: str, server: RealServer | None = None) -> str:
+    """The ipvsadm command that makes the service, or a real server, what it should be."""
+    key, service = case.service.key, case.service
+    vip = f"[{key.vip}]" if key.vip.version == 6 else str(key.vip)
+    words: list[object] = ["ipvsadm", verb, _SERVICE[key.protocol], f"{vip}:{key.port}"]
+    if server is None:
+        words += ["-s", service.scheduler]
+        words += ["-p", service.persistence] if service.persistence else []
+    else:
+        rip = f"[{server.rip}]" if server.rip.version == 6 else str(server.rip)
+        words += ["-r", f"{rip}:{server.port}", _FLAG[service.forward], "-w", server.weight]
+        words += ["-x", server.upper, "-y", server.lower] if server.upper else []
+    return case.type(case.director, *words)
+
+
+def service_there(case: Case) -> Iterator[Found]:
+    """IPVS takes only what is addressed to a virtual service of its table."""
+    if case.table is not None:
+        return
+    others = ", ".join(str(one.key) for one in case.state(case.director).services)
+    adding = [_ipvsadm(case, "-A"), *(_ipvsadm(case, "-a", s) for s in case.service.real_servers)]
+    yield Cause(
+        fault="service-missing",
+        node=case.director,
+        says="the virtual service is missing in the director's IPVS table",
+        evidence=(
+            f"{case.director}: no {case.service.key} in IPVS's table"
+            + (f", only {others}" if others else ", which is empty"),
+            *shown(case.requests(case.director)),
+        ),
+        consequence="the director takes requests for its own, and has nobody to answer them",
+        remedy=" && ".join(adding),
+    )
+
+
+def real_servers_there(case: Case) -> Iterator[Found]:
+    """Each real server is in the table, under its port, with a weight."""
+    if case.table is None:
+        return
+    for server in case.service.real_servers:
+        entry = case.entry(server)
+        where = f"{server.node} ({server.rip}:{server.port})"
+        if entry is None:
+            yield Cause(
+                fault="real-server-removed",
+                node=case.director,
+                says=f"the real server {server.node} is missing in the director's IPVS table",
+                evidence=(f"{case.director}: {where} is not in {case.service.key}",),
+                consequence=f"no request reaches {server.node}; the others get its share",
+                remedy=_ipvsadm(case, "-a", server),
+            )
+        elif entry.weight == 0 and server.weight > 0:
+            yield Cause(
+                fault="real-server-drained",
+                node=case.director,
+                says=f"the real server {server.node} is drained: its weight is 0",
+                evidence=(f"{case.director}: {where} has weight 0, not {server.weight}",),
+                consequence=f"no new connection reaches {server.node}",
+                remedy=_ipvsadm(case, "-e", server),
+            )
+
+
+def ports(case: Case) -> Iterator[Found]:
+    """NAT sends requests to the port that the table has; TUN and DR leave the port alone."""
+    for server in case.service.real_servers:
+        entry = case.entry(server)
+        if entry is None or entry.port == server.port:
+            continue
+        says = f"IPVS has {server.node} under port {entry.port}, not {server.port}"
+        if case.service.forward is not NAT:
+            yield Remark(case.director, f"{says}; {case.service.forward} does not map ports")
+            continue
+        listening = sorted({one.port for one in case.state(server.node).listeners})
+        yield Cause(
+            fault="wrong-port",
+            node=case.director,
+            says=f"the director sends {server.node}'s requests to the wrong port",
+            evidence=(
+                f"{case.director}: {says}",
+                f"{server.node} listens on {', '.join(map(str, listening)) or 'no port'}",
+                *shown(
+                    f
+                    for f in case.replies(server.node, out=True)
+                    if f.tcp is not None and f.tcp.flags & 4
+                ),
+            ),
+            consequence="the real server refuses the connections (RST)",
+            remedy=f"{_ipvsadm(case, '-a', server)} && "
+            + _ipvsadm(case, "-d", server)
+            .partition(" -m ")[0]
+            .replace(f"{server.rip}:{server.port}", f"{server.rip}:{entry.port}"),
+        )
+
+
+def methods(case: Case) -> Iterator[Found]:
+    """The table's forwarding method is the one that the real servers are set up for."""
+    for server in case.service.real_servers:
+        entry = case.entry(server)
+        if entry is None or entry.forward == case.service.forward:
+            continue
+        yield Cause(
+            fault="wrong-forwarding-method",
+            node=case.director,
+            says=f"the director forwards to {server.node} by another method",
+            evidence=(
+                (
+                    f"{case.director}: {server.node} by {entry.forward}, "
+                    f"but it is set up for {case.service.forward}"
+                ),
+                *shown(
+                    f
+                    for f in case.requests(case.director, out=True)
+                    if f.outer is not None and _looks_like(entry.forward, len(f.ips))
+                ),
+            ),
+            consequence=f"requests leave the director in a form that {server.node} cannot answer",
+            remedy=_ipvsadm(case, "-e", server),
+        )
+
+
+def _looks_like(forward: ForwardingMethod | str, headers: int) -> bool:
+    return (headers == 2) is (forward is TUN)
+
+
+def scheduling(case: Case) -> Iterator[Found]:
+    """Scheduler and persistence: they decide who gets how much."""
+    table, service = case.table, case.service
+    if table is None:
+        return
+    if table.scheduler != service.scheduler:
+        yield _differing(
+            case,
+            "scheduler-changed",
+            f"the virtual service is scheduled by {table.scheduler}, not by {service.scheduler}",
+            f"{service.key} has scheduler {table.scheduler}",
+            _ipvsadm(case, "-E"),
+        )
+    if bool(table.persistence) != bool(service.persistence):
+        yield _differing(
+            case,
+            "persistence-added" if table.persistence else "persistence-missing",
+            "the virtual service is persistent and should not be"
+            if table.persistence
+            else "the virtual service should be persistent and is not",
+            f"{service.key} has persistence {table.persistence} s",
+            _ipvsadm(case, "-E"),
+        )
+
+
+def shares(case: Case) -> Iterator[Found]:
+    """The weights and thresholds of real servers that are not drained."""
+    table = case.table
+    for server in case.service.real_servers:
+        entry = case.entry(server)
+        if table is None or entry is None or entry.weight == 0:
+            continue
+        remedy = _ipvsadm(case, "-e", server)
+        if entry.weight != server.weight:
+            says = f"the real server {server.node} has weight {entry.weight}, not {server.weight}"
+            if table.scheduler in _BY_WEIGHT:
+                fact = f"{server.rip} weight {entry.weight}"
+                yield _differing(case, "weight-changed", says, fact, remedy)
+            else:
+                yield Remark(case.director, f"{says}; {table.scheduler} does not look at it")
+        if (entry.upper, entry.lower) != (server.upper, server.lower):
+            yield _differing(
+                case,
+                "threshold-changed",
+                f"the real server {server.node} takes at most {entry.upper or 'any number of'} "
+                f"connections, not {server.upper or 'any number'}",
+                f"{server.rip} has upper threshold {entry.upper}",
+                remedy,
+            )
+
+
+def _differing(case: Case, fault: str, says: str, fact: str, remedy: str) -> Found:
+    """A cause where the distribution is not the promised one; else a remark."""
+    if not (case.failed("all.distribution") or case.failed("all.real-servers-reached")):
+        return Remark(case.director, says)
+    seen = [
+        f"connections: {f.observed}; expected {f.expected}"
+        for f in case.findings
+        if f.claim.id == "all.distribution"
+    ]
+    return Cause(
+        fault=fault,
+        node=case.director,
+        says=says,
+        evidence=(f"{case.director}: {fact}", *seen),
+        consequence="connections are not distributed as the topology says",
+        remedy=remedy,
+    )
+
+
+RULES = (
+    Rule(find=service_there, rules_out="the virtual service is in the director's IPVS table"),
+    Rule(
+        find=real_servers_there,
+        rules_out="every real server is in the table and not drained",
+        latent=True,
+    ),
+    Rule(find=ports, rules_out="the table's ports are right"),
+    Rule(find=methods, rules_out="the table's forwarding method is the one that was planned"),
+    Rule(find=scheduling, rules_out="scheduler and persistence are as they should be"),
+    Rule(find=shares, rules_out="weights and thresholds are as they should be"),
+)

@@ -1,0 +1,230 @@
+"""Rules about the way of packets, there and back, by what every node's kernel would do.
+
+A request goes from the client to the VIP, which the director must be; from there to each
+real server, as the forwarding method says. The reply goes back to the client: through
+the director in NAT, past it in TUN and DR. Where a packet gets no further, the node
+that is in the way is the cause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lvsctl.diagnosis.base import DR, NAT, TUN, Case, Cause, Found, Rule, shown
+from lvsctl.diagnosis.network import Hop, Way
+from lvsctl.diagnosis.obstacles import Leg, obstacle_cause
+from lvsctl.diagnosis.remedies import route_remedy
+from lvsctl.model.addresses import IPAddress
+from lvsctl.model.service import RealServer
+
+
+def to_director(case: Case) -> Iterator[Found]:
+    """From the client to the director: whoever else holds the VIP must not get the request."""
+    network, vip = case.network, case.vip
+    if not network.local(case.director, vip) or network.holders(case.client, vip):
+        return  # who holds the VIP is another rule's business
+    for cip in case.clients_addresses:
+        way = network.way(case.client, cip, vip, wanted=case.director)
+        if way.obstacle is not None:
+            yield from obstacle_cause(case, way, Leg.REQUEST, vip)
+        elif way.end != case.director:
+            hop = way.hops[-1]
+            yield Cause(
+                fault="director-bypassed",
+                node=hop.node,
+                says="requests for the VIP go to a real server, past the director",
+                evidence=(
+                    _leads(hop, vip),
+                    *shown(case.requests(way.end)),
+                ),
+                consequence=f"{way.end} answers them all, and IPVS counts nothing",
+                remedy=route_remedy(case, hop.node, vip),
+            )
+
+
+def to_real_servers(case: Case) -> Iterator[Found]:
+    """From the director to each real server; direct routing reaches its own segment only."""
+    mode = case.service.forward
+    cips = case.clients_addresses
+    for server in case.service.real_servers:
+        dip = _dip(case, server.rip)
+        sources = cips if mode is not TUN else (dip,) if dip is not None else ()
+        for src in sources[:1]:
+            way = case.network.way(case.director, src, server.rip, wanted=server.node)
+            first = way.hops[0] if way.hops else None
+            if mode is DR and first is not None and first.arrives != server.node:
+                yield _behind_router(case, server, first)
+            else:
+                yield from obstacle_cause(case, way, Leg.FORWARDED, server.rip)
+
+
+def _dip(case: Case, rip: IPAddress) -> IPAddress | None:
+    """The address that the director's kernel takes as the tunnel's source."""
+    route = case.network.route(case.director, rip)
+    link = case.state(case.director).link(route.device) if route is not None else None
+    held = [a.ip for a in link.addresses] if link is not None else []
+    own = [a.ip for i in case.lab.node(case.director).interfaces for a in i.addresses]
+    found = (a for a in (*held, *own) if a.version == rip.version and a != case.vip)
+    return next(found, None)
+
+
+def _behind_router(case: Case, server: RealServer, hop: Hop) -> Cause:
+    return Cause(
+        fault="behind-router",
+        node=case.director,
+        says=f"the real server {server.node} is behind a router",
+        evidence=(_leads(hop, server.rip), *shown(case.requests(hop.arrives))),
+        consequence=(
+            f"{hop.arrives} finds the VIP in the packet and carries it back to the director, "
+            "until its TTL ends"
+        ),
+        remedy=route_remedy(case, case.director, server.rip),
+    )
+
+
+def back(case: Case) -> Iterator[Found]:
+    """From each real server to the client."""
+    for server in case.service.real_servers:
+        for cip in case.clients_addresses:
+            if case.service.forward is NAT:
+                yield from _back_through_director(case, server, cip)
+            else:
+                yield from _back_directly(case, server, cip)
+
+
+def _back_through_director(case: Case, server: RealServer, cip: IPAddress) -> Iterator[Found]:
+    node = server.node
+    way = case.network.way(node, server.rip, cip, wanted=case.client)
+    first = way.hops[0] if way.hops else None
+    if first is not None and first.arrives != case.director:
+        if first.arrives == case.client:
+            yield _client_beside(case, server, first, cip)
+        else:
+            yield Cause(
+                fault="wrong-gateway",
+                node=node,
+                says="a real server's default gateway is not the director",
+                evidence=(_leads(first, cip), *shown(case.replies(node, out=True))),
+                consequence=(
+                    "its replies reach the client with the RIP as their source, if at all, and "
+                    "the client, who asked the VIP, refuses them"
+                ),
+                remedy=route_remedy(case, node, cip),
+            )
+        return
+    if way.obstacle is not None and case.director not in (hop.node for hop in way.hops):
+        yield from obstacle_cause(case, way, Leg.REPLY, cip)
+        return
+    # Beyond the director, the reply's source is the VIP.
+    if case.network.local(case.director, case.vip):
+        further = case.network.way(case.director, case.vip, cip, wanted=case.client)
+        yield from obstacle_cause(case, further, Leg.REPLY, cip)
+
+
+def _client_beside(case: Case, server: RealServer, hop: Hop, cip: IPAddress) -> Cause:
+    planned = hop.device in case.lab.node(case.client).networks
+    held = next(
+        (a for link in case.network.holders(case.client, cip) for a in link.addresses
+         if a.ip == cip), cip,
+    )  # fmt: skip
+    words = ("addr", "del", held, "dev", hop.device) if planned else ("link", "del", hop.device)
+    return Cause(
+        fault="client-on-real-server-network",
+        node=case.client,
+        says="the client is on the real servers' network",
+        evidence=(_leads(hop, cip), *shown(case.replies(server.node, out=True))),
+        consequence=(
+            "replies go straight to the client with the RIP as their source, and it refuses them"
+        ),
+        remedy=case.type(case.client, "ip", *words),
+    )
+
+
+def _back_directly(case: Case, server: RealServer, cip: IPAddress) -> Iterator[Found]:
+    node = server.node
+    if not case.network.local(node, case.vip) or _is_wide(case, node, cip):
+        return  # it has nothing to reply from, or keeps it to itself: another rule's business
+    way = case.network.way(node, case.vip, cip, wanted=case.client)
+    through = next((hop for hop in way.hops if hop.arrives == case.director), None)
+    if through is not None:
+        yield Cause(
+            fault="gateway-is-director",
+            node=through.node,
+            says=f"the way from {node} to the client leads through the director",
+            evidence=(
+                _leads(through, cip),
+                f"{case.director}: {case.vip}, the reply's source, is its own address",
+                *shown(case.replies(case.director)),
+            ),
+            consequence="the director drops replies whose source is its own address (martians)",
+            remedy=route_remedy(case, through.node, cip),
+        )
+        return
+    yield from obstacle_cause(case, way, Leg.REPLY, cip)
+
+
+def _is_wide(case: Case, node: str, cip: IPAddress) -> bool:
+    return case.network.local(node, cip)
+
+
+def redirects(case: Case) -> Iterator[Found]:
+    """A one-armed director must not tell the real servers of the shorter way to the client."""
+    director, network = case.director, case.network
+    for server in case.service.real_servers:
+        for cip in case.clients_addresses:
+            way: Way = network.way(server.node, server.rip, cip, wanted=case.client)
+            if len(way.hops) < 2 or way.hops[0].arrives != director:
+                continue
+            came, went = way.hops[:2]
+            value = network.effective(director, went.device, "send_redirects")
+            if came.device != went.device or not value:
+                continue
+            sent = [
+                f
+                for f in case.trace.at(director)
+                if f.icmp is not None and f.icmp.type == 5 and f.icmp.version == 4
+            ]
+            yield Cause(
+                fault="redirects-sent",
+                node=director,
+                says="the director sends ICMP redirects to the real servers",
+                evidence=(
+                    (
+                        f"{director}: send_redirects={value} counts for {went.device}, where replies "
+                        "come in and go out"
+                    ),
+                    *shown(sent),
+                ),
+                consequence=(
+                    f"real servers that obey send later replies straight to {went.to}, past "
+                    "the director"
+                ),
+                remedy=case.type(
+                    director,
+                    *("sysctl", "-w", "net.ipv4.conf.all.send_redirects=0"),
+                    f"net.ipv4.conf.{went.device}.send_redirects=0",
+                ),
+            )
+            return
+
+
+def _leads(hop: Hop, to: IPAddress) -> str:
+    route = f"{hop.route.to or 'default'}"
+    via = f" via {hop.route.via}" if hop.route.via is not None else ", on the link"
+    return (
+        f"{hop.node}: its route to {to} is {route} dev {hop.device}{via}, "
+        f"which leads to {hop.arrives}"
+    )
+
+
+RULES = (
+    Rule(find=to_director, rules_out="the client's way to the VIP leads to the director"),
+    Rule(find=to_real_servers, rules_out="the director reaches every real server"),
+    Rule(find=back, rules_out="replies have the way back that the forwarding method needs"),
+    Rule(
+        find=redirects,
+        modes=(NAT,),
+        latent=True,
+        rules_out="the director tells real servers of no shorter way",
+    ),
+)

@@ -1,0 +1,179 @@
+"""Rules about tunnels: the device that unpacks, its filter, and what its 20 bytes lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lvsctl.diagnosis.base import TUN, Case, Cause, Found, Rule, shown
+from lvsctl.model.addresses import host_route
+from lvsctl.model.frame import Direction, Frame
+from lvsctl.model.service import Encapsulation
+from lvsctl.model.state import LinkState
+
+_KINDS = {
+    Encapsulation.IPIP: ("ipip",),
+    Encapsulation.GRE: ("gre",),
+    Encapsulation.GUE: ("ipip", "fou"),
+}
+"""rtnetlink's kinds of device that take an encapsulation off."""
+_DEVICE = "tunl0"
+
+
+def devices(case: Case, node: str) -> tuple[LinkState, ...]:
+    """A node's devices that take off what the director puts on."""
+    kinds = _KINDS[case.service.encapsulation]
+    return tuple(link for link in case.state(node).links if link.kind in kinds)
+
+
+def device_there(case: Case) -> Iterator[Found]:
+    """Every real server has a tunnel device, and it is up."""
+    for _, node in case.members():
+        found = devices(case, node.name)
+        if any(link.up for link in found):
+            continue
+        up = case.type(node.name, "ip", "link", "set", _DEVICE, "up")
+        loose = case.sysctl(node.name, f"net.ipv4.conf.{_DEVICE}.rp_filter", 0)
+        vip = case.type(node.name, "ip", "addr", "replace", host_route(case.vip), "dev", _DEVICE)
+        making = case.type(node.name, "modprobe", "ipip")
+        remedy = up if found else f"{making} && {loose} && {up} && {vip}"
+        seen = case.requests(node.name)
+        yield Cause(
+            fault="tunnel-down" if found else "tunnel-missing",
+            node=node.name,
+            says=(
+                "a real server's tunnel device is down"
+                if found
+                else "a real server has no tunnel device"
+            ),
+            evidence=(
+                f"{node.name}: {found[0].name} is down"
+                if found
+                else f"{node.name}: no device for {case.service.encapsulation}",
+                *shown(seen),
+                *shown(_unreachable(case, node.name)),
+            ),
+            consequence="nobody takes the outer header off the requests",
+            remedy=remedy,
+        )
+
+
+def _unreachable(case: Case, node: str) -> Iterator[Frame]:
+    for frame in case.trace.at(node):
+        if frame.icmp is not None and frame.icmp.type == 3 and frame.direction is Direction.OUT:
+            yield frame
+
+
+def tunnel_filter(case: Case) -> Iterator[Found]:
+    """What comes out of the tunnel is not taken for forged."""
+    for _, node in case.members():
+        for link in devices(case, node.name):
+            if not link.up:
+                continue
+            for cip in case.clients_addresses[:1]:
+                fact = case.network.filtered(node.name, link.name, cip)
+                if fact and cip.version == 4:
+                    value = case.network.number(node.name, "net.ipv4.conf.all.rp_filter")
+                    names = ("all", link.name) if value else (link.name,)
+                    settings = [f"net.ipv4.conf.{name}.rp_filter=0" for name in names]
+                    yield Cause(
+                        fault="rp-filter-on-tunnel",
+                        node=node.name,
+                        says=("reverse path filtering is on for a real server's tunnel device"),
+                        evidence=(fact, *shown(case.requests(node.name))),
+                        consequence="requests come out of the tunnel and are dropped as forged",
+                        remedy=case.type(node.name, "sysctl", "-w", *settings),
+                    )
+
+
+def _told(case: Case) -> tuple[Frame, ...]:
+    """Fragmentation-needed about the large request, wherever it was seen."""
+    large = case.trace.large
+    return tuple(
+        f
+        for f in case.evidence.frames
+        if large is not None
+        and f.icmp is not None
+        and f.icmp.needs_fragmentation
+        and f.icmp.quoted is not None
+        and f.icmp.quoted.flow is not None
+        and f.icmp.quoted.flow.src == large.client
+    )
+
+
+def discovery(case: Case) -> Iterator[Found]:
+    """The director tells clients that a packet is too large for the tunnel."""
+    key = "net.ipv4.vs.pmtu_disc"
+    if case.state(case.director).sysctls.get(key, "1") != "0":
+        return
+    fragments = [
+        f
+        for f in case.requests(case.director, out=True)
+        if f.outer is not None and f.outer.is_fragment
+    ]
+    yield Cause(
+        fault="pmtu-discovery-off",
+        node=case.director,
+        says="the director's IPVS does no path MTU discovery",
+        evidence=(f"{case.director}: {key}=0", *shown(fragments)),
+        consequence="full-sized requests leave the director in two fragments",
+        remedy=case.sysctl(case.director, key, 1),
+    )
+
+
+def icmp_filtered(case: Case) -> Iterator[Found]:
+    """Small requests are answered, a large one hangs: nobody told the client it was too large."""
+    large = case.trace.large
+    if large is None or large.exchange.answered or not case.trace.run.answered:
+        return
+    told = _told(case)
+    sent = [f for f in told if f.tap.node == case.director and f.direction is Direction.OUT]
+    came = [f for f in told if f.direction in (Direction.IN, Direction.UNKNOWN)]
+    again = [f for f in large.requests if f.tap.node == case.client and f.payload]
+    asked = [f for f in large.requests if f.tap.node == case.director and f.payload]
+    if not sent and not asked:
+        return  # the large segments did not get that far: not a matter of ICMP
+    last = max(came, key=lambda f: f.time, default=None)
+    node = last.tap.node if last is not None else case.director
+    where = (
+        "does not leave it" if node != case.client else "and it goes on sending full-sized segments"
+    )
+    fact = f"fragmentation-needed came to {node} {where}" if last else "no fragmentation-needed"
+    yield Cause(
+        fault="icmp-filtered",
+        node=node,
+        says="a firewall between director and client drops ICMP",
+        evidence=(
+            (
+                f"a request of {sum(len(f.payload) for f in again[:3])} bytes and more hangs "
+                "while small ones are answered"
+            ),
+            fact,
+            *shown(sent),
+            *shown([last] if last is not None else ()),
+        ),
+        consequence="the client never learns that its packets are too large for the tunnel",
+        remedy=case.type(node, "tc", "qdisc", "del", "dev", last.tap.device, "clsact")
+        if last is not None
+        else case.type(node, "nft", "list", "ruleset"),
+    )
+
+
+RULES = (
+    Rule(find=device_there, modes=(TUN,), rules_out="every real server's tunnel device is up"),
+    Rule(
+        find=tunnel_filter,
+        modes=(TUN,),
+        rules_out="no real server's reverse path filter drops what comes out of the tunnel",
+    ),
+    Rule(
+        find=discovery,
+        modes=(TUN,),
+        latent=True,
+        rules_out="the director does path MTU discovery",
+    ),
+    Rule(
+        find=icmp_filtered,
+        modes=(TUN,),
+        rules_out="fragmentation-needed reaches the client where it is sent",
+    ),
+)

@@ -1,0 +1,36 @@
+"""A real server has another weight than it should have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from lvsctl.faults.base import EVERY_MODE, Fault, Scene
+from lvsctl.faults.change import Change
+from lvsctl.model.lab import Role
+from lvsctl.model.service import Scheduler
+from lvsctl.ops import AddService
+
+WEIGHTED = (Scheduler.WRR, Scheduler.WLC, Scheduler.SED, Scheduler.NQ)
+"""Schedulers whose definition has a share for each weight."""
+
+
+def changes(scene: Scene) -> Iterator[Change]:
+    """The first real server of each service whose scheduler looks at weights."""
+    weighted = {s.service for s in scene.planned(AddService) if s.scheduler in WEIGHTED}
+    for server in scene.first_entries():
+        if server.service in weighted:
+            real = server.real_server
+            other = replace(real, weight=1 if real.weight > 1 else 3)
+            yield Change(server, replace(server, real_server=other))
+
+
+FAULT = Fault(
+    id="weight-changed",
+    says="a real server has the wrong weight",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    changes=changes,
+    symptom=("the real server gets more or fewer connections than its share"),
+    breaks=("all.distribution",),
+)

@@ -1,0 +1,48 @@
+"""Which faults are injected into a lab: written before the first effect of each.
+
+For those who show labs and those who mend them. Whoever looks for what is wrong with a
+lab reads what the kernel holds and what the wire shows, never this.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from lvsctl.errors import HostError
+from lvsctl.kernel import paths
+
+
+@dataclass(frozen=True, slots=True)
+class Injected:
+    """A fault, by its id, at a node."""
+
+    fault: str
+    node: str
+
+    def __str__(self) -> str:
+        return f"{self.fault} at {self.node}"
+
+
+def read(lab: str) -> tuple[Injected, ...]:
+    """The faults injected into ``lab``, the first one first. None where nothing can be read."""
+    try:
+        said = json.loads(paths.faults(lab).read_text(encoding="utf-8"))
+        return tuple(Injected(str(one["fault"]), str(one["node"])) for one in said)
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+
+
+def write(lab: str, injected: Iterable[Injected]) -> None:
+    """Replace what is noted, in one step; nothing injected: no file. Raises HostError."""
+    file, noted = paths.faults(lab), tuple(injected)
+    fresh = file.with_suffix(".new")
+    try:
+        if not noted:
+            file.unlink(missing_ok=True)
+            return
+        fresh.write_text(json.dumps([asdict(one) for one in noted]) + "\n", encoding="utf-8")
+        fresh.replace(file)
+    except OSError as error:
+        raise HostError(f"cannot note the faults of lab {lab}: {file}: {error.strerror}") from error

@@ -1,0 +1,140 @@
+"""A report in a directory: written whole or not at all, and read again on any machine.
+
+    report.json      what verify found, as ``verify --format json`` prints it
+    report.html      the same to look at, with the topology and a request's way
+    junit.xml        the same for a CI server
+    capture.pcapng   every captured frame, for Wireshark
+    evidence.json    everything else that the verdicts rest on; written last
+
+A directory without evidence.json is no report: it appears when all the rest is there, and
+goes first when a report is replaced. The other files are prepared under names of their own, so
+that nothing is lost of an older report when the disk is full. No directory is renamed:
+inside the machine the directory is a mount, and what is around it cannot be written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from lvsctl.errors import DamagedFile, HostError, UsageError
+from lvsctl.model.evidence import Evidence
+from lvsctl.report.evidence import FORMAT, capture_bytes, evidence_bytes, evidence_from
+from lvsctl.results import Verification
+
+CAPTURE, EVIDENCE = "capture.pcapng", "evidence.json"
+JSON, JUNIT, HTML = "report.json", "junit.xml", "report.html"
+NAMES = (JSON, HTML, JUNIT, CAPTURE, EVIDENCE)
+"""Every file of a report, in the order in which they get their names: the last says it is whole."""
+
+_UNFINISHED = ".unfinished"
+_LARGEST = 1 << 30
+"""Bytes of a file that is read at most."""
+
+
+def save(directory: Path, verification: Verification) -> None:
+    """Write a report. Raises UsageError (not a report's directory), HostError (disk full, …)."""
+    contents = report_files(verification)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        refuse_others(directory)
+        _write(directory, contents)
+    except FileExistsError:
+        raise UsageError(f"{directory} is a file", hint="--report wants a directory") from None
+    except OSError as error:
+        raise HostError(
+            f"cannot write the report to {directory}: {error.strerror}",
+            hint="make room there, or name another directory",
+        ) from error
+
+
+def report_files(verification: Verification) -> Mapping[str, bytes]:
+    """The content of each file of a report."""
+    from lvsctl.report import jsonable
+    from lvsctl.report.html import page
+    from lvsctl.report.junit import junit
+
+    capture = capture_bytes(verification.evidence)
+    said = jsonable.verification(verification, capture=CAPTURE)
+    return {
+        JSON: json.dumps(said, indent=2, ensure_ascii=False).encode() + b"\n",
+        HTML: page(verification, capture=CAPTURE).encode(),
+        JUNIT: junit(verification).encode(),
+        CAPTURE: capture,
+        EVIDENCE: evidence_bytes(verification.evidence, capture),
+    }
+
+
+def refuse_others(directory: Path) -> None:
+    """Raise UsageError where a directory holds something that is no report; HostError."""
+    try:
+        there = {entry.name for entry in directory.iterdir()}
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise UsageError(f"{directory} is a file", hint="--report wants a directory") from None
+    except OSError as error:
+        raise HostError(f"cannot look into {directory}: {error.strerror}") from error
+    unfinished = {name + _UNFINISHED for name in NAMES}
+    interrupted = bool(there & unfinished) and there <= {*NAMES, *unfinished}
+    if there and not interrupted and not _is_report(directory):
+        raise UsageError(
+            f"{directory} is not empty and holds no report of lvsctl's: it is left alone",
+            hint="name a new directory",
+        )
+
+
+def _is_report(directory: Path) -> bool:
+    try:
+        with (directory / EVIDENCE).open("rb") as file:
+            return FORMAT.encode() in file.read(200)
+    except OSError:
+        return False
+
+
+def _write(directory: Path, contents: Mapping[str, bytes]) -> None:
+    unfinished = {name: directory / (name + _UNFINISHED) for name in NAMES}
+    try:
+        for name, path in unfinished.items():
+            with path.open("wb") as file:
+                file.write(contents[name])
+                file.flush()
+                os.fsync(file.fileno())
+        (directory / EVIDENCE).unlink(missing_ok=True)
+        for name, path in unfinished.items():
+            path.replace(directory / name)
+    except BaseException:
+        for path in unfinished.values():
+            with suppress(OSError):
+                path.unlink()
+        raise
+
+
+def load(directory: Path) -> Evidence:
+    """The evidence of a saved report. Raises UsageError (there is none), DamagedFile."""
+    if not directory.is_dir():
+        raise UsageError(f"there is no directory {directory}")
+    return evidence_from(
+        _content(directory / EVIDENCE),
+        _content(directory / CAPTURE),
+        source=str(directory / EVIDENCE),
+    )
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path.parent} holds no report, or an unfinished one: there is no {path.name}",
+            hint="lvsctl verify --report DIR writes one",
+        ) from None
+    except OSError as error:
+        raise HostError(f"cannot read {path}: {error.strerror}") from error
+    if len(content) > _LARGEST:
+        raise DamagedFile(f"{path} is larger than any report of lvsctl's")
+    return content

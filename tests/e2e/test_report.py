@@ -1,0 +1,162 @@
+"""Reports, walks and captures as a user makes them, across the machine's boundary.
+
+   client            director             rs1         rs2
+ 10.10.0.10         10.10.0.2          10.10.0.11  10.10.0.12
+     |          VIP 10.10.0.100          (VIP)       (VIP)
+=====+==================+==================+===========+=====  lan
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lvsctl.cli.exit_status import ExitStatus
+from lvsctl.observe.pcapng_reader import read_recording
+from lvsctl.report.saved import NAMES
+
+pytestmark = [pytest.mark.machine, pytest.mark.slow]
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 60.0
+ASK = ("exec", "client", "--", "curl", "-s", "http://10.10.0.100/")
+Done = subprocess.CompletedProcess[bytes]
+
+
+class User:
+    """Somebody in a directory of theirs, with a machine of their own and a DR lab in it."""
+
+    def __init__(self, home: Path) -> None:
+        self.cwd = home / "work"
+        self.cwd.mkdir()
+        self.env = {
+            **os.environ,
+            "XDG_RUNTIME_DIR": str(home),
+            "LVSCTL_MACHINE": "reports",
+            "LVSCTL_WHERE": "machine",
+            "PYTHONPATH": str(ROOT),
+        }
+
+    def starts(self, *words: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "lvsctl", *words],
+            env=self.env,
+            cwd=self.cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def types(self, *words: str) -> Done:
+        process = self.starts(*words)
+        out, err = process.communicate(timeout=PATIENCE)
+        return Done(words, process.returncode, out, err)
+
+    def gets(self, *words: str) -> str:
+        done = self.types(*words)
+        assert done.returncode == ExitStatus.OK, done.stdout + done.stderr
+        return done.stdout.decode()
+
+
+@pytest.fixture(scope="module")
+def user() -> Iterator[User]:
+    home = Path(tempfile.mkdtemp(prefix="lvr."))  # tmp_path is too long for a socket
+    somebody = User(home)
+    somebody.gets("up", "dr")
+    yield somebody
+    somebody.types("machine", "stop")
+    shutil.rmtree(home)
+
+
+@pytest.mark.parametrize("place", ["here", "elsewhere"])
+def test_a_report_lands_where_it_should_and_is_judged_again_anywhere(
+    user: User, place: str
+) -> None:
+    out = user.cwd / "out" if place == "here" else user.cwd.parent / "elsewhere" / "out"
+    said = json.loads(user.gets("verify", "--report", str(out), "--format", "json"))
+    assert said["verdict"] == "pass"
+    assert {path.name for path in out.iterdir()} == set(NAMES)
+    assert {path.stat().st_uid for path in out.iterdir()} == {os.getuid()}
+    user.env["LVSCTL_WHERE"] = "host"  # which has no IPVS, and needs none
+    try:
+        again = json.loads(user.gets("verify", "--from", str(out), "--format", "json"))
+    finally:
+        user.env["LVSCTL_WHERE"] = "machine"
+    assert again == said
+
+
+def test_what_is_no_report_stays_and_what_failed_leaves_nothing(user: User) -> None:
+    mine = user.cwd / "mine"
+    mine.mkdir()
+    (mine / "notes").write_text("mine")
+    done = user.types("verify", "--report", "mine")
+    assert (done.returncode, [p.name for p in mine.iterdir()]) == (ExitStatus.USAGE, ["notes"])
+    assert user.types("verify", "nowhere", "--report", "new").returncode == ExitStatus.USAGE
+    assert not (user.cwd / "new").exists()
+
+
+def test_walk_shows_the_way_in_every_format(user: User) -> None:
+    assert "direct routing" in user.gets("walk")
+    assert json.loads(user.gets("walk", "--format", "json"))["answered"] is True
+    assert user.gets("walk", "--format", "mermaid").startswith("sequenceDiagram")
+    assert user.gets("walk", "--format", "html").startswith("<!doctype html>")
+    assert user.types("walk", "--service", "mail").returncode == ExitStatus.USAGE
+
+
+def test_capture_writes_a_file_of_the_users_with_an_interface_for_each_tap(user: User) -> None:
+    capturing = user.starts("capture", "dr", "tcp port 80", "-w", "dr.pcapng", "--count", "10")
+    _ask_until_it_ends(user, capturing)
+    recording = read_recording(user.cwd / "dr.pcapng")
+    assert len(recording.frames) == 10
+    assert {"client:lan", "director:lan", "rs1:lan", "rs2:lan"} <= set(map(str, recording.taps))
+
+
+def test_capture_streams_and_prints(user: User, tmp_path: Path) -> None:
+    capturing = user.starts("capture", "-w", "-", "--tap", "director:lan", "--count", "3")
+    out, err = _ask_until_it_ends(user, capturing)
+    (tmp_path / "stream").write_bytes(out)
+    recording = read_recording(tmp_path / "stream")
+    assert {str(frame.tap) for frame in recording.frames} == {"director:lan"}
+    assert b"3 frames captured, 0 lost" in err
+
+    capturing = user.starts("capture", "dr", "tcp port 80", "--count", "5")
+    out, _ = _ask_until_it_ends(user, capturing)
+    assert len(out.splitlines()) == 5
+    assert b"10.10.0.100:80" in out
+
+
+def test_capture_ends_in_order_with_ctrl_c(user: User) -> None:
+    capturing = user.starts("capture", "dr")
+    assert capturing.stdout is not None
+    for _ in range(60):
+        user.types(*ASK)
+        if select.select([capturing.stdout], [], [], 0)[0]:  # it listens
+            break
+    capturing.send_signal(signal.SIGINT)
+    _, err = capturing.communicate(timeout=PATIENCE)
+    assert capturing.returncode == ExitStatus.OK
+    assert b"frames captured" in err
+
+
+def test_capture_refuses_what_is_not_there(user: User) -> None:
+    for words in (["--tap", "nobody:lan"], ["--tap", "lan"], ["-w", "-", "dr", "no such filter"]):
+        assert user.types("capture", *words).returncode == ExitStatus.USAGE
+
+
+def _ask_until_it_ends(user: User, capturing: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+    """Send requests, for nobody tells when a capture has begun."""
+    for _ in range(60):
+        if capturing.poll() is not None:
+            break
+        user.types(*ASK)
+    return capturing.communicate(timeout=PATIENCE)

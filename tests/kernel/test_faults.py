@@ -1,0 +1,134 @@
+"""Faults on real labs: injected, seen by ip and ipvsadm, restored; and the whole proof."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from lvsctl import app
+from lvsctl.errors import UsageError
+from lvsctl.faults import FAULTS
+from lvsctl.kernel import injected
+from lvsctl.model.finding import Verdict
+from lvsctl.model.lab import Lab
+from lvsctl.proving import Trial
+from lvsctl.report import fault_text
+from lvsctl.report.style import Style
+from lvsctl.spec import shipped
+from tests.kernel.by_hand import run
+from tests.kernel.labs import lab_up, topology_of
+
+pytestmark = pytest.mark.ipvs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", shipped.names())
+def test_every_claim_of_a_shipped_topology_can_fail(name: str) -> None:
+    with lab_up(name) as lab:
+        proof = app.prove(lab, lambda _: None)
+        assert proof.holds, fault_text.proof(proof, style=Style(color=False, width=200))
+        assert injected.read(lab.name) == ()
+
+
+@pytest.fixture
+def dr() -> Iterator[Lab]:
+    with lab_up("dr") as lab:
+        yield lab
+
+
+@pytest.fixture
+def tun() -> Iterator[Lab]:
+    with lab_up("tun") as lab:
+        yield lab
+
+
+def state_of(lab: Lab) -> str:
+    """What ip, tc and ipvsadm say of every node: independent witnesses."""
+    told = []
+    for node in lab.nodes:
+        netns = lab.netns(node.name)
+        told += [run(f"ip -n {netns} -o {words}") for words in ("addr", "route", "link")]
+        told += [run(f"ip -n {netns} neigh show nud permanent")]
+        told += [run(f"tc -n {netns} qdisc"), run("sysctl net.ipv4.conf", netns=netns)]
+    told.append(run("ipvsadm -Sn", netns=lab.netns(lab.directors[0].name)))
+    return "\n".join(told)
+
+
+def without_order(text: str) -> list[str]:
+    return sorted(text.splitlines())
+
+
+@pytest.mark.parametrize("name", shipped.names())
+def test_restoring_leaves_no_trace(name: str) -> None:
+    with lab_up(name) as lab:
+        before = without_order(state_of(lab))
+        for one in app.faults(lab):
+            if one.nodes:
+                app.inject(lab, one.fault.id)
+                assert app.faults(lab) != ()
+                app.restore(lab, one.fault.id)
+                assert without_order(state_of(lab)) == before, one.fault.id
+
+
+def test_up_mends_what_is_broken_on_purpose(tun: Lab) -> None:
+    before = without_order(state_of(tun))
+    app.inject(tun, "icmp-filtered")
+    app.inject(tun, "stale-vip-neighbour")
+    app.inject(tun, "service-stopped", "rs2")
+    again = app.up(topology_of("tun"))
+    assert again.restored == (
+        "icmp-filtered at router",
+        "stale-vip-neighbour at router",
+        "service-stopped at rs2",
+    )
+    assert without_order(state_of(tun)) == before
+    assert app.verify(tun).verdict is Verdict.PASS
+
+
+def test_ls_and_inspect_say_that_a_lab_is_broken_on_purpose(dr: Lab) -> None:
+    app.inject(dr, "vip-missing", "rs2")
+    assert app.labs()[0].faults == ("vip-missing at rs2",)
+    assert app.inspect(dr).faults == ("vip-missing at rs2",)
+    assert "10.10.0.100" not in run("ip -n lvs-dr-rs2 addr show dev lo")
+    assert app.restore(dr) == ("vip-missing at rs2",)
+    assert app.labs()[0].faults == ()
+
+
+def test_what_cannot_be_injected_says_why(dr: Lab) -> None:
+    with pytest.raises(UsageError, match="about nat"):
+        app.inject(dr, "wrong-gateway")
+    with pytest.raises(UsageError, match="cannot be injected at 'client'"):
+        app.inject(dr, "vip-missing", "client")
+    with pytest.raises(UsageError, match="no fault 'vip-mising'"):
+        app.inject(dr, "vip-mising")
+    app.inject(dr, "vip-missing")
+    with pytest.raises(UsageError, match="injected already"):
+        app.inject(dr, "vip-missing")
+    with pytest.raises(UsageError, match="is not injected"):
+        app.restore(dr, "vip-on-lan")
+
+
+def test_an_interrupted_proof_mends_the_lab(dr: Lab) -> None:
+    before = without_order(state_of(dr))
+
+    def interrupt(_: Trial) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        app.prove(dr, interrupt)
+    assert injected.read("dr") == ()
+    assert without_order(state_of(dr)) == before
+
+
+def test_a_lab_that_is_not_healthy_is_not_broken_further(dr: Lab) -> None:
+    app.inject(dr, "vip-missing-on-director")
+    proof = app.prove(dr, lambda _: None)
+    assert not proof.holds
+    assert proof.trials == ()
+
+
+def test_every_fault_can_be_injected_into_some_shipped_topology() -> None:
+    assert len(FAULTS) >= 24

@@ -1,0 +1,158 @@
+"""Evidence as it would have been if something had gone wrong: recorded, then changed.
+
+A frame's bytes are changed and decoded again, so that the decoder is under test too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+from lvsctl.model.evidence import Evidence, Run
+from lvsctl.model.frame import Direction, Frame, Tap
+from lvsctl.model.state import NodeState
+from lvsctl.observe.decode import decode_all
+
+Which = Callable[[Frame], bool]
+Change = Callable[[Evidence], Evidence]
+
+
+def at(node: str, direction: Direction | None = None) -> Which:
+    """Frames at a node's taps."""
+    return lambda f: f.tap.node == node and direction in (None, f.direction)
+
+
+def both(*which: Which) -> Which:
+    return lambda frame: all(one(frame) for one in which)
+
+
+def tcp(frame: Frame) -> bool:
+    return frame.tcp is not None
+
+
+def arp_request(frame: Frame) -> bool:
+    return frame.arp is not None and frame.arp.is_request
+
+
+def arp_reply(frame: Frame) -> bool:
+    return frame.arp is not None and frame.arp.is_reply
+
+
+def icmp(frame: Frame) -> bool:
+    return frame.icmp is not None
+
+
+def wrapped(frame: Frame) -> bool:
+    return len(frame.ips) > 1
+
+
+def from_port(port: int) -> Which:
+    return lambda f: f.flow is not None and f.flow.src.port == port
+
+
+def to_port(port: int) -> Which:
+    return lambda f: f.flow is not None and f.flow.dst.port == port
+
+
+def without(which: Which) -> Change:
+    """These frames were not seen."""
+    return lambda e: _framed(e, [f for f in e.frames if not which(f)])
+
+
+def seen_also_at(which: Which, tap: Tap, direction: Direction) -> Change:
+    """These frames were seen at another tap too."""
+
+    def change(evidence: Evidence) -> Evidence:
+        found = []
+        for frame in evidence.frames:
+            found.append(frame)
+            if which(frame):
+                found.append(replace(frame, raw=replace(frame.raw, tap=tap, direction=direction)))
+        return _framed(evidence, found)
+
+    return change
+
+
+def with_bytes(which: Which, edit: Callable[[Frame, bytearray], None]) -> Change:
+    """These frames had other bytes."""
+
+    def changed(frame: Frame) -> Frame:
+        if not which(frame):
+            return frame
+        data = bytearray(frame.raw.data)
+        edit(frame, data)
+        return replace(frame, raw=replace(frame.raw, data=bytes(data)))
+
+    return lambda e: _framed(e, [changed(frame) for frame in e.frames])
+
+
+def with_ttl(which: Which, ttl: int) -> Change:
+    return with_bytes(which, lambda f, data: _ip(f, data, 8, bytes([ttl])))
+
+
+def with_source(which: Which, address: str) -> Change:
+    return with_bytes(which, lambda f, data: _ip(f, data, 12, IPv4Address(address).packed))
+
+
+def with_destination(which: Which, address: str) -> Change:
+    return with_bytes(which, lambda f, data: _ip(f, data, 16, IPv4Address(address).packed))
+
+
+def with_destination_mac(which: Which, mac: str) -> Change:
+    def edit(_: Frame, data: bytearray) -> None:
+        data[0:6] = bytes.fromhex(mac.replace(":", ""))
+
+    return with_bytes(which, edit)
+
+
+def with_payload(which: Which) -> Change:
+    """The last byte of these frames was another one."""
+
+    def edit(_: Frame, data: bytearray) -> None:
+        data[-1] ^= 0xFF
+
+    return with_bytes(which, edit)
+
+
+def with_asker(which: Which, address: str) -> Change:
+    """These ARP questions were asked from another address."""
+
+    def edit(_: Frame, data: bytearray) -> None:
+        data[28:32] = IPv4Address(address).packed
+
+    return with_bytes(which, edit)
+
+
+def with_run(change: Callable[[Run], Run]) -> Change:
+    return lambda e: replace(e, runs=tuple(map(change, e.runs)))
+
+
+def with_state(node: str, change: Callable[[NodeState], NodeState]) -> Change:
+    return lambda e: replace(e, states={**e.states, node: change(e.states[node])})
+
+
+def nothing_answered(run: Run) -> Run:
+    failed = (replace(exchange, error="timed out") for exchange in run.exchanges)
+    return replace(run, exchanges=tuple(failed))
+
+
+def with_drops(evidence: Evidence) -> Evidence:
+    return replace(evidence, drops={"director": 3})
+
+
+def _ip(frame: Frame, data: bytearray, offset: int, value: bytes) -> None:
+    """Write a field of the outermost IPv4 header, and the checksum that goes with it."""
+    outer = frame.ips[0]
+    start = outer.at
+    data[start + offset : start + offset + len(value)] = value
+    data[start + 10 : start + 12] = b"\0\0"
+    header = data[start : start + outer.header_length]
+    total = sum(int.from_bytes(header[i : i + 2]) for i in range(0, len(header), 2))
+    total = (total & 0xFFFF) + (total >> 16)
+    total = (total & 0xFFFF) + (total >> 16)
+    data[start + 10 : start + 12] = (~total & 0xFFFF).to_bytes(2)
+
+
+def _framed(evidence: Evidence, frames: list[Frame]) -> Evidence:
+    return replace(evidence, frames=decode_all(frame.raw for frame in frames))

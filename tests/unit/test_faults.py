@@ -1,0 +1,124 @@
+"""The catalogue of faults against the claims and the shipped topologies; no kernel."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from lvsctl import app, planner
+from lvsctl.faults import FAULTS, fault
+from lvsctl.faults.base import Fault, Scene
+from lvsctl.faults.change import Change, added, removed, reversed_
+from lvsctl.faults.ops import AddNeighbour, DropIncoming
+from lvsctl.model.finding import Claim
+from lvsctl.model.lab import Lab
+from lvsctl.modes import dr, every, nat, tun
+from lvsctl.ops import AddRealServer, Listen, Op, Plan
+from lvsctl.spec import shipped
+from lvsctl.spec.shipped import Topology
+
+CLAIMS = {claim.id: claim for room in (nat, tun, dr, every) for claim in room.CLAIMS}
+
+
+def shipped_labs() -> dict[str, tuple[Lab, Plan]]:
+    labs = {
+        name: app.lab_of(Topology(name, shipped.text_of(name).encode())) for name in shipped.names()
+    }
+    return {name: (lab, planner.plan_for(lab)) for name, lab in labs.items()}
+
+
+LABS = shipped_labs()
+
+
+def scenes(one: Fault) -> list[Scene]:
+    """Every node of every shipped topology where the fault can be injected."""
+    return [
+        Scene(lab, plan, lab.node(node))
+        for lab, plan in LABS.values()
+        for node in one.nodes(lab, plan)
+    ]
+
+
+@pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
+def test_a_claim_names_faults_that_name_it_or_says_why_none_does(claim: Claim) -> None:
+    assert claim.broken_by or claim.unbroken
+    for name in claim.broken_by:
+        predicted = {each for scene in scenes(fault(name)) for each in fault(name).predicted(scene)}
+        assert claim.id in predicted, f"{name} does not say that it breaks {claim.id}"
+
+
+@pytest.mark.parametrize("one", FAULTS.values(), ids=FAULTS)
+def test_a_fault_is_whole(one: Fault) -> None:
+    assert scenes(one), "no shipped topology can have it"
+    assert one.breaks
+    assert {*one.breaks, *one.may_break} <= CLAIMS.keys()
+    assert not set(one.breaks) & set(one.may_break)
+    assert not one.says.endswith(".")
+
+
+@pytest.mark.parametrize("one", FAULTS.values(), ids=FAULTS)
+def test_a_fault_changes_what_the_plan_does_and_can_be_typed(one: Fault) -> None:
+    for scene in scenes(one):
+        changes = one.changes_at(scene)
+        for change in changes:
+            assert change.before != change.after
+            # What the plan speaks of must be found there as the fault believes it to be.
+            if isinstance(change.before, (AddRealServer, Listen)):
+                assert change.before in scene.plan.ops
+        assert reversed_(reversed_(changes)) == changes
+        typed = [command for change in changes for command in change.commands()]
+        mended = [command for change in reversed_(changes) for command in change.commands()]
+        assert len(typed) >= len(changes)
+        assert len(mended) >= len(changes)
+
+
+def test_what_does_not_concern_a_lab_does_not_apply_to_it() -> None:
+    lab, plan = LABS["nat"]
+    assert fault("arp-ignore-unset").nodes(lab, plan) == ()
+    assert fault("wrong-gateway").nodes(lab, plan) == ("rs1", "rs2")
+
+
+def test_commands_are_those_of_ip_ipvsadm_sysctl_and_tc() -> None:
+    def typed(topology: str, name: str) -> list[str]:
+        lab, plan = LABS[topology]
+        one = fault(name)
+        scene = Scene(lab, plan, lab.node(one.nodes(lab, plan)[0]))
+        return [command for change in one.changes_at(scene) for command in change.commands()]
+
+    assert typed("dr", "vip-missing") == ["ip -n lvs-dr-rs1 addr del 10.10.0.100/32 dev lo"]
+    assert typed("dr", "arp-ignore-unset") == [
+        "ip netns exec lvs-dr-rs1 sysctl -q -w net.ipv4.conf.all.arp_ignore=0"
+    ]
+    assert typed("nat-one-arm", "wrong-gateway") == [
+        "ip -n lvs-nat-one-arm-rs1 route replace default via 10.21.0.1"
+    ]
+    assert typed("nat", "wrong-forwarding-method") == [
+        "ip netns exec lvs-nat-director ipvsadm -e -t 10.20.0.100:80 -r 192.168.20.11:8080 -g -w 1"
+    ]
+    assert typed("nat", "real-server-removed") == [
+        "ip netns exec lvs-nat-director ipvsadm -d -t 10.20.0.100:80 -r 192.168.20.11:8080"
+    ]
+    assert typed("dr", "service-missing")[-1] == (
+        "ip netns exec lvs-dr-director ipvsadm -D -t 10.10.0.100:80"
+    )
+    assert typed("tun", "tunnel-down") == ["ip -n lvs-tun-rs1 link set dev tunl0 down"]
+
+
+def test_what_a_fault_adds_is_removed_by_the_same_words() -> None:
+    lab, _ = LABS["dr"]
+    netns, rip = lab.netns("director"), lab.services[0].real_servers[0].rip
+    neighbour = AddNeighbour(netns=netns, device="lan", address=rip, mac="02:00:00:00:00:01")
+    assert added(neighbour).reverse.commands() == (
+        f"ip -n {netns} neigh del {rip} lladdr 02:00:00:00:00:01 dev lan",
+    )
+    drop: Op = DropIncoming(netns=netns, device="lan", protocol=1)
+    assert removed(drop).commands() == (f"tc -n {netns} qdisc del dev lan clsact",)
+
+
+def test_a_change_of_the_same_thing_is_made_in_place() -> None:
+    server = next(op for op in LABS["dr"][1].ops if isinstance(op, AddRealServer))
+    other = replace(server, real_server=replace(server.real_server, weight=5))
+    assert Change(server, other).in_place
+    moved = replace(server, real_server=replace(server.real_server, port=81))
+    assert not Change(server, moved).in_place

@@ -1,0 +1,124 @@
+"""The page: one file that needs nothing, and in which no name is markup."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from lvsctl.app import recomputed
+from lvsctl.model.finding import Verdict
+from lvsctl.model.frame import Direction, Tap
+from lvsctl.report.html import POLICY, page, walk_page
+from lvsctl.report.html_markup import Html, escaped, tag
+from lvsctl.results import Verification
+from lvsctl.verify.walk import walks
+from tests.unit.recorded import mutations as m
+from tests.unit.recorded.reports import NAMES, evidence_of
+from tests.unit.report_samples import lab_of, verification
+
+VOID = {"meta", "br"}
+ALLOWED = {
+    "html", "head", "meta", "title", "style", "body", "header", "main", "footer", "section", "div",
+    "span", "p", "b", "s", "code", "pre", "h1", "h2", "h3", "h4", "h5", "h6", "table", "thead",
+    "tbody", "tr", "th", "td", "dl", "dt", "dd", "details", "summary", "svg", "g", "defs", "marker",
+    "path", "rect", "line", "circle", "text",
+}  # fmt: skip
+HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>\x00\u202e'
+
+
+class Reader(HTMLParser):
+    """Takes note of what a browser would see."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(source)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def shown(name: str) -> Verification:
+    return recomputed(evidence_of(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pages_are_well_formed_and_need_nothing_else(name: str) -> None:
+    for source in (page(shown(name), capture="capture.pcapng"),
+                   walk_page(next(walks(evidence_of(name))))):  # fmt: skip
+        reader = Reader(source)
+        assert reader.open == []
+        assert reader.tags <= ALLOWED
+        assert not {"src", "href", "srcset"} & reader.attributes
+        assert "http://www" not in source
+        assert "@import" not in source
+        assert escaped(POLICY) in source
+
+
+def test_a_page_shows_topology_claims_and_way() -> None:
+    found = shown("nat")
+    text = Reader(page(found, capture="capture.pcapng")).text
+    for node in found.lab.nodes:
+        assert node.name in text
+    for finding in found.findings:
+        assert finding.claim.says in text
+        assert finding.observed in text
+    assert "the director rewrote the destination" in text
+
+
+def test_what_fails_is_open_with_expected_beside_observed() -> None:
+    change = m.seen_also_at(m.arp_reply, Tap("rs1", "lan"), Direction.OUT)
+    source = page(recomputed(change(evidence_of("dr"))), capture="capture.pcapng")
+    assert '<details class="claim fail" open="">' in source
+    assert '<details class="claim pass" open' not in source
+
+
+def test_names_cannot_become_markup() -> None:
+    lab = lab_of("dr")
+    nodes = tuple(replace(node, name=HOSTILE) for node in lab.nodes)
+    lab = replace(lab, name=HOSTILE, description=HOSTILE, nodes=nodes)
+    found = verification(lab, Verdict.FAIL)
+    finding = found.findings[0]
+    findings = (replace(finding, expected=HOSTILE, observed=HOSTILE, service=lab.services[0].name),)
+    source = page(replace(found, lab=lab, findings=findings), capture=HOSTILE)
+    reader = Reader(source)
+    assert reader.open == []
+    assert reader.tags <= ALLOWED
+    assert "onerror" not in reader.attributes
+    assert "\x00" not in source
+    assert "\u202e" not in source
+
+
+def test_payloads_are_text() -> None:
+    def evil(_: object, data: bytearray) -> None:
+        data[-20:] = b"<script>0</script>!!"
+
+    change = m.with_bytes(lambda f: bool(f.payload), evil)
+    source = page(recomputed(change(evidence_of("dr"))), capture="c")
+    assert Reader(source).tags <= ALLOWED
+
+
+def test_many_real_servers_share_a_box() -> None:
+    lab = lab_of("dr", servers=100)
+    source = page(verification(lab, Verdict.PASS), capture="c")
+    assert "rs8 and 92 more" in source
+
+
+def test_text_is_escaped_and_markup_is_not() -> None:
+    assert tag("p", "<b>", tag("b", "&"), Html("<br>"), None) == "<p>&lt;b&gt;<b>&amp;</b><br></p>"
+    assert tag("a", x_y='"', class_="c", z=None) == '<a x-y="&quot;" class="c"></a>'

@@ -1,0 +1,212 @@
+"""Saved reports: whole or absent, the same when read again, and never a traceback."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lvsctl.app import recomputed
+from lvsctl.cli.main import main
+from lvsctl.errors import DamagedFile, HostError, LvsctlError, UsageError
+from lvsctl.report import saved
+from lvsctl.report.evidence import capture_bytes, evidence_bytes, evidence_from
+from lvsctl.results import Verification
+from tests.unit.recorded.reports import NAMES, evidence_of, files_of
+
+
+@pytest.fixture
+def verified() -> Verification:
+    return recomputed(evidence_of("dr"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_evidence_is_the_same_when_read_again(name: str) -> None:
+    evidence = evidence_of(name)
+    capture = capture_bytes(evidence)
+    assert evidence_from(evidence_bytes(evidence, capture), capture) == evidence
+
+
+def test_a_report_has_all_its_files_and_can_be_judged_again(
+    tmp_path: Path, verified: Verification
+) -> None:
+    saved.save(tmp_path / "deep" / "out", verified)
+    assert {path.name for path in (tmp_path / "deep" / "out").iterdir()} == set(saved.NAMES)
+    again = recomputed(saved.load(tmp_path / "deep" / "out"))
+    assert again.findings == verified.findings
+
+
+def test_report_json_names_frames_of_the_capture(tmp_path: Path, verified: Verification) -> None:
+    saved.save(tmp_path, verified)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["capture"] == "capture.pcapng"
+    frames = {frame.number: frame for frame in saved.load(tmp_path).frames}
+    shown = [one for claim in report["claims"] for one in claim["evidence"]]
+    assert shown
+    for one in shown:
+        assert frames[one["frame"]].summary() == one["summary"]
+
+
+def test_a_report_replaces_a_report(tmp_path: Path, verified: Verification) -> None:
+    saved.save(tmp_path, verified)
+    other = recomputed(evidence_of("nat"))
+    saved.save(tmp_path, other)
+    assert saved.load(tmp_path).lab.name == "nat"
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "evidence.json", "report.html"])
+def test_other_peoples_directories_are_left_alone(
+    tmp_path: Path, verified: Verification, name: str
+) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UsageError, match="left alone"):
+        saved.save(tmp_path, verified)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_file_is_no_directory(tmp_path: Path, verified: Verification) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(UsageError, match="is a file"):
+        saved.save(tmp_path / "out", verified)
+    with pytest.raises(UsageError, match="is a file"):
+        saved.refuse_others(tmp_path / "out")
+
+
+def test_what_is_interrupted_is_no_report_and_can_be_written_again(
+    tmp_path: Path, verified: Verification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved.save(tmp_path, verified)
+    replace = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if target.name == saved.CAPTURE:
+            raise SystemExit  # as far as the files are concerned, a kill
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        patch.setattr(Path, "unlink", _only_evidence(Path.unlink))
+        with pytest.raises(SystemExit):
+            saved.save(tmp_path, recomputed(evidence_of("nat")))
+    with pytest.raises(UsageError, match="unfinished"):
+        saved.load(tmp_path)
+    saved.save(tmp_path, verified)
+    assert saved.load(tmp_path).lab.name == "dr"
+
+
+def _only_evidence(unlink: Callable[..., None]) -> Callable[..., None]:
+    """A killed process does not tidy up."""
+
+    def unlinked(self: Path, missing_ok: bool = False) -> None:
+        if self.name == saved.EVIDENCE:
+            unlink(self, missing_ok=missing_ok)
+
+    return unlinked
+
+
+def test_a_full_disk_is_said_and_loses_nothing(
+    tmp_path: Path, verified: Verification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved.save(tmp_path, verified)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(HostError, match="No space left"):
+        saved.save(tmp_path, recomputed(evidence_of("nat")))
+    assert {path.name for path in tmp_path.iterdir()} == set(saved.NAMES)
+    assert saved.load(tmp_path).lab.name == "dr"
+
+
+def test_nothing_there_is_the_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no directory"):
+        saved.load(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="holds no report"):
+        saved.load(tmp_path)
+
+
+Edit = Callable[[dict[str, Any]], object]
+DAMAGE: dict[str, Edit] = {
+    "another format": lambda v: v.update(format="cake recipe"),
+    "a later version": lambda v: v.update(version=2),
+    "no version": lambda v: v.pop("version"),
+    "an unknown key": lambda v: v.update(extra=1),
+    "a missing key": lambda v: v.pop("lab"),
+    "a wrong address": lambda v: v["runs"][0]["service"]["key"].update(vip="10.0.0.300"),
+    "an address as a number": lambda v: v["runs"][0]["service"]["key"].update(vip=7),
+    "a number as text": lambda v: v["runs"][0]["service"]["key"].update(port="80"),
+    "true as a number": lambda v: v["runs"][0]["service"]["key"].update(port=True),
+    "a number as truth": lambda v: v["states"]["rs1"]["links"][0].update(up=1),
+    "text for a list": lambda v: v.update(runs="none"),
+    "an unknown role": lambda v: v["lab"]["nodes"][0].update(role="king"),
+    "an unknown node": lambda v: v["runs"][0].update(client="nobody"),
+    "no director": lambda v: v["lab"].update(
+        nodes=[node for node in v["lab"]["nodes"] if node["role"] != "director"]
+    ),
+    "half an endpoint": lambda v: v["runs"][0]["exchanges"][0].update(local=["10.0.0.1"]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_evidence_is_refused_in_words(
+    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = files_of("dr")
+    value = json.loads(files["evidence.json"])
+    DAMAGE[damage](value)
+    (tmp_path / "evidence.json").write_text(json.dumps(value))
+    (tmp_path / "capture.pcapng").write_bytes(files["capture.pcapng"])
+    assert main(["verify", "--from", str(tmp_path)]) == 65
+    said = capsys.readouterr().err
+    assert "evidence.json" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b"null", b"[" * 100_000, b"{}"])
+def test_what_is_no_evidence_is_refused(content: bytes) -> None:
+    with pytest.raises(DamagedFile):
+        evidence_from(content, b"")
+
+
+def test_a_capture_of_another_run_is_refused() -> None:
+    with pytest.raises(DamagedFile, match="not the one"):
+        evidence_from(files_of("dr")["evidence.json"], files_of("nat")["capture.pcapng"])
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+JSON_VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_whatever_stands_anywhere_it_is_read_or_refused(data: st.DataObject) -> None:
+    value = json.loads(files_of("dr")["evidence.json"])
+    here: Any = value
+    while True:  # down to a place in the tree, and put something else there
+        keys = sorted(here) if isinstance(here, dict) else list(range(len(here)))
+        key = data.draw(st.sampled_from(keys))
+        if isinstance(here[key], dict | list) and here[key] and data.draw(st.booleans()):
+            here = here[key]
+            continue
+        here[key] = data.draw(JSON_VALUES)
+        break
+    with suppress(LvsctlError):
+        evidence = evidence_from(json.dumps(value).encode(), files_of("dr")["capture.pcapng"])
+        recomputed(evidence)
+
+
+def test_from_takes_neither_a_lab_nor_a_report(tmp_path: Path) -> None:
+    assert main(["verify", "dr", "--from", str(tmp_path)]) == 2

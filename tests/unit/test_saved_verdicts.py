@@ -1,0 +1,287 @@
+"""The verifier on recorded reports, without a kernel: right when all is well, and falsifiable.
+
+Every claim must be broken by some change of the evidence: a claim that nothing breaks
+says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import pytest
+
+from lvsctl import verify
+from lvsctl.model.evidence import Evidence, Run
+from lvsctl.model.finding import Verdict
+from lvsctl.model.frame import Direction, Tap
+from lvsctl.model.state import LinkState, NodeState, RealServerState, ServiceState
+from tests.unit.recorded import mutations as m
+from tests.unit.recorded.reports import NAMES, evidence_of, report_of
+
+PASS, FAIL, INCONCLUSIVE = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
+IN, OUT = Direction.IN, Direction.OUT
+STRANGER = "02:00:00:00:be:ef"
+
+
+def verdicts(evidence: Evidence) -> dict[str, Verdict]:
+    return {finding.claim.id: finding.verdict for finding in verify.findings(evidence)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_verdict_is_the_recorded_one(name: str) -> None:
+    recorded = {claim["id"]: Verdict(claim["verdict"]) for claim in report_of(name)["claims"]}
+    found = verdicts(evidence_of(name))
+    assert found.items() >= recorded.items()
+    assert set(found.values()) == {PASS}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_frames_of_evidence_are_those_that_were_recorded(name: str) -> None:
+    now = {
+        finding.claim.id: [(str(f.tap), f.number) for f in finding.frames]
+        for finding in verify.findings(evidence_of(name))
+    }
+    for claim in report_of(name)["claims"]:
+        then = [(one["tap"], one["frame"]) for one in claim["evidence"]]
+        assert now[claim["id"]] == then, claim["id"]
+
+
+# ── what breaks a claim ──────────────────────────────────────────────────────────────────────
+
+
+def no_vip(state: NodeState) -> NodeState:
+    def bare(link: LinkState) -> LinkState:
+        kept = (a for a in link.addresses if a.network.prefixlen < a.max_prefixlen)
+        return replace(link, addresses=tuple(kept))
+
+    return replace(state, links=tuple(map(bare, state.links)))
+
+
+def arp_set(state: NodeState) -> NodeState:
+    return replace(state, sysctls={**state.sysctls, "net.ipv4.conf.all.arp_ignore": "1"})
+
+
+def one_unanswered(run: Run) -> Run:
+    first, *rest = run.exchanges
+    return replace(run, exchanges=(replace(first, error="timed out"), *rest))
+
+
+def all_by_the_first(run: Run) -> Run:
+    node = run.service.real_servers[0].node
+    return replace(run, exchanges=tuple(replace(e, node=node) for e in run.exchanges))
+
+
+def by_a_stranger(run: Run) -> Run:
+    first, *rest = run.exchanges
+    return replace(run, exchanges=(replace(first, node="client"), *rest))
+
+
+def counting(**more: int) -> m.Change:
+    """The director's counters after the run are larger by so much."""
+
+    def server(state: RealServerState) -> RealServerState:
+        now = state.counters
+        grown = {name: getattr(now, name) + number for name, number in more.items()}
+        return replace(state, counters=replace(now, **grown))
+
+    def table(state: ServiceState | None) -> ServiceState | None:
+        if state is None:
+            return None
+        return replace(state, real_servers=tuple(map(server, state.real_servers)))
+
+    return m.with_run(lambda run: replace(run, after=table(run.after)))
+
+
+def large_fails(run: Run) -> Run:
+    return replace(run, large=replace(run.large, error="timed out")) if run.large else run
+
+
+class Row(NamedTuple):
+    """Of a recorded ``topology``, with ``change`` made, ``claim`` must get ``verdict``."""
+
+    topology: str
+    claim: str
+    what: str
+    change: m.Change
+    verdict: Verdict
+
+
+def rows() -> Iterator[Row]:
+    yield from DR
+    yield from NAT
+    yield from TUN
+    yield from EVERY
+
+
+def dr(claim: str, what: str, change: m.Change, verdict: Verdict, topology: str = "dr") -> Row:
+    return Row(topology, f"dr.{claim}", what, change, verdict)
+
+
+at_director = m.at("director")
+requests_out = m.both(m.at("director", OUT), m.to_port(80), m.tcp)
+requests_in = m.both(m.at("director", IN), m.to_port(80), m.tcp)
+replies_out = m.both(m.at("rs1", OUT), m.from_port(80), m.tcp)
+director_lan = Tap("director", "lan")
+
+DR = (
+    dr("same-vip", "rs1 has no VIP", m.with_state("rs1", no_vip), FAIL),
+    dr("same-vip", "the director has no VIP", m.with_state("director", no_vip), FAIL),
+    dr("only-director-answers-arp", "rs1 answers too",
+       m.seen_also_at(m.both(at_director, m.arp_reply), Tap("rs1", "lan"), OUT), FAIL),
+    dr("only-director-answers-arp", "nobody answers", m.without(m.arp_reply), FAIL),
+    dr("only-director-answers-arp", "rs2 hears no question",
+       m.without(m.both(m.at("rs2"), m.arp_request)), INCONCLUSIVE),
+    dr("only-director-answers-arp", "no frame at all", m.without(lambda _: True), INCONCLUSIVE),
+    dr("real-servers-announce-rip", "rs1 asks as the VIP",
+       m.with_asker(m.both(m.at("rs1", OUT), m.arp_request), "10.10.0.100"), FAIL),
+    dr("real-servers-announce-rip", "rs1 asks nothing",
+       m.without(m.both(m.at("rs1", OUT), m.arp_request)), INCONCLUSIVE),
+    dr("request-only-macs-change", "TTL", m.with_ttl(requests_out, 64), FAIL),
+    dr("request-only-macs-change", "source", m.with_source(requests_out, "10.10.0.2"),
+       INCONCLUSIVE),  # the client's end is how a connection is followed
+    dr("request-only-macs-change", "destination",
+       m.with_destination(requests_out, "10.10.0.11"), FAIL),
+    dr("request-only-macs-change", "to a stranger's MAC",
+       m.with_destination_mac(requests_out, STRANGER), FAIL),
+    dr("request-only-macs-change", "nothing seen at the director",
+       m.without(at_director), INCONCLUSIVE),
+    dr("request-only-macs-change", "frames were lost", m.with_drops, INCONCLUSIVE),
+    dr("one-segment", "routed on the way", m.with_ttl(m.both(m.at("rs1", IN), m.tcp), 62), FAIL),
+    dr("one-segment", "rs1 received nothing", m.without(m.at("rs1", IN)), FAIL),
+    dr("one-segment", "nothing left the director", m.without(requests_out), INCONCLUSIVE),
+    dr("reply-direct", "a reply at the director",
+       m.seen_also_at(replies_out, director_lan, IN), FAIL),
+    dr("reply-direct", "from the RIP", m.with_source(replies_out, "10.10.0.11"), FAIL),
+    dr("reply-direct", "the client received none",
+       m.without(m.both(m.at("client", IN), m.from_port(80))), FAIL),
+    dr("reply-direct", "the director's taps were dead", m.without(at_director), INCONCLUSIVE),
+    dr("reply-direct", "a reply at the director",
+       m.seen_also_at(replies_out, director_lan, IN), FAIL, "dr-routed"),
+    dr("request-only-macs-change", "TTL", m.with_ttl(requests_out, 63), FAIL, "dr-routed"),
+)  # fmt: skip
+
+
+def nat(claim: str, what: str, change: m.Change, verdict: Verdict) -> Row:
+    return Row("nat", f"nat.{claim}", what, change, verdict)
+
+
+rewritten = m.both(m.at("director", OUT), m.to_port(8080))
+restored = m.both(m.at("director", OUT), m.from_port(80))
+received = m.both(m.at("client", IN), m.from_port(80))
+
+NAT = (
+    nat("request-rewritten", "not rewritten", m.with_destination(rewritten, "10.20.0.100"), FAIL),
+    nat("request-rewritten", "TTL", m.with_ttl(rewritten, 64), FAIL),
+    nat("request-rewritten", "to a stranger",
+        m.with_destination(rewritten, "192.168.20.99"), FAIL),
+    nat("request-rewritten", "nothing at the director", m.without(at_director), INCONCLUSIVE),
+    nat("reply-crosses-director", "from the RIP",
+        m.with_source(restored, "192.168.20.11"), FAIL),
+    nat("reply-crosses-director", "past the director",
+        m.with_source(received, "192.168.20.11"), FAIL),
+    nat("reply-crosses-director", "stuck in the director", m.without(restored), FAIL),
+    nat("reply-crosses-director", "no replies",
+        m.without(lambda f: m.from_port(80)(f) or m.from_port(8080)(f)), INCONCLUSIVE),
+    nat("client-never-sees-rip", "one from the RIP",
+        m.with_source(received, "192.168.20.11"), FAIL),
+    nat("client-never-sees-rip", "nothing received", m.without(received), INCONCLUSIVE),
+    nat("real-servers-need-nothing", "rs1 has an ARP setting",
+        m.with_state("rs1", arp_set), FAIL),
+    nat("real-servers-need-nothing", "nothing answered",
+        m.with_run(m.nothing_answered), INCONCLUSIVE),
+    nat("port-mapping", "replies from the wrong port",
+        m.with_bytes(restored, lambda _, d: d.__setitem__(slice(34, 36), b"\x1f\x90")), FAIL),
+    nat("port-mapping", "no replies", m.without(restored), INCONCLUSIVE),
+    nat("both-directions-load-director", "another payload",
+        m.with_payload(m.both(rewritten, lambda f: bool(f.payload))), FAIL),
+    nat("both-directions-load-director", "replies past it", m.without(restored), FAIL),
+    nat("both-directions-load-director", "client's tap dead",
+        m.without(m.at("client")), INCONCLUSIVE),
+)  # fmt: skip
+
+
+def tun(claim: str, what: str, change: m.Change, verdict: Verdict) -> Row:
+    return Row("tun", f"tun.{claim}", what, change, verdict)
+
+
+tunnelled = m.both(m.at("director", OUT), m.wrapped)
+unpacked = m.both(m.at("rs1"), lambda f: f.tap.device == "tunl0")
+told_too_big = m.both(m.at("client"), m.icmp)
+
+TUN = (
+    tun("request-encapsulated", "to a stranger", m.with_destination(tunnelled, "10.30.2.99"), FAIL),
+    tun("request-encapsulated", "from the VIP", m.with_source(tunnelled, "10.30.1.100"), FAIL),
+    tun("request-encapsulated", "nothing at the director", m.without(at_director), INCONCLUSIVE),
+    tun("decapsulated-on-tunnel-device", "nothing comes out", m.without(unpacked), FAIL),
+    tun("decapsulated-on-tunnel-device", "rs1 has no VIP", m.with_state("rs1", no_vip), FAIL),
+    tun("decapsulated-on-tunnel-device", "nothing tunnelled", m.without(m.wrapped), INCONCLUSIVE),
+    tun("reply-direct", "a reply at the director",
+        m.seen_also_at(replies_out, Tap("director", "hub"), IN), FAIL),
+    tun("reply-direct", "from the RIP", m.with_source(replies_out, "10.30.2.11"), FAIL),
+    tun("reply-direct", "the director's taps were dead", m.without(at_director), INCONCLUSIVE),
+    tun("routed", "nothing reaches rs-far", m.without(m.at("rs-far")), FAIL),
+    tun("routed", "the router's taps were dead", m.without(m.at("router")), INCONCLUSIVE),
+    tun("costs-20-bytes", "nobody tells the client", m.without(told_too_big), FAIL),
+    tun("costs-20-bytes", "the upload hangs", m.with_run(large_fails), FAIL),
+    tun("costs-20-bytes", "nothing at the director", m.without(at_director), INCONCLUSIVE),
+)  # fmt: skip
+
+
+def every(claim: str, what: str, change: m.Change, verdict: Verdict, topology: str = "dr") -> Row:
+    return Row(topology, f"all.{claim}", what, change, verdict)
+
+
+EVERY = (
+    every("requests-answered", "one is not", m.with_run(one_unanswered), FAIL),
+    every("requests-answered", "by a stranger", m.with_run(by_a_stranger), FAIL),
+    every("real-servers-reached", "rs1 alone", m.with_run(all_by_the_first), FAIL),
+    every("distribution", "rs1 alone", m.with_run(all_by_the_first), FAIL),
+    every("distribution", "weights ignored", m.with_run(all_by_the_first), FAIL, "dr-weighted"),
+    every("distribution", "no answers", m.with_run(m.nothing_answered), INCONCLUSIVE),
+    every("counters-agree", "one more counted", counting(connections=1), FAIL),
+    every("reply-path-counted", "replies counted", counting(packets_out=5), FAIL),
+    every("reply-path-counted", "no answers", m.with_run(m.nothing_answered), INCONCLUSIVE),
+    every("connection-table-agrees", "an empty table",
+          m.with_run(lambda run: replace(run, connections=())), FAIL),
+    every("frames-agree", "one more counted", counting(packets_in=1), FAIL),
+    every("frames-agree", "one more counted", counting(packets_out=1), FAIL, "nat"),
+    every("frames-agree", "a request not captured", m.without(requests_in), INCONCLUSIVE),
+    every("frames-agree", "frames were lost", m.with_drops, FAIL),
+)  # fmt: skip
+
+ROWS = tuple(rows())
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.topology} {row.claim}: {row.what}")
+def test_a_change_of_the_evidence_changes_the_verdict(row: Row) -> None:
+    assert verdicts(row.change(evidence_of(row.topology)))[row.claim] is row.verdict
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_claim_can_fail(name: str) -> None:
+    falsified = {row.claim for row in ROWS if row.verdict is FAIL}
+    assert set(verdicts(evidence_of(name))) <= falsified
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_frames_no_claim_about_frames_passes(name: str) -> None:
+    found = verdicts(m.without(lambda _: True)(evidence_of(name)))
+    decided_on_state = {
+        "dr.same-vip",
+        "nat.real-servers-need-nothing",
+        "all.requests-answered",
+        "all.real-servers-reached",
+        "all.distribution",
+        "all.counters-agree",
+        "all.reply-path-counted",
+        "all.connection-table-agrees",
+    }
+    assert {claim for claim, verdict in found.items() if verdict is PASS} <= decided_on_state
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lost_frames_let_no_claim_about_frames_pass(name: str) -> None:
+    for finding in verify.findings(m.with_drops(evidence_of(name))):
+        assert not (finding.frames and finding.verdict is PASS), finding.claim.id
