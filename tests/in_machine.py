@@ -2,8 +2,8 @@
 
 Tests under tests/kernel need root; those marked `ipvs` need the kernel's real IPVS as
 well. Where this process has what a test needs, nothing special happens. The others are
-run by a second pytest inside the machine, started at once so that both work side by
-side; its reports come back line by line and are reported here as if they were ours.
+run by other pytests inside machines, started at once so that all work side by side;
+their reports come back line by line and are reported here as if they were ours.
 No test is skipped for want of IPVS: without a machine they all fail, and say why.
 """
 
@@ -25,6 +25,9 @@ INSIDE = "LVSCTL_IN_MACHINE"
 MARK = "\x1elvsctl-report "
 """In front of a report on the inner pytest's standard output; cannot be confused with text."""
 
+MACHINES = 3
+"""How many throwaway kernels share the tests: each has one CPU, and many tests mostly wait."""
+
 KERNEL_TESTS = Path(__file__).parent / "kernel"
 
 
@@ -38,10 +41,11 @@ def must_be_forwarded(item: pytest.Item) -> bool:
 
 
 class Inner:
-    """The pytest inside the machine, and the reports that it has sent so far."""
+    """A pytest inside a machine, and the reports that it has sent so far."""
 
-    def __init__(self, config: pytest.Config, node_ids: list[str]) -> None:
+    def __init__(self, config: pytest.Config, number: int, node_ids: list[str]) -> None:
         self._config = config
+        self._machine = {"LVSCTL_MACHINE": f"tests-{os.getpid()}-{number}"}
         self._reports: dict[str, list[pytest.TestReport]] = {}
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as this)
         options = ["-p", "no:cacheprovider", "-q", "--tb", config.getoption("tbstyle")]
@@ -49,7 +53,7 @@ class Inner:
         self._process = subprocess.Popen(
             [*lvsctl, sys.executable, "-m", "pytest", *options, *node_ids],
             cwd=config.rootpath,
-            env={**os.environ, "LVSCTL_MACHINE": f"tests-{os.getpid()}"},
+            env={**os.environ, **self._machine},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -98,11 +102,12 @@ class Inner:
         self._process.wait()
         self._errors.close()
         stop = [sys.executable, "-m", "lvsctl", "machine", "stop"]
-        environment = {**os.environ, "LVSCTL_MACHINE": f"tests-{os.getpid()}"}
+        environment = {**os.environ, **self._machine}
         subprocess.run(stop, env=environment, check=False, capture_output=True)
 
 
-INNER = pytest.StashKey[Inner]()
+INNER = pytest.StashKey[dict[str, Inner]]()
+"""Who runs each forwarded test, by its node id."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -114,14 +119,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Start the inner pytest, where one is needed."""
     forwarded = [item.nodeid for item in session.items if must_be_forwarded(item)]
     if forwarded and not session.config.getoption("collectonly"):
-        session.config.stash[INNER] = Inner(session.config, forwarded)
+        runners: dict[str, Inner] = {}
+        session.config.stash[INNER] = runners
+        for number in range(min(MACHINES, len(forwarded))):
+            mine = forwarded[number::MACHINES]
+            runners.update(dict.fromkeys(mine, Inner(session.config, number, mine)))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
     """Report what happened to a test inside the machine."""
-    inner = item.config.stash.get(INNER, None)
-    if inner is None or not must_be_forwarded(item):
+    inner = item.config.stash.get(INNER, {}).get(item.nodeid)
+    if inner is None:
         return None
     hook = item.ihook
     hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
@@ -140,8 +149,7 @@ def _lost(item: pytest.Item, why: str) -> pytest.TestReport:
 @pytest.hookimpl(tryfirst=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Nothing of the machine stays."""
-    inner = config.stash.get(INNER, None)
-    if inner is not None:
+    for inner in set(config.stash.get(INNER, {}).values()):
         inner.end()
 
 
