@@ -5,7 +5,7 @@
 #   make test PYTEST_ARGS='-k dr -x'          some tests only
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: set-up-tests help demo test test-unit lint format clean
+.PHONY: set-up-tests help demo test test-all test-unit lint format clean
 
 export PYTHON
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
@@ -26,6 +26,9 @@ test: set-up-tests lint ## everything: style, types and all tests, real IPVS inc
 
 set-up-tests:
 	@tools/setup checks witnesses
+
+test-all: ## the same with every row of the long tables (half an hour)
+	@$(MAKE) --no-print-directory test PYTEST_ARGS="-m '' $(PYTEST_ARGS)"
 
 test-unit: ## the quick tests: no kernel, no root
 	@tools/setup checks

@@ -352,7 +352,8 @@ def diagnose(lab: Lab) -> Diagnosis:
     """Why a running lab does not do what was promised: seen, not looked up."""
     from lvsctl import diagnosis, experiment
 
-    said = diagnosis.conclusion(experiment.evidence_of(lab))
+    entry = registry.read(lab.name)
+    said = diagnosis.conclusion(experiment.evidence_of(lab), entry.source if entry else "")
     return Diagnosis(
         lab, said.causes, said.remarks, said.ruled_out, works=said.works, look_at=said.look_at
     )

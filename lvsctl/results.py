@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from lvsctl.diagnosis import Cause
 from lvsctl.faults.base import Fault
 from lvsctl.kernel.registry import Entry
 from lvsctl.model.evidence import Evidence
@@ -12,6 +12,9 @@ from lvsctl.model.finding import Finding, Verdict, overall
 from lvsctl.model.lab import Lab
 from lvsctl.model.state import NodeState
 from lvsctl.ops import Op
+
+if TYPE_CHECKING:
+    from lvsctl.diagnosis import Cause
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,9 +34,9 @@ def _open_closed_streams() -> None:
         except OSError:
             # The lowest free number is this very one: those below are open by now.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-    for name, number in (("stdout", 1), ("stderr", 2)):
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(number, "w", closefd=False))
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
 
 def main(argv: Sequence[str]) -> int:

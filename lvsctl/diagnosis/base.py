@@ -59,6 +59,8 @@ class Case:
     trace: Trace
     network: Network
     findings: tuple[Finding, ...]
+    up: str
+    """The command that makes the lab what its topology says."""
 
     @property
     def evidence(self) -> Evidence:

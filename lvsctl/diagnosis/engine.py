@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lvsctl import verify
-from lvsctl.diagnosis import arp, hosts, ipvs, paths, tunnel, vanishing
+from lvsctl.diagnosis import arp, hosts, ipvs, paths, servers, tunnel, vanishing
 from lvsctl.diagnosis.base import Case, Cause, Remark, Rule
 from lvsctl.diagnosis.network import Network
 from lvsctl.model.evidence import Evidence
@@ -16,6 +17,7 @@ from lvsctl.verify.walk import walks
 
 RULES: tuple[Rule, ...] = (
     *hosts.RULES,
+    *servers.RULES,
     *ipvs.RULES[:1],
     *tunnel.RULES,
     *paths.RULES,
@@ -42,12 +44,16 @@ class Conclusion:
     look_at: tuple[str, ...]
 
 
-def conclusion(evidence: Evidence) -> Conclusion:
-    """The causes, most likely first; nothing where the lab does what was promised."""
+def conclusion(evidence: Evidence, topology: str = "") -> Conclusion:
+    """The causes, most likely first; nothing where the lab does what was promised.
+
+    ``topology`` is what the lab was made of, by the name that ``lvsctl up`` takes.
+    """
+    up = f"lvsctl up {shlex.quote(topology or evidence.lab.name)}"
     findings = tuple(verify.findings(evidence))
     network = Network(evidence.lab, evidence.states)
     cases = [
-        Case(trace, network, tuple(f for f in findings if f.service == trace.run.service.name))
+        Case(trace, network, tuple(f for f in findings if f.service == trace.run.service.name), up)
         for trace in traces(evidence)
     ]
     found = _Found()

@@ -1,16 +1,13 @@
-"""Rules about a node by itself: its interfaces, the addresses it must hold, its server."""
+"""Rules about a node by itself: its interfaces, and the addresses that it must hold."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 
 from lvsctl.diagnosis.base import DR, NAT, TUN, Case, Cause, Found, Rule, shown
 from lvsctl.model.addresses import IPAddress, host_route
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Node, Role
-from lvsctl.model.packet import Tcp
-from lvsctl.model.service import RealServer
 from lvsctl.model.state import LinkState
 from lvsctl.routing import routes_of
 
@@ -57,7 +54,7 @@ def interfaces(case: Case) -> Iterator[Found]:
 
 def _why_down(case: Case, node: Node, device: str, link: LinkState | None) -> tuple[str, str]:
     if link is None:
-        return f"{node.name}: there is no {device}", f"lvsctl down {case.lab.name}, and up again"
+        return f"{node.name}: there is no {device}", f"lvsctl down {case.lab.name} && {case.up}"
     if not link.up:
         # The routes through it went with it, and do not come back by themselves.
         lost = [
@@ -232,66 +229,6 @@ def vip_as_subnet(case: Case) -> Iterator[Found]:
             )
 
 
-def listening(case: Case) -> Iterator[Found]:
-    """Something listens where the requests arrive, and answers them."""
-    for server, node in case.members():
-        port = server.port if case.service.forward is NAT else case.service.key.port
-        target = server.rip if case.service.forward is NAT else case.vip
-        listeners = [
-            one
-            for one in case.state(node.name).listeners
-            if (one.protocol, one.port) == (case.service.key.protocol, port)
-        ]
-        usable = [one for one in listeners if one.address.is_unspecified or one.address == target]
-        if usable:
-            yield from _hanging(case, server, usable[0].process or "the server")
-            continue
-        fact = f"{node.name}: nothing listens on {case.service.key.protocol} port {port}"
-        if listeners:
-            fact = f"{node.name}: port {port} is listened on at {listeners[0].address} only"
-        start = shlex.join(node.run)
-        yield Cause(
-            fault="listens-elsewhere" if listeners else "service-stopped",
-            node=node.name,
-            says=(
-                f"the server on a real server does not listen on {target}"
-                if listeners
-                else "nothing listens on a real server"
-            ),
-            evidence=(fact, *shown(_refusals(case, node.name))),
-            consequence="the real server refuses the connections that the director hands it",
-            remedy=case.type(node.name, *node.run) if start else f"lvsctl up {case.lab.name}",
-        )
-
-
-def _refusals(case: Case, node: str) -> Iterator[Frame]:
-    for frame in case.replies(node, out=True):
-        if frame.tcp is not None and frame.tcp.flags & 4:
-            yield frame
-
-
-def _hanging(case: Case, server: RealServer, process: str) -> Iterator[Found]:
-    """The kernel accepts a connection for a process that is stuck; the process says nothing."""
-    if case.served(server.node):
-        return
-    for conversation in case.trace.conversations:
-        asked = [f for f in conversation.requests if f.tap.node == server.node and f.payload]
-        said = [f for f in conversation.replies if f.tap.node == server.node]
-        if asked and said and not any(f.payload for f in said):
-            accepted = any(isinstance(f.packet.transport, Tcp) and f.tcp is not None
-                           and f.tcp.is_syn_ack for f in said)  # fmt: skip
-            if accepted and not conversation.exchange.answered:
-                yield Cause(
-                    fault="server-silent",
-                    node=server.node,
-                    says="the server on a real server accepts connections and does not answer",
-                    evidence=(f"{process} listens there", *shown(asked)),
-                    consequence="requests arrive, are acknowledged, and wait for ever",
-                    remedy=case.type(server.node, "ss", "-tlnp"),
-                )
-                return
-
-
 RULES = (
     Rule(find=interfaces, rules_out="every interface is up"),
     Rule(
@@ -311,5 +248,4 @@ RULES = (
         modes=(DR, TUN),
         rules_out="the VIP is a single address on every real server",
     ),
-    Rule(find=listening, rules_out="on every real server, something listens and answers"),
 )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from lvsctl.diagnosis.base import DR, NAT, TUN, Case, Cause, Found, Remark, Rule, shown
 from lvsctl.model.service import ForwardingMethod, Protocol, RealServer
+from lvsctl.model.state import RealServerState
 
 _FLAG = {NAT: "-m", TUN: "-i", DR: "-g"}
 """ipvsadm's options for the forwarding methods."""
@@ -28,6 +30,15 @@ def _ipvsadm(case: Case, verb: str, server: RealServer | None = None) -> str:
         words += ["-r", f"{rip}:{server.port}", _FLAG[service.forward], "-w", server.weight]
         words += ["-x", server.upper, "-y", server.lower] if server.upper else []
     return case.type(case.director, *words)
+
+
+def _exchanged(case: Case, server: RealServer, entry: RealServerState) -> str:
+    """The entry as it should be; under another port it is another entry to IPVS."""
+    if entry.port == server.port:
+        return _ipvsadm(case, "-e", server)
+    wrong = replace(server, port=entry.port)
+    deletion = _ipvsadm(case, "-d", wrong).partition(f" {_FLAG[case.service.forward]} ")[0]
+    return f"{_ipvsadm(case, '-a', server)} && {deletion}"
 
 
 def service_there(case: Case) -> Iterator[Found]:
@@ -83,6 +94,8 @@ def ports(case: Case) -> Iterator[Found]:
         entry = case.entry(server)
         if entry is None or entry.port == server.port:
             continue
+        if entry.forward != case.service.forward:
+            continue  # another method has other ports: the method is what is wrong
         says = f"IPVS has {server.node} under port {entry.port}, not {server.port}"
         if case.service.forward is not NAT:
             yield Remark(case.director, f"{says}; {case.service.forward} does not map ports")
@@ -102,10 +115,7 @@ def ports(case: Case) -> Iterator[Found]:
                 ),
             ),
             consequence="the real server refuses the connections (RST)",
-            remedy=f"{_ipvsadm(case, '-a', server)} && "
-            + _ipvsadm(case, "-d", server)
-            .partition(" -m ")[0]
-            .replace(f"{server.rip}:{server.port}", f"{server.rip}:{entry.port}"),
+            remedy=_exchanged(case, server, entry),
         )
 
 
@@ -131,7 +141,7 @@ def methods(case: Case) -> Iterator[Found]:
                 ),
             ),
             consequence=f"requests leave the director in a form that {server.node} cannot answer",
-            remedy=_ipvsadm(case, "-e", server),
+            remedy=_exchanged(case, server, entry),
         )
 
 

@@ -189,10 +189,7 @@ def redirects(case: Case) -> Iterator[Found]:
                 node=director,
                 says="the director sends ICMP redirects to the real servers",
                 evidence=(
-                    (
-                        f"{director}: send_redirects={value} counts for {went.device}, where replies "
-                        "come in and go out"
-                    ),
+                    f"{director}: send_redirects={value} counts for {went.device}: in and out",
                     *shown(sent),
                 ),
                 consequence=(

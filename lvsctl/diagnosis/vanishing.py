@@ -64,14 +64,8 @@ def _swallowing(case: Case, node: str, last: Frame, reply: bool) -> Cause:
         ),
         consequence=f"{what} end at {node}",
         remedy=case.type(node, "tc", "qdisc", "del", "dev", last.tap.device, "clsact")
-        if _has_clsact(case, node, last.tap.device)
-        else case.type(node, "nft", "list", "ruleset"),
+        + "  # or, where a packet filter does it: nft list ruleset",
     )
-
-
-def _has_clsact(case: Case, node: str, device: str) -> bool:
-    """Whether tc(8) may be what filters there. Its rules are not looked at: likely enough."""
-    return case.state(node).link(device) is not None
 
 
 RULES = (Rule(find=swallowed, rules_out="no node swallows packets whose way is in order"),)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from lvsctl.model.evidence import Run
 from lvsctl.model.exchange import Endpoint, Exchange
-from lvsctl.model.finding import Claim, Judgement, judged, undecided
+from lvsctl.model.finding import Claim, Judgement, Verdict, judged, undecided
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.service import ForwardingMethod
 from lvsctl.model.state import RealServerState, ServiceState
@@ -71,11 +71,8 @@ def distribution(trace: Trace) -> Judgement:
         abs(answered[name] - share) <= prediction.slack and (share > 0 or not answered[name])
         for name, share in shares.items()
     )
-    return judged(
-        holds,
-        f"{_counts(shares)} ({seen.service.scheduler}: {prediction.says})",
-        observed,
-    )
+    expected = f"{_counts(shares)} ({seen.service.scheduler}: {prediction.says})"
+    return _undisturbed(trace, judged(holds, expected, observed))
 
 
 def counters_agree(trace: Trace) -> Judgement:
@@ -91,11 +88,12 @@ def counters_agree(trace: Trace) -> Judgement:
         for place, (before, after) in _pairs(seen.before, seen.after).items()
     }
     expected = {name: answered[name] for name in grown}
-    return judged(
+    judgement = judged(
         grown == expected and set(answered) <= set(grown),
         f"connections: {_counts(expected)}",
         f"connections: {_counts(grown)}",
     )
+    return _undisturbed(trace, judgement)
 
 
 def reply_path_counted(trace: Trace) -> Judgement:
@@ -221,6 +219,15 @@ JUDGES: Mapping[Claim, Judge] = {
     every.FRAMES: frames_agree,
 }
 """Who decides each claim."""
+
+
+def _undisturbed(trace: Trace, judgement: Judgement) -> Judgement:
+    """What does not agree proves nothing where others used the service at the same time."""
+    if judgement.verdict is not Verdict.FAIL or not trace.strangers:
+        return judgement
+    count = len(trace.strangers)
+    observed = f"{judgement.observed}; {count} other connection{'s' * (count != 1)} came in between"
+    return undecided(judgement.expected, observed)
 
 
 def _leads(seen: Run, table: Mapping[Place, Place], exchange: Exchange) -> bool:

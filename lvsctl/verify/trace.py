@@ -15,7 +15,7 @@ from lvsctl.model.evidence import Evidence, Run
 from lvsctl.model.exchange import Endpoint, Exchange
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Role
-from lvsctl.model.packet import Tcp
+from lvsctl.model.packet import Tcp, TcpFlag
 from lvsctl.model.service import RealServer
 
 
@@ -96,6 +96,22 @@ class Trace:
     def clients(self) -> tuple[str, ...]:
         """The lab's clients."""
         return tuple(node.name for node in self.evidence.lab.having(Role.CLIENT))
+
+    @property
+    def strangers(self) -> frozenset[Endpoint]:
+        """Who else asked the service while its counters were compared, as the director saw it."""
+        run = self.run
+        vip = Endpoint(run.service.vip, run.service.key.port)
+        return frozenset(
+            frame.flow.src
+            for frame in self.at(self.director)
+            if frame.direction is Direction.IN
+            and frame.flow is not None
+            and frame.flow.dst == vip
+            and run.began <= frame.time <= run.ended
+            # A late packet of an earlier connection is none.
+            and (frame.tcp is None or frame.tcp.flags & TcpFlag.SYN)
+        ) - {exchange.local for exchange in run.exchanges if exchange.local is not None}
 
     def request_passages(self) -> tuple[Passage, ...]:
         """Request packets that crossed the director."""

@@ -225,6 +225,13 @@ def test_a_broken_pipe_ends_the_command(machine: Machine) -> None:
     assert running.wait(PATIENCE) == 128 + signal.SIGPIPE
 
 
+def test_output_that_cannot_be_written_is_no_success(machine: Machine) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = machine.exec("echo", "hi", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode != 0
+    assert "cannot write the output: No space left on device" in done.stderr
+
+
 def test_a_killed_client_takes_its_command_along(machine: Machine) -> None:
     running = machine.spawn("exec", "sh", "-c", "echo $$; exec sleep 1000")
     assert running.stdout is not None
@@ -248,6 +255,17 @@ def test_a_terminal_is_a_terminal_with_the_users_size(machine: Machine) -> None:
     assert b"24 77" in output
     assert b"/dev/pts/" in output
     assert b"got hello" in output
+
+
+def test_lines_end_once_in_a_terminal_that_is_not_raw(machine: Machine) -> None:
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb") as screen, os.fdopen(theirs, "wb") as terminal:
+        done = machine.exec(
+            "sh", "-c", "test -t 1 && echo one && echo two",
+            stdin=subprocess.DEVNULL, stdout=terminal, stderr=terminal, capture_output=False,
+        )  # fmt: skip
+        assert done.returncode == 0
+        assert os.read(screen.fileno(), 100) == b"one\r\ntwo\r\n"
 
 
 def test_ctrl_c_typed_in_a_terminal_interrupts(machine: Machine) -> None:
@@ -305,6 +323,25 @@ def test_the_current_directory_can_be_written_and_the_rest_cannot(machine: Machi
     assert written.stat().st_uid == os.geteuid()
     assert written.stat().st_mode & 0o777 == 0o640
     assert not Path("/etc/lvsctl-was-here").exists()
+
+
+def test_a_removed_current_directory_is_no_obstacle(machine: Machine) -> None:
+    gone = machine.cwd / "gone"
+    gone.mkdir()
+    shell = 'rmdir "$PWD"; exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", shell, "sh", *machine.argv("exec", "pwd")],
+        cwd=gone, env=machine.env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "/\n")
+
+
+def test_services_write_where_they_use_to_and_the_host_is_untouched(machine: Machine) -> None:
+    script = "mkdir /var/lib/lvsctl-was-here && echo no > /var/log/lvsctl-was-here"
+    done = machine.exec("sh", "-c", script)
+    assert done.returncode == 0, done.stderr
+    assert not Path("/var/lib/lvsctl-was-here").exists()
+    assert not Path("/var/log/lvsctl-was-here").exists()
 
 
 def test_a_file_in_tmp_that_is_named_is_seen(machine: Machine) -> None:

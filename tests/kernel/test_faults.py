@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,7 @@ from lvsctl.faults import FAULTS
 from lvsctl.kernel import injected
 from lvsctl.model.finding import Verdict
 from lvsctl.model.lab import Lab
+from lvsctl.model.state import Counters, NodeState
 from lvsctl.proving import Trial
 from lvsctl.report import fault_text
 from lvsctl.report.style import Style
@@ -61,16 +63,42 @@ def without_order(text: str) -> list[str]:
     return sorted(text.splitlines())
 
 
+def configured(lab: Lab) -> list[NodeState]:
+    """The nodes' states without what traffic leaves: quicker than the witnesses."""
+    return [
+        replace(
+            state,
+            neighbours=tuple(n for n in state.neighbours if n.state == "permanent"),
+            routes=tuple(sorted(state.routes, key=str)),
+            services=tuple(
+                replace(
+                    service,
+                    counters=Counters(),
+                    real_servers=tuple(
+                        replace(server, counters=Counters())
+                        for server in sorted(service.real_servers, key=lambda s: s.rip)
+                    ),
+                )
+                for service in state.services
+            ),
+            connections=(),
+            listeners=tuple(replace(listener, pid=0) for listener in state.listeners),
+        )
+        for state in app.inspect(lab).states.values()
+    ]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", shipped.names())
 def test_restoring_leaves_no_trace(name: str) -> None:
     with lab_up(name) as lab:
-        before = without_order(state_of(lab))
+        before, told = configured(lab), without_order(state_of(lab))
         for one in app.faults(lab):
-            if one.nodes:
-                app.inject(lab, one.fault.id)
-                assert app.faults(lab) != ()
+            for node in one.nodes:
+                app.inject(lab, one.fault.id, node)
                 app.restore(lab, one.fault.id)
-                assert without_order(state_of(lab)) == before, one.fault.id
+                assert configured(lab) == before, one.fault.id
+        assert without_order(state_of(lab)) == told
 
 
 def test_up_mends_what_is_broken_on_purpose(tun: Lab) -> None:

@@ -230,6 +230,13 @@ def test_a_closed_standard_stream_is_an_empty_one(stream: str) -> None:
     assert done.stderr == ""
 
 
+def test_a_topology_from_a_closed_standard_input_is_empty() -> None:
+    done = lvsctl("plan", "-", prefix=("sh", "-c", 'exec "$@" <&-', "sh"))
+
+    assert done.returncode == ExitStatus.BAD_TOPOLOGY
+    assert "the file is empty" in done.stderr
+
+
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)

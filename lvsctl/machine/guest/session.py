@@ -69,6 +69,8 @@ class Session:
             self._terminal, slave = os.openpty()
             os.set_blocking(self._terminal, False)
             self.resize(*self.request.size)
+            if 0 not in self.request.terminal:
+                _leave_line_ends(slave)
             kind = frames.STDERR if self.request.terminal == (2,) else frames.STDOUT
             self.outputs.append(Output(kind, self._terminal))
         child = []
@@ -295,3 +297,10 @@ class Session:
             if not starved and now >= max(self._ended_at, self._last_output) + QUIET:
                 self._drop(self.outputs[0])
         return not self.outputs
+
+
+def _leave_line_ends(terminal: int) -> None:
+    """The user's terminal, raw only where keys are passed on, turns \\n into \\r\\n itself."""
+    attributes = termios.tcgetattr(terminal)
+    attributes[1] &= ~termios.OPOST
+    termios.tcsetattr(terminal, termios.TCSANOW, attributes)

@@ -1,0 +1,70 @@
+"""Rules about the server process on each real server: is it there, and does it answer?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lvsctl.diagnosis.base import NAT, Case, Cause, Found, Rule, shown
+from lvsctl.model.frame import Frame
+from lvsctl.model.service import RealServer
+
+
+def listening(case: Case) -> Iterator[Found]:
+    """Something listens where the requests arrive, and answers them."""
+    for server, node in case.members():
+        port = server.port if case.service.forward is NAT else case.service.key.port
+        target = server.rip if case.service.forward is NAT else case.vip
+        listeners = [
+            one
+            for one in case.state(node.name).listeners
+            if (one.protocol, one.port) == (case.service.key.protocol, port)
+        ]
+        usable = [one for one in listeners if one.address.is_unspecified or one.address == target]
+        if usable:
+            yield from _hanging(case, server, usable[0].process or "the server")
+            continue
+        fact = f"{node.name}: nothing listens on {case.service.key.protocol} port {port}"
+        if listeners:
+            fact = f"{node.name}: port {port} is listened on at {listeners[0].address} only"
+        yield Cause(
+            fault="listens-elsewhere" if listeners else "service-stopped",
+            node=node.name,
+            says=(
+                f"the server on a real server does not listen on {target}"
+                if listeners
+                else "nothing listens on a real server"
+            ),
+            evidence=(fact, *shown(_refusals(case, node.name))),
+            consequence="the real server refuses the connections that the director hands it",
+            remedy=case.up,  # starts what should run and does not
+        )
+
+
+def _refusals(case: Case, node: str) -> Iterator[Frame]:
+    for frame in case.replies(node, out=True):
+        if frame.tcp is not None and frame.tcp.flags & 4:
+            yield frame
+
+
+def _hanging(case: Case, server: RealServer, process: str) -> Iterator[Found]:
+    """The kernel accepts a connection for a process that is stuck; the process says nothing."""
+    if case.served(server.node):
+        return
+    for conversation in case.trace.conversations:
+        asked = [f for f in conversation.requests if f.tap.node == server.node and f.payload]
+        said = [f for f in conversation.replies if f.tap.node == server.node]
+        if asked and said and not any(f.payload for f in said):
+            accepted = any(f.tcp is not None and f.tcp.is_syn_ack for f in said)
+            if accepted and not conversation.exchange.answered:
+                yield Cause(
+                    fault="server-silent",
+                    node=server.node,
+                    says="the server on a real server accepts connections and does not answer",
+                    evidence=(f"{process} listens there", *shown(asked)),
+                    consequence="requests arrive, are acknowledged, and wait for ever",
+                    remedy=case.type(server.node, "ss", "-tlnp"),
+                )
+                return
+
+
+RULES = (Rule(find=listening, rules_out="on every real server, something listens and answers"),)

@@ -1,0 +1,288 @@
+"""The rules of diagnosis on recorded evidence that is bent by hand, without a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface, ip_network
+
+import pytest
+
+from lvsctl.diagnosis import conclusion
+from lvsctl.diagnosis.engine import LAST, RULES
+from lvsctl.diagnosis.network import Network, Trouble
+from lvsctl.model.evidence import Evidence
+from lvsctl.model.exchange import Exchange, Failure
+from lvsctl.model.service import Scheduler
+from lvsctl.model.state import NeighbourState, NodeState, RouteState
+from lvsctl.report import jsonable
+from lvsctl.report.style import Style
+from lvsctl.report.text_diagnosis import diagnosis
+from lvsctl.results import Diagnosis
+from tests.unit.recorded.reports import NAMES, evidence_of
+
+Bend = Callable[[NodeState], NodeState]
+
+
+def bent(evidence: Evidence, node: str, bend: Bend) -> Evidence:
+    """``evidence`` with another state of one node."""
+    states = {**evidence.states, node: bend(evidence.states[node])}
+    return replace(evidence, states=states)
+
+
+def unanswered(evidence: Evidence, node: str = "") -> Evidence:
+    """The same, with requests (those that ``node`` answered) timed out."""
+
+    def failed(exchange: Exchange) -> Exchange:
+        if node and exchange.node != node:
+            return exchange
+        return replace(exchange, node="", status=0, error=Failure.TIMED_OUT)
+
+    runs = tuple(replace(run, exchanges=tuple(map(failed, run.exchanges))) for run in evidence.runs)
+    return replace(evidence, runs=runs)
+
+
+def without(address: str) -> Bend:
+    """The address taken off whatever device holds it."""
+    gone = ip_address(address)
+    return lambda state: replace(
+        state,
+        links=tuple(
+            replace(link, addresses=tuple(a for a in link.addresses if a.ip != gone))
+            for link in state.links
+        ),
+    )
+
+
+def having(address: str, device: str) -> Bend:
+    """An address added to a device."""
+    more = ip_interface(address)
+    return lambda state: replace(
+        state,
+        links=tuple(
+            replace(link, addresses=(*link.addresses, more)) if link.name == device else link
+            for link in state.links
+        ),
+    )
+
+
+def down(device: str) -> Bend:
+    """A device that is down."""
+    return lambda state: replace(
+        state,
+        links=tuple(
+            replace(link, up=False, carrier=False) if link.name == device else link
+            for link in state.links
+        ),
+    )
+
+
+def setting(key: str, value: str) -> Bend:
+    """A sysctl set otherwise."""
+    return lambda state: replace(state, sysctls={**state.sysctls, key: value})
+
+
+def routed(to: str | None, via: str | None, device: str) -> Bend:
+    """One more route; a default route replaces the one that is there."""
+    new = RouteState(
+        ip_network(to) if to else None, ip_address(via) if via else None, device, kernel=False
+    )
+    return lambda state: replace(
+        state, routes=(*(r for r in state.routes if to or r.to is not None), new)
+    )
+
+
+def no_default(state: NodeState) -> NodeState:
+    """Without a default route."""
+    return replace(state, routes=tuple(r for r in state.routes if r.to is not None))
+
+
+def neighbour(address: str, mac: str, device: str) -> Bend:
+    """A static entry of the ARP cache."""
+    entry = NeighbourState(ip_address(address), device, mac, "permanent")
+    return lambda state: replace(
+        state,
+        neighbours=(*(n for n in state.neighbours if n.address != entry.address), entry),
+    )
+
+
+def drained(state: NodeState) -> NodeState:
+    """The first real server of the first service has weight 0."""
+    first, *others = state.services
+    server, *rest = first.real_servers
+    changed = replace(first, real_servers=(replace(server, weight=0), *rest))
+    return replace(state, services=(changed, *others))
+
+
+def deaf(state: NodeState) -> NodeState:
+    """Nothing listens."""
+    return replace(state, listeners=())
+
+
+def empty(state: NodeState) -> NodeState:
+    """No virtual service."""
+    return replace(state, services=())
+
+
+def named(evidence: Evidence) -> list[tuple[str, str]]:
+    return [(cause.fault, cause.node) for cause in conclusion(evidence).causes]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recorded_healthy_labs_have_no_cause_and_no_remark(name: str) -> None:
+    said = conclusion(evidence_of(name))
+    assert (said.causes, said.remarks, said.works, said.look_at) == ((), (), True, ())
+    assert said.ruled_out
+
+
+IP4 = "net.ipv4.conf"
+BENT = (
+    ("dr", "rs1", without("10.10.0.100"), "vip-missing"),
+    ("tun", "rs2", without("10.30.1.100"), "vip-missing"),
+    ("nat", "director", without("10.20.0.100"), "vip-missing-on-director"),
+    ("dr", "rs1", down("lan"), "real-server-down"),
+    ("dr", "rs1", down("lo"), "interface-down"),
+    ("dr", "client", having("10.10.0.100/32", "lo"), "vip-elsewhere"),
+    ("dr", "rs2", having("10.10.0.11/24", "lan"), "duplicate-address"),
+    ("tun", "rs1", down("tunl0"), "tunnel-down"),
+    ("tun", "rs1", setting(f"{IP4}.tunl0.rp_filter", "1"), "rp-filter-on-tunnel"),
+    ("tun", "rs1", setting(f"{IP4}.all.rp_filter", "1"), "rp-filter-on-tunnel"),
+    ("tun", "router", setting(f"{IP4}.all.rp_filter", "1"), "rp-filter-on-router"),
+    ("tun", "router", setting("net.ipv4.ip_forward", "0"), "router-not-forwarding"),
+    ("tun", "director", no_default, "no-route-to-real-server"),
+    ("nat", "director", setting("net.ipv4.ip_forward", "0"), "ip-forward-off"),
+    ("nat", "rs1", no_default, "no-default-gateway"),
+    ("nat", "rs1", routed(None, "192.168.20.12", "private"), "wrong-gateway"),
+    ("nat", "rs1", routed(None, "192.168.20.77", "private"), "wrong-gateway"),
+    ("nat-one-arm", "rs1", routed(None, "10.21.0.1", "lan"), "wrong-gateway"),
+    ("dr-routed", "rs1", routed(None, "10.11.0.2", "lan"), "gateway-is-director"),
+    ("dr-routed", "director", routed("10.11.0.11/32", "10.11.0.1", "lan"), "behind-router"),
+    ("dr-routed", "router", routed("10.11.0.100/32", "10.11.0.12", "lan"), "director-bypassed"),
+    ("dr-routed", "client", no_default, "no-route"),
+    ("nat", "rs1", deaf, "service-stopped"),
+    ("dr", "director", empty, "service-missing"),
+    ("dr", "director", neighbour("10.10.0.11", "02:01:00:00:00:01", "lan"), "stale-neighbour"),
+    ("dr", "client", neighbour("10.10.0.100", "02:01:00:00:00:01", "lan"), "stale-vip-neighbour"),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "node", "bend", "fault"), BENT, ids=[f"{b[0]}-{b[3]}@{b[1]}" for b in BENT]
+)
+def test_what_is_missing_is_named_first(name: str, node: str, bend: Bend, fault: str) -> None:
+    assert named(unanswered(bent(evidence_of(name), node, bend)))[:1] == [(fault, node)]
+
+
+@pytest.mark.parametrize(
+    ("name", "node", "bend", "fault"), BENT, ids=[f"{b[0]}-{b[3]}@{b[1]}" for b in BENT]
+)
+def test_what_did_no_harm_is_at_most_a_remark(name: str, node: str, bend: Bend, fault: str) -> None:
+    """The frames are those of a lab that works: whatever the state says, it did no harm."""
+    said = conclusion(bent(evidence_of(name), node, bend))
+    causes = [cause.fault for cause in said.causes]
+    assert fault not in causes or not said.works
+
+
+LATENT: tuple[tuple[str, str, Bend, list[tuple[str, str]]], ...] = (
+    ("dr", "rs1", setting(f"{IP4}.all.arp_announce", "1"), []),
+    ("dr", "director", drained, [("real-server-drained", "director")]),
+    (
+        "nat-one-arm",
+        "director",
+        setting(f"{IP4}.all.send_redirects", "1"),
+        [("redirects-sent", "director")],
+    ),
+)
+
+
+@pytest.mark.parametrize(("name", "node", "bend", "expected"), LATENT)
+def test_what_bites_later_is_named_though_all_works(
+    name: str, node: str, bend: Bend, expected: list[tuple[str, str]]
+) -> None:
+    """But not where the frames show the opposite: rs1 asked, and from its own address."""
+    assert named(bent(evidence_of(name), node, bend)) == expected
+
+
+def test_a_setting_counts_as_the_kernel_computes_it() -> None:
+    key = f"{IP4}.%s.arp_ignore"
+    silenced = bent(evidence_of("dr"), "rs1", setting(key % "all", "0"))
+    network = Network(silenced.lab, silenced.states)
+    assert network.answers("rs1", "lan", ip_address("10.10.0.100"))
+    for device, value, answers in (("lo", "1", True), ("lan", "1", False), ("lan", "2", False)):
+        states = bent(silenced, "rs1", setting(key % device, value)).states
+        network = Network(silenced.lab, states)
+        assert network.answers("rs1", "lan", ip_address("10.10.0.100")) is answers
+
+
+def test_a_packet_is_followed_by_the_nodes_own_tables() -> None:
+    evidence = evidence_of("tun")
+    network = Network(evidence.lab, evidence.states)
+    way = network.way("director", ip_address("10.30.1.2"), ip_address("10.30.3.11"))
+    assert (way.nodes, way.obstacle) == (("director", "router", "rs-far"), None)
+    blocked = bent(evidence, "router", setting("net.ipv4.ip_forward", "0"))
+    way = Network(blocked.lab, blocked.states).way(
+        "director", ip_address("10.30.1.2"), ip_address("10.30.3.11")
+    )
+    assert way.obstacle is not None
+    assert (way.obstacle.trouble, way.obstacle.node) == (Trouble.NOT_FORWARDING, "router")
+
+
+def test_a_loose_filter_is_no_obstacle() -> None:
+    evidence = unanswered(evidence_of("tun"), "rs1")
+    loose = bent(evidence, "rs1", setting(f"{IP4}.tunl0.rp_filter", "2"))
+    assert "rp-filter-on-tunnel" not in dict(named(loose))
+
+
+def test_a_changed_scheduler_is_a_cause_where_the_distribution_is_not_the_promised_one() -> None:
+    def scheduled(state: NodeState) -> NodeState:
+        changed = tuple(replace(s, scheduler=Scheduler.SH) for s in state.services)
+        return replace(state, services=changed)
+
+    said = conclusion(bent(evidence_of("dr"), "director", scheduled))
+    assert said.causes == ()
+    assert any("scheduled by sh" in remark for remark in said.remarks)
+
+
+def test_several_causes_are_all_named() -> None:
+    evidence = bent(evidence_of("tun"), "rs1", down("tunl0"))
+    evidence = bent(evidence, "rs2", without("10.30.1.100"))
+    found = named(unanswered(evidence))
+    assert set(found) == {("tunnel-down", "rs1"), ("vip-missing", "rs2")}
+
+
+def test_where_no_rule_matches_it_says_what_was_ruled_out_and_where_to_look() -> None:
+    evidence = unanswered(evidence_of("dr"))
+    said = conclusion(evidence)
+    assert not said.works
+    assert said.causes == ()
+    assert "the virtual service is in the director's IPVS table" in said.ruled_out
+    assert any("lvsctl walk dr" in line for line in said.look_at)
+    text = diagnosis(_result(evidence), style=Style(color=False, width=80))
+    assert "ruled out:" in text
+    assert "look at:" in text
+
+
+def test_text_and_json_tell_the_same() -> None:
+    evidence = unanswered(bent(evidence_of("nat"), "rs1", no_default), "rs1")
+    result = _result(evidence)
+    (cause,) = result.causes
+    text = diagnosis(result, style=Style(color=False, width=100))
+    assert cause.fault in text
+    assert cause.remedy in text
+    written = jsonable.diagnosis(result)
+    assert {"version", "lab", "causes", "remarks", "ruled_out"} <= written.keys()
+    (one,) = written["causes"]
+    assert {"fault", "node", "says", "evidence", "remedy"} <= one.keys()
+    assert one["node"] == "rs1"
+
+
+def _result(evidence: Evidence) -> Diagnosis:
+    said = conclusion(evidence)
+    return Diagnosis(
+        evidence.lab, said.causes, said.remarks, said.ruled_out, said.works, said.look_at
+    )
+
+
+def test_every_rule_says_what_it_rules_out() -> None:
+    said = [rule.rules_out for rule in (*RULES, *LAST)]
+    assert len(set(said)) == len(said)

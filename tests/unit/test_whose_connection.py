@@ -1,0 +1,63 @@
+"""Whose connections were whose: told by frames where nothing else tells it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from lvsctl import verify
+from lvsctl.model.evidence import Evidence
+from lvsctl.model.finding import Verdict
+from tests.unit.recorded.reports import NAMES, evidence_of
+
+
+def unnamed(evidence: Evidence) -> Evidence:
+    """The same, answered by servers of the user's own."""
+    runs = (
+        replace(run, exchanges=tuple(replace(e, node="") for e in run.exchanges))
+        for run in evidence.runs
+    )
+    return replace(evidence, runs=tuple(runs))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_frames_tell_who_answered(name: str) -> None:
+    found = list(verify.findings(unnamed(evidence_of(name))))
+
+    assert {finding.verdict for finding in found} == {Verdict.PASS}
+    assert found == list(verify.findings(evidence_of(name)))
+
+
+def test_without_frames_nobody_knows() -> None:
+    blind = replace(unnamed(evidence_of("dr")), frames=())
+
+    verdicts = {finding.claim.id: finding.verdict for finding in verify.findings(blind)}
+
+    assert verdicts["all.requests-answered"] is Verdict.FAIL
+
+
+@pytest.mark.parametrize("name", ["dr", "nat"])
+def test_other_peoples_requests_leave_it_undecided(name: str) -> None:
+    evidence = evidence_of(name)
+    (run,) = evidence.runs
+    others = replace(evidence, runs=(replace(run, exchanges=run.exchanges[:-2]),))
+
+    found = {finding.claim.id: finding for finding in verify.findings(others)}
+
+    assert found["all.counters-agree"].verdict is Verdict.INCONCLUSIVE
+    assert "2 other connections came in between" in found["all.counters-agree"].observed
+    assert not [f.claim.id for f in found.values() if f.verdict is Verdict.FAIL]
+
+
+def test_counters_that_nobody_explains_fail() -> None:
+    evidence = evidence_of("dr")
+    (run,) = evidence.runs
+    first, *rest = run.exchanges
+    other = replace(first, node=rest[0].node)
+    wrong = replace(evidence, runs=(replace(run, exchanges=(other, *rest)),))
+
+    found = {finding.claim.id: finding.verdict for finding in verify.findings(wrong)}
+
+    assert found["all.counters-agree"] is Verdict.FAIL
+    assert found["all.distribution"] is Verdict.FAIL
