@@ -34,7 +34,7 @@ class ExitStatus(IntEnum):
 
 MEANINGS = (
     (ExitStatus.OK, "fine"),
-    (ExitStatus.CLAIM_FAILED, "verify: a claim failed or could not be decided"),
+    (ExitStatus.CLAIM_FAILED, "verify: a claim did not pass; diagnose: a cause was found"),
     (ExitStatus.USAGE, "the command line is wrong, or names a lab that is not there or is held"),
     (
         ExitStatus.BAD_TOPOLOGY,
