@@ -446,8 +446,8 @@ def test_a_users_command_runs_in_its_node_and_logs(lab: str) -> None:
     [
         (("no-such-command-here",), "a: no-such-command-here: no such command"),
         (("sh", "-c", "echo broken configuration >&2; exit 3"),
-         "a: sh -c 'echo broken configuration >&2; exit 3': ended at once with status 3\n"
-         "    broken configuration"),
+         ("a: sh -c 'echo broken configuration >&2; exit 3': ended at once with status 3\n"
+          "    broken configuration")),
     ],
 )  # fmt: skip
 def test_a_users_command_that_fails_at_once_says_why(
