@@ -25,7 +25,7 @@ test: set-up-tests lint ## everything: style, types and all tests, real IPVS inc
 	$(python) -m pytest $(PYTEST_ARGS)
 
 set-up-tests:
-	@tools/setup checks witnesses
+	@tools/setup checks witnesses vagrant
 
 test-all: ## the same with every row of the long tables (half an hour)
 	@$(MAKE) --no-print-directory test PYTEST_ARGS="-m '' $(PYTEST_ARGS)"

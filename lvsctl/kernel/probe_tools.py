@@ -10,6 +10,8 @@ from lvsctl.kernel import probe
 
 _PATIENCE = 5.0  # seconds for a program to tell its version
 _VERSION = re.compile(r"\d+(?:\.\d+)+")
+_MODPROBE = re.compile(r"^modprobe: .*", re.MULTILINE)
+"""What ipvsadm has modprobe say, where there is no IPVS: it names the kernel's version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,5 +75,5 @@ def _version(process: subprocess.Popen[str]) -> str:
         process.kill()
         process.communicate()
         return "installed, but does not answer"
-    found = _VERSION.search(output)
+    found = _VERSION.search(_MODPROBE.sub("", output))
     return found.group() if found else "installed"

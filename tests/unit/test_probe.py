@@ -150,6 +150,7 @@ def test_tools_tell_their_versions(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     scripts = {
         "ip": "echo 'ip utility, iproute2-6.1.0, libbpf 1.1.0'",
         "ipvsadm": "echo 'ipvsadm v1.31 2019/12/24' >&2; exit 2",
+        "sysctl": "echo 'modprobe: FATAL: Module ip_vs not found in directory /lib/modules/6.1.2'",
         "curl": "echo none of your business",
         "tcpdump": "exec sleep 60",
     }
@@ -164,6 +165,7 @@ def test_tools_tell_their_versions(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     found = {feature.id: feature for feature in probe_tools.features()}
     assert (found["ip"].says, found["ip"].present) == ("6.1.0", True)
     assert (found["ipvsadm"].says, found["ipvsadm"].present) == ("1.31", True)
+    assert found["sysctl"].says == "installed"  # 6.1.2 is the kernel's
     assert found["curl"].says == "installed"
     assert found["tcpdump"].says == "installed, but does not answer"
     assert not found["ethtool"].present
