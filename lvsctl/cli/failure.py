@@ -22,6 +22,8 @@ def hint(text: str) -> None:
 
 def explain(error: LvsctlError) -> ExitStatus:
     """Say what is wrong and what helps; the exit status that goes with it."""
+    if os.environ.get("LVSCTL_ERRORS") == "json":
+        return _explain_to_program(error)
     if isinstance(error, SpecError):
         count = len(error.problems)
         say(f"{error.source} has {count} mistake{'' if count == 1 else 's'}:")
@@ -32,6 +34,15 @@ def explain(error: LvsctlError) -> ExitStatus:
         hint(error.hint)
     if _debugging():
         _print_traceback(error)
+    return status_of(error)
+
+
+def _explain_to_program(error: LvsctlError) -> ExitStatus:
+    import json
+
+    from lvsctl.report.error_json import error_json
+
+    print(json.dumps(error_json(error)), file=sys.stderr)
     return status_of(error)
 
 

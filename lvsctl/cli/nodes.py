@@ -55,7 +55,9 @@ def exec_(
     if not words:
         raise UsageError("there is no command to run", hint=f"lvsctl exec {node} -- ip addr")
     netns, _ = _namespace(lab, node)
-    return _become(netns, words, dict(os.environ))
+    environment = dict(os.environ)
+    environment.pop("LVSCTL_ERRORS", None)  # meant for this lvsctl, not for what it runs
+    return _become(netns, words, environment)
 
 
 @in_lab_kernel(stdin=True)

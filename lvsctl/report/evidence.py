@@ -76,7 +76,8 @@ def evidence_bytes(evidence: Evidence, capture: bytes) -> bytes:
         FORMAT, VERSION, __version__, hashlib.sha256(capture).hexdigest(),
         evidence.lab, evidence.runs, evidence.states,
     )  # fmt: skip
-    text = json.dumps(_converter().unstructure(written), ensure_ascii=False, separators=(",", ":"))
+    value = converter_of(strict=True).unstructure(written)
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.encode() + b"\n"
 
 
@@ -119,7 +120,7 @@ def _read(written: bytes, source: str) -> Written:
             f"{__version__}, which reads version {VERSION}"
         )
     try:
-        found = _converter().structure(value, Written)
+        found = converter_of(strict=True).structure(value, Written)
     except BaseValidationError as error:
         said = transform_error(error, path=source)
         more = [f"and {len(said) - _MOST_SAID} more"] if len(said) > _MOST_SAID else []
@@ -189,8 +190,9 @@ _ADDRESSES: tuple[tuple[Any, Callable[[str], Any]], ...] = (
 
 
 @cache
-def _converter() -> JsonConverter:
-    converter = make_converter(forbid_extra_keys=True)
+def converter_of(*, strict: bool) -> JsonConverter:
+    """Between JSON and the model's types; ``strict``: a key that is not known is a mistake."""
+    converter = make_converter(forbid_extra_keys=strict)
     for kind, make in _ADDRESSES:
         # To cattrs `IPAddress | None` is a union of three, and has nothing to do with IPAddress.
         for union, or_none in ((kind, False), (kind | None, True)):

@@ -37,7 +37,11 @@ _LARGEST = 1 << 30
 
 def save(directory: Path, verification: Verification) -> None:
     """Write a report. Raises UsageError (not a report's directory), HostError (disk full, …)."""
-    contents = report_files(verification)
+    write(directory, report_files(verification))
+
+
+def write(directory: Path, contents: Mapping[str, bytes]) -> None:
+    """Write the files of a report. Raises as ``save``."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         refuse_others(directory)

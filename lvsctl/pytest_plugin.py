@@ -1,0 +1,143 @@
+"""The pytest plugin, installed with lvsctl: labs for tests.
+
+    def test_the_shop(lvs):
+        lab = lvs.up("shop.yaml")        # a file beside this one; or a shipped name, dr
+        assert lab.verify()
+        assert lab.node("client").run(["curl", "-sf", "http://10.20.0.100/"]).returncode == 0
+
+Whatever happens, the labs are gone afterwards. This module is imported by every pytest of
+its environment, so it imports nothing and does nothing until a test asks for a lab.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lvsctl.testing.labs import Labs
+    from lvsctl.testing.worker import Worker
+
+_UNABLE = ("fail", "skip")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of the group "lvsctl", and lvs_unable for pytest's configuration file."""
+    group = parser.getgroup("lvsctl", "Linux Virtual Server labs")
+    group.addoption(
+        "--lvs-unable",
+        choices=_UNABLE,
+        help="What becomes of tests where there can be no labs: neither IPVS nor a throwaway "
+        "kernel. Goes before the marker and lvs_unable. Default: fail where CI is set, else skip.",
+    )
+    group.addoption(
+        "--lvs-where",
+        choices=("auto", "host", "machine"),
+        help="The kernel that labs are in, as lvsctl --where. Default: LVSCTL_WHERE, else auto.",
+    )
+    group.addoption(
+        "--lvs-report-dir",
+        metavar="DIR",
+        help="Where failed tests leave captures and HTML reports. Default: pytest's own "
+        "directory for temporary files.",
+    )
+    parser.addini("lvs_unable", "as --lvs-unable: fail or skip", default="")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line(
+        "markers",
+        "lvs(unable): what becomes of the test where there can be no labs: 'fail' or 'skip'",
+    )
+    if config.getini("lvs_unable") not in ("", *_UNABLE):
+        raise pytest.UsageError("lvs_unable is neither fail nor skip")
+
+
+@pytest.fixture(scope="session")
+def _lvs_worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
+    from lvsctl.testing.worker import Worker
+
+    config = request.config
+    given = config.getoption("lvs_report_dir")
+    if given is None:
+        factory: pytest.TempPathFactory = request.getfixturevalue("tmp_path_factory")
+        reports = factory.getbasetemp() / "lvsctl"
+    else:
+        reports = config.invocation_params.dir / Path(given)
+    worker = Worker(config, config.getoption("lvs_where") or "", reports)
+    config.pluginmanager.register(worker, "lvsctl-worker")
+    try:
+        yield worker
+    finally:
+        worker.finish()
+
+
+def _labs(request: pytest.FixtureRequest, worker: Worker) -> Iterator[Labs]:
+    worker.require(_unable(request))
+    labs = worker.labs(request)
+    try:
+        yield labs
+    finally:
+        labs.down()
+
+
+@pytest.fixture
+def lvs(request: pytest.FixtureRequest, _lvs_worker: Worker) -> Iterator[Labs]:
+    """Labs for one test: ``lab = lvs.up("dr")``; they go down at its end."""
+    yield from _labs(request, _lvs_worker)
+
+
+@pytest.fixture(scope="module")
+def lvs_module(request: pytest.FixtureRequest, _lvs_worker: Worker) -> Iterator[Labs]:
+    """As ``lvs``, for fixtures of scope "module": labs that the tests of a file share."""
+    yield from _labs(request, _lvs_worker)
+
+
+@pytest.fixture(scope="session")
+def lvs_session(request: pytest.FixtureRequest, _lvs_worker: Worker) -> Iterator[Labs]:
+    """As ``lvs``, for fixtures of scope "session"."""
+    yield from _labs(request, _lvs_worker)
+
+
+def _unable(request: pytest.FixtureRequest) -> str:
+    """``fail`` or ``skip``: the option's word, else the marker's, else the configuration's."""
+    mark = request.node.get_closest_marker("lvs")
+    marked = mark.kwargs.get("unable", *mark.args[:1]) if mark is not None else None
+    if mark is not None and marked not in _UNABLE:
+        raise pytest.UsageError(f"@pytest.mark.lvs(unable={marked!r}): 'fail' or 'skip'")
+    default = "fail" if os.environ.get("CI", "").lower() not in ("", "0", "false") else "skip"
+    return str(
+        request.config.getoption("lvs_unable")
+        or marked
+        or request.config.getini("lvs_unable")
+        or default
+    )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:  # noqa: ARG001 (xdist's names)
+    """A worker of xdist's has ended: take its notes over."""
+    output = getattr(node, "workeroutput", None) or {}
+    if "lvsctl" in output:
+        from lvsctl.testing import notes
+
+        for note in output[notes.WORKER_OUTPUT]:
+            notes.leave(node.config, note)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Where the labs were, and loudly what could not be."""
+    import sys
+
+    notes = sys.modules.get("lvsctl.testing.notes")
+    if notes is None or notes.NOTES not in config.stash:
+        return
+    terminalreporter.section("lvsctl")
+    for line, loud in notes.summary(config.stash[notes.NOTES], "--lvs-unable"):
+        terminalreporter.write_line(line, **({"yellow": True, "bold": True} if loud else {}))

@@ -1,0 +1,153 @@
+"""One pytest process (one of xdist's workers, or all of pytest) and its labs."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from lvsctl.api.command import Command
+from lvsctl.errors import HostError
+from lvsctl.testing import failure, notes
+from lvsctl.testing.guard import OWNER, Guard, Order
+from lvsctl.testing.labs import Labs, WatchedLab
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+
+class Worker:
+    """Where this process's labs are, and who ends them.
+
+    On the host's kernel where that can, else in a machine. The machine is this process's own:
+    workers of xdist's have one each, for each has one CPU, and one that a test has spoilt is
+    no other's. It ends with the process. Only where LVSCTL_MACHINE names one is that used, by
+    all workers, and left running.
+    """
+
+    def __init__(self, config: pytest.Config, where: str, reports: Path) -> None:
+        self.token = secrets.token_hex(3)
+        self.reports = reports
+        self._config = config
+        self._labs = 0
+        self._skipped = 0
+        self._error: HostError | None = None
+        self._touched: list[WatchedLab] = []
+        self._guard: Guard | None = None
+        try:
+            self._reason = _reason_for_machine(where)
+            place = "host" if self._reason is None else "machine"
+            own = place == "machine" and not os.environ.get("LVSCTL_MACHINE")
+            environment = {"LVSCTL_WHERE": place, OWNER: self.token}
+            if own:
+                environment["LVSCTL_MACHINE"] = f"pytest-{self.token}"
+            self.command = Command(environment=environment)
+            order = Order(os.getpid(), self.token, environment, machine=own)
+            self._guard = Guard(order)
+            if place == "machine":
+                # One that others use too must not bear our mark: the guard ends what does.
+                starts = self.command if own else Command(where="machine")
+                starts.run("machine", "start")
+        except HostError as error:
+            self._error = error
+        except BaseException:
+            self.finish()
+            raise
+
+    # Ability.
+
+    def require(self, how: str) -> None:
+        """End the test, by ``how``, where there can be no labs."""
+        if self._error is None:
+            return
+        hint = f"\n  → {self._error.hint}" if self._error.hint else ""
+        said = f"this host cannot run labs: {self._error.message}{hint}"
+        if how == "skip":
+            self._skipped += 1
+            pytest.skip(said)
+        pytest.fail(said, pytrace=False)
+
+    # Labs.
+
+    def labs(self, request: pytest.FixtureRequest) -> Labs:
+        """The value of a fixture."""
+        places = [self._config.rootpath]
+        path: Path | None = getattr(request.node, "path", None)
+        if path is not None and path != self._config.rootpath:
+            places.insert(0, path if path.is_dir() else path.parent)
+        token = f"{self.token}{secrets.token_hex(1)}"
+        return Labs(self, self._begin, self.command, token, places)
+
+    def _begin(self, lab: str) -> None:
+        self._labs += 1
+        if self._guard is not None:
+            self._guard.tell("up", lab)
+
+    def touched(self, lab: WatchedLab) -> None:
+        """The test that runs has something to do with it."""
+        if lab not in self._touched:
+            lab.forget()
+            self._touched.append(lab)
+
+    def gone(self, lab: str) -> None:
+        """Nothing is left of it."""
+        if self._guard is not None:
+            self._guard.tell("down", lab)
+
+    # pytest's hooks: registered with the first lab, so that runs without any do not pay.
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logstart(self) -> None:
+        """Another test begins."""
+        self._touched.clear()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[Any]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Say of a failed test what its labs say."""
+        report = yield
+        if report.failed and call.when != "teardown" and self._touched:
+            directory = self.reports / failure.directory_name(item.nodeid)
+            sections, written = failure.report(list(self._touched), directory)
+            report.sections += sections
+            if written:
+                report.user_properties.append(("lvsctl report", str(directory)))
+        return report
+
+    # The end.
+
+    def finish(self) -> None:
+        """Nothing stays, and the summary hears of it."""
+        complaints = self._guard.finish() if self._guard is not None else []
+        self._guard = None
+        note: dict[str, Any] = {"labs": self._labs, "skipped": self._skipped}
+        if self._labs:
+            note["place"] = "this host's kernel"
+            if self._reason is not None:
+                note["place"] = f"the throwaway kernel ({self._reason})"
+        if self._skipped and self._error is not None:
+            hint = f" → {self._error.hint}" if self._error.hint else ""
+            note["skipped_for"] = f"{self._error.message}{hint}"
+        notes.leave(self._config, note)
+        for complaint in complaints:
+            notes.leave(self._config, {"complaint": f"left behind: {complaint}"})
+
+
+def _reason_for_machine(where: str) -> str | None:
+    """Why labs are in the machine; None: they are on the host. Raises HostError."""
+    from lvsctl.cli.where import Where, inside_machine, why_not_here
+
+    try:
+        wanted = Where(where or os.environ.get("LVSCTL_WHERE") or "auto")
+    except ValueError:
+        raise pytest.UsageError(f"{where!r} is neither auto nor host nor machine") from None
+    if wanted is Where.MACHINE and not inside_machine():
+        return "as you wish"
+    reason = why_not_here()
+    if reason is not None and (wanted is Where.HOST or inside_machine()):
+        raise HostError(reason, hint="--lvs-where=machine takes the throwaway kernel")
+    return reason
