@@ -6,7 +6,6 @@ The plugin that gives the fixture ``lvs`` is installed with lvsctl. Run it with 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 
@@ -18,9 +17,9 @@ URL = "http://192.0.2.80/"
 
 
 @pytest.fixture(scope="module")
-def shop(lvs_module: Labs) -> Iterator[Lab]:
+def shop(lvs_module: Labs) -> Lab:
     """One lab for the tests of this file: none of them leaves it changed."""
-    yield lvs_module.up("shop.yaml")
+    return lvs_module.up("shop.yaml")
 
 
 @pytest.fixture(scope="module")

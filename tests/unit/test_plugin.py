@@ -1,0 +1,176 @@
+"""The pytest plugin without labs: where it stays out of the way, and where there can be none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lvsctl.api.command import Command
+from lvsctl.api.results import Verification
+from lvsctl.errors import KernelError, LvsctlError, Problem, SpecError, UsageError
+from lvsctl.model.finding import Verdict
+from lvsctl.report.error_json import error_from, error_json
+from lvsctl.testing.failure import directory_name
+from lvsctl.testing.labs import MAX_NAME, Labs, WatchedLab, _label
+
+
+def run_pytest(directory: Path, text: str, *options: str, **environment: str) -> tuple[int, str]:
+    """pytest on a file: its exit status and what it says."""
+    (directory / "test_it.py").write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", os.devnull, *options],
+        cwd=directory,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "CI": "", **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+def test_a_run_without_labs_pays_for_one_small_module(tmp_path: Path) -> None:
+    text = """
+import sys
+def test_it():
+    ours = {name for name in sys.modules if name.partition(".")[0] == "lvsctl"}
+    assert ours == {"lvsctl", "lvsctl.pytest_plugin"}
+"""
+    status, out = run_pytest(tmp_path, text, "-W", "error", "--strict-markers")
+
+    assert status == 0, out
+    assert "lvsctl ==" not in out  # nothing to say in the summary
+
+
+ABLE = """
+import pytest
+def test_plain(lvs): pass
+@pytest.mark.lvs(unable="skip")
+def test_may_be_skipped(lvs): pass
+@pytest.mark.lvs(unable="fail")
+def test_must_not(lvs): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "ci", "outcomes"),
+    [
+        ((), "", "2 skipped, 1 error"),
+        ((), "true", "1 skipped, 2 errors"),
+        (("--lvs-unable=fail",), "", "3 errors"),
+        (("--lvs-unable=skip",), "true", "3 skipped"),
+        (("-o", "lvs_unable=skip"), "true", "2 skipped, 1 error"),
+    ],
+)
+def test_inability_fails_in_ci_and_is_told_loudly_elsewhere(
+    tmp_path: Path, options: tuple[str, ...], ci: str, outcomes: str
+) -> None:
+    # Within the machine's words there is no machine, and on this kernel no IPVS or no root.
+    environment = {"LVSCTL_IN_MACHINE": "1", "LVSCTL_WHERE": "host"}
+    if os.environ.get("LVSCTL_IN_MACHINE") or _this_host_can():
+        pytest.skip("this kernel can have labs: tests/e2e/test_plugin.py runs some")
+
+    _, out = run_pytest(tmp_path, ABLE, *options, CI=ci, **environment)
+
+    assert outcomes in out, out
+    assert "this host cannot run labs: " in out
+    assert ("SKIPPED: this host cannot run labs: " in out) == ("skipped" in outcomes)
+
+
+def _this_host_can() -> bool:
+    from lvsctl.cli.where import why_not_here
+
+    return why_not_here() is None
+
+
+def test_words_that_mean_nothing_are_refused(tmp_path: Path) -> None:
+    bad_mark = '@__import__("pytest").mark.lvs(unable="never")\ndef test_it(lvs): pass\n'
+
+    assert "'fail' or 'skip'" in run_pytest(tmp_path, bad_mark)[1]
+    assert "neither fail nor skip" in run_pytest(tmp_path, bad_mark, "-o", "lvs_unable=no")[1]
+
+
+class Nobody:
+    """Watches no labs."""
+
+    def touched(self, lab: WatchedLab) -> None: ...
+
+    def gone(self, lab: str) -> None: ...
+
+
+def labs(*places: Path) -> Labs:
+    return Labs(Nobody(), lambda _: None, Command(), "3f2a1c0b", places)
+
+
+def test_files_are_found_beside_the_test_then_in_the_root(tmp_path: Path) -> None:
+    beside = tmp_path / "tests"
+    beside.mkdir()
+    (tmp_path / "shop.yaml").touch()
+    found = labs(beside, tmp_path)
+
+    assert found.found("dr") == "dr"
+    assert found.found("version: 1\nname: x\n").startswith("version")
+    assert found.found("shop.yaml") == str(tmp_path / "shop.yaml")
+    (beside / "shop.yaml").touch()
+    assert found.found(Path("shop.yaml")) == str(beside / "shop.yaml")
+    with pytest.raises(UsageError) as caught:
+        found.found("./cart.yaml")
+    assert str(beside / "cart.yaml") in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("topology", "taken", "label"),
+    [
+        ("dr", set(), "dr"),
+        ("dr", {"dr", "dr-2"}, "dr-3"),
+        ("./My Shop_1.yaml", set(), "my-shop-1"),
+        ("2024.yaml", set(), "lab-2024"),
+        ("version: 1\n", set(), "lab"),
+        ("---.yaml", set(), "lab"),
+    ],
+)
+def test_a_label_is_a_name_that_a_lab_may_have(topology: str, taken: set[str], label: str) -> None:
+    assert _label(topology, taken) == label
+    assert len(label) <= MAX_NAME
+
+
+def test_directories_of_tests_are_readable_and_differ() -> None:
+    names = ["t/test_a.py::test_b[x/y]", "t/test_a.py::test_b[x:y]", "t/" + "a" * 300 + "::b"]
+    found = [directory_name(name) for name in names]
+
+    assert len(set(found)) == len(found)
+    assert found[0].startswith("t-test_a.py-test_b-x-y")
+    assert all(len(name) <= 120 and "/" not in name for name in found)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UsageError("no such lab", hint="lvsctl ls"),
+        KernelError("refused", node="rs1", command="ip link", errno=22, hint="h"),
+        SpecError("x.yaml", [Problem(3, 1, "services[0].port", "is no port", "1 to 65535")]),
+    ],
+)
+def test_errors_cross_the_process_boundary_whole(error: LvsctlError) -> None:
+    again = error_from(error_json(error))
+
+    assert type(again) is type(error)
+    assert vars(again) == vars(error)
+
+
+def test_an_error_of_a_newer_lvsctl_is_an_error() -> None:
+    said = {"version": 1, "error": "Newer", "message": "m", "hint": "h", "more": 1}
+
+    assert (type(error_from(said)), error_from(said).hint) == (LvsctlError, "h")
+
+
+def test_nothing_found_is_no_success() -> None:
+    nothing = Verification("dr", Verdict.INCONCLUSIVE, (), {})
+
+    assert not nothing
+    assert repr(nothing) == "<dr: inconclusive: nothing was found>"
