@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from lvsctl import converge, modes, planner, spec
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from lvsctl.faults.base import Fault
     from lvsctl.observe.capture import LiveCapture
     from lvsctl.proving import Proof, Tell
+    from lvsctl.watching.loop import Watcher
 
 # ── topologies and plans: no kernel, no root ─────────────────────────────────────────────────
 
@@ -398,6 +400,27 @@ def listening(lab: Lab, taps: Sequence[str] = (), expression: str = "") -> LiveC
         {lab.netns(node.name): node.name for node in lab.nodes},
         Options(filter=expression, taps=wanted),
     )
+
+
+def watching(lab: Lab, *, interval: float = 1.0, probing: bool = False) -> Watcher:
+    """A running lab to be looked at again and again; ends when it runs no more, or as another.
+
+    Raises UsageError where its director has no IPVS to look at.
+    """
+    from lvsctl.watching.loop import Watcher
+
+    entry = registry.read(lab.name)
+
+    def still_there() -> bool:
+        now = registry.read(lab.name)
+        return now is not None and entry is not None and _same(now, entry)
+
+    return Watcher(lab, interval=interval, probing=probing, still_there=still_there)
+
+
+def _same(one: Entry, other: Entry) -> bool:
+    made = attrgetter("started", "topology", "overrides", "state")
+    return bool(made(one) == made(other))
 
 
 # ── breaking on purpose ──────────────────────────────────────────────────────────────────────

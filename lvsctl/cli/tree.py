@@ -23,6 +23,7 @@ from lvsctl.cli import (
     nodes,
     plans,
     walk,
+    watch,
 )
 from lvsctl.cli.exit_status import MEANINGS, ExitStatus
 from lvsctl.cli.grammar import SETTINGS, Command, Group, complaint
@@ -79,7 +80,14 @@ def _app() -> typer.Typer:
     )
     for panel, commands in {
         "Labs": (labs.up, labs.down, labs.ls, demo.demo),
-        "Look": (look.inspect, look.verify, diagnose.diagnose, walk.walk, capture.capture),
+        "Look": (
+            look.inspect,
+            look.verify,
+            diagnose.diagnose,
+            walk.walk,
+            capture.capture,
+            watch.watch,
+        ),
         "Topologies, without root": (plans.plan, plans.topologies, plans.schema),
     }.items():
         for command in commands:

@@ -20,11 +20,14 @@ TABLE = Path("/proc/thread-self/net/ip_vs_conn")
 _PROTOCOLS = {str(protocol).upper(): protocol for protocol in Protocol}
 
 
-def connections() -> tuple[Connection, ...]:
-    """The connection table of the calling thread's namespace; empty where there is no IPVS."""
+def connections(in_state: str = "") -> tuple[Connection, ...]:
+    """The connection table of the calling thread's namespace; empty where there is no IPVS.
+
+    With ``in_state`` only entries in that state: the others are not even parsed.
+    """
     try:
         with TABLE.open() as table:
-            return parsed(table)
+            return parsed(line for line in table if in_state in line)
     except FileNotFoundError:
         return ()
 

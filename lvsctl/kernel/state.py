@@ -121,7 +121,7 @@ def _visit(name: str, sysctls: Sequence[str], *, ipvs: bool) -> _Visit:
         links=links,
         routes=routes,
         neighbours=neighbours,
-        sysctls=dict(_sysctls(sysctls, links)),
+        sysctls=settings(sysctls, links),
         services=_services() if ipvs else (),
         connections=connections.connections() if ipvs else (),
     )
@@ -133,6 +133,11 @@ def _services() -> tuple[ServiceState, ...]:
 
     with wire.open_socket(wire.GENERIC) as sock:
         return ipvs.services(sock)
+
+
+def settings(keys: Iterable[str], links: Iterable[LinkState]) -> dict[str, str]:
+    """Sysctls of the calling thread's own namespace, as ``lab_state`` takes them."""
+    return dict(_sysctls(keys, links))
 
 
 def _sysctls(keys: Iterable[str], links: Iterable[LinkState]) -> Iterator[tuple[str, str]]:

@@ -162,10 +162,11 @@ def attribute_offset(
     return None
 
 
-def subscribe(sock: socket.socket, group: int) -> None:
-    """Have the kernel tell ``sock`` about the changes of a multicast group, RTNLGRP_*."""
+def subscribe(sock: socket.socket, *groups: int) -> None:
+    """Have the kernel tell ``sock`` about the changes of multicast groups, RTNLGRP_*."""
     sock.bind((0, 0))
-    sock.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+    for group in groups:
+        sock.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
 
 
 def dump(sock: socket.socket, request: bytearray) -> Iterator[tuple[int, memoryview]]:

@@ -25,6 +25,7 @@ ROOMS = (
     "verify",
     "diagnosis",
     "experiment",
+    "watching",
     "results",
     "breaking",
     "proving",

@@ -1,0 +1,1 @@
+"""Looking at a running lab again and again: what changed, at what rate, and what is amiss."""

@@ -1,0 +1,152 @@
+"""What has changed between two looks at a node or at IPVS's table: pure, and in words.
+
+Changes that come and go by themselves (a neighbour going stale, counters) are none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from lvsctl.model.addresses import IPAddress
+from lvsctl.model.sample import Sample
+from lvsctl.model.service import ServiceKey
+from lvsctl.model.state import LinkState, NodeState, RealServerState, RouteState, ServiceState
+
+T = TypeVar("T")
+
+NamesOf = Mapping[str, str]
+"""Who has a MAC address: node by MAC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """Something that changed, at ``when`` (seconds since the epoch). ``node`` is where."""
+
+    when: float
+    node: str
+    says: str
+
+
+def happenings(before: Sample, after: Sample, director: str) -> Iterator[Happening]:
+    """Everything that has changed from one sample to the next."""
+    names = names_of(after)
+    for node in before.states.keys() | after.states.keys():
+        old, new = before.states.get(node), after.states.get(node)
+        if old is None or new is None:
+            said = ["its namespace is gone" if new is None else "its namespace is there again"]
+        else:
+            said = list(_of_node(old, new, names))
+        for says in said:
+            yield Happening(after.when, node, says)
+    for says in _of_table(before.table, after.table):
+        yield Happening(after.when, director, says)
+
+
+def names_of(sample: Sample) -> dict[str, str]:
+    """Who has which MAC address."""
+    return {
+        link.mac: node for node, state in sample.states.items() for link in state.links if link.mac
+    }
+
+
+def _of_node(old: NodeState, new: NodeState, names: NamesOf) -> Iterator[str]:
+    if old.links is not new.links:  # the same object: nothing has rung meanwhile
+        yield from _of_links(old, new)
+        yield from _of_routes(old, new)
+        yield from _of_neighbours(old, new, names)
+    if old.sysctls != new.sysctls:
+        for key, value in new.sysctls.items():
+            if old.sysctls.get(key, value) != value and ".default." not in key:
+                yield f"{key} {old.sysctls[key]} → {value}"
+
+
+def _of_links(old: NodeState, new: NodeState) -> Iterator[str]:
+    before = {link.name: link for link in old.links}
+    for link in new.links:
+        was = before.pop(link.name, None)
+        if was is None:
+            yield f"{link.name} is new"
+            was = LinkState(link.name, 0, "", "", link.mtu, up=link.up, carrier=link.carrier)
+        if was.up != link.up:
+            yield f"{link.name} is {'up' if link.up else 'down'}"
+        elif link.up and was.carrier != link.carrier:
+            yield f"{link.name} has {'a carrier' if link.carrier else 'no carrier'}"
+        if was.mtu != link.mtu:
+            yield f"{link.name}: mtu {was.mtu} → {link.mtu}"
+        yield from (f"{a} added on {link.name}" for a in _more(link.addresses, was.addresses))
+        yield from (f"{a} removed from {link.name}" for a in _more(was.addresses, link.addresses))
+    yield from (f"{name} is gone" for name in before)
+
+
+def _of_routes(old: NodeState, new: NodeState) -> Iterator[str]:
+    for word, some, others in (
+        ("added", new.routes, old.routes),
+        ("removed", old.routes, new.routes),
+    ):
+        for route in _more(some, others):
+            if not route.kernel:  # those come and go with addresses and devices
+                yield f"route {_route(route)} {word}"
+
+
+def _route(route: RouteState) -> str:
+    via = f" via {route.via}" if route.via is not None else ""
+    return f"{route.to or 'default'}{via} dev {route.device or 'none'}"
+
+
+def _of_neighbours(old: NodeState, new: NodeState, names: NamesOf) -> Iterator[str]:
+    """Neighbours that have another MAC address now: for a VIP, somebody else has taken it."""
+    before = {(entry.device, entry.address): entry for entry in old.neighbours}
+    for entry in new.neighbours:
+        was = before.get((entry.device, entry.address))
+        if entry.mac and was is not None and was.mac and was.mac != entry.mac:
+            yield (
+                f"{entry.address} is at {_whose(entry.mac, names)} now, "
+                f"was at {_whose(was.mac, names)}"
+            )
+        elif entry.state == "permanent" and (was is None or was.state != "permanent"):
+            yield f"{entry.address} is at {_whose(entry.mac, names)} for good (nud permanent)"
+        elif entry.state == "failed" and (was is None or was.state != "failed"):
+            yield f"nobody answered ARP for {entry.address} on {entry.device}"
+
+
+def _whose(mac: str, names: NamesOf) -> str:
+    return names.get(mac, mac or "no address")
+
+
+def _of_table(old: Iterable[ServiceState], new: Iterable[ServiceState]) -> Iterator[str]:
+    before = {service.key: service for service in old}
+    for service in new:
+        was = before.pop(service.key, None)
+        if was is None:
+            yield f"service {service.key} added"
+            continue
+        if was.scheduler != service.scheduler:
+            yield f"service {service.key}: scheduler {was.scheduler} → {service.scheduler}"
+        if was.persistence != service.persistence:
+            yield f"service {service.key}: persistent {was.persistence} s → {service.persistence} s"
+        yield from _of_servers(service.key, was.real_servers, service.real_servers)
+    yield from (f"service {key} removed" for key in before)
+
+
+def _of_servers(
+    key: ServiceKey, old: Iterable[RealServerState], new: Iterable[RealServerState]
+) -> Iterator[str]:
+    before: dict[tuple[IPAddress, int], RealServerState] = {(s.rip, s.port): s for s in old}
+    for server in new:
+        name = f"{key} → {server.rip}:{server.port}"
+        was = before.pop((server.rip, server.port), None)
+        if was is None:
+            yield f"{name} added"
+            continue
+        if was.weight != server.weight:
+            yield f"{name}: weight {was.weight} → {server.weight}"
+        if was.forward != server.forward:
+            yield f"{name}: {was.forward} → {server.forward}"
+    yield from (f"{key} → {rip}:{port} removed" for rip, port in before)
+
+
+def _more(some: Iterable[T], others: Iterable[T]) -> Iterator[T]:
+    known = set(others)
+    return (one for one in some if one not in known)
