@@ -195,9 +195,8 @@ def _rang(bell: socket.socket) -> bool:
 def _gauge(found: NodeState) -> Gauge:
     wanted = {link.name for link in found.links if link.kind in ("veth", "")} - {"lo"}
     counts = [counts for device, counts in _devices() if device in wanted]
-    received, packets_received, sent, packets_sent = map(
-        sum, zip((0, 0, 0, 0), *counts, strict=True)
-    )
+    columns = zip((0, 0, 0, 0), *counts, strict=True)
+    received, packets_received, sent, packets_sent = map(sum, columns)
     return Gauge(received, sent, packets_received, packets_sent, snmp.counters())
 
 

@@ -87,7 +87,11 @@ class Screen:
 def _below(screen: Screen) -> list[RenderableType]:
     """Line by line: who has the VIP, what was lost, what happened (the latest first)."""
     view = screen.view
-    lines: list[RenderableType] = [_owner(one) for one in view.owners]
+    lines: list[RenderableType] = []
+    for owner in view.owners:
+        lines.append(_owner(owner))
+        if owner.trouble:
+            lines.append(_line(f"  ! {owner.trouble}", "bold red"))
     if not screen.probing and not any(s.rates.connections or _open(s) for s in view.services):
         lines.append(_line(QUIET, "dim"))
     ranked = sorted(view.losses, key=lambda loss: (-loss.count, -loss.total))
@@ -228,8 +232,6 @@ def _owner(one: OwnerView) -> Text:
         line.append("has not asked for it yet" if not one.state else one.state, "not bold dim")
     if one.answered is not None:
         line.append(f"; answered by {', '.join(one.answered) or 'nobody'}", "not bold")
-    if one.trouble:
-        line.append(f"  {one.trouble}", "bold red")
     return line
 
 
@@ -263,7 +265,11 @@ _ASCII = str.maketrans({"→": ">", "…": "~"})
 
 
 def _plain(part: RenderableType) -> RenderableType:
-    """The same for a terminal that has no other signs than ASCII's."""
+    """The same for a terminal that has no other signs than ASCII's: rich cuts with an ellipsis."""
     if isinstance(part, Text):
         part.plain = part.plain.translate(_ASCII)
+        part.overflow = "crop"
+    elif isinstance(part, Table):
+        for column in part.columns:
+            column.overflow = "crop"
     return part

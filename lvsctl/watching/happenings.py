@@ -100,13 +100,13 @@ def _of_neighbours(old: NodeState, new: NodeState, names: NamesOf) -> Iterator[s
     before = {(entry.device, entry.address): entry for entry in old.neighbours}
     for entry in new.neighbours:
         was = before.get((entry.device, entry.address))
-        if entry.mac and was is not None and was.mac and was.mac != entry.mac:
-            yield (
-                f"{entry.address} is at {_whose(entry.mac, names)} now, "
-                f"was at {_whose(was.mac, names)}"
-            )
-        elif entry.state == "permanent" and (was is None or was.state != "permanent"):
-            yield f"{entry.address} is at {_whose(entry.mac, names)} for good (nud permanent)"
+        moved = was is not None and was.mac not in ("", entry.mac) and bool(entry.mac)
+        before_that = f", was at {_whose(was.mac, names)}" if was is not None and moved else ""
+        whose = _whose(entry.mac, names)
+        if entry.state == "permanent" and (was is None or was.state != "permanent" or moved):
+            yield f"{entry.address} is at {whose} for good (nud permanent){before_that}"
+        elif moved:
+            yield f"{entry.address} is at {whose} now{before_that}"
         elif entry.state == "failed" and (was is None or was.state != "failed"):
             yield f"nobody answered ARP for {entry.address} on {entry.device}"
 
