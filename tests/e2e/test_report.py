@@ -8,14 +8,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import select
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -160,3 +164,45 @@ def _ask_until_it_ends(user: User, capturing: subprocess.Popen[bytes]) -> tuple[
             break
         user.types(*ASK)
     return capturing.communicate(timeout=PATIENCE)
+
+
+def test_watch_without_a_terminal_prints_lines_of_json(user: User) -> None:
+    looks = [json.loads(line) for line in user.gets("watch", "-c", "2", "-i", "0.2").splitlines()]
+    assert [(look["version"], look["lab"]) for look in looks] == [(1, "dr"), (1, "dr")]
+    watching = user.starts("watch", "dr")
+    assert watching.stdout is not None
+    assert json.loads(watching.stdout.readline())["services"][0]["name"] == "web"
+    watching.send_signal(signal.SIGINT)
+    _, err = watching.communicate(timeout=PATIENCE)
+    assert (watching.returncode, err) == (ExitStatus.OK, b"")
+    assert user.types("watch", "nat").returncode == ExitStatus.USAGE
+    assert user.types("watch", "-i", "0").returncode == ExitStatus.USAGE
+
+
+def test_watch_fills_a_terminal_of_any_size_and_gives_it_back(user: User) -> None:
+    terminal, other = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 90, 0, 0))
+    with subprocess.Popen(
+        ["setsid", "--ctty", "--wait", sys.executable, "-m", "lvsctl", "watch", "dr"],
+        env={**user.env, "TERM": "xterm-256color"},
+        stdin=other,
+        stdout=other,
+        stderr=other,
+    ) as watching:
+        os.close(other)
+        assert "\x1b[?1049h" in _shown_until(terminal, "real server")
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 3, 30, 0, 0))
+        _shown_until(terminal, "nothing amiss")  # what a tiny terminal says instead of the rest
+        os.write(terminal, b"\x03")
+        assert "\x1b[?1049l" in _shown_until(terminal, "\x1b[?25h")
+        status = watching.wait(PATIENCE)
+    os.close(terminal)
+    assert status == ExitStatus.OK
+
+
+def _shown_until(terminal: int, text: str) -> str:
+    seen = ""
+    while text not in seen:
+        assert select.select([terminal], [], [], PATIENCE)[0], f"no {text!r} in {seen!r}"
+        seen += os.read(terminal, 4096).decode(errors="replace")
+    return seen
