@@ -6,7 +6,7 @@ and everything about terminals, is the business of ``cli``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from operator import attrgetter
@@ -43,6 +43,7 @@ from lvsctl.traffic import client, responder
 if TYPE_CHECKING:
     from lvsctl.breaking import Breaking
     from lvsctl.faults.base import Fault
+    from lvsctl.matrix import Cell, Column
     from lvsctl.observe.capture import LiveCapture
     from lvsctl.proving import Proof, Tell
     from lvsctl.watching.loop import Watcher
@@ -511,6 +512,49 @@ def _example(fault: Fault) -> Lab:
         if fault.nodes(lab, planner.plan_for(lab)):
             return lab
     raise UsageError(f"no shipped topology can have {fault.id}")
+
+
+def fault_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The same, once they are known to be faults. Raises UsageError."""
+    from lvsctl.faults import fault
+
+    return tuple(fault(name).id for name in names)
+
+
+def matrix_topologies(names: Sequence[str]) -> tuple[str, ...]:
+    """Those of the shipped topologies that are named, or all. Raises UsageError."""
+    there = shipped.names()
+    for name in names:
+        if name not in there:
+            raise UsageError(f"no topology {name} ships", hint=f"these do: {', '.join(there)}")
+    return tuple(dict.fromkeys(names or there))
+
+
+def applying(topology: str, only: Sequence[str] = ()) -> tuple[str, ...]:
+    """The faults (of ``only``, where any are named) that a shipped topology can have."""
+    from lvsctl import matrix
+
+    lab = lab_of(Topology(topology, shipped.text_of(topology).encode()))
+    return tuple(fault.id for fault, _ in matrix.chosen(_breaking(lab), only))
+
+
+def matrix_column(
+    topology: str, only: Sequence[str] = (), tell: Callable[[Cell], None] = lambda _: None
+) -> Column:
+    """Put a shipped topology to the test, in a lab of its own that is gone afterwards.
+
+    Raises LabError where a lab of that name runs already, and what ``up`` raises.
+    """
+    from lvsctl import matrix
+
+    name = f"matrix-{topology}"
+    if registry.read(name) is not None:
+        raise LabError(f"lab {name} is there already", hint=f"lvsctl down {name}")
+    made = up(Topology(topology, shipped.text_of(topology).encode()), spec.Overrides(name=name))
+    try:
+        return matrix.column(_breaking(made.lab), topology, tell, only)
+    finally:
+        down(name)
 
 
 def ask(lab: Lab, index: int, count: int) -> tuple[Exchange, ...]:

@@ -6,7 +6,7 @@ again, one after the other; at the end it must be as healthy as at the beginning
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from lvsctl import experiment, verify
@@ -14,6 +14,7 @@ from lvsctl.breaking import Breaking
 from lvsctl.faults import FAULTS
 from lvsctl.faults.base import Fault
 from lvsctl.kernel.injected import Injected
+from lvsctl.model.evidence import Evidence
 from lvsctl.model.finding import Claim, Finding, Verdict, overall
 from lvsctl.model.lab import Lab
 
@@ -113,24 +114,31 @@ def _trials(
         nodes = fault.nodes(breaking.lab, breaking.plan)
         if not nodes:
             continue
-        predicted = fault.predicted(breaking.scene(nodes[0]))
-        yield Trial(
-            fault,
-            nodes[0],
-            predicted=tuple(claim for claim in predicted if claim in made),
-            may_fail=tuple(claim for claim in fault.may_break if claim in made),
-            failed=_failed(breaking, fault, nodes[0]),
-        )
+        yield trial_of(breaking, fault, nodes[0], made, evidence_while(breaking, fault, nodes[0]))
 
 
-def _failed(breaking: Breaking, fault: Fault, node: str) -> tuple[Finding, ...]:
-    """What fails while ``fault`` is injected at ``node``."""
+def evidence_while(breaking: Breaking, fault: Fault, node: str) -> Evidence:
+    """What is seen of the lab while ``fault`` is injected at ``node``; it is restored after."""
     try:
         breaking.inject(fault, node)
-        found = _findings(breaking.lab)
+        return experiment.evidence_of(breaking.lab)
     finally:
         breaking.restore([Injected(fault.id, node)])
-    return tuple(finding for finding in found if finding.verdict is Verdict.FAIL)
+
+
+def trial_of(
+    breaking: Breaking, fault: Fault, node: str, made: Collection[str], evidence: Evidence
+) -> Trial:
+    """What a fault broke, and what it must: of the claims that the lab has ``made``, by id."""
+    found = verify.findings(evidence)
+    predicted = fault.predicted(breaking.scene(node))
+    return Trial(
+        fault,
+        node,
+        predicted=tuple(claim for claim in predicted if claim in made),
+        may_fail=tuple(claim for claim in fault.may_break if claim in made),
+        failed=tuple(finding for finding in found if finding.verdict is Verdict.FAIL),
+    )
 
 
 def _findings(lab: Lab) -> tuple[Finding, ...]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lvsctl.cli import complete, options
+from lvsctl.cli import complete, matrix, options
 from lvsctl.cli.grammar import Command
 from lvsctl.cli.output import Format, show, show_json, style
 from lvsctl.cli.where import in_lab_kernel
@@ -160,5 +160,6 @@ def add_to(app: typer.Typer) -> None:
         (show_, "show"),
         (inject, "inject"),
         (restore, "restore"),
+        (matrix.matrix, "matrix"),
     ):
         app.command(name, cls=Command)(command)

@@ -29,6 +29,7 @@ ROOMS = (
     "results",
     "breaking",
     "proving",
+    "matrix",
     "machine",  # DESIGN has it after report, which shows its status; it needs neither
     "report",
     "app",
