@@ -5,7 +5,7 @@
 #   make test PYTEST_ARGS='-k dr -x'          some tests only
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: set-up-tests help demo test test-all test-unit lint format clean
+.PHONY: set-up-tests help demo test test-all test-unit fuzz soak lint format clean
 
 export PYTHON
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
@@ -34,6 +34,16 @@ test-unit: ## the quick tests: no kernel, no root
 	@tools/setup checks
 	$(python) -m pytest tests/unit tests/plan $(PYTEST_ARGS)
 
+# atheris is this target's alone: neither lvsctl nor its tests need it.
+fuzz: ## each reader of foreign input for SECONDS (60) under a coverage-guided fuzzer
+	@tools/setup checks
+	$(python) -m pip install --quiet 'atheris>=3.0'
+	$(python) -m tests.fuzz.fuzz $(SECONDS)
+
+soak: ## up, verify, break, diagnose, down: CYCLES (300) times in one machine; what stays?
+	@tools/setup lvsctl
+	$(python) tools/soak.py --cycles $(or $(CYCLES),300)
+
 lint: ## style and types
 	@tools/setup checks
 	$(python) -m ruff check
@@ -46,5 +56,5 @@ format: ## lays the code out as lint wants it
 	$(python) -m ruff format
 
 clean: ## removes what setup, tests and builds made in this checkout
-	rm -rf .venv .tools build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .tools .fuzz build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -78,9 +78,9 @@ def up(
     probe.load_ipvs()
     with registry.lock(lab.name):
         entry = registry.read(lab.name)
-        if entry is not None and entry.state is State.UP:
-            return _converged(lab, topology, overrides, entry, emit)
-        if entry is not None:  # left by a command that was killed
+        if entry is not None and (before := _understood(entry)) is not None:
+            return _converged(lab, topology, overrides, entry, before, emit)
+        if entry is not None:  # left by a command that was killed, or by another lvsctl
             registry.remove(lab.name)
         return _created(lab, topology, overrides, emit)
 
@@ -135,12 +135,22 @@ def _responder(lab: Lab) -> execute.Respond:
     return respond
 
 
+def _understood(entry: Entry) -> Lab | None:
+    """The lab that runs; None where that cannot be told, and only its removal helps."""
+    if entry.state is not State.UP:
+        return None
+    try:
+        return _configured(entry)
+    except LvsctlError:
+        return None
+
+
 def _converged(
-    lab: Lab, topology: Topology, overrides: spec.Overrides, entry: Entry, emit: Emit
+    lab: Lab, topology: Topology, overrides: spec.Overrides, entry: Entry, old: Lab, emit: Emit
 ) -> Up:
-    plan, before = planner.plan_for(lab), planner.plan_for(_configured(entry))
+    plan, before = planner.plan_for(lab), planner.plan_for(old)
     _refuse_rewiring(lab.name, before, plan)
-    restored = _unbroken(_configured(entry))
+    restored = _unbroken(old)
     outdated = undo.obsolete(before.ops, plan.ops)
     undo.undo(outdated, lab.name, emit)
     states = _states(lab, plan, existing_only=True)
@@ -231,11 +241,21 @@ def _listed(entry: Entry) -> Listed:
 
 
 def _configured(entry: Entry) -> Lab:
-    """The lab that a registry entry was made from."""
-    words = dict(entry.overrides)
-    scheduler = words.pop("scheduler", None)
-    overrides = spec.Overrides(**words, scheduler=Scheduler(scheduler) if scheduler else None)
-    return lab_of(Topology(entry.source, entry.topology.encode()), overrides)
+    """The lab that a registry entry was made from. Raises LabError, SpecError: it is damaged."""
+    words = entry.overrides
+    name, servers, scheduler = (words.get(key) for key in ("name", "servers", "scheduler"))
+    damaged = LabError(f"the entry of lab {entry.lab} is damaged", hint=f"lvsctl down {entry.lab}")
+    if not isinstance(name, str | None) or not isinstance(servers, int | None):
+        raise damaged
+    try:
+        chosen = Scheduler(scheduler) if scheduler else None
+    except ValueError:
+        raise damaged from None
+    text = entry.topology.encode(errors="surrogatepass")  # what is no text is no topology either
+    lab = lab_of(Topology(entry.source, text), spec.Overrides(name, servers, chosen))
+    if lab.name != entry.lab:
+        raise damaged
+    return lab
 
 
 def running(name: str | None) -> Lab:

@@ -30,7 +30,7 @@ def read(lab: str) -> tuple[Injected, ...]:
     try:
         said = json.loads(paths.faults(lab).read_text(encoding="utf-8"))
         return tuple(Injected(str(one["fault"]), str(one["node"])) for one in said)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ()
 
 

@@ -28,9 +28,14 @@ NETNS = Path("/run/netns")
 _LAB = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 
 
+def is_name(text: str) -> bool:
+    """Whether a lab can be called that: one word that leads nowhere else as part of a path."""
+    return _LAB.fullmatch(text) is not None
+
+
 def directory(lab: str) -> Path:
     """The directory of ``lab``. Raises UsageError for what cannot be a lab's name."""
-    if not _LAB.fullmatch(lab):
+    if not is_name(lab):
         raise UsageError(
             f"{lab!r} cannot be the name of a lab",
             hint="use lower-case letters, digits and dashes, such as dr or my-lab2",

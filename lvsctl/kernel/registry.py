@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import shutil
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -25,6 +26,9 @@ from lvsctl.kernel import netns, paths, processes
 
 FORMAT = 1
 """Of registry.json; another number is another version's, and only fit for removal."""
+
+_END_OF_TIME = 1e11
+"""The year 5138, in seconds since the epoch."""
 
 LOCK_SECONDS = 10.0
 _POLL_SECONDS = 0.02
@@ -116,9 +120,24 @@ def _acquire(lab: str, file: Path, deadline: float) -> int:
 def _open_lock(file: Path) -> int:
     for _ in range(100):
         file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _check_safe(file.parent)
         with contextlib.suppress(FileNotFoundError):  # another lab's end removed the directory
             return os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     raise HostError(f"cannot create {file}")
+
+
+def _check_safe(directory: Path) -> None:
+    """Raise HostError where others could put their files in the place of ours.
+
+    /run is root's alone on any host; a container's may be a tmpfs that all may write.
+    """
+    found = directory.lstat()
+    mine = found.st_uid in (0, os.geteuid()) and not found.st_mode & 0o022
+    if not stat.S_ISDIR(found.st_mode) or not mine:
+        raise HostError(
+            f"{directory} could be somebody else's trap: not a directory that only root can write",
+            hint=f"`ls -ld {directory}`; remove it, lvsctl makes its own",
+        )
 
 
 def _taken(fd: int, file: Path) -> bool:
@@ -156,8 +175,13 @@ def begin(entry: Entry) -> None:
     """
     directory = paths.directory(entry.lab)
     netns.check_free(entry.lab, entry.namespaces)
-    if directory.exists():
+    if _is_ours(directory):
         raise LabError(f"lab {entry.lab} exists already", hint=f"`lvsctl down {entry.lab}` first")
+    if os.path.lexists(directory):
+        raise LabError(
+            f"{directory} is in the way: lvsctl did not make it",
+            hint=f"`ls -l {directory}`; remove it if it is not needed, or take another --name",
+        )
     with _explaining(f"register lab {entry.lab}", directory):
         directory.mkdir(mode=0o755, parents=True)
     try:
@@ -170,16 +194,21 @@ def begin(entry: Entry) -> None:
 def write(entry: Entry) -> None:
     """Replace the entry of a lab, in one step. Raises HostError where that is impossible."""
     file = paths.registry(entry.lab)
-    said = {"format": FORMAT, "boot": _boot(), **asdict(entry)}
-    said.pop("problem")
     fresh = file.with_suffix(".new")
     with _explaining(f"register lab {entry.lab}", file):
         try:
-            fresh.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+            fresh.write_text(said(entry), encoding="utf-8")
             fresh.replace(file)
         except OSError:
             fresh.unlink(missing_ok=True)
             raise
+
+
+def said(entry: Entry) -> str:
+    """What is written of an entry."""
+    words = {"format": FORMAT, "boot": _boot(), **asdict(entry)}
+    words.pop("problem")
+    return json.dumps(words, indent=1) + "\n"
 
 
 def mark(entry: Entry, state: State) -> Entry:
@@ -191,16 +220,15 @@ def mark(entry: Entry, state: State) -> Entry:
 
 def read(lab: str) -> Entry | None:
     """The entry of ``lab``; None where there is no such lab. Never fails on what it finds."""
-    if not paths.directory(lab).is_dir():
+    if not _is_ours(paths.directory(lab)):
         return None
     try:
-        said = json.loads(paths.registry(lab).read_text(encoding="utf-8"))
-        return _entry(lab, said)
+        return _entry(lab, json.loads(paths.registry(lab).read_text(encoding="utf-8")))
     except FileNotFoundError:
         problem = "its entry is missing: it was being started or removed when that ended"
     except PermissionError:
         problem = f"{paths.registry(lab)} cannot be read"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         problem = f"{paths.registry(lab)} is damaged ({type(error).__name__}: {error})"
     return _broken(lab, problem)
 
@@ -222,6 +250,8 @@ def _entry(lab: str, said: Mapping[str, Any]) -> Entry:
     )
     if entry.lab != lab:
         raise ValueError(f"it says that it is lab {entry.lab!r}")
+    if not 0 <= entry.started < _END_OF_TIME:
+        raise ValueError(f"it says that it began at {entry.started!r}")
     return entry
 
 
@@ -232,12 +262,18 @@ def _broken(lab: str, problem: str) -> Entry:
 def labs() -> tuple[Entry, ...]:
     """Every lab that there is anything of, by name."""
     try:
-        names = sorted(entry.name for entry in os.scandir(paths.RUN) if entry.is_dir())
+        found = [entry.name for entry in os.scandir(paths.RUN)]
     except FileNotFoundError:
         return ()
     except PermissionError as error:
         raise HostError(f"cannot look into {paths.RUN}: {error.strerror}") from error
+    names = sorted(filter(paths.is_name, found))  # whatever else lies there is not a lab
     return tuple(entry for name in names if (entry := read(name)) is not None)
+
+
+def _is_ours(directory: Path) -> bool:
+    """Whether a lab's directory is there. A file or a symlink of that name is somebody else's."""
+    return directory.is_dir() and not directory.is_symlink()
 
 
 def remove(lab: str) -> Removed:
@@ -249,7 +285,7 @@ def remove(lab: str) -> Removed:
     Raises HostError where something cannot be removed; trying again goes on from there.
     """
     directory = paths.directory(lab)
-    existed = directory.is_dir() and not directory.is_symlink()
+    existed = _is_ours(directory)
     _note_going_down(lab)
     ended = _end_processes(lab) if existed else 0
     if existed:

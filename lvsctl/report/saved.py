@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -31,8 +32,8 @@ NAMES = (JSON, HTML, JUNIT, CAPTURE, EVIDENCE)
 """Every file of a report, in the order in which they get their names: the last says it is whole."""
 
 _UNFINISHED = ".unfinished"
-_LARGEST = 1 << 30
-"""Bytes of a file that is read at most."""
+LARGEST = {EVIDENCE: 64 << 20, CAPTURE: 256 << 20}
+"""Bytes of a file that is read at most: of JSON, objects may take thirty times as much memory."""
 
 
 def save(directory: Path, verification: Verification) -> None:
@@ -129,16 +130,23 @@ def load(directory: Path) -> Evidence:
 
 
 def _content(path: Path) -> bytes:
+    largest = LARGEST[path.name]
     try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST + 1)
+        # A pipe would have to be waited for, and a terminal would become ours.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise UsageError(f"{path} is no ordinary file")
+            content = file.read(largest + 1)
     except FileNotFoundError:
         raise UsageError(
             f"{path.parent} holds no report, or an unfinished one: there is no {path.name}",
             hint="lvsctl verify --report DIR writes one",
         ) from None
+    except IsADirectoryError:
+        raise UsageError(f"{path} is no ordinary file") from None
     except OSError as error:
         raise HostError(f"cannot read {path}: {error.strerror}") from error
-    if len(content) > _LARGEST:
+    if len(content) > largest:
         raise DamagedFile(f"{path} is larger than any report of lvsctl's")
     return content

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,30})")
-_FLOAT = re.compile(r"[-+]?(0|[1-9][0-9]*)?(\.[0-9]+|(?<=[0-9])\.)?([eE][-+]?[0-9]+)?")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _WORDS: dict[str, bool | None] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -44,7 +44,7 @@ class Scalar:
             return _WORDS[self.text]
         if _INTEGER.fullmatch(self.text):
             return int(self.text)
-        if any(c in "0123456789" for c in self.text) and _FLOAT.fullmatch(self.text):
+        if _FLOAT.fullmatch(self.text):
             return float(self.text)
         return self.text
 

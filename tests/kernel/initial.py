@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.kernel.by_hand import run
+from lvsctl.kernel.probe import which
+from tests.kernel.by_hand import eventually, run
 
 LOOKS = (
     "ip -d -o link",
@@ -14,6 +19,9 @@ LOOKS = (
     "ip rule",
     "tc qdisc",
 )
+
+FIREWALLS = ("nft list ruleset", "iptables-save", "iptables-legacy-save", "ip6tables-legacy-save")
+"""What of these there is, and can be asked in this kernel."""
 
 VOLATILE = (
     "net.netfilter.nf_conntrack_count",
@@ -38,6 +46,10 @@ def neighbours() -> str:
 def initial_namespace() -> dict[str, str]:
     """Everything of it that a lab could spoil, by the command that shows it."""
     seen = {look: run(look) for look in LOOKS}
+    for look in FIREWALLS:
+        if which(look.split()[0]):
+            with contextlib.suppress(AssertionError):  # this kernel has not got it
+                seen[look] = "\n".join(x for x in run(look).splitlines() if not x.startswith("#"))
     seen["neighbours"] = neighbours()
     seen["sysctl"] = "\n".join(
         line for line in run("sysctl -a -r ^net").splitlines() if not line.startswith(VOLATILE)
@@ -49,3 +61,95 @@ def initial_namespace() -> dict[str, str]:
         path = Path("/proc/net") / table
         seen[table] = path.read_text(encoding="ascii") if path.exists() else ""
     return seen
+
+
+def glance() -> dict[str, object]:
+    """What can be seen of the initial namespace, and of processes, without starting any.
+
+    For the moments of a long table; ``initial_namespace`` stands before and after it.
+    """
+    tables = Path("/proc/thread-self/net")
+    seen: dict[str, object] = {
+        name: (tables / name).read_text(encoding="ascii")
+        for name in ("route", "if_inet6", "ip_vs", "ip_vs_conn")
+        if (tables / name).exists()
+    }
+    lines = (tables / "dev").read_text(encoding="ascii").splitlines()[2:]
+    seen["dev"] = sorted(line.split(":")[0].strip() for line in lines)
+    seen["mounts"] = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
+    for place in ("/run/netns", "/run/lvsctl"):
+        seen[place] = sorted(str(p) for p in Path(place).glob("**/*"))
+    seen["processes"] = processes()
+    seen["files"] = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208 (its own is one, always)
+    return seen
+
+
+def processes() -> list[int]:
+    """Those that this one has forked off, and those in namespaces of their own."""
+    own = Path("/proc/self/cmdline").read_bytes(), Path("/proc/self/ns/net").stat().st_ino
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                state = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+                other = (entry / "ns/net").stat().st_ino != own[1]
+                if state not in "ZX" and (other or (entry / "cmdline").read_bytes() == own[0]):
+                    found.append(int(entry.name))
+    return sorted(found)
+
+
+def differences(before: dict[str, object], *, seconds: float = 5) -> dict[str, object]:
+    """What is otherwise than ``before`` once it has come to rest. Empty: nothing."""
+
+    def now() -> dict[str, object]:
+        return {key: value for key, value in glance().items() if value != before[key]}
+
+    with contextlib.suppress(AssertionError):
+        eventually(lambda: not now(), seconds=seconds)
+    return now()
+
+
+@contextlib.contextmanager
+def planted(lab: str) -> Iterator[None]:
+    """Things of somebody else's with names as lvsctl gives them; they must be there afterwards."""
+    theirs = (f"lvs-{lab}-theirs", f"lvs-{lab}", "lvs-other-director")
+    run_directory = Path("/run/lvsctl")
+    run_directory.mkdir(exist_ok=True)
+    files = (
+        run_directory / "Not a lab",
+        run_directory / f"{lab}.notes",
+        Path(f"/tmp/lvsctl-{lab}"),
+        Path("/tmp/lvsctl-machine-theirs"),
+    )
+    device = "lvs-dr-lan"
+    try:
+        for name in theirs:
+            run(f"ip netns add {name}")
+        run(f"ip link add {device} type dummy")
+        (files[0]).mkdir()
+        (files[0] / "registry.json").write_text("theirs")
+        for file in files[1:]:
+            file.write_text("theirs")
+        inside = ["ip", "netns", "exec", theirs[0], "sleep", "3600"]
+        with subprocess.Popen(inside) as process:
+            try:
+                yield
+                assert process.poll() is None, "somebody else's process was ended"
+            finally:
+                process.kill()
+        for name in theirs:
+            run(f"ip -n {name} link")
+        run(f"ip link show {device}")
+        assert {file.read_text() for file in files[1:]} == {"theirs"}
+        assert (files[0] / "registry.json").read_text() == "theirs"
+    finally:
+        for file in (files[0] / "registry.json", *files[1:]):
+            file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            files[0].rmdir()
+            run_directory.rmdir()
+        with contextlib.suppress(AssertionError):
+            run(f"ip link del {device}")
+        for name in theirs:
+            with contextlib.suppress(AssertionError):
+                run(f"ip netns del {name}")

@@ -1,0 +1,134 @@
+"""What is fed to lvsctl that may be anybody's, and what may come of it.
+
+Each target takes bytes and either returns or raises what a user is told; anything else, an
+endless loop and memory out of proportion included, is a bug. The property-based tests
+(``tests/unit/test_hostile.py``) and the coverage-guided fuzzer (``fuzz.py``) share them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from io import BytesIO
+
+from lvsctl import app, modes, planner, spec
+from lvsctl.errors import DamagedFile, LvsctlError, SpecError
+from lvsctl.kernel import injected, paths, registry
+from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
+from lvsctl.observe.decode import decode_all
+from lvsctl.observe.pcapng_reader import CaptureFileError, read_recording
+from lvsctl.report import json_values, jsonable, saved, script, text, text_plan
+from lvsctl.report.evidence import evidence_from
+from lvsctl.report.style import Style
+from lvsctl.results import Verification
+from tests.unit.recorded.reports import files_of
+
+PLAIN = Style(color=False, width=80)
+
+HOSTILE: tuple[object, ...] = (
+    None, True, -1, 0, 1 << 64, 10**300, 0.5, float("nan"), float("inf"), -1e300, "", "x" * 5000,
+    "<script>alert(1)</script>", "$(touch /tmp/owned)", "../../etc/passwd", "\x1b[31m", "\0",
+    "\ud800",
+    "rs1", "director", "client", "10.10.0.100", "::1", "fe80::1%lan", "255.255.255.255", "::",
+    "1970-01-01", [], {}, [[]], ["rs1"], {"node": "rs1"}, [0] * 1000,
+)  # fmt: skip
+"""What stands in a hostile file where something else should."""
+
+
+def topology(data: bytes) -> None:
+    """A topology file: a lab, with a plan and its texts, or SpecError."""
+    try:
+        lab = spec.load(data, "fuzz.yaml", rules=modes.violations)
+    except SpecError as error:
+        error.message.encode()
+        return
+    if len(lab.nodes) <= 30:  # what comes next is in proportion
+        plan = planner.plan_for(lab)
+        script.script(lab, plan)
+        text_plan.plan(plan, style=PLAIN)
+        json.dumps(json_values.lab_json(lab))
+
+
+def capture(data: bytes) -> None:
+    """A pcapng file: frames, decoded and described, or CaptureFileError."""
+    with contextlib.suppress(CaptureFileError):
+        recording = read_recording(BytesIO(data))
+        for frame in decode_all(recording.frames):
+            frame.summary().encode()
+
+
+def frames(data: bytes) -> None:
+    """Frames of each link type: decoded as far as they go, and described."""
+    taps = {LinkType.ETHERNET: Tap("a", "lan"), LinkType.RAW: Tap("a", "tunl0")}
+    for number, (link, tap) in enumerate(taps.items()):
+        raw = RawFrame(number, tap, Direction.IN, link, len(data), data, checksum_pending=False)
+        for frame in decode_all([raw]):
+            frame.summary().encode()
+
+
+def evidence(data: bytes) -> None:
+    """The evidence.json of a report: judged, and reported in every format, or DamagedFile."""
+    files = files_of("dr")
+    try:
+        found = evidence_from(data, files["capture.pcapng"])
+    except DamagedFile as error:
+        error.message.encode(errors="replace")
+        return
+    judged(app.recomputed(found))
+
+
+def changed_evidence(data: bytes) -> None:
+    """The same with some values of a real report's exchanged: ``data`` says which, by what."""
+    found = json.loads(files_of("dr")["evidence.json"])
+    choices = iter(data[:64])
+    for start in choices:
+        _change(found, start, choices)
+    evidence(json.dumps(found).encode())
+
+
+def _change(found: object, choice: int, choices: Iterator[int]) -> None:
+    """Go down into ``found``, a byte for each step, and exchange what is there."""
+    while True:
+        steps = list(found) if isinstance(found, dict) else list(range(len(found)))  # type: ignore[arg-type]
+        if not steps:
+            return
+        step = steps[choice % len(steps)]
+        inner = found[step]  # type: ignore[index]
+        choice = next(choices, 0)
+        if not isinstance(inner, (dict, list)) or not inner or choice > 250:
+            found[step] = deepcopy(HOSTILE[choice % len(HOSTILE)])  # type: ignore[index]
+            return
+        found = inner
+
+
+def judged(verification: Verification) -> None:
+    """Every report of it."""
+    saved.report_files(verification)
+
+
+def registered(data: bytes) -> None:
+    """The registry's entry of a lab: listed, whatever it says."""
+    directory = paths.directory("dr")
+    directory.mkdir(parents=True, exist_ok=True)
+    paths.registry("dr").write_bytes(data)
+    paths.faults("dr").write_bytes(data)
+    listed = app.labs()
+    assert len(listed) == 1
+    text.listing(listed, style=PLAIN)
+    json.dumps(jsonable.listing(listed))
+    injected.read("dr")
+    with contextlib.suppress(LvsctlError):
+        app.running("dr")
+    assert registry.read("dr") is not None
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "topology": topology,
+    "capture": capture,
+    "frames": frames,
+    "evidence": evidence,
+    "changed-evidence": changed_evidence,
+    "registered": registered,
+}

@@ -1,0 +1,140 @@
+"""Every moment at which a command can be ended: just before each thing that it does.
+
+A command runs in a child process of its own, which counts what it is about to do to the
+kernel and to the file system, and sends itself a signal before the n-th of these. What it
+does is seen by Python's audit events (files, directories, forks, ioctls) and by the few
+functions beneath which lvsctl speaks to the kernel. Netlink messages, which otherwise go
+out by the dozen, are sent one by one, so that the moments lie between them too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lvsctl.cli.signals import Signalled, raising
+from lvsctl.kernel import netns, wire
+
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+EVENTS = frozenset({
+    "os.mkdir", "os.rmdir", "os.remove", "os.rename", "os.symlink", "os.truncate", "os.fork",
+    "os.kill", "fcntl.ioctl", "fcntl.flock", "fcntl.lockf",
+})  # fmt: skip
+MINE = ("/run/", "/proc/sys/")
+"""Where files are written that matter; the others are Python's own."""
+
+NEVER = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a child ended: its exit status, negative for a signal, and the moments it went through.
+
+    ``said`` is the traceback where it ended with an exception of its own.
+    """
+
+    status: int
+    moments: tuple[str, ...]
+    said: str = ""
+
+
+class Counter:
+    """In the child: counts moments, and sends ``sign`` before the one numbered ``at``."""
+
+    def __init__(self, at: int, sign: signal.Signals) -> None:
+        self.at = at
+        self.sign = sign
+        self.pid = os.getpid()
+        self.seen: list[str] = []
+
+    def moment(self, what: str) -> None:
+        """Something is about to be done."""
+        if os.getpid() != self.pid:  # a process that the command has started
+            return
+        self.seen.append(what)
+        if len(self.seen) - 1 == self.at:
+            os.kill(self.pid, self.sign)
+
+    def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """What Python itself reports."""
+        if event == "open":
+            path, _, flags = arguments
+            if isinstance(flags, int) and flags & WRITING and str(path).startswith(MINE):
+                self.moment(f"open {path}")
+        elif event in EVENTS and event != "os.kill":
+            self.moment(f"{event} {arguments[0] if arguments else ''}")
+
+
+def _watch(counter: Counter) -> None:
+    """From now on every effect of this process is a moment."""
+    send = wire.send_all
+
+    def one_by_one(sock: Any, messages: Sequence[bytearray]) -> list[wire.Refusal]:
+        found: list[wire.Refusal] = []
+        for number, message in enumerate(messages):
+            counter.moment(f"netlink message {int.from_bytes(message[4:6], sys.byteorder)}")
+            found += [wire.Refusal(number, r.errno, r.text) for r in send(sock, [message])]
+        return found
+
+    def before(name: str) -> Callable[..., Any]:
+        done = getattr(netns, name)
+
+        def announced(*words: Any, **more: Any) -> Any:
+            counter.moment(f"{name} {words[:2]}")
+            return done(*words, **more)
+
+        return announced
+
+    wire.send_all = one_by_one
+    for name in ("mount", "umount", "unshare"):
+        setattr(netns, name, before(name))
+    sys.addaudithook(counter.audit)
+
+
+def ended(
+    work: Callable[[], object], at: int = NEVER, sign: signal.Signals = signal.SIGKILL
+) -> Ended:
+    """Run ``work`` in a child that gets ``sign`` before its moment number ``at``.
+
+    As in the command line's main, SIGINT and SIGTERM become the exception Signalled, and the
+    exit status says so.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        status, said = 1, ""
+        try:
+            counter = Counter(at, sign)
+            _watch(counter)
+            with raising():
+                work()
+            status = 0
+        except Signalled as signalled:
+            status = signalled.status
+        except BaseException:  # noqa: BLE001 (told to the parent)
+            said = traceback.format_exc()
+        finally:
+            counter.at = NEVER
+            with os.fdopen(writing, "w") as pipe:
+                json.dump([counter.seen, said], pipe)
+            os._exit(status)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        text = pipe.read()
+    _, raw = os.waitpid(child, 0)
+    seen, said = json.loads(text) if text else ([], "")
+    return Ended(os.waitstatus_to_exitcode(raw), tuple(seen), said)
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """``wanted`` of the numbers below ``count``, evenly, the first and the last included."""
+    if wanted >= count:
+        return list(range(count))
+    return sorted({round(i * (count - 1) / (wanted - 1)) for i in range(wanted)})

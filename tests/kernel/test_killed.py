@@ -1,0 +1,237 @@
+"""Ended at any moment, by any signal, a command leaves nothing that the next one cannot deal with.
+
+For each moment (``tests.kernel.moments``) of a command: it is ended there; then `down` leaves
+the host as it was, or the next `up` makes the lab whole. All the while there are things of
+somebody else's, with names like ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from lvsctl import app, spec
+from lvsctl.errors import LabError
+from lvsctl.kernel import injected
+from lvsctl.model.finding import Verdict
+from lvsctl.ops import Listen, RunCommand, SetSysctl
+from lvsctl.spec import shipped
+from tests.kernel.initial import differences, glance, initial_namespace, planted
+from tests.kernel.labs import topology_of
+from tests.kernel.moments import NEVER, Ended, ended, spread
+
+pytestmark = pytest.mark.ipvs
+
+FEW = 6
+"""Moments that are tried always; `make test-all` tries every one."""
+
+KILLED = -signal.SIGKILL
+BY_SIGNAL = {
+    signal.SIGKILL: KILLED,
+    signal.SIGINT: 128 + signal.SIGINT,
+    signal.SIGTERM: 128 + signal.SIGTERM,
+}
+
+every_moment = pytest.mark.parametrize(
+    "wanted", [FEW, pytest.param(NEVER, marks=pytest.mark.exhaustive)], ids=["few", "every"]
+)
+
+
+def up(name: str, **overrides: object) -> Callable[[], object]:
+    return lambda: app.up(topology_of(name), spec.Overrides(**overrides))  # type: ignore[arg-type]
+
+
+def down(lab: str) -> None:
+    with contextlib.suppress(LabError):
+        app.down(lab)
+
+
+def answers(lab: str) -> bool:
+    """Whether each virtual service answers."""
+    running = app.running(lab)
+    return all(app.ask(running, i, 1)[0].answered for i in range(len(running.services)))
+
+
+@contextlib.contextmanager
+def untouched(lab: str) -> Iterator[dict[str, object]]:
+    """The initial namespace, to the byte, and what others own are afterwards as before."""
+    before = initial_namespace()
+    with planted(lab):
+        try:
+            yield glance()
+        finally:
+            down(lab)
+    assert initial_namespace() == before
+
+
+def chosen(moments: Sequence[str], wanted: int) -> list[int]:
+    return spread(len(moments), wanted)
+
+
+def whole(name: str, begin: Callable[[], object], work: Callable[[], object]) -> Ended:
+    """``work`` undisturbed, for the moments that it goes through."""
+    begin()
+    found = ended(work)
+    assert (found.status, found.said) == (0, ""), found.said
+    down(name)
+    return found
+
+
+@every_moment
+@pytest.mark.parametrize("name", shipped.names())
+def test_up_killed(name: str, wanted: int) -> None:
+    """`down` leaves nothing; and after the same again, `up` over what is left makes it whole."""
+    if wanted == FEW and name not in ("dr", "tun"):
+        wanted = 2
+    problems: dict[object, object] = {}
+    with untouched(name) as before:
+        found = whole(name, lambda: None, up(name))
+        plan = app.plan_of(app.lab_of(topology_of(name)))
+        otherwise = (SetSysctl, Listen, RunCommand)
+        messages = [op for op in plan.ops if not isinstance(op, otherwise)]
+        assert len(found.moments) > len(messages), "the plan goes past the moments"
+        for number in chosen(found.moments, wanted):
+            where = f"{number}: {found.moments[number]}"
+            for mend in ("down", "up"):
+                killed = ended(up(name), number)
+                if killed.status != KILLED:
+                    problems[where] = killed
+                if mend == "up":
+                    up(name)()
+                    if not answers(name):
+                        problems[where, mend] = "no answer"
+                down(name)
+                if left := differences(before):
+                    problems[where, mend] = left
+    assert problems == {}
+
+
+@every_moment
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_up_interrupted(sign: signal.Signals, wanted: int) -> None:
+    """It undoes what it has done, says so by its status, and leaves nothing for `down`."""
+    problems: dict[object, object] = {}
+    for name in shipped.names() if wanted == NEVER else ["dr"]:
+        with untouched(name) as before:
+            found = whole(name, lambda: None, up(name))
+            for number in chosen(found.moments, wanted * 2):
+                where = f"{name} {number}: {found.moments[number]}"
+                stopped = ended(up(name), number, sign)
+                if stopped.status != BY_SIGNAL[sign]:
+                    problems[where, "status"] = stopped
+                if left := differences(before):
+                    problems[where] = left
+                    down(name)
+    assert problems == {}
+
+
+@every_moment
+@pytest.mark.parametrize("sign", BY_SIGNAL)
+def test_down_ended(sign: signal.Signals, wanted: int) -> None:
+    """The next `down` goes on from there, where there is anything left; and so does `up`."""
+    name = "dr"
+    problems: dict[object, object] = {}
+    with untouched(name) as before:
+        found = whole(name, up(name), lambda: app.down(name))
+        for number in chosen(found.moments, wanted):
+            for mend in ("down", "up"):
+                where = f"{number}: {found.moments[number]}", mend
+                up(name)()
+                stopped = ended(lambda: app.down(name), number, sign)
+                if stopped.status != BY_SIGNAL[sign]:
+                    problems[(*where, "status")] = stopped
+                if mend == "up":
+                    up(name)()
+                    if not answers(name):
+                        problems[(*where, "up")] = "no answer"
+                down(name)
+                if left := differences(before):
+                    problems[where] = left
+    assert problems == {}
+
+
+@every_moment
+@pytest.mark.parametrize("sign", BY_SIGNAL)
+@pytest.mark.parametrize(("old", "new"), [(2, 4), (4, 2)])
+def test_a_changing_up_ended(old: int, new: int, sign: signal.Signals, wanted: int) -> None:
+    """Whichever topology `up` is then given, it makes the lab that; and `down` removes it."""
+    if wanted == FEW and sign is not signal.SIGKILL:
+        wanted = 3
+    name = "dr"
+    problems: dict[object, object] = {}
+    with untouched(name) as before:
+        change = up(name, servers=new, scheduler="wlc")
+        found = whole(name, up(name, servers=old), change)
+        for number in chosen(found.moments, wanted):
+            for mend in (old, new, 0):
+                where = f"{number}: {found.moments[number]}", f"then {mend}"
+                up(name, servers=old)()
+                stopped = ended(change, number, sign)
+                if stopped.status != BY_SIGNAL[sign]:
+                    problems[(*where, "status")] = stopped
+                if mend:
+                    up(name, servers=mend)()
+                    there = {s for s in glance()["/run/netns"] if "/lvs-dr-rs" in s}  # type: ignore[attr-defined]
+                    if len(there) != mend or app.verify(app.running(name)).verdict is not (
+                        Verdict.PASS
+                    ):
+                        problems[(*where, "up")] = there, app.verify(app.running(name)).findings
+                down(name)
+                if left := differences(before):
+                    problems[where] = left
+    assert problems == {}
+
+
+@every_moment
+@pytest.mark.parametrize("fault", ["arp-ignore-unset", "service-stopped", "real-server-removed"])
+def test_fault_inject_and_restore_killed(fault: str, wanted: int) -> None:
+    """`up` makes the lab whole, however far the fault or its taking back had got."""
+    name = "dr"
+    problems: dict[object, object] = {}
+
+    def inject() -> object:
+        return app.inject(app.running(name), fault)
+
+    def restore() -> object:
+        return app.restore(app.running(name))
+
+    with untouched(name) as before:
+        up(name)()
+        there, back = ended(inject), ended(restore)
+        assert (there.status, back.status) == (0, 0), (there.said, back.said)
+        rows = [(inject, n, m) for n, m in enumerate(there.moments)]
+        rows += [(restore, n, m) for n, m in enumerate(back.moments)]
+        for row in spread(len(rows), wanted):
+            work, number, moment = rows[row]
+            if work is restore:
+                inject()
+            assert ended(work, number).status == KILLED
+            up(name)()
+            where = f"{fault} {work.__name__} {number}: {moment}"
+            if injected.read(name) or app.verify(app.running(name)).verdict is not Verdict.PASS:
+                problems[where] = app.verify(app.running(name)).findings
+        down(name)
+        if left := differences(before):
+            problems["down"] = left
+    assert problems == {}
+
+
+@pytest.mark.parametrize("sign", BY_SIGNAL)
+def test_verify_ended(sign: signal.Signals) -> None:
+    """It has no effects to undo, and leaves nothing: the next verify finds the lab as it was."""
+    name = "dr"
+    with untouched(name) as before:
+        up(name)()
+        beside = glance()
+        verify = lambda: app.verify(app.running(name))  # noqa: E731
+        found = ended(verify)
+        assert found.status == 0, found.said
+        for number in spread(len(found.moments), FEW):
+            assert ended(verify, number, sign).status == BY_SIGNAL[sign]
+            assert differences(beside) == {}
+        assert app.verify(app.running(name)).verdict is Verdict.PASS
+        down(name)
+        assert differences(before) == {}

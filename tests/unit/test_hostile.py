@@ -1,0 +1,172 @@
+"""Whatever a topology, a capture, a report or a registry says: an error in words, and soon.
+
+The targets and the coverage-guided fuzzer are in tests/fuzz; what it has found is in FOUND.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from lvsctl.errors import DamagedFile, UsageError
+from lvsctl.kernel import paths
+from lvsctl.report import saved
+from lvsctl.spec import shipped
+from tests.fuzz.bombs import BOMBS
+from tests.fuzz.targets import HOSTILE, TARGETS
+from tests.unit.recorded.reports import files_of
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The registry, elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        place = tmp_path_factory.mktemp("run")
+        patch.setattr(paths, "RUN", place / "lvsctl")
+        patch.setattr(paths, "NETNS", place / "netns")
+        yield
+
+
+FOUND: list[tuple[str, bytes]] = [
+    ("topology", b"E0"),
+    ("topology", b"version: .e1"),
+    ("registered", (b'{"format": 1, "boot": "%s", "lab": "dr", "topology": "", "source": "",'
+     b'"overrides": {"serverss": 3}, "namespaces": [], "started": 1, "state": "up"}')),
+    ("registered", (b'{"format": 1, "boot": "%s", "lab": "dr", "topology": "\\ud800", "source": "",'
+     b'"overrides": {"servers": "3"}, "namespaces": [], "started": 1e300, "state": "up"}')),
+    ("registered", (b'{"format": 1, "boot": "%s", "lab": "dr", "topology": "", "source": "",'
+     b'"overrides": [], "namespaces": 7, "started": NaN, "state": "up"}')),
+    ("registered", b"[" * 100_000),
+    ("evidence", b"[" * 100_000),
+]  # fmt: skip
+"""What was a traceback once. ``%s`` is this boot."""
+
+
+@pytest.mark.parametrize(("target", "data"), FOUND)
+def test_what_was_found_once(target: str, data: bytes) -> None:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
+    TARGETS[target](data.replace(b"%s", boot))
+
+
+def test_no_topology_costs_more_than_it_weighs() -> None:
+    """Each in bounds of CPU time and memory, which the process sets itself."""
+    command = [sys.executable, "-m", "tests.fuzz.bombs"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(done.stdout.splitlines()) == len(BOMBS)
+
+
+often = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+seldom = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+hostile = st.sampled_from(HOSTILE) | st.text(max_size=20) | st.integers() | st.floats() | st.dates()
+steps = st.lists(st.integers(0, 1 << 16), min_size=1, max_size=8)
+
+
+def changed(tree: Any, way: list[int], value: object) -> Any:
+    """A copy of ``tree`` in which one value, or one key, is another."""
+    tree = deepcopy(tree)
+    inner = tree
+    for number, step in enumerate(way):
+        places = list(inner) if isinstance(inner, dict) else list(range(len(inner)))
+        place = places[step % len(places)]
+        last = number == len(way) - 1 or not isinstance(inner[place], dict | list)
+        if last or not inner[place]:
+            if isinstance(inner, dict) and step % 5 == 0 and isinstance(value, str | int):
+                inner[value] = inner.pop(place)
+            else:
+                inner[place] = value
+            return tree
+        inner = inner[place]
+    return tree
+
+
+@often
+@given(st.binary(max_size=400) | st.text(max_size=400).map(lambda s: s.encode(errors="replace")))
+@example(b"\xff\xfe")
+@example(b"%YAML 9.9\n---\n")
+def test_any_bytes_as_a_topology(data: bytes) -> None:
+    TARGETS["topology"](data)
+
+
+@often
+@given(
+    st.sampled_from(shipped.names()), st.lists(st.tuples(steps, hostile), min_size=1, max_size=4)
+)
+def test_a_topology_with_anything_anywhere(
+    name: str, changes: list[tuple[list[int], object]]
+) -> None:
+    tree = yaml.safe_load(shipped.text_of(name))
+    for way, value in changes:
+        if tree and isinstance(tree, dict | list):
+            tree = changed(tree, way, value)
+    TARGETS["topology"](yaml.dump(tree, allow_unicode=True).encode(errors="surrogatepass"))
+
+
+@often
+@given(st.binary(max_size=300))
+def test_any_bytes_as_a_frame_and_as_a_capture(data: bytes) -> None:
+    TARGETS["frames"](data)
+    TARGETS["capture"](data)
+
+
+@seldom
+@given(st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), min_size=1, max_size=6))
+def test_a_capture_with_other_bytes(changes: list[tuple[int, int]]) -> None:
+    data = bytearray(files_of("dr")["capture.pcapng"][:5000])
+    for place, byte in changes:
+        data[place % len(data)] = byte
+    TARGETS["capture"](bytes(data))
+
+
+@seldom
+@given(st.binary(min_size=2, max_size=24))
+def test_a_report_with_anything_anywhere(data: bytes) -> None:
+    TARGETS["changed-evidence"](data)
+
+
+@seldom
+@given(st.binary(max_size=200))
+def test_any_bytes_in_the_registry(data: bytes) -> None:
+    TARGETS["registered"](data)
+
+
+def test_a_report_of_pipes_and_devices_is_none(tmp_path: Path) -> None:
+    """Whoever gives a directory away decides what its files are: nothing waits or fills memory."""
+    (tmp_path / saved.CAPTURE).write_bytes(b"")
+    planted: dict[str, Callable[[Path], object]] = {
+        "pipe": os.mkfifo,
+        "endless": lambda place: place.symlink_to("/dev/zero"),
+        "device": lambda place: place.symlink_to("/dev/null"),
+        "directory": Path.mkdir,
+    }
+    for make in planted.values():
+        place = tmp_path / saved.EVIDENCE
+        make(place)
+        with pytest.raises((UsageError, DamagedFile), match=r"evidence\.json is no ordinary file"):
+            saved.load(tmp_path)
+        place.rmdir() if place.is_dir() else place.unlink()
+
+
+@pytest.mark.parametrize("name", [saved.EVIDENCE, saved.CAPTURE])
+def test_a_report_that_is_too_large_is_not_read(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part, content in files_of("dr").items():
+        (tmp_path / part).write_bytes(content)
+    with (tmp_path / name).open("r+b") as file:
+        file.truncate(saved.LARGEST[name] + 1)  # sparse: it takes no room
+    with pytest.raises(DamagedFile, match="larger than any report"):
+        saved.load(tmp_path)
