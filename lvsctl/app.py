@@ -12,38 +12,28 @@ from dataclasses import asdict, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from lvsctl import converge, modes, planner, spec
+from lvsctl import modes, planner, spec
 from lvsctl.errors import LabError, LvsctlError, UsageError
-from lvsctl.kernel import (
-    commands,
-    execute,
-    injected,
-    netns,
-    probe,
-    processes,
-    registry,
-    state,
-    undo,
-)
+from lvsctl.kernel import commands, injected, netns, probe, processes, registry
 from lvsctl.kernel.registry import Entry, State
 from lvsctl.model.event import Emit, Undoing, ignore
-from lvsctl.model.evidence import Evidence
-from lvsctl.model.exchange import Exchange
-from lvsctl.model.frame import Tap
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.model.service import Scheduler, VirtualService
-from lvsctl.model.state import NodeState
-from lvsctl.model.walk import Walk
 from lvsctl.ops import AddLink, AddNamespace, Listen, Plan
 from lvsctl.results import Diagnosis, FaultListed, FaultShown, Inspection, Listed, Up, Verification
 from lvsctl.spec import shipped
 from lvsctl.spec.shipped import Topology
-from lvsctl.traffic import client, responder
 
+# What only some commands need is imported by these: tests/unit/test_cli_imports.py.
 if TYPE_CHECKING:
     from lvsctl.breaking import Breaking
     from lvsctl.faults.base import Fault
+    from lvsctl.kernel import execute
     from lvsctl.matrix import Cell, Column
+    from lvsctl.model.evidence import Evidence
+    from lvsctl.model.exchange import Exchange
+    from lvsctl.model.state import NodeState
+    from lvsctl.model.walk import Walk
     from lvsctl.observe.capture import LiveCapture
     from lvsctl.proving import Proof, Tell
     from lvsctl.watching.loop import Watcher
@@ -86,6 +76,8 @@ def up(
 
 
 def _created(lab: Lab, topology: Topology, overrides: spec.Overrides, emit: Emit) -> Up:
+    from lvsctl.kernel import execute
+
     plan = planner.plan_for(lab)
     with ExitStack() as undoing:
         # Before the first effect: from here on, whatever happens, nothing stays.
@@ -123,6 +115,8 @@ def _entry(lab: Lab, plan: Plan, topology: Topology, overrides: spec.Overrides) 
 
 def _responder(lab: Lab) -> execute.Respond:
     def respond(listens: tuple[Listen, ...], ready: processes.Ready) -> None:
+        from lvsctl.traffic import responder
+
         responder.serve(
             [
                 responder.Listener(op.node, op.netns, op.protocol, op.port, ipv6=ipv6)
@@ -148,6 +142,9 @@ def _understood(entry: Entry) -> Lab | None:
 def _converged(
     lab: Lab, topology: Topology, overrides: spec.Overrides, entry: Entry, old: Lab, emit: Emit
 ) -> Up:
+    from lvsctl import converge
+    from lvsctl.kernel import execute, undo
+
     plan, before = planner.plan_for(lab), planner.plan_for(old)
     _refuse_rewiring(lab.name, before, plan)
     restored = _unbroken(old)
@@ -235,7 +232,7 @@ def _listed(entry: Entry) -> Listed:
     needed = any(
         not lab.node(server.node).run for service in lab.services for server in service.real_servers
     )
-    answering = not needed or execute.RESPONDER in processes.daemons(entry.lab)
+    answering = not needed or processes.RESPONDER in processes.daemons(entry.lab)
     faults = tuple(map(str, injected.read(entry.lab)))
     return Listed(entry, lab, answering=answering, faults=faults)
 
@@ -329,6 +326,8 @@ def node_of(lab: Lab, name: str) -> Node:
 
 def inspect(lab: Lab, nodes: Sequence[str] = ()) -> Inspection:
     """The state of some nodes of a running lab (all of them where none is named)."""
+    from lvsctl.kernel import state
+
     wanted = [node_of(lab, name) for name in nodes] or list(lab.nodes)
     names = {lab.netns(node.name): node.name for node in wanted}
     states = state.lab_state(
@@ -342,6 +341,9 @@ def inspect(lab: Lab, nodes: Sequence[str] = ()) -> Inspection:
 
 def _states(lab: Lab, plan: Plan, *, existing_only: bool = False) -> dict[str, NodeState]:
     """The state of every namespace of the lab, switches too, as far as the plan speaks of it."""
+    from lvsctl import converge
+    from lvsctl.kernel import state
+
     names: Iterable[str] = plan.namespaces
     if existing_only:
         names = netns.existing(lab.name, names)
@@ -409,6 +411,7 @@ def listening(lab: Lab, taps: Sequence[str] = (), expression: str = "") -> LiveC
 
     Raises UsageError where a tap's node is not in the lab.
     """
+    from lvsctl.model.frame import Tap
     from lvsctl.observe.capture import LiveCapture
     from lvsctl.observe.listener import Options
 
@@ -579,6 +582,8 @@ def matrix_column(
 
 def ask(lab: Lab, index: int, count: int) -> tuple[Exchange, ...]:
     """``count`` requests, one after the other, from the first client to one virtual service."""
+    from lvsctl.traffic import client
+
     service = lab.services[index]
     return client.requests(
         lab.netns(lab.having(Role.CLIENT)[0].name),

@@ -217,14 +217,13 @@ def _base(lab: Lab, node: Node) -> Iterator[SetSysctl]:
 
 
 def _without_ipv6(netns: str) -> Iterator[SetSysctl]:
-    for scope in ("all", "default"):
-        yield SetSysctl(
-            netns=netns,
-            key=f"net.ipv6.conf.{scope}.disable_ipv6",
-            value="1",
-            optional=True,
-            why="no IPv6 here, so none of its chatter either",
-        )
+    yield SetSysctl(
+        netns=netns,
+        key="net.ipv6.conf.all.disable_ipv6",  # sets that of `default`, and so of devices to come
+        value="1",
+        optional=True,
+        why="no IPv6 here, so none of its chatter either",
+    )
 
 
 def _host_wide(op: SetSysctl) -> bool:

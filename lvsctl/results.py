@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lvsctl.faults.base import Fault
-from lvsctl.kernel.registry import Entry
-from lvsctl.model.evidence import Evidence
-from lvsctl.model.finding import Finding, Verdict, overall
-from lvsctl.model.lab import Lab
-from lvsctl.model.state import NodeState
-from lvsctl.ops import Op
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what one command comes to must not cost the others their imports
     from lvsctl.diagnosis import Cause
+    from lvsctl.faults.base import Fault
+    from lvsctl.kernel.registry import Entry
+    from lvsctl.model.evidence import Evidence
+    from lvsctl.model.finding import Finding, Verdict
+    from lvsctl.model.lab import Lab
+    from lvsctl.model.state import NodeState
+    from lvsctl.ops import Op
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +61,8 @@ class Verification:
     @property
     def verdict(self) -> Verdict:
         """PASS only where every claim passes."""
+        from lvsctl.model.finding import overall
+
         return overall(self.findings)
 
 

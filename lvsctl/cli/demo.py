@@ -13,10 +13,10 @@ from lvsctl.cli.output import show, style
 from lvsctl.cli.progress import Progress
 from lvsctl.cli.where import in_lab_kernel
 from lvsctl.errors import LabError
-from lvsctl.model.finding import Verdict
 from lvsctl.model.service import ForwardingMethod
 
 if TYPE_CHECKING:
+    from lvsctl.model.finding import Verdict
     from lvsctl.model.lab import Lab
     from lvsctl.model.state import NodeState, ServiceState
 
@@ -42,6 +42,7 @@ def demo(
       lvsctl demo
       lvsctl demo dr --requests 100
     """
+    from lvsctl.model.finding import Verdict
     from lvsctl.report import demo as report
 
     verdicts = [_show(mode, requests) for mode in modes or _MODES]

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from lvsctl.errors import KernelError, LvsctlError
 from lvsctl.kernel import netns, paths, processes
-from lvsctl.kernel.state import node_state
 from lvsctl.model.event import Emit, Notice
 from lvsctl.model.lab import Lab, Node
 from lvsctl.model.service import Protocol
@@ -78,19 +77,23 @@ class _OwnServer:
     ports: frozenset[tuple[Protocol, int]]
 
     def listens(self) -> bool:
+        from lvsctl.kernel.state import node_state
+
         found = node_state(self.netns, sysctls=()).listeners
         return self.ports <= {(one.protocol, one.port) for one in found}
 
 
 def _own_servers(lab: Lab) -> Iterator[_OwnServer]:
     for node in lab.nodes:
+        if not node.run:
+            continue
         ports = frozenset(
             (service.key.protocol, server.port)
             for service in lab.services
             for server in service.real_servers
             if server.node == node.name
         )
-        if node.run and ports:
+        if ports:
             yield _OwnServer(node, lab.netns(node.name), ports)
 
 

@@ -27,9 +27,6 @@ Respond = Callable[[tuple[Listen, ...], processes.Ready], None]
 OPERATIONAL_SECONDS = 5.0
 """How long a cable may take to come up before the user is told."""
 
-RESPONDER = "responder"
-"""The name of the daemon that answers for the real servers."""
-
 
 def execute(
     plan: Plan | Sequence[Stage],
@@ -56,24 +53,28 @@ def execute(
         netns.mount_store(lab)
     with Session(lab) as session:
         session.make_room(len({op.netns for op in ops}))
+        performance = Performance(session, converging)
         for number, stage in enumerate(stages, 1):
             emit(StageBegun(stage.title, number, len(stages), len(stage.ops)))
-            _carry_out(session, stage.ops, emit, converging=converging)
+            _carry_out(performance, stage.ops, emit)
             _start_processes(lab, stage.ops, respond, emit)
         cables = [op for op in ops if isinstance(op, AddLink)]
         if cables:
+            performance.finish()
             in_worker(lambda say, _: _wait_for(session, cables, say), emit)
 
 
-def _carry_out(session: Session, ops: Iterable[Op], emit: Emit, *, converging: bool) -> None:
-    """What the kernel does of a stage."""
+def _carry_out(performance: Performance, ops: Sequence[Op], emit: Emit) -> None:
+    """What the kernel does of a stage; before processes start, all of what came before."""
     mine = [op for op in ops if not isinstance(op, (Listen, RunCommand))]
+    processes_follow = len(mine) < len(ops)
 
     def work(say: Emit, stop: Event) -> None:
-        Performance(session, converging).perform(mine, say, stop)
+        performance.perform(mine, say, stop)
+        if processes_follow:
+            performance.finish()
 
-    if mine:
-        in_worker(work, emit)
+    in_worker(work, emit)
 
 
 def _start_processes(lab: str, ops: Iterable[Op], respond: Respond | None, emit: Emit) -> None:
@@ -84,8 +85,8 @@ def _start_processes(lab: str, ops: Iterable[Op], respond: Respond | None, emit:
         if respond is None:
             raise LabError(f"lab {lab}: nothing was given that could respond on port "
                            f"{listens[0].port}")  # fmt: skip
-        processes.stop_daemon(lab, RESPONDER)
-        processes.daemon(lab, RESPONDER, lambda ready: respond(listens, ready))
+        processes.stop_daemon(lab, processes.RESPONDER)
+        processes.daemon(lab, processes.RESPONDER, lambda ready: respond(listens, ready))
     if runs:
         commands.start_commands(lab, runs)
     if listens or runs:

@@ -1,4 +1,4 @@
-"""One stage of a plan, carried out: each kind of operation in the way that is quickest."""
+"""A plan's operations, carried out stage by stage, each kind in the way that is quickest."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lvsctl.faults.ops import AddNeighbour, DropIncoming
-from lvsctl.kernel import links, netns, rtnl, rtnl_obstacles, sysctl, wire
+from lvsctl.errors import KernelError
+from lvsctl.kernel import links, netns, rtnl, sysctl, wire
 from lvsctl.kernel.session import Opened, Session
 from lvsctl.model.event import Emit, OpsDone
 from lvsctl.model.service import Encapsulation
@@ -29,6 +29,9 @@ from lvsctl.ops import (
     SetLinkUp,
     SetSysctl,
 )
+
+if TYPE_CHECKING:
+    from lvsctl.faults.ops import AddNeighbour, DropIncoming
 
 EXISTS = frozenset({errno.EEXIST})
 TUNNELS = {Encapsulation.IPIP: "ipip", Encapsulation.GRE: "gre"}
@@ -50,7 +53,11 @@ class _Message:
 
 
 class Performance:
-    """One stage, in the worker's thread."""
+    """What is made of one plan; each stage in a worker's thread of its own.
+
+    The nodes' ends of the cables can only be set up once there is something at the other
+    end: those messages are held until there is more to send to the node, or ``finish``.
+    """
 
     def __init__(self, session: Session, converging: bool) -> None:
         self._session = session
@@ -59,31 +66,47 @@ class Performance:
         self._inside: Opened | None = None
         self._waiting: list[_Message] = []
         self._waiting_generic: list[_Message] = []
+        self._devices_waiting = False
         self._far_ends: list[AddLink] = []
+        self._held: dict[str, list[_Message]] = {}
         self._new: set[str] = set()
         self._as_new: dict[str, str | None] = {}
 
     def perform(self, ops: Iterable[Op], say: Emit, stop: threading.Event) -> None:
-        """All ``ops``: those of one namespace in order, one namespace after the other."""
+        """A stage: the ``ops`` of one namespace in order, one namespace after the other."""
+        self._inside = None  # this is another thread
+        self._new = set()
         by_namespace: dict[str, list[Op]] = {}
         for op in ops:
             by_namespace.setdefault(op.netns, []).append(op)
         for name, mine in by_namespace.items():
             for op in mine:
-                with self._session.explaining(op):
+                try:
                     self._perform(op)
+                except (OSError, KernelError) as error:
+                    raise self._session.explained(op, error) from error
             self._flush(name)
             if stop.is_set():
                 return
             say(OpsDone(len(mine)))
-        self._raise_far_ends()
+        for cable in self._far_ends:
+            message = _Message(cable, rtnl.link_up(cable.device_index))
+            self._held.setdefault(cable.node_netns, []).append(message)
+        self._far_ends = []
+
+    def finish(self) -> None:
+        """Send what is held. Needed before anything relies on the devices being up."""
+        for name in list(self._held):
+            self._flush(name)
 
     def _perform(self, op: Op) -> None:
         if isinstance(op, AddNamespace):
             self._inside = self._session.create(op.netns)
+            self._session.sysctls.next_namespace()
             self._new.add(op.netns)
         else:
-            HOW[type(op)](self, op, self._session.open(op.netns))
+            how = HOW.get(type(op)) or _how_faults_do()[type(op)]
+            how(self, op, self._session.open(op.netns))
 
     def sysctl(self, op: SetSysctl, opened: Opened) -> None:
         """Every new namespace has the same settings, so what they are is read but once."""
@@ -95,7 +118,7 @@ class Performance:
                 return
             if op.key.endswith(("ip_forward", "forwarding")):  # resets others: read no more
                 self._new.discard(op.netns)
-        sysctl.write(op.key, op.value, optional=op.optional)
+        sysctl.write(op.key, op.value, optional=op.optional, through=self._session.sysctls)
 
     def link_up(self, op: SetLinkUp, opened: Opened) -> None:
         self._later(op, rtnl.link_up(self._index(opened, op.device)))
@@ -113,6 +136,7 @@ class Performance:
         if self._converging:  # the whole cable is there, and somebody set an end of it down
             message.instead = lambda: rtnl.link_state(op.port, up=True)
         self._waiting.append(message)
+        self._devices_waiting = True
         opened.indexes[op.port] = op.port_index
         far.indexes[op.device] = op.device_index
         self._far_ends.append(op)
@@ -131,17 +155,9 @@ class Performance:
     def impairment(self, op: Impair, opened: Opened) -> None:
         self._later(op, rtnl.add_netem(self._index(opened, op.device), op.impairment))
 
-    def neighbour(self, op: AddNeighbour, opened: Opened) -> None:
-        index = self._index(opened, op.device)
-        self._later(op, rtnl_obstacles.neighbour(op.address, op.mac, index))
-
-    def drop(self, op: DropIncoming, opened: Opened) -> None:
-        index = self._index(opened, op.device)
-        self._later(op, rtnl_obstacles.add_clsact(index), self._known)
-        self._later(op, rtnl_obstacles.drop_protocol(index, op.protocol), self._known)
-
     def offloads(self, op: DisableOffloads, opened: Opened) -> None:
-        self._flush(op.netns)
+        if self._devices_waiting:
+            self._flush(op.netns)
         links.disable_offloads(opened.route, op.device)
 
     def ipvs(self, op: AddService | AddRealServer, opened: Opened) -> None:
@@ -153,18 +169,21 @@ class Performance:
             message.instead = lambda: ipvs.message(op, family, replace=True)
         self._waiting_generic.append(message)
 
+    def neighbour(self, op: AddNeighbour, opened: Opened) -> None:
+        from lvsctl.kernel import rtnl_obstacles
+
+        index = self._index(opened, op.device)
+        self._later(op, rtnl_obstacles.neighbour(op.address, op.mac, index))
+
+    def drop(self, op: DropIncoming, opened: Opened) -> None:
+        from lvsctl.kernel import rtnl_obstacles
+
+        index = self._index(opened, op.device)
+        self._later(op, rtnl_obstacles.add_clsact(index), self._known)
+        self._later(op, rtnl_obstacles.drop_protocol(index, op.protocol), self._known)
+
     def _later(self, op: Op, data: bytearray, harmless: frozenset[int] = frozenset()) -> None:
         self._waiting.append(_Message(op, data, harmless))
-
-    def _raise_far_ends(self) -> None:
-        """The nodes' ends of the cables, up: possible once there is something at the other end."""
-        by_namespace: dict[str, list[AddLink]] = {}
-        for cable in self._far_ends:
-            by_namespace.setdefault(cable.node_netns, []).append(cable)
-        for name, cables in by_namespace.items():
-            for cable in cables:
-                self._later(cable, rtnl.link_up(cable.device_index))
-            self._flush(name)
 
     def _index(self, opened: Opened, device: str) -> int:
         if device not in opened.indexes:
@@ -177,11 +196,14 @@ class Performance:
         if self._inside is not opened:
             netns.enter_for_good(opened.fd)
             self._inside = opened
+            self._session.sysctls.next_namespace()
 
     def _flush(self, name: str) -> None:
-        """Send what is waiting, all of it for the namespace ``name``."""
-        if self._waiting:
-            messages, self._waiting = self._waiting, []
+        """Send what is waiting, all of it for the namespace ``name``, and what is held for it."""
+        messages = self._held.pop(name, None) or []
+        if messages or self._waiting:
+            messages += self._waiting
+            self._waiting, self._devices_waiting = [], False
             self._send(self._session.open(name).route, messages)
         if self._waiting_generic:
             messages, self._waiting_generic = self._waiting_generic, []
@@ -211,9 +233,14 @@ HOW: dict[type[Op], Callable[[Performance, Any, Opened], None]] = {
     AddRoute: Performance.route,
     Impair: Performance.impairment,
     DisableOffloads: Performance.offloads,
-    AddNeighbour: Performance.neighbour,
-    DropIncoming: Performance.drop,
     AddService: Performance.ipvs,
     AddRealServer: Performance.ipvs,
 }
 """Which method carries out each kind of operation: a new kind is a new row."""
+
+
+def _how_faults_do() -> dict[type[Op], Callable[[Performance, Any, Opened], None]]:
+    """The same for what only faults do, so that a lab without any need not import them."""
+    from lvsctl.faults.ops import AddNeighbour, DropIncoming
+
+    return {AddNeighbour: Performance.neighbour, DropIncoming: Performance.drop}

@@ -27,6 +27,9 @@ from lvsctl.kernel import paths
 Ready = Callable[[str | None], None]
 """What a daemon calls once it serves (None), or with the reason why it cannot."""
 
+RESPONDER = "responder"
+"""The name of the daemon that answers for the real servers."""
+
 START_SECONDS = 20.0
 """How long a daemon may take to get ready."""
 TERMINATE_SECONDS = 2.0

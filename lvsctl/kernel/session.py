@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from lvsctl.errors import KernelError
-from lvsctl.kernel import hints, lazy_pyroute2, links, netns, paths, wire
+from lvsctl.kernel import hints, lazy_pyroute2, links, netns, paths, sysctl, wire
 from lvsctl.model.lab import NAMESPACE_PREFIX
 from lvsctl.ops import Op
 
@@ -53,6 +53,7 @@ class Session:
 
     def __init__(self, lab: str) -> None:
         self.lab = lab
+        self.sysctls = sysctl.Instance()
         self._opened: dict[str, Opened] = {}
         self._limits: tuple[int, int] | None = None
         self._family: int | None = None
@@ -64,6 +65,7 @@ class Session:
         for opened in self._opened.values():
             opened.close()
         self._opened.clear()
+        self.sysctls.close()
         if self._limits is not None:
             resource.setrlimit(resource.RLIMIT_NOFILE, self._limits)
 
@@ -130,12 +132,16 @@ class Session:
         """Errors of the kernel meanwhile become KernelErrors about ``op``."""
         try:
             yield
-        except OSError as error:
-            raise self.failure(op, error.errno or 0, error.strerror or str(error)) from error
-        except KernelError as error:
-            if error.command:
-                raise
-            raise self.failure(op, error.errno, error.message, error.hint) from error
+        except (OSError, KernelError) as error:
+            raise self.explained(op, error) from error
+
+    def explained(self, op: Op, error: OSError | KernelError) -> KernelError:
+        """``error`` as one about ``op``, unless it is about an operation already."""
+        if isinstance(error, OSError):
+            return self.failure(op, error.errno or 0, error.strerror or str(error))
+        if error.command:
+            return error
+        return self.failure(op, error.errno, error.message, error.hint)
 
     def failure(self, op: Op, number: int, text: str, hint: str = "") -> KernelError:
         """The error that says which operation failed where, and what may help."""

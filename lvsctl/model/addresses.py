@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -29,9 +28,10 @@ def mac_for(address: IPAddress) -> str:
     Locally administered (RFC 7042, section 2.1), and for IPv4 it spells the
     address, so that 02:00:0a:0a:00:0b in a capture reads as 10.10.0.11.
     """
-    tail = (
-        address.packed
-        if isinstance(address, IPv4Address)
-        else hashlib.sha256(address.packed).digest()[:4]
-    )
+    if isinstance(address, IPv4Address):
+        tail = address.packed
+    else:
+        import hashlib
+
+        tail = hashlib.sha256(address.packed).digest()[:4]
     return ":".join(f"{byte:02x}" for byte in b"\x02\x00" + tail)

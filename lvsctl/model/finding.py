@@ -1,4 +1,4 @@
-"""Claims that a forwarding method makes, and what was found of them."""
+"""What was found of the claims that a forwarding method makes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from lvsctl.model.claim import Claim
 from lvsctl.model.frame import Frame
 
 
@@ -16,20 +17,6 @@ class Verdict(StrEnum):
     FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
     """Nothing was seen that could have shown it, so its absence proves nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A statement in the words of LVS.
-
-    ``broken_by`` are the ids of faults that must break it; ``unbroken`` says why there is
-    none, in any lab or in those where none of them applies.
-    """
-
-    id: str
-    says: str
-    broken_by: tuple[str, ...] = ()
-    unbroken: str = ""
 
 
 @dataclass(frozen=True, slots=True)

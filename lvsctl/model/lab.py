@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
@@ -96,13 +96,20 @@ class Lab:
     networks: tuple[Network, ...]
     nodes: tuple[Node, ...]
     services: tuple[VirtualService, ...]
+    _named: dict[str, Node] = field(init=False, repr=False, compare=False)
+    _having: dict[Role, tuple[Node, ...]] = field(init=False, repr=False, compare=False)
+    # The planner asks for both once or more for each node: looked up, not looked for.
+
+    def __post_init__(self) -> None:
+        having: dict[Role, list[Node]] = {}
+        for node in self.nodes:
+            having.setdefault(node.role, []).append(node)
+        object.__setattr__(self, "_named", {node.name: node for node in reversed(self.nodes)})
+        object.__setattr__(self, "_having", {role: tuple(mine) for role, mine in having.items()})
 
     def node(self, name: str) -> Node:
         """The node called ``name``. Raises KeyError where there is none."""
-        for node in self.nodes:
-            if node.name == name:
-                return node
-        raise KeyError(name)
+        return self._named[name]
 
     def network(self, name: str) -> Network:
         """The network called ``name``. Raises KeyError where there is none."""
@@ -113,7 +120,7 @@ class Lab:
 
     def having(self, role: Role) -> tuple[Node, ...]:
         """The nodes of one role, in the topology's order."""
-        return tuple(node for node in self.nodes if node.role is role)
+        return self._having.get(role, ())
 
     @property
     def directors(self) -> tuple[Node, ...]:

@@ -5,7 +5,7 @@ How each is decided stands in ``lvsctl.verify``, under the same id.
 
 from __future__ import annotations
 
-from lvsctl.model.finding import Claim
+from lvsctl.model.claim import Claim
 
 ANSWERS = Claim(
     "all.requests-answered",

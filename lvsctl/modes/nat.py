@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lvsctl.model.finding import Claim
+from lvsctl.model.claim import Claim
 from lvsctl.model.lab import Role
 from lvsctl.model.rule import Violation
 from lvsctl.model.service import ForwardingMethod, RealServer

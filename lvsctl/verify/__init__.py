@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from lvsctl.model.claim import Claim
 from lvsctl.model.evidence import Evidence
-from lvsctl.model.finding import Claim, Finding, Judgement, Verdict
+from lvsctl.model.finding import Finding, Judgement, Verdict
 from lvsctl.model.service import ForwardingMethod
 from lvsctl.modes import dr as dr_mode
 from lvsctl.modes import nat as nat_mode

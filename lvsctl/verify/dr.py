@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lvsctl.model.finding import Claim, Judgement, judged, undecided
+from lvsctl.model.claim import Claim
+from lvsctl.model.finding import Judgement, judged, undecided
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.modes import dr
 from lvsctl.verify.every import Judge

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 
+from lvsctl.model.claim import Claim
 from lvsctl.model.evidence import Run
 from lvsctl.model.exchange import Endpoint, Exchange
-from lvsctl.model.finding import Claim, Judgement, Verdict, judged, undecided
+from lvsctl.model.finding import Judgement, Verdict, judged, undecided
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.service import ForwardingMethod
 from lvsctl.model.state import RealServerState, ServiceState

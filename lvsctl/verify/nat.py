@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from lvsctl.model.claim import Claim
 from lvsctl.model.exchange import Endpoint
-from lvsctl.model.finding import Claim, Judgement, judged, undecided
+from lvsctl.model.finding import Judgement, judged, undecided
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.modes import nat
 from lvsctl.verify.every import Judge

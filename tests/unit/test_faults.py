@@ -11,7 +11,7 @@ from lvsctl.faults import FAULTS, fault
 from lvsctl.faults.base import Fault, Scene
 from lvsctl.faults.change import Change, added, removed, reversed_
 from lvsctl.faults.ops import AddNeighbour, DropIncoming
-from lvsctl.model.finding import Claim
+from lvsctl.model.claim import Claim
 from lvsctl.model.lab import Lab
 from lvsctl.modes import dr, every, nat, tun
 from lvsctl.ops import AddRealServer, Listen, Op, Plan
