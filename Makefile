@@ -6,6 +6,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: set-up-tests help demo test test-all test-unit fuzz soak lint format clean
+.PHONY: docs docs-serve docs-refresh
 
 export PYTHON
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
@@ -14,7 +15,7 @@ python := .venv/bin/python
 demo   := $(python) -m lvsctl demo
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## NAT, TUN and DR on the kernel's real IPVS: up, requests answered, down
 	@tools/setup lvsctl
@@ -54,6 +55,20 @@ format: ## lays the code out as lint wants it
 	@tools/setup checks
 	$(python) -m ruff check --fix
 	$(python) -m ruff format
+
+docs: ## the documentation as a site, in build/site
+	@tools/setup checks
+	$(python) -m mkdocs build --strict --quiet
+	@echo "open build/site/index.html, or type: make docs-serve"
+
+docs-serve: ## the same at http://127.0.0.1:8000/, new with every change
+	@tools/setup checks
+	$(python) -m mkdocs serve --strict
+
+docs-refresh: ## runs every command in docs/ again and writes down what it prints (minutes)
+	@tools/setup checks witnesses
+	$(python) -m tools.docs reference
+	$(python) -m tools.docs run
 
 clean: ## removes what setup, tests and builds made in this checkout
 	rm -rf .venv .tools .fuzz build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,31 @@
+"""The pages of docs/ say what happens: their commands are run again, in a fresh machine.
+
+One page always; the others with `make test-all`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tools.docs import DOCS, run
+from tools.docs.page import Page
+
+pytestmark = [pytest.mark.machine, pytest.mark.slow]
+
+ALWAYS = "own-topology.md"
+"""It has a lab, a verification, a change and mistakes, in a few commands."""
+
+PAGES = [
+    pytest.param(
+        page,
+        id=str(page.path.relative_to(DOCS)),
+        marks=() if page.path.name == ALWAYS else pytest.mark.exhaustive,
+    )
+    for page in run.pages(DOCS)
+]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_output_is_what_the_page_says(page: Page) -> None:
+    changed = run.differences(page, run.rerun(page))
+    assert not changed, f"look at it, then type: make docs-refresh\n{changed}"

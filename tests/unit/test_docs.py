@@ -1,0 +1,202 @@
+"""The documentation, as far as it can be judged without running it.
+
+tests/e2e/test_docs.py runs the commands of the pages.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lvsctl.cli.tree import command
+from lvsctl.faults import FAULTS
+from lvsctl.spec import shipped
+from lvsctl.verify import BY_MODE, every
+from tools.docs import DOCS, ROOT, reference
+from tools.docs.alike import essence
+from tools.docs.page import File, Page, PageError, Prose, read
+from tools.docs.reference import json as json_reference
+
+PAGES = sorted(path for path in DOCS.rglob("*.md") if path.parent != DOCS / "reference")
+CLAIMS = {claim.id for judges in (*BY_MODE.values(), every.JUDGES) for claim in judges}
+
+each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(DOCS)))
+
+
+def test_reference_is_what_lvsctl_says_of_itself() -> None:
+    stale = [path.name for path in reference.stale(DOCS / "reference")]
+    assert not stale, "type: .venv/bin/python -m tools.docs reference"
+
+
+# ── every command on every page can be typed ─────────────────────────────────────────────────
+
+
+def typed(page: Page) -> Iterator[str]:
+    """What a reader may type: commands that were run, blocks of shell, and `lvsctl …` in prose."""
+    for one in page.commands:
+        yield one.words
+    for piece in page.pieces:
+        if isinstance(piece, Prose):
+            text = "\n".join(piece.lines)
+            for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+                yield from block.splitlines()
+            prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+            yield from re.findall(r"`(lvsctl [^`…]+)`", prose.replace("\n", " "))
+
+
+def lvsctl_words(line: str) -> Iterator[list[str]]:
+    """The words of each lvsctl command in a line of shell, without redirections."""
+    tokens = shlex.shlex(line, posix=True, punctuation_chars=True)
+    tokens.whitespace_split = True
+    plain = groupby(tokens, lambda token: not token.strip("();<>|&\n"))
+    for is_operator, found in plain:
+        words = list(found)
+        if not is_operator and words[0] == "lvsctl":
+            yield words[1:]
+
+
+def parsed(words: list[str]) -> dict[str, Any]:
+    """What the command line makes of the words. Raises what it raises for wrong ones."""
+    if words == ["--help"]:
+        return {}
+    node: Any = command()
+    name = "lvsctl"
+    while hasattr(node, "commands"):
+        name, *words = words
+        node = node.commands[name]
+    if not words:  # spoken of, perhaps, and not typed
+        return {}
+    return dict(node.make_context(name, list(words)).params)
+
+
+@each_page
+def test_commands_are_what_the_command_line_takes(path: Path) -> None:
+    page = read(path)
+    files = {f"./{piece.name}" for piece in page.pieces if isinstance(piece, File)}
+    for line in typed(page):
+        for words in lvsctl_words(line):
+            params = parsed(words)
+            topology = params.get("topology") or (
+                params.get("name") if words[0] == "topologies" else None
+            )
+            placeholder = topology is None or topology.isupper() or topology == "-"
+            assert placeholder or topology in {*shipped.names(), *files}, line
+            if words[0] == "fault" and words[1] in {"inject", "show", "restore"}:
+                fault = params["name"]
+                assert fault is None or fault.isupper() or fault in FAULTS, line
+
+
+@each_page
+def test_claims_named_in_prose_exist(path: Path) -> None:
+    for name in re.findall(r"`((?:nat|tun|dr|all)\.[a-z0-9-]+)`", path.read_text()):
+        assert name in CLAIMS or name.endswith((".sh", ".yaml", ".pcapng")), name
+
+
+@each_page
+def test_commands_of_a_page_have_been_run(path: Path) -> None:
+    page = read(path)
+    assert page.text() == path.read_text()
+    if any(page.commands):
+        assert any(one.output for one in page.commands), f"python -m tools.docs run {path}"
+
+
+def test_json_reference_has_every_command_that_reports() -> None:
+    def reporting(node: Any, words: tuple[str, ...] = ()) -> Iterator[str]:
+        for name, one in getattr(node, "commands", {}).items():
+            yield from reporting(one, (*words, name))
+        if any("--format" in param.opts for param in node.params):
+            yield " ".join(words)
+
+    assert json_reference.commands() == set(reporting(command()))
+
+
+# ── when two outputs are the same ────────────────────────────────────────────────────────────
+
+ANSWER = "rs1 answered on 10.10.0.100:80, request from 10.10.0.10:{}"
+STATS = "TCP  10.10.0.100:80      {}       {}       {}     1185        0"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (ANSWER.format(35748), ANSWER.format(60001)),
+        (STATS.format(3, 18, 0), STATS.format(3, 19, 0)),
+        ("   0.04  client → rs1  on lan  SYN", "  12.40  client → rs1  on lan  SYN"),
+        ("heard by rs2,\n   rs1, director", "heard by director, rs1, rs2"),
+        ("57 replies from 10.10.0.100", "48 replies from 10.10.0.100"),
+        (
+            "frames #5 rs1:lan, #7 client:lan",
+            "frames #8 client:lan,\n          #6 rs1:lan",
+        ),
+    ],
+)
+def test_what_may_differ(one: str, other: str) -> None:
+    assert essence((one,)) == essence((other,))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (ANSWER.format(35748), ANSWER.format(80)),
+        (ANSWER.format(35748), ANSWER.format(35748).replace("rs1", "rs2")),
+        (STATS.format(3, 18, 0), STATS.format(4, 18, 0)),
+        (STATS.format(3, 18, 0), STATS.format(3, 18, 5)),
+        ("heard by rs2, rs1, director", "heard by rs2, director"),
+        ("57 replies from 10.10.0.100", "0 replies from 10.10.0.100"),
+        (f"{ANSWER.format(40000)} :40000", f"{ANSWER.format(40000)} :40001"),
+        ("12 of 12 answered", "11 of 12 answered"),
+    ],
+)
+def test_what_may_not_differ(one: str, other: str) -> None:
+    assert essence((one,)) != essence((other,))
+
+
+# ── reading pages ────────────────────────────────────────────────────────────────────────────
+
+
+def test_page_is_read_as_it_is_written(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        '# Title\n\n```yaml title="a.yaml"\nversion: 1\n```\n\n<!-- exit 3 -->\n'
+        "```console\n$ echo one \\\n> two\none two\n\n$ exit 3\n```\n"
+    )
+    file, console = read(page).pieces[1], list(read(page).commands)
+    assert isinstance(file, File)
+    assert (file.name, file.lines) == ("a.yaml", ("version: 1",))
+    assert [(one.words, one.output, one.status) for one in console] == [
+        ("echo one \\\ntwo", ("one two",), 0),
+        ("exit 3", (), 3),
+    ]
+    assert read(page).text() == page.read_text()
+
+
+@pytest.mark.parametrize("text", ["```console\n$ true\n", "```console\noutput\n```\n"])
+def test_broken_blocks_are_refused(tmp_path: Path, text: str) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    with pytest.raises(PageError, match=r"page\.md:1|page\.md:2"):
+        read(page)
+
+
+# ── the site ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.slow
+def test_site_builds_strictly_and_needs_nothing_from_outside(tmp_path: Path) -> None:
+    """Strict: no dead link, no dead anchor, no page that the navigation has not."""
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path)]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for path in tmp_path.rglob("*.html"):
+        fetched = re.findall(
+            r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=.?https?://[^\s>]*", path.read_text()
+        )
+        assert not fetched, f"{path.name} fetches {fetched}"

@@ -1,0 +1,125 @@
+"""When two runs' outputs say the same: the rules for what may differ, each with its reason.
+
+Nothing is left out: a rule puts a placeholder where a value stood, so that everything
+around it is still compared. A placeholder with a number stands for the same value wherever
+it comes up again in that output (the port that a request came from is the port that the
+reply goes to).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+_NODE = r"[a-z][a-z0-9-]*"
+_NODES = rf"{_NODE}(?:,\s+{_NODE})+"
+_FRAME = rf"#\d+\s+{_NODE}:{_NODE}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """``pattern`` is replaced; ``why`` is printed in the documentation."""
+
+    varies: str
+    pattern: str
+    by: str | Callable[[re.Match[str]], str]
+    why: str
+    numbered: bool = False
+
+    def applied(self, text: str) -> str:
+        """The text with placeholders."""
+        if not self.numbered:
+            return re.sub(self.pattern, self.by, text, flags=re.MULTILINE)
+        seen: dict[str, str] = {}
+
+        def placeholder(found: re.Match[str]) -> str:
+            return seen.setdefault(found[0], f"<{self.by}-{len(seen) + 1}>")
+
+        return re.sub(self.pattern, placeholder, text, flags=re.MULTILINE)
+
+
+def _sorted_nodes(found: re.Match[str]) -> str:
+    return found[1] + ", ".join(sorted(re.split(r",\s+", found[2])))
+
+
+def _traffic(found: re.Match[str]) -> str:
+    connections, others = found[1] or found[3], found[2] or found[4]
+    return connections + re.sub(r"[1-9]\d*", "<n>", others)
+
+
+def _sorted_frames(found: re.Match[str]) -> str:
+    return found[1] + ", ".join(sorted(tap.split()[1] for tap in re.split(r",\s+", found[2])))
+
+
+RULES = (
+    Rule(
+        "a client's port",
+        r"(?<=[:.])(?:3276[89]|327[7-9]\d|32[89]\d\d|3[3-9]\d{3}|[45]\d{4}|60\d{3})(?!\d)",
+        "port",
+        "the kernel chooses one from 32768 to 60999 (ip_local_port_range); the same port is the "
+        "same placeholder",
+        numbered=True,
+    ),
+    Rule(
+        "counts of packets",
+        r"\b[1-9]\d* (?=(?:request |reply )?(?:packets|replies|frames|questions)\b|in, )"
+        r"|(?<= in, )[1-9]\d*(?= out\b)",
+        "<n> ",
+        "TCP acknowledges when it sees fit (RFC 9293, 3.8.6.3), so one more or less is the same; "
+        "none is none, and connections are counted exactly",
+    ),
+    Rule(
+        "packets and bytes of ipvsadm",
+        r"(?<=:\d\d )( +\d+)((?: +\d+){4})$|(?<=:\d{4} )( +\d+)((?: +\d+){4})$",
+        _traffic,
+        "the same in the table of `ipvsadm -Ln --stats`: connections are compared, and of the "
+        "others whether they are 0",
+    ),
+    Rule(
+        "when a hop was seen",
+        r"^ +\d+\.\d\d  (?=\S)",
+        "<ms>  ",
+        "milliseconds since the request began",
+    ),
+    Rule("how long something took", r"\b\d+\.\d+ ms\b", "<ms> ms", "measured time"),
+    Rule(
+        "dates", r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", "<date>", "the moment at which the page was run"
+    ),
+    Rule(
+        "who hears a broadcast first",
+        rf"((?:→|heard\s+by)\s+)({_NODES})",
+        _sorted_nodes,
+        "the switch floods its ports one after the other; who hears it is compared, sorted",
+    ),
+    Rule(
+        "frame numbers",
+        rf"(frames\s+)({_FRAME}(?:,\s+{_FRAME})*)",
+        _sorted_frames,
+        "a frame's place in the capture depends on what else was on the wire; "
+        "the taps are compared, sorted",
+    ),
+    Rule("frame numbers", r"#\d+\b|\bframe \d+\b", "<frame>", "the same, in a finding's evidence"),
+    Rule(
+        "the responder's process",
+        r"\bpython3(?:\.\d+)? \(\d+\)",
+        "<python> (<pid>)",
+        "process numbers, and the Python that runs lvsctl",
+    ),
+    Rule(
+        "a neighbour's state",
+        r"\b(?i:reachable|stale|delay|probe)\b",
+        "<state>",
+        "the kernel ages neighbours by the clock (arp(7)); the address and the MAC are compared",
+    ),
+    Rule("the width of columns", r"[ \t]+", " ", "a column is as wide as its widest value"),
+)
+"""In the order in which they are applied."""
+
+
+def essence(output: tuple[str, ...]) -> str:
+    """What must be the same in every run."""
+    text = "\n".join(output)
+    for rule in RULES:
+        text = rule.applied(text)
+    return text

@@ -1,0 +1,173 @@
+"""A page as pieces: prose, commands with their output, files that the reader saves.
+
+In a page, a fenced block ``console`` holds commands, each after ``$``, and what they print
+below. A fenced block with ``title="NAME"`` is a file for the reader to save as NAME. All
+else is prose. The comment ``<!-- exit N -->`` in front of a block says that its last
+command ends with another status than 0.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PROMPT = "$ "
+MORE = "> "
+"""In front of a command's further lines, as a shell writes it."""
+_FENCE = re.compile(r"(?P<fence>`{3,})(?P<info>.*)")
+_TITLE = re.compile(r'title="(?P<name>[^"/]+)"')
+_EXIT = re.compile(r"<!-- exit (?P<status>\d+) -->")
+
+
+class PageError(Exception):
+    """A page is not as this tool reads it; says where."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prose:
+    """Lines that nobody runs, fences included."""
+
+    lines: tuple[str, ...]
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What the reader types, what it printed, the exit status that belongs to it."""
+
+    words: str
+    output: tuple[str, ...]
+    status: int
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    """The commands of one block."""
+
+    commands: tuple[Command, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file that the reader saves; ``lines`` are the block's, without its fences."""
+
+    name: str
+    lines: tuple[str, ...]
+    fence: str
+
+
+Piece = Prose | Console | File
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of the documentation."""
+
+    path: Path
+    pieces: tuple[Piece, ...]
+
+    @property
+    def commands(self) -> Iterator[Command]:
+        """All commands, in the order in which the reader types them."""
+        for piece in self.pieces:
+            if isinstance(piece, Console):
+                yield from piece.commands
+
+    def text(self) -> str:
+        """The page as Markdown; reading and writing it changes nothing but blank lines."""
+        return "\n".join(line for piece in self.pieces for line in _written(piece)) + "\n"
+
+
+def read(path: Path) -> Page:
+    """A page's pieces. Raises PageError where a block is not closed or holds no command."""
+    return Page(path, tuple(_pieces(path, path.read_text(encoding="utf-8").splitlines())))
+
+
+def _pieces(path: Path, lines: list[str]) -> Iterator[Piece]:
+    prose: list[str] = []
+    at = 0
+    while at < len(lines):
+        opening = _FENCE.match(lines[at])
+        if opening is None:
+            prose.append(lines[at])
+            at += 1
+            continue
+        end = _end(path, lines, at, opening["fence"])
+        piece = _block(path, lines, at, end, _status(prose))
+        if piece is None:
+            prose += lines[at : end + 1]
+        else:
+            if prose:
+                yield Prose(tuple(prose), at - len(prose) + 1)
+            prose = []
+            yield piece
+        at = end + 1
+    if prose:
+        yield Prose(tuple(prose), len(lines) - len(prose) + 1)
+
+
+def _end(path: Path, lines: list[str], start: int, fence: str) -> int:
+    for at in range(start + 1, len(lines)):
+        if lines[at].rstrip() == fence:
+            return at
+    raise PageError(f"{path}:{start + 1}: this block is never closed")
+
+
+def _status(prose: list[str]) -> int:
+    found = _EXIT.fullmatch(prose[-1]) if prose else None
+    return int(found["status"]) if found else 0
+
+
+def _block(path: Path, lines: list[str], start: int, end: int, status: int) -> Piece | None:
+    info = lines[start].lstrip("`")
+    inside = lines[start + 1 : end]
+    title = _TITLE.search(info)
+    if title is not None:
+        return File(title["name"], tuple(inside), lines[start])
+    if info.strip() != "console":
+        return None
+    return Console(tuple(_commands(path, inside, start + 2, status)))
+
+
+def _commands(path: Path, lines: list[str], first: int, last_status: int) -> Iterator[Command]:
+    starts = [at for at, line in enumerate(lines) if line.startswith(PROMPT)]
+    if not starts or starts[0] != 0:
+        raise PageError(f"{path}:{first}: a console block begins with a command after {PROMPT!r}")
+    for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
+        words = [lines[start].removeprefix(PROMPT)]
+        at = start + 1
+        while at < end and lines[at].startswith(MORE):
+            words.append(lines[at].removeprefix(MORE))
+            at += 1
+        output = _trimmed(lines[at:end])
+        status = last_status if end == len(lines) else 0
+        yield Command("\n".join(words), output, status, first + start)
+
+
+def _trimmed(lines: list[str]) -> tuple[str, ...]:
+    """Without the blank line that keeps the next command apart."""
+    while lines and not lines[-1]:
+        lines = lines[:-1]
+    return tuple(lines)
+
+
+def _written(piece: Piece) -> Iterator[str]:
+    if isinstance(piece, Prose):
+        yield from piece.lines
+    elif isinstance(piece, File):
+        yield piece.fence
+        yield from piece.lines
+        yield re.match("`+", piece.fence)[0]  # type: ignore[index]
+    else:
+        yield "```console"
+        for number, command in enumerate(piece.commands):
+            if number and piece.commands[number - 1].output:
+                yield ""
+            first, *more = command.words.split("\n")
+            yield PROMPT + first
+            yield from (MORE + line for line in more)
+            yield from command.output
+        yield "```"

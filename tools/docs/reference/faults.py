@@ -1,0 +1,71 @@
+"""The misconfigurations that lvsctl injects, each from its own file."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+
+from lvsctl import app
+from lvsctl.faults import FAULTS
+from lvsctl.faults.base import Fault
+from tools.docs.reference.markdown import block, claim_link, code, prose, table
+
+TITLE = "# Faults"
+SOURCE = "lvsctl/faults"
+
+_INTRODUCTION = """\
+A fault is a misconfiguration that people make. `lvsctl fault inject NAME` makes it in a
+running lab, `lvsctl fault restore` takes it back. [Faults and diagnosis](../faults.md) is
+the page to type along.
+
+*Breaks* are the claims that must fail, and no others may; *may break* are those that depend
+on who comes first. The commands are those for the shipped topology named."""
+
+
+def text() -> str:
+    """All in a table, then each in full."""
+    rows = [
+        (f"[{fault.id}](#{fault.id})", ", ".join(fault.modes), fault.says)
+        for fault in FAULTS.values()
+    ]
+    return "\n\n".join(
+        [
+            _INTRODUCTION,
+            table(("fault", "modes", "what it is"), rows),
+            *map(_section, FAULTS.values()),
+        ]
+    )
+
+
+def _section(fault: Fault) -> str:
+    shown = app.fault_shown(None, fault.id)
+    rows = [
+        ("modes", ", ".join(fault.modes)),
+        ("injected at", " or ".join(f"a {role}" for role in fault.at)),
+        ("on the wire", fault.symptom),
+        ("breaks", _claims(shown.predicted)),
+    ]
+    if fault.may_break:
+        rows.append(("may break", _claims(fault.may_break)))
+    return "\n\n".join(
+        [
+            f"## {fault.id}",
+            f"**{fault.says[0].upper()}{fault.says[1:]}.**",
+            prose(_about(fault.changes)),
+            table(("", ""), rows),
+            f"Made at {code(shown.node)} of lab {code(shown.lab)} by",
+            block("\n".join(shown.commands), "sh"),
+            "and mended by",
+            block("\n".join(shown.remedy), "sh"),
+        ]
+    )
+
+
+def _claims(names: tuple[str, ...]) -> str:
+    return ", ".join(map(claim_link, names)) or "none"
+
+
+def _about(changes: Callable[..., object]) -> str:
+    """The docstring of the fault's file."""
+    return inspect.cleandoc(sys.modules[changes.__module__].__doc__ or "")

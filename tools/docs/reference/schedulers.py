@@ -1,0 +1,65 @@
+"""What each scheduler's definition predicts, from the same functions that `verify` judges by."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+from lvsctl.model.service import ForwardingMethod, Protocol, Scheduler, ServiceKey
+from lvsctl.model.service import RealServer as Server
+from lvsctl.model.service import VirtualService as Service
+from lvsctl.verify.distribution import Expected, expected_distribution
+from tools.docs.reference.markdown import code, table
+
+TITLE = "# Schedulers"
+SOURCE = "lvsctl/verify/distribution.py"
+
+_WEIGHTS = (1, 2, 3, 4)
+_CONNECTIONS = 12
+
+_INTRODUCTION = f"""\
+The director chooses a real server once for each connection; all packets of the connection
+follow. `scheduler:` in a topology names how, `lvsctl up dr --scheduler sh` tries another.
+[Schedulers, seen](../schedulers.md) is the page to type along.
+
+The last two columns are what the definition predicts of {_CONNECTIONS} connections held open by one
+client over four real servers: the same function decides
+[all.distribution](claims.md#all.distribution). Sources: ipvsadm(8), and
+`net/netfilter/ipvs/ip_vs_*.c` in the kernel."""
+
+
+def text() -> str:
+    """A table of all, with weights alike and with weights that differ."""
+    rows = []
+    for scheduler in Scheduler:
+        alike, differing = (_predicted(scheduler, weights) for weights in ((1,) * 4, _WEIGHTS))
+        rows.append((code(scheduler), differing.says, _shares(alike), _shares(differing)))
+    return "\n\n".join(
+        [
+            _INTRODUCTION,
+            table(
+                ("scheduler", "chooses", "weights 1 1 1 1", "weights 1 2 3 4"),
+                rows,
+            ),
+            "With `persistence:` one client stays with one real server, whatever the scheduler.",
+        ]
+    )
+
+
+def _predicted(scheduler: Scheduler, weights: tuple[int, ...]) -> Expected:
+    key = ServiceKey(Protocol.TCP, ip_address("10.10.0.100"), 80)
+    first = ip_address("10.10.0.11")
+    servers = tuple(
+        Server(node=f"rs{number + 1}", rip=first + number, port=80, weight=weight)
+        for number, weight in enumerate(weights)
+    )
+    service = Service(
+        name="web", key=key, forward=ForwardingMethod.DR, scheduler=scheduler, real_servers=servers
+    )
+    return expected_distribution(replace(service), None, _CONNECTIONS)
+
+
+def _shares(expected: Expected) -> str:
+    if expected.shares:
+        return " ".join(str(expected.shares[place]) for place in sorted(expected.shares))
+    return "all on one" if expected.one else "left to chance"

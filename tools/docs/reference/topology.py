@@ -1,0 +1,126 @@
+"""The topology's reference, from its schema: every key, what it may hold, its default."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from lvsctl.spec import schema
+from lvsctl.spec.compounds import As, ByKind, Field, ListOf, MapOf, Record
+from lvsctl.spec.shapes import Choice, Integer, Word
+from tools.docs.reference.markdown import block, code, table
+
+TITLE = "# Topology files"
+SOURCE = "lvsctl/spec/schema.py"
+
+_INTRODUCTION = """\
+A topology is a YAML file: networks, nodes, virtual services. What the forwarding method
+needs (VIPs, ARP settings, tunnels, gateways) is derived; `lvsctl plan FILE` shows it, with
+the reason for each step.
+
+A wrong file gets all its mistakes at once, each with line and column.
+`lvsctl schema > lvsctl.schema.json` is the same table as a JSON Schema: with
+`# yaml-language-server: $schema=lvsctl.schema.json` as its first line, editors complete and
+check the file while you type.
+
+The shortest file that works:"""
+
+_REAL_SERVER = schema.REAL_SERVER.mapped
+assert isinstance(_REAL_SERVER, Record)  # noqa: S101 (for the types)
+
+_RECORDS: tuple[tuple[str, str, Record[Any]], ...] = (
+    ("The file", "", schema.TOPOLOGY),
+    ("A network", "networks", schema.NETWORK),
+    ("A node", "nodes", schema.NODE),
+    ("A route", "routes", schema._ROUTE),  # noqa: SLF001 (a piece of the same table)
+    ("A virtual service", "services", schema.SERVICE),
+    ("A real server", "real_servers", _REAL_SERVER),
+)
+"""Heading, the key under which it stands, the record."""
+
+
+def text() -> str:
+    """A section for each kind of mapping, in the order in which a file has them."""
+    return "\n\n".join(
+        [
+            _INTRODUCTION,
+            block(_SHORTEST, "yaml"),
+            "Files to start from: [the shipped topologies](topologies.md).",
+            *(_section(*row) for row in _RECORDS),
+        ]
+    )
+
+
+_SHORTEST = """version: 1
+name: small
+networks:
+  lan: {ipv4: 10.10.0.0/24}
+nodes:
+  client:   {role: client,      networks: [lan]}
+  director: {role: director,    networks: [lan]}
+  rs1:      {role: real-server, networks: [lan]}
+services:
+  - {name: web, vip: 10.10.0.100, port: 80, forward: dr, real_servers: [rs1]}
+"""
+
+
+def _anchor(heading: str) -> str:
+    return heading.lower().replace(" ", "-")
+
+
+def _section(heading: str, key: str, record: Record[Any]) -> str:
+    parts = [f"## {heading} {{ #{_anchor(heading)} }}"]
+    if key:
+        parts.append(f"Under {code(key)}. For example: {code(record.example)}.")
+    if record.any_of:
+        parts.append(f"At least one of {' and '.join(map(code, record.any_of))} must be there.")
+    parts.append(
+        table(
+            ("key", "what it is", "value", "when left out"),
+            ([code(name), *_row(field)] for name, field in record.fields.items()),
+        )
+    )
+    choices = [
+        f"{code(name)}: {', '.join(code(word.value) for word in field.shape.kind)}."
+        for name, field in record.fields.items()
+        if isinstance(field.shape, Choice)
+    ]
+    return "\n\n".join([*parts, *choices])
+
+
+def _row(field: Field) -> Iterator[str]:
+    yield field.about
+    yield _value(field.shape)
+    if field.required:
+        yield "**required**"
+    elif field.default in (None, "", [], {}):
+        yield ""
+    else:
+        yield code(str(field.default))
+
+
+def _value(shape: object) -> str:  # noqa: PLR0911 (one for each kind of shape)
+    """What a value may be, with a link where it is a mapping of its own."""
+    for heading, key, record in _RECORDS:
+        if shape is record and key:
+            return f"[{heading.lower()}](#{_anchor(heading)})"
+    if isinstance(shape, As):
+        return _value(shape.shape)
+    if isinstance(shape, Choice):
+        return f"{shape.expected}, below"
+    if isinstance(shape, MapOf):
+        return f"a mapping from {_plural(shape.key.expected)} to: {_value(shape.value)}"
+    if isinstance(shape, ListOf):
+        return f"a list of: {_value(shape.item)}"
+    if isinstance(shape, ByKind):
+        ways = [way for way in (shape.single, shape.listed, shape.mapped) if way is not None]
+        return "; or ".join(map(_value, ways))
+    if isinstance(shape, (Word, Integer)):
+        return f"{shape.expected}, as {code(shape.example)}"
+    raise TypeError(f"no words for {shape!r}")
+
+
+def _plural(expected: str) -> str:
+    return {"a name": "names", "a network's name": "networks", "a sysctl's name": "sysctls"}[
+        expected
+    ]
