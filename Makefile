@@ -9,6 +9,7 @@
 .PHONY: docs docs-serve docs-refresh
 
 export PYTHON
+export NO_MKDOCS_2_WARNING := 1 # Material's word about its successor; pyproject.toml pins MkDocs 1
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 python := .venv/bin/python

@@ -62,9 +62,9 @@ RULES = (
         numbered=True,
     ),
     Rule(
-        "counts of packets",
-        r"\b[1-9]\d* (?=(?:request |reply )?(?:packets|replies|frames|questions)\b|in, )"
-        r"|(?<= in, )[1-9]\d*(?= out\b)",
+        "counts of packets and bytes",
+        r"\b[1-9]\d*\s+(?=(?:request\s+|reply\s+)?(?:packets|replies|frames|questions)\b"
+        r"|hops\b|bytes\b|through\b|of\s+them\b|in, |out\b)",
         "<n> ",
         "TCP acknowledges when it sees fit (RFC 9293, 3.8.6.3), so one more or less is the same; "
         "none is none, and connections are counted exactly",
@@ -82,7 +82,12 @@ RULES = (
         "<ms>  ",
         "milliseconds since the request began",
     ),
-    Rule("how long something took", r"\b\d+\.\d+ ms\b", "<ms> ms", "measured time"),
+    Rule(
+        "how long something took",
+        r"\b\d+\.\d+ (?=ms\b)|\b\d+ (?=milliseconds\b)|(?<=expires )\d+(?=sec\b)",
+        "<time> ",
+        "measured time, and what is left of a time that began before",
+    ),
     Rule(
         "dates", r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", "<date>", "the moment at which the page was run"
     ),
