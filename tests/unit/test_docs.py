@@ -179,6 +179,15 @@ def test_page_is_read_as_it_is_written(tmp_path: Path) -> None:
     assert read(page).text() == page.read_text()
 
 
+def test_page_that_is_not_run_says_why(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- not run: needs Vagrant -->\n\n```console\n==> default: up\n```\n")
+    assert not list(read(page).commands)
+    page.write_text("<!-- not run: -->\n\n```console\n==> default: up\n```\n")
+    with pytest.raises(PageError):
+        read(page)
+
+
 @pytest.mark.parametrize("text", ["```console\n$ true\n", "```console\noutput\n```\n"])
 def test_broken_blocks_are_refused(tmp_path: Path, text: str) -> None:
     page = tmp_path / "page.md"

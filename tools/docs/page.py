@@ -3,7 +3,8 @@
 In a page, a fenced block ``console`` holds commands, each after ``$``, and what they print
 below. A fenced block with ``title="NAME"`` is a file for the reader to save as NAME. All
 else is prose. The comment ``<!-- exit N -->`` in front of a block says that its last
-command ends with another status than 0.
+command ends with another status than 0. A page with ``<!-- not run: WHY -->`` is prose
+throughout: its sessions need what no test has, another kernel or a CI service.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ MORE = "> "
 """In front of a command's further lines, as a shell writes it."""
 _FENCE = re.compile(r"(?P<fence>`{3,})(?P<info>.*)")
 _TITLE = re.compile(r'title="(?P<name>[^"/]+)"')
+_NOT_RUN = re.compile(r"^<!-- not run: \S.* -->$", re.MULTILINE)
 _EXIT = re.compile(r"<!-- exit (?P<status>\d+) -->")
 
 
@@ -83,7 +85,10 @@ class Page:
 
 def read(path: Path) -> Page:
     """A page's pieces. Raises PageError where a block is not closed or holds no command."""
-    return Page(path, tuple(_pieces(path, path.read_text(encoding="utf-8").splitlines())))
+    text = path.read_text(encoding="utf-8")
+    if _NOT_RUN.search(text):
+        return Page(path, (Prose(tuple(text.splitlines()), 1),))
+    return Page(path, tuple(_pieces(path, text.splitlines())))
 
 
 def _pieces(path: Path, lines: list[str]) -> Iterator[Piece]:
