@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 
-from lvsctl.model.finding import Claim
+from lvsctl.model.claim import Claim
 from lvsctl.verify import BY_MODE, every
 from lvsctl.verify.every import Judge
 from tools.docs.reference.markdown import fault_link, prose
