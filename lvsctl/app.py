@@ -62,7 +62,8 @@ def up(
     """Bring the lab of ``topology`` up, or make the running one equal to it.
 
     Raises SpecError, LabError, HostError, KernelError. Where it fails half-way, or is
-    interrupted, a new lab is removed again; a running one stays as it then is.
+    interrupted, a new lab is removed again; a running one stays as it then is, until the
+    next ``up``, which makes it anew.
     """
     lab = lab_of(topology, overrides)
     probe.load_ipvs()
@@ -149,9 +150,13 @@ def _converged(
     _refuse_rewiring(lab.name, before, plan)
     restored = _unbroken(old)
     outdated = undo.obsolete(before.ops, plan.ops)
-    undo.undo(outdated, lab.name, emit)
+    if outdated:
+        registry.mark(entry, State.CHANGING)
+        undo.undo(outdated, lab.name, emit)
     states = _states(lab, plan, existing_only=True)
     found = converge.difference(plan, states, commands.ended_commands(lab, states.keys()))
+    if found.extra or found.missing:
+        registry.mark(entry, State.CHANGING)
     undo.undo(found.extra, lab.name, emit)
     if found.missing:
         execute.execute(found.missing, lab.name, emit, respond=_responder(lab), converging=True)
@@ -273,7 +278,7 @@ def running(name: str | None) -> Lab:
     entry = registry.read(name)
     if entry is None:
         raise _not_running(name)
-    if entry.state is not State.UP:
+    if entry.state not in (State.UP, State.CHANGING):
         problem = entry.problem or f"it is {entry.state}, or the command that did so was killed"
         raise LabError(
             f"lab {name} is not usable: {problem}",

@@ -40,6 +40,8 @@ class State(StrEnum):
 
     COMING_UP = "coming-up"
     UP = "up"
+    CHANGING = "changing"
+    """As good as up, but half one topology and half another, should the command have ended."""
     GOING_DOWN = "going-down"
     BROKEN = "broken"
     """Never written: the entry cannot be read or is a leftover (``Entry.problem``)."""

@@ -44,8 +44,8 @@ def up(result: Up) -> Json:
 def listing(listed: Sequence[Listed]) -> Json:
     """``{version, labs: [{name, state, answering, problem, started, source, lab, faults}]}``.
 
-    ``state`` is ``up``, ``coming-up``, ``going-down`` or ``broken``, with what is wrong in
-    ``problem``; ``started`` in seconds since the epoch, null where it is not known;
+    ``state`` is ``up``, ``coming-up``, ``changing``, ``going-down`` or ``broken``, with what is
+    wrong in ``problem``; ``started`` in seconds since the epoch, null where it is not known;
     ``lab`` null where the entry cannot be read; ``faults`` how it is broken on purpose.
     """
     return {

@@ -38,7 +38,7 @@ __all__ = [
 
 Row = list[str | Cell]
 
-UP, BROKEN = "up", "broken"
+UP, CHANGING, BROKEN = "up", "changing", "broken"
 """lvsctl.kernel.registry.State's, without loading the kernel room for it."""
 
 
@@ -90,6 +90,8 @@ def _trouble(one: Listed) -> str:
         return f"what answers for its real servers has died: lvsctl down {name}, then up again"
     if one.entry.state == BROKEN:
         return f"{printable(one.entry.problem)}; remove it: lvsctl down {name}"
+    if one.entry.state == CHANGING:
+        return f"a command is changing it, or was killed: lvsctl up {name} makes it anew"
     return f"a command is at it, or was killed: lvsctl down {name} removes what there is"
 
 

@@ -132,6 +132,9 @@ def planted(lab: str) -> Iterator[None]:
             file.write_text("theirs")
         inside = ["ip", "netns", "exec", theirs[0], "sleep", "3600"]
         with subprocess.Popen(inside) as process:
+            own = Path("/proc/self/ns/net").stat().st_ino
+            entered = Path(f"/proc/{process.pid}/ns/net")
+            eventually(lambda: entered.stat().st_ino != own)
             try:
                 yield
                 assert process.poll() is None, "somebody else's process was ended"

@@ -1,0 +1,321 @@
+"""The registry's place is full, read-only, corrupt or older; parts of labs were removed by hand.
+
+`up` either works or leaves nothing; `down` always removes everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lvsctl import app, spec
+from lvsctl.errors import HostError, LabError
+from lvsctl.kernel import paths, processes, registry
+from tests.kernel.by_hand import run
+from tests.kernel.initial import differences, glance, initial_namespace, planted
+from tests.kernel.labs import curl, lab_up, topology_of, url_of
+
+pytestmark = pytest.mark.ipvs
+
+SPARSE = [1, 2, 3, 5, 6, 8, 9, 11]
+every_size = pytest.mark.parametrize(
+    "sizes",
+    [SPARSE, pytest.param(range(1, 40), marks=pytest.mark.exhaustive)],
+    ids=["few", "every"],
+)
+
+
+@contextlib.contextmanager
+def file_system(place: Path, options: str) -> Iterator[None]:
+    """A tmpfs of the test's own over ``place``."""
+    new = not place.exists()
+    place.mkdir(parents=True, exist_ok=True)
+    run(f"mount -t tmpfs -o mode=0755,{options} trouble {place}")
+    try:
+        yield
+    finally:
+        run(f"umount --lazy {place}")
+        if new:
+            place.rmdir()
+
+
+def up(**overrides: object) -> object:
+    return app.up(topology_of("dr"), spec.Overrides(**overrides))  # type: ignore[arg-type]
+
+
+def refusal() -> HostError | None:
+    """Why `up` could not, in words for the user."""
+    try:
+        up()
+    except HostError as error:
+        return error
+    return None
+
+
+def answers() -> bool:
+    lab = app.running("dr")
+    return curl(lab, url_of(lab)).startswith("rs")
+
+
+@every_size
+@pytest.mark.parametrize("place", [paths.RUN, paths.NETNS], ids=["lvsctl", "netns"])
+@pytest.mark.parametrize("limit", ["nr_inodes={}", "size={}k"])
+def test_up_on_a_disk_that_fills(place: Path, limit: str, sizes: list[int]) -> None:
+    """Whichever file is the one too many: `up` says so and leaves nothing; or it works."""
+    host = initial_namespace()
+    failed = 0
+    for number in sizes:
+        size = number * 4 if "size" in limit else number + 1
+        with file_system(place, limit.format(size)):
+            before = glance()
+            problem = refusal()
+            if problem is None:
+                app.down("dr")
+            else:
+                failed += 1
+                assert "No space left" in problem.message, problem.message
+                assert problem.hint, problem.message
+            assert differences(before) == {}, (limit, size)
+    assert initial_namespace() == host
+    assert failed or place == paths.NETNS  # symlinks need no block
+
+
+def test_a_running_lab_on_a_full_disk() -> None:
+    """Nothing can be noted any more: what would have to be is refused, and `down` works."""
+    host = initial_namespace()
+    with file_system(paths.RUN, "size=256k"):
+        before = glance()
+        up()
+        with contextlib.suppress(OSError), (paths.RUN / "filler").open("wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 4096)
+        with pytest.raises(HostError, match="No space left"):
+            up(servers=4)
+        assert answers()
+        with pytest.raises(HostError, match="No space left"):
+            app.inject(app.running("dr"), "arp-ignore-unset")
+        assert app.verify(app.running("dr")).verdict == "pass"
+        app.down("dr")
+        (paths.RUN / "filler").unlink()
+        assert differences(before) == {}
+    assert initial_namespace() == host
+
+
+def test_a_read_only_registry() -> None:
+    host = initial_namespace()
+    with file_system(paths.RUN, "size=1m"):
+        run(f"mount -o remount,ro {paths.RUN}")
+        with pytest.raises(HostError, match="Read-only file system") as caught:
+            up()
+        assert "read-only" in caught.value.hint
+        run(f"mount -o remount,rw {paths.RUN}")
+        before = glance()
+        up()
+        run(f"mount -o remount,ro {paths.RUN}")
+        with pytest.raises(HostError, match="Read-only file system"):
+            app.down("dr")
+        assert answers()
+        assert [listed.entry.lab for listed in app.labs()] == ["dr"]
+        run(f"mount -o remount,rw {paths.RUN}")
+        app.down("dr")
+        assert differences(before) == {}
+    assert initial_namespace() == host
+
+
+@pytest.mark.parametrize("how", ["writable by all", "somebody else's", "a symlink", "a file"])
+def test_a_registry_that_others_could_write_is_not_used(how: str, tmp_path: Path) -> None:
+    """As in a container whose /run is a tmpfs for everybody."""
+    place = paths.RUN
+    assert not place.exists()
+    try:
+        match how:
+            case "a symlink":
+                place.symlink_to(tmp_path)
+            case "a file":
+                place.write_text("theirs")
+            case "somebody else's":
+                place.mkdir()
+                os.chown(place, 65534, 65534)
+            case _:
+                place.mkdir()
+                place.chmod(0o1777)
+        with pytest.raises(HostError, match="/run/lvsctl"):
+            up()
+        assert os.path.lexists(place)
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        place.unlink() if not place.is_dir() or place.is_symlink() else place.rmdir()
+
+
+def test_a_symlink_in_the_place_of_a_lab_is_left_alone(tmp_path: Path) -> None:
+    """Neither followed nor removed: what it points to is somebody's."""
+    (tmp_path / "registry.json").write_text("theirs")
+    paths.RUN.mkdir(exist_ok=True)
+    link = paths.RUN / "dr"
+    link.symlink_to(tmp_path)
+    try:
+        with pytest.raises(LabError, match="in the way"):
+            up()
+        with pytest.raises(LabError, match="not running"):
+            app.down("dr")
+        assert app.labs() == ()
+        assert link.is_symlink()
+        assert [p.name for p in tmp_path.iterdir()] == ["registry.json"]
+    finally:
+        link.unlink()
+        with contextlib.suppress(OSError):
+            paths.RUN.rmdir()
+
+
+# ── what the entry says ──────────────────────────────────────────────────────────────────────
+
+
+def entry() -> dict[str, object]:
+    found: dict[str, object] = json.loads(paths.registry("dr").read_text())
+    return found
+
+
+def rewritten(**words: object) -> None:
+    paths.registry("dr").write_text(json.dumps({**entry(), **words}))
+
+
+def half() -> None:
+    text = paths.registry("dr").read_text()
+    paths.registry("dr").write_text(text[: len(text) // 2])
+
+
+def directory() -> None:
+    paths.registry("dr").unlink()
+    paths.registry("dr").mkdir()
+
+
+def symlink() -> None:
+    paths.registry("dr").unlink()
+    paths.registry("dr").symlink_to("/etc/hostname")
+
+
+CORRUPT: dict[str, Callable[[], object]] = {
+    "empty": lambda: paths.registry("dr").write_bytes(b""),
+    "half": half,
+    "binary": lambda: paths.registry("dr").write_bytes(bytes(range(256))),
+    "missing": lambda: paths.registry("dr").unlink(),
+    "a directory": directory,
+    "a symlink": symlink,
+    "an older format": lambda: rewritten(format=0),
+    "a newer format": lambda: rewritten(format=99, more={}),
+    "before a reboot": lambda: rewritten(boot="earlier"),
+    "another lab's": lambda: rewritten(lab="nat"),
+    "another lab's topology": lambda: rewritten(topology=topology_of("nat").text.decode()),
+    "an older language": lambda: rewritten(topology="version: 0\n"),
+    "unknown overrides": lambda: rewritten(overrides={"servers": "many", "colour": 1}),
+    "going down": lambda: rewritten(state="going-down"),
+    "coming up": lambda: rewritten(state="coming-up"),
+    "changing": lambda: rewritten(state="changing"),
+    "an unknown state": lambda: rewritten(state="asleep"),
+}
+
+
+@pytest.mark.parametrize("mend", ["down", "up"])
+def test_an_entry_that_is_corrupt_or_older(mend: str) -> None:
+    host = initial_namespace()
+    with planted("dr"):
+        before = glance()
+        for what, spoil in CORRUPT.items():
+            up()
+            spoil()
+            assert [listed.entry.lab for listed in app.labs()] == ["dr"], what
+            if mend == "up":
+                up()
+                assert answers(), what
+            removed = app.down("dr")
+            assert len(removed.namespaces) == 5, what
+            assert differences(before) == {}, what
+    assert initial_namespace() == host
+    assert Path("/etc/hostname").exists()
+
+
+# ── what was removed by hand ─────────────────────────────────────────────────────────────────
+
+
+def without_namespaces() -> None:
+    for name in app.plan_of(app.running("dr")).namespaces:
+        run(f"ip netns del {name}")
+
+
+def without_names() -> None:
+    for name in app.plan_of(app.running("dr")).namespaces:
+        (paths.NETNS / name).unlink()
+
+
+def without_store() -> None:
+    run(f"umount --lazy {paths.namespaces('dr')}")
+
+
+def replaced() -> None:
+    """The name is somebody else's by now."""
+    run("ip netns del lvs-dr-rs1")
+    run("ip netns add lvs-dr-rs1")
+
+
+BY_HAND: dict[str, Callable[[], object]] = {
+    "the responder": lambda: os.kill(processes.daemons("dr")["responder"], signal.SIGKILL),
+    **{
+        f"namespace {name}": (lambda name=name: run(f"ip netns del lvs-dr-{name}"))  # type: ignore[misc]
+        for name in ("lan", "client", "director", "rs1")
+    },
+    "all namespaces": without_namespaces,
+    "all names": without_names,
+    "the namespaces' mount": without_store,
+    "the switch": lambda: run("ip -n lvs-dr-lan link del lan"),
+    "a cable": lambda: run("ip -n lvs-dr-lan link del rs2"),
+    "the logs": lambda: shutil.rmtree(paths.logs("dr")),
+}
+
+
+@pytest.mark.parametrize("what", BY_HAND)
+def test_what_was_removed_by_hand_is_no_obstacle(what: str) -> None:
+    host = initial_namespace()
+    with planted("dr"):
+        before = glance()
+        for mend in ("down", "up"):
+            up()
+            BY_HAND[what]()
+            if mend == "up":
+                up()
+                assert answers()
+                assert app.verify(app.running("dr")).verdict == "pass"
+            app.down("dr")
+            assert differences(before) == {}, mend
+    assert initial_namespace() == host
+
+
+def test_a_name_that_is_somebody_elses_by_now_is_left_alone() -> None:
+    host = initial_namespace()
+    try:
+        up()
+        replaced()
+        with pytest.raises(LabError, match="lvs-dr-rs1 exists already and does not belong"):
+            up()
+        assert "lvs-dr-rs1" not in app.down("dr").namespaces
+        assert "lo" in run("ip -n lvs-dr-rs1 -o link")
+    finally:
+        with contextlib.suppress(LabError):
+            app.down("dr")
+        run("ip netns del lvs-dr-rs1")
+    assert initial_namespace() == host
+
+
+def test_a_pid_that_somebody_else_has_by_now_is_left_alone() -> None:
+    """The responder died, and its number was given to another process: this one."""
+    with lab_up("dr"):
+        os.kill(processes.daemons("dr")["responder"], signal.SIGKILL)
+        (paths.pids("dr") / "responder.pid").write_text(f"{os.getpid()}\n")
+        assert registry.read("dr") is not None
+        assert app.down("dr").processes == 0
