@@ -23,6 +23,7 @@ from lvsctl.errors import UsageError
 from lvsctl.kernel import netns
 from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
 from lvsctl.observe import bpf, sockets
+from lvsctl.observe.shared import as_on_the_wire
 from lvsctl.observe.sockets import (
     ANCILLARY,
     AUXDATA,
@@ -48,7 +49,10 @@ def raw_frame(seen: Seen) -> RawFrame:
     """The same, as everyone else knows it."""
     moment, tap, kind, hardware, length, data, pending = seen
     direction = _DIRECTIONS.get(kind, Direction.UNKNOWN)
-    return RawFrame(moment, tap, direction, link_type(hardware), length, data, pending)
+    link = link_type(hardware)
+    if link is LinkType.ETHERNET:
+        data = as_on_the_wire(data, length)
+    return RawFrame(moment, tap, direction, link, length, data, pending)
 
 
 def link_type(hardware: int) -> LinkType:
