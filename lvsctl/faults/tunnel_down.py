@@ -22,6 +22,9 @@ FAULT = Fault(
     modes=(TUN,),
     at=(Role.REAL_SERVER,),
     changes=changes,
-    symptom=("tunnelled requests reach the real server and nothing comes out of the tunnel"),
+    symptom=(
+        "tunnelled requests reach the real server, nothing comes out of the tunnel, and ICMP "
+        "port unreachable goes back to the director"
+    ),
     breaks=("tun.decapsulated-on-tunnel-device", "tun.reply-direct", *ONE_SILENT),
 )

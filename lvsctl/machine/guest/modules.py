@@ -47,6 +47,9 @@ LEFT_OUT = frozenset(
         # Congestion controls, IPsec and packet filters that no lab has a use for.
         *("esp4", "esp6", "ah4", "ah6", "ipcomp", "ipcomp6", "esp4_offload", "esp6_offload"),
         *("mip6", "ipt_CLUSTERIP", "act_ipt", "em_canid", "em_ipt", "act_ct", "act_mpls"),
+        # They take every IP in IP packet that no tunnel device wants, and keep silent about it;
+        # without them the sender is told (ICMP), as by hosts without IPsec.
+        *("xfrm4_tunnel", "xfrm6_tunnel"),
         # They need a text search module that the package does not ship.
         *("nf_conntrack_amanda", "nf_nat_amanda"),
         *("nf_nat_h323", "nf_conntrack_h323", "nf_nat_snmp_basic", "nf_conntrack_snmp"),
