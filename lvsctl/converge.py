@@ -17,6 +17,7 @@ from lvsctl.model.state import NodeState, RealServerState, ServiceState
 from lvsctl.ops import (
     AddAddress,
     AddBridge,
+    AddGuePort,
     AddLink,
     AddNamespace,
     AddRealServer,
@@ -115,6 +116,8 @@ def _so(op: Op, state: NodeState, states: States) -> bool:  # noqa: PLR0911, C90
         case SetLinkUp() | AddBridge() | AddTunnel():
             link = state.link(op.device)
             return link is not None and link.up
+        case AddGuePort():
+            return op.port in state.gue_ports
         case AddLink():
             return _linked(op, states)
         case Impair():
@@ -184,6 +187,8 @@ def _present(state: NodeState) -> Iterator[Op]:
         for address in link.addresses:
             if not (address.ip.is_loopback or address.ip.is_link_local):
                 yield AddAddress(netns=state.netns, device=link.name, address=address)
+    for port in state.gue_ports:
+        yield AddGuePort(netns=state.netns, port=port)
     for route in state.routes:
         if not route.kernel and route.via is not None:
             yield AddRoute(netns=state.netns, to=route.to, via=route.via)
@@ -216,6 +221,8 @@ def _real_servers(state: NodeState) -> Iterator[AddRealServer]:
                     service=service.key,
                     forward=server.forward,
                     real_server=_configured(server),
+                    encapsulation=server.encapsulation,
+                    tunnel_port=server.tunnel_port,
                 )
 
 

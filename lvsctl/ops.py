@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
 from lvsctl.model.lab import Impairment
 from lvsctl.model.service import (
+    GUE_PORT,
     Encapsulation,
     ForwardingMethod,
     Protocol,
@@ -169,8 +170,9 @@ class Impair(Op):
 class AddTunnel(Op):
     """A tunnel device that decapsulates whatever reaches the node, from any sender; up.
 
-    A kernel that makes fallback devices in new namespaces has made ``tunl0`` already
-    (net.core.fb_tunnels_only_for_init_net=0): then it only has to be set up.
+    A kernel that makes fallback devices in new namespaces has made ``tunl0`` and ``gre0``
+    already (net.core.fb_tunnels_only_for_init_net=0): then it only has to be set up.
+    ``encapsulation`` is what the device understands: IPIP or GRE.
     """
 
     device: str
@@ -178,13 +180,24 @@ class AddTunnel(Op):
     encapsulation: Encapsulation
 
     def describe(self) -> tuple[str, ...]:
-        add = self._ip("link", "add", "name", self.device, "index", self.index, "type", "ipip")
+        kind = self.encapsulation
+        add = self._ip("link", "add", "name", self.device, "index", self.index, "type", kind)
         have = self._ip("link", "show", "dev", self.device)
         # Not the other way round: looking first, and loading the module by adding, makes it twice.
         return (
             f"{add} 2>/dev/null || {have} >/dev/null",
             self._ip("link", "set", "dev", self.device, "up"),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddGuePort(Op):
+    """A UDP port at which the node takes GUE off; what is inside goes on as if without it."""
+
+    port: int = GUE_PORT
+
+    def describe(self) -> tuple[str, ...]:
+        return (self._ip("fou", "add", "port", self.port, "gue"),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,17 +240,24 @@ class AddService(Op):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddRealServer(Op):
-    """A real server of a virtual service in the director's IPVS table."""
+    """A real server of a virtual service in the director's IPVS table.
+
+    ``encapsulation`` counts in TUN only, ``tunnel_port`` (the real server's UDP port) with
+    GUE only; without them they are IPIP and 0.
+    """
 
     service: ServiceKey
     forward: ForwardingMethod
     real_server: RealServer
     encapsulation: Encapsulation = Encapsulation.IPIP
+    tunnel_port: int = 0
 
     def describe(self) -> tuple[str, ...]:
         server = self.real_server
         words = ["-a", *service_words(self.service), "-r", endpoint(server.rip, server.port)]
         words += [FORWARD_FLAG[self.forward], "-w", str(server.weight)]
+        if self.forward is ForwardingMethod.TUN:
+            words += tunnel_words(self.encapsulation, self.tunnel_port)
         if server.upper:
             words += ["-x", str(server.upper)]
         if server.lower:
@@ -309,6 +329,14 @@ def endpoint(address: IPAddress, port: int) -> str:
 def service_words(key: ServiceKey) -> list[str]:
     """ipvsadm's words that name a virtual service."""
     return [SERVICE_FLAG[key.protocol], endpoint(key.vip, key.port)]
+
+
+def tunnel_words(encapsulation: Encapsulation, port: int) -> list[str]:
+    """ipvsadm's words for a tunnel that is not its ordinary one, IP in IP (ipvsadm(8))."""
+    if encapsulation is Encapsulation.IPIP:
+        return []
+    words = ["--tun-type", str(encapsulation)]
+    return [*words, "--tun-port", str(port)] if port else words
 
 
 def unique(ops: Iterable[Op]) -> tuple[Op, ...]:

@@ -262,6 +262,7 @@ def _virtual_services(lab: Lab) -> Iterator[Op]:
                 forward=service.forward,
                 real_server=server,
                 encapsulation=service.encapsulation,
+                tunnel_port=service.tunnel_port,
                 why=f"{server.node}, by {service.forward}",
             )
 

@@ -19,6 +19,7 @@ from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Lab, Node
 from lvsctl.model.service import ForwardingMethod, RealServer, VirtualService
 from lvsctl.model.state import NodeState, RealServerState, ServiceState
+from lvsctl.modes.tun import COST
 from lvsctl.verify.trace import Conversation, Trace
 
 NAT, TUN, DR = ForwardingMethod.NAT, ForwardingMethod.TUN, ForwardingMethod.DR
@@ -192,7 +193,7 @@ class Case:
         return self.type(node, "sysctl", "-w", f"{key}={value}")
 
 
-HARMLESS = frozenset({"nat.real-servers-need-nothing", "tun.costs-20-bytes"})
+HARMLESS = frozenset({"nat.real-servers-need-nothing", *(c.id for c in COST.values())})
 """Claims whose failing alone harms nobody.
 
 What real servers need not have, they may have. And where the large request was answered

@@ -183,7 +183,7 @@ def vip_elsewhere(case: Case) -> Iterator[Found]:
 def vip_on_real_servers(case: Case) -> Iterator[Found]:
     """Every real server holds the VIP: requests arrive there still addressed to it."""
     vip = case.vip
-    device = "lo" if case.service.forward is DR else "tunl0"
+    device = "lo" if case.service.forward is DR else case.service.encapsulation.device
     for server, node in case.members():
         if not case.network.holders(node.name, vip):
             yield Cause(

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from lvsctl.diagnosis.base import DR, NAT, TUN, Case, Cause, Found, Remark, Rule, shown
+from lvsctl.model.frame import Direction
 from lvsctl.model.service import ForwardingMethod, Protocol, RealServer
 from lvsctl.model.state import RealServerState
+from lvsctl.ops import tunnel_words
 
 _FLAG = {NAT: "-m", TUN: "-i", DR: "-g"}
 """ipvsadm's options for the forwarding methods."""
@@ -28,6 +30,8 @@ def _ipvsadm(case: Case, verb: str, server: RealServer | None = None) -> str:
     else:
         rip = f"[{server.rip}]" if server.rip.version == 6 else str(server.rip)
         words += ["-r", f"{rip}:{server.port}", _FLAG[service.forward], "-w", server.weight]
+        if service.forward is TUN:
+            words += tunnel_words(service.encapsulation, service.tunnel_port)
         words += ["-x", server.upper, "-y", server.lower] if server.upper else []
     return case.type(case.director, *words)
 
@@ -146,7 +150,45 @@ def methods(case: Case) -> Iterator[Found]:
 
 
 def _looks_like(forward: ForwardingMethod | str, headers: int) -> bool:
-    return (headers == 2) is (forward is TUN)
+    return (headers == 2) is (forward == TUN)
+
+
+def encapsulations(case: Case) -> Iterator[Found]:
+    """The director puts on what the real servers take off."""
+    service = case.service
+    for server in service.real_servers:
+        entry = case.entry(server)
+        if entry is None or entry.forward != TUN:
+            continue
+        has, wanted = (
+            f"{kind} to UDP port {port}" if port else str(kind)
+            for kind, port in (
+                (entry.encapsulation, entry.tunnel_port),
+                (service.encapsulation, service.tunnel_port),
+            )
+        )
+        if has == wanted:
+            continue
+        yield Cause(
+            fault="encapsulation-mismatch",
+            node=case.director,
+            says=f"the director's tunnel to {server.node} is of another kind than its own",
+            evidence=(
+                f"{case.director}: {server.node} by {has}, but it is set up for {wanted}",
+                *shown(
+                    f
+                    for f in case.requests(case.director, out=True)
+                    if f.outer is not None and f.outer.dst == server.rip
+                ),
+                *shown(
+                    f
+                    for f in case.trace.at(server.node)
+                    if f.icmp is not None and f.icmp.type == 3 and f.direction is Direction.OUT
+                ),
+            ),
+            consequence=f"nothing at {server.node} takes the requests out of the tunnel",
+            remedy=_exchanged(case, server, entry),
+        )
 
 
 def scheduling(case: Case) -> Iterator[Found]:
@@ -228,6 +270,11 @@ RULES = (
     ),
     Rule(find=ports, rules_out="the table's ports are right"),
     Rule(find=methods, rules_out="the table's forwarding method is the one that was planned"),
+    Rule(
+        find=encapsulations,
+        modes=(TUN,),
+        rules_out="the tunnel's two ends are of one kind",
+    ),
     Rule(find=scheduling, rules_out="scheduler and persistence are as they should be"),
     Rule(find=shares, rules_out="weights and thresholds are as they should be"),
 )

@@ -7,34 +7,28 @@ from collections.abc import Iterator
 from lvsctl.diagnosis.base import TUN, Case, Cause, Found, Rule, shown
 from lvsctl.model.addresses import host_route
 from lvsctl.model.frame import Direction, Frame
-from lvsctl.model.service import Encapsulation
+from lvsctl.model.service import GUE_PORT, Encapsulation
 from lvsctl.model.state import LinkState
-
-_KINDS = {
-    Encapsulation.IPIP: ("ipip",),
-    Encapsulation.GRE: ("gre",),
-    Encapsulation.GUE: ("ipip", "fou"),
-}
-"""rtnetlink's kinds of device that take an encapsulation off."""
-_DEVICE = "tunl0"
 
 
 def devices(case: Case, node: str) -> tuple[LinkState, ...]:
     """A node's devices that take off what the director puts on."""
-    kinds = _KINDS[case.service.encapsulation]
-    return tuple(link for link in case.state(node).links if link.kind in kinds)
+    kind = case.service.encapsulation.device_kind
+    return tuple(link for link in case.state(node).links if link.kind == kind)
 
 
 def device_there(case: Case) -> Iterator[Found]:
     """Every real server has a tunnel device, and it is up."""
+    device = case.service.encapsulation.device
     for _, node in case.members():
         found = devices(case, node.name)
         if any(link.up for link in found):
             continue
-        up = case.type(node.name, "ip", "link", "set", _DEVICE, "up")
-        loose = case.sysctl(node.name, f"net.ipv4.conf.{_DEVICE}.rp_filter", 0)
-        vip = case.type(node.name, "ip", "addr", "replace", host_route(case.vip), "dev", _DEVICE)
-        making = case.type(node.name, "modprobe", "ipip")
+        up = case.type(node.name, "ip", "link", "set", device, "up")
+        loose = case.sysctl(node.name, f"net.ipv4.conf.{device}.rp_filter", 0)
+        vip = case.type(node.name, "ip", "addr", "replace", host_route(case.vip), "dev", device)
+        kind = case.service.encapsulation.device_kind
+        making = case.type(node.name, *("ip", "link", "add", device, "type", kind))
         remedy = up if found else f"{making} && {loose} && {up} && {vip}"
         seen = case.requests(node.name)
         yield Cause(
@@ -54,6 +48,29 @@ def device_there(case: Case) -> Iterator[Found]:
             ),
             consequence="nobody takes the outer header off the requests",
             remedy=remedy,
+        )
+
+
+def gue_port_there(case: Case) -> Iterator[Found]:
+    """Every real server takes GUE off at the port that the director sends it to."""
+    if case.service.encapsulation is not Encapsulation.GUE:
+        return
+    for _, node in case.members():
+        open_ports = case.state(node.name).gue_ports
+        if GUE_PORT in open_ports:
+            continue
+        others = f", only at {', '.join(map(str, open_ports))}" if open_ports else ""
+        yield Cause(
+            fault="gue-port-missing",
+            node=node.name,
+            says=f"a real server does not take GUE off at UDP port {GUE_PORT}",
+            evidence=(
+                f"{node.name}: no GUE at port {GUE_PORT}{others}",
+                *shown(case.requests(node.name)),
+                *shown(_unreachable(case, node.name)),
+            ),
+            consequence="nobody takes the UDP and GUE headers off the requests",
+            remedy=case.type(node.name, "ip", "fou", "add", "port", GUE_PORT, "gue"),
         )
 
 
@@ -160,6 +177,11 @@ def icmp_filtered(case: Case) -> Iterator[Found]:
 
 RULES = (
     Rule(find=device_there, modes=(TUN,), rules_out="every real server's tunnel device is up"),
+    Rule(
+        find=gue_port_there,
+        modes=(TUN,),
+        rules_out="every real server takes off what the director puts on",
+    ),
     Rule(
         find=tunnel_filter,
         modes=(TUN,),

@@ -45,13 +45,14 @@ def _last_seen(case: Case, conversation: Conversation) -> Cause | None:
 def _swallowing(case: Case, node: str, last: Frame, reply: bool) -> Cause:
     wrapped = len(last.ips) > 1
     what = "replies" if reply else "requests"
-    protocol = " in IP packets (protocol 4)" if wrapped else ""
+    outer = last.outer.protocol if last.outer is not None else 0
+    protocol = f" in IP packets (protocol {outer})" if wrapped else ""
     role = case.lab.node(node).role
     return Cause(
         fault="tunnel-filtered" if wrapped and role is Role.ROUTER else "packets-filtered",
         node=node,
         says=(
-            "a firewall between director and real servers drops IP in IP"
+            "a firewall between director and real servers drops the tunnel"
             if wrapped and role is Role.ROUTER
             else f"{what} come to {node} and go no further: perhaps a firewall drops them"
         ),

@@ -26,6 +26,9 @@ NOBODY_ANSWERS = ("all.requests-answered", "all.real-servers-reached")
 ONE_SILENT = (*NOBODY_ANSWERS, "all.distribution", "all.counters-agree")
 """What fails where one real server does not answer, though IPVS gives it its share."""
 
+TUNNEL_COSTS = ("tun.costs-20-bytes", "tun.costs-24-bytes", "tun.costs-32-bytes")
+"""Of these a service makes the one about its encapsulation."""
+
 PAST_DIRECTOR = (
     "all.real-servers-reached",
     "all.distribution",

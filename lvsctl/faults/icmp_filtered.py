@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lvsctl.faults.base import TUN, Fault, Scene
+from lvsctl.faults.base import TUN, TUNNEL_COSTS, Fault, Scene
 from lvsctl.faults.change import Change, added
 from lvsctl.faults.ops import DropIncoming
 from lvsctl.model.lab import Role
@@ -30,5 +30,5 @@ FAULT = Fault(
         "the director's fragmentation-needed does not reach the client, which sends the "
         "same full-sized segment again and again"
     ),
-    breaks=("tun.costs-20-bytes",),
+    breaks=TUNNEL_COSTS,
 )

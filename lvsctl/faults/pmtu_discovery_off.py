@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from lvsctl.faults.base import TUN, Fault, Scene
+from lvsctl.faults.base import TUN, TUNNEL_COSTS, Fault, Scene
 from lvsctl.faults.change import Change
 from lvsctl.model.lab import Role
 from lvsctl.ops import SetSysctl
@@ -28,5 +28,5 @@ FAULT = Fault(
     at=(Role.DIRECTOR,),
     changes=changes,
     symptom=("no fragmentation-needed: full-sized requests leave the director in two fragments"),
-    breaks=("tun.costs-20-bytes",),
+    breaks=TUNNEL_COSTS,
 )

@@ -7,6 +7,7 @@ import errno
 from lvsctl.ops import (
     AddAddress,
     AddBridge,
+    AddGuePort,
     AddLink,
     AddRealServer,
     AddRoute,
@@ -51,7 +52,8 @@ _HINTS: tuple[tuple[type[Op], int, str], ...] = (
         errno.EPROTONOSUPPORT,
         "this kernel's IPVS does not balance {op.service.protocol}" + _ELSEWHERE,
     ),
-    (AddTunnel, errno.EOPNOTSUPP, "modprobe {op.encapsulation}" + _ELSEWHERE),
+    (AddTunnel, errno.EOPNOTSUPP, "modprobe {op.encapsulation} ip_gre" + _ELSEWHERE),
+    (AddGuePort, errno.EADDRINUSE, "somebody else has UDP port {op.port} of the node"),
     (Impair, errno.ENOENT, "modprobe sch_netem" + _ELSEWHERE),
     (Impair, errno.EOPNOTSUPP, "modprobe sch_netem" + _ELSEWHERE),
     (SetSysctl, errno.EINVAL, "{op.value!r} is no value for it"),

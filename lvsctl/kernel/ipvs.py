@@ -17,7 +17,7 @@ from lvsctl.errors import HostError, KernelError
 from lvsctl.kernel import ipvs_messages as messages
 from lvsctl.kernel import nldump
 from lvsctl.kernel.wire import ROOT_DUMP
-from lvsctl.model.service import Protocol, ServiceKey
+from lvsctl.model.service import Encapsulation, Protocol, ServiceKey
 from lvsctl.model.state import Counters, RealServerState, ServiceState
 from lvsctl.ops import AddRealServer, AddService
 
@@ -29,6 +29,7 @@ FAMILY = "IPVS"
 LOAD_HINT = "sudo modprobe ip_vs"
 
 _PROTOCOLS = {protocol.number: protocol for protocol in Protocol}
+_ENCAPSULATIONS = {number: kind for kind, number in messages.TUNNEL_TYPES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +157,8 @@ def _real_servers(sock: socket.socket, family: int, key: ServiceKey) -> tuple[Re
                 lower=raw["L_THRESH"],
                 active=raw["ACTIVE_CONNS"],
                 inactive=raw["INACT_CONNS"],
+                encapsulation=_ENCAPSULATIONS.get(raw.get("TUN_TYPE", 0), Encapsulation.IPIP),
+                tunnel_port=raw.get("TUN_PORT", 0),
                 counters=_counters(raw),
             )
         )

@@ -74,7 +74,7 @@ FORWARD_METHODS: dict[int, ForwardingMethod | str] = {
 """IP_VS_CONN_F_MASQ and the others, by number."""
 
 _FORWARD_NUMBERS = {method: number for number, method in FORWARD_METHODS.items()}
-_TUNNEL_TYPES = {Encapsulation.IPIP: 0, Encapsulation.GUE: 1, Encapsulation.GRE: 2}
+TUNNEL_TYPES = {Encapsulation.IPIP: 0, Encapsulation.GUE: 1, Encapsulation.GRE: 2}
 
 
 class _Counters(nla):  # type: ignore[misc]
@@ -264,7 +264,9 @@ def dest(op: AddRealServer) -> tuple[str, Any]:
         ("L_THRESH", server.lower),
     ]
     if op.forward is ForwardingMethod.TUN and op.encapsulation is not Encapsulation.IPIP:
-        attrs.append(("TUN_TYPE", _TUNNEL_TYPES[op.encapsulation]))
+        attrs.append(("TUN_TYPE", TUNNEL_TYPES[op.encapsulation]))
+        if op.tunnel_port:
+            attrs.append(("TUN_PORT", op.tunnel_port))
     return "DEST", _nested(_Dest, attrs)
 
 

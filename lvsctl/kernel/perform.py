@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lvsctl.errors import KernelError
-from lvsctl.kernel import links, netns, rtnl, sysctl, wire
+from lvsctl.kernel import fou, links, netns, rtnl, sysctl, wire
 from lvsctl.kernel.session import Opened, Session
 from lvsctl.model.event import Emit, OpsDone
-from lvsctl.model.service import Encapsulation
 from lvsctl.ops import (
     AddAddress,
     AddBridge,
+    AddGuePort,
     AddLink,
     AddNamespace,
     AddRealServer,
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from lvsctl.faults.ops import AddNeighbour, DropIncoming
 
 EXISTS = frozenset({errno.EEXIST})
-TUNNELS = {Encapsulation.IPIP: "ipip", Encapsulation.GRE: "gre"}
-"""rtnetlink's kind of device for each encapsulation."""
 
 
 @dataclass(slots=True)
@@ -142,8 +140,12 @@ class Performance:
         self._far_ends.append(op)
 
     def tunnel(self, op: AddTunnel, _: Opened) -> None:
-        self._later(op, rtnl.add_tunnel(op.device, op.index, TUNNELS[op.encapsulation]), EXISTS)
+        self._later(op, rtnl.add_tunnel(op.device, op.index, str(op.encapsulation)), EXISTS)
         self._later(op, rtnl.link_state(op.device, up=True))
+
+    def gue_port(self, op: AddGuePort, opened: Opened) -> None:
+        family = fou.family_id(self._session.generic(opened))
+        self._waiting_generic.append(_Message(op, fou.add_port(op.port, family), self._known))
 
     def address(self, op: AddAddress, opened: Opened) -> None:
         self._later(op, rtnl.address(op.address, self._index(opened, op.device)), self._known)
@@ -229,6 +231,7 @@ HOW: dict[type[Op], Callable[[Performance, Any, Opened], None]] = {
     AddBridge: Performance.bridge,
     AddLink: Performance.cable,
     AddTunnel: Performance.tunnel,
+    AddGuePort: Performance.gue_port,
     AddAddress: Performance.address,
     AddRoute: Performance.route,
     Impair: Performance.impairment,

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lvsctl.errors import HostError, KernelError
-from lvsctl.kernel import netns, nldump, probe, wire
+from lvsctl.kernel import fou, netns, nldump, probe, wire
 from lvsctl.kernel.nldump import attribute
-from lvsctl.model.service import Protocol, Scheduler, ServiceKey
+from lvsctl.model.service import GUE_PORT, Protocol, Scheduler, ServiceKey
 from lvsctl.ops import AddService
 
 if TYPE_CHECKING:
@@ -120,6 +120,11 @@ def _make_link(kind: str) -> Callable[[], None]:
     return attempt
 
 
+def _take_gue_off() -> None:
+    with wire.open_socket(wire.GENERIC) as sock:
+        nldump.ask(sock, fou.add_port(GUE_PORT, fou.family_id(sock)))
+
+
 def _add_netem() -> None:
     options = struct.pack("=6I", 0, 1000, 0, 0, 0, 0)  # tc_netem_qopt: a queue of 1000, no more
     message = _TCMSG.pack(0, _LOOPBACK_INDEX, 0, _TC_H_ROOT, 0)
@@ -157,6 +162,8 @@ _PROBES = (
     _Probe("bridge", "bridge", "every mode", _make_link("bridge")),
     _Probe("ip_vs", "ip_vs", "every mode", probe.load_ipvs),
     _Probe("ipip", "ipip", "tun", _make_link("ipip")),
+    _Probe("gre", "ip_gre", "services with encapsulation: gre", _make_link("gre"), optional=True),
+    _Probe("gue", "fou", "services with encapsulation: gue", _take_gue_off, optional=True),
     _Probe("netem", "sch_netem", "delay, loss and rate in topologies", _add_netem, optional=True),
     _Probe("ipv6", "ipv6", "topologies with IPv6", _use_ipv6, optional=True),
     *(

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lvsctl.errors import LabError
-from lvsctl.kernel import connections, listeners, netns, nldump, rtnl_dump, wire
+from lvsctl.kernel import connections, fou, listeners, netns, nldump, rtnl_dump, wire
+from lvsctl.model.service import Protocol
 from lvsctl.model.state import NodeState
 
 if TYPE_CHECKING:
@@ -124,8 +125,24 @@ def _visit(name: str, sysctls: Sequence[str], *, ipvs: bool) -> _Visit:
         sysctls=settings(sysctls, links),
         services=_services() if ipvs else (),
         connections=connections.connections() if ipvs else (),
+        gue_ports=_gue_ports(links, sockets),
     )
     return _Visit(state, sockets)
+
+
+def _gue_ports(
+    links: Iterable[LinkState], sockets: Iterable[listeners.OpenSocket]
+) -> tuple[int, ...]:
+    """Asked only where it can be of any use: asking loads the module.
+
+    A port is a UDP socket of the kernel's own, and leads to an ipip device.
+    """
+    if not any(link.kind == "ipip" for link in links):
+        return ()
+    if not any(one.protocol is Protocol.UDP for one in sockets):
+        return ()
+    with wire.open_socket(wire.GENERIC) as sock:
+        return fou.ports(sock)
 
 
 def _services() -> tuple[ServiceState, ...]:

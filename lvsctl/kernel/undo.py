@@ -12,13 +12,14 @@ from collections.abc import Iterable, Sequence
 
 from lvsctl.errors import LabError
 from lvsctl.faults.ops import AddNeighbour, DropIncoming
-from lvsctl.kernel import netns, paths, processes, rtnl, rtnl_obstacles, wire
+from lvsctl.kernel import fou, netns, paths, processes, rtnl, rtnl_obstacles, wire
 from lvsctl.kernel.session import Opened, Session
 from lvsctl.kernel.worker import in_worker
 from lvsctl.model.event import Emit, OpsDone, ignore
 from lvsctl.ops import (
     AddAddress,
     AddBridge,
+    AddGuePort,
     AddLink,
     AddNamespace,
     AddRealServer,
@@ -123,6 +124,9 @@ def _undo(session: Session, op: Op) -> None:
 
         sock = session.generic(opened)
         message = ipvs.delete_message(op, session.ipvs_family(opened))
+    elif isinstance(op, AddGuePort):
+        sock = session.generic(opened)
+        message = fou.delete_port(op.port, fou.family_id(sock))
     else:
         try:
             message = _inverse(op, opened)

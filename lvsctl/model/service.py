@@ -27,6 +27,23 @@ class Encapsulation(StrEnum):
     GRE = "gre"
     GUE = "gue"
 
+    @property
+    def device(self) -> str:
+        """The tunnel device of a real server that takes it off.
+
+        What comes in by GUE goes on as IP in IP, to that one's device (net/ipv4/fou_core.c).
+        """
+        return "gre0" if self is Encapsulation.GRE else "tunl0"
+
+    @property
+    def device_kind(self) -> Encapsulation:
+        """What that device itself understands, which is rtnetlink's word for its kind too."""
+        return Encapsulation.GRE if self is Encapsulation.GRE else Encapsulation.IPIP
+
+
+GUE_PORT = 6080
+"""The UDP port of Generic UDP Encapsulation (IANA, Service Name and Port Number Registry)."""
+
 
 class Protocol(StrEnum):
     """Transport protocols that IPVS balances."""
@@ -108,3 +125,8 @@ class VirtualService:
     def vip(self) -> IPAddress:
         """The address that clients use."""
         return self.key.vip
+
+    @property
+    def tunnel_port(self) -> int:
+        """The UDP port of the real servers that the tunnel leads to; 0 where it has none."""
+        return GUE_PORT if self.encapsulation is Encapsulation.GUE else 0

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
 from lvsctl.model.lab import Impairment
-from lvsctl.model.service import ForwardingMethod, Protocol, ServiceKey
+from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, ServiceKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,10 @@ class RealServerState:
     inactive: int
     """Connections in any other state."""
     counters: Counters = field(default_factory=Counters)
+    encapsulation: Encapsulation = Encapsulation.IPIP
+    """Of no effect but in TUN."""
+    tunnel_port: int = 0
+    """The UDP port that GUE goes to; 0 without GUE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,8 @@ class NodeState:
     services: tuple[ServiceState, ...] = ()
     connections: tuple[Connection, ...] = ()
     listeners: tuple[ListenerState, ...] = ()
+    gue_ports: tuple[int, ...] = ()
+    """UDP ports at which GUE is taken off."""
 
     def link(self, name: str) -> LinkState | None:
         """The device called ``name``, where there is one."""

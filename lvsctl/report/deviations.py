@@ -12,9 +12,11 @@ from lvsctl import planner
 from lvsctl.converge import difference
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import Lab
-from lvsctl.model.state import NodeState
+from lvsctl.model.service import ForwardingMethod
+from lvsctl.model.state import NodeState, RealServerState
 from lvsctl.ops import (
     AddAddress,
+    AddGuePort,
     AddLink,
     AddNamespace,
     AddRealServer,
@@ -70,7 +72,9 @@ def _seen(plan: Plan, states: dict[str, NodeState]) -> Plan:
     return Plan(plan.lab, tuple(stages))
 
 
-def _missing(op: Op, state: NodeState, lab: Lab) -> Iterator[Deviation]:
+def _missing(  # noqa: C901 (a row for each kind)
+    op: Op, state: NodeState, lab: Lab
+) -> Iterator[Deviation]:
     match op:
         case SetSysctl():
             yield Deviation(f"{op.key} is {state.sysctls[op.key]}, not {op.value}", op.why)
@@ -80,6 +84,8 @@ def _missing(op: Op, state: NodeState, lab: Lab) -> Iterator[Deviation]:
         case SetLinkUp() | AddTunnel():
             what = "down" if state.link(op.device) else "missing"
             yield Deviation(f"{op.device} is {what}", op.why)
+        case AddGuePort():
+            yield Deviation(f"GUE is not taken off at UDP port {op.port}", op.why)
         case AddAddress():
             what = _address(op.address.ip, lab)
             yield Deviation(f"{what} is missing on {op.device}", op.why)
@@ -105,6 +111,7 @@ def _real_server(op: AddRealServer, state: NodeState) -> Deviation:
             if (service.key, server.rip, server.port) == (op.service, wanted.rip, wanted.port):
                 pairs = (
                     ("forwarding method", server.forward, op.forward),
+                    ("tunnel", _tunnel(server), _tunnel(op)),
                     ("weight", server.weight, wanted.weight),
                     ("upper threshold", server.upper, wanted.upper),
                     ("lower threshold", server.lower, wanted.lower),
@@ -114,6 +121,14 @@ def _real_server(op: AddRealServer, state: NodeState) -> Deviation:
                 ]
                 return Deviation(f"{where} has {', '.join(says)}", why)
     return Deviation(f"{where} is missing in IPVS", why)
+
+
+def _tunnel(has: RealServerState | AddRealServer) -> str:
+    """The encapsulation, with its port; the same whatever it is where nothing is encapsulated."""
+    if has.forward is not ForwardingMethod.TUN:
+        return "none"
+    port = f" to port {has.tunnel_port}" if has.tunnel_port else ""
+    return f"{has.encapsulation}{port}"
 
 
 def _interface(op: AddLink, state: NodeState) -> Iterator[Deviation]:
@@ -143,6 +158,8 @@ def _extra(op: Op, lab: Lab) -> Iterator[Deviation]:
                 f"{what} is on {op.device}, which the topology does not say",
                 "arp_ignore=1 does not keep it silent there" if wire else "",
             )
+        case AddGuePort():
+            yield Deviation(f"GUE is taken off at UDP port {op.port}, not from the topology")
         case AddRoute():
             yield Deviation(
                 f"a route to {op.to or 'anywhere (default)'} via {op.via} is there, "

@@ -107,6 +107,7 @@ def state_json(node: Node, state: NodeState) -> Json:
         "listeners": [_listener(listener) for listener in state.listeners],
         "services": [_service_state(service) for service in state.services],
         "connections": [_connection(connection) for connection in state.connections],
+        "gue_ports": list(state.gue_ports),
     }
 
 
@@ -173,6 +174,8 @@ def _real_server_state(server: RealServerState) -> Json:
         "weight": server.weight,
         "upper": server.upper,
         "lower": server.lower,
+        "encapsulation": str(server.encapsulation),
+        "tunnel_port": server.tunnel_port,
         "active": server.active,
         "inactive": server.inactive,
         "counters": _counters(server.counters),

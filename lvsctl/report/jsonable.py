@@ -70,7 +70,7 @@ def inspection(inspection: Inspection) -> Json:
     """``{version, lab, nodes: {name: node}, faults}``; ``faults``: broken on purpose.
 
     A node is ``{role, netns, links, routes, neighbours, sysctls, listeners, services,
-    connections, deviations}``. ``deviations`` are ``{says, why}``: what is not as the
+    connections, gue_ports, deviations}``. ``deviations`` are ``{says, why}``: what is not as the
     topology says. Only a director has ``services`` (IPVS's table) and ``connections``.
     A route's ``to`` null is the default route, ``via`` null is on-link; ``pid`` 0 is not known.
     """

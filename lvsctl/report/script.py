@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from lvsctl.model.lab import Lab, Role
-from lvsctl.model.service import Protocol
+from lvsctl.model.service import Encapsulation, Protocol
 from lvsctl.ops import (
+    AddGuePort,
     AddService,
     AddTunnel,
     DisableOffloads,
@@ -38,7 +39,14 @@ _TOOLS: tuple[tuple[type[Op], str, str], ...] = (
 )
 """What the commands of each operation need, and the package that has it."""
 
-_MODULES: tuple[tuple[type[Op], str], ...] = ((AddService, "ip_vs"), (AddTunnel, "ipip"))
+_GRE = Encapsulation.GRE
+_MODULES: tuple[tuple[str, Callable[[Op], bool]], ...] = (
+    ("ip_vs", lambda op: isinstance(op, AddService)),
+    ("ipip", lambda op: isinstance(op, AddTunnel) and op.encapsulation is not _GRE),
+    ("ip_gre", lambda op: isinstance(op, AddTunnel) and op.encapsulation is _GRE),
+    ("fou", lambda op: isinstance(op, AddGuePort)),
+)
+"""The kernel's modules, and the operations that need them."""
 
 
 def script(lab: Lab, plan: Plan) -> str:
@@ -134,9 +142,7 @@ def _checks(plan: Plan) -> str:
     lines = ["# Can it be built here? Nothing is touched before that is known."]
     lines += ["[ \"$(id -u)\" -eq 0 ] || refuse 'only root may make network namespaces'"]
     lines += [f"need {command} {package}" for command, package in _tools(plan)]
-    modules = [
-        name for kind, name in ((AddService, "ip_vs"), (AddTunnel, "ipip")) if _has(plan, kind)
-    ]
+    modules = [name for name, needs in _MODULES if any(map(needs, plan.ops))]
     if modules:
         lines += [
             "# Now and not when first needed: a module loaded half-way puts devices of its own",

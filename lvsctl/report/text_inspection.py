@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lvsctl.model.addresses import IPInterface
 from lvsctl.model.lab import Lab, Node, Role
+from lvsctl.model.service import Encapsulation, Protocol
 from lvsctl.model.state import NodeState, RouteState
 from lvsctl.report.deviations import Deviation, deviations
 from lvsctl.report.style import Cell, Style, printable
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 ARP = ("arp_ignore", "arp_announce", "rp_filter")
 """What decides on an interface of a real server that holds the VIP (DR, TUN)."""
+
+TUNNELS = frozenset(map(str, Encapsulation))
+"""rtnetlink's kinds of tunnel device."""
 
 FORWARDING = ("rp_filter", "send_redirects")
 """What decides on an interface of a node that forwards or balances."""
@@ -105,11 +109,11 @@ class _Node:
     def _devices(self) -> Rows:
         for link in self._state.links:
             state = "up" if link.up and link.carrier else "no carrier" if link.up else "down"
-            good = link.up and (link.carrier or bool(link.kind == "ipip"))
+            good = link.up and (link.carrier or link.kind in TUNNELS)
             words = [", ".join(self._address(one) for one in link.addresses)]
             if link.impairment:
                 words.append(impaired(link.impairment))
-            kind = "tunnel (ipip)" if link.kind == "ipip" else link.mac
+            kind = f"tunnel ({link.kind})" if link.kind in TUNNELS else link.mac
             if link.name == "lo":
                 kind = ""
             yield [
@@ -178,6 +182,8 @@ class _Node:
     def _listeners(self) -> Rows:
         for one in self._state.listeners:
             holder = f"{printable(one.process)} ({one.pid})" if one.pid else ""
+            if one.protocol is Protocol.UDP and one.port in self._state.gue_ports:
+                holder = "the kernel, which takes GUE off"
             yield [str(one.protocol), host_port(one.address, one.port), holder]
 
     def _ipvs(self) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from lvsctl.model.service import ForwardingMethod
+from lvsctl.model.service import Encapsulation, ForwardingMethod
 from lvsctl.model.state import Counters, RealServerState, ServiceState
 from lvsctl.report.style import Cell, Style
 from lvsctl.report.words import host_port
@@ -56,6 +56,8 @@ def _server_row(server: RealServerState, columns: Sequence[str], names: Names) -
     where = f"  -> {host_port(server.rip, server.port)}" + (f"  {name}" if name else "")
     forward = server.forward
     method = FORWARD[forward] if isinstance(forward, ForwardingMethod) else forward.capitalize()
+    if forward is ForwardingMethod.TUN and server.encapsulation is not Encapsulation.IPIP:
+        method += f" {server.encapsulation}"
     values = {
         "Forward": method,
         "Weight": str(server.weight),

@@ -42,6 +42,8 @@ def _applies(claim: Claim, trace: Trace) -> bool:
         return service.vip.version == 4  # IPv6 asks no ARP questions
     if claim is nat_mode.PORTS:
         return any(server.port != service.key.port for server in service.real_servers)
+    if claim in tun_mode.COST.values():
+        return claim is tun_mode.COST[service.encapsulation]
     if claim is tun_mode.ROUTED:
         here = set(lab.node(trace.director).networks)
         return any(not here & set(lab.node(s.node).networks) for s in service.real_servers)

@@ -93,6 +93,7 @@ def real_servers_need_nothing(trace: Trace) -> Judgement:
         if state is None:
             return undecided(expected, f"{node} was not looked at")
         found += [f"{node} has {link.name}" for link in state.links if link.kind in ("ipip", "gre")]
+        found += [f"{node} takes GUE off at port {port}" for port in state.gue_ports]
         found += [f"{node} has {key}" for key in SUPPRESSION if state.sysctls.get(key) != "0"]
     if found:
         return judged(False, expected, "; ".join(found[:3]))

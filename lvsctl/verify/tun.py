@@ -8,19 +8,25 @@ from lvsctl.model.claim import Claim
 from lvsctl.model.finding import Judgement, judged, undecided
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Role
-from lvsctl.model.packet import IPIP, Tcp, TcpFlag
+from lvsctl.model.packet import GRE, IPIP, UDP, Gue, Tcp, TcpFlag
+from lvsctl.model.service import GUE_PORT, Encapsulation
 from lvsctl.modes import tun
 from lvsctl.verify.every import Judge
 from lvsctl.verify.paths import names, reply_direct
 from lvsctl.verify.trace import Conversation, Passage, Trace
 
-IP_HEADER = 20
-"""Bytes of an IPv4 header without options: what IPIP costs (RFC 2003, section 3.1)."""
+CARRIED = {
+    Encapsulation.IPIP: (IPIP, "protocol 4"),
+    Encapsulation.GRE: (GRE, "protocol 47, GRE"),
+    Encapsulation.GUE: (UDP, f"UDP port {GUE_PORT}, GUE"),
+}
+"""What the outer IP header carries: the protocol's number, and what to expect in words."""
 
 
 def request_encapsulated(trace: Trace) -> Judgement:
     """Each request packet, as it came into the director and as it went out."""
-    expected = "IP(DIP → RIP, protocol 4) around the same packet with TTL − 1"
+    _, carried = CARRIED[trace.run.service.encapsulation]
+    expected = f"IP(DIP → RIP, {carried}) around the same packet with TTL − 1"
     passages = trace.request_passages()
     if not passages:
         return undecided(expected, "no request crossed the director")
@@ -29,7 +35,8 @@ def request_encapsulated(trace: Trace) -> Judgement:
         if wrong:
             return judged(False, expected, wrong, passage)
     first = passages[0]
-    return judged(True, expected, f"{len(passages)} packets: {first.went.outer} around them", first)
+    around = f"{first.went.outer}, {carried}, around them"
+    return judged(True, expected, f"{len(passages)} packets: {around}", first)
 
 
 def _wrongly_wrapped(trace: Trace, passage: Passage) -> str:
@@ -38,8 +45,15 @@ def _wrongly_wrapped(trace: Trace, passage: Passage) -> str:
     before, outer, inner = came.outer, went.outer, went.inner
     if before is None or outer is None or inner is None or len(went.ips) != 2:
         return f"it left as {went.summary()}"
-    if outer.protocol != IPIP:
-        return f"the outer header carries protocol {outer.protocol}"
+    wanted = trace.run.service.encapsulation
+    ports = {tunnel.dport for tunnel in went.packet.tunnels if isinstance(tunnel, Gue)}
+    if (
+        went.packet.encapsulation is not wanted
+        or outer.protocol != CARRIED[wanted][0]
+        or ports - {GUE_PORT}
+    ):
+        to = "".join(f" to UDP port {port}" for port in ports)
+        return f"it left by {went.packet.encapsulation} (protocol {outer.protocol}){to}"
     if not trace.holds(trace.director, outer.src) or outer.src == trace.run.service.vip:
         return f"the outer source {outer.src} is not a DIP"
     if outer.dst not in {server.rip for server in trace.real_servers}:
@@ -52,28 +66,20 @@ def _wrongly_wrapped(trace: Trace, passage: Passage) -> str:
 def decapsulated(trace: Trace) -> Judgement:
     """The request at the tunnel device of the real server that was to answer it."""
     vip = trace.run.service.vip
+    device = trace.run.service.encapsulation.device
     nodes = [server.node for server in trace.real_servers]
-    expected = f"requests come out of the tunnel device of {names(nodes)}, which has {vip}"
-    without = [node for node in nodes if not any("tunl" in d for d in trace.holds(node, vip))]
+    expected = f"requests come out of {device} of {names(nodes)}, which has {vip}"
+    without = [node for node in nodes if device not in trace.holds(node, vip)]
     if without:
-        return judged(False, expected, f"{names(without)}: no {vip} on a tunnel device")
+        return judged(False, expected, f"{names(without)}: no {vip} on {device}")
+    came = [f for c in trace.conversations for f in c.requests if f.direction.inward]
     wrapped = {
-        server.node: [
-            frame
-            for c in trace.conversations
-            for frame in c.requests
-            if frame.tap.node == server.node and len(frame.ips) == 2 and frame.direction.inward
-        ]
-        for server in trace.real_servers
+        node: [f for f in came if (f.tap.node, len(f.ips)) == (node, 2) and f.tap.device != device]
+        for node in nodes
     }
     shown: list[Frame] = []
     for node, frames in wrapped.items():
-        out = [
-            frame
-            for c in trace.conversations
-            for frame in c.requests
-            if frame.tap.node == node and len(frame.ips) == 1 and frame.direction.inward
-        ]
+        out = [f for f in came if (f.tap.node, f.tap.device) == (node, device)]
         if frames and len(out) < len(frames):
             lost = f"{node} received {len(frames)} tunnelled packets, {len(out)} came out"
             return judged(False, expected, lost, frames[:1])
@@ -128,10 +134,11 @@ def _arrived(trace: Trace, node: str) -> bool:
     )
 
 
-def costs_20_bytes(trace: Trace) -> Judgement:
-    """A request of full-sized DF segments: too large with the outer header around them."""
+def costs_its_headers(trace: Trace) -> Judgement:
+    """A request of full-sized DF segments: too large with the tunnel's headers before them."""
+    headers = tun.HEADERS[trace.run.service.encapsulation]
     expected = (
-        f"{IP_HEADER} bytes more per packet; a full-sized DF packet brings back "
+        f"{headers} bytes more per packet; a full-sized DF packet brings back "
         "fragmentation-needed, and the request is answered all the same"
     )
     large = trace.large
@@ -165,7 +172,7 @@ def costs_20_bytes(trace: Trace) -> Judgement:
         + (f"fragmentation needed, MTU {mtu}" if told else "no fragmentation-needed")
         + f"; {outcome}"
     )
-    return judged(added == {IP_HEADER} and bool(told) and answered, expected, observed, told[:1])
+    return judged(added == {headers} and bool(told) and answered, expected, observed, told[:1])
 
 
 def _established(trace: Trace, conversation: Conversation) -> bool:
@@ -182,5 +189,5 @@ JUDGES: Mapping[Claim, Judge] = {
     tun.ARRIVES: decapsulated,
     tun.REPLY: reply_direct,
     tun.ROUTED: routed,
-    tun.COST: costs_20_bytes,
+    **dict.fromkeys(tun.COST.values(), costs_its_headers),
 }

@@ -117,7 +117,7 @@ class _Hops:
         if tap.device not in self.networks:
             if frame.direction is not Direction.OUT and step is Step.REQUEST:
                 self.hops.append(
-                    Hop(Step.UNPACKED, tap.node, (tap.node,), tap.device, None, (frame,),
+                    Hop(Step.UNPACKED, tap.node, (tap.node,), tap.device, None, (_inside(frame),),
                         label_of(frame))
                 )  # fmt: skip
             return
@@ -151,6 +151,11 @@ class _Hops:
                 )
                 return True
         return False
+
+
+def _inside(frame: Frame) -> Frame:
+    """What a tunnel device hands on: a gre device shows the outer headers still (LinkType.RAW)."""
+    return replace(frame, packet=replace(frame.packet, ips=frame.ips[-1:], tunnels=()))
 
 
 def _explained(hops: Iterable[Hop], lab: Lab, run: Run, exchange: Exchange) -> Iterator[Hop]:

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.packet import Raw
 
 from lvsctl.errors import LabError, UsageError
 from lvsctl.kernel import links, netns
@@ -389,6 +391,29 @@ def test_tunnel_devices_are_taps(nodes: Nodes, kind: str) -> None:
     # One request's way: into the tunnel, out on the wire, in from it, out of the tunnel.
     way = [(frame.tap.node, frame.tap.device) for frame in capture.frames[:4]]
     assert way == [("client", "tun"), ("client", "lan"), ("server", "lan"), ("server", "tun")]
+
+
+@pytest.mark.ipvs
+def test_what_is_taken_off_is_seen_as_it_was_on_the_wire(nodes: Nodes) -> None:
+    """fou_core.c writes into the frames that taps see: without it tcpdump shows the same."""
+    client, server = nodes
+    run(f"ip -n {server} fou add port 6080 gue")
+    run(f"ip -n {server} link add tunl0 type ipip")
+    run(f"ip -n {server} addr add 10.8.0.2/32 dev tunl0")
+    run(f"ip -n {server} link set tunl0 up")
+    inner = bytes(IP(src=CLIENT, dst="10.8.0.2") / UDP(dport=9) / Raw(b"hello"))
+
+    with Capture(nodes, Options(filter="udp")) as capture:
+        udp(client, [b"\0\4\0\0" + inner], port=6080)
+
+    wrapped = [frame for frame in capture.frames if len(frame.ips) == 2]
+    assert {str(frame.tap) for frame in wrapped} == {"client:lan", "server:lan"}
+    for frame in wrapped:
+        assert frame.outer is not None
+        assert (frame.outer.total_length, frame.outer.checksum_ok) == (frame.length - 14, True)
+        assert frame.payload == b"hello"
+    (out,) = (frame for frame in capture.frames if frame.tap == Tap("server", "tunl0"))
+    assert out.raw.data == inner
 
 
 @pytest.mark.ipvs

@@ -107,13 +107,16 @@ def test_a_scheduler_that_the_kernel_lacks(lab: str) -> None:
 
 
 @pytest.mark.parametrize("fallback", ["0", "1"])
-def test_a_tunnel_device_with_and_without_the_kernels_own(lab: str, fallback: str) -> None:
-    name = f"lvs-{lab}-rs1"
-    tunnel = AddTunnel(netns=name, device="tunl0", index=60, encapsulation=Encapsulation.IPIP)
+@pytest.mark.parametrize("kind", [Encapsulation.IPIP, Encapsulation.GRE])
+def test_a_tunnel_device_with_and_without_the_kernels_own(
+    lab: str, kind: Encapsulation, fallback: str
+) -> None:
+    name, device = f"lvs-{lab}-rs1", kind.device
+    tunnel = AddTunnel(netns=name, device=device, index=60, encapsulation=kind)
     more: tuple[Op, ...] = (
         tunnel,
-        AddAddress(netns=name, device="tunl0", address=ip_interface("10.10.255.9/32")),
-        SetSysctl(netns=name, key="net.ipv4.conf.tunl0.rp_filter", value="0"),
+        AddAddress(netns=name, device=device, address=ip_interface("10.10.255.9/32")),
+        SetSysctl(netns=name, key=f"net.ipv4.conf.{device}.rp_filter", value="0"),
     )
     was = FALLBACK.read_text()
     FALLBACK.write_text(fallback)
@@ -121,19 +124,20 @@ def test_a_tunnel_device_with_and_without_the_kernels_own(lab: str, fallback: st
         up(with_stages(dr_plan(lab), more))
     finally:
         FALLBACK.write_text(was)
-    (link,) = ip("-d", "-n", name, "addr", "show", "dev", "tunl0")
+    (link,) = ip("-d", "-n", name, "addr", "show", "dev", device)
     assert "UP" in link["flags"]
-    assert link["linkinfo"]["info_kind"] == "ipip"
-    assert [address["local"] for address in link["addr_info"]] == ["10.10.255.9"]
+    assert link["linkinfo"]["info_kind"] == kind
+    found = [a["local"] for a in link["addr_info"] if a["family"] == "inet"]  # gre takes IPv6 too
+    assert found == ["10.10.255.9"]
     if fallback == "1":
-        by_ip = ["ip", "-n", f"lvs-{lab}-rs2", "link", "add", "tunl0", "index", "60"]
-        subprocess.run([*by_ip, "type", "ipip"], check=True)
-        subprocess.run(["ip", "-n", f"lvs-{lab}-rs2", "link", "set", "tunl0", "up"], check=True)
-        (mine,) = ip("-d", "-n", name, "link", "show", "dev", "tunl0")
-        (theirs,) = ip("-d", "-n", f"lvs-{lab}-rs2", "link", "show", "dev", "tunl0")
+        by_ip = ["ip", "-n", f"lvs-{lab}-rs2", "link", "add", device, "index", "60"]
+        subprocess.run([*by_ip, "type", kind], check=True)
+        subprocess.run(["ip", "-n", f"lvs-{lab}-rs2", "link", "set", device, "up"], check=True)
+        (mine,) = ip("-d", "-n", name, "link", "show", "dev", device)
+        (theirs,) = ip("-d", "-n", f"lvs-{lab}-rs2", "link", "show", "dev", device)
         assert mine == theirs
     undo.undo([tunnel], lab)
-    assert "tunl0" not in [link.get("ifname") for link in ip("-n", name, "link", "show", "up")]
+    assert device not in [link.get("ifname") for link in ip("-n", name, "link", "show", "up")]
 
 
 @pytest.mark.parametrize(

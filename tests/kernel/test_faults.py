@@ -93,7 +93,13 @@ def configured(lab: Lab) -> list[NodeState]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", shipped.names())
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=pytest.mark.exhaustive if n == "tun-gre" else ())
+        for n in shipped.names()
+    ],
+)
 def test_restoring_leaves_no_trace(name: str) -> None:
     with lab_up(name) as lab:
         before, told = configured(lab), without_order(state_of(lab))
@@ -127,6 +133,15 @@ def test_ls_and_inspect_say_that_a_lab_is_broken_on_purpose(dr: Lab) -> None:
     assert "10.10.0.100" not in run("ip -n lvs-dr-rs2 addr show dev lo")
     assert app.restore(dr) == ("vip-missing at rs2",)
     assert app.labs()[0].faults == ()
+
+
+def test_another_kind_of_tunnel_is_answered_by_icmp() -> None:
+    """The wire shows it: the tunnelled request reaches rs1, which says that nobody takes it."""
+    with lab_up("tun-gue") as lab:
+        app.inject(lab, "encapsulation-mismatch")
+        said = app.diagnose(lab)
+        assert [(c.fault, c.node) for c in said.causes] == [("encapsulation-mismatch", "director")]
+        assert "ICMP port unreachable about (10.50.1.2 → 10.50.2.11" in str(said.causes[0].evidence)
 
 
 def test_what_cannot_be_injected_says_why(dr: Lab) -> None:

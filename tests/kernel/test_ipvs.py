@@ -19,6 +19,7 @@ import pytest
 from lvsctl.errors import KernelError
 from lvsctl.kernel import ipvs, netns, nldump, state, wire
 from lvsctl.model.service import (
+    GUE_PORT,
     Encapsulation,
     ForwardingMethod,
     Protocol,
@@ -170,15 +171,24 @@ def test_deleting(director: str) -> None:
     assert rules(director) == expected_rules(left)
 
 
-@pytest.mark.parametrize("encapsulation", [Encapsulation.GRE, Encapsulation.IPIP])
+@pytest.mark.parametrize("encapsulation", Encapsulation)
 def test_encapsulations(director: str, encapsulation: Encapsulation) -> None:
     server = RealServer("rs", ip_address("10.2.0.2"), 80)
+    port = GUE_PORT if encapsulation is Encapsulation.GUE else 0
     op = AddRealServer(
-        netns="", service=WEB, forward=TUN, real_server=server, encapsulation=encapsulation
+        netns="",
+        service=WEB,
+        forward=TUN,
+        real_server=server,
+        encapsulation=encapsulation,
+        tunnel_port=port,
     )
     with inside(director) as sock:
         configure(sock, add_service(WEB, Scheduler.RR), op)
-    assert f"-i -w 1 --tun-type {encapsulation}" in run("ipvsadm -Sn", netns=director)
+        ((found,),) = (service.real_servers for service in ipvs.services(sock))
+    words = f"-i -w 1 --tun-type {encapsulation}" + (" --tun-port 6080" if port else "")
+    assert words in run("ipvsadm -Sn", netns=director)
+    assert (found.encapsulation, found.tunnel_port) == (encapsulation, port)
 
 
 def test_refusals_carry_the_errno(director: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections import Counter
 from pathlib import Path
@@ -17,6 +18,7 @@ from lvsctl.model.finding import Verdict
 from lvsctl.model.service import Scheduler
 from lvsctl.ops import AddRealServer, AddService
 from lvsctl.spec import shipped
+from lvsctl.spec.shipped import Topology
 from tests.kernel.by_hand import run
 from tests.kernel.initial import initial_namespace
 from tests.kernel.labs import curl, lab_up, topology_of, url_of
@@ -24,9 +26,11 @@ from tests.kernel.labs import curl, lab_up, topology_of, url_of
 pytestmark = pytest.mark.ipvs
 
 SHIPPED = shipped.names()
+LONG = {"tun-gre": pytest.mark.exhaustive}
+"""Alike others that run always: tun-gue, whose real servers need more."""
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=LONG.get(n, ())) for n in SHIPPED])
 def test_a_shipped_topology_answers_passes_and_leaves_nothing(name: str) -> None:
     before = initial_namespace()
     with lab_up(name) as lab:
@@ -36,7 +40,8 @@ def test_a_shipped_topology_answers_passes_and_leaves_nothing(name: str) -> None
         assert answers == {s.node: 2 * s.weight for s in service.real_servers}
 
         saved = run("ipvsadm -Sn", netns=lab.netns("director"))
-        rules = saved.replace(" --tun-type ipip", "").splitlines()  # the default, spelled out
+        # The defaults, spelled out.
+        rules = re.sub(" --tun-type ipip| --tun-nocsum", "", saved).splitlines()
         planned = [
             command.split(" ipvsadm ")[1]
             for op in app.plan_of(lab).ops
@@ -123,6 +128,30 @@ def test_a_broken_lab_fails_the_claims_it_breaks(name: str, command: str, broken
         assert not again.created
         if "neigh" not in command:  # what a client has learnt is not the topology's
             assert failed_claims(lab.name) == set()
+
+
+def with_encapsulation(kind: str) -> Topology:
+    """The topology tun-gue, with another encapsulation."""
+    found = topology_of("tun-gue")
+    changed = found.text.replace(b"encapsulation: gue", f"encapsulation: {kind}".encode())
+    return Topology(found.source, changed)
+
+
+def test_another_encapsulation_is_applied_in_place() -> None:
+    """ip, ip fou and ipvsadm say what is there; the claims, that it works."""
+    devices = {"ipip": {"tunl0"}, "gre": {"gre0"}, "gue": {"tunl0"}}
+    with lab_up("tun-gue") as lab:
+        for kind in ("gre", "ipip", "gue"):
+            app.up(with_encapsulation(kind))
+            addresses = run(f"ip -n {lab.netns('rs1')} -o addr show up")
+            assert {line.split()[1] for line in addresses.splitlines() if "50.1.100" in line} == (
+                devices[kind]
+            )
+            told = run(f"ip -n {lab.netns('rs1')} fou show")
+            assert ("port 6080 gue" in told) is (kind == "gue"), told
+            assert f"--tun-type {kind}" in run("ipvsadm -Sn", netns=lab.netns("director"))
+            assert failed_claims(lab.name) == set(), kind
+            assert app.up(with_encapsulation(kind)).added == ()
 
 
 def test_up_twice_changes_nothing() -> None:

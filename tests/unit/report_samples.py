@@ -33,6 +33,7 @@ from lvsctl.model.state import (
 from lvsctl.observe.decode import decode
 from lvsctl.ops import (
     AddAddress,
+    AddGuePort,
     AddLink,
     AddRealServer,
     AddRoute,
@@ -75,7 +76,7 @@ def _state(netns: str, ops: tuple[Op, ...]) -> NodeState:
         if isinstance(op, AddLink) and op.node_netns == netns
     ]
     links += [
-        LinkState(op.device, op.index, "ipip", "", 1480, True, True)
+        LinkState(op.device, op.index, str(op.encapsulation), "", 1480, True, True)
         for op in mine
         if isinstance(op, AddTunnel)
     ]
@@ -111,6 +112,7 @@ def _state(netns: str, ops: tuple[Op, ...]) -> NodeState:
             for op in mine
             if isinstance(op, Listen)
         ),
+        gue_ports=tuple(op.port for op in mine if isinstance(op, AddGuePort)),
     )
 
 
@@ -119,6 +121,7 @@ def _real_servers(ops: list[Op]) -> tuple[RealServerState, ...]:
         RealServerState(
             op.real_server.rip, op.real_server.port, op.forward, op.real_server.weight,
             op.real_server.upper, op.real_server.lower, 1, 2, Counters(6, 36, 0, 2412, 0),
+            op.encapsulation, op.tunnel_port,
         )
         for op in ops
         if isinstance(op, AddRealServer)

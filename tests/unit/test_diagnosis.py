@@ -13,7 +13,7 @@ from lvsctl.diagnosis.engine import LAST, RULES
 from lvsctl.diagnosis.network import Network, Trouble
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.exchange import Exchange, Failure
-from lvsctl.model.service import Scheduler
+from lvsctl.model.service import Encapsulation, Scheduler
 from lvsctl.model.state import NeighbourState, NodeState, RouteState
 from lvsctl.report import jsonable
 from lvsctl.report.style import Style
@@ -114,6 +114,23 @@ def drained(state: NodeState) -> NodeState:
     return replace(state, services=(changed, *others))
 
 
+def without_gue(state: NodeState) -> NodeState:
+    """GUE is not taken off."""
+    return replace(state, gue_ports=())
+
+
+def tunnelling(encapsulation: Encapsulation, port: int = 0) -> Bend:
+    """IPVS puts what is for the first real server into another tunnel."""
+
+    def change(state: NodeState) -> NodeState:
+        first, *others = state.services
+        server, *rest = first.real_servers
+        other = replace(server, encapsulation=encapsulation, tunnel_port=port)
+        return replace(state, services=(replace(first, real_servers=(other, *rest)), *others))
+
+    return change
+
+
 def deaf(state: NodeState) -> NodeState:
     """Nothing listens."""
     return replace(state, listeners=())
@@ -145,6 +162,10 @@ BENT = (
     ("dr", "client", having("10.10.0.100/32", "lo"), "vip-elsewhere"),
     ("dr", "rs2", having("10.10.0.11/24", "lan"), "duplicate-address"),
     ("tun", "rs1", down("tunl0"), "tunnel-down"),
+    ("tun-gre", "rs1", down("gre0"), "tunnel-down"),
+    ("tun-gue", "rs2", without_gue, "gue-port-missing"),
+    ("tun", "director", tunnelling(Encapsulation.GRE), "encapsulation-mismatch"),
+    ("tun-gue", "director", tunnelling(Encapsulation.GUE, 7777), "encapsulation-mismatch"),
     ("tun", "rs1", setting(f"{IP4}.tunl0.rp_filter", "1"), "rp-filter-on-tunnel"),
     ("tun", "rs1", setting(f"{IP4}.all.rp_filter", "1"), "rp-filter-on-tunnel"),
     ("tun", "router", setting(f"{IP4}.all.rp_filter", "1"), "rp-filter-on-router"),

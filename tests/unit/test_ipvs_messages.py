@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from lvsctl.kernel import ipvs, ipvs_messages, nldump
 from lvsctl.kernel.wire import HEADER
 from lvsctl.model.service import (
+    GUE_PORT,
     Encapsulation,
     ForwardingMethod,
     Protocol,
@@ -133,6 +135,17 @@ RECORDED: dict[str, tuple[Callable[[Any], bytearray], AddService | AddRealServer
         "05010000" + WEB_KEY + "60000280 06000b0002000000"
         " 14000100 0a000005000000000000000000000000 0600020000500000 0800030002000000"
         " 0800040001000000 05000d0002000000 06000e0000000000 06000f0000000000"
+        " 0800050000000000 0800060000000000",
+    ),
+    "-a -t 10.0.0.1:80 -r 10.0.0.6:80 -i --tun-type gue --tun-port 6080": (
+        add,
+        replace(
+            real_server(WEB, ForwardingMethod.TUN, "10.0.0.6", 80, Encapsulation.GUE),
+            tunnel_port=GUE_PORT,
+        ),
+        "05010000" + WEB_KEY + "60000280 06000b0002000000"
+        " 14000100 0a000006000000000000000000000000 0600020000500000 0800030002000000"
+        " 0800040001000000 05000d0001000000 06000e0017c00000 06000f0000000000"
         " 0800050000000000 0800060000000000",
     ),
     "-e -t 10.0.0.1:80 -r 10.0.0.3:80 -i -w 7": (

@@ -151,6 +151,8 @@ NODE = of(
                     weight=WHOLE,
                     upper=WHOLE,
                     lower=WHOLE,
+                    encapsulation=TEXT,
+                    tunnel_port=WHOLE,
                     active=WHOLE,
                     inactive=WHOLE,
                     counters=COUNTERS,
@@ -171,6 +173,7 @@ NODE = of(
             expires=WHOLE,
         )
     ),
+    gue_ports=many(WHOLE),
     deviations=many(of(says=TEXT, why=TEXT)),
 )
 INSPECTION = of(version=VERSION, lab=TEXT, nodes=mapping(NODE), faults=many(TEXT))

@@ -13,6 +13,7 @@ from lvsctl.report import text
 from lvsctl.report.deviations import deviations
 from lvsctl.report.style import Style
 from lvsctl.results import Up
+from lvsctl.spec import shipped
 from tests.unit.report_samples import (
     ADDRESS,
     FEATURES,
@@ -64,7 +65,7 @@ def test_an_empty_list_says_how_to_start_one() -> None:
     assert "lvsctl up dr" in text.listing((), style=PLAIN)
 
 
-@pytest.mark.parametrize("name", ["dr", "nat", "tun", "nat-one-arm", "dr-routed", "dr-weighted"])
+@pytest.mark.parametrize("name", shipped.names())
 def test_a_healthy_lab_has_no_deviation(name: str) -> None:
     inspection = healthy(lab_of(name))
     assert not any(deviations(inspection).values())

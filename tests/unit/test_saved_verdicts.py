@@ -112,6 +112,8 @@ def rows() -> Iterator[Row]:
     yield from DR
     yield from NAT
     yield from TUN
+    yield from BY_GRE
+    yield from BY_GUE
     yield from EVERY
 
 
@@ -226,6 +228,44 @@ TUN = (
     tun("costs-20-bytes", "nobody tells the client", m.without(told_too_big), FAIL),
     tun("costs-20-bytes", "the upload hangs", m.with_run(large_fails), FAIL),
     tun("costs-20-bytes", "nothing at the director", m.without(at_director), INCONCLUSIVE),
+)  # fmt: skip
+
+
+def by_ipip(data: bytearray, between: int) -> None:
+    """Without the bytes ``between`` the two IP headers, and with the protocol that says so."""
+    length = int.from_bytes(data[16:18]) - between
+    data[16:18] = length.to_bytes(2)
+    data[23] = 4
+    del data[34 : 34 + between]
+
+
+def tun_by(kind: str, device: str, cost: int, vip: str, net: str) -> tuple[Row, ...]:
+    """What breaks the claims of a tunnel by another encapsulation, on its own topology."""
+    lab = f"tun-{kind}"
+    out_of = m.both(m.at("rs1"), lambda f: f.tap.device == device)
+
+    def row(claim: str, what: str, change: m.Change, verdict: Verdict) -> Row:
+        return Row(lab, f"tun.{claim}", what, change, verdict)
+
+    return (
+        row("request-encapsulated", "from the VIP", m.with_source(tunnelled, vip), FAIL),
+        row("request-encapsulated", "by IP in IP",
+            m.with_bytes(tunnelled, lambda _, data: by_ipip(data, cost - 20)), FAIL),
+        row("decapsulated-on-tunnel-device", "nothing comes out", m.without(out_of), FAIL),
+        row("reply-direct", "from the RIP", m.with_source(replies_out, f"{net}.11"), FAIL),
+        row("routed", "nothing reaches rs1", m.without(m.at("rs1")), FAIL),
+        row(f"costs-{cost}-bytes", "nobody tells the client", m.without(told_too_big), FAIL),
+        row(f"costs-{cost}-bytes", "nothing at the director", m.without(at_director),
+            INCONCLUSIVE),
+    )  # fmt: skip
+
+
+BY_GRE = tun_by("gre", "gre0", 24, "10.40.1.100", "10.40.2")
+BY_GUE = (
+    *tun_by("gue", "tunl0", 32, "10.50.1.100", "10.50.2"),
+    Row("tun-gue", "tun.request-encapsulated", "to another UDP port",
+        m.with_bytes(tunnelled, lambda _, d: d.__setitem__(slice(36, 38), b"\x15\xb3")),
+        INCONCLUSIVE),  # then it is any UDP datagram, and no request is seen in it
 )  # fmt: skip
 
 

@@ -72,6 +72,8 @@ SAID = {
     "nat": ["the director rewrote the destination 10.20.0.100:80 to", "NAT",
             "so that the client sees the VIP only"],
     "tun": ["into a second IP header (10.30.1.2 →", "tunnelling", "out of tunl0 comes"],
+    "tun-gre": ["into a second IP header (10.40.1.2 →", "gre)", "out of gre0 comes"],
+    "tun-gue": ["into a second IP header (10.50.1.2 →", "gue)", "out of tunl0 comes"],
     "dr-routed": ["router forwarded it to director: TTL 64 → 63"],
 }  # fmt: skip
 

@@ -1,0 +1,527 @@
+#!/bin/sh
+# lab tun-gue: IP tunnelling by GUE, in UDP, real servers in another network
+#
+#   outside  10.50.0.0/24
+#     client  client  10.50.0.10
+#     router  router  10.50.0.1
+#
+#   hub  10.50.1.0/24
+#     router    router    10.50.1.1
+#     director  director  10.50.1.2  VIP 10.50.1.100
+#
+#   near  10.50.2.0/24
+#     router  router       10.50.2.1
+#     rs1     real server  10.50.2.11  (VIP 10.50.1.100)
+#     rs2     real server  10.50.2.12  (VIP 10.50.1.100)
+#
+#   web  tcp 10.50.1.100:80  tun (gue)  rr
+#     -> rs1  10.50.2.11:80  weight 1
+#     -> rs2  10.50.2.12:80  weight 1
+#
+# sh tun-gue.sh         builds it: 8 namespaces, nothing outside of them
+# sh tun-gue.sh down    removes it
+#
+# Needs root, a kernel with IPVS, and: ip, sysctl, ethtool, ipvsadm. Real servers
+# answer where there is python3.
+# Written by `lvsctl plan tun-gue --format sh`; does what `lvsctl up tun-gue` does.
+
+set -eu
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+export PATH
+
+lab=tun-gue
+namespaces='lvs-tun-gue-outside
+lvs-tun-gue-hub
+lvs-tun-gue-near
+lvs-tun-gue-client
+lvs-tun-gue-router
+lvs-tun-gue-director
+lvs-tun-gue-rs1
+lvs-tun-gue-rs2'
+state=/run/lvs-tun-gue.script # says that the namespaces are this script's
+family=inet
+complete=yes
+
+say() {
+    printf '%s\n' "$lab: $*" >&2
+}
+
+refuse() {
+    say "$*"
+    say 'nothing was touched'
+    exit 69
+}
+
+need() { # COMMAND PACKAGE
+    command -v "$1" >/dev/null 2>&1 ||
+        refuse "the command $1 is missing (Debian and Ubuntu: apt-get install $2)"
+}
+
+exists() { # NETNS
+    [ -e "/var/run/netns/$1" ] || [ -L "/var/run/netns/$1" ]
+}
+
+# The processes that run in the lab.
+inhabitants() {
+    for netns in $namespaces; do
+        if exists "$netns"; then
+            ip netns pids "$netns" 2>/dev/null || :
+        fi
+    done
+}
+
+# Removes the namespaces listed above, with whatever runs in them.
+remove() {
+    for signal in TERM KILL; do
+        # shellcheck disable=SC2046  # several numbers
+        kill -s "$signal" $(inhabitants) 2>/dev/null || :
+        patience=30
+        while [ "$patience" -gt 0 ] && [ -n "$(inhabitants)" ]; do
+            patience=$((patience - 1))
+            sleep 0.1
+        done
+    done
+    for netns in $namespaces; do
+        if exists "$netns"; then
+            ip netns del "$netns" || return
+        fi
+    done
+    rm -rf "$state"
+}
+
+down() {
+    if [ -d "$state" ]; then
+        remove
+        say 'is down'
+        return
+    fi
+    for netns in $namespaces; do
+        if exists "$netns"; then
+            say "there is a namespace $netns, which this script did not make"
+            return 1
+        fi
+    done
+    say 'is not up'
+}
+
+# A failure half-way leaves nothing behind.
+undo() {
+    status=$?
+    [ "$complete" = no ] || return 0
+    say 'failed; removing what was made'
+    trap '' INT TERM HUP
+    remove
+    exit "$status"
+}
+
+# A real server: answers with its own name and what it saw, in the background.
+respond() { # NETNS NODE PORT [udp]
+    if ! command -v python3 >/dev/null 2>&1; then
+        say "no python3: nothing answers on port $3 of $2, start a server of your own there"
+        return
+    fi
+    ip netns exec "$1" python3 "$state/respond.py" "$2" "$3" "${4-tcp}" "$family"
+}
+
+case ${1-} in
+    '' | up) ;;
+    down)
+        [ "$(id -u)" -eq 0 ] || refuse 'only root may do that'
+        need ip iproute2
+        down
+        exit
+        ;;
+    *)
+        printf 'usage: sh %s [up|down]\n' "$0" >&2
+        exit 2
+        ;;
+esac
+
+# Can it be built here? Nothing is touched before that is known.
+[ "$(id -u)" -eq 0 ] || refuse 'only root may make network namespaces'
+need ip iproute2
+need sysctl procps
+need ethtool ethtool
+need ipvsadm ipvsadm
+# Now and not when first needed: a module loaded half-way puts devices of its own
+# into the namespaces that are there.
+modprobe -qa ip_vs ipip fou 2>/dev/null || :
+[ -e /proc/net/ip_vs ] || refuse 'this kernel has no IPVS (modprobe ip_vs)'
+for netns in $namespaces; do
+    if exists "$netns"; then
+        refuse "there is a namespace $netns already (remove it: sh $0 down)"
+    fi
+done
+
+[ ! -e "$state" ] ||
+    refuse "there is $state: it is being built, or was killed (sh $0 down)"
+mkdir "$state" || refuse 'it needs a place for its state'
+complete=no
+trap undo EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+cat >"$state/respond.py" <<'END_OF_RESPONDER'
+"""respond.py NODE PORT tcp|udp inet|inet6: listens, then answers in the background."""
+import os
+import socket
+import socketserver
+import struct
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+node, port, protocol, family = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+both = family == "inet6"  # IPv4 as well: an address of it then reads ::ffff:10.0.0.1
+
+
+def said(local, peer):
+    def written(address, number):
+        address = address.removeprefix("::ffff:")
+        return f"[{address}]:{number}" if ":" in address else f"{address}:{number}"
+
+    return f"{node} answered on {written(*local[:2])}, request from {written(*peer[:2])}\n".encode()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = 60
+
+    def do_GET(self):
+        body = said(self.connection.getsockname(), self.client_address)
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("X-Real-Server", node)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *words):
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    address_family = socket.AF_INET6 if both else socket.AF_INET
+    request_queue_size = 128
+
+    def server_bind(self):  # not HTTPServer's, which asks DNS for our name
+        if both:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        socketserver.TCPServer.server_bind(self)
+
+
+def answer_datagrams(sock):
+    # An answer must come from the address that was asked, the VIP: IP_PKTINFO tells it.
+    while True:
+        _, controls, _, peer = sock.recvmsg(65535, 256)
+        for level, kind, data in controls:
+            if level == socket.IPPROTO_IPV6:
+                local = socket.inet_ntop(socket.AF_INET6, data[:16])
+                source = struct.pack("=16si", data[:16], 0)
+            else:
+                local = socket.inet_ntop(socket.AF_INET, data[8:12])
+                source = struct.pack("=i4s4s", 0, data[8:12], bytes(4))
+            sock.sendmsg([said((local, port), peer)], [(level, kind, source)], 0, peer)
+
+
+try:
+    if protocol == "udp":
+        sock = socket.socket(socket.AF_INET6 if both else socket.AF_INET, socket.SOCK_DGRAM)
+        if both:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, 8, 1)
+        sock.bind(("", port))
+    else:
+        server = Server(("", port), Handler)
+except OSError as error:
+    sys.exit(f"{node}: cannot listen on {protocol} port {port}: {error.strerror}")
+if os.fork():
+    os._exit(0)  # it listens: the script goes on
+os.setsid()
+nothing = os.open(os.devnull, os.O_RDWR)
+for stream in (0, 1, 2):
+    os.dup2(nothing, stream)
+if protocol == "udp":
+    answer_datagrams(sock)
+else:
+    server.serve_forever()
+END_OF_RESPONDER
+
+# ------------------------------------------- namespaces -------------------------------------------
+
+# the switch of network outside
+ip netns add lvs-tun-gue-outside
+# no IPv6 here, so none of its chatter either
+ip netns exec lvs-tun-gue-outside sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
+    net.ipv6.conf.default.disable_ipv6=1
+# one L2 segment for its members
+ip -n lvs-tun-gue-outside link add name bridge index 20 type bridge mcast_snooping 0 \
+    vlan_default_pvid 0
+ip -n lvs-tun-gue-outside link set dev bridge up
+
+# the switch of network hub
+ip netns add lvs-tun-gue-hub
+# no IPv6 here, so none of its chatter either
+ip netns exec lvs-tun-gue-hub sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
+    net.ipv6.conf.default.disable_ipv6=1
+# one L2 segment for its members
+ip -n lvs-tun-gue-hub link add name bridge index 20 type bridge mcast_snooping 0 vlan_default_pvid 0
+ip -n lvs-tun-gue-hub link set dev bridge up
+
+# the switch of network near
+ip netns add lvs-tun-gue-near
+# no IPv6 here, so none of its chatter either
+ip netns exec lvs-tun-gue-near sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
+    net.ipv6.conf.default.disable_ipv6=1
+# one L2 segment for its members
+ip -n lvs-tun-gue-near link add name bridge index 20 type bridge mcast_snooping 0 \
+    vlan_default_pvid 0
+ip -n lvs-tun-gue-near link set dev bridge up
+
+# client
+ip netns add lvs-tun-gue-client
+# a host does not forward
+ip netns exec lvs-tun-gue-client sysctl -q -w net.ipv4.ip_forward=0
+# a new namespace copies this from the host: decided here
+ip netns exec lvs-tun-gue-client sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
+    net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
+# no IPv6 here, so none of its chatter either
+ip netns exec lvs-tun-gue-client sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
+    net.ipv6.conf.default.disable_ipv6=1
+
+# router
+ip netns add lvs-tun-gue-router
+# a router forwards
+ip netns exec lvs-tun-gue-router sysctl -q -w net.ipv4.ip_forward=1
+# a new namespace copies this from the host: decided here
+ip netns exec lvs-tun-gue-router sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
+    net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
+# no IPv6 here, so none of its chatter either
+ip netns exec lvs-tun-gue-router sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
+    net.ipv6.conf.default.disable_ipv6=1
+
+# director
+ip netns add lvs-tun-gue-director
+# a host does not forward
+ip netns exec lvs-tun-gue-director sysctl -q -w net.ipv4.ip_forward=0
+# a new namespace copies this from the host: decided here
+ip netns exec lvs-tun-gue-director sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
+    net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
+# no IPv6 here, so none of its chatter either
+ip netns exec lvs-tun-gue-director sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
+    net.ipv6.conf.default.disable_ipv6=1
+
+# real-server rs1
+ip netns add lvs-tun-gue-rs1
+# a host does not forward
+ip netns exec lvs-tun-gue-rs1 sysctl -q -w net.ipv4.ip_forward=0
+# requests come out of the tunnel, but the way to the client is not through it
+ip netns exec lvs-tun-gue-rs1 sysctl -q -w net.ipv4.conf.all.rp_filter=0
+# do not answer ARP questions for 10.50.1.100: it is not on the interface they arrive at
+ip netns exec lvs-tun-gue-rs1 sysctl -q -w net.ipv4.conf.all.arp_ignore=1
+# do not send ARP questions from 10.50.1.100: neighbours would learn the wrong MAC for it
+ip netns exec lvs-tun-gue-rs1 sysctl -q -w net.ipv4.conf.all.arp_announce=2
+# a new namespace copies this from the host: decided here
+ip netns exec lvs-tun-gue-rs1 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
+    net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
+# no IPv6 here, so none of its chatter either
+ip netns exec lvs-tun-gue-rs1 sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
+    net.ipv6.conf.default.disable_ipv6=1
+
+# real-server rs2
+ip netns add lvs-tun-gue-rs2
+# a host does not forward
+ip netns exec lvs-tun-gue-rs2 sysctl -q -w net.ipv4.ip_forward=0
+# requests come out of the tunnel, but the way to the client is not through it
+ip netns exec lvs-tun-gue-rs2 sysctl -q -w net.ipv4.conf.all.rp_filter=0
+# do not answer ARP questions for 10.50.1.100: it is not on the interface they arrive at
+ip netns exec lvs-tun-gue-rs2 sysctl -q -w net.ipv4.conf.all.arp_ignore=1
+# do not send ARP questions from 10.50.1.100: neighbours would learn the wrong MAC for it
+ip netns exec lvs-tun-gue-rs2 sysctl -q -w net.ipv4.conf.all.arp_announce=2
+# a new namespace copies this from the host: decided here
+ip netns exec lvs-tun-gue-rs2 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
+    net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
+# no IPv6 here, so none of its chatter either
+ip netns exec lvs-tun-gue-rs2 sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
+    net.ipv6.conf.default.disable_ipv6=1
+
+# --------------------------------------------- links ----------------------------------------------
+
+# client is on network outside
+ip -n lvs-tun-gue-outside link add name client index 2000 numtxqueues 1 numrxqueues 1 type veth \
+    peer name outside index 50 address 02:00:0a:32:00:0a numtxqueues 1 numrxqueues 1 netns \
+    lvs-tun-gue-client
+ip -n lvs-tun-gue-outside link set dev client master bridge up
+ip -n lvs-tun-gue-client link set dev outside up
+# router is on network outside
+ip -n lvs-tun-gue-outside link add name router index 2001 numtxqueues 1 numrxqueues 1 type veth \
+    peer name outside index 50 address 02:00:0a:32:00:01 numtxqueues 1 numrxqueues 1 netns \
+    lvs-tun-gue-router
+ip -n lvs-tun-gue-outside link set dev router master bridge up
+ip -n lvs-tun-gue-router link set dev outside up
+
+# router is on network hub
+ip -n lvs-tun-gue-hub link add name router index 2000 numtxqueues 1 numrxqueues 1 type veth peer \
+    name hub index 51 address 02:00:0a:32:01:01 numtxqueues 1 numrxqueues 1 netns \
+    lvs-tun-gue-router
+ip -n lvs-tun-gue-hub link set dev router master bridge up
+ip -n lvs-tun-gue-router link set dev hub up
+# director is on network hub
+ip -n lvs-tun-gue-hub link add name director index 2001 numtxqueues 1 numrxqueues 1 type veth peer \
+    name hub index 50 address 02:00:0a:32:01:02 numtxqueues 1 numrxqueues 1 netns \
+    lvs-tun-gue-director
+ip -n lvs-tun-gue-hub link set dev director master bridge up
+ip -n lvs-tun-gue-director link set dev hub up
+
+# router is on network near
+ip -n lvs-tun-gue-near link add name router index 2000 numtxqueues 1 numrxqueues 1 type veth peer \
+    name near index 52 address 02:00:0a:32:02:01 numtxqueues 1 numrxqueues 1 netns \
+    lvs-tun-gue-router
+ip -n lvs-tun-gue-near link set dev router master bridge up
+ip -n lvs-tun-gue-router link set dev near up
+# rs1 is on network near
+ip -n lvs-tun-gue-near link add name rs1 index 2001 numtxqueues 1 numrxqueues 1 type veth peer \
+    name near index 50 address 02:00:0a:32:02:0b numtxqueues 1 numrxqueues 1 netns lvs-tun-gue-rs1
+ip -n lvs-tun-gue-near link set dev rs1 master bridge up
+ip -n lvs-tun-gue-rs1 link set dev near up
+# rs2 is on network near
+ip -n lvs-tun-gue-near link add name rs2 index 2002 numtxqueues 1 numrxqueues 1 type veth peer \
+    name near index 50 address 02:00:0a:32:02:0c numtxqueues 1 numrxqueues 1 netns lvs-tun-gue-rs2
+ip -n lvs-tun-gue-near link set dev rs2 master bridge up
+ip -n lvs-tun-gue-rs2 link set dev near up
+
+# -------------------------------------- addresses and routes --------------------------------------
+
+# IPVS and local addresses need it
+ip -n lvs-tun-gue-client link set dev lo up
+# frames as a wire carries them: checksums filled in, nothing merged
+ip netns exec lvs-tun-gue-client ethtool -K outside tx off sg off tso off gso off gro off
+# its own address on outside
+ip -n lvs-tun-gue-client addr add 10.50.0.10/24 dev outside
+# the way to the other networks
+ip -n lvs-tun-gue-client route add default via 10.50.0.1
+
+# IPVS and local addresses need it
+ip -n lvs-tun-gue-router link set dev lo up
+# frames as a wire carries them: checksums filled in, nothing merged
+ip netns exec lvs-tun-gue-router ethtool -K outside tx off sg off tso off gso off gro off
+# its own address on outside
+ip -n lvs-tun-gue-router addr add 10.50.0.1/24 dev outside
+# frames as a wire carries them: checksums filled in, nothing merged
+ip netns exec lvs-tun-gue-router ethtool -K hub tx off sg off tso off gso off gro off
+# its own address on hub
+ip -n lvs-tun-gue-router addr add 10.50.1.1/24 dev hub
+# frames as a wire carries them: checksums filled in, nothing merged
+ip netns exec lvs-tun-gue-router ethtool -K near tx off sg off tso off gso off gro off
+# its own address on near
+ip -n lvs-tun-gue-router addr add 10.50.2.1/24 dev near
+
+# IPVS and local addresses need it
+ip -n lvs-tun-gue-director link set dev lo up
+# frames as a wire carries them: checksums filled in, nothing merged
+ip netns exec lvs-tun-gue-director ethtool -K hub tx off sg off tso off gso off gro off
+# its own address on hub
+ip -n lvs-tun-gue-director addr add 10.50.1.2/24 dev hub
+# the way to the other networks
+ip -n lvs-tun-gue-director route add default via 10.50.1.1
+
+# IPVS and local addresses need it
+ip -n lvs-tun-gue-rs1 link set dev lo up
+# frames as a wire carries them: checksums filled in, nothing merged
+ip netns exec lvs-tun-gue-rs1 ethtool -K near tx off sg off tso off gso off gro off
+# its own address on near
+ip -n lvs-tun-gue-rs1 addr add 10.50.2.11/24 dev near
+# the way to the other networks
+ip -n lvs-tun-gue-rs1 route add default via 10.50.2.1
+
+# IPVS and local addresses need it
+ip -n lvs-tun-gue-rs2 link set dev lo up
+# frames as a wire carries them: checksums filled in, nothing merged
+ip netns exec lvs-tun-gue-rs2 ethtool -K near tx off sg off tso off gso off gro off
+# its own address on near
+ip -n lvs-tun-gue-rs2 addr add 10.50.2.12/24 dev near
+# the way to the other networks
+ip -n lvs-tun-gue-rs2 route add default via 10.50.2.1
+
+# frames as a wire carries them: checksums filled in, nothing merged
+ip netns exec lvs-tun-gue-outside ethtool -K client tx off sg off tso off gso off gro off
+ip netns exec lvs-tun-gue-outside ethtool -K router tx off sg off tso off gso off gro off
+
+# frames as a wire carries them: checksums filled in, nothing merged
+ip netns exec lvs-tun-gue-hub ethtool -K router tx off sg off tso off gso off gro off
+ip netns exec lvs-tun-gue-hub ethtool -K director tx off sg off tso off gso off gro off
+
+# frames as a wire carries them: checksums filled in, nothing merged
+ip netns exec lvs-tun-gue-near ethtool -K router tx off sg off tso off gso off gro off
+ip netns exec lvs-tun-gue-near ethtool -K rs1 tx off sg off tso off gso off gro off
+ip netns exec lvs-tun-gue-near ethtool -K rs2 tx off sg off tso off gso off gro off
+
+# ------------------------------------------ real servers ------------------------------------------
+
+# take off the UDP and GUE headers: what is left is IP in IP
+ip -n lvs-tun-gue-rs1 fou add port 6080 gue
+# take off the outer header that the director put on
+ip -n lvs-tun-gue-rs1 link add name tunl0 index 40 type ipip 2>/dev/null || ip -n lvs-tun-gue-rs1 \
+    link show dev tunl0 >/dev/null
+ip -n lvs-tun-gue-rs1 link set dev tunl0 up
+# requests come out of the tunnel, but the way to the client is not through it
+ip netns exec lvs-tun-gue-rs1 sysctl -q -w net.ipv4.conf.tunl0.rp_filter=0
+# accept the decapsulated requests, still addressed to the VIP
+ip -n lvs-tun-gue-rs1 addr add 10.50.1.100/32 dev tunl0
+
+# take off the UDP and GUE headers: what is left is IP in IP
+ip -n lvs-tun-gue-rs2 fou add port 6080 gue
+# take off the outer header that the director put on
+ip -n lvs-tun-gue-rs2 link add name tunl0 index 40 type ipip 2>/dev/null || ip -n lvs-tun-gue-rs2 \
+    link show dev tunl0 >/dev/null
+ip -n lvs-tun-gue-rs2 link set dev tunl0 up
+# requests come out of the tunnel, but the way to the client is not through it
+ip netns exec lvs-tun-gue-rs2 sysctl -q -w net.ipv4.conf.tunl0.rp_filter=0
+# accept the decapsulated requests, still addressed to the VIP
+ip -n lvs-tun-gue-rs2 addr add 10.50.1.100/32 dev tunl0
+
+# ---------------------------------------- virtual services ----------------------------------------
+
+# clients reach web here: IPVS takes what is addressed to the VIP
+ip -n lvs-tun-gue-director addr add 10.50.1.100/32 dev hub
+# virtual service web
+ip netns exec lvs-tun-gue-director ipvsadm -A -t 10.50.1.100:80 -s rr
+# rs1, by tun
+ip netns exec lvs-tun-gue-director ipvsadm -a -t 10.50.1.100:80 -r 10.50.2.11:80 -i -w 1 \
+    --tun-type gue --tun-port 6080
+# rs2, by tun
+ip netns exec lvs-tun-gue-director ipvsadm -a -t 10.50.1.100:80 -r 10.50.2.12:80 -i -w 1 \
+    --tun-type gue --tun-port 6080
+
+# -------------------------------------------- servers ---------------------------------------------
+
+# rs1 answers for web
+respond lvs-tun-gue-rs1 rs1 80
+
+# rs2 answers for web
+respond lvs-tun-gue-rs2 rs2 80
+
+complete=yes
+say "is up; remove it: sh $0 down"
+say 'try: ip netns exec lvs-tun-gue-client curl -s http://10.50.1.100/'
