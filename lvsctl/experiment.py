@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from ipaddress import IPv4Interface
 from pathlib import Path
 
-from lvsctl.kernel import processes, settled, state
+from lvsctl.kernel import processes, settled, snmp, state
+from lvsctl.kernel.drop_reasons import DropReasons
 from lvsctl.kernel.forget import forget_learnt
 from lvsctl.model.evidence import Evidence, Run
 from lvsctl.model.exchange import Exchange
@@ -34,10 +35,14 @@ def evidence_of(lab: Lab) -> Evidence:
     """
     nodes = {lab.netns(node.name): node.name for node in lab.nodes}
     namespaces: dict[str | Path, str] = dict(nodes.items())
-    with Capture(namespaces, quiet=0.05 + 2 * _one_way(lab)) as capture:
+    capturing = Capture(namespaces, quiet=0.05 + 2 * _one_way(lab))
+    with DropReasons() as reasons, capturing as capture:
         forget_learnt(nodes)
+        before = snmp.counters_of(nodes)
         _ask_for_vips(lab)
         runs = tuple(_run(lab, service) for service in lab.services)
+        after = snmp.counters_of(nodes)
+        kernel_drops = reasons.dropped()
     return Evidence(
         lab=lab,
         runs=runs,
@@ -45,6 +50,8 @@ def evidence_of(lab: Lab) -> Evidence:
         taps=tuple(sorted(capture.taps)),
         drops={node: count for node, count in capture.drops.items() if count},
         states=_states(lab, nodes),
+        counters={nodes[name]: snmp.growth(before[name], after[name]) for name in nodes},
+        kernel_drops=kernel_drops,
     )
 
 

@@ -22,6 +22,7 @@ from typing import Self
 
 from lvsctl.errors import LabError
 from lvsctl.kernel import connections, netns, paths, rtnl_dump, snmp, state, wire
+from lvsctl.kernel.drop_reasons import DropReasons
 from lvsctl.kernel.session import Opened, Session
 from lvsctl.model.lab import Lab
 from lvsctl.model.sample import Gauge, HalfOpen, Sample
@@ -68,12 +69,15 @@ class Gauges:
         self._director = lab.directors[0].name
         self._places: dict[str, _Place] = {}
         self._session = Session(lab.name)
+        self._reasons = DropReasons()
+        self._dropped: dict[str, int] = {}
 
     def __enter__(self) -> Self:
         with ExitStack() as failing:
             failing.callback(self.close)
             self._session.make_room(len(self._lab.nodes))
             netns.in_thread(self._look_for_places)
+            self._dropped = self._reasons.__enter__().counts()
             failing.pop_all()
         return self
 
@@ -84,6 +88,7 @@ class Gauges:
         """Let go of every namespace."""
         for node in tuple(self._places):
             self._let_go(node)
+        self._reasons.__exit__()
         self._session.__exit__()
 
     @property
@@ -118,7 +123,9 @@ class Gauges:
                 if node == self._director:
                     table = self._table(place.opened)
                     half_open = _half_open(table)
-        return Sample(time.time(), time.monotonic(), states, gauges, table, half_open)
+        before, self._dropped = self._dropped, self._reasons.counts()
+        dropped = self._reasons.dropped(before)
+        return Sample(time.time(), time.monotonic(), states, gauges, table, half_open, dropped)
 
     def _state(self, node: str, place: _Place) -> NodeState:
         """The node's state: its configuration where that may have changed, its settings always."""

@@ -47,16 +47,43 @@ hears all the time; and martian sources, which Linux counts for all namespaces t
 """
 
 
+REASONS: Mapping[str, str] = {
+    "IP_RPFILTER": "source refused by rp_filter",
+    "IP_LOCAL_SOURCE": "its source is the receiver's own address (martian)",
+    "IP_INVALID_SOURCE": "a source that cannot be (martian)",
+    "IP_INVALID_DEST": "a destination that cannot be (martian)",
+    "IP_INADDRERRORS": "addressed to somebody else, and the receiver does not forward",
+    "IP_INNOROUTES": "no route for what came in",
+    "IP_OUTNOROUTES": "no route for what was to be sent",
+    "IP_NOPROTO": "no taker for the protocol inside IP: no such tunnel",
+    "IP_INHDR": "TTL over, or a damaged IP header",
+    "PKT_TOO_BIG": "larger than the MTU",
+    "NO_SOCKET": "nobody listens at the port",
+    "TC_INGRESS": "dropped by a filter of tc",
+    "NETFILTER_DROP": "dropped by a firewall",
+    "NEIGH_FAILED": "nobody answered ARP for the next hop",
+    "NEIGH_QUEUEFULL": "too many packets waited for an ARP answer",
+    "TCP_LISTEN_OVERFLOW": "the listener's queue was full",
+    "QDISC_DROP": "dropped by a queue",
+}
+"""Reasons of the kernel's for dropping a packet (dropreason-core.h) that say what is wrong.
+
+Those that every healthy network has (a frame for another host, a closed socket) are left out.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Packets that a kernel dropped at a node for one reason (enum skb_drop_reason).
+    """Packets that the kernel dropped for one reason, anywhere on the host that runs the lab.
 
-    ``where`` is the kernel's function. Only kernels with drop reasons tell (Linux 5.17 on,
-    with tracing): elsewhere there are none, which says nothing.
+    Only kernels with tracing and drop reasons tell (Linux 5.17 on): elsewhere there are
+    none, which says nothing.
     """
 
-    node: str
-    device: str
     reason: str
-    where: str
-    count: int = 1
+    count: int
+
+    @property
+    def says(self) -> str:
+        """What the reason means."""
+        return REASONS.get(self.reason, "")

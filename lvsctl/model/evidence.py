@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from lvsctl.model.counted import Dropped
 from lvsctl.model.exchange import Exchange
 from lvsctl.model.frame import Frame, Tap
 from lvsctl.model.lab import Lab
@@ -48,7 +49,10 @@ class Evidence:
     """A lab, what was sent through it, and what was seen of it everywhere.
 
     ``frames`` of all ``taps``, in time order; ``drops`` counts frames that the capture
-    lost, by node. ``states`` are the nodes' states afterwards, by node.
+    lost, by node. ``states`` are the nodes' states afterwards, by node. ``counters`` is by how
+    much each node's kernel raised its own meanwhile (nstat(8)'s names), ``kernel_drops`` what
+    it dropped and why; both are empty in reports written before they were noted, and the
+    latter on kernels that do not tell.
     """
 
     lab: Lab
@@ -57,6 +61,8 @@ class Evidence:
     taps: tuple[Tap, ...] = ()
     drops: Mapping[str, int] = field(default_factory=dict)
     states: Mapping[str, NodeState] = field(default_factory=dict)
+    counters: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    kernel_drops: tuple[Dropped, ...] = ()
 
     @property
     def dropped(self) -> int:

@@ -23,6 +23,7 @@ from cattrs.preconf.json import JsonConverter, make_converter
 from lvsctl import __version__
 from lvsctl.errors import DamagedFile, LvsctlError
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
+from lvsctl.model.counted import Dropped
 from lvsctl.model.evidence import Evidence, Run
 from lvsctl.model.exchange import Endpoint
 from lvsctl.model.frame import LinkType, Recording, Tap
@@ -50,6 +51,8 @@ class Written:
     lab: Lab
     runs: tuple[Run, ...]
     states: Mapping[str, NodeState] = field(default_factory=dict)
+    counters: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    kernel_drops: tuple[Dropped, ...] = ()
 
 
 def capture_bytes(evidence: Evidence) -> bytes:
@@ -74,7 +77,7 @@ def evidence_bytes(evidence: Evidence, capture: bytes) -> bytes:
     """Everything but the frames, which are in ``capture``."""
     written = Written(
         FORMAT, VERSION, __version__, hashlib.sha256(capture).hexdigest(),
-        evidence.lab, evidence.runs, evidence.states,
+        evidence.lab, evidence.runs, evidence.states, evidence.counters, evidence.kernel_drops,
     )  # fmt: skip
     value = converter_of(strict=True).unstructure(written)
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
@@ -103,6 +106,8 @@ def evidence_from(written: bytes, capture: bytes, *, source: str = "evidence.jso
         taps=tuple(sorted(recording.taps)),
         drops={node: count for node, count in recording.drops.items() if count},
         states=found.states,
+        counters=found.counters,
+        kernel_drops=found.kernel_drops,
     )
 
 

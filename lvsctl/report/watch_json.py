@@ -33,9 +33,10 @@ def moment(view: View) -> Json:
     An owner is ``{node, vip, owner, mac, state, answered}``: whom the neighbour table of a
     client or router takes for the VIP, and who answered ARP aloud (null where nobody asked).
     A loss is ``{node, counter, says, count, total}``: an nstat(8) counter that grew, by
-    ``count`` since the line before and ``total`` since the first. A drop is ``{node, device,
-    reason, where, count}``, on kernels that tell. An event is ``{time, node, says}``: what
-    changed since the line before. ``trouble`` is null where nothing is amiss.
+    ``count`` since the line before and ``total`` since the first. A drop is
+    ``{reason, says, count}``: packets that the kernel dropped anywhere on its host, where it
+    tells. An event is ``{time, node, says}``: what changed since the line before. ``trouble``
+    is null where nothing is amiss.
     """
     return {
         "version": VERSION,
@@ -45,7 +46,7 @@ def moment(view: View) -> Json:
         "services": [_service(one) for one in view.services],
         "owners": [_owner(one) for one in view.owners],
         "losses": [asdict(one) for one in view.losses],
-        "dropped": [asdict(one) for one in view.dropped],
+        "dropped": [{**asdict(one), "says": one.says} for one in view.dropped],
         "events": [_event(one) for one in view.happenings],
         "troubles": list(view.troubles),
     }

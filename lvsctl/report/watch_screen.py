@@ -97,8 +97,7 @@ def _below(screen: Screen) -> list[RenderableType]:
     ranked = sorted(view.losses, key=lambda loss: (-loss.count, -loss.total))
     lines += [_loss(one) for one in ranked[: max(3, LEAST_EVENTS)]]
     lines += [
-        _line(f"{d.node} {d.device} dropped {d.count}: {d.reason} ({d.where})", "yellow")
-        for d in view.dropped
+        _line(f"the kernel dropped {d.count}: {d.reason}, {d.says}", "yellow") for d in view.dropped
     ]
     lines += [_event(one) for one in reversed(screen.happened)]
     return lines

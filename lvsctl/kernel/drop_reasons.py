@@ -1,0 +1,136 @@
+"""Why the kernel dropped packets, counted by its own reasons, where it tells.
+
+Since Linux 5.17 every dropped packet passes the tracepoint skb:kfree_skb with a reason
+(include/net/dropreason-core.h). A perf event for each reason and processor counts them, with a
+filter in the kernel: nothing is copied, and everything ends with its descriptor, `kill -9`
+included. The tracepoint knows no network namespace, so the counts are of the whole host.
+
+Kernels without tracing (User-Mode Linux), or who may not use it, tell nothing: no error.
+Sources: perf_event_open(2), Documentation/trace/events.rst (filters).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import platform
+import re
+import struct
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from lvsctl.kernel import netns
+from lvsctl.model.counted import REASONS, Dropped
+
+_TRACEFS = "/sys/kernel/tracing"
+_EVENT = f"{_TRACEFS}/events/skb/kfree_skb"
+_CALLS = {
+    "x86_64": 298, "i686": 336, "aarch64": 241, "riscv64": 241, "loongarch64": 241,
+    "armv7l": 364, "ppc64le": 319, "s390x": 331,
+}  # fmt: skip
+"""perf_event_open's number, by machine: it has no function in the C library."""
+
+_TRACEPOINT = 2
+_ATTRIBUTE = struct.Struct("=IIQQQQQIIQ")
+"""struct perf_event_attr up to PERF_ATTR_SIZE_VER0: type, size, config, then nothing of note."""
+_SET_FILTER = 0x40002406 | ctypes.sizeof(ctypes.c_void_p) << 16
+_EVERYBODY, _NO_GROUP, _CLOSE_ON_EXEC = -1, -1, 8
+_NAMED = re.compile(r'\{ *(\d+), *"([A-Z0-9_]+)" *\}')
+
+
+class DropReasons:
+    """Counts while entered. ``told``: whether this kernel tells at all."""
+
+    def __init__(self) -> None:
+        self._counters: dict[str, list[int]] = {}
+
+    def __enter__(self) -> Self:
+        with contextlib.suppress(OSError, ValueError, LookupError):
+            number, reasons = netns.in_thread(_tracepoint)
+            try:
+                for name in REASONS:
+                    if name in reasons:
+                        self._counters[name] = _counting(number, reasons[name])
+            except OSError:
+                self.__exit__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fds in self._counters.values():
+            for fd in fds:
+                os.close(fd)
+        self._counters.clear()
+
+    @property
+    def told(self) -> bool:
+        """Whether there is anything to count by."""
+        return bool(self._counters)
+
+    def counts(self) -> dict[str, int]:
+        """Packets dropped so far, by reason; reasons that had none are left out."""
+        found = {
+            name: sum(int.from_bytes(os.read(fd, 8), sys.byteorder) for fd in fds)
+            for name, fds in self._counters.items()
+        }
+        return {name: count for name, count in found.items() if count}
+
+    def dropped(self, before: Mapping[str, int] | None = None) -> tuple[Dropped, ...]:
+        """The same as a value, less what was counted ``before``."""
+        return tuple(
+            Dropped(name, count - (before or {}).get(name, 0))
+            for name, count in self.counts().items()
+            if count > (before or {}).get(name, 0)
+        )
+
+
+def _tracepoint() -> tuple[int, dict[str, int]]:
+    """The tracepoint's number, and the reasons' numbers by name. Raises OSError.
+
+    Reads tracefs in a mount namespace of the calling thread's own: the host's mounts stay.
+    """
+    netns.unshare(netns.CLONE_NEWNS)
+    netns.mount("", "/", flags=netns.MS_SLAVE | netns.MS_REC)
+    if not Path(_EVENT).exists():
+        netns.mount("tracefs", _TRACEFS, "tracefs")
+    number = int(Path(_EVENT, "id").read_text(encoding="ascii"))
+    return number, named(Path(_EVENT, "format").read_text(encoding="ascii"))
+
+
+def named(format_: str) -> dict[str, int]:
+    """The reasons that a tracepoint's format lists; their numbers differ between kernels."""
+    return {name: int(number) for number, name in _NAMED.findall(format_)}
+
+
+def _counting(tracepoint: int, reason: int) -> list[int]:
+    """Descriptors that count drops for a reason, one for each processor. Raises OSError."""
+    attribute = _ATTRIBUTE.pack(_TRACEPOINT, _ATTRIBUTE.size, tracepoint, 0, 0, 0, 0, 0, 0, 0)
+    found: list[int] = []
+    try:
+        for cpu in _online():
+            fd = _libc.syscall(
+                _CALLS[platform.machine()], attribute, _EVERYBODY, cpu, _NO_GROUP, _CLOSE_ON_EXEC
+            )
+            if fd < 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))
+            found.append(fd)
+            fcntl.ioctl(fd, _SET_FILTER, f"reason == {reason}\0".encode())
+    except BaseException:
+        for fd in found:
+            os.close(fd)
+        raise
+    return found
+
+
+def _online() -> list[int]:
+    """The processors that run, of "0-3,8"."""
+    text = Path("/sys/devices/system/cpu/online").read_text(encoding="ascii").strip()
+    spans = [part.partition("-") for part in text.split(",")]
+    return [cpu for a, _, b in spans for cpu in range(int(a), int(b or a) + 1)]
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
