@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from lvsctl import verify
 from lvsctl.diagnosis import arp, hosts, ipvs, paths, servers, tunnel, vanishing
 from lvsctl.diagnosis.base import Case, Cause, Remark, Rule
+from lvsctl.diagnosis.kernel_says import borne_out
 from lvsctl.diagnosis.network import Network
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.finding import Verdict
+from lvsctl.verify import kernel
 from lvsctl.verify.trace import traces
 from lvsctl.verify.walk import walks
 
@@ -63,7 +65,7 @@ def conclusion(evidence: Evidence, topology: str = "") -> Conclusion:
     for case in cases:
         if not case.fine and not found.harmful:
             found.apply(LAST, case)
-    causes = found.in_order()
+    causes = tuple(borne_out(cause, evidence) for cause in found.in_order())
     return Conclusion(
         causes=causes,
         remarks=tuple(dict.fromkeys(found.remarks)),
@@ -131,3 +133,5 @@ def _look_at(evidence: Evidence, cases: list[Case]) -> Iterator[str]:
         for finding in case.findings:
             if finding.verdict is Verdict.FAIL:
                 yield f"{finding.claim.id} fails: {finding.observed}"
+    yield from kernel.lost(evidence)
+    yield from kernel.reasons(evidence)

@@ -31,7 +31,10 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A claim's verdict for one virtual service, with what was expected and what was seen."""
+    """A claim's verdict for one virtual service, with what was expected and what was seen.
+
+    ``kernel`` is what the nodes' kernels say of lost packets, where requests were lost.
+    """
 
     claim: Claim
     service: str
@@ -39,6 +42,7 @@ class Finding:
     expected: str
     observed: str
     frames: tuple[Frame, ...] = ()
+    kernel: tuple[str, ...] = ()
 
 
 def judged(holds: bool, expected: str, observed: str, frames: Iterable[Frame] = ()) -> Judgement:

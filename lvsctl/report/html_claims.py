@@ -47,7 +47,13 @@ def _claim(finding: Finding) -> Html:
     compared = tag(
         "div",
         tag("div", tag("h5", "expected"), tag("p", finding.expected)),
-        tag("div", tag("h5", "observed"), tag("p", finding.observed), class_="observed"),
+        tag(
+            "div",
+            tag("h5", "observed"),
+            tag("p", finding.observed),
+            joined(*(tag("p", line) for line in finding.kernel)),
+            class_="observed",
+        ),
         class_="compared",
     )
     return tag(

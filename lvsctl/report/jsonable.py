@@ -94,8 +94,9 @@ def inspection(inspection: Inspection) -> Json:
 def verification(verification: Verification, *, capture: str | None = None) -> Json:
     """``{version, lab, verdict, claims: [claim], capture}``.
 
-    A claim is ``{id, service, says, verdict, expected, observed, evidence, broken_by}``.
-    Verdicts are ``pass``, ``fail`` and ``inconclusive``. ``evidence``
+    A claim is ``{id, service, says, verdict, expected, observed, evidence, kernel, broken_by}``.
+    Verdicts are ``pass``, ``fail`` and ``inconclusive``. ``kernel`` is what the nodes' kernels
+    counted of lost packets, where requests were lost. ``evidence``
     are the frames that show it, each ``{tap, frame, summary}``: where it was seen, its number
     in the capture, and the frame in a line. ``broken_by`` are the faults that must break the
     claim. ``capture`` is the file that the frames are in, null where none was written.
@@ -116,6 +117,7 @@ def verification(verification: Verification, *, capture: str | None = None) -> J
                     {"tap": str(frame.tap), "frame": frame.number, "summary": frame.summary()}
                     for frame in finding.frames
                 ],
+                "kernel": list(finding.kernel),
                 "broken_by": list(finding.claim.broken_by),
             }
             for finding in verification.findings

@@ -44,6 +44,7 @@ def _case(finding: Finding, classname: str) -> ET.Element:
         finding.claim.says,
         f"expected: {finding.expected}",
         f"observed: {finding.observed}",
+        *finding.kernel,
         *frames,
     ]
     # XML 1.0 has no way to write most control characters, escaped or not.

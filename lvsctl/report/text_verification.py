@@ -72,6 +72,8 @@ def _in_full(
     yield f"  {style.bold(finding.claim.id)}  {verdict}"
     yield style.wrapped(finding.claim.says, 4)
     yield style.table(_told(finding, style), indent=4)
+    for line in finding.kernel:
+        yield style.wrapped(printable(line), 4, 2)
     yield from _frames(finding, FRAMES_VERBOSE if verbose else FRAMES, style)
     if capture is not None and finding.frames and finding.verdict is not Verdict.PASS:
         number = finding.frames[0].number

@@ -12,9 +12,10 @@ from lvsctl.model.evidence import Evidence
 from lvsctl.model.finding import Finding, Judgement, Verdict
 from lvsctl.model.service import ForwardingMethod
 from lvsctl.modes import dr as dr_mode
+from lvsctl.modes import every as every_mode
 from lvsctl.modes import nat as nat_mode
 from lvsctl.modes import tun as tun_mode
-from lvsctl.verify import dr, every, nat, tun
+from lvsctl.verify import dr, every, kernel, nat, tun
 from lvsctl.verify.every import Judge
 from lvsctl.verify.trace import Trace, traces
 
@@ -56,6 +57,13 @@ def _finding(claim: Claim, trace: Trace, judgement: Judgement) -> Finding:
     if trace.evidence.dropped and judgement.frames and verdict is Verdict.PASS:
         verdict = Verdict.INCONCLUSIVE
         observed += f"; but the capture lost {trace.evidence.dropped} frames"
+    lost = claim is every_mode.ANSWERS and verdict is Verdict.FAIL
     return Finding(
-        claim, trace.run.service.name, verdict, judgement.expected, observed, judgement.frames
+        claim,
+        trace.run.service.name,
+        verdict,
+        judgement.expected,
+        observed,
+        judgement.frames,
+        kernel=(*kernel.lost(trace.evidence), *kernel.reasons(trace.evidence)) if lost else (),
     )

@@ -10,7 +10,9 @@ import pytest
 
 from lvsctl.diagnosis import conclusion
 from lvsctl.diagnosis.engine import LAST, RULES
+from lvsctl.diagnosis.kernel_says import SAID
 from lvsctl.diagnosis.network import Network, Trouble
+from lvsctl.model.counted import LOSSES, REASONS, Dropped
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.exchange import Exchange, Failure
 from lvsctl.model.service import Encapsulation, Scheduler
@@ -19,6 +21,7 @@ from lvsctl.report import jsonable
 from lvsctl.report.style import Style
 from lvsctl.report.text_diagnosis import diagnosis
 from lvsctl.results import Diagnosis
+from lvsctl.verify import findings
 from tests.unit.recorded.reports import NAMES, evidence_of
 
 Bend = Callable[[NodeState], NodeState]
@@ -307,3 +310,50 @@ def _result(evidence: Evidence) -> Diagnosis:
 def test_every_rule_says_what_it_rules_out() -> None:
     said = [rule.rules_out for rule in (*RULES, *LAST)]
     assert len(set(said)) == len(said)
+
+
+# ── what the kernel itself says ──────────────────────────────────────────────────────────────
+
+
+def counting(evidence: Evidence, node: str, **counters: int) -> Evidence:
+    """``evidence`` from kernels that counted so much at a node, and one that tells reasons."""
+    drops = (Dropped("IP_INADDRERRORS", 3), Dropped("NEIGH_FAILED", 1))
+    return replace(evidence, counters={node: counters}, kernel_drops=drops)
+
+
+def test_a_cause_quotes_the_kernels_counters_and_reasons_that_bear_it_out() -> None:
+    evidence = unanswered(bent(evidence_of("dr"), "rs1", without("10.10.0.100")), "rs1")
+    plain = conclusion(evidence)
+    quoting = conclusion(counting(evidence, "rs1", IpInAddrErrors=14, IpInReceives=99))
+    assert [(c.fault, c.node) for c in quoting.causes] == [(c.fault, c.node) for c in plain.causes]
+    (before,), (after,) = plain.causes, quoting.causes
+    assert after.evidence == (
+        *before.evidence,
+        f"rs1: its kernel counted IpInAddrErrors +14 ({LOSSES['IpInAddrErrors']})",
+        f"the host's kernel dropped 3 packets: IP_INADDRERRORS ({REASONS['IP_INADDRERRORS']})",
+    )
+
+
+def test_counters_alone_are_no_cause() -> None:
+    evidence = counting(evidence_of("dr"), "rs1", IpInAddrErrors=14)
+    assert conclusion(evidence) == conclusion(evidence_of("dr"))
+
+
+def test_where_nothing_is_named_the_kernels_counters_are_where_to_look() -> None:
+    evidence = counting(unanswered(evidence_of("dr"), "rs1"), "rs2", IpInDiscards=2)
+    said = conclusion(evidence)
+    if not said.causes:
+        assert any("rs2: its kernel counted IpInDiscards +2" in line for line in said.look_at)
+
+
+def test_the_failing_claim_quotes_them_too() -> None:
+    evidence = counting(unanswered(evidence_of("nat"), "rs1"), "rs1", IpOutNoRoutes=3)
+    told = {f.claim.id: f.kernel for f in findings(evidence)}
+    assert "rs1: its kernel counted IpOutNoRoutes +3" in told["all.requests-answered"][0]
+    assert not any(told[claim] for claim in told if claim != "all.requests-answered")
+
+
+def test_what_is_quoted_exists() -> None:
+    for said in SAID.values():
+        assert set(said.counters) <= LOSSES.keys()
+        assert set(said.reasons) <= REASONS.keys()

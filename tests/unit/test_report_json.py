@@ -191,6 +191,7 @@ VERIFICATION = of(
             expected=TEXT,
             observed=TEXT,
             evidence=many(of(tap=TEXT, frame=WHOLE, summary=TEXT)),
+            kernel=many(TEXT),
             broken_by=many(TEXT),
         )
     ),
