@@ -67,7 +67,7 @@ SAID: Mapping[str, Said] = {
     "rp-filter-on-real-server": _FORGED,
     "tunnel-down": Said(("IpInUnknownProtos", "IcmpOutDestUnreachs"), ("IP_NOPROTO",)),
     "tunnel-filtered": Said((), ("TC_INGRESS", "NETFILTER_DROP")),
-    "icmp-filtered": Said((), ("TC_INGRESS", "NETFILTER_DROP")),
+    "icmp-filtered": Said(("IcmpOutDestUnreachs",), ("TC_INGRESS", "NETFILTER_DROP")),
     "packets-filtered": Said((), ("TC_INGRESS", "NETFILTER_DROP")),
     "real-server-down": _NOBODY_THERE,
     "service-stopped": _REFUSED,

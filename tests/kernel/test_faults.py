@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ import pytest
 from lvsctl import app
 from lvsctl.errors import UsageError
 from lvsctl.faults import FAULTS
-from lvsctl.kernel import injected
+from lvsctl.kernel import injected, paths
 from lvsctl.model.finding import Verdict
 from lvsctl.model.lab import Lab
 from lvsctl.model.state import Counters, NodeState
@@ -37,6 +38,84 @@ def test_every_claim_of_a_shipped_topology_can_fail(name: str) -> None:
         proof = app.prove(lab, lambda _: None)
         assert proof.holds, fault_text.proof(proof, style=Style(color=False, width=200))
         assert injected.read(lab.name) == ()
+
+
+SOME = (
+    ("dr", ("vip-missing",)),
+    ("nat", ("wrong-gateway",)),
+    ("tun", ("rp-filter-on-tunnel",)),
+)
+"""Always run: one of each forwarding method's own. All others in `make test-all`."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "only"),
+    [*SOME, *(pytest.param(n, (), marks=pytest.mark.exhaustive) for n in shipped.names())],
+)
+def test_a_fault_is_named_first_breaks_what_it_must_and_is_mended(
+    name: str, only: tuple[str, ...]
+) -> None:
+    column = app.matrix_column(name, only)
+    assert column.before.healthy, column.before.says
+    assert {cell.trial.fault.id for cell in column.cells} == set(only or app.applying(name))
+    assert [f"{cell.trial.fault.id}: {cell.wrong}" for cell in column.cells if not cell.holds] == []
+    assert f"matrix-{name}" not in [listed.entry.lab for listed in app.labs()]
+
+
+At = tuple[str, str]
+"""A fault and its node."""
+
+PAIRS: tuple[tuple[str, At, At], ...] = (
+    ("dr", ("vip-missing", "rs1"), ("arp-ignore-unset", "rs2")),
+    ("dr", ("vip-missing-on-director", "director"), ("vip-missing", "rs1")),
+    ("dr", ("service-missing", "director"), ("service-stopped", "rs2")),
+    ("dr", ("arp-announce-unset", "rs1"), ("real-server-drained", "director")),
+    ("dr", ("stale-vip-neighbour", "client"), ("service-stopped", "rs1")),
+    ("dr", ("scheduler-changed", "director"), ("vip-on-lan", "rs2")),
+    ("dr-weighted", ("weight-changed", "director"), ("arp-ignore-on-lo-only", "rs2")),
+    ("dr-routed", ("router-not-forwarding", "router"), ("arp-announce-unset", "rs1")),
+    ("dr-routed", ("gateway-is-director", "rs1"), ("vip-missing", "rs2")),
+    ("dr-routed", ("behind-router", "director"), ("no-default-gateway", "rs2")),
+    ("nat", ("ip-forward-off", "director"), ("wrong-gateway", "rs1")),
+    ("nat", ("no-default-gateway", "rs2"), ("wrong-port", "director")),
+    ("nat", ("real-server-removed", "director"), ("service-stopped", "rs2")),
+    ("nat-one-arm", ("ip-forward-off", "director"), ("redirects-sent", "director")),
+    ("nat-one-arm", ("router-not-forwarding", "router"), ("wrong-gateway", "rs1")),
+    ("tun", ("tunnel-down", "rs1"), ("rp-filter-on-tunnel", "rs2")),
+    ("tun", ("icmp-filtered", "router"), ("service-stopped", "rs1")),
+    ("tun", ("tunnel-filtered", "router"), ("vip-missing", "rs-far")),
+    ("tun", ("no-route-to-real-server", "director"), ("rp-filter-on-router", "router")),
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "one", "other"),
+    [
+        pytest.param(*row, marks=pytest.mark.exhaustive) if number % 8 else row
+        for number, row in enumerate(PAIRS)
+    ],
+    ids=lambda word: word if isinstance(word, str) else f"{word[0]}@{word[1]}",
+)
+def test_two_faults_are_both_named_or_the_hidden_one_once_the_other_is_mended(
+    name: str, one: At, other: At
+) -> None:
+    with lab_up(name) as lab:
+        for fault, node in (one, other):
+            app.inject(lab, fault, node)
+        named = causes(lab)
+        assert named[0] in (one, other)
+        assert set(named) <= {one, other}, "two mistakes, no third cause"
+        if len(named) == 1:
+            app.restore(lab, *named[0])
+            assert causes(lab) == [other if named[0] == one else one]
+        app.restore(lab)
+        assert app.diagnose(lab).healthy
+
+
+def causes(lab: Lab) -> list[At]:
+    return [(cause.fault, cause.node) for cause in app.diagnose(lab).causes]
 
 
 @pytest.fixture
@@ -142,6 +221,26 @@ def test_another_kind_of_tunnel_is_answered_by_icmp() -> None:
         said = app.diagnose(lab)
         assert [(c.fault, c.node) for c in said.causes] == [("encapsulation-mismatch", "director")]
         assert "ICMP port unreachable about (10.50.1.2 → 10.50.2.11" in str(said.causes[0].evidence)
+
+
+def test_diagnosis_does_not_read_what_was_injected(dr: Lab) -> None:
+    app.inject(dr, "vip-missing", "rs2")
+    opened: list[str] = []
+    listening = True
+
+    def note(event: str, arguments: tuple[object, ...]) -> None:
+        if listening and event == "open":
+            opened.append(str(arguments[0]))
+
+    sys.addaudithook(note)  # there is no way to take it back
+    named = causes(dr)
+    noted = str(paths.faults(dr.name))
+    assert noted not in opened
+    assert any(name.startswith("/proc/sys/net") for name in opened), "the hook hears of files"
+    injected.read(dr.name)
+    assert noted in opened, "and would have heard of that one"
+    listening = False
+    assert named == [("vip-missing", "rs2")]
 
 
 def test_what_cannot_be_injected_says_why(dr: Lab) -> None:
