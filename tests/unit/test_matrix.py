@@ -1,0 +1,124 @@
+"""The matrix fault × topology: what it says, how it is kept, and that what is kept is whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from lvsctl import app
+from lvsctl.faults import FAULTS
+from lvsctl.faults.known import KNOWN
+from lvsctl.matrix import Cell, Column, Health
+from lvsctl.model.finding import Claim, Finding, Verdict
+from lvsctl.proving import Trial
+from lvsctl.report import matrix_markdown, matrix_text
+from lvsctl.report.style import Style
+from lvsctl.spec import shipped
+from tests.unit.test_report_json import TEXT, TRUTH, VERSION, many, maybe, of
+
+KEPT = Path(__file__).parents[2] / "docs" / "fault-matrix.md"
+HEALTHY = Health(Verdict.PASS, ())
+
+
+def cell(
+    *failed: str,
+    named: tuple[tuple[str, str], ...] = (("vip-missing", "rs1"),),
+    after: Health = HEALTHY,
+) -> Cell:
+    """vip-missing at rs1, which must break one claim."""
+    found = tuple(Finding(Claim(one, ""), "web", Verdict.FAIL, "", "") for one in failed)
+    trial = Trial(FAULTS["vip-missing"], "rs1", ("dr.reply-direct",), (), found)
+    return Cell("dr", trial, named, after)
+
+
+GOOD = cell("dr.reply-direct")
+SICK = Health(Verdict.FAIL, (("vip-on-lan", "rs2"),))
+
+
+def test_a_cell_holds_where_all_is_as_it_should_be() -> None:
+    assert GOOD.holds
+    assert GOOD.wrong == ()
+
+
+@pytest.mark.parametrize(
+    ("one", "wrong"),
+    [
+        (cell("dr.reply-direct", named=()), "diagnose names nothing"),
+        (cell("dr.reply-direct", named=(("vip-on-lan", "rs1"), ("vip-missing", "rs1"))),
+         "diagnose names vip-on-lan at rs1, vip-missing at rs1"),
+        (cell("dr.reply-direct", named=(("vip-missing", "rs2"),)),
+         "diagnose names vip-missing at rs2"),
+        (cell(), "dr.reply-direct did not fail"),
+        (cell("dr.reply-direct", "dr.one-segment"), "dr.one-segment failed too"),
+        (cell("dr.reply-direct", after=SICK),
+         "not mended: verify: fail, diagnose: vip-on-lan at rs2"),
+    ],
+)  # fmt: skip
+def test_a_cell_says_what_is_wrong(one: Cell, wrong: str) -> None:
+    assert not one.holds
+    assert one.wrong == (wrong,)
+    assert wrong in matrix_text.text([Column("dr", HEALTHY, (one,))], style=Style(False, 200))
+
+
+def test_a_topology_that_is_not_healthy_is_not_broken_further() -> None:
+    column = Column("dr", SICK, ())
+    assert not column.holds
+    said = matrix_text.text([column], style=Style(False, 200))
+    assert "dr was not healthy to begin with: verify: fail" in said
+
+
+def test_json_has_the_published_shape() -> None:
+    shape = of(
+        version=VERSION,
+        holds=TRUTH,
+        topologies=many(of(
+            name=TEXT, healthy=TRUTH, says=maybe(TEXT),
+            cells=many(of(
+                fault=TEXT, node=TEXT, holds=TRUTH, named_first=TRUTH,
+                named=many(of(fault=TEXT, node=TEXT)), predicted=many(TEXT), may_fail=many(TEXT),
+                failed=many(TEXT), as_predicted=TRUTH, healthy_after=TRUTH, wrong=many(TEXT),
+            )),
+        )),
+    )  # fmt: skip
+    for columns in ([], [Column("dr", HEALTHY, (GOOD, cell()))], [Column("dr", SICK, ())]):
+        written = json.loads(json.dumps(matrix_text.json(columns)))
+        jsonschema.validate(written, shape)
+        assert written["holds"] == all(column.holds for column in columns)
+
+
+def test_what_is_written_is_read_again_and_can_be_added_to() -> None:
+    applies = [("vip-missing", "dr"), ("vip-missing", "tun"), ("vip-on-lan", "dr")]
+    kept = {("vip-missing", "tun"): "✗ rs1: diagnose names nothing"}
+    cells = {**kept, **matrix_markdown.cells_of([Column("dr", HEALTHY, (GOOD,))])}
+    text = matrix_markdown.matrix(cells, ["dr", "nat", "tun"], applies)
+    found = matrix_markdown.read(text)
+    assert found["vip-missing", "dr"] == "✓ rs1"
+    assert found["vip-missing", "tun"] == "✗ rs1: diagnose names nothing"
+    assert found["vip-missing", "nat"] == matrix_markdown.NOT_APPLICABLE
+    assert found["vip-on-lan", "dr"] == matrix_markdown.NOT_RUN
+    assert matrix_markdown.matrix(found, ["dr", "nat", "tun"], applies) == text
+    assert matrix_markdown.read("# something else\n") == {}
+
+
+def test_the_matrix_that_is_kept_has_every_fault_in_every_topology_and_all_hold() -> None:
+    text = KEPT.read_text(encoding="utf-8")
+    kept = matrix_markdown.read(text)
+    again = "lvsctl fault matrix --write docs/fault-matrix.md"
+    assert again in text.partition("|")[0]
+    for topology in shipped.names():
+        applying = app.applying(topology)
+        for fault in FAULTS:
+            said = kept.get((fault, topology), "")
+            place = f"{fault} × {topology}: make it anew: {again}"
+            assert (said == matrix_markdown.NOT_APPLICABLE) == (fault not in applying), place
+            assert fault not in applying or said.startswith(matrix_markdown.GOOD), place
+
+
+def test_every_known_misconfiguration_has_a_fault_or_a_reason() -> None:
+    assert [one.number for one in KNOWN] == list(range(1, 27))
+    for one in KNOWN:
+        assert one.faults or one.why
+        assert set(one.faults) <= FAULTS.keys()
