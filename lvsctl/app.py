@@ -442,14 +442,12 @@ def watching(lab: Lab, *, interval: float = 1.0, probing: bool = False) -> Watch
 
     def still_there() -> bool:
         now = registry.read(lab.name)
-        return now is not None and entry is not None and _same(now, entry)
+        if now is None or entry is None or now.state not in (State.UP, State.CHANGING):
+            return False
+        made = attrgetter("started", "topology", "overrides")
+        return bool(made(now) == made(entry))
 
     return Watcher(lab, interval=interval, probing=probing, still_there=still_there)
-
-
-def _same(one: Entry, other: Entry) -> bool:
-    made = attrgetter("started", "topology", "overrides", "state")
-    return bool(made(one) == made(other))
 
 
 # ── breaking on purpose ──────────────────────────────────────────────────────────────────────

@@ -12,7 +12,8 @@ from lvsctl import app
 from lvsctl.faults import FAULTS
 from lvsctl.faults.known import KNOWN
 from lvsctl.matrix import Cell, Column, Health
-from lvsctl.model.finding import Claim, Finding, Verdict
+from lvsctl.model.claim import Claim
+from lvsctl.model.finding import Finding, Verdict
 from lvsctl.proving import Trial
 from lvsctl.report import matrix_markdown, matrix_text
 from lvsctl.report.style import Style

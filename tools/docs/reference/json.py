@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 
-from lvsctl.report import fault_json, jsonable, walk_json
+from lvsctl.report import fault_json, jsonable, matrix_text, walk_json, watch_json
 from tools.docs.reference.markdown import prose
 
 TITLE = "# JSON"
-SOURCE = "the docstrings in lvsctl/report/jsonable.py, fault_json.py and walk_json.py"
+SOURCE = "the docstrings in lvsctl/report of the functions that write it"
 
 _HOW_TO_READ = """\
 Read `{a, b: [c]}` as an object with a key `a` and a key `b`, which is a list of `c`.
@@ -23,10 +23,12 @@ _WRITERS: tuple[tuple[str, Callable[..., object]], ...] = (
     ("lvsctl verify LAB --prove --format json", fault_json.proof),
     ("lvsctl diagnose LAB --format json", jsonable.diagnosis),
     ("lvsctl walk LAB --format json", walk_json.walk),
+    ("lvsctl watch LAB --format json", watch_json.moment),
     ("lvsctl fault list --format json", fault_json.listing),
     ("lvsctl fault show FAULT --format json", fault_json.shown),
     ("lvsctl fault inject FAULT --format json", fault_json.shown),
     ("lvsctl fault restore --format json", fault_json.restored),
+    ("lvsctl fault matrix --format json", matrix_text.json),
     ("lvsctl plan TOPOLOGY --format json", jsonable.plan),
     ("lvsctl topologies --format json", jsonable.topologies),
     ("lvsctl doctor --format json", jsonable.features),
