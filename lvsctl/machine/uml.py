@@ -115,6 +115,7 @@ def command_line(plan: Plan, work: Path, line: int) -> list[str]:
         *("root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro"),
         "quiet",
         f"initcall_blacklist={','.join(USELESS_INITCALLS)}",
+        *os.environ.get("LVSCTL_KERNEL_OPTIONS", "").split(),
         *("con=null", "con0=null,fd:1", f"ssl0=fd:{line}"),
         f"init={_quoted(interpreter())}",
         *("--", "-I", "-S", _quoted(str(script))),

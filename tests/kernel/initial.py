@@ -20,7 +20,11 @@ LOOKS = (
     "tc qdisc",
 )
 
-FIREWALLS = ("nft list ruleset", "iptables-save", "iptables-legacy-save", "ip6tables-legacy-save")
+FIREWALLS = (
+    "nft list ruleset",
+    "xtables-legacy-multi iptables-save",
+    "xtables-legacy-multi ip6tables-save",
+)
 """What of these there is, and can be asked in this kernel."""
 
 VOLATILE = (

@@ -100,10 +100,14 @@ def load_all(directory: str) -> dict[str, str]:
     failed = {}
     with open(f"{directory}/modules.dep", encoding="utf-8") as file:
         order = load_order(file.read())
+    with open("/proc/cmdline", encoding="utf-8") as file:
+        options = file.read().split()
     for path in order:
         name = name_of(path)
-        try:
-            libc.load_module(os.path.join(directory, path), SINGLES.get(name, ""))
+        given = (word.partition(".")[2] for word in options if word.startswith(f"{name}."))
+        try:  # as modprobe(8) does, with what the kernel's command line has for a module
+            parameters = " ".join((SINGLES.get(name, ""), *given)).strip()
+            libc.load_module(os.path.join(directory, path), parameters)
         except OSError as error:
             if error.errno != errno.EEXIST:
                 failed[name] = error.strerror or str(error)

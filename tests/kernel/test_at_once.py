@@ -1,0 +1,124 @@
+"""Commands at once: on one lab they come one after the other; different labs never meet."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import pytest
+
+from lvsctl import app, spec
+from lvsctl.errors import LabError, LvsctlError
+from lvsctl.kernel import paths, registry
+from lvsctl.model.finding import Verdict
+from tests.kernel.initial import differences, glance, initial_namespace, planted
+from tests.kernel.labs import topology_of
+
+pytestmark = pytest.mark.ipvs
+
+SAID, CRASHED = 3, 4
+
+
+def at_once(*works: Callable[[], object]) -> list[int]:
+    """Each in a process of its own, as commands are; their exit statuses.
+
+    0: done. SAID: it ended with words for the user. CRASHED: with a traceback, printed.
+    """
+    children = []
+    for work in works:
+        child = os.fork()
+        if child == 0:
+            status = CRASHED
+            try:
+                work()
+                status = 0
+            except LvsctlError:
+                status = SAID
+            except BaseException:  # noqa: BLE001 (told by the status)
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def up(lab: str, **overrides: object) -> object:
+    return app.up(topology_of("dr"), spec.Overrides(name=lab, **overrides))  # type: ignore[arg-type]
+
+
+def answers(lab: str) -> None:
+    running = app.running(lab)
+    assert all(exchange.answered for exchange in app.ask(running, 0, 2)), lab
+
+
+@pytest.mark.parametrize("count", [6, pytest.param(20, marks=pytest.mark.exhaustive)])
+def test_labs_at_once(count: int) -> None:
+    """Of the same addresses, each in its own networks: up, asked and down, in parallel."""
+    host = initial_namespace()
+    names = [f"many-{number}" for number in range(count)]
+    with planted("many-0"):
+        before = glance()
+        assert at_once(*(partial(up, n) for n in names)) == [0] * count
+        assert [one.entry.lab for one in app.labs() if one.answering] == sorted(names)
+        assert at_once(*(partial(answers, n) for n in names)) == [0] * count
+        for name in names[:2]:
+            assert app.verify(app.running(name)).verdict is Verdict.PASS
+        some, others = names[::2], names[1::2]
+        statuses = at_once(
+            *(partial(app.down, n) for n in some),
+            *(partial(answers, n) for n in others),
+        )
+        assert statuses == [0] * count
+        assert at_once(*(partial(app.down, n) for n in others)) == [0] * len(others)
+        assert differences(before) == {}
+    assert initial_namespace() == host
+
+
+def rounds(works: Sequence[Callable[[], object]], count: int) -> set[int]:
+    return {status for _ in range(count) for status in at_once(*works)}
+
+
+def test_commands_on_one_lab_at_once() -> None:
+    """`up`, `down`, faults, verify: whichever comes first, each ends well or with words."""
+    host = initial_namespace()
+    with planted("dr"):
+        before = glance()
+        assert at_once(*[lambda: up("dr")] * 3) == [0, 0, 0]
+        assert [one.entry.lab for one in app.labs() if one.answering] == ["dr"]
+        answers("dr")
+
+        def fault() -> None:
+            app.inject(app.running("dr"), "arp-ignore-unset")
+            app.restore(app.running("dr"))
+
+        mixed: list[Callable[[], object]] = [
+            lambda: up("dr", servers=3),
+            lambda: app.down("dr"),
+            fault,
+            lambda: up("dr"),
+            lambda: app.verify(app.running("dr")),
+            app.labs,
+        ]
+        assert rounds(mixed, 3) <= {0, SAID}
+        up("dr")
+        answers("dr")
+        assert app.verify(app.running("dr")).verdict is Verdict.PASS
+        statuses = at_once(*[lambda: app.down("dr")] * 3)
+        assert sorted(statuses) == [0, SAID, SAID], "one removes it, the others are told that"
+        assert differences(before) == {}
+    assert initial_namespace() == host
+
+
+def test_who_holds_the_lab_is_said() -> None:
+    """By a child: its parent, this pytest, is the holder."""
+    holder = os.getpid()
+
+    def second() -> None:
+        with pytest.raises(LabError, match=f"lab dr is being changed by process {holder} "):
+            registry.lock("dr", 0.1).__enter__()
+
+    with registry.lock("dr"):
+        assert at_once(second) == [0]
+    assert not paths.lock("dr").exists()
