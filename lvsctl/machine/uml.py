@@ -14,6 +14,7 @@ from pathlib import Path
 
 from lvsctl.errors import HostError
 
+from . import confine, writable
 from .install import Kernel
 from .places import WORK_PREFIX
 
@@ -133,7 +134,8 @@ def spawn(plan: Plan, work: Path) -> tuple[subprocess.Popen[bytes], socket.socke
     """Start UML; returns it (its stdout is the console) and our end of the line.
 
     It has a session of its own and never sees the user's terminal, which it would leave
-    in raw mode. Raises HostError.
+    in raw mode. Whatever root in there does, of the host's system it writes nothing.
+    Raises HostError.
     """
     ours, theirs = socket.socketpair()
     arguments = command_line(plan, work, theirs.fileno())
@@ -144,6 +146,7 @@ def spawn(plan: Plan, work: Path) -> tuple[subprocess.Popen[bytes], socket.socke
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             pass_fds=(theirs.fileno(),),
+            preexec_fn=lambda: _confine(work),  # noqa: PLW1509 (the broker has one thread yet)
             start_new_session=True,
             cwd="/",
             umask=0,  # hostfs makes files with it; a command's own umask has been applied then
@@ -154,6 +157,10 @@ def spawn(plan: Plan, work: Path) -> tuple[subprocess.Popen[bytes], socket.socke
     finally:
         theirs.close()
     return process, ours
+
+
+def _confine(work: Path) -> None:
+    confine.restrict_writes((*writable.trees(), str(work), "/dev/null"))
 
 
 def default_memory() -> int:

@@ -10,7 +10,7 @@ from lvsctl.errors import UsageError
 
 _SYSTEM_TREES = (
     *("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc"),
-    *("/sbin", "/sys", "/usr"),
+    *("/sbin", "/sys", "/usr", "/var/backups", "/var/mail", "/var/spool"),
 )
 """Neither these nor anything below them."""
 
@@ -30,6 +30,22 @@ def refusal(directory: str) -> str | None:
     if any(directory == tree or directory.startswith(f"{tree}/") for tree in _SYSTEM_TREES):
         return "it belongs to the host's system"
     return None
+
+
+def trees() -> tuple[str, ...]:
+    """Where on this host any directory could be named: nothing else need ever be written."""
+    found: list[str] = []
+    for path in _directories("/"):
+        if any(tree.startswith(f"{path}/") for tree in _SYSTEM_TREES):
+            found += _directories(path)
+        else:
+            found.append(path)
+    return (*(path for path in found if path not in _SYSTEM_TREES), *_USERS_OWN)
+
+
+def _directories(path: str) -> list[str]:
+    with os.scandir(path) as entries:
+        return sorted(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
 
 
 def named(directories: Iterable[str]) -> tuple[str, ...]:
