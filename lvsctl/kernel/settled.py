@@ -24,6 +24,9 @@ PATIENCE = PERIOD + 0.5
 
 _AGAIN = 0.05
 
+QUIET_ROUNDS = 20
+"""Looks without a new packet that it takes besides ``PATIENCE``: where this process was kept
+from running, so was the kernel's timer that adds up (in the throwaway kernel always)."""
 
 Counts = tuple[int, int, int]
 """Connections, packets in and packets out."""
@@ -60,17 +63,19 @@ def settled_state(
     """
     deadline = time.monotonic() + 4 * patience
     pause = threading.Event()  # never set: the kernel has no event for this
-    latest, since = netns.run_inside(director, _exact), time.monotonic()
+    latest, since, rounds = netns.run_inside(director, _exact), time.monotonic(), 0
     while True:
         exact = netns.run_inside(director, _exact)
         when = time.clock_gettime_ns(time.CLOCK_REALTIME)
         state = node_state(director, sysctls=(), ipvs=True)
         now = time.monotonic()
+        rounds += 1
         if exact != latest:
-            latest, since = exact, now
+            latest, since, rounds = exact, now, 0
         missing = _missing(state, exact)
         quiet = exact == netns.run_inside(director, _exact)
-        if (quiet and (missing == unaccounted or now > since + patience)) or now > deadline:
+        waited = now > since + patience and rounds >= QUIET_ROUNDS
+        if (quiet and (missing == unaccounted or waited)) or now > deadline:
             return Settled(state, when, missing)
         pause.wait(_AGAIN)
 

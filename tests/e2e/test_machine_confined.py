@@ -50,12 +50,15 @@ def test_of_the_hosts_system_nothing_is_written(run: Run, place: str, way: str) 
 
 
 def test_nor_are_its_processes(run: Run) -> None:
-    """A file of /proc that changes the process whose file it is: its name, here."""
-    words = f"{ANEW} echo mount-worked; echo {MARK[:14]} > /tmp/all/proc/{os.getpid()}/comm"
-    before = Path("/proc/self/comm").read_text()
-    done = run(words)
+    """A file of /proc that changes the process whose file it is: who is killed first, here."""
+    file = Path("/proc/self/oom_score_adj")
+    before = file.read_text()
+    other = int(before) + 1
+    place = f"/tmp/all/proc/{os.getpid()}/oom_score_adj"
+    done = run(f"{ANEW} cat {place} && echo mount-worked; echo {other} > {place}")
     assert "mount-worked" in done.stdout, done.stderr
-    assert Path("/proc/self/comm").read_text() == before
+    assert file.read_text() == before
+    file.write_text(before)  # which can be written, but not from in there
 
 
 def test_directories_that_nobody_named_are_read_only(run: Run, tmp_path: Path) -> None:
