@@ -116,7 +116,12 @@ def _entry(lab: Lab, plan: Plan, topology: Topology, overrides: spec.Overrides) 
 
 def _responder(lab: Lab) -> execute.Respond:
     def respond(listens: tuple[Listen, ...], ready: processes.Ready) -> None:
+        from lvsctl.kernel import privileges
         from lvsctl.traffic import responder
+
+        def serving() -> None:
+            privileges.give_up_root()  # from here on it only speaks with whoever asks
+            ready(None)
 
         responder.serve(
             [
@@ -124,7 +129,7 @@ def _responder(lab: Lab) -> execute.Respond:
                 for op in listens
                 for ipv6 in ((False, True) if lab.ipv6 else (False,))
             ],
-            lambda: ready(None),
+            serving,
         )
 
     return respond

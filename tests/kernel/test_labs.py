@@ -314,3 +314,16 @@ def test_run_starts_the_users_own_command() -> None:
         (listener,) = app.inspect(lab, ["rs1"]).states["rs1"].listeners
         assert (listener.port, listener.process) == (80, "nginx")
     assert initial_namespace() == before
+
+
+def test_the_responder_is_nobody() -> None:
+    """It speaks with anybody's packets, and needs no right for it any more."""
+    with lab_up("dr") as lab:
+        responder = Path(f"/proc/{processes.daemons('dr')['responder']}")
+        lines = (responder / "status").read_text().splitlines()
+        status = {line.split(":")[0]: line.split(":")[1].split() for line in lines}
+        assert set(status["Uid"]) == set(status["Gid"]) == {"65534"}
+        assert status.get("Groups", []) == []
+        assert {status[f"Cap{kind}"][0] for kind in ("Inh", "Prm", "Eff", "Amb")} == {"0" * 16}
+        assert status["NoNewPrivs"] == ["1"]
+        assert curl(lab, url_of(lab)).startswith("rs")
