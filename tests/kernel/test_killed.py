@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -19,13 +19,14 @@ from lvsctl.kernel import injected, registry
 from lvsctl.model.finding import Verdict
 from lvsctl.ops import Listen, RunCommand, SetSysctl
 from lvsctl.spec import shipped
+from tests.kernel.by_hand import namespaces
 from tests.kernel.initial import differences, glance, initial_namespace, planted
 from tests.kernel.labs import topology_of
 from tests.kernel.moments import NEVER, Ended, ended, spread
 
 pytestmark = pytest.mark.ipvs
 
-FEW = 6
+FEW = 4
 """Moments that are tried always; `make test-all` tries every one."""
 
 KILLED = -signal.SIGKILL
@@ -64,6 +65,8 @@ def failing(lab: str) -> list[str]:
 @contextlib.contextmanager
 def untouched(lab: str) -> Iterator[dict[str, object]]:
     """The initial namespace, to the byte, and what others own are afterwards as before."""
+    with namespaces("first"):  # ip(8) makes /run/netns a mount, and leaves it
+        pass
     before = initial_namespace()
     with planted(lab):
         try:
@@ -79,10 +82,6 @@ def told(problems: dict[object, object]) -> None:
     assert not lines, "\n".join(lines)
 
 
-def chosen(moments: Sequence[str], wanted: int) -> list[int]:
-    return spread(len(moments), wanted)
-
-
 def whole(name: str, begin: Callable[[], object], work: Callable[[], object]) -> Ended:
     """``work`` undisturbed, for the moments that it goes through."""
     up(name)()  # what is found out once in a process is known from now on
@@ -94,12 +93,8 @@ def whole(name: str, begin: Callable[[], object], work: Callable[[], object]) ->
     return found
 
 
-@every_moment
-@pytest.mark.parametrize("name", shipped.names())
-def test_up_killed(name: str, wanted: int) -> None:
-    """`down` leaves nothing; and after the same again, `up` over what is left makes it whole."""
-    if wanted == FEW and name not in ("dr", "tun"):
-        wanted = 2
+def check_up_killed(name: str, wanted: int, answers: Callable[[str], bool]) -> int:
+    """At how many moments it was tried."""
     problems: dict[object, object] = {}
     with untouched(name) as before:
         found = whole(name, lambda: None, up(name))
@@ -107,7 +102,8 @@ def test_up_killed(name: str, wanted: int) -> None:
         otherwise = (SetSysctl, Listen, RunCommand)
         messages = [op for op in plan.ops if not isinstance(op, otherwise)]
         assert len(found.moments) > len(messages), "the plan goes past the moments"
-        for number in chosen(found.moments, wanted):
+        tried = spread(len(found.moments), wanted)
+        for number in tried:
             where = f"{number}: {found.moments[number]}"
             for mend in ("down", "up"):
                 killed = ended(up(name), number)
@@ -121,39 +117,41 @@ def test_up_killed(name: str, wanted: int) -> None:
                 if left := differences(before):
                     problems[where, mend] = left
     told(problems)
+    return len(tried)
 
 
-@every_moment
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_up_interrupted(sign: signal.Signals, wanted: int) -> None:
-    """It undoes what it has done, says so by its status, and leaves nothing for `down`."""
+def check_up_interrupted(
+    name: str, sign: signal.Signals, wanted: int, answers: Callable[[str], bool]
+) -> int:
+    """At how many moments it was tried."""
     problems: dict[object, object] = {}
-    for name in shipped.names() if wanted == NEVER else ["dr"]:
-        with untouched(name) as before:
-            found = whole(name, lambda: None, up(name))
-            for number in chosen(found.moments, wanted * 2):
-                where = f"{name} {number}: {found.moments[number]}"
-                stopped = ended(up(name), number, sign)
-                if stopped.status != BY_SIGNAL[sign]:
-                    problems[where, "status"] = stopped
-                entry = registry.read(name)
-                if entry is not None and entry.state is registry.State.UP and answers(name):
-                    down(name)  # it had done all by then
-                if left := differences(before):
-                    problems[where] = left
-                    down(name)
+    with untouched(name) as before:
+        found = whole(name, lambda: None, up(name))
+        tried = spread(len(found.moments), wanted)
+        for number in tried:
+            where = f"{number}: {found.moments[number]}"
+            stopped = ended(up(name), number, sign)
+            if stopped.status != BY_SIGNAL[sign]:
+                problems[where, "status"] = stopped
+            entry = registry.read(name)
+            if entry is not None and entry.state is registry.State.UP and answers(name):
+                down(name)  # it had done all by then
+            if left := differences(before):
+                problems[where] = left
+                down(name)
     told(problems)
+    return len(tried)
 
 
-@every_moment
-@pytest.mark.parametrize("sign", BY_SIGNAL)
-def test_down_ended(sign: signal.Signals, wanted: int) -> None:
-    """The next `down` goes on from there, where there is anything left; and so does `up`."""
-    name = "dr"
+def check_down_ended(
+    name: str, sign: signal.Signals, wanted: int, answers: Callable[[str], bool]
+) -> int:
+    """At how many moments it was tried."""
     problems: dict[object, object] = {}
     with untouched(name) as before:
         found = whole(name, up(name), lambda: app.down(name))
-        for number in chosen(found.moments, wanted):
+        tried = spread(len(found.moments), wanted)
+        for number in tried:
             for mend in ("down", "up"):
                 where = f"{number}: {found.moments[number]}", mend
                 up(name)()
@@ -168,6 +166,37 @@ def test_down_ended(sign: signal.Signals, wanted: int) -> None:
                 if left := differences(before):
                     problems[where] = left
     told(problems)
+    return len(tried)
+
+
+# ── with IPVS ────────────────────────────────────────────────────────────────────────────────
+
+
+@every_moment
+@pytest.mark.parametrize("name", shipped.names())
+def test_up_killed(name: str, wanted: int) -> None:
+    """`down` leaves nothing; and after the same again, `up` over what is left makes it whole."""
+    few = min(wanted, 2)  # the others natively: test_killed_natively
+    check_up_killed(name, wanted if wanted == NEVER or name == "tun" else few, answers)
+
+
+@every_moment
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_up_interrupted(sign: signal.Signals, wanted: int) -> None:
+    """It undoes what it has done, says so by its status, and leaves nothing for `down`."""
+    check_up_interrupted("dr", sign, wanted, answers)
+
+
+@every_moment
+@pytest.mark.parametrize("sign", BY_SIGNAL)
+def test_down_ended(sign: signal.Signals, wanted: int) -> None:
+    """The next `down` goes on from there, where there is anything left; and so does `up`."""
+    check_down_ended(
+        "dr",
+        sign,
+        min(wanted, 2) if wanted == FEW and sign is not signal.SIGKILL else wanted,
+        answers,
+    )
 
 
 @every_moment
@@ -175,14 +204,13 @@ def test_down_ended(sign: signal.Signals, wanted: int) -> None:
 @pytest.mark.parametrize(("old", "new"), [(2, 4), (4, 2)])
 def test_a_changing_up_ended(old: int, new: int, sign: signal.Signals, wanted: int) -> None:
     """Whichever topology `up` is then given, it makes the lab that; and `down` removes it."""
-    if wanted == FEW and sign is not signal.SIGKILL:
-        wanted = 3
+    wanted = min(wanted, 2) if wanted == FEW and sign is not signal.SIGKILL else wanted
     name = "dr"
     problems: dict[object, object] = {}
     with untouched(name) as before:
         change = up(name, servers=new, scheduler="wlc")
         found = whole(name, up(name, servers=old), change)
-        for number in chosen(found.moments, wanted):
+        for number in spread(len(found.moments), wanted):
             for mend in (old, new, 0):
                 where = f"{number}: {found.moments[number]}", f"then {mend}"
                 up(name, servers=old)()

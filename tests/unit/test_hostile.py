@@ -5,6 +5,7 @@ The targets and the coverage-guided fuzzer are in tests/fuzz; what it has found 
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -18,7 +19,8 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lvsctl.errors import DamagedFile, UsageError
+from lvsctl import spec
+from lvsctl.errors import DamagedFile, SpecError, UsageError
 from lvsctl.kernel import paths
 from lvsctl.report import saved
 from lvsctl.spec import shipped
@@ -170,3 +172,20 @@ def test_a_report_that_is_too_large_is_not_read(
         file.truncate(saved.LARGEST[name] + 1)  # sparse: it takes no room
     with pytest.raises(DamagedFile, match="larger than any report"):
         saved.load(tmp_path)
+
+
+NAMES = ("..", ".", "../x", "/etc", "a/b", "a\nb", "-rf", "$(id)", "a b", "ä", "a\0", "x" * 64, "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_lab_cannot_be_called_by_a_path_or_a_command(name: str) -> None:
+    """Neither on the command line nor in a file; and what is called so is no lab."""
+    with pytest.raises(UsageError):
+        paths.directory(name)
+    text = shipped.text_of("dr")
+    with pytest.raises(UsageError, match="--name"):
+        spec.load(text, "dr", overrides=spec.Overrides(name=name))
+    with pytest.raises(SpecError, match="name"):
+        spec.load(text.replace("name: dr", f"name: {json.dumps(name)}"), "dr")
+    with pytest.raises(SpecError):
+        spec.load(text.replace("client:", f"{json.dumps(name)}:"), "dr")
