@@ -6,8 +6,9 @@ and everything about terminals, is the business of ``cli``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+import gc
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -65,15 +66,28 @@ def up(
     interrupted, a new lab is removed again; a running one stays as it then is, until the
     next ``up``, which makes it anew.
     """
-    lab = lab_of(topology, overrides)
-    probe.load_ipvs()
-    with registry.lock(lab.name):
-        entry = registry.read(lab.name)
-        if entry is not None and (before := _understood(entry)) is not None:
-            return _converged(lab, topology, overrides, entry, before, emit)
-        if entry is not None:  # left by a command that was killed, or by another lvsctl
-            registry.remove(lab.name)
-        return _created(lab, topology, overrides, emit)
+    with _collecting_no_garbage():
+        lab = lab_of(topology, overrides)
+        probe.load_ipvs()
+        with registry.lock(lab.name):
+            entry = registry.read(lab.name)
+            if entry is not None and (before := _understood(entry)) is not None:
+                return _converged(lab, topology, overrides, entry, before, emit)
+            if entry is not None:  # left by a command that was killed, or by another lvsctl
+                registry.remove(lab.name)
+            return _created(lab, topology, overrides, emit)
+
+
+@contextmanager
+def _collecting_no_garbage() -> Iterator[None]:
+    """A plan is thousands of values that live on: going through them over and over finds none."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _created(lab: Lab, topology: Topology, overrides: spec.Overrides, emit: Emit) -> Up:
@@ -217,9 +231,14 @@ def _refuse_rewiring(lab: str, before: Plan, after: Plan) -> None:
         )
 
 
-def down(lab: str) -> registry.Removed:
-    """Remove everything that ``lab`` owns. Raises LabError where there is no such lab."""
-    with registry.lock(lab):
+def down(lab: str, *, wait: bool = False) -> registry.Removed:
+    """Remove everything that ``lab`` owns. Raises LabError where there is no such lab.
+
+    The kernel takes namespaces apart in the background; ``wait``: until it has done so.
+    """
+    from lvsctl.kernel import letting_go
+
+    with registry.lock(lab), letting_go.watched(lab) if wait else nullcontext():
         removed = registry.remove(lab)
     if not removed.existed:
         raise _not_running(lab)

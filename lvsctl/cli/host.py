@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -100,6 +99,8 @@ def _inside(*, start: bool) -> tuple[tuple[Feature, ...], str]:
 
 def _asked(words: list[str]) -> str:
     """What an lvsctl command in the machine prints."""
+    import tempfile
+
     sys.stdout.flush()
     with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
         saved = os.dup(1)

@@ -92,12 +92,12 @@ def _show_up(result: Up, wanted: Format) -> None:
 
         show_json(jsonable.up(result))
     else:
-        from lvsctl.report import text
+        from lvsctl.report import text_up
 
-        show(text.up(result, style=style()))
+        show(text_up.up(result, style=style()))
 
 
-def _down_nothing(labs: list[str] | None, all_: bool) -> int:
+def _down_nothing(labs: list[str] | None, all_: bool, wait: bool) -> int:  # noqa: ARG001
     """``down`` where not even a machine runs."""
     for lab in labs or ():
         failure.explain(LabError(f"lab {lab} is not running"))
@@ -117,6 +117,9 @@ def down(
         ),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every lab that there is.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Return only when the kernel has taken all apart.")
+    ] = False,
 ) -> int:
     """Remove labs: exactly what they own, and nothing else.
 
@@ -127,6 +130,7 @@ def down(
       lvsctl down            the only lab
       lvsctl down dr nat     these two
       lvsctl down --all
+      lvsctl down dr --wait  and the memory is free again
     """
     from lvsctl import app
 
@@ -135,7 +139,7 @@ def down(
     status = ExitStatus.OK
     for lab in labs or _removable(everything=all_):
         try:
-            removed = app.down(lab)
+            removed = app.down(lab, wait=wait)
         except LvsctlError as error:  # the others must go all the same
             status = max(status, failure.explain(error))
         else:
@@ -188,6 +192,6 @@ def _list(found: Sequence[Listed], wanted: Format) -> None:
 
         show_json(jsonable.listing(found))
     else:
-        from lvsctl.report import text
+        from lvsctl.report import text_listing
 
-        show(text.listing(found, style=style()))
+        show(text_listing.listing(found, style=style()))

@@ -126,7 +126,7 @@ def create(lab: str, name: str) -> int:
 
     Raises LabError where the name is taken, HostError where the host cannot.
     """
-    place = paths.namespaces(lab) / name
+    place = f"{paths.namespaces(lab)}/{name}"
     try:
         try:
             os.close(os.open(place, _NEW, 0o444))
@@ -134,7 +134,7 @@ def create(lab: str, name: str) -> int:
             if os.path.ismount(place):
                 raise
             # `ip netns del` took the namespace away by hand, and left the file
-        (paths.NETNS / name).symlink_to(place)
+        os.symlink(place, f"{paths.NETNS}/{name}")  # noqa: PTH211 (a tenth of the time)
     except FileExistsError as error:
         raise LabError(
             f"namespace {name} exists already", hint=f"`lvsctl down {lab}`, then up again"
@@ -143,7 +143,7 @@ def create(lab: str, name: str) -> int:
         raise _no_namespaces(error) from error
     try:
         unshare()
-        mount(_OWN, str(place), flags=MS_BIND)
+        mount(_OWN, place, flags=MS_BIND)
         return os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise _no_namespaces(error) from error

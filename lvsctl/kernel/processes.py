@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import json
 import os
 import select
@@ -244,6 +245,8 @@ def _serve(lab: str, name: str, main: Callable[[Ready], None], writing: int) -> 
             say(error="KernelError", message=problem, hint="")
 
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    gc.freeze()  # what the command had is here to stay, and its pages stay shared
+    gc.enable()
     try:
         lock = os.open(paths.pids(lab) / f"{name}.pid", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # whoever ends the lab asks who holds it

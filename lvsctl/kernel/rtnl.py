@@ -14,6 +14,7 @@ import functools
 import socket
 import struct
 from importlib import import_module
+from ipaddress import ip_interface
 from typing import Any
 
 from lvsctl.kernel import lazy_pyroute2, wire
@@ -41,6 +42,15 @@ NETEM_LIMIT = 1000
 _LINK, _ADDRESS, _ROUTE = 32, 24, 28
 """Where attributes begin: after nlmsghdr and struct ifinfomsg, ifaddrmsg, rtmsg."""
 _U32 = struct.Struct("=I")
+
+
+def prepare() -> None:
+    """Import and compile what ``encode`` needs, before anything is half done."""
+    loopback = ip_interface("127.0.0.1/8")
+    add_bridge("", 1, up=True)
+    _veth(1, 1)
+    address(loopback, 1)
+    route(None, loopback.ip)
 
 
 def encode(kind: str, message_type: int, request: int, /, **fields: Any) -> bytearray:

@@ -1,0 +1,145 @@
+"""Building and removing the dr shape: lvsctl beside what else can do it, in one interleaved run.
+
+    sudo .venv/bin/python benchmarks/building.py [--sizes 2 10 100] [--rounds 5] [--into DIR]
+
+In each round every competitor builds and removes its lab once, one after the other, the first
+one another each time; after each the kernel gets the time to take the namespaces apart. All of
+it happens in network and mount namespaces of its own: this host's stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+SOURCES = HERE / "competitors"
+INSIDE = "LVSCTL_BENCHMARK_INSIDE"
+TOO_LONG = 60.0
+"""A competitor that would take longer than so many seconds at the next size is left out there."""
+
+PYTHON = [sys.executable, "-X", "utf8"]
+COMPETITORS: dict[str, list[str]] = {
+    "floor (C)": ["{floor}"],
+    "lvsctl": [*PYTHON, str(SOURCES / "lvsctl_up.py")],
+    "ip -batch": [str(SOURCES / "batch.sh")],
+    "plain shell": [str(SOURCES / "plain.sh")],
+    "Mininet": [*PYTHON, str(SOURCES / "star.py")],
+}
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    words.add_argument("--sizes", type=int, nargs="+", default=[2, 10, 100, 500, 1000])
+    words.add_argument("--rounds", type=int, default=5)
+    words.add_argument("--only", nargs="+", choices=list(COMPETITORS), default=list(COMPETITORS))
+    words.add_argument("--into", type=Path, default=HERE / "results")
+    chosen = words.parse_args()
+    if INSIDE not in os.environ:
+        go_inside()
+    with tempfile.TemporaryDirectory() as folder:
+        floor = f"{folder}/floor"
+        subprocess.run(["cc", "-O2", "-o", floor, SOURCES / "floor.c"], check=True)
+        results = measure(chosen.sizes, chosen.rounds, chosen.only, floor)
+    from benchmarks import report
+
+    about = {
+        "command": f"python benchmarks/building.py {' '.join(sys.argv[1:])}".strip(),
+        "kernel": os.uname().release,
+        "cpus": os.cpu_count(),
+        "load": os.getloadavg(),
+        "rounds": chosen.rounds,
+    }
+    chosen.into.mkdir(parents=True, exist_ok=True)
+    report.write(chosen.into, about, results)
+
+
+def go_inside() -> None:
+    """This script anew, in namespaces of its own: an empty /run, no devices but lo."""
+    compiled = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run([sys.executable, "-m", "compileall", "-q", ROOT / "lvsctl"], check=True)
+    path = ":".join([str(ROOT / ".tools/bin"), "/usr/sbin", "/sbin", os.environ["PATH"]])
+    modules = [str(ROOT), str(ROOT / ".tools/root/usr/lib/python3/dist-packages")]
+    env = compiled | {INSIDE: "1", "PATH": path, "PYTHONPATH": ":".join(modules)}
+    script = 'mount --make-rprivate / && mount -t tmpfs run /run && exec "$@"'
+    inner = [sys.executable, *sys.argv]
+    os.execvpe("unshare", ["unshare", "-n", "-m", "sh", "-c", script, "sh", *inner], env)
+
+
+def measure(sizes: list[int], rounds: int, names: list[str], floor: str) -> list[dict[str, Any]]:
+    """One dictionary for each size and competitor, with every sample."""
+    results: list[dict[str, Any]] = []
+    seconds: dict[str, float] = {}
+    for position, size in enumerate(sizes):
+        growth = size / sizes[position - 1] if position else 1
+        here = [name for name in names if seconds.get(name, 0) * growth < TOO_LONG]
+        samples: dict[str, list[dict[str, float]]] = {name: [] for name in here}
+        for number in range(rounds):
+            shift = number % len(here)
+            for name in (*here[shift:], *here[:shift]):
+                sample = build_and_remove(name, size, f"b{size}x{number}-", floor)
+                samples[name].append(sample)
+                print(f"N={size} {name}: {sample}", file=sys.stderr, flush=True)
+        for name in here:
+            seconds[name] = statistics.median(s["up"] for s in samples[name]) / 1e3
+            medians = {
+                key: round(statistics.median(s[key] for s in samples[name]), 2)
+                for key in samples[name][0]
+            }
+            results.append({"size": size, "name": name, **medians, "samples": samples[name]})
+    return results
+
+
+def build_and_remove(name: str, size: int, prefix: str, floor: str) -> dict[str, float]:
+    """Milliseconds: the whole commands, their CPU time, and the building part where it is told."""
+    command = [word.format(floor=floor) for word in COMPETITORS[name]]
+    told, up, up_cpu = timed([*command, "up", str(size), prefix])
+    gone, down, down_cpu = timed([*command, "down", str(size), prefix])
+    settle()
+    inside = json.loads(told.splitlines()[-1]) if told.strip() else {}
+    building = inside.get("ms", up)
+    if "down_ms" in inside:  # Mininet, whose one process does both
+        up, down = up - inside["down_ms"], inside["down_ms"]
+    elif gone.startswith("{"):
+        down = json.loads(gone)["ms"]
+    return {
+        "building": building, "building_cpu": inside.get("cpu_ms", up_cpu),
+        "up": up, "up_cpu": up_cpu, "down": down, "down_cpu": down_cpu,
+    }  # fmt: skip
+
+
+def timed(command: list[str]) -> tuple[str, float, float]:
+    """What a command prints, and the wall and CPU time of it and its children, in ms."""
+    begun = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    said = process.stdout.readline()
+    while line := process.stdout.readline():
+        said += line
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    wall = time.perf_counter() - begun
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with status {process.returncode}")
+    return said, wall * 1e3, (used.ru_utime + used.ru_stime) * 1e3
+
+
+def settle() -> None:
+    """Wait until the kernel has taken apart what was let go of."""
+    from lvsctl.kernel import letting_go
+
+    with letting_go.watched("no-such-lab"):
+        pass
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""`lvsctl up` and `down`, the whole command, on a kernel that may have no IPVS.
+
+    lvsctl_up.py up|down N LAB
+
+The operations on the IPVS table are left out, as by the competitors; everything else is done:
+what they do, and besides that all settings that claims rest on, offloads, the registry, waiting
+until every link carries frames, and the responder that answers for the real servers.
+Prints {"ms", "cpu_ms"} of the building part: from the first operation to the last, without
+the responder and the waiting.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TOPOLOGY = """\
+version: 1
+name: {lab}
+networks:
+  lan: {{ipv4: 10.0.0.0/16}}
+nodes:
+  client:   {{role: client,      networks: {{lan: 10.0.0.2}}, routes: [{route}]}}
+  director: {{role: director,    networks: {{lan: 10.0.0.3}}, routes: [{route}]}}
+  rs:       {{role: real-server, networks: [lan], count: {servers}, routes: [{route}]}}
+services:
+  - {{name: web, vip: 10.0.255.1, port: 80, forward: dr, scheduler: rr, real_servers: [rs]}}
+"""
+ROUTE = "{to: default, via: 10.0.0.1}"
+
+
+def leave_ipvs_out() -> None:
+    from lvsctl import planner
+    from lvsctl.kernel import probe
+    from lvsctl.ops import AddRealServer, AddService
+
+    planned = planner._virtual_services
+    planner._virtual_services = lambda lab: (
+        op for op in planned(lab) if not isinstance(op, (AddService, AddRealServer))
+    )
+    probe.load_ipvs = lambda: None
+
+
+def watch_stages(seen: list[tuple[str, float, float]]) -> None:
+    from lvsctl.cli import progress
+    from lvsctl.model.event import StageBegun
+
+    class Watching(progress.Progress):
+        def __call__(self, event: object) -> None:
+            if isinstance(event, StageBegun):
+                seen.append((event.title, time.perf_counter(), time.process_time()))
+            super().__call__(event)
+
+    progress.Progress = Watching
+
+
+def main() -> None:
+    what, servers, lab = sys.argv[1:]
+    lab = lab.rstrip("-")
+    from lvsctl.cli.main import main as lvsctl
+
+    if what == "down":
+        raise SystemExit(lvsctl(["down", lab, "--where", "host"]))
+    leave_ipvs_out()
+    seen: list[tuple[str, float, float]] = []
+    watch_stages(seen)
+    file = Path(tempfile.gettempdir()) / f"{lab}.yaml"
+    file.write_text(TOPOLOGY.format(lab=lab, servers=servers, route=ROUTE))
+    stdout, sys.stdout = sys.stdout, open("/dev/null", "w")  # noqa: SIM115, PTH123
+    status = lvsctl(["up", str(file), "--where", "host"])
+    sys.stdout = stdout
+    file.unlink()
+    (_, begun, cpu), (title, done, cpu_done) = seen[0], seen[-1]
+    assert title == "servers", title
+    print(json.dumps({"ms": (done - begun) * 1e3, "cpu_ms": (cpu_done - cpu) * 1e3}))
+    sys.stdout.flush()
+    raise SystemExit(status)
+
+
+main()

@@ -1,0 +1,88 @@
+"""What ``building`` measured, as JSON, as a table in Markdown and as a plot in SVG."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+COLOURS = ("#111111", "#d62728", "#1f77b4", "#2ca02c", "#9467bd")
+LEFT, TOP, WIDTH, HEIGHT = 70, 30, 520, 330
+
+
+def write(folder: Path, about: dict[str, Any], rows: list[Row]) -> None:
+    """building.json, building.md and building.svg in ``folder``."""
+    result = {"about": about, "results": rows}
+    (folder / "building.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / "building.md").write_text("\n".join(table(about, rows)) + "\n")
+    (folder / "building.svg").write_text("\n".join(plot(rows)) + "\n")
+
+
+def table(about: dict[str, Any], rows: list[Row]) -> Iterator[str]:
+    """Medians in ms, and how they compare with the floor and with lvsctl."""
+    by = {(row["size"], row["name"]): row for row in rows}
+    load = ", ".join(f"{value:.1f}" for value in about["load"])
+    yield f"`{about['command']}` on Linux {about['kernel']}, {about['cpus']} CPUs, load {load}."
+    yield f"Medians of {about['rounds']} interleaved rounds, in ms; CPU time in parentheses."
+    yield ""
+    yield "| N | | building | ÷ floor | whole `up` | ÷ lvsctl | `down` |"
+    yield "|---|---|---|---|---|---|---|"
+    for row in rows:
+        floor, ours = by.get((row["size"], "floor (C)")), by.get((row["size"], "lvsctl"))
+        cells = [
+            str(row["size"]),
+            row["name"],
+            f"{row['building']:,.0f} ({row['building_cpu']:,.0f})",
+            ratio(row, floor, "building"),
+            f"{row['up']:,.0f} ({row['up_cpu']:,.0f})",
+            ratio(row, ours, "up"),
+            f"{row['down']:,.0f}",
+        ]
+        yield "| " + " | ".join(cells) + " |"
+
+
+def ratio(row: Row, other: Row | None, key: str) -> str:
+    """Wall times against wall times, and CPU against CPU."""
+    if other is None:
+        return ""
+    return f"{row[key] / other[key]:.2f} ({row[key + '_cpu'] / other[key + '_cpu']:.2f})"
+
+
+def plot(rows: list[Row]) -> Iterator[str]:
+    """Whole `up` over N, both logarithmic."""
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    x = scale([row["size"] for row in rows], LEFT, LEFT + WIDTH)
+    y = scale([row["up"] for row in rows], TOP + HEIGHT, TOP)
+    yield (f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + WIDTH + 130}" '
+           f'height="{TOP + HEIGHT + 50}" font-family="sans-serif" font-size="12">')  # fmt: skip
+    yield '<rect width="100%" height="100%" fill="white"/>'
+    yield f'<text x="{LEFT}" y="18">whole command `up`, ms, over the number of real servers</text>'
+    for size in sorted({row["size"] for row in rows}):
+        yield line(x(size), TOP, x(size), TOP + HEIGHT, "#dddddd")
+        yield f'<text x="{x(size):.0f}" y="{TOP + HEIGHT + 18}" text-anchor="middle">{size}</text>'
+    lowest, highest = (pick(math.log10(row["up"]) for row in rows) for pick in (min, max))
+    for power in range(math.ceil(lowest), math.floor(highest) + 1):
+        at = y(10**power)
+        yield line(LEFT, at, LEFT + WIDTH, at, "#dddddd")
+        yield f'<text x="{LEFT - 6}" y="{at + 4:.0f}" text-anchor="end">{10**power:,}</text>'
+    for name, colour in zip(names, COLOURS, strict=False):
+        points = [(x(row["size"]), y(row["up"])) for row in rows if row["name"] == name]
+        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
+        yield f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>'
+        a, b = points[-1]
+        yield f'<text x="{a + 6:.0f}" y="{b + 4:.0f}" fill="{colour}">{name}</text>'
+    yield "</svg>"
+
+
+def scale(values: list[float], low: float, high: float) -> Any:
+    """A logarithmic scale of ``values`` onto pixels."""
+    a, b = math.log(min(values)), math.log(max(values))
+    return lambda value: low + (math.log(value) - a) / ((b - a) or 1) * (high - low)
+
+
+def line(x1: float, y1: float, x2: float, y2: float, colour: str) -> str:
+    return f'<line x1="{x1:.0f}" y1="{y1:.0f}" x2="{x2:.0f}" y2="{y2:.0f}" stroke="{colour}"/>'

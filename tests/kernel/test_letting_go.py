@@ -1,0 +1,89 @@
+"""`lvsctl down --wait`: when it returns, the kernel has taken the lab's namespaces apart."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from lvsctl.errors import LabError
+from lvsctl.kernel import execute, letting_go, netns, paths, registry
+from lvsctl.model.event import ignore
+from tests.kernel.dr_shape import dr_plan
+from tests.kernel.test_execute import lab as lab  # noqa: PLC0414 (a fixture)
+
+SERVERS = 20
+
+
+def up(lab: str, servers: int = 2) -> None:
+    plan = dr_plan(lab, servers)
+    registry.begin(registry.Entry(lab=lab, namespaces=plan.namespaces))
+    execute.execute(plan, lab, ignore)
+
+
+def ip(netns: str, words: str) -> str:
+    command = ["ip", "-n", netns, *words.split()]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_a_cable_that_led_into_the_lab_is_gone(lab: str) -> None:
+    """The witness stands outside: one end of a cable, whose other end goes with its namespace.
+
+    watcher: near ──── far: rs20
+    """
+    up(lab, SERVERS)
+    watcher = f"watch-{os.getpid()}"
+    subprocess.run(["ip", "netns", "add", watcher], check=True)
+    try:
+        for words in (
+            f"link add near type veth peer name far netns lvs-{lab}-rs{SERVERS}",
+            "link set near up",
+        ):
+            ip(watcher, words)
+        assert "near@" in ip(watcher, "link")
+        with letting_go.watched(lab):
+            registry.remove(lab)
+        assert "near" not in ip(watcher, "link")
+    finally:
+        subprocess.run(["ip", "netns", "del", watcher], check=True)
+
+
+def test_without_waiting_it_may_still_be_there(lab: str) -> None:
+    """The control for the test above: it is the waiting that makes the difference."""
+    up(lab, SERVERS)
+    held = netns.open_namespace(paths.namespaces(lab) / f"lvs-{lab}-rs1")
+    try:
+        registry.remove(lab)
+        netns.in_thread(lambda: netns.setns(held))  # it exists: it can be entered
+    finally:
+        os.close(held)
+
+
+def test_who_is_still_held_is_named(lab: str) -> None:
+    up(lab)
+    held = netns.open_namespace(paths.namespaces(lab) / f"lvs-{lab}-rs1")
+    try:
+        with (
+            pytest.raises(LabError, match=f"has not let go of everything: lvs-{lab}-rs1$"),
+            letting_go.watched(lab, seconds=2),
+        ):
+            registry.remove(lab)
+    finally:
+        os.close(held)
+
+
+def test_nothing_to_wait_for(lab: str) -> None:
+    with letting_go.watched(lab):
+        pass
+
+
+def test_what_goes_wrong_meanwhile_is_told_and_no_thread_stays(lab: str) -> None:
+    up(lab)
+    before = threading.active_count()
+    with pytest.raises(ZeroDivisionError), letting_go.watched(lab, seconds=0.1):
+        raise ZeroDivisionError
+    assert threading.active_count() == before
+    assert Path(paths.NETNS / f"lvs-{lab}-rs1").is_symlink()
