@@ -10,12 +10,14 @@ Importing this imports pyroute2, which takes 150 ms.
 from __future__ import annotations
 
 import errno
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lvsctl.errors import HostError, KernelError
 from lvsctl.kernel import ipvs_messages as messages
 from lvsctl.kernel import nldump
+from lvsctl.kernel.ipvs_shapes import Shapes
 from lvsctl.kernel.wire import ROOT_DUMP
 from lvsctl.model.service import Encapsulation, Protocol, ServiceKey
 from lvsctl.model.state import Counters, RealServerState, ServiceState
@@ -46,6 +48,18 @@ def message(op: AddService | AddRealServer, family_id: int, *, replace: bool = F
 
     Whoever sends it fills in the sequence number and asks for the acknowledgement.
     """
+    return _shapes(family_id, replace).message(op)
+
+
+@functools.cache
+def _shapes(family_id: int, replace: bool) -> Shapes:
+    return Shapes(lambda op: message_by_pyroute2(op, family_id, replace=replace))
+
+
+def message_by_pyroute2(
+    op: AddService | AddRealServer, family_id: int, *, replace: bool = False
+) -> bytearray:
+    """The same message as ``message``, encoded by pyroute2 alone."""
     if isinstance(op, AddService):
         command = messages.Command.SET_SERVICE if replace else messages.Command.NEW_SERVICE
         return messages.packed_message(command, family_id, [messages.service(op)])

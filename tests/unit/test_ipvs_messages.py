@@ -224,6 +224,14 @@ real_servers = st.builds(
 )
 
 
+@given(op=st.one_of(services, real_servers), replace=st.booleans())
+def test_a_patched_shape_is_byte_for_byte_what_pyroute2_encodes(
+    op: AddService | AddRealServer, replace: bool
+) -> None:
+    expected = ipvs.message_by_pyroute2(op, FAMILY, replace=replace)
+    assert ipvs.message(op, FAMILY, replace=replace) == expected
+
+
 @given(op=services, replace=st.booleans())
 def test_a_service_survives_packing(op: AddService, replace: bool) -> None:
     """Read back by kernel.nldump, which shares no code with pyroute2."""
