@@ -49,7 +49,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         floor = f"{folder}/floor"
         subprocess.run(["cc", "-O2", "-o", floor, SOURCES / "floor.c"], check=True)
-        results = measure(chosen.sizes, chosen.rounds, chosen.only, floor)
+        measure(chosen, floor)
+
+
+def keep(chosen: argparse.Namespace, results: list[dict[str, Any]]) -> None:
+    """Write what there is so far."""
     from benchmarks import report
 
     about = {
@@ -75,8 +79,9 @@ def go_inside() -> None:
     os.execvpe("unshare", ["unshare", "-n", "-m", "sh", "-c", script, "sh", *inner], env)
 
 
-def measure(sizes: list[int], rounds: int, names: list[str], floor: str) -> list[dict[str, Any]]:
-    """One dictionary for each size and competitor, with every sample."""
+def measure(chosen: argparse.Namespace, floor: str) -> None:
+    """One result for each size and competitor, with every sample; kept after each size."""
+    sizes, rounds, names = chosen.sizes, chosen.rounds, chosen.only
     results: list[dict[str, Any]] = []
     seconds: dict[str, float] = {}
     for position, size in enumerate(sizes):
@@ -96,7 +101,7 @@ def measure(sizes: list[int], rounds: int, names: list[str], floor: str) -> list
                 for key in samples[name][0]
             }
             results.append({"size": size, "name": name, **medians, "samples": samples[name]})
-    return results
+        keep(chosen, results)
 
 
 def build_and_remove(name: str, size: int, prefix: str, floor: str) -> dict[str, float]:

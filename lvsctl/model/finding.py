@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 
-from lvsctl.model.claim import Claim
+from lvsctl.model.claim import Claim, Verdict
 from lvsctl.model.frame import Frame
 
-
-class Verdict(StrEnum):
-    """What the evidence says of a claim."""
-
-    PASS = "pass"  # noqa: S105 (no password)
-    FAIL = "fail"
-    INCONCLUSIVE = "inconclusive"
-    """Nothing was seen that could have shown it, so its absence proves nothing."""
+__all__ = ["Finding", "Judgement", "Verdict", "judged", "overall", "undecided"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from lvsctl.model.finding import Finding, Verdict
+from lvsctl.model.claim import Verdict
 from lvsctl.model.lab import Lab
 from lvsctl.report.style import Cell, Style, printable
 from lvsctl.report.words import counted, service_line, verdict_paint
 
 if TYPE_CHECKING:
+    from lvsctl.model.finding import Finding
     from lvsctl.results import Verification
 
 FRAMES, FRAMES_VERBOSE = 4, 16

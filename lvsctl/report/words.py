@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from lvsctl.model.addresses import IPAddress
+from lvsctl.model.claim import Verdict
 from lvsctl.model.lab import Impairment, Lab, Role
 from lvsctl.model.service import Encapsulation, ForwardingMethod, VirtualService
 from lvsctl.report.style import Paint, Style
-
-if TYPE_CHECKING:
-    from lvsctl.model.finding import Verdict
 
 ROLE = {
     Role.CLIENT: "client",
@@ -83,8 +80,6 @@ def duration(seconds: float) -> str:
 
 def verdict_paint(style: Style, verdict: Verdict) -> Paint:
     """The colour of a verdict."""
-    from lvsctl.model.finding import Verdict
-
     return {
         Verdict.PASS: style.green,
         Verdict.FAIL: style.red,
