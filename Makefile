@@ -5,8 +5,7 @@
 #   make test PYTEST_ARGS='-k dr -x'          some tests only
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: set-up-tests help demo test test-all test-unit fuzz soak lint format clean
-.PHONY: docs docs-serve docs-refresh
+.PHONY: set-up-tests $(shell sed -n 's/^\([a-z-]*\):.*## .*/\1/p' $(firstword $(MAKEFILE_LIST))) # all that have a word of help
 
 export PYTHON
 export NO_MKDOCS_2_WARNING := 1 # Material's word about its successor; pyproject.toml pins MkDocs 1
@@ -16,7 +15,7 @@ python := .venv/bin/python
 demo   := $(python) -m lvsctl demo
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## NAT, TUN and DR on the kernel's real IPVS: up, requests answered, down
 	@tools/setup lvsctl
@@ -30,7 +29,21 @@ set-up-tests:
 	@tools/setup checks witnesses vagrant
 
 test-all: ## the same with every row of the long tables (half an hour)
-	@$(MAKE) --no-print-directory test PYTEST_ARGS="-m '' $(PYTEST_ARGS)"
+	@$(MAKE) --no-print-directory test PYTEST_ARGS="-m 'not provision' $(PYTEST_ARGS)"
+
+test-host: export LVSCTL_REQUIRE_IPVS = 1
+test-host: set-up-tests ## the kernel tests on this host's own kernel; needs root and IPVS
+	$(python) -m lvsctl doctor --where host
+	$(python) -m pytest tests/kernel $(PYTEST_ARGS)
+
+reports: export LVSCTL = $(CURDIR)/.venv/bin/lvsctl
+reports: ## every shipped topology proved: HTML, JUnit, JSON and captures, in reports/
+	@tools/setup lvsctl
+	@tools/ci-verify
+
+test-provision: ## tools/provision in clean Debian roots, then every topology there (10 minutes; root)
+	@tools/setup checks roots
+	$(python) -m pytest tests/provision -m provision $(PYTEST_ARGS)
 
 test-unit: ## the quick tests: no kernel, no root
 	@tools/setup checks
@@ -72,5 +85,5 @@ docs-refresh: ## runs every command in docs/ again and writes down what it print
 	$(python) -m tools.docs run
 
 clean: ## removes what setup, tests and builds made in this checkout
-	rm -rf .venv .tools .fuzz build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .tools .fuzz reports build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

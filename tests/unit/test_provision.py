@@ -48,7 +48,7 @@ def test_without_root_it_says_what_to_type() -> None:
     assert "--host" in done.stderr
 
 
-@pytest.mark.parametrize("script", ["provision", "setup"])
+@pytest.mark.parametrize("script", ["ci-verify", "provision", "setup"])
 def test_shellcheck_has_nothing_to_say(script: str) -> None:
     shellcheck = shutil.which("shellcheck")
     if shellcheck is None:
