@@ -30,7 +30,7 @@ mount -t tmpfs tmpfs "$root/run"
 exec chroot "$root" "$@"
 """
 _ENTER_IN_MACHINE = f"""
-mkdir /tmp/over
+mkdir -p /tmp/over # in a mount namespace of its own
 mount -t tmpfs tmpfs /tmp/over
 mkdir /tmp/over/up /tmp/over/work /tmp/over/root
 mount -t overlay overlay -o lowerdir="/run/host$1",upperdir=/tmp/over/up,workdir=/tmp/over/work \
