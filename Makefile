@@ -59,6 +59,10 @@ soak: ## up, verify, break, diagnose, down: CYCLES (300) times in one machine; w
 	@tools/setup lvsctl
 	$(python) tools/soak.py --cycles $(or $(CYCLES),300)
 
+test-lowest: ## the quick tests with the lowest versions of all that lvsctl depends on
+	@tools/setup lowest
+	.tools/lowest/bin/python -m pytest -p no:cacheprovider tests/unit tests/plan $(PYTEST_ARGS)
+
 lint: ## style and types
 	@tools/setup checks
 	$(python) -m ruff check
@@ -83,6 +87,10 @@ docs-refresh: ## runs every command in docs/ again and writes down what it print
 	@tools/setup checks witnesses
 	$(python) -m tools.docs reference
 	$(python) -m tools.docs run
+
+man: ## writes the manual pages from the commands' help
+	@tools/setup checks
+	$(python) tools/manpages.py
 
 clean: ## removes what setup, tests and builds made in this checkout
 	rm -rf .venv .tools .fuzz reports build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -115,7 +115,9 @@ class Worker:
             sections, written = failure.report(list(self._touched), directory)
             report.sections += sections
             if written:
-                report.user_properties.append(("lvsctl report", str(directory)))
+                where = ("lvsctl report", str(directory))
+                report.user_properties.append(where)
+                item.user_properties.append(where)  # JUnit XML takes those of the teardown
         return report
 
     # The end.

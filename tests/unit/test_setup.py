@@ -3,11 +3,9 @@
 import os
 import shutil
 import subprocess
-import zipfile
 from pathlib import Path
 
 import pytest
-from hatchling.build import build_wheel
 
 CHECKOUT = Path(__file__).parents[2]
 HOST_CANNOT = 69
@@ -56,20 +54,3 @@ def test_make_alone_lists_what_can_be_made() -> None:
 
     assert "make demo" in listed.stdout
     assert "make test" in listed.stdout
-
-
-def test_the_wheel_ships_topologies_types_and_the_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(CHECKOUT)
-
-    with zipfile.ZipFile(tmp_path / build_wheel(str(tmp_path))) as wheel:
-        names = set(wheel.namelist())
-        commands = next(name for name in names if name.endswith("entry_points.txt"))
-        entry_points = wheel.read(commands).decode()
-
-    shipped = {path.name for path in CHECKOUT.glob("topologies/*.yaml")}
-    assert shipped
-    assert {f"lvsctl/topologies/{name}" for name in shipped} <= names
-    assert "lvsctl/py.typed" in names
-    assert "lvsctl = lvsctl.cli.main:entry" in entry_points
