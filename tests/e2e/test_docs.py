@@ -5,10 +5,12 @@ One page always; the others with `make test-all`.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tools.docs import DOCS, run
-from tools.docs.page import Page
+from tools.docs.page import read
 
 pytestmark = [pytest.mark.machine, pytest.mark.slow]
 
@@ -17,15 +19,16 @@ ALWAYS = "own-topology.md"
 
 PAGES = [
     pytest.param(
-        page,
-        id=str(page.path.relative_to(DOCS)),
-        marks=() if page.path.name == ALWAYS else pytest.mark.exhaustive,
+        path,
+        id=str(path.relative_to(DOCS)),
+        marks=() if path.name == ALWAYS else pytest.mark.exhaustive,
     )
-    for page in run.pages(DOCS)
+    for path in run.pages(DOCS)
 ]
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_output_is_what_the_page_says(page: Page) -> None:
+@pytest.mark.parametrize("path", PAGES)
+def test_output_is_what_the_page_says(path: Path) -> None:
+    page = read(path)
     changed = run.differences(page, run.rerun(page))
     assert not changed, f"look at it, then type: make docs-refresh\n{changed}"

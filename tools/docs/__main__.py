@@ -12,7 +12,7 @@ from tools.docs.page import read
 
 def _pages(names: list[Path], *, check: bool) -> int:
     wrong = 0
-    for page in [read(name) for name in names] or run.pages(DOCS):
+    for page in map(read, names or run.pages(DOCS)):
         began = time.monotonic()
         try:
             now = run.rerun(page)

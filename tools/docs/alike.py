@@ -64,7 +64,8 @@ RULES = (
     Rule(
         "counts of packets and bytes",
         r"\b[1-9]\d*\s+(?=(?:request\s+|reply\s+)?(?:packets|replies|frames|questions)\b"
-        r"|hops\b|bytes\b|through\b|of\s+them\b|in, |out\b)",
+        r"|hops\b|bytes\b|through\b|of\s+them\b|in, |out\b)"
+        r'|(?<="packets_in": )[1-9]\d*|(?<="bytes_in": )[1-9]\d*',
         "<n> ",
         "TCP acknowledges when it sees fit (RFC 9293, 3.8.6.3), so one more or less is the same; "
         "none is none, and connections are counted exactly",
@@ -104,7 +105,12 @@ RULES = (
         "a frame's place in the capture depends on what else was on the wire; "
         "the taps are compared, sorted",
     ),
-    Rule("frame numbers", r"#\d+\b|\bframe \d+\b", "<frame>", "the same, in a finding's evidence"),
+    Rule(
+        "frame numbers",
+        r'#\d+\b|\bframe \d+\b|(?<="frame": )\d+',
+        "<frame>",
+        "the same, in a finding's evidence",
+    ),
     Rule(
         "the responder's process",
         r"\bpython3(?:\.\d+)? \(\d+\)",

@@ -91,6 +91,12 @@ def read(path: Path) -> Page:
     return Page(path, tuple(_pieces(path, text.splitlines())))
 
 
+def has_commands(path: Path) -> bool:
+    """Whether a page has a block of commands that are to be run, well-formed or not."""
+    text = path.read_text(encoding="utf-8")
+    return "\n```console" in text and not _NOT_RUN.search(text)
+
+
 def _pieces(path: Path, lines: list[str]) -> Iterator[Piece]:
     prose: list[str] = []
     at = 0
