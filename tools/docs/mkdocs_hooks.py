@@ -7,40 +7,62 @@ import re
 from pathlib import Path
 from typing import Any
 
-_LINK = re.compile(r"\[(?P<text>[^\]]+)\]\((?P<to>\.\./[^)#\s]+)(?:#[^)]*)?\)")
+from mkdocs.structure.files import File
+
+_LINK = re.compile(r"\[(?P<text>[^\]]+)\]\((?P<to>[^)#\s:]+)(?P<anchor>#[^)]*)?\)")
 
 
 def on_config(config: Any) -> Any:
     """Leave out of the navigation the pages that belong there and are not written yet."""
-    config["nav"] = _there(config["nav"], Path(config["docs_dir"]), config["extra"]["awaited"])
+    docs, extra = Path(config["docs_dir"]), config["extra"]
+    missing = {name for name in extra["awaited"] if not (docs / name).exists()}
+    missing |= {
+        name for name, of in extra["from_checkout"].items() if not (docs.parent / of).exists()
+    }
+    config["nav"] = _without(missing, config["nav"])
     return config
 
 
-def _there(nav: list[Any], docs: Path, awaited: list[str]) -> list[Any]:
+def _without(missing: set[str], nav: list[Any]) -> list[Any]:
     kept = []
     for entry in nav:
         ((title, target),) = entry.items()
         if isinstance(target, list):
-            kept.append({title: _there(target, docs, awaited)})
-        elif target not in awaited or (docs / target).exists():
+            kept.append({title: _without(missing, target)})
+        elif target not in missing:
             kept.append(entry)
     return kept
 
 
-def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
-    """Links to files of the checkout, which the site has not: their names.
+def on_files(files: Any, config: Any) -> Any:
+    """Add the pages that lie elsewhere in the checkout."""
+    for name, of in config["extra"]["from_checkout"].items():
+        path = Path(config["docs_dir"]).parent / of
+        if path.exists():
+            files.append(File.generated(config, name, abs_src_path=str(path)))
+    return files
 
-    Only where the file is there; MkDocs complains about the others.
+
+def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
+    """Links that hold in the checkout, made to hold in the site.
+
+    A file that the site has not becomes its name, where it is there at all; MkDocs complains
+    about the others.
     """
     docs = Path(config["docs_dir"])
-    here = Path(page.file.abs_src_path).parent
+    source = Path(page.file.abs_src_path)
 
-    def named(found: re.Match[str]) -> str:
-        target = Path(os.path.normpath(here / found["to"]))
-        if target.is_relative_to(docs) or not target.exists():
+    def held(found: re.Match[str]) -> str:
+        target = Path(os.path.normpath(source.parent / found["to"]))
+        if source.is_relative_to(docs) and target.is_relative_to(docs):
             return found[0]
-        name = target.relative_to(docs.parent)
+        if target.is_relative_to(docs):
+            place = os.path.relpath(target, (docs / page.file.src_uri).parent)
+            return f"[{found['text']}]({place}{found['anchor'] or ''})"
+        if not target.exists():
+            return found[0]
+        name = str(target.relative_to(docs.parent))
         text = found["text"].strip("`")
-        return f"`{name}`" if text in (str(name), target.name) else f"{text} (`{name}`)"
+        return f"`{name}`" if text in {name, target.name} else f"{found['text']} (`{name}`)"
 
-    return _LINK.sub(named, markdown)
+    return _LINK.sub(held, markdown)
