@@ -76,7 +76,7 @@ format: ## lays the code out as lint wants it
 
 docs: ## the documentation as a site, in build/site
 	@tools/setup checks
-	$(python) -m mkdocs build --strict --quiet
+	$(python) -m mkdocs build --strict
 	@echo "open build/site/index.html, or type: make docs-serve"
 
 docs-serve: ## the same at http://127.0.0.1:8000/, new with every change

@@ -199,17 +199,43 @@ def test_broken_blocks_are_refused(tmp_path: Path, text: str) -> None:
 # ── the site ─────────────────────────────────────────────────────────────────────────────────
 
 
+def site(checkout: Path, into: Path) -> subprocess.CompletedProcess[str]:
+    """Build the site. Not with --quiet: that hides from --strict the warnings that it counts."""
+    return subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(into)],
+        cwd=checkout,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.mark.slow
 def test_site_builds_strictly_and_needs_nothing_from_outside(tmp_path: Path) -> None:
     """Strict: no dead link, no dead anchor, no page that the navigation has not."""
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path)]
-    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(
-        build, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    done = site(ROOT, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     for path in tmp_path.rglob("*.html"):
         fetched = re.findall(
             r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=.?https?://[^\s>]*", path.read_text()
         )
         assert not fetched, f"{path.name} fetches {fetched}"
+
+
+@pytest.mark.slow
+def test_site_with_a_dead_link_is_refused(tmp_path: Path) -> None:
+    """The strict build can fail: on a page that is not there, an anchor, a file, an orphan."""
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    links = "[page](no.md) [anchor](orphan.md#no) [file](../no.py) [there](../mkdocs.yml)"
+    (docs / "index.md").write_text(f"# A\n\n{links}\n")
+    (docs / "orphan.md").write_text("# B\n")
+    (tmp_path / "tools").symlink_to(ROOT / "tools")
+    settings = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[0]
+    (tmp_path / "mkdocs.yml").write_text(f"{settings}\nnav:\n  - A: index.md\n")
+    done = site(tmp_path, tmp_path / "site")
+    assert done.returncode == 1
+    for complaint in ("'no.md'", "'orphan.md#no'", "'../no.py'", "  - orphan.md"):
+        assert complaint in done.stderr
+    assert "mkdocs.yml'" not in done.stderr
