@@ -43,6 +43,8 @@ def text() -> str:
                     (
                         (code("LVSCTL_WHERE"), "the default of `--where`: auto, host or machine"),
                         (code("LVSCTL_MACHINE"), "the machine's name: several run side by side"),
+                        (code("LVSCTL_ERRORS"), "`json`: errors as [JSON](json.md#errors)"),
+                        (code("NO_COLOR"), "no colours (no-color.org)"),
                     ),
                 ),
             ]

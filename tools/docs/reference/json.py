@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 
-from lvsctl.report import fault_json, jsonable, matrix_text, walk_json, watch_json
+from lvsctl.report import error_json, fault_json, jsonable, matrix_text, walk_json, watch_json
 from tools.docs.reference.markdown import prose
 
 TITLE = "# JSON"
@@ -47,6 +47,7 @@ def text() -> str:
     ]
     for words, writer in _WRITERS:
         parts += [f"## {words.removesuffix(' --format json')}", _described(writer)]
+    parts += ["## Errors", prose(inspect.cleandoc(error_json.__doc__ or ""))]
     return "\n\n".join(parts)
 
 
