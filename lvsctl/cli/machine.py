@@ -25,27 +25,54 @@ _Writable = Annotated[
 ]
 
 
+_Kind = Annotated[
+    str | None,
+    typer.Option("--kind", metavar="uml|qemu", help="User-Mode Linux, or QEMU."),
+]
+_Kernel = Annotated[
+    str | None,
+    typer.Option(
+        "--kernel",
+        "-k",
+        metavar="KERNEL",
+        help="For QEMU: /boot/vmlinuz-..., or a version, release, package or suite of Debian's.",
+    ),
+]
+
+
 def start(
+    kind: _Kind = None,
+    kernel: _Kernel = None,
     memory: Annotated[
         int | None,
         typer.Option("--memory", "-m", metavar="MIB", min=64, help="Its memory; the default fits."),
+    ] = None,
+    cpus: Annotated[
+        int | None,
+        typer.Option("--cpus", metavar="N", min=1, help="Its CPUs; User-Mode Linux has one."),
     ] = None,
     writable: _Writable = None,
 ) -> None:
     """Start the throwaway kernel, unless it runs.
 
-    It is User-Mode Linux: an ordinary process of yours, without root. Where the package
-    user-mode-linux is not installed it is unpacked into your cache. Commands that need the
-    machine start it themselves; this is for choosing its memory, or to have it ready.
+    An ordinary process of yours, without root. Usually User-Mode Linux; with --kernel it is
+    QEMU with that kernel of your distribution: a file in /boot, or what the package lists have
+    by this name. Packages are unpacked into your cache. Commands that need the machine start it
+    themselves, and take what LVSCTL_MACHINE_KIND, _KERNEL, _MEMORY and _CPUS say.
 
     Examples:
       lvsctl machine start
       lvsctl machine start --memory 2048 --writable ~/captures
+      lvsctl machine start --kernel 6.12 --cpus 2
+      lvsctl machine start --kernel /boot/vmlinuz-$(uname -r)
     """
     refuse_inside("start a machine")
     from lvsctl.machine import client
+    from lvsctl.machine.plan import Wish
 
-    started = client.start(memory=memory, writable_directories=writable or (), emit=say)
+    started = client.start(
+        Wish(kind, kernel, memory, cpus), writable_directories=writable or (), emit=say
+    )
     show("the machine is running" if started else "the machine was running already")
 
 

@@ -1,8 +1,8 @@
-"""The machine's background process on the host: owns UML, routes frames between it and clients.
+"""The machine's background process on the host: owns the kernel, routes frames to and from it.
 
 Started by ``lvsctl.machine.client`` as ``python -m lvsctl.machine.broker JSON``. Two
 processes come of it. The first, the *shepherd*, only waits: whatever happens to the
-broker or to UML, it ends what is left and removes every file. The second is the broker.
+broker or to the kernel, it ends what is left and removes every file. The second is the broker.
 """
 
 from __future__ import annotations
@@ -24,12 +24,11 @@ from pathlib import Path
 
 from lvsctl.errors import HostError, LvsctlError
 
-from . import frames, places, shepherd, uml
+from . import frames, places, shepherd
 from .broker_order import Order
+from .kinds import KINDS
 from .line import Line
-
-BOOT_PATIENCE = 60.0
-"""Seconds until the guest must have said HELLO; it takes one on an idle machine."""
+from .plan import config_for
 
 POWER_OFF_PATIENCE = 5.0
 """Seconds until a guest that was told to power off is killed."""
@@ -47,7 +46,7 @@ _TO_CLIENTS = frozenset({frames.STDOUT, frames.STDERR, frames.EXIT, frames.PONG,
 
 
 class Broker:
-    """One machine: its UML process, its line, its clients."""
+    """One machine: its kernel's process, its line, its clients."""
 
     def __init__(self, order: Order, where: places.Places) -> None:
         self._order = order
@@ -70,7 +69,7 @@ class Broker:
         self._line = Line(writer)
         console = asyncio.StreamReader()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(console), process.stdout)
-        # Not the line's end alone: helpers of a killed UML keep the line open.
+        # Not the line's end alone: helpers of a killed User-Mode Linux keep the line open.
         process_fd = os.pidfd_open(process.pid)
         loop.add_reader(process_fd, self._ended.set)
         tasks = [
@@ -86,19 +85,22 @@ class Broker:
             server.close()
         finally:
             loop.remove_reader(process_fd)
-            await self._end_uml()
+            await self._end_kernel()
             for task in tasks:
                 await asyncio.wait([task], timeout=1)
         await self._tell_clients()
 
     # Boot and end.
 
+    def _patience(self) -> float:
+        return KINDS[self._order.plan.kind].patience(self._order.plan)
+
     async def _wait_for_hello(self) -> None:
         ended = asyncio.create_task(self._ended.wait())
         abandoned = asyncio.create_task(_closed(self._order.report))
         stopped = asyncio.create_task(self._stop.wait())
         waiting: set[asyncio.Future[object]] = {self._hello, ended, abandoned, stopped}  # type: ignore[arg-type]
-        await asyncio.wait(waiting, timeout=BOOT_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waiting, timeout=self._patience(), return_when=asyncio.FIRST_COMPLETED)
         for task in (ended, abandoned, stopped):
             task.cancel()
         if not self._hello.done():
@@ -114,7 +116,7 @@ class Broker:
         for task in ends:
             task.cancel()
 
-    async def _end_uml(self) -> None:
+    async def _end_kernel(self) -> None:
         """Power off if it still runs, and see that no process of it remains."""
         if not self._ended.is_set():
             # A guest that hangs does not acknowledge, so this must not wait for room.
@@ -165,7 +167,7 @@ class Broker:
         if kind == frames.ACK:
             self._line.acknowledged(frames.number_of(payload))
         elif kind == frames.BOOTED:
-            config = json.dumps(uml.config_for(self._order.plan)).encode()
+            config = json.dumps(config_for(self._order.plan)).encode()
             self._config = asyncio.create_task(
                 self._line.send(frames.frame(frames.CONFIG, 0, config))
             )
@@ -212,6 +214,10 @@ class Broker:
         return {
             "pid": os.getpid(),
             "uptime": time.monotonic() - self._started,
+            "kind": self._order.plan.kind,
+            "kernel": str(self._order.plan.kernel.program),
+            "accelerator": self._order.plan.accelerator,
+            "cpus": self._order.plan.cpus,
             "memory": self._order.plan.memory,
             "writable": list(self._order.plan.writable),
             **self._hello.result(),
@@ -252,11 +258,12 @@ def _start(order: Order, where: places.Places) -> None:
     """The broker's life: spawn, serve, clean up. Reports failure to the waiting client."""
     work: Path | None = None
     try:
-        work = uml.work_directory(order.plan.memory)
-        process, ours = uml.spawn(order.plan, work)
+        kind = KINDS[order.plan.kind]
+        work = kind.work_directory(order.plan)
+        process, ours = kind.spawn(order.plan, work)
         record = places.Record(
             boot=places.boot_id(),
-            uml=process.pid,
+            pid=process.pid,
             started=places.start_time(process.pid) or 0,
             work=str(work),
         )

@@ -6,8 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import uml
-from .install import Kernel
+from .plan import Kernel, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +14,7 @@ class Order:
     """What the client orders: a machine by this name, and the file descriptors to use."""
 
     name: str
-    plan: uml.Plan
+    plan: Plan
     life_lock: int
     report: int
 
@@ -26,7 +25,10 @@ class Order:
                 "name": self.name,
                 "program": str(self.plan.kernel.program),
                 "modules": str(self.plan.kernel.modules),
+                "kind": self.plan.kind,
                 "memory": self.plan.memory,
+                "cpus": self.plan.cpus,
+                "accelerator": self.plan.accelerator,
                 "writable": self.plan.writable,
                 "path": self.plan.path,
                 "fingerprint": self.plan.fingerprint,
@@ -39,9 +41,12 @@ class Order:
     def from_json(cls, text: str) -> Order:
         """The inverse of ``to_json``."""
         fields = json.loads(text)
-        plan = uml.Plan(
+        plan = Plan(
+            kind=fields["kind"],
             kernel=Kernel(Path(fields["program"]), Path(fields["modules"])),
             memory=fields["memory"],
+            cpus=fields["cpus"],
+            accelerator=fields["accelerator"],
             writable=tuple(fields["writable"]),
             path=tuple(fields["path"]),
             fingerprint=fields["fingerprint"],

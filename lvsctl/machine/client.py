@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lvsctl.errors import HostError
+from lvsctl.errors import HostError, LabError
 
 from . import frames, places, relay, writable
 from .connection import Connection, connect
+from .plan import ANY, Wish, wish_from_environment
 from .terminal import streams
 
 Emit = Callable[[str], None]
-Kind = Literal["lvsctl", "exec"]
+RunKind = Literal["lvsctl", "exec"]
 
 ANSWER_PATIENCE = 10.0
 
@@ -27,6 +29,9 @@ ANSWER_PATIENCE = 10.0
 @dataclass(frozen=True, slots=True)
 class MachineStatus:
     """A running machine. Memory is in MiB, ``uptime`` in seconds.
+
+    ``kind`` and ``accelerator`` are as in ``plan.Plan``, ``title`` is what people call the
+    kind, ``kernel`` the file that was started.
 
     ``pid`` is the broker's, whose end ends the machine. ``complaints`` are what could not
     be set up, ``failed_modules`` the kernel modules that did not load, by name.
@@ -36,6 +41,11 @@ class MachineStatus:
     pid: int
     release: str
     uptime: float
+    kind: str
+    title: str
+    kernel: Path
+    accelerator: str
+    cpus: int
     memory: int
     memory_available: int
     commands: int
@@ -50,6 +60,8 @@ def status() -> MachineStatus | None:
 
     Raises HostError where it runs and does not answer.
     """
+    from . import kinds  # apart, for the usual command does without
+
     where = places.places()
     connection = _connect_or_sweep(where)
     if connection is None:
@@ -64,6 +76,11 @@ def status() -> MachineStatus | None:
         pid=host["pid"],
         release=host["release"],
         uptime=host["uptime"],
+        kind=host["kind"],
+        title=kinds.KINDS[host["kind"]].title,
+        kernel=Path(host["kernel"]),
+        accelerator=host["accelerator"],
+        cpus=host["cpus"],
         memory=host["memory"],
         memory_available=guest["memory_available_kib"] // 1024,
         commands=guest["commands"],
@@ -75,20 +92,21 @@ def status() -> MachineStatus | None:
 
 
 def start(
+    wish: Wish = ANY,
     *,
-    memory: int | None = None,
     writable_directories: Sequence[str] = (),
     emit: Emit = lambda _: None,
 ) -> bool:
     """Start the machine unless it runs; returns whether this call started it.
 
-    ``memory`` is in MiB. ``writable_directories`` (and those in ``LVSCTL_WRITABLE``) can
-    be written by every command in the machine. Raises HostError where this host cannot,
-    and UsageError for a directory that must not be written.
+    What ``wish`` leaves open the environment may say (``LVSCTL_MACHINE_KIND`` and others).
+    ``writable_directories`` (and those in ``LVSCTL_WRITABLE``) can be written by every
+    command in the machine. Raises HostError where this host cannot, UsageError for a
+    directory that must not be written, and LabError where another kind of machine runs.
     """
     where = places.places()
     directories = writable.named([*writable_directories, *writable.from_environment()])
-    connection, started = _connect_or_start(where, memory, directories, emit)
+    connection, started = _connect_or_start(where, wish, directories, emit)
     connection.__exit__(None, None, None)
     return started
 
@@ -123,7 +141,7 @@ def stop() -> bool:
 def run(
     argv: Sequence[str],
     *,
-    kind: Kind = "lvsctl",
+    kind: RunKind = "lvsctl",
     cwd: str | None = None,
     env: Mapping[str, str] | None = None,
     tty: bool | None = None,
@@ -144,7 +162,7 @@ def run(
     where = places.places()
     place = _place(cwd)
     everywhere = writable.named(writable.from_environment())
-    connection, started = _connect_or_start(where, None, everywhere, emit)
+    connection, started = _connect_or_start(where, ANY, everywhere, emit)
     here = [place] if writable.refusal(place) is None else []
     if started and here and place == str(Path.home().resolve()):  # once is enough
         emit(f"the command may write your home directory {place}: it is the current directory")
@@ -175,7 +193,10 @@ def _place(cwd: str | None) -> str:
 
 
 def fingerprint() -> str:
-    """Identifies the state of lvsctl's source files; changes when one is edited."""
+    """Identifies the state of lvsctl's source files and of the Python packages beside it.
+
+    Changes when a source file is edited, and when a package is installed or removed.
+    """
     root = Path(__file__).resolve().parents[1]
     newest, count = 0, 0
     pending = [str(root)]
@@ -188,7 +209,9 @@ def fingerprint() -> str:
                 elif entry.name.endswith(".py"):
                     count += 1
                     newest = max(newest, entry.stat().st_mtime_ns)
-    return f"{count}:{newest}"
+    packages = [Path(entry) for entry in sys.path if entry.endswith("-packages")]
+    changed = [str(entry.stat().st_mtime_ns) for entry in packages if entry.is_dir()]
+    return ":".join([str(count), str(newest), *changed])
 
 
 def _open_missing_streams() -> None:
@@ -225,22 +248,55 @@ def _connect_or_sweep(where: places.Places) -> Connection | None:
 
 
 def _connect_or_start(
-    where: places.Places, memory: int | None, directories: Sequence[str], emit: Emit
+    where: places.Places, wish: Wish, directories: Sequence[str], emit: Emit
 ) -> tuple[Connection, bool]:
     """A connection to the machine, and whether it was started for it."""
+    wish = wish.otherwise(wish_from_environment())
     connection = connect(where)
     if connection is not None:
-        return connection, False
+        return _as_wished(connection, wish), False
     # Apart, for the usual command finds its machine running and wants to be quick.
     from . import launch
 
-    kernel = launch.ensure_installed(emit)
+    kind, plan = launch.planned(wish, directories, fingerprint(), emit)
     with places.starting(where):
         connection = connect(where)
-        if connection is not None:
-            return connection, False  # the command that held the lock has started it
-        launch.launch(where, kernel, memory, directories, fingerprint(), emit)
+        if connection is not None:  # the command that held the lock has started it
+            return _as_wished(connection, wish), False
+        launch.launch(where, kind, plan, emit)
         connection = connect(where)
     if connection is None:
         raise HostError(f"the machine {where.name} ended as soon as it had started")
     return connection, True
+
+
+def _as_wished(connection: Connection, wish: Wish) -> Connection:
+    """The connection, if its machine is of the kind and has the kernel that are wished.
+
+    Raises LabError, closing it, where it is another. Memory and CPUs are no matter: a lab
+    behaves alike.
+    """
+    if wish.kind is None and wish.kernel is None:
+        return connection
+    from . import kinds
+
+    try:
+        connection.send(frames.STATUS)
+        found = json.loads(connection.wait_for(frames.STATUS, ANSWER_PATIENCE))
+        kind = kinds.chosen(wish)
+        kernel = kind.find(wish.kernel)
+        same = kind.name == found["kind"] and (
+            wish.kernel is None or (kernel and str(kernel.program) == found["kernel"])
+        )
+        if not same:
+            asked = " ".join(filter(None, [wish.kind, wish.kernel]))
+            title = kinds.KINDS[found["kind"]].title
+            raise LabError(
+                f"the machine that runs is {title} {found['release']}, not {asked}",
+                hint="end it and its labs with: lvsctl machine stop, "
+                "or have two: LVSCTL_MACHINE=another",
+            )
+    except BaseException:
+        connection.__exit__(None, None, None)
+        raise
+    return connection

@@ -13,6 +13,9 @@ import os
 import stat
 import struct
 from collections.abc import Iterable
+from pathlib import Path
+
+from . import writable
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
 _VERSION, _PATH_BENEATH = 1, 1
@@ -22,6 +25,11 @@ _WRITE_FILE, _REFER, _TRUNCATE = 1 << 1, 1 << 13, 1 << 14
 _CHANGE_DIRECTORY = sum(1 << bit for bit in range(4, 13))  # REMOVE_DIR … MAKE_SYM
 _ATTRIBUTE = struct.Struct("=Q")
 _RULE = struct.Struct("=Qi")
+
+
+def guest(work: Path, *devices: str) -> None:
+    """What the process that is a machine may write: what could be named, its work, ``devices``."""
+    restrict_writes((*writable.trees(), str(work), "/dev/null", *devices))
 
 
 def restrict_writes(places: Iterable[str]) -> bool:

@@ -12,34 +12,54 @@ from pathlib import Path
 
 from lvsctl.errors import HostError
 
-from . import places, uml
+from . import places
 from .broker_order import Order
-from .install import Emit, Kernel, ensure_installed
+from .kinds import Emit, Kind, chosen
+from .plan import Plan, Wish
 
-__all__ = ["ensure_installed", "launch"]
+__all__ = ["launch", "planned"]
 
 
-def launch(
-    where: places.Places,
-    kernel: Kernel,
-    memory: int | None,
-    directories: Sequence[str],
-    fingerprint: str,
-    emit: Emit,
-) -> None:
-    """Start the machine; the caller holds the lock on starting. Raises HostError."""
-    emit(f"starting the throwaway kernel (User-Mode Linux {kernel.release})")
-    plan = uml.Plan(
+def planned(
+    wish: Wish, directories: Sequence[str], fingerprint: str, emit: Emit
+) -> tuple[Kind, Plan]:
+    """What to start for this wish; its kernel is fetched if need be.
+
+    Raises HostError where this host cannot, UsageError where nothing could.
+    """
+    kind = chosen(wish)
+    cpus = kind.cpus(wish.cpus)
+    kernel = kind.kernel(wish.kernel, emit)
+    accelerator, how = kind.accelerator()
+    plan = Plan(
+        kind=kind.name,
         kernel=kernel,
-        memory=memory or uml.default_memory(),
+        memory=wish.memory or kind.memory(),
+        cpus=cpus,
+        accelerator=accelerator,
         writable=tuple(directories),
         path=tuple(str(Path(entry).absolute()) for entry in sys.path),
         fingerprint=fingerprint,
     )
-    _start_broker(where, plan)
+    by = f", {how}" if accelerator else ""
+    emit(f"starting the throwaway kernel ({kind.title} {kernel.release}{by})")
+    return kind, plan
 
 
-def _start_broker(where: places.Places, plan: uml.Plan) -> None:
+def launch(where: places.Places, kind: Kind, plan: Plan, emit: Emit) -> None:
+    """Start the machine; the caller holds the lock on starting. Raises HostError."""
+    try:
+        _start_broker(where, plan)
+    except HostError as error:
+        second = kind.second_try(plan, error.message)
+        if second is None:
+            raise
+        plan, told = second
+        emit(told)
+        _start_broker(where, plan)
+
+
+def _start_broker(where: places.Places, plan: Plan) -> None:
     """Start the broker and wait until its machine is ready. Raises HostError."""
     life_lock = places.take_life_lock(where, places.END_PATIENCE)
     if life_lock is None:

@@ -61,12 +61,12 @@ class Places:
 class Record:
     """What a machine consists of: enough to end it without its own help.
 
-    ``started`` is the UML process's start time in clock ticks since boot, which tells it
-    from a later process that got the same id.
+    ``pid`` is the kernel's process, which has a session of its own. ``started`` is its start
+    time in clock ticks since boot, which tells it from a later process that got the same id.
     """
 
     boot: str
-    uml: int
+    pid: int
     started: int
     work: str
 
@@ -169,7 +169,7 @@ def sweep(where: Places) -> None:
     """End and remove what a machine has left behind. The caller holds its life lock."""
     record = read_record(where)
     if record is not None:
-        end_uml(record)
+        end_kernel(record)
         remove_work(record.work)
     for path in (where.socket, where.record):
         path.unlink(missing_ok=True)
@@ -201,7 +201,7 @@ def read_record(where: Places) -> Record | None:
     try:
         fields = json.loads(where.record.read_text(encoding="utf-8"))
         return Record(
-            str(fields["boot"]), int(fields["uml"]), int(fields["started"]), str(fields["work"])
+            str(fields["boot"]), int(fields["pid"]), int(fields["started"]), str(fields["work"])
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -228,7 +228,7 @@ def _stat_fields(pid: int) -> list[str]:
 
 
 def members(record: Record) -> list[int]:
-    """Ids of the living processes of a machine's UML, which has a session of its own."""
+    """Ids of the living processes of a machine's kernel."""
     if record.boot != boot_id():
         return []
     found = []
@@ -240,15 +240,15 @@ def members(record: Record) -> list[int]:
         if (
             fields
             and fields[0] not in "ZX"
-            and int(fields[3]) == record.uml
+            and int(fields[3]) == record.pid
             and int(fields[19]) >= record.started
         ):
             found.append(int(entry.name))
     return found
 
 
-def end_uml(record: Record) -> None:
-    """Kill what lives of a machine's UML, and wait for its end."""
+def end_kernel(record: Record) -> None:
+    """Kill what lives of a machine's kernel, and wait for its end."""
     deadline = time.monotonic() + KILL_PATIENCE
     # More than once: a process could be forking while its session is listed.
     while (living := members(record)) and time.monotonic() < deadline:

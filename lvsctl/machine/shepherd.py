@@ -20,7 +20,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 def guard(where: places.Places, life_lock: int, report: int) -> None:
     """Fork; return in the child (the broker), stay in the parent and clean up after it.
 
-    Both hold the life lock. UML is the broker's child and becomes the shepherd's when the
+    Both hold the life lock. The kernel is the broker's child and becomes the shepherd's when the
     broker dies.
     """
     libc = ctypes.CDLL(None, use_errno=True)
@@ -60,7 +60,7 @@ def _clean_up(where: places.Places) -> None:
 
 
 def _wait_for_power_off(record: places.Record) -> None:
-    """Reap UML, the shepherd's own child by now, until none of it is left or time is up."""
+    """Reap the kernel, the shepherd's own child by now, until none of it is left or time is up."""
     deadline = time.monotonic() + GRACE
     while places.members(record):
         remaining = deadline - time.monotonic()

@@ -1,7 +1,7 @@
 """Process 1 of the machine: sets the guest up, then runs commands for the broker.
 
-Started by ``python -I -S init.py``. The broker is at the other end of /dev/ttyS0 and says what to
-set up; when the line ends, so does the machine.
+Started by ``python -I -S init.py LINE``. The broker is at the other end of the device LINE and
+says what to set up; when the line ends, so does the machine.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import select
 import signal
+import sys
 import time
 import traceback
 
@@ -187,7 +188,7 @@ def main() -> None:
     """Be process 1."""
     os.environ["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     try:
-        Agent(boot.open_line()).run()
+        Agent(boot.open_line(sys.argv[1])).run()
     except BaseException:  # noqa: BLE001 - the console is all there is to tell it to
         traceback.print_exc()
     _power_off()

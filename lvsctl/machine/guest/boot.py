@@ -4,25 +4,45 @@ from __future__ import annotations
 
 import os
 import resource
+import select
 import termios
+import time
 import tty
 
 from lvsctl.machine import frames
-from lvsctl.machine.guest import modules, mounts
+from lvsctl.machine.guest import modules, mounts, tree
 
-LINE = "/dev/ttyS0"
+LINE_PATIENCE = 10.0
+"""Seconds for the kernel to find the line's device and its other end."""
+
 MAX_OPEN_FILES = 262_144
 """A lab holds a file descriptor or two per node."""
 
 
-def open_line() -> int:
-    """Open the line to the broker, raw and closed on exec."""
-    line = os.open(LINE, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    tty.setraw(line)
-    attributes = termios.tcgetattr(line)
-    attributes[2] |= termios.CLOCAL
-    termios.tcsetattr(line, termios.TCSANOW, attributes)
+def open_line(device: str) -> int:
+    """Open the line to the broker: a serial line or a port of virtio's, closed on exec.
+
+    Raises OSError where it is not there in time.
+    """
+    deadline = time.monotonic() + LINE_PATIENCE
+    while not os.path.exists(device) and time.monotonic() < deadline:
+        select.select([], [], [], 0.01)  # the kernel tells nobody when it makes the device
+    line = os.open(device, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    if os.isatty(line):
+        tty.setraw(line)
+        attributes = termios.tcgetattr(line)
+        attributes[2] |= termios.CLOCAL
+        termios.tcsetattr(line, termios.TCSANOW, attributes)
+    # A port whose other end the kernel does not know of yet looks as if it had ended.
+    while _hung_up(line) and time.monotonic() < deadline:
+        select.select([], [], [], 0.01)
     return line
+
+
+def _hung_up(line: int) -> bool:
+    poll = select.poll()
+    poll.register(line, 0)
+    return any(events & select.POLLHUP for _, events in poll.poll(0))
 
 
 def _write(path: str, text: str) -> None:
@@ -45,11 +65,13 @@ def set_up(config: dict[str, object]) -> dict[str, object]:
     visible = strings(config["visible"])
     writable = strings(config["writable"])
     complaints = mounts.set_up(visible)
+    tree.use_stable(strings(config["stable"]))
     _write("/proc/sys/kernel/hostname", "lvsctl")
     # Before any module that would make its fallback device in every namespace.
     _write("/proc/sys/net/core/fb_tunnels_only_for_init_net", "1")
     resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES, MAX_OPEN_FILES))
-    failed = modules.load_all(mounts.HOST + str(config["modules"]))
+    failed = modules.load_all(tree.modules_in(str(config["modules"])))
+    tree.drop_modules()
     complaints += mounts.open_for_writing(writable)
     _bring_up_loopback()
     return {

@@ -8,7 +8,7 @@ import signal
 import sys
 import termios
 
-from . import libc, mounts
+from . import libc, mounts, tree
 from .boot import strings
 
 NOT_FOUND = 127
@@ -75,6 +75,7 @@ def _arrange_place(request: Request) -> None:
         mounts.make_writable(directory)
     if mounts.hidden(request.cwd) and not os.path.isdir(request.cwd):
         mounts.show(request.cwd)
+    tree.hide_export()
 
 
 def restore_signals() -> None:

@@ -10,11 +10,13 @@ MS_NOSUID = 0x2
 MS_NODEV = 0x4
 MS_REMOUNT = 0x20
 MS_BIND = 0x1000
+MS_MOVE = 0x2000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 MS_SHARED = 0x100000
 
 CLONE_NEWNS = 0x20000
+MNT_DETACH = 2
 
 _SYS_FINIT_MODULE = 313 if os.uname().machine == "x86_64" else 273
 _MODULE_INIT_COMPRESSED_FILE = 4
@@ -42,6 +44,11 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str
         os.fsencode(source), os.fsencode(target), kind.encode(), flags, os.fsencode(options)
     )
     _checked(result, target)
+
+
+def unmount(target: str) -> None:
+    """umount2(2), at once for names; what is open stays usable."""
+    _checked(_libc.umount2(os.fsencode(target), MNT_DETACH), target)
 
 
 def unshare(flags: int) -> None:

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import os
 
-from . import libc
-
-HOST = "/run/host"
-"""The host's whole tree, read-only, nothing hidden."""
+from . import libc, tree
+from .tree import HOST
 
 HIDDEN = ("/run", "/tmp", "/var/tmp", "/dev", "/proc", "/sys")
 """Directories of the host that the guest's own ones cover."""
@@ -52,7 +50,8 @@ def set_up(visible: list[str]) -> list[str]:
     os.chmod("/run", 0o755)
     _set_up_devices()
     os.mkdir(HOST)
-    libc.mount("none", HOST, "hostfs", libc.MS_RDONLY, "/")
+    # Not recursive: the root file system alone, without the mounts that cover parts of it.
+    libc.mount("/", HOST, flags=libc.MS_BIND)
     libc.mount("none", "/run", flags=libc.MS_SHARED)
     os.mkdir("/run/netns")
     libc.mount("/run/netns", "/run/netns", flags=libc.MS_BIND)
@@ -139,7 +138,7 @@ def make_writable(directory: str) -> None:
     if hidden(directory):
         _make_mount_point(directory, is_directory=True)
     # A mount of its own, for the tree at / is read-only as a whole.
-    libc.mount("none", directory, "hostfs", 0, directory)
+    tree.mount_writable(directory)
 
 
 def _make_mount_point(path: str, is_directory: bool) -> None:

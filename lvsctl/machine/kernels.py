@@ -1,0 +1,187 @@
+"""Kernels for QEMU: named by the user, prepared once, kept in the user's cache.
+
+A prepared kernel is a directory with ``vmlinux`` (or ``vmlinuz``, where that must do) and
+``RELEASE/`` with its modules. What the user called it is a link beside it, so that the same word
+means the same kernel without asking the network again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from lvsctl.errors import HostError, UsageError
+
+from . import cache, distribution, kernel_image, module_files
+from .packages import Emit
+from .plan import Kernel
+
+USUAL = distribution.META
+"""The package that stands for the distribution's current kernel."""
+
+_NAMES = "names"
+
+
+def directory() -> Path:
+    """Where prepared kernels are."""
+    return cache.directory() / "qemu"
+
+
+def find(wanted: str | None) -> Kernel | None:
+    """The kernel of this name (see ``ensure``) where it has been prepared; else None.
+
+    Raises HostError for a file that is none.
+    """
+    wanted = wanted or USUAL
+    if _is_file(wanted):
+        return _in(directory() / _key(*_files(Path(wanted))))
+    return _in(directory() / _NAMES / wanted)
+
+
+def ready() -> dict[str, Kernel]:
+    """What has been prepared from packages, by the name that the user gave it."""
+    found = {}
+    for link in sorted((directory() / _NAMES).glob("*")):
+        kernel = _in(link)
+        if kernel is not None:
+            found[link.name] = kernel
+    return found
+
+
+def ensure(wanted: str | None, emit: Emit) -> Kernel:
+    """The kernel that ``wanted`` names, prepared if need be.
+
+    ``wanted`` is a file (anything with a slash), or what the distribution offers by this name:
+    a package, a release, a version, or a suite (None: its current kernel). Raises HostError
+    where there is no such kernel or it cannot reach the host's files, UsageError for a word
+    that can be no name.
+    """
+    kernel = find(wanted)
+    if kernel is not None:
+        return kernel
+    wanted = wanted or USUAL
+    place = directory()
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with cache.scratch(place) as scratch:
+            if _is_file(wanted):
+                image, modules = _files(Path(wanted))
+                emit(f"preparing {wanted} in {place}")
+            else:
+                tree = distribution.fetch(wanted, scratch, emit)
+                image, modules = _in_tree(tree, wanted)
+            target = place / _key(image, modules)
+            if _in(target) is None:
+                _prepare(image, modules, scratch / "prepared")
+                _publish(scratch / "prepared", target)
+            if not _is_file(wanted):
+                _name(place / _NAMES, wanted, target)
+    except OSError as error:
+        raise HostError(
+            f"cannot prepare the kernel {wanted} in {place}: {error.strerror or error}",
+            hint="point XDG_CACHE_HOME at a directory with 600 MB of room",
+        ) from error
+    kernel = _in(target)
+    if kernel is None:
+        raise HostError(f"the kernel {wanted} was prepared and is not there: {target}")
+    return kernel
+
+
+def first_modules(modules: Path) -> list[str]:
+    """Paths below ``modules`` that the guest's first program loads, in order."""
+    return list(module_files.boot_order((modules / "modules.dep").read_text(encoding="utf-8")))
+
+
+def _is_file(wanted: str) -> bool:
+    return "/" in wanted
+
+
+def _in(place: Path) -> Kernel | None:
+    """The prepared kernel in a directory."""
+    found = sorted(place.glob("*/modules.dep"))
+    images = [place / name for name in ("vmlinux", "vmlinuz") if (place / name).exists()]
+    if not found or not images:
+        return None
+    return Kernel(images[0].resolve(), found[0].parent.resolve())
+
+
+def _files(image: Path) -> tuple[Path, Path]:
+    """The kernel file and its modules. Raises HostError where either is not there."""
+    if not image.is_file():
+        raise HostError(f"there is no kernel {image}", hint="ls /boot shows the host's own")
+    if not os.access(image, os.R_OK):
+        raise HostError(
+            f"{image} cannot be read by you",
+            hint=f"sudo cp {image} . and sudo chown it, or let lvsctl fetch the package",
+        )
+    with image.open("rb") as file:
+        release = kernel_image.release(file.read(64 * 1024), str(image))
+    roots = (image.absolute().parent.parent, Path("/"))
+    candidates = [
+        image.absolute().parent,  # Fedora keeps the kernel among its modules
+        *(root / lib / release for root in roots for lib in ("lib/modules", "usr/lib/modules")),
+    ]
+    for candidate in candidates:
+        if (candidate / "kernel").is_dir():
+            return image, candidate.resolve()
+    raise HostError(
+        f"the modules of {image} (kernel {release}) are not there\nlooked in: "
+        + ", ".join(str(c) for c in dict.fromkeys(candidates)),
+        hint=f"install its package, or let lvsctl fetch it: --kernel {release}",
+    )
+
+
+def _in_tree(tree: Path, wanted: str) -> tuple[Path, Path]:
+    images = sorted(tree.glob("boot/vmlinuz-*"))
+    if not images:
+        raise HostError(f"the package of {wanted} has no kernel in it", hint=_OTHER)
+    return _files(images[0])
+
+
+_OTHER = f"the distribution's current one: --kernel {USUAL}"
+
+
+def _key(image: Path, modules: Path) -> str:
+    """Changes when the kernel does: distributions rebuild a release under the same name."""
+    found = image.stat()
+    text = f"{found.st_size} {int(found.st_mtime)} {module_files.__doc__}"
+    return f"{modules.name}.{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _prepare(image: Path, modules: Path, target: Path) -> None:
+    """Make a prepared kernel. Raises HostError where it cannot reach the host's files."""
+    files = module_files.Modules(modules)
+    missing = files.missing(module_files.BOOT)
+    if missing:
+        raise HostError(
+            f"the kernel {modules.name} cannot reach the host's files: "
+            f"it has no {', '.join(missing)}",
+            hint="-cloud- kernels lack it; " + _OTHER,
+        )
+    target.mkdir()
+    files.copy(target / modules.name)
+    data = image.read_bytes()
+    plain = kernel_image.plain(data)
+    if plain is not None:
+        (target / "vmlinux").write_bytes(plain)
+    else:
+        (target / "vmlinuz").write_bytes(data)
+
+
+def _publish(made: Path, target: Path) -> None:
+    try:
+        made.rename(target)
+    except OSError:
+        if _in(target) is None:  # nobody was faster either
+            raise
+
+
+def _name(names: Path, wanted: str, target: Path) -> None:
+    if wanted in (".", ".."):
+        raise UsageError(f"{wanted!r} names no kernel")
+    names.mkdir(exist_ok=True)
+    draft = names / f".{wanted}.{os.getpid()}"
+    draft.unlink(missing_ok=True)
+    draft.symlink_to(f"../{target.name}")
+    draft.rename(names / wanted)

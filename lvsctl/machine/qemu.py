@@ -1,0 +1,165 @@
+"""QEMU with a distribution's kernel: any release, several CPUs; by KVM, or emulated."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import socket
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+from lvsctl.errors import HostError, UsageError
+
+from . import confine, initramfs, kernels, kvm, work
+from .packages import Emit
+from .plan import Kernel, Plan, quoted
+
+PROGRAM = "qemu-system-x86_64"
+LINE = "/dev/vport0p1"
+"""The port of the only virtio-serial device: a byte stream to the broker."""
+
+MAX_CPUS = 64
+
+PATIENCE = {"kvm": 30.0, "tcg": 300.0}
+"""Seconds until the guest must have said HELLO: it takes one by KVM; emulated, ten to a hundred.
+
+KVM inside a machine that only half supports it lets a guest hang without a word.
+"""
+
+_ROOM = 64
+
+
+class Qemu:
+    """A kind of machine, see ``kinds.Kind``."""
+
+    name = "qemu"
+    title = "QEMU"
+
+    def obstacle(self) -> str:
+        """Why this host cannot run it."""
+        if platform.machine() != "x86_64":
+            return f"lvsctl starts QEMU on x86_64 only, and this is {platform.machine()}"
+        if shutil.which(PROGRAM) is None:
+            return f"{PROGRAM} is not installed: sudo apt-get install qemu-system-x86"
+        return ""
+
+    def find(self, wanted: str | None) -> Kernel | None:
+        """A kernel that has been prepared before."""
+        return kernels.find(wanted)
+
+    def kernel(self, wanted: str | None, emit: Emit) -> Kernel:
+        """A kernel file of the host's, or one out of the distribution's package."""
+        return kernels.ensure(wanted, emit)
+
+    def accelerator(self) -> tuple[str, str]:
+        """KVM where it runs a guest, else TCG, which emulates."""
+        reason = kvm.obstacle(PROGRAM)
+        if reason:
+            return "tcg", f"emulated (TCG), for KVM does not work here: {reason}"
+        return "kvm", "KVM"
+
+    def memory(self) -> int:
+        """A gigabyte where half of what is free allows it."""
+        with open("/proc/meminfo", encoding="ascii") as file:  # noqa: PTH123
+            free = {line.split(":")[0]: int(line.split()[1]) // 1024 for line in file}
+        return max(256, min(1024, free["MemAvailable"] // 2))
+
+    def cpus(self, wanted: int | None) -> int:
+        """As many as are wanted, one by default: labs mostly wait."""
+        if wanted is not None and wanted > MAX_CPUS:
+            raise UsageError(f"{wanted} CPUs are too many", hint=f"{MAX_CPUS} at most")
+        return wanted or 1
+
+    def work_directory(self, _plan: Plan) -> Path:
+        """For the initramfs."""
+        return work.directory(_ROOM, executable=False)
+
+    def spawn(self, plan: Plan, work: Path) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        """Start it. Whatever root in there does, of the host's system it writes nothing."""
+        initrd = work / "initramfs"
+        modules = plan.kernel.modules
+        initrd.write_bytes(initramfs.content(modules, kernels.first_modules(modules)))
+        ours, theirs = socket.socketpair()
+        try:
+            process = subprocess.Popen(
+                command_line(plan, initrd, theirs.fileno()),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=(theirs.fileno(),),
+                preexec_fn=lambda: confine.guest(work, kvm.DEVICE),  # noqa: PLW1509 (the broker has one thread yet)
+                start_new_session=True,
+                cwd="/",
+                umask=0,  # files are made with it; a command's own umask has been applied then
+                env={"TMPDIR": str(work), "PATH": os.defpath, "HOME": "/"},
+            )
+        except OSError as error:
+            raise HostError(f"cannot start {PROGRAM}: {error.strerror}") from error
+        finally:
+            theirs.close()
+        return process, ours
+
+    def patience(self, plan: Plan) -> float:
+        """By what runs it."""
+        return PATIENCE[plan.accelerator]
+
+    def second_try(self, plan: Plan, reason: str) -> tuple[Plan, str] | None:
+        """Emulated, where KVM did not get to the end of the boot."""
+        if plan.accelerator != "kvm":
+            return None
+        with contextlib.suppress(OSError):
+            kvm.remember(reason)
+        told = f"KVM does not run {plan.kernel.release} here: emulating (TCG), which is slower"
+        return replace(plan, accelerator="tcg"), told
+
+
+def command_line(plan: Plan, initrd: Path, line: int) -> list[str]:
+    """QEMU's arguments; ``line`` is the file descriptor that becomes the guest's port.
+
+    The host's tree goes in three times: ``guest.tree`` says what for.
+    """
+    return [
+        str(shutil.which(PROGRAM)),
+        *machine_arguments(plan.accelerator),
+        *("-smp", str(plan.cpus), "-m", f"{plan.memory}M"),
+        *("-serial", "stdio"),
+        *("-device", "virtio-serial-pci", "-chardev", f"socket,id=line,fd={line}"),
+        *("-device", "virtserialport,nr=1,chardev=line,name=lvsctl"),
+        *_share("tree", "readonly=on"),
+        *_share("stable", "readonly=on"),
+        *_share("export", "readonly=off"),
+        *("-kernel", str(plan.kernel.program), "-initrd", str(initrd)),
+        *("-append", kernel_arguments()),
+    ]
+
+
+def machine_arguments(accelerator: str) -> list[str]:
+    """What the guest's hardware is, but for its devices."""
+    how = "tcg,thread=multi" if accelerator == "tcg" else accelerator
+    return [
+        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        *("-machine", "q35", "-cpu", "max", "-accel", how),
+    ]
+
+
+def _share(tag: str, access: str) -> list[str]:
+    # Files belong to the user who runs QEMU; several file systems below /, one number space.
+    options = f"local,id={tag},path=/,security_model=none,multidevs=remap,{access}"
+    return ["-fsdev", options, "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
+
+
+def kernel_arguments() -> str:
+    """The kernel's command line."""
+    first, *rest = initramfs.arguments(LINE)
+    words = [
+        *("console=ttyS0", "quiet", "panic=-1", "mitigations=off", "net.ifnames=0"),
+        *("i8042.noaux=1", "i8042.nokbd=1", "audit=0"),
+        # A variable of the first program's environment: the kernel does not know it.
+        f"LD_LIBRARY_PATH={initramfs.LIBRARIES}",
+        f"rdinit={quoted(first)}",
+        *("--", *(quoted(word) for word in rest)),
+    ]
+    return " ".join(words)
