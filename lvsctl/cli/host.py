@@ -80,9 +80,15 @@ def _reported(found: tuple[Feature, ...], place: str, wanted: Format) -> tuple[A
 
 
 def _can_start() -> bool:
-    from lvsctl.machine import install
+    """Whether a machine would start at once."""
+    from lvsctl.machine.kinds import chosen
+    from lvsctl.machine.plan import wish_from_environment
 
-    return install.find() is not None
+    wish = wish_from_environment()
+    try:
+        return chosen(wish).find(wish.kernel) is not None
+    except HostError:
+        return False
 
 
 def _inside(*, start: bool) -> tuple[tuple[Feature, ...], str]:

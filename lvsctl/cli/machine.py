@@ -1,4 +1,4 @@
-"""The throwaway kernel itself: machine start, stop, status, run, shell, install."""
+"""The throwaway kernel itself: machine start, stop, status, run, shell, list, install."""
 
 from __future__ import annotations
 
@@ -158,25 +158,54 @@ def shell(writable: _Writable = None) -> int:
     )
 
 
-def install() -> None:
+def kinds(wanted: options.As = Format.TEXT) -> None:
+    """List the kinds of throwaway kernel, and whether this host can run them.
+
+    User-Mode Linux needs nothing but its package; QEMU can run any kernel of the distribution,
+    by KVM where that works. Whether it does is tried. Kernels that are ready start at once.
+
+    Examples:
+      lvsctl machine list
+    """
+    refuse_inside("list machines")
+    from lvsctl.machine.kinds import survey
+
+    found = survey()
+    if wanted is Format.JSON:
+        from lvsctl.report import jsonable
+
+        show_json(jsonable.machine_kinds(found))
+    else:
+        from lvsctl.report import text
+
+        show(text.machine_kinds(found, style=style()))
+
+
+def install(kind: _Kind = None, kernel: _Kernel = None) -> None:
     """Unpack the throwaway kernel, so that it need not be done later.
 
     Fetches Debian's package user-mode-linux (41 MB) into your cache, without root, unless
-    it is there or installed.
+    it is there or installed; with --kernel a kernel for QEMU (about 70 MB).
 
     Examples:
       lvsctl machine install
+      lvsctl machine install --kernel trixie
       sudo apt-get install user-mode-linux    # for all users instead
     """
     refuse_inside("install a kernel")
-    from lvsctl.machine import install as installing
+    from lvsctl.machine.kinds import chosen
+    from lvsctl.machine.plan import Wish, wish_from_environment
 
-    kernel = installing.ensure_installed(say)
-    show(f"User-Mode Linux {kernel.release}: {kernel.program}")
+    wish = Wish(kind, kernel).otherwise(wish_from_environment())
+    taken = chosen(wish)
+    found = taken.kernel(wish.kernel, say)
+    show(f"{taken.title} {found.release}: {found.program}")
 
 
 def add_to(app: typer.Typer) -> None:
     """The commands, in the order of their use."""
-    for command in (start, stop, status, shell, install):
+    for command in (start, stop, status, shell):
         app.command(cls=Command)(command)
+    app.command("list", cls=Command)(kinds)
+    app.command(cls=Command)(install)
     app.command(cls=Command, context_settings=WORDS_FOLLOW)(run)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -39,6 +40,9 @@ class Kind(Protocol):
 
     def find(self, wanted: str | None) -> Kernel | None:
         """The kernel that ``--kernel`` names (None: the usual one), where it is ready."""
+
+    def ready(self) -> Mapping[str, Kernel]:
+        """The kernels that can be started at once, by what ``--kernel`` calls them."""
 
     def kernel(self, wanted: str | None, emit: Emit) -> Kernel:
         """The same, fetched and prepared if need be. Raises HostError and UsageError."""
@@ -97,6 +101,32 @@ def chosen(wish: Wish) -> Kind:
         "this host cannot run a throwaway kernel\n" + "\n".join(reasons),
         hint="what one of them asks for",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What this host makes of a kind of machine.
+
+    ``obstacle`` is why it cannot run it, ``how`` how it does, and ``kernels`` are those that are
+    ready to start: what they are called → their release.
+    """
+
+    name: str
+    title: str
+    obstacle: str
+    how: str
+    kernels: Mapping[str, str]
+
+
+def survey() -> tuple[Found, ...]:
+    """Every kind, tried as far as it goes without starting a kernel."""
+    found = []
+    for kind in KINDS.values():
+        obstacle = kind.obstacle()
+        how = "" if obstacle else kind.accelerator()[1]
+        kernels = {name: kernel.release for name, kernel in kind.ready().items()}
+        found.append(Found(kind.name, kind.title, obstacle, how, kernels))
+    return tuple(found)
 
 
 _LIST = "lvsctl machine list shows what it can run"

@@ -50,6 +50,10 @@ class Qemu:
         """A kernel that has been prepared before."""
         return kernels.find(wanted)
 
+    def ready(self) -> dict[str, Kernel]:
+        """Those that have been fetched."""
+        return kernels.ready()
+
     def kernel(self, wanted: str | None, emit: Emit) -> Kernel:
         """A kernel file of the host's, or one out of the distribution's package."""
         return kernels.ensure(wanted, emit)

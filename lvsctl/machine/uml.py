@@ -35,6 +35,11 @@ class Uml:
         self._refuse(wanted)
         return install.find()
 
+    def ready(self) -> dict[str, Kernel]:
+        """The one that there is."""
+        kernel = install.find()
+        return {} if kernel is None else {"linux.uml": kernel}
+
     def kernel(self, wanted: str | None, emit: Emit) -> Kernel:
         """The program, from Debian's package if need be."""
         self._refuse(wanted)

@@ -17,7 +17,7 @@ from lvsctl.report.json_values import Json, lab_json, state_json
 
 if TYPE_CHECKING:
     from lvsctl.kernel.probe import Feature
-    from lvsctl.report.machine_status import MachineStatus
+    from lvsctl.report.machine_status import MachineKind, MachineStatus
     from lvsctl.results import Diagnosis, Inspection, Listed, Up, Verification
 
 VERSION = 1
@@ -188,8 +188,10 @@ def topologies(summaries: Mapping[str, str]) -> Json:
 def machine(status: MachineStatus | None) -> Json:
     """``{version, running, machine}``; ``machine`` is null where none runs.
 
-    Else ``{name, pid, release, uptime, memory, memory_available, commands, socket, writable,
-    complaints, failed_modules}``: ``uptime`` in seconds, memory in MiB.
+    Else ``{name, kind, kernel, accelerator, cpus, pid, release, uptime, memory,
+    memory_available, commands, socket, writable, complaints, failed_modules}``: ``kind`` is
+    ``uml`` or ``qemu``, ``kernel`` the file that was started, ``accelerator`` ``kvm``, ``tcg``
+    or empty, ``uptime`` in seconds, memory in MiB.
     """
     if status is None:
         return {"version": VERSION, "running": False, "machine": None}
@@ -198,6 +200,10 @@ def machine(status: MachineStatus | None) -> Json:
         "running": True,
         "machine": {
             "name": status.name,
+            "kind": status.kind,
+            "kernel": str(status.kernel),
+            "accelerator": status.accelerator,
+            "cpus": status.cpus,
             "pid": status.pid,
             "release": status.release,
             "uptime": status.uptime,
@@ -209,6 +215,28 @@ def machine(status: MachineStatus | None) -> Json:
             "complaints": list(status.complaints),
             "failed_modules": dict(status.failed_modules),
         },
+    }
+
+
+def machine_kinds(kinds: Sequence[MachineKind]) -> Json:
+    """``{version, kinds}``, each ``{name, title, can, obstacle, how, kernels}``.
+
+    ``obstacle`` is empty where ``can`` is true; ``kernels`` are those ready to start, by what
+    ``--kernel`` calls them.
+    """
+    return {
+        "version": VERSION,
+        "kinds": [
+            {
+                "name": kind.name,
+                "title": kind.title,
+                "can": not kind.obstacle,
+                "obstacle": kind.obstacle,
+                "how": kind.how,
+                "kernels": dict(kind.kernels),
+            }
+            for kind in kinds
+        ],
     }
 
 

@@ -20,13 +20,14 @@ from lvsctl.report.words import counted, duration
 
 if TYPE_CHECKING:
     from lvsctl.kernel.probe import Feature
-    from lvsctl.report.machine_status import MachineStatus
+    from lvsctl.report.machine_status import MachineKind, MachineStatus
 
 __all__ = [
     "features",
     "inspection",
     "listing",
     "machine",
+    "machine_kinds",
     "plan",
     "topologies",
     "up",
@@ -129,7 +130,8 @@ def machine(status: MachineStatus | None, *, style: Style) -> str:
         return style.finished(f"no machine is running; start one: {start}")
     used = status.memory - status.memory_available
     rows: list[Row] = [
-        ["kernel", f"User-Mode Linux {status.release}"],
+        ["kernel", " ".join(filter(None, [status.title, status.release]))],
+        ["by", _EXECUTION[status.accelerator] + f", {counted(status.cpus, 'CPU')}"],
         ["up", duration(status.uptime)],
         ["memory", f"{used} of {status.memory} MiB in use"],
         ["running", counted(status.commands, "command")],
@@ -145,3 +147,21 @@ def machine(status: MachineStatus | None, *, style: Style) -> str:
         rows.append(["!", Cell(f"kernel modules that did not load: {failed}", style.yellow)])
     heading = f"machine {status.name}: " + style.green("running")
     return style.finished(heading + "\n" + style.table(rows, indent=2))
+
+
+_EXECUTION = {"": "the host's processor", "kvm": "KVM", "tcg": "emulation (TCG)"}
+"""What executes a machine's instructions."""
+
+
+def machine_kinds(kinds: Sequence[MachineKind], *, style: Style) -> str:
+    """Which kinds of machine this host can run, and why it cannot run the others."""
+    rows: list[Row] = []
+    for kind in kinds:
+        mark = Cell("no", style.red) if kind.obstacle else Cell("yes", style.green)
+        rows.append([Cell(kind.name, style.bold), kind.title, mark, kind.obstacle or kind.how])
+        for name, release in kind.kernels.items():
+            what = release if name == release else f"{printable(name)}: {release}"
+            rows.append(["", "", "", f"ready: {what}"])
+    heads: Row = [Cell(head, style.dim) for head in ("kind", "", "here", "how, or why not")]
+    choose = style.cyan("lvsctl machine start --kind qemu --kernel 6.12")
+    return style.finished(f"{style.table([heads, *rows])}\n\nChoose: {choose}")
