@@ -5,6 +5,7 @@ well. Where this process has what a test needs, nothing special happens. The oth
 run by other pytests inside machines, started at once so that all work side by side;
 their reports come back line by line and are reported here as if they were ours.
 No test is skipped for want of IPVS: without a machine they all fail, and say why.
+LVSCTL_MACHINE_KIND and LVSCTL_MACHINE_KERNEL, as for every command, choose the machine.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ INSIDE = "LVSCTL_IN_MACHINE"
 MARK = "\x1elvsctl-report "
 """In front of a report on the inner pytest's standard output; cannot be confused with text."""
 
-MACHINES = 3
+MACHINES = int(os.environ.get("LVSCTL_TEST_MACHINES", "3"))
 """How many throwaway kernels share the tests: each has one CPU, and many tests mostly wait."""
+
+CHOSEN = bool(os.environ.get("LVSCTL_MACHINE_KIND") or os.environ.get("LVSCTL_MACHINE_KERNEL"))
+"""Whether the tests are meant for a certain throwaway kernel, whatever the host's can do."""
 
 KERNEL_TESTS = Path(__file__).parent / "kernel"
 
@@ -37,6 +41,8 @@ def must_be_forwarded(item: pytest.Item) -> bool:
         return False
     needs_ipvs = item.get_closest_marker("ipvs") is not None
     needs_root = needs_ipvs or item.path.is_relative_to(KERNEL_TESTS)
+    if CHOSEN:
+        return needs_root
     return (needs_root and not probe.has_root()) or (needs_ipvs and not probe.has_ipvs())
 
 

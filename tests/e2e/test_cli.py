@@ -25,11 +25,12 @@ from pathlib import Path
 import pytest
 
 from lvsctl.cli.exit_status import ExitStatus
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.machine, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60.0
+
 WEB = "http://10.10.0.100/"
 MANY = 200
 """Real servers enough for `up` to be caught in the act."""

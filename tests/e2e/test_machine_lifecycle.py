@@ -23,10 +23,11 @@ from pathlib import Path
 import pytest
 
 from lvsctl.machine import places
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.machine, pytest.mark.slow]
 
-PATIENCE = 60.0
+
 NOBODY = 65534
 
 DRIVER = """
@@ -76,8 +77,8 @@ class Machine:
         return record
 
     def broker(self) -> int:
-        """The broker's process id, which holds the other end of UML's line."""
-        return _parent(self.record().uml)
+        """The broker's process id, which holds the other end of the kernel's line."""
+        return _parent(self.record().pid)
 
     def assert_nothing_left(self, record: places.Record) -> None:
         _wait(lambda: not self.where.lock.exists(), "the machine's lock to go")
@@ -378,13 +379,13 @@ def test_stop_leaves_nothing(fresh: Machine) -> None:
     assert fresh.call("stop").stdout == "False\n"
 
 
-@pytest.mark.parametrize("victim", ["broker", "uml"])
+@pytest.mark.parametrize("victim", ["broker", "kernel"])
 def test_a_kill_is_noticed_and_leaves_nothing(fresh: Machine, victim: str) -> None:
     waiting = fresh.spawn("exec", "sh", "-c", "echo up; exec sleep 1000", stderr=subprocess.PIPE)
     assert waiting.stdout is not None
     assert waiting.stdout.readline() == b"up\n"
     record = fresh.record()
-    os.kill(fresh.broker() if victim == "broker" else record.uml, signal.SIGKILL)
+    os.kill(fresh.broker() if victim == "broker" else record.pid, signal.SIGKILL)
     _, complaint = waiting.communicate(timeout=PATIENCE)
     assert b"HostError: the machine" in complaint
     assert b"died" in complaint
@@ -394,7 +395,7 @@ def test_a_kill_is_noticed_and_leaves_nothing(fresh: Machine, victim: str) -> No
 def test_everything_killed_at_once_is_swept_by_the_next_command(fresh: Machine) -> None:
     fresh.call("start")
     record, broker = fresh.record(), fresh.broker()
-    for pid in (_parent(broker), broker, record.uml):  # shepherd, broker, UML
+    for pid in (_parent(broker), broker, record.pid):  # shepherd, broker, kernel
         os.kill(pid, signal.SIGKILL)
     _wait(lambda: not Path(f"/proc/{broker}").exists() or _dead(broker), "the broker to die")
     assert fresh.call("status").stdout == "None\n"
@@ -416,7 +417,7 @@ def test_a_machine_that_hangs_can_be_left_and_stopped(fresh: Machine) -> None:
     assert running.stdout is not None
     assert running.stdout.readline() == b"up\n"
     record = fresh.record()
-    os.kill(record.uml, signal.SIGSTOP)
+    os.kill(record.pid, signal.SIGSTOP)
     running.send_signal(signal.SIGINT)
     _, complaint = running.communicate(timeout=PATIENCE)
     assert b"the machine does not answer" in complaint
@@ -449,4 +450,4 @@ def test_status_tells(machine: Machine) -> None:
     shown = machine.call("status").stdout
     assert shown.startswith("MachineStatus(name='test'")
     assert "complaints=()" in shown
-    assert json.loads(machine.where.record.read_text())["uml"] > 0
+    assert json.loads(machine.where.record.read_text())["pid"] > 0

@@ -28,11 +28,12 @@ import pytest
 from lvsctl.cli.exit_status import ExitStatus
 from lvsctl.observe.pcapng_reader import read_recording
 from lvsctl.report.saved import NAMES
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.machine, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60.0
+
 ASK = ("exec", "client", "--", "curl", "-s", "http://10.10.0.100/")
 Done = subprocess.CompletedProcess[bytes]
 

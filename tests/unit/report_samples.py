@@ -14,6 +14,7 @@ from lvsctl import modes, planner, spec
 from lvsctl.kernel.probe import Feature
 from lvsctl.kernel.registry import Entry, State
 from lvsctl.machine.client import MachineStatus
+from lvsctl.machine.kinds import Found
 from lvsctl.model.claim import Claim
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.finding import Finding, Verdict
@@ -193,9 +194,15 @@ FEATURES = (
 
 MACHINE = MachineStatus(
     name="default", pid=1234, release="6.1.176", uptime=3700.0, memory=512, memory_available=400,
+    kind="qemu", title="QEMU", kernel=Path("/boot/vmlinuz"), accelerator="tcg", cpus=2,
     commands=1, socket=Path("/run/user/0/lvsctl/default.sock"), writable=("/home/me",),
     complaints=("no /lib/modules",), failed_modules={"sctp": "unknown symbol"},
 )  # fmt: skip
+
+KINDS = (
+    Found("uml", "User-Mode Linux", "", "one CPU", {"linux.uml": "6.1.176"}),
+    Found("qemu", "QEMU", "qemu-system-x86_64 is not installed", "", {}),
+)
 
 ADDRESS = ip_interface("10.10.0.100/32")
 """The VIP as it is added to a device."""

@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 
 from lvsctl.errors import HostError, UsageError
-from lvsctl.machine import broker, install, places, relay, uml, writable
+from lvsctl.machine import broker, places, plan, relay, uml, work, writable
 from lvsctl.machine.broker_order import Order
 from lvsctl.machine.guest import modules, mounts
 
 
-def _plan() -> uml.Plan:
-    kernel = install.Kernel(Path("/usr/bin/linux.uml"), Path("/usr/lib/uml/modules/6.1.176"))
-    return uml.Plan(kernel, 512, ("/home/me/lab",), ("/home/me/lab", "/opt/x"), "3:7")
+def _plan() -> plan.Plan:
+    kernel = plan.Kernel(Path("/usr/bin/linux.uml"), Path("/usr/lib/uml/modules/6.1.176"))
+    return plan.Plan(
+        *("uml", kernel, 512, 1, ""), ("/home/me/lab",), ("/home/me/lab", "/opt/x"), "3:7"
+    )
 
 
 def test_the_host_side_imports_the_standard_library_only() -> None:
@@ -147,7 +149,7 @@ def test_a_path_with_a_space_is_quoted_for_the_kernel(monkeypatch: pytest.Monkey
 
 def test_a_machine_that_fits_nowhere_says_where_it_was_tried() -> None:
     with pytest.raises(HostError, match=r"no room for a machine of 1099511627776 MiB\n/dev/shm: "):
-        uml.work_directory(2**40)
+        work.directory(2**40, executable=True)
 
 
 def test_the_console_s_telling_lines() -> None:

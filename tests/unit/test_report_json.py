@@ -14,6 +14,7 @@ from lvsctl.report import jsonable
 from lvsctl.results import Up
 from tests.unit.report_samples import (
     FEATURES,
+    KINDS,
     MACHINE,
     healthy,
     lab_of,
@@ -218,6 +219,10 @@ MACHINE_STATUS = of(
     machine=maybe(
         of(
             name=TEXT,
+            kind=TEXT,
+            kernel=TEXT,
+            accelerator=TEXT,
+            cpus=WHOLE,
             pid=WHOLE,
             release=TEXT,
             uptime=NUMBER,
@@ -229,6 +234,13 @@ MACHINE_STATUS = of(
             complaints=many(TEXT),
             failed_modules=mapping(TEXT),
         )
+    ),
+)
+
+MACHINE_KINDS = of(
+    version=VERSION,
+    kinds=many(
+        of(name=TEXT, title=TEXT, can=TRUTH, obstacle=TEXT, how=TEXT, kernels=mapping(TEXT))
     ),
 )
 
@@ -247,6 +259,7 @@ CASES: dict[str, tuple[Schema, dict[str, Any]]] = {
     "features": (FEATURE_LIST, jsonable.features(FEATURES, "host")),
     "topologies": (TOPOLOGIES, jsonable.topologies({"dr": "Direct routing"})),
     "machine": (MACHINE_STATUS, jsonable.machine(MACHINE)),
+    "kinds of machine": (MACHINE_KINDS, jsonable.machine_kinds(KINDS)),
     "no machine": (MACHINE_STATUS, jsonable.machine(None)),
 }
 

@@ -17,6 +17,7 @@ from lvsctl.spec import shipped
 from tests.unit.report_samples import (
     ADDRESS,
     FEATURES,
+    KINDS,
     MACHINE,
     changed,
     healthy,
@@ -179,7 +180,16 @@ def test_the_machine_is_told() -> None:
     assert "1 h 1 min" in said
     assert "112 of 512 MiB" in said
     assert "sctp (unknown symbol)" in said
+    assert "QEMU 6.1.176" in said
+    assert "emulation (TCG), 2 CPUs" in said
     assert "lvsctl machine start" in text.machine(None, style=PLAIN)
+
+
+def test_kinds_of_machine_are_listed_with_what_is_in_the_way() -> None:
+    said = text.machine_kinds(KINDS, style=PLAIN)
+    assert "uml   User-Mode Linux  yes   one CPU" in said
+    assert "linux.uml: 6.1.176" in said
+    assert "qemu  QEMU             no    qemu-system-x86_64 is not installed" in said
 
 
 def test_topologies_are_listed_by_name() -> None:
@@ -198,6 +208,7 @@ def test_no_report_needs_a_width(width: int) -> None:
         text.listing(listed(lab), style=style),
         text.features(FEATURES, "host", style=style),
         text.machine(MACHINE, style=style),
+        text.machine_kinds(KINDS, style=style),
         text.verification(verification(lab, *Verdict), verbose=True, style=style),
     ]
     for report in reports:
