@@ -93,14 +93,18 @@ def _can_start() -> bool:
 
 def _inside(*, start: bool) -> tuple[tuple[Feature, ...], str]:
     """The machine's features; none, and why, where it is not running and not to be started."""
-    from lvsctl.kernel.probe import Feature
-
     if not start and not where.machine_is_running():
         if _can_start():
             return (), "not running, ready to start (lvsctl doctor --where machine looks inside)"
         return (), "its kernel is not installed: lvsctl machine install"
-    said = _asked(["_features"])
-    return tuple(Feature(**fields) for fields in json.loads(said)), ""
+    return features_inside(), ""
+
+
+def features_inside() -> tuple[Feature, ...]:
+    """What was found in the machine, which runs or is started. Raises HostError."""
+    from lvsctl.kernel.probe import Feature
+
+    return tuple(Feature(**fields) for fields in json.loads(_asked(["_features"])))
 
 
 def _asked(words: list[str]) -> str:

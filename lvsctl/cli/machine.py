@@ -93,7 +93,8 @@ def stop() -> None:
 def status(wanted: options.As = Format.TEXT) -> None:
     """Say whether the throwaway kernel runs, and what it is.
 
-    Its kernel's release, memory, age, and the directories that can be written from inside.
+    Its kind, its kernel and what that lacks (tried, as doctor does), memory, age, and the
+    directories that can be written from inside.
 
     Examples:
       lvsctl machine status
@@ -103,14 +104,24 @@ def status(wanted: options.As = Format.TEXT) -> None:
     from lvsctl.machine import client
 
     found = client.status()
+    features = _kernel_features() if found else {}
     if wanted is Format.JSON:
         from lvsctl.report import jsonable
 
-        show_json(jsonable.machine(found))
+        show_json(jsonable.machine(found, features))
     else:
         from lvsctl.report import text
 
-        show(text.machine(found, style=style()))
+        show(text.machine(found, features, style=style()))
+
+
+def _kernel_features() -> dict[str, bool]:
+    """What the machine's kernel can do, by the name that doctor has for it."""
+    from lvsctl.cli.host import features_inside
+    from lvsctl.kernel import probe_kernel
+
+    names = probe_kernel.names()
+    return {one.id: one.present for one in features_inside() if one.id in names}
 
 
 def run(

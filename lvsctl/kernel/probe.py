@@ -18,6 +18,9 @@ CAP_NET_ADMIN, CAP_SYS_MODULE, CAP_SYS_ADMIN = 12, 16, 21
 MACHINE = "use the throwaway kernel: --where machine"
 """What helps wherever this host's kernel cannot."""
 
+OTHER_KERNEL = "another kernel may have it: lvsctl machine start --kernel trixie"
+"""What helps wherever the throwaway kernel cannot."""
+
 _SYSTEM_PATHS = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
@@ -36,6 +39,11 @@ class Feature:
     needed_for: str
     remedy: str
     optional: bool = False
+
+
+def inside_machine() -> bool:
+    """Whether this is the throwaway kernel."""
+    return bool(os.environ.get("LVSCTL_IN_MACHINE"))
 
 
 def has_root() -> bool:

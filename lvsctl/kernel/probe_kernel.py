@@ -34,7 +34,14 @@ _IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_INFO_KIND = 3, 18, 1
 _TCA_KIND, _TCA_OPTIONS, _TC_H_ROOT = 1, 2, 0xFFFFFFFF
 _NEW = wire.CREATE | wire.EXCL
 _LOOPBACK_INDEX = 1  # in every namespace (LOOPBACK_IFINDEX)
-_ABSENT = {errno.EOPNOTSUPP, errno.ENOENT, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}
+_ABSENT = {
+    *(errno.EOPNOTSUPP, errno.ENOENT, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT),
+    errno.ENODEV,  # of a file system
+}
+_NETFILTER, _NFTABLES, _NFPROTO_INET = 12, 10, 1  # a protocol of netlink, its part, a family
+_BATCH_BEGIN, _BATCH_END = 16, 17
+_TRACEFS = "/sys/kernel/tracing"
+_PATIENCE = 5.0
 _TEST_NET = IPv4Address("192.0.2.1")  # RFC 5737
 
 
@@ -42,11 +49,12 @@ _TEST_NET = IPv4Address("192.0.2.1")  # RFC 5737
 class _Probe:
     """A feature: ``attempt`` uses it in the calling thread's namespace, and raises if it cannot.
 
-    ``module`` is what it is called where the kernel has it as a module.
+    ``module`` is what it is called where the kernel has it as a module; None where no list
+    of modules tells.
     """
 
     id: str
-    module: str
+    module: str | None
     needed_for: str
     attempt: Callable[[], None]
     optional: bool = False
@@ -65,6 +73,8 @@ class _Probe:
 
     def listed(self) -> probe.Feature:
         """The feature as the kernel's lists of modules tell, for those who may not try it."""
+        if self.module is None:
+            return self._feature("cannot be told without root", present=False)
         present = not self.module or probe.has_module(self.module)
         if present:
             what = f"module {self.module}" if self.module else "part of the kernel"
@@ -80,9 +90,15 @@ class _Probe:
         return self._feature(f"not tried: {reason}", present=False)
 
     def _feature(self, says: str, *, present: bool) -> probe.Feature:
-        loadable = bool(self.module) and probe.has_module(self.module)
-        remedy = f"sudo modprobe {self.module}" if loadable else probe.MACHINE
+        remedy = probe.OTHER_KERNEL if probe.inside_machine() else probe.MACHINE
+        if self.module and probe.has_module(self.module):
+            remedy = f"sudo modprobe {self.module}"
         return probe.Feature(self.id, says, present, self.needed_for, remedy, self.optional)
+
+
+def names() -> frozenset[str]:
+    """What features are called that are the kernel's own."""
+    return frozenset(one.id for one in (_NAMESPACE, *_PROBES))
 
 
 def features(*, try_them: bool) -> tuple[probe.Feature, ...]:
@@ -139,6 +155,34 @@ def _use_ipv6() -> None:
         raise OSError(errno.EAFNOSUPPORT, "no IPv6 in a new namespace")
 
 
+def _make_table() -> None:
+    """An nf_tables table for IPv4 and IPv6, as `nft add table inet probe` makes it."""
+    batch = struct.pack("=BBH", 0, 0, socket.htons(_NFTABLES))  # struct nfgenmsg
+    table = struct.pack("=BBH", _NFPROTO_INET, 0, 0) + attribute(1, b"probe\0")
+    messages = (
+        nldump.packed(_BATCH_BEGIN, batch, flags=0),
+        nldump.packed(_NFTABLES << 8, table, flags=_NEW | wire.ACK),  # NFT_MSG_NEWTABLE
+        nldump.packed(_BATCH_END, batch, flags=0),
+    )
+    with wire.open_socket(_NETFILTER) as sock:
+        sock.settimeout(_PATIENCE)
+        sock.send(b"".join(messages))
+        # Of the table; of the batch as a whole where the kernel does not know what it is about.
+        (code,) = struct.unpack_from("=i", sock.recv(4096), wire.HEADER.size)
+        if code:
+            raise OSError(-code, os.strerror(-code))
+
+
+def _read_drop_reasons() -> None:
+    """See that the tracepoint of dropped packets has a reason; in a mount namespace of its own."""
+    netns.unshare(netns.CLONE_NEWNS)
+    netns.mount("", "/", flags=netns.MS_SLAVE | netns.MS_REC)
+    netns.mount("tracefs", _TRACEFS, "tracefs")
+    shape = Path(_TRACEFS, "events/skb/kfree_skb/format").read_text(encoding="ascii")
+    if " reason;" not in shape:
+        raise HostError("this kernel tells that a packet was dropped, but not why")
+
+
 def _schedule(scheduler: Scheduler) -> Callable[[], None]:
     def attempt() -> None:
         if not probe.ipvs_loaded():
@@ -175,6 +219,21 @@ _PROBES = (
             optional=scheduler is not Scheduler.RR,
         )
         for scheduler in Scheduler
+    ),
+    _Probe(
+        "nf_tables",
+        "nf_tables",
+        "packet filters of your own (nft) on nodes",
+        _make_table,
+        optional=True,
+    ),
+    # The last, for it leaves the calling thread with mounts of its own.
+    _Probe(
+        "drop reasons",
+        None,
+        "the kernel's own word for why it dropped a packet",
+        _read_drop_reasons,
+        optional=True,
     ),
 )
 """In order of need. The first failure does not keep the others from being tried."""

@@ -185,13 +185,14 @@ def topologies(summaries: Mapping[str, str]) -> Json:
     }
 
 
-def machine(status: MachineStatus | None) -> Json:
+def machine(status: MachineStatus | None, features: Mapping[str, bool]) -> Json:
     """``{version, running, machine}``; ``machine`` is null where none runs.
 
     Else ``{name, kind, kernel, accelerator, cpus, pid, release, uptime, memory,
-    memory_available, commands, socket, writable, complaints, failed_modules}``: ``kind`` is
-    ``uml`` or ``qemu``, ``kernel`` the file that was started, ``accelerator`` ``kvm``, ``tcg``
-    or empty, ``uptime`` in seconds, memory in MiB.
+    memory_available, commands, socket, writable, complaints, failed_modules, features}``:
+    ``kind`` is ``uml`` or ``qemu``, ``kernel`` the file that was started, ``accelerator``
+    ``kvm``, ``tcg`` or empty, ``uptime`` in seconds, memory in MiB, ``features`` whether the
+    kernel has what doctor calls so.
     """
     if status is None:
         return {"version": VERSION, "running": False, "machine": None}
@@ -214,6 +215,7 @@ def machine(status: MachineStatus | None) -> Json:
             "writable": list(status.writable),
             "complaints": list(status.complaints),
             "failed_modules": dict(status.failed_modules),
+            "features": dict(features),
         },
     }
 

@@ -123,14 +123,15 @@ def topologies(summaries: Mapping[str, str], *, style: Style) -> str:
     return style.finished(f"{style.table(rows)}\n\nStart one: {example}")
 
 
-def machine(status: MachineStatus | None, *, style: Style) -> str:
-    """The throwaway kernel: whether it runs, and what it can."""
+def machine(status: MachineStatus | None, features: Mapping[str, bool], *, style: Style) -> str:
+    """The throwaway kernel: whether it runs, and what it can (``features``: by doctor's names)."""
     if status is None:
         start = style.cyan("lvsctl machine start")
         return style.finished(f"no machine is running; start one: {start}")
     used = status.memory - status.memory_available
     rows: list[Row] = [
         ["kernel", " ".join(filter(None, [status.title, status.release]))],
+        ["lacks", ", ".join(n for n, has in features.items() if not has) or "nothing tried"],
         ["by", _EXECUTION[status.accelerator] + f", {counted(status.cpus, 'CPU')}"],
         ["up", duration(status.uptime)],
         ["memory", f"{used} of {status.memory} MiB in use"],

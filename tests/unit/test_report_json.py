@@ -233,6 +233,7 @@ MACHINE_STATUS = of(
             writable=many(TEXT),
             complaints=many(TEXT),
             failed_modules=mapping(TEXT),
+            features=mapping(TRUTH),
         )
     ),
 )
@@ -258,9 +259,12 @@ CASES: dict[str, tuple[Schema, dict[str, Any]]] = {
     "plan": (PLAN, jsonable.plan(planner.plan_for(LAB_TUN))),
     "features": (FEATURE_LIST, jsonable.features(FEATURES, "host")),
     "topologies": (TOPOLOGIES, jsonable.topologies({"dr": "Direct routing"})),
-    "machine": (MACHINE_STATUS, jsonable.machine(MACHINE)),
+    "machine": (
+        MACHINE_STATUS,
+        jsonable.machine(MACHINE, {"ip_vs": True, "scheduler twos": False}),
+    ),
     "kinds of machine": (MACHINE_KINDS, jsonable.machine_kinds(KINDS)),
-    "no machine": (MACHINE_STATUS, jsonable.machine(None)),
+    "no machine": (MACHINE_STATUS, jsonable.machine(None, {})),
 }
 
 

@@ -176,13 +176,14 @@ def test_features_are_told_with_remedies_and_what_it_comes_to() -> None:
 
 
 def test_the_machine_is_told() -> None:
-    said = text.machine(MACHINE, style=PLAIN)
+    said = text.machine(MACHINE, {"ip_vs": True, "scheduler twos": False}, style=PLAIN)
     assert "1 h 1 min" in said
     assert "112 of 512 MiB" in said
     assert "sctp (unknown symbol)" in said
     assert "QEMU 6.1.176" in said
+    assert "lacks     scheduler twos\n" in said
     assert "emulation (TCG), 2 CPUs" in said
-    assert "lvsctl machine start" in text.machine(None, style=PLAIN)
+    assert "lvsctl machine start" in text.machine(None, {}, style=PLAIN)
 
 
 def test_kinds_of_machine_are_listed_with_what_is_in_the_way() -> None:
@@ -207,7 +208,7 @@ def test_no_report_needs_a_width(width: int) -> None:
         text.inspection(healthy(lab), style=style),
         text.listing(listed(lab), style=style),
         text.features(FEATURES, "host", style=style),
-        text.machine(MACHINE, style=style),
+        text.machine(MACHINE, {"ip_vs": True, "scheduler twos": False}, style=style),
         text.machine_kinds(KINDS, style=style),
         text.verification(verification(lab, *Verdict), verbose=True, style=style),
     ]
