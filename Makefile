@@ -63,6 +63,12 @@ test-lowest: ## the quick tests with the lowest versions of all that lvsctl depe
 	@tools/setup lowest
 	.tools/lowest/bin/python -m pytest -p no:cacheprovider tests/unit tests/plan $(PYTEST_ARGS)
 
+bench: ## lvsctl beside what else can do it; root, half an hour (benchmarks/README.md)
+	@tools/setup checks witnesses competitors
+	$(python) benchmarks/building.py
+	$(python) benchmarks/serving.py
+	$(python) -m lvsctl machine run -- $(CURDIR)/$(python) $(CURDIR)/benchmarks/ipvs.py
+
 lint: ## style and types
 	@tools/setup checks
 	$(python) -m ruff check

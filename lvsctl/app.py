@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from lvsctl import modes, planner, spec
+from lvsctl import modes, planner, removing, spec
 from lvsctl.errors import LabError, LvsctlError, UsageError
 from lvsctl.kernel import commands, injected, netns, probe, processes, registry
 from lvsctl.kernel.registry import Entry, State
@@ -232,17 +232,8 @@ def _refuse_rewiring(lab: str, before: Plan, after: Plan) -> None:
 
 
 def down(lab: str, *, wait: bool = False) -> registry.Removed:
-    """Remove everything that ``lab`` owns. Raises LabError where there is no such lab.
-
-    The kernel takes namespaces apart in the background; ``wait``: until it has done so.
-    """
-    from lvsctl.kernel import letting_go
-
-    with registry.lock(lab), letting_go.watched(lab) if wait else nullcontext():
-        removed = registry.remove(lab)
-    if not removed.existed:
-        raise _not_running(lab)
-    return removed
+    """Remove everything that ``lab`` owns (``lvsctl.removing``)."""
+    return removing.down(lab, wait=wait)
 
 
 def labs() -> tuple[Listed, ...]:
@@ -301,7 +292,7 @@ def running(name: str | None) -> Lab:
         name = names[0]
     entry = registry.read(name)
     if entry is None:
-        raise _not_running(name)
+        raise removing.not_running(name)
     if entry.state not in (State.UP, State.CHANGING):
         problem = entry.problem or f"it is {entry.state}, or the command that did so was killed"
         raise LabError(
@@ -325,20 +316,6 @@ def addressed(words: Sequence[str]) -> tuple[Lab, Sequence[str]]:
         if any(node.name == words[0] for node in only.nodes):
             return only, words
     return running(words[0]), words[1:]
-
-
-def _not_running(name: str) -> LabError:
-    import difflib
-
-    names = [entry.lab for entry in registry.labs()]
-    near = difflib.get_close_matches(name, names, n=1)
-    if near:
-        hint = f"did you mean {near[0]}?"
-    elif names:
-        hint = f"running: {', '.join(names)}"
-    else:
-        hint = f"start it: lvsctl up {name}"
-    return LabError(f"lab {name} is not running", hint=hint)
 
 
 def node_of(lab: Lab, name: str) -> Node:

@@ -132,14 +132,14 @@ def down(
       lvsctl down --all
       lvsctl down dr --wait  and the memory is free again
     """
-    from lvsctl import app
+    from lvsctl import removing
 
     if labs and all_:
         raise UsageError("name the labs, or say --all")
     status = ExitStatus.OK
     for lab in labs or _removable(everything=all_):
         try:
-            removed = app.down(lab, wait=wait)
+            removed = removing.down(lab, wait=wait)
         except LvsctlError as error:  # the others must go all the same
             status = max(status, failure.explain(error))
         else:

@@ -19,6 +19,7 @@ ROOMS = (
     "routing",
     "planner",
     "kernel",
+    "removing",
     "traffic",
     "observe",
     "converge",
