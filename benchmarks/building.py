@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 SOURCES = HERE / "competitors"
 INSIDE = "LVSCTL_BENCHMARK_INSIDE"
-TOO_LONG = 60.0
+TOO_LONG = 45.0
 """A competitor that would take longer than so many seconds at the next size is left out there."""
 
 PYTHON = [sys.executable, "-X", "utf8"]

@@ -119,7 +119,12 @@ def _links(lab: Lab) -> Iterator[Op]:
 
 
 def _addresses_and_routes(lab: Lab) -> Iterator[Op]:
-    """Everything else of the network, node by node; then the switches' ends of the links."""
+    """Everything else of the network, node by node.
+
+    Offloads go off at the nodes' ends alone: a switch sends nothing of its own, so what its
+    ports pass on is as the nodes made it, and a veth merges nothing that it receives
+    (veth_disable_gro in drivers/net/veth.c).
+    """
     wire = "frames as a wire carries them: checksums filled in, nothing merged"
     for node in lab.nodes:
         netns = lab.netns(node.name)
@@ -150,9 +155,6 @@ def _addresses_and_routes(lab: Lab) -> Iterator[Op]:
             elif director is not None and route.to is None:
                 why = f"replies must go back through {director.name}"
             yield AddRoute(netns=netns, to=route.to, via=route.via, why=why)
-    for node in lab.nodes:
-        for interface in node.interfaces:
-            yield DisableOffloads(netns=lab.netns(interface.network), device=node.name, why=wire)
 
 
 def _needs(lab: Lab) -> Iterator[Op]:

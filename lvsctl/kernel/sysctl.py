@@ -31,7 +31,7 @@ class Instance:
     Where the kernel has none to give (before 5.8, or a container that forbids it) it is /proc.
     """
 
-    NAMESPACES = 128
+    NAMESPACES = 64
     """How many are looked into before it is replaced, which takes the kernel a millisecond."""
 
     def __init__(self) -> None:

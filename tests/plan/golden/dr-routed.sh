@@ -435,16 +435,6 @@ ip -n lvs-dr-routed-rs2 addr add 10.11.0.12/24 dev lan
 # the way to the other networks
 ip -n lvs-dr-routed-rs2 route add default via 10.11.0.1
 
-# frames as a wire carries them: checksums filled in, nothing merged
-ip netns exec lvs-dr-routed-outside ethtool -K client tx off sg off tso off gso off gro off
-ip netns exec lvs-dr-routed-outside ethtool -K router tx off sg off tso off gso off gro off
-
-# frames as a wire carries them: checksums filled in, nothing merged
-ip netns exec lvs-dr-routed-lan ethtool -K router tx off sg off tso off gso off gro off
-ip netns exec lvs-dr-routed-lan ethtool -K director tx off sg off tso off gso off gro off
-ip netns exec lvs-dr-routed-lan ethtool -K rs1 tx off sg off tso off gso off gro off
-ip netns exec lvs-dr-routed-lan ethtool -K rs2 tx off sg off tso off gso off gro off
-
 # ------------------------------------------ real servers ------------------------------------------
 
 # accept the requests that the director hands over, still addressed to the VIP

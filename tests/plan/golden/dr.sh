@@ -369,12 +369,6 @@ ip netns exec lvs-dr-rs2 ethtool -K lan tx off sg off tso off gso off gro off
 # its own address on lan
 ip -n lvs-dr-rs2 addr add 10.10.0.12/24 dev lan
 
-# frames as a wire carries them: checksums filled in, nothing merged
-ip netns exec lvs-dr-lan ethtool -K client tx off sg off tso off gso off gro off
-ip netns exec lvs-dr-lan ethtool -K director tx off sg off tso off gso off gro off
-ip netns exec lvs-dr-lan ethtool -K rs1 tx off sg off tso off gso off gro off
-ip netns exec lvs-dr-lan ethtool -K rs2 tx off sg off tso off gso off gro off
-
 # ------------------------------------------ real servers ------------------------------------------
 
 # accept the requests that the director hands over, still addressed to the VIP

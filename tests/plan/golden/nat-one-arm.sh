@@ -428,16 +428,6 @@ ip -n lvs-nat-one-arm-rs2 addr add 10.21.0.12/24 dev lan
 # replies must go back through director
 ip -n lvs-nat-one-arm-rs2 route add default via 10.21.0.2
 
-# frames as a wire carries them: checksums filled in, nothing merged
-ip netns exec lvs-nat-one-arm-outside ethtool -K client tx off sg off tso off gso off gro off
-ip netns exec lvs-nat-one-arm-outside ethtool -K router tx off sg off tso off gso off gro off
-
-# frames as a wire carries them: checksums filled in, nothing merged
-ip netns exec lvs-nat-one-arm-lan ethtool -K router tx off sg off tso off gso off gro off
-ip netns exec lvs-nat-one-arm-lan ethtool -K director tx off sg off tso off gso off gro off
-ip netns exec lvs-nat-one-arm-lan ethtool -K rs1 tx off sg off tso off gso off gro off
-ip netns exec lvs-nat-one-arm-lan ethtool -K rs2 tx off sg off tso off gso off gro off
-
 # ---------------------------------------- virtual services ----------------------------------------
 
 # clients reach web here: IPVS takes what is addressed to the VIP

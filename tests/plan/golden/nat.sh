@@ -388,15 +388,6 @@ ip -n lvs-nat-rs2 addr add 192.168.20.12/24 dev private
 # replies must go back through director
 ip -n lvs-nat-rs2 route add default via 192.168.20.2
 
-# frames as a wire carries them: checksums filled in, nothing merged
-ip netns exec lvs-nat-public ethtool -K client tx off sg off tso off gso off gro off
-ip netns exec lvs-nat-public ethtool -K director tx off sg off tso off gso off gro off
-
-# frames as a wire carries them: checksums filled in, nothing merged
-ip netns exec lvs-nat-private ethtool -K director tx off sg off tso off gso off gro off
-ip netns exec lvs-nat-private ethtool -K rs1 tx off sg off tso off gso off gro off
-ip netns exec lvs-nat-private ethtool -K rs2 tx off sg off tso off gso off gro off
-
 # ---------------------------------------- virtual services ----------------------------------------
 
 # clients reach web here: IPVS takes what is addressed to the VIP

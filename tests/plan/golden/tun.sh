@@ -514,23 +514,6 @@ ip -n lvs-tun-rs-far addr add 10.30.3.11/24 dev far
 # the way to the other networks
 ip -n lvs-tun-rs-far route add default via 10.30.3.1
 
-# frames as a wire carries them: checksums filled in, nothing merged
-ip netns exec lvs-tun-outside ethtool -K client tx off sg off tso off gso off gro off
-ip netns exec lvs-tun-outside ethtool -K router tx off sg off tso off gso off gro off
-
-# frames as a wire carries them: checksums filled in, nothing merged
-ip netns exec lvs-tun-hub ethtool -K router tx off sg off tso off gso off gro off
-ip netns exec lvs-tun-hub ethtool -K director tx off sg off tso off gso off gro off
-
-# frames as a wire carries them: checksums filled in, nothing merged
-ip netns exec lvs-tun-near ethtool -K router tx off sg off tso off gso off gro off
-ip netns exec lvs-tun-near ethtool -K rs1 tx off sg off tso off gso off gro off
-ip netns exec lvs-tun-near ethtool -K rs2 tx off sg off tso off gso off gro off
-
-# frames as a wire carries them: checksums filled in, nothing merged
-ip netns exec lvs-tun-far ethtool -K router tx off sg off tso off gso off gro off
-ip netns exec lvs-tun-far ethtool -K rs-far tx off sg off tso off gso off gro off
-
 # ------------------------------------------ real servers ------------------------------------------
 
 # take off the outer header that the director put on
