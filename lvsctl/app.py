@@ -167,6 +167,7 @@ def _converged(
 
     plan, before = planner.plan_for(lab), planner.plan_for(old)
     _refuse_rewiring(lab.name, before, plan)
+    netns.name_again(lab.name, before.namespaces)
     restored = _unbroken(old)
     outdated = undo.obsolete(before.ops, plan.ops)
     if outdated:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from lvsctl.errors import KernelError, LvsctlError
 from lvsctl.kernel import netns, paths, processes
+from lvsctl.kernel.files import explaining
 from lvsctl.model.event import Emit, Notice
 from lvsctl.model.lab import Lab, Node
 from lvsctl.model.service import Protocol
@@ -37,7 +38,8 @@ def start_commands(lab: str, ops: Sequence[RunCommand]) -> None:
     into the background (nginx does): ending with status 0 is no failure.
     Raises KernelError, with the end of the log, where one fails within the grace time.
     """
-    paths.logs(lab).mkdir(parents=True, exist_ok=True)
+    with explaining(f"keep the logs of lab {lab}"):
+        paths.logs(lab).mkdir(parents=True, exist_ok=True)
     watchers = {_start(lab, op): op for op in ops}
     failures: list[KernelError] = []
     for watcher, op in watchers.items():

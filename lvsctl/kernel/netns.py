@@ -134,7 +134,7 @@ def create(lab: str, name: str) -> int:
             if os.path.ismount(place):
                 raise
             # `ip netns del` took the namespace away by hand, and left the file
-        os.symlink(place, f"{paths.NETNS}/{name}")  # noqa: PTH211 (a tenth of the time)
+        _name(lab, name, place)
     except FileExistsError as error:
         raise LabError(
             f"namespace {name} exists already", hint=f"`lvsctl down {lab}`, then up again"
@@ -147,6 +147,24 @@ def create(lab: str, name: str) -> int:
         return os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise _no_namespaces(error) from error
+
+
+def _name(lab: str, name: str, place: str) -> None:
+    """The symlink for ip(8). Raises FileExistsError where there is somebody else's."""
+    try:
+        os.symlink(place, f"{paths.NETNS}/{name}")  # noqa: PTH211 (a tenth of the time)
+    except FileExistsError:
+        if not owned(lab, paths.NETNS / name):
+            raise
+        # the namespaces' mount was taken away by hand, and the names were left
+
+
+def name_again(lab: str, names: Iterable[str]) -> None:
+    """Give the namespaces of ``lab`` their names back, where those alone were removed by hand."""
+    for name in names:
+        place = paths.namespaces(lab) / name
+        if not os.path.lexists(paths.NETNS / name) and os.path.ismount(place):
+            _name(lab, name, str(place))
 
 
 def delete(lab: str, name: str) -> None:

@@ -24,6 +24,7 @@ from typing import NoReturn
 
 from lvsctl.errors import HostError, KernelError, LabError, LvsctlError
 from lvsctl.kernel import paths
+from lvsctl.kernel.files import explaining, in_words
 
 Ready = Callable[[str | None], None]
 """What a daemon calls once it serves (None), or with the reason why it cannot."""
@@ -164,8 +165,9 @@ def daemon(lab: str, name: str, main: Callable[[Ready], None]) -> int:
     lab's log file of that ``name``. Raises what it raised before it was ready, or
     KernelError with the end of the log where it just ended.
     """
-    paths.pids(lab).mkdir(parents=True, exist_ok=True)
-    paths.logs(lab).mkdir(parents=True, exist_ok=True)
+    with explaining(f"start the {name} of lab {lab}"):
+        paths.pids(lab).mkdir(parents=True, exist_ok=True)
+        paths.logs(lab).mkdir(parents=True, exist_ok=True)
     reading, writing = os.pipe2(os.O_CLOEXEC)
     try:
         child = os.fork()
@@ -258,9 +260,13 @@ def _serve(lab: str, name: str, main: Callable[[Ready], None], writing: int) -> 
     except LvsctlError as error:
         say(error=type(error).__name__, message=error.message, hint=error.hint)
     except OSError as error:
-        traceback.print_exc()
-        say(error="KernelError", message=f"{name}: {error}", hint="")
-    sys.stderr.flush()
+        with contextlib.suppress(OSError):  # its log may be what cannot be written
+            traceback.print_exc()
+        said = in_words(error)
+        say(error="HostError" if said.hint else "KernelError",
+            message=f"{name}: {said.message}", hint=said.hint)  # fmt: skip
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
 
 
 def _keep_only(writing: int, lock: int, log: Path) -> tuple[int, int]:

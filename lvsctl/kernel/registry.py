@@ -8,7 +8,6 @@ from what exists (``kernel.paths``): an entry that cannot be read is still remov
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -23,6 +22,7 @@ from typing import Any
 
 from lvsctl.errors import HostError, LabError
 from lvsctl.kernel import netns, paths, processes
+from lvsctl.kernel.files import explaining
 
 FORMAT = 1
 """Of registry.json; another number is another version's, and only fit for removal."""
@@ -99,7 +99,7 @@ def lock(lab: str, seconds: float = LOCK_SECONDS) -> Iterator[None]:
 
 
 def _acquire(lab: str, file: Path, deadline: float) -> int:
-    with _explaining(f"lock lab {lab}"):
+    with explaining(f"lock lab {lab}"):
         fd = _open_lock(file)
         try:
             while not _taken(fd, file):
@@ -184,7 +184,7 @@ def begin(entry: Entry) -> None:
             f"{directory} is in the way: lvsctl did not make it",
             hint=f"`ls -l {directory}`; remove it if it is not needed, or take another --name",
         )
-    with _explaining(f"register lab {entry.lab}", directory):
+    with explaining(f"register lab {entry.lab}", directory):
         directory.mkdir(mode=0o755, parents=True)
     try:
         write(entry)
@@ -197,7 +197,7 @@ def write(entry: Entry) -> None:
     """Replace the entry of a lab, in one step. Raises HostError where that is impossible."""
     file = paths.registry(entry.lab)
     fresh = file.with_suffix(".new")
-    with _explaining(f"register lab {entry.lab}", file):
+    with explaining(f"register lab {entry.lab}", file):
         try:
             fresh.write_text(said(entry), encoding="utf-8")
             fresh.replace(file)
@@ -294,7 +294,7 @@ def remove(lab: str) -> Removed:
         netns.unmount_store(lab)
     names = _unlink_names(lab)
     if existed:
-        with _explaining(f"remove lab {lab}", directory):
+        with explaining(f"remove lab {lab}", directory):
             _remove_directory(directory)
     return Removed(existed or bool(names), names, ended)
 
@@ -323,7 +323,7 @@ def _unlink_names(lab: str) -> tuple[str, ...]:
     with contextlib.suppress(FileNotFoundError), os.scandir(paths.NETNS) as entries:
         found += (e.name for e in entries if e.is_symlink() and netns.owned(lab, Path(e.path)))
     for name in found:
-        with _explaining(f"remove lab {lab}", paths.NETNS / name):
+        with explaining(f"remove lab {lab}", paths.NETNS / name):
             (paths.NETNS / name).unlink(missing_ok=True)
     return tuple(sorted(found))
 
@@ -343,21 +343,3 @@ def _boot() -> str:
         return _BOOT.read_text(encoding="ascii").strip()
     except OSError:
         return ""
-
-
-@contextlib.contextmanager
-def _explaining(doing: str, path: Path | None = None) -> Iterator[None]:
-    """Errors of the file system become HostErrors that say where and why."""
-    try:
-        yield
-    except OSError as error:
-        where = path or error.filename or paths.RUN
-        hints = {
-            "ENOSPC": "make room on it: `df -h /run; df -i /run`",
-            "EROFS": "that file system is mounted read-only; lvsctl keeps its labs there",
-            "EACCES": "run it as root",
-            "EPERM": "run it as root",
-        }
-        code = errno.errorcode.get(error.errno or 0, "")
-        raise HostError(f"cannot {doing}: {where}: {error.strerror}",
-                        hint=hints.get(code, "")) from error  # fmt: skip

@@ -19,8 +19,9 @@ from lvsctl import app, spec
 from lvsctl.errors import HostError, LabError
 from lvsctl.kernel import paths, processes, registry
 from tests.kernel.by_hand import run
-from tests.kernel.initial import differences, glance, initial_namespace, planted
+from tests.kernel.initial import differences, glance, initial_namespace
 from tests.kernel.labs import curl, lab_up, topology_of, url_of
+from tests.kernel.test_killed import down, untouched
 
 pytestmark = pytest.mark.ipvs
 
@@ -41,6 +42,7 @@ def file_system(place: Path, options: str) -> Iterator[None]:
     try:
         yield
     finally:
+        down("dr")
         run(f"umount --lazy {place}")
         if new:
             place.rmdir()
@@ -110,21 +112,11 @@ def test_a_running_lab_on_a_full_disk() -> None:
 
 def test_a_read_only_registry() -> None:
     host = initial_namespace()
-    with file_system(paths.RUN, "size=1m"):
-        run(f"mount -o remount,ro {paths.RUN}")
+    with file_system(paths.RUN, "size=1m,ro"):
+        before = glance()
         with pytest.raises(HostError, match="Read-only file system") as caught:
             up()
         assert "read-only" in caught.value.hint
-        run(f"mount -o remount,rw {paths.RUN}")
-        before = glance()
-        up()
-        run(f"mount -o remount,ro {paths.RUN}")
-        with pytest.raises(HostError, match="Read-only file system"):
-            app.down("dr")
-        assert answers()
-        assert [listed.entry.lab for listed in app.labs()] == ["dr"]
-        run(f"mount -o remount,rw {paths.RUN}")
-        app.down("dr")
         assert differences(before) == {}
     assert initial_namespace() == host
 
@@ -224,9 +216,7 @@ CORRUPT: dict[str, Callable[[], object]] = {
 
 @pytest.mark.parametrize("mend", ["down", "up"])
 def test_an_entry_that_is_corrupt_or_older(mend: str) -> None:
-    host = initial_namespace()
-    with planted("dr"):
-        before = glance()
+    with untouched("dr") as before:
         for what, spoil in CORRUPT.items():
             up()
             spoil()
@@ -237,7 +227,6 @@ def test_an_entry_that_is_corrupt_or_older(mend: str) -> None:
             removed = app.down("dr")
             assert len(removed.namespaces) == 5, what
             assert differences(before) == {}, what
-    assert initial_namespace() == host
     assert Path("/etc/hostname").exists()
 
 
@@ -281,9 +270,7 @@ BY_HAND: dict[str, Callable[[], object]] = {
 
 @pytest.mark.parametrize("what", BY_HAND)
 def test_what_was_removed_by_hand_is_no_obstacle(what: str) -> None:
-    host = initial_namespace()
-    with planted("dr"):
-        before = glance()
+    with untouched("dr") as before:
         for mend in ("down", "up"):
             up()
             BY_HAND[what]()
@@ -293,7 +280,6 @@ def test_what_was_removed_by_hand_is_no_obstacle(what: str) -> None:
                 assert app.verify(app.running("dr")).verdict == "pass"
             app.down("dr")
             assert differences(before) == {}, mend
-    assert initial_namespace() == host
 
 
 def test_a_name_that_is_somebody_elses_by_now_is_left_alone() -> None:
