@@ -36,8 +36,15 @@ BY_SIGNAL = {
     signal.SIGTERM: 128 + signal.SIGTERM,
 }
 
+RARELY = pytest.mark.exhaustive
+every_sign = pytest.mark.parametrize(
+    "sign",
+    [signal.SIGKILL, *(pytest.param(s, marks=RARELY) for s in (signal.SIGINT, signal.SIGTERM))],
+)
+"""Natively all of them are tried always."""
+
 every_moment = pytest.mark.parametrize(
-    "wanted", [FEW, pytest.param(NEVER, marks=pytest.mark.exhaustive)], ids=["few", "every"]
+    "wanted", [FEW, pytest.param(NEVER, marks=RARELY)], ids=["few", "every"]
 )
 
 
@@ -173,38 +180,39 @@ def check_down_ended(
 
 
 @every_moment
-@pytest.mark.parametrize("name", shipped.names())
+@pytest.mark.parametrize(
+    "name",
+    [n if n in {"dr", "tun"} else pytest.param(n, marks=RARELY) for n in shipped.names()],
+)
 def test_up_killed(name: str, wanted: int) -> None:
     """`down` leaves nothing; and after the same again, `up` over what is left makes it whole."""
-    few = min(wanted, 2)  # the others natively: test_killed_natively
-    check_up_killed(name, wanted if wanted == NEVER or name == "tun" else few, answers)
+    check_up_killed(name, wanted, answers)
 
 
 @every_moment
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sign", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=RARELY)])
 def test_up_interrupted(sign: signal.Signals, wanted: int) -> None:
     """It undoes what it has done, says so by its status, and leaves nothing for `down`."""
     check_up_interrupted("dr", sign, wanted, answers)
 
 
 @every_moment
-@pytest.mark.parametrize("sign", BY_SIGNAL)
+@every_sign
 def test_down_ended(sign: signal.Signals, wanted: int) -> None:
     """The next `down` goes on from there, where there is anything left; and so does `up`."""
     check_down_ended(
         "dr",
         sign,
-        min(wanted, 2) if wanted == FEW and sign is not signal.SIGKILL else wanted,
+        wanted,
         answers,
     )
 
 
 @every_moment
-@pytest.mark.parametrize("sign", BY_SIGNAL)
+@every_sign
 @pytest.mark.parametrize(("old", "new"), [(2, 4), (4, 2)])
 def test_a_changing_up_ended(old: int, new: int, sign: signal.Signals, wanted: int) -> None:
     """Whichever topology `up` is then given, it makes the lab that; and `down` removes it."""
-    wanted = min(wanted, 2) if wanted == FEW and sign is not signal.SIGKILL else wanted
     name = "dr"
     problems: dict[object, object] = {}
     with untouched(name) as before:
@@ -230,7 +238,14 @@ def test_a_changing_up_ended(old: int, new: int, sign: signal.Signals, wanted: i
 
 
 @every_moment
-@pytest.mark.parametrize("fault", ["arp-ignore-unset", "service-stopped", "real-server-removed"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "service-stopped",
+        pytest.param("arp-ignore-unset", marks=RARELY),
+        pytest.param("real-server-removed", marks=RARELY),
+    ],
+)
 def test_fault_inject_and_restore_killed(fault: str, wanted: int) -> None:
     """`up` makes the lab whole, however far the fault or its taking back had got."""
     name = "dr"
@@ -264,7 +279,7 @@ def test_fault_inject_and_restore_killed(fault: str, wanted: int) -> None:
     told(problems)
 
 
-@pytest.mark.parametrize("sign", BY_SIGNAL)
+@every_sign
 def test_verify_ended(sign: signal.Signals) -> None:
     """It has no effects to undo, and leaves nothing: the next verify finds the lab as it was."""
     name = "dr"

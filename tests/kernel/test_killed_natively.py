@@ -21,6 +21,7 @@ from lvsctl.spec import shipped
 from tests.kernel.moments import NEVER
 from tests.kernel.test_killed import (
     BY_SIGNAL,
+    RARELY,
     check_down_ended,
     check_up_interrupted,
     check_up_killed,
@@ -73,6 +74,12 @@ def _page(namespace: str, address: str, port: int) -> bool:
     return b"answered" in netns.run_inside(namespace, ask)
 
 
+some_names = pytest.mark.parametrize(
+    "name",
+    [n if n in {"dr", "tun"} else pytest.param(n, marks=RARELY) for n in shipped.names()],
+)
+
+
 @every_moment
 @pytest.mark.parametrize("name", shipped.names())
 def test_up_killed(name: str, wanted: int) -> None:
@@ -82,7 +89,7 @@ def test_up_killed(name: str, wanted: int) -> None:
 
 @every_moment
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("name", shipped.names())
+@some_names
 def test_up_interrupted(name: str, sign: signal.Signals, wanted: int) -> None:
     """It undoes what it has done, says so by its status, and leaves nothing for `down`."""
     assert check_up_interrupted(name, sign, wanted, answers) > 3
@@ -90,7 +97,7 @@ def test_up_interrupted(name: str, sign: signal.Signals, wanted: int) -> None:
 
 @every_moment
 @pytest.mark.parametrize("sign", BY_SIGNAL)
-@pytest.mark.parametrize("name", shipped.names())
+@some_names
 def test_down_ended(name: str, sign: signal.Signals, wanted: int) -> None:
     """The next `down` goes on from there, where there is anything left; and so does `up`."""
     assert check_down_ended(name, sign, wanted, answers) > 3
