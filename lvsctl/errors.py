@@ -21,6 +21,8 @@ class LvsctlError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:
+            self.add_note(f"→ {hint}")  # for tracebacks: in scripts, and in pytest's reports
 
 
 class UsageError(LvsctlError):

@@ -138,6 +138,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     notes = sys.modules.get("lvsctl.testing.notes")
     if notes is None or notes.NOTES not in config.stash:
         return
-    terminalreporter.section("lvsctl")
-    for line, loud in notes.summary(config.stash[notes.NOTES], "--lvs-unable"):
+    lines = list(notes.summary(config.stash[notes.NOTES], "--lvs-unable"))
+    if lines:
+        terminalreporter.section("lvsctl")
+    for line, loud in lines:
         terminalreporter.write_line(line, **({"yellow": True, "bold": True} if loud else {}))

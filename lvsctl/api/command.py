@@ -32,6 +32,14 @@ CLAIM_FAILED = 1
 _log = logging.getLogger("lvsctl")
 
 
+def our_error(caught: Any) -> bool:
+    """Whether pytest caught one of our errors: it says all, and our frames nothing more."""
+    return caught is not None and issubclass(caught.type, LvsctlError)
+
+
+__tracebackhide__ = our_error  # pytest's word for a module whose frames are left out
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """How to call ``lvsctl``.

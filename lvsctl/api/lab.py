@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from lvsctl.api.command import Command, Done, said_error
+from lvsctl.api.command import Command, Done, our_error, said_error
 from lvsctl.api.node import Node
 from lvsctl.errors import LabError, UsageError
 from lvsctl.model.service import Scheduler
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
         Verification,
         Walk,
     )
+
+
+__tracebackhide__ = our_error
 
 
 class Lab:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lvsctl.api.command import Command, Done
+from lvsctl.api.command import Command, Done, our_error
 from lvsctl.api.lab import Lab
 from lvsctl.errors import LvsctlError, UsageError
 from lvsctl.model.service import Scheduler
@@ -22,8 +22,17 @@ MAX_NAME = 31
 _YAML = (".yaml", ".yml")
 
 
+__tracebackhide__ = our_error
+
+
 class Watch(Protocol):
     """Who wants to know of labs: the worker."""
+
+    def begins(self, lab: str) -> None:
+        """There may be something of it from now on."""
+
+    def came_up(self, lab: WatchedLab) -> None:
+        """It is there, for the test that runs."""
 
     def touched(self, lab: WatchedLab) -> None:
         """A test has something to do with it."""
@@ -94,17 +103,11 @@ class WatchedLab(Lab):
         return super()._run(node, argv, stdin, timeout)
 
 
-Begin = Callable[[str], None]
-
-
 class Labs:
     """What the fixtures ``lvs``, ``lvs_module`` and ``lvs_session`` are."""
 
-    def __init__(
-        self, watch: Watch, begin: Begin, command: Command, token: str, places: Sequence[Path]
-    ) -> None:
+    def __init__(self, watch: Watch, command: Command, token: str, places: Sequence[Path]) -> None:
         self._watch = watch
-        self._begin = begin
         self._command = command
         self._token = token
         self._places = places
@@ -126,14 +129,18 @@ class Labs:
         found = self.found(topology)
         label = _label(topology, {lab.label for lab in self._labs})
         name = f"{label[: MAX_NAME - len(self._token) - 1]}-{self._token}{len(self._labs)}"
-        self._begin(name)
-        lab = WatchedLab.up(
-            found, name=name, servers=servers, scheduler=scheduler, command=self._command
-        )
+        self._watch.begins(name)
+        try:
+            lab = WatchedLab.up(
+                found, name=name, servers=servers, scheduler=scheduler, command=self._command
+            )
+        except LvsctlError:  # having undone what was half done
+            self._watch.gone(name)
+            raise
         lab.label = label
         lab.watch = self._watch
         self._labs.append(lab)
-        self._watch.touched(lab)
+        self._watch.came_up(lab)
         return lab
 
     def found(self, topology: str | os.PathLike[str]) -> str:

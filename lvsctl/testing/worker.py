@@ -79,12 +79,17 @@ class Worker:
         if path is not None and path != self._config.rootpath:
             places.insert(0, path if path.is_dir() else path.parent)
         token = f"{self.token}{secrets.token_hex(1)}"
-        return Labs(self, self._begin, self.command, token, places)
+        return Labs(self, self.command, token, places)
 
-    def _begin(self, lab: str) -> None:
-        self._labs += 1
+    def begins(self, lab: str) -> None:
+        """There may be something of it from now on: the guard must know first."""
         if self._guard is not None:
             self._guard.tell("up", lab)
+
+    def came_up(self, lab: WatchedLab) -> None:
+        """The test that runs has a new lab."""
+        self._labs += 1
+        self.touched(lab)
 
     def touched(self, lab: WatchedLab) -> None:
         """The test that runs has something to do with it."""

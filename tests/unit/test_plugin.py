@@ -105,13 +105,17 @@ def test_words_that_mean_nothing_are_refused(tmp_path: Path) -> None:
 class Nobody:
     """Watches no labs."""
 
+    def begins(self, lab: str) -> None: ...
+
+    def came_up(self, lab: WatchedLab) -> None: ...
+
     def touched(self, lab: WatchedLab) -> None: ...
 
     def gone(self, lab: str) -> None: ...
 
 
 def labs(*places: Path) -> Labs:
-    return Labs(Nobody(), lambda _: None, Command(), "3f2a1c0b", places)
+    return Labs(Nobody(), Command(), "3f2a1c0b", places)
 
 
 def test_files_are_found_beside_the_test_then_in_the_root(tmp_path: Path) -> None:
