@@ -45,6 +45,17 @@ test-provision: ## tools/provision in clean Debian roots, then every topology th
 	@tools/setup checks roots
 	$(python) -m pytest tests/provision -m provision $(PYTEST_ARGS)
 
+KERNELS := 6.1 6.12
+test-qemu: export LVSCTL_TEST_PATIENCE = 10
+test-qemu: export LVSCTL_TEST_MACHINES = 1
+test-qemu: set-up-tests ## the kernel tests on Debian's kernels in QEMU (hours without KVM; KERNELS=6.12)
+	@tools/setup qemu
+	@for kernel in $(KERNELS); do \
+		echo "kernel $$kernel:"; \
+		LVSCTL_MACHINE_KERNEL=$$kernel $(python) -m pytest tests/kernel \
+			tests/e2e/test_machine_lifecycle.py tests/e2e/test_report.py $(PYTEST_ARGS) || exit 1; \
+	done
+
 test-unit: ## the quick tests: no kernel, no root
 	@tools/setup checks
 	$(python) -m pytest tests/unit tests/plan $(PYTEST_ARGS)
