@@ -176,7 +176,7 @@ def run(
             dict.fromkeys([*here, *everywhere, *writable.named(writable_directories)])
         ),
         "visible": relay.paths_in(argv, place),
-        "fingerprint": fingerprint() if kind == "lvsctl" else "",
+        "fingerprint": fingerprint(),
         "env": _environment(os.environ if env is None else env),
         "terminal": [str(stream) for stream in passed.terminal],
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Changes with every incompatible change; client and broker refuse to talk across it."""
 
 LINE_WINDOW = 2048

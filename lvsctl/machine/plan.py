@@ -113,10 +113,10 @@ def visible_paths(path: Sequence[str]) -> list[str]:
 def stable_paths() -> list[str]:
     """Where next to nothing changes while a machine runs: programs and Python packages.
 
-    What does change there, ``client.fingerprint`` is to tell.
+    Where packages come or go ``client.fingerprint`` tells. Not lvsctl itself, unless it is a
+    package like others: a checkout is being worked on.
     """
-    package = str(Path(__file__).resolve().parents[1])
-    wanted = dict.fromkeys(["/usr", sys.base_prefix, sys.prefix, package])
+    wanted = dict.fromkeys(["/usr", sys.base_prefix, sys.prefix])
     return [
         path
         for path in wanted

@@ -15,7 +15,7 @@ import time
 import traceback
 
 from lvsctl.machine import frames
-from lvsctl.machine.guest import boot, command, libc
+from lvsctl.machine.guest import boot, command, libc, tree
 from lvsctl.machine.guest.pool import WarmPool
 from lvsctl.machine.guest.session import Session
 
@@ -28,6 +28,7 @@ class Agent:
         self._decoder = frames.Decoder()
         self._sessions: dict[int, Session] = {}
         self._pool = WarmPool()
+        self._fingerprint = ""
         self._quit = False
         self._wakeup, wakeup_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         os.set_blocking(self._wakeup, False)
@@ -50,7 +51,8 @@ class Agent:
 
     def _configure(self, config: dict[str, object]) -> None:
         self.send(frames.HELLO, 0, json.dumps(boot.set_up(config)).encode())
-        self._pool.start(boot.strings(config["path"]), str(config["fingerprint"]))
+        self._fingerprint = str(config["fingerprint"])
+        self._pool.start(boot.strings(config["path"]), self._fingerprint)
 
     def _turn(self) -> None:
         poll = select.poll()
@@ -116,6 +118,9 @@ class Agent:
     # Commands.
 
     def _start(self, identity: int, request: command.Request) -> None:
+        if request.fingerprint != self._fingerprint:
+            tree.refresh()
+            self._fingerprint = request.fingerprint
         session = Session(identity, request, self.send)
         self._sessions[identity] = session
         if request.kind == "lvsctl":

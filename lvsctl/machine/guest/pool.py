@@ -8,7 +8,7 @@ import signal
 import socket
 import traceback
 
-from . import boot, command, tree, warm
+from . import boot, command, warm
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ class WarmPool:
             self._current.channel.shutdown(socket.SHUT_WR)
             self._retired.append(self._current)
             self._current = None
-            tree.refresh()
         if self._current is None:
             self._current = self._spawn(fingerprint)
         message = json.dumps({**vars(session.request), "session": session.identity}).encode()
