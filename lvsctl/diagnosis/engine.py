@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lvsctl import verify
-from lvsctl.diagnosis import arp, hosts, ipvs, paths, servers, tunnel, vanishing
+from lvsctl.diagnosis import arp, hosts, ipvs, links, paths, servers, tunnel, vanishing
 from lvsctl.diagnosis.base import Case, Cause, Remark, Rule
 from lvsctl.diagnosis.kernel_says import borne_out
 from lvsctl.diagnosis.network import Network
@@ -19,6 +19,7 @@ from lvsctl.verify.walk import walks
 
 RULES: tuple[Rule, ...] = (
     *hosts.RULES,
+    *links.RULES,
     *servers.RULES,
     *ipvs.RULES[:1],
     *tunnel.RULES,
@@ -133,5 +134,8 @@ def _look_at(evidence: Evidence, cases: list[Case]) -> Iterator[str]:
         for finding in case.findings:
             if finding.verdict is Verdict.FAIL:
                 yield f"{finding.claim.id} fails: {finding.observed}"
+        large = case.trace.run.large
+        if large is not None and not large.answered:
+            yield f"{case.service.name}: one large request was not answered: {large.error}"
     yield from kernel.lost(evidence)
     yield from kernel.reasons(evidence)

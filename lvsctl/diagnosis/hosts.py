@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lvsctl.diagnosis.base import DR, NAT, TUN, Case, Cause, Found, Rule, shown
+from lvsctl.diagnosis.tunnel import devices
 from lvsctl.model.addresses import IPAddress, host_route
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Node, Role
@@ -185,6 +186,8 @@ def vip_on_real_servers(case: Case) -> Iterator[Found]:
     vip = case.vip
     device = "lo" if case.service.forward is DR else case.service.encapsulation.device
     for server, node in case.members():
+        if case.service.forward is TUN and not devices(case, node.name):
+            continue  # the VIP went with its device: who gives that back gives it the VIP
         if not case.network.holders(node.name, vip):
             yield Cause(
                 fault="vip-missing",

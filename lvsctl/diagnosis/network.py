@@ -192,6 +192,9 @@ class Network:
         route = self.route(node, dst)
         if route is None:
             raise _Stopped(self._no_route(node, dst))
+        if not route.device:  # blackhole, unreachable or prohibit: no device, and no way
+            fact = f"{node}: its route to {dst} is {route.to or 'default'}, which leads nowhere"
+            raise _Stopped(Obstacle(Trouble.NO_ROUTE, node, "", dst, fact))
         link, to = self.state(node).link(route.device), route.via or dst
         if link is None or not link.up or not link.carrier:
             fact = f"{node}: {route.device} is down"

@@ -39,7 +39,59 @@ def _last_seen(case: Case, conversation: Conversation) -> Cause | None:
     role = case.lab.node(node).role
     if role is Role.CLIENT:
         return None
+    unanswered = _unanswered(case, last)
+    if unanswered is not None:
+        return _not_found(case, node, unanswered)
     return _swallowing(case, node, last, reply)
+
+
+def _unanswered(case: Case, last: Frame) -> Frame | None:
+    """An ARP question of the node that had the packet last, which nobody answered."""
+    node = last.tap.node
+    answered = {
+        frame.arp.sender_ip
+        for frame in case.trace.at(node)
+        if frame.arp is not None and not frame.arp.is_request
+    }
+    for frame in case.trace.at(node):
+        arp = frame.arp if frame.direction is Direction.OUT else None
+        if arp is not None and arp.is_request and arp.target_ip not in answered:
+            return frame
+    return None
+
+
+def _not_found(case: Case, node: str, question: Frame) -> Cause:
+    """The next hop does not answer, though its state says that it would."""
+    device = question.tap.device
+    target = question.arp.target_ip if question.arp is not None else None
+    owner = next(
+        (
+            other.name
+            for other in case.lab.nodes
+            if any(a.ip == target for a in other.addresses_on(device))
+        ),
+        "",
+    )
+    heard = [
+        frame
+        for frame in (case.trace.at(owner) if owner else ())
+        if frame.arp is not None and frame.arp.is_request and frame.arp.target_ip == target
+    ]
+    looking = case.type(owner or node, "tc", "-s", "qdisc", "show", "dev", device)
+    return Cause(
+        fault="arp-unanswered",
+        node=owner if heard else node,
+        says=(
+            f"{owner} hears ARP questions for {target} and does not answer"
+            if heard
+            else f"ARP questions for {target} reach nobody who has it"
+        ),
+        evidence=shown([question, *heard], 2),
+        consequence=f"{node} does not find {target}, and drops what is for it",
+        remedy=looking
+        if heard
+        else f"bridge -n {case.lab.netns(device)} -d link show  # is a port isolated, or a VLAN's?",
+    )
 
 
 def _swallowing(case: Case, node: str, last: Frame, reply: bool) -> Cause:
@@ -58,14 +110,14 @@ def _swallowing(case: Case, node: str, last: Frame, reply: bool) -> Cause:
         ),
         evidence=(
             (
-                f"{node}: {what}{protocol} come in, its routes and settings are in order, "
-                "and nothing leaves it"
+                f"{node}: {what}{protocol} come in, nothing that was looked at is in "
+                "its way, and nothing leaves it"
             ),
             *shown([last]),
         ),
         consequence=f"{what} end at {node}",
         remedy=case.type(node, "tc", "qdisc", "del", "dev", last.tap.device, "clsact")
-        + "  # or, where a packet filter does it: nft list ruleset",
+        + "  # or, where a packet filter does it: nft list ruleset; ip rule",
     )
 
 

@@ -32,7 +32,7 @@ _RTNEXTHOP = struct.Struct("=HBBi")  # length, flags, hops, index
 _NDMSG = struct.Struct("=B3xiHBB")  # family, index, state, flags, type
 _TCMSG = struct.Struct("=B3xiIII")  # family, index, handle, parent, info
 
-_IFF_UP = 1
+_IFF_UP, _IFF_NOARP = 0x1, 0x80
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_QDISC, _IFLA_MASTER = 1, 3, 4, 6, 10
 _IFLA_LINKINFO, _IFLA_EXT_MASK, _IFLA_CARRIER = 18, 29, 33
 _IFLA_INFO_KIND = 1
@@ -94,6 +94,7 @@ def links(sock: socket.socket) -> tuple[LinkState, ...]:
             master=names.get(number(found.get(_IFLA_MASTER)), ""),
             addresses=tuple(addresses.get(index, ())),
             impairment=impairments.get(index, Impairment()),
+            noarp=bool(flags & _IFF_NOARP),
         )
         for index, flags, found in sorted(seen, key=lambda entry: entry[0])
     )

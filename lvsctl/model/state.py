@@ -23,6 +23,8 @@ class LinkState:
     master: str = ""
     addresses: tuple[IPInterface, ...] = ()
     impairment: Impairment = field(default_factory=Impairment)
+    noarp: bool = False
+    """Whether it neither asks nor answers ARP questions (IFF_NOARP), as tunnels do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,14 @@ BREAKS = (
     Break("dr-routed", "router", "ip route add 10.11.0.100/32 via 10.11.0.12", "director-bypassed"),
     Break("tun", "router", "sysctl -w net.ipv4.conf.all.rp_filter=1", "rp-filter-on-router"),
     Break("dr-routed", "client", "ip route del default", "no-route"),
+    Break("dr", "rs1", "ip route add blackhole 10.10.0.10/32", "no-default-gateway"),
+    Break("nat", "client", "ip route add unreachable 10.20.0.100/32", "no-route"),
+    Break("tun", "router", "ip route add blackhole 10.30.2.11/32", "no-route-to-real-server"),
+    # links
+    Break("dr", "rs1", "ip link set lan arp off", "arp-off"),
+    Break("dr", "director", "ip link set lan arp off", "arp-off"),
+    Break("dr", "director", "ip link set lan mtu 500", "mtu-mismatch"),
+    Break("dr", "rs1", "tc qdisc add dev lan root netem loss 100%", "link-impaired"),
     # tunnels
     Break("tun", "rs1", "ip link set tunl0 down", "tunnel-down"),
     Break("tun", "rs2", "sysctl -w net.ipv4.conf.tunl0.rp_filter=1", "rp-filter-on-tunnel"),
@@ -138,6 +146,7 @@ VIP_ON_DUMMY = (
 )
 
 HARMLESS = (
+    ("dr", "rs1", "ip link set lan mtu 500"),
     ("dr", "rs1", "ip addr add 10.99.0.1/24 dev lan"),
     ("dr", "rs1", "ip route add 10.98.0.0/16 via 10.10.0.12"),
     ("dr", "rs1", "sysctl -w net.ipv4.conf.all.arp_ignore=2"),
