@@ -47,7 +47,7 @@ class Breaking:
         if not nodes:
             raise UsageError(
                 f"{fault.id} does not apply to lab {self.lab.name}: {self._why_not(fault)}",
-                hint=f"lvsctl fault list {self.lab.name}",
+                hint=f"lvsctl fault list --lab {self.lab.name}",
             )
         if node is not None and node not in nodes:
             raise UsageError(

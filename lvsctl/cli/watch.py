@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from math import isnan
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +16,7 @@ import typer
 from lvsctl.cli import failure, options
 from lvsctl.cli.output import show
 from lvsctl.cli.where import in_lab_kernel
+from lvsctl.errors import UsageError
 
 if TYPE_CHECKING:
     from lvsctl.watching.happenings import Happening
@@ -37,7 +39,9 @@ def watch(
     lab: options.Lab = None,
     interval: Annotated[
         float,
-        typer.Option("--interval", "-i", metavar="S", min=0.1, help="Seconds between two looks."),
+        typer.Option(
+            "--interval", "-i", metavar="S", min=0.1, max=3600.0, help="Seconds between two looks."
+        ),
     ] = 1.0,
     count: Annotated[
         int | None, typer.Option("--count", "-c", metavar="N", min=1, help="End after N looks.")
@@ -69,6 +73,8 @@ def watch(
     """
     from lvsctl import app
 
+    if isnan(interval):
+        raise UsageError("--interval must be a number of seconds")
     named = app.running(lab)
     on_screen = wanted is Shown.TEXT or (wanted is Shown.AUTO and sys.stdout.isatty())
     with app.watching(named, interval=interval, probing=traffic) as watcher, _ending(watcher):
