@@ -255,8 +255,7 @@ END_OF_RESPONDER
 # the switch of network outside
 ip netns add lvs-tun-gue-outside
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-tun-gue-outside sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
-    net.ipv6.conf.default.disable_ipv6=1
+ip netns exec lvs-tun-gue-outside sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-tun-gue-outside link add name bridge index 20 type bridge mcast_snooping 0 \
     vlan_default_pvid 0
@@ -265,8 +264,7 @@ ip -n lvs-tun-gue-outside link set dev bridge up
 # the switch of network hub
 ip netns add lvs-tun-gue-hub
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-tun-gue-hub sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
-    net.ipv6.conf.default.disable_ipv6=1
+ip netns exec lvs-tun-gue-hub sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-tun-gue-hub link add name bridge index 20 type bridge mcast_snooping 0 vlan_default_pvid 0
 ip -n lvs-tun-gue-hub link set dev bridge up
@@ -274,8 +272,7 @@ ip -n lvs-tun-gue-hub link set dev bridge up
 # the switch of network near
 ip netns add lvs-tun-gue-near
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-tun-gue-near sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
-    net.ipv6.conf.default.disable_ipv6=1
+ip netns exec lvs-tun-gue-near sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-tun-gue-near link add name bridge index 20 type bridge mcast_snooping 0 \
     vlan_default_pvid 0
@@ -293,8 +290,7 @@ ip netns exec lvs-tun-gue-client sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-tun-gue-client sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
-    net.ipv6.conf.default.disable_ipv6=1
+ip netns exec lvs-tun-gue-client sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
 
 # router
 ip netns add lvs-tun-gue-router
@@ -308,8 +304,7 @@ ip netns exec lvs-tun-gue-router sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-tun-gue-router sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
-    net.ipv6.conf.default.disable_ipv6=1
+ip netns exec lvs-tun-gue-router sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
 
 # director
 ip netns add lvs-tun-gue-director
@@ -323,8 +318,7 @@ ip netns exec lvs-tun-gue-director sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-tun-gue-director sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
-    net.ipv6.conf.default.disable_ipv6=1
+ip netns exec lvs-tun-gue-director sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
 
 # real-server rs1
 ip netns add lvs-tun-gue-rs1
@@ -343,8 +337,7 @@ ip netns exec lvs-tun-gue-rs1 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-tun-gue-rs1 sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
-    net.ipv6.conf.default.disable_ipv6=1
+ip netns exec lvs-tun-gue-rs1 sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
 
 # real-server rs2
 ip netns add lvs-tun-gue-rs2
@@ -363,8 +356,7 @@ ip netns exec lvs-tun-gue-rs2 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-tun-gue-rs2 sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1 \
-    net.ipv6.conf.default.disable_ipv6=1
+ip netns exec lvs-tun-gue-rs2 sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
 
 # --------------------------------------------- links ----------------------------------------------
 
@@ -463,19 +455,6 @@ ip netns exec lvs-tun-gue-rs2 ethtool -K near tx off sg off tso off gso off gro 
 ip -n lvs-tun-gue-rs2 addr add 10.50.2.12/24 dev near
 # the way to the other networks
 ip -n lvs-tun-gue-rs2 route add default via 10.50.2.1
-
-# frames as a wire carries them: checksums filled in, nothing merged
-ip netns exec lvs-tun-gue-outside ethtool -K client tx off sg off tso off gso off gro off
-ip netns exec lvs-tun-gue-outside ethtool -K router tx off sg off tso off gso off gro off
-
-# frames as a wire carries them: checksums filled in, nothing merged
-ip netns exec lvs-tun-gue-hub ethtool -K router tx off sg off tso off gso off gro off
-ip netns exec lvs-tun-gue-hub ethtool -K director tx off sg off tso off gso off gro off
-
-# frames as a wire carries them: checksums filled in, nothing merged
-ip netns exec lvs-tun-gue-near ethtool -K router tx off sg off tso off gso off gro off
-ip netns exec lvs-tun-gue-near ethtool -K rs1 tx off sg off tso off gso off gro off
-ip netns exec lvs-tun-gue-near ethtool -K rs2 tx off sg off tso off gso off gro off
 
 # ------------------------------------------ real servers ------------------------------------------
 

@@ -33,6 +33,7 @@ _WRITERS: tuple[tuple[str, Callable[..., object]], ...] = (
     ("lvsctl topologies --format json", jsonable.topologies),
     ("lvsctl doctor --format json", jsonable.features),
     ("lvsctl machine status --format json", jsonable.machine),
+    ("lvsctl machine list --format json", jsonable.machine_kinds),
 )
 """A command and who writes its JSON. A test holds it against the command line."""
 
