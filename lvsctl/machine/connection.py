@@ -100,11 +100,11 @@ class Connection:
                 self.receive()
 
 
-def connect(where: places.Places) -> Connection | None:
+def connect(where: places.Places, *, any_version: bool = False) -> Connection | None:
     """Connect to a running machine; None where none runs.
 
-    Raises LabError where it was started by an incompatible version of lvsctl, and
-    HostError where its broker does not answer.
+    Raises LabError where it was started by an incompatible version of lvsctl, unless for what
+    ``any_version`` understands (STOP), and HostError where its broker does not answer.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -115,7 +115,7 @@ def connect(where: places.Places) -> Connection | None:
     connection = Connection(sock)
     try:
         welcome = json.loads(connection.wait_for(frames.WELCOME, _WELCOME_PATIENCE))
-        if welcome["protocol"] != frames.PROTOCOL:
+        if welcome["protocol"] != frames.PROTOCOL and not any_version:
             raise LabError(
                 f"the machine {where.name} was started by another version of lvsctl",
                 hint="lvsctl machine stop ends it and its labs",

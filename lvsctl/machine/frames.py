@@ -40,7 +40,7 @@ QUIT = 5  # broker → agent: power off
 # Client and broker only.
 WELCOME = 10  # broker → client: JSON {"protocol": PROTOCOL}
 STATUS = 11  # client → broker: empty; broker → client: JSON
-STOP = 12  # client → broker: end the machine; the connection ends when it has ended
+STOP = 12  # client → broker, of any version: end the machine; its end ends the connection
 DIED = 13  # broker → client: JSON {"message": ..., "hint": ...}, the machine is gone
 
 # Client and agent, through the broker.
