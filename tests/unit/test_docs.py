@@ -48,7 +48,7 @@ def typed(page: Page) -> Iterator[str]:
         if isinstance(piece, Prose):
             text = "\n".join(piece.lines)
             for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-                yield from block.splitlines()
+                yield from block.replace("\\\n", " ").splitlines()
             prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
             yield from re.findall(r"`(lvsctl [^`…]+)`", prose.replace("\n", " "))
 
