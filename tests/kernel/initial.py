@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,9 @@ FIREWALLS = (
 )
 """What of these there is, and can be asked in this kernel."""
 
+COUNTING = re.compile(r"\b\w+_timer +[0-9.]+|\[[0-9]+:[0-9]+\]")
+"""A bridge's timers and a firewall's counters go on by themselves."""
+
 VOLATILE = (
     "net.netfilter.nf_conntrack_count",
     "net.core.bpf_jit_limit",
@@ -50,11 +54,12 @@ def neighbours() -> str:
 
 def initial_namespace() -> dict[str, str]:
     """Everything of it that a lab could spoil, by the command that shows it."""
-    seen = {look: run(look) for look in LOOKS}
+    seen = {look: COUNTING.sub("", run(look)) for look in LOOKS}
     for look in FIREWALLS:
         if which(look.split()[0]):
             with contextlib.suppress(AssertionError):  # this kernel has not got it
-                seen[look] = "\n".join(x for x in run(look).splitlines() if not x.startswith("#"))
+                lines = COUNTING.sub("", run(look)).splitlines()
+                seen[look] = "\n".join(line for line in lines if not line.startswith("#"))
     seen["neighbours"] = neighbours()
     seen["sysctl"] = "\n".join(
         line for line in run("sysctl -a -r ^net").splitlines() if not line.startswith(VOLATILE)
