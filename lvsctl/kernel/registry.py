@@ -91,7 +91,7 @@ def lock(lab: str, seconds: float = LOCK_SECONDS) -> Iterator[None]:
     try:
         yield
     finally:
-        if not paths.directory(lab).exists():
+        if not _is_ours(paths.directory(lab)):
             file.unlink(missing_ok=True)
         os.close(fd)
         with contextlib.suppress(OSError):  # other labs are there

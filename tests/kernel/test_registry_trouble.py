@@ -129,7 +129,8 @@ def test_a_read_only_registry() -> None:
 def test_a_registry_that_others_could_write_is_not_used(how: str, tmp_path: Path) -> None:
     """As in a container whose /run is a tmpfs for everybody."""
     place = paths.RUN
-    assert not place.exists()
+    if place.exists():
+        place.rmdir()  # empty: as the machine makes it
     try:
         match how:
             case "a symlink":
