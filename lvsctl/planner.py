@@ -221,7 +221,9 @@ def _base(lab: Lab, node: Node) -> Iterator[SetSysctl]:
 def _without_ipv6(netns: str) -> Iterator[SetSysctl]:
     yield SetSysctl(
         netns=netns,
-        key="net.ipv6.conf.all.disable_ipv6",  # sets that of `default`, and so of devices to come
+        # Of devices to come; `all` would be for lo too, which tells nobody, and takes the
+        # kernel's RTNL lock, for which it does not wait in line (addrconf_disable_ipv6).
+        key="net.ipv6.conf.default.disable_ipv6",
         value="1",
         optional=True,
         why="no IPv6 here, so none of its chatter either",

@@ -25,7 +25,7 @@ _IPVS_IPV6 = "this kernel's IPVS has no IPv6"
 _GATEWAY = "{op.via} must be on a network of the node, and no address of its own"
 
 _HINTS: tuple[tuple[type[Op], int, str], ...] = (
-    (AddAddress, errno.EACCES, "IPv6 is off there: look at net.ipv6.conf.all.disable_ipv6"),
+    (AddAddress, errno.EACCES, "IPv6 is off there: look at its disable_ipv6, in net.ipv6.conf"),
     (AddAddress, errno.EAFNOSUPPORT, _IPV6),
     (AddAddress, errno.EOPNOTSUPP, _IPV6),
     (AddBridge, errno.EOPNOTSUPP, "modprobe bridge" + _ELSEWHERE),

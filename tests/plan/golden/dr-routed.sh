@@ -251,7 +251,7 @@ END_OF_RESPONDER
 # the switch of network outside
 ip netns add lvs-dr-routed-outside
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-dr-routed-outside sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-dr-routed-outside sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-dr-routed-outside link add name bridge index 20 type bridge mcast_snooping 0 \
     vlan_default_pvid 0
@@ -260,7 +260,7 @@ ip -n lvs-dr-routed-outside link set dev bridge up
 # the switch of network lan
 ip netns add lvs-dr-routed-lan
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-dr-routed-lan sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-dr-routed-lan sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-dr-routed-lan link add name bridge index 20 type bridge mcast_snooping 0 \
     vlan_default_pvid 0
@@ -278,7 +278,7 @@ ip netns exec lvs-dr-routed-client sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-dr-routed-client sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-dr-routed-client sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # router
 ip netns add lvs-dr-routed-router
@@ -292,7 +292,7 @@ ip netns exec lvs-dr-routed-router sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-dr-routed-router sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-dr-routed-router sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # director
 ip netns add lvs-dr-routed-director
@@ -306,7 +306,7 @@ ip netns exec lvs-dr-routed-director sysctl -q -w net.ipv4.conf.all.rp_filter=0 
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-dr-routed-director sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-dr-routed-director sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs1
 ip netns add lvs-dr-routed-rs1
@@ -325,7 +325,7 @@ ip netns exec lvs-dr-routed-rs1 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-dr-routed-rs1 sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-dr-routed-rs1 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs2
 ip netns add lvs-dr-routed-rs2
@@ -344,7 +344,7 @@ ip netns exec lvs-dr-routed-rs2 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-dr-routed-rs2 sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-dr-routed-rs2 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # --------------------------------------------- links ----------------------------------------------
 

@@ -245,7 +245,7 @@ END_OF_RESPONDER
 # the switch of network lan
 ip netns add lvs-dr-weighted-lan
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-dr-weighted-lan sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-dr-weighted-lan sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-dr-weighted-lan link add name bridge index 20 type bridge mcast_snooping 0 \
     vlan_default_pvid 0
@@ -263,7 +263,7 @@ ip netns exec lvs-dr-weighted-client sysctl -q -w net.ipv4.conf.all.rp_filter=0 
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-dr-weighted-client sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-dr-weighted-client sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # director
 ip netns add lvs-dr-weighted-director
@@ -277,7 +277,7 @@ ip netns exec lvs-dr-weighted-director sysctl -q -w net.ipv4.conf.all.rp_filter=
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-dr-weighted-director sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-dr-weighted-director sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs1
 ip netns add lvs-dr-weighted-rs1
@@ -296,7 +296,7 @@ ip netns exec lvs-dr-weighted-rs1 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-dr-weighted-rs1 sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-dr-weighted-rs1 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs2
 ip netns add lvs-dr-weighted-rs2
@@ -315,7 +315,7 @@ ip netns exec lvs-dr-weighted-rs2 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-dr-weighted-rs2 sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-dr-weighted-rs2 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # --------------------------------------------- links ----------------------------------------------
 

@@ -245,7 +245,7 @@ END_OF_RESPONDER
 # the switch of network lan
 ip netns add lvs-dr-lan
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-dr-lan sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-dr-lan sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-dr-lan link add name bridge index 20 type bridge mcast_snooping 0 vlan_default_pvid 0
 ip -n lvs-dr-lan link set dev bridge up
@@ -262,7 +262,7 @@ ip netns exec lvs-dr-client sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-dr-client sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-dr-client sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # director
 ip netns add lvs-dr-director
@@ -276,7 +276,7 @@ ip netns exec lvs-dr-director sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-dr-director sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-dr-director sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs1
 ip netns add lvs-dr-rs1
@@ -295,7 +295,7 @@ ip netns exec lvs-dr-rs1 sysctl -q -w net.ipv4.conf.all.arp_filter=0 net.ipv4.co
     net.ipv4.conf.default.arp_filter=0 net.ipv4.conf.default.proxy_arp=0 \
     net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-dr-rs1 sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-dr-rs1 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs2
 ip netns add lvs-dr-rs2
@@ -314,7 +314,7 @@ ip netns exec lvs-dr-rs2 sysctl -q -w net.ipv4.conf.all.arp_filter=0 net.ipv4.co
     net.ipv4.conf.default.arp_filter=0 net.ipv4.conf.default.proxy_arp=0 \
     net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-dr-rs2 sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-dr-rs2 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # --------------------------------------------- links ----------------------------------------------
 

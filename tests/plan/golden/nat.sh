@@ -249,7 +249,7 @@ END_OF_RESPONDER
 # the switch of network public
 ip netns add lvs-nat-public
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-nat-public sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-nat-public sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-nat-public link add name bridge index 20 type bridge mcast_snooping 0 vlan_default_pvid 0
 ip -n lvs-nat-public link set dev bridge up
@@ -257,7 +257,7 @@ ip -n lvs-nat-public link set dev bridge up
 # the switch of network private
 ip netns add lvs-nat-private
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-nat-private sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-nat-private sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-nat-private link add name bridge index 20 type bridge mcast_snooping 0 vlan_default_pvid 0
 ip -n lvs-nat-private link set dev bridge up
@@ -274,7 +274,7 @@ ip netns exec lvs-nat-client sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-nat-client sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-nat-client sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # director
 ip netns add lvs-nat-director
@@ -288,7 +288,7 @@ ip netns exec lvs-nat-director sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-nat-director sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-nat-director sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs1
 ip netns add lvs-nat-rs1
@@ -302,7 +302,7 @@ ip netns exec lvs-nat-rs1 sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-nat-rs1 sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-nat-rs1 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs2
 ip netns add lvs-nat-rs2
@@ -316,7 +316,7 @@ ip netns exec lvs-nat-rs2 sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-nat-rs2 sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-nat-rs2 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # --------------------------------------------- links ----------------------------------------------
 

@@ -255,7 +255,7 @@ END_OF_RESPONDER
 # the switch of network outside
 ip netns add lvs-tun-gre-outside
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-tun-gre-outside sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-tun-gre-outside sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-tun-gre-outside link add name bridge index 20 type bridge mcast_snooping 0 \
     vlan_default_pvid 0
@@ -264,7 +264,7 @@ ip -n lvs-tun-gre-outside link set dev bridge up
 # the switch of network hub
 ip netns add lvs-tun-gre-hub
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-tun-gre-hub sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-tun-gre-hub sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-tun-gre-hub link add name bridge index 20 type bridge mcast_snooping 0 vlan_default_pvid 0
 ip -n lvs-tun-gre-hub link set dev bridge up
@@ -272,7 +272,7 @@ ip -n lvs-tun-gre-hub link set dev bridge up
 # the switch of network near
 ip netns add lvs-tun-gre-near
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-tun-gre-near sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-tun-gre-near sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-tun-gre-near link add name bridge index 20 type bridge mcast_snooping 0 \
     vlan_default_pvid 0
@@ -290,7 +290,7 @@ ip netns exec lvs-tun-gre-client sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-tun-gre-client sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-tun-gre-client sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # router
 ip netns add lvs-tun-gre-router
@@ -304,7 +304,7 @@ ip netns exec lvs-tun-gre-router sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-tun-gre-router sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-tun-gre-router sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # director
 ip netns add lvs-tun-gre-director
@@ -318,7 +318,7 @@ ip netns exec lvs-tun-gre-director sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-tun-gre-director sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-tun-gre-director sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs1
 ip netns add lvs-tun-gre-rs1
@@ -337,7 +337,7 @@ ip netns exec lvs-tun-gre-rs1 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-tun-gre-rs1 sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-tun-gre-rs1 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs2
 ip netns add lvs-tun-gre-rs2
@@ -356,7 +356,7 @@ ip netns exec lvs-tun-gre-rs2 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-tun-gre-rs2 sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-tun-gre-rs2 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # --------------------------------------------- links ----------------------------------------------
 

@@ -263,7 +263,7 @@ END_OF_RESPONDER
 # the switch of network outside
 ip netns add lvs-tun-outside
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-tun-outside sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-tun-outside sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-tun-outside link add name bridge index 20 type bridge mcast_snooping 0 vlan_default_pvid 0
 ip -n lvs-tun-outside link set dev bridge up
@@ -271,7 +271,7 @@ ip -n lvs-tun-outside link set dev bridge up
 # the switch of network hub
 ip netns add lvs-tun-hub
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-tun-hub sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-tun-hub sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-tun-hub link add name bridge index 20 type bridge mcast_snooping 0 vlan_default_pvid 0
 ip -n lvs-tun-hub link set dev bridge up
@@ -279,7 +279,7 @@ ip -n lvs-tun-hub link set dev bridge up
 # the switch of network near
 ip netns add lvs-tun-near
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-tun-near sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-tun-near sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-tun-near link add name bridge index 20 type bridge mcast_snooping 0 vlan_default_pvid 0
 ip -n lvs-tun-near link set dev bridge up
@@ -287,7 +287,7 @@ ip -n lvs-tun-near link set dev bridge up
 # the switch of network far
 ip netns add lvs-tun-far
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-tun-far sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-tun-far sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-tun-far link add name bridge index 20 type bridge mcast_snooping 0 vlan_default_pvid 0
 ip -n lvs-tun-far link set dev bridge up
@@ -304,7 +304,7 @@ ip netns exec lvs-tun-client sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-tun-client sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-tun-client sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # router
 ip netns add lvs-tun-router
@@ -318,7 +318,7 @@ ip netns exec lvs-tun-router sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-tun-router sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-tun-router sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # director
 ip netns add lvs-tun-director
@@ -332,7 +332,7 @@ ip netns exec lvs-tun-director sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-tun-director sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-tun-director sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs1
 ip netns add lvs-tun-rs1
@@ -351,7 +351,7 @@ ip netns exec lvs-tun-rs1 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-tun-rs1 sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-tun-rs1 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs2
 ip netns add lvs-tun-rs2
@@ -370,7 +370,7 @@ ip netns exec lvs-tun-rs2 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-tun-rs2 sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-tun-rs2 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs-far
 ip netns add lvs-tun-rs-far
@@ -389,7 +389,7 @@ ip netns exec lvs-tun-rs-far sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 here, so none of its chatter either
-ip netns exec lvs-tun-rs-far sysctl -qe -w net.ipv6.conf.all.disable_ipv6=1
+ip netns exec lvs-tun-rs-far sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # --------------------------------------------- links ----------------------------------------------
 
