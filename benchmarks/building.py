@@ -24,8 +24,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 SOURCES = HERE / "competitors"
 INSIDE = "LVSCTL_BENCHMARK_INSIDE"
-TOO_LONG = 45.0
-"""A competitor that would take longer than so many seconds at the next size is left out there."""
+UP_TO = {"plain shell": 100, "Mininet": 100, "ip -batch": 500}
+"""The largest size at which a competitor takes part without --all: beyond, it takes minutes."""
 
 PYTHON = [sys.executable, "-X", "utf8"]
 COMPETITORS: dict[str, list[str]] = {
@@ -42,6 +42,7 @@ def main() -> None:
     words.add_argument("--sizes", type=int, nargs="+", default=[2, 10, 100, 500, 1000])
     words.add_argument("--rounds", type=int, default=5)
     words.add_argument("--only", nargs="+", choices=list(COMPETITORS), default=list(COMPETITORS))
+    words.add_argument("--all", action="store_true", help="the slow ones at every size")
     words.add_argument("--into", type=Path, default=HERE / "results")
     chosen = words.parse_args()
     if INSIDE not in os.environ:
@@ -83,10 +84,8 @@ def measure(chosen: argparse.Namespace, floor: str) -> None:
     """One result for each size and competitor, with every sample; kept after each size."""
     sizes, rounds, names = chosen.sizes, chosen.rounds, chosen.only
     results: list[dict[str, Any]] = []
-    seconds: dict[str, float] = {}
-    for position, size in enumerate(sizes):
-        growth = size / sizes[position - 1] if position else 1
-        here = [name for name in names if seconds.get(name, 0) * growth < TOO_LONG]
+    for size in sizes:
+        here = [name for name in names if chosen.all or size <= UP_TO.get(name, size)]
         samples: dict[str, list[dict[str, float]]] = {name: [] for name in here}
         for number in range(rounds):
             shift = number % len(here)
@@ -95,7 +94,6 @@ def measure(chosen: argparse.Namespace, floor: str) -> None:
                 samples[name].append(sample)
                 print(f"N={size} {name}: {sample}", file=sys.stderr, flush=True)
         for name in here:
-            seconds[name] = statistics.median(s["up"] for s in samples[name]) / 1e3
             medians = {
                 key: round(statistics.median(s[key] for s in samples[name]), 2)
                 for key in samples[name][0]
