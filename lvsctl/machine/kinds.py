@@ -68,7 +68,7 @@ class Kind(Protocol):
     def patience(self, plan: Plan) -> float:
         """Seconds until its guest must have said HELLO."""
 
-    def second_try(self, plan: Plan, reason: str) -> tuple[Plan, str] | None:
+    def second_try(self, plan: Plan) -> tuple[Plan, str] | None:
         """Another plan after this one failed to start, and what to tell; None: that was it."""
 
 

@@ -50,8 +50,8 @@ def launch(where: places.Places, kind: Kind, plan: Plan, emit: Emit) -> None:
     """Start the machine; the caller holds the lock on starting. Raises HostError."""
     try:
         _start_broker(where, plan)
-    except HostError as error:
-        second = kind.second_try(plan, error.message)
+    except HostError:
+        second = kind.second_try(plan)
         if second is None:
             raise
         plan, told = second

@@ -110,12 +110,12 @@ class Qemu:
         """By what runs it."""
         return PATIENCE[plan.accelerator]
 
-    def second_try(self, plan: Plan, reason: str) -> tuple[Plan, str] | None:
+    def second_try(self, plan: Plan) -> tuple[Plan, str] | None:
         """Emulated, where KVM did not get to the end of the boot."""
         if plan.accelerator != "kvm":
             return None
         with contextlib.suppress(OSError):
-            kvm.remember(reason)
+            kvm.remember(f"{plan.kernel.release} does not start, though firmware does")
         told = f"KVM does not run {plan.kernel.release} here: emulating (TCG), which is slower"
         return replace(plan, accelerator="tcg"), told
 

@@ -100,7 +100,7 @@ class Uml:
         """Always the same."""
         return BOOT_PATIENCE
 
-    def second_try(self, _plan: Plan, _reason: str) -> tuple[Plan, str] | None:
+    def second_try(self, _plan: Plan) -> tuple[Plan, str] | None:
         """There is no other way to start it."""
         return None
 
