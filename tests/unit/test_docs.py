@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from lvsctl.cli.tree import command
 from lvsctl.faults import FAULTS
@@ -40,17 +41,21 @@ def test_reference_is_what_lvsctl_says_of_itself() -> None:
 # ── every command on every page can be typed ─────────────────────────────────────────────────
 
 
-def typed(page: Page) -> Iterator[str]:
-    """What a reader may type: commands that were run, blocks of shell, and `lvsctl …` in prose."""
+def typed(page: Page) -> Iterator[tuple[str, bool]]:
+    """What a reader may type: commands that were run, blocks of shell, and `lvsctl …` in prose.
+
+    With whether it is only spoken of.
+    """
     for one in page.commands:
-        yield one.words
+        yield one.words, False
     for piece in page.pieces:
         if isinstance(piece, Prose):
             text = "\n".join(piece.lines)
             for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-                yield from block.replace("\\\n", " ").splitlines()
+                yield from ((line, False) for line in block.replace("\\\n", " ").splitlines())
             prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
-            yield from re.findall(r"`(lvsctl [^`…]+)`", prose.replace("\n", " "))
+            for words in re.findall(r"`(lvsctl [^`…]+)`", prose.replace("\n", " ")):
+                yield words, True
 
 
 def lvsctl_words(line: str) -> Iterator[list[str]]:
@@ -64,8 +69,11 @@ def lvsctl_words(line: str) -> Iterator[list[str]]:
             yield words[1:]
 
 
-def parsed(words: list[str]) -> dict[str, Any]:
-    """What the command line makes of the words. Raises what it raises for wrong ones."""
+def parsed(words: list[str], *, spoken: bool) -> dict[str, Any]:
+    """What the command line makes of the words. Raises what it raises for wrong ones.
+
+    Who speaks of a command may leave out what comes last: "`lvsctl verify --from` does that".
+    """
     if words == ["--help"]:
         return {}
     node: Any = command()
@@ -75,16 +83,21 @@ def parsed(words: list[str]) -> dict[str, Any]:
         node = node.commands[name]
     if not words:  # spoken of, perhaps, and not typed
         return {}
-    return dict(node.make_context(name, list(words)).params)
+    try:
+        return dict(node.make_context(name, list(words)).params)
+    except typer.TyperException:
+        if not spoken:
+            raise
+        return dict(node.make_context(name, [*words, "NAME"]).params)
 
 
 @each_page
 def test_commands_are_what_the_command_line_takes(path: Path) -> None:
     page = read(path)
     files = {f"./{piece.name}" for piece in page.pieces if isinstance(piece, File)}
-    for line in typed(page):
+    for line, spoken in typed(page):
         for words in lvsctl_words(line):
-            params = parsed(words)
+            params = parsed(words, spoken=spoken)
             topology = params.get("topology") or (
                 params.get("name") if words[0] == "topologies" else None
             )
