@@ -146,6 +146,7 @@ STATS = "TCP  10.10.0.100:80      {}       {}       {}     1185        0"
         ("   0.04  client → rs1  on lan  SYN", "  12.40  client → rs1  on lan  SYN"),
         ("heard by rs2,\n   rs1, director", "heard by director, rs1, rs2"),
         ("57 replies from 10.10.0.100", "48 replies from 10.10.0.100"),
+        ("its kernel counted TcpOutRsts +24 (a", "its kernel counted TcpOutRsts +9 (a"),
         (
             "frames #5 rs1:lan, #7 client:lan",
             "frames #8 client:lan,\n          #6 rs1:lan",
@@ -165,6 +166,7 @@ def test_what_may_differ(one: str, other: str) -> None:
         (STATS.format(3, 18, 0), STATS.format(3, 18, 5)),
         ("heard by rs2, rs1, director", "heard by rs2, director"),
         ("57 replies from 10.10.0.100", "0 replies from 10.10.0.100"),
+        ("its kernel counted TcpOutRsts +24 (a", "its kernel counted IpOutNoRoutes +24 (a"),
         (f"{ANSWER.format(40000)} :40000", f"{ANSWER.format(40000)} :40001"),
         ("12 of 12 answered", "11 of 12 answered"),
     ],

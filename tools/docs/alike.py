@@ -78,6 +78,13 @@ RULES = (
         "others whether they are 0",
     ),
     Rule(
+        "the kernel's counters",
+        r"(?<=counted )(\w+) \+[1-9]\d*",
+        r"\1 +<n>",
+        "how often something happened meanwhile depends on how often TCP tried again; "
+        "that it happened is compared",
+    ),
+    Rule(
         "when a hop was seen",
         r"^ +\d+\.\d\d  (?=\S)",
         "<ms>  ",
