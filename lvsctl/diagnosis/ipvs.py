@@ -234,7 +234,7 @@ def shares(case: Case) -> Iterator[Found]:
         if (entry.upper, entry.lower) != (server.upper, server.lower):
             yield _differing(
                 case,
-                "threshold-changed",
+                "threshold-changed" if entry.upper else "threshold-missing",
                 f"the real server {server.node} takes at most {entry.upper or 'any number of'} "
                 f"connections, not {server.upper or 'any number'}",
                 f"{server.rip} has upper threshold {entry.upper}",

@@ -9,13 +9,23 @@ from lvsctl.faults.base import EVERY_MODE, Fault, Scene
 from lvsctl.faults.change import Change
 from lvsctl.model.lab import Role
 from lvsctl.model.service import Scheduler
-from lvsctl.ops import AddService
+from lvsctl.ops import AddRealServer, AddService
 
 
 def changes(scene: Scene) -> Iterator[Change]:
-    """Source hashing, which keeps one client with one real server."""
+    """One that keeps one client with one real server; where the service has that, another.
+
+    Source hashing; failover where it could choose a real server that takes nothing.
+    """
+    closed = {
+        server.service
+        for server in scene.planned(AddRealServer)
+        if server.real_server.upper or not server.real_server.weight
+    }
     for service in scene.planned(AddService):
-        other = Scheduler.RR if service.scheduler is Scheduler.SH else Scheduler.SH
+        other = Scheduler.FO if service.service in closed else Scheduler.SH
+        if service.scheduler is other:
+            other = Scheduler.RR
         yield Change(service, replace(service, scheduler=other))
 
 

@@ -1,4 +1,4 @@
-"""A real server has another weight than it should have."""
+"""A real server has another weight than it should have; one that is drained has any at all."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from lvsctl.faults.base import EVERY_MODE, Fault, Scene
 from lvsctl.faults.change import Change
 from lvsctl.model.lab import Role
 from lvsctl.model.service import Scheduler
-from lvsctl.ops import AddService
+from lvsctl.ops import AddRealServer, AddService
 
 WEIGHTED = (Scheduler.WRR, Scheduler.WLC, Scheduler.SED, Scheduler.NQ)
 """Schedulers whose definition has a share for each weight."""
 
 
 def changes(scene: Scene) -> Iterator[Change]:
-    """The first real server of each service whose scheduler looks at weights."""
+    """The drained real servers; else the first of each service whose scheduler has shares."""
+    drained = [s for s in scene.planned(AddRealServer) if not s.real_server.weight]
     weighted = {s.service for s in scene.planned(AddService) if s.scheduler in WEIGHTED}
-    for server in scene.first_entries():
-        if server.service in weighted:
-            real = server.real_server
-            other = replace(real, weight=1 if real.weight > 1 else 3)
-            yield Change(server, replace(server, real_server=other))
+    weighted -= {server.service for server in drained}
+    others = [server for server in scene.first_entries() if server.service in weighted]
+    for server in (*drained, *others):
+        real = server.real_server
+        other = replace(real, weight=3 if real.weight == 1 else 1)
+        yield Change(server, replace(server, real_server=other))
 
 
 FAULT = Fault(

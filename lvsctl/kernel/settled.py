@@ -19,8 +19,11 @@ from lvsctl.model.state import Counters, NodeState
 PERIOD = 2.0
 """Seconds between two additions of the kernel (IPVS_EST_TICK × IPVS_EST_NTICKS)."""
 
-PATIENCE = PERIOD + 0.5
-"""Seconds after which the sums are up to date, whatever they look like, if no traffic came."""
+PATIENCE = 2 * PERIOD + 1
+"""Seconds after which the sums are up to date, whatever they look like, if no traffic came.
+
+Two additions: a kernel that is short of processor time is late with its timers.
+"""
 
 _AGAIN = 0.05
 
@@ -58,10 +61,10 @@ def settled_state(
     Waits until the sums agree with the exact counts, but for what is ``unaccounted``, and
     nothing is counted meanwhile. A service or real server that was removed takes its counts
     along, so they may never agree: then it waits until nothing was counted for ``patience``
-    seconds, after which the sums are up to date; four times that long at most.
+    seconds, after which the sums are up to date; three times that long at most.
     Raises what ``node_state`` raises.
     """
-    deadline = time.monotonic() + 4 * patience
+    deadline = time.monotonic() + 3 * patience
     pause = threading.Event()  # never set: the kernel has no event for this
     latest, since, rounds = netns.run_inside(director, _exact), time.monotonic(), 0
     while True:

@@ -19,8 +19,14 @@ REACHED = Claim(
 )
 DISTRIBUTION = Claim(
     "all.distribution",
-    "connections are distributed as the scheduler's definition and the weights say",
-    broken_by=("scheduler-changed", "weight-changed", "persistence-added"),
+    "connections are distributed as scheduler, weights, thresholds and persistence say",
+    broken_by=(
+        "scheduler-changed",
+        "weight-changed",
+        "persistence-added",
+        "persistence-missing",
+        "threshold-missing",
+    ),
 )
 COUNTERS = Claim(
     "all.counters-agree",

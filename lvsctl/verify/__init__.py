@@ -16,6 +16,7 @@ from lvsctl.modes import every as every_mode
 from lvsctl.modes import nat as nat_mode
 from lvsctl.modes import tun as tun_mode
 from lvsctl.verify import dr, every, kernel, nat, tun
+from lvsctl.verify.distribution import NO_ROOM, room_for
 from lvsctl.verify.every import Judge
 from lvsctl.verify.trace import Trace, traces
 
@@ -51,9 +52,18 @@ def _applies(claim: Claim, trace: Trace) -> bool:
     return True
 
 
+_STANDING = frozenset({dr_mode.HOLD_VIP, dr_mode.ARP_ANSWERS, nat_mode.PLAIN})
+"""Claims that need no request."""
+
+
 def _finding(claim: Claim, trace: Trace, judgement: Judgement) -> Finding:
     verdict = judgement.verdict
     observed = judgement.observed
+    run = trace.run
+    refused = not run.answered and room_for(run.service, run.before) == 0
+    if verdict is Verdict.FAIL and refused and claim not in _STANDING:
+        verdict = Verdict.INCONCLUSIVE
+        observed += f"; {NO_ROOM}"
     if trace.evidence.dropped and judgement.frames and verdict is Verdict.PASS:
         verdict = Verdict.INCONCLUSIVE
         observed += f"; but the capture lost {trace.evidence.dropped} frames"

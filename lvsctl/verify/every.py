@@ -13,7 +13,8 @@ from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.service import ForwardingMethod
 from lvsctl.model.state import RealServerState, ServiceState
 from lvsctl.modes import every
-from lvsctl.verify.distribution import Expected, Place, expected_distribution, usable
+from lvsctl.verify.distribution import Expected, expected_distribution, usable
+from lvsctl.verify.schedulers import Place
 from lvsctl.verify.trace import Trace
 
 Judge = Callable[[Trace], Judgement]
@@ -47,7 +48,8 @@ def real_servers_reached(trace: Trace) -> Judgement:
             f"{prediction.says}: one of {', '.join(names)}",
             _counts(answered),
         )
-    wanted = [_name(seen, place) for place, share in prediction.shares.items() if share]
+    outcomes = (prediction.shares, *prediction.others)
+    wanted = [_name(seen, p) for p in prediction.shares if all(shares[p] for shares in outcomes)]
     silent = [name for name in sorted(wanted) if not answered[name]]
     return judged(
         bool(wanted) and not silent,
@@ -67,11 +69,10 @@ def distribution(trace: Trace) -> Judgement:
     if not prediction.exact:
         holds = not _drained_answers(seen) and (not prediction.one or len(answered) == 1)
         return judged(holds, prediction.says, observed)
-    shares = {_name(seen, place): share for place, share in prediction.shares.items()}
-    holds = all(
-        abs(answered[name] - share) <= prediction.slack and (share > 0 or not answered[name])
-        for name, share in shares.items()
-    )
+    fitting = prediction.fitting({p: answered[_name(seen, p)] for p in prediction.shares})
+    holds = fitting is not None
+    told = fitting or prediction.shares
+    shares = {_name(seen, place): share for place, share in told.items()}
     expected = f"{_counts(shares)} ({seen.service.scheduler}: {prediction.says})"
     return _undisturbed(trace, judged(holds, expected, observed))
 

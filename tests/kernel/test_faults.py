@@ -175,7 +175,7 @@ def configured(lab: Lab) -> list[NodeState]:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(n, marks=pytest.mark.exhaustive if n == "tun-gre" else ())
+        pytest.param(n, marks=pytest.mark.exhaustive if n in ("tun-gre", "dr-limits") else ())
         for n in shipped.names()
     ],
 )

@@ -21,7 +21,8 @@ from lvsctl.model.service import (
     VirtualService,
 )
 from lvsctl.model.state import RealServerState, ServiceState
-from lvsctl.verify.distribution import expected_distribution, requests_needed
+from lvsctl.verify.distribution import expected_distribution, requests_needed, room_for
+from lvsctl.verify.schedulers import Place
 
 
 def service(scheduler: Scheduler, *weights: int, upper: int = 0) -> VirtualService:
@@ -93,6 +94,52 @@ def test_a_full_real_server_gets_nothing_more() -> None:
     of = service(Scheduler.RR, 1, 1, upper=3)
     assert requests_needed(of, None) == 6
     assert shares(of, 6) == [3, 3]
+
+
+def holding(of: VirtualService, *inactive: int) -> ServiceState:
+    """The service with so many idle connections at each real server."""
+    held = [
+        RealServerState(s.rip, s.port, ForwardingMethod.DR, s.weight, s.upper, s.lower, 0, idle)
+        for s, idle in zip(of.real_servers, inactive, strict=True)
+    ]
+    return ServiceState(of.key, str(of.scheduler), 0, tuple(held))
+
+
+def seen(of: VirtualService, *shares: int) -> dict[Place, int]:
+    return {(s.rip, s.port): n for s, n in zip(of.real_servers, shares, strict=True)}
+
+
+def test_between_the_thresholds_the_past_decides() -> None:
+    """Full it was until it fell below three quarters of 8; the table does not say which."""
+    of = service(Scheduler.RR, 1, 1, upper=8)
+    before = holding(of, 7, 0)
+    assert room_for(of, before) == 8
+    predicted = expected_distribution(of, before, 8)
+    assert predicted.fitting(seen(of, 1, 7))
+    assert predicted.fitting(seen(of, 0, 8))
+    assert not predicted.fitting(seen(of, 4, 4))
+    assert expected_distribution(of, holding(of, 5, 0), 8).others == ()  # below: open again
+
+
+def test_lblcr_remembers_a_set_of_real_servers_for_a_day() -> None:
+    """Measured: weights 3 and 1, connections of an earlier scheduler, twelve more."""
+    of = service(Scheduler.LBLCR, 3, 1)
+    predicted = expected_distribution(of, holding(of, 9, 3), 12)
+    assert predicted.fitting(seen(of, 9, 3))
+    assert not predicted.fitting(seen(of, 12, 0))
+
+
+def test_ovf_takes_one_more_than_the_weights() -> None:
+    """Measured: of twelve connections to weights 3 and 1, six were refused."""
+    of = service(Scheduler.OVF, 3, 1)
+    assert requests_needed(of, None) == 6
+    assert shares(of, 12) == [4, 2]
+
+
+def test_where_nobody_has_room_one_request_shows_it() -> None:
+    of = service(Scheduler.RR, 1, 1, upper=2)
+    assert room_for(of, holding(of, 2, 2)) == 0
+    assert requests_needed(of, holding(of, 2, 2)) == 1
 
 
 def test_connections_held_before_count() -> None:
