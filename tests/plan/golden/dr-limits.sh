@@ -1,0 +1,506 @@
+#!/bin/sh
+# lab dr-limits: Direct routing with thresholds, a drained real server and persistence
+#
+#   lan  10.13.0.0/24
+#     client    client       10.13.0.10
+#     director  director     10.13.0.2   VIP 10.13.0.100
+#     rs1       real server  10.13.0.11  (VIP 10.13.0.100)
+#     rs2       real server  10.13.0.12  (VIP 10.13.0.100)
+#     rs3       real server  10.13.0.13  (VIP 10.13.0.100)
+#     rs4       real server  10.13.0.14  (VIP 10.13.0.100)
+#
+#   web  tcp 10.13.0.100:80  dr  rr
+#     -> rs1  10.13.0.11:80  weight 1
+#     -> rs2  10.13.0.12:80  weight 1
+#     -> rs3  10.13.0.13:80  weight 1, thresholds 1 to 2
+#     -> rs4  10.13.0.14:80  weight 0: drained
+#
+#   shop  tcp 10.13.0.100:8080  dr  rr  persistent 300 s
+#     -> rs1  10.13.0.11:8080  weight 1
+#     -> rs2  10.13.0.12:8080  weight 1
+#
+# sh dr-limits.sh         builds it: 7 namespaces, nothing outside of them
+# sh dr-limits.sh down    removes it
+#
+# Needs root, a kernel with IPVS, and: ip, sysctl, ethtool, ipvsadm. Real servers
+# answer where there is python3.
+# Written by `lvsctl plan dr-limits --format sh`; does what `lvsctl up dr-limits` does.
+
+set -eu
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+export PATH
+
+lab=dr-limits
+namespaces='lvs-dr-limits-lan
+lvs-dr-limits-client
+lvs-dr-limits-director
+lvs-dr-limits-rs1
+lvs-dr-limits-rs2
+lvs-dr-limits-rs3
+lvs-dr-limits-rs4'
+state=/run/lvs-dr-limits.script # says that the namespaces are this script's
+family=inet
+complete=yes
+
+say() {
+    printf '%s\n' "$lab: $*" >&2
+}
+
+refuse() {
+    say "$*"
+    say 'nothing was touched'
+    exit 69
+}
+
+need() { # COMMAND PACKAGE
+    command -v "$1" >/dev/null 2>&1 ||
+        refuse "the command $1 is missing (Debian and Ubuntu: apt-get install $2)"
+}
+
+exists() { # NETNS
+    [ -e "/var/run/netns/$1" ] || [ -L "/var/run/netns/$1" ]
+}
+
+# The processes that run in the lab.
+inhabitants() {
+    for netns in $namespaces; do
+        if exists "$netns"; then
+            ip netns pids "$netns" 2>/dev/null || :
+        fi
+    done
+}
+
+# Removes the namespaces listed above, with whatever runs in them.
+remove() {
+    for signal in TERM KILL; do
+        # shellcheck disable=SC2046  # several numbers
+        kill -s "$signal" $(inhabitants) 2>/dev/null || :
+        patience=30
+        while [ "$patience" -gt 0 ] && [ -n "$(inhabitants)" ]; do
+            patience=$((patience - 1))
+            sleep 0.1
+        done
+    done
+    for netns in $namespaces; do
+        if exists "$netns"; then
+            ip netns del "$netns" || return
+        fi
+    done
+    rm -rf "$state"
+}
+
+down() {
+    if [ -d "$state" ]; then
+        remove
+        say 'is down'
+        return
+    fi
+    for netns in $namespaces; do
+        if exists "$netns"; then
+            say "there is a namespace $netns, which this script did not make"
+            return 1
+        fi
+    done
+    say 'is not up'
+}
+
+# A failure half-way leaves nothing behind.
+undo() {
+    status=$?
+    [ "$complete" = no ] || return 0
+    say 'failed; removing what was made'
+    trap '' INT TERM HUP
+    remove
+    exit "$status"
+}
+
+# A real server: answers with its own name and what it saw, in the background.
+respond() { # NETNS NODE PORT [udp]
+    if ! command -v python3 >/dev/null 2>&1; then
+        say "no python3: nothing answers on port $3 of $2, start a server of your own there"
+        return
+    fi
+    ip netns exec "$1" python3 "$state/respond.py" "$2" "$3" "${4-tcp}" "$family"
+}
+
+case ${1-} in
+    '' | up) ;;
+    down)
+        [ "$(id -u)" -eq 0 ] || refuse 'only root may do that'
+        need ip iproute2
+        down
+        exit
+        ;;
+    *)
+        printf 'usage: sh %s [up|down]\n' "$0" >&2
+        exit 2
+        ;;
+esac
+
+# Can it be built here? Nothing is touched before that is known.
+[ "$(id -u)" -eq 0 ] || refuse 'only root may make network namespaces'
+need ip iproute2
+need sysctl procps
+need ethtool ethtool
+need ipvsadm ipvsadm
+# Now and not when first needed: a module loaded half-way puts devices of its own
+# into the namespaces that are there.
+modprobe -qa ip_vs 2>/dev/null || :
+[ -e /proc/net/ip_vs ] || refuse 'this kernel has no IPVS (modprobe ip_vs)'
+for netns in $namespaces; do
+    if exists "$netns"; then
+        refuse "there is a namespace $netns already (remove it: sh $0 down)"
+    fi
+done
+
+[ ! -e "$state" ] ||
+    refuse "there is $state: it is being built, or was killed (sh $0 down)"
+mkdir "$state" || refuse 'it needs a place for its state'
+complete=no
+trap undo EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+cat >"$state/respond.py" <<'END_OF_RESPONDER'
+"""respond.py NODE PORT tcp|udp inet|inet6: listens, then answers in the background."""
+import os
+import socket
+import socketserver
+import struct
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+node, port, protocol, family = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+both = family == "inet6"  # IPv4 as well: an address of it then reads ::ffff:10.0.0.1
+
+
+def said(local, peer):
+    def written(address, number):
+        address = address.removeprefix("::ffff:")
+        return f"[{address}]:{number}" if ":" in address else f"{address}:{number}"
+
+    return f"{node} answered on {written(*local[:2])}, request from {written(*peer[:2])}\n".encode()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = 60
+
+    def do_GET(self):
+        body = said(self.connection.getsockname(), self.client_address)
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("X-Real-Server", node)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *words):
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    address_family = socket.AF_INET6 if both else socket.AF_INET
+    request_queue_size = 128
+
+    def server_bind(self):  # not HTTPServer's, which asks DNS for our name
+        if both:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        socketserver.TCPServer.server_bind(self)
+
+
+def answer_datagrams(sock):
+    # An answer must come from the address that was asked, the VIP: IP_PKTINFO tells it.
+    while True:
+        _, controls, _, peer = sock.recvmsg(65535, 256)
+        for level, kind, data in controls:
+            if level == socket.IPPROTO_IPV6:
+                local = socket.inet_ntop(socket.AF_INET6, data[:16])
+                source = struct.pack("=16si", data[:16], 0)
+            else:
+                local = socket.inet_ntop(socket.AF_INET, data[8:12])
+                source = struct.pack("=i4s4s", 0, data[8:12], bytes(4))
+            sock.sendmsg([said((local, port), peer)], [(level, kind, source)], 0, peer)
+
+
+try:
+    if protocol == "udp":
+        sock = socket.socket(socket.AF_INET6 if both else socket.AF_INET, socket.SOCK_DGRAM)
+        if both:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, 8, 1)
+        sock.bind(("", port))
+    else:
+        server = Server(("", port), Handler)
+except OSError as error:
+    sys.exit(f"{node}: cannot listen on {protocol} port {port}: {error.strerror}")
+if os.fork():
+    os._exit(0)  # it listens: the script goes on
+os.setsid()
+nothing = os.open(os.devnull, os.O_RDWR)
+for stream in (0, 1, 2):
+    os.dup2(nothing, stream)
+if protocol == "udp":
+    answer_datagrams(sock)
+else:
+    server.serve_forever()
+END_OF_RESPONDER
+
+# ------------------------------------------- namespaces -------------------------------------------
+
+# the switch of network lan
+ip netns add lvs-dr-limits-lan
+# no IPv6 here, so none of its chatter either
+ip netns exec lvs-dr-limits-lan sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
+# one L2 segment for its members
+ip -n lvs-dr-limits-lan link add name bridge index 20 type bridge mcast_snooping 0 \
+    vlan_default_pvid 0
+ip -n lvs-dr-limits-lan link set dev bridge up
+
+# client
+ip netns add lvs-dr-limits-client
+# a host does not forward
+ip netns exec lvs-dr-limits-client sysctl -q -w net.ipv4.ip_forward=0
+# a new namespace copies this from the host: decided here
+ip netns exec lvs-dr-limits-client sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
+    net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
+# no IPv6 here, so none of its chatter either
+ip netns exec lvs-dr-limits-client sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
+
+# director
+ip netns add lvs-dr-limits-director
+# a host does not forward
+ip netns exec lvs-dr-limits-director sysctl -q -w net.ipv4.ip_forward=0
+# a new namespace copies this from the host: decided here
+ip netns exec lvs-dr-limits-director sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
+    net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
+# no IPv6 here, so none of its chatter either
+ip netns exec lvs-dr-limits-director sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
+
+# real-server rs1
+ip netns add lvs-dr-limits-rs1
+# a host does not forward
+ip netns exec lvs-dr-limits-rs1 sysctl -q -w net.ipv4.ip_forward=0
+# a new namespace copies this from the host: decided here
+ip netns exec lvs-dr-limits-rs1 sysctl -q -w net.ipv4.conf.all.rp_filter=0
+# do not answer ARP questions for 10.13.0.100: it is not on the interface they arrive at
+ip netns exec lvs-dr-limits-rs1 sysctl -q -w net.ipv4.conf.all.arp_ignore=1
+# do not send ARP questions from 10.13.0.100: neighbours would learn the wrong MAC for it
+ip netns exec lvs-dr-limits-rs1 sysctl -q -w net.ipv4.conf.all.arp_announce=2
+# a new namespace copies this from the host: decided here
+ip netns exec lvs-dr-limits-rs1 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
+    net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
+# no IPv6 here, so none of its chatter either
+ip netns exec lvs-dr-limits-rs1 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
+
+# real-server rs2
+ip netns add lvs-dr-limits-rs2
+# a host does not forward
+ip netns exec lvs-dr-limits-rs2 sysctl -q -w net.ipv4.ip_forward=0
+# a new namespace copies this from the host: decided here
+ip netns exec lvs-dr-limits-rs2 sysctl -q -w net.ipv4.conf.all.rp_filter=0
+# do not answer ARP questions for 10.13.0.100: it is not on the interface they arrive at
+ip netns exec lvs-dr-limits-rs2 sysctl -q -w net.ipv4.conf.all.arp_ignore=1
+# do not send ARP questions from 10.13.0.100: neighbours would learn the wrong MAC for it
+ip netns exec lvs-dr-limits-rs2 sysctl -q -w net.ipv4.conf.all.arp_announce=2
+# a new namespace copies this from the host: decided here
+ip netns exec lvs-dr-limits-rs2 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
+    net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
+# no IPv6 here, so none of its chatter either
+ip netns exec lvs-dr-limits-rs2 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
+
+# real-server rs3
+ip netns add lvs-dr-limits-rs3
+# a host does not forward
+ip netns exec lvs-dr-limits-rs3 sysctl -q -w net.ipv4.ip_forward=0
+# a new namespace copies this from the host: decided here
+ip netns exec lvs-dr-limits-rs3 sysctl -q -w net.ipv4.conf.all.rp_filter=0
+# do not answer ARP questions for 10.13.0.100: it is not on the interface they arrive at
+ip netns exec lvs-dr-limits-rs3 sysctl -q -w net.ipv4.conf.all.arp_ignore=1
+# do not send ARP questions from 10.13.0.100: neighbours would learn the wrong MAC for it
+ip netns exec lvs-dr-limits-rs3 sysctl -q -w net.ipv4.conf.all.arp_announce=2
+# a new namespace copies this from the host: decided here
+ip netns exec lvs-dr-limits-rs3 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
+    net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
+# no IPv6 here, so none of its chatter either
+ip netns exec lvs-dr-limits-rs3 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
+
+# real-server rs4
+ip netns add lvs-dr-limits-rs4
+# a host does not forward
+ip netns exec lvs-dr-limits-rs4 sysctl -q -w net.ipv4.ip_forward=0
+# a new namespace copies this from the host: decided here
+ip netns exec lvs-dr-limits-rs4 sysctl -q -w net.ipv4.conf.all.rp_filter=0
+# do not answer ARP questions for 10.13.0.100: it is not on the interface they arrive at
+ip netns exec lvs-dr-limits-rs4 sysctl -q -w net.ipv4.conf.all.arp_ignore=1
+# do not send ARP questions from 10.13.0.100: neighbours would learn the wrong MAC for it
+ip netns exec lvs-dr-limits-rs4 sysctl -q -w net.ipv4.conf.all.arp_announce=2
+# a new namespace copies this from the host: decided here
+ip netns exec lvs-dr-limits-rs4 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
+    net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
+# no IPv6 here, so none of its chatter either
+ip netns exec lvs-dr-limits-rs4 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
+
+# --------------------------------------------- links ----------------------------------------------
+
+# client is on network lan
+ip -n lvs-dr-limits-lan link add name client index 2000 numtxqueues 1 numrxqueues 1 type veth peer \
+    name lan index 50 address 02:00:0a:0d:00:0a numtxqueues 1 numrxqueues 1 netns \
+    lvs-dr-limits-client
+ip -n lvs-dr-limits-lan link set dev client master bridge up
+ip -n lvs-dr-limits-client link set dev lan up
+# director is on network lan
+ip -n lvs-dr-limits-lan link add name director index 2001 numtxqueues 1 numrxqueues 1 type veth \
+    peer name lan index 50 address 02:00:0a:0d:00:02 numtxqueues 1 numrxqueues 1 netns \
+    lvs-dr-limits-director
+ip -n lvs-dr-limits-lan link set dev director master bridge up
+ip -n lvs-dr-limits-director link set dev lan up
+# rs1 is on network lan
+ip -n lvs-dr-limits-lan link add name rs1 index 2002 numtxqueues 1 numrxqueues 1 type veth peer \
+    name lan index 50 address 02:00:0a:0d:00:0b numtxqueues 1 numrxqueues 1 netns \
+    lvs-dr-limits-rs1
+ip -n lvs-dr-limits-lan link set dev rs1 master bridge up
+ip -n lvs-dr-limits-rs1 link set dev lan up
+# rs2 is on network lan
+ip -n lvs-dr-limits-lan link add name rs2 index 2003 numtxqueues 1 numrxqueues 1 type veth peer \
+    name lan index 50 address 02:00:0a:0d:00:0c numtxqueues 1 numrxqueues 1 netns \
+    lvs-dr-limits-rs2
+ip -n lvs-dr-limits-lan link set dev rs2 master bridge up
+ip -n lvs-dr-limits-rs2 link set dev lan up
+# rs3 is on network lan
+ip -n lvs-dr-limits-lan link add name rs3 index 2004 numtxqueues 1 numrxqueues 1 type veth peer \
+    name lan index 50 address 02:00:0a:0d:00:0d numtxqueues 1 numrxqueues 1 netns \
+    lvs-dr-limits-rs3
+ip -n lvs-dr-limits-lan link set dev rs3 master bridge up
+ip -n lvs-dr-limits-rs3 link set dev lan up
+# rs4 is on network lan
+ip -n lvs-dr-limits-lan link add name rs4 index 2005 numtxqueues 1 numrxqueues 1 type veth peer \
+    name lan index 50 address 02:00:0a:0d:00:0e numtxqueues 1 numrxqueues 1 netns \
+    lvs-dr-limits-rs4
+ip -n lvs-dr-limits-lan link set dev rs4 master bridge up
+ip -n lvs-dr-limits-rs4 link set dev lan up
+
+# -------------------------------------- addresses and routes --------------------------------------
+
+# IPVS and local addresses need it
+ip -n lvs-dr-limits-client link set dev lo up
+# frames as a wire carries them: checksums filled in, nothing merged
+ip netns exec lvs-dr-limits-client ethtool -K lan tx off sg off tso off gso off gro off
+# its own address on lan
+ip -n lvs-dr-limits-client addr add 10.13.0.10/24 dev lan
+
+# IPVS and local addresses need it
+ip -n lvs-dr-limits-director link set dev lo up
+# frames as a wire carries them: checksums filled in, nothing merged
+ip netns exec lvs-dr-limits-director ethtool -K lan tx off sg off tso off gso off gro off
+# its own address on lan
+ip -n lvs-dr-limits-director addr add 10.13.0.2/24 dev lan
+
+# IPVS and local addresses need it
+ip -n lvs-dr-limits-rs1 link set dev lo up
+# frames as a wire carries them: checksums filled in, nothing merged
+ip netns exec lvs-dr-limits-rs1 ethtool -K lan tx off sg off tso off gso off gro off
+# its own address on lan
+ip -n lvs-dr-limits-rs1 addr add 10.13.0.11/24 dev lan
+
+# IPVS and local addresses need it
+ip -n lvs-dr-limits-rs2 link set dev lo up
+# frames as a wire carries them: checksums filled in, nothing merged
+ip netns exec lvs-dr-limits-rs2 ethtool -K lan tx off sg off tso off gso off gro off
+# its own address on lan
+ip -n lvs-dr-limits-rs2 addr add 10.13.0.12/24 dev lan
+
+# IPVS and local addresses need it
+ip -n lvs-dr-limits-rs3 link set dev lo up
+# frames as a wire carries them: checksums filled in, nothing merged
+ip netns exec lvs-dr-limits-rs3 ethtool -K lan tx off sg off tso off gso off gro off
+# its own address on lan
+ip -n lvs-dr-limits-rs3 addr add 10.13.0.13/24 dev lan
+
+# IPVS and local addresses need it
+ip -n lvs-dr-limits-rs4 link set dev lo up
+# frames as a wire carries them: checksums filled in, nothing merged
+ip netns exec lvs-dr-limits-rs4 ethtool -K lan tx off sg off tso off gso off gro off
+# its own address on lan
+ip -n lvs-dr-limits-rs4 addr add 10.13.0.14/24 dev lan
+
+# ------------------------------------------ real servers ------------------------------------------
+
+# accept the requests that the director hands over, still addressed to the VIP
+ip -n lvs-dr-limits-rs1 addr add 10.13.0.100/32 dev lo
+
+# accept the requests that the director hands over, still addressed to the VIP
+ip -n lvs-dr-limits-rs2 addr add 10.13.0.100/32 dev lo
+
+# accept the requests that the director hands over, still addressed to the VIP
+ip -n lvs-dr-limits-rs3 addr add 10.13.0.100/32 dev lo
+
+# accept the requests that the director hands over, still addressed to the VIP
+ip -n lvs-dr-limits-rs4 addr add 10.13.0.100/32 dev lo
+
+# ---------------------------------------- virtual services ----------------------------------------
+
+# clients reach web here: IPVS takes what is addressed to the VIP
+ip -n lvs-dr-limits-director addr add 10.13.0.100/32 dev lan
+# virtual service web
+ip netns exec lvs-dr-limits-director ipvsadm -A -t 10.13.0.100:80 -s rr
+# rs1, by dr
+ip netns exec lvs-dr-limits-director ipvsadm -a -t 10.13.0.100:80 -r 10.13.0.11:80 -g -w 1
+# rs2, by dr
+ip netns exec lvs-dr-limits-director ipvsadm -a -t 10.13.0.100:80 -r 10.13.0.12:80 -g -w 1
+# rs3, by dr
+ip netns exec lvs-dr-limits-director ipvsadm -a -t 10.13.0.100:80 -r 10.13.0.13:80 -g -w 1 -x 2 -y 1
+# rs4, by dr
+ip netns exec lvs-dr-limits-director ipvsadm -a -t 10.13.0.100:80 -r 10.13.0.14:80 -g -w 0
+# virtual service shop
+ip netns exec lvs-dr-limits-director ipvsadm -A -t 10.13.0.100:8080 -s rr -p 300
+# rs1, by dr
+ip netns exec lvs-dr-limits-director ipvsadm -a -t 10.13.0.100:8080 -r 10.13.0.11:8080 -g -w 1
+# rs2, by dr
+ip netns exec lvs-dr-limits-director ipvsadm -a -t 10.13.0.100:8080 -r 10.13.0.12:8080 -g -w 1
+
+# -------------------------------------------- servers ---------------------------------------------
+
+# rs1 answers for web
+respond lvs-dr-limits-rs1 rs1 80
+# rs1 answers for shop
+respond lvs-dr-limits-rs1 rs1 8080
+
+# rs2 answers for web
+respond lvs-dr-limits-rs2 rs2 80
+# rs2 answers for shop
+respond lvs-dr-limits-rs2 rs2 8080
+
+# rs3 answers for web
+respond lvs-dr-limits-rs3 rs3 80
+
+# rs4 answers for web
+respond lvs-dr-limits-rs4 rs4 80
+
+complete=yes
+say "is up; remove it: sh $0 down"
+say 'try: ip netns exec lvs-dr-limits-client curl -s http://10.13.0.100/'
