@@ -110,14 +110,24 @@ def mount_store(lab: str) -> None:
 
 def unmount_store(lab: str) -> bool:
     """Let go of every namespace of ``lab`` at once; whether there was anything to unmount."""
+    store = paths.namespaces(lab)
+    found = _unmounted(store)
+    with contextlib.suppress(OSError):  # where the store went first, by hand or by accident
+        for place in list(store.iterdir()):
+            found |= _unmounted(place)
+    return found
+
+
+def _unmounted(place: Path) -> bool:
+    """Unmount whatever is mounted at ``place``; whether anything was. Raises HostError."""
     found = False
     while True:  # a crashed `up` may have left it mounted, never more than a few times
         try:
-            umount(str(paths.namespaces(lab)))
+            umount(str(place))
         except OSError as error:
             if error.errno in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
                 return found
-            raise HostError(f"cannot unmount {paths.namespaces(lab)}: {error.strerror}") from error
+            raise HostError(f"cannot unmount {place}: {error.strerror}") from error
         found = True
 
 

@@ -72,12 +72,19 @@ def daemons(lab: str) -> dict[str, int]:
 
 
 def inhabitants(namespaces: Iterable[Path]) -> set[int]:
-    """The pids of the processes in any of ``namespaces``, files that ip-netns(8) would take."""
+    """The pids of the processes in any of ``namespaces``, files that ip-netns(8) would take.
+
+    Those in the namespace of process 1 are nobody's but the system's, whoever has bound it
+    to a name of ours: to end them would be to end everything.
+    """
     wanted: set[tuple[int, int]] = set()
     for file in namespaces:
         with contextlib.suppress(OSError):
             status = file.stat()
             wanted.add((status.st_dev, status.st_ino))
+    with contextlib.suppress(OSError):
+        status = os.stat("/proc/1/ns/net")  # noqa: PTH116 (as below)
+        wanted.discard((status.st_dev, status.st_ino))
     found: set[int] = set()
     if not wanted:
         return found

@@ -46,36 +46,42 @@ def in_worker(work: Callable[[Emit, threading.Event], None], emit: Emit) -> None
     that it is at, before this returns.
     """
     said: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-    saying = _Saying(said)
-    stop = threading.Event()
+    stop, begun, ended = threading.Event(), threading.Event(), threading.Event()
+    beginning = threading.Lock()
     errors: list[BaseException] = []
 
     def body() -> None:
+        with beginning:
+            if stop.is_set():
+                return
+            begun.set()
         try:
-            work(saying, stop)
+            work(said.put, stop)
         except BaseException as error:  # noqa: BLE001 (handed over to the caller)
             errors.append(error)
         finally:
-            saying.flush()
+            ended.set()
             said.put(None)
 
     thread = threading.Thread(target=body, name="lvsctl-execute", daemon=True)
-    thread.start()
     try:
+        thread.start()  # in here already a signal may raise, with the worker on its way
         while (event := said.get()) is not None:
             emit(event)
         thread.join()
     except BaseException:
-        stop.set()
-        _join_whatever_happens(thread)
+        with beginning:
+            stop.set()
+        if begun.is_set():
+            _wait_whatever_happens(ended)
         raise
     if errors:
         raise errors[0]
 
 
-def _join_whatever_happens(thread: threading.Thread) -> None:
-    while thread.is_alive():
+def _wait_whatever_happens(ended: threading.Event) -> None:
+    while not ended.is_set():
         try:
-            thread.join()
+            ended.wait()
         except KeyboardInterrupt:  # a second Ctrl-C: the worker is about to end anyway
             continue

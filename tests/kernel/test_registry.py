@@ -12,8 +12,10 @@ import pytest
 
 from lvsctl.errors import LabError
 from lvsctl.kernel import execute, netns, paths, processes, registry
-from lvsctl.model.event import ignore
+from lvsctl.kernel.worker import in_worker
+from lvsctl.model.event import Emit, ignore
 from lvsctl.ops import Plan
+from tests.kernel.by_hand import namespaces
 from tests.kernel.dr_shape import dr_plan
 from tests.kernel.test_execute import alive
 from tests.kernel.test_execute import lab as lab  # noqa: PLC0414 (a fixture)
@@ -132,3 +134,44 @@ def test_removal_that_was_killed_goes_on(lab: str, steps: int) -> None:
         paths.registry(lab).unlink()
     assert len(registry.remove(lab).namespaces) == (5 if steps < 2 else 4)
     assert not registry.remove(lab).existed
+
+
+def test_namespaces_beneath_the_store_are_removed_too(lab: str) -> None:
+    """Their mounts on the directory itself: the store was unmounted while they were made."""
+    registry.begin(registry.Entry(lab=lab, namespaces=()))
+    paths.namespaces(lab).mkdir()
+    place = paths.namespaces(lab) / f"lvs-{lab}-a"
+    place.touch()
+    with namespaces("theirs") as (theirs,):
+        subprocess.run(["mount", "--bind", f"/run/netns/{theirs}", str(place)], check=True)
+        assert registry.remove(lab).existed
+
+
+def test_processes_of_the_initial_namespace_are_never_a_labs(tmp_path: Path) -> None:
+    """Whoever gives it a name of ours: `down` would end everything on the host."""
+    theirs = tmp_path / "lvs-dr-rs1"
+    theirs.symlink_to("/proc/1/ns/net")
+    assert processes.inhabitants([theirs]) == set()
+
+
+def test_an_interruption_while_the_worker_starts_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else what it makes would come after the undoing."""
+    begun, done = threading.Event(), threading.Event()
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        begun.wait()
+        raise KeyboardInterrupt
+
+    def work(say: Emit, stop: threading.Event) -> None:
+        begun.set()
+        stop.wait(10)
+        done.set()
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        in_worker(work, ignore)
+    assert done.is_set()
