@@ -357,3 +357,56 @@ def test_what_is_quoted_exists() -> None:
     for said in SAID.values():
         assert set(said.counters) <= LOSSES.keys()
         assert set(said.reasons) <= REASONS.keys()
+
+
+# ── links that are up and do not carry what they should ──────────────────────────────────────
+
+
+def relinked(device: str, **changes: object) -> Bend:
+    """A device that is otherwise."""
+    return lambda state: replace(
+        state,
+        links=tuple(
+            replace(link, **changes) if link.name == device else link  # type: ignore[arg-type]
+            for link in state.links
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"noarp": True}, "arp-off"),
+        ({"impairment": Impairment(loss=100.0)}, "link-impaired"),
+        ({"impairment": Impairment(delay=900.0)}, "link-impaired"),
+    ],
+)
+def test_a_link_that_does_not_carry_is_the_cause(changes: dict[str, object], fault: str) -> None:
+    bend = relinked("lan", **changes)
+    said = conclusion(unanswered(bent(evidence_of("dr"), "rs1", bend), "rs1"))
+    assert [(cause.fault, cause.node) for cause in said.causes] == [(fault, "rs1")]
+    healthy = conclusion(bent(evidence_of("dr"), "rs1", bend))
+    assert healthy.causes == (), "no harm was seen"
+
+
+def test_another_mtu_is_a_cause_where_large_requests_hang_and_a_remark_elsewhere() -> None:
+    evidence = bent(evidence_of("dr"), "director", relinked("lan", mtu=500))
+    said = conclusion(evidence)
+    assert said.causes == ()
+    assert said.remarks == ("director: lan has an MTU of 500, others on the network 1500",)
+    (run,) = evidence.runs
+    assert run.large is not None
+    hanging = replace(run, large=replace(run.large, node="", status=0, error=Failure.TIMED_OUT))
+    (cause,) = conclusion(replace(evidence, runs=(hanging,))).causes
+    assert (cause.fault, cause.node) == ("mtu-mismatch", "director")
+
+
+def test_a_route_that_leads_nowhere_is_no_way() -> None:
+    nowhere = RouteState(ip_network("10.10.0.10/32"), None, "", kernel=False)
+
+    def bend(state: NodeState) -> NodeState:
+        return replace(state, routes=(*state.routes, nowhere))
+
+    said = conclusion(unanswered(bent(evidence_of("dr"), "rs1", bend), "rs1"))
+    assert [(cause.fault, cause.node) for cause in said.causes] == [("no-default-gateway", "rs1")]
+    assert "ip route del 10.10.0.10/32" in said.causes[0].remedy
