@@ -15,6 +15,7 @@ from lvsctl.diagnosis.network import Network, Trouble
 from lvsctl.model.counted import LOSSES, REASONS, Dropped
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.exchange import Exchange, Failure
+from lvsctl.model.lab import Impairment
 from lvsctl.model.service import Encapsulation, Scheduler
 from lvsctl.model.state import NeighbourState, NodeState, RouteState
 from lvsctl.report import jsonable
