@@ -45,7 +45,7 @@ def text() -> str:
                         (code("LVSCTL_MACHINE"), "the machine's name: several run side by side"),
                         (
                             "`LVSCTL_MACHINE_KIND`, `_KERNEL`, `_MEMORY`, `_CPUS`",
-                            "[`lvsctl machine start`](#lvsctl-machine-start)'s options, as defaults",
+                            "defaults of [`lvsctl machine start`](#lvsctl-machine-start)",
                         ),
                         (code("LVSCTL_ERRORS"), "`json`: errors as [JSON](json.md#errors)"),
                         (code("NO_COLOR"), "no colours (no-color.org)"),
