@@ -357,7 +357,9 @@ def test_a_silent_capture_has_its_taps(nodes: Nodes) -> None:
         pass
 
     assert capture.frames == ()
-    assert set(capture.taps) == {AT_CLIENT, AT_SERVER}
+    # Where tunnel modules are loaded, a new namespace has their fallback devices too.
+    fallback = {"tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "sit0", "ip6tnl0", "ip6gre0"}
+    assert {tap for tap in capture.taps if tap.device not in fallback} == {AT_CLIENT, AT_SERVER}
 
 
 # client  lan 10.9.0.1 ──────── lan 10.9.0.2  server
