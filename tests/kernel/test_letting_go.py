@@ -67,7 +67,7 @@ def test_who_is_still_held_is_named(lab: str) -> None:
     held = netns.open_namespace(paths.namespaces(lab) / f"lvs-{lab}-rs1")
     try:
         with (
-            pytest.raises(LabError, match=f"has not let go of everything: lvs-{lab}-rs1$"),
+            pytest.raises(LabError, match=f"has not let go of everything: lvs-{lab}-rs1(\n|$)"),
             letting_go.watched(lab, seconds=2),
         ):
             registry.remove(lab)
