@@ -226,7 +226,7 @@ def shares(case: Case) -> Iterator[Found]:
         remedy = _ipvsadm(case, "-e", server)
         if entry.weight != server.weight:
             says = f"the real server {server.node} has weight {entry.weight}, not {server.weight}"
-            if table.scheduler in _BY_WEIGHT:
+            if table.scheduler in _BY_WEIGHT or not server.weight:
                 fact = f"{server.rip} weight {entry.weight}"
                 yield _differing(case, "weight-changed", says, fact, remedy)
             else:
@@ -235,11 +235,15 @@ def shares(case: Case) -> Iterator[Found]:
             yield _differing(
                 case,
                 "threshold-changed" if entry.upper else "threshold-missing",
-                f"the real server {server.node} takes at most {entry.upper or 'any number of'} "
-                f"connections, not {server.upper or 'any number'}",
+                f"the real server {server.node} takes {_at_most(entry.upper)} connections, "
+                f"not {_at_most(server.upper)}",
                 f"{server.rip} has upper threshold {entry.upper}",
                 remedy,
             )
+
+
+def _at_most(upper: int) -> str:
+    return f"at most {upper}" if upper else "any number of"
 
 
 def _differing(case: Case, fault: str, says: str, fact: str, remedy: str) -> Found:

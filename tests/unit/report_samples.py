@@ -20,6 +20,7 @@ from lvsctl.model.evidence import Evidence
 from lvsctl.model.finding import Finding, Verdict
 from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
 from lvsctl.model.lab import Impairment, Lab
+from lvsctl.model.service import ServiceKey
 from lvsctl.model.state import (
     Connection,
     Counters,
@@ -102,7 +103,11 @@ def _state(netns: str, ops: tuple[Op, ...]) -> NodeState:
         sysctls={op.key: op.value for op in mine if isinstance(op, SetSysctl)},
         services=tuple(
             ServiceState(
-                op.service, str(op.scheduler), op.persistence, _real_servers(mine), Counters(12, 72)
+                op.service,
+                str(op.scheduler),
+                op.persistence,
+                _real_servers(mine, op.service),
+                Counters(12, 72),
             )
             for op in mine
             if isinstance(op, AddService)
@@ -117,7 +122,7 @@ def _state(netns: str, ops: tuple[Op, ...]) -> NodeState:
     )
 
 
-def _real_servers(ops: list[Op]) -> tuple[RealServerState, ...]:
+def _real_servers(ops: list[Op], key: ServiceKey) -> tuple[RealServerState, ...]:
     return tuple(
         RealServerState(
             op.real_server.rip, op.real_server.port, op.forward, op.real_server.weight,
@@ -125,7 +130,7 @@ def _real_servers(ops: list[Op]) -> tuple[RealServerState, ...]:
             op.encapsulation, op.tunnel_port,
         )
         for op in ops
-        if isinstance(op, AddRealServer)
+        if isinstance(op, AddRealServer) and op.service == key
     )  # fmt: skip
 
 

@@ -40,12 +40,12 @@ def test_every_verdict_is_the_recorded_one(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_frames_of_evidence_are_those_that_were_recorded(name: str) -> None:
     now = {
-        finding.claim.id: [(str(f.tap), f.number) for f in finding.frames]
+        (finding.service, finding.claim.id): [(str(f.tap), f.number) for f in finding.frames]
         for finding in verify.findings(evidence_of(name))
     }
     for claim in report_of(name)["claims"]:
         then = [(one["tap"], one["frame"]) for one in claim["evidence"]]
-        assert now[claim["id"]] == then, claim["id"]
+        assert now[claim["service"], claim["id"]] == then, claim["id"]
 
 
 # ── what breaks a claim ──────────────────────────────────────────────────────────────────────
