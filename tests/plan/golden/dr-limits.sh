@@ -11,13 +11,15 @@
 #
 #   web  tcp 10.13.0.100:80  dr  rr
 #     -> rs1  10.13.0.11:80  weight 1
-#     -> rs2  10.13.0.12:80  weight 1
-#     -> rs3  10.13.0.13:80  weight 1, thresholds 1 to 2
-#     -> rs4  10.13.0.14:80  weight 0: drained
+#     -> rs2  10.13.0.12:80  weight 1, thresholds 1 to 2
+#     -> rs3  10.13.0.13:80  weight 0: drained
+#     -> rs4  10.13.0.14:80  weight 1
 #
 #   shop  tcp 10.13.0.100:8080  dr  rr  persistent 300 s
 #     -> rs1  10.13.0.11:8080  weight 1
 #     -> rs2  10.13.0.12:8080  weight 1
+#     -> rs3  10.13.0.13:8080  weight 1
+#     -> rs4  10.13.0.14:8080  weight 1
 #
 # sh dr-limits.sh         builds it: 7 namespaces, nothing outside of them
 # sh dr-limits.sh down    removes it
@@ -471,17 +473,21 @@ ip netns exec lvs-dr-limits-director ipvsadm -A -t 10.13.0.100:80 -s rr
 # rs1, by dr
 ip netns exec lvs-dr-limits-director ipvsadm -a -t 10.13.0.100:80 -r 10.13.0.11:80 -g -w 1
 # rs2, by dr
-ip netns exec lvs-dr-limits-director ipvsadm -a -t 10.13.0.100:80 -r 10.13.0.12:80 -g -w 1
+ip netns exec lvs-dr-limits-director ipvsadm -a -t 10.13.0.100:80 -r 10.13.0.12:80 -g -w 1 -x 2 -y 1
 # rs3, by dr
-ip netns exec lvs-dr-limits-director ipvsadm -a -t 10.13.0.100:80 -r 10.13.0.13:80 -g -w 1 -x 2 -y 1
+ip netns exec lvs-dr-limits-director ipvsadm -a -t 10.13.0.100:80 -r 10.13.0.13:80 -g -w 0
 # rs4, by dr
-ip netns exec lvs-dr-limits-director ipvsadm -a -t 10.13.0.100:80 -r 10.13.0.14:80 -g -w 0
+ip netns exec lvs-dr-limits-director ipvsadm -a -t 10.13.0.100:80 -r 10.13.0.14:80 -g -w 1
 # virtual service shop
 ip netns exec lvs-dr-limits-director ipvsadm -A -t 10.13.0.100:8080 -s rr -p 300
 # rs1, by dr
 ip netns exec lvs-dr-limits-director ipvsadm -a -t 10.13.0.100:8080 -r 10.13.0.11:8080 -g -w 1
 # rs2, by dr
 ip netns exec lvs-dr-limits-director ipvsadm -a -t 10.13.0.100:8080 -r 10.13.0.12:8080 -g -w 1
+# rs3, by dr
+ip netns exec lvs-dr-limits-director ipvsadm -a -t 10.13.0.100:8080 -r 10.13.0.13:8080 -g -w 1
+# rs4, by dr
+ip netns exec lvs-dr-limits-director ipvsadm -a -t 10.13.0.100:8080 -r 10.13.0.14:8080 -g -w 1
 
 # -------------------------------------------- servers ---------------------------------------------
 
@@ -497,9 +503,13 @@ respond lvs-dr-limits-rs2 rs2 8080
 
 # rs3 answers for web
 respond lvs-dr-limits-rs3 rs3 80
+# rs3 answers for shop
+respond lvs-dr-limits-rs3 rs3 8080
 
 # rs4 answers for web
 respond lvs-dr-limits-rs4 rs4 80
+# rs4 answers for shop
+respond lvs-dr-limits-rs4 rs4 8080
 
 complete=yes
 say "is up; remove it: sh $0 down"
