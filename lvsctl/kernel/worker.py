@@ -46,6 +46,7 @@ def in_worker(work: Callable[[Emit, threading.Event], None], emit: Emit) -> None
     that it is at, before this returns.
     """
     said: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+    saying = _Saying(said)
     stop, begun, ended = threading.Event(), threading.Event(), threading.Event()
     beginning = threading.Lock()
     errors: list[BaseException] = []
@@ -56,11 +57,12 @@ def in_worker(work: Callable[[Emit, threading.Event], None], emit: Emit) -> None
                 return
             begun.set()
         try:
-            work(said.put, stop)
+            work(saying, stop)
         except BaseException as error:  # noqa: BLE001 (handed over to the caller)
             errors.append(error)
         finally:
             ended.set()
+            saying.flush()
             said.put(None)
 
     thread = threading.Thread(target=body, name="lvsctl-execute", daemon=True)
