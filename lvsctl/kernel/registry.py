@@ -91,9 +91,7 @@ def lock(lab: str, seconds: float = LOCK_SECONDS) -> Iterator[None]:
     try:
         yield
     finally:
-        if not _is_ours(paths.directory(lab)):
-            file.unlink(missing_ok=True)
-        os.close(fd)
+        _let_go(lab, file, fd)
         with contextlib.suppress(OSError):  # other labs are there
             paths.RUN.rmdir()
 
@@ -114,9 +112,18 @@ def _acquire(lab: str, file: Path, deadline: float) -> int:
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         except BaseException:
-            os.close(fd)
+            _let_go(lab, file, fd)
             raise
         return fd
+
+
+def _let_go(lab: str, file: Path, fd: int) -> None:
+    """Close the lock; its file goes with the lab, unless somebody else holds it by now."""
+    try:
+        if not _is_ours(paths.directory(lab)) and _taken(fd, file):
+            file.unlink(missing_ok=True)
+    finally:
+        os.close(fd)
 
 
 def _open_lock(file: Path) -> int:
