@@ -14,6 +14,7 @@ from pathlib import Path
 from lvsctl.errors import HostError, UsageError
 
 from . import cache, distribution, kernel_image, module_files
+from .guest import modules as guest_modules
 from .packages import Emit
 from .plan import Kernel
 
@@ -36,14 +37,14 @@ def find(wanted: str | None) -> Kernel | None:
     wanted = wanted or USUAL
     if _is_file(wanted):
         return _in(directory() / _key(*_files(Path(wanted))))
-    return _in(directory() / _NAMES / wanted)
+    return _named(directory() / _NAMES / wanted)
 
 
 def ready() -> dict[str, Kernel]:
     """What has been prepared from packages, by the name that the user gave it."""
     found = {}
     for link in sorted((directory() / _NAMES).glob("*")):
-        kernel = _in(link)
+        kernel = _named(link)
         if kernel is not None:
             found[link.name] = kernel
     return found
@@ -106,6 +107,11 @@ def _in(place: Path) -> Kernel | None:
     return Kernel(images[0].resolve(), found[0].parent.resolve())
 
 
+def _named(link: Path) -> Kernel | None:
+    """The kernel that a name stands for, unless today's lvsctl would prepare it otherwise."""
+    return _in(link) if link.resolve().name.endswith(_recipe()) else None
+
+
 def _files(image: Path) -> tuple[Path, Path]:
     """The kernel file and its modules. Raises HostError where either is not there."""
     if not image.is_file():
@@ -145,8 +151,15 @@ _OTHER = f"the distribution's current one: --kernel {USUAL}"
 def _key(image: Path, modules: Path) -> str:
     """Changes when the kernel does: distributions rebuild a release under the same name."""
     found = image.stat()
-    text = f"{found.st_size} {int(found.st_mtime)} {module_files.__doc__}"
-    return f"{modules.name}.{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    text = f"{found.st_size} {int(found.st_mtime)}"
+    return f"{modules.name}.{hashlib.sha256(text.encode()).hexdigest()[:8]}.{_recipe()}"
+
+
+def _recipe() -> str:
+    """Changes when what is kept of a kernel does: another lvsctl may want other modules."""
+    sources = (guest_modules.__file__, module_files.__file__)
+    text = b"".join(Path(source).read_bytes() for source in sources)
+    return hashlib.sha256(text).hexdigest()[:8]
 
 
 def _prepare(image: Path, modules: Path, target: Path) -> None:

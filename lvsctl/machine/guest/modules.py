@@ -33,6 +33,7 @@ SINGLES = {
     "ipvlan": "",
     "macvlan": "",
     "overlay": "",
+    "tcp_diag": "",
     "tun": "",
     "veth": "",
     "vrf": "",
@@ -67,9 +68,11 @@ def name_of(path: str) -> str:
 def wanted(path: str) -> bool:
     """Whether a module of this path is loaded for its own sake."""
     name = name_of(path)
+    if name in SINGLES:
+        return True
     if name in LEFT_OUT or path.startswith(LEFT_OUT_BELOW):
         return False
-    return name in SINGLES or path.startswith(tuple(f"{d}/" for d in DIRECTORIES))
+    return path.startswith(tuple(f"{d}/" for d in DIRECTORIES))
 
 
 def load_order(modules_dep: str) -> list[str]:
