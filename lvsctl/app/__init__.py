@@ -1,0 +1,62 @@
+"""What lvsctl does, command by command: the only place where the rooms are put together.
+
+Runs where the labs are: on the host's kernel, or inside the machine. Which of the two,
+and everything about terminals, is the business of ``cli``.
+"""
+
+from __future__ import annotations
+
+from lvsctl.app.breaking import (
+    applying,
+    fault_names,
+    fault_shown,
+    faults,
+    inject,
+    matrix_column,
+    matrix_topologies,
+    prove,
+    restore,
+)
+from lvsctl.app.bringing_up import up
+from lvsctl.app.labs import addressed, down, labs, node_of, running
+from lvsctl.app.looking import (
+    ask,
+    diagnose,
+    inspect,
+    listening,
+    recomputed,
+    service_of,
+    verify,
+    walk,
+    watching,
+)
+from lvsctl.app.plans import lab_of, plan_of
+
+__all__ = [
+    "addressed",
+    "applying",
+    "ask",
+    "diagnose",
+    "down",
+    "fault_names",
+    "fault_shown",
+    "faults",
+    "inject",
+    "inspect",
+    "lab_of",
+    "labs",
+    "listening",
+    "matrix_column",
+    "matrix_topologies",
+    "node_of",
+    "plan_of",
+    "prove",
+    "recomputed",
+    "restore",
+    "running",
+    "service_of",
+    "up",
+    "verify",
+    "walk",
+    "watching",
+]

@@ -1,0 +1,138 @@
+"""A running lab looked at: its state, its claims, one request's way, what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from lvsctl.app.labs import node_of
+from lvsctl.errors import UsageError
+from lvsctl.kernel import injected, processes, registry
+from lvsctl.kernel.registry import State
+from lvsctl.model.lab import Lab, Role
+from lvsctl.model.service import VirtualService
+from lvsctl.results import Diagnosis, Inspection, Verification
+
+# What only some commands need is imported by these: tests/unit/test_cli_imports.py.
+if TYPE_CHECKING:
+    from lvsctl.model.evidence import Evidence
+    from lvsctl.model.exchange import Exchange
+    from lvsctl.model.walk import Walk
+    from lvsctl.observe.capture import LiveCapture
+    from lvsctl.watching.loop import Watcher
+
+
+def inspect(lab: Lab, nodes: Sequence[str] = ()) -> Inspection:
+    """The state of some nodes of a running lab (all of them where none is named)."""
+    from lvsctl.kernel import state
+
+    wanted = [node_of(lab, name) for name in nodes] or list(lab.nodes)
+    names = {lab.netns(node.name): node.name for node in wanted}
+    states = state.lab_state(
+        names,
+        directors=[lab.netns(node.name) for node in wanted if node.role is Role.DIRECTOR],
+        pids=processes.daemons(lab.name).values(),
+    )
+    faults = tuple(map(str, injected.read(lab.name)))
+    return Inspection(lab, {names[netns]: found for netns, found in states.items()}, faults)
+
+
+def verify(lab: Lab) -> Verification:
+    """Send requests to every virtual service of a running lab and judge what comes of them."""
+    from lvsctl import experiment
+
+    return recomputed(experiment.evidence_of(lab))
+
+
+def recomputed(evidence: Evidence) -> Verification:
+    """What evidence says, a saved report's too: no kernel is asked."""
+    from lvsctl import verify as judges
+
+    return Verification(evidence.lab, tuple(judges.findings(evidence)), evidence)
+
+
+def diagnose(lab: Lab) -> Diagnosis:
+    """Why a running lab does not do what was promised: seen, not looked up."""
+    from lvsctl import diagnosis, experiment
+
+    entry = registry.read(lab.name)
+    said = diagnosis.conclusion(experiment.evidence_of(lab), entry.source if entry else "")
+    return Diagnosis(
+        lab, said.causes, said.remarks, said.ruled_out, works=said.works, look_at=said.look_at
+    )
+
+
+def walk(lab: Lab, service: str | None = None, asking: str | None = None) -> Walk:
+    """Send one request to a virtual service (the first) from a node (the first client).
+
+    Raises UsageError with the names there are.
+    """
+    from lvsctl import experiment
+    from lvsctl.verify import walk as walking
+
+    client = lab.having(Role.CLIENT)[0] if asking is None else node_of(lab, asking)
+    evidence = experiment.evidence_of_request(lab, service_of(lab, service), client)
+    return next(walking.walks(evidence))
+
+
+def service_of(lab: Lab, name: str | None) -> VirtualService:
+    """The virtual service called ``name``, or the first. Raises UsageError."""
+    for service in lab.services:
+        if name in (None, service.name):
+            return service
+    names = ", ".join(service.name for service in lab.services)
+    raise UsageError(f"lab {lab.name} has no service {name!r}", hint=f"it has: {names}")
+
+
+def listening(lab: Lab, taps: Sequence[str] = (), expression: str = "") -> LiveCapture:
+    """A capture at some taps of a running lab (at all where none is named), not yet begun.
+
+    Raises UsageError where a tap's node is not in the lab.
+    """
+    from lvsctl.model.frame import Tap
+    from lvsctl.observe.capture import LiveCapture
+    from lvsctl.observe.listener import Options
+
+    wanted = frozenset(map(Tap.parse, taps))
+    for tap in sorted(wanted):
+        if not tap.node:
+            raise UsageError(f"{tap} is no tap", hint="a tap is NODE:DEVICE, as in director:lan")
+        node_of(lab, tap.node)
+    return LiveCapture(
+        {lab.netns(node.name): node.name for node in lab.nodes},
+        Options(filter=expression, taps=wanted),
+    )
+
+
+def watching(lab: Lab, *, interval: float = 1.0, probing: bool = False) -> Watcher:
+    """A running lab to be looked at again and again; ends when it runs no more, or as another.
+
+    Raises UsageError where its director has no IPVS to look at.
+    """
+    from lvsctl.watching.loop import Watcher
+
+    entry = registry.read(lab.name)
+
+    def still_there() -> bool:
+        now = registry.read(lab.name)
+        if now is None or entry is None or now.state not in (State.UP, State.CHANGING):
+            return False
+        made = attrgetter("started", "topology", "overrides")
+        return bool(made(now) == made(entry))
+
+    return Watcher(lab, interval=interval, probing=probing, still_there=still_there)
+
+
+def ask(lab: Lab, index: int, count: int) -> tuple[Exchange, ...]:
+    """``count`` requests, one after the other, from the first client to one virtual service."""
+    from lvsctl.traffic import client
+
+    service = lab.services[index]
+    return client.requests(
+        lab.netns(lab.having(Role.CLIENT)[0].name),
+        service.vip,
+        service.key.port,
+        count=count,
+        protocol=service.key.protocol,
+    )

@@ -1,0 +1,24 @@
+"""A topology read, and what `up` would do for it: no kernel, no root."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lvsctl import modes, planner, spec
+from lvsctl.model.lab import Lab
+from lvsctl.ops import Plan
+from lvsctl.spec.shipped import Topology
+
+# What only some commands need is imported by these: tests/unit/test_cli_imports.py.
+if TYPE_CHECKING:
+    pass
+
+
+def lab_of(topology: Topology, overrides: spec.Overrides = spec.Overrides()) -> Lab:  # noqa: B008
+    """The lab that a topology describes. Raises SpecError with every mistake in it."""
+    return spec.load(topology.text, topology.source, overrides=overrides, rules=modes.violations)
+
+
+def plan_of(lab: Lab) -> Plan:
+    """What ``up`` does for ``lab``."""
+    return planner.plan_for(lab)
