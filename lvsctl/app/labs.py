@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 
 def responder_of(lab: Lab) -> execute.Respond:
+    """What answers for the lab's real servers, once it has a process of its own."""
+
     def respond(listens: tuple[Listen, ...], ready: processes.Ready) -> None:
         from lvsctl.kernel import privileges
         from lvsctl.traffic import responder
@@ -45,6 +47,7 @@ def responder_of(lab: Lab) -> execute.Respond:
 
 
 def breaking_of(lab: Lab) -> Breaking:
+    """What injects faults into the running lab, and restores."""
     from lvsctl.breaking import Breaking
 
     return Breaking(lab, responder_of)
