@@ -20,6 +20,7 @@ from lvsctl.report import text
 from lvsctl.report.script import script
 from lvsctl.report.style import Style
 from lvsctl.spec import shipped
+from tests.witness import witness
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -71,7 +72,7 @@ def test_shells_can_parse_the_script(name: str, shell: str) -> None:
 @pytest.mark.parametrize("name", shipped.names())
 def test_shellcheck_has_nothing_to_say(name: str) -> None:
     done = subprocess.run(
-        ["shellcheck", "-s", "sh", "-"],
+        [witness("shellcheck"), "-s", "sh", "-"],
         input=as_script(lab_of(name)),
         capture_output=True,
         text=True,

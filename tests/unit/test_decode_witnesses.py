@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -15,12 +14,12 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
 
-from lvsctl.kernel.probe import which
 from lvsctl.model.frame import Direction, Frame, LinkType, RawFrame, Tap
 from lvsctl.model.packet import Icmp, Ip, Packet, Sctp, Tcp, Udp
 from lvsctl.observe.decode import decode
 from lvsctl.observe.pcapng import PcapngWriter
 from tests.unit.decode_samples import samples
+from tests.witness import witness
 
 NAMES = tuple(samples())
 FIELDS = (
@@ -45,12 +44,10 @@ def decoded(data: bytes, link: LinkType = LinkType.ETHERNET) -> Frame:
 
 
 def tshark(*arguments: str) -> str:
-    """What tshark prints. It comes with `tools/setup witnesses`, of `make test`."""
-    program = which("tshark")
-    if program is None and not os.environ.get("LVSCTL_REQUIRE_IPVS"):
-        pytest.skip("tshark is not installed: `tools/setup witnesses` unpacks it")
-    assert program is not None, "tshark is not installed"
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    """What tshark prints."""
+    done = subprocess.run(
+        [witness("tshark"), *arguments], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

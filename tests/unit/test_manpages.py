@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from lvsctl.cli import tree
+from tests.witness import witness
 from tools import manpages
-
-REQUIRED = os.environ.get("LVSCTL_REQUIRE_IPVS") == "1"
-"""Set by `make test`, which unpacks mandoc; `make test-unit` makes do without."""
-
-needs_mandoc = pytest.mark.skipif(
-    shutil.which("mandoc") is None and not REQUIRED,
-    reason="mandoc is not installed: `tools/setup witnesses` unpacks it",
-)
 
 PAGES = sorted((manpages.ROOT / "man").glob("*.1"))
 
@@ -39,20 +30,21 @@ def test_every_command_has_one_and_every_option_is_in_it() -> None:
                 assert not option.startswith("--") or option in text, (name, option)
 
 
-@needs_mandoc
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_mandoc_has_nothing_to_say_against_it(path: Path) -> None:
     said = subprocess.run(
-        ["mandoc", "-T", "lint", "-W", "warning", path], capture_output=True, text=True, check=False
+        [witness("mandoc"), "-T", "lint", "-W", "warning", path],
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
     assert (said.stdout, said.stderr) == ("", "")
 
 
-@needs_mandoc
 def test_what_roff_would_take_for_its_own_is_escaped() -> None:
     shown = subprocess.run(
-        ["mandoc", "-T", "utf8"],
+        [witness("mandoc"), "-T", "utf8"],
         input=f".TH X 1 2026-01-01\n.SH NAME\nx \\- y\n.PP\n{manpages._text(ODD)}\n",
         capture_output=True,
         text=True,

@@ -7,13 +7,16 @@ import struct
 import pytest
 
 from lvsctl.errors import HostError, UsageError
-from lvsctl.kernel.probe import which
 from lvsctl.observe import bpf
 from tests.unit.decode_samples import samples
+from tests.witness import witness
 
 ETHERNET, LOOPBACK, TUNNEL = 1, 772, 768
 
-needs_tcpdump = pytest.mark.skipif(which("tcpdump") is None, reason="tcpdump is not installed")
+
+@pytest.fixture
+def tcpdump() -> str:
+    return witness("tcpdump")
 
 
 def kept(instructions: bytes, frame: bytes, hardware: int) -> int:
@@ -58,7 +61,7 @@ def test_without_an_expression_all_but_loopback_is_kept() -> None:
     assert kept(bpf.program("", snaplen=96, loopback=True), frame, LOOPBACK) == 96
 
 
-@needs_tcpdump
+@pytest.mark.usefixtures("tcpdump")
 @pytest.mark.parametrize(
     ("expression", "wanted"),
     [("tcp port 80", True), ("udp", False), ("dst host 10.10.0.100", True), ("port 81", False)],
@@ -72,7 +75,7 @@ def test_a_filter_means_the_same_on_every_device(expression: str, wanted: bool) 
     assert bool(kept(chosen, frame[14:], TUNNEL)) is wanted
 
 
-@needs_tcpdump
+@pytest.mark.usefixtures("tcpdump")
 def test_arp_is_never_on_a_tunnel_device() -> None:
     arp = bpf.program("arp", snaplen=1500, loopback=False)
 
@@ -80,7 +83,7 @@ def test_arp_is_never_on_a_tunnel_device() -> None:
     assert not kept(arp, samples()["tcp data"][14:], TUNNEL)
 
 
-@needs_tcpdump
+@pytest.mark.usefixtures("tcpdump")
 @pytest.mark.parametrize("expression", ["port", "(", "-w /tmp/x", "tcp prot 80", "ip and arp"])
 def test_a_wrong_filter_is_the_users_mistake(expression: str) -> None:
     with pytest.raises(UsageError, match="is wrong: ") as caught:

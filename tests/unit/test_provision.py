@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from tests.witness import witness
 
 SCRIPT = Path(__file__).parents[2] / "tools/provision"
 NOBODY = 65534
@@ -50,10 +51,10 @@ def test_without_root_it_says_what_to_type() -> None:
 
 @pytest.mark.parametrize("script", ["ci-verify", "provision", "setup"])
 def test_shellcheck_has_nothing_to_say(script: str) -> None:
-    shellcheck = shutil.which("shellcheck")
-    if shellcheck is None:
-        pytest.skip("shellcheck is not installed: `tools/setup witnesses` unpacks it")
     done = subprocess.run(
-        [shellcheck, SCRIPT.with_name(script)], capture_output=True, text=True, check=False
+        [witness("shellcheck"), SCRIPT.with_name(script)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout
