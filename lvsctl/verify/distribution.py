@@ -86,9 +86,14 @@ def expected_distribution(
         total,
         says + _limits(service),
         outcomes[0],
-        slack=_SLACK.get(scheduler, 0),
+        slack=max(_SLACK.get(scheduler, 0), _broken_rounds(service)),
         others=others,
     )
+
+
+def _broken_rounds(service: VirtualService) -> int:
+    """1 where a real server may become full within a round: who then comes first is not known."""
+    return int(any(server.upper for server in service.real_servers))
 
 
 def _limits(service: VirtualService) -> str:
