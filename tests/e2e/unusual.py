@@ -58,6 +58,7 @@ HOSTS: dict[str, tuple[str, ...]] = {
     ),
     "tunnels": (
         "ip link add name lan type bridge",
+        "sysctl -qw net.ipv6.conf.lan.disable_ipv6=1",  # its addresses would come a second later
         "ip addr add 10.10.0.1/24 dev lan",
         "ip link set dev lan up",
         "sysctl -qw net.core.fb_tunnels_only_for_init_net=0",

@@ -16,7 +16,7 @@ import pytest
 from lvsctl import app, planner
 from lvsctl.kernel import netns, probe, state
 from lvsctl.model.lab import Lab
-from lvsctl.ops import AddRealServer, AddService, AddTunnel, Impair, Op, Plan
+from lvsctl.ops import AddGuePort, AddRealServer, AddService, AddTunnel, Impair, Op, Plan
 from lvsctl.spec import shipped
 from tests.kernel.moments import NEVER
 from tests.kernel.test_killed import (
@@ -28,7 +28,7 @@ from tests.kernel.test_killed import (
     every_moment,
 )
 
-LACKING = (AddService, AddRealServer, AddTunnel, Impair)
+LACKING = (AddService, AddRealServer, AddTunnel, AddGuePort, Impair)
 TUNNELS = ("tunl", "gre", "gue", "sit", "ip6tnl")
 
 
