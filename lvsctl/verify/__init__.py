@@ -55,6 +55,9 @@ def _applies(claim: Claim, trace: Trace) -> bool:
 _STANDING = frozenset({dr_mode.HOLD_VIP, dr_mode.ARP_ANSWERS, nat_mode.PLAIN})
 """Claims that need no request."""
 
+_ON_STATE = frozenset({dr_mode.HOLD_VIP, nat_mode.PLAIN, *every.JUDGES} - {every_mode.FRAMES})
+"""Claims about what the kernel holds and the client saw: lost frames take nothing from them."""
+
 
 def _finding(claim: Claim, trace: Trace, judgement: Judgement) -> Finding:
     verdict = judgement.verdict
@@ -64,7 +67,8 @@ def _finding(claim: Claim, trace: Trace, judgement: Judgement) -> Finding:
     if verdict is Verdict.FAIL and refused and claim not in _STANDING:
         verdict = Verdict.INCONCLUSIVE
         observed += f"; {NO_ROOM}"
-    if trace.evidence.dropped and judgement.frames and verdict is Verdict.PASS:
+    on_frames = bool(judgement.frames) or claim not in _ON_STATE
+    if trace.evidence.dropped and on_frames and verdict is not Verdict.INCONCLUSIVE:
         verdict = Verdict.INCONCLUSIVE
         observed += f"; but the capture lost {trace.evidence.dropped} frames"
     lost = claim is every_mode.ANSWERS and verdict is Verdict.FAIL
