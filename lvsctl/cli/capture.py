@@ -105,9 +105,13 @@ def capture(
                 let_go()
             raise HostError(f"cannot write the capture: {error.strerror}") from error
         drops = live.drops
+    from lvsctl.report.words import counted
+
     lost = sum(drops.values())
     where = ", ".join(f"{node} {number}" for node, number in drops.items() if number)
-    failure.say(f"{seen} frames captured, {lost} lost" + (f" ({where})" if where else ""))
+    failure.say(
+        f"{counted(seen, 'frame')} captured, {lost} lost" + (f" ({where})" if where else "")
+    )
 
 
 @contextmanager
