@@ -54,12 +54,16 @@ def inspect(
         show(text.inspection(result, style=style()))
 
 
-def _reported(words: list[str], report: Path | None, **_: object) -> Handover:
+def _reported(words: list[str], report: Path | None, prove: bool, **_: object) -> Handover:
     """Refuse a directory that holds something else before anything is sent."""
     if report is not None:
         from lvsctl.report import saved
 
         saved.refuse_others(report)
+    elif not prove:
+        from lvsctl.cli import kept_capture
+
+        return Handover(words, writes=kept_capture.handed_over())
     return Handover(words, writes=report)
 
 
@@ -95,7 +99,8 @@ def verify(
     Every interface of every node is captured meanwhile. What the forwarding method does to
     requests and replies is decided on those frames; the distribution is the scheduler's;
     IPVS's counters and connection table agree with what the client saw. The exit status is
-    0 only where every claim passes.
+    0 only where every claim passes. Where one does not, the capture is kept, and named with
+    the frame to open: LAB.pcapng in /tmp/lvsctl-captures-UID or, if set, in LVSCTL_CAPTURES.
 
     Examples:
       lvsctl verify
@@ -158,7 +163,10 @@ def _verified(
 
         return app.recomputed(load(saved)), str(saved / CAPTURE)
     if report is None:
-        return app.verify(app.running(lab)), None
+        from lvsctl.cli import kept_capture
+
+        result = app.verify(app.running(lab))
+        return result, kept_capture.keep(result)
     from lvsctl.report.saved import CAPTURE, refuse_others, save
 
     found = app.running(lab)

@@ -56,7 +56,8 @@ def _claims(
         rows = [_row(finding, style) for finding in findings]
         yield style.table(rows, headings=("claim", "verdict", "what was seen"), indent=2)
     for finding in findings:
-        if verbose or finding.verdict is Verdict.FAIL:
+        to_look_at = finding.verdict is Verdict.INCONCLUSIVE and finding.frames
+        if verbose or finding.verdict is Verdict.FAIL or to_look_at:
             yield from _in_full(finding, style, verbose=verbose, capture=capture)
 
 

@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import signal
@@ -108,6 +109,22 @@ def test_what_is_no_report_stays_and_what_failed_leaves_nothing(user: User) -> N
     assert (done.returncode, [p.name for p in mine.iterdir()]) == (ExitStatus.USAGE, ["notes"])
     assert user.types("verify", "nowhere", "--report", "new").returncode == ExitStatus.USAGE
     assert not (user.cwd / "new").exists()
+
+
+def test_the_capture_of_what_fails_is_there_to_be_opened(user: User) -> None:
+    kept = user.cwd.parent / "captures"
+    user.env["LVSCTL_CAPTURES"] = str(kept)
+    user.gets("verify")
+    assert not kept.exists()
+    user.gets("fault", "inject", "arp-ignore-unset")
+    done = user.types("verify")
+    user.gets("fault", "restore")
+    assert done.returncode == ExitStatus.CLAIM_FAILED
+    told = re.search(r"wireshark -g (\d+) (\S+)", done.stdout.decode())
+    assert told and told[2] == str(kept / "dr.pcapng")
+    frame = read_recording(kept / "dr.pcapng").frames[int(told[1]) - 1]
+    assert frame.tap.node == "rs1"
+    assert frame.data[12:14] + frame.data[20:22] == b"\x08\x06\x00\x02"  # an ARP answer
 
 
 def test_walk_shows_the_way_in_every_format(user: User) -> None:

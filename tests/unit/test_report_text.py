@@ -150,7 +150,7 @@ def test_verification_is_a_table_and_what_failed_in_full() -> None:
     assert "all.claim-0  pass          what was seen 0" in said
     assert "what should be 0" not in said
     assert "what should be 1" in said
-    assert "what should be 2" not in said
+    assert "what should be 2" in said  # undecided, and there is a frame to look at
     assert said.endswith("dr: fail (1 pass, 1 fail, 1 inconclusive)\n")
 
 

@@ -1,0 +1,95 @@
+"""Where ``verify`` keeps the capture of a lab that does not pass, though nobody asked for a report.
+
+One file for each lab, replaced the next time: ``lvsctl-captures-UID/LAB.pcapng`` in the directory for
+temporary files, or in the directory that ``LVSCTL_CAPTURES`` names. Nothing is written where
+all claims pass.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lvsctl.cli.failure import say
+from lvsctl.model.claim import Verdict
+
+if TYPE_CHECKING:
+    from lvsctl.results import Verification
+
+VARIABLE = "LVSCTL_CAPTURES"
+
+
+def handed_over() -> Path | None:
+    """The directory, for a command in the machine to write: told it by the environment.
+
+    None where the machine must not write there.
+    """
+    from lvsctl.machine import writable
+
+    directory = _directory()
+    if _is_anothers(directory) or writable.refusal(os.path.realpath(directory)) is not None:
+        return None
+    os.environ[VARIABLE] = str(directory)
+    return directory
+
+
+def keep(result: Verification) -> str | None:
+    """Write the capture of what does not pass; where it is. None where there is none to open.
+
+    A capture that cannot be written is no reason to say less about the lab: that is a remark.
+    """
+    if result.verdict is Verdict.PASS or not result.evidence.frames:
+        return None
+    from lvsctl.report.evidence import capture_bytes
+
+    directory = _directory()
+    path = directory / f"{result.lab.name}.pcapng"
+    if _is_anothers(directory):
+        return _not_kept(path, "the directory is not yours")
+    try:
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _replace(path, capture_bytes(result.evidence))
+    except OSError as error:
+        return _not_kept(path, error.strerror or "it cannot be written")
+    return str(path)
+
+
+def _not_kept(path: Path, reason: str) -> None:
+    say(f"the capture is not kept in {path}: {reason}; --report DIR writes it elsewhere")
+
+
+def _directory() -> Path:
+    given = os.environ.get(VARIABLE, "")
+    if given:
+        return Path(given).absolute()
+    # Not the directory of the machine's sockets: a command in the machine may write here.
+    return Path(tempfile.gettempdir(), f"lvsctl-captures-{os.getuid()}")
+
+
+def _is_anothers(directory: Path) -> bool:
+    """Whether somebody else waits there, under a name in /tmp that anyone can foresee."""
+    if os.environ.get(VARIABLE):
+        return False
+    try:
+        found = directory.lstat()
+    except OSError:
+        return False
+    return not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Never through a link, and never half."""
+    fd, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            os.fchmod(fd, 0o644)  # under sudo it is for the user, too
+        Path(unfinished).replace(path)
+    except BaseException:
+        with suppress(OSError):
+            Path(unfinished).unlink()
+        raise

@@ -1,0 +1,68 @@
+"""The capture that verify keeps of a lab that does not pass: there to be opened, and only then."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lvsctl import app
+from lvsctl.cli import kept_capture
+from lvsctl.observe.pcapng_reader import read_recording
+from lvsctl.results import Verification
+from tests.unit.recorded import mutations as m
+from tests.unit.recorded.reports import evidence_of
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where captures are kept; not made yet."""
+    monkeypatch.delenv(kept_capture.VARIABLE, raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path / f"lvsctl-captures-{os.getuid()}"
+
+
+def failing() -> Verification:
+    """A frame's TTL is not what the director makes of it."""
+    requests = m.both(m.at("director", m.Direction.OUT), m.to_port(80), m.tcp)
+    return app.recomputed(m.with_ttl(requests, 64)(evidence_of("dr")))
+
+
+def test_what_fails_is_kept_with_its_frames_under_the_numbers_told(place: Path) -> None:
+    result = failing()
+    kept = kept_capture.keep(result)
+    assert kept == str(place / "dr.pcapng")
+    frames = read_recording(Path(kept)).frames
+    shown = next(frame for finding in result.findings for frame in finding.frames)
+    assert frames[shown.number - 1] == shown.raw
+    kept_capture.keep(result)
+    assert [path.name for path in place.iterdir()] == ["dr.pcapng"]
+
+
+def test_what_passes_leaves_nothing(place: Path) -> None:
+    assert kept_capture.keep(app.recomputed(evidence_of("dr"))) is None
+    assert not place.exists()
+
+
+def test_a_directory_that_is_anothers_is_left_alone(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    place.symlink_to(elsewhere)
+    assert kept_capture.keep(failing()) is None
+    assert "not yours; --report DIR writes it elsewhere" in capsys.readouterr().err
+    assert kept_capture.handed_over() is None
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_the_directory_can_be_chosen_and_is_handed_on(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert kept_capture.handed_over() == place
+    assert os.environ[kept_capture.VARIABLE] == str(place)
+    monkeypatch.setenv(kept_capture.VARIABLE, "/etc/captures")
+    assert kept_capture.handed_over() is None  # not for the machine to write
+    monkeypatch.setenv(kept_capture.VARIABLE, str(tmp_path / "mine"))
+    assert kept_capture.keep(failing()) == str(tmp_path / "mine" / "dr.pcapng")
