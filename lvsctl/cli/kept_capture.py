@@ -1,8 +1,8 @@
-"""Where ``verify`` keeps the capture of a lab that does not pass, though nobody asked for a report.
+"""Where ``verify`` keeps the capture of a lab that does not pass, without being asked.
 
-One file for each lab, replaced the next time: ``lvsctl-captures-UID/LAB.pcapng`` in the directory for
-temporary files, or in the directory that ``LVSCTL_CAPTURES`` names. Nothing is written where
-all claims pass.
+One file for each lab, replaced the next time: ``LAB.pcapng`` in the directory that
+``LVSCTL_CAPTURES`` names, or in ``lvsctl-captures-UID`` where temporary files are. Nothing
+is written where all claims pass.
 """
 
 from __future__ import annotations
@@ -49,16 +49,18 @@ def keep(result: Verification) -> str | None:
     directory = _directory()
     path = directory / f"{result.lab.name}.pcapng"
     if _is_anothers(directory):
-        return _not_kept(path, "the directory is not yours")
+        _remark(path, "the directory is not yours")
+        return None
     try:
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         _replace(path, capture_bytes(result.evidence))
     except OSError as error:
-        return _not_kept(path, error.strerror or "it cannot be written")
+        _remark(path, error.strerror or "it cannot be written")
+        return None
     return str(path)
 
 
-def _not_kept(path: Path, reason: str) -> None:
+def _remark(path: Path, reason: str) -> None:
     say(f"the capture is not kept in {path}: {reason}; --report DIR writes it elsewhere")
 
 

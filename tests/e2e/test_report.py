@@ -121,7 +121,8 @@ def test_the_capture_of_what_fails_is_there_to_be_opened(user: User) -> None:
     user.gets("fault", "restore")
     assert done.returncode == ExitStatus.CLAIM_FAILED
     told = re.search(r"wireshark -g (\d+) (\S+)", done.stdout.decode())
-    assert told and told[2] == str(kept / "dr.pcapng")
+    assert told
+    assert told[2] == str(kept / "dr.pcapng")
     frame = read_recording(kept / "dr.pcapng").frames[int(told[1]) - 1]
     assert frame.tap.node == "rs1"
     assert frame.data[12:14] + frame.data[20:22] == b"\x08\x06\x00\x02"  # an ARP answer

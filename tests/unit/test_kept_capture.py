@@ -9,6 +9,7 @@ import pytest
 
 from lvsctl import app
 from lvsctl.cli import kept_capture
+from lvsctl.model.frame import Direction
 from lvsctl.observe.pcapng_reader import read_recording
 from lvsctl.results import Verification
 from tests.unit.recorded import mutations as m
@@ -25,7 +26,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def failing() -> Verification:
     """A frame's TTL is not what the director makes of it."""
-    requests = m.both(m.at("director", m.Direction.OUT), m.to_port(80), m.tcp)
+    requests = m.both(m.at("director", Direction.OUT), m.to_port(80), m.tcp)
     return app.recomputed(m.with_ttl(requests, 64)(evidence_of("dr")))
 
 
