@@ -41,10 +41,14 @@ States = Mapping[str, NodeState]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """``missing``: the stages of the plan with only what is not so; ``extra``: to be undone."""
+    """``missing``: the stages of the plan with only what is not so; ``extra``: to be undone.
+
+    ``edited``: what of ``missing`` takes the place of something that is there.
+    """
 
     missing: tuple[Stage, ...]
     extra: tuple[Op, ...]
+    edited: tuple[Op, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.extra)
@@ -73,7 +77,9 @@ def difference(plan: Plan, states: States, ended: Collection[str] = ()) -> Diffe
             missing.append(Stage(stage.title, ops))
     # A half cable is in the way of a whole one: its port is taken away first.
     halves = (op for op in anew if op.netns in states and states[op.netns].link(op.port))
-    return Difference(tuple(missing), (*halves, *_extra(plan, states)))
+    there = {subject(op) for state in states.values() for op in _present(state)}
+    edited = (op for stage in missing for op in stage.ops if subject(op) in there)
+    return Difference(tuple(missing), (*halves, *_extra(plan, states)), tuple(edited))
 
 
 def settings_of(plan: Plan) -> tuple[str, ...]:

@@ -344,6 +344,22 @@ def unique(ops: Iterable[Op]) -> tuple[Op, ...]:
     return tuple(dict.fromkeys(ops))
 
 
+_EDIT: tuple[tuple[type[Op], str, str], ...] = (
+    (AddRoute, " route add ", " route replace "),
+    (AddService, " -A ", " -E "),
+    (AddRealServer, " -a ", " -e "),
+)
+"""What another word in the command makes it replace what is there."""
+
+
+def edit(op: Op) -> tuple[str, ...]:
+    """As ``op.describe()``, where there is something on its subject already."""
+    for kind, word, other in _EDIT:
+        if isinstance(op, kind):
+            return tuple(command.replace(word, other, 1) for command in op.describe())
+    return op.describe()
+
+
 def subject(op: Op) -> Hashable:  # noqa: PLR0911 (a row for each kind)
     """What ``op`` is about: of two operations on one subject, the later one replaces the other.
 

@@ -18,7 +18,11 @@ if TYPE_CHECKING:  # what one command comes to must not cost the others their im
 
 @dataclass(frozen=True, slots=True)
 class Up:
-    """What ``up`` did. ``created``: the lab is new; else ``added`` and ``removed`` were changed."""
+    """What ``up`` did. ``created``: the lab is new; else ``added`` and ``removed`` were changed.
+
+    ``edited`` are those of ``added`` that took the place of something on the same subject: a
+    virtual service with another scheduler, a real server with another weight.
+    """
 
     lab: Lab
     created: bool
@@ -26,6 +30,13 @@ class Up:
     removed: tuple[Op, ...] = ()
     restored: tuple[str, ...] = ()
     """The faults that were taken back before anything else was looked at."""
+    edited: tuple[Op, ...] = ()
+
+    def commands(self, op: Op) -> tuple[str, ...]:
+        """What a person would have typed for one of ``added``."""
+        from lvsctl.ops import edit
+
+        return edit(op) if op in self.edited else op.describe()
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,14 @@ def _converged(
     added = tuple(op for stage in found.missing for op in stage.ops)
     # What went along with something larger needs no mention, and no command to repeat it.
     removed = tuple(undo.independent((*outdated, *found.extra)))
-    return Up(lab, created=False, added=added, removed=removed, restored=restored)
+    return Up(
+        lab,
+        created=False,
+        added=added,
+        removed=removed,
+        restored=restored,
+        edited=found.edited,
+    )
 
 
 def _unbroken(lab: Lab) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from lvsctl.ops import (
     Listen,
     Op,
     SetLinkUp,
+    edit,
     subject,
 )
 
@@ -49,8 +50,7 @@ class Change:
         if self.before is not None and not self.in_place:
             typed.append(_removal(self.before))
         if self.after is not None:
-            made = self.after.describe()
-            typed += (_replacing(self.after, made[0]),) if self.in_place else made
+            typed += edit(self.after)[:1] if self.in_place else self.after.describe()
         return tuple(typed)
 
 
@@ -69,25 +69,11 @@ def reversed_(changes: Iterable[Change]) -> tuple[Change, ...]:
     return tuple(change.reverse for change in reversed(tuple(changes)))
 
 
-_REPLACE: tuple[tuple[type[Op], str, str], ...] = (
-    (AddRoute, " route add ", " route replace "),
-    (AddService, " -A ", " -E "),
-    (AddRealServer, " -a ", " -e "),
-)
-"""What another word in the command makes it replace what is there."""
-
 _DELETE: tuple[tuple[type[Op], str, str], ...] = (
     (AddAddress, " addr add ", " addr del "),
     (AddRoute, " route add ", " route del "),
     (AddNeighbour, " neigh replace ", " neigh del "),
 )
-
-
-def _replacing(op: Op, command: str) -> str:
-    for kind, word, other in _REPLACE:
-        if isinstance(op, kind):
-            return command.replace(word, other, 1)
-    return command
 
 
 def _removal(op: Op) -> str:  # noqa: PLR0911 (a row for each kind)

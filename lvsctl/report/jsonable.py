@@ -27,7 +27,8 @@ def up(result: Up) -> Json:
     """``{version, lab, created, changed, added: [op], removed: [op], restored: [fault]}``.
 
     ``lab`` as in ``json_values.lab_json``; ``created`` false and ``changed`` false: it ran
-    already and was as the topology says. An op is ``{op, netns, why, commands}`` as in ``plan``.
+    already and was as the topology says. An op is ``{op, netns, why, commands}`` as in ``plan``,
+    but that the commands change what was there where there was something.
     ``restored`` are the faults that were taken back before anything else.
     """
     return {
@@ -35,7 +36,7 @@ def up(result: Up) -> Json:
         "lab": lab_json(result.lab),
         "created": result.created,
         "changed": bool(result.created or result.added or result.removed or result.restored),
-        "added": [_op(op) for op in result.added],
+        "added": [{**_op(op), "commands": list(result.commands(op))} for op in result.added],
         "removed": [_op(op) for op in result.removed],
         "restored": list(result.restored),
     }

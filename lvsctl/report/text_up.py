@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lvsctl.model.lab import Lab, Network, Node, Role
 from lvsctl.model.service import Protocol, RealServer, VirtualService
-from lvsctl.report.style import Cell, Paint, Style
+from lvsctl.report.style import Cell, Style
 from lvsctl.report.words import ROLE, host_port, impaired, service_line, url, vips
 
 if TYPE_CHECKING:
-    from lvsctl.ops import Op
     from lvsctl.results import Up
 
 _T = TypeVar("_T")
@@ -31,8 +30,11 @@ def up(result: Up, *, style: Style) -> str:
         return style.finished(f"lab {style.bold(lab.name)}: unchanged")
     lines = [f"lab {style.bold(lab.name)}: changed"]
     lines += [style.green(f"restored: {fault}") for fault in result.restored]
-    lines += _changes("-", result.removed, style.red)
-    lines += _changes("+", result.added, style.green)
+    for op in result.removed:
+        lines += [style.red(f"- {command}") for command in op.describe()]
+    for op in result.added:
+        sign, paint = ("~", style.yellow) if op in result.edited else ("+", style.green)
+        lines += [paint(f"{sign} {command}") for command in result.commands(op)]
     return style.finished("\n".join(lines))
 
 
@@ -121,9 +123,3 @@ def _try(lab: Lab, style: Style) -> Iterator[str]:
         commands.insert(0, [ask, "a request"])
     rows = [[Cell(what, style.cyan, whole=True), Cell(why, style.dim)] for what, why in commands]
     yield style.table(rows, indent=2)
-
-
-def _changes(sign: str, ops: Iterable[Op], paint: Paint) -> Iterator[str]:
-    for op in ops:
-        for command in op.describe():
-            yield paint(f"{sign} {command}")

@@ -8,8 +8,8 @@ import pytest
 
 from lvsctl import planner
 from lvsctl.model.finding import Verdict
-from lvsctl.ops import AddAddress
-from lvsctl.report import text
+from lvsctl.ops import AddAddress, AddRealServer, AddService
+from lvsctl.report import jsonable, text
 from lvsctl.report.deviations import deviations
 from lvsctl.report.style import Style
 from lvsctl.results import Up
@@ -52,6 +52,19 @@ def test_up_of_a_running_lab_says_unchanged_or_what_changed() -> None:
     said = text.up(Up(lab, created=False, added=(vip,), removed=(other,)), style=PLAIN)
     assert "+ ip -n lvs-dr-rs1 addr add 10.10.0.100/32 dev lo" in said
     assert "- ip -n lvs-dr-rs1 addr add 10.10.0.100/32 dev lan" in said
+
+
+def test_up_tells_a_change_by_the_command_that_changes_and_not_by_one_that_adds() -> None:
+    lab = lab_of("dr")
+    ops = planner.plan_for(lab).ops
+    service = next(op for op in ops if isinstance(op, AddService))
+    server = next(op for op in ops if isinstance(op, AddRealServer))
+    up = Up(lab, created=False, added=(service, server), edited=(service,))
+    said = text.up(up, style=PLAIN)
+    assert "~ ip netns exec lvs-dr-director ipvsadm -E -t 10.10.0.100:80 -s rr" in said
+    assert "+ ip netns exec lvs-dr-director ipvsadm -a -t 10.10.0.100:80 -r 10.10.0.11:80" in said
+    one, other = (op["commands"] for op in jsonable.up(up)["added"])
+    assert (" -E " in one[0], " -a " in other[0]) == (True, True)
 
 
 def test_labs_are_listed_with_what_is_wrong_and_what_to_type() -> None:
