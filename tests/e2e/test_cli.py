@@ -25,6 +25,7 @@ from pathlib import Path
 import pytest
 
 from lvsctl.cli.exit_status import ExitStatus
+from lvsctl.spec import shipped
 from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.machine, pytest.mark.slow]
@@ -187,6 +188,18 @@ def test_a_topology_from_a_file_of_the_users(user: User) -> None:
     user.gets("up", "mine.yaml", "--name", "mine")
 
     assert user.labs() == ["mine"]
+
+
+def test_a_file_in_tmp_that_an_editor_replaced_is_read_anew(user: User) -> None:
+    text = shipped.text_of("dr")
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="lvc.") as directory:
+        file, edited = Path(directory, "mine.yaml"), Path(directory, "mine.yaml.new")
+        file.write_text(text)
+        user.gets("up", str(file))  # its responder lives on
+        for scheduler in ("wlc", "sed"):
+            edited.write_text(text.replace("scheduler: rr", f"scheduler: {scheduler}"))
+            edited.replace(file)
+            assert f"-s {scheduler}" in user.gets("up", str(file))
 
 
 def test_a_topology_from_a_pipe_with_a_name(user: User) -> None:

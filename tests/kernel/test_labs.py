@@ -184,9 +184,7 @@ def test_a_changed_topology_is_applied_in_place() -> None:
         responder = processes.daemons("dr")["responder"]
         more = app.up(topology_of("dr"), spec.Overrides(servers=4, scheduler=Scheduler.WLC))
         assert not more.created
-        assert [more.commands(op)[0].split("ipvsadm ")[1].split()[0] for op in more.edited] == [
-            "-E"
-        ]
+        assert ["ipvsadm -E" in more.commands(op)[0] for op in more.edited] == [True]
         assert processes.daemons("dr")["responder"] != responder
         rules = run("ipvsadm -Sn", netns=lab.netns("director"))
         assert "-s wlc" in rules

@@ -122,13 +122,23 @@ def _set_up_services() -> list[str]:
 
 
 def show(path: str) -> None:
-    """Make a path of the host that is hidden visible again, read-only. Raises OSError."""
+    """Make a path of the host that is hidden visible again, read-only. Raises OSError.
+
+    A directory by a mount; a file by a link into the host's tree, where it is looked up by
+    its name each time. A mount of it would last as long as the longest-lived process that
+    began under it, a lab's responder, and as long the kernel would go on showing the old
+    file where an editor has put a new one in its place.
+    """
     for target in dict.fromkeys((os.path.realpath(HOST + path)[len(HOST) :], path)):
         if not hidden(target) or is_below(target, "/proc") or is_below(target, "/sys"):
             continue
         source = HOST + target
         if os.path.lexists(target) and os.path.samestat(os.stat(source), os.stat(target)):
             continue  # an earlier one shows it already
+        if not os.path.isdir(source) and not os.path.lexists(target):
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            os.symlink(source, target)
+            continue
         _make_mount_point(target, os.path.isdir(source))
         libc.mount(source, target, flags=libc.MS_BIND)
 
