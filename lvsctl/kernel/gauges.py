@@ -144,7 +144,7 @@ class Gauges:
         return place.state
 
     def _table(self, director: Opened) -> tuple[ServiceState, ...]:
-        from lvsctl.kernel import ipvs  # imports pyroute2, 150 ms
+        from lvsctl.kernel import ipvs  # imports some of pyroute2
 
         return ipvs.services(self._session.generic(director))
 

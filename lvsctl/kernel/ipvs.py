@@ -4,7 +4,7 @@ Every function takes a socket opened inside the director's namespace
 (``wire.open_socket(wire.GENERIC)``): a socket belongs to the namespace
 in which it was opened, whatever thread uses it afterwards.
 
-Importing this imports pyroute2, which takes 150 ms.
+Importing this imports the base of pyroute2's messages, which takes 15 ms.
 """
 
 from __future__ import annotations

@@ -17,9 +17,12 @@ from enum import IntEnum, IntFlag
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any
 
-from pyroute2.netlink import NLA_F_NESTED, NLM_F_REQUEST, genlmsg, nla
-
+from lvsctl.kernel import lazy_pyroute2
 from lvsctl.model.service import Encapsulation, ForwardingMethod, ServiceKey
+
+# First: whoever imports this wants these few classes, and not all of pyroute2 for them.
+lazy_pyroute2.install()
+from pyroute2.netlink import NLA_F_NESTED, NLM_F_REQUEST, genlmsg, nla  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

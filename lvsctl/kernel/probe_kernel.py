@@ -187,7 +187,7 @@ def _schedule(scheduler: Scheduler) -> Callable[[], None]:
     def attempt() -> None:
         if not probe.ipvs_loaded():
             raise HostError("no IPVS")
-        from lvsctl.kernel import ipvs  # imports pyroute2: only where there is IPVS
+        from lvsctl.kernel import ipvs  # imports some of pyroute2: only where there is IPVS
 
         service = AddService(
             netns="",

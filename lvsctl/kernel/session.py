@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from lvsctl.errors import KernelError
-from lvsctl.kernel import hints, lazy_pyroute2, links, netns, paths, sysctl, wire
+from lvsctl.kernel import hints, links, netns, paths, sysctl, wire
 from lvsctl.model.lab import NAMESPACE_PREFIX
 from lvsctl.ops import Op
 
@@ -117,7 +117,6 @@ class Session:
     def ipvs_family(self, opened: Opened) -> int:
         """The type of IPVS's messages, the same in every namespace. Raises HostError."""
         if self._family is None:
-            lazy_pyroute2.install()
             from lvsctl.kernel import ipvs
 
             self._family = ipvs.family_id(self.generic(opened))

@@ -146,7 +146,7 @@ def _gue_ports(
 
 
 def _services() -> tuple[ServiceState, ...]:
-    from lvsctl.kernel import ipvs  # imports pyroute2, 150 ms: for directors only
+    from lvsctl.kernel import ipvs  # imports some of pyroute2: for directors only
 
     with wire.open_socket(wire.GENERIC) as sock:
         return ipvs.services(sock)
