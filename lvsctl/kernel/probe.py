@@ -18,8 +18,10 @@ CAP_NET_ADMIN, CAP_SYS_MODULE, CAP_SYS_ADMIN = 12, 16, 21
 MACHINE = "use the throwaway kernel: --where machine"
 """What helps wherever this host's kernel cannot."""
 
-OTHER_KERNEL = "another kernel may have it: lvsctl machine start --kernel trixie"
-"""What helps wherever the throwaway kernel cannot."""
+OTHER_KERNEL = (
+    "another kernel may have it: lvsctl machine stop, then lvsctl machine start --kernel 6.12"
+)
+"""What helps wherever the throwaway kernel cannot: Debian's, in QEMU, lacks nothing of ours."""
 
 _SYSTEM_PATHS = "/usr/local/sbin:/usr/sbin:/sbin"
 

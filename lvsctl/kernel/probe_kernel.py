@@ -90,9 +90,12 @@ class _Probe:
         return self._feature(f"not tried: {reason}", present=False)
 
     def _feature(self, says: str, *, present: bool) -> probe.Feature:
-        remedy = probe.OTHER_KERNEL if probe.inside_machine() else probe.MACHINE
-        if self.module and probe.has_module(self.module):
+        if probe.inside_machine():  # which has loaded what it has
+            remedy = probe.OTHER_KERNEL
+        elif self.module and probe.has_module(self.module):
             remedy = f"sudo modprobe {self.module}"
+        else:
+            remedy = probe.MACHINE
         return probe.Feature(self.id, says, present, self.needed_for, remedy, self.optional)
 
 

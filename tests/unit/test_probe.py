@@ -96,6 +96,20 @@ def test_modprobe_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert "sudo modprobe ip_vs" in refused.value.hint
 
 
+def test_in_the_machine_another_kernel_helps_and_not_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(probe, "has_module", lambda name: name == "nf_tables")
+    by_module = {one.module: one for one in probe_kernel._PROBES}
+    twos, tables = by_module["ip_vs_twos"], by_module["nf_tables"]
+    monkeypatch.delenv("LVSCTL_IN_MACHINE", raising=False)
+    assert twos.not_tried("so").remedy == "use the throwaway kernel: --where machine"
+    assert tables.not_tried("so").remedy == "sudo modprobe nf_tables"
+    monkeypatch.setenv("LVSCTL_IN_MACHINE", "1")
+    for one in (twos, tables):
+        assert one.not_tried("so").remedy.endswith("lvsctl machine start --kernel 6.12")
+
+
 def test_asking_costs_next_to_nothing() -> None:
     """Every command asks: neither pyroute2 nor two milliseconds."""
     script = (
