@@ -169,10 +169,23 @@ def icmp_filtered(case: Case) -> Iterator[Found]:
             *shown([last] if last is not None else ()),
         ),
         consequence="the client never learns that its packets are too large for the tunnel",
-        remedy=case.type(node, "tc", "qdisc", "del", "dev", last.tap.device, "clsact")
+        remedy=_unfiltered(case, node, last.tap.device)
         if last is not None
         else case.type(node, "nft", "list", "ruleset"),
     )
+
+
+def _unfiltered(case: Case, node: str, device: str) -> str:
+    """No filter at any of the node's devices: whoever drops ICMP at one does so at the others.
+
+    The one that is known to drop it comes last, so that the exit status is its own.
+    """
+    others = [name for name in case.evidence.lab.node(node).networks if name != device]
+    if not others:
+        return case.type(node, "tc", "qdisc", "del", "dev", device, "clsact")
+    devices = " ".join([*others, device])
+    each = f"for device in {devices}; do tc qdisc del dev $device clsact; done 2>/dev/null"
+    return case.type(node, "sh", "-c", each)
 
 
 RULES = (
