@@ -17,6 +17,7 @@ from lvsctl.ops import (
     AddRoute,
     AddService,
     AddTunnel,
+    DisableOffloads,
     Listen,
     Op,
     SetLinkUp,
@@ -47,7 +48,7 @@ class Change:
     def commands(self) -> tuple[str, ...]:
         """The shell commands that a person would have typed."""
         typed: list[str] = []
-        if self.before is not None and not self.in_place:
+        if self.before is not None and not self.in_place and not _goes_along(self.before):
             typed.append(_removal(self.before))
         if self.after is not None:
             typed += edit(self.after)[:1] if self.in_place else self.after.describe()
@@ -74,6 +75,11 @@ _DELETE: tuple[tuple[type[Op], str, str], ...] = (
     (AddRoute, " route add ", " route del "),
     (AddNeighbour, " neigh replace ", " neigh del "),
 )
+
+
+def _goes_along(op: Op) -> bool:
+    """Whether it is gone with its device, so that nobody types anything for it."""
+    return isinstance(op, DisableOffloads)
 
 
 def _removal(op: Op) -> str:  # noqa: PLR0911 (a row for each kind)

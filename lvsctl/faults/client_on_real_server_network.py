@@ -14,7 +14,7 @@ from lvsctl.faults.base import NAT, NOBODY_ANSWERS, Fault, Scene
 from lvsctl.faults.change import Change, added
 from lvsctl.model.addresses import mac_for
 from lvsctl.model.lab import Network, Role
-from lvsctl.ops import AddAddress, AddLink, AddRoute
+from lvsctl.ops import AddAddress, AddLink, AddRoute, DisableOffloads
 
 
 def changes(scene: Scene) -> Iterator[Change]:
@@ -26,6 +26,7 @@ def changes(scene: Scene) -> Iterator[Change]:
         network = scene.lab.network(name)
         address = _free_address(scene, network)
         yield added(_cable(scene, network, mac_for(address.ip)))
+        yield added(DisableOffloads(netns=scene.netns, device=name))
         yield added(AddAddress(netns=scene.netns, device=name, address=address))
         dip = next(a.ip for a in director.node.addresses_on(name) if a.version == 4)
         for service in scene.services((NAT,)):

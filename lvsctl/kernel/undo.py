@@ -62,7 +62,7 @@ def undo(ops: Sequence[Op], lab: str, emit: Emit = ignore) -> None:
     """
     mine = independent(ops)
     for op in mine:
-        if isinstance(op, (SetSysctl, RunCommand, DisableOffloads)):
+        if isinstance(op, (SetSysctl, RunCommand)):
             what = "; ".join(op.describe())
             raise LabError(f"lab {lab}: this cannot be taken back while it runs: {what}",
                            hint=f"`lvsctl down {lab}`, then up again")  # fmt: skip
@@ -109,7 +109,7 @@ def independent(ops: Sequence[Op]) -> list[Op]:
 
 
 def _undo(session: Session, op: Op) -> None:
-    if isinstance(op, Listen):
+    if isinstance(op, (Listen, DisableOffloads)):  # offloads stay off, and go with their device
         return
     if isinstance(op, AddNamespace):
         files = [paths.namespaces(session.lab) / op.netns]

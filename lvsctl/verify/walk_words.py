@@ -196,6 +196,8 @@ def _answered(passed: Passed, source: Endpoint) -> str:
     if passed.role(hop.sender) is not Role.REAL_SERVER:
         return f"{hop.sender} itself answers from {source}"
     if source != Endpoint(service.vip, service.key.port):
+        if passed.run.client in hop.receivers:
+            return f"{hop.sender} answers from its own address {source}, straight to the client"
         return (
             f"{hop.sender} answers from its own address {source}; "
             f"its way to the client leads through {passed.receivers}"
