@@ -32,7 +32,7 @@ def page(verification: Verification, *, capture: str) -> str:
     for service in lab.services:
         found = [one for one in verification.findings if one.service == service.name]
         parts.append(tag("h2", f"{service.name}: {service_line(service)}"))
-        parts.append(claims(found))
+        parts.append(claims(found, capture=capture))
         if service.name in ways:
             parts.append(tag("h2", f"{service.name}: the way of one request"))
             parts.append(_way(ways[service.name]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from itertools import groupby
@@ -25,17 +26,20 @@ def badge(verdict: Verdict) -> Html:
     return tag("span", f"{SIGNS[verdict]} {verdict}", class_=f"badge {verdict}")
 
 
-def claims(findings: Sequence[Finding]) -> Html:
-    """All claims about one service, by who makes them: the mode, or every mode."""
+def claims(findings: Sequence[Finding], *, capture: str) -> Html:
+    """All claims about one service, by who makes them: the mode, or every mode.
+
+    ``capture`` is the file with the frames.
+    """
     parts = []
     for family, group in groupby(findings, key=lambda finding: finding.claim.id.split(".")[0]):
         name = "of every mode" if family == "all" else f"of {family.upper()}"
         parts.append(tag("h4", f"What LVS says {name}"))
-        parts += [_claim(finding) for finding in group]
+        parts += [_claim(finding, capture) for finding in group]
     return tag("div", *parts, class_="claims")
 
 
-def _claim(finding: Finding) -> Html:
+def _claim(finding: Finding, capture: str) -> Html:
     claim = finding.claim
     passed = finding.verdict is Verdict.PASS
     summary = tag(
@@ -60,7 +64,11 @@ def _claim(finding: Finding) -> Html:
         "details",
         summary,
         tag(
-            "div", compared, joined(*_evidence(finding)), joined(*_breaking(finding)), class_="body"
+            "div",
+            compared,
+            joined(*_evidence(finding, capture)),
+            joined(*_breaking(finding)),
+            class_="body",
         ),
         class_=f"claim {finding.verdict}",
         open=None if passed else "",
@@ -76,7 +84,7 @@ def _breaking(finding: Finding) -> Iterator[Html]:
         yield tag("p", claim.unbroken, class_="broken-by")
 
 
-def _evidence(finding: Finding) -> Iterator[Html]:
+def _evidence(finding: Finding, capture: str) -> Iterator[Html]:
     if not finding.frames:
         if finding.verdict is not Verdict.INCONCLUSIVE:
             said = "decided on counters, tables and the kernel's state: no single frame shows it"
@@ -88,6 +96,9 @@ def _evidence(finding: Finding) -> Iterator[Html]:
     rest = len(finding.frames) - MOST_FRAMES
     if rest > 0:
         yield tag("p", f"and {counted(rest, 'frame')} more", class_="none")
+    if finding.verdict is not Verdict.PASS:
+        command = f"wireshark -g {finding.frames[0].number} {shlex.quote(capture)}"
+        yield tag("p", "open it: ", tag("code", command), class_="none")
 
 
 def _frame(frame: Frame) -> Html:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -86,6 +87,7 @@ def test_what_fails_is_open_with_expected_beside_observed() -> None:
     source = page(recomputed(change(evidence_of("dr"))), capture="capture.pcapng")
     assert '<details class="claim fail" open="">' in source
     assert '<details class="claim pass" open' not in source
+    assert re.search(r"<code>wireshark -g \d+ capture\.pcapng</code>", source)
 
 
 def test_names_cannot_become_markup() -> None:
