@@ -13,7 +13,7 @@ from . import confine, install, work
 from .packages import Emit
 from .plan import Kernel, Plan, agent_script, interpreter, quoted
 
-USELESS_INITCALLS = ("raid6_select_algo", "init_zswap")
+USELESS_INITCALLS = ("raid6_select_algo", "init_zswap", "init_jfs_fs")
 """Parts of the kernel that take half of its boot (a RAID 6 benchmark) and serve no lab."""
 
 BOOT_PATIENCE = 60.0
