@@ -55,6 +55,18 @@ LEFT_OUT = frozenset(
         *("nf_conntrack_amanda", "nf_nat_amanda"),
         *("nf_nat_h323", "nf_conntrack_h323", "nf_nat_snmp_basic", "nf_conntrack_snmp"),
         *("xt_SECMARK", "xt_CONNSECMARK", "xt_AUDIT", "sch_taprio", "sch_etf", "act_ife"),
+        # They bring in what is left out above, and do nothing without it.
+        *("act_meta_mark", "act_meta_skbprio", "act_meta_skbtcindex", "xt_set", "em_ipset"),
+        *("iptable_security", "ip6table_security", "xt_esp", "xt_ipcomp", "ipt_ah", "ip6t_ah"),
+        # The rarest: each module makes the unloading of all others' start code longer.
+        *("em_cmp", "em_nbyte", "em_u32", "em_meta", "em_text", "act_sample", "act_simple"),
+        *("act_ctinfo", "act_skbmod", "sch_gred", "sch_sfb", "sch_choke", "sch_hhf", "sch_qfq"),
+        *("sch_plug", "sch_mqprio", "sch_skbprio", "sch_multiq", "sch_drr", "sch_cbs"),
+        *("nfnetlink_acct", "xt_nfacct", "nfnetlink_cttimeout", "nfnetlink_osf", "xt_osf"),
+        *("nft_osf", "nft_xfrm", "xt_policy", "xt_IDLETIMER", "xt_RATEEST", "xt_rateest"),
+        *("xt_dccp", "xt_l2tp", "xt_realm", "ip6t_eui64", "ip6t_mh", "ip6t_srh"),
+        *("nf_conntrack_irc", "nf_nat_irc", "nf_conntrack_netbios_ns", "nf_conntrack_sane"),
+        *("nf_conntrack_pptp", "nf_nat_pptp", "nf_conntrack_tftp", "nf_nat_tftp"),
     }
 )
 LEFT_OUT_BELOW = ("kernel/net/netfilter/ipset/", "kernel/net/ipv4/tcp_")
