@@ -96,8 +96,9 @@ def _answer(reports: Iterable[bytes]) -> dict[str, str]:
 def _spawn_broker(order: Order) -> None:
     package_root = str(Path(__file__).resolve().parents[2])
     search = [package_root, *filter(None, [os.environ.get("PYTHONPATH", "")])]
+    # -P: in a directory that has an lvsctl of its own, that one is nothing to us.
     broker = subprocess.Popen(
-        [sys.executable, "-m", "lvsctl.machine.broker", order.to_json()],
+        [sys.executable, "-P", "-m", "lvsctl.machine.broker", order.to_json()],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=order.report,
