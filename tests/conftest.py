@@ -1,9 +1,9 @@
 """What all tests share."""
 
-from hypothesis import HealthCheck, settings
-
-# Nothing is asserted of wall-clock time: a busy machine is no mistake.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("patient")
+import signal
 
 pytest_plugins = ["tests.in_machine"]
+
+# Whoever runs the tests in the background may have told them to ignore Ctrl-C, and so all that
+# they start: those that press it would wait forever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
