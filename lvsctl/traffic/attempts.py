@@ -8,6 +8,7 @@ import os
 import resource
 import select
 import socket
+import struct
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,9 @@ _FAILURES = {
     errno.EADDRNOTAVAIL: Failure.NO_PORT,
     errno.EAGAIN: Failure.NO_PORT,
 }
+_AT_ONCE = struct.pack("ii", 1, 0)
+"""struct linger: closing drops what is unsent and resets the connection (socket(7))."""
+
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -239,6 +243,9 @@ class Attempts:
         if error == Failure.TIMED_OUT:
             # Who does not answer is not worth waiting for one request after the other.
             self._concurrency = len(self._results)
+            # Else the kernel would go on sending what was never acknowledged, for minutes, and
+            # what that teaches it (a path's MTU) would be known to the next experiment.
+            attempt.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         del self._open[attempt.sock.fileno()]
         if self._target.keep and not error:
             self._kept.append(attempt.sock)
