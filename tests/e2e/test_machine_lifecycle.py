@@ -52,7 +52,7 @@ class Machine:
     cwd: Path
 
     def argv(self, *words: str) -> list[str]:
-        return [sys.executable, "-c", DRIVER, *words]
+        return [sys.executable, "-P", "-c", DRIVER, *words]
 
     def call(self, *words: str, **options: object) -> subprocess.CompletedProcess[str]:
         keywords = {
@@ -368,6 +368,16 @@ def test_commands_that_start_it_at_once_get_one_machine(fresh: Machine) -> None:
     boots = {one.communicate(timeout=PATIENCE)[0] for one in both}
     assert len(boots) == 1
     assert len(boots.pop()) == 37
+
+
+def test_code_in_the_current_directory_is_none_of_ours(fresh: Machine) -> None:
+    package = fresh.cwd / "lvsctl" / "machine"
+    package.mkdir(parents=True)
+    for directory in (package.parent, package):
+        (directory / "__init__.py").touch()
+    (package / "broker.py").write_text("open('ran', 'w').close()")
+    assert fresh.exec("true").returncode == 0
+    assert not (fresh.cwd / "ran").exists()
 
 
 def test_stop_leaves_nothing(fresh: Machine) -> None:
