@@ -96,7 +96,7 @@ def user() -> Iterator[Somebody]:
     shutil.rmtree(directory)
 
 
-@pytest.mark.parametrize("how", ["alone", "xdist"])
+@pytest.mark.parametrize("how", ["alone", pytest.param("xdist", marks=pytest.mark.exhaustive)])
 def test_the_example_runs_as_a_user_runs_it_and_leaves_nothing(home: Path, how: str) -> None:
     somebody = Somebody(home)
     shutil.copytree(EXAMPLE, somebody.work, dirs_exist_ok=True)
