@@ -25,6 +25,7 @@ COUNTING = (
     # By the memory that was free just then.
     "net.ipv4.vs.sync_qlen_max",
     "net.ipv4.tcp_ehash_entries",
+    "net.ipv4.tcp_max_tw_buckets",
     "net.ipv4.udp_hash_entries",
     "net.ipv6.conf.",  # an address of the kernel's own choosing per device
 )
