@@ -14,6 +14,7 @@ from pathlib import Path
 from lvsctl.kernel import processes, settled, snmp, state
 from lvsctl.kernel.drop_reasons import DropReasons
 from lvsctl.kernel.forget import forget_learnt
+from lvsctl.kernel.martians import Martians
 from lvsctl.model.evidence import Evidence, Run
 from lvsctl.model.exchange import Exchange
 from lvsctl.model.lab import Lab, Node, Role
@@ -36,13 +37,14 @@ def evidence_of(lab: Lab) -> Evidence:
     nodes = {lab.netns(node.name): node.name for node in lab.nodes}
     namespaces: dict[str | Path, str] = dict(nodes.items())
     capturing = Capture(namespaces, quiet=0.05 + 2 * _one_way(lab))
-    with DropReasons() as reasons, capturing as capture:
+    with DropReasons() as reasons, Martians() as martians, capturing as capture:
         forget_learnt(nodes)
         before = snmp.counters_of(nodes)
         _ask_for_vips(lab)
         runs = tuple(_run(lab, service) for service in lab.services)
         after = snmp.counters_of(nodes)
-        kernel_drops = reasons.dropped()
+        kernel_drops = reasons.dropped() if reasons.told else martians.dropped()
+        kernel_log = martians.logged()
     return Evidence(
         lab=lab,
         runs=runs,
@@ -52,6 +54,7 @@ def evidence_of(lab: Lab) -> Evidence:
         states=_states(lab, nodes),
         counters={nodes[name]: snmp.growth(before[name], after[name]) for name in nodes},
         kernel_drops=kernel_drops,
+        kernel_log=kernel_log,
     )
 
 

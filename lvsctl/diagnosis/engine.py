@@ -137,5 +137,4 @@ def _look_at(evidence: Evidence, cases: list[Case]) -> Iterator[str]:
         large = case.trace.run.large
         if large is not None and not large.answered:
             yield f"{case.service.name}: one large request was not answered: {large.error}"
-    yield from kernel.lost(evidence)
-    yield from kernel.reasons(evidence)
+    yield from kernel.everything(evidence)

@@ -20,17 +20,21 @@ MOST = 3
 
 
 class Said(NamedTuple):
-    """Counters by nstat(8)'s names, and reasons of enum skb_drop_reason."""
+    """Counters by nstat(8)'s names, reasons of enum skb_drop_reason and counts of rt_cache.
+
+    ``martian``: the kernel's log tells of it too, where log_martians is set.
+    """
 
     counters: tuple[str, ...]
     reasons: tuple[str, ...] = ()
+    martian: bool = False
 
 
 _NOT_ITS = Said(
     ("IpInAddrErrors", "IpExtInNoRoutes", "Ip6InAddrErrors", "Ip6InNoRoutes"),
     ("IP_INADDRERRORS", "IP_INNOROUTES"),
 )
-_FORGED = Said(("TcpExtIPReversePathFilter",), ("IP_RPFILTER",))
+_FORGED = Said(("TcpExtIPReversePathFilter",), ("IP_RPFILTER", "in_martian_src"), martian=True)
 _REFUSED = Said(("TcpOutRsts", "UdpNoPorts"), ("NO_SOCKET",))
 _NO_ROUTE = Said(
     ("IpOutNoRoutes", "IpExtInNoRoutes", "Ip6OutNoRoutes", "Ip6InNoRoutes"),
@@ -49,7 +53,9 @@ SAID: Mapping[str, Said] = {
     "wrong-gateway": Said(("IpInAddrErrors", "TcpOutRsts"), ("IP_INADDRERRORS",)),
     "client-on-real-server-network": _REFUSED,
     "gateway-is-director": Said(
-        ("IpInAddrErrors",), ("IP_LOCAL_SOURCE", "IP_INVALID_SOURCE", "IP_INADDRERRORS")
+        ("IpInAddrErrors",),
+        ("IP_LOCAL_SOURCE", "IP_INVALID_SOURCE", "IP_INADDRERRORS", "in_martian_src"),
+        martian=True,
     ),
     "behind-router": Said(("IpInHdrErrors", "IcmpOutTimeExcds"), ("IP_INHDR",)),
     "no-default-gateway": _NO_ROUTE,
@@ -89,3 +95,5 @@ def _quoted(cause: Cause, said: Said, evidence: Evidence) -> Iterator[str]:
     there = tuple(kernel.lost(evidence, said.counters, (cause.node,)))
     yield from there or tuple(kernel.lost(evidence, said.counters))
     yield from kernel.reasons(evidence, said.reasons)
+    if said.martian:
+        yield from kernel.martians(evidence)

@@ -42,8 +42,7 @@ LOSSES: Mapping[str, str] = {
 """Counters that grow where a packet ends, or a complaint about one is sent; what each means.
 
 Not among them: ARP questions for addresses that are not the node's, which every neighbour
-hears all the time; and martian sources, which Linux counts for all namespaces together
-(/proc/net/stat/rt_cache) and logs only where log_martians asks for it.
+hears all the time; and martians, which Linux counts for all namespaces together.
 """
 
 
@@ -72,12 +71,19 @@ Those that every healthy network has (a frame for another host, a closed socket)
 """
 
 
+MARTIANS: Mapping[str, str] = {
+    "in_martian_src": "a source that cannot be, or is refused by rp_filter: a martian",
+    "in_martian_dst": "a destination that cannot be: a martian",
+}
+"""What every kernel counts in /proc/net/stat/rt_cache, for all namespaces together."""
+
+
 @dataclass(frozen=True, slots=True)
 class Dropped:
     """Packets that the kernel dropped for one reason, anywhere on the host that runs the lab.
 
-    Only kernels with tracing and drop reasons tell (Linux 5.17 on): elsewhere there are
-    none, which says nothing.
+    ``reason`` is one of ``REASONS`` where the kernel has tracing (Linux 5.17 on), elsewhere
+    one of ``MARTIANS``: there, what else was dropped is not told.
     """
 
     reason: str
@@ -86,4 +92,4 @@ class Dropped:
     @property
     def says(self) -> str:
         """What the reason means."""
-        return REASONS.get(self.reason, "")
+        return REASONS.get(self.reason) or MARTIANS.get(self.reason, "")

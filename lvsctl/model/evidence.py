@@ -51,8 +51,8 @@ class Evidence:
     ``frames`` of all ``taps``, in time order; ``drops`` counts frames that the capture
     lost, by node. ``states`` are the nodes' states afterwards, by node. ``counters`` is by how
     much each node's kernel raised its own meanwhile (nstat(8)'s names), ``kernel_drops`` what
-    it dropped and why; both are empty in reports written before they were noted, and the
-    latter on kernels that do not tell.
+    it dropped and why, ``kernel_log`` what it wrote of martians to its log; all three are empty
+    in reports written before they were noted, and the latter two where the kernel does not tell.
     """
 
     lab: Lab
@@ -63,6 +63,7 @@ class Evidence:
     states: Mapping[str, NodeState] = field(default_factory=dict)
     counters: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     kernel_drops: tuple[Dropped, ...] = ()
+    kernel_log: tuple[str, ...] = ()
 
     @property
     def dropped(self) -> int:

@@ -53,6 +53,7 @@ class Written:
     states: Mapping[str, NodeState] = field(default_factory=dict)
     counters: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     kernel_drops: tuple[Dropped, ...] = ()
+    kernel_log: tuple[str, ...] = ()
 
 
 def capture_bytes(evidence: Evidence) -> bytes:
@@ -78,6 +79,7 @@ def evidence_bytes(evidence: Evidence, capture: bytes) -> bytes:
     written = Written(
         FORMAT, VERSION, __version__, hashlib.sha256(capture).hexdigest(),
         evidence.lab, evidence.runs, evidence.states, evidence.counters, evidence.kernel_drops,
+        evidence.kernel_log,
     )  # fmt: skip
     value = converter_of(strict=True).unstructure(written)
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
@@ -108,6 +110,7 @@ def evidence_from(written: bytes, capture: bytes, *, source: str = "evidence.jso
         states=found.states,
         counters=found.counters,
         kernel_drops=found.kernel_drops,
+        kernel_log=found.kernel_log,
     )
 
 

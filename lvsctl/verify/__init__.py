@@ -79,5 +79,5 @@ def _finding(claim: Claim, trace: Trace, judgement: Judgement) -> Finding:
         judgement.expected,
         observed,
         judgement.frames,
-        kernel=(*kernel.lost(trace.evidence), *kernel.reasons(trace.evidence)) if lost else (),
+        kernel=tuple(kernel.everything(trace.evidence)) if lost else (),
     )

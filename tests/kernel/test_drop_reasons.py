@@ -15,7 +15,8 @@ import pytest
 
 from lvsctl.kernel import netns, snmp
 from lvsctl.kernel.drop_reasons import DropReasons, named
-from lvsctl.model.counted import LOSSES, REASONS
+from lvsctl.kernel.martians import Martians, martian
+from lvsctl.model.counted import LOSSES, MARTIANS, REASONS
 from tests.kernel.by_hand import cable, descriptors, namespaces, run
 
 COUNT = 3
@@ -75,6 +76,44 @@ def test_the_kernel_tells_its_reasons_or_that_it_cannot(pair: tuple[str, str]) -
         assert reasons.told or not found
     assert descriptors() == before
     assert Path("/proc/mounts").read_text(encoding="ascii") == mounts
+
+
+def test_martians_are_counted_and_logged_where_the_receiver_asks_for_it(
+    pair: tuple[str, str],
+) -> None:
+    sender, receiver = pair
+    before = descriptors()
+    with Martians() as silent:
+        send(sender, "10.9.9.9")
+        counted = {one.reason: one.count for one in silent.dropped()}
+        assert counted["in_martian_src"] >= COUNT, "others may send martians too"
+        # log_martians is off: nothing of these.
+        assert not [line for line in silent.logged() if "10.9.9.9" in line]
+    run("sysctl -qw net.ipv4.conf.wire.log_martians=1", netns=receiver)
+    with Martians() as martians:
+        send(sender, "10.9.9.9")
+        lines = martians.logged()
+    line = "martian source 10.1.1.2 from 10.9.9.9, on dev wire"
+    # dmesg(1) is the witness: a kernel without CONFIG_IP_ROUTE_VERBOSE (UML) logs none.
+    assert lines.count(line) == (line in run("dmesg")), "each line is told once"
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize(
+    ("record", "says"),
+    [
+        ("4,1234,5678,-;IPv4: martian source 10.1.1.2 from 10.9.9.9, on dev wire\n",
+         "martian source 10.1.1.2 from 10.9.9.9, on dev wire"),
+        ("4,1,5,-,caller=T12;IPv4: martian destination 0.0.0.0 from 10.1.1.1, dev lan\n SUB=x\n",
+         "martian destination 0.0.0.0 from 10.1.1.1, dev lan"),
+        ("4,1234,5678,-;ll header: 00000000: 02 00\n", ""),
+        ("4,1234,5678,-;somebody wrote: IPv4: martian source 1.1.1.1\n", ""),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_the_log_tells_of_other_things_too(record: str, says: str) -> None:
+    assert martian(record) == says
+    assert "in_martian_src" in MARTIANS
 
 
 def test_reasons_are_read_from_the_tracepoints_format() -> None:

@@ -9,10 +9,11 @@ from ipaddress import ip_address, ip_interface, ip_network
 import pytest
 
 from lvsctl.diagnosis import conclusion
+from lvsctl.diagnosis.base import Cause
 from lvsctl.diagnosis.engine import LAST, RULES
-from lvsctl.diagnosis.kernel_says import SAID
+from lvsctl.diagnosis.kernel_says import SAID, borne_out
 from lvsctl.diagnosis.network import Network, Trouble
-from lvsctl.model.counted import LOSSES, REASONS, Dropped
+from lvsctl.model.counted import LOSSES, MARTIANS, REASONS, Dropped
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.exchange import Exchange, Failure
 from lvsctl.model.lab import Impairment
@@ -335,6 +336,27 @@ def test_a_cause_quotes_the_kernels_counters_and_reasons_that_bear_it_out() -> N
     )
 
 
+def test_martians_are_quoted_for_what_makes_them() -> None:
+    line = "martian source 10.10.0.1 from 10.10.0.100, on dev lan"
+    cause = Cause(
+        fault="rp-filter-on-director",
+        node="director",
+        says="says",
+        evidence=("seen",),
+        consequence="consequence",
+        remedy="remedy",
+    )
+    drops = (Dropped("in_martian_src", 2),)
+    evidence = replace(evidence_of("dr"), kernel_drops=drops, kernel_log=(line,))
+    of_source = MARTIANS["in_martian_src"]
+    assert borne_out(cause, evidence).evidence == (
+        "seen",
+        f"the host's kernel dropped 2 packets: in_martian_src ({of_source})",
+        f'the host\'s kernel logged "{line}"',
+    )
+    assert borne_out(replace(cause, fault="wrong-port"), evidence).evidence == ("seen",)
+
+
 def test_counters_alone_are_no_cause() -> None:
     evidence = counting(evidence_of("dr"), "rs1", IpInAddrErrors=14)
     assert conclusion(evidence) == conclusion(evidence_of("dr"))
@@ -357,7 +379,7 @@ def test_the_failing_claim_quotes_them_too() -> None:
 def test_what_is_quoted_exists() -> None:
     for said in SAID.values():
         assert set(said.counters) <= LOSSES.keys()
-        assert set(said.reasons) <= REASONS.keys()
+        assert set(said.reasons) <= REASONS.keys() | MARTIANS.keys()
 
 
 # ── links that are up and do not carry what they should ──────────────────────────────────────
