@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import select
 import shlex
+import signal
 import subprocess
 import time
 import uuid
@@ -73,6 +75,16 @@ def process(command: str, *, netns: str) -> Iterator[subprocess.Popen[str]]:
             yield child
         finally:
             child.terminate()
+
+
+def kill(pid: int) -> None:
+    """Kill a process at once, and wait until it is gone: a signal is only on its way."""
+    handle = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        assert select.select([handle], [], [], 30)[0], f"process {pid} lives after SIGKILL"
+    finally:
+        os.close(handle)
 
 
 def descriptors() -> set[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 from collections import Counter
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from lvsctl.model.service import Scheduler
 from lvsctl.ops import AddRealServer, AddService
 from lvsctl.spec import shipped
 from lvsctl.spec.shipped import Topology
-from tests.kernel.by_hand import run
+from tests.kernel.by_hand import kill, run
 from tests.kernel.initial import initial_namespace
 from tests.kernel.labs import curl, lab_up, topology_of, url_of
 
@@ -251,12 +249,12 @@ def test_a_foreign_namespace_of_the_same_name_is_not_touched() -> None:
 def test_down_after_the_responder_was_killed() -> None:
     before = initial_namespace()
     with lab_up("dr"):
-        os.kill(processes.daemons("dr")["responder"], signal.SIGKILL)
+        kill(processes.daemons("dr")["responder"])
         (listed,) = app.labs()
         assert not listed.answering
         assert not app.up(topology_of("dr")).created
         assert app.labs()[0].answering
-        os.kill(processes.daemons("dr")["responder"], signal.SIGKILL)
+        kill(processes.daemons("dr")["responder"])
     assert initial_namespace() == before
 
 

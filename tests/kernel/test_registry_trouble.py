@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import pytest
 from lvsctl import app, spec
 from lvsctl.errors import HostError, LabError
 from lvsctl.kernel import paths, processes, registry
-from tests.kernel.by_hand import run
+from tests.kernel.by_hand import kill, run
 from tests.kernel.initial import differences, glance, initial_namespace
 from tests.kernel.labs import curl, lab_up, topology_of, url_of
 from tests.kernel.test_killed import down, untouched
@@ -259,7 +258,7 @@ def replaced() -> None:
 
 
 BY_HAND: dict[str, Callable[[], object]] = {
-    "the responder": lambda: os.kill(processes.daemons("dr")["responder"], signal.SIGKILL),
+    "the responder": lambda: kill(processes.daemons("dr")["responder"]),
     **{
         f"namespace {name}": (lambda name=name: run(f"ip netns del lvs-dr-{name}"))  # type: ignore[misc]
         for name in ("lan", "client", "director", "rs1")
@@ -312,7 +311,7 @@ def test_a_name_that_is_somebody_elses_by_now_is_left_alone() -> None:
 def test_a_pid_that_somebody_else_has_by_now_is_left_alone() -> None:
     """The responder died, and its number was given to another process: this one."""
     with lab_up("dr"):
-        os.kill(processes.daemons("dr")["responder"], signal.SIGKILL)
+        kill(processes.daemons("dr")["responder"])
         (paths.pids("dr") / "responder.pid").write_text(f"{os.getpid()}\n")
         assert registry.read("dr") is not None
         assert app.down("dr").processes == 0
