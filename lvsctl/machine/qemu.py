@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
 import shutil
 import socket
@@ -11,9 +10,9 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
-from lvsctl.errors import HostError, UsageError
+from lvsctl.errors import UsageError
 
-from . import confine, initramfs, kernels, kvm, work
+from . import initramfs, kernels, kvm, process, work
 from .packages import Emit
 from .plan import Kernel, Plan, quoted
 
@@ -82,29 +81,11 @@ class Qemu:
         return work.directory(_ROOM, executable=False)
 
     def spawn(self, plan: Plan, work: Path) -> tuple[subprocess.Popen[bytes], socket.socket]:
-        """Start it. Whatever root in there does, of the host's system it writes nothing."""
+        """Start it, with its initramfs in its work directory."""
         initrd = work / "initramfs"
         modules = plan.kernel.modules
         initrd.write_bytes(initramfs.content(modules, kernels.first_modules(modules)))
-        ours, theirs = socket.socketpair()
-        try:
-            process = subprocess.Popen(
-                command_line(plan, initrd, theirs.fileno()),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                pass_fds=(theirs.fileno(),),
-                preexec_fn=lambda: confine.guest(work, kvm.DEVICE),  # noqa: PLW1509 (the broker has one thread yet)
-                start_new_session=True,
-                cwd="/",
-                umask=0,  # files are made with it; a command's own umask has been applied then
-                env={"TMPDIR": str(work), "PATH": os.defpath, "HOME": "/"},
-            )
-        except OSError as error:
-            raise HostError(f"cannot start {PROGRAM}: {error.strerror}") from error
-        finally:
-            theirs.close()
-        return process, ours
+        return process.started(lambda line: command_line(plan, initrd, line), work, kvm.DEVICE)
 
     def patience(self, plan: Plan) -> float:
         """By what runs it."""

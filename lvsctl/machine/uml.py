@@ -7,9 +7,9 @@ import socket
 import subprocess
 from pathlib import Path
 
-from lvsctl.errors import HostError, UsageError
+from lvsctl.errors import UsageError
 
-from . import confine, install, work
+from . import install, process, work
 from .packages import Emit
 from .plan import Kernel, Plan, agent_script, interpreter, quoted
 
@@ -71,30 +71,8 @@ class Uml:
         return work.directory(plan.memory, executable=True)
 
     def spawn(self, plan: Plan, work: Path) -> tuple[subprocess.Popen[bytes], socket.socket]:
-        """Start it. The user's terminal, which it would leave in raw mode, is not for it.
-
-        Whatever root in there does, of the host's system it writes nothing.
-        """
-        ours, theirs = socket.socketpair()
-        arguments = command_line(plan, work, theirs.fileno())
-        try:
-            process = subprocess.Popen(
-                arguments,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                pass_fds=(theirs.fileno(),),
-                preexec_fn=lambda: confine.guest(work),  # noqa: PLW1509 (the broker has one thread yet)
-                start_new_session=True,
-                cwd="/",
-                umask=0,  # hostfs makes files with it; a command's own umask has been applied then
-                env={"TMPDIR": str(work), "PATH": os.defpath, "HOME": "/"},
-            )
-        except OSError as error:
-            raise HostError(f"cannot start {plan.kernel.program}: {error.strerror}") from error
-        finally:
-            theirs.close()
-        return process, ours
+        """Start it."""
+        return process.started(lambda line: command_line(plan, work, line), work)
 
     def patience(self, _plan: Plan) -> float:
         """Always the same."""
