@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lvsctl.cli import options, where
+from lvsctl.cli import options, remedy, where
 from lvsctl.cli.exit_status import ExitStatus
 from lvsctl.cli.output import Format, show, show_json, style
 from lvsctl.cli.where import Where
@@ -39,17 +39,22 @@ def doctor(
     """
     report: dict[str, Any] = {}
     texts = []
+    found_inside: tuple[Feature, ...] = ()
+    release = os.uname().release if where.inside_machine() else ""
+    if looks_inside := place is not Where.HOST and not where.inside_machine():
+        found_inside, remark = _inside(start=place is Where.MACHINE)
+        release = _release_inside() if found_inside else ""
     if place is not Where.MACHINE or where.inside_machine():
-        found = _here()
+        found = remedy.named(_here(), found_inside, release)
         report["host"], said, host_can = _reported(found, "host", wanted)
         texts.append(said)
     else:
         host_can = False
     machine_can = False
-    if place is not Where.HOST and not where.inside_machine():
-        found_inside, remark = _inside(start=place is Where.MACHINE)
+    if looks_inside:
         if found_inside:
-            report["machine"], said, machine_can = _reported(found_inside, "machine", wanted)
+            found = remedy.named(found_inside, release=release)
+            report["machine"], said, machine_can = _reported(found, "machine", wanted)
             texts.append(said)
         else:
             report["machine"] = {"running": False, "remark": remark}
@@ -98,6 +103,13 @@ def _inside(*, start: bool) -> tuple[tuple[Feature, ...], str]:
             return (), "not running, ready to start (lvsctl doctor --where machine looks inside)"
         return (), "its kernel is not installed: lvsctl machine install"
     return features_inside(), ""
+
+
+def _release_inside() -> str:
+    from lvsctl.machine import client
+
+    status = client.status()
+    return status.release if status else ""
 
 
 def features_inside() -> tuple[Feature, ...]:

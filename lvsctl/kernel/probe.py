@@ -21,7 +21,7 @@ MACHINE = "use the throwaway kernel: --where machine"
 OTHER_KERNEL = (
     "another kernel may have it: lvsctl machine stop, then lvsctl machine start --kernel 6.12"
 )
-"""What helps wherever the throwaway kernel cannot: Debian's, in QEMU, lacks nothing of ours."""
+"""What may help wherever the throwaway kernel cannot: Debian 13's, in QEMU, which lacks nothing."""
 
 _SYSTEM_PATHS = "/usr/local/sbin:/usr/sbin:/sbin"
 

@@ -104,6 +104,11 @@ def names() -> frozenset[str]:
     return frozenset(one.id for one in (_NAMESPACE, *_PROBES))
 
 
+def modules() -> dict[str, str]:
+    """What the kernel's features are called as modules, by their id, of those that can be one."""
+    return {one.id: one.module for one in _PROBES if one.module}
+
+
 def features(*, try_them: bool) -> tuple[probe.Feature, ...]:
     """The kernel's features, tried or, for those who may not try, looked up."""
     if not try_them:

@@ -48,11 +48,11 @@ def features(features: Iterable[Feature], where: str, *, style: Style) -> str:
         if not feature.present:
             remedies.setdefault(feature.remedy, []).append(feature.id)
     if remedies:
-        mended: list[Row] = [
-            [Cell(remedy, style.cyan, whole=True), Cell(", ".join(ids), style.dim)]
-            for remedy, ids in remedies.items()
-        ]
-        lines += ["", "To mend it:", style.table(mended, indent=2)]
+        lines += ["", "To mend it:"]
+        for remedy, ids in remedies.items():
+            what: list[Row] = [[Cell(", ".join(ids), style.dim)]]
+            # A line of its own, however long: it is there to be copied.
+            lines += ["  " + style.cyan(remedy), style.table(what, indent=6)]
     return style.finished("\n".join([*lines, "", _ability(found, where, style)]))
 
 
@@ -80,18 +80,23 @@ EVERY_MODE = "every mode"
 """What the features without which no lab runs are needed for."""
 
 
+_MODPROBE = "sudo modprobe "
+
+
 def _merged(features: Iterable[Feature]) -> list[Feature]:
-    """Schedulers in one row where the same was found of them: there are fourteen."""
-    merged: dict[tuple[str, str, bool], Feature] = {}
+    """Schedulers in one row where the same was found of them and helps: there are fourteen."""
+    merged: dict[tuple[str, str, bool, str], Feature] = {}
     for feature in features:
         kind, _, name = feature.id.partition(" ")
         if kind != "scheduler":
-            merged[feature.id, "", True] = feature
+            merged[feature.id, "", True, ""] = feature
             continue
         # "module ip_vs_rr, not tried": the same of each
         says = feature.says.replace(f"ip_vs_{name}", "ip_vs_…")
-        known = merged.get((kind, says, feature.present))
-        merged[kind, says, feature.present] = (
+        by_modprobe = feature.remedy.startswith(_MODPROBE)
+        key = kind, says, feature.present, _MODPROBE if by_modprobe else feature.remedy
+        known = merged.get(key)
+        merged[key] = (
             replace(feature, says=says, remedy=feature.remedy)
             if known is None
             else replace(
@@ -107,7 +112,7 @@ def _merged(features: Iterable[Feature]) -> list[Feature]:
 
 def _both(remedy: str, other: str) -> str:
     """Two remedies in one: `modprobe` loads several modules with -a."""
-    if other == remedy or not other.startswith("sudo modprobe "):
+    if other == remedy or not other.startswith(_MODPROBE):
         return remedy
     return (
         remedy.replace("sudo modprobe ip", "sudo modprobe -a ip")
