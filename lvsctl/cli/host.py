@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lvsctl.cli import options, remedy, where
+from lvsctl.cli import options, where
 from lvsctl.cli.exit_status import ExitStatus
 from lvsctl.cli.output import Format, show, show_json, style
 from lvsctl.cli.where import Where
@@ -37,6 +37,8 @@ def doctor(
       sudo lvsctl doctor --where host
       lvsctl doctor --where machine
     """
+    from lvsctl.cli import remedy  # imports kernel
+
     report: dict[str, Any] = {}
     texts = []
     found_inside: tuple[Feature, ...] = ()
