@@ -7,7 +7,8 @@ room turns them into exit statuses (see ``lvsctl.cli.exit_status``).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from lvsctl.values import dataclass
 
 
 class LvsctlError(Exception):

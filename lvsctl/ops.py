@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, field
 
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
 from lvsctl.model.lab import Impairment
@@ -24,6 +23,7 @@ from lvsctl.model.service import (
     Scheduler,
     ServiceKey,
 )
+from lvsctl.values import dataclass, field
 
 FORWARD_FLAG = {
     ForwardingMethod.NAT: "-m",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from lvsctl.values import dataclass
 
 if TYPE_CHECKING:  # what one command comes to must not cost the others their imports
     from lvsctl.diagnosis import Cause

@@ -7,7 +7,6 @@ repr says in a line what is not, and ``str`` says it in full.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +31,7 @@ from lvsctl.model.state import (
     RouteState,
 )
 from lvsctl.model.walk import Change, Step
+from lvsctl.values import dataclass, field
 
 if TYPE_CHECKING:
     from lvsctl.model.evidence import Evidence

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from lvsctl import planner, spec
@@ -19,6 +18,7 @@ from lvsctl.model.lab import Lab
 from lvsctl.ops import AddLink, AddNamespace, Plan
 from lvsctl.results import Up
 from lvsctl.spec.shipped import Topology
+from lvsctl.values import asdict, replace
 
 # What only some commands need is imported by these: tests/unit/test_cli_imports.py.
 if TYPE_CHECKING:

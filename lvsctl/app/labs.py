@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lvsctl import removing, spec
@@ -16,6 +15,7 @@ from lvsctl.model.service import Scheduler
 from lvsctl.ops import Listen
 from lvsctl.results import Listed
 from lvsctl.spec.shipped import Topology
+from lvsctl.values import replace
 
 # What only some commands need is imported by these: tests/unit/test_cli_imports.py.
 if TYPE_CHECKING:

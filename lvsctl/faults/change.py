@@ -7,7 +7,6 @@ restoring of a fault is not written down anywhere: it is the same change, revers
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from lvsctl.faults.ops import AddNeighbour, DropIncoming
 from lvsctl.ops import (
@@ -24,6 +23,7 @@ from lvsctl.ops import (
     edit,
     subject,
 )
+from lvsctl.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

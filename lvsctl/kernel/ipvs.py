@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import functools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lvsctl.errors import HostError, KernelError
@@ -22,6 +21,7 @@ from lvsctl.kernel.wire import ROOT_DUMP
 from lvsctl.model.service import Encapsulation, Protocol, ServiceKey
 from lvsctl.model.state import Counters, RealServerState, ServiceState
 from lvsctl.ops import AddRealServer, AddService
+from lvsctl.values import dataclass
 
 if TYPE_CHECKING:
     import socket

@@ -11,13 +11,13 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Callable, Iterable
-from dataclasses import replace as with_
 from ipaddress import IPv4Address, IPv6Address
 
 from lvsctl.kernel import wire
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.service import ServiceKey
 from lvsctl.ops import AddRealServer, AddService
+from lvsctl.values import replace as with_
 
 Encode = Callable[[AddService | AddRealServer], bytearray]
 """How pyroute2 encodes an operation (``kernel.ipvs``): with a family and a command, both fixed."""

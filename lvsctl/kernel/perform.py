@@ -6,7 +6,6 @@ import errno
 import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lvsctl.errors import KernelError
@@ -29,6 +28,7 @@ from lvsctl.ops import (
     SetLinkUp,
     SetSysctl,
 )
+from lvsctl.values import dataclass
 
 if TYPE_CHECKING:
     from lvsctl.faults.ops import AddNeighbour, DropIncoming

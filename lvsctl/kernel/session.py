@@ -12,13 +12,13 @@ import os
 import resource
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Self
 
 from lvsctl.errors import KernelError
 from lvsctl.kernel import hints, links, netns, paths, sysctl, wire
 from lvsctl.model.lab import NAMESPACE_PREFIX
 from lvsctl.ops import Op
+from lvsctl.values import dataclass, field
 
 _FILES_BESIDES = 256
 """Descriptors that the process may need besides two or three per namespace."""

@@ -7,7 +7,8 @@ reasons ip_input.c, ip_forward.c, route.c, fib_frontend.c, arp.c of Linux 6.1.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from lvsctl.values import dataclass
 
 LOSSES: Mapping[str, str] = {
     "IpInHdrErrors": "TTL over, or a damaged IP header",

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,6 +32,7 @@ from lvsctl.observe.pcapng import (
     SIMPLE,
     STATISTICS,
 )
+from lvsctl.values import dataclass, field
 
 LONGEST_BLOCK = 16 << 20
 MOST_INTERFACES = 65536

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 
 from lvsctl.ops import Op, SetSysctl
+from lvsctl.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

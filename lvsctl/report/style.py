@@ -9,8 +9,9 @@ from __future__ import annotations
 import textwrap
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from lvsctl.values import dataclass
 
 Paint = Callable[[str], str]
 

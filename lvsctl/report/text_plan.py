@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from lvsctl.model.lab import NAMESPACE_PREFIX
 from lvsctl.ops import (
@@ -25,6 +24,7 @@ from lvsctl.ops import (
 from lvsctl.report.paragraphs import paragraphs, wrapped
 from lvsctl.report.style import Style
 from lvsctl.report.words import counted, listed
+from lvsctl.values import replace
 
 NODE = "NODE"
 """Stands for the name of each node that a block is about: no name has capitals."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 from lvsctl.errors import UsageError
 from lvsctl.model.lab import Role
 from lvsctl.model.service import Scheduler
 from lvsctl.spec.drafts import NodeDraft, TopologyDraft
 from lvsctl.spec.values import MAX_COUNT, Wrong, label_of
+from lvsctl.values import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +11,7 @@ from lvsctl.errors import UsageError
 from lvsctl.spec.reading import MAX_BYTES
 from lvsctl.spec.report import choice_hint
 from lvsctl.spec.tree import quoted
+from lvsctl.values import dataclass
 
 _SUFFIX = ".yaml"
 

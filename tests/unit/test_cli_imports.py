@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, tuple[list[str], dict[str, str], set[str], set[str]]] = {
 """A command line and its environment; the rooms and the packages that it may import besides
 those that every command does."""
 
-ALWAYS = {"cli", "errors", "model"}
+ALWAYS = {"cli", "errors", "model", "values"}
 ALWAYS_PACKAGES = {"annotated_doc", "shellingham", "typer", "typing_extensions"}
 """Typer, and what it imports."""
 OF_PYTHON = {"_distutils_hack", "__editable___lvsctl_finder"}

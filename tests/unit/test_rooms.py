@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "lvsctl"
 
 ROOMS = (
+    "values",  # what the others are made of
     "errors",
     "model",
     "ops",
