@@ -243,7 +243,8 @@ def test_a_shell_says_where_it_is(user: User) -> None:
     ) as shell:
         os.close(other)
         _expect(terminal, r"\[dr/rs2\]")
-        os.write(terminal, b"ip -o -4 addr show lan; exit 3\n")
+        # Debian 13's ip colours what it writes to a terminal.
+        os.write(terminal, b"ip -c=never -o -4 addr show lan; exit 3\n")
         _expect(terminal, r"10\.10\.0\.12/24")
         status = shell.wait(PATIENCE)
     os.close(terminal)

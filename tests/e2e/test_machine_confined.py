@@ -35,8 +35,10 @@ def run() -> Iterator[Run]:
 
 
 MARK = f"lvsctl-was-here-{os.getpid()}"
-REMOUNT = "mount -o remount,rw / && "
-ANEW = "mkdir -p /tmp/all && mount -t hostfs -o / none /tmp/all && "
+# mount(8) 2.39 and newer takes the place on the host for a parameter's name, if not by mount(2).
+MOUNT = "LIBMOUNT_FORCE_MOUNT2=always mount"
+REMOUNT = f"{MOUNT} -o remount,rw / && "
+ANEW = f"mkdir -p /tmp/all && {MOUNT} -t hostfs -o / none /tmp/all && "
 
 
 @pytest.mark.parametrize("place", ["/etc", "/usr", "/usr/bin", "/boot", "/var/spool", "/"])
