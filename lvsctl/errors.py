@@ -25,6 +25,11 @@ class LvsctlError(Exception):
         if hint:
             self.add_note(f"→ {hint}")  # for tracebacks: in scripts, and in pytest's reports
 
+    def add(self, text: str) -> None:
+        """One thing more, known only now: what came of the attempt to undo what was done."""
+        self.message += f"\n{text}"
+        self.args = (self.message,)
+
 
 class UsageError(LvsctlError):
     """The command line names something that does not exist or cannot be combined."""

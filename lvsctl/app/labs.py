@@ -95,8 +95,8 @@ def configured(entry: Entry) -> Lab:
 def running(name: str | None) -> Lab:
     """The running lab called ``name``; without a name, the only one there is.
 
-    Raises LabError where it does not run or its entry is damaged, UsageError where
-    there are several to choose from.
+    Raises LabError where it does not run, its entry is damaged or it was left half changed,
+    UsageError where there are several to choose from.
     """
     if name is None:
         names = [entry.lab for entry in registry.labs()]
@@ -115,6 +115,12 @@ def running(name: str | None) -> Lab:
         raise LabError(
             f"lab {name} is not usable: {problem}",
             hint=f"lvsctl down {name}, then lvsctl up again",
+        )
+    if entry.state is State.CHANGING and not registry.is_held(name):
+        raise LabError(
+            f"lab {name} is not usable: a command that was changing it was killed, or could not "
+            "go back: it is neither what it was nor what it was to be",
+            hint=f"`lvsctl up` makes it anew, `lvsctl down {name}` removes it",
         )
     return configured(entry)
 

@@ -7,7 +7,7 @@ import time
 from typing import Self, TextIO
 
 from lvsctl.cli.failure import say
-from lvsctl.model.event import Event, Notice, OpsDone, StageBegun, Undoing
+from lvsctl.model.event import Event, GoingBack, Notice, OpsDone, StageBegun, Undoing
 
 PATIENCE = 1.0
 """Seconds before anything is shown: most labs are up by then."""
@@ -44,6 +44,9 @@ class Progress:
             case Undoing(lab):
                 self.clear()
                 say(f"taking down what there is of lab {lab}")
+            case GoingBack(lab):
+                self.clear()
+                say(f"making lab {lab} what it was before")
             case Notice(text):
                 self.clear()
                 say(text)

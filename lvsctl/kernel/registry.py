@@ -167,6 +167,21 @@ def _is(fd: int, file: Path) -> bool:
         return False
 
 
+def is_held(lab: str) -> bool:
+    """Whether a command is changing ``lab`` right now."""
+    try:
+        fd = os.open(paths.lock(lab), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 def _holder(fd: int) -> str:
     pid = os.pread(fd, 32, 0).decode(errors="replace").strip()
     try:

@@ -56,16 +56,13 @@ def undo(ops: Sequence[Op], lab: str, emit: Emit = ignore) -> None:
     """Take back ``ops`` of the running ``lab``, the last one first.
 
     What goes along with something larger (an address with its namespace) is left to
-    that. What is gone already is no error. Listen operations are taken back by
-    executing those that stay. Raises LabError, before anything is done, where one
-    cannot be undone in place; KernelError where the kernel refuses.
+    that. What is gone already is no error. Where a Listen operation is taken back, nothing
+    listens any more, because one process does so for all: those that stay are to be executed
+    again. Raises LabError, before anything is done, where one cannot be undone in place;
+    KernelError where the kernel refuses.
     """
+    refuse(ops, lab)
     mine = independent(ops)
-    for op in mine:
-        if isinstance(op, (SetSysctl, RunCommand)):
-            what = "; ".join(op.describe())
-            raise LabError(f"lab {lab}: this cannot be taken back while it runs: {what}",
-                           hint=f"`lvsctl down {lab}`, then up again")  # fmt: skip
 
     def work(say: Emit, stop: threading.Event) -> None:
         with Session(lab) as session:
@@ -77,6 +74,17 @@ def undo(ops: Sequence[Op], lab: str, emit: Emit = ignore) -> None:
                 say(OpsDone(1))
 
     in_worker(work, emit)
+
+
+def refuse(ops: Sequence[Op], lab: str) -> None:
+    """Raise LabError where one of ``ops`` cannot be taken back while ``lab`` runs."""
+    lasting = [op for op in independent(ops) if isinstance(op, (SetSysctl, RunCommand))]
+    if lasting:
+        what = "\n  ".join(command for op in lasting for command in op.describe())
+        raise LabError(
+            f"lab {lab} is running, and this cannot be taken back meanwhile:\n  {what}",
+            hint=f"`lvsctl down {lab}`, then up again",
+        )
 
 
 def independent(ops: Sequence[Op]) -> list[Op]:
@@ -109,7 +117,10 @@ def independent(ops: Sequence[Op]) -> list[Op]:
 
 
 def _undo(session: Session, op: Op) -> None:
-    if isinstance(op, (Listen, DisableOffloads)):  # offloads stay off, and go with their device
+    if isinstance(op, DisableOffloads):  # they stay off, and go with their device
+        return
+    if isinstance(op, Listen):
+        processes.stop_daemon(session.lab, processes.RESPONDER)
         return
     if isinstance(op, AddNamespace):
         files = [paths.namespaces(session.lab) / op.netns]

@@ -32,13 +32,20 @@ class Undoing:
 
 
 @dataclass(frozen=True, slots=True)
+class GoingBack:
+    """Changing a running lab failed or was interrupted: it is being made what it was."""
+
+    lab: str
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """One line that the user should see on stderr."""
 
     text: str
 
 
-Event = StageBegun | OpsDone | Undoing | Notice
+Event = StageBegun | OpsDone | Undoing | GoingBack | Notice
 Emit = Callable[[Event], None]
 
 

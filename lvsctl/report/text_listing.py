@@ -68,5 +68,8 @@ def _trouble(one: Listed) -> str:
     if one.entry.state == BROKEN:
         return f"{printable(one.entry.problem)}; remove it: lvsctl down {name}"
     if one.entry.state == CHANGING:
-        return f"a command is changing it, or was killed: lvsctl up {name} makes it anew"
+        return (
+            f"a command is changing it, or was killed meanwhile: it is neither what it was nor "
+            f"what it was to be; lvsctl up makes it anew, lvsctl down {name} removes it"
+        )
     return f"a command is at it, or was killed: lvsctl down {name} removes what there is"

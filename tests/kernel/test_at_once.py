@@ -15,6 +15,7 @@ from lvsctl.kernel import paths, registry
 from lvsctl.model.finding import Verdict
 from tests.kernel.initial import differences, glance, initial_namespace, planted
 from tests.kernel.labs import topology_of
+from tests.kernel.test_killed import untouched
 
 pytestmark = pytest.mark.ipvs
 
@@ -55,16 +56,25 @@ def answers(lab: str) -> None:
 
 @pytest.mark.parametrize("count", [6, pytest.param(20, marks=pytest.mark.exhaustive)])
 def test_labs_at_once(count: int) -> None:
+    """Each is proven while others are there."""
+    check_labs_at_once(count, answers)
+
+
+def proven(lab: str) -> None:
+    assert app.verify(app.running(lab)).verdict is Verdict.PASS, lab
+
+
+def check_labs_at_once(
+    count: int, answers: Callable[[str], object], proven: Callable[[str], object] = proven
+) -> None:
     """Of the same addresses, each in its own networks: up, asked and down, in parallel."""
-    host = initial_namespace()
     names = [f"many-{number}" for number in range(count)]
-    with planted("many-0"):
-        before = glance()
+    with untouched(*names) as before:
         assert at_once(*(partial(up, n) for n in names)) == [0] * count
         assert [one.entry.lab for one in app.labs() if one.answering] == sorted(names)
         assert at_once(*(partial(answers, n) for n in names)) == [0] * count
         for name in names[:2]:
-            assert app.verify(app.running(name)).verdict is Verdict.PASS
+            proven(name)
         some, others = names[::2], names[1::2]
         statuses = at_once(
             *(partial(app.down, n) for n in some),
@@ -73,7 +83,6 @@ def test_labs_at_once(count: int) -> None:
         assert statuses == [0] * count
         assert at_once(*(partial(app.down, n) for n in others)) == [0] * len(others)
         assert differences(before) == {}
-    assert initial_namespace() == host
 
 
 def rounds(works: Sequence[Callable[[], object]], count: int) -> set[int]:

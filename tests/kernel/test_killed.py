@@ -70,16 +70,20 @@ def failing(lab: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def untouched(lab: str) -> Iterator[dict[str, object]]:
-    """The initial namespace, to the byte, and what others own are afterwards as before."""
+def untouched(*labs: str) -> Iterator[dict[str, object]]:
+    """The initial namespace, to the byte, and what others own are afterwards as before.
+
+    What others own has names like the first lab's; whatever happens, ``labs`` are removed.
+    """
     with namespaces("first"):  # ip(8) makes /run/netns a mount, and leaves it
         pass
     before = initial_namespace()
-    with planted(lab):
+    with planted(labs[0]):
         try:
             yield glance()
         finally:
-            down(lab)
+            for lab in labs:
+                down(lab)
     assert initial_namespace() == before
 
 

@@ -6,19 +6,14 @@ moment of every shipped topology is tried, always for SIGKILL in the dr lab.
 
 from __future__ import annotations
 
-import http.client
 import signal
-import socket
-from dataclasses import replace
 
 import pytest
 
-from lvsctl import app, planner
-from lvsctl.kernel import netns, probe, state
-from lvsctl.model.lab import Lab
-from lvsctl.ops import AddGuePort, AddRealServer, AddService, AddTunnel, Impair, Op, Plan
 from lvsctl.spec import shipped
 from tests.kernel.moments import NEVER
+from tests.kernel.natively import answers
+from tests.kernel.natively import without_ipvs as without_ipvs  # noqa: PLC0414 (a fixture)
 from tests.kernel.test_killed import (
     BY_SIGNAL,
     RARELY,
@@ -28,51 +23,7 @@ from tests.kernel.test_killed import (
     every_moment,
 )
 
-LACKING = (AddService, AddRealServer, AddTunnel, AddGuePort, Impair)
-TUNNELS = ("tunl", "gre", "gue", "sit", "ip6tnl")
-
-
-def is_ordinary(op: Op) -> bool:
-    """Whether every kernel with network namespaces can do it."""
-    about = f"{getattr(op, 'device', '')} {getattr(op, 'key', '')}"
-    return not isinstance(op, LACKING) and not any(kind in about for kind in TUNNELS)
-
-
-@pytest.fixture(autouse=True)
-def without_ipvs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plans without what a kernel may lack; nothing else of ``up`` and ``down`` is changed."""
-    whole = planner.plan_for
-
-    def reduced(lab: Lab) -> Plan:
-        plan = whole(lab)
-        stages = (replace(s, ops=tuple(filter(is_ordinary, s.ops))) for s in plan.stages)
-        return replace(plan, stages=tuple(stage for stage in stages if stage.ops))
-
-    monkeypatch.setattr(planner, "plan_for", reduced)
-    monkeypatch.setattr(probe, "load_ipvs", lambda: None)
-    monkeypatch.setattr(state, "_services", tuple)  # there are none
-
-
-def answers(name: str) -> bool:
-    """Whether every real server answers at its own address, to itself."""
-    lab = app.running(name)
-    return all(
-        _page(lab.netns(server.node), str(server.rip), server.port)
-        for service in lab.services
-        for server in service.real_servers
-    )
-
-
-def _page(namespace: str, address: str, port: int) -> bool:
-    def ask() -> bytes:
-        with socket.create_connection((address, port), timeout=10) as sock:
-            connection = http.client.HTTPConnection(address)
-            connection.sock = sock
-            connection.request("GET", "/")
-            return connection.getresponse().read()
-
-    return b"answered" in netns.run_inside(namespace, ask)
-
+pytestmark = pytest.mark.usefixtures("without_ipvs")
 
 some_names = pytest.mark.parametrize(
     "name",

@@ -1,0 +1,186 @@
+"""`up` of another topology on a running lab: applied in place, or the lab is as it was before.
+
+   client            director             rs1         rs2    (rs3)    (rs4)
+     |          VIP 10.10.0.100          (VIP)       (VIP)
+=====+==================+==================+===========+========+========+==  lan
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lvsctl import app
+from lvsctl.errors import HostError, KernelError, LabError
+from lvsctl.kernel import paths
+from lvsctl.kernel.registry import State
+from lvsctl.model.event import Event, GoingBack, Notice, StageBegun
+from lvsctl.model.finding import Verdict
+from lvsctl.ops import RunCommand
+from lvsctl.report import text_listing
+from lvsctl.report.style import Style
+from lvsctl.spec import shipped
+from tests.e2e.dump_lab import node as dumped
+from tests.kernel.by_hand import run
+from tests.kernel.initial import differences, glance, initial_namespace
+from tests.kernel.labs import curl, lab_up, topology_of, url_of
+from tests.kernel.test_registry_trouble import file_system
+
+pytestmark = pytest.mark.ipvs
+
+DR = shipped.text_of("dr")
+SERVER = "[python3, -m, http.server, '80', --directory, /run/netns]"
+
+
+def with_servers(words: str) -> str:
+    """dr, its real servers with ``words``, and another scheduler."""
+    return DR.replace("count: 2}", f"{words}}}").replace("scheduler: rr", "scheduler: wlc")
+
+
+def state() -> dict[str, object]:
+    """The whole lab, as iproute2, ipvsadm and sysctl see it, and what runs in it."""
+    names = [p.name for p in Path("/run/netns").glob("lvs-dr-*")]
+    return {
+        name: (dumped(name), sorted(run(f"ip netns pids {name}").split())) for name in sorted(names)
+    }
+
+
+def is_up_and_proven() -> None:
+    (listed,) = app.labs()
+    assert (listed.entry.state, listed.answering) == (State.UP, True)
+    assert app.verify(app.running("dr")).verdict is Verdict.PASS
+
+
+class Events(list[Event]):
+    """Remembers them; ``work`` is done when the stage of that title begins."""
+
+    def __init__(self, stage: str = "", work: Callable[[], object] = lambda: None) -> None:
+        super().__init__()
+        self.stage, self.work = stage, work
+
+    def __call__(self, event: Event) -> None:
+        self.append(event)
+        if isinstance(event, StageBegun) and event.title == self.stage:
+            self.stage = ""
+            self.work()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("count: 4, sysctls: {net.ipv4.tcp_syncookies: 0, net.ipv4.no_such: 1}", "no_such"),
+        ("count: 4, run: 'sleep 3600 & echo oops; exit 3'", "oops"),
+        ("count: 1, sysctls: {net.ipv4.tcp_syncookies: 0}, run: 'sleep 0.5; echo oops'", "oops"),
+    ],
+    ids=["a setting", "a command at once", "a command later, and a server less"],
+)
+def test_what_fails_half_way_is_taken_back(words: str, said: str) -> None:
+    host = initial_namespace()
+    with lab_up("dr"):
+        before = state()
+        events = Events()
+        with pytest.raises(KernelError, match=said) as caught:
+            app.up(topology_of(with_servers(words)), emit=events)
+        assert "lab dr is as it was before" in caught.value.message
+        assert GoingBack("dr") in events
+        assert state() == before
+        is_up_and_proven()
+        again = app.up(topology_of("dr"))
+        assert (again.created, again.added, again.removed) == (False, (), ())
+    assert initial_namespace() == host
+
+
+@pytest.mark.parametrize("signal", [KeyboardInterrupt, SystemExit])
+def test_what_is_interrupted_half_way_is_taken_back(signal: type[BaseException]) -> None:
+    """At the beginning of each stage, on the way to four servers and to one."""
+
+    def stop() -> None:
+        raise signal
+
+    host = initial_namespace()
+    with lab_up("dr"):
+        before = state()
+        for words in ("count: 4", "count: 1, sysctls: {net.ipv4.tcp_syncookies: 0}"):
+            trial = Events()
+            app.up(topology_of(with_servers(words)), emit=trial)
+            stages = [event.title for event in trial if isinstance(event, StageBegun)]
+            assert stages
+            app.down("dr")
+            app.up(topology_of("dr"))
+            for stage in stages:
+                events = Events(stage, stop)
+                with pytest.raises(signal):
+                    app.up(topology_of(with_servers(words)), emit=events)
+                assert events[-1] == Notice("lab dr is as it was before"), (words, stage)
+        assert state() == before
+        is_up_and_proven()
+    assert initial_namespace() == host
+
+
+def test_where_the_way_back_is_closed_the_lab_is_neither() -> None:
+    """It says so, nothing is proven about it, and `up` and `down` work."""
+    filler = paths.RUN / "filler"
+
+    def fill() -> None:
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 4096)
+
+    host = initial_namespace()
+    with file_system(paths.RUN, "size=256k"):
+        before = glance()
+        for mend in ("up", "down"):
+            app.up(topology_of("dr"))
+            more, full = topology_of(with_servers("count: 4")), Events("virtual services", fill)
+            with pytest.raises(HostError, match="No space left") as caught:
+                app.up(more, emit=full)
+            filler.unlink()
+            assert "lab dr could not be made what it was" in caught.value.message
+            assert "`lvsctl down dr` removes it" in caught.value.message
+            listing = text_listing.listing(app.labs(), style=Style(color=False, width=80))
+            assert "neither what it was" in " ".join(listing.split())
+            with pytest.raises(LabError, match="neither what it was"):
+                app.running("dr")
+            if mend == "up":
+                assert app.up(topology_of("dr")).created
+                is_up_and_proven()
+            app.down("dr")
+            assert differences(before) == {}
+    assert initial_namespace() == host
+
+
+@pytest.mark.parametrize("words", ["count: 2, sysctls: {net.ipv4.tcp_syncookies: 0}", "run"])
+def test_what_cannot_be_taken_back_is_refused_before_anything_is_done(words: str) -> None:
+    """A setting whose earlier value nobody knows, a command of the user's own."""
+    words = words.replace("run", f"count: 2, run: {SERVER}")
+    with lab_up(with_servers(words)):
+        before = state()
+        with pytest.raises(LabError, match="cannot be taken back meanwhile:\n  ") as caught:
+            app.up(topology_of("dr"))
+        assert "`lvsctl down dr`" in caught.value.hint
+        assert state() == before
+        is_up_and_proven()
+
+
+def test_a_command_of_the_users_own_takes_the_place_of_our_server() -> None:
+    """It is started, and what answered there until then is not in its way."""
+    with lab_up("dr") as lab:
+        own = DR.replace("count: 2}", f"count: 2, run: {SERVER}}}")
+        changed = app.up(topology_of(own))
+        assert [type(op) for op in changed.added] == [RunCommand, RunCommand]
+        assert "python3" in run(f"ps -o args= {run('ip netns pids lvs-dr-rs1')}")
+        assert "Directory listing" in curl(lab, url_of(lab))
+        is_up_and_proven()
+
+
+def test_a_node_is_added_between_others() -> None:
+    """Its place in the file decides where it is plugged in, and those places are taken."""
+    between = "  other: {role: client, networks: {lan: 10.10.0.50}}\n  director:"
+    with lab_up("dr"):
+        app.up(topology_of(DR.replace("  director:", between)))
+        is_up_and_proven()
+        assert app.up(topology_of("dr")).added == ()
+        is_up_and_proven()
