@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +13,6 @@ from lvsctl.errors import HostError
 _HINTS = {
     errno.ENOSPC: "make room on it: `df -h /run; df -i /run`",
     errno.EROFS: "that file system is mounted read-only; lvsctl keeps its labs there",
-    errno.EACCES: "run it as root",
-    errno.EPERM: "run it as root",
 }
 
 
@@ -28,7 +27,19 @@ def explaining(doing: str, path: Path | None = None) -> Iterator[None]:
 
 
 def in_words(error: OSError, path: Path | None = None) -> HostError:
-    """Where and why; ``hint`` is empty where nothing helps for certain."""
-    where = path or error.filename
+    """Where and why; ``hint`` is empty where nothing helps for certain.
+
+    Of two files (a link, a renaming) it is the second that something is done to.
+    """
+    where = path or error.filename2 or error.filename
     message = f"{where}: {error.strerror}" if where else str(error.strerror or error)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return HostError(message, hint=_permission(str(where or "/run")))
     return HostError(message, hint=_HINTS.get(error.errno or 0, ""))
+
+
+def _permission(where: str) -> str:
+    """Root is refused where it lacks CAP_DAC_OVERRIDE, as in containers, or a file is immutable."""
+    if os.geteuid():
+        return f"run it as root: `namei -l {where}` shows who may"
+    return f"root may not do all here (a container's?): `namei -l {where}` shows who may"

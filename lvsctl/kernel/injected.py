@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from lvsctl.errors import HostError
 from lvsctl.kernel import paths
+from lvsctl.kernel.files import explaining
 from lvsctl.values import asdict, dataclass
 
 
@@ -38,11 +38,9 @@ def write(lab: str, injected: Iterable[Injected]) -> None:
     """Replace what is noted, in one step; nothing injected: no file. Raises HostError."""
     file, noted = paths.faults(lab), tuple(injected)
     fresh = file.with_suffix(".new")
-    try:
+    with explaining(f"note the faults of lab {lab}", file):
         if not noted:
             file.unlink(missing_ok=True)
             return
         fresh.write_text(json.dumps([asdict(one) for one in noted]) + "\n", encoding="utf-8")
         fresh.replace(file)
-    except OSError as error:
-        raise HostError(f"cannot note the faults of lab {lab}: {file}: {error.strerror}") from error

@@ -22,6 +22,7 @@ from typing import NoReturn, TypeVar
 
 from lvsctl.errors import HostError, LabError, UsageError
 from lvsctl.kernel import paths
+from lvsctl.kernel.files import explaining, in_words
 
 T = TypeVar("T")
 
@@ -63,9 +64,13 @@ def umount(target: str) -> None:
 
 
 def check_free(lab: str, names: Sequence[str]) -> None:
-    """Raise LabError where one of ``names`` exists and is not of ``lab``, before any effect."""
-    foreign = [name for name in names if (paths.NETNS / name).is_symlink()
-               or (paths.NETNS / name).exists()]  # fmt: skip
+    """Raise LabError where one of ``names`` exists and is not of ``lab``, before any effect.
+
+    Raises HostError where that cannot be seen.
+    """
+    with explaining("look for namespaces"):
+        foreign = [name for name in names if (paths.NETNS / name).is_symlink()
+                   or (paths.NETNS / name).exists()]  # fmt: skip
     foreign = [name for name in foreign if not owned(lab, paths.NETNS / name)]
     if foreign:
         some = ", ".join(foreign[:3]) + (" …" if len(foreign) > 3 else "")
@@ -174,7 +179,8 @@ def name_again(lab: str, names: Iterable[str]) -> None:
     for name in names:
         place = paths.namespaces(lab) / name
         if not os.path.lexists(paths.NETNS / name) and os.path.ismount(place):
-            _name(lab, name, str(place))
+            with explaining(f"name {name}", paths.NETNS):
+                _name(lab, name, str(place))
 
 
 def delete(lab: str, name: str) -> None:
@@ -188,6 +194,9 @@ def delete(lab: str, name: str) -> None:
 
 
 def _no_namespaces(error: OSError) -> HostError:
+    if error.errno == errno.EACCES and error.filename:
+        said = in_words(error)
+        return HostError(f"cannot make a network namespace: {said.message}", hint=said.hint)
     hints = {
         errno.EPERM: "run it as root, or in the throwaway kernel with --where machine",
         errno.EACCES: "run it as root, or in the throwaway kernel with --where machine",

@@ -285,19 +285,19 @@ def _broken(lab: str, problem: str) -> Entry:
 
 def labs() -> tuple[Entry, ...]:
     """Every lab that there is anything of, by name."""
-    try:
-        found = [entry.name for entry in os.scandir(paths.RUN)]
-    except FileNotFoundError:
-        return ()
-    except PermissionError as error:
-        raise HostError(f"cannot look into {paths.RUN}: {error.strerror}") from error
+    with explaining("list the labs", paths.RUN):
+        try:
+            found = [entry.name for entry in os.scandir(paths.RUN)]
+        except FileNotFoundError:
+            return ()
     names = sorted(filter(paths.is_name, found))  # whatever else lies there is not a lab
     return tuple(entry for name in names if (entry := read(name)) is not None)
 
 
 def _is_ours(directory: Path) -> bool:
     """Whether a lab's directory is there. A file or a symlink of that name is somebody else's."""
-    return directory.is_dir() and not directory.is_symlink()
+    with explaining("look for labs", directory):
+        return directory.is_dir() and not directory.is_symlink()
 
 
 def remove(lab: str) -> Removed:

@@ -176,11 +176,11 @@ def test_a_command_of_the_users_own_takes_the_place_of_our_server() -> None:
         is_up_and_proven()
 
 
-def test_a_node_is_added_between_others() -> None:
-    """Its place in the file decides where it is plugged in, and those places are taken."""
+def test_a_node_is_added_between_others_and_taken_away() -> None:
+    """Its place in the file decides where it is plugged in: those after it are plugged anew."""
     between = "  other: {role: client, networks: {lan: 10.10.0.50}}\n  director:"
     with lab_up("dr"):
-        app.up(topology_of(DR.replace("  director:", between)))
-        is_up_and_proven()
-        assert app.up(topology_of("dr")).added == ()
-        is_up_and_proven()
+        for text in (DR.replace("  director:", between), DR):
+            app.up(topology_of(text))
+            is_up_and_proven()
+            assert app.up(topology_of(text)).added == ()
