@@ -67,7 +67,8 @@ def up(
 
     Builds the topology out of network namespaces, configures IPVS on the director and
     starts the real servers. Where the lab runs already it is made equal to the topology,
-    and what was changed is listed. Where it fails or is interrupted, nothing is left behind.
+    and what was changed is listed. Where it fails or is interrupted, nothing of a new lab is
+    left behind, and a running one is made what it was.
 
     Examples:
       lvsctl up dr                          a shipped topology (lvsctl topologies)

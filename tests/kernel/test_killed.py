@@ -216,7 +216,10 @@ def test_down_ended(sign: signal.Signals, wanted: int) -> None:
 @every_sign
 @pytest.mark.parametrize(("old", "new"), [(2, 4), (4, 2)])
 def test_a_changing_up_ended(old: int, new: int, sign: signal.Signals, wanted: int) -> None:
-    """Whichever topology `up` is then given, it makes the lab that; and `down` removes it."""
+    """Whichever topology `up` is then given, it makes the lab that; and `down` removes it.
+
+    Interrupted, it has made the lab what it was, or was done.
+    """
     name = "dr"
     problems: dict[object, object] = {}
     with untouched(name) as before:
@@ -229,6 +232,9 @@ def test_a_changing_up_ended(old: int, new: int, sign: signal.Signals, wanted: i
                 stopped = ended(change, number, sign)
                 if stopped.status != BY_SIGNAL[sign]:
                     problems[(*where, "status")] = stopped
+                entry = registry.read(name)
+                if sign is not signal.SIGKILL and (not entry or entry.state != "up"):
+                    problems[(*where, "back")] = entry, stopped
                 if mend:
                     up(name, servers=mend)()
                     there = {s for s in glance()["/run/netns"] if "/lvs-dr-rs" in s}  # type: ignore[attr-defined]
