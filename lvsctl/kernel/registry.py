@@ -80,14 +80,14 @@ class Removed:
 
 
 @contextlib.contextmanager
-def lock(lab: str, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+def lock(lab: str, seconds: float | None = None) -> Iterator[None]:
     """Nobody else changes ``lab`` meanwhile.
 
     Raises LabError, naming the other command, where it still holds the lab after
-    ``seconds``; HostError where there can be no lock.
+    ``seconds`` (LOCK_SECONDS); HostError where there can be no lock.
     """
     file = paths.lock(lab)
-    fd = _acquire(lab, file, time.monotonic() + seconds)
+    fd = _acquire(lab, file, time.monotonic() + (LOCK_SECONDS if seconds is None else seconds))
     try:
         yield
     finally:

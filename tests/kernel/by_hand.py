@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lvsctl.kernel.probe import which
+from tests.patience import FACTOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +71,8 @@ def process(command: str, *, netns: str) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as child:
         try:
             assert child.stdout is not None
-            assert select.select([child.stdout], [], [], 30)[0], f"{command}: not ready after 30 s"
+            ready = select.select([child.stdout], [], [], 30 * FACTOR)[0]
+            assert ready, f"{command}: not ready after {30 * FACTOR:g} s"
             assert child.stdout.readline(), f"{command}: ended early"
             yield child
         finally:
@@ -93,8 +95,8 @@ def descriptors() -> set[str]:
 
 
 def eventually(condition: Any, *, seconds: float = 10) -> None:
-    """Wait until ``condition()`` holds."""
-    deadline = time.monotonic() + seconds
+    """Wait until ``condition()`` holds; ``seconds`` are those of a machine that is not emulated."""
+    deadline = time.monotonic() + seconds * FACTOR
     while not condition():
         assert time.monotonic() < deadline, "still not so"
         select.select([], [], [], 0.02)

@@ -16,6 +16,7 @@ from lvsctl.model.finding import Verdict
 from tests.kernel.initial import differences, glance, initial_namespace, planted
 from tests.kernel.labs import topology_of
 from tests.kernel.test_killed import untouched
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.ipvs
 
@@ -89,8 +90,9 @@ def rounds(works: Sequence[Callable[[], object]], count: int) -> set[int]:
     return {status for _ in range(count) for status in at_once(*works)}
 
 
-def test_commands_on_one_lab_at_once() -> None:
+def test_commands_on_one_lab_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """`up`, `down`, faults, verify: whichever comes first, each ends well or with words."""
+    monkeypatch.setattr(registry, "LOCK_SECONDS", PATIENCE)  # one after the other, emulated too
     host = initial_namespace()
     with planted("dr"):
         before = glance()

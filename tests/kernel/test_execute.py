@@ -40,6 +40,7 @@ from lvsctl.ops import (
     Stage,
     subject,
 )
+from tests.kernel.by_hand import eventually
 from tests.kernel.dr_shape import DEVICE, VIP, dr_plan
 from tests.kernel.initial import neighbours
 
@@ -434,8 +435,13 @@ def test_a_users_command_runs_in_its_node_and_logs(lab: str) -> None:
         netns=name, node="a", argv=("sh", "-c", "ls -d /sys/class/net/l*; exec sleep 60")
     )
     up(Plan(lab, (Stage("all", (AddNamespace(netns=name), run)),)))
+
+    def sleeps() -> bool:  # ls, and the shell before it, may take longer than a command's grace
+        found = [Path(f"/proc/{pid}/cmdline") for pid in processes.of_lab(lab)]
+        return [file.read_bytes() for file in found if file.exists()] == [b"sleep\x0060\0"]
+
+    eventually(sleeps)
     (pid,) = processes.of_lab(lab)
-    assert Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x0060\0"
     assert (paths.logs(lab) / "a.log").read_text() == "/sys/class/net/lo\n"
     assert {fd.name for fd in Path(f"/proc/{pid}/fd").iterdir()} == {"0", "1", "2"}
     assert registry.remove(lab).processes == 1
