@@ -93,6 +93,8 @@ def command_line(plan: Plan, work: Path, line: int) -> list[str]:
         *("root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro"),
         "quiet",
         f"initcall_blacklist={','.join(USELESS_INITCALLS)}",
+        # 512 devices that nothing opens, each with a process for /sbin/hotplug: half of its boot.
+        "pty.legacy_count=0",
         *os.environ.get("LVSCTL_KERNEL_OPTIONS", "").split(),
         *("con=null", "con0=null,fd:1", f"ssl0=fd:{line}"),
         f"init={quoted(interpreter())}",
