@@ -2,6 +2,7 @@
 
 In the user's runtime directory, for a machine called NAME:
 
+* ``NAME.starting``: held (flock) by the command that starts it, as long as it does;
 * ``NAME.lock``: held (flock) by the shepherd and the broker as long as either lives;
 * ``NAME.sock``: where clients connect, there once the machine is ready;
 * ``NAME.json``: what must be ended and removed should both be killed at once.
@@ -47,6 +48,10 @@ class Places:
     @property
     def lock(self) -> Path:
         return self.directory / f"{self.name}.lock"
+
+    @property
+    def starting(self) -> Path:
+        return self.directory / f"{self.name}.starting"
 
     @property
     def socket(self) -> Path:
@@ -121,12 +126,17 @@ def _runtime_directory() -> Path:
 
 @contextlib.contextmanager
 def starting(where: Places) -> Iterator[None]:
-    """Only one command at a time starts machines of this user; others wait here."""
-    fd = os.open(where.directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    """Only one command at a time starts this machine; others wait here. Raises HostError."""
+    while True:
+        fd = _opened(where.starting)
         fcntl.flock(fd, fcntl.LOCK_EX)
+        if _is_same_file(fd, where.starting):
+            break
+        os.close(fd)  # its last holder removed it while we were waiting
+    try:
         yield
     finally:
+        where.starting.unlink(missing_ok=True)
         os.close(fd)
 
 
@@ -138,13 +148,7 @@ def take_life_lock(where: Places, patience: float) -> int | None:
     """
     deadline = time.monotonic() + patience
     while True:
-        try:
-            fd = os.open(where.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise HostError(
-                f"cannot write to {where.directory}: {error.strerror}",
-                hint="set XDG_RUNTIME_DIR to a directory of yours that can be written",
-            ) from error
+        fd = _opened(where.lock)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -156,6 +160,16 @@ def take_life_lock(where: Places, patience: float) -> int | None:
         if _is_same_file(fd, where.lock):
             return fd
         os.close(fd)  # its last holder removed it while we were waiting
+
+
+def _opened(lock: Path) -> int:
+    try:
+        return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise HostError(
+            f"cannot write to {lock.parent}: {error.strerror}",
+            hint="set XDG_RUNTIME_DIR to a directory of yours that can be written",
+        ) from error
 
 
 def _is_same_file(fd: int, path: Path) -> bool:
@@ -173,6 +187,17 @@ def sweep(where: Places) -> None:
         remove_work(record.work)
     for path in (where.socket, where.record):
         path.unlink(missing_ok=True)
+    _sweep_starting(where)
+
+
+def _sweep_starting(where: Places) -> None:
+    """Remove what a command that was killed while it started the machine has left."""
+    if where.starting.exists():
+        fd = _opened(where.starting)
+        with contextlib.suppress(BlockingIOError):  # one is at it, perhaps this very process
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            where.starting.unlink(missing_ok=True)
+        os.close(fd)
 
 
 def sweep_if_dead(where: Places) -> None:

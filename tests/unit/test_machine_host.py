@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,28 @@ def test_the_life_lock_is_exclusive_and_free_after_its_file_was_removed(tmp_path
     again = places.take_life_lock(where, 0)
     assert again is not None
     os.close(again)
+
+
+def test_machines_of_different_names_start_at_once_and_one_once_only(tmp_path: Path) -> None:
+    where, other = (places.Places(tmp_path, name) for name in "xy")
+    entered: list[str] = []
+
+    def second() -> None:
+        with places.starting(where):
+            entered.append("second")
+
+    waiting = threading.Thread(target=second)
+    with places.starting(where), places.starting(other):
+        waiting.start()
+        places.sweep(where)  # by whoever starts it, before it does
+        assert where.starting.exists()
+        entered.append("first")
+    waiting.join(timeout=60)
+    assert entered == ["first", "second"]
+    assert list(tmp_path.iterdir()) == []
+    where.starting.touch()  # of one that was killed at it
+    places.sweep(where)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_sweeping_ends_only_the_recorded_session(tmp_path: Path) -> None:
