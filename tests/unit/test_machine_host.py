@@ -13,7 +13,7 @@ import pytest
 from lvsctl.errors import HostError, UsageError
 from lvsctl.machine import broker, places, plan, relay, uml, work, writable
 from lvsctl.machine.broker_order import Order
-from lvsctl.machine.guest import modules, mounts
+from lvsctl.machine.guest import modprobe, modules, mounts
 
 
 def _plan() -> plan.Plan:
@@ -196,6 +196,40 @@ def test_modules_are_loaded_after_what_they_need() -> None:
     assert [modules.name_of(path) for path in modules.load_order(dep)] == [
         *("libcrc32c", "nf_conntrack", "ip_vs", "ip_vs_rr", "veth")
     ]
+
+
+@pytest.mark.parametrize(
+    ("path", "at_boot"),
+    [
+        ("kernel/net/netfilter/ipvs/ip_vs_mh.ko", True),
+        ("kernel/net/netfilter/ipvs/ip_vs_ftp.ko", False),
+        ("kernel/net/netfilter/ipvs/ip_vs_pe_sip.ko", False),
+        ("kernel/net/bridge/bridge.ko", True),
+        ("kernel/net/bridge/br_netfilter.ko", False),
+        ("kernel/net/ipv4/fou.ko", True),
+        ("kernel/net/sched/sch_netem.ko", False),
+    ],
+)
+def test_what_is_loaded_at_boot_where_the_rest_comes_on_demand(path: str, at_boot: bool) -> None:
+    assert modules.wanted_at_boot(path) is at_boot
+
+
+def test_the_kernel_asks_for_modules_by_these_names(tmp_path: Path) -> None:
+    (tmp_path / "modules.alias").write_text(
+        "# Aliases extracted from modules themselves.\n"
+        "alias net-pf-2-proto-132 sctp\n"
+        "alias virtio:d00000001v* virtio_net\n"
+        "alias crypto-ctr(aes) ctr\n"
+    )
+    (tmp_path / "modules.dep").write_text(
+        "kernel/net/sctp/sctp.ko: kernel/lib/libcrc32c.ko\nkernel/net/sched/act-x.ko.xz:\n"
+    )
+    assert modprobe.names(str(tmp_path)) == {
+        "net-pf-2-proto-132": "sctp",
+        "sctp": "sctp",
+        "act-x": "act_x",
+        "act_x": "act_x",
+    }
 
 
 def test_bridged_frames_never_meet_iptables() -> None:

@@ -10,7 +10,7 @@ import time
 import tty
 
 from lvsctl.machine import frames
-from lvsctl.machine.guest import modules, mounts, tree
+from lvsctl.machine.guest import modprobe, modules, mounts, tree
 
 LINE_PATIENCE = 10.0
 """Seconds for the kernel to find the line's device and its other end."""
@@ -60,6 +60,14 @@ def _bring_up_loopback() -> None:
         fcntl.ioctl(sock, 0x8914, request)  # SIOCSIFFLAGS
 
 
+def _load_modules(directory: str) -> dict[str, str]:
+    """Those that a lab could need, now or on demand; what failed: name → why. Raises OSError."""
+    if tree.modules_stay():
+        modprobe.install(directory)
+        return modules.load(directory, modules.wanted_at_boot)
+    return modules.load(directory, modules.wanted)
+
+
 def set_up(config: dict[str, object]) -> dict[str, object]:
     """Everything between CONFIG and HELLO; returns what HELLO says."""
     visible = strings(config["visible"])
@@ -70,7 +78,7 @@ def set_up(config: dict[str, object]) -> dict[str, object]:
     # Before any module that would make its fallback device in every namespace.
     _write("/proc/sys/net/core/fb_tunnels_only_for_init_net", "1")
     resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES, MAX_OPEN_FILES))
-    failed = modules.load_all(tree.modules_in(str(config["modules"])))
+    failed = _load_modules(tree.modules_in(str(config["modules"])))
     tree.drop_modules()
     complaints += mounts.open_for_writing(writable)
     _bring_up_loopback()

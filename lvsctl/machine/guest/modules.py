@@ -1,7 +1,7 @@
 """Load the kernel modules that a lab could need, without kmod.
 
-All at boot: it takes a quarter of a second, and the guest has no modprobe that the
-kernel could call when a lab first asks for a scheduler or a tunnel.
+At boot those that most labs have a use for, or that the kernel does not ask for by itself; the
+others when it does (``guest.modprobe``). All at boot where they cannot be read later.
 """
 
 from __future__ import annotations
@@ -10,6 +10,21 @@ import errno
 import os
 
 from . import libc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+AT_BOOT = frozenset(
+    {
+        *("bridge", "veth", "ip_vs", "overlay"),
+        *("ipip", "ip6_tunnel"),  # each costs 5 ms here, and 200 on demand
+        *("fou", "fou6"),  # nothing asks for them: they have no alias
+    }
+)
+"""Besides IPVS's schedulers. In User-Mode Linux each module slows the first seconds down: the
+kernel frees a module's start code in the background, by two system calls for each page that it
+has mapped for modules."""
 
 DIRECTORIES = (
     "kernel/net/ipv4",
@@ -87,10 +102,17 @@ def wanted(path: str) -> bool:
     return path.startswith(tuple(f"{d}/" for d in DIRECTORIES))
 
 
-def load_order(modules_dep: str) -> list[str]:
-    """Paths of the wanted modules and what they need, dependencies first.
+def wanted_at_boot(path: str) -> bool:
+    """Whether a module of this path is loaded at boot where the others come on demand."""
+    name = name_of(path)
+    scheduler = path.startswith("kernel/net/netfilter/ipvs/") and not name.startswith("ip_vs_pe_")
+    return name in AT_BOOT or (scheduler and wanted(path))
 
-    ``modules_dep`` is the text of modules.dep.
+
+def load_order(modules_dep: str, which: Callable[[str], bool] = wanted) -> list[str]:
+    """Paths of modules and what they need, dependencies first.
+
+    ``modules_dep`` is the text of modules.dep; ``which`` says of a path whether it is one.
     """
     needs = {}
     for line in modules_dep.splitlines():
@@ -100,21 +122,21 @@ def load_order(modules_dep: str) -> list[str]:
             needs[path] = rest.split()
     order: dict[str, None] = {}
     for path, dependencies in needs.items():
-        if wanted(path):
+        if which(path):
             for dependency in reversed(dependencies):
                 order.setdefault(dependency)
             order.setdefault(path)
     return list(order)
 
 
-def load_all(directory: str) -> dict[str, str]:
-    """Load the wanted modules below ``directory``; returns what failed: name → why.
+def load(directory: str, which: Callable[[str], bool]) -> dict[str, str]:
+    """Load the modules below ``directory`` of which ``which`` says so, by their paths.
 
-    Raises OSError where there is no readable modules.dep.
+    Returns what failed: name → why. Raises OSError where there is no readable modules.dep.
     """
     failed = {}
     with open(f"{directory}/modules.dep", encoding="utf-8") as file:
-        order = load_order(file.read())
+        order = load_order(file.read(), which)
     with open("/proc/cmdline", encoding="utf-8") as file:
         options = file.read().split()
     for path in order:

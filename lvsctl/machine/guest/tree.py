@@ -50,6 +50,11 @@ def modules_in(directory: str) -> str:
     return MODULES if os.path.ismount(MODULES) else HOST + directory
 
 
+def modules_stay() -> bool:
+    """Whether they can be read as long as the machine lives."""
+    return not os.path.ismount(MODULES)
+
+
 def drop_modules() -> None:
     """They are loaded: give their memory back."""
     if os.path.ismount(MODULES):
