@@ -18,6 +18,7 @@ NUMBERED_BY_THE_KERNEL = frozenset({
     "forward_delay_timer", "message_age_timer", "hold_timer",
     "valid_life_time", "preferred_life_time", "stable_secret", "designated_root",
     "designated_bridge", "root_id", "bridge_id", "refcnt",
+    "seed",  # netem's, shown by iproute2 6.6 and newer
 })  # fmt: skip
 COUNTING = (
     "net.netfilter.nf_conntrack_count",
