@@ -244,7 +244,8 @@ def test_many_at_once_and_none_left_behind(wire: Wire) -> None:
     before = descriptors()
     done = ask(wire, count=2000, concurrency=200, timeout=20)
     assert {e.error for e in done} == {""}
-    assert len({e.local for e in done}) == len(done) == 2000
+    assert len(done) == 2000
+    assert len({e.local for e in done}) >= 200, "a port may serve again, but not two at once"
     assert descriptors() == before
     assert descriptors_of(process) < 30
 
