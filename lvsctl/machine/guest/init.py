@@ -5,6 +5,10 @@ import sys
 
 sys.path.insert(0, os.path.abspath(f"{os.path.dirname(__file__)}/../../.."))
 
-from lvsctl.machine.guest import agent
+from lvsctl.machine.guest import memory
+
+memory.map_code()
+with memory.Ahead(4 << 20):
+    from lvsctl.machine.guest import agent
 
 agent.main()

@@ -18,10 +18,13 @@ import socket
 import struct
 import sys
 
-from . import command
+from . import command, memory
 
 MAX_MESSAGE = 4 * 1024 * 1024
 NICENESS = 15
+
+HEAP = 20 << 20
+"""Bytes that lvsctl takes once it is imported, or a little more."""
 
 _NO_MORE = -1
 _SESSION = struct.Struct("!I")
@@ -37,7 +40,9 @@ def serve(channel: socket.socket, path: list[str]) -> None:
     Forking a process of this size takes longer in UML than a short command, so one child,
     the spare, is always forked ahead. It takes the next request from the channel itself.
     """
-    _import_lvsctl(path)
+    memory.map_code()
+    with memory.Ahead(HEAP):
+        _import_lvsctl(path)
     wakeup_read, wakeup_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(wakeup_write)
     signal.signal(signal.SIGCHLD, _do_nothing)
@@ -76,6 +81,7 @@ def _be_spare(channel: socket.socket, taken: int, not_ours: tuple[int, ...]) -> 
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for fd in not_ours:
         os.close(fd)
+    memory.map_code()
     message, streams, _, _ = socket.recv_fds(channel, MAX_MESSAGE, 3)
     if not message:
         os._exit(0)
