@@ -1,0 +1,113 @@
+"""From no machine to a proven dr lab in User-Mode Linux, as typed; and `make demo`.
+
+    .venv/bin/python benchmarks/cold_start.py [--rounds N] [--into FOLDER] [CHECKOUT...]
+
+Each round, in each checkout (this one where none is named): `machine stop`, `up dr`, `verify dr`,
+`verify dr` again, `machine stop`, `make demo`. Checkouts take turns, so that they can be compared
+on a machine that is busy with other things. CPU time is of the machine's processes on the host,
+the commands' own added. Needs no root, and everything installed (`tools/setup checks witnesses`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from lvsctl.machine import places  # noqa: E402
+
+NAME = f"bench-{os.getpid()}"
+ENVIRONMENT = {**os.environ, "LVSCTL_MACHINE": NAME, "LVSCTL_WHERE": "machine"}
+STEPS = {
+    "up dr, no machine": ["-m", "lvsctl", "up", "dr"],
+    "verify dr after it": ["-m", "lvsctl", "verify", "dr"],
+    "verify dr again": ["-m", "lvsctl", "verify", "dr"],
+}
+COLD = "from no machine to a proven dr lab"
+DEMO = "make demo, no machine"
+
+Sample = tuple[float, float]
+"""Seconds; seconds of CPU time."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkouts", nargs="*", type=Path, default=[HERE.parent])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--into", type=Path, help="a folder for cold_start.md")
+    chosen = parser.parse_args()
+    samples: dict[tuple[str, str], list[Sample]] = {}
+    for _ in range(chosen.rounds):
+        for checkout in chosen.checkouts:
+            for step, sample in one_round(checkout.resolve()):
+                samples.setdefault((step, checkout.resolve().name), []).append(sample)
+    text = "\n".join(table(samples, chosen.rounds)) + "\n"
+    print(text, end="")
+    if chosen.into:
+        (chosen.into / "cold_start.md").write_text(text)
+
+
+def one_round(checkout: Path) -> Iterator[tuple[str, Sample]]:
+    python = str(checkout / ".venv/bin/python")
+    taken = []
+    try:
+        for step, words in STEPS.items():
+            taken.append(timed([python, *words], checkout))
+            yield step, taken[-1]
+        yield COLD, (taken[0][0] + taken[1][0], taken[0][1] + taken[1][1])
+        stop(python, checkout)
+        yield DEMO, timed(["make", "-s", "demo"], checkout)
+    finally:
+        stop(python, checkout)
+
+
+def stop(python: str, checkout: Path) -> None:
+    command = [python, "-m", "lvsctl", "machine", "stop"]
+    subprocess.run(command, cwd=checkout, env=ENVIRONMENT, check=True, capture_output=True)
+
+
+def timed(command: list[str], checkout: Path) -> Sample:
+    cpu, begun = cpu_time(), time.perf_counter()
+    subprocess.run(command, cwd=checkout, env=ENVIRONMENT, check=True, capture_output=True)
+    seconds = time.perf_counter() - begun
+    return seconds, cpu_time() - cpu
+
+
+def cpu_time() -> float:
+    """Of children that have ended, and of the machine's processes, also those that have."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ticks = 0
+    record = places.read_record(places.places(NAME))
+    for pid in places.members(record) if record else ():
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += sum(map(int, words[11:15]))
+    return used.ru_utime + used.ru_stime + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def table(samples: dict[tuple[str, str], list[Sample]], rounds: int) -> Iterator[str]:
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    words = " ".join(["python", *sys.argv])
+    yield f"`{words}` on Linux {os.uname().release}, {os.cpu_count()} CPUs, load {load}."
+    yield f"Medians of {rounds} rounds and the best of them; seconds."
+    yield ""
+    yield "| | checkout | median | best | CPU |"
+    yield "|---|---|---|---|---|"
+    for (step, checkout), found in samples.items():
+        seconds, cpu = zip(*found, strict=True)
+        middle = statistics.median(seconds)
+        least = min(seconds)
+        used = statistics.median(cpu)
+        yield f"| {step} | {checkout} | {middle:.1f} | {least:.1f} | {used:.1f} |"
+
+
+if __name__ == "__main__":
+    main()
