@@ -1,6 +1,6 @@
 """Connections per second, each with one request: our responder and client beside C's.
 
-    sudo .venv/bin/python benchmarks/serving.py [ROUNDS]
+    sudo .venv/bin/python benchmarks/serving.py [--rounds N] [--into FOLDER]
 
 In a network namespace of its own, over lo, everything interleaved: wrk (one thread, 64
 connections) asks the responder and a plain C epoll server; then wrk and our client ask the C
@@ -10,7 +10,7 @@ that of the server, or of the client, alone: it holds where the machine is busy 
 
 from __future__ import annotations
 
-import json
+import argparse
 import multiprocessing
 import os
 import re
@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -41,7 +41,11 @@ Rate = tuple[float, float]
 """Connections per second; microseconds of CPU time per connection."""
 
 
-def main(rounds: int) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--into", type=Path, help="a folder for serving.md")
+    chosen = parser.parse_args()
     if INSIDE not in os.environ:
         script = 'mount --make-rprivate / && mount -t tmpfs run /run && ip netns add n && exec "$@"'
         path = f"{HERE.parent}/.tools/bin:/usr/sbin:/sbin:{os.environ['PATH']}"
@@ -64,8 +68,10 @@ def main(rounds: int) -> None:
     ready.wait()
     assert ours.pid
     try:
-        compare(rounds, theirs.pid, ours.pid)
-        print(at_once())
+        text = "\n".join([*compare(chosen.rounds, theirs.pid, ours.pid), "", at_once()]) + "\n"
+        print(text, end="")
+        if chosen.into:
+            (chosen.into / "serving.md").write_text(text)
     finally:
         ours.terminate()
         theirs.kill()
@@ -78,7 +84,7 @@ def respond(ready: Event) -> None:
     responder.serve([responder.Listener("rs1", "n", Protocol.TCP, OUR_PORT)], ready.set)
 
 
-def compare(rounds: int, theirs: int, ours: int) -> None:
+def compare(rounds: int, theirs: int, ours: int) -> Iterator[str]:
     cases: dict[str, Callable[[], Rate]] = {
         "C server, asked by wrk": lambda: by_wrk(C_PORT, theirs),
         "responder, asked by wrk": lambda: by_wrk(OUR_PORT, ours),
@@ -89,12 +95,22 @@ def compare(rounds: int, theirs: int, ours: int) -> None:
     for _ in range(rounds):
         for name, measure in cases.items():
             samples[name].append(measure())
-    print("| | connections per second | µs of CPU each |")
-    print("|---|---|---|")
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    words = " ".join(["python", *sys.argv])
+    yield f"`{words}` on Linux {os.uname().release}, {os.cpu_count()} CPUs, load {load}."
+    yield f"Medians of {rounds} interleaved rounds, the ratio that of each round."
+    yield ""
+    yield "| | connections per second | µs of CPU each | rate ÷ that of the row above |"
+    yield "|---|---|---|---|"
+    before: list[Rate] = []
     for name, found in samples.items():
         rate, cpu = (statistics.median(values) for values in zip(*found, strict=True))
-        print(f"| {name} | {rate:,.0f} | {cpu:.1f} |")
-    sys.stdout.flush()
+        ratio = ""
+        if before:  # the second of a pair
+            pairs = zip(found, before, strict=True)
+            ratio = f"{statistics.median(one[0] / other[0] for one, other in pairs):.2f}"
+        before = [] if before else found
+        yield f"| {name} | {rate:,.0f} | {cpu:.1f} | {ratio} |"
 
 
 def cpu_of(pid: int) -> float:
@@ -153,8 +169,8 @@ def at_once() -> str:
             epoll.unregister(number)
             waiting.pop(number).close()
     seconds = time.perf_counter() - begun
-    return json.dumps({"at_once": AT_ONCE, "answered": answered, "seconds": round(seconds, 2)})
+    return f"{AT_ONCE:,} connections at once to it: {answered:,} answered in {seconds:.2f} s."
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    main()

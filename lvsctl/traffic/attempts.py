@@ -44,6 +44,7 @@ _FAILURES = {
 _AT_ONCE = struct.pack("ii", 1, 0)
 """struct linger: closing drops what is unsent and resets the connection (socket(7))."""
 
+_CONNECTS = {0, errno.EINPROGRESS}
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -79,7 +80,7 @@ class _Attempt:
 
     __slots__ = ("began", "index", "local", "reader", "sent_at", "sock", "status", "unsent")
 
-    def __init__(self, index: int, sock: socket.socket, unsent: bytes) -> None:
+    def __init__(self, index: int, sock: socket.SocketType, unsent: bytes) -> None:
         self.index = index
         self.sock = sock
         self.unsent = unsent
@@ -100,13 +101,21 @@ class Attempts:
     def __init__(self, target: Target, count: int, concurrency: int, stop: int) -> None:
         self._target = target
         self._request = target.request()
+        # Said once: writing an address out takes as long as a short system call.
+        self._place = (str(target.host), target.port)
+        self._kind = (
+            socket.AF_INET6 if target.host.version == 6 else socket.AF_INET,
+            (socket.SOCK_DGRAM if target.protocol is Protocol.UDP else socket.SOCK_STREAM)
+            | socket.SOCK_NONBLOCK,
+            target.protocol.number,
+        )
         self._concurrency = concurrency
         self._stop = stop
         self._results: list[Exchange | None] = [None] * count
         self._started = 0
         # In the order of their beginning, which is that of their deadlines.
         self._open: dict[int, _Attempt] = {}
-        self._kept: list[socket.socket] = []
+        self._kept: list[socket.SocketType] = []
 
     @property
     def exchanges(self) -> tuple[Exchange, ...]:
@@ -143,26 +152,21 @@ class Attempts:
             self._start(epoll)
 
     def _start(self, epoll: select.epoll) -> None:
-        target = self._target
-        datagram = target.protocol is Protocol.UDP
         try:
-            sock = socket.socket(
-                socket.AF_INET6 if target.host.version == 6 else socket.AF_INET,
-                (socket.SOCK_DGRAM if datagram else socket.SOCK_STREAM) | socket.SOCK_NONBLOCK,
-                target.protocol.number,
-            )
+            # The C type: socket.socket's own part is for files made of sockets.
+            sock = socket.SocketType(*self._kind)
         except OSError as error:
             raise _host_error(error) from error
         attempt = _Attempt(self._started, sock, self._request)
         self._started += 1
         self._open[sock.fileno()] = attempt
-        if target.avoid:
-            _bind_elsewhere(sock, target.avoid)
-        number = sock.connect_ex((str(target.host), target.port))
-        if number not in {0, errno.EINPROGRESS}:
+        if self._target.avoid:
+            _bind_elsewhere(sock, self._target.avoid)
+        number = sock.connect_ex(self._place)
+        if number not in _CONNECTS:
             self._fail(attempt, OSError(number, os.strerror(number)))
             return
-        address, port = sock.getsockname()[:2]
+        address, port, *_ = sock.getsockname()
         attempt.local = Endpoint(address_of(address.partition("%")[0]), port)
         try:
             # Between namespaces of one host the connection is often there already.
@@ -266,7 +270,7 @@ class Attempts:
             self._finish(first, Said(), Failure.TIMED_OUT)
 
 
-def _bind_elsewhere(sock: socket.socket, ports: frozenset[int]) -> None:
+def _bind_elsewhere(sock: socket.SocketType, ports: frozenset[int]) -> None:
     """Bind to a port that the kernel chooses and that is none of ``ports``, if it finds one."""
     with contextlib.ExitStack() as taken:
         for _ in range(_BINDS):

@@ -19,6 +19,7 @@ _LENGTH = re.compile(rb"[0-9]{1,18}\Z")
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: |\Z)")
 _LINE = re.compile(rb"(\S+) answered on (\S+), request from (\S+)\n")
 
+
 address_of = lru_cache(maxsize=1024)(ip_address)
 """``ip_address``, remembered: the same few addresses come back with every answer."""
 
@@ -36,8 +37,12 @@ def said_in(body: bytes) -> Said:
     """What ``body`` tells, in the responder's text or JSON; nothing where it is another's."""
     match = _LINE.match(body)
     if match:
-        node, local, peer = (part.decode("utf-8", "replace") for part in match.groups())
-        return Said(node, endpoint_of(local), endpoint_of(peer))
+        node, local, peer = match.groups()
+        return Said(
+            node.decode("utf-8", "replace"),
+            _own_endpoint_of(local.decode("utf-8", "replace")),
+            endpoint_of(peer.decode("utf-8", "replace")),
+        )
     if body.startswith(b"{"):
         try:
             told = json.loads(body)
@@ -58,6 +63,10 @@ def endpoint_of(text: str) -> Endpoint | None:
         return Endpoint(address_of(host.removeprefix("[").removesuffix("]")), int(port))
     except ValueError:
         return None
+
+
+_own_endpoint_of = lru_cache(maxsize=64)(endpoint_of)
+"""Of the real server: the same with every answer, unlike the client's port."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,13 +260,17 @@ class _Door:
 
     def __init__(self, loop: Loop, sock: socket.socket, speaker: Speaker) -> None:
         self.sock = sock
+        self._kind = int(sock.family), int(sock.type), sock.proto
+        # What socket.accept calls. The rest of that, enumerations of the family and the type and
+        # a question about time limits, takes longer than accept(2) itself.
+        self._accept: Callable[[], tuple[int, tuple[object, ...]]] = getattr(sock, "_accept")  # noqa: B009 (it is in no stub)
         self._loop = loop
         self._speaker = speaker
 
     def ready(self, _events: int = 0) -> None:
         for _ in range(ACCEPT_BATCH):
             try:
-                sock, peer = self.sock.accept()
+                fd, peer = self._accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -274,6 +278,7 @@ class _Door:
                     self._loop.pause(self)
                     return
                 continue  # the client is gone already; accept(2) passes its errors on
+            sock = socket.SocketType(*self._kind, fd)
             Connection(self._loop, sock, self._speaker, written(peer)).ready()
 
 

@@ -176,13 +176,10 @@ def test_out_of_descriptors_the_loop_waits_instead_of_spinning(
         loop.add(door, Speaker("rs1"))
         (handler,) = loop._handlers.values()
 
-        class Exhausted:
-            fileno = door.fileno
+        def exhausted() -> None:
+            raise OSError(24, "Too many open files")
 
-            def accept(self) -> None:
-                raise OSError(24, "Too many open files")
-
-        monkeypatch.setattr(handler, "sock", Exhausted())
+        monkeypatch.setattr(handler, "_accept", exhausted)
         handler.ready(select.EPOLLIN)
         assert loop._epoll.poll(0) == []  # an unbound socket would report EPOLLHUP if watched
         assert 0 < (loop._timeout() or 0) <= 1
