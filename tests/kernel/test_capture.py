@@ -11,9 +11,11 @@ import struct
 import subprocess
 import threading
 import time
+import tracemalloc
 from collections import Counter
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Self
 
@@ -276,6 +278,50 @@ def test_drops_are_counted(nodes: Nodes) -> None:
     kept = Counter(tap.node for _, tap, *_ in seen)
     assert 0 < kept["client"] < 200
     assert {node: kept[node] + drops[node] for node in drops} == {"client": 200, "server": 200}
+
+
+SEEN = 4000
+"""Datagrams of 1,000 bytes, each at two taps: 8 MB to be seen."""
+
+
+def test_memory_grows_with_what_is_kept_not_with_what_is_seen(nodes: Nodes) -> None:
+    client, _ = nodes
+    echo(client, 1)
+
+    with _peak() as kept, Capture(nodes, Options(filter="udp dst port 53")) as capture:
+        udp(client, [bytes(1000)] * SEEN, port=53)
+    assert len(capture.frames) == 2 * SEEN
+    assert kept() > 2 * SEEN * 1000
+
+    with _peak() as filtered, Capture(nodes, Options(filter="udp dst port 53")) as capture:
+        udp(client, [bytes(1000)] * SEEN, port=54)
+        udp(client, [b"kept"], port=53)
+    assert len([frame for frame in capture.frames if frame.udp]) == 2
+    assert filtered() < kept() / 10
+
+    with _peak() as cut, Capture(nodes, Options(filter="udp dst port 53", snaplen=60)) as capture:
+        udp(client, [bytes(1000)] * SEEN, port=53)
+    assert len(capture.recording.frames) == 2 * SEEN
+    assert cut() < kept() / 2
+
+    with _peak() as passed, LiveCapture(nodes, Options(filter="udp dst port 53")) as live:
+        frames = iter(live)
+        for _ in range(SEEN // 50):
+            udp(client, [bytes(1000)] * 50, port=53)
+            assert sum(1 for _ in islice(frames, 100)) == 100
+    assert passed() < kept() / 10
+
+
+@contextmanager
+def _peak() -> Iterator[Callable[[], int]]:
+    """Bytes that Python had allocated at most in the block, what was there before not counted."""
+    tracemalloc.start()
+    before, found = tracemalloc.get_traced_memory()[0], 0
+    try:
+        yield lambda: found
+    finally:
+        found = tracemalloc.get_traced_memory()[1] - before
+        tracemalloc.stop()
 
 
 def test_devices_that_come_and_go_meanwhile(nodes: Nodes) -> None:

@@ -1,0 +1,50 @@
+"""Capturing at the taps of a hundred real servers while all of them are asked."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from lvsctl import experiment, verify
+from lvsctl.model.finding import Verdict, overall
+from lvsctl.model.frame import Direction
+from lvsctl.observe.capture import Capture
+from lvsctl.traffic import client
+from tests.kernel.labs import lab_up
+
+pytestmark = pytest.mark.ipvs
+
+SERVERS, REQUESTS = 100, 2000
+
+
+@pytest.mark.exhaustive  # with two real servers every verification is one: it passes without drops
+def test_nothing_is_dropped_at_the_taps_of_a_hundred_real_servers() -> None:
+    with lab_up("dr", servers=SERVERS) as lab:
+        nodes: dict[str | Path, str] = {lab.netns(node.name): node.name for node in lab.nodes}
+        vip = lab.services[0].vip
+        with Capture(nodes) as capture:
+            exchanges = client.requests(
+                lab.netns("client"), vip, 80, count=REQUESTS, concurrency=SERVERS, timeout=30
+            )
+        assert all(exchange.answered for exchange in exchanges)
+        assert capture.drops == dict.fromkeys(nodes.values(), 0)  # read at every one of them
+        _assert_all_seen(capture, len({exchange.local for exchange in exchanges}))
+
+        evidence = experiment.evidence_of(lab)
+        assert evidence.drops == {}
+        assert overall(verify.findings(evidence)) is Verdict.PASS
+
+
+def _assert_all_seen(capture: Capture, connections: int) -> None:
+    """Independently of the kernel's count: each connection's SYN was kept at each of its hops."""
+    ports: dict[tuple[str, Direction], set[int]] = defaultdict(set)
+    for frame in capture.frames:
+        if frame.tcp is not None and frame.tcp.is_syn:
+            ports[frame.tap.node, frame.raw.direction].add(frame.tcp.sport)
+    hops = ("client", Direction.OUT), ("director", Direction.IN), ("director", Direction.OUT)
+    assert [len(ports[hop]) for hop in hops] == [connections] * 3
+    at_servers = [seen for (node, _), seen in ports.items() if node.startswith("rs")]
+    assert len(at_servers) == SERVERS
+    assert len(set().union(*at_servers)) == connections
