@@ -148,6 +148,9 @@ def kernel_arguments() -> str:
     words = [
         *("console=ttyS0", "quiet", "panic=-1", "mitigations=off", "net.ifnames=0"),
         *("i8042.noaux=1", "i8042.nokbd=1", "audit=0"),
+        # Some milliseconds without a tick, and the kernel panics, holding the timer for broken:
+        # where the host is busy an emulated one may well be that late.
+        "no_timer_check",
         # A variable of the first program's environment: the kernel does not know it.
         f"LD_LIBRARY_PATH={initramfs.LIBRARIES}",
         f"rdinit={quoted(first)}",
