@@ -12,7 +12,16 @@ from lvsctl.kernel import commands, injected, netns, paths, processes, registry
 from lvsctl.kernel.registry import Entry, State
 from lvsctl.model.event import Emit, GoingBack, Notice
 from lvsctl.model.lab import Lab
-from lvsctl.ops import AddLink, AddNamespace, Op, Plan, RunCommand, SetSysctl, Stage
+from lvsctl.ops import (
+    AddLink,
+    AddNamespace,
+    DisableOffloads,
+    Op,
+    Plan,
+    RunCommand,
+    SetSysctl,
+    Stage,
+)
 from lvsctl.results import Up
 
 # What only some commands need is imported by these: tests/unit/test_cli_imports.py.
@@ -145,16 +154,19 @@ def _go_back(old: Form, new: Form, memory: _Memory, error: BaseException, emit: 
     now = registry.read(name)
     if now is None or now.state is not State.CHANGING:
         return
-    emit(GoingBack(name))
-    try:
-        _undo_change(old, new, memory, emit)
-    except LvsctlError as another:
-        said = (
-            f"and lab {name} could not be made what it was: {another.message}\n"
-            f"It is neither now: `lvsctl up` makes it anew, `lvsctl down {name}` removes it"
-        )
+    anew = f"`lvsctl up` makes it anew, `lvsctl down {name}` removes it"
+    if old.plan == new.plan:
+        said = f"lab {name}, of which something was missing, is not whole yet: {anew}"
     else:
+        emit(GoingBack(name))
         said = f"lab {name} is as it was before"
+        try:
+            _undo_change(old, new, memory, emit)
+        except LvsctlError as another:
+            said = (
+                f"lab {name} could not be made what it was: {another.message}\n"
+                f"It is neither now: {anew}"
+            )
     if isinstance(error, LvsctlError):
         error.add(said)
     else:
@@ -172,9 +184,9 @@ def _undo_change(old: Form, new: Form, memory: _Memory, emit: Emit) -> None:
         op for op in added if not (isinstance(op, (SetSysctl, RunCommand)) and op.netns in staying)
     ]
     _equalize(old, outdated, (), emit, lambda: None)
-    if memory.settings:
-        again = (Stage("settings as they were", memory.settings),)
-        execute.execute(again, name, emit, converging=True)
+    # What no state of a node tells: whether the settings are others, and offloads on again.
+    untold = (*memory.settings, *(op for op in old.plan.ops if isinstance(op, DisableOffloads)))
+    execute.execute((Stage("as it was", untold),), name, emit, converging=True)
     registry.write(old.entry)
 
 

@@ -118,8 +118,8 @@ def running(name: str | None) -> Lab:
         )
     if entry.state is State.CHANGING and not registry.is_held(name):
         raise LabError(
-            f"lab {name} is not usable: a command that was changing it was killed, or could not "
-            "go back: it is neither what it was nor what it was to be",
+            f"lab {name} is not usable: a command that was changing it did not get to the end, "
+            "so it is neither what it was nor what it was to be",
             hint=f"`lvsctl up` makes it anew, `lvsctl down {name}` removes it",
         )
     return configured(entry)

@@ -69,7 +69,7 @@ def _trouble(one: Listed) -> str:
         return f"{printable(one.entry.problem)}; remove it: lvsctl down {name}"
     if one.entry.state == CHANGING:
         return (
-            f"a command is changing it, or was killed meanwhile: it is neither what it was nor "
+            f"a command is changing it, or did not get to the end: it is neither what it was nor "
             f"what it was to be; lvsctl up makes it anew, lvsctl down {name} removes it"
         )
     return f"a command is at it, or was killed: lvsctl down {name} removes what there is"

@@ -152,6 +152,23 @@ def test_where_the_way_back_is_closed_the_lab_is_neither() -> None:
     assert initial_namespace() == host
 
 
+def test_where_it_cannot_be_mended_it_is_not_whole() -> None:
+    """The same topology again, of which a node was removed by hand and the way is closed."""
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with lab_up("dr"):
+        run("ip netns del lvs-dr-rs1")
+        events = Events("links", stop)
+        with pytest.raises(KeyboardInterrupt):
+            app.up(topology_of("dr"), emit=events)
+        (notice,) = (event.text for event in events if isinstance(event, Notice))
+        assert "is not whole yet: `lvsctl up` makes it anew" in notice
+        assert app.up(topology_of("dr")).created
+        is_up_and_proven()
+
+
 @pytest.mark.parametrize("words", ["count: 2, sysctls: {net.ipv4.tcp_syncookies: 0}", "run"])
 def test_what_cannot_be_taken_back_is_refused_before_anything_is_done(words: str) -> None:
     """A setting whose earlier value nobody knows, a command of the user's own."""
