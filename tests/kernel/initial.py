@@ -129,8 +129,8 @@ def planted(lab: str) -> Iterator[None]:
     files = (
         run_directory / "Not a lab",
         run_directory / f"{lab}.notes",
-        Path(f"/tmp/lvsctl-{lab}"),
-        Path("/tmp/lvsctl-machine-theirs"),
+        Path(f"/tmp/lvsctl-{lab}-{os.getpid()}"),
+        Path(f"/tmp/lvsctl-machine-{os.getpid()}"),
     )
     device, alone = "lvs-dr-lan", INSIDE in os.environ  # others may be looking at a host's links
     try:

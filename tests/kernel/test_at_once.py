@@ -36,8 +36,9 @@ def at_once(*works: Callable[[], object]) -> list[int]:
             try:
                 work()
                 status = 0
-            except LvsctlError:
+            except LvsctlError as error:
                 status = SAID
+                print(error.message)  # where that was not to be expected
             except BaseException:  # noqa: BLE001 (told by the status)
                 traceback.print_exc()
             finally:
