@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -38,7 +39,7 @@ def at_once(*works: Callable[[], object]) -> list[int]:
                 status = 0
             except LvsctlError as error:
                 status = SAID
-                print(error.message)  # where that was not to be expected
+                sys.stderr.write(f"{error.message}\n")  # where that was not to be expected
             except BaseException:  # noqa: BLE001 (told by the status)
                 traceback.print_exc()
             finally:
