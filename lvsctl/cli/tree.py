@@ -145,7 +145,7 @@ def _machine() -> typer.Typer:
     app = typer.Typer(
         cls=Group,
         rich_markup_mode=None,
-        help="""Start, stop and use the throwaway kernel (User-Mode Linux).
+        help="""Start, stop and use the throwaway kernel (User-Mode Linux or QEMU).
 
         It runs labs where this host's kernel has no IPVS, or without root. It is a process of
         yours that sees the host's files read-only; its labs live as long as it does.
