@@ -147,6 +147,7 @@ def _back_directly(case: Case, server: RealServer, cip: IPAddress) -> Iterator[F
     way = case.network.way(node, case.vip, cip, wanted=case.client)
     through = next((hop for hop in way.hops if hop.arrives == case.director), None)
     if through is not None:
+        forwards = case.network.forwards(case.director, case.vip.version)
         yield Cause(
             fault="gateway-is-director",
             node=through.node,
@@ -156,7 +157,12 @@ def _back_directly(case: Case, server: RealServer, cip: IPAddress) -> Iterator[F
                 f"{case.director}: {case.vip}, the reply's source, is its own address",
                 *shown(case.replies(case.director)),
             ),
-            consequence="the director drops replies whose source is its own address (martians)",
+            consequence=(
+                "the director drops replies whose source is its own address (martians)"
+                if forwards
+                else "the director drops the replies: it does not forward (if it did, they would"
+                " be martians, for their source is its own address)"
+            ),
             remedy=route_remedy(case, through.node, cip),
         )
         return

@@ -1,6 +1,7 @@
 """A real server sends its replies to the director, though it is to answer the client directly.
 
-Their source is the VIP, which is the director's own address: it drops them as martians.
+It does not forward, so it drops them (IpInAddrErrors). With ip_forward=1 it drops them as well,
+as martians (in_martian_src): their source is the VIP, which is its own address.
 """
 
 from __future__ import annotations

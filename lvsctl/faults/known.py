@@ -41,7 +41,7 @@ KNOWN = (
           "works until the real server has taken a redirect"),
     Known(13, "nat with ip_forward=0", ("ip-forward-off",)),
     Known(14, "dr or tun, the real server's gateway is the director", ("gateway-is-director",),
-          "dropped as martian: the reply's source is the director's own address"),
+          "dropped: the director does not forward; if it does, as martian: its own address"),
     Known(15, "rp_filter=1 on an asymmetric path", ("rp-filter-on-router",)),
     Known(16, "rp_filter=1 on the tunnel device", ("rp-filter-on-tunnel",)),
     Known(17, "no ipip, or the tunnel device is down", ("tunnel-down",)),

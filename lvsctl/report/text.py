@@ -134,9 +134,10 @@ def machine(status: MachineStatus | None, features: Mapping[str, bool], *, style
         start = style.cyan("lvsctl machine start")
         return style.finished(f"no machine is running; start one: {start}")
     used = status.memory - status.memory_available
+    lacks = ", ".join(name for name, has in features.items() if not has)
     rows: list[Row] = [
         ["kernel", " ".join(filter(None, [status.title, status.release]))],
-        ["lacks", ", ".join(n for n, has in features.items() if not has) or "nothing tried"],
+        ["lacks", lacks or "nothing of what a lab may need"],
         ["by", _EXECUTION[status.accelerator] + f", {counted(status.cpus, 'CPU')}"],
         ["up", duration(status.uptime)],
         ["memory", f"{used} of {status.memory} MiB in use"],
