@@ -21,7 +21,7 @@ AT_BOOT = frozenset(
         # What a shipped topology needs: each costs 5 ms here, and 200 on demand. With the tunnels'
         # modules devices come into the initial namespace, too (tunl0, gre0), which is to stay as
         # it was at boot.
-        *("ipip", "ip6_tunnel", "ip_gre", "sch_netem"),
+        *("ipip", "ip6_tunnel", "ip_gre", "ip6_gre", "sit", "sch_netem"),
         *("fou", "fou6"),  # nothing asks for them: they have no alias
     }
 )
