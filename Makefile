@@ -79,6 +79,7 @@ bench: ## lvsctl beside what else can do it; root, half an hour (benchmarks/READ
 	@tools/setup checks witnesses competitors
 	$(python) benchmarks/building.py
 	$(python) benchmarks/serving.py
+	$(python) benchmarks/cold_start.py
 	$(python) -m lvsctl machine run -- $(CURDIR)/$(python) $(CURDIR)/benchmarks/ipvs.py
 
 lint: ## style and types
