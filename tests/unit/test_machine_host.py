@@ -207,7 +207,8 @@ def test_modules_are_loaded_after_what_they_need() -> None:
         ("kernel/net/bridge/bridge.ko", True),
         ("kernel/net/bridge/br_netfilter.ko", False),
         ("kernel/net/ipv4/fou.ko", True),
-        ("kernel/net/sched/sch_netem.ko", False),
+        ("kernel/net/sched/sch_netem.ko", True),
+        ("kernel/net/sched/sch_tbf.ko", False),
     ],
 )
 def test_what_is_loaded_at_boot_where_the_rest_comes_on_demand(path: str, at_boot: bool) -> None:
