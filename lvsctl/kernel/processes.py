@@ -32,8 +32,8 @@ Ready = Callable[[str | None], None]
 RESPONDER = "responder"
 """The name of the daemon that answers for the real servers."""
 
-START_SECONDS = 20.0
-"""How long a daemon may take to get ready."""
+START_SECONDS = 60.0
+"""How long a daemon may take to get ready; long, for twenty labs at once in a busy machine."""
 TERMINATE_SECONDS = 2.0
 """How long a process may take to end after SIGTERM before it is killed."""
 GRACE_SECONDS = 0.15

@@ -39,7 +39,7 @@ def at_once(*works: Callable[[], object]) -> list[int]:
                 status = 0
             except LvsctlError as error:
                 status = SAID
-                sys.stderr.write(f"{error.message}\n")  # where that was not to be expected
+                sys.stderr.write(f"{error}\n")  # where that was not to be expected
             except BaseException:  # noqa: BLE001 (told by the status)
                 traceback.print_exc()
             finally:
