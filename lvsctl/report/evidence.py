@@ -116,7 +116,9 @@ def evidence_from(written: bytes, capture: bytes, *, source: str = "evidence.jso
 
 def _read(written: bytes, source: str) -> Written:
     try:
-        value = json.loads(written)
+        value = json.loads(written.decode())  # json would let halves of surrogate pairs through
+        if b"\\u" in written:  # escapes may be such halves too; lvsctl writes hardly any
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:  # not UTF-8 and not JSON are both ValueError
         raise DamagedFile(f"{source} is not JSON: {error}") from error
     if not isinstance(value, dict) or value.get("format") != FORMAT:

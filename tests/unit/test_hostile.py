@@ -52,6 +52,7 @@ FOUND: list[tuple[str, bytes]] = [
      b'"overrides": [], "namespaces": 7, "started": NaN, "state": "up"}')),
     ("registered", b"[" * 100_000),
     ("evidence", b"[" * 100_000),
+    ("changed-evidence", b"\033\370\370\370"),
 ]  # fmt: skip
 """What was a traceback once. ``%s`` is this boot."""
 
