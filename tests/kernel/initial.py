@@ -52,6 +52,18 @@ def neighbours() -> str:
     return "\n".join(sorted(devices) + sorted(x for x in lines if "PERMANENT" in x))
 
 
+def settings() -> str:
+    """All of the network's, as sysctl(8) prints them.
+
+    Its exit status tells nothing: procps 4.0.7's is 1 wherever a setting has no value yet
+    (stable_secret), 4.0.2's is 0.
+    """
+    words = [which("sysctl") or "sysctl", "-a", "-r", "^net"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert "\nnet.ipv4.ip_forward = " in done.stdout, done.stderr
+    return done.stdout
+
+
 def initial_namespace() -> dict[str, str]:
     """Everything of it that a lab could spoil, by the command that shows it."""
     seen = {look: COUNTING.sub("", run(look)) for look in LOOKS}
@@ -62,7 +74,7 @@ def initial_namespace() -> dict[str, str]:
                 seen[look] = "\n".join(line for line in lines if not line.startswith("#"))
     seen["neighbours"] = neighbours()
     seen["sysctl"] = "\n".join(
-        line for line in run("sysctl -a -r ^net").splitlines() if not line.startswith(VOLATILE)
+        line for line in settings().splitlines() if not line.startswith(VOLATILE)
     )
     seen["mounts"] = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
     seen["/run/netns"] = "\n".join(sorted(p.name for p in Path("/run/netns").glob("*")))
