@@ -55,14 +55,13 @@ def table(lab: str) -> list[str]:
 
 
 def qdisc(lab: str, node: str) -> dict[str, Any]:
-    """A node's queue, without what no two share; newer tc(8) shows netem's seed as well."""
+    """What tc(8) shows, but for what each has of its own: a number, dice of its own."""
     words = ["tc", "-j", "-n", f"lvs-{lab}-{node}", "qdisc", "show", "dev", "lan"]
     said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
-    found: dict[str, Any] = json.loads(said)[0]
-    del found["handle"]
-    options = found["options"]
-    options.pop("seed", None)
-    if "delay" in options:  # newer tc says nanoseconds, pyroute2 ticks of 64
+    found: dict[str, Any] = {**json.loads(said)[0], "handle": ""}
+    options = found.get("options", {})
+    options.pop("seed", None)  # newer kernels tell it
+    if "delay" in options:  # newer tc(8) counts in ns, older in ticks of 64 ns, as we do
         options["delay"]["delay"] = round(options["delay"]["delay"], 6)
     return found
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lvsctl import spec
@@ -71,8 +71,8 @@ def test_no_topology_costs_more_than_it_weighs() -> None:
     assert len(done.stdout.splitlines()) == len(BOMBS)
 
 
-often = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-seldom = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+often = settings(max_examples=200)
+seldom = settings(max_examples=40)
 
 hostile = st.sampled_from(HOSTILE) | st.text(max_size=20) | st.integers() | st.floats() | st.dates()
 steps = st.lists(st.integers(0, 1 << 16), min_size=1, max_size=8)

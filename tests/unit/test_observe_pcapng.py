@@ -7,7 +7,7 @@ import io
 import struct
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lvsctl.model.frame import Direction, LinkType, RawFrame, Recording, Tap
@@ -52,8 +52,6 @@ def read(content: bytes) -> Recording:
     return read_recording(io.BytesIO(content))
 
 
-# However busy the machine is: Hypothesis would time the drawing of examples.
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(recordings())
 def test_what_is_written_is_read_back(recording: Recording) -> None:
     assert read(written(recording)) == recording

@@ -190,7 +190,7 @@ JSON_VALUES = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_whatever_stands_anywhere_it_is_read_or_refused(data: st.DataObject) -> None:
     value = json.loads(files_of("dr")["evidence.json"])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lvsctl.errors import SpecError, UsageError
@@ -237,11 +237,6 @@ def test_a_rules_violation_is_placed_where_the_file_mentions_it() -> None:
     ]
 
 
-# No input makes the loader raise anything but SpecError. No deadline: CI may be slow.
-patient = settings(deadline=None)
-
-
-@patient
 @given(st.binary() | st.text() | st.text("[]{}:,-&*a \n\t'\"!|>%#?"))
 def test_arbitrary_text(text: str | bytes) -> None:
     load_or_refuse(text)
@@ -255,7 +250,6 @@ VALUES = st.recursive(
 )
 
 
-@patient
 @given(VALUES | st.dictionaries(KEYS, VALUES))
 def test_arbitrary_structures(document: Any) -> None:
     load_or_refuse(yaml.safe_dump(document, allow_unicode=True))
@@ -271,7 +265,6 @@ def places(tree: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | 
         yield from places(value, (*path, key))
 
 
-@patient
 @given(st.sampled_from(shipped.names()), st.data())
 def test_a_shipped_topology_with_one_value_replaced(name: str, data: st.DataObject) -> None:
     document = yaml.safe_load(shipped.text_of(name))
