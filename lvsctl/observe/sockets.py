@@ -26,7 +26,8 @@ _SO_RCVBUFFORCE = 33
 _ETH_P_ALL = 3
 _SIOCGIFHWADDR = 0x8927
 _SOCKADDR_LL = struct.Struct("=HHiHBB8s")
-_STAMP_PATIENCE = 1.0  # seconds
+_STAMP_PATIENCE = 10.0  # seconds: a worker of the kernel's sees to it, which others may delay
+_LOOP_PATIENCE = 1.0  # seconds
 _CLOSERS = 64  # threads
 
 TIMESPEC = struct.Struct("@ll")
@@ -124,7 +125,7 @@ def await_timestamps() -> None:
         deadline = time.monotonic() + _STAMP_PATIENCE
         while time.monotonic() < deadline:
             ours.send(b"?")
-            if not readable(ours.fileno(), _STAMP_PATIENCE):
+            if not readable(ours.fileno(), _LOOP_PATIENCE):
                 return
             before = time.clock_gettime_ns(time.CLOCK_REALTIME)
             _, ancillary, _, _ = ours.recvmsg(1, ANCILLARY)
