@@ -17,7 +17,7 @@ from lvsctl.kernel import netns, snmp
 from lvsctl.kernel.drop_reasons import DropReasons, named
 from lvsctl.kernel.martians import Martians, martian
 from lvsctl.model.counted import LOSSES, MARTIANS, REASONS
-from tests.kernel.by_hand import cable, descriptors, eventually, namespaces, run
+from tests.kernel.by_hand import cable, descriptors, namespaces, run
 
 COUNT = 3
 
