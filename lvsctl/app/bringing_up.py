@@ -8,8 +8,8 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from lvsctl import planner, spec
-from lvsctl.app.labs import configured, responder_of
 from lvsctl.app.plans import lab_of
+from lvsctl.app.registered import configured, responder_of
 from lvsctl.errors import LvsctlError
 from lvsctl.kernel import commands, probe, registry
 from lvsctl.kernel.registry import Entry, State

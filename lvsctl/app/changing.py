@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lvsctl.app.labs import breaking_of, responder_of
+from lvsctl.app.registered import breaking_of, responder_of
 from lvsctl.errors import LabError, LvsctlError
 from lvsctl.kernel import commands, injected, netns, paths, processes, registry
 from lvsctl.kernel.registry import Entry, State

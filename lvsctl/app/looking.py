@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from lvsctl.app.labs import node_of
+from lvsctl.app.registered import node_of
 from lvsctl.errors import UsageError
 from lvsctl.kernel import injected, processes, registry
 from lvsctl.kernel.registry import State

@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from lvsctl.cli import complete, failure, options
+from lvsctl.cli import failure
 from lvsctl.cli.exit_status import ExitStatus
 from lvsctl.cli.output import Format, show, show_json, style
 from lvsctl.cli.where import Handover, in_lab_kernel
 from lvsctl.errors import LabError, LvsctlError, UsageError
 
+# What annotations of parameters name is only imported where Typer reads them (``Placed``).
 if TYPE_CHECKING:
+    import typer
+
+    from lvsctl.cli import complete, options
     from lvsctl.model.service import Scheduler
     from lvsctl.results import Listed, Up
     from lvsctl.spec import Overrides

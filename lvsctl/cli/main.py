@@ -56,9 +56,14 @@ def _status(argv: Sequence[str]) -> int:
     try:
         if completion.VARIABLE in os.environ:
             return completion.answer()
-        from lvsctl.cli import tree
+        from lvsctl.cli import plain
 
-        return tree.run(argv)
+        status = plain.run(argv)
+        if status is None:
+            from lvsctl.cli import tree
+
+            status = tree.run(argv)
+        return status
     except LvsctlError as error:
         return failure.explain(error)
     except BrokenPipeError:

@@ -7,22 +7,29 @@ runs where the labs are; for the machine the same words are handed on to the lvs
 from __future__ import annotations
 
 import functools
-import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, NoReturn
-
-import typer
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
 
 from lvsctl.cli.failure import say
 from lvsctl.errors import HostError, LabError, UsageError
 
+# Typer, and what it is told about parameters, is only imported where it reads the command line.
+if TYPE_CHECKING:
+    import inspect
+
+    import typer
+
 Run = Callable[..., int | None]
 """A command's own function: keywords in, an exit status out (None: fine)."""
+
+
+WHERE_VARIABLE = "LVSCTL_WHERE"
+"""The variable in the environment that stands for ``--where``."""
 
 
 class Where(StrEnum):
@@ -31,16 +38,6 @@ class Where(StrEnum):
     AUTO = "auto"
     HOST = "host"
     MACHINE = "machine"
-
-
-WhereOption = Annotated[
-    Where,
-    typer.Option(
-        "--where",
-        envvar="LVSCTL_WHERE",
-        help="The kernel: the host's, the throwaway one, or the host's if it can.",
-    ),
-]
 
 
 class Handover(NamedTuple):
@@ -60,7 +57,7 @@ def in_lab_kernel(
     prepare: Callable[..., Handover] | None = None,
     without: Run | None = None,
     anywhere: Callable[..., bool] | None = None,
-) -> Callable[[Run], Run]:
+) -> Callable[[Run], Placed]:
     """A command that runs where the labs are.
 
     ``starts``: it starts the machine where it needs one; else, where none runs, it answers
@@ -70,43 +67,100 @@ def in_lab_kernel(
     ``anywhere`` gets the arguments too: whether with these the command needs no lab's kernel.
     """
 
-    def decorate(command: Run) -> Run:
-        signature = inspect.signature(command, eval_str=True)
-
-        @functools.wraps(command)
-        def placed(*, ctx: typer.Context, where: Where, **words: Any) -> int | None:
-            if anywhere and anywhere(**words):
-                return command(**words)
-            reason = _reason_for_machine(where)
-            if reason is None:
-                if needs_root:
-                    require_root(ctx)
-                return command(**words)
-            handover = prepare(ctx.obj, **words) if prepare else Handover(ctx.obj)
-            if not starts and not machine_is_running():
-                return (without or _nothing_runs)(**words)
-            tell = functools.partial(_tell, reason) if starts and where is Where.AUTO else None
-            with _directory_for(handover.writes) as writable:
-                return forward(
-                    handover.words, stdin=stdin, given=handover.stdin, tell=tell, writable=writable
-                )
-
-        placed.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            parameters=[
-                inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
-                *(p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-                  for p in signature.parameters.values()),
-                inspect.Parameter(
-                    "where",
-                    inspect.Parameter.KEYWORD_ONLY,
-                    default=Where.AUTO,
-                    annotation=WhereOption,
-                ),
-            ]
-        )  # fmt: skip
-        return placed
+    def decorate(command: Run) -> Placed:
+        return Placed(
+            command,
+            starts=starts,
+            needs_root=needs_root,
+            stdin=stdin,
+            prepare=prepare,
+            without=without,
+            anywhere=anywhere,
+        )
 
     return decorate
+
+
+class Placed:
+    """A command that ``in_lab_kernel`` decorates: what it does, and how Typer is told of it."""
+
+    def __init__(
+        self,
+        command: Run,
+        *,
+        starts: bool,
+        needs_root: bool,
+        stdin: bool,
+        prepare: Callable[..., Handover] | None,
+        without: Run | None,
+        anywhere: Callable[..., bool] | None,
+    ) -> None:
+        self.__name__, self.__doc__ = command.__name__, command.__doc__
+        self.command = command
+        self._starts, self._needs_root, self._stdin = starts, needs_root, stdin
+        self._prepare, self._without, self._anywhere = prepare, without, anywhere
+
+    def __call__(self, *, ctx: typer.Context, where: Where, **arguments: Any) -> int | None:
+        """Run it as Typer does, for the command line in ``ctx.obj``."""
+        return self.run(ctx.obj, where, arguments)
+
+    def run(self, words: list[str], where: Where, arguments: dict[str, Any]) -> int | None:
+        """Run the command line ``words``, which says ``arguments``, where the labs are."""
+        if self._anywhere and self._anywhere(**arguments):
+            return self.command(**arguments)
+        reason = _reason_for_machine(where)
+        if reason is None:
+            if self._needs_root:
+                require_root(words)
+            return self.command(**arguments)
+        handover = self._prepare(words, **arguments) if self._prepare else Handover(words)
+        if not self._starts and not machine_is_running():
+            return (self._without or _nothing_runs)(**arguments)
+        told = self._starts and where is Where.AUTO
+        with _directory_for(handover.writes) as writable:
+            return forward(
+                handover.words,
+                stdin=self._stdin,
+                given=handover.stdin,
+                tell=functools.partial(_tell, reason) if told else None,
+                writable=writable,
+            )
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """The command's own, with the context and ``--where``, for Typer."""
+        import inspect
+
+        import typer
+
+        from lvsctl.cli import complete, options
+
+        known = {"typer": typer, "complete": complete, "options": options}
+        signature = inspect.signature(
+            self.command, eval_str=True, globals=self.command.__globals__ | known
+        )
+        named = inspect.Parameter.KEYWORD_ONLY
+        parameters = [parameter.replace(kind=named) for parameter in signature.parameters.values()]
+        ctx = inspect.Parameter("ctx", named, annotation=typer.Context)
+        where = inspect.Parameter(
+            "where",
+            named,
+            default=Where.AUTO,
+            annotation=Annotated[
+                Where,
+                typer.Option(
+                    "--where",
+                    envvar=WHERE_VARIABLE,
+                    help="The kernel: the host's, the throwaway one, or the host's if it can.",
+                ),
+            ],
+        )
+        return signature.replace(parameters=[ctx, *parameters, where])
+
+    @property
+    def __annotations__(self) -> dict[str, Any]:  # type: ignore[override]
+        """What ``typing.get_type_hints`` makes of the signature."""
+        return {one.name: one.annotation for one in self.__signature__.parameters.values()}
 
 
 @contextmanager
@@ -155,14 +209,14 @@ def why_not_here() -> str | None:
     return None if probe.has_ipvs() else "IPVS cannot be loaded into this kernel"
 
 
-def require_root(ctx: typer.Context) -> None:
+def require_root(words: Sequence[str]) -> None:
     """Raise HostError, with what to type, where this process cannot make or enter namespaces."""
     from lvsctl.kernel import probe
 
     if not probe.has_root():
-        words = " ".join(["lvsctl", *ctx.obj])
+        line = " ".join(["lvsctl", *words])
         raise HostError(
-            "labs on this host's kernel need root", hint=f"sudo {words}, or --where machine"
+            "labs on this host's kernel need root", hint=f"sudo {line}, or --where machine"
         )
 
 
