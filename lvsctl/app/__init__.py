@@ -23,7 +23,6 @@ if TYPE_CHECKING:
         restore,
     )
     from lvsctl.app.bringing_up import up
-    from lvsctl.app.registered import addressed, down, labs, node_of, running
     from lvsctl.app.looking import (
         ask,
         diagnose,
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
         watching,
     )
     from lvsctl.app.plans import lab_of, plan_of
+    from lvsctl.app.registered import addressed, down, labs, node_of, running
 
 __all__ = [
     "addressed",

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from lvsctl import planner, spec
 from lvsctl.app.bringing_up import up
-from lvsctl.app.registered import breaking_of, down, node_of
 from lvsctl.app.plans import lab_of
+from lvsctl.app.registered import breaking_of, down, node_of
 from lvsctl.errors import LabError, UsageError
 from lvsctl.kernel import injected, registry
 from lvsctl.model.lab import Lab

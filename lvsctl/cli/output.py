@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
 from collections.abc import Mapping
 from enum import StrEnum
@@ -25,6 +24,8 @@ class Format(StrEnum):
 
 def style() -> Style:
     """How text may look on this standard output."""
+    import shutil
+
     from lvsctl.report.style import Style
 
     return Style(

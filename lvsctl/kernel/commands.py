@@ -6,7 +6,6 @@ import contextlib
 import os
 import select
 import shlex
-import shutil
 import signal
 import threading
 import time
@@ -184,6 +183,8 @@ def _wait_for(fd: int, seconds: float) -> bool:
 
 def _become(lab: str, op: RunCommand, begun: int) -> None:
     """In the child: turn into the command, which closes ``begun``, or end."""
+    import shutil
+
     status = 1
     try:
         for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):

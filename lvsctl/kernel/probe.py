@@ -7,8 +7,6 @@ small files, and importing this module imports little. ``features`` tries everyt
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 
 from lvsctl.errors import HostError
 from lvsctl.values import dataclass
@@ -102,6 +100,8 @@ def load_ipvs() -> None:
         raise HostError(
             "IPVS is not loaded, and there is no modprobe", hint="sudo apt-get install kmod"
         )
+    import subprocess
+
     done = subprocess.run(
         [modprobe, "ip_vs"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
     )
@@ -131,6 +131,8 @@ def features() -> tuple[Feature, ...]:
 
 def which(command: str) -> str | None:
     """Where a command is, in the places for administrators too: users often lack them in PATH."""
+    import shutil
+
     return shutil.which(command) or shutil.which(command, path=_SYSTEM_PATHS)
 
 

@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import stat
 import time
 from collections.abc import Iterator, Mapping
@@ -211,7 +210,8 @@ def begin(entry: Entry) -> None:
     try:
         write(entry)
     except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            _remove_tree(directory)
         raise
 
 
@@ -354,9 +354,15 @@ def _remove_directory(directory: Path) -> None:
     """Remove the lab's directory, its entry last."""
     for part in list(directory.iterdir()):
         if part.is_dir() and not part.is_symlink():
-            shutil.rmtree(part)
+            _remove_tree(part)
         elif part != paths.registry(directory.name):
             part.unlink(missing_ok=True)
+    _remove_tree(directory)
+
+
+def _remove_tree(directory: Path) -> None:
+    import shutil  # 2 ms, which `up` and `ls` need not pay
+
     shutil.rmtree(directory)
 
 

@@ -7,7 +7,6 @@ to run, and ten times that in the machine; what is needed of it are the lines be
 from __future__ import annotations
 
 import textwrap
-import unicodedata
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -113,6 +112,10 @@ class Style:
 
 def display_width(text: str) -> int:
     """How many columns a terminal takes for ``text``."""
+    if text.isascii():
+        return len(text)
+    import unicodedata
+
     return sum(
         0 if unicodedata.combining(sign) else 1 + (unicodedata.east_asian_width(sign) in {"W", "F"})
         for sign in text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from lvsctl.report.style import Cell, Style, printable
@@ -40,6 +39,8 @@ def _listed_row(one: Listed, style: Style) -> Row:
         state = "not answering"
     started = ""
     if one.entry.started:
+        from datetime import UTC, datetime
+
         moment = datetime.fromtimestamp(one.entry.started, UTC)
         started = moment.strftime("%Y-%m-%d %H:%M UTC")
     return [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 from lvsctl.errors import Problem, SpecError
@@ -108,6 +107,8 @@ def nearest(word: str, known: Iterable[str]) -> tuple[str, ...]:
     """The known words most like ``word``, the likeliest first; at most three."""
     if len(word) > 64:
         return ()
+    import difflib
+
     return tuple(difflib.get_close_matches(word.lower(), list(known), 3, 0.6))
 
 
