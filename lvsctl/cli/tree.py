@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
@@ -173,6 +174,9 @@ def run(words: Sequence[str]) -> int:
     only = words[0] if words else ""
     alone = only in _NAMES and not command.cache_info().currsize  # the machine has it all ready
     group = _built(only) if alone else command()  # that takes 20 ms more
+    if not gc.isenabled():  # whatever takes its time makes garbage
+        gc.freeze()
+        gc.enable()
     try:
         with group.make_context(NAME, list(words), obj=list(words)) as ctx:
             return int(group.invoke(ctx) or 0)
