@@ -59,10 +59,11 @@ def watch_stages(seen: list[tuple[str, float, float]]) -> None:
 def main() -> None:
     what, servers, lab = sys.argv[1:]
     lab = lab.rstrip("-")
-    from lvsctl.cli.main import main as lvsctl
+    from lvsctl.cli.main import entry
 
     if what == "down":
-        raise SystemExit(lvsctl(["down", lab, "--where", "host"]))
+        sys.argv[1:] = ["down", lab, "--where", "host"]
+        entry()
     leave_ipvs_out()
     seen: list[tuple[str, float, float]] = []
     watch_stages(seen)
@@ -70,14 +71,15 @@ def main() -> None:
     with open(file, "w") as topology:  # noqa: PTH123 (imports no more than lvsctl does)
         topology.write(TOPOLOGY.format(lab=lab, servers=servers, route=ROUTE))
     stdout, sys.stdout = sys.stdout, open("/dev/null", "w")  # noqa: SIM115, PTH123
-    status = lvsctl(["up", file, "--where", "host"])
-    sys.stdout = stdout
-    os.unlink(file)  # noqa: PTH108
-    (_, begun, cpu), (title, done, cpu_done) = seen[0], seen[-1]
-    assert title == "servers", title
-    print(json.dumps({"ms": (done - begun) * 1e3, "cpu_ms": (cpu_done - cpu) * 1e3}))
-    sys.stdout.flush()
-    raise SystemExit(status)
+    sys.argv[1:] = ["up", file, "--where", "host"]
+    try:
+        entry()
+    finally:
+        sys.stdout = stdout
+        os.unlink(file)  # noqa: PTH108
+        (_, begun, cpu), (title, done, cpu_done) = seen[0], seen[-1]
+        assert title == "servers", title
+        print(json.dumps({"ms": (done - begun) * 1e3, "cpu_ms": (cpu_done - cpu) * 1e3}))
 
 
 main()

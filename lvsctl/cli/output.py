@@ -24,15 +24,24 @@ class Format(StrEnum):
 
 def style() -> Style:
     """How text may look on this standard output."""
-    import shutil
-
     from lvsctl.report.style import Style
 
     return Style(
         color=_color(),
-        width=shutil.get_terminal_size().columns,
+        width=_columns(),
         unicode=(sys.stdout.encoding or "").lower().replace("-", "") == "utf8",
     )
+
+
+def _columns() -> int:
+    """The terminal's width as ``shutil.get_terminal_size`` tells it, without its compressors."""
+    with contextlib.suppress(KeyError, ValueError):
+        if (columns := int(os.environ["COLUMNS"])) > 0:
+            return columns
+    try:
+        return os.get_terminal_size(1).columns or 80
+    except OSError:
+        return 80
 
 
 def _color() -> bool:

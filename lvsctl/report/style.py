@@ -6,7 +6,6 @@ to run, and ten times that in the machine; what is needed of it are the lines be
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -112,7 +111,7 @@ class Style:
 
 def display_width(text: str) -> int:
     """How many columns a terminal takes for ``text``."""
-    if text.isascii():
+    if text.isascii() or all(sign.isascii() or ord(sign) in _ASCII for sign in text):
         return len(text)
     import unicodedata
 
@@ -169,6 +168,8 @@ def _row_lines(row: Sequence[Cell], widths: Sequence[int]) -> list[str]:
 def _wrap(text: str, width: int) -> list[str]:
     if display_width(text) <= width:
         return [text]
+    import textwrap
+
     return textwrap.wrap(text, max(width, 1), break_long_words=False, break_on_hyphens=False) or [
         ""
     ]
