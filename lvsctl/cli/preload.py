@@ -7,12 +7,11 @@ import shutil
 
 from lvsctl import app, converge, experiment, verify
 from lvsctl.cli import main, progress, tree
-from lvsctl.kernel import execute, ipvs, rtnl, state, undo
+from lvsctl.kernel import execute, ipvs, state, undo
 from lvsctl.report import demo, jsonable, script, text
 from lvsctl.spec import shipped
 from lvsctl.traffic import client, responder
 
 tree.command()
-rtnl.prepare()
 # Reading a topology imports and compiles what is only imported where it is needed.
 app.plan_of(app.lab_of(shipped.find("dr", io.BytesIO())))

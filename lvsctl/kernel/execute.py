@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from threading import Event
 
 from lvsctl.errors import LabError
-from lvsctl.kernel import commands, links, netns, processes, rtnl, wire
+from lvsctl.kernel import commands, links, netns, processes, wire
 from lvsctl.kernel.perform import Performance
 from lvsctl.kernel.session import Session
 from lvsctl.kernel.worker import in_worker
@@ -48,7 +48,6 @@ def execute(
     stages = plan.stages if isinstance(plan, Plan) else tuple(plan)
     ops = [op for stage in stages for op in stage.ops]
     made = [op.netns for op in ops if isinstance(op, AddNamespace)]
-    rtnl.prepare()
     if made:
         netns.check_free(lab, made)
         netns.mount_store(lab)

@@ -4,19 +4,19 @@ Every function takes a socket opened inside the director's namespace
 (``wire.open_socket(wire.GENERIC)``): a socket belongs to the namespace
 in which it was opened, whatever thread uses it afterwards.
 
-Importing this imports the base of pyroute2's messages, which takes 15 ms.
+Importing this imports the base of pyroute2's messages, which takes 15 ms: what only fills the
+table imports ``kernel.ipvs_shapes``.
 """
 
 from __future__ import annotations
 
 import errno
-import functools
 from typing import TYPE_CHECKING, Any
 
-from lvsctl.errors import HostError, KernelError
+from lvsctl.errors import KernelError
 from lvsctl.kernel import ipvs_messages as messages
 from lvsctl.kernel import nldump
-from lvsctl.kernel.ipvs_shapes import Shapes
+from lvsctl.kernel.ipvs_shapes import TUNNEL_TYPES, family_id, message
 from lvsctl.kernel.wire import ROOT_DUMP
 from lvsctl.model.service import Encapsulation, Protocol, ServiceKey
 from lvsctl.model.state import Counters, RealServerState, ServiceState
@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping
 
-FAMILY = "IPVS"
-LOAD_HINT = "sudo modprobe ip_vs"
+__all__ = [
+    "Timeouts", "delete_message", "family_id", "message", "message_by_pyroute2", "services",
+    "set_timeouts", "timeouts", "zero",
+]  # fmt: skip
 
 _PROTOCOLS = {protocol.number: protocol for protocol in Protocol}
-_ENCAPSULATIONS = {number: kind for kind, number in messages.TUNNEL_TYPES.items()}
+_ENCAPSULATIONS = {number: kind for kind, number in TUNNEL_TYPES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +43,6 @@ class Timeouts:
     tcp: int
     tcp_fin: int
     udp: int
-
-
-def message(op: AddService | AddRealServer, family_id: int, *, replace: bool = False) -> bytearray:
-    """The netlink message that carries out ``op``, or with ``replace`` changes what is there.
-
-    Whoever sends it fills in the sequence number and asks for the acknowledgement.
-    """
-    return _shapes(family_id, replace).message(op)
-
-
-@functools.cache
-def _shapes(family_id: int, replace: bool) -> Shapes:
-    return Shapes(lambda op: message_by_pyroute2(op, family_id, replace=replace))
 
 
 def message_by_pyroute2(
@@ -77,18 +66,6 @@ def delete_message(op: AddService | AddRealServer, family_id: int) -> bytearray:
     return messages.packed_message(
         messages.Command.DEL_DEST, family_id, [key, messages.dest_key(op)]
     )
-
-
-def family_id(sock: socket.socket) -> int:
-    """The number under which this kernel registered IPVS: the type of all its messages.
-
-    The same in every namespace until the module is loaded anew. Raises HostError
-    where the kernel has no IPVS (yet).
-    """
-    number = nldump.genl_family(sock, FAMILY)
-    if number is None:
-        raise HostError("this kernel has no IPVS loaded", hint=LOAD_HINT)
-    return number
 
 
 def services(sock: socket.socket) -> tuple[ServiceState, ...]:

@@ -18,6 +18,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any
 
 from lvsctl.kernel import lazy_pyroute2
+from lvsctl.kernel.ipvs_shapes import FORWARD_NUMBERS, TUNNEL_TYPES
 from lvsctl.model.service import Encapsulation, ForwardingMethod, ServiceKey
 
 # First: whoever imports this wants these few classes, and not all of pyroute2 for them.
@@ -75,9 +76,6 @@ FORWARD_METHODS: dict[int, ForwardingMethod | str] = {
     4: "bypass",
 }
 """IP_VS_CONN_F_MASQ and the others, by number."""
-
-_FORWARD_NUMBERS = {method: number for number, method in FORWARD_METHODS.items()}
-TUNNEL_TYPES = {Encapsulation.IPIP: 0, Encapsulation.GUE: 1, Encapsulation.GRE: 2}
 
 
 class _Counters(nla):  # type: ignore[misc]
@@ -261,7 +259,7 @@ def dest(op: AddRealServer) -> tuple[str, Any]:
     server = op.real_server
     attrs = [
         *_dest_key_attributes(op),
-        ("FWD_METHOD", _FORWARD_NUMBERS[op.forward]),
+        ("FWD_METHOD", FORWARD_NUMBERS[op.forward]),
         ("WEIGHT", server.weight),
         ("U_THRESH", server.upper),
         ("L_THRESH", server.lower),

@@ -122,7 +122,7 @@ class Performance:
         self._later(op, rtnl.link_up(self._index(opened, op.device)))
 
     def bridge(self, op: AddBridge, opened: Opened) -> None:
-        self._later(op, rtnl.add_bridge(op.device, op.index, up=True), self._known)
+        self._later(op, rtnl.add_bridge(op.device, op.index), self._known)
         opened.indexes[op.device] = op.index
 
     def cable(self, op: AddLink, opened: Opened) -> None:
@@ -163,12 +163,12 @@ class Performance:
         links.disable_offloads(opened.route, op.device)
 
     def ipvs(self, op: AddService | AddRealServer, opened: Opened) -> None:
-        from lvsctl.kernel import ipvs
+        from lvsctl.kernel import ipvs_shapes
 
         family = self._session.ipvs_family(opened)
-        message = _Message(op, ipvs.message(op, family))
+        message = _Message(op, ipvs_shapes.message(op, family))
         if self._converging:
-            message.instead = lambda: ipvs.message(op, family, replace=True)
+            message.instead = lambda: ipvs_shapes.message(op, family, replace=True)
         self._waiting_generic.append(message)
 
     def neighbour(self, op: AddNeighbour, opened: Opened) -> None:

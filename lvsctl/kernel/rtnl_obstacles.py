@@ -9,7 +9,7 @@ import socket
 import struct
 from typing import Any
 
-from lvsctl.kernel import nldump, rtnl, wire
+from lvsctl.kernel import by_pyroute2, nldump, rtnl, wire
 from lvsctl.model.addresses import IPAddress
 
 NEWNEIGH, DELNEIGH = 28, 29
@@ -45,13 +45,13 @@ def _family(address: IPAddress) -> int:
 
 def add_clsact(index: int) -> bytearray:
     """The place for filters on what comes in at a device."""
-    return rtnl.encode("tc", rtnl.NEWQDISC, rtnl.ADD, index=index, parent=_CLSACT,
+    return by_pyroute2.encode("tc", rtnl.NEWQDISC, rtnl.ADD, index=index, parent=_CLSACT,
                        handle=_CLSACT_HANDLE, attrs=[("TCA_KIND", "clsact")])  # fmt: skip
 
 
 def delete_clsact(index: int) -> bytearray:
     """Its removal, and that of the filters in it."""
-    return rtnl.encode("tc", rtnl.DELQDISC, wire.REQUEST, index=index, parent=_CLSACT,
+    return by_pyroute2.encode("tc", rtnl.DELQDISC, wire.REQUEST, index=index, parent=_CLSACT,
                        handle=_CLSACT_HANDLE, attrs=[("TCA_KIND", "clsact")])  # fmt: skip
 
 
@@ -62,6 +62,6 @@ def drop_protocol(index: int, protocol: int) -> bytearray:
     key = f"{protocol:#x}/0xff+{_PROTOCOL_AT}"
     options: Any = cls_u32.get_parameters({"action": "drop", "target": 0, "keys": [key]})
     options["attrs"] = [entry for entry in options["attrs"] if entry[0] != "TCA_U32_CLASSID"]
-    return rtnl.encode("tc", NEWTFILTER, rtnl.ADD, index=index, parent=_INGRESS,
+    return by_pyroute2.encode("tc", NEWTFILTER, rtnl.ADD, index=index, parent=_INGRESS,
                        info=socket.htons(0x0800),
                        attrs=[("TCA_KIND", "u32"), ("TCA_OPTIONS", options)])  # fmt: skip

@@ -117,9 +117,9 @@ class Session:
     def ipvs_family(self, opened: Opened) -> int:
         """The type of IPVS's messages, the same in every namespace. Raises HostError."""
         if self._family is None:
-            from lvsctl.kernel import ipvs
+            from lvsctl.kernel import ipvs_shapes
 
-            self._family = ipvs.family_id(self.generic(opened))
+            self._family = ipvs_shapes.family_id(self.generic(opened))
         return self._family
 
     def node(self, name: str) -> str:

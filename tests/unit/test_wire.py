@@ -1,4 +1,4 @@
-"""Messages patched into a template are, byte for byte, what pyroute2 encodes."""
+"""Messages patched into a shape are, byte for byte, what pyroute2 encodes."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from ipaddress import ip_address, ip_interface, ip_network
 import pytest
 
 from lvsctl.errors import KernelError
-from lvsctl.kernel import rtnl, sysctl, wire
+from lvsctl.kernel import by_pyroute2, rtnl, sysctl, wire
 from lvsctl.model.addresses import mac_for
+from lvsctl.model.lab import Impairment
 
 
 @pytest.mark.parametrize("port", ["p", "client", "fifteen-letters"])
 @pytest.mark.parametrize("device", ["a", "lan", "backend-network"])
 def test_veth(port: str, device: str) -> None:
     words = (port, 1234, 50, device, 2, "02:00:0a:0a:00:0b", 77)
-    assert rtnl.add_veth(*words) == rtnl.veth_by_pyroute2(*words)
+    assert rtnl.add_veth(*words) == by_pyroute2.veth(0, 0, *words)
 
 
 @pytest.mark.parametrize("text", ["10.10.0.11/24", "192.0.2.1/32", "2001:db8::1/64", "fd00::/128"])
 @pytest.mark.parametrize("delete", [False, True])
 def test_address(text: str, delete: bool) -> None:
     interface = ip_interface(text)
-    expected = rtnl.address_by_pyroute2(
-        interface.version, str(interface.ip), interface.network.prefixlen, 9, delete=delete
+    expected = by_pyroute2.address(
+        interface.version, delete, str(interface.ip), interface.network.prefixlen, 9
     )
     assert rtnl.address(interface, 9, delete=delete) == expected
 
@@ -42,20 +43,37 @@ def test_address(text: str, delete: bool) -> None:
 )
 def test_route(to: str | None, via: str) -> None:
     network = ip_network(to) if to else None
-    split = (str(network.network_address), network.prefixlen) if network else None
+    split = (str(network.network_address), network.prefixlen) if network else ("", 0)
     gateway = ip_address(via)
     for message_type, flags, built in (
         (rtnl.NEWROUTE, rtnl.ADD, rtnl.route(network, gateway)),
         (rtnl.NEWROUTE, rtnl.SET, rtnl.route(network, gateway, flags=rtnl.SET)),
         (rtnl.DELROUTE, wire.REQUEST, rtnl.delete_route(network, gateway)),
     ):
-        expected = rtnl.route_by_pyroute2(message_type, flags, gateway.version, split, via)
+        expected = by_pyroute2.route(message_type, flags, gateway.version, bool(to), *split, via)
         assert built == expected
 
 
 def test_link_up() -> None:
-    expected = rtnl.encode("link", rtnl.NEWLINK, wire.REQUEST, index=300, flags=1, change=1)
+    expected = by_pyroute2.encode("link", rtnl.NEWLINK, wire.REQUEST, index=300, flags=1, change=1)
     assert rtnl.link_up(300) == expected
+
+
+@pytest.mark.parametrize("device", ["lan", "tunl0", "sixteen", "fifteen-letters"])
+def test_what_is_named_by_its_device(device: str) -> None:
+    assert rtnl.link_state(device, up=True) == by_pyroute2.link_state(1, 0, device)
+    assert rtnl.link_state(device, up=False) == by_pyroute2.link_state(0, 0, device)
+    assert rtnl.add_bridge(device, 50) == by_pyroute2.bridge(0, device, 50)
+    assert rtnl.delete_link(device) == by_pyroute2.delete_link(0, device)
+    assert rtnl.add_tunnel(device, 9, "ipip") == by_pyroute2.ipip(0, device, 9)
+    assert rtnl.add_tunnel(device, 9, "gre") == by_pyroute2.gre(0, device, 9)
+
+
+@pytest.mark.parametrize("loss", [0, 0.1, 100])
+@pytest.mark.parametrize("rate", [0, 1_000_000, 8 * 0xFFFFFFFF])
+def test_netem(loss: float, rate: int) -> None:
+    expected = by_pyroute2.netem(bool(rate), 7, 156_250, round(loss / 100 * 0xFFFFFFFF), rate // 8)
+    assert rtnl.add_netem(7, Impairment(delay=10, loss=loss, rate=rate)) == expected
 
 
 def test_a_template_is_not_changed_by_its_use() -> None:
@@ -98,7 +116,7 @@ def test_a_sysctl_of_the_host_is_refused(key: str) -> None:
 
 def test_encoding_does_not_import_all_of_pyroute2_and_all_of_it_is_still_there() -> None:
     code = (
-        "import sys; from lvsctl.kernel import rtnl; rtnl.link_up(1);"
+        "import sys; from lvsctl.kernel import by_pyroute2; by_pyroute2.link_up();"
         "assert 'pyroute2.netlink' in sys.modules and 'asyncio' not in sys.modules;"
         "from pyroute2 import IPRoute; import pyroute2; assert pyroute2.IPRoute is IPRoute;"
         "assert 'asyncio' in sys.modules"
