@@ -11,6 +11,7 @@ Whatever fails raises; the caller lets go of the whole lab (``registry.remove``)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from threading import Event
 
 from lvsctl.errors import LabError
@@ -51,17 +52,21 @@ def execute(
     if made:
         netns.check_free(lab, made)
         netns.mount_store(lab)
-    with Session(lab) as session:
+    with ExitStack() as held:
+        session = held.enter_context(Session(lab))
         session.make_room(len({op.netns for op in ops}))
         performance = Performance(session, converging)
+        responders: list[processes.Beginning] = []
         for number, stage in enumerate(stages, 1):
             emit(StageBegun(stage.title, number, len(stages), len(stage.ops)))
             _carry_out(performance, stage.ops, emit)
-            _start_processes(lab, stage.ops, respond, emit)
+            responders += _start_processes(lab, stage.ops, respond, emit, held)
         cables = [op for op in ops if isinstance(op, AddLink)]
         if cables:
             performance.finish()
             in_worker(lambda say, _: _wait_for(session, cables, say), emit)
+        for responder in responders:  # which got ready while the cables came up
+            responder.ready()
 
 
 def _carry_out(performance: Performance, ops: Sequence[Op], emit: Emit) -> None:
@@ -77,8 +82,14 @@ def _carry_out(performance: Performance, ops: Sequence[Op], emit: Emit) -> None:
     in_worker(work, emit)
 
 
-def _start_processes(lab: str, ops: Iterable[Op], respond: Respond | None, emit: Emit) -> None:
-    """What processes do of a stage. They are forked off here, where no other thread runs."""
+def _start_processes(
+    lab: str, ops: Iterable[Op], respond: Respond | None, emit: Emit, held: ExitStack
+) -> list[processes.Beginning]:
+    """What processes do of a stage; the responder on its way, if there is to be one.
+
+    They are forked off here, where no other thread runs.
+    """
+    beginning: list[processes.Beginning] = []
     listens = tuple(op for op in ops if isinstance(op, Listen))
     runs = [op for op in ops if isinstance(op, RunCommand)]
     if listens:
@@ -86,11 +97,15 @@ def _start_processes(lab: str, ops: Iterable[Op], respond: Respond | None, emit:
             raise LabError(f"lab {lab}: nothing was given that could respond on port "
                            f"{listens[0].port}")  # fmt: skip
         processes.stop_daemon(lab, processes.RESPONDER)
-        processes.daemon(lab, processes.RESPONDER, lambda ready: respond(listens, ready))
+        responder = processes.Beginning(
+            lab, processes.RESPONDER, lambda ready: respond(listens, ready)
+        )
+        beginning.append(held.enter_context(responder))
     if runs:
         commands.start_commands(lab, runs)
     if listens or runs:
         emit(OpsDone(len(listens) + len(runs)))
+    return beginning
 
 
 def _wait_for(session: Session, cables: Iterable[AddLink], say: Emit) -> None:

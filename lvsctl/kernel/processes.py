@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Self
 
 from lvsctl.errors import HostError, KernelError, LabError, LvsctlError
 from lvsctl.kernel import paths
@@ -164,37 +164,64 @@ def stop_daemon(lab: str, name: str) -> None:
         terminate([pid])
 
 
+class Beginning:
+    """A daemon on its way: ``ready`` waits for it. One that nobody waits for ends by itself."""
+
+    def __init__(self, lab: str, name: str, main: Callable[[Ready], None]) -> None:
+        self._lab, self._name = lab, name
+        with explaining(f"start the {name} of lab {lab}"):
+            paths.pids(lab).mkdir(parents=True, exist_ok=True)
+            paths.logs(lab).mkdir(parents=True, exist_ok=True)
+        self._reading, writing = os.pipe2(os.O_CLOEXEC)
+        try:
+            self._child = os.fork()
+            if self._child == 0:
+                _detach(lambda: _serve(lab, name, main, writing))
+        except BaseException:
+            os.close(self._reading)
+            raise
+        finally:
+            os.close(writing)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of it: where it was not waited for, it finds nobody to tell that it is ready."""
+        os.close(self._reading)
+        if self._child:
+            os.waitpid(self._child, 0)
+
+    def ready(self) -> int:
+        """Its pid, once ``main`` has called Ready.
+
+        Raises what it raised before it was ready, or KernelError with the end of the log
+        where it just ended.
+        """
+        os.waitpid(self._child, 0)
+        self._child = 0
+        answer = _read_line(self._reading, time.monotonic() + START_SECONDS)
+        if answer is None or answer == "":
+            stop_daemon(self._lab, self._name)
+            how = "did not get ready" if answer is None else "ended before it was ready"
+            raise KernelError(
+                f"the {self._name} of lab {self._lab} {how}" + last_lines(self._lab, self._name)
+            )
+        said = json.loads(answer)
+        if "error" in said:
+            kind = _ERRORS.get(said["error"], KernelError)
+            raise kind(said["message"], hint=said["hint"])
+        return int(said["pid"])
+
+
 def daemon(lab: str, name: str, main: Callable[[Ready], None]) -> int:
     """Run ``main`` in a process of its own that outlives this one; its pid.
 
     Returns once ``main`` has called Ready. Its standard output and errors go to the
-    lab's log file of that ``name``. Raises what it raised before it was ready, or
-    KernelError with the end of the log where it just ended.
+    lab's log file of that ``name``. Raises what ``Beginning.ready`` raises.
     """
-    with explaining(f"start the {name} of lab {lab}"):
-        paths.pids(lab).mkdir(parents=True, exist_ok=True)
-        paths.logs(lab).mkdir(parents=True, exist_ok=True)
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-    try:
-        child = os.fork()
-        if child == 0:
-            _detach(lambda: _serve(lab, name, main, writing))
-    finally:
-        os.close(writing)
-    try:
-        os.waitpid(child, 0)
-        answer = _read_line(reading, time.monotonic() + START_SECONDS)
-    finally:
-        os.close(reading)
-    if answer is None or answer == "":
-        stop_daemon(lab, name)
-        how = "did not get ready" if answer is None else "ended before it was ready"
-        raise KernelError(f"the {name} of lab {lab} {how}" + last_lines(lab, name))
-    said = json.loads(answer)
-    if "error" in said:
-        kind = _ERRORS.get(said["error"], KernelError)
-        raise kind(said["message"], hint=said["hint"])
-    return int(said["pid"])
+    with Beginning(lab, name, main) as beginning:
+        return beginning.ready()
 
 
 def _read_line(fd: int, deadline: float) -> str | None:

@@ -18,7 +18,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Protocol as Interface
 from typing import Self
 
@@ -28,6 +27,7 @@ from lvsctl.model.service import Protocol
 from lvsctl.traffic.answers import Speaker
 from lvsctl.traffic.connection import Connection, written
 from lvsctl.traffic.datagrams import Mailbox, ask_for_destination
+from lvsctl.values import dataclass
 
 IDLE_SECONDS = 900.0
 """How long a connection may say nothing: as long as IPVS keeps an established one."""
