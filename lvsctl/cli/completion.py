@@ -40,10 +40,23 @@ def _here() -> int:
 
     _do_without_rich()
     try:
-        tree.command().main([], prog_name=tree.NAME)
+        tree.enough_for(_words_before()).main([], prog_name=tree.NAME)
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else 0
     return 0
+
+
+def _words_before() -> list[str]:
+    """The words that are whole, from the command on; a command itself being completed: ``["?"]``.
+
+    Shells that count say which word is at the cursor; in others it is the last one, or is
+    still to come.
+    """
+    line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
+    words = line.split()
+    at = os.environ.get("COMP_CWORD", "")
+    whole = words[: int(at)] if at.isdecimal() else words if line[-1:].isspace() else words[:-1]
+    return whole[1:] or ["?"]
 
 
 def _do_without_rich() -> None:

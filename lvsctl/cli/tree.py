@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import typer.main
@@ -70,8 +70,11 @@ def _main(
     """
 
 
-def _app(only: str) -> typer.Typer:
-    """All commands; with ``only``, none but that one and the hidden ones."""
+def _app(only: str, *, listed: bool = False) -> typer.Typer:
+    """All commands; with ``only``, none but that one and the hidden ones.
+
+    ``listed``: each with its name and help alone, which is all that listing them takes.
+    """
     app = typer.Typer(
         cls=Group,
         callback=_main,
@@ -84,24 +87,23 @@ def _app(only: str) -> typer.Typer:
     def wanted(name: str) -> bool:
         return only in ("", name)
 
+    def add(panel: str, name: str, command: Callable[..., object], **settings: Any) -> None:
+        if wanted(name):
+            read = _without_parameters(command) if listed else command
+            app.command(name, cls=Command, rich_help_panel=panel, **settings)(read)
+
     for panel, commands in _COMMANDS.items():
         for name, command in commands.items():
-            if wanted(name):
-                app.command(name, cls=Command, rich_help_panel=panel)(command)
+            add(panel, name, command)
     for name, command in {"exec": nodes.exec_, "shell": nodes.shell}.items():
-        if wanted(name):
-            settings = nodes.WORDS_FOLLOW
-            app.command(name, cls=Command, rich_help_panel="Look", context_settings=settings)(
-                command
-            )
+        add("Look", name, command, context_settings=nodes.WORDS_FOLLOW)
     if wanted("fault"):
-        app.add_typer(_fault(), name="fault", rich_help_panel="Look")
+        app.add_typer(_fault(empty=listed), name="fault", rich_help_panel="Look")
     here = "This host"
-    if wanted("doctor"):
-        app.command(cls=Command, rich_help_panel=here)(host.doctor)
+    add(here, "doctor", host.doctor)
     app.command("_features", hidden=True)(host.features)
     if wanted("machine"):
-        app.add_typer(_machine(), name="machine", rich_help_panel=here)
+        app.add_typer(_machine(empty=listed), name="machine", rich_help_panel=here)
     return app
 
 
@@ -123,7 +125,15 @@ _COMMANDS: dict[str, dict[str, Callable[..., object]]] = {
 _NAMES = frozenset(name for commands in _COMMANDS.values() for name in commands)
 
 
-def _fault() -> typer.Typer:
+def _without_parameters(command: Callable[..., object]) -> Callable[[], None]:
+    def named() -> None:
+        raise NotImplementedError
+
+    named.__name__, named.__doc__ = command.__name__, command.__doc__
+    return named
+
+
+def _fault(*, empty: bool) -> typer.Typer:
     app = typer.Typer(
         cls=Group,
         rich_markup_mode=None,
@@ -138,11 +148,12 @@ def _fault() -> typer.Typer:
           lvsctl fault restore --lab dr
         """,
     )
-    fault.add_to(app)
+    if not empty:
+        fault.add_to(app)
     return app
 
 
-def _machine() -> typer.Typer:
+def _machine(*, empty: bool) -> typer.Typer:
     app = typer.Typer(
         cls=Group,
         rich_markup_mode=None,
@@ -153,7 +164,8 @@ def _machine() -> typer.Typer:
         LVSCTL_MACHINE=NAME tells several machines apart.
         """,
     )
-    machine.add_to(app)
+    if not empty:
+        machine.add_to(app)
     return app
 
 
@@ -163,17 +175,24 @@ def command() -> Group:
     return _built("")
 
 
-def _built(only: str) -> Group:
-    built = typer.main.get_command(_app(only))
+def _built(only: str, *, listed: bool = False) -> Group:
+    built = typer.main.get_command(_app(only, listed=listed))
     assert isinstance(built, Group)  # noqa: S101
     return built
 
 
+def enough_for(words: Sequence[str]) -> Group:
+    """As much of the tree as reading ``words`` takes: the whole of it costs 30 ms more."""
+    if command.cache_info().currsize:  # the machine has it all ready
+        return command()
+    if not words or list(words) in (["--help"], ["-h"]):
+        return _built("", listed=True)
+    return _built(words[0]) if words[0] in _NAMES else command()
+
+
 def run(words: Sequence[str]) -> int:
     """Carry out one command line; its exit status. Raises whatever the command raises."""
-    only = words[0] if words else ""
-    alone = only in _NAMES and not command.cache_info().currsize  # the machine has it all ready
-    group = _built(only) if alone else command()  # that takes 20 ms more
+    group = enough_for(words)
     if not gc.isenabled():  # whatever takes its time makes garbage
         gc.freeze()
         gc.enable()

@@ -28,6 +28,23 @@ raise SystemExit(up or main(["down", "cost", "--where", "host"]))
 """
 """Both in one process: strace goes on for as long as any process lives, the responder too."""
 
+IMPORTS = """
+import sys
+from lvsctl.cli.main import main
+status = main(["up", "dr", "--name", "imports", "--where", "host"])
+modules = set(sys.modules)
+status = main(["down", "imports", "--where", "host"]) or status
+print(*modules, file=sys.stderr)
+raise SystemExit(status)
+"""
+
+UP_NEVER_IMPORTS = {
+    "typer", "pyroute2", "dataclasses", "inspect", "ast", "asyncio", "shutil", "subprocess",
+    "traceback", "tokenize", "textwrap", "multiprocessing", "lvsctl.kernel.ipvs",
+    "lvsctl.kernel.state", "lvsctl.verify", "lvsctl.machine", "lvsctl.observe",
+}  # fmt: skip
+"""What no ordinary lab needs to come up; most of it takes longer than building a small one."""
+
 Call = tuple[str, str]
 """A system call's name; its arguments and result."""
 
@@ -74,6 +91,16 @@ def test_up_forks_the_responder_down_forks_nothing_and_neither_execs_or_polls(
 
     assert not new_processes(down)
     assert not polls(down)
+
+
+def test_what_up_imports() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not UP_NEVER_IMPORTS & set(done.stderr.split())
 
 
 def test_what_each_real_server_costs(tmp_path: Path) -> None:

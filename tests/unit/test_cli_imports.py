@@ -57,6 +57,14 @@ NEVER_MODULES = {
 }  # fmt: skip
 """Heavy ones that none of these needs."""
 
+PLAIN = {"ls", "down"}
+"""Cases whose command line is read without Typer."""
+NEVER_WHERE_PLAIN = {
+    "typer", "dataclasses", "inspect", "ast", "shutil", "subprocess", "traceback", "tokenize",
+    "datetime", "textwrap", "unicodedata", "yaml", "socket",
+}  # fmt: skip
+"""What those do without, from Python's own library too."""
+
 KERNEL_IS_LIGHT = {"lvsctl.kernel.execute", "lvsctl.kernel.perform", "lvsctl.kernel.wire"}
 """What makes labs: looking at what is registered needs none of it."""
 
@@ -90,6 +98,9 @@ def test_what_a_command_imports(case: str, tmp_path: Path) -> None:
 
     imported = {name.split(".")[1] for name in modules if name.startswith("lvsctl.")}
     assert imported - ALWAYS <= rooms
+    if case in PLAIN:
+        assert not packages_in(modules)
+        assert not NEVER_WHERE_PLAIN & modules.keys()
     assert packages_in(modules) - ALWAYS_PACKAGES <= packages
     assert not NEVER_MODULES & modules.keys()
     assert not KERNEL_IS_LIGHT & modules.keys()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvsctl.cli import plain, tree
+from lvsctl.cli import completion, plain, tree
 from lvsctl.cli.output import Format
 from lvsctl.cli.where import Placed, Where
 from lvsctl.model.service import Scheduler
@@ -120,3 +120,33 @@ def test_what_is_read_is_what_typer_reads(words: list[str]) -> None:
     seen, status = readings(words)
     if status is not None:
         assert seen == typers(words)
+
+
+def test_the_list_of_commands_is_that_of_the_whole_tree() -> None:
+    listed = tree._built("", listed=True)
+    whole = tree.command()
+    assert listed.get_help(listed.make_context(tree.NAME, ["ls"])) == whole.get_help(
+        whole.make_context(tree.NAME, ["ls"])
+    )
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"COMP_WORDS": "lvsctl up ", "COMP_CWORD": "2"}, ["up"]),
+        ({"COMP_WORDS": "lvsctl up d", "COMP_CWORD": "2"}, ["up"]),
+        ({"COMP_WORDS": "lvsctl up", "COMP_CWORD": "1"}, ["?"]),
+        ({"COMP_WORDS": "lvsctl ", "COMP_CWORD": "1"}, ["?"]),
+        ({"_TYPER_COMPLETE_ARGS": "lvsctl up "}, ["up"]),
+        ({"_TYPER_COMPLETE_ARGS": "lvsctl up"}, ["?"]),
+        ({}, ["?"]),
+    ],
+)
+def test_which_words_are_whole_when_completing(
+    variables: dict[str, str], words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("COMP_WORDS", "COMP_CWORD", "_TYPER_COMPLETE_ARGS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert completion._words_before() == words
