@@ -50,6 +50,13 @@ def _write(path: str, text: str) -> None:
         file.write(text)
 
 
+def _want_no_hotplug() -> None:
+    """Let the kernel start no process for each module and device: there is no /sbin/hotplug."""
+    helper = "/sys/kernel/uevent_helper"
+    if os.path.exists(helper):
+        _write(helper, "\n")
+
+
 def _bring_up_loopback() -> None:
     import fcntl
     import socket
@@ -75,6 +82,7 @@ def set_up(config: dict[str, object]) -> dict[str, object]:
     complaints = mounts.set_up(visible)
     tree.use_stable(strings(config["stable"]))
     _write("/proc/sys/kernel/hostname", "lvsctl")
+    _want_no_hotplug()
     # Before any module that would make its fallback device in every namespace.
     _write("/proc/sys/net/core/fb_tunnels_only_for_init_net", "1")
     resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES, MAX_OPEN_FILES))
