@@ -23,6 +23,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+from benchmarks import report  # noqa: E402
 from lvsctl.machine import places  # noqa: E402
 
 NAME = f"bench-{os.getpid()}"
@@ -94,9 +95,7 @@ def cpu_time() -> float:
 
 
 def table(samples: dict[tuple[str, str], list[Sample]], rounds: int) -> Iterator[str]:
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    words = " ".join(["python", *sys.argv])
-    yield f"`{words}` on Linux {os.uname().release}, {os.cpu_count()} CPUs, load {load}."
+    yield report.heading()
     yield f"Medians of {rounds} rounds and the best of them; seconds."
     yield ""
     yield "| | checkout | median | best | CPU |"

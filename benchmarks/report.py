@@ -1,9 +1,11 @@
-"""What ``building`` measured, as JSON, as a table in Markdown and as a plot in SVG."""
+"""Benchmarks' results: of ``building`` as JSON, as a table in Markdown and as a plot in SVG."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,13 @@ Row = dict[str, Any]
 
 COLOURS = ("#111111", "#d62728", "#1f77b4", "#2ca02c", "#9467bd")
 LEFT, TOP, WIDTH, HEIGHT = 70, 30, 520, 330
+
+
+def heading() -> str:
+    """What was run, and on what."""
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    words = " ".join(["python", *sys.argv])
+    return f"`{words}` on Linux {os.uname().release}, {os.cpu_count()} CPUs, load {load}."
 
 
 def write(folder: Path, about: dict[str, Any], rows: list[Row]) -> None:

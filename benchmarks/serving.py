@@ -30,6 +30,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+from benchmarks import report  # noqa: E402
+
 C_PORT, OUR_PORT = 8001, 8002
 INSIDE = "LVSCTL_BENCHMARK_INSIDE"
 SECONDS = 2
@@ -95,9 +97,7 @@ def compare(rounds: int, theirs: int, ours: int) -> Iterator[str]:
     for _ in range(rounds):
         for name, measure in cases.items():
             samples[name].append(measure())
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    words = " ".join(["python", *sys.argv])
-    yield f"`{words}` on Linux {os.uname().release}, {os.cpu_count()} CPUs, load {load}."
+    yield report.heading()
     yield f"Medians of {rounds} interleaved rounds, the ratio that of each round."
     yield ""
     yield "| | connections per second | µs of CPU each | rate ÷ that of the row above |"
