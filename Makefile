@@ -78,6 +78,7 @@ test-lowest: ## the quick tests with the lowest versions of all that lvsctl depe
 bench: ## lvsctl beside what else can do it; root, half an hour (benchmarks/README.md)
 	@tools/setup checks witnesses competitors
 	$(python) benchmarks/building.py
+	$(python) benchmarks/starting.py
 	$(python) benchmarks/serving.py
 	$(python) benchmarks/cold_start.py
 	$(python) -m lvsctl machine run -- $(CURDIR)/$(python) $(CURDIR)/benchmarks/ipvs.py
@@ -114,6 +115,10 @@ man: ## writes the manual pages from the commands' help
 shapes: ## writes the netlink messages that pyroute2 encodes ahead of time
 	@tools/setup checks
 	$(python) tools/shapes.py
+
+trees: ## writes the shipped topologies as they are when they have been read
+	@tools/setup checks
+	$(python) tools/trees.py
 
 clean: ## removes what setup, tests and builds made in this checkout
 	rm -rf .venv .tools .fuzz reports build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from lvsctl.spec import trees
 from lvsctl.spec.tree import Entry, Mapping, Mark, Path, Scalar, Sequence, Tree, described, quoted
 from lvsctl.values import dataclass
 
@@ -44,7 +45,14 @@ def tree_of(text: str | bytes) -> tuple[Tree, tuple[Flaw, ...]]:
     Raises NotATree where there is no tree: not UTF-8, not YAML, empty, several
     documents, too large or too deep.
     """
-    return _Builder(_decoded(text)).built()
+    decoded = _decoded(text)
+    known = trees.known(decoded)
+    return parsed(decoded) if known is None else (known, ())
+
+
+def parsed(text: str) -> tuple[Tree, tuple[Flaw, ...]]:
+    """As ``tree_of``, by PyYAML whatever the text is."""
+    return _Builder(text).built()
 
 
 def _decoded(text: str | bytes) -> str:

@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, tuple[list[str], dict[str, str], set[str], set[str]]] = {
     "topologies": (["topologies"], {}, ENGINE - {"app"} | {"converge", "report"}, set()),
     "ls": (["ls"], {}, ENGINE | {"kernel", "report"}, set()),
     "down": (["down", "no-such-lab"], {}, {"kernel", "removing"}, set()),
-    "plan": (["plan", "dr"], {}, ENGINE | {"converge", "kernel", "report"}, {"yaml", "_yaml"}),
+    "plan": (["plan", "dr"], {}, ENGINE | {"converge", "kernel", "report"}, set()),
     "complete a topology": ([], {**BASH, "COMP_WORDS": "lvsctl up "}, {"spec"}, set()),
     "complete a lab": ([], {**BASH, "COMP_WORDS": "lvsctl down "}, {"kernel"}, set()),
     "complete a command": ([], {**FISH, "_TYPER_COMPLETE_ARGS": "lvsctl "}, set(), set()),
