@@ -185,7 +185,7 @@ def enough_for(words: Sequence[str]) -> Group:
     """As much of the tree as reading ``words`` takes: the whole of it costs 30 ms more."""
     if command.cache_info().currsize:  # the machine has it all ready
         return command()
-    if not words or list(words) in (["--help"], ["-h"]):
+    if not words or list(words) in (["--help"], ["-h"], ["?"]):
         return _built("", listed=True)
     return _built(words[0]) if words[0] in _NAMES else command()
 
