@@ -38,6 +38,8 @@ FORMAT, VERSION = "lvsctl evidence", 1
 _TUNNELS = frozenset({"ipip", "gre", "sit", "ip6tnl", "ip6gre"})
 _MOST_SAID = 5
 """Mistakes of a file that are listed."""
+_LARGEST = 1 << 64
+"""The kernel's counters are smaller, and so are seconds. To JSON, 1e999 and NaN are numbers too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,8 @@ def _strictly(kind: type, *also: type) -> Callable[[Any, Any], Any]:
     def structure(value: Any, wanted: Any) -> Any:
         if (isinstance(value, bool) and kind is not bool) or not isinstance(value, (kind, *also)):
             raise ValueError(f"{kind.__name__} expected, found {value!r:.40}")
+        if isinstance(value, (int, float)) and not abs(value) < _LARGEST:
+            raise ValueError(f"{value!r:.40} cannot be: it is too large, or no number")
         return wanted(value)
 
     return structure

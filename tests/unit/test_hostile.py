@@ -53,6 +53,7 @@ FOUND: list[tuple[str, bytes]] = [
     ("registered", b"[" * 100_000),
     ("evidence", b"[" * 100_000),
     ("changed-evidence", b"\033\370\370\370"),
+    ("changed-evidence", b"!\004\002\220\030)\002\373"),
 ]  # fmt: skip
 """What was a traceback once. ``%s`` is this boot."""
 
