@@ -62,7 +62,7 @@ def keep(chosen: argparse.Namespace, results: list[dict[str, Any]]) -> None:
         "kernel": os.uname().release,
         "cpus": os.cpu_count(),
         "load": os.getloadavg(),
-        "rounds": chosen.rounds,
+        "rounds": min(len(result["samples"]) for result in results),
     }
     chosen.into.mkdir(parents=True, exist_ok=True)
     report.write(chosen.into, about, results)
@@ -81,9 +81,9 @@ def go_inside() -> None:
 
 
 def measure(chosen: argparse.Namespace, floor: str) -> None:
-    """One result for each size and competitor, with every sample; kept after each size."""
+    """One result for each size and competitor, with every sample; kept after each round."""
     sizes, rounds, names = chosen.sizes, chosen.rounds, chosen.only
-    results: list[dict[str, Any]] = []
+    before: list[dict[str, Any]] = []
     for size in sizes:
         here = [name for name in names if chosen.all or size <= UP_TO.get(name, size)]
         samples: dict[str, list[dict[str, float]]] = {name: [] for name in here}
@@ -93,13 +93,15 @@ def measure(chosen: argparse.Namespace, floor: str) -> None:
                 sample = build_and_remove(name, size, f"b{size}x{number}-", floor)
                 samples[name].append(sample)
                 print(f"N={size} {name}: {sample}", file=sys.stderr, flush=True)
-        for name in here:
-            medians = {
-                key: round(statistics.median(s[key] for s in samples[name]), 2)
-                for key in samples[name][0]
-            }
-            results.append({"size": size, "name": name, **medians, "samples": samples[name]})
-        keep(chosen, results)
+            results = [*before, *(result(size, name, samples[name]) for name in here)]
+            keep(chosen, results)
+        before = results
+
+
+def result(size: int, name: str, samples: list[dict[str, float]]) -> dict[str, Any]:
+    """The medians of what was measured of one competitor, and all of it."""
+    medians = {key: round(statistics.median(s[key] for s in samples), 2) for key in samples[0]}
+    return {"size": size, "name": name, **medians, "samples": samples}
 
 
 def build_and_remove(name: str, size: int, prefix: str, floor: str) -> dict[str, float]:
