@@ -89,6 +89,8 @@ class Inner:
             config=self._config, data=json.loads(line.removeprefix(MARK))
         )
         if isinstance(report, pytest.TestReport):
+            if isinstance(report.longrepr, list):  # why it was skipped: a tuple, but JSON has none
+                report.longrepr = tuple(report.longrepr)
             self._reports.setdefault(report.nodeid, []).append(report)
         else:
             self._talk.append(f"{report.longrepr}\n")

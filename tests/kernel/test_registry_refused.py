@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import struct
@@ -23,6 +24,7 @@ from lvsctl import app, spec
 from lvsctl.errors import LvsctlError
 from lvsctl.kernel import paths
 from lvsctl.kernel.registry import State
+from lvsctl.spec.shipped import Topology
 from tests.kernel.initial import differences, glance
 from tests.kernel.labs import topology_of
 from tests.kernel.natively import answers
@@ -96,13 +98,20 @@ def permissions(place: Path, mode: int, owner: int = 0) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def imported(without_ipvs: None) -> None:
-    """What is needed is imported while every file may still be read."""
+    """What is needed is imported while every file may be read: the checkout may be another's."""
     up()
+    up(servers=3)
+    app.inject(app.running("dr"), "arp-ignore-unset")
     app.down("dr")
 
 
 def up(**overrides: object) -> object:
-    return app.up(topology_of("dr"), spec.Overrides(**overrides))  # type: ignore[arg-type]
+    return app.up(topology(), spec.Overrides(**overrides))  # type: ignore[arg-type]
+
+
+@functools.cache
+def topology() -> Topology:
+    return topology_of("dr")
 
 
 def check_refused(told: tuple[str, str], place: Path) -> None:
