@@ -68,7 +68,9 @@ class Counter:
             if isinstance(flags, int) and flags & WRITING and str(path).startswith(MINE):
                 self.moment(f"open {path}")
         elif event in EVENTS and event != "os.kill":
-            self.moment(f"{event} {arguments[0] if arguments else ''}")
+            what = str(arguments[0]) if arguments else ""
+            if "__pycache__" not in what:  # Python's own, where what it compiles is not kept
+                self.moment(f"{event} {what}")
 
 
 def _watch(counter: Counter) -> None:
