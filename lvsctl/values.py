@@ -5,6 +5,10 @@ class: 1 ms for one that is frozen and has slots. A command has sixty of them, m
 it never makes a value of. Here only ``__init__`` is compiled, when the first value is made;
 the others are the same few functions for all classes.
 
+What well-kept libraries took beside it, for import and sixty classes of five fields (ms of CPU,
+medians of three, busy machine): dataclasses 58, attrs 68, msgspec 27, this 17. msgspec's are no
+dataclasses: cattrs, ``field(compare=False)`` and bases of other kinds would have to go.
+
 For whoever reads it, and for type checkers, it is the standard library's decorator. What
 asks for more than values do (``dataclasses.fields``, cattrs, ``inspect.signature``) gets it
 from a dataclass of the standard library with the same fields, which is made when it is
