@@ -90,7 +90,7 @@ class _Probe:
         return self._feature(f"not tried: {reason}", present=False)
 
     def _feature(self, says: str, *, present: bool) -> probe.Feature:
-        if probe.inside_machine():  # which has loaded what it has
+        if probe.inside_machine():  # which loads what it has by itself
             remedy = probe.OTHER_KERNEL
         elif self.module and probe.has_module(self.module):
             remedy = f"sudo modprobe {self.module}"

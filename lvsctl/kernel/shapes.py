@@ -42,7 +42,7 @@ def _known() -> dict[str, str]:
     try:
         with open(FILE, encoding="ascii") as file:  # noqa: PTH123 (a third of the time)
             return dict(line.rstrip().rsplit(" ", 1) for line in file)
-    except OSError:
+    except OSError:  # slower, and no worse: pyroute2 encodes them anew
         return {}
 
 
