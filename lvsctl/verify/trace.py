@@ -98,8 +98,11 @@ class Trace:
         return tuple(node.name for node in self.evidence.lab.having(Role.CLIENT))
 
     @property
-    def strangers(self) -> frozenset[Endpoint]:
-        """Who else asked the service while its counters were compared, as the director saw it."""
+    def askers(self) -> frozenset[Endpoint]:
+        """Who began to ask the service while its counters were compared, as the director saw it.
+
+        Not those of whom only late packets of an earlier connection came.
+        """
         run = self.run
         vip = Endpoint(run.service.vip, run.service.key.port)
         return frozenset(
@@ -109,9 +112,14 @@ class Trace:
             and frame.flow is not None
             and frame.flow.dst == vip
             and run.began <= frame.time <= run.ended
-            # A late packet of an earlier connection is none.
             and (frame.tcp is None or frame.tcp.flags & TcpFlag.SYN)
-        ) - {exchange.local for exchange in run.exchanges if exchange.local is not None}
+        )
+
+    @property
+    def strangers(self) -> frozenset[Endpoint]:
+        """Those of ``askers`` who are not us."""
+        ours = {exchange.local for exchange in self.run.exchanges}
+        return frozenset(asker for asker in self.askers if asker not in ours)
 
     def request_passages(self) -> tuple[Passage, ...]:
         """Request packets that crossed the director."""

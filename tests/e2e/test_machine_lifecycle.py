@@ -156,20 +156,22 @@ _SOCKETS = """
 import socket, sys, threading
 def loaded(): return {line.split()[0] for line in open("/proc/modules")}
 before = loaded()
+on_demand = "User Mode Linux" in open("/proc/cpuinfo").read()
 kinds = [(socket.AF_INET, 132), (socket.AF_INET6, 132)]  # SCTP
 made = [threading.Thread(target=socket.socket, args=(f, socket.SOCK_STREAM, p)) for f, p in kinds]
 for one in made: one.start()
 for one in made: one.join()
-print("sctp" in before, "sctp" in loaded())
+print("sctp" not in before or not on_demand, "sctp" in loaded())
 try: socket.socket(21, socket.SOCK_SEQPACKET)  # RDS, of which this kernel has nothing
 except OSError as error: print(error.strerror)
 """
 
 
 def test_a_module_comes_when_the_kernel_asks_for_it(machine: Machine) -> None:
+    """In User-Mode Linux; in QEMU it is there from the beginning."""
     found = machine.exec(sys.executable, "-I", "-S", "-c", _SOCKETS)
     assert found.stderr == ""
-    assert found.stdout.splitlines() == ["False True", "Address family not supported by protocol"]
+    assert found.stdout.splitlines() == ["True True", "Address family not supported by protocol"]
 
 
 def test_a_command_that_does_not_exist_is_127_and_says_so(machine: Machine) -> None:

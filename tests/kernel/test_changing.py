@@ -16,7 +16,7 @@ import pytest
 
 from lvsctl import app
 from lvsctl.errors import HostError, KernelError, LabError
-from lvsctl.kernel import paths
+from lvsctl.kernel import paths, processes
 from lvsctl.kernel.registry import State
 from lvsctl.model.event import Event, GoingBack, Notice, StageBegun
 from lvsctl.model.finding import Verdict
@@ -28,6 +28,7 @@ from tests.kernel.by_hand import run
 from tests.kernel.initial import differences, glance, initial_namespace
 from tests.kernel.labs import curl, lab_up, topology_of, url_of
 from tests.kernel.test_registry_trouble import file_system
+from tests.patience import FACTOR
 
 pytestmark = pytest.mark.ipvs
 
@@ -88,7 +89,8 @@ FAILING = {
 """What is made of the real servers, and what is said of it."""
 
 
-def test_what_fails_half_way_is_taken_back() -> None:
+def test_what_fails_half_way_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "GRACE_SECONDS", FACTOR * processes.GRACE_SECONDS)
     host = initial_namespace()
     with lab_up("dr"):
         before = state()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from lvsctl.model.service import Scheduler
 from lvsctl.ops import AddRealServer, AddService
 from lvsctl.spec import shipped
 from lvsctl.spec.shipped import Topology
-from tests.kernel.by_hand import kill, run
+from tests.kernel.by_hand import kill, process, run
 from tests.kernel.initial import initial_namespace
 from tests.kernel.labs import curl, lab_up, topology_of, url_of
 
@@ -289,6 +291,28 @@ def test_persistence_weights_and_thresholds_hold() -> None:
     limited = text.replace("real_servers: [rs]", "real_servers: [{node: rs1, upper: 3}, rs2]")
     with lab_up(limited):
         assert failed_claims("dr") == set()
+
+
+LATE = """
+import socket, struct, sys, time
+sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+ack = struct.pack("!HHIIBBHHH", 5, int(sys.argv[2]), 1, 1, 5 << 4, 0x10, 1000, 0, 0)
+while True:
+    sock.sendto(ack, (sys.argv[1], 0))
+    print(flush=True)
+    time.sleep(0.02)
+"""
+
+
+def test_late_packets_of_a_connection_that_ipvs_does_not_know() -> None:
+    """IPVS lets them pass uncounted, as it drops those whose real server is no more."""
+    with lab_up("dr") as lab:
+        service = lab.services[0]
+        words = [sys.executable, "-c", LATE, str(service.vip), str(service.key.port)]
+        with process(shlex.join(words), netns=lab.netns("client")):
+            found = {f.claim.id: f for f in app.verify(app.running("dr")).findings}
+            assert {c for c, f in found.items() if f.verdict is not Verdict.PASS} == set()
+            assert "late ones of earlier connections" in found["all.frames-agree"].expected
 
 
 def test_a_udp_service() -> None:
