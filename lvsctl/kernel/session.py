@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Self
 
 from lvsctl.errors import KernelError
-from lvsctl.kernel import hints, links, netns, paths, sysctl, wire
+from lvsctl.kernel import hints, links, netns, paths, wire
 from lvsctl.model.lab import NAMESPACE_PREFIX
 from lvsctl.ops import Op
 from lvsctl.values import dataclass, field
@@ -53,7 +53,6 @@ class Session:
 
     def __init__(self, lab: str) -> None:
         self.lab = lab
-        self.sysctls = sysctl.Instance()
         self._opened: dict[str, Opened] = {}
         self._limits: tuple[int, int] | None = None
         self._family: int | None = None
@@ -65,7 +64,6 @@ class Session:
         for opened in self._opened.values():
             opened.close()
         self._opened.clear()
-        self.sysctls.close()
         if self._limits is not None:
             resource.setrlimit(resource.RLIMIT_NOFILE, self._limits)
 

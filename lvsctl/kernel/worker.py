@@ -15,24 +15,33 @@ competes for the interpreter's lock (for 500 namespaces: half of the time)."""
 
 
 class _Saying:
-    """An ``Emit`` for the worker that adds OpsDone events up, and puts one now and then."""
+    """An ``Emit`` for the worker that adds OpsDone events up, and puts one now and then.
+
+    It may be called from several threads.
+    """
 
     def __init__(self, said: queue.SimpleQueue[Event | None]) -> None:
         self._said = said
         self._done = 0
         self._next = time.monotonic() + TELL_SECONDS
+        self._counting = threading.Lock()
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, OpsDone):
-            self._done += event.count
-            if time.monotonic() < self._next:
-                return
-        self.flush()
+        with self._counting:
+            if isinstance(event, OpsDone):
+                self._done += event.count
+                if time.monotonic() < self._next:
+                    return
+            self._flush()
         if not isinstance(event, OpsDone):
             self._said.put(event)
 
     def flush(self) -> None:
         """What is done and not yet said."""
+        with self._counting:
+            self._flush()
+
+    def _flush(self) -> None:
         if self._done:
             self._said.put(OpsDone(self._done))
         self._done = 0

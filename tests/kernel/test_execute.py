@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from lvsctl.errors import KernelError, LabError
-from lvsctl.kernel import execute, netns, paths, processes, registry, undo
+from lvsctl.kernel import execute, netns, paths, perform, processes, registry, undo
 from lvsctl.model.event import Event, OpsDone, StageBegun, ignore
 from lvsctl.model.service import Protocol
 from lvsctl.ops import (
@@ -45,6 +45,9 @@ from tests.kernel.dr_shape import DEVICE, VIP, dr_plan
 from tests.kernel.initial import neighbours
 
 OFFLOADS_OFF = ("tx", "off", "sg", "off", "tso", "off", "gso", "off", "gro", "off")
+
+MANY = 2 * perform.MANY
+"""So many real servers that two hands make them."""
 
 HOST = (
     ("ip", "-j", "link"), ("ip", "-j", "addr"), ("ip", "route", "show", "table", "all"),
@@ -271,6 +274,40 @@ def test_order_holds_within_a_namespace(lab: str) -> None:
     assert ip("-n", name, "route", "show", "10.78.0.0/24")
 
 
+def as_seen(lab: str, node: str) -> tuple[list[dict[str, Any]], Any, list[str]]:
+    """What ip(8) and sysctl(8) say of a node, but for numbers that the kernel chooses."""
+    name = f"lvs-{lab}-{node}"
+    links = [
+        {k: v for k, v in link.items() if k != "link_netnsid"} for link in ip("-n", name, "addr")
+    ]
+    words = ["ip", "netns", "exec", name, "sysctl", "net.ipv4.conf", "net.ipv6.conf"]
+    sysctls = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    kept = [line for line in sysctls.splitlines() if "stable_secret" not in line]
+    return links, ip("-n", name, "route", "show", "table", "all"), kept
+
+
+def test_what_two_hands_make_is_what_one_makes(lab: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, events = dr_plan(lab, MANY), list[Event]()
+    nodes = ["client", "director", "rs1", f"rs{MANY // 2}", f"rs{MANY}"]
+    up(plan, events.append)
+    assert sum(event.count for event in events if isinstance(event, OpsDone)) == len(plan.ops)
+    by_two = [as_seen(lab, node) for node in nodes]
+    registry.remove(lab)
+    monkeypatch.setattr(perform, "MANY", 10**6)
+    up(plan)
+    assert [as_seen(lab, node) for node in nodes] == by_two
+
+
+@pytest.mark.parametrize("node", ["rs1", f"rs{MANY}"])
+def test_whichever_hand_fails_is_heard(lab: str, node: str) -> None:
+    plan = dr_plan(lab, MANY)
+    wrong = SetSysctl(netns=f"lvs-{lab}-{node}", key="net.ipv4.no_such_thing", value="1")
+    stage = plan.stages[0]
+    with pytest.raises(KernelError) as caught:
+        up(replace(plan, stages=(replace(stage, ops=(*stage.ops, wrong)), *plan.stages[1:])))
+    assert (caught.value.node, caught.value.errno) == (node, errno.ENOENT)
+
+
 def test_a_foreign_namespace_stops_it_before_any_effect(lab: str) -> None:
     name = f"lvs-{lab}-rs2"
     subprocess.run(["ip", "netns", "add", name], check=True)
@@ -289,9 +326,11 @@ class Stopped(BaseException):
     """What a test interrupts with."""
 
 
-@pytest.mark.parametrize("after", range(0, 41, 4))
-def test_interrupted_anywhere_it_can_be_removed(lab: str, after: int) -> None:
-    plan = dr_plan(lab)
+@pytest.mark.parametrize(
+    ("servers", "after"), [*((2, n) for n in range(0, 41, 4)), (MANY, 1), (MANY, 60), (MANY, 200)]
+)
+def test_interrupted_anywhere_it_can_be_removed(lab: str, servers: int, after: int) -> None:
+    plan = dr_plan(lab, servers)
     ops = 0
 
     def emit(event: Event) -> None:
