@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
 
 from lvsctl import planner, spec
 from lvsctl.app.plans import lab_of
@@ -19,10 +18,6 @@ from lvsctl.ops import Plan
 from lvsctl.results import Up
 from lvsctl.spec.shipped import Topology
 from lvsctl.values import asdict, replace
-
-# What only some commands need is imported by these: tests/unit/test_cli_imports.py.
-if TYPE_CHECKING:
-    pass
 
 
 def up(

@@ -78,5 +78,16 @@ def complaint(error: TyperException) -> tuple[str, str]:
     """A mistake on the command line as a message and a hint."""
     message = error.format_message().rstrip(".")
     ctx = getattr(error, "ctx", None)
-    command = ctx.command_path if ctx is not None else "lvsctl"
-    return message[:1].lower() + message[1:], f"{command} --help"
+    if ctx is None:
+        hint = "lvsctl --help"
+    elif "unexpected extra argument" in message and _names_its_lab(ctx):
+        words = (word for word in ctx.command.collect_usage_pieces(ctx) if word != "[OPTIONS]")
+        hint = f"{ctx.command_path} {' '.join(words)} --lab LAB"
+    else:
+        hint = f"{ctx.command_path} --help"
+    return message[:1].lower() + message[1:], hint
+
+
+def _names_its_lab(ctx: Context) -> bool:
+    """Whether the command takes its lab as an option: others take it as the first word."""
+    return any("--lab" in parameter.opts for parameter in ctx.command.params)

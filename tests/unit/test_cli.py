@@ -108,6 +108,12 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["upp"], "no such command 'upp'. Did you mean 'up'?", "lvsctl --help"),
         (["machine", "strat"], "Did you mean 'start'", "lvsctl machine --help"),
         (["up"], "missing argument 'TOPOLOGY'", "lvsctl up --help"),
+        (
+            ["fault", "inject", "dr", "vip-missing"],
+            "unexpected extra argument(s) (vip-missing)",
+            "lvsctl fault inject FAULT --lab LAB",
+        ),
+        (["walk", "dr", "twice"], "unexpected extra argument(s) (twice)", "lvsctl walk --help"),
         (["up", "dr", "--wehre", "host"], "no such option: --wehre", "lvsctl up --help"),
         (["up", "dr", "--where", "moon"], "'moon' is not one of", "lvsctl up --help"),
         (["up", "dr", "--servers", "0"], "0 is not in the range", "lvsctl up --help"),
