@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lvsctl import modes, planner, spec
 from lvsctl.model.lab import Lab
 from lvsctl.ops import Plan
 from lvsctl.spec.shipped import Topology
-
-# What only some commands need is imported by these: tests/unit/test_cli_imports.py.
-if TYPE_CHECKING:
-    pass
 
 
 def lab_of(topology: Topology, overrides: spec.Overrides = spec.Overrides()) -> Lab:  # noqa: B008
