@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import array
 import fcntl
-import fnmatch
 import socket
 import struct
 import time
@@ -60,9 +59,15 @@ def _request(names: list[str]) -> array.array[int]:
     blocks = (len(names) + 31) // 32
     request = array.array("I", [_SFEATURES, blocks] + [0, 0] * blocks)
     for bit, name in enumerate(names):
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in OFFLOADS):
+        if any(_matches(name, pattern) for pattern in OFFLOADS):
             request[2 + 2 * (bit // 32)] |= 1 << bit % 32
     return request
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Not fnmatch's, which compiles a regular expression for each pattern: 1 ms in all."""
+    head, star, tail = pattern.partition("*")
+    return name.startswith(head) and name.endswith(tail) if star else name == pattern
 
 
 def _feature_names(sock: socket.socket, device: str) -> list[str]:

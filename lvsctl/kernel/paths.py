@@ -14,6 +14,7 @@ is seen from what exists, never remembered or guessed from a name.
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def faults(lab: str) -> Path:
     return directory(lab) / "faults.json"
 
 
+@functools.cache
 def namespaces(lab: str) -> Path:
     """The mount point of the tmpfs with the namespaces of ``lab``."""
     return directory(lab) / "netns"
