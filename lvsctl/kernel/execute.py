@@ -1,7 +1,7 @@
 """Carrying out a plan: operations in, a running lab out.
 
 Stage by stage, and within a stage namespace by namespace, in a thread of its own
-that may change namespace. Netlink messages of a namespace are collected and go out
+that may change namespace (in two of them where there are many: ``perform``). Netlink messages of a namespace are collected and go out
 in one send (``wire``); anything else (a sysctl, an ioctl) first sends what is
 waiting, so that the order within a namespace holds.
 
