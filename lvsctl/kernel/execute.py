@@ -1,9 +1,10 @@
 """Carrying out a plan: operations in, a running lab out.
 
 Stage by stage, and within a stage namespace by namespace, in a thread of its own
-that may change namespace (in two of them where there are many: ``perform``). Netlink messages of a namespace are collected and go out
-in one send (``wire``); anything else (a sysctl, an ioctl) first sends what is
-waiting, so that the order within a namespace holds.
+that may change namespace (in two of them where there are many: ``perform``).
+Netlink messages of a namespace are collected and go out in one send (``wire``);
+anything else (a sysctl, an ioctl) first sends what is waiting, so that the order
+within a namespace holds.
 
 Whatever fails raises; the caller lets go of the whole lab (``registry.remove``).
 """
