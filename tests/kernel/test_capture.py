@@ -29,7 +29,7 @@ from lvsctl.kernel.probe import which
 from lvsctl.model.frame import Direction, Frame, LinkType, Tap
 from lvsctl.observe.capture import Capture, LiveCapture
 from lvsctl.observe.listener import Listener, Options
-from tests.kernel.by_hand import cable, namespaces, run
+from tests.kernel.by_hand import cable, eventually, namespaces, run
 
 CLIENT, SERVER = "10.9.0.1", "10.9.0.2"
 AT_CLIENT, AT_SERVER = Tap("client", "lan"), Tap("server", "lan")
@@ -324,6 +324,13 @@ def _peak() -> Iterator[Callable[[], int]]:
         tracemalloc.stop()
 
 
+def nothing_waits(node: str | Path) -> bool:
+    """Whether every packet socket of a namespace has been read out: column Rmem."""
+    rows = run("cat /proc/net/packet", netns=str(node)).splitlines()[1:]
+    assert rows, "nobody captures"
+    return all(row.split()[6] == "0" for row in rows)
+
+
 def test_devices_that_come_and_go_meanwhile(nodes: Nodes) -> None:
     client, server = nodes
 
@@ -332,6 +339,8 @@ def test_devices_that_come_and_go_meanwhile(nodes: Nodes) -> None:
         run(f"ip -n {client} addr add 10.9.1.1/24 dev late")
         run(f"ip -n {server} addr add 10.9.1.2/24 dev late")
         echo(client, 1, to="10.9.1.2")
+        # A frame's device is asked for its name when the frame is read.
+        eventually(lambda: nothing_waits(client) and nothing_waits(server))
         run(f"ip -n {client} link del late")
         echo(client, 1)
 
