@@ -118,8 +118,9 @@ class Performance:
 
     def finish(self) -> None:
         """Send what is held. Needed before anything relies on the devices being up."""
+        hand = _Hand(self)
         for name in list(self.held):
-            _Hand(self).flush(name)
+            hand.flush(name)
 
 
 class _Hand:

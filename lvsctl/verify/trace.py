@@ -118,8 +118,7 @@ class Trace:
     @property
     def strangers(self) -> frozenset[Endpoint]:
         """Those of ``askers`` who are not us."""
-        ours = {exchange.local for exchange in self.run.exchanges}
-        return frozenset(asker for asker in self.askers if asker not in ours)
+        return self.askers.difference(exchange.local for exchange in self.run.exchanges)
 
     def request_passages(self) -> tuple[Passage, ...]:
         """Request packets that crossed the director."""

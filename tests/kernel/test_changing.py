@@ -90,6 +90,7 @@ FAILING = {
 
 
 def test_what_fails_half_way_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Emulated, a shell takes longer to end than a command is watched.
     monkeypatch.setattr(processes, "GRACE_SECONDS", FACTOR * processes.GRACE_SECONDS)
     host = initial_namespace()
     with lab_up("dr"):

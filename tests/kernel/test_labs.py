@@ -297,10 +297,11 @@ LATE = """
 import socket, struct, sys, time
 sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
 ack = struct.pack("!HHIIBBHHH", 5, int(sys.argv[2]), 1, 1, 5 << 4, 0x10, 1000, 0, 0)
+sock.sendto(ack, (sys.argv[1], 0))
+print("ready", flush=True)
 while True:
+    time.sleep(0.02)  # nothing is waited for: a packet now and then, for as long as it runs
     sock.sendto(ack, (sys.argv[1], 0))
-    print(flush=True)
-    time.sleep(0.02)
 """
 
 
