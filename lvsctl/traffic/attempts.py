@@ -141,17 +141,29 @@ class Attempts:
                     if fd == self._stop:
                         return
                     self._go_on(epoll, self._open[fd])
-                    # At once, so that the servers have work while the other answers are read.
-                    self._fill(epoll)
                 self._expire()
                 self._fill(epoll)
 
     def _fill(self, epoll: select.epoll) -> None:
-        """Begin as many requests as may be under way."""
-        while len(self._open) < self._concurrency and self._started < len(self._results):
-            self._start(epoll)
+        """Begin as many requests as may be under way: all connect before the first one sends.
 
-    def _start(self, epoll: select.epoll) -> None:
+        And not until all answers that are there have been read. One after the other, each
+        wakes a server that has nothing else to do, which costs more than the request itself.
+        """
+        while begun := self._connect_all():
+            for attempt in begun:
+                self._ask(epoll, attempt)  # where that fails, there is room for another
+
+    def _connect_all(self) -> list[_Attempt]:
+        """Open as many connections as there may be; those that are open or on their way."""
+        begun: list[_Attempt] = []
+        while len(self._open) < self._concurrency and self._started < len(self._results):
+            if attempt := self._connect():
+                begun.append(attempt)
+        return begun
+
+    def _connect(self) -> _Attempt | None:
+        """Open the next connection; None where that failed at once."""
         try:
             # The C type: socket.socket's own part is for files made of sockets.
             sock = socket.SocketType(*self._kind)
@@ -165,11 +177,15 @@ class Attempts:
         number = sock.connect_ex(self._place)
         if number not in _CONNECTS:
             self._fail(attempt, OSError(number, os.strerror(number)))
-            return
+            return None
+        return attempt
+
+    def _ask(self, epoll: select.epoll, attempt: _Attempt) -> None:
+        """Send the request, where the connection is there already; else once it is."""
+        sock = attempt.sock
         address, port, *_ = sock.getsockname()
         attempt.local = Endpoint(address_of(address.partition("%")[0]), port)
         try:
-            # Between namespaces of one host the connection is often there already.
             sent = self._send(attempt)
             epoll.register(sock.fileno(), select.EPOLLIN if sent else select.EPOLLOUT)
         except OSError as error:

@@ -62,6 +62,14 @@ def cable(one: str, one_device: str, other: str, other_device: str, index: int =
     )
     run(f"ip -n {one} link set dev {one_device} up")
     run(f"ip -n {other} link set dev {other_device} up")
+    carries_frames(one, one_device)
+    carries_frames(other, other_device)
+
+
+def carries_frames(netns: str, device: str) -> None:
+    """Wait until ``device`` is operational: a busy kernel takes a second, and drops until then."""
+    show = f"ip -n {netns} -o link show dev {device}"
+    eventually(lambda: " state UP " in run(show))
 
 
 @contextlib.contextmanager

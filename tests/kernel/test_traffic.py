@@ -30,6 +30,7 @@ from lvsctl.model.service import Protocol
 from lvsctl.traffic.answers import pattern
 from lvsctl.traffic.client import held, requests
 from lvsctl.traffic.responder import Listener, serve
+from tests.kernel.by_hand import carries_frames
 
 SERVER, VIP = ip_address("10.9.0.1"), ip_address("10.9.9.9")
 SERVER6, VIP6 = ip_address("fd09::1"), ip_address("fd09:9::9")
@@ -117,6 +118,8 @@ def wire() -> Iterator[Wire]:
         sh(f"ip -n {made.server} addr add {VIP6}/128 dev lo")
         sh(f"ip -n {made.client} route add {VIP} via {SERVER}")
         sh(f"ip -n {made.client} route add {VIP6} via {SERVER6}")
+        for name in (made.server, made.client):
+            carries_frames(name, "eth0")
         yield made
     finally:
         for process in made.started:
