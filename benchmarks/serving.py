@@ -82,8 +82,10 @@ def main() -> None:
 def respond(ready: Event) -> None:
     from lvsctl.model.service import Protocol
     from lvsctl.traffic import responder
+    from lvsctl.traffic.listeners import Listener, listening
 
-    responder.serve([responder.Listener("rs1", "n", Protocol.TCP, OUR_PORT)], ready.set)
+    with listening([Listener("rs1", "n", Protocol.TCP, OUR_PORT)]) as sockets:
+        responder.serve(sockets, ready.set)
 
 
 def compare(rounds: int, theirs: int, ours: int) -> Iterator[str]:

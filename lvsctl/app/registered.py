@@ -28,20 +28,19 @@ def responder_of(lab: Lab) -> execute.Respond:
 
     def respond(listens: tuple[Listen, ...], ready: processes.Ready) -> None:
         from lvsctl.kernel import privileges
-        from lvsctl.traffic import responder
+        from lvsctl.traffic import listeners
 
-        def serving() -> None:
-            privileges.give_up_root()  # from here on it only speaks with whoever asks
-            ready(None)
+        wanted = [
+            listeners.Listener(op.node, op.netns, op.protocol, op.port, ipv6=ipv6)
+            for op in listens
+            for ipv6 in ((False, True) if lab.ipv6 else (False,))
+        ]
+        with listeners.listening(wanted) as sockets:
+            ready(None)  # whoever comes now is answered in a moment
+            from lvsctl.traffic import responder
 
-        responder.serve(
-            [
-                responder.Listener(op.node, op.netns, op.protocol, op.port, ipv6=ipv6)
-                for op in listens
-                for ipv6 in ((False, True) if lab.ipv6 else (False,))
-            ],
-            serving,
-        )
+            # From there on it only speaks with whoever asks, and needs no root for that.
+            responder.serve(sockets, privileges.give_up_root)
 
     return respond
 

@@ -8,9 +8,7 @@ import struct
 
 from lvsctl.traffic.answers import Speaker
 from lvsctl.traffic.connection import written
-
-IP_PKTINFO = 8
-"""<linux/in.h>; Python has no name for it before 3.14."""
+from lvsctl.traffic.listeners import IP_PKTINFO
 
 BATCH = 64
 """Datagrams answered before the other sockets get their turn."""
@@ -19,16 +17,8 @@ _IN_PKTINFO = struct.Struct("=i4s4s")  # ifindex, spec_dst, addr (ip(7))
 _IN6_PKTINFO = struct.Struct("=16si")  # addr, ifindex (ipv6(7))
 
 
-def ask_for_destination(sock: socket.socket) -> None:
-    """Have the kernel tell with each datagram the address that it was sent to."""
-    if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-    else:
-        sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-
-
 class Mailbox:
-    """A real server's UDP socket, from ``ask_for_destination``."""
+    """A real server's UDP socket, from ``listening``."""
 
     def __init__(self, sock: socket.socket, speaker: Speaker) -> None:
         self.sock = sock

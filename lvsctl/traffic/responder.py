@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import select
-import shlex
 import signal
 import socket
 import time
@@ -21,13 +19,9 @@ from contextlib import ExitStack
 from typing import Protocol as Interface
 from typing import Self
 
-from lvsctl.errors import KernelError, LvsctlError
-from lvsctl.kernel.netns import enter, in_thread
-from lvsctl.model.service import Protocol
 from lvsctl.traffic.answers import Speaker
 from lvsctl.traffic.connection import Connection, written
-from lvsctl.traffic.datagrams import Mailbox, ask_for_destination
-from lvsctl.values import dataclass
+from lvsctl.traffic.datagrams import Mailbox
 
 IDLE_SECONDS = 900.0
 """How long a connection may say nothing: as long as IPVS keeps an established one."""
@@ -44,35 +38,16 @@ ACCEPT_BATCH = 256
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """A port of a real server: every IPv4 address of ``node``, or with ``ipv6`` every IPv6 one.
+def serve(sockets: Sequence[tuple[str, socket.socket]], begin: Callable[[], None]) -> None:
+    """Call ``begin``, and answer what comes to the ``sockets``, each a node's, until SIGTERM.
 
-    ``netns`` is the namespace's name, as `ip netns` lists it.
+    For the main thread of a process: takes over SIGTERM meanwhile.
     """
-
-    node: str
-    netns: str
-    protocol: Protocol
-    port: int
-    ipv6: bool = False
-
-
-def serve(listeners: Sequence[Listener], ready: Callable[[], None]) -> None:
-    """Open all ``listeners``, call ``ready``, and answer until SIGTERM.
-
-    For the main thread of a process of its own: takes over SIGTERM meanwhile and raises
-    the soft limit of open files to the hard one. The calling thread stays in its namespace.
-    Raises KernelError, before ``ready``, where a port is in use or the kernel lacks the
-    protocol; LabError where a namespace is missing.
-    """
-    raise_file_limit()
     with ExitStack() as stack:
-        sockets = in_thread(lambda: [_open(listener, stack) for listener in listeners])
         loop = stack.enter_context(Loop())
-        speakers = {listener.node: Speaker(listener.node) for listener in listeners}
-        for listener, sock in zip(listeners, sockets, strict=True):
-            loop.add(sock, speakers[listener.node])
+        speakers = {node: Speaker(node) for node, _ in sockets}
+        for node, sock in sockets:
+            loop.add(sock, speakers[node])
         wake, signalled = socket.socketpair()
         stack.enter_context(wake).setblocking(False)
         stack.enter_context(signalled).setblocking(False)
@@ -81,61 +56,8 @@ def serve(listeners: Sequence[Listener], ready: Callable[[], None]) -> None:
         before = signal.signal(signal.SIGTERM, lambda _number, _frame: loop.stop())
         stack.callback(signal.signal, signal.SIGTERM, before)
         stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(signalled.fileno()))
-        ready()
+        begin()
         loop.run()
-
-
-def raise_file_limit() -> None:
-    """As many open files as this process may have: each connection is one."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _open(listener: Listener, stack: ExitStack) -> socket.socket:
-    """The listening socket of ``listener``, open until ``stack`` is closed."""
-    where = f"{listener.protocol} port {listener.port}"
-    try:
-        with enter(listener.netns):
-            kind = socket.SOCK_DGRAM if listener.protocol is Protocol.UDP else socket.SOCK_STREAM
-            family = socket.AF_INET6 if listener.ipv6 else socket.AF_INET
-            sock = socket.socket(family, kind, listener.protocol.number)
-    except OSError as error:
-        hint = "the kernel has no such protocol" if error.errno == errno.EPROTONOSUPPORT else ""
-        raise _refused(listener, f"cannot listen on {where}", error, hint) from error
-    except LvsctlError as error:
-        raise type(error)(f"{listener.node}: {error.message}", hint=error.hint) from error
-    stack.enter_context(sock)
-    try:
-        sock.setblocking(False)
-        if listener.ipv6:
-            # IPv4 has a listener of its own: the answers then show addresses as clients know them.
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if listener.protocol is Protocol.UDP:
-            ask_for_destination(sock)
-            sock.bind(("", listener.port))
-            return sock
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if listener.protocol is Protocol.TCP:
-            # Accepted sockets inherit it: answers leave at once, at no cost per connection.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.bind(("", listener.port))
-        sock.listen(65535)  # the kernel takes net.core.somaxconn where that is less
-    except OSError as error:
-        hint = ""
-        if error.errno == errno.EADDRINUSE:
-            hint = f"`ip netns exec {listener.netns} ss -ltunp` shows who listens there"
-        raise _refused(listener, f"cannot listen on {where}", error, hint) from error
-    return sock
-
-
-def _refused(listener: Listener, message: str, error: OSError, hint: str) -> KernelError:
-    return KernelError(
-        f"{listener.node}: {message}: {error.strerror}",
-        node=listener.node,
-        command=shlex.join(["respond", listener.netns, listener.node, str(listener.port)]),
-        errno=error.errno or 0,
-        hint=hint,
-    )
 
 
 class _Handler(Interface):

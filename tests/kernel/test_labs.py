@@ -347,10 +347,10 @@ def test_the_responder_is_nobody() -> None:
     """It speaks with anybody's packets, and needs no right for it any more."""
     with lab_up("dr") as lab:
         responder = Path(f"/proc/{processes.daemons('dr')['responder']}")
+        assert curl(lab, url_of(lab)).startswith("rs"), "from the first answer on"
         lines = (responder / "status").read_text().splitlines()
         status = {line.split(":")[0]: line.split(":")[1].split() for line in lines}
         assert set(status["Uid"]) == set(status["Gid"]) == {"65534"}
         assert status.get("Groups", []) == []
         assert {status[f"Cap{kind}"][0] for kind in ("Inh", "Prm", "Eff", "Amb")} == {"0" * 16}
         assert status["NoNewPrivs"] == ["1"]
-        assert curl(lab, url_of(lab)).startswith("rs")

@@ -29,7 +29,7 @@ from lvsctl.model.exchange import Exchange, Failure
 from lvsctl.model.service import Protocol
 from lvsctl.traffic.answers import pattern
 from lvsctl.traffic.client import held, requests
-from lvsctl.traffic.responder import Listener, serve
+from lvsctl.traffic.listeners import Listener, listening
 from tests.kernel.by_hand import carries_frames
 
 SERVER, VIP = ip_address("10.9.0.1"), ip_address("10.9.9.9")
@@ -40,13 +40,13 @@ SERVE = """
 import json, resource, sys
 from lvsctl.model.service import Protocol
 from lvsctl.traffic import responder
+from lvsctl.traffic.listeners import Listener, listening
 files, settings, listeners = json.loads(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(files, 256), files))
 vars(responder).update(settings)
-responder.serve(
-    [responder.Listener(n, ns, Protocol(p), port, v6) for n, ns, p, port, v6 in listeners],
-    lambda: print("ready", flush=True),
-)
+wanted = [Listener(n, ns, Protocol(p), port, v6) for n, ns, p, port, v6 in listeners]
+with listening(wanted) as sockets:
+    responder.serve(sockets, lambda: print("ready", flush=True))
 print("stopped")
 """
 
@@ -199,23 +199,25 @@ def test_sigterm_ends_it(wire: Wire) -> None:
     assert (out, process.returncode) == ("stopped\n", 0)
 
 
+def open_and_close(*listeners: Listener) -> None:
+    with listening(listeners):
+        pass
+
+
 @pytest.mark.parametrize("protocol", [Protocol.TCP, Protocol.UDP])
-def test_a_port_in_use_is_named_before_ready(wire: Wire, protocol: Protocol) -> None:
+def test_a_port_in_use_is_named(wire: Wire, protocol: Protocol) -> None:
     wire.serve(wire.listener(protocol=protocol))
-    ready: list[None] = []
     before = descriptors()
     with pytest.raises(KernelError, match=rf"rs9: cannot listen on {protocol} port 80: ") as caught:
-        serve([wire.listener("rs8", port=81), wire.listener("rs9", protocol)],
-              lambda: ready.append(None))  # fmt: skip
+        open_and_close(wire.listener("rs8", port=81), wire.listener("rs9", protocol))
     assert (caught.value.node, caught.value.errno) == ("rs9", errno.EADDRINUSE)
     assert wire.server in caught.value.hint
-    assert not ready
     assert descriptors() == before
 
 
 def test_a_missing_namespace_is_named(wire: Wire) -> None:
     with pytest.raises(LabError, match="rs7: there is no namespace lvst-none"):
-        serve([Listener("rs7", "lvst-none", Protocol.TCP, 80)], lambda: None)
+        open_and_close(Listener("rs7", "lvst-none", Protocol.TCP, 80))
     with pytest.raises(LabError):
         requests("lvst-none", VIP, 80, count=1)
 
