@@ -16,6 +16,7 @@ from typing import Self
 
 from lvsctl.errors import KernelError
 from lvsctl.kernel import hints, links, netns, paths, wire
+from lvsctl.kernel.descriptors import make_table_hold
 from lvsctl.model.lab import NAMESPACE_PREFIX
 from lvsctl.ops import Op
 from lvsctl.values import dataclass, field
@@ -68,7 +69,10 @@ class Session:
             resource.setrlimit(resource.RLIMIT_NOFILE, self._limits)
 
     def make_room(self, namespaces: int) -> None:
-        """Raise the limit of open files to what so many namespaces need, until the end."""
+        """Raise the limit of open files to what so many namespaces need, until the end.
+
+        For the main thread, before there are others.
+        """
         need = 3 * namespaces + _FILES_BESIDES
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft != resource.RLIM_INFINITY and soft < need:
@@ -76,6 +80,7 @@ class Session:
             with contextlib.suppress(ValueError, OSError):  # then EMFILE says it better
                 resource.setrlimit(resource.RLIMIT_NOFILE, (need, ceiling))
                 self._limits = (soft, hard)
+        make_table_hold(need)
 
     def create(self, name: str) -> Opened:
         """Make a namespace and leave the calling thread in it. Raises LabError, HostError."""

@@ -89,6 +89,7 @@ def _attempted(
             over.set()
 
     try:
+        attempts.make_room()
         in_thread(run)
         yield attempts.exchanges
     except BaseException:

@@ -14,12 +14,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from lvsctl.errors import KernelError, LvsctlError
+from lvsctl.kernel.descriptors import make_table_hold
 from lvsctl.kernel.netns import enter, in_thread
 from lvsctl.model.service import Protocol
 from lvsctl.values import dataclass
 
 IP_PKTINFO = 8
 """<linux/in.h>; Python has no name for it before 3.14."""
+
+_FILES_BESIDES = 64
+"""Descriptors that the process needs besides its listening sockets and before clients come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ def listening(listeners: Sequence[Listener]) -> Iterator[list[tuple[str, socket.
     LabError where a namespace is missing.
     """
     _raise_file_limit()
+    make_table_hold(len(listeners) + _FILES_BESIDES)
     with ExitStack() as stack:
         sockets = in_thread(lambda: [_open(listener, stack) for listener in listeners])
         yield [(one.node, sock) for one, sock in zip(listeners, sockets, strict=True)]
