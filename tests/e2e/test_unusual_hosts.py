@@ -39,7 +39,7 @@ def troubles(hosts: str, *topologies: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("hosts", "topologies"), [(TOGETHER, ("nat", "tun")), ("no-ipv6", ("dr",))]
+    ("hosts", "topologies"), [(TOGETHER, ("dr", "nat", "tun")), ("no-ipv6", ("dr",))]
 )
 def test_labs_work_on_an_unusual_host(hosts: str, topologies: tuple[str, ...]) -> None:
     assert troubles(hosts, *topologies) == ""

@@ -45,13 +45,15 @@ def answers(name: str) -> bool:
     """Whether every real server answers at its own address, to itself."""
     lab = app.running(name)
     return all(
-        _page(lab.netns(server.node), str(server.rip), server.port)
+        page(lab.netns(server.node), str(server.rip), server.port)
         for service in lab.services
         for server in service.real_servers
     )
 
 
-def _page(namespace: str, address: str, port: int) -> bool:
+def page(namespace: str, address: str, port: int) -> bool:
+    """Whether a real server answers at ``address``, asked from ``namespace``."""
+
     def ask() -> bytes:
         with socket.create_connection((address, port), timeout=10) as sock:
             connection = http.client.HTTPConnection(address)

@@ -16,7 +16,7 @@ from lvsctl.model.finding import Verdict
 from tests.kernel.by_hand import run
 from tests.kernel.initial import initial_namespace
 from tests.kernel.labs import lab_up, topology_of
-from tests.kernel.natively import answers
+from tests.kernel.natively import answers, page
 from tests.kernel.natively import without_ipvs as without_ipvs  # noqa: PLC0414 (a fixture)
 from tests.kernel.test_at_once import at_once
 from tests.witness import witness
@@ -74,6 +74,9 @@ def test_nftables_stay_as_they_are(tmp_path: Path) -> None:
         app.up(topology_of("dr"))
         try:
             assert answers("dr")
+            lab = app.running("dr")
+            (server, *_) = lab.services[0].real_servers
+            assert page(lab.netns("client"), str(server.rip), server.port), "over the switch"
             assert run("nft list ruleset").strip() == before["nft list ruleset"]
         finally:
             app.down("dr")
