@@ -79,9 +79,10 @@ bench: ## lvsctl beside what else can do it; root, half an hour (benchmarks/READ
 	@tools/setup checks witnesses competitors
 	$(python) benchmarks/building.py
 	$(python) benchmarks/starting.py
-	$(python) benchmarks/serving.py
+	$(python) benchmarks/serving.py --into benchmarks/results
 	$(python) benchmarks/cold_start.py
-	$(python) -m lvsctl machine run -- $(CURDIR)/$(python) $(CURDIR)/benchmarks/ipvs.py
+	$(python) -m lvsctl machine run -- $(CURDIR)/$(python) $(CURDIR)/benchmarks/ipvs.py \
+	    > benchmarks/results/ipvs.md
 
 lint: ## style and types
 	@tools/setup checks

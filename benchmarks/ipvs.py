@@ -18,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import report
 from lvsctl.kernel import execute, registry
 from lvsctl.model.event import ignore
 from lvsctl.model.service import ForwardingMethod, Protocol, RealServer, Scheduler, ServiceKey
@@ -84,6 +85,8 @@ def main(rounds: int) -> None:
     registry.begin(registry.Entry(lab=LAB, namespaces=plan.namespaces))
     try:
         execute.execute(plan, LAB, ignore)
+        print(report.heading())
+        print(f"Medians of {rounds} interleaved rounds.\n")
         print(
             "| services × real servers | lvsctl, ms | ipvsadm -R, ms | ratio |\n|---|---|---|---|"
         )
