@@ -82,10 +82,11 @@ def main() -> None:
 def respond(ready: Event) -> None:
     from lvsctl.model.service import Protocol
     from lvsctl.traffic import responder
-    from lvsctl.traffic.listeners import Listener, listening
+    from lvsctl.traffic.listening import Listener, listening
 
     with listening([Listener("rs1", "n", Protocol.TCP, OUR_PORT)]) as sockets:
-        responder.serve(sockets, ready.set)
+        ready.set()
+        responder.serve(sockets)
 
 
 def compare(rounds: int, theirs: int, ours: int) -> Iterator[str]:

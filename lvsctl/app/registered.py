@@ -28,19 +28,19 @@ def responder_of(lab: Lab) -> execute.Respond:
 
     def respond(listens: tuple[Listen, ...], ready: processes.Ready) -> None:
         from lvsctl.kernel import privileges
-        from lvsctl.traffic import listeners
+        from lvsctl.traffic.listening import Listener, listening
 
         wanted = [
-            listeners.Listener(op.node, op.netns, op.protocol, op.port, ipv6=ipv6)
+            Listener(op.node, op.netns, op.protocol, op.port, ipv6=ipv6)
             for op in listens
             for ipv6 in ((False, True) if lab.ipv6 else (False,))
         ]
-        with listeners.listening(wanted) as sockets:
+        with listening(wanted) as sockets:
             ready(None)  # whoever comes now is answered in a moment
-            from lvsctl.traffic import responder
+            from lvsctl.traffic import responder  # still as root: others may not be able to read it
 
-            # From there on it only speaks with whoever asks, and needs no root for that.
-            responder.serve(sockets, privileges.give_up_root)
+            privileges.give_up_root()  # before the first byte is read
+            responder.serve(sockets)
 
     return respond
 

@@ -24,7 +24,7 @@ from lvsctl.model.event import Emit, Notice, OpsDone, StageBegun
 from lvsctl.ops import AddLink, AddNamespace, Listen, Op, Plan, RunCommand, Stage
 
 Respond = Callable[[tuple[Listen, ...], processes.Ready], None]
-"""The real servers' responder: serves until killed and calls Ready once it can."""
+"""The real servers' responder: serves until killed; calls Ready once its sockets listen."""
 
 OPERATIONAL_SECONDS = 5.0
 """How long a cable may take to come up before the user is told."""

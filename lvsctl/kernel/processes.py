@@ -26,7 +26,7 @@ from lvsctl.kernel import paths
 from lvsctl.kernel.files import explaining, in_words
 
 Ready = Callable[[str | None], None]
-"""What a daemon calls once it serves (None), or with the reason why it cannot."""
+"""What a daemon calls once others may come to it (None), or with the reason why they cannot."""
 
 RESPONDER = "responder"
 """The name of the daemon that answers for the real servers."""
@@ -293,6 +293,8 @@ def _serve(lab: str, name: str, main: Callable[[Ready], None], writing: int) -> 
         os.chdir("/")
         main(ready)
     except LvsctlError as error:
+        if told:
+            raise  # nobody hears any more: into the log
         say(error=type(error).__name__, message=error.message, hint=error.hint)
     except OSError as error:
         with contextlib.suppress(OSError):  # its log may be what cannot be written

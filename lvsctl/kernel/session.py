@@ -71,7 +71,7 @@ class Session:
     def make_room(self, namespaces: int) -> None:
         """Raise the limit of open files to what so many namespaces need, until the end.
 
-        For the main thread, before there are others.
+        Quickest before there are other threads.
         """
         need = 3 * namespaces + _FILES_BESIDES
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -80,7 +80,7 @@ class Session:
             with contextlib.suppress(ValueError, OSError):  # then EMFILE says it better
                 resource.setrlimit(resource.RLIMIT_NOFILE, (need, ceiling))
                 self._limits = (soft, hard)
-        make_table_hold(need)
+        make_table_hold(need - _FILES_BESIDES)
 
     def create(self, name: str) -> Opened:
         """Make a namespace and leave the calling thread in it. Raises LabError, HostError."""

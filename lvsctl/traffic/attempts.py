@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import resource
 import select
 import socket
 import struct
 import time
-from pathlib import Path
 
 from lvsctl import __version__
 from lvsctl.errors import HostError
-from lvsctl.kernel.descriptors import make_table_hold
+from lvsctl.kernel import descriptors
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.exchange import Endpoint, Exchange, Failure
 from lvsctl.model.service import Protocol
@@ -133,15 +131,14 @@ class Attempts:
     def make_room(self) -> None:
         """Let the process have the open files that it takes, as far as the hard limit goes.
 
-        For the thread that calls for ``run``: quicker while it is the only one.
+        Quickest before the thread that runs ``run`` is started. Raises HostError.
         """
         count = len(self._results)
         most = count if self._target.keep else min(count, self._concurrency)
-        needed = most + sum(1 for _ in Path("/proc/self/fd").iterdir()) + SPARE_FILES
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft < needed:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, hard), hard))
-        make_table_hold(needed)
+        try:
+            descriptors.allow(descriptors.open_now() + most, spare=SPARE_FILES)
+        except OSError as error:
+            raise _host_error(error) from error
 
     def run(self) -> None:
         """Send everything and wait for the answers. Raises HostError."""

@@ -80,6 +80,7 @@ def _attempted(
     stop = os.eventfd(0)
     attempts = Attempts(target, count, concurrency, stop)
     over = threading.Event()
+    over.set()
 
     def run() -> None:
         try:
@@ -90,6 +91,7 @@ def _attempted(
 
     try:
         attempts.make_room()
+        over.clear()
         in_thread(run)
         yield attempts.exchanges
     except BaseException:

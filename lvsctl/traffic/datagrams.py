@@ -8,7 +8,7 @@ import struct
 
 from lvsctl.traffic.answers import Speaker
 from lvsctl.traffic.connection import written
-from lvsctl.traffic.listeners import IP_PKTINFO
+from lvsctl.traffic.listening import IP_PKTINFO
 
 BATCH = 64
 """Datagrams answered before the other sockets get their turn."""

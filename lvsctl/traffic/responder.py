@@ -38,8 +38,8 @@ ACCEPT_BATCH = 256
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
-def serve(sockets: Sequence[tuple[str, socket.socket]], begin: Callable[[], None]) -> None:
-    """Call ``begin``, and answer what comes to the ``sockets``, each a node's, until SIGTERM.
+def serve(sockets: Sequence[tuple[str, socket.socket]]) -> None:
+    """Answer what comes to the ``sockets`` (``listening``), each a node's, until SIGTERM.
 
     For the main thread of a process: takes over SIGTERM meanwhile.
     """
@@ -56,7 +56,6 @@ def serve(sockets: Sequence[tuple[str, socket.socket]], begin: Callable[[], None
         before = signal.signal(signal.SIGTERM, lambda _number, _frame: loop.stop())
         stack.callback(signal.signal, signal.SIGTERM, before)
         stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(signalled.fileno()))
-        begin()
         loop.run()
 
 

@@ -40,7 +40,7 @@ raise SystemExit(status)
 
 UP_NEVER_IMPORTS = {
     "typer", "pyroute2", "dataclasses", "inspect", "ast", "asyncio", "shutil", "subprocess",
-    "traceback", "tokenize", "multiprocessing", "lvsctl.kernel.ipvs",
+    "traceback", "tokenize", "multiprocessing", "textwrap", "hashlib", "lvsctl.kernel.ipvs",
     "lvsctl.kernel.state", "lvsctl.verify", "lvsctl.machine", "lvsctl.observe",
 }  # fmt: skip
 """What no ordinary lab needs to come up; most of it takes longer than building a small one."""

@@ -15,6 +15,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -23,14 +24,20 @@ from pathlib import Path
 
 import pytest
 
+from lvsctl import app
+from lvsctl.app.registered import responder_of
 from lvsctl.errors import KernelError, LabError
 from lvsctl.kernel.netns import enter, in_thread
-from lvsctl.model.exchange import Exchange, Failure
+from lvsctl.model.exchange import Endpoint, Exchange, Failure
+from lvsctl.model.frame import Direction
 from lvsctl.model.service import Protocol
+from lvsctl.observe.capture import Capture
+from lvsctl.ops import Listen
 from lvsctl.traffic.answers import pattern
 from lvsctl.traffic.client import held, requests
-from lvsctl.traffic.listeners import Listener, listening
-from tests.kernel.by_hand import carries_frames
+from lvsctl.traffic.listening import Listener, listening
+from tests.kernel.by_hand import carries_frames, eventually
+from tests.kernel.labs import topology_of
 
 SERVER, VIP = ip_address("10.9.0.1"), ip_address("10.9.9.9")
 SERVER6, VIP6 = ip_address("fd09::1"), ip_address("fd09:9::9")
@@ -38,15 +45,21 @@ NUMBERS = itertools.count()
 
 SERVE = """
 import json, resource, sys
+from lvsctl.model.frame import Direction
 from lvsctl.model.service import Protocol
+from lvsctl.observe.capture import Capture
+from lvsctl.ops import Listen
 from lvsctl.traffic import responder
-from lvsctl.traffic.listeners import Listener, listening
-files, settings, listeners = json.loads(sys.argv[1])
+from lvsctl.traffic.listening import Listener, listening
+files, settings, listeners, late = json.loads(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(files, 256), files))
 vars(responder).update(settings)
 wanted = [Listener(n, ns, Protocol(p), port, v6) for n, ns, p, port, v6 in listeners]
 with listening(wanted) as sockets:
-    responder.serve(sockets, lambda: print("ready", flush=True))
+    print("ready", flush=True)
+    if late:
+        sys.stdin.readline()
+    responder.serve(sockets)
 print("stopped")
 """
 
@@ -70,11 +83,12 @@ class Wire:
         return Listener(node, self.server, protocol, port, v6)
 
     def serve(
-        self, *listeners: Listener, files: int = 4096, **settings: float
+        self, *listeners: Listener, files: int = 4096, late: bool = False, **settings: float
     ) -> subprocess.Popen[str]:
         rows = [(x.node, x.netns, x.protocol, x.port, x.ipv6) for x in listeners]
         process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, json.dumps([files, settings, rows])],
+            [sys.executable, "-c", SERVE, json.dumps([files, settings, rows, late])],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -125,8 +139,9 @@ def wire() -> Iterator[Wire]:
         for process in made.started:
             process.kill()
             process.wait()
-            if process.stdout:
-                process.stdout.close()
+            for pipe in (process.stdin, process.stdout):
+                if pipe:
+                    pipe.close()
         for name in (made.server, made.client):
             subprocess.run(["ip", "netns", "del", name], check=False)
 
@@ -193,10 +208,55 @@ def test_a_connection_goes_on_after_a_long_answer(wire: Wire) -> None:
 
 def test_sigterm_ends_it(wire: Wire) -> None:
     process = wire.serve(wire.listener())
+    assert ask(wire)[0].answered, "so that it serves by now"
     with wire.connect():
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=20)
     assert (out, process.returncode) == ("stopped\n", 0)
+
+
+def test_all_connect_before_the_first_asks(wire: Wire) -> None:
+    """One after the other, each would wake the server for itself."""
+    wire.serve(wire.listener())
+    ask(wire)  # so that nobody has to ask by ARP
+    with Capture({wire.client: "client"}) as capture:
+        assert all(exchange.answered for exchange in ask(wire, count=8, concurrency=8))
+    sent = [frame for frame in capture.frames if frame.direction is Direction.OUT and frame.tcp]
+    syns = [index for index, frame in enumerate(sent) if frame.tcp and frame.tcp.is_syn]
+    asks = [index for index, frame in enumerate(sent) if b"GET /" in frame.raw.data]
+    assert (len(syns), len(asks)) == (8, 8)
+    assert max(syns) < min(asks)
+
+
+@pytest.mark.parametrize("protocol", [Protocol.TCP, Protocol.UDP])
+@pytest.mark.parametrize("v6", [False, True])
+def test_who_comes_before_it_serves_is_answered(wire: Wire, protocol: Protocol, v6: bool) -> None:
+    """`up` is done once the sockets listen; what the responder imports comes after."""
+    process = wire.serve(wire.listener(protocol=protocol, v6=v6), late=True)
+    assert process.stdin
+    found: list[Exchange] = []
+    host = VIP6 if v6 else VIP
+    asking = threading.Thread(
+        target=lambda: found.extend(ask(wire, protocol=protocol, url_host=host, timeout=20))
+    )
+    asking.start()
+    waiting = ["ss", "-Hlntu" if v6 else "-4Hlntu", "sport", "=", ":80"]
+    eventually(lambda: int(sh(f"ip netns exec {wire.server} {' '.join(waiting)}").split()[2]))
+    assert asking.is_alive()
+    process.stdin.write("serve\n")
+    process.stdin.flush()
+    asking.join()
+    (exchange,) = found
+    assert (exchange.node, exchange.answered) == ("rs1", True)
+    assert exchange.local_seen == Endpoint(host, 80)
+
+
+def test_a_responder_is_ready_once_all_its_sockets_listen(wire: Wire) -> None:
+    listen = Listen(netns=wire.server, node="rs1", protocol=Protocol.TCP, port=80)
+    said: list[str | None] = []
+    with pytest.raises(KernelError, match="rs1: cannot listen"):
+        responder_of(app.lab_of(topology_of("dr")))((listen, listen), said.append)
+    assert not said
 
 
 def open_and_close(*listeners: Listener) -> None:

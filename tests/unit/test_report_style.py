@@ -31,6 +31,16 @@ def test_the_last_column_is_wrapped_where_it_does_not_fit() -> None:
     assert table == "claim  one two three four five six seven\n       eight nine"
 
 
+def test_lines_are_as_wide_as_they_look() -> None:
+    """Two columns for each of these signs; none for an accent that stands on its own."""
+    wide = PLAIN.table([["x" * 20, "日本 日本 日本 日本 日本 日本"]])
+    assert all(display_width(line) <= 40 for line in wide.splitlines())
+    accent = "e\N{COMBINING ACUTE ACCENT}"
+    assert Style(color=False, width=5).table([[f"a{accent} b{accent} c{accent}"]]) == (
+        f"a{accent} b{accent}\nc{accent}"
+    )
+
+
 def test_a_command_is_never_wrapped() -> None:
     command = "lvsctl exec dr/client -- curl -s http://10.10.0.100/"
     table = PLAIN.table([[Cell(command, whole=True), "a request"]])

@@ -1,7 +1,8 @@
 """The sockets on which the responder answers, in the namespaces of the real servers.
 
 Apart from the responder itself, whose modules take as long to import as a small lab takes
-to build: once the sockets are there, the kernel takes what clients send.
+to build: once the sockets are there, the kernel takes what clients send. So `up` need not
+wait for them; what fails in there afterwards stands in the responder's log, and `ls` shows it.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from lvsctl.values import dataclass
 IP_PKTINFO = 8
 """<linux/in.h>; Python has no name for it before 3.14."""
 
-_FILES_BESIDES = 64
-"""Descriptors that the process needs besides its listening sockets and before clients come."""
+_FILES_BESIDES = 8
+"""Descriptors that are open while the sockets are opened. Later there is but one thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +45,19 @@ class Listener:
 def listening(listeners: Sequence[Listener]) -> Iterator[list[tuple[str, socket.socket]]]:
     """The sockets of all ``listeners``, each with its node; from now on clients may come.
 
-    Raises the soft limit of open files to the hard one. The calling thread stays in its
-    namespace. Raises KernelError where a port is in use or the kernel lacks the protocol;
-    LabError where a namespace is missing.
+    Raises the soft limit of open files to the hard one: each connection is one. The calling
+    thread stays in its namespace. Raises KernelError where a port is in use or the kernel
+    lacks the protocol; LabError where a namespace is missing.
     """
-    _raise_file_limit()
-    make_table_hold(len(listeners) + _FILES_BESIDES)
-    with ExitStack() as stack:
-        sockets = in_thread(lambda: [_open(listener, stack) for listener in listeners])
-        yield [(one.node, sock) for one, sock in zip(listeners, sockets, strict=True)]
-
-
-def _raise_file_limit() -> None:
-    """As many open files as this process may have: each connection is one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    make_table_hold(len(listeners) + _FILES_BESIDES)
+    with ExitStack() as stack:
+        yield in_thread(lambda: [(one.node, _open(one, stack)) for one in listeners])
 
 
 def _ask_for_destination(sock: socket.socket) -> None:
-    """Have the kernel tell with each datagram the address that it was sent to."""
+    """Have the kernel tell with each datagram where it was sent to: ``datagrams`` reads it."""
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     else:
