@@ -6,6 +6,7 @@ namespace that follow each other are one command: sysctl(8) takes several.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -31,29 +32,32 @@ def paragraphs(ops: Iterable[Op]) -> tuple[Paragraph, ...]:
     )
 
 
+_WORD = re.compile(
+    r"""(?: [^ '"\\] | '[^']*' | "(?:[^"\\]|\\.)*" | \\. )+""", re.DOTALL | re.VERBOSE
+)
+"""A word of a command as it stands there, whatever quotes it consists of.
+
+So POSIX sh reads one (XCU 2.2, 2.3): ``'a'"'"'b'``, shlex.quote's way to write ``a'b``, is one
+word of three quoted pieces. Operators (``||``, ``2>/dev/null``) are words here as well.
+"""
+
+
 def wrapped(command: str, width: int) -> list[str]:
     """``command`` in lines of at most ``width``, continued as the shell takes it.
 
-    Broken between words only, and a quoted word that has blanks is one.
+    The shell reads the same words: it is broken where an unquoted blank stands, nowhere else,
+    and nothing is quoted anew.
     """
     if len(command) <= width:
         return [command]
     lines, line = [], ""
-    for word in _words(command):
+    for word in _WORD.findall(command):
         if line and len(line) + 1 + len(word) > width - 2:
             lines.append(line + " \\")
             line = "    " + word
         else:
             line = f"{line} {word}" if line else word
     return [*lines, line]
-
-
-def _words(command: str) -> list[str]:
-    """The command's words as they stand there, quotes and all."""
-    lexer = shlex.shlex(command, posix=False)
-    lexer.whitespace_split = True
-    lexer.commenters = ""
-    return list(lexer)
 
 
 def _commands(ops: Sequence[Op]) -> Iterable[str]:

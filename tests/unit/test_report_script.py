@@ -5,19 +5,27 @@ That it builds the labs is shown on real kernels (tests/kernel, tests/e2e).
 
 from __future__ import annotations
 
+import json
+import shlex
 import subprocess
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from lvsctl import planner
+from lvsctl import modes, planner, spec
 from lvsctl.model.lab import Lab
-from lvsctl.model.service import Protocol
-from lvsctl.ops import Listen, Plan, RunCommand, Stage
-from lvsctl.report.script import script
+from lvsctl.model.service import Encapsulation, Protocol
+from lvsctl.ops import AddTunnel, Listen, Plan, RunCommand, SetSysctl, Stage
+from lvsctl.report import text_plan
+from lvsctl.report.paragraphs import wrapped
+from lvsctl.report.script import WIDTH, script
 from lvsctl.report.script_parts import RESPONDER
+from lvsctl.report.style import Style
+from lvsctl.spec import shipped
 from tests.unit.report_samples import lab_of
 
 
@@ -128,6 +136,87 @@ def test_a_command_of_the_users_reaches_run_as_it_is(tools: Path, tmp_path: Path
     done, _ = run(text, tools, tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"<lvs-dr-rs1><serve><{EVIL}>" in done.stdout
+
+
+LONG = "1'kernel.core_pattern=/tmp/x' \"$(id)\" ; \\' # " + "y" * 100 + " it's"
+"""More than a line of the script, with quotes of both kinds, blanks and a backslash in it."""
+
+signs = st.text(st.sampled_from("ab '\"\\\n\t$`;|&<>(){}[]*?!~#=-%\u00e9\u00a0\u2028"), max_size=12)
+words = st.lists(signs | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
+
+
+@given(words, st.integers(1, 120))
+@example(["'\"'\"'", LONG, "", "\\\n", "a\\\nb' "], 20)
+@example(["nginx", "-e", "stderr", "-g", "daemon off; error_log stderr;", "-c", "x" * 80], 100)
+def test_a_shell_reads_the_words_of_a_command_in_lines(argv: list[str], width: int) -> None:
+    command = shlex.join(["printf", r"%s\0", "-", *argv])
+    lines = wrapped(command, width)
+    continued = [line.removesuffix(" \\") for line in lines[:-1]]
+    assert [line + " \\" for line in continued] == lines[:-1]
+    assert shlex.split(" ".join([*continued, lines[-1]])) == ["printf", r"%s\0", "-", *argv]
+    done = subprocess.run(["sh"], input="\n".join(lines).encode(), capture_output=True, check=True)
+    assert done.stdout == b"".join(word.encode() + b"\0" for word in ["-", *argv])
+
+
+@pytest.mark.parametrize("width", [20, 60, WIDTH, 400])
+def test_what_is_the_shells_own_stays_so_in_lines(width: int) -> None:
+    op = AddTunnel(netns="lvs-tun-rs1", device="tunl0", index=3, encapsulation=Encapsulation.IPIP)
+    command = op.describe()[0]
+    text = "\n".join(wrapped(command, width))
+    ip = "ip() { printf '%s|' \"$@\" >&3; return 1; }; exec 3>&1\n"
+    runs = [
+        subprocess.run(["sh", "-c", ip + one], capture_output=True, text=True, check=False)
+        for one in (command, text)
+    ]
+    assert runs[0].stdout == runs[1].stdout
+    assert [run.returncode for run in runs] == [1, 1]
+    assert runs[0].stdout.count("link|") == 2
+
+
+@pytest.mark.parametrize("argv", [("serve", LONG), ("serve", EVIL + LONG, "", EVIL)])
+def test_a_long_command_of_the_users_is_run_as_it_is(
+    tools: Path, tmp_path: Path, argv: tuple[str, ...]
+) -> None:
+    op = RunCommand(netns="lvs-dr-rs1", node="rs1", argv=argv)
+    plan = Plan("dr", (*planner.plan_for(lab_of("dr")).stages, Stage("own", (op,))))
+    done, _ = run(script(lab_of("dr"), plan), tools, tmp_path)
+    assert done.returncode == 0, done.stderr
+    called = "|".join(["ip", "netns", "exec", "lvs-dr-rs1", "nohup", *argv, "\n"])
+    assert (tmp_path / "log").read_text().endswith("\n" + called)
+
+
+def test_a_long_sysctl_of_a_topology_is_one_word(tools: Path, tmp_path: Path) -> None:
+    """Torn, a part of it would be a setting of its own: of the host, and root's."""
+    values = {"net.ipv4.tcp_syncookies": LONG, "net.ipv4.ip_default_ttl": LONG + LONG}
+    # JSON is YAML, and quotes everything.
+    rs = f"rs: {{sysctls: {json.dumps(values)}, "
+    text = shipped.text_of("dr").replace("rs:       {", rs, 1)
+    lab = spec.load(text, "dr.yaml", rules=modes.violations)
+    assert {key: dict(lab.node("rs1").sysctls)[key] for key in values} == values
+    done, calls = run(of(lab), tools, tmp_path)
+    assert done.returncode == 0, done.stderr
+    settings = [f"{key}={value}" for key, value in values.items()]
+    (called,) = [call for call in calls if LONG in call and "lvs-dr-rs1|" in call]
+    assert called == "|".join(
+        ["ip", "netns", "exec", "lvs-dr-rs1", "sysctl", "-q", "-w", *settings, ""]
+    )
+
+
+@pytest.mark.parametrize("width", [20, 80, WIDTH])
+def test_the_plan_for_people_has_the_same_words(width: int) -> None:
+    argv = ("serve", LONG, "", "nothing")
+    ops = (
+        SetSysctl(netns="lvs-dr-rs1", key="net.ipv4.tcp_syncookies", value=LONG, why="one"),
+        RunCommand(netns="lvs-dr-rs1", node="rs1", argv=argv, why="two"),
+    )
+    said = text_plan.plan(
+        Plan("dr", (Stage("own", ops),)), style=Style(color=False, width=width, unicode=True)
+    )
+    one, _, two = said.partition("   # one\n")[2].partition("   # two\n")
+    setting = ["ip", "netns", "exec", "lvs-dr-rs1", "sysctl", "-q", "-w"]
+    setting.append(f"net.ipv4.tcp_syncookies={LONG}")
+    assert shlex.split(one.replace(" \\\n", "\n")) == setting
+    assert shlex.split(two.replace(" \\\n", "\n")) == ["run", "lvs-dr-rs1", *argv]
 
 
 def test_a_udp_responder_says_so() -> None:
