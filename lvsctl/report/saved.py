@@ -23,6 +23,7 @@ from pathlib import Path
 
 from lvsctl.errors import DamagedFile, HostError, UsageError
 from lvsctl.model.evidence import Evidence
+from lvsctl.report import planted
 from lvsctl.report.evidence import FORMAT, capture_bytes, evidence_bytes, evidence_from
 from lvsctl.results import Verification
 
@@ -43,12 +44,17 @@ def save(directory: Path, verification: Verification) -> None:
 
 def write(directory: Path, contents: Mapping[str, bytes]) -> None:
     """Write the files of a report. Raises as ``save``."""
+    refuse_others(directory)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        refuse_others(directory)
-        _write(directory, contents)
-    except FileExistsError:
-        raise UsageError(f"{directory} is a file", hint="--report wants a directory") from None
+        if not directory.is_dir():
+            directory.mkdir(parents=True, exist_ok=True)
+            refuse_others(directory)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | planted.nofollow(directory)
+        fd = os.open(directory, flags)
+        try:
+            _write(fd, contents)
+        finally:
+            os.close(fd)
     except OSError as error:
         raise HostError(
             f"cannot write the report to {directory}: {error.strerror}",
@@ -74,7 +80,11 @@ def report_files(verification: Verification) -> Mapping[str, bytes]:
 
 
 def refuse_others(directory: Path) -> None:
-    """Raise UsageError where a directory holds something that is no report; HostError."""
+    """Raise UsageError where a directory holds something that is no report; HostError.
+
+    And where another user made it, or a link on the way to it (``planted``).
+    """
+    planted.nofollow(directory)
     try:
         there = {entry.name for entry in directory.iterdir()}
     except FileNotFoundError:
@@ -94,27 +104,38 @@ def refuse_others(directory: Path) -> None:
 
 def _is_report(directory: Path) -> bool:
     try:
-        with (directory / EVIDENCE).open("rb") as file:
+        with os.fdopen(os.open(directory / EVIDENCE, _READING), "rb") as file:
             return FORMAT.encode() in file.read(200)
     except OSError:
         return False
 
 
-def _write(directory: Path, contents: Mapping[str, bytes]) -> None:
-    unfinished = {name: directory / (name + _UNFINISHED) for name in NAMES}
+_READING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+"""A pipe would have to be waited for, and a terminal would become ours."""
+
+_FRESH = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+"""A file that was not there: never one that a link of that name leads to."""
+
+
+def _write(directory: int, contents: Mapping[str, bytes]) -> None:
+    """Write them to a directory that is open: whoever may rename it cannot send us elsewhere."""
+    unfinished = {name: name + _UNFINISHED for name in NAMES}
     try:
-        for name, path in unfinished.items():
-            with path.open("wb") as file:
+        for name, fresh in unfinished.items():
+            with suppress(FileNotFoundError):
+                os.unlink(fresh, dir_fd=directory)
+            with os.fdopen(os.open(fresh, _FRESH, 0o666, dir_fd=directory), "wb") as file:
                 file.write(contents[name])
                 file.flush()
                 os.fsync(file.fileno())
-        (directory / EVIDENCE).unlink(missing_ok=True)
-        for name, path in unfinished.items():
-            path.replace(directory / name)
+        with suppress(FileNotFoundError):
+            os.unlink(EVIDENCE, dir_fd=directory)
+        for name, fresh in unfinished.items():
+            os.replace(fresh, name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
-        for path in unfinished.values():
+        for fresh in unfinished.values():
             with suppress(OSError):
-                path.unlink()
+                os.unlink(fresh, dir_fd=directory)
         raise
 
 
@@ -132,8 +153,7 @@ def load(directory: Path) -> Evidence:
 def _content(path: Path) -> bytes:
     largest = LARGEST[path.name]
     try:
-        # A pipe would have to be waited for, and a terminal would become ours.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        fd = os.open(path, _READING)
         with os.fdopen(fd, "rb") as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise UsageError(f"{path} is no ordinary file")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -84,32 +85,28 @@ def test_what_is_interrupted_is_no_report_and_can_be_written_again(
     tmp_path: Path, verified: Verification, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved.save(tmp_path, verified)
-    replace = Path.replace
+    replace, unlink = os.replace, os.unlink
 
-    def killed(self: Path, target: Path) -> Path:
-        if target.name == saved.CAPTURE:
+    def killed(source: str, target: str, **words: int) -> None:
+        if target == saved.CAPTURE:
             raise SystemExit  # as far as the files are concerned, a kill
-        return replace(self, target)
+        replace(source, target, **words)
+
+    def untidy(name: str, **words: int) -> None:
+        """A killed process does not tidy up."""
+        if name == saved.EVIDENCE:
+            unlink(name, **words)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", killed)
-        patch.setattr(Path, "unlink", _only_evidence(Path.unlink))
+        patch.setattr("os.replace", killed)
+        patch.setattr("os.unlink", untidy)
         with pytest.raises(SystemExit):
             saved.save(tmp_path, recomputed(evidence_of("nat")))
+    assert {path.name for path in tmp_path.iterdir()} > {saved.EVIDENCE + ".unfinished"}
     with pytest.raises(UsageError, match="unfinished"):
         saved.load(tmp_path)
     saved.save(tmp_path, verified)
     assert saved.load(tmp_path).lab.name == "dr"
-
-
-def _only_evidence(unlink: Callable[..., None]) -> Callable[..., None]:
-    """A killed process does not tidy up."""
-
-    def unlinked(self: Path, missing_ok: bool = False) -> None:
-        if self.name == saved.EVIDENCE:
-            unlink(self, missing_ok=missing_ok)
-
-    return unlinked
 
 
 def test_a_full_disk_is_said_and_loses_nothing(
@@ -125,6 +122,157 @@ def test_a_full_disk_is_said_and_loses_nothing(
         saved.save(tmp_path, recomputed(evidence_of("nat")))
     assert {path.name for path in tmp_path.iterdir()} == set(saved.NAMES)
     assert saved.load(tmp_path).lab.name == "dr"
+
+
+ANOTHER = 12345
+"""A user who is neither us nor root."""
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's files")
+
+Contents = Mapping[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def contents() -> Contents:
+    """The files of a report."""
+    return saved.report_files(recomputed(evidence_of("dr")))
+
+
+def shared(tmp_path: Path) -> Path:
+    """A directory like /tmp."""
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o1777)
+    return tmp_path / "shared"
+
+
+def only_ordinary_files(directory: Path) -> bool:
+    return {path.name for path in directory.iterdir() if not path.is_symlink()} == set(saved.NAMES)
+
+
+@pytest.mark.parametrize("name", saved.NAMES)
+@pytest.mark.parametrize("dangling", [False, True])
+def test_a_link_in_the_place_of_an_unfinished_file_is_not_written_through(
+    tmp_path: Path, contents: Contents, name: str, dangling: bool
+) -> None:
+    victim, directory = tmp_path / "victim", tmp_path / "report"
+    directory.mkdir()
+    (directory / f"{name}.unfinished").symlink_to(victim)
+    if not dangling:
+        victim.write_text("precious")
+    saved.write(directory, contents)
+    assert only_ordinary_files(directory)
+    assert victim.exists() is not dangling
+    assert dangling or victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", saved.NAMES)
+def test_a_link_in_the_place_of_a_report_s_file_is_replaced(
+    tmp_path: Path, contents: Contents, name: str
+) -> None:
+    victim, directory = tmp_path / "victim", tmp_path / "report"
+    saved.write(directory, contents)
+    (directory / name).rename(victim)
+    (directory / name).symlink_to(victim)
+    before = victim.read_bytes()
+    saved.write(directory, dict.fromkeys(saved.NAMES, b"new"))
+    assert only_ordinary_files(directory)
+    assert victim.read_bytes() == before
+
+
+def test_a_link_that_comes_in_between_is_not_written_through(
+    tmp_path: Path, contents: Contents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the stale file is gone and before ours is there."""
+    victim, unlink = tmp_path / "victim", os.unlink
+    victim.write_text("precious")
+    planted: list[str] = []
+
+    def unlinked(name: str, *, dir_fd: int) -> None:
+        with suppress(FileNotFoundError):
+            unlink(name, dir_fd=dir_fd)
+        if name not in planted:
+            planted.append(name)
+            os.symlink(victim, name, dir_fd=dir_fd)
+
+    monkeypatch.setattr("os.unlink", unlinked)
+    with pytest.raises(HostError, match="File exists"):
+        saved.write(tmp_path / "report", contents)
+    assert planted
+    assert victim.read_text() == "precious"
+
+
+def test_a_directory_that_is_renamed_meanwhile_takes_the_report_along(
+    tmp_path: Path, contents: Contents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may rename it cannot send the files elsewhere."""
+    directory, moved, other = (tmp_path / name for name in ("report", "moved", "other"))
+    other.mkdir()
+    replace = os.replace
+
+    def renamed(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        if not moved.exists():
+            directory.rename(moved)
+            directory.symlink_to(other)
+        replace(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+
+    monkeypatch.setattr("os.replace", renamed)
+    saved.write(directory, contents)
+    assert only_ordinary_files(moved)
+    assert list(other.iterdir()) == []
+
+
+@as_root
+@pytest.mark.parametrize("target", ["other", "other/deep", "missing"])
+def test_a_link_of_another_user_s_is_no_report_s_directory(
+    tmp_path: Path, contents: Contents, target: str
+) -> None:
+    (tmp_path / "other" / "deep").mkdir(parents=True)
+    for place in (tmp_path / "link", shared(tmp_path) / "link"):
+        place.symlink_to(tmp_path / target)
+        os.lchown(place, ANOTHER, ANOTHER)
+        mine = place.with_name("mine")
+        mine.symlink_to(place)
+        for named in (place, place / "report", mine, place / ".." / "link"):
+            with pytest.raises(UsageError, match="another user's doing") as caught:
+                saved.write(named, contents)
+            assert "name another file or directory" in caught.value.hint
+    assert [path.name for path in (tmp_path / "other").rglob("*")] == ["deep"]
+    assert not (tmp_path / "missing").exists()
+
+
+@as_root
+def test_a_directory_that_another_user_made_in_tmp_is_left_alone(
+    tmp_path: Path, contents: Contents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SUDO_UID", raising=False)
+    directory = shared(tmp_path) / "report"
+    directory.mkdir()
+    os.chown(directory, ANOTHER, ANOTHER)
+    with pytest.raises(UsageError, match=f"another user's doing .user {ANOTHER}"):
+        saved.write(directory, contents)
+    assert list(directory.iterdir()) == []
+    monkeypatch.setenv("SUDO_UID", str(ANOTHER))  # who typed sudo
+    saved.write(directory, contents)
+    assert only_ordinary_files(directory)
+
+
+@as_root
+def test_a_volume_of_another_user_s_and_links_of_ours_are_fine(
+    tmp_path: Path, contents: Contents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "volume").mkdir()
+    os.chown(tmp_path / "volume", ANOTHER, ANOTHER)
+    (tmp_path / "mine").symlink_to("volume")
+    saved.write(tmp_path / "mine", contents)
+    monkeypatch.setenv("LVSCTL_IN_MACHINE", "1")
+    saved.write(tmp_path / "mine", contents)
+    assert only_ordinary_files(tmp_path / "volume")
+
+
+def test_a_pipe_is_no_report_and_is_not_waited_for(tmp_path: Path, contents: Contents) -> None:
+    os.mkfifo(tmp_path / saved.EVIDENCE)
+    with pytest.raises(UsageError, match="left alone"):
+        saved.write(tmp_path, contents)
 
 
 def test_nothing_there_is_the_users_mistake(tmp_path: Path) -> None:
