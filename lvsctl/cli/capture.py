@@ -116,8 +116,10 @@ def capture(
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
+    from lvsctl.report import planted
+
     try:
-        stream = path.open("wb")
+        stream = planted.opened(path)
     except OSError as error:
         raise HostError(f"cannot write {path}: {error.strerror}") from error
     with stream:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lvsctl.cli.failure import say
+from lvsctl.errors import UsageError
 from lvsctl.model.claim import Verdict
 
 if TYPE_CHECKING:
@@ -44,16 +44,18 @@ def keep(result: Verification) -> str | None:
     """
     if result.verdict is Verdict.PASS or not result.evidence.frames:
         return None
+    from lvsctl.report import planted
     from lvsctl.report.evidence import capture_bytes
 
     directory = _directory()
     path = directory / f"{result.lab.name}.pcapng"
-    if _is_anothers(directory):
-        _remark(path, "the directory is not yours")
-        return None
     try:
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-        _replace(path, capture_bytes(result.evidence))
+        # Now and not before: where it is ours, nobody else can put another in its place.
+        if _is_anothers(directory):
+            _remark(path, "the directory is not yours alone")
+            return None
+        planted.replace(path, capture_bytes(result.evidence), mode=0o644)  # sudo's user reads it
     except OSError as error:
         _remark(path, error.strerror or "it cannot be written")
         return None
@@ -73,25 +75,22 @@ def _directory() -> Path:
 
 
 def _is_anothers(directory: Path) -> bool:
-    """Whether somebody else waits there, under a name in /tmp that anyone can foresee."""
+    """Whether somebody else waits there, under a name in /tmp that anyone can foresee.
+
+    In a directory that was chosen others may write as well; only what ``planted`` refuses is
+    not for us.
+    """
     if os.environ.get(VARIABLE):
+        from lvsctl.report import planted
+
+        try:
+            planted.nofollow(directory)
+        except UsageError:
+            return True
         return False
     try:
         found = directory.lstat()
     except OSError:
         return False
-    return not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Never through a link, and never half."""
-    fd, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(content)
-            os.fchmod(fd, 0o644)  # under sudo it is for the user, too
-        Path(unfinished).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(unfinished).unlink()
-        raise
+    mine = found.st_uid == os.getuid() and not found.st_mode & stat.S_IWOTH
+    return not stat.S_ISDIR(found.st_mode) or not mine

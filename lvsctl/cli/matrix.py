@@ -115,9 +115,12 @@ def _telling(cells: int) -> Callable[[Cell], None]:
 
 def _kept(file: Path, columns: Sequence[Column]) -> None:
     """After each topology: what is done is kept, though the next be interrupted."""
+    from lvsctl.report import planted
+
     text = _markdown(columns, file.read_text(encoding="utf-8") if file.exists() else "")
     try:
-        file.write_text(text, encoding="utf-8")
+        with planted.opened(file) as stream:
+            stream.write(text.encode())
     except OSError as error:
         raise HostError(f"cannot write {file}: {error.strerror}") from error
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
+import stat
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -78,28 +76,22 @@ def plan(
 
 def _write(file: Path, text: str) -> None:
     """The whole text or nothing: on a full disk an earlier file stays what it was."""
+    from lvsctl.report import planted
+
+    content = (text.rstrip("\n") + "\n").encode()
     try:
+        is_link = not planted.nofollow(file)
         if file.is_file() or not file.exists():
+            mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else None
             # Resolved: through a link to the file, not in place of the link.
-            _replace(file.resolve(), text.rstrip("\n") + "\n")
+            planted.replace(file.resolve() if is_link else file, content, mode=mode)
         else:  # /dev/stdout, for one
-            file.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+            with planted.opened(file) as stream:
+                stream.write(content)
     except OSError as error:
         mistaken = (IsADirectoryError, NotADirectoryError, FileNotFoundError)
         kind = UsageError if isinstance(error, mistaken) else HostError
         raise kind(f"cannot write {file}: {error.strerror}") from error
-
-
-def _replace(file: Path, text: str) -> None:
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        if file.exists():
-            shutil.copymode(file, beside)
-        beside.replace(file)
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
 
 
 def schema() -> None:

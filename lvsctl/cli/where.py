@@ -169,9 +169,12 @@ def _directory_for(directory: Path | None) -> Iterator[tuple[str, ...]]:
     if directory is None:
         yield ()
         return
+    from lvsctl.report import planted
+
     new = not directory.exists()
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o775, parents=True, exist_ok=True)
+        planted.nofollow(directory)  # another's, come between the look at it and now
     except FileExistsError:
         raise UsageError(f"{directory} is a file, not a directory") from None
     except OSError as error:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from lvsctl.errors import UsageError
 
@@ -19,6 +21,35 @@ _MOST_LINKS = 40
 
 _SHARED = stat.S_ISVTX | stat.S_IWOTH
 """A directory such as /tmp: everybody may put something there, and nobody remove another's."""
+
+FRESH = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+"""Flags of open(2) for a file that was not there: never one that a link of that name leads to."""
+
+
+def opened(path: Path) -> BinaryIO:
+    """``path`` to be written, from its start. Raises as ``nofollow``, and OSError.
+
+    As tcpdump's -w: what is there is overwritten, links of one's own are followed, and pipes
+    and /dev/stdout are fine.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | nofollow(path)
+    return os.fdopen(os.open(path, flags, 0o666), "wb")
+
+
+def replace(path: Path, content: bytes, *, mode: int | None = None) -> None:
+    """Never through a link, and never half. ``mode`` None: as the umask has it. Raises OSError."""
+    fresh = path.with_name(f".{path.name}-{os.urandom(6).hex()}")
+    fd = os.open(fresh, FRESH, 0o666)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            if mode is not None:
+                os.fchmod(fd, mode)
+        fresh.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            fresh.unlink()
+        raise
 
 
 def nofollow(path: Path) -> int:
@@ -42,18 +73,18 @@ def _refuse(path: Path) -> None:
     ours = _ours()
     for place, found in _links(path):
         if found.st_uid not in ours:
-            raise _refused(place, "a link", found)
+            raise _refused(place, "is a link made by", found)
     try:
         last, around = path.lstat(), path.parent.stat()
     except FileNotFoundError:
         return
     if last.st_uid not in ours and around.st_mode & _SHARED == _SHARED:
-        raise _refused(path, "there", last)
+        raise _refused(path, "is in a directory for everybody and belongs to", last)
 
 
 def _refused(place: Path, what: str, found: os.stat_result) -> UsageError:
     return UsageError(
-        f"{place} is {what} by another user's doing (user {found.st_uid}): it is left alone",
+        f"{place} {what} another user (uid {found.st_uid}): it is left alone",
         hint="name another file or directory, best in a directory of your own",
     )
 

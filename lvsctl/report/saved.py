@@ -113,9 +113,6 @@ def _is_report(directory: Path) -> bool:
 _READING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 """A pipe would have to be waited for, and a terminal would become ours."""
 
-_FRESH = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-"""A file that was not there: never one that a link of that name leads to."""
-
 
 def _write(directory: int, contents: Mapping[str, bytes]) -> None:
     """Write them to a directory that is open: whoever may rename it cannot send us elsewhere."""
@@ -124,7 +121,7 @@ def _write(directory: int, contents: Mapping[str, bytes]) -> None:
         for name, fresh in unfinished.items():
             with suppress(FileNotFoundError):
                 os.unlink(fresh, dir_fd=directory)
-            with os.fdopen(os.open(fresh, _FRESH, 0o666, dir_fd=directory), "wb") as file:
+            with os.fdopen(os.open(fresh, planted.FRESH, 0o666, dir_fd=directory), "wb") as file:
                 file.write(contents[name])
                 file.flush()
                 os.fsync(file.fileno())

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -324,20 +324,18 @@ def test_a_plan_goes_into_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_a_plan_that_does_not_fit_leaves_the_earlier_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "dr.sh"
     file.write_text("mine\n")
-
-    def no_room(path: Path, *_: object, **__: object) -> int:
-        path.touch()
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Path, "write_text", no_room)
-
-    assert main(["plan", "dr", "-o", str(file)]) == ExitStatus.HOST_CANNOT
-
-    assert "No space left" in capsys.readouterr().err
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        status = main(["plan", "dr", "-o", str(file)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert status == ExitStatus.HOST_CANNOT
+    assert "File too large" in capsys.readouterr().err
     assert file.read_text() == "mine\n"
     assert list(tmp_path.iterdir()) == [file]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from lvsctl.cli import kept_capture
 from lvsctl.model.frame import Direction
 from lvsctl.observe.pcapng_reader import read_recording
 from lvsctl.results import Verification
+from tests.unit.another_user import given_away, shared
 from tests.unit.recorded import mutations as m
 from tests.unit.recorded.reports import evidence_of
 
@@ -53,9 +55,76 @@ def test_a_directory_that_is_anothers_is_left_alone(
     elsewhere.mkdir()
     place.symlink_to(elsewhere)
     assert kept_capture.keep(failing()) is None
-    assert "not yours; --report DIR writes it elsewhere" in capsys.readouterr().err
+    assert "not yours alone; --report DIR writes it elsewhere" in capsys.readouterr().err
     assert kept_capture.handed_over() is None
     assert list(elsewhere.iterdir()) == []
+
+
+Plant = Callable[[Path, Path], object]
+
+
+def _link(place: Path, elsewhere: Path) -> None:
+    place.symlink_to(elsewhere)
+
+
+def _anothers_link(place: Path, elsewhere: Path) -> None:
+    place.symlink_to(elsewhere)
+    given_away(place)
+
+
+def _anothers_directory(place: Path, _: Path) -> None:
+    place.mkdir()
+    given_away(place)
+
+
+def _open_to_all(place: Path, _: Path) -> None:
+    place.mkdir()
+    place.chmod(0o777)
+
+
+PLANTED: dict[str, Plant] = {
+    "a link": _link,
+    "another's link": _anothers_link,
+    "another's directory": _anothers_directory,
+    "open to all": _open_to_all,
+    "a file": lambda place, _: place.write_text("a file"),
+}
+
+
+@pytest.mark.parametrize(
+    ("what", "chosen"),  # one that was chosen may be a link of ours, and open to others
+    [*((what, False) for what in PLANTED), *((what, True) for what in PLANTED if "'s" in what)],
+)
+def test_what_comes_in_between_is_left_alone(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    what: str,
+    chosen: bool,
+) -> None:
+    """It is another's from just before the directory is made: after every look at it."""
+    if what.startswith("another's") and os.geteuid() != 0:
+        pytest.skip("only root can make another user's files")
+    (tmp_path / "elsewhere").mkdir()
+    temporary = shared(tmp_path)
+    place = temporary / f"lvsctl-captures-{os.getuid()}"
+    monkeypatch.delenv(kept_capture.VARIABLE, raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    if chosen:
+        monkeypatch.setenv(kept_capture.VARIABLE, str(place))
+    mkdir = Path.mkdir
+
+    def after_planting(self: Path, mode: int = 0o777, **more: bool) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "mkdir", mkdir)
+            PLANTED[what](place, tmp_path / "elsewhere")
+        mkdir(self, mode, **more)
+
+    monkeypatch.setattr(Path, "mkdir", after_planting)
+    assert kept_capture.keep(failing()) is None
+    assert "the capture is not kept" in capsys.readouterr().err
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert not place.is_dir() or list(place.iterdir()) == []
 
 
 def test_the_directory_can_be_chosen_and_is_handed_on(

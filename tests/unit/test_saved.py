@@ -20,6 +20,7 @@ from lvsctl.errors import DamagedFile, HostError, LvsctlError, UsageError
 from lvsctl.report import saved
 from lvsctl.report.evidence import capture_bytes, evidence_bytes, evidence_from
 from lvsctl.results import Verification
+from tests.unit.another_user import ANOTHER, as_root, given_away, shared
 from tests.unit.recorded.reports import NAMES, evidence_of, files_of
 
 
@@ -124,11 +125,6 @@ def test_a_full_disk_is_said_and_loses_nothing(
     assert saved.load(tmp_path).lab.name == "dr"
 
 
-ANOTHER = 12345
-"""A user who is neither us nor root."""
-
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's files")
-
 Contents = Mapping[str, bytes]
 
 
@@ -136,13 +132,6 @@ Contents = Mapping[str, bytes]
 def contents() -> Contents:
     """The files of a report."""
     return saved.report_files(recomputed(evidence_of("dr")))
-
-
-def shared(tmp_path: Path) -> Path:
-    """A directory like /tmp."""
-    (tmp_path / "shared").mkdir()
-    (tmp_path / "shared").chmod(0o1777)
-    return tmp_path / "shared"
 
 
 def only_ordinary_files(directory: Path) -> bool:
@@ -229,11 +218,11 @@ def test_a_link_of_another_user_s_is_no_report_s_directory(
     (tmp_path / "other" / "deep").mkdir(parents=True)
     for place in (tmp_path / "link", shared(tmp_path) / "link"):
         place.symlink_to(tmp_path / target)
-        os.lchown(place, ANOTHER, ANOTHER)
+        given_away(place)
         mine = place.with_name("mine")
         mine.symlink_to(place)
         for named in (place, place / "report", mine, place / ".." / "link"):
-            with pytest.raises(UsageError, match="another user's doing") as caught:
+            with pytest.raises(UsageError, match="link made by another user") as caught:
                 saved.write(named, contents)
             assert "name another file or directory" in caught.value.hint
     assert [path.name for path in (tmp_path / "other").rglob("*")] == ["deep"]
@@ -247,8 +236,8 @@ def test_a_directory_that_another_user_made_in_tmp_is_left_alone(
     monkeypatch.delenv("SUDO_UID", raising=False)
     directory = shared(tmp_path) / "report"
     directory.mkdir()
-    os.chown(directory, ANOTHER, ANOTHER)
-    with pytest.raises(UsageError, match=f"another user's doing .user {ANOTHER}"):
+    given_away(directory)
+    with pytest.raises(UsageError, match=f"belongs to another user .uid {ANOTHER}"):
         saved.write(directory, contents)
     assert list(directory.iterdir()) == []
     monkeypatch.setenv("SUDO_UID", str(ANOTHER))  # who typed sudo
@@ -261,7 +250,7 @@ def test_a_volume_of_another_user_s_and_links_of_ours_are_fine(
     tmp_path: Path, contents: Contents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "volume").mkdir()
-    os.chown(tmp_path / "volume", ANOTHER, ANOTHER)
+    given_away(tmp_path / "volume")
     (tmp_path / "mine").symlink_to("volume")
     saved.write(tmp_path / "mine", contents)
     monkeypatch.setenv("LVSCTL_IN_MACHINE", "1")
