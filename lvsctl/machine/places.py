@@ -99,7 +99,7 @@ def _runtime_directory() -> Path:
     given = os.environ.get("XDG_RUNTIME_DIR", "")
     # After sudo or su the variable may still name another user's directory.
     base = Path(given)
-    own = base.is_absolute() and base.is_dir() and base.stat().st_uid == os.geteuid()
+    own = base.is_absolute() and _is_own_directory(base)
     # In /tmp anybody could plant it, hence the checks below.
     shared = Path(f"/tmp/lvsctl-{os.geteuid()}")  # noqa: S108
     directory = base / "lvsctl" if own else shared
@@ -122,6 +122,14 @@ def _runtime_directory() -> Path:
             hint="set XDG_RUNTIME_DIR to a directory with a shorter name",
         )
     return directory
+
+
+def _is_own_directory(path: Path) -> bool:
+    try:
+        found = path.stat()
+    except OSError:  # not there, or in another user's directory, closed to us
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
 
 
 @contextlib.contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,3 +26,13 @@ def shared(tmp_path: Path) -> Path:
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared").chmod(0o1777)
     return tmp_path / "shared"
+
+
+@contextmanager
+def acting_as(user: int) -> Iterator[None]:
+    """This process is ``user`` to the kernel; for root only."""
+    os.seteuid(user)
+    try:
+        yield
+    finally:
+        os.seteuid(0)

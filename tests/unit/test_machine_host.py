@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from lvsctl.errors import HostError, UsageError
 from lvsctl.machine import broker, places, plan, relay, uml, work, writable
 from lvsctl.machine.broker_order import Order
 from lvsctl.machine.guest import modprobe, modules, mounts
+from tests.unit.another_user import acting_as, as_root, given_away
 
 
 def _plan() -> plan.Plan:
@@ -57,6 +61,88 @@ def test_a_runtime_directory_that_is_a_link_is_refused(
     (tmp_path / "lvsctl").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(HostError, match="somebody else's trap"):
         places.places("x")
+
+
+@as_root
+def test_a_runtime_directory_of_another_owner_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "lvsctl").mkdir(mode=0o700)
+    given_away(tmp_path / "lvsctl")
+    with pytest.raises(HostError, match="somebody else's trap"):
+        places.places("x")
+
+
+@pytest.fixture
+def stranger() -> Iterator[tuple[int, Path]]:
+    """A user whom nobody knows, and that user's runtime directory for want of a better one."""
+    user = 1_000_000 + os.getpid()
+    fallback = Path(f"/tmp/lvsctl-{user}")
+    yield user, fallback
+    if fallback.is_symlink() or fallback.is_file():
+        fallback.unlink()
+    elif fallback.exists():
+        fallback.rmdir()
+
+
+@as_root
+@pytest.mark.parametrize("given", [None, "", "relative", "another's", "closed", "missing"])
+def test_without_a_runtime_directory_of_one_s_own_it_is_in_tmp(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stranger: tuple[int, Path], given: str | None
+) -> None:
+    user, fallback = stranger
+    elsewhere = {"another's": "/run", "closed": str(tmp_path / "own"), "missing": "/nowhere/at/all"}
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    if given is not None:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", elsewhere.get(given, given))
+    tmp_path.chmod(0o700)
+    with acting_as(user):
+        assert places.places("x").directory == fallback
+        assert places.places("x").directory == fallback  # and so it is the next time
+    found = fallback.lstat()
+    assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (user, 0o700)
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("what", "mode", "whose"),
+    [
+        ("directory", 0o700, "another's"),
+        ("directory", 0o777, "another's"),
+        ("directory", 0o777, "ours"),
+        ("link", None, "another's"),
+        ("link", None, "ours"),
+        ("file", 0o600, "ours"),
+    ],
+)
+def test_what_was_planted_in_tmp_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    stranger: tuple[int, Path],
+    what: str,
+    mode: int | None,
+    whose: str,
+) -> None:
+    """Even a link to a directory that would do: whoever made it may change it."""
+    user, fallback = stranger
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    with tempfile.TemporaryDirectory(dir="/tmp") as good:
+        os.chown(good, user, -1)
+        if what == "link":
+            fallback.symlink_to(good)
+        elif what == "directory":
+            fallback.mkdir()
+        else:
+            fallback.touch()
+        if mode is not None:
+            fallback.chmod(mode)
+        if whose == "ours":
+            os.lchown(fallback, user, -1)
+        with acting_as(user), pytest.raises(HostError) as caught:
+            places.places("x")
+        assert str(fallback) in caught.value.message
+        assert "XDG_RUNTIME_DIR" in caught.value.hint
+        assert list(Path(good).iterdir()) == []
 
 
 def test_the_record_survives_and_nonsense_is_no_record(tmp_path: Path) -> None:
