@@ -16,14 +16,16 @@ from lvsctl.results import Verification
 
 def junit(verification: Verification) -> str:
     """The findings as JUnit XML (the schema of Jenkins's xunit plugin, and of GitLab)."""
-    root = ET.Element("testsuites", name=f"lvsctl verify {verification.lab.name}")
+    lab = verification.lab.name
+    root = _element("testsuites", name=f"lvsctl verify {lab}")
     found = sorted(verification.findings, key=lambda finding: finding.service)
     for service, group in groupby(found, key=lambda finding: finding.service):
         findings = list(group)
-        suite = ET.SubElement(root, "testsuite", name=f"{verification.lab.name}.{service}")
+        suite = _element("testsuite", name=f"{lab}.{service}")
+        root.append(suite)
         _count(suite, findings)
         for finding in findings:
-            suite.append(_case(finding, f"{verification.lab.name}.{service}"))
+            suite.append(_case(finding, f"{lab}.{service}"))
     _count(root, found)
     ET.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
@@ -36,7 +38,7 @@ def _count(element: ET.Element, findings: list[Finding]) -> None:
 
 
 def _case(finding: Finding, classname: str) -> ET.Element:
-    case = ET.Element("testcase", classname=classname, name=finding.claim.id)
+    case = _element("testcase", classname=classname, name=finding.claim.id)
     frames = [
         f"#{f.number} {f.tap} {f.direction.name.lower()} {f.summary()}" for f in finding.frames
     ]
@@ -47,14 +49,17 @@ def _case(finding: Finding, classname: str) -> ET.Element:
         *finding.kernel,
         *frames,
     ]
-    # XML 1.0 has no way to write most control characters, escaped or not.
-    text = "\n".join(printable(line) for line in said)
+    text = "\n".join(map(printable, said))
     if finding.verdict is Verdict.PASS:
-        ET.SubElement(case, "system-out").text = text
+        shown = _element("system-out")
     else:
-        failure = ET.SubElement(case, "failure", type=str(finding.verdict))
-        failure.set(
-            "message", printable(f"expected {finding.expected}; observed {finding.observed}")
-        )
-        failure.text = text
+        message = f"expected {finding.expected}; observed {finding.observed}"
+        shown = _element("failure", type=str(finding.verdict), message=message)
+    shown.text = text
+    case.append(shown)
     return case
+
+
+def _element(tag: str, **attributes: str) -> ET.Element:
+    """XML 1.0 has no way to write most control characters, escaped or not: ? stands for them."""
+    return ET.Element(tag, {key: printable(value) for key, value in attributes.items()})

@@ -9,10 +9,13 @@ from html.parser import HTMLParser
 import pytest
 
 from lvsctl.app import recomputed
+from lvsctl.model.claim import Claim
 from lvsctl.model.finding import Verdict
 from lvsctl.model.frame import Direction, Tap
+from lvsctl.model.lab import Lab
 from lvsctl.report.html import POLICY, page, walk_page
 from lvsctl.report.html_markup import Html, escaped, tag
+from lvsctl.report.style import printable
 from lvsctl.results import Verification
 from lvsctl.verify.walk import walks
 from tests.unit.recorded import mutations as m
@@ -104,6 +107,111 @@ def test_names_cannot_become_markup() -> None:
     assert "onerror" not in reader.attributes
     assert "\x00" not in source
     assert "\u202e" not in source
+
+
+def evil(name: str) -> str:
+    """Hostile text that can be told from other hostile text."""
+    return f"{name}{HOSTILE}"
+
+
+def assert_text(source: str, *texts: str) -> None:
+    """It is a page in which each of ``texts`` is to be read, and nothing but text."""
+    reader = Reader(source)
+    assert reader.open == []
+    assert reader.tags <= ALLOWED
+    assert not {name for name in reader.attributes if name.startswith("on") or name == "src"}
+    assert "\x00" not in source
+    assert "\u202e" not in source
+    for text in texts:
+        assert printable(text) in reader.text
+
+
+def network_called(lab: Lab, name: str) -> Lab:
+    """``lab`` with another name for its first network, wherever it stands."""
+    first = lab.networks[0].name
+    nodes = tuple(
+        replace(
+            node,
+            interfaces=tuple(
+                replace(one, network=name if one.network == first else one.network)
+                for one in node.interfaces
+            ),
+        )
+        for node in lab.nodes
+    )
+    networks = (replace(lab.networks[0], name=name), *lab.networks[1:])
+    return replace(lab, networks=networks, nodes=nodes)
+
+
+def test_networks_services_and_claims_are_text() -> None:
+    found = verification(lab_of("dr"), Verdict.FAIL, Verdict.PASS, Verdict.INCONCLUSIVE)
+    service = replace(found.lab.services[0], name=evil("service"))
+    lab = replace(network_called(found.lab, evil("network")), services=(service,))
+    finding = replace(
+        found.findings[0],
+        claim=Claim(evil("all.claim"), evil("says"), broken_by=(evil("fault"),)),
+        kernel=(evil("kernel"),),
+        service=service.name,
+    )
+    unbroken = replace(finding, claim=replace(finding.claim, broken_by=(), unbroken=evil("why")))
+    source = page(replace(found, lab=lab, findings=(finding, unbroken)), capture=evil("file"))
+    assert_text(
+        source, service.name, evil("network"), evil("fault"), evil("all.claim"), evil("says"),
+        evil("kernel"), evil("why"), evil("file"),
+    )  # fmt: skip
+
+
+def test_a_frame_s_tap_is_text() -> None:
+    found = shown("dr")
+    finding = next(one for one in found.findings if one.frames)
+    frame = finding.frames[0]
+    frame = replace(frame, raw=replace(frame.raw, tap=Tap(evil("node"), evil("device"))))
+    source = page(replace(found, findings=(replace(finding, frames=(frame,)),)), capture="c")
+    assert_text(source, evil("node"), evil("device"))
+
+
+@pytest.mark.parametrize("answered", [True, False])
+@pytest.mark.parametrize("name", ["nat", "tun"])
+def test_a_way_is_text(name: str, answered: bool) -> None:
+    way = next(walks(evidence_of(name)))
+    nodes = {node: evil(node) for node in way.nodes}
+    lab = network_called(way.lab, evil("network"))
+    lab = replace(
+        lab,
+        name=evil("lab"),
+        description=evil("description"),
+        nodes=tuple(replace(node, name=evil(node.name)) for node in lab.nodes),
+    )
+    hops = [
+        replace(
+            hop,
+            sender=nodes[hop.sender],
+            receivers=tuple(nodes[one] for one in hop.receivers),
+            network=evil("network"),
+            label=evil(f"label {number} "),
+            why=evil(f"why {number} "),
+            changes=tuple(replace(one, before=evil("before")) for one in hop.changes),
+        )
+        for number, hop in enumerate(way.hops)
+    ]
+    lost = replace(hops[0], receivers=(), label=evil("lost"))
+    exchange = way.exchange if answered else replace(way.exchange, error="timeout")
+    hostile = replace(
+        way,
+        lab=lab,
+        service=replace(way.service, name=evil("service")),
+        client=nodes[way.client],
+        exchange=exchange,
+        nodes=tuple(nodes.values()),
+        hops=(*hops, lost),
+        outcome=evil("outcome"),
+    )
+    assert_text(
+        walk_page(hostile), evil("lab"), evil("description"), evil("service"), evil("network"),
+        evil("outcome"), evil("before"), evil("lost"), *nodes.values(),
+        *(hop.why for hop in hops if not hop.again), *(hop.label for hop in hops if not hop.again),
+    )  # fmt: skip
+    assert any(hop.again for hop in hops)
 
 
 def test_payloads_are_text() -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
+import pytest
+
 from lvsctl.app import recomputed
+from lvsctl.model.claim import Claim
 from lvsctl.model.finding import Verdict
 from lvsctl.report.junit import junit
 from tests.unit.recorded import mutations as m
@@ -36,9 +40,43 @@ def test_failed_and_undecided_claims_are_failures() -> None:
     assert kinds["dr.only-director-answers-arp"] == "fail"
 
 
-def test_a_failure_tells_expected_and_observed_and_hostile_text_stays_text() -> None:
+def test_a_failure_tells_expected_and_observed() -> None:
     root = parsed(junit(verification(lab_of("dr"), Verdict.FAIL)))
     failure = root.find(".//failure")
     assert failure is not None
     assert failure.get("message") == "expected what should be 0; observed what was seen 0"
     assert "expected: what should be 0" in (failure.text or "")
+
+
+HOSTILE = "]]></failure><error/>&<!--&amp;\x00\x1b[2J\r\ud800\ufffe\u2028\"'"
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_hostile_text_stays_text(verdict: Verdict) -> None:
+    """XML cannot say NUL or ESC at all, nor half a surrogate pair: a ? stands for each."""
+    found = verification(lab_of("dr"), verdict)
+    finding = replace(
+        found.findings[0],
+        claim=Claim("all." + HOSTILE, "says" + HOSTILE),
+        service="service" + HOSTILE,
+        expected="expected" + HOSTILE,
+        observed="observed" + HOSTILE,
+        kernel=("kernel" + HOSTILE,),
+    )
+    lab = replace(found.lab, name="lab" + HOSTILE)
+    text = junit(replace(found, lab=lab, findings=(finding,)))
+    text.encode()  # as it goes to a file
+    root = parsed(text)
+    legible = "]]></failure><error/>&<!--&amp;??[2J????\"'"
+    tags = ["testsuites", "testsuite", "testcase"]
+    tags.append("system-out" if verdict is Verdict.PASS else "failure")
+    elements = list(root.iter())
+    assert [element.tag for element in elements] == tags
+    said = elements[-1].text or ""
+    for word in ("says", "expected", "observed", "kernel"):
+        assert word + legible in said
+    assert elements[2].get("name") == "all." + legible
+    assert elements[2].get("classname") == f"lab{legible}.service{legible}"
+    if verdict is not Verdict.PASS:
+        message = f"expected expected{legible}; observed observed{legible}"
+        assert elements[-1].get("message") == message
