@@ -99,3 +99,11 @@ class KernelError(LvsctlError):
         self.node = node
         self.command = command
         self.errno = errno
+
+
+def legible(text: str) -> str:
+    """``text`` without what could steer a terminal, its line breaks and tabs kept.
+
+    An error is often about a command, and a command in a topology is anybody's.
+    """
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else "?" for sign in text)

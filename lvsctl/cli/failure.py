@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from lvsctl.cli.exit_status import ExitStatus, status_of
-from lvsctl.errors import LvsctlError, SpecError
+from lvsctl.errors import LvsctlError, SpecError, legible
 
 
 def say(text: str) -> None:
@@ -26,12 +26,12 @@ def explain(error: LvsctlError) -> ExitStatus:
         return _explain_to_program(error)
     if isinstance(error, SpecError):
         count = len(error.problems)
-        say(f"{error.source} has {count} mistake{'' if count == 1 else 's'}:")
-        print(error.message, file=sys.stderr)  # one each line, as editors expect them
+        say(f"{legible(error.source)} has {count} mistake{'' if count == 1 else 's'}:")
+        print(legible(error.message), file=sys.stderr)  # one each line, as editors expect them
     else:
-        say(error.message)
+        say(legible(error.message))
     if error.hint:
-        hint(error.hint)
+        hint(legible(error.hint))
     if _debugging():
         _print_traceback(error)
     return status_of(error)

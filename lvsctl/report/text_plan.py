@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from lvsctl.errors import legible
 from lvsctl.model.lab import NAMESPACE_PREFIX
 from lvsctl.ops import (
     AddBridge,
@@ -56,7 +57,8 @@ def _block(ops: Iterable[Op], style: Style) -> Iterator[str]:
         for line in style.wrapped(paragraph.why, 5).splitlines() if paragraph.why else ():
             yield style.dim(f"   # {line.strip()}")
         for command in paragraph.commands:
-            yield from (f"   {line}" for line in wrapped(command, style.width - 3))
+            lines = wrapped(command, style.width - 3)
+            yield from (f"   {legible(line)}" for line in lines)
 
 
 class _Condensed:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
+from lvsctl.errors import legible
 from lvsctl.model.lab import Lab, Network, Node, Role
 from lvsctl.model.service import Protocol, RealServer, VirtualService
 from lvsctl.report.style import Cell, Style
@@ -31,10 +32,10 @@ def up(result: Up, *, style: Style) -> str:
     lines = [f"lab {style.bold(lab.name)}: changed"]
     lines += [style.green(f"restored: {fault}") for fault in result.restored]
     for op in result.removed:
-        lines += [style.red(f"- {command}") for command in op.describe()]
+        lines += [style.red(f"- {legible(command)}") for command in op.describe()]
     for op in result.added:
         sign, paint = ("~", style.yellow) if op in result.edited else ("+", style.green)
-        lines += [paint(f"{sign} {command}") for command in result.commands(op)]
+        lines += [paint(f"{sign} {legible(command)}") for command in result.commands(op)]
     return style.finished("\n".join(lines))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from lvsctl.cli.exit_status import MEANINGS, ExitStatus, status_of
+from lvsctl.cli.failure import explain
 from lvsctl.cli.grammar import Group
 from lvsctl.cli.main import main
 from lvsctl.cli.tree import command
@@ -382,3 +383,15 @@ def test_no_machine_is_started_to_say_that_nothing_runs(
     assert done.returncode == status, done.stderr
     assert said in done.stdout + done.stderr
     assert left == []
+
+
+def test_an_error_about_a_command_cannot_steer_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    failed = KernelError(
+        "rs1: no such file\n    run lvs-dr-rs1 \033[2Kx", node="rs1", command="x", errno=2,
+        hint="see \033[2K",
+    )  # fmt: skip
+    assert explain(failed) == ExitStatus.HOST_CANNOT
+    said = capsys.readouterr().err
+    assert said == "lvsctl: rs1: no such file\n    run lvs-dr-rs1 ?[2Kx\n  → see ?[2K\n"

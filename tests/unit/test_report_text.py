@@ -8,7 +8,7 @@ import pytest
 
 from lvsctl import planner
 from lvsctl.model.finding import Verdict
-from lvsctl.ops import AddAddress, AddRealServer, AddService
+from lvsctl.ops import AddAddress, AddRealServer, AddService, Plan, RunCommand, Stage
 from lvsctl.report import jsonable, text
 from lvsctl.report.deviations import deviations
 from lvsctl.report.style import Style
@@ -209,6 +209,17 @@ def test_kinds_of_machine_are_listed_with_what_is_in_the_way() -> None:
 def test_topologies_are_listed_by_name() -> None:
     said = text.topologies({"dr": "Direct routing"}, style=PLAIN)
     assert "dr  Direct routing" in said
+
+
+def test_a_command_cannot_steer_the_terminal_of_who_reads_it() -> None:
+    """Whoever was sent a topology looks at its plan first."""
+    lab = lab_of("dr")
+    argv = ("sh", "-c", "\033]0;title\a\033[2Kone\r\n\ttwo \u202e\x9b3J")
+    op = RunCommand(netns="lvs-dr-rs1", node="rs1", argv=argv)
+    legible = "run lvs-dr-rs1 sh -c '?]0;title??[2Kone?\n\ttwo ??3J'"
+    up = Up(lab, created=False, added=(op,), removed=(op,))
+    assert f"   {legible}\n" in text.plan(Plan("dr", (Stage("own", (op,)),)), style=PLAIN)
+    assert f"- {legible}\n+ {legible}\n" in text.up(up, style=PLAIN)
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
