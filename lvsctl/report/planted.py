@@ -1,7 +1,7 @@
 """Files at a path that the user gave, where somebody else may have been first.
 
 Under sudo, a link that another user has put in /tmp would be root's hand on any file. The
-kernel refuses such links itself where fs.protected_symlinks and fs.protected_regular are set
+kernel refuses them itself where fs.protected_symlinks, _hardlinks and _regular are set
 (Documentation/admin-guide/sysctl/fs.rst); its default is not to, so it is done here as well.
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lvsctl.errors import UsageError
+from lvsctl.kernel.probe import inside_machine
 
 _MOST_LINKS = 40
 """As many links the kernel follows at most (linux/namei.h, MAXSYMLINKS)."""
@@ -32,8 +33,18 @@ def opened(path: Path) -> BinaryIO:
     As tcpdump's -w: what is there is overwritten, links of one's own are followed, and pipes
     and /dev/stdout are fine.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | nofollow(path)
-    return os.fdopen(os.open(path, flags, 0o666), "wb")
+    flags = nofollow(path)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, 0o666)
+    try:
+        found = os.fstat(fd)
+        if flags and not inside_machine():
+            _refuse_planted(path.absolute(), found)  # come between the look at it and now
+        if stat.S_ISREG(found.st_mode):
+            os.ftruncate(fd, 0)
+    except BaseException:
+        os.close(fd)
+        raise
+    return os.fdopen(fd, "wb")
 
 
 def replace(path: Path, content: bytes, *, mode: int | None = None) -> None:
@@ -59,8 +70,6 @@ def nofollow(path: Path) -> int:
     under that name in a directory like /tmp. Others' directories elsewhere are fine: a
     volume of a container's is often somebody else's.
     """
-    from lvsctl.kernel.probe import inside_machine
-
     try:
         if not inside_machine():  # its root is the host's user, and the host's side has looked
             _refuse(path.absolute())
@@ -73,18 +82,25 @@ def _refuse(path: Path) -> None:
     ours = _ours()
     for place, found in _links(path):
         if found.st_uid not in ours:
-            raise _refused(place, "is a link made by", found)
-    try:
-        last, around = path.lstat(), path.parent.stat()
-    except FileNotFoundError:
+            raise _refused(place, f"is a link made by another user (uid {found.st_uid})")
+    with suppress(FileNotFoundError):
+        _refuse_planted(path, path.lstat())
+
+
+def _refuse_planted(path: Path, found: os.stat_result) -> None:
+    if path.parent.stat().st_mode & _SHARED != _SHARED:
         return
-    if last.st_uid not in ours and around.st_mode & _SHARED == _SHARED:
-        raise _refused(path, "is in a directory for everybody and belongs to", last)
+    if found.st_uid not in _ours():
+        whose = f"belongs to another user (uid {found.st_uid})"
+        raise _refused(path, f"is in a directory for everybody and {whose}")
+    if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+        # Anybody may have made it, of any file there, where fs.protected_hardlinks is not set.
+        raise _refused(path, "is in a directory for everybody and a hard link to a file")
 
 
-def _refused(place: Path, what: str, found: os.stat_result) -> UsageError:
+def _refused(place: Path, what: str) -> UsageError:
     return UsageError(
-        f"{place} {what} another user (uid {found.st_uid}): it is left alone",
+        f"{place} {what}: it is left alone",
         hint="name another file or directory, best in a directory of your own",
     )
 

@@ -74,6 +74,39 @@ def test_what_another_user_has_put_into_tmp_is_left_alone(
     assert planted.nofollow(file) == os.O_NOFOLLOW
 
 
+@pytest.mark.parametrize("command", ["plan", "capture"])
+def test_a_hard_link_in_tmp_is_left_alone(
+    tmp_path: Path, victim: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the kernel lets them, anybody may link to root's files; it has their owner then."""
+    link = shared(tmp_path) / "lab.pcapng"
+    link.hardlink_to(victim)
+    assert main([*COMMANDS[command], str(link)]) == ExitStatus.USAGE
+    assert f"{link} is in a directory for everybody and a hard link" in capsys.readouterr().err
+    assert victim.read_text() == "precious"
+    own = tmp_path / "own"
+    own.hardlink_to(victim)
+    with planted.opened(own) as file:
+        file.write(b"new")
+    assert victim.read_text() == "new"
+
+
+def test_a_hard_link_that_comes_after_the_look_is_not_emptied(
+    tmp_path: Path, victim: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, nofollow = shared(tmp_path) / "lab.pcapng", planted.nofollow
+
+    def looked(path: Path) -> int:
+        flags = nofollow(path)
+        path.hardlink_to(victim)
+        return flags
+
+    monkeypatch.setattr(planted, "nofollow", looked)
+    with pytest.raises(UsageError, match="hard link"):
+        planted.opened(link)
+    assert victim.read_text() == "precious"
+
+
 @as_root
 def test_links_by_way_of_ours_and_of_parents_count(tmp_path: Path, victim: Path) -> None:
     (tmp_path / "theirs").symlink_to(tmp_path)
