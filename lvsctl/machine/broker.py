@@ -14,17 +14,16 @@ import importlib
 import json
 import os
 import signal
-import socket
-import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lvsctl.errors import HostError, LvsctlError
 
-from . import frames, places, shepherd
+from . import confine, frames, places, process, shepherd, view
 from .broker_order import Order
 from .kinds import KINDS
 from .line import Line
@@ -54,23 +53,27 @@ class Broker:
         self._clients: dict[int, asyncio.StreamWriter] = {}
         self._next_session = 1
         self._console: deque[str] = deque(maxlen=CONSOLE_LINES)
-        self._hello: asyncio.Future[dict[str, object]] = asyncio.get_running_loop().create_future()
+        self._hello: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._ended = asyncio.Event()
         self._stop = asyncio.Event()
         self._started = time.monotonic()
 
-    async def run(self, process: subprocess.Popen[bytes], ours: socket.socket) -> None:
+    async def run(self, started: process.Started) -> None:
         """Serve until the machine has ended. Raises HostError where it does not start."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._stop.set)
-        self._process = process
-        reader, writer = await asyncio.open_connection(sock=ours)
+        self._process = started.process
+        self._lacks = started.lacks
+        self._has_view = view.is_own(self._process.pid)
+        reader, writer = await asyncio.open_connection(sock=started.line)
         self._line = Line(writer)
         console = asyncio.StreamReader()
-        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(console), process.stdout)
+        await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(console), started.process.stdout
+        )
         # Not the line's end alone: helpers of a killed User-Mode Linux keep the line open.
-        process_fd = os.pidfd_open(process.pid)
+        process_fd = os.pidfd_open(self._process.pid)
         loop.add_reader(process_fd, self._ended.set)
         tasks = [
             asyncio.create_task(self._read_console(console)),
@@ -80,7 +83,8 @@ class Broker:
             await self._wait_for_hello()
             server = await asyncio.start_unix_server(self._accept, str(self._where.socket))
             self._where.socket.chmod(0o600)
-            _report(self._order.report, {"ready": True})
+            told = [lack for lack in self._lacks if lack != confine.USUAL]
+            _report(self._order.report, {"ready": True, "told": told})
             await self._wait_for_end()
             server.close()
         finally:
@@ -208,9 +212,21 @@ class Broker:
                 elif kind == frames.STOP:
                     self._stop.set()
                 elif kind in _FROM_CLIENTS:
+                    if kind == frames.RUN and self._has_view:
+                        self._open_for_writing(payload)
                     await self._line.send(frames.frame(kind, session, payload))
 
+    def _open_for_writing(self, request: bytes) -> None:
+        """What a command names, before the guest hears of it."""
+        for directory in json.loads(request)["writable"]:
+            try:
+                view.open_for(self._process.pid, directory)
+            except OSError as error:  # the command is told so itself once it writes
+                self._console.append(f"lvsctl: {directory} stays read-only: {error}")
+
     def _status(self) -> dict[str, object]:
+        hello = self._hello.result()
+        complaints = [*self._lacks, *hello["complaints"]]
         return {
             "pid": os.getpid(),
             "uptime": time.monotonic() - self._started,
@@ -220,7 +236,8 @@ class Broker:
             "cpus": self._order.plan.cpus,
             "memory": self._order.plan.memory,
             "writable": list(self._order.plan.writable),
-            **self._hello.result(),
+            **hello,
+            "complaints": complaints,
         }
 
 
@@ -260,16 +277,16 @@ def _start(order: Order, where: places.Places) -> None:
     try:
         kind = KINDS[order.plan.kind]
         work = kind.work_directory(order.plan)
-        process, ours = kind.spawn(order.plan, work)
+        started = kind.spawn(order.plan, work)
         record = places.Record(
             boot=places.boot_id(),
-            pid=process.pid,
-            started=places.start_time(process.pid) or 0,
+            pid=started.process.pid,
+            started=places.start_time(started.process.pid) or 0,
             work=str(work),
         )
         places.write_record(where, record)
         _compile_agent()
-        asyncio.run(_serve(order, where, process, ours))
+        asyncio.run(_serve(order, where, started))
     except LvsctlError as error:
         _report(order.report, {"error": error.message, "hint": error.hint})
     except OSError as error:
@@ -286,10 +303,8 @@ def _compile_agent() -> None:
     importlib.import_module("lvsctl.machine.guest.warm")
 
 
-async def _serve(
-    order: Order, where: places.Places, process: subprocess.Popen[bytes], ours: socket.socket
-) -> None:
-    await Broker(order, where).run(process, ours)
+async def _serve(order: Order, where: places.Places, started: process.Started) -> None:
+    await Broker(order, where).run(started)
 
 
 def main() -> None:

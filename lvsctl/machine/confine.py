@@ -1,8 +1,9 @@
-"""What a process may write on the host, whatever becomes of it: Landlock (landlock(7)).
+"""What a process may write on the host, whatever becomes of it.
 
 The guest's kernel keeps commands to the directories that they name, but root in the guest could
-mount the host's tree for writing. So the process that is the guest gives up, before it begins,
-all writing in the host's system, for good and without any privilege.
+mount the host's tree for writing. So the process that is the guest gives up, before it begins
+and for good, what it must not do: with a view of its own where that is possible (``view``), by
+Landlock (landlock(7)), which needs no privilege, and by all capabilities but those for files.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import ctypes
 import os
 import stat
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from . import writable
+from . import view, writable
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
 _VERSION, _PATH_BENEATH = 1, 1
@@ -26,18 +27,72 @@ _CHANGE_DIRECTORY = sum(1 << bit for bit in range(4, 13))  # REMOVE_DIR … MAKE
 _ATTRIBUTE = struct.Struct("=Q")
 _RULE = struct.Struct("=Qi")
 
+FILES = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 4
+"""CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID."""
 
-def guest(work: Path, *devices: str) -> None:
-    """What the process that is a machine may write: what could be named, its work, ``devices``."""
-    restrict_writes((*writable.trees(), str(work), "/dev/null", *devices))
+USUAL = "root in the machine could change modes and times of files that are yours"
+"""What cannot be held for anybody but the host's root."""
+
+_LANDLOCK = "this kernel has no Landlock (Linux 5.13, and in its lsm=)"
+
+_CAPABILITY_VERSION = 0x20080522
+_CAPABILITY_HEADER = struct.Struct("=Ii")
+_CAPABILITIES = struct.Struct("=6I")
+"""Effective, permitted, inheritable: the lower 32 bits of each, then the upper ones."""
+
+
+def guest(work: Path, directories: Sequence[str], *devices: str) -> list[str]:
+    """Confine the process that is about to be a machine; returns what could not be held.
+
+    It writes its work, ``devices`` and ``directories``; later also those that the broker opens
+    for it (``view.open_for``), or without a view of its own whatever anybody could name.
+    Raises OSError.
+    """
+    lacks = []
+    without_view = ""
+    try:
+        view.become_read_only((*directories, str(work)))
+    except OSError as error:
+        without_view = f"no mounts of its own ({error.filename}: {error.strerror})"
+    drop_capabilities()
+    no_new_privileges()
+    if not restrict_writes((*writable.trees(), str(work), "/dev/null", *devices)):
+        what = "all that you can write" if without_view else "this host's devices"
+        lacks.append(f"{_LANDLOCK}: root in the machine could write {what}")
+    if without_view and os.geteuid() == 0:
+        lacks.append(f"{without_view}: root in the machine could change modes, owners and times")
+    elif without_view:
+        lacks.append(USUAL)
+    return lacks
+
+
+def drop_capabilities() -> None:
+    """Keep those that writing others' files in a named directory takes, and no other.
+
+    Raises OSError.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    data = ctypes.create_string_buffer(_CAPABILITIES.size)
+    header = _CAPABILITY_HEADER.pack(_CAPABILITY_VERSION, 0)
+    _check(libc.capget(header, data), "capget")
+    effective, permitted, *_ = _CAPABILITIES.unpack(data.raw)
+    # Gone with these at exec, for no new privileges are to be had there. No inheritable ones,
+    # hence no ambient ones either.
+    kept = (effective & FILES, permitted & FILES, 0, 0, 0, 0)
+    _check(libc.capset(header, _CAPABILITIES.pack(*kept)), "capset")
+
+
+def no_new_privileges() -> None:
+    """What is executed from now on has no more than this process. Raises OSError."""
+    _check(ctypes.CDLL(None, use_errno=True).prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0), "prctl")
 
 
 def restrict_writes(places: Iterable[str]) -> bool:
     """This process and its children write nowhere but below ``places``, from now on.
 
-    Files that are open already stay as they are. Returns whether the kernel can do this (from
-    Linux 5.13); where it cannot, nothing is restricted. Missing places are left out.
-    Raises OSError.
+    It can gain no privileges any more, or the kernel refuses. Files that are open already stay
+    as they are. Returns whether the kernel can do this (from Linux 5.13); where it cannot,
+    nothing is restricted. Missing places are left out. Raises OSError.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     version = libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION)
@@ -53,7 +108,6 @@ def restrict_writes(places: Iterable[str]) -> bool:
         for place in places:
             with contextlib.suppress(FileNotFoundError, PermissionError):
                 _allow(libc, ruleset, place, rights)
-        _check(libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0), "prctl")
         _check(libc.syscall(_RESTRICT_SELF, ruleset, 0), "landlock_restrict_self")
     finally:
         os.close(ruleset)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from lvsctl.errors import HostError, UsageError
 
 from . import qemu, uml
 from .plan import Kernel, Plan, Wish
+from .process import Started
 
 Emit = Callable[[str], None]
 
@@ -59,8 +58,8 @@ class Kind(Protocol):
     def work_directory(self, plan: Plan) -> Path:
         """Make the directory for the machine's files. Raises HostError."""
 
-    def spawn(self, plan: Plan, work: Path) -> tuple[subprocess.Popen[bytes], socket.socket]:
-        """Start it; returns the process (its stdout is the console) and our end of the line.
+    def spawn(self, plan: Plan, work: Path) -> Started:
+        """Start it, confined.
 
         The process has a session of its own and never sees the user's terminal. Raises HostError.
         """

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from lvsctl.errors import HostError
 
@@ -49,18 +50,23 @@ def planned(
 def launch(where: places.Places, kind: Kind, plan: Plan, emit: Emit) -> None:
     """Start the machine; the caller holds the lock on starting. Raises HostError."""
     try:
-        _start_broker(where, plan)
+        told = _start_broker(where, plan)
     except HostError:
         second = kind.second_try(plan)
         if second is None:
             raise
-        plan, told = second
-        emit(told)
-        _start_broker(where, plan)
+        plan, why = second
+        emit(why)
+        told = _start_broker(where, plan)
+    for line in told:
+        emit(line)
 
 
-def _start_broker(where: places.Places, plan: Plan) -> None:
-    """Start the broker and wait until its machine is ready. Raises HostError."""
+def _start_broker(where: places.Places, plan: Plan) -> Sequence[str]:
+    """Start the broker and wait until its machine is ready; returns what to tell the user.
+
+    Raises HostError.
+    """
     life_lock = places.take_life_lock(where, places.END_PATIENCE)
     if life_lock is None:
         raise HostError(
@@ -80,9 +86,10 @@ def _start_broker(where: places.Places, plan: Plan) -> None:
         message = _answer(reports)
     if "error" in message:
         raise HostError(message["error"], hint=message.get("hint", ""))
+    return [str(line) for line in message["told"]]
 
 
-def _answer(reports: Iterable[bytes]) -> dict[str, str]:
+def _answer(reports: Iterable[bytes]) -> dict[str, Any]:
     """The broker's answer: one line of JSON, or a traceback where it broke."""
     said = []
     for line in reports:

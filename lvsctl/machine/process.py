@@ -5,25 +5,40 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from lvsctl.errors import HostError
 
 from . import confine
 
 
+class Started(NamedTuple):
+    """A machine's process (its stdout is the console), our end of its line, and ``lacks``: what
+    this host cannot keep root in the guest from, in words."""
+
+    process: subprocess.Popen[bytes]
+    line: socket.socket
+    lacks: tuple[str, ...]
+
+
 def started(
-    command: Callable[[int], list[str]], work: Path, *devices: str
-) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start it; returns the process (its stdout is the console) and our end of the line.
+    command: Callable[[int], list[str]], work: Path, directories: Sequence[str], *devices: str
+) -> Started:
+    """Start it, confined to ``work``, ``directories`` and ``devices`` as far as this host can.
 
     ``command`` says the command line, by the number of the file descriptor that is the guest's
-    end of the line. Whatever root in there does, of the host's system it writes nothing but
-    ``devices``. It has a session of its own: its helpers are ended with it, and the user's
+    end of the line. It has a session of its own: its helpers are ended with it, and the user's
     terminal, which User-Mode Linux would leave in raw mode, is not for it. Raises HostError.
     """
     ours, theirs = socket.socketpair()
+    read_end, write_end = os.pipe()
+
+    def confined() -> None:
+        for lack in confine.guest(work, directories, *devices):
+            os.write(write_end, f"{lack}\n".encode())
+
     try:
         words = command(theirs.fileno())
         process = subprocess.Popen(
@@ -32,14 +47,18 @@ def started(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             pass_fds=(theirs.fileno(),),
-            preexec_fn=lambda: confine.guest(work, *devices),  # noqa: PLW1509 (the broker has one thread yet)
+            preexec_fn=confined,  # noqa: PLW1509 (the broker has one thread yet)
             start_new_session=True,
             cwd="/",
             umask=0,  # files are made with it; a command's own umask has been applied then
             env={"TMPDIR": str(work), "PATH": os.defpath, "HOME": "/"},
         )
-    except OSError as error:
-        raise HostError(f"cannot start {words[0]}: {error.strerror}") from error
+    except (OSError, subprocess.SubprocessError) as error:
+        os.close(read_end)
+        ours.close()
+        raise HostError(f"cannot start {words[0]}: {error}") from error
     finally:
         theirs.close()
-    return process, ours
+        os.close(write_end)
+    with open(read_end, encoding="utf-8") as lacks:  # noqa: PTH123
+        return Started(process, ours, tuple(lacks.read().splitlines()))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import platform
 import shutil
-import socket
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,12 +84,14 @@ class Qemu:
         """For the initramfs."""
         return work.directory(_ROOM, executable=False)
 
-    def spawn(self, plan: Plan, work: Path) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    def spawn(self, plan: Plan, work: Path) -> process.Started:
         """Start it, with its initramfs in its work directory."""
         initrd = work / "initramfs"
         modules = plan.kernel.modules
         initrd.write_bytes(initramfs.content(modules, kernels.first_modules(modules)))
-        return process.started(lambda line: command_line(plan, initrd, line), work, kvm.DEVICE)
+        return process.started(
+            lambda line: command_line(plan, initrd, line), work, plan.writable, kvm.DEVICE
+        )
 
     def patience(self, plan: Plan) -> float:
         """By what runs it."""

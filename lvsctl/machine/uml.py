@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
 from pathlib import Path
 
 from lvsctl.errors import UsageError
@@ -70,9 +68,9 @@ class Uml:
         """For its memory, which is a file mapped executable, and its sockets."""
         return work.directory(plan.memory, executable=True)
 
-    def spawn(self, plan: Plan, work: Path) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    def spawn(self, plan: Plan, work: Path) -> process.Started:
         """Start it."""
-        return process.started(lambda line: command_line(plan, work, line), work)
+        return process.started(lambda line: command_line(plan, work, line), work, plan.writable)
 
     def patience(self, _plan: Plan) -> float:
         """Always the same."""

@@ -10,15 +10,15 @@ from lvsctl.errors import UsageError
 
 _SYSTEM_TREES = (
     *("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc"),
-    *("/sbin", "/sys", "/usr", "/var/backups", "/var/mail", "/var/spool"),
+    *("/run", "/sbin", "/sys", "/usr", "/var/backups", "/var/mail", "/var/spool"),
 )
 """Neither these nor anything below them."""
 
-_SHARED_ROOTS = ("/", "/home", "/media", "/mnt", "/opt", "/run", "/srv", "/var", "/var/lib")
+_SHARED_ROOTS = ("/", "/home", "/media", "/mnt", "/opt", "/srv", "/var", "/var/lib")
 """Not these themselves; what is below them is somebody's."""
 
-_USERS_OWN = ("/usr/local", "/usr/src")
-"""Below a system tree, and yet where people keep their own work."""
+_USERS_OWN = ("/usr/local", "/usr/src", "/run/media", f"/run/user/{os.getuid()}")
+"""Below a system tree, and yet where people keep their own work, or mount it."""
 
 
 def refusal(directory: str) -> str | None:
