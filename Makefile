@@ -53,7 +53,8 @@ test-qemu: set-up-tests ## the kernel tests on Debian's kernels in QEMU (hours w
 	@for kernel in $(KERNELS); do \
 		echo "kernel $$kernel:"; \
 		LVSCTL_MACHINE_KERNEL=$$kernel $(python) -m pytest tests/kernel \
-			tests/e2e/test_machine_lifecycle.py tests/e2e/test_report.py $(PYTEST_ARGS) || exit 1; \
+			tests/e2e/test_machine_lifecycle.py tests/e2e/test_machine_confined.py \
+			tests/e2e/test_report.py $(PYTEST_ARGS) || exit 1; \
 	done
 
 test-unit: ## the quick tests: no kernel, no root

@@ -59,8 +59,9 @@ def guest(work: Path, directories: Sequence[str], *devices: str) -> list[str]:
     if not restrict_writes((*writable.trees(), str(work), "/dev/null", *devices)):
         what = "all that you can write" if without_view else "this host's devices"
         lacks.append(f"{_LANDLOCK}: root in the machine could write {what}")
-    if without_view and os.geteuid() == 0:
-        lacks.append(f"{without_view}: root in the machine could change modes, owners and times")
+    elif without_view and os.geteuid() == 0:
+        could = "change modes, owners and times of this host's files"
+        lacks.append(f"{without_view}: root in the machine could {could}")
     elif without_view:
         lacks.append(USUAL)
     return lacks

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl.machine import confine, writable
+from lvsctl.machine import confine, places, writable
 
 pytestmark = [pytest.mark.machine, pytest.mark.slow]
 
@@ -225,19 +225,12 @@ def test_every_directory_that_may_be_named_can_be_written(tmp_path: Path) -> Non
 def test_the_machines_process_has_what_it_needs_and_no_more(run: Run) -> None:
     """Capabilities are for others' files in directories that were named: ``sudo lvsctl``."""
     assert run("true").returncode == 0
-    name = f"confined-{os.getpid()}"
-    told = subprocess.run(
-        [sys.executable, "-m", "lvsctl", "machine", "status"],
-        env={**os.environ, "LVSCTL_MACHINE": name, "PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    assert (confine.USUAL in told) == (not ROOT)
-    broker = next(line.split()[1] for line in told.splitlines() if line.split()[0] == "pid")
-    children = Path(f"/proc/{broker}/task/{broker}/children").read_text().split()
-    for child in children:
-        status = dict(
-            line.split(":\t", 1) for line in Path(f"/proc/{child}/status").read_text().splitlines()
-        )
+    record = places.read_record(places.places(f"confined-{os.getpid()}"))
+    assert record is not None
+    of_it = places.members(record)
+    assert record.pid in of_it
+    for pid in of_it:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
         assert int(status["CapPrm"], 16) & ~confine.FILES == 0
         assert status["NoNewPrivs"] == "1"
-    assert children
