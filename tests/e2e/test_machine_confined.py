@@ -195,7 +195,10 @@ def test_directories_that_nobody_named_are_read_only(run: Run, home: Path, way: 
     mine, beside = home / "mine", home / "beside"
     mine.mkdir()
     beside.mkdir()
-    done = run(way(f"echo x > here; ls -d $HOST{beside}; echo x > $HOST{beside}/there"), cwd=mine)
+    done = run(
+        way(f"echo x > $HOST{mine}/here; ls -d $HOST{beside}; echo x > $HOST{beside}/there"),
+        cwd=mine,
+    )
     assert "mount-worked" in done.stdout, done.stderr
     assert str(beside) in done.stdout, "it must be seen to be tried"
     assert done.returncode != 0

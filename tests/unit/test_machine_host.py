@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lvsctl.errors import HostError, UsageError
-from lvsctl.machine import broker, places, plan, relay, uml, work, writable
+from lvsctl.machine import broker, places, plan, relay, uml, view, work, writable
 from lvsctl.machine.broker_order import Order
 from lvsctl.machine.guest import modprobe, modules, mounts
 from tests.unit.another_user import acting_as, as_root, given_away
@@ -211,12 +211,19 @@ def test_only_work_directories_are_removed(tmp_path: Path) -> None:
     assert (tmp_path / "precious").exists()
 
 
-@pytest.mark.parametrize("directory", ["/", "/etc", "/etc/nginx", "/usr", "/home", "/var", "/dev"])
+@pytest.mark.parametrize(
+    "directory", ["/", "/etc", "/etc/nginx", "/usr", "/home", "/var", "/dev", "/run/lvsctl"]
+)
 def test_system_directories_stay_read_only(directory: str) -> None:
     assert writable.refusal(directory) is not None
 
 
-@pytest.mark.parametrize("directory", ["/home/me", "/root", "/tmp/x", "/usr/src/app", "/srv/lab"])
+MINE = f"/run/user/{os.getuid()}/x"
+
+
+@pytest.mark.parametrize(
+    "directory", ["/home/me", "/root", "/tmp/x", "/usr/src/app", "/srv/lab", "/run/media/me", MINE]
+)
 def test_peoples_own_directories_may_be_written(directory: str) -> None:
     assert writable.refusal(directory) is None
 
@@ -227,6 +234,15 @@ def test_a_named_directory_must_exist(tmp_path: Path) -> None:
         writable.named([str(tmp_path / "missing")])
     with pytest.raises(UsageError, match="belongs to the host's system"):
         writable.named(["/etc"])
+
+
+def test_a_link_that_came_where_a_directory_was_named_is_not_followed(tmp_path: Path) -> None:
+    """Who may write above it could have the broker open what it points to."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    view.open_for(os.getpid(), str(tmp_path.resolve()))  # which this process may write as it is
+    for place in (tmp_path / "link", Path("/etc")):
+        with pytest.raises(PermissionError, match="must not be written"):
+            view.open_for(os.getpid(), str(place))
 
 
 def test_paths_in_tmp_among_the_arguments(tmp_path: Path) -> None:
