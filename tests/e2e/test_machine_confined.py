@@ -40,10 +40,12 @@ def run() -> Iterator[Run]:
             cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
         )  # fmt: skip
 
-    started = typed("true")
-    assert started.returncode == 0, started.stderr
-    yield typed
-    subprocess.run([*machine, "stop"], env=environment, check=False, capture_output=True)
+    try:
+        started = typed("true")
+        assert started.returncode == 0, started.stderr
+        yield typed
+    finally:
+        subprocess.run([*machine, "stop"], env=environment, check=False, capture_output=True)
 
 
 @pytest.fixture
