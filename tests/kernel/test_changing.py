@@ -10,17 +10,20 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
-from lvsctl import app
+from lvsctl import app, planner
 from lvsctl.errors import HostError, KernelError, LabError
 from lvsctl.kernel import paths, processes
 from lvsctl.kernel.registry import State
-from lvsctl.model.event import Event, GoingBack, Notice, StageBegun
+from lvsctl.model.event import Event, GoingBack, Notice, StageBegun, Undoing
 from lvsctl.model.finding import Verdict
-from lvsctl.ops import RunCommand
+from lvsctl.model.lab import Lab
+from lvsctl.ops import AddRealServer, Op, Plan, RunCommand
 from lvsctl.report import text_listing
 from lvsctl.report.style import Style
 from lvsctl.spec import shipped
@@ -106,6 +109,60 @@ def test_what_fails_half_way_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> N
             assert (again.created, again.added, again.removed) == (False, (), ()), words
         is_up_and_proven()
     assert initial_namespace() == host
+
+
+def ipvs_table() -> str:
+    return run("ipvsadm -Sn", netns="lvs-dr-director")
+
+
+def refused(op: Op) -> Op:
+    """The third real server with thresholds the wrong way round: ERANGE (ip_vs_ctl.c)."""
+    if isinstance(op, AddRealServer) and op.real_server.rip == ip_address("10.10.0.13"):
+        return replace(op, real_server=replace(op.real_server, upper=1, lower=2))
+    return op
+
+
+def test_what_the_kernel_refuses_among_ipvs_messages_is_taken_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It carries out those after the refused one, in a lab that runs and in a new one."""
+
+    def plan_for(lab: Lab, plan_for: Callable[[Lab], Plan] = planner.plan_for) -> Plan:
+        plan = plan_for(lab)
+        return replace(
+            plan, stages=tuple(replace(s, ops=tuple(map(refused, s.ops))) for s in plan.stages)
+        )
+
+    class Tables(Events):
+        """Remembers the IPVS table as it is when what was done begins to be taken back."""
+
+        table = ""
+
+        def __call__(self, event: Event) -> None:
+            super().__call__(event)
+            if isinstance(event, (GoingBack, Undoing)):
+                self.table = ipvs_table()
+
+    monkeypatch.setattr(planner, "plan_for", plan_for)
+    four = topology_of(with_servers("count: 4"))
+    host, new, running = initial_namespace(), Tables(), Tables()
+    with pytest.raises(KernelError, match="director: Numerical result out of range") as created:
+        app.up(four, emit=new)
+    assert app.labs() == ()
+    assert initial_namespace() == host
+    with lab_up("dr"):
+        before, table = state(), ipvs_table()
+        with pytest.raises(KernelError, match="director: Numerical result out of range") as changed:
+            app.up(four, emit=running)
+        assert "lab dr is as it was before" in changed.value.message
+        assert ipvs_table() == table
+        assert state() == before
+        is_up_and_proven()
+    assert initial_namespace() == host
+    for error, events in ((created.value, new), (changed.value, running)):
+        assert "-r 10.10.0.13:80 -g -w 1 -x 1 -y 2" in error.command
+        there = [number for number in (11, 12, 13, 14) if f"-r 10.10.0.{number}:80" in events.table]
+        assert there == [11, 12, 14]
 
 
 def test_what_is_interrupted_half_way_is_taken_back() -> None:

@@ -105,6 +105,9 @@ def test_an_error_among_many_is_that_of_its_operation(lab: str) -> None:
         up(with_stages(dr_plan(lab), (service(lab), *many[:150], many[70], *many[150:])))
     assert (caught.value.node, caught.value.errno) == ("director", errno.EEXIST)
     assert "-r 10.10.0.82:80" in caught.value.command
+    # The kernel goes on after it, which is why a failed `up` has something to take back.
+    assert len(table(lab)) == 200
+    assert table(lab)[-1] == "-a -t 10.10.255.1:80 -r 10.10.0.210:80 -g -w 1"
 
 
 def test_a_scheduler_that_the_kernel_lacks(lab: str) -> None:
