@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,9 +15,11 @@ import pytest
 from lvsctl.errors import LabError
 from lvsctl.kernel import execute, letting_go, netns, paths, registry
 from lvsctl.model.event import ignore
+from tests.kernel.by_hand import eventually
 from tests.kernel.dr_shape import dr_plan
 from tests.kernel.test_execute import lab as lab  # noqa: PLC0414 (a fixture)
 
+ROOT = Path(__file__).parents[2]
 SERVERS = 20
 
 
@@ -29,26 +34,53 @@ def ip(netns: str, words: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def test_a_cable_that_led_into_the_lab_is_gone(lab: str) -> None:
+@contextlib.contextmanager
+def cable_into(netns: str) -> Iterator[str]:
     """The witness stands outside: one end of a cable, whose other end goes with its namespace.
 
-    watcher: near ──── far: rs20
+    watcher: near ──── far: netns
     """
-    up(lab, SERVERS)
     watcher = f"watch-{os.getpid()}"
     subprocess.run(["ip", "netns", "add", watcher], check=True)
     try:
         for words in (
-            f"link add near type veth peer name far netns lvs-{lab}-rs{SERVERS}",
+            f"link add near type veth peer name far netns {netns}",
             "link set near up",
         ):
             ip(watcher, words)
         assert "near@" in ip(watcher, "link")
+        yield watcher
+    finally:
+        subprocess.run(["ip", "netns", "del", watcher], check=True)
+
+
+def test_a_cable_that_led_into_the_lab_is_gone(lab: str) -> None:
+    up(lab, SERVERS)
+    with cable_into(f"lvs-{lab}-rs{SERVERS}") as watcher:
         with letting_go.watched(lab):
             registry.remove(lab)
         assert "near" not in ip(watcher, "link")
-    finally:
-        subprocess.run(["ip", "netns", "del", watcher], check=True)
+
+
+def test_the_command_returns_when_the_last_has_let_go(lab: str) -> None:
+    """As typed, while this test holds one of the namespaces; then it lets go."""
+    up(lab)
+    command = [sys.executable, "-m", "lvsctl", "down", lab, "--wait", "--where", "host"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    held = netns.open_namespace(paths.namespaces(lab) / f"lvs-{lab}-rs1")
+    with (
+        cable_into(f"lvs-{lab}-rs1") as watcher,
+        subprocess.Popen(command, env=environment) as down,
+        contextlib.ExitStack() as holding,
+    ):
+        holding.callback(os.close, held)
+        eventually(lambda: not paths.directory(lab).exists() or down.poll() is not None)
+        with pytest.raises(subprocess.TimeoutExpired):
+            down.wait(timeout=1)  # all is removed: without waiting, it would end at once
+        assert "near@" in ip(watcher, "link")
+        holding.close()
+        assert down.wait(timeout=letting_go.SECONDS) == 0
+        assert "near" not in ip(watcher, "link")
 
 
 def test_without_waiting_it_may_still_be_there(lab: str) -> None:
