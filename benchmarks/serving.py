@@ -172,6 +172,7 @@ def at_once() -> str:
             epoll.unregister(number)
             waiting.pop(number).close()
     seconds = time.perf_counter() - begun
+    assert answered == AT_ONCE, f"{answered} of {AT_ONCE} answered"
     return f"{AT_ONCE:,} connections at once to it: {answered:,} answered in {seconds:.2f} s."
 
 
