@@ -206,12 +206,18 @@ services = st.builds(
     service, keys, st.sampled_from(Scheduler), persistence=st.integers(0, 0x7FFFFFFF)
 )
 real_servers = st.builds(
-    lambda key, forward, encapsulation, server: AddRealServer(
-        netns="d", service=key, forward=forward, real_server=server, encapsulation=encapsulation
+    lambda key, forward, encapsulation, tunnel_port, server: AddRealServer(
+        netns="d",
+        service=key,
+        forward=forward,
+        real_server=server,
+        encapsulation=encapsulation,
+        tunnel_port=tunnel_port,
     ),
     keys,
     st.sampled_from(ForwardingMethod),
     st.sampled_from(Encapsulation),
+    st.one_of(st.just(0), ports),
     st.builds(
         RealServer,
         st.just("rs"),
@@ -260,6 +266,8 @@ def test_a_real_server_survives_packing(op: AddRealServer, replace: bool) -> Non
     assert numbers == [method, server.weight, server.upper, server.lower]
     tunnel = {"ipip": 0, "gue": 1, "gre": 2}[op.encapsulation] if op.forward == "tun" else 0
     assert found.get(13, b"\0") == bytes([tunnel])
+    port = op.tunnel_port if tunnel else 0
+    assert found.get(14, b"\0\0") == port.to_bytes(2, "big")
 
 
 @pytest.mark.parametrize(

@@ -69,11 +69,25 @@ def test_what_is_named_by_its_device(device: str) -> None:
     assert rtnl.add_tunnel(device, 9, "gre") == by_pyroute2.gre(0, device, 9)
 
 
+@pytest.mark.parametrize(("delay", "ticks"), [(0, 0), (0.05, 781), (10, 156_250), (20.5, 320_312)])
 @pytest.mark.parametrize("loss", [0, 0.1, 100])
 @pytest.mark.parametrize("rate", [0, 1_000_000, 8 * 0xFFFFFFFF])
-def test_netem(loss: float, rate: int) -> None:
-    expected = by_pyroute2.netem(bool(rate), 7, 156_250, round(loss / 100 * 0xFFFFFFFF), rate // 8)
-    assert rtnl.add_netem(7, Impairment(delay=10, loss=loss, rate=rate)) == expected
+def test_netem(delay: float, ticks: int, loss: float, rate: int) -> None:
+    expected = by_pyroute2.netem(bool(rate), 7, ticks, round(loss / 100 * 0xFFFFFFFF), rate // 8)
+    assert rtnl.add_netem(7, Impairment(delay=delay, loss=loss, rate=rate)) == expected
+
+
+@pytest.mark.parametrize("index", [7, 0x12345678])
+def test_netem_away(index: int) -> None:
+    """pyroute2 encodes it each time: held against <linux/rtnetlink.h>, struct tcmsg and a kind."""
+    header = struct.pack("=IHHII", 48, 37, 1, 0, 0)  # RTM_DELQDISC, NLM_F_REQUEST
+    about = struct.pack("=BxxxiIII", 0, index, 0, 0xFFFFFFFF, 0)  # its parent: the root
+    kind = struct.pack("=HH6s2x", 10, 1, b"netem")
+    assert rtnl.delete_netem(index) == header + about + kind
+
+
+def test_get_links() -> None:
+    assert rtnl.get_links() == by_pyroute2.get_links()
 
 
 def test_a_template_is_not_changed_by_its_use() -> None:
