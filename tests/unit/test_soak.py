@@ -45,8 +45,9 @@ def grew(found: list[soak.Sample]) -> set[str]:
     return {name for name, (*_, flat) in soak.grown(found).items() if not flat}
 
 
-def test_flat_is_flat(capsys: pytest.CaptureFixture[str]) -> None:
-    flat = samples(nothing)
+@pytest.mark.parametrize("cycles", [30, CYCLES])
+def test_flat_is_flat(cycles: int, capsys: pytest.CaptureFixture[str]) -> None:
+    flat = samples(nothing, cycles)
     assert grew(flat) == set()
     assert soak.judge(flat)
     assert "GREW" not in capsys.readouterr().out
