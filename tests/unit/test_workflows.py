@@ -12,6 +12,7 @@ import yaml
 
 CHECKOUT = Path(__file__).parents[2]
 WORKFLOW = CHECKOUT / ".github/workflows/ci.yml"
+WEEKLY = WORKFLOW.with_name("weekly.yml")
 ACTION = CHECKOUT / "action.yml"
 
 
@@ -22,7 +23,9 @@ def judged(*command: str | Path) -> str:
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("schema", "file"), [("workflows", WORKFLOW), ("actions", ACTION)])
+@pytest.mark.parametrize(
+    ("schema", "file"), [("workflows", WORKFLOW), ("workflows", WEEKLY), ("actions", ACTION)]
+)
 def test_the_schema_holds(schema: str, file: Path, tmp_path: Path) -> None:
     check = ("check-jsonschema", "--builtin-schema", f"vendor.github-{schema}")
     assert not judged(*check, file)
@@ -33,7 +36,7 @@ def test_the_schema_holds(schema: str, file: Path, tmp_path: Path) -> None:
 
 
 def test_zizmor_finds_nothing(tmp_path: Path) -> None:
-    assert not judged("zizmor", "--offline", "--no-progress", WORKFLOW, ACTION)
+    assert not judged("zizmor", "--offline", "--no-progress", WORKFLOW, WEEKLY, ACTION)
 
     unsafe = tmp_path / "action.yml"
     unsafe.write_text(ACTION.read_text().replace("$TOPOLOGY'", "${{ inputs.topology }}'"))
@@ -41,7 +44,7 @@ def test_zizmor_finds_nothing(tmp_path: Path) -> None:
 
 
 def test_what_the_workflow_runs_exists() -> None:
-    text = WORKFLOW.read_text() + ACTION.read_text()
+    text = WORKFLOW.read_text() + WEEKLY.read_text() + ACTION.read_text()
     makefile = (CHECKOUT / "Makefile").read_text()
     targets = set(re.findall(r"\bmake ([a-z-]+)", text))
     assert {"lint", "test", "test-unit", "test-host", "test-provision"} <= targets
@@ -49,6 +52,16 @@ def test_what_the_workflow_runs_exists() -> None:
     scripts = set(re.findall(r"\btools/[a-z-]+", text))
     assert scripts
     assert not [script for script in scripts if not (CHECKOUT / script).is_file()]
+
+
+def test_what_takes_too_long_for_every_change_runs_each_week() -> None:
+    """What stands in a job, and not the times at which GitHub starts it."""
+    weekly = yaml.safe_load(WEEKLY.read_text())
+    (when,) = weekly[True]["schedule"]  # YAML 1.1 takes `on` for a boolean
+    assert re.fullmatch(r"\d+ \d+ \* \* \d", when["cron"])
+    steps = [step.get("run", "") for job in weekly["jobs"].values() for step in job["steps"]]
+    assert set(re.findall(r"\bmake ([a-z-]+)", "\n".join(steps))) == {"test-all", "fuzz", "soak"}
+    assert all(int(job["timeout-minutes"]) < 360 for job in weekly["jobs"].values())
 
 
 def test_every_supported_python_is_tried() -> None:
