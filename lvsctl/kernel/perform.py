@@ -39,6 +39,14 @@ EXISTS = frozenset({errno.EEXIST})
 MANY = 16
 """So many namespaces in a stage that a second thread is worth starting."""
 
+SECOND_HAND = "lvsctl-execute-2"
+"""That thread's name."""
+
+
+def cpus() -> int:
+    """How many this process may run on."""
+    return len(os.sched_getaffinity(0))
+
 
 @dataclass(slots=True)
 class _Message:
@@ -81,7 +89,7 @@ class Performance:
         for op in ops:
             by_namespace.setdefault(op.netns, []).append(op)
         todo = list(by_namespace.items())
-        if len(todo) < MANY or len(os.sched_getaffinity(0)) < 2:
+        if len(todo) < MANY or cpus() < 2:
             _Hand(self).work(todo, say, stop)
         else:
             self._by_two(todo, say, stop)
@@ -104,7 +112,7 @@ class Performance:
                 failed.append(error)
                 stop.set()
 
-        other = threading.Thread(target=second, name="lvsctl-execute-2", daemon=True)
+        other = threading.Thread(target=second, name=SECOND_HAND, daemon=True)
         other.start()
         try:
             _Hand(self).work(todo[:half], say, stop)

@@ -13,21 +13,69 @@ import json
 import os
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lvsctl.cli.signals import Signalled, raising
 from lvsctl.kernel import netns, wire
+from lvsctl.ops import (
+    AddAddress,
+    AddBridge,
+    AddGuePort,
+    AddLink,
+    AddNamespace,
+    AddRealServer,
+    AddRoute,
+    AddService,
+    AddTunnel,
+    DisableOffloads,
+    Impair,
+    Listen,
+    Op,
+    RunCommand,
+    SetLinkUp,
+    SetSysctl,
+)
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 EVENTS = frozenset({
     "os.mkdir", "os.rmdir", "os.remove", "os.rename", "os.symlink", "os.truncate", "os.fork",
     "os.kill", "fcntl.ioctl", "fcntl.flock", "fcntl.lockf",
 })  # fmt: skip
-MINE = ("/run/", "/proc/sys/")
-"""Where files are written that matter; the others are Python's own."""
+MINE = ("/run/", "/proc/sys/", "sys/net/")
+"""Where files are written that matter; the others are Python's own.
+
+Sysctls are opened relative to a procfs of lvsctl's own, where the kernel has one to give.
+"""
+
+SYSCTL = ("open /proc/sys/net/", "open sys/net/")
+LINK, ADDRESS, ROUTE, DISCIPLINE = (f"netlink route {kind}" for kind in (16, 20, 24, 36))
+GENERIC = "netlink generic"
+SHOWN: dict[type[Op], str | tuple[str, ...]] = {
+    SetSysctl: SYSCTL,
+    AddNamespace: "unshare",
+    AddBridge: LINK,
+    AddLink: LINK,
+    SetLinkUp: LINK,
+    AddTunnel: LINK,
+    AddAddress: ADDRESS,
+    AddRoute: ROUTE,
+    Impair: DISCIPLINE,
+    DisableOffloads: "fcntl.ioctl",
+    AddGuePort: GENERIC,
+    AddService: GENERIC,
+    AddRealServer: GENERIC,
+    Listen: "os.fork",
+    RunCommand: "os.fork",
+}
+"""What the moment of an operation begins with: a new kind of operation is a new row."""
+
+TOGETHER = (SetSysctl, Listen, RunCommand)
+"""Of these there may be fewer moments: what a new namespace has already is not set again, and
+one process answers for all."""
 
 NEVER = 10**9
 
@@ -45,21 +93,29 @@ class Ended:
 
 
 class Counter:
-    """In the child: counts moments, and sends ``sign`` before the one numbered ``at``."""
+    """In the child: counts moments, and sends ``sign`` before the one numbered ``at``.
 
-    def __init__(self, at: int, sign: signal.Signals) -> None:
+    Where ``by`` names a thread, no others count than its own.
+    """
+
+    def __init__(self, at: int, sign: signal.Signals, by: str) -> None:
         self.at = at
         self.sign = sign
+        self.by = by
         self.pid = os.getpid()
         self.seen: list[str] = []
+        self.counting = threading.Lock()
 
     def moment(self, what: str) -> None:
         """Something is about to be done."""
         if os.getpid() != self.pid:  # a process that the command has started
             return
-        self.seen.append(what)
-        if len(self.seen) - 1 == self.at:
-            os.kill(self.pid, self.sign)
+        if self.by and threading.current_thread().name != self.by:
+            return
+        with self.counting:
+            self.seen.append(what)
+            if len(self.seen) - 1 == self.at:
+                os.kill(self.pid, self.sign)
 
     def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         """What Python itself reports."""
@@ -79,8 +135,10 @@ def _watch(counter: Counter) -> None:
 
     def one_by_one(sock: Any, messages: Sequence[bytearray]) -> list[wire.Refusal]:
         found: list[wire.Refusal] = []
+        protocol = "generic" if sock.proto == wire.GENERIC else "route"
         for number, message in enumerate(messages):
-            counter.moment(f"netlink message {int.from_bytes(message[4:6], sys.byteorder)}")
+            kind = int.from_bytes(message[4:6], sys.byteorder)
+            counter.moment(f"netlink {protocol} {kind}")
             found += [wire.Refusal(number, r.errno, r.text) for r in send(sock, [message])]
         return found
 
@@ -100,9 +158,15 @@ def _watch(counter: Counter) -> None:
 
 
 def ended(
-    work: Callable[[], object], at: int = NEVER, sign: signal.Signals = signal.SIGKILL
+    work: Callable[[], object],
+    at: int = NEVER,
+    sign: signal.Signals = signal.SIGKILL,
+    *,
+    by: str = "",
 ) -> Ended:
     """Run ``work`` in a child that gets ``sign`` before its moment number ``at``.
+
+    Where ``by`` names a thread, its moments alone are counted.
 
     As in the command line's main, SIGINT and SIGTERM become the exception Signalled, and the
     exit status says so.
@@ -113,7 +177,7 @@ def ended(
         os.close(reading)
         status, said = 1, ""
         try:
-            counter = Counter(at, sign)
+            counter = Counter(at, sign, by)
             _watch(counter)
             with raising():
                 work()
@@ -133,6 +197,26 @@ def ended(
     _, raw = os.waitpid(child, 0)
     seen, said = json.loads(text) if text else ([], "")
     return Ended(os.waitstatus_to_exitcode(raw), tuple(seen), said)
+
+
+def unseen(ops: Iterable[Op], moments: Sequence[str]) -> list[str]:
+    """The kinds of ``ops``, all of them done, that left fewer ``moments`` than there must be."""
+    least: dict[str | tuple[str, ...], int] = {}
+    for op in ops:
+        shown = SHOWN[type(op)]
+        least[shown] = 1 if isinstance(op, TOGETHER) else least.get(shown, 0) + 1
+    counts = {shown: sum(m.startswith(shown) for m in moments) for shown in least}
+    return [f"{s}: {counts[s]} of {least[s]}" for s in least if counts[s] < least[s]]
+
+
+def tried(moments: Sequence[str], wanted: int) -> list[int]:
+    """The numbers of ``wanted`` of the ``moments``, evenly.
+
+    And of the last message of those kinds that come late and rarely, IPVS's and netem's, so
+    that what only they leave behind is met even by a few.
+    """
+    late = {s: n for s in (GENERIC, DISCIPLINE) for n, m in enumerate(moments) if m.startswith(s)}
+    return sorted({*spread(len(moments), wanted), *late.values()})
 
 
 def spread(count: int, wanted: int) -> list[int]:

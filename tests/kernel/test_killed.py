@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
@@ -17,12 +17,11 @@ from lvsctl import app, spec
 from lvsctl.errors import LabError
 from lvsctl.kernel import injected, registry
 from lvsctl.model.finding import Verdict
-from lvsctl.ops import Listen, RunCommand, SetSysctl
 from lvsctl.spec import shipped
 from tests.kernel.by_hand import namespaces
 from tests.kernel.initial import differences, glance, initial_namespace, planted
 from tests.kernel.labs import topology_of
-from tests.kernel.moments import NEVER, Ended, ended, spread
+from tests.kernel.moments import NEVER, Ended, ended, spread, tried, unseen
 
 pytestmark = pytest.mark.ipvs
 
@@ -37,6 +36,22 @@ BY_SIGNAL = {
 }
 
 RARELY = pytest.mark.exhaustive
+
+
+def rows(
+    signs: Iterable[signal.Signals], *always: tuple[str, signal.Signals]
+) -> pytest.MarkDecorator:
+    """Each signal in each shipped topology; only those that are ``always`` tried are not rare."""
+    return pytest.mark.parametrize(
+        ("name", "sign"),
+        [
+            pytest.param(n, s, id=f"{n}-{s.name}", marks=() if (n, s) in always else RARELY)
+            for n in shipped.names()
+            for s in signs
+        ],
+    )
+
+
 every_sign = pytest.mark.parametrize(
     "sign",
     [signal.SIGKILL, *(pytest.param(s, marks=RARELY) for s in (signal.SIGINT, signal.SIGTERM))],
@@ -93,42 +108,47 @@ def told(problems: dict[object, object]) -> None:
     assert not lines, "\n".join(lines)
 
 
-def whole(name: str, begin: Callable[[], object], work: Callable[[], object]) -> Ended:
+def whole(
+    name: str, begin: Callable[[], object], work: Callable[[], object], by: str = ""
+) -> Ended:
     """``work`` undisturbed, for the moments that it goes through."""
     up(name)()  # what is found out once in a process is known from now on
     down(name)
     begin()
-    found = ended(work)
+    found = ended(work, by=by)
     assert (found.status, found.said) == (0, ""), found.said
     down(name)
     return found
 
 
-def check_up_killed(name: str, wanted: int, answers: Callable[[str], bool]) -> int:
-    """At how many moments it was tried."""
+def check_up_killed(
+    name: str, wanted: int, answers: Callable[[str], bool], *, by: str = "", **overrides: object
+) -> int:
+    """At how many moments it was tried. Where ``by`` names a thread, at none but its own."""
     problems: dict[object, object] = {}
+    work = up(name, **overrides)
     with untouched(name) as before:
-        found = whole(name, lambda: None, up(name))
-        plan = app.plan_of(app.lab_of(topology_of(name)))
-        otherwise = (SetSysctl, Listen, RunCommand)
-        messages = [op for op in plan.ops if not isinstance(op, otherwise)]
-        assert len(found.moments) > len(messages), "the plan goes past the moments"
-        tried = spread(len(found.moments), wanted)
-        for number in tried:
+        found = whole(name, lambda: None, work, by)
+        if not by:
+            lab = app.lab_of(topology_of(name), spec.Overrides(**overrides))  # type: ignore[arg-type]
+            blind = unseen(app.plan_of(lab).ops, found.moments)
+            assert blind == [], "the plan goes past the moments"
+        numbers = tried(found.moments, wanted)
+        for number in numbers:
             where = f"{number}: {found.moments[number]}"
             for mend in ("down", "up"):
-                killed = ended(up(name), number)
+                killed = ended(work, number, by=by)
                 if killed.status != KILLED:
                     problems[where] = killed
                 if mend == "up":
-                    up(name)()
+                    work()
                     if not answers(name):
                         problems[where, mend] = "no answer"
                 down(name)
                 if left := differences(before):
                     problems[where, mend] = left
     told(problems)
-    return len(tried)
+    return len(numbers)
 
 
 def check_up_interrupted(
@@ -138,8 +158,8 @@ def check_up_interrupted(
     problems: dict[object, object] = {}
     with untouched(name) as before:
         found = whole(name, lambda: None, up(name))
-        tried = spread(len(found.moments), wanted)
-        for number in tried:
+        numbers = tried(found.moments, wanted)
+        for number in numbers:
             where = f"{number}: {found.moments[number]}"
             stopped = ended(up(name), number, sign)
             if stopped.status != BY_SIGNAL[sign]:
@@ -151,7 +171,7 @@ def check_up_interrupted(
                 problems[where] = left
                 down(name)
     told(problems)
-    return len(tried)
+    return len(numbers)
 
 
 def check_down_ended(
@@ -161,8 +181,8 @@ def check_down_ended(
     problems: dict[object, object] = {}
     with untouched(name) as before:
         found = whole(name, up(name), lambda: app.down(name))
-        tried = spread(len(found.moments), wanted)
-        for number in tried:
+        numbers = tried(found.moments, wanted)
+        for number in numbers:
             for mend in ("down", "up"):
                 where = f"{number}: {found.moments[number]}", mend
                 up(name)()
@@ -177,7 +197,7 @@ def check_down_ended(
                 if left := differences(before):
                     problems[where] = left
     told(problems)
-    return len(tried)
+    return len(numbers)
 
 
 # ── with IPVS ────────────────────────────────────────────────────────────────────────────────
@@ -194,22 +214,27 @@ def test_up_killed(name: str, wanted: int) -> None:
 
 
 @every_moment
-@pytest.mark.parametrize("sign", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=RARELY)])
-def test_up_interrupted(sign: signal.Signals, wanted: int) -> None:
+@rows(
+    (signal.SIGINT, signal.SIGTERM),
+    ("dr", signal.SIGINT),
+    ("dr", signal.SIGTERM),
+    ("tun-gue", signal.SIGINT),
+)
+def test_up_interrupted(name: str, sign: signal.Signals, wanted: int) -> None:
     """It undoes what it has done, says so by its status, and leaves nothing for `down`."""
-    check_up_interrupted("dr", sign, wanted, answers)
+    check_up_interrupted(name, sign, wanted, answers)
 
 
 @every_moment
-@every_sign
-def test_down_ended(sign: signal.Signals, wanted: int) -> None:
+@rows(
+    BY_SIGNAL,
+    ("dr", signal.SIGKILL),
+    ("dr", signal.SIGTERM),
+    ("tun-gue", signal.SIGINT),
+)
+def test_down_ended(name: str, sign: signal.Signals, wanted: int) -> None:
     """The next `down` goes on from there, where there is anything left; and so does `up`."""
-    check_down_ended(
-        "dr",
-        sign,
-        wanted,
-        answers,
-    )
+    check_down_ended(name, sign, wanted, answers)
 
 
 @every_moment

@@ -10,6 +10,7 @@ import signal
 
 import pytest
 
+from lvsctl.kernel import perform
 from lvsctl.spec import shipped
 from tests.kernel.moments import NEVER
 from tests.kernel.natively import answers
@@ -29,6 +30,8 @@ some_names = pytest.mark.parametrize(
     "name",
     [n if n in {"dr", "tun"} else pytest.param(n, marks=RARELY) for n in shipped.names()],
 )
+SERVERS = 20
+"""With these a stage has so many namespaces that two hands make them."""
 
 
 @every_moment
@@ -36,6 +39,14 @@ some_names = pytest.mark.parametrize(
 def test_up_killed(name: str, wanted: int) -> None:
     """`down` leaves nothing; and after the same again, `up` over what is left makes it whole."""
     assert check_up_killed(name, NEVER if name == "dr" else wanted, answers) > 3
+
+
+@every_moment
+@pytest.mark.parametrize("hand", ["lvsctl-execute", perform.SECOND_HAND])
+def test_up_by_two_hands_killed(hand: str, wanted: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one of them is at any moment, the other is anywhere."""
+    monkeypatch.setattr(perform, "cpus", lambda: 2)  # two threads do on one CPU too
+    assert check_up_killed("dr", wanted, answers, by=hand, servers=SERVERS) > 3
 
 
 @every_moment
