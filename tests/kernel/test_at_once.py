@@ -14,8 +14,9 @@ from lvsctl import app, spec
 from lvsctl.errors import LabError, LvsctlError
 from lvsctl.kernel import paths, registry
 from lvsctl.model.finding import Verdict
-from tests.kernel.initial import differences, glance, initial_namespace, planted
+from tests.kernel.initial import differences, glance, initial_namespace
 from tests.kernel.labs import topology_of
+from tests.kernel.planted import planted
 from tests.kernel.test_killed import failing, untouched
 from tests.patience import PATIENCE
 

@@ -8,6 +8,7 @@ somebody else's, with names like ours.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 
@@ -18,10 +19,12 @@ from lvsctl.errors import LabError
 from lvsctl.kernel import injected, registry
 from lvsctl.model.finding import Verdict
 from lvsctl.spec import shipped
+from tests.in_machine import INSIDE
 from tests.kernel.by_hand import namespaces
-from tests.kernel.initial import differences, glance, initial_namespace, planted
+from tests.kernel.initial import differences, glance, initial_namespace
 from tests.kernel.labs import topology_of
 from tests.kernel.moments import NEVER, Ended, ended, spread, tried, unseen
+from tests.kernel.planted import planted
 
 pytestmark = pytest.mark.ipvs
 
@@ -92,14 +95,15 @@ def untouched(*labs: str) -> Iterator[dict[str, object]]:
     """
     with namespaces("first"):  # ip(8) makes /run/netns a mount, and leaves it
         pass
-    before = initial_namespace()
+    host = {} if INSIDE in os.environ else initial_namespace()  # there `planted` looks at it itself
     with planted(labs[0]):
         try:
             yield glance()
         finally:
             for lab in labs:
                 down(lab)
-    assert initial_namespace() == before
+    if host:
+        assert initial_namespace() == host
 
 
 def told(problems: dict[object, object]) -> None:
@@ -177,13 +181,14 @@ def check_up_interrupted(
 def check_down_ended(
     name: str, sign: signal.Signals, wanted: int, answers: Callable[[str], bool]
 ) -> int:
-    """At how many moments it was tried."""
+    """At how many moments it was tried; of a few after a signal, each is mended in one way."""
     problems: dict[object, object] = {}
+    both = ("down", "up")
     with untouched(name) as before:
         found = whole(name, up(name), lambda: app.down(name))
         numbers = tried(found.moments, wanted)
-        for number in numbers:
-            for mend in ("down", "up"):
+        for turn, number in enumerate(numbers):
+            for mend in both if wanted > FEW or sign is signal.SIGKILL else both[turn % 2 :][:1]:
                 where = f"{number}: {found.moments[number]}", mend
                 up(name)()
                 stopped = ended(lambda: app.down(name), number, sign)
@@ -229,8 +234,7 @@ def test_up_interrupted(name: str, sign: signal.Signals, wanted: int) -> None:
 @rows(
     BY_SIGNAL,
     ("dr", signal.SIGKILL),
-    ("dr", signal.SIGTERM),
-    ("tun-gue", signal.SIGINT),
+    ("tun-gue", signal.SIGTERM),
 )
 def test_down_ended(name: str, sign: signal.Signals, wanted: int) -> None:
     """The next `down` goes on from there, where there is anything left; and so does `up`."""
