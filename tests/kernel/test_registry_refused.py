@@ -130,6 +130,15 @@ def test_up_as_a_root_that_may_not_write(place: Path, mode: int) -> None:
         with permissions(place, mode):
             check_refused(refusal(up), place)
         assert differences(before) == {}
+        comes_and_goes(before)
+
+
+def comes_and_goes(before: dict[str, object]) -> None:
+    """Once it may, the lab comes up, answers, and goes without a trace."""
+    up()
+    assert answers("dr")
+    app.down("dr")
+    assert differences(before) == {}
 
 
 def test_up_as_a_user_who_has_every_right_but_to_write_there() -> None:
@@ -138,6 +147,7 @@ def test_up_as_a_user_who_has_every_right_but_to_write_there() -> None:
         with permissions(paths.RUN, 0o755, NOBODY):
             check_refused(refusal(up, NOBODY), paths.NETNS)
         assert differences(before) == {}
+        comes_and_goes(before)
 
 
 @pytest.mark.parametrize(("mode", "owner"), [(0o555, 0), (0o755, NOBODY)])
@@ -161,6 +171,7 @@ def test_a_running_lab_whose_directory_is_closed(mode: int, owner: int) -> None:
             assert [one.entry.lab for one in app.labs()] == ["dr"]
         app.down("dr")
         assert differences(before) == {}
+        comes_and_goes(before)
 
 
 def test_who_may_not_look_is_told() -> None:
