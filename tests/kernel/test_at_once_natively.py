@@ -28,12 +28,13 @@ EACH = 10
 """Connections to each real server."""
 
 
-def answers(lab: str) -> None:
+def answers(lab: str) -> bool:
     assert natively.answers(lab), lab
+    return True
 
 
 def test_twenty_labs_at_once() -> None:
-    check_labs_at_once(20, answers, answers)
+    check_labs_at_once(20, answers, lambda labs: all(map(answers, labs)))
 
 
 @contextlib.contextmanager
