@@ -94,9 +94,14 @@ def firewalls() -> tuple[str, ...]:
     return tuple(found)
 
 
+def has_ipv6() -> bool:
+    """Whether this kernel has it, and has it switched on."""
+    return Path("/proc/thread-self/net/if_inet6").exists()
+
+
 def initial_namespace() -> dict[str, str]:
     """Everything of it that a lab could spoil, by the command that shows it."""
-    seen = {look: run(look) for look in ("ip -6 rule", "tc qdisc")}
+    seen = {look: run(look) for look in ("tc qdisc", *["ip -6 rule"] * has_ipv6())}
     seen["ip"] = COUNTING.sub("", ip_batch(LOOKS))
     for look in firewalls():
         lines = COUNTING.sub("", run(look)).splitlines()

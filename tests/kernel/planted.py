@@ -19,7 +19,7 @@ from lvsctl.kernel.probe import which
 from lvsctl.kernel.processes import holder
 from tests.in_machine import INSIDE
 from tests.kernel.by_hand import eventually, run
-from tests.kernel.initial import FIREWALLS, firewalls, initial_namespace, ip_batch
+from tests.kernel.initial import FIREWALLS, firewalls, has_ipv6, initial_namespace, ip_batch
 
 DEVICE = "lvs-dr-lan"
 TABLES = (
@@ -27,7 +27,6 @@ TABLES = (
     f"addr add 198.51.100.1/24 dev {DEVICE}",
     f"link set {DEVICE} addrgenmode none",  # an address of its own would be tentative first
     f"link set {DEVICE} up",
-    f"addr add 2001:db8:319::1/64 dev {DEVICE} nodad",
     f"neigh add 198.51.100.7 lladdr 02:00:00:00:00:07 nud permanent dev {DEVICE}",
     f"neigh add proxy 198.51.100.8 dev {DEVICE}",
     "rule add pref 31999 from 198.51.100.0/24 lookup 319",
@@ -64,7 +63,9 @@ def tables_planted() -> Iterator[None]:
             netns.unshare()
             run("ip link set lo up")
         ip_batch(TABLES)
-        run("ip -6 rule add pref 31999 from 2001:db8:319::/64 lookup 319")
+        if has_ipv6():
+            run(f"ip addr add 2001:db8:319::1/64 dev {DEVICE} nodad")
+            run("ip -6 rule add pref 31999 from 2001:db8:319::/64 lookup 319")
         if probe.has_ipvs():
             undo.append(IPVS_BACK)
             for command in IPVS:
