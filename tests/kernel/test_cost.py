@@ -35,7 +35,8 @@ WAITS = ("poll", "ppoll", "epoll_wait", "epoll_pwait", "epoll_pwait2")
 UP_AND_DOWN = """
 import os, sys
 from lvsctl.cli.main import main
-os.sched_getaffinity = lambda pid: {0, 1}  # so that two hands work, on the throwaway kernel too
+from lvsctl.kernel import perform
+perform.cpus = lambda: 2  # so that two hands work, on the throwaway kernel too
 topology, servers = sys.argv[1:]
 up = main(["up", topology, "--name", "cost", "--servers", servers, "--where", "host"])
 os.getpriority(os.PRIO_PROCESS, 0)  # where the trace is cut in two
