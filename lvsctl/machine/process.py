@@ -60,5 +60,5 @@ def started(
     finally:
         theirs.close()
         os.close(write_end)
-    with open(read_end, encoding="utf-8") as lacks:  # noqa: PTH123
+    with open(read_end, encoding="utf-8") as lacks:  # noqa: PTH123 (a descriptor)
         return Started(process, ours, tuple(lacks.read().splitlines()))

@@ -45,10 +45,7 @@ NUMBERS = itertools.count()
 
 SERVE = """
 import json, resource, sys
-from lvsctl.model.frame import Direction
 from lvsctl.model.service import Protocol
-from lvsctl.observe.capture import Capture
-from lvsctl.ops import Listen
 from lvsctl.traffic import responder
 from lvsctl.traffic.listening import Listener, listening
 files, settings, listeners, late = json.loads(sys.argv[1])
