@@ -34,6 +34,8 @@ TABLES = (
 )
 """Something of somebody else's in each of a namespace's tables."""
 
+ADDRESS6 = "2001:db8:319::1"
+
 BACK = (
     "rule del pref 31999",
     "route flush table 319",
@@ -64,7 +66,9 @@ def tables_planted() -> Iterator[None]:
             run("ip link set lo up")
         ip_batch(TABLES)
         if has_ipv6():
-            run(f"ip addr add 2001:db8:319::1/64 dev {DEVICE} nodad")
+            run(f"ip addr add {ADDRESS6}/64 dev {DEVICE} nodad")
+            # A work queue's step, even where there is no DAD to wait for (addrconf_dad_begin).
+            eventually(lambda: f"local {ADDRESS6} " in run("ip -6 route show table local"))
             run("ip -6 rule add pref 31999 from 2001:db8:319::/64 lookup 319")
         if probe.has_ipvs():
             undo.append(IPVS_BACK)
