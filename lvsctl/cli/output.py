@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Mapping
@@ -64,7 +65,20 @@ def show(text: str) -> None:
         raise
     except OSError as error:
         let_go()
-        raise HostError(f"cannot write the output: {error.strerror}") from error
+        raise unwritten(error) from error
+
+
+def was_refused(error: OSError) -> bool:
+    """Whether it is a disk's word about text that somebody else printed.
+
+    What we write ourselves to files is explained where it is written, with the file's name.
+    """
+    return error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+
+
+def unwritten(error: OSError) -> HostError:
+    """What to say where standard output takes no more."""
+    return HostError(f"cannot write the output: {error.strerror}")
 
 
 def show_json(value: Mapping[str, Any]) -> None:

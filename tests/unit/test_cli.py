@@ -214,10 +214,11 @@ def test_a_bug_is_shown_where_nothing_can_be_written(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_output_that_cannot_be_written_is_no_success() -> None:
+@pytest.mark.parametrize("words", ["schema", "up --help", "--version", "topologies"])
+def test_output_that_cannot_be_written_is_no_success(words: str) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "lvsctl", "schema"],
+            [sys.executable, "-m", "lvsctl", *words.split()],
             cwd=ROOT,
             stdout=full,
             stderr=subprocess.PIPE,
