@@ -1,6 +1,6 @@
 """`lvsctl up` and `down`, the whole command, on a kernel that may have no IPVS.
 
-    lvsctl_up.py up|down N LAB
+    python -c 'from benchmarks.competitors.lvsctl_up import main; main()' up|down N LAB
 
 The operations on the IPVS table are left out, as by the competitors; everything else is done:
 what they do, and besides that all settings that claims rest on, offloads, the registry, waiting
@@ -15,6 +15,11 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
 
 TOPOLOGY = """\
 version: 1
@@ -56,6 +61,24 @@ def watch_stages(seen: list[tuple[str, float, float]]) -> None:
     progress.Progress = Watching
 
 
+def told(seen: list[tuple[str, float, float]], file: str, stdout: TextIO) -> None:
+    """Have the building part's time printed when the command has done its work."""
+    from lvsctl.cli import main
+
+    command = main.main
+
+    def watched(argv: Sequence[str]) -> int:
+        status = command(argv)
+        os.unlink(file)  # noqa: PTH108
+        (_, begun, cpu), (title, done, cpu_done) = seen[0], seen[-1]
+        assert title == "servers", title
+        figures = {"ms": (done - begun) * 1e3, "cpu_ms": (cpu_done - cpu) * 1e3}
+        print(json.dumps(figures), file=stdout, flush=True)
+        return status
+
+    main.main = watched
+
+
 def main() -> None:
     what, servers, lab = sys.argv[1:]
     lab = lab.rstrip("-")
@@ -70,16 +93,7 @@ def main() -> None:
     file = f"/run/{lab}.yaml"  # the benchmark's own /run
     with open(file, "w") as topology:  # noqa: PTH123 (imports no more than lvsctl does)
         topology.write(TOPOLOGY.format(lab=lab, servers=servers, route=ROUTE))
-    stdout, sys.stdout = sys.stdout, open("/dev/null", "w")  # noqa: SIM115, PTH123
+    told(seen, file, sys.stdout)
+    sys.stdout = open("/dev/null", "w")  # noqa: SIM115, PTH123
     sys.argv[1:] = ["up", file, "--where", "host"]
-    try:
-        entry()
-    finally:
-        sys.stdout = stdout
-        os.unlink(file)  # noqa: PTH108
-        (_, begun, cpu), (title, done, cpu_done) = seen[0], seen[-1]
-        assert title == "servers", title
-        print(json.dumps({"ms": (done - begun) * 1e3, "cpu_ms": (cpu_done - cpu) * 1e3}))
-
-
-main()
+    entry()
