@@ -1,23 +1,22 @@
-"""Bringing a lab up, or making the running one equal to its topology."""
+"""Bringing a lab up, or making the running one equal to its topology: the beginning of it.
+
+What comes after (``carrying_out``) is imported while another CPU makes namespaces already.
+"""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
-from lvsctl import planner, spec
+from lvsctl import spec
 from lvsctl.app.plans import lab_of
-from lvsctl.app.registered import configured, responder_of
-from lvsctl.errors import LvsctlError
-from lvsctl.kernel import commands, probe, registry
-from lvsctl.kernel.registry import Entry, State
-from lvsctl.model.event import Emit, Undoing, ignore
+from lvsctl.kernel import paths
+from lvsctl.kernel.ahead import Ahead
+from lvsctl.model.event import Emit, ignore
 from lvsctl.model.lab import Lab
-from lvsctl.ops import Plan
 from lvsctl.results import Up
 from lvsctl.spec.shipped import Topology
-from lvsctl.values import asdict, replace
 
 
 def up(
@@ -32,14 +31,17 @@ def up(
     """
     with _collecting_no_garbage():
         lab = lab_of(topology, overrides)
-        probe.load_ipvs()
-        with registry.lock(lab.name):
-            entry = registry.read(lab.name)
-            if entry is not None and (before := _understood(entry)) is not None:
-                return _changed(before, entry, lab, topology, overrides, emit)
-            if entry is not None:  # left by a command that was killed, or by another lvsctl
-                registry.remove(lab.name)
-            return _created(lab, topology, overrides, emit)
+        with Ahead(_new_namespaces(lab)) as ahead:
+            from lvsctl.app.carrying_out import carried_out
+
+            return carried_out(lab, topology, overrides, ahead, emit)
+
+
+def _new_namespaces(lab: Lab) -> int:
+    """How many there will be to make; one more or less does no harm."""
+    if paths.registry(lab.name).exists():  # it runs, and has them
+        return 0
+    return len(lab.nodes) + len(lab.networks)
 
 
 @contextmanager
@@ -52,67 +54,3 @@ def _collecting_no_garbage() -> Iterator[None]:
     finally:
         if collecting:
             gc.enable()
-
-
-def _created(lab: Lab, topology: Topology, overrides: spec.Overrides, emit: Emit) -> Up:
-    from lvsctl.kernel import execute
-
-    plan = planner.plan_for(lab)
-    with ExitStack() as undoing:
-        # Before the first effect: from here on, whatever happens, nothing stays.
-        undoing.callback(_give_up, lab.name, emit)
-        entry = _entry(lab, plan, topology, overrides)
-        try:
-            registry.begin(entry)
-        except LvsctlError:
-            undoing.pop_all()  # nothing of ours is there yet
-            raise
-        execute.execute(plan, lab.name, emit, respond=responder_of(lab))
-        commands.wait_for_servers(lab, emit)
-        registry.mark(entry, State.UP)
-        undoing.pop_all()
-    return Up(lab, created=True)
-
-
-def _give_up(lab: str, emit: Emit) -> None:
-    emit(Undoing(lab))
-    registry.remove(lab)
-
-
-def _entry(lab: Lab, plan: Plan, topology: Topology, overrides: spec.Overrides) -> Entry:
-    import time
-
-    return Entry(
-        lab=lab.name,
-        topology=topology.text.decode(),
-        source=topology.source,
-        overrides={k: v for k, v in asdict(overrides).items() if v is not None},
-        namespaces=plan.namespaces,
-        started=time.time(),
-    )
-
-
-def _understood(entry: Entry) -> Lab | None:
-    """The lab that runs; None where that cannot be told, and only its removal helps."""
-    if entry.state is not State.UP:
-        return None
-    try:
-        return configured(entry)
-    except LvsctlError:
-        return None
-
-
-def _changed(
-    before: Lab,
-    entry: Entry,
-    lab: Lab,
-    topology: Topology,
-    overrides: spec.Overrides,
-    emit: Emit,
-) -> Up:
-    from lvsctl.app.changing import Form, change
-
-    plan = planner.plan_for(lab)
-    fresh = replace(_entry(lab, plan, topology, overrides), started=entry.started, state=State.UP)
-    old = Form(before, planner.plan_for(before), entry)
-    return change(old, Form(lab, plan, fresh), emit)

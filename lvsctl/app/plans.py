@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lvsctl import modes, planner, spec
+from lvsctl import modes, spec
 from lvsctl.model.lab import Lab
 from lvsctl.ops import Plan
 from lvsctl.spec.shipped import Topology
@@ -15,4 +15,6 @@ def lab_of(topology: Topology, overrides: spec.Overrides = spec.Overrides()) -> 
 
 def plan_of(lab: Lab) -> Plan:
     """What ``up`` does for ``lab``."""
+    from lvsctl import planner
+
     return planner.plan_for(lab)

@@ -17,6 +17,7 @@ from threading import Event
 
 from lvsctl.errors import LabError
 from lvsctl.kernel import commands, links, netns, processes, wire
+from lvsctl.kernel.ahead import Ahead
 from lvsctl.kernel.perform import Performance
 from lvsctl.kernel.session import Session
 from lvsctl.kernel.worker import in_worker
@@ -37,12 +38,14 @@ def execute(
     *,
     respond: Respond | None = None,
     converging: bool = False,
+    ahead: Ahead | None = None,
 ) -> None:
     """Perform every operation of ``plan`` for ``lab``, whose registry entry exists.
 
     ``respond`` serves the Listen operations, all of them in one daemon that replaces
     an earlier one: they are always the complete set. ``converging``: the lab runs,
-    so that what is there already is no error and services are changed in place.
+    so that what is there already is no error and services are changed in place. ``ahead`` has
+    the first of the new namespaces.
 
     Raises KernelError for what the kernel refuses, HostError and LabError. On any
     exception, KeyboardInterrupt included, no thread and no descriptor of its own stays.
@@ -54,7 +57,9 @@ def execute(
         netns.check_free(lab, made)
         netns.mount_store(lab)
     with ExitStack() as held:
-        session = held.enter_context(Session(lab))
+        if ahead:
+            ahead.stop()
+        session = held.enter_context(Session(lab, ahead))
         session.make_room(len({op.netns for op in ops}))
         performance = Performance(session, converging)
         responders: list[processes.Beginning] = []

@@ -135,11 +135,37 @@ def _unmounted(place: Path) -> bool:
         found = True
 
 
-def create(lab: str, name: str) -> int:
+def create_nameless() -> int:
+    """A new namespace, in which it leaves the calling thread; its descriptor. Raises OSError."""
+    unshare()
+    return os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def create(lab: str, name: str, made: int | None = None) -> int:
     """Make a namespace called ``name`` and leave the calling thread in it; its descriptor.
 
-    Raises LabError where the name is taken, HostError where the host cannot.
+    It may be ``made`` already (``create_nameless``), and lack nothing but the name; where it
+    cannot get that, ``made`` is closed. Raises LabError where the name is taken, HostError
+    where the host cannot.
     """
+    try:
+        place = _place(lab, name)
+        if made is None:
+            made = create_nameless()
+        else:
+            setns(made)
+        mount(_OWN, place, flags=MS_BIND)
+        return made
+    except BaseException as error:
+        if made is not None:
+            os.close(made)
+        if isinstance(error, OSError):
+            raise _no_namespaces(error) from error
+        raise
+
+
+def _place(lab: str, name: str) -> str:
+    """The file that the namespace ``name`` is to be mounted on, with its name for ip(8)."""
     place = f"{paths.namespaces(lab)}/{name}"
     try:
         try:
@@ -155,12 +181,7 @@ def create(lab: str, name: str) -> int:
         ) from error
     except OSError as error:
         raise _no_namespaces(error) from error
-    try:
-        unshare()
-        mount(_OWN, place, flags=MS_BIND)
-        return os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise _no_namespaces(error) from error
+    return place
 
 
 def _name(lab: str, name: str, place: str) -> None:

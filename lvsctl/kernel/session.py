@@ -16,6 +16,7 @@ from typing import Self
 
 from lvsctl.errors import KernelError
 from lvsctl.kernel import hints, links, netns, paths, wire
+from lvsctl.kernel.ahead import Ahead
 from lvsctl.kernel.descriptors import make_table_hold
 from lvsctl.model.lab import NAMESPACE_PREFIX
 from lvsctl.ops import Op
@@ -50,10 +51,11 @@ class Opened:
 
 
 class Session:
-    """Every namespace of ``lab`` that has been needed so far."""
+    """Every namespace of ``lab`` that has been needed so far; new ones out of ``ahead``."""
 
-    def __init__(self, lab: str) -> None:
+    def __init__(self, lab: str, ahead: Ahead | None = None) -> None:
         self.lab = lab
+        self._ahead = ahead
         self._opened: dict[str, Opened] = {}
         self._limits: tuple[int, int] | None = None
         self._family: int | None = None
@@ -84,7 +86,8 @@ class Session:
 
     def create(self, name: str) -> Opened:
         """Make a namespace and leave the calling thread in it. Raises LabError, HostError."""
-        fd = netns.create(self.lab, name)
+        made = self._ahead.take() if self._ahead else None
+        fd = netns.create(self.lab, name, made)
         return self._keep(name, fd)
 
     def open(self, name: str) -> Opened:

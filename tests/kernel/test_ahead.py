@@ -1,0 +1,87 @@
+"""Namespaces made before they have names: taken once each, and gone if nobody takes them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from lvsctl.kernel import netns
+from lvsctl.kernel.ahead import AT_MOST, Ahead
+from tests.kernel.by_hand import descriptors, eventually
+
+HERE = "/proc/thread-self/ns/net"
+
+
+def identities(taken: list[int]) -> set[int]:
+    return {os.fstat(fd).st_ino for fd in taken}
+
+
+def all_taken(ahead: Ahead) -> list[int]:
+    taken = []
+    while (fd := ahead.take()) is not None:
+        taken.append(fd)
+    return taken
+
+
+def is_done() -> bool:
+    return not any(thread.name == "lvsctl-ahead" for thread in threading.enumerate())
+
+
+def test_each_is_a_new_namespace_and_the_callers_thread_stays_where_it_is() -> None:
+    before, interval = Path(HERE).readlink(), sys.getswitchinterval()
+    with Ahead(5) as ahead:
+        eventually(is_done)
+        ahead.stop()
+        taken = all_taken(ahead)
+        assert len(identities(taken)) == len(taken) == 5
+        assert Path(HERE).stat().st_ino not in identities(taken)
+        for fd in taken:
+            assert netns.run_inside(f"/proc/self/fd/{fd}", os.getpid)
+            os.close(fd)
+    assert Path(HERE).readlink() == before
+    assert sys.getswitchinterval() == interval
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_what_nobody_takes_is_let_go_of(stopped: bool) -> None:
+    before = descriptors()
+    with contextlib.suppress(ZeroDivisionError), Ahead(30) as ahead:
+        eventually(lambda: bool(ahead._made))
+        if stopped:
+            ahead.stop()
+        raise ZeroDivisionError
+    assert is_done()
+    assert descriptors() == before
+
+
+def test_none_are_made_where_none_are_wanted_and_never_more_than_there_is_time_for() -> None:
+    with Ahead(0) as ahead:
+        assert ahead.take() is None
+    with Ahead(10**6) as ahead:
+        assert ahead._count == AT_MOST
+
+
+def test_where_there_are_no_more_to_be_had_those_that_there_are_remain(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, left = netns.create_nameless, [3]
+
+    def refused() -> int:
+        if not left[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left[0] -= 1
+        return made()
+
+    monkeypatch.setattr(netns, "create_nameless", refused)
+    with Ahead(10) as ahead:
+        eventually(is_done)
+        taken = all_taken(ahead)
+        assert len(taken) == 3
+        for fd in taken:
+            os.close(fd)
