@@ -24,14 +24,17 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 SOURCES = HERE / "competitors"
 INSIDE = "LVSCTL_BENCHMARK_INSIDE"
-UP_TO = {"plain shell": 100, "Mininet": 100, "ip -batch": 500}
+UP_TO = {"lvsctl, YAML": 100, "plain shell": 100, "Mininet": 100, "ip -batch": 500}
 """The largest size at which a competitor takes part without --all: beyond, it takes minutes."""
+
+LVSCTL = "from benchmarks.competitors.lvsctl_up import main"
+"""A module, so that it is compiled ahead, as a console script's is."""
 
 PYTHON = [sys.executable, "-X", "utf8"]
 COMPETITORS: dict[str, list[str]] = {
     "floor (C)": ["{floor}"],
-    # As a module, so that it is compiled ahead, as a console script's is.
-    "lvsctl": [*PYTHON, "-c", "from benchmarks.competitors.lvsctl_up import main; main()"],
+    "lvsctl": [*PYTHON, "-c", f"{LVSCTL}; main()"],
+    "lvsctl, YAML": [*PYTHON, "-c", f"{LVSCTL}; main('yaml')"],
     "ip -batch": [str(SOURCES / "batch.sh")],
     "plain shell": [str(SOURCES / "plain.sh")],
     "Mininet": [*PYTHON, str(SOURCES / "star.py")],

@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TextIO
 
-TOPOLOGY = """\
+YAML = """\
 version: 1
 name: {lab}
 networks:
@@ -35,6 +35,26 @@ services:
   - {{name: web, vip: 10.0.255.1, port: 80, forward: dr, scheduler: rr, real_servers: [rs]}}
 """
 ROUTE = "{to: default, via: 10.0.0.1}"
+
+
+def as_json(lab: str, servers: int) -> str:
+    """The same topology as a program would write it."""
+    routes = [{"to": "default", "via": "10.0.0.1"}]
+
+    def node(role: str, **more: object) -> dict[str, object]:
+        return {"role": role, "routes": routes, **more}
+
+    nodes = {
+        "client": node("client", networks={"lan": "10.0.0.2"}),
+        "director": node("director", networks={"lan": "10.0.0.3"}),
+        "rs": node("real-server", networks=["lan"], count=servers),
+    }
+    web = {"name": "web", "vip": "10.0.255.1", "port": 80, "forward": "dr", "scheduler": "rr",
+           "real_servers": ["rs"]}  # fmt: skip
+    networks = {"lan": {"ipv4": "10.0.0.0/16"}}
+    return json.dumps(
+        {"version": 1, "name": lab, "networks": networks, "nodes": nodes, "services": [web]}
+    )
 
 
 def leave_ipvs_out() -> None:
@@ -107,7 +127,8 @@ def told(
     main.main = watched
 
 
-def main() -> None:
+def main(kind: str = "json") -> None:
+    """The command line's words; ``kind`` is how the topology is written: json or yaml."""
     what, servers, lab = sys.argv[1:]
     lab = lab.rstrip("-")
     from lvsctl.cli.main import entry
@@ -118,9 +139,12 @@ def main() -> None:
     leave_ipvs_out()
     seen: list[tuple[str, float, float]] = []
     watch_stages(seen)
-    file = f"/run/{lab}.yaml"  # the benchmark's own /run
+    text = as_json(lab, int(servers))
+    if kind == "yaml":
+        text = YAML.format(lab=lab, servers=servers, route=ROUTE)
+    file = f"/run/{lab}.{kind}"  # the benchmark's own /run
     with open(file, "w") as topology:  # noqa: PTH123 (imports no more than lvsctl does)
-        topology.write(TOPOLOGY.format(lab=lab, servers=servers, route=ROUTE))
+        topology.write(text)
     ahead: list[float] = []
     count_ahead(ahead)
     told(seen, ahead, file, sys.stdout)

@@ -18,7 +18,7 @@ from lvsctl.kernel.descriptors import make_table_hold
 AT_MOST = 200
 """More than can be made in the time there is."""
 
-SWITCH_SECONDS = 1e-4
+SWITCH_SECONDS = 1e-5
 """How long a thread that comes back from the kernel waits for Python's lock; else that is 5 ms,
 longer than making ten namespaces takes."""
 
