@@ -11,7 +11,7 @@ Whatever fails raises; the caller lets go of the whole lab (``registry.remove``)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from threading import Event
 
@@ -26,6 +26,9 @@ from lvsctl.ops import AddLink, AddNamespace, Listen, Op, Plan, RunCommand, Stag
 
 Respond = Callable[[tuple[Listen, ...], processes.Ready], None]
 """The real servers' responder: serves until killed; calls Ready once its sockets listen."""
+
+PROCESSES = (Listen, RunCommand)
+"""Operations that start processes, in this one's main thread."""
 
 OPERATIONAL_SECONDS = 5.0
 """How long a cable may take to come up before the user is told."""
@@ -63,10 +66,9 @@ def execute(
         session.make_room(len({op.netns for op in ops}))
         performance = Performance(session, converging)
         responders: list[processes.Beginning] = []
-        for number, stage in enumerate(stages, 1):
-            emit(StageBegun(stage.title, number, len(stages), len(stage.ops)))
-            _carry_out(performance, stage.ops, emit)
-            responders += _start_processes(lab, stage.ops, respond, emit, held)
+        for together in _until_processes_start(stages):
+            _carry_out(performance, together, len(stages), emit)
+            responders += _start_processes(lab, together[-1][1].ops, respond, emit, held)
         cables = [op for op in ops if isinstance(op, AddLink)]
         if cables:
             performance.finish()
@@ -75,14 +77,35 @@ def execute(
             responder.ready()
 
 
-def _carry_out(performance: Performance, ops: Sequence[Op], emit: Emit) -> None:
-    """What the kernel does of a stage; before processes start, all of what came before."""
-    mine = [op for op in ops if not isinstance(op, (Listen, RunCommand))]
-    processes_follow = len(mine) < len(ops)
+def _until_processes_start(stages: Sequence[Stage]) -> Iterator[list[tuple[int, Stage]]]:
+    """The stages with their numbers, from 1; those together of which only the last has processes.
+
+    One thread carries them out, because starting one for each takes as long as a small stage.
+    """
+    together: list[tuple[int, Stage]] = []
+    for number, stage in enumerate(stages, 1):
+        together.append((number, stage))
+        if number == len(stages) or any(isinstance(op, PROCESSES) for op in stage.ops):
+            yield together
+            together = []
+
+
+def _carry_out(
+    performance: Performance, together: Sequence[tuple[int, Stage]], count: int, emit: Emit
+) -> None:
+    """What the kernel does of these stages; before processes start, all of what came before.
+
+    ``count`` is how many stages there are in all.
+    """
 
     def work(say: Emit, stop: Event) -> None:
-        performance.perform(mine, say, stop)
-        if processes_follow:
+        for number, stage in together:
+            say(StageBegun(stage.title, number, count, len(stage.ops)))
+            mine = [op for op in stage.ops if not isinstance(op, PROCESSES)]
+            performance.perform(mine, say, stop)
+            if stop.is_set():
+                return
+        if len(mine) < len(stage.ops):
             performance.finish()
 
     in_worker(work, emit)
