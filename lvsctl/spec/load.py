@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
+from lvsctl.errors import SpecError
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.model.rule import Violation
 from lvsctl.model.service import (
@@ -24,7 +26,7 @@ from lvsctl.spec.real_servers import Mentions, mentions_of, real_server_of
 from lvsctl.spec.report import Report
 from lvsctl.spec.schema import TOPOLOGY
 from lvsctl.spec.services import check_services
-from lvsctl.spec.tree import Path
+from lvsctl.spec.tree import Path, Tree
 
 Rules = Callable[[Lab], Iterable[Violation]]
 
@@ -49,6 +51,10 @@ def load(
     Raises SpecError with all problems of the file, and UsageError where ``overrides``
     do not fit a valid file.
     """
+    if (tree := _without_places(text)) is not None:
+        # Whatever there is to report needs lines and columns: it is read again for them.
+        with suppress(SpecError):
+            return _lab(Report(source, tree), tree, overrides, rules)
     try:
         tree, flaws = tree_of(text)
     except NotATree as error:
@@ -58,6 +64,19 @@ def load(
     report = Report(source, tree)
     for flaw in flaws:
         report.add_flaw(flaw)
+    return _lab(report, tree, overrides, rules)
+
+
+def _without_places(text: str | bytes) -> Tree | None:
+    """The tree of a file in JSON, which needs no PyYAML; None where it is not JSON."""
+    if text.lstrip()[:1] not in ("{", b"{"):
+        return None
+    from lvsctl.spec import json_tree
+
+    return json_tree.tree_of(text)
+
+
+def _lab(report: Report, tree: Tree, overrides: Overrides, rules: Rules) -> Lab:
     draft = TOPOLOGY.read(tree, (), report)
     if draft is None:
         raise report.error()

@@ -45,9 +45,9 @@ def tree_of(text: str | bytes) -> tuple[Tree, tuple[Flaw, ...]]:
     Raises NotATree where there is no tree: not UTF-8, not YAML, empty, several
     documents, too large or too deep.
     """
-    decoded = _decoded(text)
-    known = trees.known(decoded)
-    return parsed(decoded) if known is None else (known, ())
+    words = decoded(text)
+    known = trees.known(words)
+    return parsed(words) if known is None else (known, ())
 
 
 def parsed(text: str) -> tuple[Tree, tuple[Flaw, ...]]:
@@ -55,7 +55,8 @@ def parsed(text: str) -> tuple[Tree, tuple[Flaw, ...]]:
     return _Builder(text).built()
 
 
-def _decoded(text: str | bytes) -> str:
+def decoded(text: str | bytes) -> str:
+    """The file's characters. Raises NotATree where it is too large or not UTF-8."""
     try:
         raw = text.encode() if isinstance(text, str) else text
         if len(raw) > MAX_BYTES:

@@ -10,6 +10,8 @@ tests/unit/test_hostile.py, where it stays a test, and mend what it shows. Needs
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -30,11 +32,19 @@ def seeds(target: str) -> Iterator[bytes]:
     """Inputs that get far: the fuzzer changes them."""
     from lvsctl.kernel import registry
     from lvsctl.report.evidence import capture_bytes
+    from lvsctl.spec import reading
+    from lvsctl.spec.reading import NotATree
+    from lvsctl.spec.tree import plain
     from tests.unit.recorded.reports import NAMES, evidence_of, files_of
 
+    files = (*ROOT.glob("topologies/*.yaml"), *ROOT.glob("tests/unit/spec/**/*.yaml"))
     if target == "topology":
-        for file in (*ROOT.glob("topologies/*.yaml"), *ROOT.glob("tests/unit/spec/**/*.yaml")):
-            yield file.read_bytes()
+        yield from (file.read_bytes() for file in files)
+    elif target == "json-topology":
+        for file in files:
+            with contextlib.suppress(NotATree):
+                tree = plain(reading.tree_of(file.read_bytes())[0])
+                yield json.dumps(tree, ensure_ascii=False).encode()
     elif target == "capture":
         for name in NAMES:
             evidence = evidence_of(name)
