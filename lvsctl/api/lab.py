@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 __tracebackhide__ = our_error
 
 
+def is_text(topology: str | os.PathLike[str]) -> bool:
+    """Whether it is a topology's text rather than a name or a path: several lines, or JSON."""
+    return isinstance(topology, str) and ("\n" in topology or topology.startswith("{"))
+
+
 class Lab:
     """A running lab. ``Lab.up`` makes one, ``Lab.running`` finds one that runs already.
 
@@ -60,14 +65,14 @@ class Lab:
     ) -> Self:
         """Bring a lab up, as ``lvsctl up`` does, or make the running one equal to its topology.
 
-        ``topology`` is a shipped name, a file's path, or (where it has several lines) a
-        topology's text. ``name`` calls the lab so, ``servers`` and ``scheduler`` bend the
-        topology. ``command`` says where, if not where the environment says.
+        ``topology`` is a shipped name, a file's path, or (where it has several lines, or is
+        a JSON object) a topology's text. ``name`` calls the lab so, ``servers`` and
+        ``scheduler`` bend the topology. ``command`` says where, if not where the environment says.
 
         Raises SpecError with every mistake of the topology, UsageError where there is none,
         HostError where this host cannot. Where it fails or is interrupted, nothing stays.
         """
-        text = topology.encode() if isinstance(topology, str) and "\n" in topology else None
+        text = os.fspath(topology).encode() if is_text(topology) else None
         words = ["up", "-" if text is not None else os.fspath(topology)]
         for option, value in (
             ("--name", name),

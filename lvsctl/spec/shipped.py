@@ -14,6 +14,7 @@ from lvsctl.spec.tree import quoted
 from lvsctl.values import dataclass
 
 _SUFFIX = ".yaml"
+_SUFFIXES = (_SUFFIX, ".yml", ".json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +80,15 @@ def find(argument: str, stdin: BinaryIO) -> Topology:
 
 def _checked(text: bytes, source: str) -> bytes:
     if b"\0" in text:
-        raise UsageError(f"{quoted(source)} is binary, not a topology", hint="name a YAML file")
+        raise UsageError(
+            f"{quoted(source)} is binary, not a topology", hint="name a YAML or JSON file"
+        )
     return text
 
 
 def _missing(argument: str) -> UsageError:
     known = names()
-    if "/" in argument or argument.endswith((_SUFFIX, ".yml")):
+    if "/" in argument or argument.endswith(_SUFFIXES):
         stem = Path(argument).stem
         near = choice_hint(stem, known, "shipped topologies") if known else ""
         return UsageError(f"there is no file {quoted(argument)}", hint=near)
@@ -96,7 +99,7 @@ def _missing(argument: str) -> UsageError:
 
 
 def _inside(directory: Path) -> str:
-    files = sorted(path.name for path in directory.glob(f"*{_SUFFIX}"))
+    files = sorted(path.name for path in directory.iterdir() if path.suffix in _SUFFIXES)
     return f"it contains {', '.join(files[:8])}" if files else ""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lvsctl.api.command import Command, Done, our_error
-from lvsctl.api.lab import Lab
+from lvsctl.api.lab import Lab, is_text
 from lvsctl.errors import LvsctlError, UsageError
 from lvsctl.model.service import Scheduler
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MAX_NAME = 31
 """Characters of a lab's name (spec.values.MAX_LABEL)."""
 
-_YAML = (".yaml", ".yml")
+_SUFFIXES = (".yaml", ".yml", ".json")
 
 
 __tracebackhide__ = our_error
@@ -122,9 +122,9 @@ class Labs:
     ) -> WatchedLab:
         """Bring a lab up that nobody else has.
 
-        ``topology`` is a shipped name (``dr``), a path, or (where it has several lines) a
-        topology's text. A path is looked for beside the test's file, then in pytest's root
-        directory. Raises as ``Lab.up``.
+        ``topology`` is a shipped name (``dr``), a path, or (where it has several lines, or
+        is a JSON object) a topology's text. A path is looked for beside the test's file,
+        then in pytest's root directory. Raises as ``Lab.up``.
         """
         found = self.found(topology)
         label = _label(topology, {lab.label for lab in self._labs})
@@ -146,8 +146,8 @@ class Labs:
     def found(self, topology: str | os.PathLike[str]) -> str:
         """What ``lvsctl up`` is given. Raises UsageError."""
         text = os.fspath(topology)
-        is_path = not isinstance(topology, str) or "/" in text or text.endswith(_YAML)
-        if "\n" in text or not is_path:
+        is_path = not isinstance(topology, str) or "/" in text or text.endswith(_SUFFIXES)
+        if is_text(topology) or not is_path:
             return text
         candidates = [place / text for place in self._places]
         for candidate in candidates:
@@ -173,7 +173,7 @@ class Labs:
 def _label(topology: str | os.PathLike[str], taken: set[str]) -> str:
     """What people see of a lab's name: the topology's, with a number where there are several."""
     text = os.fspath(topology)
-    stem = "lab" if "\n" in text else Path(text).stem.lower()
+    stem = "lab" if is_text(topology) else Path(text).stem.lower()
     label = re.sub(r"[^a-z0-9]+", "-", stem).strip("-")
     label = label if label[:1].isalpha() else f"lab-{label}".rstrip("-")
     number = 2

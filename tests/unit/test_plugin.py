@@ -126,12 +126,15 @@ def test_files_are_found_beside_the_test_then_in_the_root(tmp_path: Path) -> Non
 
     assert found.found("dr") == "dr"
     assert found.found("version: 1\nname: x\n").startswith("version")
+    assert found.found('{"version": 1}') == '{"version": 1}'
     assert found.found("shop.yaml") == str(tmp_path / "shop.yaml")
     (beside / "shop.yaml").touch()
     assert found.found(Path("shop.yaml")) == str(beside / "shop.yaml")
     with pytest.raises(UsageError) as caught:
         found.found("./cart.yaml")
     assert str(beside / "cart.yaml") in caught.value.hint
+    with pytest.raises(UsageError, match=r"there is no file 'cart\.json'"):
+        found.found("cart.json")
 
 
 @pytest.mark.parametrize(
@@ -142,6 +145,8 @@ def test_files_are_found_beside_the_test_then_in_the_root(tmp_path: Path) -> Non
         ("./My Shop_1.yaml", set(), "my-shop-1"),
         ("2024.yaml", set(), "lab-2024"),
         ("version: 1\n", set(), "lab"),
+        ('{"version": 1}', set(), "lab"),
+        ("shop.json", set(), "shop"),
         ("---.yaml", set(), "lab"),
     ],
 )

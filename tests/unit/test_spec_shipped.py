@@ -95,8 +95,9 @@ def test_find_a_shipped_one_a_file_and_standard_input(
         ("dr-ruoted", "there is no topology 'dr-ruoted'", "did you mean 'dr-routed'?"),
         ("./dr.yml", "there is no file './dr.yml'", "did you mean 'dr'?"),
         ("none/such.yaml", "there is no file 'none/such.yaml'", "shipped topologies: dr,"),
-        ("labs", "'labs' is a directory", "it contains a.yaml"),
-        ("binary", "'binary' is binary, not a topology", "name a YAML file"),
+        ("dr-ruoted.json", "there is no file 'dr-ruoted.json'", "did you mean 'dr-routed'?"),
+        ("labs", "'labs' is a directory", "it contains a.yaml, b.json"),
+        ("binary", "'binary' is binary, not a topology", "name a YAML or JSON file"),
         ("", "there is no topology ''", "shipped topologies: dr,"),
         ("a\0b", "'a\\x00b' cannot be read: embedded null byte", ""),
         ("a" * 300, "cannot be read: File name too long", ""),
@@ -108,7 +109,8 @@ def test_find_says_what_is_wrong(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("labs").mkdir()
-    Path("labs/a.yaml").touch()
+    for name in ("a.yaml", "b.json", "c.txt"):
+        Path("labs", name).touch()
     Path("file").touch()
     Path("binary").write_bytes(b"\x7fELF\0")
     with pytest.raises(UsageError) as raised:
