@@ -91,6 +91,17 @@ BOMBS = {
     + ", ".join(f"10.{n // 250}.{n % 250}.0/24: 10.0.0.9" for n in range(9000)) + "}"),
     "NUL": "\0" * MIB,
     "BOMs": "\ufeff" * (MIB // 3),
+    "JSON, deep": '{"a": ' + "[" * (MIB - 10),
+    "JSON, deep and closed": '{"a": ' * (MIB // 8) + "1" + "}" * (MIB // 8),
+    "JSON, digits": '{"version": ' + "9" * 900_000 + "}",
+    "JSON, one long text": '{"version": "' + "x" * 900_000 + '"}',
+    "JSON, quotation marks": '{"' + '""' * (MIB // 2 - 10) + "}",
+    "JSON, blanks": '{"a"' + " " * (MIB - 10),
+    "JSON, many keys": "{" + ", ".join(f'"k{n}": 1' for n in range(40_000)) + "}",
+    "JSON, unknown keys": "{" + ", ".join(f'"k{n}": 1' for n in range(20_000)) + "}",
+    "JSON, many nodes": '{"version": 1, "name": "x", "networks": {"lan": {"ipv4": "10.0.0.0/8"}}, '
+    '"nodes": {' + ", ".join(
+        f'"n{n}": {{"role": "client", "networks": ["lan"]}}' for n in range(4000)) + "}}",
     "half a pair": '"\\ud800"',
     "astral": "\U0001f600" * (MIB // 4),
 }  # fmt: skip

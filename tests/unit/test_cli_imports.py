@@ -38,6 +38,12 @@ MAY_IMPORT: dict[str, tuple[list[str], dict[str, str], set[str], set[str]]] = {
     "ls": (["ls"], {}, ENGINE | {"kernel", "report"}, set()),
     "down": (["down", "no-such-lab"], {}, {"kernel", "removing"}, set()),
     "plan": (["plan", "dr"], {}, ENGINE | {"converge", "kernel", "report"}, set()),
+    "plan of a file in JSON": (
+        ["plan", "tests/unit/spec/small.json"],
+        {},
+        ENGINE | {"converge", "kernel", "report"},
+        set(),
+    ),
     "complete a topology": ([], {**BASH, "COMP_WORDS": "lvsctl up "}, {"spec"}, set()),
     "complete a lab": ([], {**BASH, "COMP_WORDS": "lvsctl down "}, {"kernel"}, set()),
     "complete a command": ([], {**FISH, "_TYPER_COMPLETE_ARGS": "lvsctl "}, set(), set()),

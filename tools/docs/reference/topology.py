@@ -18,6 +18,9 @@ A topology is a YAML file: networks, nodes, virtual services. What the forwardin
 needs (VIPs, ARP settings, tunnels, gateways) is derived; `lvsctl plan FILE` shows it, with
 the reason for each step.
 
+JSON is YAML, too: a program writes the same keys as one JSON object, into a file of any
+name or to `lvsctl up -`. That is read fastest (PyYAML is not even imported).
+
 A wrong file gets all its mistakes at once, each with line and column.
 `lvsctl schema > lvsctl.schema.json` is the same table as a JSON Schema: with
 `# yaml-language-server: $schema=lvsctl.schema.json` as its first line, editors complete and
