@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from lvsctl.cli.failure import say
 from lvsctl.errors import HostError, LabError, UsageError
+from lvsctl.values import dataclass
 
 # Typer, and what it is told about parameters, is only imported where it reads the command line.
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class Where(StrEnum):
     MACHINE = "machine"
 
 
-class Handover(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Handover:
     """What the lvsctl in the machine gets: the command line, and perhaps a standard input."""
 
     words: list[str]

@@ -15,7 +15,6 @@ is seen from what exists, never remembered or guessed from a name.
 from __future__ import annotations
 
 import functools
-import re
 from pathlib import Path
 
 from lvsctl.errors import UsageError
@@ -26,12 +25,14 @@ RUN = Path("/run/lvsctl")
 NETNS = Path("/run/netns")
 """Where ip-netns(8) looks for the names of namespaces."""
 
-_LAB = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+_LONGEST = 63
 
 
 def is_name(text: str) -> bool:
     """Whether a lab can be called that: one word that leads nowhere else as part of a path."""
-    return _LAB.fullmatch(text) is not None
+    edges = text[:1], text[-1:]
+    return 0 < len(text) <= _LONGEST and _LETTERS.issuperset(text) and "-" not in edges
 
 
 def directory(lab: str) -> Path:

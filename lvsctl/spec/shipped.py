@@ -55,7 +55,7 @@ def find(argument: str, stdin: BinaryIO) -> Topology:
     """
     if argument == "-":
         return Topology("standard input", _checked(stdin.read(MAX_BYTES + 1), "standard input"))
-    if argument in names():
+    if "/" not in argument and argument in names():
         return Topology(f"{argument}{_SUFFIX}", path_of(argument).read_bytes())
     if not argument:
         raise _missing(argument)
