@@ -6,6 +6,7 @@ What comes after (``carrying_out``) is imported while another CPU makes namespac
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -39,7 +40,7 @@ def up(
 
 def _new_namespaces(lab: Lab) -> int:
     """How many there will be to make; one more or less does no harm."""
-    if paths.registry(lab.name).exists():  # it runs, and has them
+    if os.path.lexists(paths.registry(lab.name)):  # it runs, and has them
         return 0
     return len(lab.nodes) + len(lab.networks)
 

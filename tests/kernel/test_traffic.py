@@ -332,6 +332,7 @@ def descriptors_of(process: subprocess.Popen[str]) -> int:
 
 def test_resets_leave_no_descriptor_behind(wire: Wire) -> None:
     process = wire.serve(wire.listener())
+    assert ask(wire)[0].answered  # "ready" only means that it listens: its loop has descriptors too
     before = descriptors_of(process)
     for data in (b"", b"GET / HT", b"GET /bytes/60000000 HTTP/1.1\r\nHost: v\r\n\r\n", b"\x00"):
         for _ in range(20):
