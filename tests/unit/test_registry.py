@@ -21,6 +21,8 @@ from lvsctl.kernel.registry import Entry, State
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """/run/lvsctl and /run/netns, elsewhere."""
     monkeypatch.setattr(paths, "RUN", tmp_path / "lvsctl")
+    # Of the namespaces' places it remembers none, neither from before nor for afterwards.
+    monkeypatch.setattr(paths, "namespaces", paths.namespaces.__wrapped__)
     monkeypatch.setattr(paths, "NETNS", tmp_path / "netns")
     (tmp_path / "netns").mkdir()
     return tmp_path
