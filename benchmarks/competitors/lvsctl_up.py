@@ -115,7 +115,7 @@ def told(
 
     def watched(argv: Sequence[str]) -> int:
         status = command(argv)
-        os.unlink(file)  # noqa: PTH108
+        os.unlink(file)  # noqa: PTH108 (as below)
         (_, begun, cpu), (title, done, cpu_done) = seen[0], seen[-1]
         assert title == "servers", title
         before = sum(ahead)
@@ -148,6 +148,6 @@ def main(kind: str = "json") -> None:
     ahead: list[float] = []
     count_ahead(ahead)
     told(seen, ahead, file, sys.stdout)
-    sys.stdout = open("/dev/null", "w")  # noqa: SIM115, PTH123
+    sys.stdout = open("/dev/null", "w")  # noqa: SIM115, PTH123 (until the end; as above)
     sys.argv[1:] = ["up", file, "--where", "host"]
     entry()

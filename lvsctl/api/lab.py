@@ -32,7 +32,7 @@ __tracebackhide__ = our_error
 
 def is_text(topology: str | os.PathLike[str]) -> bool:
     """Whether it is a topology's text rather than a name or a path: several lines, or JSON."""
-    return isinstance(topology, str) and ("\n" in topology or topology.startswith("{"))
+    return isinstance(topology, str) and ("\n" in topology or topology.lstrip().startswith("{"))
 
 
 class Lab:

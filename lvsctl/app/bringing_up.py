@@ -22,7 +22,7 @@ from lvsctl.spec.shipped import Topology
 
 def up(
     topology: Topology,
-    overrides: spec.Overrides = spec.Overrides(),  # noqa: B008
+    overrides: spec.Overrides = spec.Overrides(),  # noqa: B008 (frozen)
     emit: Emit = ignore,
 ) -> Up:
     """Bring the lab of ``topology`` up, or make the running one equal to it.

@@ -8,7 +8,10 @@ from lvsctl.ops import Plan
 from lvsctl.spec.shipped import Topology
 
 
-def lab_of(topology: Topology, overrides: spec.Overrides = spec.Overrides()) -> Lab:  # noqa: B008
+def lab_of(
+    topology: Topology,
+    overrides: spec.Overrides = spec.Overrides(),  # noqa: B008 (frozen)
+) -> Lab:
     """The lab that a topology describes. Raises SpecError with every mistake in it."""
     return spec.load(topology.text, topology.source, overrides=overrides, rules=modes.violations)
 

@@ -127,6 +127,7 @@ def test_files_are_found_beside_the_test_then_in_the_root(tmp_path: Path) -> Non
     assert found.found("dr") == "dr"
     assert found.found("version: 1\nname: x\n").startswith("version")
     assert found.found('{"version": 1}') == '{"version": 1}'
+    assert found.found(' {"version": 1}') == ' {"version": 1}'
     assert found.found("shop.yaml") == str(tmp_path / "shop.yaml")
     (beside / "shop.yaml").touch()
     assert found.found(Path("shop.yaml")) == str(beside / "shop.yaml")
