@@ -14,6 +14,7 @@ from typing import Self
 
 from lvsctl.kernel import netns
 from lvsctl.kernel.descriptors import make_table_hold
+from lvsctl.kernel.undisturbed import undisturbed
 
 AT_MOST = 200
 """More than can be made in the time there is."""
@@ -37,13 +38,20 @@ class Ahead:
         if self._count:
             make_table_hold(2 * self._count)
             sys.setswitchinterval(SWITCH_SECONDS)
-            self._thread.start()
+            try:
+                with undisturbed():
+                    self._thread.start()
+            except BaseException:  # a signal: the thread is on its way, and has to be waited for
+                self.__exit__()
+                raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
-        while self._made:
-            os.close(self._made.pop())
+        try:
+            self.stop()
+        finally:
+            while self._made:
+                os.close(self._made.pop())
 
     def _make(self) -> None:
         for _ in range(self._count):
@@ -57,9 +65,10 @@ class Ahead:
     def stop(self) -> None:
         """Make no more of them. For when the threads that use them begin."""
         self._enough = True
-        if self._thread.is_alive():
-            self._thread.join()
-        sys.setswitchinterval(self._interval)
+        with undisturbed():
+            if self._thread.is_alive():
+                self._thread.join()
+            sys.setswitchinterval(self._interval)
 
     def take(self) -> int | None:
         """The descriptor of a new namespace, the caller's to close; None: there is none left.

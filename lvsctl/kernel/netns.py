@@ -22,6 +22,7 @@ from typing import NoReturn, TypeVar
 from lvsctl.errors import HostError, LabError, UsageError
 from lvsctl.kernel import paths
 from lvsctl.kernel.files import explaining, in_words
+from lvsctl.kernel.undisturbed import undisturbed
 
 T = TypeVar("T")
 
@@ -295,7 +296,8 @@ def in_thread(work: Callable[[], T]) -> T:
             errors.append(error)
 
     thread = threading.Thread(target=body, name="lvsctl-netns", daemon=True)
-    thread.start()
+    with undisturbed():
+        thread.start()
     thread.join()
     if errors:
         raise errors[0]

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from lvsctl.kernel.undisturbed import undisturbed
 from lvsctl.model.event import Emit, Event, OpsDone
 
 TELL_SECONDS = 0.05
@@ -76,7 +77,8 @@ def in_worker(work: Callable[[Emit, threading.Event], None], emit: Emit) -> None
 
     thread = threading.Thread(target=body, name="lvsctl-execute", daemon=True)
     try:
-        thread.start()  # in here already a signal may raise, with the worker on its way
+        with undisturbed():  # at the end of it a signal may raise, with the worker on its way
+            thread.start()
         while (event := said.get()) is not None:
             emit(event)
         thread.join()

@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lvsctl.kernel import netns
 from lvsctl.kernel.ahead import AT_MOST, Ahead
+from lvsctl.kernel.worker import in_worker
+from lvsctl.model.event import ignore
 from tests.kernel.by_hand import descriptors, eventually
+from tests.kernel.moments import ended
 
 HERE = "/proc/thread-self/ns/net"
 
@@ -85,3 +90,39 @@ def test_where_there_are_no_more_to_be_had_those_that_there_are_remain(
         assert len(taken) == 3
         for fd in taken:
             os.close(fd)
+
+
+def ahead_begins() -> None:
+    with Ahead(3):
+        pass
+
+
+def worker_begins() -> None:
+    in_worker(lambda _say, _stop: None, ignore)
+
+
+def other_thread_begins() -> None:
+    netns.in_thread(lambda: None)
+
+
+@pytest.mark.parametrize("begins", [ahead_begins, worker_begins, other_thread_begins])
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_thread_begins_is_that_signal(
+    begins: Callable[[], None], sign: signal.Signals
+) -> None:
+    """It comes when the one that starts the thread is about to take Python's lock again."""
+
+    def work() -> None:
+        restore = threading.Condition._acquire_restore  # type: ignore[attr-defined]
+
+        def signalled(condition: threading.Condition, state: object) -> None:
+            threading.Condition._acquire_restore = restore  # type: ignore[attr-defined]
+            os.kill(os.getpid(), sign)
+            restore(condition, state)
+
+        threading.Condition._acquire_restore = signalled  # type: ignore[attr-defined]
+        for _ in range(1000):  # a thread that is quicker is not waited for
+            begins()
+
+    found = ended(work)
+    assert (found.status, found.said) == (128 + sign, "")
