@@ -4,8 +4,7 @@
 is asked for: the command imports this module each time it starts.
 """
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # typing's own; pytest imports this module in every run, for the plugin
 if TYPE_CHECKING:
     from lvsctl.api import Lab
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from lvsctl.annotations import TYPE_CHECKING
 from lvsctl.values import dataclass
 
 if TYPE_CHECKING:  # what one command comes to must not cost the others their imports

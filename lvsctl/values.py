@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+
+from lvsctl.annotations import TYPE_CHECKING, Any, TypeVar
 
 __all__ = ["asdict", "dataclass", "field", "replace"]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from lvsctl import removing, spec
+from lvsctl.annotations import TYPE_CHECKING
 from lvsctl.app.plans import lab_of
 from lvsctl.errors import LabError, LvsctlError, UsageError
 from lvsctl.kernel import injected, processes, registry

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
+from lvsctl.annotations import TYPE_CHECKING, Any
 from lvsctl.values import dataclass
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
+from lvsctl.annotations import TYPE_CHECKING, Any, NoReturn
 from lvsctl.cli.failure import say
 from lvsctl.errors import HostError, LabError, UsageError
 from lvsctl.values import dataclass
@@ -132,12 +132,15 @@ class Placed:
     def __signature__(self) -> inspect.Signature:
         """The command's own, with the context and ``--where``, for Typer."""
         import inspect
+        import typing
 
         import typer
 
         from lvsctl.cli import complete, options
 
-        known = {"typer": typer, "complete": complete, "options": options}
+        known = {
+            "Annotated": typing.Annotated, "typer": typer, "complete": complete, "options": options,
+        }  # fmt: skip
         signature = inspect.signature(
             self.command, eval_str=True, globals=self.command.__globals__ | known
         )
@@ -148,7 +151,7 @@ class Placed:
             "where",
             named,
             default=Where.AUTO,
-            annotation=Annotated[
+            annotation=typing.Annotated[
                 Where,
                 typer.Option(
                     "--where",

@@ -7,8 +7,8 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
 
+from lvsctl.annotations import TYPE_CHECKING, Any
 from lvsctl.errors import KernelError
 from lvsctl.kernel import fou, links, netns, rtnl, sysctl, wire
 from lvsctl.kernel.session import Opened, Session

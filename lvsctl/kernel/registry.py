@@ -16,8 +16,8 @@ import time
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
+from lvsctl.annotations import Any
 from lvsctl.errors import HostError, LabError
 from lvsctl.kernel import netns, paths, processes
 from lvsctl.kernel.files import explaining

@@ -12,8 +12,8 @@ import os
 import resource
 import socket
 from collections.abc import Iterator
-from typing import Self
 
+from lvsctl.annotations import Self
 from lvsctl.errors import KernelError
 from lvsctl.kernel import hints, links, netns, paths, wire
 from lvsctl.kernel.ahead import Ahead

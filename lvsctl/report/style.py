@@ -7,9 +7,8 @@ to run, and ten times that in the machine; what is needed of it are the lines be
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
-from lvsctl.values import dataclass
+from lvsctl.values import dataclass, replace
 
 Paint = Callable[[str], str]
 
@@ -23,7 +22,8 @@ def _plain(text: str) -> str:
     return text
 
 
-class Cell(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Cell:
     """A table's cell with its looks: ``paint`` is applied after the layout.
 
     ``right``: aligned right. ``whole``: never wrapped, such as a command to be copied.
@@ -99,7 +99,7 @@ class Style:
         """Aligned columns that fit the width: the widest are wrapped, between words only."""
         body = [_cells(row) for row in rows]
         if headings:
-            body = [[cell._replace(paint=self.bold) for cell in _cells(headings)], *body]
+            body = [[replace(cell, paint=self.bold) for cell in _cells(headings)], *body]
         widths = _fitted(body, self.width - indent)
         lines = [line for row in body for line in _row_lines(row, widths)]
         return "\n".join(" " * indent + line for line in lines)

@@ -8,6 +8,7 @@ from lvsctl.model.frame import Frame
 from lvsctl.model.walk import Hop, Step, Walk
 from lvsctl.report.style import Cell, Style, printable
 from lvsctl.report.words import counted, service_line
+from lvsctl.values import replace
 from lvsctl.verify.walk import packets
 
 _INDENT = 9
@@ -55,7 +56,7 @@ def _hop(hop: Hop, start: int, style: Style) -> Iterator[str]:
     ]
     for row, (what, _) in zip(rows, headers(hop.frame), strict=True):
         if what in changed and isinstance(row[1], Cell):
-            row[1] = row[1]._replace(paint=style.yellow)
+            row[1] = replace(row[1], paint=style.yellow)
     yield style.table(rows, indent=_INDENT)
     numbers = ", ".join(f"#{frame.number} {frame.tap}" for frame in hop.frames)
     yield style.dim(style.wrapped(printable(f"frames {numbers}"), _INDENT))

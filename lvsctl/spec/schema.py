@@ -6,8 +6,7 @@ The rows read as the reference; ``json_schema`` publishes them.
 
 from __future__ import annotations
 
-from typing import Any
-
+from lvsctl.annotations import Any
 from lvsctl.model.lab import Role
 from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, Scheduler
 from lvsctl.spec import synonyms

@@ -16,8 +16,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Any, Generic, Protocol, TypeVar
 
+from lvsctl.annotations import Any, Generic, Protocol, TypeVar
 from lvsctl.spec import tree as t
 from lvsctl.spec.report import Report, choice_hint
 from lvsctl.spec.tree import Path

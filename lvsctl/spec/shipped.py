@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import BinaryIO
 
 import lvsctl
+from lvsctl.annotations import BinaryIO
 from lvsctl.errors import UsageError
 from lvsctl.spec.reading import MAX_BYTES
 from lvsctl.spec.report import choice_hint

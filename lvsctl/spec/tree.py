@@ -7,8 +7,8 @@ Plain scalars follow YAML 1.2's core schema, as editors do. YAML 1.1's traps are
 from __future__ import annotations
 
 import re
-from typing import Any
 
+from lvsctl.annotations import Any
 from lvsctl.values import dataclass, field
 
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,30})")

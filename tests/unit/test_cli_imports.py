@@ -51,7 +51,7 @@ MAY_IMPORT: dict[str, tuple[list[str], dict[str, str], set[str], set[str]]] = {
 """A command line and its environment; the rooms and the packages that it may import besides
 those that every command does."""
 
-ALWAYS = {"cli", "errors", "model", "values"}
+ALWAYS = {"annotations", "cli", "errors", "model", "values"}
 ALWAYS_PACKAGES = {"annotated_doc", "shellingham", "typer", "typing_extensions"}
 """Typer, and what it imports."""
 OF_PYTHON = {"_distutils_hack", "__editable___lvsctl_finder"}
@@ -67,7 +67,7 @@ PLAIN = {"ls", "down"}
 """Cases whose command line is read without Typer."""
 NEVER_WHERE_PLAIN = {
     "typer", "dataclasses", "inspect", "ast", "shutil", "subprocess", "traceback", "tokenize",
-    "datetime", "textwrap", "unicodedata", "yaml", "socket",
+    "datetime", "textwrap", "typing", "unicodedata", "yaml", "socket",
 }  # fmt: skip
 """What those do without, from Python's own library too."""
 
