@@ -9,7 +9,6 @@ Two operations are equal where they ask for the same thing, whatever the reason.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Hashable, Iterable
 
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
@@ -36,6 +35,13 @@ SERVICE_FLAG = {Protocol.TCP: "-t", Protocol.UDP: "-u", Protocol.SCTP: "--sctp-s
 """ipvsadm's flag for a virtual service of each protocol."""
 
 
+def _typed(words: Iterable[str]) -> str:
+    """``words`` as they are typed in a shell."""
+    import shlex  # not for `up`, which describes nothing
+
+    return shlex.join(words)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Op:
     """One thing that must be so in the namespace ``netns`` (its name, as `ip netns` lists it)."""
@@ -48,10 +54,10 @@ class Op:
         raise NotImplementedError
 
     def _ip(self, *words: object) -> str:
-        return shlex.join(["ip", "-n", self.netns, *map(str, words)])
+        return _typed(["ip", "-n", self.netns, *map(str, words)])
 
     def _exec(self, *words: object) -> str:
-        return shlex.join(["ip", "netns", "exec", self.netns, *map(str, words)])
+        return _typed(["ip", "netns", "exec", self.netns, *map(str, words)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +65,7 @@ class AddNamespace(Op):
     """A network namespace: a node, or the switch of a network."""
 
     def describe(self) -> tuple[str, ...]:
-        return (shlex.join(["ip", "netns", "add", self.netns]),)
+        return (_typed(["ip", "netns", "add", self.netns]),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +139,7 @@ class AddLink(Op):
                 *("numtxqueues", 1, "numrxqueues", 1, "netns", self.node_netns),
             ),
             self._ip("link", "set", "dev", self.port, "master", self.bridge, "up"),
-            shlex.join(["ip", "-n", self.node_netns, "link", "set", "dev", self.device, "up"]),
+            _typed(["ip", "-n", self.node_netns, "link", "set", "dev", self.device, "up"]),
         )
 
 
@@ -163,7 +169,7 @@ class Impair(Op):
             words += ["loss", f"{self.impairment.loss:g}%"]
         if self.impairment.rate:
             words += ["rate", f"{self.impairment.rate}bit"]
-        return (shlex.join(["tc", "-n", self.netns, *words]),)
+        return (_typed(["tc", "-n", self.netns, *words]),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,7 +283,7 @@ class Listen(Op):
         words = ["respond", self.netns, self.node, str(self.port)]
         if self.protocol is not Protocol.TCP:
             words.append(str(self.protocol))
-        return (shlex.join(words),)
+        return (_typed(words),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,7 +294,7 @@ class RunCommand(Op):
     argv: tuple[str, ...]
 
     def describe(self) -> tuple[str, ...]:
-        return (shlex.join(["run", self.netns, *self.argv]),)
+        return (_typed(["run", self.netns, *self.argv]),)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shlex
 import signal
 import threading
 import time
@@ -56,6 +55,8 @@ def _failure(lab: str, op: RunCommand, code: int) -> KernelError:
 
 
 def _refusal(lab: str, node: str, argv: Sequence[str], how: str) -> KernelError:
+    import shlex
+
     command = argv[2] if tuple(argv[:2]) == SHELL else shlex.join(argv)
     return KernelError(
         f"{node}: {command}: {how}{processes.last_lines(lab, node)}",

@@ -368,6 +368,6 @@ def _remove_tree(directory: Path) -> None:
 
 def _boot() -> str:
     try:
-        return _BOOT.read_text(encoding="ascii").strip()
+        return _BOOT.read_text(encoding="utf-8").strip()
     except OSError:
         return ""

@@ -40,7 +40,7 @@ def _known() -> dict[str, str]:
     if sys.byteorder != "little":  # as the file is
         return {}
     try:
-        with open(FILE, encoding="ascii") as file:  # noqa: PTH123 (a third of the time)
+        with open(FILE, encoding="utf-8") as file:  # noqa: PTH123 (a third of the time)
             return dict(line.rstrip().rsplit(" ", 1) for line in file)
     except OSError:  # slower, and no worse: pyroute2 encodes them anew
         return {}

@@ -107,6 +107,6 @@ def write(key: str, value: str, *, optional: bool = False, through: Instance | N
 def read(key: str) -> str | None:
     """The value of a sysctl; None where the kernel has not got it."""
     try:
-        return Path(path(key)).read_text(encoding="ascii").strip()
+        return Path(path(key)).read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         return None
