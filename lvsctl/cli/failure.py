@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -12,12 +13,18 @@ from lvsctl.errors import LvsctlError, SpecError, legible
 
 def say(text: str) -> None:
     """A message on stderr, as one of lvsctl's."""
-    print(f"lvsctl: {text}", file=sys.stderr)
+    _print(f"lvsctl: {text}")
 
 
 def hint(text: str) -> None:
     """What to type or change, below the message."""
-    print(f"  → {text}", file=sys.stderr)
+    _print(f"  → {text}")
+
+
+def _print(text: str) -> None:
+    # Where stderr cannot be written there is nobody to tell, and the status still says it.
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr)
 
 
 def explain(error: LvsctlError) -> ExitStatus:
@@ -27,7 +34,7 @@ def explain(error: LvsctlError) -> ExitStatus:
     if isinstance(error, SpecError):
         count = len(error.problems)
         say(f"{legible(error.source)} has {count} mistake{'' if count == 1 else 's'}:")
-        print(legible(error.message), file=sys.stderr)  # one each line, as editors expect them
+        _print(legible(error.message))  # one each line, as editors expect them
     else:
         say(legible(error.message))
     if error.hint:
@@ -42,7 +49,7 @@ def _explain_to_program(error: LvsctlError) -> ExitStatus:
 
     from lvsctl.report.error_json import error_json
 
-    print(json.dumps(error_json(error)), file=sys.stderr)
+    _print(json.dumps(error_json(error)))
     return status_of(error)
 
 
@@ -65,7 +72,8 @@ def _debugging() -> bool:
 def _print_traceback(error: BaseException) -> None:
     import traceback
 
-    traceback.print_exception(error)
+    with contextlib.suppress(OSError):
+        traceback.print_exception(error)
 
 
 def _write_report(error: BaseException) -> Path | None:

@@ -34,13 +34,12 @@ def _leave(status: int) -> NoReturn:
     """
     try:
         sys.stdout.flush()
-        sys.stderr.flush()
     except BrokenPipeError:
         status = ExitStatus.BROKEN_PIPE
     except OSError as error:  # what Typer printed
         status = failure.explain(output.unwritten(error))
-        with contextlib.suppress(OSError):
-            sys.stderr.flush()
+    with contextlib.suppress(OSError):  # as in ``failure``
+        sys.stderr.flush()
     os._exit(status)
 
 

@@ -230,6 +230,32 @@ def test_output_that_cannot_be_written_is_no_success(words: str) -> None:
     assert done.stderr == "lvsctl: cannot write the output: No space left on device\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        ("no-such-command", ExitStatus.USAGE),
+        ("up no-such-topology", ExitStatus.USAGE),
+        ("plan pyproject.toml", ExitStatus.BAD_TOPOLOGY),
+    ],
+)
+@pytest.mark.parametrize("errors", ["text", "json"])
+def test_a_failure_has_its_status_where_nobody_can_be_told(
+    words: str, status: int, errors: str
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "lvsctl", *words.split()],
+            cwd=ROOT,
+            env={**os.environ, "LVSCTL_ERRORS": errors},
+            stdout=subprocess.PIPE,
+            stderr=full,
+            check=False,
+        )
+
+    assert done.returncode == status
+    assert not done.stdout
+
+
 @pytest.mark.parametrize("stream", ["0", "1", "2"])
 def test_a_closed_standard_stream_is_an_empty_one(stream: str) -> None:
     done = lvsctl("ls", prefix=("sh", "-c", f'exec "$@" {stream}>&-', "sh"))
