@@ -82,7 +82,7 @@ bench: ## lvsctl beside what else can do it; root, half an hour (benchmarks/READ
 	$(python) benchmarks/starting.py
 	$(python) benchmarks/serving.py --into benchmarks/results
 	$(python) benchmarks/memory.py --into benchmarks/results
-	$(python) benchmarks/cold_start.py
+	$(python) benchmarks/cold_start.py --into benchmarks/results
 	$(python) -m lvsctl machine run -- $(CURDIR)/$(python) $(CURDIR)/benchmarks/ipvs.py \
 	    > benchmarks/results/ipvs.md
 
