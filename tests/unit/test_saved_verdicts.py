@@ -95,7 +95,20 @@ def counting(**more: int) -> m.Change:
 
 
 def large_fails(run: Run) -> Run:
-    return replace(run, large=replace(run.large, error="timed out")) if run.large else run
+    """Nothing more came for two seconds."""
+    assert run.large
+    return replace(run, large=replace(run.large, error="timed out", seconds=2.0))
+
+
+def large_is_slow(run: Run) -> Run:
+    """The client's time was over while answers still came."""
+    assert run.large
+    return replace(run, large=replace(run.large, error="timed out"))
+
+
+def large_is_reset(run: Run) -> Run:
+    assert run.large
+    return replace(run, large=replace(run.large, error="reset"))
 
 
 class Row(NamedTuple):
@@ -227,6 +240,10 @@ TUN = (
     tun("routed", "the router's taps were dead", m.without(m.at("router")), INCONCLUSIVE),
     tun("costs-20-bytes", "nobody tells the client", m.without(told_too_big), FAIL),
     tun("costs-20-bytes", "the upload hangs", m.with_run(large_fails), FAIL),
+    tun("costs-20-bytes", "the upload is reset", m.with_run(large_is_reset), FAIL),
+    tun("costs-20-bytes", "the upload is slow", m.with_run(large_is_slow), INCONCLUSIVE),
+    tun("costs-20-bytes", "it is slow, and nobody tells the client",
+        lambda e: m.without(told_too_big)(m.with_run(large_is_slow)(e)), FAIL),
     tun("costs-20-bytes", "nothing at the director", m.without(at_director), INCONCLUSIVE),
 )  # fmt: skip
 
