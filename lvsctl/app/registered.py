@@ -27,7 +27,6 @@ def responder_of(lab: Lab) -> execute.Respond:
     """What answers for the lab's real servers, once it has a process of its own."""
 
     def respond(listens: tuple[Listen, ...], ready: processes.Ready) -> None:
-        from lvsctl.kernel import privileges
         from lvsctl.traffic.listening import Listener, listening
 
         wanted = [
@@ -37,7 +36,9 @@ def responder_of(lab: Lab) -> execute.Respond:
         ]
         with listening(wanted) as sockets:
             ready(None)  # whoever comes now is answered in a moment
-            from lvsctl.traffic import responder  # still as root: others may not be able to read it
+            # Still as root: others may not be able to read them.
+            from lvsctl.kernel import privileges
+            from lvsctl.traffic import responder
 
             privileges.give_up_root()  # before the first byte is read
             responder.serve(sockets)

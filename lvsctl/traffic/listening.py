@@ -8,6 +8,7 @@ wait for them; what fails in there afterwards stands in the responder's log, and
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import shlex
 import socket
@@ -16,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 
 from lvsctl.errors import KernelError, LvsctlError
 from lvsctl.kernel.descriptors import make_table_hold
-from lvsctl.kernel.netns import enter, in_thread
+from lvsctl.kernel.netns import enter_for_good, in_thread, open_namespace
 from lvsctl.model.service import Protocol
 from lvsctl.values import dataclass
 
@@ -65,13 +66,20 @@ def _ask_for_destination(sock: socket.socket) -> None:
 
 
 def _open(listener: Listener, stack: ExitStack) -> socket.socket:
-    """The listening socket of ``listener``, open until ``stack`` is closed."""
+    """The listening socket of ``listener``, open until ``stack`` is closed.
+
+    The calling thread is in its namespace afterwards.
+    """
     where = f"{listener.protocol} port {listener.port}"
     try:
-        with enter(listener.netns):
-            kind = socket.SOCK_DGRAM if listener.protocol is Protocol.UDP else socket.SOCK_STREAM
-            family = socket.AF_INET6 if listener.ipv6 else socket.AF_INET
-            sock = socket.socket(family, kind, listener.protocol.number)
+        namespace = open_namespace(listener.netns)
+        try:
+            enter_for_good(namespace)
+        finally:
+            os.close(namespace)
+        kind = socket.SOCK_DGRAM if listener.protocol is Protocol.UDP else socket.SOCK_STREAM
+        family = socket.AF_INET6 if listener.ipv6 else socket.AF_INET
+        sock = socket.socket(family, kind, listener.protocol.number)
     except OSError as error:
         hint = "the kernel has no such protocol" if error.errno == errno.EPROTONOSUPPORT else ""
         raise _refused(listener, f"cannot listen on {where}", error, hint) from error
