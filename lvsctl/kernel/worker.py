@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 
 from lvsctl.kernel.undisturbed import undisturbed
@@ -15,29 +15,13 @@ TELL_SECONDS = 0.05
 competes for the interpreter's lock (for 500 namespaces: half of the time)."""
 
 
-class _Said:
-    """What ``queue.SimpleQueue`` is, which takes longer to import than a small lab's links."""
-
-    def __init__(self) -> None:
-        self._events: deque[Event | None] = deque()
-        self._there = threading.Semaphore(0)
-
-    def put(self, event: Event | None) -> None:
-        self._events.append(event)
-        self._there.release()
-
-    def get(self) -> Event | None:
-        self._there.acquire()
-        return self._events.popleft()
-
-
 class _Saying:
     """An ``Emit`` for the worker that adds OpsDone events up, and puts one now and then.
 
     It may be called from several threads.
     """
 
-    def __init__(self, said: _Said) -> None:
+    def __init__(self, said: queue.SimpleQueue[Event | None]) -> None:
         self._said = said
         self._done = 0
         self._next = time.monotonic() + TELL_SECONDS
@@ -71,7 +55,7 @@ def in_worker(work: Callable[[Emit, threading.Event], None], emit: Emit) -> None
     Where this thread is interrupted meanwhile, the worker ends after the namespace
     that it is at, before this returns.
     """
-    said = _Said()
+    said: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
     saying = _Saying(said)
     stop, begun, ended = threading.Event(), threading.Event(), threading.Event()
     beginning = threading.Lock()
