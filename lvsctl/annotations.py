@@ -2,8 +2,8 @@
 
 Type checkers see typing's own. While a command runs nobody asks what an annotation says, so it
 is enough that the names are there, and that generic classes can be written as such. It is for
-the modules that `lvsctl up`, `down` and `ls` import (tests/unit/test_cli_imports.py); all others
-import typing, and whoever asks (Typer: ``cli.where``) puts typing's in its place.
+the modules that `lvsctl up`, `down` and `ls` import (test_cli_imports.py, test_cost.py). All
+others import typing, and whoever asks (Typer: ``cli.where``) puts typing's in its place.
 """
 
 from __future__ import annotations

@@ -72,8 +72,7 @@ def _debugging() -> bool:
 def _print_traceback(error: BaseException) -> None:
     import traceback
 
-    with contextlib.suppress(OSError):
-        traceback.print_exception(error)
+    _print("".join(traceback.format_exception(error)).rstrip("\n"))
 
 
 def _write_report(error: BaseException) -> Path | None:

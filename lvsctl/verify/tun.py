@@ -183,18 +183,19 @@ def _went_on(trace: Trace, conversation: Conversation) -> bool:
     """Whether a request that timed out was still getting on in the second half of its time.
 
     One that hangs does so from the start: it sends again what it sent before, to no effect.
+    What comes once its time is over answers the client's closing.
     """
     exchange = conversation.exchange
     if exchange.error != Failure.TIMED_OUT:
         return False
-    half = int((exchange.sent_at + exchange.seconds / 2) * 1e9)
+    half, end = (int((exchange.sent_at + exchange.seconds * part) * 1e9) for part in (0.5, 1))
     first: dict[tuple[int, int], int] = {}
     for frame in conversation.replies:
         transport = frame.packet.transport
         came = frame.tap.node in trace.clients and frame.direction.inward
         if came and isinstance(transport, Tcp):
             first.setdefault((transport.seq, transport.ack), frame.time)
-    return max(first.values(), default=0) > half
+    return any(half < when <= end for when in first.values())
 
 
 def _established(trace: Trace, conversation: Conversation) -> bool:

@@ -106,6 +106,12 @@ def large_is_slow(run: Run) -> Run:
     return replace(run, large=replace(run.large, error="timed out"))
 
 
+def large_was_over(run: Run) -> Run:
+    """The client's time was over before anything came."""
+    assert run.large
+    return replace(run, large=replace(run.large, error="timed out", seconds=1e-6))
+
+
 def large_is_reset(run: Run) -> Run:
     assert run.large
     return replace(run, large=replace(run.large, error="reset"))
@@ -242,6 +248,7 @@ TUN = (
     tun("costs-20-bytes", "the upload hangs", m.with_run(large_fails), FAIL),
     tun("costs-20-bytes", "the upload is reset", m.with_run(large_is_reset), FAIL),
     tun("costs-20-bytes", "the upload is slow", m.with_run(large_is_slow), INCONCLUSIVE),
+    tun("costs-20-bytes", "it had ended when answers came", m.with_run(large_was_over), FAIL),
     tun("costs-20-bytes", "it is slow, and nobody tells the client",
         lambda e: m.without(told_too_big)(m.with_run(large_is_slow)(e)), FAIL),
     tun("costs-20-bytes", "nothing at the director", m.without(at_director), INCONCLUSIVE),
