@@ -99,10 +99,11 @@ def _carry_out(
     """
 
     def work(say: Emit, stop: Event) -> None:
-        for number, stage in together:
+        following = [*(stage.ops for _, stage in together[1:]), ()]
+        for (number, stage), then in zip(together, following, strict=True):
             say(StageBegun(stage.title, number, count, len(stage.ops)))
             mine = [op for op in stage.ops if not isinstance(op, PROCESSES)]
-            performance.perform(mine, say, stop)
+            performance.perform(mine, say, stop, then)
             if stop.is_set():
                 return
         if len(mine) < len(stage.ops):

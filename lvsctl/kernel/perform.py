@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import queue
 import socket
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from lvsctl.annotations import TYPE_CHECKING, Any
 from lvsctl.errors import KernelError
 from lvsctl.kernel import fou, links, netns, rtnl, sysctl, wire
 from lvsctl.kernel.session import Opened, Session
-from lvsctl.model.event import Emit, OpsDone
+from lvsctl.model.event import Emit, OpsDone, ignore
 from lvsctl.ops import (
     AddAddress,
     AddBridge,
@@ -41,6 +43,10 @@ MANY = 16
 
 SECOND_HAND = "lvsctl-execute-2"
 """That thread's name."""
+
+
+Todo = Iterable[tuple[str, Sequence[Op]]]
+"""Namespaces, and what is to be done in each."""
 
 
 def cpus() -> int:
@@ -77,58 +83,105 @@ class Performance:
         self.held: dict[str, list[_Message]] = {}
         self.new: set[str] = set()
         self.as_new: dict[str, str | None] = {}
+        self.laid = 0
+        """How many of the next stage's operations are done already, the first ones."""
 
-    def perform(self, ops: Iterable[Op], say: Emit, stop: threading.Event) -> None:
+    def perform(
+        self, ops: Iterable[Op], say: Emit, stop: threading.Event, following: Sequence[Op] = ()
+    ) -> None:
         """A stage: the ``ops`` of one namespace in order, one namespace after the other.
 
         Where there are many, by two hands: making a namespace is mostly the kernel's work,
-        and two CPUs do it in two thirds of the time (more than two hands gain nothing).
+        and two CPUs do it in two thirds of the time (more than two hands gain nothing). Where
+        the stage ``following`` lays cables, that is what the second hand does meanwhile.
         """
         self.new = set()
-        by_namespace: dict[str, list[Op]] = {}
-        for op in ops:
-            by_namespace.setdefault(op.netns, []).append(op)
-        todo = list(by_namespace.items())
+        todo = list(_by_namespace(list(ops)[self.laid :]).items())
+        say(OpsDone(self.laid))
+        self.laid = 0
+        cables = deque(op for op in following if isinstance(op, AddLink))
         if len(todo) < MANY or cpus() < 2:
             _Hand(self).work(todo, say, stop)
+        elif cables and len(cables) == len(following):
+            self._and_lay(todo, cables, say, stop)
         else:
-            self._by_two(todo, say, stop)
+            half = len(todo) // 2
+            _at_once(
+                lambda: _Hand(self).work(todo[:half], say, stop),
+                lambda: _Hand(self).work(todo[half:], say, stop),
+                stop,
+            )
         for cable in self.far_ends:
             message = _Message(cable, rtnl.link_up(cable.device_index))
             self.held.setdefault(cable.node_netns, []).append(message)
         self.far_ends = []
 
-    def _by_two(
-        self, todo: Sequence[tuple[str, Sequence[Op]]], say: Emit, stop: threading.Event
+    def _and_lay(
+        self,
+        todo: Collection[tuple[str, Sequence[Op]]],
+        cables: deque[AddLink],
+        say: Emit,
+        stop: threading.Event,
     ) -> None:
-        """The second half in a thread of its own; whichever fails, the other ends soon after."""
-        half = len(todo) // 2
-        failed: list[BaseException] = []
+        """Make namespaces, and lay ``cables`` between those that are ready."""
+        coming: set[str | None] = {None, *(name for name, _ in todo)}
+        ready: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
-        def second() -> None:
+        def make() -> None:
             try:
-                _Hand(self).work(todo[half:], say, stop)
-            except BaseException as error:  # noqa: BLE001 (raised below)
-                failed.append(error)
-                stop.set()
+                _Hand(self).work(todo, say, stop, ready.put)
+            finally:
+                ready.put(None)
 
-        other = threading.Thread(target=second, name=SECOND_HAND, daemon=True)
-        other.start()
-        try:
-            _Hand(self).work(todo[:half], say, stop)
-        except BaseException:
-            stop.set()
-            raise
-        finally:
-            other.join()
-        if failed:
-            raise failed[0]
+        def lay() -> None:
+            hand = _Hand(self)
+            while None in coming and not stop.is_set():
+                coming.discard(ready.get())
+                coming.difference_update([ready.get() for _ in range(ready.qsize())])
+                batch: list[AddLink] = []
+                while cables and not coming & {cables[0].netns, cables[0].node_netns}:
+                    batch.append(cables.popleft())
+                hand.work(_by_namespace(batch).items(), ignore, stop)
+                self.laid += len(batch)
+
+        _at_once(make, lay, stop)
 
     def finish(self) -> None:
         """Send what is held. Needed before anything relies on the devices being up."""
         hand = _Hand(self)
         for name in list(self.held):
             hand.flush(name)
+
+
+def _by_namespace(ops: Iterable[Op]) -> dict[str, list[Op]]:
+    found: dict[str, list[Op]] = {}
+    for op in ops:
+        found.setdefault(op.netns, []).append(op)
+    return found
+
+
+def _at_once(first: Callable[[], None], second: Callable[[], None], stop: threading.Event) -> None:
+    """Both, ``second`` in a thread of its own; whichever fails, the other ends soon after."""
+    failed: list[BaseException] = []
+
+    def beside() -> None:
+        try:
+            second()
+        except BaseException as error:  # noqa: BLE001 (raised below)
+            failed.append(error)
+            stop.set()
+
+    other = threading.Thread(target=beside, name=SECOND_HAND, daemon=True)
+    other.start()
+    try:
+        first()
+    except BaseException:
+        stop.set()
+        raise
+    finally:
+        other.join()
+    if failed:
+        raise failed[0]
 
 
 class _Hand:
@@ -144,9 +197,13 @@ class _Hand:
         self._devices_waiting = False
 
     def work(
-        self, todo: Iterable[tuple[str, Sequence[Op]]], say: Emit, stop: threading.Event
+        self,
+        todo: Todo,
+        say: Emit,
+        stop: threading.Event,
+        ready: Callable[[str], None] | None = None,
     ) -> None:
-        """Namespace by namespace, until ``stop`` is set."""
+        """Namespace by namespace, each ``ready`` when it is done, until ``stop`` is set."""
         try:
             for name, ops in todo:
                 for op in ops:
@@ -155,6 +212,8 @@ class _Hand:
                     except (OSError, KernelError) as error:
                         raise self._session.explained(op, error) from error
                 self.flush(name)
+                if ready:
+                    ready(name)
                 if stop.is_set():
                     return
                 say(OpsDone(len(ops)))

@@ -11,6 +11,7 @@ import contextlib
 import os
 import resource
 import socket
+import threading
 from collections.abc import Iterator
 
 from lvsctl.annotations import Self
@@ -57,6 +58,7 @@ class Session:
         self.lab = lab
         self._ahead = ahead
         self._opened: dict[str, Opened] = {}
+        self._opening = threading.Lock()
         self._limits: tuple[int, int] | None = None
         self._family: int | None = None
 
@@ -93,11 +95,16 @@ class Session:
     def open(self, name: str) -> Opened:
         """The namespace ``name`` of the lab. Raises LabError where there is none."""
         opened = self._opened.get(name)
-        if opened is None:
-            fd = netns.open_namespace(paths.namespaces(self.lab) / name)
-            with netns.enter(fd):
-                opened = self._keep(name, fd)
-        return opened
+        return self._opened_now(name) if opened is None else opened
+
+    def _opened_now(self, name: str) -> Opened:
+        with self._opening:  # two hands may lay cables to one node
+            opened = self._opened.get(name)
+            if opened is None:
+                fd = netns.open_namespace(paths.namespaces(self.lab) / name)
+                with netns.enter(fd):
+                    opened = self._keep(name, fd)
+            return opened
 
     def close(self, name: str) -> None:
         """Close what is open of one namespace, so that nothing here keeps it alive."""

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from lvsctl.errors import KernelError, LabError
-from lvsctl.kernel import execute, netns, paths, perform, processes, registry, undo
+from lvsctl.kernel import execute, netns, paths, perform, processes, registry, rtnl, undo
 from lvsctl.model.event import Event, OpsDone, StageBegun, ignore
 from lvsctl.model.service import Protocol
 from lvsctl.ops import (
@@ -306,6 +306,74 @@ def test_whichever_hand_fails_is_heard(lab: str, node: str) -> None:
     with pytest.raises(KernelError) as caught:
         up(replace(plan, stages=(replace(stage, ops=(*stage.ops, wrong)), *plan.stages[1:])))
     assert (caught.value.node, caught.value.errno) == (node, errno.ENOENT)
+
+
+def with_cables_next(plan: Plan) -> Plan:
+    """``plan`` with its cables right after the namespaces, as planned ones are."""
+    names, sysctls, cables, *others = plan.stages
+    laid = tuple(op for op in cables.ops if isinstance(op, AddLink))
+    besides = tuple(op for op in cables.ops if not isinstance(op, AddLink))
+    names = replace(names, ops=names.ops + sysctls.ops + besides)
+    return replace(plan, stages=(names, replace(cables, ops=laid), *others))
+
+
+def test_the_second_hand_lays_cables_between_what_the_first_has_made(
+    lab: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, events, hands = with_cables_next(dr_plan(lab, MANY)), list[Event](), set[str]()
+    add_veth = rtnl.add_veth
+
+    def seen(*words: Any) -> bytearray:
+        hands.add(threading.current_thread().name)
+        return add_veth(*words)
+
+    monkeypatch.setattr(rtnl, "add_veth", seen)
+    up(plan, events.append)
+    assert hands == {perform.SECOND_HAND}
+    titles = [event.title for event in events if isinstance(event, StageBegun)]
+    assert titles == [stage.title for stage in plan.stages]
+    assert sum(event.count for event in events if isinstance(event, OpsDone)) == len(plan.ops)
+    nodes = ["client", "director", "rs1", f"rs{MANY // 2}", f"rs{MANY}"]
+    by_two = [as_seen(lab, node) for node in nodes]
+    registry.remove(lab)
+    monkeypatch.setattr(perform, "MANY", 10**6)
+    up(plan)
+    assert [as_seen(lab, node) for node in nodes] == by_two
+
+
+def test_a_lab_grows_by_many_at_once(lab: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cables to be laid from a switch that is there already."""
+    hands = list[str]()
+    add_veth = rtnl.add_veth
+
+    def seen(*words: Any) -> bytearray:
+        hands.append(threading.current_thread().name)
+        return add_veth(*words)
+
+    few, many = (with_cables_next(dr_plan(lab, servers)) for servers in (2, MANY))
+    up(few)
+    monkeypatch.setattr(rtnl, "add_veth", seen)
+    stages = [
+        replace(stage, ops=tuple(op for op in stage.ops if op not in few.ops))
+        for stage in many.stages
+    ]
+    execute.execute(stages, lab, ignore, converging=True)
+    assert hands == [perform.SECOND_HAND] * (MANY - 2)
+    assert len(ip("-n", f"lvs-{lab}-lan", "link", "show", "master", "lan")) == MANY + 2
+
+
+@pytest.mark.parametrize("node", ["client", f"rs{MANY}"])
+def test_a_cable_that_cannot_be_laid_is_heard_of(lab: str, node: str) -> None:
+    plan = with_cables_next(dr_plan(lab, MANY))
+    names, cables, *others = plan.stages
+    wrong = tuple(
+        replace(op, bridge_index=9999) if isinstance(op, AddLink) and op.port == node else op
+        for op in cables.ops
+    )
+    with pytest.raises(KernelError) as caught:
+        up(replace(plan, stages=(names, replace(cables, ops=wrong), *others)))
+    assert caught.value.node == "lan"
+    assert node in str(caught.value.command)
 
 
 def test_a_foreign_namespace_stops_it_before_any_effect(lab: str) -> None:
