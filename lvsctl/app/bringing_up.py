@@ -1,6 +1,7 @@
 """Bringing a lab up, or making the running one equal to its topology: the beginning of it.
 
-What comes after (``carrying_out``) is imported while another CPU makes namespaces already.
+What reads the topology (``spec``) and what comes after (``carrying_out``) is imported while
+another CPU makes namespaces already.
 """
 
 from __future__ import annotations
@@ -10,19 +11,21 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lvsctl import spec
-from lvsctl.app.plans import lab_of
+from lvsctl.annotations import TYPE_CHECKING
 from lvsctl.kernel import paths
 from lvsctl.kernel.ahead import Ahead
 from lvsctl.model.event import Emit, ignore
-from lvsctl.model.lab import Lab
-from lvsctl.results import Up
-from lvsctl.spec.shipped import Topology
+from lvsctl.spec import glance
+from lvsctl.spec.overrides import Overrides
+
+if TYPE_CHECKING:
+    from lvsctl.results import Up
+    from lvsctl.spec.shipped import Topology
 
 
 def up(
     topology: Topology,
-    overrides: spec.Overrides = spec.Overrides(),  # noqa: B008 (frozen)
+    overrides: Overrides = Overrides(),  # noqa: B008 (frozen)
     emit: Emit = ignore,
 ) -> Up:
     """Bring the lab of ``topology`` up, or make the running one equal to it.
@@ -30,19 +33,23 @@ def up(
     Raises SpecError, LabError, HostError, KernelError. Where it fails half-way, or is
     interrupted, a new lab is removed again, and a running one made what it was.
     """
-    with _collecting_no_garbage():
+    name = overrides.name or glance.name(topology.text)
+    seen = glance.namespaces(topology.text, overrides.servers)
+    with _collecting_no_garbage(), Ahead(_to_make(name, seen)) as ahead:
+        from lvsctl.app.plans import lab_of
+
         lab = lab_of(topology, overrides)
-        with Ahead(_new_namespaces(lab)) as ahead:
-            from lvsctl.app.carrying_out import carried_out
+        ahead.expect(_to_make(lab.name, len(lab.nodes) + len(lab.networks)))
+        from lvsctl.app.carrying_out import carried_out
 
-            return carried_out(lab, topology, overrides, ahead, emit)
+        return carried_out(lab, topology, overrides, ahead, emit)
 
 
-def _new_namespaces(lab: Lab) -> int:
-    """How many there will be to make; one more or less does no harm."""
-    if os.path.lexists(paths.registry(lab.name)):  # it runs, and has them
+def _to_make(lab: str, namespaces: int) -> int:
+    """How many of them are new; one more or less does no harm."""
+    if os.path.lexists(paths.registry(lab)):  # it runs, and has them
         return 0
-    return len(lab.nodes) + len(lab.networks)
+    return namespaces
 
 
 @contextmanager

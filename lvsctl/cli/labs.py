@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def overrides_of(name: str | None, servers: int | None, scheduler: Scheduler | None) -> Overrides:
     """What the command line changes about a topology."""
-    from lvsctl.spec import Overrides
+    from lvsctl.spec.overrides import Overrides
 
     return Overrides(name=name, servers=servers, scheduler=scheduler)
 

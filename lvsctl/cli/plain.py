@@ -12,13 +12,18 @@ and kinds. tests/unit/test_plain.py holds every reading against Typer's.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lvsctl.annotations import TYPE_CHECKING, Any
 from lvsctl.values import dataclass
 
 if TYPE_CHECKING:
     from lvsctl.cli.where import Placed
+    from lvsctl.model.service import Scheduler
+
+
+Kind = Callable[[str], Any]
+"""What makes a value of a word; ValueError: it is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +31,7 @@ class _Plain:
     """How one command's line is read: parameters' names by option, and by position."""
 
     command: Placed
-    values: dict[str, tuple[str, type]]
+    values: dict[str, tuple[str, Kind]]
     flags: dict[str, str]
     words: str = ""
     """The parameter that all other words go to."""
@@ -55,15 +60,13 @@ def _plain(name: str) -> _Plain:
     from lvsctl.cli.output import Format
     from lvsctl.cli.where import Where
 
-    where: dict[str, tuple[str, type]] = {"--where": ("where", Where)}
-    wanted: dict[str, tuple[str, type]] = {"--format": ("wanted", Format), "-f": ("wanted", Format)}
+    where: dict[str, tuple[str, Kind]] = {"--where": ("where", Where)}
+    wanted: dict[str, tuple[str, Kind]] = {"--format": ("wanted", Format), "-f": ("wanted", Format)}
     if name == "up":
-        from lvsctl.model.service import Scheduler
-
-        values: dict[str, tuple[str, type]] = {
+        values: dict[str, tuple[str, Kind]] = {
             "--servers": ("servers", int), "-s": ("servers", int),
             "--name": ("name", str), "-n": ("name", str),
-            "--scheduler": ("scheduler", Scheduler),
+            "--scheduler": ("scheduler", _scheduler),
         }  # fmt: skip
         return _Plain(labs.up, where | wanted | values, {}, words="topology", one=True)
     if name == "down":
@@ -107,7 +110,7 @@ def _with_words(plain: _Plain, given: dict[str, Any], others: list[str]) -> dict
     return given
 
 
-def _value(kind: type, text: str) -> Any:
+def _value(kind: Kind, text: str) -> Any:
     """``text`` as a value of ``kind``; None where it is none, or might be something else."""
     if not text or text.startswith("-"):
         return None
@@ -119,6 +122,12 @@ def _value(kind: type, text: str) -> Any:
         return kind(text)
     except ValueError:
         return None
+
+
+def _scheduler(text: str) -> Scheduler:
+    from lvsctl.model.service import Scheduler
+
+    return Scheduler(text)
 
 
 def _defaults(plain: _Plain) -> dict[str, Any]:

@@ -25,17 +25,21 @@ longer than making ten namespaces takes."""
 
 
 class Ahead:
-    """Up to ``count`` new namespaces, while entered; what nobody took is let go of at the end."""
+    """Up to ``count`` new namespaces, while entered; what nobody took is let go of at the end.
+
+    ``count`` may be a guess (``expect``).
+    """
 
     def __init__(self, count: int) -> None:
         self._count = min(count, AT_MOST)
+        self._begun = 0
         self._made: list[int] = []
         self._enough = False
         self._interval = sys.getswitchinterval()
         self._thread = threading.Thread(target=self._make, name="lvsctl-ahead", daemon=True)
 
     def __enter__(self) -> Self:
-        if self._count:
+        if self._count > 0:
             make_table_hold(2 * self._count)
             sys.setswitchinterval(SWITCH_SECONDS)
             try:
@@ -50,17 +54,28 @@ class Ahead:
         try:
             self.stop()
         finally:
-            while self._made:
-                os.close(self._made.pop())
+            self._keep(0)
 
     def _make(self) -> None:
-        for _ in range(self._count):
-            if self._enough:
-                return
+        while self._begun < self._count and not self._enough:
+            self._begun += 1
             try:
                 self._made.append(netns.create_nameless())
             except OSError:  # whoever needs one tries again, and says why it cannot be had
                 return
+
+    def _keep(self, count: int) -> None:
+        while len(self._made) > count:
+            os.close(self._made.pop())
+
+    def expect(self, count: int) -> None:
+        """It is ``count`` that are needed. Where more were guessed, the others are let go of.
+
+        Where it was fewer, those are all that there will be.
+        """
+        if count < self._count:
+            self._count = count
+            self._keep(count)
 
     def stop(self) -> None:
         """Make no more of them. For when the threads that use them begin."""

@@ -69,9 +69,11 @@ def check_free(lab: str, names: Sequence[str]) -> None:
     Raises HostError where that cannot be seen.
     """
     with explaining("look for namespaces"):
-        foreign = [name for name in names if (paths.NETNS / name).is_symlink()
-                   or (paths.NETNS / name).exists()]  # fmt: skip
-    foreign = [name for name in foreign if not owned(lab, paths.NETNS / name)]
+        try:
+            here = set(os.listdir(paths.NETNS))  # noqa: PTH208 (a tenth of the time)
+        except FileNotFoundError:
+            return
+    foreign = [name for name in names if name in here and not owned(lab, paths.NETNS / name)]
     if foreign:
         some = ", ".join(foreign[:3]) + (" …" if len(foreign) > 3 else "")
         raise LabError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -17,6 +18,7 @@ IPInterface = IPv4Interface | IPv6Interface
 IPNetwork = IPv4Network | IPv6Network
 
 
+@functools.lru_cache(64)  # a VIP is asked for by each of its real servers
 def host_route(address: IPAddress) -> IPInterface:
     """``address`` with a full-length prefix: how a VIP is added to a device."""
     return ip_interface(f"{address}/{address.max_prefixlen}")

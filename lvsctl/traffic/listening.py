@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import shlex
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -110,6 +109,8 @@ def _open(listener: Listener, stack: ExitStack) -> socket.socket:
 
 
 def _refused(listener: Listener, message: str, error: OSError, hint: str) -> KernelError:
+    import shlex
+
     return KernelError(
         f"{listener.node}: {message}: {error.strerror}",
         node=listener.node,

@@ -72,6 +72,28 @@ def test_none_are_made_where_none_are_wanted_and_never_more_than_there_is_time_f
         assert ahead._count == AT_MOST
 
 
+def test_what_was_guessed_too_many_is_let_go_of_once_that_is_known() -> None:
+    before = descriptors()
+    with Ahead(10) as ahead:
+        eventually(is_done)
+        ahead.expect(4)
+        assert len(all_taken(ahead)) == 4
+        ahead.expect(0)
+        ahead.expect(7)
+        assert ahead.take() is None
+    assert len(descriptors()) == len(before) + 4
+
+
+def test_no_more_are_made_once_it_is_known_that_none_are_needed() -> None:
+    before = descriptors()
+    with Ahead(AT_MOST) as ahead:
+        eventually(lambda: bool(ahead._made))
+        ahead.expect(0)
+        ahead.stop()
+        assert len(ahead._made) <= 1
+    assert descriptors() == before
+
+
 def test_where_there_are_no_more_to_be_had_those_that_there_are_remain(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
