@@ -34,11 +34,13 @@ PYTHON = [sys.executable, "-X", "utf8"]
 COMPETITORS: dict[str, list[str]] = {
     "floor (C)": ["{floor}"],
     "lvsctl": [*PYTHON, "-c", f"{LVSCTL}; main()"],
-    "lvsctl, YAML": [*PYTHON, "-c", f"{LVSCTL}; main('yaml')"],
+    "lvsctl, YAML": [*PYTHON, "-c", f"{LVSCTL}; main()"],
     "ip -batch": [str(SOURCES / "batch.sh")],
     "plain shell": [str(SOURCES / "plain.sh")],
     "Mininet": [*PYTHON, str(SOURCES / "star.py")],
 }
+TOPOLOGIES = {"lvsctl": "json", "lvsctl, YAML": "yaml"}
+"""Who reads a topology's file, and how it is written."""
 
 
 def main() -> None:
@@ -112,8 +114,15 @@ def result(size: int, name: str, samples: list[dict[str, float]]) -> dict[str, A
 def build_and_remove(name: str, size: int, prefix: str, floor: str) -> dict[str, float]:
     """Milliseconds: the whole commands, their CPU time, and the building part where it is told."""
     command = [word.format(floor=floor) for word in COMPETITORS[name]]
-    told, up, up_cpu = timed([*command, "up", str(size), prefix])
-    gone, down, down_cpu = timed([*command, "down", str(size), prefix])
+    up_words, down_words = ["up", str(size), prefix], ["down", str(size), prefix]
+    if kind := TOPOLOGIES.get(name):
+        from benchmarks.competitors import dr_shape
+
+        lab = prefix.rstrip("-")
+        up_words = ["up", str(dr_shape.written(kind, lab, size, Path("/run")))]  # /run is ours
+        down_words = ["down", lab]
+    told, up, up_cpu = timed([*command, *up_words])
+    gone, down, down_cpu = timed([*command, *down_words])
     settle()
     inside = json.loads(told.splitlines()[-1]) if told.strip() else {}
     building = inside.get("ms", up)
