@@ -13,6 +13,7 @@ file in ``modes``. Three facts of the kernel shape the plan:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 
 from lvsctl.model.addresses import mac_for
@@ -57,7 +58,7 @@ def plan_for(lab: Lab) -> Plan:
     """Everything that must be done for ``lab``, in order."""
     needs = unique(_needs(lab))
     settings = _settings(lab, needs)
-    early = {key: op for key, op in settings.items() if _host_wide(op)}
+    early = {key: op for key, op in settings.items() if _host_wide(op.key)}
     late = [op for key, op in settings.items() if key not in early]
     devices = [op for op in needs if not isinstance(op, SetSysctl)]
     return Plan(
@@ -230,9 +231,10 @@ def _without_ipv6(netns: str) -> Iterator[SetSysctl]:
     )
 
 
-def _host_wide(op: SetSysctl) -> bool:
+@functools.lru_cache(1024)  # each node has the same ones
+def _host_wide(key: str) -> bool:
     """Whether the setting exists before the node's interfaces do."""
-    words = op.key.split(".")
+    words = key.split(".")
     return not (words[:1] == ["net"] and words[2:3] in (["conf"], ["neigh"])) or words[3] in (
         "all",
         "default",

@@ -36,4 +36,4 @@ def mac_for(address: IPAddress) -> str:
         import hashlib
 
         tail = hashlib.sha256(address.packed).digest()[:4]
-    return ":".join(f"{byte:02x}" for byte in b"\x02\x00" + tail)
+    return (b"\x02\x00" + tail).hex(":")
