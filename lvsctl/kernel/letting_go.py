@@ -17,10 +17,12 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from queue import SimpleQueue
 from threading import Event, Thread
 
 from lvsctl.errors import HostError, LabError
 from lvsctl.kernel import netns, nldump, paths, wire
+from lvsctl.kernel.undisturbed import undisturbed
 
 SECONDS = 60.0
 """How long namespaces may take to go. A batch of 1000 takes one to two."""
@@ -41,7 +43,8 @@ def watched(lab: str, seconds: float = SECONDS) -> Iterator[None]:
 
     Raises LabError where some are still there after ``seconds``, with who may hold them.
     """
-    begun, outcome = Event(), list[BaseException]()
+    begun: SimpleQueue[None] = SimpleQueue()  # an Event does not bear a signal: ``undisturbed``
+    outcome = list[BaseException]()
     go_on = Event()
 
     def work() -> None:
@@ -50,11 +53,12 @@ def watched(lab: str, seconds: float = SECONDS) -> Iterator[None]:
         except BaseException as error:  # noqa: BLE001 (handed over)
             outcome.append(error)
         finally:
-            begun.set()
+            begun.put(None)
 
     thread = Thread(target=work, name="lvsctl-letting-go", daemon=True)
-    thread.start()
-    begun.wait()
+    with undisturbed():
+        thread.start()
+    begun.get()
     try:
         yield
     finally:
@@ -74,7 +78,7 @@ def _namespaces(lab: str) -> dict[str, int]:
     return found
 
 
-def _watch(fds: dict[str, int], begun: Event, go_on: Event, seconds: float) -> None:
+def _watch(fds: dict[str, int], begun: SimpleQueue[None], go_on: Event, seconds: float) -> None:
     """In a thread of its own, which moves into a namespace that lives as long as this runs."""
     try:
         netns.unshare()
@@ -83,7 +87,7 @@ def _watch(fds: dict[str, int], begun: Event, go_on: Event, seconds: float) -> N
             names = dict(enumerate(fds))
             _number(sock, fds.values())
             _close(fds)
-            begun.set()
+            begun.put(None)
             go_on.wait()
             deadline = time.monotonic() + seconds
             _hear_of_all(sock, set(names), deadline, lambda left: _holders(names, left))

@@ -86,15 +86,19 @@ def in_worker(work: Callable[[Emit, threading.Event], None], emit: Emit) -> None
         with beginning:
             stop.set()
         if begun.is_set():
-            _wait_whatever_happens(ended)
+            _wait_whatever_happens(said, ended)
         raise
     if errors:
         raise errors[0]
 
 
-def _wait_whatever_happens(ended: threading.Event) -> None:
+def _wait_whatever_happens(said: queue.SimpleQueue[Event | None], ended: threading.Event) -> None:
+    """Until the worker has ``ended``. Its last word comes after that, so there is one to wait for.
+
+    Waiting for the Event itself would not bear a signal (``undisturbed``).
+    """
     while not ended.is_set():
         try:
-            ended.wait()
+            said.get()
         except KeyboardInterrupt:  # a second Ctrl-C: the worker is about to end anyway
             continue

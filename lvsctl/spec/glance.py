@@ -1,8 +1,8 @@
 """What a topology seems to be at a glance at its text, before it can be read.
 
-Reading needs modules that take as long to import as a hundred namespaces take to make. So
-whoever can begin something early, and loses no more than time by a wrong guess
-(``kernel.ahead``), looks here first. Nothing here raises, whatever the text is.
+Reading needs modules that take as long to import as forty namespaces take to make. So whoever
+can begin something early, and loses no more than time by a wrong guess (``kernel.ahead``),
+looks here first. Nothing here raises, whatever the text is.
 """
 
 from __future__ import annotations

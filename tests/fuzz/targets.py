@@ -23,7 +23,7 @@ from lvsctl.report import json_values, jsonable, saved, script, text, text_plan
 from lvsctl.report.evidence import evidence_from
 from lvsctl.report.style import Style
 from lvsctl.results import Verification
-from lvsctl.spec import json_tree, reading
+from lvsctl.spec import glance, json_tree, reading
 from lvsctl.spec.tree import Entry, Mapping, Scalar, Sequence, Tree
 from tests.unit.recorded.reports import files_of
 
@@ -41,6 +41,7 @@ HOSTILE: tuple[object, ...] = (
 
 def topology(data: bytes) -> None:
     """A topology file: a lab, with a plan and its texts, or SpecError."""
+    glance.name(data), glance.namespaces(data)
     try:
         lab = spec.load(data, "fuzz.yaml", rules=modes.violations)
     except SpecError as error:

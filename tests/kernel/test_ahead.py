@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl.kernel import netns
+from lvsctl.kernel import letting_go, netns
 from lvsctl.kernel.ahead import AT_MOST, Ahead
 from lvsctl.kernel.worker import in_worker
 from lvsctl.model.event import ignore
@@ -127,7 +127,14 @@ def other_thread_begins() -> None:
     netns.in_thread(lambda: None)
 
 
-@pytest.mark.parametrize("begins", [ahead_begins, worker_begins, other_thread_begins])
+def waiting_begins() -> None:
+    with letting_go.watched("no-such-lab"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "begins", [waiting_begins, ahead_begins, worker_begins, other_thread_begins]
+)
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_a_thread_begins_is_that_signal(
     begins: Callable[[], None], sign: signal.Signals
