@@ -16,12 +16,14 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from benchmarks import building, report  # noqa: E402
+from benchmarks.competitors import dr_shape  # noqa: E402
 
 FEW, MANY = 2, 102
 INODE = 1024
@@ -52,12 +54,13 @@ def beside_the_kernel(servers: int, lab: str) -> tuple[int, int]:
     """Bytes of the responder, and of files, while ``lab`` runs with so many real servers."""
     from lvsctl.kernel import processes
 
-    def lvsctl(what: str) -> None:
-        command = [*building.COMPETITORS["lvsctl"], what, str(servers), lab]
+    def lvsctl(*words: str) -> None:
+        command = [*building.COMPETITORS["lvsctl"], *words]
         environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
         subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
 
-    lvsctl("up")
+    with tempfile.TemporaryDirectory() as folder:
+        lvsctl("up", str(dr_shape.written("json", lab, servers, Path(folder))))
     try:
         ask_all(lab, servers)
         (pid,) = processes.daemons(lab).values()
@@ -66,7 +69,7 @@ def beside_the_kernel(servers: int, lab: str) -> tuple[int, int]:
         assert pss
         return int(pss[1]) * 1024, files_of(lab)
     finally:
-        lvsctl("down")
+        lvsctl("down", lab)
 
 
 def files_of(lab: str) -> int:
