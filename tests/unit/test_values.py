@@ -57,6 +57,8 @@ def test_a_class_is_what_the_standard_library_makes_of_its_fields(cls: type) -> 
     if hasattr(cls, "__post_init__"):
         return  # it looks at what it is given
     ours, theirs = cls(**words), twin(**words)
+    for _ in range(values.FEW):  # by now one is compiled, and makes the same
+        cls(**words)
     assert inspect.signature(vars(cls)["__init__"]).parameters.keys() - {"self"} == words.keys()
     if getattr(cls.__repr__, "__module__", "") == values.__name__:
         assert repr(ours) == repr(theirs).replace(twin.__qualname__, cls.__qualname__, 1)
@@ -158,6 +160,48 @@ def test_replace_runs_what_comes_after_init() -> None:
 def test_arguments_that_do_not_fit_are_refused(words: dict[str, Any]) -> None:
     with pytest.raises(TypeError):
         Thing(**words)
+
+
+def made_with(decorator: Any, of: Any, kw_only: bool) -> Any:
+    @decorator(frozen=True, slots=True, kw_only=kw_only)
+    class Fresh:
+        first: int
+        second: list[int] = of(default_factory=list)
+        third: str = of(init=False, default="x")
+        fourth: int = of(init=False)
+        fifth: int = 5
+
+        def __post_init__(self) -> None:
+            object.__setattr__(self, "fourth", self.first + 1)
+
+    return Fresh
+
+
+def outcome(cls: Any, args: tuple[Any, ...], words: dict[str, Any]) -> dict[str, Any] | str:
+    try:
+        return dataclasses.asdict(cls(*args, **words))
+    except TypeError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("kw_only", [False, True])
+@pytest.mark.parametrize("before", [0, values.FEW - 1, values.FEW, 2 * values.FEW])
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ((1,), {}), ((1, [2]), {}), ((1,), {"fifth": 6}), ((), {"first": 3}), ((1, [2], 3), {}),
+        ((), {}), ((1, [2], 3, 4), {}), ((1,), {"first": 2}), ((1,), {"third": "y"}),
+        ((), {"first": 1, "second": [2], "fifth": 6}), ((), {"sixth": 1, "first": 2}),
+    ],
+)  # fmt: skip
+def test_the_first_values_are_made_as_all_others(
+    args: tuple[Any, ...], words: dict[str, Any], before: int, kw_only: bool
+) -> None:
+    ours = made_with(dataclass, field, kw_only)
+    theirs = made_with(dataclasses.dataclass, dataclasses.field, kw_only)
+    for number in range(before):
+        ours(first=number)
+    assert outcome(ours, args, words) == outcome(theirs, args, words)
 
 
 def test_positional_arguments_of_a_class_without_any_are_refused() -> None:
