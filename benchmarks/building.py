@@ -71,6 +71,7 @@ def keep(chosen: argparse.Namespace, results: list[dict[str, Any]]) -> None:
         "command": f"python benchmarks/building.py {' '.join(sys.argv[1:])}".strip(),
         "kernel": os.uname().release,
         "cpus": os.cpu_count(),
+        "python": report.python(),
         "load": os.getloadavg(),
         "rounds": min(len(result["samples"]) for result in results),
     }

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,15 @@ def heading() -> str:
     """What was run, and on what."""
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     words = " ".join(["python", *sys.argv])
-    return f"`{words}` on Linux {os.uname().release}, {os.cpu_count()} CPUs, load {load}."
+    return (
+        f"`{words}` on Linux {os.uname().release}, {os.cpu_count()} CPUs, load {load}; {python()}."
+    )
+
+
+def python() -> str:
+    """Which Python this is, and whether it was built to be quick (as distributions' are)."""
+    quick = "--enable-optimizations" in str(sysconfig.get_config_var("CONFIG_ARGS"))
+    return f"Python {platform.python_version()}{'' if quick else ', built without optimization'}"
 
 
 def write(folder: Path, about: dict[str, Any], rows: list[Row]) -> None:
@@ -35,7 +45,8 @@ def table(about: dict[str, Any], rows: list[Row]) -> Iterator[str]:
     """Medians in ms, and how they compare with the floor and with lvsctl."""
     by = {(row["size"], row["name"]): row for row in rows}
     load = ", ".join(f"{value:.1f}" for value in about["load"])
-    yield f"`{about['command']}` on Linux {about['kernel']}, {about['cpus']} CPUs, load {load}."
+    yield (f"`{about['command']}` on Linux {about['kernel']}, {about['cpus']} CPUs, load {load}; "
+           f"{about['python']}.")  # fmt: skip
     yield f"Medians of {about['rounds']} interleaved rounds, in ms; CPU time in parentheses."
     yield ""
     yield "| N | | building | ÷ floor | whole `up` | ÷ lvsctl | `down` |"
