@@ -47,7 +47,8 @@ def table(about: dict[str, Any], rows: list[Row]) -> Iterator[str]:
     load = ", ".join(f"{value:.1f}" for value in about["load"])
     yield (f"`{about['command']}` on Linux {about['kernel']}, {about['cpus']} CPUs, load {load}; "
            f"{about['python']}.")  # fmt: skip
-    yield f"Medians of {about['rounds']} interleaved rounds, in ms; CPU time in parentheses."
+    yield (f"Medians of {about['rounds']} interleaved rounds (N up to 10: {3 * about['rounds']}), "
+           "in ms; CPU time in parentheses.")  # fmt: skip
     yield ""
     yield "| N | | building | ÷ floor | whole `up` | ÷ lvsctl | `down` |"
     yield "|---|---|---|---|---|---|---|"
