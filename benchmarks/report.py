@@ -7,7 +7,6 @@ import math
 import os
 import platform
 import sys
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,8 @@ def heading() -> str:
 
 
 def python() -> str:
-    """Which Python this is, and whether it was built to be quick (as distributions' are)."""
-    quick = "--enable-optimizations" in str(sysconfig.get_config_var("CONFIG_ARGS"))
-    return f"Python {platform.python_version()}{'' if quick else ', built without optimization'}"
+    """Which Python this is: they differ, by how they were built, more than their versions do."""
+    return f"Python {platform.python_version()} ({os.path.realpath(sys.executable)})"
 
 
 def write(folder: Path, about: dict[str, Any], rows: list[Row]) -> None:
