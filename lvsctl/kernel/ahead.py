@@ -85,6 +85,10 @@ class Ahead:
                 self._thread.join()
             sys.setswitchinterval(self._interval)
 
+    def left(self) -> int:
+        """How many there are to take."""
+        return len(self._made)
+
     def take(self) -> int | None:
         """The descriptor of a new namespace, the caller's to close; None: there is none left.
 

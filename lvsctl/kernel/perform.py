@@ -41,6 +41,9 @@ EXISTS = frozenset({errno.EEXIST})
 MANY = 16
 """So many namespaces in a stage that a second thread is worth starting."""
 
+TOGETHER = 8
+"""So many cables are worth a message."""
+
 SECOND_HAND = "lvsctl-execute-2"
 """That thread's name."""
 
@@ -136,6 +139,10 @@ class Performance:
         def lay() -> None:
             hand = _Hand(self)
             while None in coming and not stop.is_set():
+                while ready.qsize() < TOGETHER and self.session.prepare(
+                    len(coming) - 2 - ready.qsize()  # None, and the one that is being made
+                ):
+                    pass
                 coming.discard(ready.get())
                 coming.difference_update([ready.get() for _ in range(ready.qsize())])
                 batch: list[AddLink] = []

@@ -59,6 +59,7 @@ class Session:
         self._ahead = ahead
         self._opened: dict[str, Opened] = {}
         self._opening = threading.Lock()
+        self._spare: list[int] = []
         self._limits: tuple[int, int] | None = None
         self._family: int | None = None
 
@@ -69,6 +70,8 @@ class Session:
         for opened in self._opened.values():
             opened.close()
         self._opened.clear()
+        while self._spare:
+            os.close(self._spare.pop())
         if self._limits is not None:
             resource.setrlimit(resource.RLIMIT_NOFILE, self._limits)
 
@@ -89,8 +92,23 @@ class Session:
     def create(self, name: str) -> Opened:
         """Make a namespace and leave the calling thread in it. Raises LabError, HostError."""
         made = self._ahead.take() if self._ahead else None
+        if made is None and self._spare:
+            made = self._spare.pop()
         fd = netns.create(self.lab, name, made)
         return self._keep(name, fd)
+
+    def prepare(self, needed: int) -> bool:
+        """Make one of ``needed`` namespaces that others are to create, and leave the thread in it.
+
+        False where there are as many, or there is none to be had: ``create`` will say why.
+        """
+        if len(self._spare) + (self._ahead.left() if self._ahead else 0) >= needed:
+            return False
+        try:
+            self._spare.append(netns.create_nameless())
+        except OSError:
+            return False
+        return True
 
     def open(self, name: str) -> Opened:
         """The namespace ``name`` of the lab. Raises LabError where there is none."""

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from lvsctl.errors import KernelError, LabError
+from lvsctl.errors import HostError, KernelError, LabError
 from lvsctl.kernel import execute, netns, paths, perform, processes, registry, rtnl, undo
 from lvsctl.model.event import Event, OpsDone, StageBegun, ignore
 from lvsctl.model.service import Protocol
@@ -40,7 +40,7 @@ from lvsctl.ops import (
     Stage,
     subject,
 )
-from tests.kernel.by_hand import eventually
+from tests.kernel.by_hand import descriptors, eventually
 from tests.kernel.dr_shape import DEVICE, VIP, dr_plan
 from tests.kernel.initial import neighbours
 
@@ -339,6 +339,49 @@ def test_the_second_hand_lays_cables_between_what_the_first_has_made(
     monkeypatch.setattr(perform, "MANY", 10**6)
     up(plan)
     assert [as_seen(lab, node) for node in nodes] == by_two
+
+
+def test_a_hand_that_waits_makes_namespaces_for_the_other(
+    lab: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, made = descriptors(), list[str]()
+    create = netns.create_nameless
+
+    def slowly() -> int:
+        name = threading.current_thread().name
+        if name != perform.SECOND_HAND:  # until the other one has made some
+            eventually(lambda: len(made) >= 3)
+        fd = create()
+        made.append(name)
+        return fd
+
+    monkeypatch.setattr(netns, "create_nameless", slowly)
+    up(with_cables_next(dr_plan(lab, MANY)))
+    assert len(made) == MANY + 3, "each once, by whichever"
+    assert set(made) == {"lvsctl-execute", perform.SECOND_HAND}
+    assert descriptors() == before
+    monkeypatch.undo()
+    switch = f"lvs-{lab}-lan"
+    assert len(ip("-n", switch, "link", "show", "master", "lan")) == MANY + 2
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_the_one_who_needs_it_says_why_there_is_no_namespace(
+    lab: str, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, made = descriptors(), list[int]()
+    create = netns.create_nameless
+
+    def refused() -> int:
+        if len(made) >= after:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        made.append(create())
+        return made[-1]
+
+    monkeypatch.setattr(netns, "create_nameless", refused)
+    with pytest.raises(HostError, match="namespace"):
+        up(with_cables_next(dr_plan(lab, MANY)))
+    assert descriptors() == before
 
 
 def test_a_lab_grows_by_many_at_once(lab: str, monkeypatch: pytest.MonkeyPatch) -> None:
