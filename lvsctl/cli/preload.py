@@ -4,10 +4,12 @@
 import io
 import json
 import shutil
+import tempfile
 
-from lvsctl import app, converge, experiment, verify
-from lvsctl.cli import main, progress, tree
-from lvsctl.kernel import execute, ipvs, state, undo
+from lvsctl import app, converge, experiment, removing, verify
+from lvsctl.app import bringing_up, carrying_out, looking, registered
+from lvsctl.cli import kept_capture, main, plain, progress, tree
+from lvsctl.kernel import execute, injected, ipvs, probe, registry, state, undo
 from lvsctl.report import demo, jsonable, script, text
 from lvsctl.spec import shipped
 from lvsctl.traffic import client, responder

@@ -24,14 +24,20 @@ SWITCH_SECONDS = 1e-5
 longer than making ten namespaces takes."""
 
 
+def cpus() -> int:
+    """How many this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
 class Ahead:
     """Up to ``count`` new namespaces, while entered; what nobody took is let go of at the end.
 
-    ``count`` may be a guess (``expect``).
+    ``count`` may be a guess (``expect``). Where there is but one CPU, none: two threads that
+    pass Python's lock to and fro on it take longer than one that does both.
     """
 
     def __init__(self, count: int) -> None:
-        self._count = min(count, AT_MOST)
+        self._count = min(count, AT_MOST) if cpus() > 1 else 0
         self._begun = 0
         self._made: list[int] = []
         self._enough = False

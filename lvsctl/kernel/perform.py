@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import queue
 import socket
 import threading
@@ -13,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from lvsctl.annotations import TYPE_CHECKING, Any
 from lvsctl.errors import KernelError
 from lvsctl.kernel import fou, links, netns, rtnl, sysctl, wire
+from lvsctl.kernel.ahead import cpus
 from lvsctl.kernel.session import Opened, Session
 from lvsctl.model.event import Emit, OpsDone, ignore
 from lvsctl.ops import (
@@ -50,11 +50,6 @@ SECOND_HAND = "lvsctl-execute-2"
 
 Todo = Iterable[tuple[str, Sequence[Op]]]
 """Namespaces, and what is to be done in each."""
-
-
-def cpus() -> int:
-    """How many this process may run on."""
-    return len(os.sched_getaffinity(0))
 
 
 @dataclass(slots=True)

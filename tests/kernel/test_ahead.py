@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from lvsctl.kernel import ahead as ahead_module
 from lvsctl.kernel import letting_go, netns
 from lvsctl.kernel.ahead import AT_MOST, Ahead
 from lvsctl.kernel.worker import in_worker
@@ -21,6 +22,20 @@ from tests.kernel.by_hand import descriptors, eventually
 from tests.kernel.moments import ended
 
 HERE = "/proc/thread-self/ns/net"
+
+
+@pytest.fixture(autouse=True)
+def two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where there is something to be gained; it works on one as well."""
+    monkeypatch.setattr(ahead_module, "cpus", lambda: 2)
+
+
+def test_on_one_cpu_none_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead_module, "cpus", lambda: 1)
+    with Ahead(10) as ahead:
+        ahead.expect(5)
+        assert is_done()
+        assert ahead.left() == 0
 
 
 def identities(taken: list[int]) -> set[int]:
