@@ -121,7 +121,10 @@ class Performance:
         say: Emit,
         stop: threading.Event,
     ) -> None:
-        """Make namespaces, and lay ``cables`` between those that are ready."""
+        """Make namespaces, and lay ``cables`` between those that are ready.
+
+        While few are, the second hand makes some for the first to take.
+        """
         coming: set[str | None] = {None, *(name for name, _ in todo)}
         ready: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
@@ -134,10 +137,10 @@ class Performance:
         def lay() -> None:
             hand = _Hand(self)
             while None in coming and not stop.is_set():
-                while ready.qsize() < TOGETHER and self.session.prepare(
-                    len(coming) - 2 - ready.qsize()  # None, and the one that is being made
-                ):
-                    pass
+                while ready.qsize() < TOGETHER and not stop.is_set():
+                    more = len(coming) - 2 - ready.qsize()  # None, and the one that is being made
+                    if not self.session.prepare(more):
+                        break
                 coming.discard(ready.get())
                 coming.difference_update([ready.get() for _ in range(ready.qsize())])
                 batch: list[AddLink] = []

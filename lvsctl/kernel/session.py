@@ -91,14 +91,18 @@ class Session:
 
     def create(self, name: str) -> Opened:
         """Make a namespace and leave the calling thread in it. Raises LabError, HostError."""
-        made = self._ahead.take() if self._ahead else None
-        if made is None and self._spare:
-            made = self._spare.pop()
-        fd = netns.create(self.lab, name, made)
+        fd = netns.create(self.lab, name, self._made_already())
         return self._keep(name, fd)
 
+    def _made_already(self) -> int | None:
+        made = self._ahead.take() if self._ahead else None
+        if made is None:
+            with contextlib.suppress(IndexError):  # another hand was quicker
+                made = self._spare.pop()
+        return made
+
     def prepare(self, needed: int) -> bool:
-        """Make one of ``needed`` namespaces that others are to create, and leave the thread in it.
+        """Make one of ``needed`` namespaces that others are to ``create``; leaves the thread in it.
 
         False where there are as many, or there is none to be had: ``create`` will say why.
         """
