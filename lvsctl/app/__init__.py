@@ -96,10 +96,12 @@ _PARTS = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    for part, names in _PARTS.items():
-        if name in names:
-            found = getattr(import_module(f"{__name__}.{part}"), name)
-            globals()[name] = found
-            return found
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # who checks types knows the names, and which there are not
+
+    def __getattr__(name: str) -> Any:
+        for part, names in _PARTS.items():
+            if name in names:
+                found = getattr(import_module(f"{__name__}.{part}"), name)
+                globals()[name] = found
+                return found
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

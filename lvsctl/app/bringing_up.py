@@ -46,8 +46,8 @@ def up(
 
 
 def _to_make(lab: str, namespaces: int) -> int:
-    """How many of them are new; one more or less does no harm."""
-    if os.path.lexists(paths.registry(lab)):  # it runs, and has them
+    """How many of them are new; one more or less does no harm. A wrong name says nothing here."""
+    if not paths.is_name(lab) or os.path.lexists(paths.registry(lab)):  # it runs, and has them
         return 0
     return namespaces
 

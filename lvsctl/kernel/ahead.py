@@ -81,6 +81,8 @@ class Ahead:
         """
         if count < self._count:
             self._count = count
+            if not count:
+                self.stop()
             self._keep(count)
 
     def stop(self) -> None:

@@ -56,14 +56,15 @@ def watched(lab: str, seconds: float = SECONDS) -> Iterator[None]:
             begun.put(None)
 
     thread = Thread(target=work, name="lvsctl-letting-go", daemon=True)
-    with undisturbed():
-        thread.start()
-    begun.get()
     try:
+        with undisturbed():
+            thread.start()
+        begun.get()
         yield
     finally:
         go_on.set()
-        thread.join()
+        if thread.is_alive():
+            thread.join()
     if outcome:
         raise outcome[0]
 

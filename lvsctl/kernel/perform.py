@@ -89,9 +89,9 @@ class Performance:
     ) -> None:
         """A stage: the ``ops`` of one namespace in order, one namespace after the other.
 
-        Where there are many, by two hands: making a namespace is mostly the kernel's work,
-        and two CPUs do it in two thirds of the time (more than two hands gain nothing). Where
-        the stage ``following`` lays cables, that is what the second hand does meanwhile.
+        Where there are many, by two hands: it is mostly the kernel's work, and two CPUs do it in
+        two thirds of the time (more than two hands gain nothing). The second hand takes half
+        of the namespaces or, where the stage ``following`` lays cables, begins with those.
         """
         self.new = set()
         todo = list(_by_namespace(list(ops)[self.laid :]).items())
@@ -126,6 +126,7 @@ class Performance:
         While few are, the second hand makes some for the first to take.
         """
         coming: set[str | None] = {None, *(name for name, _ in todo)}
+        new = {name for name, ops in todo if any(isinstance(op, AddNamespace) for op in ops)}
         ready: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
         def make() -> None:
@@ -138,7 +139,7 @@ class Performance:
             hand = _Hand(self)
             while None in coming and not stop.is_set():
                 while ready.qsize() < TOGETHER and not stop.is_set():
-                    more = len(coming) - 2 - ready.qsize()  # None, and the one that is being made
+                    more = len(new & coming) - 1 - ready.qsize()  # without what is being made
                     if not self.session.prepare(more):
                         break
                 coming.discard(ready.get())

@@ -95,7 +95,8 @@ def in_worker(work: Callable[[Emit, threading.Event], None], emit: Emit) -> None
 def _wait_whatever_happens(said: queue.SimpleQueue[Event | None], ended: threading.Event) -> None:
     """Until the worker has ``ended``. Its last word comes after that, so there is one to wait for.
 
-    Waiting for the Event itself would not bear a signal (``undisturbed``).
+    Waiting for the Event itself would not bear a signal (``undisturbed``). In the command
+    line only the first signal raises (``cli.signals``); elsewhere a second Ctrl-C may.
     """
     while not ended.is_set():
         try:

@@ -22,9 +22,11 @@ __all__ = ["Overrides", "json_schema", "load"]
 _PARTS = {"Overrides": "overrides", "json_schema": "schema", "load": "loading"}
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _PARTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f"{__name__}.{_PARTS[name]}"), name)
-    globals()[name] = found
-    return found
+if not TYPE_CHECKING:  # who checks types knows the names, and which there are not
+
+    def __getattr__(name: str) -> Any:
+        if name not in _PARTS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = getattr(import_module(f"{__name__}.{_PARTS[name]}"), name)
+        globals()[name] = found
+        return found

@@ -100,12 +100,13 @@ def test_what_was_guessed_too_many_is_let_go_of_once_that_is_known() -> None:
 
 
 def test_no_more_are_made_once_it_is_known_that_none_are_needed() -> None:
-    before = descriptors()
+    before, interval = descriptors(), sys.getswitchinterval()
     with Ahead(AT_MOST) as ahead:
         eventually(lambda: bool(ahead._made))
         ahead.expect(0)
-        ahead.stop()
-        assert len(ahead._made) <= 1
+        assert is_done()
+        assert ahead.left() == 0
+        assert sys.getswitchinterval() == interval
     assert descriptors() == before
 
 

@@ -308,6 +308,12 @@ def test_whichever_hand_fails_is_heard(lab: str, node: str) -> None:
     assert (caught.value.node, caught.value.errno) == (node, errno.ENOENT)
 
 
+@pytest.fixture
+def two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads do on one CPU too."""
+    monkeypatch.setattr(perform, "cpus", lambda: 2)
+
+
 def with_cables_next(plan: Plan) -> Plan:
     """``plan`` with its cables right after the namespaces, as planned ones are."""
     names, sysctls, cables, *others = plan.stages
@@ -317,6 +323,7 @@ def with_cables_next(plan: Plan) -> Plan:
     return replace(plan, stages=(names, replace(cables, ops=laid), *others))
 
 
+@pytest.mark.usefixtures("two_cpus")
 def test_the_second_hand_lays_cables_between_what_the_first_has_made(
     lab: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,6 +348,7 @@ def test_the_second_hand_lays_cables_between_what_the_first_has_made(
     assert [as_seen(lab, node) for node in nodes] == by_two
 
 
+@pytest.mark.usefixtures("two_cpus")
 def test_a_hand_that_waits_makes_namespaces_for_the_other(
     lab: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -365,6 +373,7 @@ def test_a_hand_that_waits_makes_namespaces_for_the_other(
     assert len(ip("-n", switch, "link", "show", "master", "lan")) == MANY + 2
 
 
+@pytest.mark.usefixtures("two_cpus")
 @pytest.mark.parametrize("after", [0, 3])
 def test_the_one_who_needs_it_says_why_there_is_no_namespace(
     lab: str, after: int, monkeypatch: pytest.MonkeyPatch
@@ -384,6 +393,7 @@ def test_the_one_who_needs_it_says_why_there_is_no_namespace(
     assert descriptors() == before
 
 
+@pytest.mark.usefixtures("two_cpus")
 def test_a_lab_grows_by_many_at_once(lab: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cables to be laid from a switch that is there already."""
     hands = list[str]()
@@ -405,6 +415,7 @@ def test_a_lab_grows_by_many_at_once(lab: str, monkeypatch: pytest.MonkeyPatch) 
     assert len(ip("-n", f"lvs-{lab}-lan", "link", "show", "master", "lan")) == MANY + 2
 
 
+@pytest.mark.usefixtures("two_cpus")
 @pytest.mark.parametrize("node", ["client", f"rs{MANY}"])
 def test_a_cable_that_cannot_be_laid_is_heard_of(lab: str, node: str) -> None:
     plan = with_cables_next(dr_plan(lab, MANY))
