@@ -76,7 +76,6 @@ def keep(chosen: argparse.Namespace, results: list[dict[str, Any]]) -> None:
         "cpus": os.cpu_count(),
         "python": report.python(),
         "load": os.getloadavg(),
-        "rounds": chosen.rounds,
     }
     chosen.into.mkdir(parents=True, exist_ok=True)
     report.write(chosen.into, about, results)

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import statistics
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 Row = dict[str, Any]
 
-COLOURS = ("#111111", "#d62728", "#1f77b4", "#2ca02c", "#9467bd")
+COLOURS = ("#111111", "#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#8c564b")
 LEFT, TOP, WIDTH, HEIGHT = 70, 30, 520, 330
 
 
@@ -45,8 +46,9 @@ def table(about: dict[str, Any], rows: list[Row]) -> Iterator[str]:
     load = ", ".join(f"{value:.1f}" for value in about["load"])
     yield (f"`{about['command']}` on Linux {about['kernel']}, {about['cpus']} CPUs, load {load}; "
            f"{about['python']}.")  # fmt: skip
-    yield (f"Medians of {about['rounds']} interleaved rounds (N up to 10: {3 * about['rounds']}), "
-           "in ms; CPU time in parentheses.")  # fmt: skip
+    rounds = ", ".join(f"{n} (N = {size})" for size, n in counted(rows).items())
+    yield f"Interleaved rounds: {rounds}. Medians, in ms; CPU time in parentheses. Ratios are the"
+    yield "medians of those in each round, and how far they go."
     yield ""
     yield "| N | | building | ÷ floor | whole `up` | ÷ lvsctl | `down` |"
     yield "|---|---|---|---|---|---|---|"
@@ -65,10 +67,26 @@ def table(about: dict[str, Any], rows: list[Row]) -> Iterator[str]:
 
 
 def ratio(row: Row, other: Row | None, key: str) -> str:
-    """Wall times against wall times, and CPU against CPU."""
+    """Wall times against wall times, round by round, and CPU against CPU."""
     if other is None:
         return ""
-    return f"{row[key] / other[key]:.2f} ({row[key + '_cpu'] / other[key + '_cpu']:.2f})"
+    if row is other:
+        return "1"
+    pairs = list(zip(row["samples"], other["samples"], strict=False))
+    wall, cpu = (
+        sorted(one[what] / two[what] for one, two in pairs) for what in (key, f"{key}_cpu")
+    )
+    return (f"{statistics.median(wall):.2f} ({statistics.median(cpu):.2f}), "
+            f"{wall[0]:.2f} to {wall[-1]:.2f}")  # fmt: skip
+
+
+def counted(rows: list[Row]) -> dict[int, int]:
+    """The rounds that every competitor has done, by size."""
+    found: dict[int, int] = {}
+    for row in rows:
+        done = len(row["samples"])
+        found[row["size"]] = min(found.get(row["size"], done), done)
+    return found
 
 
 def plot(rows: list[Row]) -> Iterator[str]:

@@ -21,6 +21,10 @@ from typing import NamedTuple
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import report  # noqa: E402
+
 PROGRAMS = Path(sys.executable).parent
 MININET = ROOT / ".tools/root/usr"
 HTTPIE = ROOT / ".tools/httpie"
@@ -97,10 +101,8 @@ def measured(command: Command) -> tuple[float, float]:
 
 def table(rounds: int, samples: dict[str, list[tuple[float, float]]]) -> str:
     cpu = {name: statistics.median(cpu for cpu, _ in mine) for name, mine in samples.items()}
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     lines = [
-        f"`python benchmarks/starting.py {' '.join(sys.argv[1:])}`".replace(" `", "`")
-        + f" on Linux {os.uname().release}, {os.cpu_count()} CPUs, load {load}.",
+        report.heading(),
         f"Medians of {rounds} interleaved rounds, in ms.",
         "",
         "| | CPU | least CPU | wall | ÷ Mininet's | ÷ httpie's |",
