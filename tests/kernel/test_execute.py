@@ -314,6 +314,19 @@ def two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(perform, "cpus", lambda: 2)
 
 
+@pytest.fixture
+def laying(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The thread that laid each cable, from now on."""
+    hands, add_veth = list[str](), rtnl.add_veth
+
+    def seen(*words: Any) -> bytearray:
+        hands.append(threading.current_thread().name)
+        return add_veth(*words)
+
+    monkeypatch.setattr(rtnl, "add_veth", seen)
+    return hands
+
+
 def with_cables_next(plan: Plan) -> Plan:
     """``plan`` with its cables right after the namespaces, as planned ones are."""
     names, sysctls, cables, *others = plan.stages
@@ -325,18 +338,11 @@ def with_cables_next(plan: Plan) -> Plan:
 
 @pytest.mark.usefixtures("two_cpus")
 def test_the_second_hand_lays_cables_between_what_the_first_has_made(
-    lab: str, monkeypatch: pytest.MonkeyPatch
+    lab: str, laying: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan, events, hands = with_cables_next(dr_plan(lab, MANY)), list[Event](), set[str]()
-    add_veth = rtnl.add_veth
-
-    def seen(*words: Any) -> bytearray:
-        hands.add(threading.current_thread().name)
-        return add_veth(*words)
-
-    monkeypatch.setattr(rtnl, "add_veth", seen)
+    plan, events = with_cables_next(dr_plan(lab, MANY)), list[Event]()
     up(plan, events.append)
-    assert hands == {perform.SECOND_HAND}
+    assert laying == [perform.SECOND_HAND] * (MANY + 2)
     titles = [event.title for event in events if isinstance(event, StageBegun)]
     assert titles == [stage.title for stage in plan.stages]
     assert sum(event.count for event in events if isinstance(event, OpsDone)) == len(plan.ops)
@@ -394,24 +400,17 @@ def test_the_one_who_needs_it_says_why_there_is_no_namespace(
 
 
 @pytest.mark.usefixtures("two_cpus")
-def test_a_lab_grows_by_many_at_once(lab: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lab_grows_by_many_at_once(lab: str, laying: list[str]) -> None:
     """Cables to be laid from a switch that is there already."""
-    hands = list[str]()
-    add_veth = rtnl.add_veth
-
-    def seen(*words: Any) -> bytearray:
-        hands.append(threading.current_thread().name)
-        return add_veth(*words)
-
     few, many = (with_cables_next(dr_plan(lab, servers)) for servers in (2, MANY))
     up(few)
-    monkeypatch.setattr(rtnl, "add_veth", seen)
+    laying.clear()
     stages = [
         replace(stage, ops=tuple(op for op in stage.ops if op not in few.ops))
         for stage in many.stages
     ]
     execute.execute(stages, lab, ignore, converging=True)
-    assert hands == [perform.SECOND_HAND] * (MANY - 2)
+    assert laying == [perform.SECOND_HAND] * (MANY - 2)
     assert len(ip("-n", f"lvs-{lab}-lan", "link", "show", "master", "lan")) == MANY + 2
 
 
