@@ -7,6 +7,7 @@ What is injected is noted before anything is changed, so that a lab is mended ev
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from lvsctl import planner
@@ -19,7 +20,6 @@ from lvsctl.kernel.injected import Injected
 from lvsctl.model.event import ignore
 from lvsctl.model.lab import Lab
 from lvsctl.ops import AddLink, Listen, Op, Plan, SetLinkUp, Stage
-from lvsctl.values import dataclass
 
 RespondFor = Callable[[Lab], execute.Respond]
 """What makes the real servers' responder of a lab."""

@@ -9,6 +9,7 @@ routes, virtual services and real servers. Devices added by hand are left alone.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from lvsctl.model.addresses import IPInterface
 from lvsctl.model.service import ForwardingMethod, RealServer, Scheduler
@@ -33,7 +34,6 @@ from lvsctl.ops import (
     Stage,
     subject,
 )
-from lvsctl.values import dataclass, replace
 
 States = Mapping[str, NodeState]
 """The state of each namespace that exists, by its name."""

@@ -7,8 +7,7 @@ room turns them into exit statuses (see ``lvsctl.cli.exit_status``).
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from lvsctl.values import dataclass
+from dataclasses import dataclass
 
 
 class LvsctlError(Exception):

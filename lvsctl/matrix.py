@@ -9,6 +9,7 @@ diagnosis judge one and the same evidence, and neither knows what was injected.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from lvsctl import diagnosis, experiment, proving, verify
 from lvsctl.breaking import Breaking
@@ -17,7 +18,6 @@ from lvsctl.faults.base import Fault
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.finding import Verdict, overall
 from lvsctl.proving import Trial
-from lvsctl.values import dataclass
 
 Named = tuple[tuple[str, str], ...]
 """Causes: kinds and nodes, the most likely first."""

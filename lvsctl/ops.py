@@ -10,6 +10,7 @@ Two operations are equal where they ask for the same thing, whatever the reason.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
 
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
 from lvsctl.model.lab import Impairment
@@ -22,7 +23,6 @@ from lvsctl.model.service import (
     Scheduler,
     ServiceKey,
 )
-from lvsctl.values import dataclass, field
 
 FORWARD_FLAG = {
     ForwardingMethod.NAT: "-m",

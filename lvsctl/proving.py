@@ -7,6 +7,7 @@ again, one after the other; at the end it must be as healthy as at the beginning
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
 
 from lvsctl import experiment, verify
 from lvsctl.breaking import Breaking
@@ -17,7 +18,6 @@ from lvsctl.model.claim import Claim
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.finding import Finding, Verdict, overall
 from lvsctl.model.lab import Lab
-from lvsctl.values import dataclass
 
 Tell = Callable[["Trial"], None]
 """Hears of each trial as soon as it is over."""

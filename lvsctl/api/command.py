@@ -15,11 +15,11 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from lvsctl.errors import LvsctlError
 from lvsctl.report.error_json import VARIABLE, error_from
-from lvsctl.values import dataclass, field
 
 Done = subprocess.CompletedProcess[bytes]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from lvsctl.model.addresses import IPInterface
 from lvsctl.model.lab import Role
-from lvsctl.values import dataclass, field
 
 Ran = subprocess.CompletedProcess[str]
 

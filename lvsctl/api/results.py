@@ -7,6 +7,7 @@ repr says in a line what is not, and ``str`` says it in full.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +32,6 @@ from lvsctl.model.state import (
     RouteState,
 )
 from lvsctl.model.walk import Change, Step
-from lvsctl.values import dataclass, field
 
 if TYPE_CHECKING:
     from lvsctl.model.evidence import Evidence

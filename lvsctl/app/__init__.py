@@ -7,8 +7,7 @@ and everything about terminals, is the business of ``cli``.
 from __future__ import annotations
 
 from importlib import import_module
-
-from lvsctl.annotations import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 # Each part is imported when something of it is first asked for: `ls` needs no planner.
 if TYPE_CHECKING:

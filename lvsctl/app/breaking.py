@@ -16,7 +16,6 @@ from lvsctl.results import FaultListed, FaultShown
 from lvsctl.spec import shipped
 from lvsctl.spec.shipped import Topology
 
-# What only some commands need is imported by these: tests/unit/test_cli_imports.py.
 if TYPE_CHECKING:
     from lvsctl.faults.base import Fault
     from lvsctl.matrix import Cell, Column

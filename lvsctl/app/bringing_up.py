@@ -10,8 +10,8 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from lvsctl.annotations import TYPE_CHECKING
 from lvsctl.kernel import paths
 from lvsctl.kernel.ahead import Ahead
 from lvsctl.model.event import Emit, ignore

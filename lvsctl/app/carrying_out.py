@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import asdict, replace
 
 from lvsctl import planner, spec
 from lvsctl.app.registered import configured, responder_of
@@ -15,7 +16,6 @@ from lvsctl.model.lab import Lab
 from lvsctl.ops import Plan
 from lvsctl.results import Up
 from lvsctl.spec.shipped import Topology
-from lvsctl.values import asdict, replace
 
 
 def carried_out(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lvsctl.app.registered import breaking_of, responder_of
@@ -22,9 +23,7 @@ from lvsctl.ops import (
     Stage,
 )
 from lvsctl.results import Up
-from lvsctl.values import dataclass, replace
 
-# What only some commands need is imported by these: tests/unit/test_cli_imports.py.
 if TYPE_CHECKING:
     from lvsctl.converge import Difference
     from lvsctl.model.state import NodeState

@@ -14,7 +14,6 @@ from lvsctl.model.lab import Lab, Role
 from lvsctl.model.service import VirtualService
 from lvsctl.results import Diagnosis, Inspection, Verification
 
-# What only some commands need is imported by these: tests/unit/test_cli_imports.py.
 if TYPE_CHECKING:
     from lvsctl.model.evidence import Evidence
     from lvsctl.model.exchange import Exchange

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from lvsctl import removing, spec
-from lvsctl.annotations import TYPE_CHECKING
 from lvsctl.app.plans import lab_of
 from lvsctl.errors import LabError, LvsctlError, UsageError
 from lvsctl.kernel import injected, processes, registry
@@ -15,9 +16,7 @@ from lvsctl.model.service import Scheduler
 from lvsctl.ops import Listen
 from lvsctl.results import Listed
 from lvsctl.spec.shipped import Topology
-from lvsctl.values import replace
 
-# What only some commands need is imported by these: tests/unit/test_cli_imports.py.
 if TYPE_CHECKING:
     from lvsctl.breaking import Breaking
     from lvsctl.kernel import execute

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,7 +15,6 @@ from lvsctl.cli.exit_status import ExitStatus
 from lvsctl.cli.output import Format, show, show_json, style
 from lvsctl.cli.where import Where
 from lvsctl.errors import HostError
-from lvsctl.values import asdict
 
 if TYPE_CHECKING:
     from lvsctl.kernel.probe import Feature

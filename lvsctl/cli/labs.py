@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from lvsctl.annotations import TYPE_CHECKING, Annotated
 from lvsctl.cli import failure
 from lvsctl.cli.exit_status import ExitStatus
 from lvsctl.cli.output import Format, show, show_json, style

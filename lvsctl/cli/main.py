@@ -8,8 +8,8 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
-from lvsctl.annotations import NoReturn
 from lvsctl.cli import completion, failure, output
 from lvsctl.cli.exit_status import ExitStatus
 from lvsctl.cli.signals import Signalled, raising

@@ -8,8 +8,8 @@ import os
 import sys
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
-from lvsctl.annotations import TYPE_CHECKING, Any
 from lvsctl.errors import HostError
 
 if TYPE_CHECKING:

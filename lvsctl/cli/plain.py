@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-
-from lvsctl.annotations import TYPE_CHECKING, Any
-from lvsctl.values import dataclass
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lvsctl.cli.where import Placed

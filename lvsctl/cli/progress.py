@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Self, TextIO
 
-from lvsctl.annotations import Self, TextIO
 from lvsctl.cli.failure import say
 from lvsctl.model.event import Event, GoingBack, Notice, OpsDone, StageBegun, Undoing
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lvsctl.kernel import probe, probe_kernel
-from lvsctl.values import replace
 
 if TYPE_CHECKING:
     from lvsctl.kernel.probe import Feature

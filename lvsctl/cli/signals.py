@@ -6,8 +6,7 @@ import contextlib
 import signal
 from collections.abc import Iterator
 from types import FrameType
-
-from lvsctl.annotations import NoReturn
+from typing import NoReturn
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -11,13 +11,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from lvsctl.annotations import TYPE_CHECKING, Any, NoReturn
 from lvsctl.cli.failure import say
 from lvsctl.errors import HostError, LabError, UsageError
-from lvsctl.values import dataclass
 
 # Typer, and what it is told about parameters, is only imported where it reads the command line.
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from lvsctl.diagnosis.network import Network
 from lvsctl.model.addresses import IPAddress
@@ -19,7 +20,6 @@ from lvsctl.model.lab import Lab, Node
 from lvsctl.model.service import ForwardingMethod, RealServer, VirtualService
 from lvsctl.model.state import NodeState, RealServerState, ServiceState
 from lvsctl.modes.tun import COST
-from lvsctl.values import dataclass
 from lvsctl.verify.trace import Conversation, Trace
 
 NAT, TUN, DR = ForwardingMethod.NAT, ForwardingMethod.TUN, ForwardingMethod.DR

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from lvsctl import verify
 from lvsctl.diagnosis import arp, hosts, ipvs, links, paths, servers, tunnel, vanishing
@@ -12,7 +13,6 @@ from lvsctl.diagnosis.kernel_says import borne_out
 from lvsctl.diagnosis.network import Network
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.finding import Verdict
-from lvsctl.values import dataclass
 from lvsctl.verify import kernel
 from lvsctl.verify.trace import traces
 from lvsctl.verify.walk import walks

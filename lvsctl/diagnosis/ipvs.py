@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from lvsctl.diagnosis.base import DR, NAT, TUN, Case, Cause, Found, Remark, Rule, shown
 from lvsctl.model.frame import Direction
 from lvsctl.model.service import ForwardingMethod, Protocol, RealServer
 from lvsctl.model.state import RealServerState
 from lvsctl.ops import tunnel_words
-from lvsctl.values import replace
 
 _FLAG = {NAT: "-m", TUN: "-i", DR: "-g"}
 """ipvsadm's options for the forwarding methods."""

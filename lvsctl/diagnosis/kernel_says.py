@@ -8,11 +8,11 @@ them: they are quoted where they grew.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from lvsctl.diagnosis.base import Cause
 from lvsctl.model.evidence import Evidence
-from lvsctl.values import replace
 from lvsctl.verify import kernel
 
 MOST = 3

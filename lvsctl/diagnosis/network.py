@@ -7,12 +7,12 @@ the kernel's. So a packet can be followed through a lab that was changed by hand
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import Lab
 from lvsctl.model.state import LinkState, NeighbourState, NodeState, RouteState
-from lvsctl.values import dataclass
 
 FAR = 16
 """So many hops, and the packet goes round in circles."""

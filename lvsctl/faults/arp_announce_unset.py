@@ -7,11 +7,11 @@ arp_announce=0). Every neighbour that hears it learns the wrong MAC address for 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from lvsctl.faults.base import DR, PAST_DIRECTOR, Fault, Scene
 from lvsctl.faults.change import Change
 from lvsctl.model.lab import Role
-from lvsctl.values import replace
 
 
 def changes(scene: Scene) -> Iterator[Change]:

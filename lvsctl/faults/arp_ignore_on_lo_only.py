@@ -7,12 +7,12 @@ What counts is the greater of `all` and the interface that the question comes in
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from lvsctl.faults.base import DR, PAST_DIRECTOR, Fault, Scene
 from lvsctl.faults.change import Change
 from lvsctl.model.lab import Role
 from lvsctl.ops import SetSysctl
-from lvsctl.values import replace
 
 
 def changes(scene: Scene) -> Iterator[Change]:

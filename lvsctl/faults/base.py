@@ -8,6 +8,7 @@ finds nothing to change, it does not apply: so nothing else says where it can be
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import TypeVar
 
 from lvsctl.faults.change import Change
@@ -15,7 +16,6 @@ from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.model.service import ForwardingMethod, VirtualService
 from lvsctl.ops import AddAddress, AddRealServer, Op, Plan, SetSysctl
-from lvsctl.values import dataclass
 
 NAT, TUN, DR = ForwardingMethod.NAT, ForwardingMethod.TUN, ForwardingMethod.DR
 EVERY_MODE = (NAT, TUN, DR)

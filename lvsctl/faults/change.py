@@ -7,6 +7,7 @@ restoring of a fault is not written down anywhere: it is the same change, revers
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from lvsctl.faults.ops import AddNeighbour, DropIncoming
 from lvsctl.ops import (
@@ -23,7 +24,6 @@ from lvsctl.ops import (
     edit,
     subject,
 )
-from lvsctl.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

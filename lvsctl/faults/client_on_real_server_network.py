@@ -7,6 +7,7 @@ topology's reader refuses such a lab; so somebody has to plug the client in else
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import IPv4Interface, IPv4Network, ip_network
 
 from lvsctl.faults.base import NAT, NOBODY_ANSWERS, Fault, Scene
@@ -14,7 +15,6 @@ from lvsctl.faults.change import Change, added
 from lvsctl.model.addresses import mac_for
 from lvsctl.model.lab import Network, Role
 from lvsctl.ops import AddAddress, AddLink, AddRoute, DisableOffloads
-from lvsctl.values import replace
 
 
 def changes(scene: Scene) -> Iterator[Change]:

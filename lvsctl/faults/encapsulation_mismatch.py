@@ -7,13 +7,13 @@ GRE or behind a GUE port, or the other way round.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from lvsctl.faults.base import ONE_SILENT, TUN, Fault, Scene
 from lvsctl.faults.change import Change
 from lvsctl.model.lab import Role
 from lvsctl.model.service import GUE_PORT, Encapsulation
 from lvsctl.ops import AddGuePort, AddTunnel
-from lvsctl.values import replace
 
 ORDER = (Encapsulation.GRE, Encapsulation.IPIP, Encapsulation.GUE)
 """What to send instead: the first of these that the real server does not take."""

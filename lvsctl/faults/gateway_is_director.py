@@ -7,13 +7,13 @@ as martians (in_martian_src): their source is the VIP, which is its own address.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_network
 
 from lvsctl.faults.base import DR, ONE_SILENT, TUN, Fault, Scene
 from lvsctl.faults.change import Change, added
 from lvsctl.model.lab import Role
 from lvsctl.ops import AddRoute
-from lvsctl.values import replace
 
 
 def changes(scene: Scene) -> Iterator[Change]:

@@ -7,11 +7,11 @@ Requests do: IPVS sends them itself. Replies are ordinary packets that it has to
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from lvsctl.faults.base import NAT, NOBODY_ANSWERS, Fault, Scene
 from lvsctl.faults.change import Change
 from lvsctl.model.lab import Role
-from lvsctl.values import replace
 
 
 def changes(scene: Scene) -> Iterator[Change]:

@@ -6,7 +6,7 @@ kernel would do until a lab showed it: then ``why`` says what it does.
 
 from __future__ import annotations
 
-from lvsctl.values import dataclass
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ They describe themselves and are performed as those of ``lvsctl.ops`` are.
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 
 from lvsctl.model.addresses import IPAddress
 from lvsctl.ops import Op
-from lvsctl.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

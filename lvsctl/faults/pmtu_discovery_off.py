@@ -7,12 +7,12 @@ fragments (Documentation/networking/ipvs-sysctl.rst).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from lvsctl.faults.base import TUN, TUNNEL_COSTS, Fault, Scene
 from lvsctl.faults.change import Change
 from lvsctl.model.lab import Role
 from lvsctl.ops import SetSysctl
-from lvsctl.values import replace
 
 
 def changes(scene: Scene) -> Iterator[Change]:

@@ -7,11 +7,11 @@ that obeys them replies past the director from then on.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from lvsctl.faults.base import NAT, ONE_SILENT, Fault, Scene
 from lvsctl.faults.change import Change
 from lvsctl.model.lab import Role
-from lvsctl.values import replace
 
 
 def changes(scene: Scene) -> Iterator[Change]:

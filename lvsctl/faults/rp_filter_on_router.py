@@ -7,11 +7,11 @@ the director's network: to a router with strict reverse path filtering that is f
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from lvsctl.faults.base import NOBODY_ANSWERS, TUN, Fault, Scene
 from lvsctl.faults.change import Change
 from lvsctl.model.lab import Role
-from lvsctl.values import replace
 
 
 def changes(scene: Scene) -> Iterator[Change]:

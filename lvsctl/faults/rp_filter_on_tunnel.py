@@ -7,12 +7,12 @@ looks forged (ip-sysctl.rst, rp_filter=1; the greater of `all` and the device co
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from lvsctl.faults.base import ONE_SILENT, TUN, Fault, Scene
 from lvsctl.faults.change import Change
 from lvsctl.model.lab import Role
 from lvsctl.ops import AddTunnel
-from lvsctl.values import replace
 
 
 def changes(scene: Scene) -> Iterator[Change]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from lvsctl.faults.base import EVERY_MODE, Fault, Scene
 from lvsctl.faults.change import Change
 from lvsctl.model.lab import Role
 from lvsctl.ops import AddRealServer
-from lvsctl.values import replace
 
 
 def changes(scene: Scene) -> Iterator[Change]:

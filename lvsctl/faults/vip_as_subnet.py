@@ -7,12 +7,12 @@ answers itself instead of a client there. (To clients elsewhere it does no harm.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_interface
 
 from lvsctl.faults.base import DR, ONE_SILENT, Fault, Scene
 from lvsctl.faults.change import Change
 from lvsctl.model.lab import Role
-from lvsctl.values import replace
 
 
 def changes(scene: Scene) -> Iterator[Change]:

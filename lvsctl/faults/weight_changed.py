@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from lvsctl.faults.base import EVERY_MODE, Fault, Scene
 from lvsctl.faults.change import Change
 from lvsctl.model.lab import Role
 from lvsctl.model.service import Scheduler
 from lvsctl.ops import AddRealServer, AddService
-from lvsctl.values import replace
 
 WEIGHTED = (Scheduler.WRR, Scheduler.WLC, Scheduler.SED, Scheduler.NQ)
 """Schedulers whose definition has a share for each weight."""

@@ -7,11 +7,11 @@ get here; a real server for direct routing gets NAT.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from lvsctl.faults.base import DR, EVERY_MODE, NAT, ONE_SILENT, Fault, Scene
 from lvsctl.faults.change import Change
 from lvsctl.model.lab import Role
-from lvsctl.values import replace
 
 
 def changes(scene: Scene) -> Iterator[Change]:

@@ -7,12 +7,12 @@ its source, and the client, who knows of no such connection, refuses it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from lvsctl.faults.base import NAT, ONE_SILENT, Fault, Scene
 from lvsctl.faults.change import Change
 from lvsctl.model.lab import Role
 from lvsctl.ops import AddRoute
-from lvsctl.values import replace
 
 
 def changes(scene: Scene) -> Iterator[Change]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from typing import Self
 
-from lvsctl.annotations import Self
 from lvsctl.kernel import netns
 from lvsctl.kernel.descriptors import make_table_hold
 from lvsctl.kernel.undisturbed import undisturbed

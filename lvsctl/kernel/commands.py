@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 from lvsctl.errors import KernelError, LvsctlError
 from lvsctl.kernel import netns, paths, processes
@@ -17,7 +18,6 @@ from lvsctl.model.event import Emit, Notice
 from lvsctl.model.lab import Lab, Node
 from lvsctl.model.service import Protocol
 from lvsctl.ops import RunCommand
-from lvsctl.values import dataclass
 
 NOT_FOUND = 127
 """The exit status of a command that does not exist, as in sh(1)."""

@@ -17,6 +17,7 @@ import socket
 import time
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from typing import Self
 
 from lvsctl.errors import LabError
@@ -26,7 +27,6 @@ from lvsctl.kernel.session import Opened, Session
 from lvsctl.model.lab import Lab
 from lvsctl.model.sample import Gauge, HalfOpen, Sample
 from lvsctl.model.state import NodeState, ServiceState
-from lvsctl.values import dataclass, replace
 
 GROUPS = (1, 3, 5, 7, 9, 11, 24, 25)
 """RTNLGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE, IPV4_NETCONF, IPV6_…"""

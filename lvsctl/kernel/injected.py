@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 
 from lvsctl.kernel import paths
 from lvsctl.kernel.files import explaining
-from lvsctl.values import asdict, dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ table imports ``kernel.ipvs_shapes``.
 from __future__ import annotations
 
 import errno
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lvsctl.errors import KernelError
@@ -21,7 +22,6 @@ from lvsctl.kernel.wire import ROOT_DUMP
 from lvsctl.model.service import Encapsulation, Protocol, ServiceKey
 from lvsctl.model.state import Counters, RealServerState, ServiceState
 from lvsctl.ops import AddRealServer, AddService
-from lvsctl.values import dataclass
 
 if TYPE_CHECKING:
     import socket

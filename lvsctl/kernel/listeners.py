@@ -13,6 +13,7 @@ import contextlib
 import errno
 import os
 import struct
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,6 @@ from lvsctl.errors import KernelError
 from lvsctl.kernel import nldump, wire
 from lvsctl.model.service import Protocol
 from lvsctl.model.state import ListenerState
-from lvsctl.values import dataclass
 
 if TYPE_CHECKING:
     import socket

@@ -17,8 +17,8 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn, TypeVar
 
-from lvsctl.annotations import NoReturn, TypeVar
 from lvsctl.errors import HostError, LabError, UsageError
 from lvsctl.kernel import paths
 from lvsctl.kernel.files import explaining, in_words

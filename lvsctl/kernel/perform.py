@@ -8,8 +8,9 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from lvsctl.annotations import TYPE_CHECKING, Any
 from lvsctl.errors import KernelError
 from lvsctl.kernel import fou, links, netns, rtnl, sysctl, wire
 from lvsctl.kernel.ahead import cpus
@@ -31,7 +32,6 @@ from lvsctl.ops import (
     SetLinkUp,
     SetSysctl,
 )
-from lvsctl.values import dataclass
 
 if TYPE_CHECKING:
     from lvsctl.faults.ops import AddNeighbour, DropIncoming

@@ -7,9 +7,9 @@ small files, and importing this module imports little. ``features`` tries everyt
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 from lvsctl.errors import HostError
-from lvsctl.values import dataclass
 
 CAP_NET_ADMIN, CAP_SYS_MODULE, CAP_SYS_ADMIN = 12, 16, 21
 

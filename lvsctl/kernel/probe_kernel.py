@@ -13,6 +13,7 @@ import errno
 import os
 import socket
 import struct
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,6 @@ from lvsctl.kernel import fou, netns, nldump, probe, wire
 from lvsctl.kernel.nldump import attribute
 from lvsctl.model.service import GUE_PORT, Protocol, Scheduler, ServiceKey
 from lvsctl.ops import AddService
-from lvsctl.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

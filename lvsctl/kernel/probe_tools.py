@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import subprocess
+from dataclasses import dataclass
 
 from lvsctl.kernel import probe
-from lvsctl.values import dataclass
 
 _PATIENCE = 5.0  # seconds for a program to tell its version
 _VERSION = re.compile(r"\d+(?:\.\d+)+")

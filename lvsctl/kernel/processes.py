@@ -19,8 +19,8 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
+from typing import NoReturn, Self
 
-from lvsctl.annotations import NoReturn, Self
 from lvsctl.errors import HostError, KernelError, LabError, LvsctlError
 from lvsctl.kernel import paths
 from lvsctl.kernel.files import explaining, in_words

@@ -14,14 +14,14 @@ import os
 import stat
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
-from lvsctl.annotations import Any
 from lvsctl.errors import HostError, LabError
 from lvsctl.kernel import netns, paths, processes
 from lvsctl.kernel.files import explaining
-from lvsctl.values import asdict, dataclass, field, replace
 
 FORMAT = 1
 """Of registry.json; another number is another version's, and only fit for removal."""

@@ -13,15 +13,15 @@ import resource
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Self
 
-from lvsctl.annotations import Self
 from lvsctl.errors import KernelError
 from lvsctl.kernel import hints, links, netns, paths, wire
 from lvsctl.kernel.ahead import Ahead
 from lvsctl.kernel.descriptors import make_table_hold
 from lvsctl.model.lab import NAMESPACE_PREFIX
 from lvsctl.ops import Op
-from lvsctl.values import dataclass, field
 
 _FILES_BESIDES = 256
 """Descriptors that the process may need besides two or three per namespace."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from lvsctl.kernel import netns
 from lvsctl.kernel.state import node_state
 from lvsctl.model.state import Counters, NodeState
-from lvsctl.values import dataclass
 
 PERIOD = 2.0
 """Seconds between two additions of the kernel (IPVS_EST_TICK × IPVS_EST_NTICKS)."""

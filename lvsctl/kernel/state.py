@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lvsctl.errors import LabError
 from lvsctl.kernel import connections, fou, listeners, netns, nldump, rtnl_dump, wire
 from lvsctl.model.service import Protocol
 from lvsctl.model.state import NodeState
-from lvsctl.values import dataclass, replace
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence

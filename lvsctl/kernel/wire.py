@@ -17,9 +17,9 @@ import socket
 import struct
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from lvsctl.errors import KernelError
-from lvsctl.values import dataclass
 
 ROUTE, GENERIC = 0, 16
 """Netlink protocols: NETLINK_ROUTE, NETLINK_GENERIC."""

@@ -6,9 +6,8 @@ that findings rest on (15 ms of imports).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
-
-from lvsctl.values import dataclass
 
 
 class Verdict(StrEnum):

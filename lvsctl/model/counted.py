@@ -7,8 +7,7 @@ reasons ip_input.c, ip_forward.c, route.c, fib_frontend.c, arp.c of Linux 6.1.
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-from lvsctl.values import dataclass
+from dataclasses import dataclass
 
 LOSSES: Mapping[str, str] = {
     "IpInHdrErrors": "TTL over, or a damaged IP header",

@@ -6,6 +6,7 @@ A model type, so that every verdict can be computed again from a saved report.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from lvsctl.model.counted import Dropped
 from lvsctl.model.exchange import Exchange
@@ -13,7 +14,6 @@ from lvsctl.model.frame import Frame, Tap
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import VirtualService
 from lvsctl.model.state import Connection, NodeState, ServiceState
-from lvsctl.values import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
 from lvsctl.model.addresses import IPAddress
-from lvsctl.values import dataclass
 
 
 class Endpoint(NamedTuple):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from lvsctl.model.claim import Claim, Verdict
 from lvsctl.model.frame import Frame
-from lvsctl.values import dataclass
 
 __all__ = ["Finding", "Judgement", "Verdict", "judged", "overall", "undecided"]
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from ipaddress import IPv4Address
 
 from lvsctl.model.frame_summary import summary_of
 from lvsctl.model.packet import UNSPECIFIED, Flow, Icmp, Ip, Packet, Sctp, Tcp, Udp
-from lvsctl.values import dataclass, field
 
 BROADCAST_MAC = "ff:ff:ff:ff:ff:ff"
 

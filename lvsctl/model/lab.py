@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
 from lvsctl.model.service import VirtualService
-from lvsctl.values import dataclass, field
 
 NAMESPACE_PREFIX = "lvs"
 

@@ -7,13 +7,13 @@ fills these in is ``observe.decode``.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from enum import IntFlag
 from ipaddress import IPv4Address
 
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.exchange import Endpoint
 from lvsctl.model.service import Encapsulation
-from lvsctl.values import dataclass, replace
 
 ICMP, IPIP, TCP, UDP, IPV6, GRE, ICMPV6, SCTP = 1, 4, 6, 17, 41, 47, 58, 132
 """Protocol numbers (IANA, Assigned Internet Protocol Numbers)."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.counted import Dropped
 from lvsctl.model.exchange import Exchange
 from lvsctl.model.state import NodeState, ServiceState
-from lvsctl.values import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

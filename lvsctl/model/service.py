@@ -6,10 +6,10 @@ What the kernel reports about them at run time (counters, connections) is
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 from lvsctl.model.addresses import IPAddress
-from lvsctl.values import dataclass
 
 
 class ForwardingMethod(StrEnum):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
 from lvsctl.model.lab import Impairment
 from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, ServiceKey
-from lvsctl.values import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

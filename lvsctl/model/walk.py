@@ -5,13 +5,13 @@ Made from captured frames by ``verify.walk``; nothing here is configured or assu
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 from lvsctl.model.exchange import Exchange
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import VirtualService
-from lvsctl.values import dataclass
 
 
 class Step(StrEnum):

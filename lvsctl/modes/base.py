@@ -7,14 +7,14 @@ A mode's file reads like the definition of the forwarding method. It yields
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol as Interface
 
-from lvsctl.annotations import Protocol as Interface
 from lvsctl.model.addresses import host_route
 from lvsctl.model.lab import Lab, Node
 from lvsctl.model.rule import Violation
 from lvsctl.model.service import ForwardingMethod, RealServer, VirtualService
 from lvsctl.ops import AddAddress, Op, SetSysctl
-from lvsctl.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import socket
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from lvsctl.errors import UsageError
@@ -34,7 +35,6 @@ from lvsctl.observe.sockets import (
     STATISTICS,
     TIMESPEC,
 )
-from lvsctl.values import dataclass
 
 _STATUS_CSUMNOTREADY, _STATUS_VLAN, _STATUS_VLAN_PROTOCOL = 0x8, 0x10, 0x40
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,7 +33,6 @@ from lvsctl.observe.pcapng import (
     SIMPLE,
     STATISTICS,
 )
-from lvsctl.values import dataclass, field
 
 LONGEST_BLOCK = 16 << 20
 MOST_INTERFACES = 65536

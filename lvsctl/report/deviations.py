@@ -6,6 +6,7 @@ Only what was looked at is judged: ``inspect`` reads neither every sysctl nor th
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from lvsctl import planner
 from lvsctl.converge import difference
@@ -32,7 +33,6 @@ from lvsctl.ops import (
     endpoint,
 )
 from lvsctl.results import Inspection
-from lvsctl.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

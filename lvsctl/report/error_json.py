@@ -7,10 +7,11 @@ KernelError ``node``, ``command`` and ``errno``. The rules are those of ``jsonab
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from lvsctl import errors
 from lvsctl.errors import KernelError, LvsctlError, Problem, SpecError
 from lvsctl.report.json_values import Json
-from lvsctl.values import asdict
 
 VERSION = 1
 VARIABLE = "LVSCTL_ERRORS"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from io import BytesIO
 from ipaddress import ip_address, ip_interface, ip_network
@@ -32,7 +33,6 @@ from lvsctl.model.state import NodeState
 from lvsctl.observe.decode import decode_all
 from lvsctl.observe.pcapng import write_recording
 from lvsctl.observe.pcapng_reader import read_recording
-from lvsctl.values import dataclass, field
 
 FORMAT, VERSION = "lvsctl evidence", 1
 _TUNNELS = frozenset({"ipip", "gre", "sit", "ip6tnl", "ip6gre"})

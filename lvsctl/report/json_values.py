@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from lvsctl.model.lab import Lab, Node, Route
@@ -17,7 +18,6 @@ from lvsctl.model.state import (
     RouteState,
     ServiceState,
 )
-from lvsctl.values import asdict
 
 Json = dict[str, Any]
 

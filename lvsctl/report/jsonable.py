@@ -9,11 +9,11 @@ tests/unit/test_report_json.py holds each against a JSON Schema.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lvsctl.ops import Op, Plan
 from lvsctl.report.json_values import Json, lab_json, state_json
-from lvsctl.values import asdict
 
 if TYPE_CHECKING:
     from lvsctl.kernel.probe import Feature

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 
 from lvsctl.ops import Op, SetSysctl
-from lvsctl.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,7 @@ to run, and ten times that in the machine; what is needed of it are the lines be
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-
-from lvsctl.values import dataclass, replace
+from dataclasses import dataclass, replace
 
 Paint = Callable[[str], str]
 

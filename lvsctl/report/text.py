@@ -7,6 +7,7 @@ module of their own (``text_…``) and are only named here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lvsctl.report.style import Cell, Style, printable
@@ -16,7 +17,6 @@ from lvsctl.report.text_plan import plan
 from lvsctl.report.text_up import up
 from lvsctl.report.text_verification import verification
 from lvsctl.report.words import counted, duration
-from lvsctl.values import replace
 
 if TYPE_CHECKING:
     from lvsctl.kernel.probe import Feature

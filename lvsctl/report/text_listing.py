@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from lvsctl.annotations import TYPE_CHECKING
 from lvsctl.report.style import Cell, Style, printable
 from lvsctl.report.words import broken_on_purpose, host_port, method
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from lvsctl.errors import legible
 from lvsctl.model.lab import NAMESPACE_PREFIX
@@ -25,7 +26,6 @@ from lvsctl.ops import (
 from lvsctl.report.paragraphs import paragraphs, wrapped
 from lvsctl.report.style import Style
 from lvsctl.report.words import counted, listed
-from lvsctl.values import replace
 
 NODE = "NODE"
 """Stands for the name of each node that a block is about: no name has capitals."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING, TypeVar
 
-from lvsctl.annotations import TYPE_CHECKING, TypeVar
 from lvsctl.errors import legible
 from lvsctl.model.lab import Lab, Network, Node, Role
 from lvsctl.model.service import Protocol, RealServer, VirtualService

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from lvsctl.model.frame import Frame
 from lvsctl.model.walk import Hop, Step, Walk
 from lvsctl.report.style import Cell, Style, printable
 from lvsctl.report.words import counted, service_line
-from lvsctl.values import replace
 from lvsctl.verify.walk import packets
 
 _INDENT = 9

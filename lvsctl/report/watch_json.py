@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from lvsctl.report.json_values import Json
-from lvsctl.values import asdict
 
 if TYPE_CHECKING:
     from lvsctl.watching.happenings import Happening

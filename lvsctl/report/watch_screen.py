@@ -8,6 +8,7 @@ in the machine), so only the command that watches for minutes imports this.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
@@ -16,7 +17,6 @@ from rich.table import Table
 from rich.text import Text
 
 from lvsctl.report.style import printable
-from lvsctl.values import dataclass
 from lvsctl.watching.happenings import Happening
 from lvsctl.watching.view import LossView, OwnerView, ServerView, ServiceView, View
 

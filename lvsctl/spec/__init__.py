@@ -8,8 +8,7 @@ The order of the rooms' work: ``tree`` (YAML with positions) → ``shapes`` and 
 from __future__ import annotations
 
 from importlib import import_module
-
-from lvsctl.annotations import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 # Each is imported when it is first asked for: finding a file needs none of what reads it.
 if TYPE_CHECKING:

@@ -6,14 +6,14 @@ Like those in ``spec.shapes``, each reads a piece of the tree and writes its own
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
-from lvsctl.annotations import Any, Generic, TypeVar
 from lvsctl.spec import tree as t
 from lvsctl.spec.report import Report, choice_hint, nearest
 from lvsctl.spec.shapes import Schema, Shape, Word, example_of, refuse
 from lvsctl.spec.tree import Path
 from lvsctl.spec.values import Wrong
-from lvsctl.values import dataclass
 
 T = TypeVar("T")
 S = TypeVar("S")

@@ -6,12 +6,12 @@ does what it can with what is there, and one run finds all mistakes.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
 from lvsctl.model.lab import Role
 from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, Scheduler, ServiceKey
-from lvsctl.values import dataclass, field
 
 AddressDraft = IPAddress | IPInterface
 

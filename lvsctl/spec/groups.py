@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from lvsctl.spec.drafts import TopologyDraft
 from lvsctl.spec.layout import Layout
 from lvsctl.spec.report import Report, choice_hint
 from lvsctl.spec.tree import quoted
-from lvsctl.values import dataclass
 
 Nodes = tuple[str, ...]
 

@@ -10,8 +10,8 @@ the rest, and has the last word on every mistake.
 from __future__ import annotations
 
 import re
+from typing import Any, NoReturn
 
-from lvsctl.annotations import Any, NoReturn
 from lvsctl.spec.reading import MAX_DEPTH, MAX_VALUES, NotATree, decoded
 from lvsctl.spec.tree import Entry, Mapping, Mark, Scalar, Sequence, Tree
 

@@ -7,6 +7,7 @@ reported; what is right is kept, so that later checks still have it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import combinations
 
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
@@ -15,7 +16,6 @@ from lvsctl.spec.drafts import NetworkDraft, NodeDraft, TopologyDraft
 from lvsctl.spec.report import Report, choice_hint
 from lvsctl.spec.tree import quoted
 from lvsctl.spec.values import MAX_INTERFACE_NAME
-from lvsctl.values import dataclass, field
 
 # A Linux bridge takes 1023 ports (BR_MAX_PORTS, net/bridge/br_private.h).
 MAX_PORTS = 1023

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lvsctl.annotations import TYPE_CHECKING
-from lvsctl.values import dataclass
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lvsctl.model.service import Scheduler

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lvsctl.errors import UsageError
 from lvsctl.model.lab import Role
 from lvsctl.spec.drafts import NodeDraft, TopologyDraft
 from lvsctl.spec.overrides import Overrides
 from lvsctl.spec.values import MAX_COUNT, Wrong, label_of
-from lvsctl.values import replace
 
 
 def overridden(draft: TopologyDraft, overrides: Overrides) -> TopologyDraft:

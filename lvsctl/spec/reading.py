@@ -8,11 +8,11 @@ tree: bounded in size, depth and expansion, every key and value with line and co
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
-from lvsctl.annotations import Any
 from lvsctl.spec import trees
 from lvsctl.spec.tree import Entry, Mapping, Mark, Path, Scalar, Sequence, Tree, described, quoted
-from lvsctl.values import dataclass
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 16

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import Interface, Role
@@ -12,7 +13,6 @@ from lvsctl.spec.groups import Directory
 from lvsctl.spec.layout import Layout
 from lvsctl.spec.report import Report, choice_hint
 from lvsctl.spec.tree import Path, quoted
-from lvsctl.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ The rows read as the reference; ``json_schema`` publishes them.
 
 from __future__ import annotations
 
-from lvsctl.annotations import Any
+from typing import Any
+
 from lvsctl.model.lab import Role
 from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, Scheduler
 from lvsctl.spec import synonyms

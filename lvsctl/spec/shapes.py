@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any, Generic, Protocol, TypeVar
 
-from lvsctl.annotations import Any, Generic, Protocol, TypeVar
 from lvsctl.spec import tree as t
 from lvsctl.spec.report import Report, choice_hint
 from lvsctl.spec.tree import Path
 from lvsctl.spec.values import Wrong
-from lvsctl.values import dataclass, field
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import lvsctl
-from lvsctl.annotations import BinaryIO
 from lvsctl.errors import UsageError
 from lvsctl.spec.reading import MAX_BYTES
 from lvsctl.spec.report import choice_hint
 from lvsctl.spec.tree import quoted
-from lvsctl.values import dataclass
 
 _SUFFIX = ".yaml"
 _SUFFIXES = (_SUFFIX, ".yml", ".json")

@@ -7,9 +7,8 @@ Plain scalars follow YAML 1.2's core schema, as editors do. YAML 1.1's traps are
 from __future__ import annotations
 
 import re
-
-from lvsctl.annotations import Any
-from lvsctl.values import dataclass, field
+from dataclasses import dataclass, field
+from typing import Any
 
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,30})")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")

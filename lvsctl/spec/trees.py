@@ -9,8 +9,8 @@ down to a changed comment, is read by PyYAML.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
-from lvsctl.annotations import Any
 from lvsctl.spec.tree import Entry, Mapping, Mark, Scalar, Sequence, Tree
 
 FILE = f"{__file__.removesuffix('.py')}.json"

@@ -21,9 +21,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-
-from lvsctl.values import asdict, dataclass
 
 OWNER = "LVSCTL_PYTEST"
 """Environment variable of every command that is run for a pytest process."""

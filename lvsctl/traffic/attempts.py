@@ -9,6 +9,7 @@ import select
 import socket
 import struct
 import time
+from dataclasses import dataclass
 
 from lvsctl import __version__
 from lvsctl.errors import HostError
@@ -18,7 +19,6 @@ from lvsctl.model.exchange import Endpoint, Exchange, Failure
 from lvsctl.model.service import Protocol
 from lvsctl.traffic.http import BadRequest
 from lvsctl.traffic.replies import ReplyReader, Said, address_of, lone_reply, said_in
-from lvsctl.values import dataclass
 
 RECEIVE_BYTES = 64 * 1024
 SPARE_FILES = 64

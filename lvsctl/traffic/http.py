@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
-
-from lvsctl.values import dataclass
 
 HEAD_LIMIT = 16 * 1024
 """Bytes of request line and headers that are read before the request is refused (431)."""

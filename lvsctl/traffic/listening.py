@@ -13,12 +13,12 @@ import resource
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 from lvsctl.errors import KernelError, LvsctlError
 from lvsctl.kernel.descriptors import make_table_hold
 from lvsctl.kernel.netns import enter_for_good, in_thread, open_namespace
 from lvsctl.model.service import Protocol
-from lvsctl.values import dataclass
 
 IP_PKTINFO = 8
 """<linux/in.h>; Python has no name for it before 3.14."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
 
 from lvsctl.model.exchange import Endpoint
 from lvsctl.traffic.http import HEAD_LIMIT, BadRequest, Body, fields_of
-from lvsctl.values import dataclass
 
 SAID_LIMIT = 4096
 """Bytes of a body in which the real server's own words are looked for."""

@@ -8,13 +8,13 @@ in ``verify.schedulers``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import combinations, islice, product
 from math import gcd
 
 from lvsctl.model.service import Scheduler, VirtualService
 from lvsctl.model.state import ServiceState
-from lvsctl.values import dataclass, field, replace
 from lvsctl.verify.schedulers import CHOOSING, Load, Place, handed_out
 
 NO_ROOM = "thresholds let no real server take new connections (earlier ones leave in minutes)"

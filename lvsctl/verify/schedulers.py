@@ -7,11 +7,11 @@ schedulers that count connections look at. Who is looked at first comes first.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import lcm
 
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.service import Scheduler
-from lvsctl.values import dataclass
 
 Place = tuple[IPAddress, int]
 """A real server as IPVS names it: RIP and port."""

@@ -8,6 +8,7 @@ changes MAC addresses only. So a claim is never decided on another connection's 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from lvsctl.model.evidence import Evidence, Run
@@ -16,7 +17,6 @@ from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Role
 from lvsctl.model.packet import Tcp, TcpFlag
 from lvsctl.model.service import RealServer
-from lvsctl.values import dataclass, replace
 
 
 class Passage(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
 from lvsctl.model.evidence import Evidence, Run
 from lvsctl.model.exchange import Endpoint, Exchange
@@ -10,7 +11,6 @@ from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.packet import Icmp, Tcp
 from lvsctl.model.walk import Hop, Step, Walk
-from lvsctl.values import dataclass, field, replace
 from lvsctl.verify.walk_changes import changes_of, label_of
 from lvsctl.verify.walk_words import Passed, outcome_of, why_of
 

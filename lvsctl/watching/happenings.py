@@ -6,13 +6,13 @@ Changes that come and go by themselves (a neighbour going stale, counters) are n
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.sample import Sample
 from lvsctl.model.service import ServiceKey
 from lvsctl.model.state import LinkState, NodeState, RealServerState, RouteState, ServiceState
-from lvsctl.values import dataclass
 
 T = TypeVar("T")
 

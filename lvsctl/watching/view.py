@@ -8,6 +8,7 @@ as much. What IPVS holds otherwise, and what the nodes count, is of the moment.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.counted import LOSSES, Dropped
@@ -15,7 +16,6 @@ from lvsctl.model.lab import Lab, Role
 from lvsctl.model.sample import Answers, Gauge, Sample
 from lvsctl.model.service import ForwardingMethod, RealServer, ServiceKey, VirtualService
 from lvsctl.model.state import Counters, RealServerState, ServiceState
-from lvsctl.values import dataclass
 from lvsctl.watching.happenings import Happening, names_of
 
 WINDOW = 2.0

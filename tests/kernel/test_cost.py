@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -14,15 +13,6 @@ from pathlib import Path
 import pytest
 
 from lvsctl.kernel import perform
-from tests.unit.test_cli_imports import (
-    ALWAYS,
-    ENGINE,
-    KERNEL_IS_LIGHT,
-    NEVER_MODULES,
-    NEVER_WHERE_PLAIN,
-    modules_of,
-    packages_in,
-)
 
 pytestmark = pytest.mark.ipvs
 
@@ -44,21 +34,6 @@ os.getpriority(os.PRIO_PROCESS, 0)  # where the trace is cut in two
 raise SystemExit(up or main(["down", "cost", "--where", "host"]))
 """
 """Both in one process: strace goes on for as long as any process lives, the responder too."""
-
-MAY_IMPORT = {
-    "up": ALWAYS | ENGINE | {"kernel", "report"},
-    "down": ALWAYS - {"model"} | {"kernel", "removing"},
-}
-"""The rooms that bringing up and removing a lab that ships may import. Packages: none."""
-
-NEVER_IMPORT = {
-    "up": NEVER_MODULES | (NEVER_WHERE_PLAIN - {"socket"}) | {
-        "pyroute2", "lvsctl.kernel.ipvs", "lvsctl.kernel.state", "lvsctl.kernel.by_pyroute2",
-    },
-    "down": NEVER_MODULES | (NEVER_WHERE_PLAIN - {"shutil"}) | {"pyroute2"} | KERNEL_IS_LIGHT,
-}  # fmt: skip
-"""What of those rooms, and of Python's own library, is for other cases; most of it takes longer
-than building a small lab. `up` speaks netlink through sockets, `down` removes a tree of files."""
 
 Call = tuple[str, str]
 """A system call's name; its arguments and result."""
@@ -153,39 +128,6 @@ def test_up_forks_the_responder_down_forks_nothing_and_neither_execs_or_polls(
 
     assert not new_processes(down)
     assert not polls(down)
-
-
-def test_what_up_and_down_of_a_lab_import(tmp_path: Path) -> None:
-    try:
-        up = modules_of(["up", "dr", "--name", "imports"], {}, tmp_path / "up")
-    finally:
-        down = modules_of(["down", "imports"], {}, tmp_path / "down")
-    for command, modules in (("up", up), ("down", down)):
-        rooms = {name.split(".")[1] for name in modules if name.startswith("lvsctl.")}
-        assert rooms - MAY_IMPORT[command] == set(), command
-        assert packages_in(modules) == set(), command
-        assert NEVER_IMPORT[command] & modules.keys() == set(), command
-
-
-PRELOADED = """
-import json, sys
-import lvsctl.cli.preload
-from lvsctl.cli.main import main
-before = set(sys.modules)
-status = main(sys.argv[2:])
-json.dump([status, sorted(set(sys.modules) - before)], open(sys.argv[1], "w"))
-"""
-
-
-def test_what_a_machine_has_imported_ahead(tmp_path: Path) -> None:
-    """A module takes some 10 ms to import inside: the usual commands find all theirs there."""
-    said = tmp_path / "said"
-    for command in ("up", "verify", "inspect", "down"):
-        words = [str(said), command, "dr", "--where", "host"]
-        subprocess.run([sys.executable, "-c", PRELOADED, *words], check=True, cwd=ROOT)
-        status, new = json.loads(said.read_text())
-        assert status == 0
-        assert [name for name in new if name.startswith("lvsctl")] == [], command
 
 
 def test_what_each_real_server_costs_and_how_two_hands_wait(tmp_path: Path) -> None:

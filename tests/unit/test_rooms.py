@@ -10,8 +10,6 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "lvsctl"
 
 ROOMS = (
-    "annotations",  # what none of the others' annotations can be written without
-    "values",  # what the others are made of
     "errors",
     "model",
     "ops",
