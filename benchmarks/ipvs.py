@@ -22,7 +22,7 @@ from benchmarks import report
 from lvsctl.kernel import execute, registry
 from lvsctl.model.event import ignore
 from lvsctl.model.service import ForwardingMethod, Protocol, RealServer, Scheduler, ServiceKey
-from lvsctl.ops import AddNamespace, AddRealServer, AddService, Op, Plan, SetLinkUp, Stage
+from lvsctl.resources.ops import AddNamespace, AddRealServer, AddService, Op, Plan, SetLinkUp, Stage
 
 LAB = "ipvs-benchmark"
 NETNS = f"lvs-{LAB}-director"

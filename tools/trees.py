@@ -1,4 +1,4 @@
-"""Writes lvsctl/spec/trees.json, the shipped topologies as PyYAML reads them: ``make trees``.
+"""Writes lvsctl/topology/trees.json, the shipped topologies as PyYAML reads them: ``make trees``.
 
 Kept in the repository, so that no command needs PyYAML for them; a test says when the file
 is out of date, which costs time and nothing else: a text that is not in it is read anew.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lvsctl.spec import reading, shipped, trees
+from lvsctl.topology import reading, shipped, trees
 
 
 def text() -> str:

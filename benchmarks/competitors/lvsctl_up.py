@@ -119,7 +119,7 @@ def main() -> None:
         seen: list[tuple[str, float, float]] = []
         ahead: list[float] = []
         changes = {
-            "lvsctl.planner": leave_ipvs_out,
+            "lvsctl.plan.planner": leave_ipvs_out,
             "lvsctl.kernel.probe": load_no_ipvs,
             "lvsctl.cli.progress": watch_stages(seen),
             "lvsctl.kernel.ahead": count_ahead(ahead),

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lvsctl.errors import LvsctlError
-from lvsctl.report.error_json import VARIABLE, error_from
+from lvsctl.output.error_json import VARIABLE, error_from
 
 Done = subprocess.CompletedProcess[bytes]
 

@@ -14,7 +14,7 @@ from cattrs.gen import make_dict_structure_fn, override
 from cattrs.preconf.json import JsonConverter
 
 from lvsctl.api.results import Hop, InjectedFault, Service, Verification
-from lvsctl.report.evidence import converter_of
+from lvsctl.output.evidence import converter_of
 
 Json = Mapping[str, Any]
 T = TypeVar("T")

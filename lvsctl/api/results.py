@@ -134,8 +134,8 @@ class Verification:
     @cached_property
     def evidence(self) -> Evidence:
         """Everything that the verdicts rest on, read from the report: for claims of your own."""
-        from lvsctl.report import saved
-        from lvsctl.report.evidence import evidence_from
+        from lvsctl.output import saved
+        from lvsctl.output.evidence import evidence_from
 
         return evidence_from(self.files[saved.EVIDENCE], self.files[saved.CAPTURE])
 
@@ -146,7 +146,7 @@ class Verification:
 
     def save(self, directory: Path | str) -> None:
         """Write the report: JSON, HTML, JUnit XML and the capture. Raises UsageError, HostError."""
-        from lvsctl.report import saved
+        from lvsctl.output import saved
 
         saved.write(Path(directory), self.files)
 

@@ -19,7 +19,7 @@ from lvsctl.cli.where import Handover, in_lab_kernel
 from lvsctl.errors import HostError
 
 if TYPE_CHECKING:
-    from lvsctl.observe.capture import LiveCapture
+    from lvsctl.capture.capture import LiveCapture
 
 STDOUT = "-"
 
@@ -86,14 +86,15 @@ def capture(
       lvsctl capture dr -w dr.pcapng --seconds 10
       lvsctl capture -w - | wireshark -k -i -
     """
-    from lvsctl import app
+    from lvsctl.engine.inspect import open_capture
+    from lvsctl.engine.labs import running_lab
 
     with ExitStack() as stack:
         out = stack.enter_context(_opened(Path(file))) if file not in (None, STDOUT) else None
         if file == STDOUT:
             out = sys.stdout.buffer
         live = stack.enter_context(
-            app.listening(app.running(lab or None), taps or (), expression or "")
+            open_capture(running_lab(lab or None), taps or (), expression or "")
         )
         stack.enter_context(_ending(live, seconds))
         try:
@@ -105,7 +106,7 @@ def capture(
                 let_go()
             raise HostError(f"cannot write the capture: {error.strerror}") from error
         drops = live.drops
-    from lvsctl.report.words import counted
+    from lvsctl.output.words import counted
 
     lost = sum(drops.values())
     where = ", ".join(f"{node} {number}" for node, number in drops.items() if number)
@@ -116,7 +117,7 @@ def capture(
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    from lvsctl.report import planted
+    from lvsctl.output import planted
 
     try:
         stream = planted.opened(path)
@@ -148,7 +149,7 @@ def _ending(live: LiveCapture, seconds: float | None) -> Iterator[None]:
 
 
 def _written(live: LiveCapture, out: BinaryIO, count: int | None) -> int:
-    from lvsctl.observe.pcapng import PcapngWriter
+    from lvsctl.capture.pcapng import PcapngWriter
 
     writer = PcapngWriter(out, live.taps, flush=True)
     seen = 0
@@ -161,8 +162,8 @@ def _written(live: LiveCapture, out: BinaryIO, count: int | None) -> int:
 
 
 def _printed(live: LiveCapture, count: int | None) -> int:
-    from lvsctl.observe.decode import decode
-    from lvsctl.report.style import printable
+    from lvsctl.capture.decode import decode
+    from lvsctl.output.style import printable
 
     seen = start = 0
     for seen, raw in enumerate(live, 1):

@@ -11,7 +11,7 @@ from lvsctl.errors import LvsctlError
 
 def topologies(incomplete: str) -> list[str]:
     """Names of shipped topologies."""
-    from lvsctl.spec import shipped
+    from lvsctl.topology import shipped
 
     return _beginning_with(incomplete, shipped.names())
 
@@ -55,10 +55,10 @@ def _labs() -> list[str]:
 
 
 def _nodes(lab: str | None) -> list[str]:
-    from lvsctl import app
+    from lvsctl.engine.labs import running_lab
 
     try:
-        return [node.name for node in app.running(lab).nodes]
+        return [node.name for node in running_lab(lab).nodes]
     except LvsctlError:
         return []
 

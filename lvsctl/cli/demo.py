@@ -43,7 +43,7 @@ def demo(
       lvsctl demo dr --requests 100
     """
     from lvsctl.model.finding import Verdict
-    from lvsctl.report import demo as report
+    from lvsctl.output import demo as report
 
     verdicts = [_show(mode, requests) for mode in modes or _MODES]
     show(report.closing(style=style()))
@@ -52,10 +52,12 @@ def demo(
 
 
 def _show(mode: ForwardingMethod, requests: int) -> Verdict:
-    from lvsctl import app
+    from lvsctl.engine.inspect import send_requests, verify_lab
+    from lvsctl.engine.up import bring_up
     from lvsctl.kernel import registry, settled
-    from lvsctl.report import demo as report
-    from lvsctl.spec import Overrides, shipped
+    from lvsctl.output import demo as report
+    from lvsctl.topology import shipped
+    from lvsctl.topology.overrides import Overrides
 
     look = style()
     name = f"demo-{mode}"
@@ -68,13 +70,13 @@ def _show(mode: ForwardingMethod, requests: int) -> Verdict:
         # Before the lab is there, so that no signal finds it up and unguarded.
         stack.callback(_take_down, name)
         progress = stack.enter_context(Progress())
-        lab = app.up(shipped.find(mode, sys.stdin.buffer), Overrides(name=name), progress).lab
+        lab = bring_up(shipped.find(mode, sys.stdin.buffer), Overrides(name=name), progress).lab
         progress.clear()
         show(report.way(lab, style=look))
         progress.note("  sending requests, then verifying (IPVS sums its counters every 2 s)")
-        exchanges = app.ask(lab, 0, requests)
+        exchanges = send_requests(lab, 0, requests)
         director = settled.settled_state(lab.netns(lab.directors[0].name)).state
-        verification = app.verify(lab)
+        verification = verify_lab(lab)
         progress.clear()
         show(report.result(verification, exchanges, _counted(director, lab), style=look))
         return verification.verdict
@@ -86,8 +88,8 @@ def _counted(director: NodeState, lab: Lab) -> ServiceState | None:
 
 
 def _take_down(lab: str) -> None:
-    from lvsctl import app
+    from lvsctl.engine.labs import tear_down
     from lvsctl.kernel import registry
 
     if registry.read(lab) is not None:
-        app.down(lab)
+        tear_down(lab)

@@ -21,15 +21,16 @@ def diagnose(lab: options.Lab = None, wanted: options.As = Format.TEXT) -> ExitS
       lvsctl diagnose
       lvsctl diagnose dr --format json
     """
-    from lvsctl import app
+    from lvsctl.engine.inspect import diagnose_lab
+    from lvsctl.engine.labs import running_lab
 
-    result = app.diagnose(app.running(lab))
+    result = diagnose_lab(running_lab(lab))
     if wanted is Format.JSON:
-        from lvsctl.report import jsonable
+        from lvsctl.output import jsonable
 
         show_json(jsonable.diagnosis(result))
     else:
-        from lvsctl.report.text_diagnosis import diagnosis
+        from lvsctl.output.text_diagnosis import diagnosis
 
         show(diagnosis(result, style=style()))
     return ExitStatus.OK if result.healthy else ExitStatus.CLAIM_FAILED

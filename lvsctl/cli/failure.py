@@ -47,7 +47,7 @@ def explain(error: LvsctlError) -> ExitStatus:
 def _explain_to_program(error: LvsctlError) -> ExitStatus:
     import json
 
-    from lvsctl.report.error_json import error_json
+    from lvsctl.output.error_json import error_json
 
     _print(json.dumps(error_json(error)))
     return status_of(error)

@@ -57,15 +57,16 @@ def list_(lab: Lab = None, wanted: options.As = Format.TEXT) -> None:
       lvsctl fault list
       lvsctl fault list --lab dr
     """
-    from lvsctl import app
+    from lvsctl.engine.faults import list_faults
+    from lvsctl.engine.labs import running_lab
 
-    found = app.faults(app.running(lab) if lab is not None else None)
+    found = list_faults(running_lab(lab) if lab is not None else None)
     if wanted is Format.JSON:
-        from lvsctl.report import fault_json
+        from lvsctl.output import fault_json
 
         show_json(fault_json.listing(found, lab))
     else:
-        from lvsctl.report import fault_text
+        from lvsctl.output import fault_text
 
         show(fault_text.listing(found, lab, style=style()))
 
@@ -81,15 +82,16 @@ def show_(name: Id, lab: Lab = None, node: Node = None, wanted: options.As = For
       lvsctl fault show arp-ignore-unset
       lvsctl fault show wrong-gateway --lab nat --node rs2
     """
-    from lvsctl import app
+    from lvsctl.engine.faults import show_fault
+    from lvsctl.engine.labs import running_lab
 
-    shown = app.fault_shown(app.running(lab) if lab is not None else None, name, node)
+    shown = show_fault(running_lab(lab) if lab is not None else None, name, node)
     if wanted is Format.JSON:
-        from lvsctl.report import fault_json
+        from lvsctl.output import fault_json
 
         show_json(fault_json.shown(shown))
     else:
-        from lvsctl.report import fault_text
+        from lvsctl.output import fault_text
 
         show(fault_text.shown(shown, style=style()))
 
@@ -105,15 +107,16 @@ def inject(name: Id, lab: Lab = None, node: Node = None, wanted: options.As = Fo
       lvsctl fault inject vip-missing
       lvsctl fault inject arp-ignore-unset --lab dr --node rs2
     """
-    from lvsctl import app
+    from lvsctl.engine.faults import inject_fault
+    from lvsctl.engine.labs import running_lab
 
-    injected = app.inject(app.running(lab), name, node)
+    injected = inject_fault(running_lab(lab), name, node)
     if wanted is Format.JSON:
-        from lvsctl.report import fault_json
+        from lvsctl.output import fault_json
 
         show_json(fault_json.shown(injected))
     else:
-        from lvsctl.report import fault_text
+        from lvsctl.output import fault_text
 
         show(fault_text.injected(injected, style=style()))
 
@@ -135,20 +138,21 @@ def restore(
       lvsctl fault restore
       lvsctl fault restore vip-missing --lab dr
     """
-    from lvsctl import app
+    from lvsctl.engine.faults import restore_faults
+    from lvsctl.engine.labs import running_lab
 
     if name is not None and all_:
         raise UsageError("name the fault, or say --all")
     if name is None and node is not None:
         raise UsageError("--node needs the name of a fault")
-    found = app.running(lab)
-    restored = app.restore(found, name, node)
+    found = running_lab(lab)
+    restored = restore_faults(found, name, node)
     if wanted is Format.JSON:
-        from lvsctl.report import fault_json
+        from lvsctl.output import fault_json
 
         show_json(fault_json.restored(restored, found.name))
     else:
-        from lvsctl.report import fault_text
+        from lvsctl.output import fault_text
 
         show(fault_text.restored(restored, found.name, style=style()))
 

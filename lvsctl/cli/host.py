@@ -78,10 +78,10 @@ def _here() -> tuple[Feature, ...]:
 def _reported(found: tuple[Feature, ...], place: str, wanted: Format) -> tuple[Any, str, bool]:
     can = all(feature.present for feature in found if feature.needed_for == "every mode")
     if wanted is Format.JSON:
-        from lvsctl.report import jsonable
+        from lvsctl.output import jsonable
 
         return jsonable.features(found, place), "", can
-    from lvsctl.report import text
+    from lvsctl.output import text
 
     return None, text.features(found, place, style=style()), can
 

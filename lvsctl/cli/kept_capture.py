@@ -18,7 +18,7 @@ from lvsctl.errors import UsageError
 from lvsctl.model.claim import Verdict
 
 if TYPE_CHECKING:
-    from lvsctl.results import Verification
+    from lvsctl.engine.results import Verification
 
 VARIABLE = "LVSCTL_CAPTURES"
 
@@ -44,8 +44,8 @@ def keep(result: Verification) -> str | None:
     """
     if result.verdict is Verdict.PASS or not result.evidence.frames:
         return None
-    from lvsctl.report import planted
-    from lvsctl.report.evidence import capture_bytes
+    from lvsctl.output import planted
+    from lvsctl.output.evidence import capture_bytes
 
     directory = _directory()
     path = directory / f"{result.lab.name}.pcapng"
@@ -81,7 +81,7 @@ def _is_anothers(directory: Path) -> bool:
     not for us.
     """
     if os.environ.get(VARIABLE):
-        from lvsctl.report import planted
+        from lvsctl.output import planted
 
         try:
             planted.nofollow(directory)

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     import typer
 
     from lvsctl.cli import complete, options
+    from lvsctl.engine.results import Listed, Up
     from lvsctl.model.service import Scheduler
-    from lvsctl.results import Listed, Up
-    from lvsctl.spec import Overrides
+    from lvsctl.topology.overrides import Overrides
 
 
 def overrides_of(name: str | None, servers: int | None, scheduler: Scheduler | None) -> Overrides:
     """What the command line changes about a topology."""
-    from lvsctl.spec.overrides import Overrides
+    from lvsctl.topology.overrides import Overrides
 
     return Overrides(name=name, servers=servers, scheduler=scheduler)
 
@@ -39,12 +39,13 @@ def _checked(
     **_: object,
 ) -> Handover:
     """Read the topology here, for its mistakes, and hand its text on where need be."""
-    from lvsctl import modes, spec
-    from lvsctl.spec import shipped
+    from lvsctl import modes
+    from lvsctl.topology import shipped
+    from lvsctl.topology.loading import parse_topology
 
     found = shipped.find(topology, sys.stdin.buffer)
     overrides = overrides_of(name, servers, scheduler)
-    spec.load(found.text, found.source, overrides=overrides, rules=modes.violations)
+    parse_topology(found.text, found.source, overrides=overrides, rules=modes.violations)
     if topology in shipped.names() or _can_be_read_inside(topology):
         return Handover(words)
     return Handover(["-" if word == topology else word for word in words], found.text)
@@ -79,23 +80,23 @@ def up(
       lvsctl up dr --where machine          in the throwaway kernel
       generate-topology | lvsctl up -       from standard input
     """
-    from lvsctl import app
     from lvsctl.cli.progress import Progress
-    from lvsctl.spec import shipped
+    from lvsctl.engine.up import bring_up
+    from lvsctl.topology import shipped
 
     found = shipped.find(topology, sys.stdin.buffer)
     with Progress() as progress:
-        result = app.up(found, overrides_of(name, servers, scheduler), progress)
+        result = bring_up(found, overrides_of(name, servers, scheduler), progress)
     _show_up(result, wanted)
 
 
 def _show_up(result: Up, wanted: Format) -> None:
     if wanted is Format.JSON:
-        from lvsctl.report import jsonable
+        from lvsctl.output import jsonable
 
         show_json(jsonable.up(result))
     else:
-        from lvsctl.report import text_up
+        from lvsctl.output import text_up
 
         show(text_up.up(result, style=style()))
 
@@ -135,14 +136,14 @@ def down(
       lvsctl down --all
       lvsctl down dr --wait  and the memory is free again
     """
-    from lvsctl import removing
+    from lvsctl.engine import teardown
 
     if labs and all_:
         raise UsageError("name the labs, or say --all")
     status = ExitStatus.OK
     for lab in labs or _removable(everything=all_):
         try:
-            removed = removing.down(lab, wait=wait)
+            removed = teardown.down(lab, wait=wait)
         except LvsctlError as error:  # the others must go all the same
             status = max(status, failure.explain(error))
         else:
@@ -184,17 +185,17 @@ def ls(wanted: options.As = Format.TEXT) -> None:
       lvsctl ls
       lvsctl ls --format json | jq -r '.labs[].name'
     """
-    from lvsctl import app
+    from lvsctl.engine.labs import list_labs
 
-    _list(app.labs(), wanted)
+    _list(list_labs(), wanted)
 
 
 def _list(found: Sequence[Listed], wanted: Format) -> None:
     if wanted is Format.JSON:
-        from lvsctl.report import jsonable
+        from lvsctl.output import jsonable
 
         show_json(jsonable.listing(found))
     else:
-        from lvsctl.report import text_listing
+        from lvsctl.output import text_listing
 
         show(text_listing.listing(found, style=style()))

@@ -14,8 +14,8 @@ from lvsctl.cli.where import Handover, in_lab_kernel
 from lvsctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from lvsctl.proving import Trial
-    from lvsctl.results import Verification
+    from lvsctl.engine.proving import Trial
+    from lvsctl.engine.results import Verification
 
 
 @in_lab_kernel()
@@ -40,16 +40,17 @@ def inspect(
       lvsctl inspect dr director rs1
       lvsctl inspect dr --format json
     """
-    from lvsctl import app
+    from lvsctl.engine.inspect import inspect_lab
+    from lvsctl.engine.labs import parse_lab_and_nodes
 
-    named, wanted_nodes = app.addressed([*([lab] if lab else []), *(nodes or ())])
-    result = app.inspect(named, wanted_nodes)
+    named, wanted_nodes = parse_lab_and_nodes([*([lab] if lab else []), *(nodes or ())])
+    result = inspect_lab(named, wanted_nodes)
     if wanted is Format.JSON:
-        from lvsctl.report import jsonable
+        from lvsctl.output import jsonable
 
         show_json(jsonable.inspection(result))
     else:
-        from lvsctl.report import text
+        from lvsctl.output import text
 
         show(text.inspection(result, style=style()))
 
@@ -57,7 +58,7 @@ def inspect(
 def _reported(words: list[str], report: Path | None, prove: bool, **_: object) -> Handover:
     """Refuse a directory that holds something else before anything is sent."""
     if report is not None:
-        from lvsctl.report import saved
+        from lvsctl.output import saved
 
         saved.refuse_others(report)
     elif not prove:
@@ -118,11 +119,11 @@ def verify(
         return _proved(lab, wanted)
     result, capture = _verified(lab, report, saved)
     if wanted is Format.JSON:
-        from lvsctl.report import jsonable
+        from lvsctl.output import jsonable
 
         show_json(jsonable.verification(result, capture=capture))
     else:
-        from lvsctl.report import text
+        from lvsctl.output import text
 
         show(text.verification(result, verbose=verbose, capture=capture, style=style()))
     return ExitStatus.OK if result.verdict is Verdict.PASS else ExitStatus.CLAIM_FAILED
@@ -132,17 +133,18 @@ def _proved(lab: str | None, wanted: Format) -> ExitStatus:
     """Counter-experiments, told one by one to who waits at a terminal."""
     import sys
 
-    from lvsctl import app
     from lvsctl.cli.failure import say
-    from lvsctl.report import fault_text
+    from lvsctl.engine.faults import prove_claims
+    from lvsctl.engine.labs import running_lab
+    from lvsctl.output import fault_text
 
     def tell(trial: Trial) -> None:
         if sys.stderr.isatty():
             say(fault_text.trial(trial))
 
-    proof = app.prove(app.running(lab), tell)
+    proof = prove_claims(running_lab(lab), tell)
     if wanted is Format.JSON:
-        from lvsctl.report import fault_json
+        from lvsctl.output import fault_json
 
         show_json(fault_json.proof(proof))
     else:
@@ -154,23 +156,24 @@ def _verified(
     lab: str | None, report: Path | None, saved: Path | None
 ) -> tuple[Verification, str | None]:
     """The verification, live or from a file, and where its capture is."""
-    from lvsctl import app
+    from lvsctl.engine.inspect import recompute, verify_lab
+    from lvsctl.engine.labs import running_lab
 
     if saved is not None:
         if lab is not None or report is not None:
             raise UsageError("--from judges a saved report: name neither a lab nor --report")
-        from lvsctl.report.saved import CAPTURE, load
+        from lvsctl.output.saved import CAPTURE, load
 
-        return app.recomputed(load(saved)), str(saved / CAPTURE)
+        return recompute(load(saved)), str(saved / CAPTURE)
     if report is None:
         from lvsctl.cli import kept_capture
 
-        result = app.verify(app.running(lab))
+        result = verify_lab(running_lab(lab))
         return result, kept_capture.keep(result)
-    from lvsctl.report.saved import CAPTURE, refuse_others, save
+    from lvsctl.output.saved import CAPTURE, refuse_others, save
 
-    found = app.running(lab)
+    found = running_lab(lab)
     refuse_others(report)
-    result = app.verify(found)
+    result = verify_lab(found)
     save(report, result)
     return result, str(report / CAPTURE)

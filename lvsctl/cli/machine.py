@@ -106,11 +106,11 @@ def status(wanted: options.As = Format.TEXT) -> None:
     found = client.status()
     features = _kernel_features() if found else {}
     if wanted is Format.JSON:
-        from lvsctl.report import jsonable
+        from lvsctl.output import jsonable
 
         show_json(jsonable.machine(found, features))
     else:
-        from lvsctl.report import text
+        from lvsctl.output import text
 
         show(text.machine(found, features, style=style()))
 
@@ -183,11 +183,11 @@ def kinds(wanted: options.As = Format.TEXT) -> None:
 
     found = survey()
     if wanted is Format.JSON:
-        from lvsctl.report import jsonable
+        from lvsctl.output import jsonable
 
         show_json(jsonable.machine_kinds(found))
     else:
-        from lvsctl.report import text
+        from lvsctl.output import text
 
         show(text.machine_kinds(found, style=style()))
 

@@ -18,7 +18,7 @@ from lvsctl.cli.where import in_lab_kernel
 from lvsctl.errors import HostError, UsageError
 
 if TYPE_CHECKING:
-    from lvsctl.matrix import Cell, Column
+    from lvsctl.engine.matrix import Cell, Column
 
 
 class Printed(StrEnum):
@@ -75,12 +75,17 @@ def matrix(
       lvsctl fault matrix --format json > matrix.json
       lvsctl fault matrix nat --write docs/fault-matrix.md     other columns there stay
     """
-    from lvsctl import app
+    from lvsctl.engine.faults import (
+        applicable_faults,
+        check_fault_names,
+        check_topology_names,
+        run_matrix_column,
+    )
 
-    names = app.matrix_topologies(topologies or ())
-    faults = app.fault_names(only or ())
+    names = check_topology_names(topologies or ())
+    faults = check_fault_names(only or ())
     columns: list[Column] = []
-    cells = sum(len(app.applying(name, faults)) for name in names)
+    cells = sum(len(applicable_faults(name, faults)) for name in names)
     if not cells:
         raise UsageError(
             f"{', '.join(faults)} can be injected into none of these: {', '.join(names)}",
@@ -88,7 +93,7 @@ def matrix(
         )
     tell = _telling(cells)
     for name in names:
-        columns.append(app.matrix_column(name, faults, tell))
+        columns.append(run_matrix_column(name, faults, tell))
         if write is not None:
             _kept(write, columns)
     _show(columns, wanted)
@@ -98,7 +103,7 @@ def matrix(
 def _telling(cells: int) -> Callable[[Cell], None]:
     """Tell who waits at a terminal of each cell, and how long the rest will take."""
     from lvsctl.cli.failure import say
-    from lvsctl.report import matrix_text
+    from lvsctl.output import matrix_text
 
     began, done = time.monotonic(), 0
 
@@ -115,7 +120,7 @@ def _telling(cells: int) -> Callable[[Cell], None]:
 
 def _kept(file: Path, columns: Sequence[Column]) -> None:
     """After each topology: what is done is kept, though the next be interrupted."""
-    from lvsctl.report import planted
+    from lvsctl.output import planted
 
     text = _markdown(columns, file.read_text(encoding="utf-8") if file.exists() else "")
     try:
@@ -126,18 +131,20 @@ def _kept(file: Path, columns: Sequence[Column]) -> None:
 
 
 def _markdown(columns: Sequence[Column], before: str = "") -> str:
-    from lvsctl import app
-    from lvsctl.report import matrix_markdown
-    from lvsctl.spec import shipped
+    from lvsctl.engine.faults import (
+        applicable_faults,
+    )
+    from lvsctl.output import matrix_markdown
+    from lvsctl.topology import shipped
 
     cells = {**matrix_markdown.read(before), **matrix_markdown.cells_of(columns)}
     names = shipped.names()
-    applies = [(fault, name) for name in names for fault in app.applying(name)]
+    applies = [(fault, name) for name in names for fault in applicable_faults(name)]
     return matrix_markdown.matrix(cells, names, applies)
 
 
 def _show(columns: Sequence[Column], wanted: Printed) -> None:
-    from lvsctl.report import matrix_text
+    from lvsctl.output import matrix_text
 
     match wanted:
         case Printed.TEXT:

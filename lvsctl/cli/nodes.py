@@ -90,15 +90,15 @@ def shell_of(place: str) -> tuple[str, dict[str, str]]:
 
 def _namespace(lab: str | None, node: str) -> tuple[str, str]:
     """The namespace of a node of a running lab, and the node as LAB/NODE."""
-    from lvsctl import app
+    from lvsctl.engine.labs import find_node, running_lab
 
     before, slash, after = node.partition("/")
     if slash:
         if lab not in (None, before):
             raise UsageError(f"--lab {lab} and {node} name two labs")
         lab, node = before, after
-    found = app.running(lab)
-    app.node_of(found, node)
+    found = running_lab(lab)
+    find_node(found, node)
     return found.netns(node), f"{found.name}/{node}"
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lvsctl.errors import HostError
 
 if TYPE_CHECKING:
-    from lvsctl.report.style import Style
+    from lvsctl.output.style import Style
 
 
 class Format(StrEnum):
@@ -25,7 +25,7 @@ class Format(StrEnum):
 
 def style() -> Style:
     """How text may look on this standard output."""
-    from lvsctl.report.style import Style
+    from lvsctl.output.style import Style
 
     return Style(
         color=_color(),

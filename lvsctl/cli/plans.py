@@ -48,24 +48,24 @@ def plan(
       lvsctl plan nat --format sh -o nat.sh
       sudo sh nat.sh && sudo sh nat.sh down
     """
-    from lvsctl import app
-    from lvsctl.spec import shipped
+    from lvsctl.engine.plans import load_lab, make_plan
+    from lvsctl.topology import shipped
 
     found = shipped.find(topology, sys.stdin.buffer)
-    lab = app.lab_of(found, overrides_of(name, servers, scheduler))
-    result = app.plan_of(lab)
+    lab = load_lab(found, overrides_of(name, servers, scheduler))
+    result = make_plan(lab)
     if wanted is PlanFormat.SH:
-        from lvsctl.report import script
+        from lvsctl.output import script
 
         said = script.script(lab, result)
     elif wanted is PlanFormat.JSON:
         import json
 
-        from lvsctl.report import jsonable
+        from lvsctl.output import jsonable
 
         said = json.dumps(jsonable.plan(result), indent=2, ensure_ascii=False)
     else:
-        from lvsctl.report import text
+        from lvsctl.output import text
 
         said = text.plan(result, style=style())
     if output is None:
@@ -76,7 +76,7 @@ def plan(
 
 def _write(file: Path, text: str) -> None:
     """The whole text or nothing: on a full disk an earlier file stays what it was."""
-    from lvsctl.report import planted
+    from lvsctl.output import planted
 
     content = (text.rstrip("\n") + "\n").encode()
     try:
@@ -104,9 +104,9 @@ def schema() -> None:
       # then, in the first line of a topology, for editors with yaml-language-server:
       # yaml-language-server: $schema=lvsctl.schema.json
     """
-    from lvsctl import spec
+    from lvsctl.topology.schema import json_schema
 
-    show_json(spec.json_schema())
+    show_json(json_schema())
 
 
 def topologies(
@@ -126,15 +126,15 @@ def topologies(
       lvsctl topologies
       lvsctl topologies dr > mine.yaml && lvsctl up ./mine.yaml
     """
-    from lvsctl.spec import shipped
+    from lvsctl.topology import shipped
 
     if name is not None:
         show(shipped.text_of(name))
     elif wanted is Format.JSON:
-        from lvsctl.report import jsonable
+        from lvsctl.output import jsonable
 
         show_json(jsonable.topologies(shipped.summaries()))
     else:
-        from lvsctl.report import text
+        from lvsctl.output import text
 
         show(text.topologies(shipped.summaries(), style=style()))

@@ -6,14 +6,16 @@ import json
 import shutil
 import tempfile
 
-from lvsctl import app, converge, experiment, removing, verify
-from lvsctl.app import bringing_up, carrying_out, looking, registered
+from lvsctl import claims
 from lvsctl.cli import kept_capture, main, plain, progress, tree
+from lvsctl.engine import carrying_out, collect, inspect, labs, teardown, up
+from lvsctl.engine.plans import load_lab, make_plan
 from lvsctl.kernel import execute, injected, ipvs, probe, registry, state, undo
-from lvsctl.report import demo, jsonable, script, text
-from lvsctl.spec import shipped
+from lvsctl.output import demo, jsonable, script, text
+from lvsctl.plan import diff
+from lvsctl.topology import shipped
 from lvsctl.traffic import client, responder
 
 tree.command()
 # Reading a topology imports and compiles what is only imported where it is needed.
-app.plan_of(app.lab_of(shipped.find("dr", io.BytesIO())))
+make_plan(load_lab(shipped.find("dr", io.BytesIO())))

@@ -56,24 +56,25 @@ def walk(
       lvsctl walk tun -v
       lvsctl walk dr --format html > walk.html
     """
-    from lvsctl import app
+    from lvsctl.engine.inspect import walk_request
+    from lvsctl.engine.labs import running_lab
 
-    found = app.walk(app.running(lab), service, client)
+    found = walk_request(running_lab(lab), service, client)
     match wanted:
         case Drawn.TEXT:
-            from lvsctl.report import walk_text
+            from lvsctl.output import walk_text
 
             show(walk_text.walk(found, style=style(), verbose=verbose))
         case Drawn.JSON:
-            from lvsctl.report import walk_json
+            from lvsctl.output import walk_json
 
             show_json(walk_json.walk(found))
         case Drawn.MERMAID:
-            from lvsctl.report.mermaid import mermaid
+            from lvsctl.output.mermaid import mermaid
 
             show(mermaid(found))
         case Drawn.HTML:
-            from lvsctl.report.html import walk_page
+            from lvsctl.output.html import walk_page
 
             show(walk_page(found))
     return ExitStatus.OK if found.exchange.answered else ExitStatus.CLAIM_FAILED

@@ -19,8 +19,8 @@ from lvsctl.cli.where import in_lab_kernel
 from lvsctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from lvsctl.watching.happenings import Happening
-    from lvsctl.watching.loop import Watcher
+    from lvsctl.watch.happenings import Happening
+    from lvsctl.watch.loop import Watcher
 
 REMEMBERED = 100
 """Events that are kept for the screen: no terminal has more lines to spare."""
@@ -71,13 +71,14 @@ def watch(
       lvsctl watch dr --format json | jq -r '.troubles[]'
       lvsctl watch dr -c 5 -i 0.5 > looks.jsonl
     """
-    from lvsctl import app
+    from lvsctl.engine.inspect import watch_lab
+    from lvsctl.engine.labs import running_lab
 
     if isnan(interval):
         raise UsageError("--interval must be a number of seconds")
-    named = app.running(lab)
+    named = running_lab(lab)
     on_screen = wanted is Shown.TEXT or (wanted is Shown.AUTO and sys.stdout.isatty())
-    with app.watching(named, interval=interval, probing=traffic) as watcher, _ending(watcher):
+    with watch_lab(named, interval=interval, probing=traffic) as watcher, _ending(watcher):
         if on_screen:
             _draw(watcher, count, interval=interval, probing=traffic)
         else:
@@ -89,7 +90,7 @@ def watch(
 def _print(watcher: Watcher, count: int | None) -> None:
     import json
 
-    from lvsctl.report.watch_json import moment
+    from lvsctl.output.watch_json import moment
 
     for number, view in enumerate(watcher.views(), 1):
         show(json.dumps(moment(view), ensure_ascii=False))
@@ -101,7 +102,7 @@ def _draw(watcher: Watcher, count: int | None, *, interval: float, probing: bool
     from rich.console import Console
     from rich.live import Live
 
-    from lvsctl.report.watch_screen import Screen
+    from lvsctl.output.watch_screen import Screen
 
     console = Console(highlight=False, markup=False, emoji=False)
     happened: deque[Happening] = deque(maxlen=REMEMBERED)

@@ -174,7 +174,7 @@ def _directory_for(directory: Path | None) -> Iterator[tuple[str, ...]]:
     if directory is None:
         yield ()
         return
-    from lvsctl.report import planted
+    from lvsctl.output import planted
 
     new = not directory.exists()
     try:
@@ -232,7 +232,7 @@ def _nothing_runs(**words: Any) -> NoReturn:
     """Answer for a kernel that is not even running."""
     named = words.get("lab")
     if named:
-        from lvsctl.spec import shipped
+        from lvsctl.topology import shipped
 
         start = named if named in shipped.names() else f"TOPOLOGY --name {named}"
         raise LabError(f"lab {named} is not running", hint=f"start it: lvsctl up {start}")

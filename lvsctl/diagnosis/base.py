@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from lvsctl.claims.trace import Conversation, Trace
 from lvsctl.diagnosis.network import Network
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.evidence import Evidence
@@ -20,7 +21,6 @@ from lvsctl.model.lab import Lab, Node
 from lvsctl.model.service import ForwardingMethod, RealServer, VirtualService
 from lvsctl.model.state import NodeState, RealServerState, ServiceState
 from lvsctl.modes.tun import COST
-from lvsctl.verify.trace import Conversation, Trace
 
 NAT, TUN, DR = ForwardingMethod.NAT, ForwardingMethod.TUN, ForwardingMethod.DR
 EVERY_MODE = (NAT, TUN, DR)

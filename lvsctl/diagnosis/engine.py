@@ -6,16 +6,16 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lvsctl import verify
+from lvsctl import claims as verify
+from lvsctl.claims import kernel
+from lvsctl.claims.trace import traces
 from lvsctl.diagnosis import arp, hosts, ipvs, links, paths, servers, tunnel, vanishing
 from lvsctl.diagnosis.base import Case, Cause, Remark, Rule
 from lvsctl.diagnosis.kernel_says import borne_out
 from lvsctl.diagnosis.network import Network
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.finding import Verdict
-from lvsctl.verify import kernel
-from lvsctl.verify.trace import traces
-from lvsctl.verify.walk import walks
+from lvsctl.walk.walk import walks
 
 RULES: tuple[Rule, ...] = (
     *hosts.RULES,

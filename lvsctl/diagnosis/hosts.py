@@ -10,7 +10,7 @@ from lvsctl.model.addresses import IPAddress, host_route
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Node, Role
 from lvsctl.model.state import LinkState
-from lvsctl.routing import routes_of
+from lvsctl.plan.routing import routes_of
 
 
 def interfaces(case: Case) -> Iterator[Found]:

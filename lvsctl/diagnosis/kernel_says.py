@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
+from lvsctl.claims import kernel
 from lvsctl.diagnosis.base import Cause
 from lvsctl.model.evidence import Evidence
-from lvsctl.verify import kernel
 
 MOST = 3
 """Lines that are quoted for one cause."""

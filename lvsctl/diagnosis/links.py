@@ -9,7 +9,7 @@ from lvsctl.diagnosis.base import Case, Cause, Found, Remark, Rule, shown
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Impairment, Network, Node, Role
 from lvsctl.model.state import LinkState
-from lvsctl.ops import Impair
+from lvsctl.resources.ops import Impair
 
 LATE = 500.0
 """Milliseconds of delay that make requests fail; less only makes them slow."""

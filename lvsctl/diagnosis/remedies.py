@@ -5,7 +5,7 @@ from __future__ import annotations
 from lvsctl.diagnosis.base import Case
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import Route
-from lvsctl.routing import routes_of
+from lvsctl.plan.routing import routes_of
 
 
 def route_remedy(case: Case, node: str, to: IPAddress) -> str:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lvsctl.claims.trace import Conversation
 from lvsctl.diagnosis.base import Case, Cause, Found, Rule, shown
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Role
-from lvsctl.verify.trace import Conversation
 
 
 def swallowed(case: Case) -> Iterator[Found]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from lvsctl.faults.base import DR, PAST_DIRECTOR, Fault, Scene
 from lvsctl.faults.change import Change
 from lvsctl.model.lab import Role
-from lvsctl.ops import SetSysctl
+from lvsctl.resources.ops import SetSysctl
 
 
 def changes(scene: Scene) -> Iterator[Change]:

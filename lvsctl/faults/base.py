@@ -15,7 +15,7 @@ from lvsctl.faults.change import Change
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.model.service import ForwardingMethod, VirtualService
-from lvsctl.ops import AddAddress, AddRealServer, Op, Plan, SetSysctl
+from lvsctl.resources.ops import AddAddress, AddRealServer, Op, Plan, SetSysctl
 
 NAT, TUN, DR = ForwardingMethod.NAT, ForwardingMethod.TUN, ForwardingMethod.DR
 EVERY_MODE = (NAT, TUN, DR)

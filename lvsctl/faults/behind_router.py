@@ -12,7 +12,7 @@ from ipaddress import ip_network
 from lvsctl.faults.base import DR, ONE_SILENT, Fault, Scene
 from lvsctl.faults.change import Change, added
 from lvsctl.model.lab import Role
-from lvsctl.ops import AddRoute
+from lvsctl.resources.ops import AddRoute
 
 
 def changes(scene: Scene) -> Iterator[Change]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lvsctl.faults.ops import AddNeighbour, DropIncoming
-from lvsctl.ops import (
+from lvsctl.resources.fault_ops import AddNeighbour, DropIncoming
+from lvsctl.resources.ops import (
     AddAddress,
     AddLink,
     AddRealServer,

@@ -14,7 +14,7 @@ from lvsctl.faults.base import NAT, NOBODY_ANSWERS, Fault, Scene
 from lvsctl.faults.change import Change, added
 from lvsctl.model.addresses import mac_for
 from lvsctl.model.lab import Network, Role
-from lvsctl.ops import AddAddress, AddLink, AddRoute, DisableOffloads
+from lvsctl.resources.ops import AddAddress, AddLink, AddRoute, DisableOffloads
 
 
 def changes(scene: Scene) -> Iterator[Change]:

@@ -13,7 +13,7 @@ from lvsctl.faults.base import ONE_SILENT, TUN, Fault, Scene
 from lvsctl.faults.change import Change
 from lvsctl.model.lab import Role
 from lvsctl.model.service import GUE_PORT, Encapsulation
-from lvsctl.ops import AddGuePort, AddTunnel
+from lvsctl.resources.ops import AddGuePort, AddTunnel
 
 ORDER = (Encapsulation.GRE, Encapsulation.IPIP, Encapsulation.GUE)
 """What to send instead: the first of these that the real server does not take."""

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 from lvsctl.faults.base import TUN, TUNNEL_COSTS, Fault, Scene
 from lvsctl.faults.change import Change, added
-from lvsctl.faults.ops import DropIncoming
 from lvsctl.model.lab import Role
 from lvsctl.model.packet import ICMP
+from lvsctl.resources.fault_ops import DropIncoming
 
 
 def changes(scene: Scene) -> Iterator[Change]:

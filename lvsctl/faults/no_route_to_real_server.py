@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from lvsctl.faults.base import NOBODY_ANSWERS, TUN, Fault, Scene
 from lvsctl.faults.change import Change, removed
 from lvsctl.model.lab import Role
-from lvsctl.ops import AddRoute
+from lvsctl.resources.ops import AddRoute
 
 
 def changes(scene: Scene) -> Iterator[Change]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from lvsctl.faults.base import EVERY_MODE, Fault, Scene
 from lvsctl.faults.change import Change
 from lvsctl.model.lab import Role
-from lvsctl.ops import AddService
+from lvsctl.resources.ops import AddService
 
 
 def changes(scene: Scene) -> Iterator[Change]:

@@ -9,7 +9,7 @@ from lvsctl.faults.base import EVERY_MODE, Fault, Scene
 from lvsctl.faults.change import Change
 from lvsctl.model.lab import Role
 from lvsctl.model.service import Scheduler
-from lvsctl.ops import AddService
+from lvsctl.resources.ops import AddService
 
 FAITHFUL = (Scheduler.SH, Scheduler.DH, Scheduler.MH, Scheduler.FO)
 """Schedulers that give one client the same real server again in any case."""

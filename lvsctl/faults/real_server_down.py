@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from lvsctl.faults.base import EVERY_MODE, ONE_SILENT, Fault, Scene
 from lvsctl.faults.change import Change, removed
 from lvsctl.model.lab import Role
-from lvsctl.ops import AddLink, SetLinkUp
+from lvsctl.resources.ops import AddLink, SetLinkUp
 
 
 def changes(scene: Scene) -> Iterator[Change]:

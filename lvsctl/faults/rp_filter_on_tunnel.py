@@ -12,7 +12,7 @@ from dataclasses import replace
 from lvsctl.faults.base import ONE_SILENT, TUN, Fault, Scene
 from lvsctl.faults.change import Change
 from lvsctl.model.lab import Role
-from lvsctl.ops import AddTunnel
+from lvsctl.resources.ops import AddTunnel
 
 
 def changes(scene: Scene) -> Iterator[Change]:

@@ -9,7 +9,7 @@ from lvsctl.faults.base import EVERY_MODE, Fault, Scene
 from lvsctl.faults.change import Change
 from lvsctl.model.lab import Role
 from lvsctl.model.service import Scheduler
-from lvsctl.ops import AddRealServer, AddService
+from lvsctl.resources.ops import AddRealServer, AddService
 
 
 def changes(scene: Scene) -> Iterator[Change]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from lvsctl.faults.base import EVERY_MODE, NOBODY_ANSWERS, Fault, Scene
 from lvsctl.faults.change import Change, removed
 from lvsctl.model.lab import Role
-from lvsctl.ops import AddRealServer, AddService
+from lvsctl.resources.ops import AddRealServer, AddService
 
 
 def changes(scene: Scene) -> Iterator[Change]:

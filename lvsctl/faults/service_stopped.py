@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from lvsctl.faults.base import EVERY_MODE, ONE_SILENT, Fault, Scene
 from lvsctl.faults.change import Change, removed
 from lvsctl.model.lab import Role
-from lvsctl.ops import Listen
+from lvsctl.resources.ops import Listen
 
 
 def changes(scene: Scene) -> Iterator[Change]:

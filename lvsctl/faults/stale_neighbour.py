@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 from lvsctl.faults.base import DR, NAT, ONE_SILENT, Fault, Scene
 from lvsctl.faults.change import Change, added
-from lvsctl.faults.ops import AddNeighbour
 from lvsctl.model.addresses import mac_for
 from lvsctl.model.lab import Role
+from lvsctl.resources.fault_ops import AddNeighbour
 
 
 def changes(scene: Scene) -> Iterator[Change]:

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from lvsctl.faults.base import EVERY_MODE, NOBODY_ANSWERS, Fault, Scene
 from lvsctl.faults.change import Change, added
-from lvsctl.faults.ops import AddNeighbour
 from lvsctl.model.addresses import mac_for
 from lvsctl.model.lab import Role
+from lvsctl.resources.fault_ops import AddNeighbour
 
 
 def changes(scene: Scene) -> Iterator[Change]:

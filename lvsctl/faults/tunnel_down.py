@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from lvsctl.faults.base import ONE_SILENT, TUN, Fault, Scene
 from lvsctl.faults.change import Change, removed
 from lvsctl.model.lab import Role
-from lvsctl.ops import AddTunnel, SetLinkUp
+from lvsctl.resources.ops import AddTunnel, SetLinkUp
 
 
 def changes(scene: Scene) -> Iterator[Change]:

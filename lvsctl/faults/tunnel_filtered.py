@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 from lvsctl.faults.base import NOBODY_ANSWERS, TUN, Fault, Scene
 from lvsctl.faults.change import Change, added
-from lvsctl.faults.ops import DropIncoming
 from lvsctl.model.lab import Role
 from lvsctl.model.packet import GRE, IPIP, UDP
 from lvsctl.model.service import Encapsulation
+from lvsctl.resources.fault_ops import DropIncoming
 
 PROTOCOL = {Encapsulation.IPIP: IPIP, Encapsulation.GRE: GRE, Encapsulation.GUE: UDP}
 

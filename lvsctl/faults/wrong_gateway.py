@@ -12,7 +12,7 @@ from dataclasses import replace
 from lvsctl.faults.base import NAT, ONE_SILENT, Fault, Scene
 from lvsctl.faults.change import Change
 from lvsctl.model.lab import Role
-from lvsctl.ops import AddRoute
+from lvsctl.resources.ops import AddRoute
 
 
 def changes(scene: Scene) -> Iterator[Change]:

@@ -37,7 +37,7 @@ from lvsctl.model.service import (
     Scheduler,
     ServiceKey,
 )
-from lvsctl.ops import AddRealServer, AddService
+from lvsctl.resources.ops import AddRealServer, AddService
 
 
 def encode(kind: str, message_type: int, request: int, /, **fields: Any) -> bytearray:

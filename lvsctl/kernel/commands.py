@@ -17,7 +17,7 @@ from lvsctl.kernel.files import explaining
 from lvsctl.model.event import Emit, Notice
 from lvsctl.model.lab import Lab, Node
 from lvsctl.model.service import Protocol
-from lvsctl.ops import RunCommand
+from lvsctl.resources.ops import RunCommand
 
 NOT_FOUND = 127
 """The exit status of a command that does not exist, as in sh(1)."""

@@ -22,7 +22,7 @@ from lvsctl.kernel.perform import Performance
 from lvsctl.kernel.session import Session
 from lvsctl.kernel.worker import in_worker
 from lvsctl.model.event import Emit, Notice, OpsDone, StageBegun
-from lvsctl.ops import AddLink, AddNamespace, Listen, Op, Plan, RunCommand, Stage
+from lvsctl.resources.ops import AddLink, AddNamespace, Listen, Op, Plan, RunCommand, Stage
 
 Respond = Callable[[tuple[Listen, ...], processes.Ready], None]
 """The real servers' responder: serves until killed; calls Ready once its sockets listen."""

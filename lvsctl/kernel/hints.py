@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from lvsctl.ops import (
+from lvsctl.resources.ops import (
     AddAddress,
     AddBridge,
     AddGuePort,

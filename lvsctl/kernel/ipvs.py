@@ -21,7 +21,7 @@ from lvsctl.kernel.ipvs_shapes import TUNNEL_TYPES, family_id, message
 from lvsctl.kernel.wire import ROOT_DUMP
 from lvsctl.model.service import Encapsulation, Protocol, ServiceKey
 from lvsctl.model.state import Counters, RealServerState, ServiceState
-from lvsctl.ops import AddRealServer, AddService
+from lvsctl.resources.ops import AddRealServer, AddService
 
 if TYPE_CHECKING:
     import socket

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lvsctl.model.addresses import IPAddress
-    from lvsctl.ops import AddRealServer, AddService
+    from lvsctl.resources.ops import AddRealServer, AddService
 
 GENL_VERSION = 1
 FAMILIES = {4: int(socket.AF_INET), 6: int(socket.AF_INET6)}

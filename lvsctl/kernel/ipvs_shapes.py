@@ -14,7 +14,7 @@ from lvsctl.errors import HostError
 from lvsctl.kernel import nldump
 from lvsctl.kernel.shapes import offset, shape
 from lvsctl.model.service import Encapsulation, ForwardingMethod
-from lvsctl.ops import AddRealServer, AddService
+from lvsctl.resources.ops import AddRealServer, AddService
 
 FAMILY = "IPVS"
 LOAD_HINT = "sudo modprobe ip_vs"

@@ -16,7 +16,7 @@ from lvsctl.kernel import fou, links, netns, rtnl, sysctl, wire
 from lvsctl.kernel.ahead import cpus
 from lvsctl.kernel.session import Opened, Session
 from lvsctl.model.event import Emit, OpsDone, ignore
-from lvsctl.ops import (
+from lvsctl.resources.ops import (
     AddAddress,
     AddBridge,
     AddGuePort,
@@ -34,7 +34,7 @@ from lvsctl.ops import (
 )
 
 if TYPE_CHECKING:
-    from lvsctl.faults.ops import AddNeighbour, DropIncoming
+    from lvsctl.resources.fault_ops import AddNeighbour, DropIncoming
 
 EXISTS = frozenset({errno.EEXIST})
 
@@ -373,6 +373,6 @@ HOW: dict[type[Op], Callable[[_Hand, Any, Opened], None]] = {
 
 def _how_faults_do() -> dict[type[Op], Callable[[_Hand, Any, Opened], None]]:
     """The same for what only faults do, so that a lab without any need not import them."""
-    from lvsctl.faults.ops import AddNeighbour, DropIncoming
+    from lvsctl.resources.fault_ops import AddNeighbour, DropIncoming
 
     return {AddNeighbour: _Hand.neighbour, DropIncoming: _Hand.drop}

@@ -22,7 +22,7 @@ from lvsctl.errors import HostError, KernelError
 from lvsctl.kernel import fou, netns, nldump, probe, wire
 from lvsctl.kernel.nldump import attribute
 from lvsctl.model.service import GUE_PORT, Protocol, Scheduler, ServiceKey
-from lvsctl.ops import AddService
+from lvsctl.resources.ops import AddService
 
 if TYPE_CHECKING:
     from collections.abc import Callable

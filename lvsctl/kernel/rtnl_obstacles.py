@@ -1,4 +1,4 @@
-"""The rtnetlink messages of what only a fault puts in the way: ``lvsctl.faults.ops``.
+"""The rtnetlink messages of what only a fault puts in the way: ``lvsctl.resources.fault_ops``.
 
 Sources: linux/neighbour.h, linux/pkt_sched.h, linux/pkt_cls.h, tc-u32(8).
 """

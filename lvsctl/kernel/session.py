@@ -21,7 +21,7 @@ from lvsctl.kernel import hints, links, netns, paths, wire
 from lvsctl.kernel.ahead import Ahead
 from lvsctl.kernel.descriptors import make_table_hold
 from lvsctl.model.lab import NAMESPACE_PREFIX
-from lvsctl.ops import Op
+from lvsctl.resources.ops import Op
 
 _FILES_BESIDES = 256
 """Descriptors that the process may need besides two or three per namespace."""

@@ -11,12 +11,12 @@ import threading
 from collections.abc import Iterable, Sequence
 
 from lvsctl.errors import LabError
-from lvsctl.faults.ops import AddNeighbour, DropIncoming
 from lvsctl.kernel import fou, netns, paths, processes, rtnl, rtnl_obstacles, wire
 from lvsctl.kernel.session import Opened, Session
 from lvsctl.kernel.worker import in_worker
 from lvsctl.model.event import Emit, OpsDone, ignore
-from lvsctl.ops import (
+from lvsctl.resources.fault_ops import AddNeighbour, DropIncoming
+from lvsctl.resources.ops import (
     AddAddress,
     AddBridge,
     AddGuePort,

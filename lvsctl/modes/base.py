@@ -14,7 +14,7 @@ from lvsctl.model.addresses import host_route
 from lvsctl.model.lab import Lab, Node
 from lvsctl.model.rule import Violation
 from lvsctl.model.service import ForwardingMethod, RealServer, VirtualService
-from lvsctl.ops import AddAddress, Op, SetSysctl
+from lvsctl.resources.ops import AddAddress, Op, SetSysctl
 
 
 @dataclass(frozen=True, slots=True)

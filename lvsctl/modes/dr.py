@@ -18,7 +18,7 @@ from lvsctl.model.claim import Claim
 from lvsctl.model.rule import Violation
 from lvsctl.model.service import ForwardingMethod, RealServer
 from lvsctl.modes.base import Placed, no_port_mapping
-from lvsctl.ops import AddAddress, Op, SetSysctl
+from lvsctl.resources.ops import AddAddress, Op, SetSysctl
 
 HOLD_VIP = Claim(
     "dr.same-vip",

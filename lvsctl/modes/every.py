@@ -1,6 +1,6 @@
 """What LVS promises in every forwarding method: the claims that `verify` decides.
 
-How each is decided stands in ``lvsctl.verify``, under the same id.
+How each is decided stands in ``lvsctl.claims``, under the same id.
 """
 
 from __future__ import annotations

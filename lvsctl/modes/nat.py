@@ -17,7 +17,7 @@ from lvsctl.model.lab import Role
 from lvsctl.model.rule import Violation
 from lvsctl.model.service import ForwardingMethod, RealServer
 from lvsctl.modes.base import Placed
-from lvsctl.ops import Op, SetSysctl
+from lvsctl.resources.ops import Op, SetSysctl
 
 REQUEST = Claim(
     "nat.request-rewritten",

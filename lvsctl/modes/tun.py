@@ -22,7 +22,7 @@ from lvsctl.model.rule import Violation
 from lvsctl.model.service import Encapsulation, ForwardingMethod, RealServer
 from lvsctl.modes.base import Placed, loose_reverse_path, no_port_mapping
 from lvsctl.modes.dr import arp_suppression
-from lvsctl.ops import AddAddress, AddGuePort, AddTunnel, Op
+from lvsctl.resources.ops import AddAddress, AddGuePort, AddTunnel, Op
 
 REQUEST = Claim(
     "tun.request-encapsulated",

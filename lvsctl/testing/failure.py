@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lvsctl.api.results import Verification
 from lvsctl.errors import LvsctlError
-from lvsctl.report.saved import CAPTURE, HTML
+from lvsctl.output.saved import CAPTURE, HTML
 from lvsctl.testing.labs import WatchedLab
 
 Section = tuple[str, str]

@@ -25,7 +25,7 @@ from pathlib import Path
 import pytest
 
 from lvsctl.cli.exit_status import ExitStatus
-from lvsctl.spec import shipped
+from lvsctl.topology import shipped
 from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.machine, pytest.mark.slow]

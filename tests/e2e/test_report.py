@@ -26,9 +26,9 @@ from pathlib import Path
 
 import pytest
 
+from lvsctl.capture.pcapng_reader import read_recording
 from lvsctl.cli.exit_status import ExitStatus
-from lvsctl.observe.pcapng_reader import read_recording
-from lvsctl.report.saved import NAMES
+from lvsctl.output.saved import NAMES
 from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.machine, pytest.mark.slow]

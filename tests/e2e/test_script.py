@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from lvsctl.spec import shipped
+from lvsctl.topology import shipped
 
 pytestmark = [pytest.mark.machine, pytest.mark.slow]
 

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from lvsctl.spec import shipped
+from lvsctl.topology import shipped
 from tests.e2e.unusual import HOSTS
 
 pytestmark = [pytest.mark.machine, pytest.mark.slow]

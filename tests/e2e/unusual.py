@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from lvsctl import app
+from lvsctl.engine.inspect import diagnose_lab, verify_lab
 from lvsctl.model.finding import Verdict
 from tests.kernel.by_hand import run
 from tests.kernel.initial import initial_namespace
@@ -75,10 +75,10 @@ def troubles(topology: str) -> Iterator[str]:
         for service in range(len(lab.services)):
             if not curl(lab, url_of(lab, service)).startswith("rs"):
                 yield "no answer"
-        for finding in app.verify(lab).findings:
+        for finding in verify_lab(lab).findings:
             if finding.verdict is not Verdict.PASS:
                 yield f"{finding.claim.id}: {finding.verdict}: {finding.observed}"
-        causes = app.diagnose(lab).causes
+        causes = diagnose_lab(lab).causes
         yield from (f"diagnosed: {cause.says}" for cause in causes)
     after = initial_namespace()
     yield from (f"the initial namespace: {key}" for key in before if after[key] != before[key])

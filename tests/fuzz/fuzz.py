@@ -31,10 +31,10 @@ MEMORY_MIB = 1024
 def seeds(target: str) -> Iterator[bytes]:
     """Inputs that get far: the fuzzer changes them."""
     from lvsctl.kernel import registry
-    from lvsctl.report.evidence import capture_bytes
-    from lvsctl.spec import reading
-    from lvsctl.spec.reading import NotATree
-    from lvsctl.spec.tree import plain
+    from lvsctl.output.evidence import capture_bytes
+    from lvsctl.topology import reading
+    from lvsctl.topology.reading import NotATree
+    from lvsctl.topology.tree import plain
     from tests.unit.recorded.reports import NAMES, evidence_of, files_of
 
     files = (*ROOT.glob("topologies/*.yaml"), *ROOT.glob("tests/unit/spec/**/*.yaml"))

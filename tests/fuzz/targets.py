@@ -13,18 +13,22 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from io import BytesIO
 
-from lvsctl import app, modes, planner, spec
+from lvsctl import modes
+from lvsctl.capture.decode import decode_all
+from lvsctl.capture.pcapng_reader import CaptureFileError, read_recording
+from lvsctl.engine.inspect import recompute
+from lvsctl.engine.labs import list_labs, running_lab
+from lvsctl.engine.results import Verification
 from lvsctl.errors import DamagedFile, LvsctlError, SpecError
 from lvsctl.kernel import injected, paths, registry
 from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
-from lvsctl.observe.decode import decode_all
-from lvsctl.observe.pcapng_reader import CaptureFileError, read_recording
-from lvsctl.report import json_values, jsonable, saved, script, text, text_plan
-from lvsctl.report.evidence import evidence_from
-from lvsctl.report.style import Style
-from lvsctl.results import Verification
-from lvsctl.spec import glance, json_tree, reading
-from lvsctl.spec.tree import Entry, Mapping, Scalar, Sequence, Tree
+from lvsctl.output import json_values, jsonable, saved, script, text, text_plan
+from lvsctl.output.evidence import evidence_from
+from lvsctl.output.style import Style
+from lvsctl.plan import planner
+from lvsctl.topology import glance, json_tree, reading
+from lvsctl.topology.loading import parse_topology
+from lvsctl.topology.tree import Entry, Mapping, Scalar, Sequence, Tree
 from tests.unit.recorded.reports import files_of
 
 PLAIN = Style(color=False, width=80)
@@ -43,7 +47,7 @@ def topology(data: bytes) -> None:
     """A topology file: a lab, with a plan and its texts, or SpecError."""
     glance.name(data), glance.namespaces(data)
     try:
-        lab = spec.load(data, "fuzz.yaml", rules=modes.violations)
+        lab = parse_topology(data, "fuzz.yaml", rules=modes.violations)
     except SpecError as error:
         error.message.encode()
         return
@@ -99,7 +103,7 @@ def evidence(data: bytes) -> None:
     except DamagedFile as error:
         error.message.encode(errors="replace")
         return
-    judged(app.recomputed(found))
+    judged(recompute(found))
 
 
 def changed_evidence(data: bytes) -> None:
@@ -137,13 +141,13 @@ def registered(data: bytes) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     paths.registry("dr").write_bytes(data)
     paths.faults("dr").write_bytes(data)
-    listed = app.labs()
+    listed = list_labs()
     assert len(listed) == 1
     text.listing(listed, style=PLAIN)
     json.dumps(jsonable.listing(listed))
     injected.read("dr")
     with contextlib.suppress(LvsctlError):
-        app.running("dr")
+        running_lab("dr")
     assert registry.read("dr") is not None
 
 

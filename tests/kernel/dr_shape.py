@@ -10,7 +10,7 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_interface
 
 from lvsctl.model.addresses import mac_for
-from lvsctl.ops import (
+from lvsctl.resources.ops import (
     AddAddress,
     AddBridge,
     AddLink,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from lvsctl import app, spec
+from lvsctl.engine.labs import tear_down
+from lvsctl.engine.plans import load_lab
+from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError
 from lvsctl.model.lab import Lab
-from lvsctl.spec import shipped
-from lvsctl.spec.shipped import Topology
+from lvsctl.topology import shipped
+from lvsctl.topology.overrides import Overrides
+from lvsctl.topology.shipped import Topology
 from tests.kernel.by_hand import run
 
 
@@ -22,15 +25,15 @@ def topology_of(text_or_name: str) -> Topology:
 
 @contextlib.contextmanager
 def lab_up(text_or_name: str, **overrides: object) -> Iterator[Lab]:
-    """The lab of a topology, running; ``overrides`` as ``spec.Overrides`` takes them."""
+    """The lab of a topology, running; ``overrides`` as ``Overrides`` takes them."""
     topology = topology_of(text_or_name)
-    chosen = spec.Overrides(**overrides)  # type: ignore[arg-type]
-    name = app.lab_of(topology, chosen).name
+    chosen = Overrides(**overrides)  # type: ignore[arg-type]
+    name = load_lab(topology, chosen).name
     try:
-        yield app.up(topology, chosen).lab
+        yield bring_up(topology, chosen).lab
     finally:
         with contextlib.suppress(LabError):
-            app.down(name)
+            tear_down(name)
 
 
 def curl(lab: Lab, url: str, node: str = "client") -> str:

@@ -21,7 +21,7 @@ from typing import Any
 
 from lvsctl.cli.signals import Signalled, raising
 from lvsctl.kernel import netns, wire
-from lvsctl.ops import (
+from lvsctl.resources.ops import (
     AddAddress,
     AddBridge,
     AddGuePort,

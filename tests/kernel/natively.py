@@ -11,10 +11,11 @@ from dataclasses import replace
 
 import pytest
 
-from lvsctl import app, planner
+from lvsctl.engine.labs import running_lab
 from lvsctl.kernel import netns, probe, state
 from lvsctl.model.lab import Lab
-from lvsctl.ops import AddGuePort, AddRealServer, AddService, AddTunnel, Impair, Op, Plan
+from lvsctl.plan import planner
+from lvsctl.resources.ops import AddGuePort, AddRealServer, AddService, AddTunnel, Impair, Op, Plan
 
 LACKING = (AddService, AddRealServer, AddTunnel, AddGuePort, Impair)
 TUNNELS = ("tunl", "gre", "gue", "sit", "ip6tnl")
@@ -43,7 +44,7 @@ def without_ipvs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def answers(name: str) -> bool:
     """Whether every real server answers at its own address, to itself."""
-    lab = app.running(name)
+    lab = running_lab(name)
     return all(
         page(lab.netns(server.node), str(server.rip), server.port)
         for service in lab.services

@@ -12,10 +12,15 @@ from typing import Any
 
 import pytest
 
-from lvsctl import app, experiment, spec
+from lvsctl.engine import collect
+from lvsctl.engine.faults import inject_fault, restore_faults
+from lvsctl.engine.inspect import send_requests, verify_lab
+from lvsctl.engine.labs import list_labs, running_lab, tear_down
+from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError, LvsctlError
 from lvsctl.kernel import paths, registry
 from lvsctl.model.finding import Verdict
+from lvsctl.topology.overrides import Overrides
 from tests.kernel.initial import differences, glance, initial_namespace
 from tests.kernel.labs import topology_of
 from tests.kernel.planted import planted
@@ -52,12 +57,12 @@ def at_once(*works: Callable[[], object]) -> list[int]:
 
 
 def up(lab: str, **overrides: object) -> object:
-    return app.up(topology_of("dr"), spec.Overrides(name=lab, **overrides))  # type: ignore[arg-type]
+    return bring_up(topology_of("dr"), Overrides(name=lab, **overrides))  # type: ignore[arg-type]
 
 
 def answers(lab: str) -> None:
-    running = app.running(lab)
-    assert all(exchange.answered for exchange in app.ask(running, 0, 2)), lab
+    running = running_lab(lab)
+    assert all(exchange.answered for exchange in send_requests(running, 0, 2)), lab
 
 
 @pytest.mark.parametrize("count", [6, pytest.param(20, marks=pytest.mark.exhaustive)])
@@ -89,10 +94,10 @@ def proven(labs: Sequence[str]) -> None:
     Each asks only once all captures are open, and closes its own once all have asked.
     """
     asking, asked = meeting(len(labs)), meeting(len(labs))
-    ask = experiment._run
+    ask = collect._run
 
     def prove(own: int) -> None:
-        running = app.running(labs[own])
+        running = running_lab(labs[own])
         assert len(running.services) == 1  # as often as there are, it would meet the others
 
         def together(*words: Any) -> Any:
@@ -102,8 +107,8 @@ def proven(labs: Sequence[str]) -> None:
             return run
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(experiment, "_run", together)
-            assert app.verify(running).verdict is Verdict.PASS, labs[own]
+            patch.setattr(collect, "_run", together)
+            assert verify_lab(running).verdict is Verdict.PASS, labs[own]
 
     assert at_once(*(partial(prove, own) for own in range(len(labs)))) == [0] * len(labs)
 
@@ -117,16 +122,16 @@ def check_labs_at_once(
     names = [f"many-{number}" for number in range(count)]
     with untouched(*names) as before:
         assert at_once(*(partial(up, n) for n in names)) == [0] * count
-        assert [one.entry.lab for one in app.labs() if one.answering] == sorted(names)
+        assert [one.entry.lab for one in list_labs() if one.answering] == sorted(names)
         assert at_once(*(partial(answers, n) for n in names)) == [0] * count
         proven(names[:2])
         some, others = names[::2], names[1::2]
         statuses = at_once(
-            *(partial(app.down, n) for n in some),
+            *(partial(tear_down, n) for n in some),
             *(partial(answers, n) for n in others),
         )
         assert statuses == [0] * count
-        assert at_once(*(partial(app.down, n) for n in others)) == [0] * len(others)
+        assert at_once(*(partial(tear_down, n) for n in others)) == [0] * len(others)
         assert differences(before) == {}
 
 
@@ -141,26 +146,26 @@ def test_commands_on_one_lab_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with planted("dr"):
         before = glance()
         assert at_once(*[lambda: up("dr")] * 3) == [0, 0, 0]
-        assert [one.entry.lab for one in app.labs() if one.answering] == ["dr"]
+        assert [one.entry.lab for one in list_labs() if one.answering] == ["dr"]
         answers("dr")
 
         def fault() -> None:
-            app.inject(app.running("dr"), "arp-ignore-unset")
-            app.restore(app.running("dr"))
+            inject_fault(running_lab("dr"), "arp-ignore-unset")
+            restore_faults(running_lab("dr"))
 
         mixed: list[Callable[[], object]] = [
             lambda: up("dr", servers=3),
-            lambda: app.down("dr"),
+            lambda: tear_down("dr"),
             fault,
             lambda: up("dr"),
-            lambda: app.verify(app.running("dr")),
-            app.labs,
+            lambda: verify_lab(running_lab("dr")),
+            list_labs,
         ]
         assert rounds(mixed, 3) <= {0, SAID}
         up("dr")
         answers("dr")
         assert failing("dr") == []
-        statuses = at_once(*[lambda: app.down("dr")] * 3)
+        statuses = at_once(*[lambda: tear_down("dr")] * 3)
         assert sorted(statuses) == [0, SAID, SAID], "one removes it, the others are told that"
         assert differences(before) == {}
     assert initial_namespace() == host

@@ -12,7 +12,7 @@ import pytest
 
 from lvsctl.kernel import netns, processes
 from lvsctl.model.lab import Lab
-from lvsctl.spec import shipped
+from lvsctl.topology import shipped
 from tests.kernel import natively
 from tests.kernel.by_hand import eventually
 from tests.kernel.labs import lab_up

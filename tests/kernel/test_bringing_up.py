@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from lvsctl import app, spec
+from lvsctl.engine.plans import load_lab
+from lvsctl.engine.up import bring_up
 from lvsctl.errors import LvsctlError, SpecError
 from lvsctl.kernel import paths
-from lvsctl.spec.shipped import Topology, text_of
+from lvsctl.topology.overrides import Overrides
+from lvsctl.topology.shipped import Topology, text_of
 
 DR = text_of("dr")
 MISLEADING = {
@@ -34,16 +36,16 @@ def test_up_reads_what_a_glance_misunderstands(how: str, monkeypatch: pytest.Mon
     topology = Topology("mine.yaml", MISLEADING[how].encode())
     try:
         expected: LvsctlError | None = None
-        app.lab_of(topology)
+        load_lab(topology)
     except LvsctlError as error:
         expected = error
 
     def begins(*_: object) -> None:
         raise Reached
 
-    monkeypatch.setattr("lvsctl.app.carrying_out.carried_out", begins)
+    monkeypatch.setattr("lvsctl.engine.carrying_out.carried_out", begins)
     with pytest.raises((Reached, LvsctlError)) as caught:
-        app.up(topology)
+        bring_up(topology)
     if expected is None:
         assert isinstance(caught.value, Reached)
     else:
@@ -54,10 +56,10 @@ def test_up_reads_what_a_glance_misunderstands(how: str, monkeypatch: pytest.Mon
 def test_up_says_what_is_wrong_with_a_name_of_the_command_line() -> None:
     topology = Topology("dr.yaml", DR.encode())
     for name in ("BAD", "../x", "a" * 70, "-"):
-        overrides = spec.Overrides(name=name)
+        overrides = Overrides(name=name)
         with pytest.raises(LvsctlError) as expected:
-            app.lab_of(topology, overrides)
+            load_lab(topology, overrides)
         with pytest.raises(LvsctlError) as caught:
-            app.up(topology, overrides)
+            bring_up(topology, overrides)
         assert (str(caught.value), caught.value.hint) == (str(expected.value), expected.value.hint)
         assert not paths.is_name(name)

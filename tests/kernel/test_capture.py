@@ -23,12 +23,12 @@ import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.packet import Raw
 
+from lvsctl.capture.capture import Capture, LiveCapture
+from lvsctl.capture.listener import Listener, Options
 from lvsctl.errors import LabError, UsageError
 from lvsctl.kernel import links, netns
 from lvsctl.kernel.probe import which
 from lvsctl.model.frame import Direction, Frame, LinkType, Tap
-from lvsctl.observe.capture import Capture, LiveCapture
-from lvsctl.observe.listener import Listener, Options
 from tests.kernel.by_hand import cable, eventually, namespaces, run
 
 CLIENT, SERVER = "10.9.0.1", "10.9.0.2"

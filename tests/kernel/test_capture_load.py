@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl import experiment, verify
+from lvsctl import claims
+from lvsctl.capture.capture import Capture
+from lvsctl.engine import collect
 from lvsctl.model.finding import Verdict, overall
 from lvsctl.model.frame import Direction
-from lvsctl.observe.capture import Capture
 from lvsctl.traffic import client
 from tests.kernel.labs import lab_up
 
@@ -37,9 +38,9 @@ def test_nothing_is_dropped_at_the_taps_of_so_many_real_servers(servers: int) ->
         assert capture.drops == dict.fromkeys(nodes.values(), 0)  # read at every one of them
         _assert_all_seen(capture, servers, len({exchange.local for exchange in exchanges}))
 
-        evidence = experiment.evidence_of(lab)
+        evidence = collect.evidence_of(lab)
         assert evidence.drops == {}
-        assert overall(verify.findings(evidence)) is Verdict.PASS
+        assert overall(claims.findings(evidence)) is Verdict.PASS
 
 
 def _assert_all_seen(capture: Capture, servers: int, connections: int) -> None:

@@ -16,17 +16,20 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl import app, planner
+from lvsctl.engine.inspect import verify_lab
+from lvsctl.engine.labs import list_labs, running_lab, tear_down
+from lvsctl.engine.up import bring_up
 from lvsctl.errors import HostError, KernelError, LabError
 from lvsctl.kernel import paths, processes
 from lvsctl.kernel.registry import State
 from lvsctl.model.event import Event, GoingBack, Notice, StageBegun, Undoing
 from lvsctl.model.finding import Verdict
 from lvsctl.model.lab import Lab
-from lvsctl.ops import AddRealServer, Op, Plan, RunCommand
-from lvsctl.report import text_listing
-from lvsctl.report.style import Style
-from lvsctl.spec import shipped
+from lvsctl.output import text_listing
+from lvsctl.output.style import Style
+from lvsctl.plan import planner
+from lvsctl.resources.ops import AddRealServer, Op, Plan, RunCommand
+from lvsctl.topology import shipped
 from tests.kernel.by_hand import run
 from tests.kernel.initial import differences, glance, initial_namespace
 from tests.kernel.labs import curl, lab_up, topology_of, url_of
@@ -65,9 +68,9 @@ def state() -> dict[str, object]:
 
 
 def is_up_and_proven() -> None:
-    (listed,) = app.labs()
+    (listed,) = list_labs()
     assert (listed.entry.state, listed.answering) == (State.UP, True)
-    assert app.verify(app.running("dr")).verdict is Verdict.PASS
+    assert verify_lab(running_lab("dr")).verdict is Verdict.PASS
 
 
 class Events(list[Event]):
@@ -101,11 +104,11 @@ def test_what_fails_half_way_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> N
         for words, said in FAILING.items():
             events = Events()
             with pytest.raises(KernelError, match=said) as caught:
-                app.up(topology_of(with_servers(words)), emit=events)
+                bring_up(topology_of(with_servers(words)), emit=events)
             assert "lab dr is as it was before" in caught.value.message
             assert GoingBack("dr") in events
             assert state() == before, words
-            again = app.up(topology_of("dr"))
+            again = bring_up(topology_of("dr"))
             assert (again.created, again.added, again.removed) == (False, (), ()), words
         is_up_and_proven()
     assert initial_namespace() == host
@@ -147,13 +150,13 @@ def test_what_the_kernel_refuses_among_ipvs_messages_is_taken_back(
     four = topology_of(with_servers("count: 4"))
     host, new, running = initial_namespace(), Tables(), Tables()
     with pytest.raises(KernelError, match="director: Numerical result out of range") as created:
-        app.up(four, emit=new)
-    assert app.labs() == ()
+        bring_up(four, emit=new)
+    assert list_labs() == ()
     assert initial_namespace() == host
     with lab_up("dr"):
         table = ipvs_table()
         with pytest.raises(KernelError, match="director: Numerical result out of range") as changed:
-            app.up(four, emit=running)
+            bring_up(four, emit=running)
         assert "lab dr is as it was before" in changed.value.message
         assert ipvs_table() == table
     for error, events in ((created.value, new), (changed.value, running)):
@@ -173,15 +176,15 @@ def test_what_is_interrupted_half_way_is_taken_back() -> None:
         before = state()
         for words in ("count: 4", "count: 1, sysctls: {net.ipv4.tcp_syncookies: 0}"):
             trial = Events()
-            app.up(topology_of(with_servers(words)), emit=trial)
+            bring_up(topology_of(with_servers(words)), emit=trial)
             stages = [event.title for event in trial if isinstance(event, StageBegun)]
             assert stages
-            app.down("dr")
-            app.up(topology_of("dr"))
+            tear_down("dr")
+            bring_up(topology_of("dr"))
             for stage in stages:
                 events = Events(stage, stop)
                 with pytest.raises(KeyboardInterrupt):
-                    app.up(topology_of(with_servers(words)), emit=events)
+                    bring_up(topology_of(with_servers(words)), emit=events)
                 assert events[-1] == Notice("lab dr is as it was before"), (words, stage)
         assert state() == before
         is_up_and_proven()
@@ -201,21 +204,21 @@ def test_where_the_way_back_is_closed_the_lab_is_neither() -> None:
     with file_system(paths.RUN, "size=256k"):
         before = glance()
         for mend in ("up", "down"):
-            app.up(topology_of("dr"))
+            bring_up(topology_of("dr"))
             more, full = topology_of(with_servers("count: 4")), Events("virtual services", fill)
             with pytest.raises(HostError, match="No space left") as caught:
-                app.up(more, emit=full)
+                bring_up(more, emit=full)
             filler.unlink()
             assert "lab dr could not be made what it was" in caught.value.message
             assert "`lvsctl down dr` removes it" in caught.value.message
-            listing = text_listing.listing(app.labs(), style=Style(color=False, width=80))
+            listing = text_listing.listing(list_labs(), style=Style(color=False, width=80))
             assert "neither what it was" in " ".join(listing.split())
             with pytest.raises(LabError, match="neither what it was"):
-                app.running("dr")
+                running_lab("dr")
             if mend == "up":
-                assert app.up(topology_of("dr")).created
+                assert bring_up(topology_of("dr")).created
                 is_up_and_proven()
-            app.down("dr")
+            tear_down("dr")
             assert differences(before) == {}
     assert initial_namespace() == host
 
@@ -230,10 +233,10 @@ def test_where_it_cannot_be_mended_it_is_not_whole() -> None:
         run("ip netns del lvs-dr-rs1")
         events = Events("links", stop)
         with pytest.raises(KeyboardInterrupt):
-            app.up(topology_of("dr"), emit=events)
+            bring_up(topology_of("dr"), emit=events)
         (notice,) = (event.text for event in events if isinstance(event, Notice))
         assert "is not whole yet: `lvsctl up` makes it anew" in notice
-        assert app.up(topology_of("dr")).created
+        assert bring_up(topology_of("dr")).created
         is_up_and_proven()
 
 
@@ -251,17 +254,17 @@ def test_what_cannot_be_taken_back_is_refused_before_anything_is_done(words: str
     with lab_up(with_servers(words)):
         before = state()
         with pytest.raises(LabError, match="cannot be taken back meanwhile:\n  ") as caught:
-            app.up(topology_of("dr"))
+            bring_up(topology_of("dr"))
         assert "`lvsctl down dr`" in caught.value.hint
         assert state() == before
-        assert [one.entry.state for one in app.labs()] == [State.UP]
+        assert [one.entry.state for one in list_labs()] == [State.UP]
 
 
 def test_a_command_of_the_users_own_takes_the_place_of_our_server() -> None:
     """It is started, and what answered there until then is not in its way."""
     with lab_up("dr") as lab:
         own = DR.replace("count: 2}", f"count: 2, run: {SERVER}}}")
-        changed = app.up(topology_of(own))
+        changed = bring_up(topology_of(own))
         assert [type(op) for op in changed.added] == [RunCommand, RunCommand]
         assert "python3" in run(f"ps -o args= {run('ip netns pids lvs-dr-rs1')}")
         assert "Directory listing" in curl(lab, url_of(lab))
@@ -273,6 +276,6 @@ def test_a_node_is_added_between_others_and_taken_away() -> None:
     between = "  other: {role: client, networks: {lan: 10.10.0.50}}\n  director:"
     with lab_up("dr"):
         for text in (DR.replace("  director:", between), DR):
-            app.up(topology_of(text))
+            bring_up(topology_of(text))
             is_up_and_proven()
-            assert app.up(topology_of(text)).added == ()
+            assert bring_up(topology_of(text)).added == ()

@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from lvsctl import app
+from lvsctl.engine.inspect import diagnose_lab
+from lvsctl.engine.results import Diagnosis
+from lvsctl.engine.up import bring_up
 from lvsctl.kernel import processes
 from lvsctl.model.lab import Lab
-from lvsctl.results import Diagnosis
-from lvsctl.spec import shipped
+from lvsctl.topology import shipped
 from tests.kernel.labs import lab_up
 
 pytestmark = pytest.mark.ipvs
@@ -203,7 +204,7 @@ def break_lab(lab: Lab, node: str, command: str) -> None:
 def follow(remedy: str, lab: Lab) -> None:
     """Type the remedy as it stands: `lvsctl exec LAB/NODE -- …` is `ip netns exec …`."""
     if remedy.startswith("lvsctl up"):
-        app.up(topology_of(lab))
+        bring_up(topology_of(lab))
     else:
         type_in(re.sub(r"lvsctl exec (\S+)/(\S+) --", r"ip netns exec lvs-\1-\2", remedy))
 
@@ -229,22 +230,22 @@ def some_of(rows: Sequence[Any]) -> list[Any]:
 @pytest.mark.parametrize("name", shipped.names())
 def test_a_healthy_lab_has_no_cause(name: str) -> None:
     with lab_up(name) as lab:
-        result = app.diagnose(lab)
+        result = diagnose_lab(lab)
         assert result.healthy, result
         assert not result.remarks
-        assert app.diagnose(lab).healthy, "and looking at it changes nothing"
+        assert diagnose_lab(lab).healthy, "and looking at it changes nothing"
 
 
 @pytest.mark.parametrize("one", some_of(BREAKS), ids=str)
 def test_a_broken_lab_is_named_first_and_the_remedy_mends_it(one: Break) -> None:
     with lab_up(one.topology) as lab:
         break_lab(lab, one.at, one.command)
-        result = app.diagnose(lab)
+        result = diagnose_lab(lab)
         assert told(result)[:1] == [(one.fault, one.node or one.at)]
         assert told(result)[1:] == [], "one mistake, one cause"
         assert all(cause.evidence and cause.remedy for cause in result.causes)
         follow(result.causes[0].remedy, lab)
-        mended = app.diagnose(lab)
+        mended = diagnose_lab(lab)
         assert mended.healthy, (told(mended), mended.look_at)
 
 
@@ -260,19 +261,19 @@ def test_servers_that_ended_or_hang(sent: int, undo: int | None, fault: str) -> 
         pid = processes.daemons("dr")["responder"]
         os.kill(pid, sent)
         try:
-            assert told(app.diagnose(lab)) == [(fault, "rs1"), (fault, "rs2")]
+            assert told(diagnose_lab(lab)) == [(fault, "rs1"), (fault, "rs2")]
         finally:
             if undo is not None:
                 os.kill(pid, undo)
-        app.up(topology_of(lab))
-        assert app.diagnose(lab).healthy
+        bring_up(topology_of(lab))
+        assert diagnose_lab(lab).healthy
 
 
 @pytest.mark.parametrize(("name", "node", "command"), some_of(HARMLESS), ids=lambda word: word[:60])
 def test_a_difference_that_does_no_harm_is_no_cause(name: str, node: str, command: str) -> None:
     with lab_up(name) as lab:
         break_lab(lab, node, command)
-        result = app.diagnose(lab)
+        result = diagnose_lab(lab)
         assert result.healthy, (told(result), result.look_at)
 
 
@@ -281,5 +282,5 @@ def test_two_causes_are_both_named(name: str, breaks: tuple[tuple[str, str, str]
     with lab_up(name) as lab:
         for node, command, _ in breaks:
             break_lab(lab, node, command)
-        result = app.diagnose(lab)
+        result = diagnose_lab(lab)
         assert set(told(result)) == {(fault, node) for node, _, fault in breaks}

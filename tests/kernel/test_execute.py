@@ -26,7 +26,7 @@ from lvsctl.errors import HostError, KernelError, LabError
 from lvsctl.kernel import execute, netns, paths, perform, processes, registry, rtnl, undo
 from lvsctl.model.event import Event, OpsDone, StageBegun, ignore
 from lvsctl.model.service import Protocol
-from lvsctl.ops import (
+from lvsctl.resources.ops import (
     AddAddress,
     AddLink,
     AddNamespace,

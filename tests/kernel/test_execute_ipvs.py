@@ -24,7 +24,7 @@ from lvsctl.model.service import (
     Scheduler,
     ServiceKey,
 )
-from lvsctl.ops import (
+from lvsctl.resources.ops import (
     AddAddress,
     AddRealServer,
     AddService,

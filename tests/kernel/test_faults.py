@@ -10,17 +10,27 @@ from dataclasses import replace
 
 import pytest
 
-from lvsctl import app
+from lvsctl.engine.faults import (
+    applicable_faults,
+    inject_fault,
+    list_faults,
+    prove_claims,
+    restore_faults,
+    run_matrix_column,
+)
+from lvsctl.engine.inspect import diagnose_lab, inspect_lab, verify_lab
+from lvsctl.engine.labs import list_labs
+from lvsctl.engine.proving import Trial
+from lvsctl.engine.up import bring_up
 from lvsctl.errors import UsageError
 from lvsctl.faults import FAULTS
 from lvsctl.kernel import injected, paths
 from lvsctl.model.finding import Verdict
 from lvsctl.model.lab import Lab
 from lvsctl.model.state import Counters, NodeState
-from lvsctl.proving import Trial
-from lvsctl.report import fault_text
-from lvsctl.report.style import Style
-from lvsctl.spec import shipped
+from lvsctl.output import fault_text
+from lvsctl.output.style import Style
+from lvsctl.topology import shipped
 from tests.kernel.by_hand import run
 from tests.kernel.labs import lab_up, topology_of
 
@@ -35,7 +45,7 @@ pytestmark = pytest.mark.ipvs
 )
 def test_every_claim_of_a_shipped_topology_can_fail(name: str) -> None:
     with lab_up(name) as lab:
-        proof = app.prove(lab, lambda _: None)
+        proof = prove_claims(lab, lambda _: None)
         assert proof.holds, fault_text.proof(proof, style=Style(color=False, width=200))
         assert injected.read(lab.name) == ()
 
@@ -56,11 +66,11 @@ SOME = (
 def test_a_fault_is_named_first_breaks_what_it_must_and_is_mended(
     name: str, only: tuple[str, ...]
 ) -> None:
-    column = app.matrix_column(name, only)
+    column = run_matrix_column(name, only)
     assert column.before.healthy, column.before.says
-    assert {cell.trial.fault.id for cell in column.cells} == set(only or app.applying(name))
+    assert {cell.trial.fault.id for cell in column.cells} == set(only or applicable_faults(name))
     assert [f"{cell.trial.fault.id}: {cell.wrong}" for cell in column.cells if not cell.holds] == []
-    assert f"matrix-{name}" not in [listed.entry.lab for listed in app.labs()]
+    assert f"matrix-{name}" not in [listed.entry.lab for listed in list_labs()]
 
 
 At = tuple[str, str]
@@ -103,19 +113,19 @@ def test_two_faults_are_both_named_or_the_hidden_one_once_the_other_is_mended(
 ) -> None:
     with lab_up(name) as lab:
         for fault, node in (one, other):
-            app.inject(lab, fault, node)
+            inject_fault(lab, fault, node)
         named = causes(lab)
         assert named[0] in (one, other)
         assert set(named) <= {one, other}, "two mistakes, no third cause"
         if len(named) == 1:
-            app.restore(lab, *named[0])
+            restore_faults(lab, *named[0])
             assert causes(lab) == [other if named[0] == one else one]
-        app.restore(lab)
-        assert app.diagnose(lab).healthy
+        restore_faults(lab)
+        assert diagnose_lab(lab).healthy
 
 
 def causes(lab: Lab) -> list[At]:
-    return [(cause.fault, cause.node) for cause in app.diagnose(lab).causes]
+    return [(cause.fault, cause.node) for cause in diagnose_lab(lab).causes]
 
 
 @pytest.fixture
@@ -167,7 +177,7 @@ def configured(lab: Lab) -> list[NodeState]:
             connections=(),
             listeners=tuple(replace(listener, pid=0) for listener in state.listeners),
         )
-        for state in app.inspect(lab).states.values()
+        for state in inspect_lab(lab).states.values()
     ]
 
 
@@ -182,49 +192,49 @@ def configured(lab: Lab) -> list[NodeState]:
 def test_restoring_leaves_no_trace(name: str) -> None:
     with lab_up(name) as lab:
         before, told = configured(lab), without_order(state_of(lab))
-        for one in app.faults(lab):
+        for one in list_faults(lab):
             for node in one.nodes:
-                app.inject(lab, one.fault.id, node)
-                app.restore(lab, one.fault.id)
+                inject_fault(lab, one.fault.id, node)
+                restore_faults(lab, one.fault.id)
                 assert configured(lab) == before, one.fault.id
         assert without_order(state_of(lab)) == told
 
 
 def test_up_mends_what_is_broken_on_purpose(tun: Lab) -> None:
     before = without_order(state_of(tun))
-    app.inject(tun, "icmp-filtered")
-    app.inject(tun, "stale-vip-neighbour")
-    app.inject(tun, "service-stopped", "rs2")
-    again = app.up(topology_of("tun"))
+    inject_fault(tun, "icmp-filtered")
+    inject_fault(tun, "stale-vip-neighbour")
+    inject_fault(tun, "service-stopped", "rs2")
+    again = bring_up(topology_of("tun"))
     assert again.restored == (
         "icmp-filtered at router",
         "stale-vip-neighbour at router",
         "service-stopped at rs2",
     )
     assert without_order(state_of(tun)) == before
-    assert app.verify(tun).verdict is Verdict.PASS
+    assert verify_lab(tun).verdict is Verdict.PASS
 
 
 def test_ls_and_inspect_say_that_a_lab_is_broken_on_purpose(dr: Lab) -> None:
-    app.inject(dr, "vip-missing", "rs2")
-    assert app.labs()[0].faults == ("vip-missing at rs2",)
-    assert app.inspect(dr).faults == ("vip-missing at rs2",)
+    inject_fault(dr, "vip-missing", "rs2")
+    assert list_labs()[0].faults == ("vip-missing at rs2",)
+    assert inspect_lab(dr).faults == ("vip-missing at rs2",)
     assert "10.10.0.100" not in run("ip -n lvs-dr-rs2 addr show dev lo")
-    assert app.restore(dr) == ("vip-missing at rs2",)
-    assert app.labs()[0].faults == ()
+    assert restore_faults(dr) == ("vip-missing at rs2",)
+    assert list_labs()[0].faults == ()
 
 
 def test_another_kind_of_tunnel_is_answered_by_icmp() -> None:
     """The wire shows it: the tunnelled request reaches rs1, which says that nobody takes it."""
     with lab_up("tun-gue") as lab:
-        app.inject(lab, "encapsulation-mismatch")
-        said = app.diagnose(lab)
+        inject_fault(lab, "encapsulation-mismatch")
+        said = diagnose_lab(lab)
         assert [(c.fault, c.node) for c in said.causes] == [("encapsulation-mismatch", "director")]
         assert "ICMP port unreachable about (10.50.1.2 → 10.50.2.11" in str(said.causes[0].evidence)
 
 
 def test_diagnosis_does_not_read_what_was_injected(dr: Lab) -> None:
-    app.inject(dr, "vip-missing", "rs2")
+    inject_fault(dr, "vip-missing", "rs2")
     opened: list[str] = []
     listening = True
 
@@ -245,16 +255,16 @@ def test_diagnosis_does_not_read_what_was_injected(dr: Lab) -> None:
 
 def test_what_cannot_be_injected_says_why(dr: Lab) -> None:
     with pytest.raises(UsageError, match="about nat"):
-        app.inject(dr, "wrong-gateway")
+        inject_fault(dr, "wrong-gateway")
     with pytest.raises(UsageError, match="cannot be injected at 'client'"):
-        app.inject(dr, "vip-missing", "client")
+        inject_fault(dr, "vip-missing", "client")
     with pytest.raises(UsageError, match="no fault 'vip-mising'"):
-        app.inject(dr, "vip-mising")
-    app.inject(dr, "vip-missing")
+        inject_fault(dr, "vip-mising")
+    inject_fault(dr, "vip-missing")
     with pytest.raises(UsageError, match="injected already"):
-        app.inject(dr, "vip-missing")
+        inject_fault(dr, "vip-missing")
     with pytest.raises(UsageError, match="is not injected"):
-        app.restore(dr, "vip-on-lan")
+        restore_faults(dr, "vip-on-lan")
 
 
 def test_an_interrupted_proof_mends_the_lab(dr: Lab) -> None:
@@ -264,14 +274,14 @@ def test_an_interrupted_proof_mends_the_lab(dr: Lab) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        app.prove(dr, interrupt)
+        prove_claims(dr, interrupt)
     assert injected.read("dr") == ()
     assert without_order(state_of(dr)) == before
 
 
 def test_a_lab_that_is_not_healthy_is_not_broken_further(dr: Lab) -> None:
-    app.inject(dr, "vip-missing-on-director")
-    proof = app.prove(dr, lambda _: None)
+    inject_fault(dr, "vip-missing-on-director")
+    proof = prove_claims(dr, lambda _: None)
     assert not proof.holds
     assert proof.trials == ()
 

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl import app
+from lvsctl.engine.faults import inject_fault, restore_faults
+from lvsctl.engine.inspect import verify_lab
+from lvsctl.engine.labs import running_lab, tear_down
+from lvsctl.engine.up import bring_up
 from lvsctl.kernel import netns
 from lvsctl.model.finding import Verdict
 from tests.kernel.by_hand import run
@@ -71,15 +74,15 @@ def test_nftables_stay_as_they_are(tmp_path: Path) -> None:
         run(f"{nft} -f {rules}")
         before = initial_namespace()
         assert before["nft list ruleset"].count("policy drop") == 3
-        app.up(topology_of("dr"))
+        bring_up(topology_of("dr"))
         try:
             assert answers("dr")
-            lab = app.running("dr")
+            lab = running_lab("dr")
             (server, *_) = lab.services[0].real_servers
             assert page(lab.netns("client"), str(server.rip), server.port), "over the switch"
             assert run("nft list ruleset").strip() == before["nft list ruleset"]
         finally:
-            app.down("dr")
+            tear_down("dr")
         assert initial_namespace() == before
 
     assert at_once(work) == [0]
@@ -96,9 +99,9 @@ def test_ipvs_and_iptables_stay_as_they_are() -> None:
         assert "901 121 301" in before["ipvsadm -L --timeout"]
         assert ":FORWARD DROP" in before["xtables-legacy-multi iptables-save"]
         with lab_up("dr") as lab:
-            assert app.verify(lab).verdict is Verdict.PASS
-            app.inject(lab, "arp-ignore-unset")
-            app.restore(lab)
+            assert verify_lab(lab).verdict is Verdict.PASS
+            inject_fault(lab, "arp-ignore-unset")
+            restore_faults(lab)
             beside = host()
             ours = {"mounts", "/run/netns", "/run/lvsctl"}
             assert {k for k in before if beside[k] != before[k]} <= ours

@@ -28,7 +28,7 @@ from lvsctl.model.service import (
     ServiceKey,
 )
 from lvsctl.model.state import Connection, Counters
-from lvsctl.ops import AddRealServer, AddService
+from lvsctl.resources.ops import AddRealServer, AddService
 from tests.kernel.by_hand import cable, eventually, namespaces, process, run
 
 if TYPE_CHECKING:

@@ -14,11 +14,16 @@ from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
-from lvsctl import app, spec
+from lvsctl.engine.faults import inject_fault, restore_faults
+from lvsctl.engine.inspect import send_requests, verify_lab
+from lvsctl.engine.labs import running_lab, tear_down
+from lvsctl.engine.plans import load_lab, make_plan
+from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError
 from lvsctl.kernel import injected, registry
 from lvsctl.model.finding import Verdict
-from lvsctl.spec import shipped
+from lvsctl.topology import shipped
+from lvsctl.topology.overrides import Overrides
 from tests.in_machine import INSIDE
 from tests.kernel.by_hand import namespaces
 from tests.kernel.initial import differences, glance, initial_namespace
@@ -67,23 +72,23 @@ every_moment = pytest.mark.parametrize(
 
 
 def up(name: str, **overrides: object) -> Callable[[], object]:
-    return lambda: app.up(topology_of(name), spec.Overrides(**overrides))  # type: ignore[arg-type]
+    return lambda: bring_up(topology_of(name), Overrides(**overrides))  # type: ignore[arg-type]
 
 
 def down(lab: str) -> None:
     with contextlib.suppress(LabError):
-        app.down(lab)
+        tear_down(lab)
 
 
 def answers(lab: str) -> bool:
     """Whether each virtual service answers."""
-    running = app.running(lab)
-    return all(app.ask(running, i, 1)[0].answered for i in range(len(running.services)))
+    running = running_lab(lab)
+    return all(send_requests(running, i, 1)[0].answered for i in range(len(running.services)))
 
 
 def failing(lab: str) -> list[str]:
     """The claims that do not hold."""
-    findings = app.verify(app.running(lab)).findings
+    findings = verify_lab(running_lab(lab)).findings
     return [f"{f.claim.id}: {f.observed}" for f in findings if f.verdict is not Verdict.PASS]
 
 
@@ -134,8 +139,8 @@ def check_up_killed(
     with untouched(name) as before:
         found = whole(name, lambda: None, work, by)
         if not by:
-            lab = app.lab_of(topology_of(name), spec.Overrides(**overrides))  # type: ignore[arg-type]
-            blind = unseen(app.plan_of(lab).ops, found.moments)
+            lab = load_lab(topology_of(name), Overrides(**overrides))  # type: ignore[arg-type]
+            blind = unseen(make_plan(lab).ops, found.moments)
             assert blind == [], "the plan goes past the moments"
         numbers = tried(found.moments, wanted)
         for number in numbers:
@@ -185,13 +190,13 @@ def check_down_ended(
     problems: dict[object, object] = {}
     both = ("down", "up")
     with untouched(name) as before:
-        found = whole(name, up(name), lambda: app.down(name))
+        found = whole(name, up(name), lambda: tear_down(name))
         numbers = tried(found.moments, wanted)
         for turn, number in enumerate(numbers):
             for mend in both if wanted > FEW or sign is signal.SIGKILL else both[turn % 2 :][:1]:
                 where = f"{number}: {found.moments[number]}", mend
                 up(name)()
-                stopped = ended(lambda: app.down(name), number, sign)
+                stopped = ended(lambda: tear_down(name), number, sign)
                 if stopped.status != BY_SIGNAL[sign]:
                     problems[(*where, "status")] = stopped
                 if mend == "up":
@@ -291,10 +296,10 @@ def test_fault_inject_and_restore_killed(fault: str, wanted: int) -> None:
     problems: dict[object, object] = {}
 
     def inject() -> object:
-        return app.inject(app.running(name), fault)
+        return inject_fault(running_lab(name), fault)
 
     def restore() -> object:
-        return app.restore(app.running(name))
+        return restore_faults(running_lab(name))
 
     with untouched(name) as before:
         up(name)()
@@ -325,7 +330,7 @@ def test_verify_ended(sign: signal.Signals) -> None:
     with untouched(name) as before:
         up(name)()
         beside = glance()
-        verify = lambda: app.verify(app.running(name))  # noqa: E731
+        verify = lambda: verify_lab(running_lab(name))  # noqa: E731
         found = ended(verify)
         assert found.status == 0, found.said
         for number in spread(len(found.moments), FEW):

@@ -12,7 +12,7 @@ import pytest
 
 from lvsctl.kernel import ahead, perform
 from lvsctl.kernel.session import Session
-from lvsctl.spec import shipped
+from lvsctl.topology import shipped
 from tests.kernel.moments import NEVER
 from tests.kernel.natively import answers
 from tests.kernel.natively import without_ipvs as without_ipvs  # noqa: PLC0414 (a fixture)

@@ -10,16 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl import app, spec
+from lvsctl.engine.inspect import inspect_lab, verify_lab
+from lvsctl.engine.labs import list_labs, running_lab, tear_down
+from lvsctl.engine.plans import make_plan
+from lvsctl.engine.up import bring_up
 from lvsctl.errors import KernelError, LabError
 from lvsctl.kernel import processes
 from lvsctl.model.event import Event, StageBegun
 from lvsctl.model.exchange import Endpoint
 from lvsctl.model.finding import Verdict
 from lvsctl.model.service import Scheduler
-from lvsctl.ops import AddRealServer, AddService
-from lvsctl.spec import shipped
-from lvsctl.spec.shipped import Topology
+from lvsctl.resources.ops import AddRealServer, AddService
+from lvsctl.topology import shipped
+from lvsctl.topology.overrides import Overrides
+from lvsctl.topology.shipped import Topology
 from tests.kernel.by_hand import kill, process, run
 from tests.kernel.initial import initial_namespace
 from tests.kernel.labs import curl, lab_up, topology_of, url_of
@@ -48,7 +52,7 @@ def test_a_shipped_topology_answers_passes_and_leaves_nothing(name: str) -> None
         rules = re.sub(" --tun-type ipip| --tun-nocsum", "", saved).splitlines()
         planned = [
             command.split(" ipvsadm ")[1]
-            for op in app.plan_of(lab).ops
+            for op in make_plan(lab).ops
             if isinstance(op, AddService | AddRealServer)
             for command in op.describe()
         ]
@@ -61,13 +65,13 @@ def test_a_shipped_topology_answers_passes_and_leaves_nothing(name: str) -> None
             for server in service.real_servers
         )
 
-        verification = app.verify(lab)
+        verification = verify_lab(lab)
         assert verification.verdict is Verdict.PASS, verification.findings
     assert initial_namespace() == before
 
 
 def failed_claims(lab_name: str) -> set[str]:
-    findings = app.verify(app.running(lab_name)).findings
+    findings = verify_lab(running_lab(lab_name)).findings
     return {finding.claim.id for finding in findings if finding.verdict is not Verdict.PASS}
 
 
@@ -135,7 +139,7 @@ def test_a_broken_lab_fails_the_claims_it_breaks(name: str, command: str, broken
     with lab_up(name) as lab:
         run(command)
         assert broken <= failed_claims(lab.name)
-        again = app.up(topology_of(name))
+        again = bring_up(topology_of(name))
         assert not again.created
         if "neigh" not in command:  # what a client has learnt is not the topology's
             assert failed_claims(lab.name) == set()
@@ -153,7 +157,7 @@ def test_another_encapsulation_is_applied_in_place() -> None:
     devices = {"ipip": {"tunl0"}, "gre": {"gre0"}, "gue": {"tunl0"}}
     with lab_up("tun-gue") as lab:
         for kind in ("gre", "ipip", "gue"):
-            app.up(with_encapsulation(kind))
+            bring_up(with_encapsulation(kind))
             addresses = run(f"ip -n {lab.netns('rs1')} -o addr show up")
             assert {line.split()[1] for line in addresses.splitlines() if "50.1.100" in line} == (
                 devices[kind]
@@ -162,12 +166,12 @@ def test_another_encapsulation_is_applied_in_place() -> None:
             assert ("port 6080 gue" in told) is (kind == "gue"), told
             assert f"--tun-type {kind}" in run("ipvsadm -Sn", netns=lab.netns("director"))
             assert failed_claims(lab.name) == set(), kind
-            assert app.up(with_encapsulation(kind)).added == ()
+            assert bring_up(with_encapsulation(kind)).added == ()
 
 
 def test_up_twice_changes_nothing() -> None:
     with lab_up("tun"):
-        again = app.up(topology_of("tun"))
+        again = bring_up(topology_of("tun"))
         assert (again.created, again.added, again.removed) == (False, (), ())
 
 
@@ -178,7 +182,7 @@ def test_up_takes_away_what_was_added_by_hand() -> None:
         director = lab.netns("director")
         run("ipvsadm -A -t 10.10.0.100:81 -s rr", netns=director)
         run("ipvsadm -a -t 10.10.0.100:80 -r 10.10.0.77:80 -g", netns=director)
-        again = app.up(topology_of("dr"))
+        again = bring_up(topology_of("dr"))
         assert len(again.removed) == 4, again.removed
         assert "10.10.0.77" not in run("ip -n lvs-dr-rs1 -o addr")
         assert "10.99" not in run("ip -n lvs-dr-rs1 route")
@@ -190,7 +194,7 @@ def test_up_takes_away_what_was_added_by_hand() -> None:
 def test_a_changed_topology_is_applied_in_place() -> None:
     with lab_up("dr") as lab:
         responder = processes.daemons("dr")["responder"]
-        more = app.up(topology_of("dr"), spec.Overrides(servers=4, scheduler=Scheduler.WLC))
+        more = bring_up(topology_of("dr"), Overrides(servers=4, scheduler=Scheduler.WLC))
         assert not more.created
         assert ["ipvsadm -E" in more.commands(op)[0] for op in more.edited] == [True]
         assert processes.daemons("dr")["responder"] != responder
@@ -198,7 +202,7 @@ def test_a_changed_topology_is_applied_in_place() -> None:
         assert "-s wlc" in rules
         assert rules.count("-r ") == 4
         assert failed_claims("dr") == set()
-        app.up(topology_of("dr"), spec.Overrides(servers=1))
+        bring_up(topology_of("dr"), Overrides(servers=1))
         assert run("ipvsadm -Sn", netns=lab.netns("director")).count("-r ") == 1
         assert not Path("/run/netns/lvs-dr-rs2").exists()
         assert failed_claims("dr") == set()
@@ -208,8 +212,8 @@ def test_what_cannot_be_changed_in_place_is_refused_and_nothing_happens() -> Non
     text = shipped.text_of("dr")
     with lab_up("dr") as lab:
         with pytest.raises(LabError, match="cannot be changed"):
-            app.up(topology_of(text.replace("10.10.0.10}", "10.10.0.20}")))
-        assert app.up(topology_of("dr")).added == ()
+            bring_up(topology_of(text.replace("10.10.0.10}", "10.10.0.20}")))
+        assert bring_up(topology_of("dr")).added == ()
         assert curl(lab, url_of(lab)).startswith("rs")
 
 
@@ -228,7 +232,7 @@ class Interrupt:
 def test_up_interrupted_leaves_nothing(stage: int) -> None:
     before = initial_namespace()
     with pytest.raises(KeyboardInterrupt):
-        app.up(topology_of("dr"), emit=Interrupt(stage))
+        bring_up(topology_of("dr"), emit=Interrupt(stage))
     assert initial_namespace() == before
 
 
@@ -238,7 +242,7 @@ def test_up_that_fails_leaves_nothing() -> None:
     )
     before = initial_namespace()
     with pytest.raises(KernelError, match="no_such_thing"):
-        app.up(topology_of(text))
+        bring_up(topology_of(text))
     assert initial_namespace() == before
 
 
@@ -247,10 +251,10 @@ def test_a_foreign_namespace_of_the_same_name_is_not_touched() -> None:
     try:
         run("ip -n lvs-dr-rs1 link add dummy7 type dummy")
         with pytest.raises(LabError, match="lvs-dr-rs1"):
-            app.up(topology_of("dr"))
+            bring_up(topology_of("dr"))
         assert "dummy7" in run("ip -n lvs-dr-rs1 -o link")
         with pytest.raises(LabError, match="not running"):
-            app.down("dr")
+            tear_down("dr")
         assert "dummy7" in run("ip -n lvs-dr-rs1 -o link")
     finally:
         run("ip netns del lvs-dr-rs1")
@@ -260,19 +264,19 @@ def test_down_after_the_responder_was_killed() -> None:
     before = initial_namespace()
     with lab_up("dr"):
         kill(processes.daemons("dr")["responder"])
-        (listed,) = app.labs()
+        (listed,) = list_labs()
         assert not listed.answering
-        assert not app.up(topology_of("dr")).created
-        assert app.labs()[0].answering
+        assert not bring_up(topology_of("dr")).created
+        assert list_labs()[0].answering
         kill(processes.daemons("dr")["responder"])
     assert initial_namespace() == before
 
 
 def test_several_labs_of_one_topology() -> None:
     with lab_up("dr", name="one") as one, lab_up("dr", name="two") as two:
-        assert [listed.entry.lab for listed in app.labs()] == ["one", "two"]
+        assert [listed.entry.lab for listed in list_labs()] == ["one", "two"]
         assert curl(one, url_of(one)).startswith("rs")
-        app.down("one")
+        tear_down("one")
         assert curl(two, url_of(two)).startswith("rs")
 
 
@@ -319,7 +323,7 @@ def test_late_packets_of_a_connection_that_ipvs_does_not_know() -> None:
         service = lab.services[0]
         words = [sys.executable, "-c", LATE, str(service.vip), str(service.key.port)]
         with process(shlex.join(words), netns=lab.netns("client")):
-            found = {f.claim.id: f for f in app.verify(app.running("dr")).findings}
+            found = {f.claim.id: f for f in verify_lab(running_lab("dr")).findings}
             assert {c for c, f in found.items() if f.verdict is not Verdict.PASS} == set()
             assert "late ones of earlier connections" in found["all.frames-agree"].expected
 
@@ -346,7 +350,7 @@ def test_run_starts_the_users_own_command() -> None:
         assert curl(lab, f"--retry-connrefused --retry 20 --retry-max-time 10 {url_of(lab)}") == (
             "nginx\n"
         )
-        (listener,) = app.inspect(lab, ["rs1"]).states["rs1"].listeners
+        (listener,) = inspect_lab(lab, ["rs1"]).states["rs1"].listeners
         assert (listener.port, listener.process) == (80, "nginx")
     assert initial_namespace() == before
 

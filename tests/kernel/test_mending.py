@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl import app
+from lvsctl.engine.inspect import verify_lab
+from lvsctl.engine.up import bring_up
 from lvsctl.errors import KernelError
 from lvsctl.kernel import processes
 from lvsctl.model.finding import Verdict
-from lvsctl.ops import AddLink, RunCommand
-from lvsctl.spec import shipped
+from lvsctl.resources.ops import AddLink, RunCommand
+from lvsctl.topology import shipped
 from tests.kernel.by_hand import run
 from tests.kernel.initial import initial_namespace
 from tests.kernel.labs import curl, lab_up, topology_of, url_of
@@ -57,19 +58,19 @@ def test_damage_is_mended(damage: Callable[[], None]) -> None:
     before = initial_namespace()
     with lab_up("dr"):
         damage()
-        mended = app.up(topology_of("dr"))
+        mended = bring_up(topology_of("dr"))
         assert any(isinstance(op, AddLink) for op in mended.added)
         answers = {curl(mended.lab, url_of(mended.lab)).split()[0] for _ in range(2)}
         assert answers == {"rs1", "rs2"}
         assert "tx-checksumming: off" in run("ethtool -k lan", netns="lvs-dr-rs1")
-        again = app.up(topology_of("dr"))
+        again = bring_up(topology_of("dr"))
         assert (again.added, again.removed) == ((), ())
     assert initial_namespace() == before
 
 
 def test_what_goes_along_with_a_namespace_is_not_told() -> None:
     with lab_up("dr", servers=3):
-        fewer = app.up(topology_of("dr"))
+        fewer = bring_up(topology_of("dr"))
         told = [command for op in fewer.removed for command in op.describe()]
         assert "ip netns add lvs-dr-rs3" in told
         assert not any("sysctl" in command for command in told)
@@ -87,12 +88,12 @@ def test_a_server_of_the_users_own_is_waited_for_and_started_again() -> None:
     text = with_command(SERVER)
     with lab_up(text) as lab:
         # It says nothing of itself: that it is rs1 who answers is seen in the frames.
-        assert app.verify(lab).verdict is Verdict.PASS
-        assert app.up(topology_of(text)).added == ()
+        assert verify_lab(lab).verdict is Verdict.PASS
+        assert bring_up(topology_of(text)).added == ()
         processes.terminate([int(pid) for pid in run("ip netns pids lvs-dr-rs1").split()])
-        again = app.up(topology_of(text))
+        again = bring_up(topology_of(text))
         assert [type(op) for op in again.added] == [RunCommand]
-        assert app.verify(lab).verdict is Verdict.PASS
+        assert verify_lab(lab).verdict is Verdict.PASS
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_a_server_of_the_users_own_is_waited_for_and_started_again() -> None:
 def test_a_command_that_ends_is_told_with_its_last_words(command: str, said: str) -> None:
     before = initial_namespace()
     with pytest.raises(KernelError) as raised:
-        app.up(topology_of(with_command(command)))
+        bring_up(topology_of(with_command(command)))
     assert f"rs1: {command.strip(chr(39)).partition(':')[0]}" in raised.value.message
     assert said in raised.value.message
     assert not Path("/run/lvsctl/dr").exists()
@@ -120,7 +121,7 @@ def test_both_families_are_answered() -> None:
     )
     text += "  - {name: six, vip: 'fd00::100', port: 80, forward: dr, real_servers: [rs]}\n"
     with lab_up(text) as lab:
-        assert app.verify(lab).verdict is Verdict.PASS
+        assert verify_lab(lab).verdict is Verdict.PASS
 
 
 def test_nat_over_ipv6() -> None:
@@ -133,4 +134,4 @@ def test_nat_over_ipv6() -> None:
         .replace("10.20.0.10}", "'fd00:1::10'}")
     )
     with lab_up(text) as lab:
-        assert app.verify(lab).verdict is Verdict.PASS
+        assert verify_lab(lab).verdict is Verdict.PASS

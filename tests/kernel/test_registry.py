@@ -14,7 +14,7 @@ from lvsctl.errors import LabError
 from lvsctl.kernel import execute, netns, paths, processes, registry
 from lvsctl.kernel.worker import in_worker
 from lvsctl.model.event import Emit, ignore
-from lvsctl.ops import Plan
+from lvsctl.resources.ops import Plan
 from tests.kernel.by_hand import namespaces
 from tests.kernel.dr_shape import dr_plan
 from tests.kernel.test_execute import alive

@@ -20,11 +20,14 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl import app, spec
+from lvsctl.engine.faults import inject_fault
+from lvsctl.engine.labs import list_labs, running_lab, tear_down
+from lvsctl.engine.up import bring_up
 from lvsctl.errors import LvsctlError
 from lvsctl.kernel import paths
 from lvsctl.kernel.registry import State
-from lvsctl.spec.shipped import Topology
+from lvsctl.topology.overrides import Overrides
+from lvsctl.topology.shipped import Topology
 from tests.kernel.initial import differences, glance
 from tests.kernel.labs import topology_of
 from tests.kernel.natively import answers
@@ -101,12 +104,12 @@ def imported(without_ipvs: None) -> None:
     """What is needed is imported while every file may be read: the checkout may be another's."""
     up()
     up(servers=3)
-    app.inject(app.running("dr"), "arp-ignore-unset")
-    app.down("dr")
+    inject_fault(running_lab("dr"), "arp-ignore-unset")
+    tear_down("dr")
 
 
 def up(**overrides: object) -> object:
-    return app.up(topology(), spec.Overrides(**overrides))  # type: ignore[arg-type]
+    return bring_up(topology(), Overrides(**overrides))  # type: ignore[arg-type]
 
 
 @functools.cache
@@ -137,7 +140,7 @@ def comes_and_goes(before: dict[str, object]) -> None:
     """Once it may, the lab comes up, answers, and goes without a trace."""
     up()
     assert answers("dr")
-    app.down("dr")
+    tear_down("dr")
     assert differences(before) == {}
 
 
@@ -160,16 +163,16 @@ def test_a_running_lab_whose_directory_is_closed(mode: int, owner: int) -> None:
             beside = glance()
             for work in (
                 lambda: up(servers=4),
-                lambda: app.inject(app.running("dr"), "arp-ignore-unset"),
+                lambda: inject_fault(running_lab("dr"), "arp-ignore-unset"),
             ):
                 check_refused(refusal(work), place)
                 assert differences(beside) == {}
-            assert refusal(app.labs) == ("", "")
-            assert [one.entry.state for one in app.labs()] == [State.UP]
+            assert refusal(list_labs) == ("", "")
+            assert [one.entry.state for one in list_labs()] == [State.UP]
             assert answers("dr")
-            check_refused(refusal(lambda: app.down("dr")), place)
-            assert [one.entry.lab for one in app.labs()] == ["dr"]
-        app.down("dr")
+            check_refused(refusal(lambda: tear_down("dr")), place)
+            assert [one.entry.lab for one in list_labs()] == ["dr"]
+        tear_down("dr")
         assert differences(before) == {}
         comes_and_goes(before)
 
@@ -178,7 +181,7 @@ def test_who_may_not_look_is_told() -> None:
     with untouched("dr"):
         up()
         with permissions(paths.RUN, 0o700):
-            check_refused(refusal(app.labs, NOBODY), paths.RUN)
+            check_refused(refusal(list_labs, NOBODY), paths.RUN)
         with permissions(paths.RUN, 0o744):
-            check_refused(refusal(app.labs, NOBODY), paths.RUN)
-            check_refused(refusal(lambda: app.running("dr"), NOBODY), paths.RUN)
+            check_refused(refusal(list_labs, NOBODY), paths.RUN)
+            check_refused(refusal(lambda: running_lab("dr"), NOBODY), paths.RUN)

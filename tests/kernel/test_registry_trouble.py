@@ -14,9 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl import app, spec
+from lvsctl.engine.faults import inject_fault
+from lvsctl.engine.inspect import verify_lab
+from lvsctl.engine.labs import list_labs, running_lab, tear_down
+from lvsctl.engine.plans import make_plan
+from lvsctl.engine.up import bring_up
 from lvsctl.errors import HostError, LabError
 from lvsctl.kernel import paths, processes, registry
+from lvsctl.topology.overrides import Overrides
 from tests.kernel.by_hand import kill, run
 from tests.kernel.initial import differences, glance, initial_namespace
 from tests.kernel.labs import curl, lab_up, topology_of, url_of
@@ -49,7 +54,7 @@ def file_system(place: Path, options: str) -> Iterator[None]:
 
 
 def up(**overrides: object) -> object:
-    return app.up(topology_of("dr"), spec.Overrides(**overrides))  # type: ignore[arg-type]
+    return bring_up(topology_of("dr"), Overrides(**overrides))  # type: ignore[arg-type]
 
 
 def refusal() -> HostError | None:
@@ -62,7 +67,7 @@ def refusal() -> HostError | None:
 
 
 def answers() -> bool:
-    lab = app.running("dr")
+    lab = running_lab("dr")
     return curl(lab, url_of(lab)).startswith("rs")
 
 
@@ -87,7 +92,7 @@ def test_up_on_a_disk_that_fills(place: Path, limit: str, sizes: list[int]) -> N
                 problem = refusal()
                 failed.append(problem is not None)
                 if problem is None:
-                    app.down("dr")
+                    tear_down("dr")
                 else:
                     assert "No space left" in problem.message, problem.message
                     assert problem.hint, problem.message
@@ -104,7 +109,7 @@ def comes_and_goes() -> None:
     before = glance()
     up()
     assert answers()
-    app.down("dr")
+    tear_down("dr")
     assert differences(before) == {}
 
 
@@ -120,9 +125,9 @@ def test_a_running_lab_on_a_full_disk() -> None:
             up(servers=4)
         assert answers()
         with pytest.raises(HostError, match="No space left"):
-            app.inject(app.running("dr"), "arp-ignore-unset")
-        assert app.verify(app.running("dr")).verdict == "pass"
-        app.down("dr")
+            inject_fault(running_lab("dr"), "arp-ignore-unset")
+        assert verify_lab(running_lab("dr")).verdict == "pass"
+        tear_down("dr")
         (paths.RUN / "filler").unlink()
         assert differences(before) == {}
         comes_and_goes()
@@ -175,8 +180,8 @@ def test_a_symlink_in_the_place_of_a_lab_is_left_alone(tmp_path: Path) -> None:
         with pytest.raises(LabError, match="in the way"):
             up()
         with pytest.raises(LabError, match="not running"):
-            app.down("dr")
-        assert app.labs() == ()
+            tear_down("dr")
+        assert list_labs() == ()
         assert link.is_symlink()
         assert [p.name for p in tmp_path.iterdir()] == ["registry.json"]
     finally:
@@ -249,11 +254,11 @@ def test_an_entry_that_is_corrupt_or_older(mend: str, spoilt: Iterable[str]) -> 
         for what in spoilt:
             up()
             CORRUPT[what]()
-            assert [listed.entry.lab for listed in app.labs()] == ["dr"], what
+            assert [listed.entry.lab for listed in list_labs()] == ["dr"], what
             if mend == "up":
                 up()
                 assert answers(), what
-            removed = app.down("dr")
+            removed = tear_down("dr")
             assert len(removed.namespaces) == 5, what
             assert differences(before) == {}, what
     assert Path("/etc/hostname").exists()
@@ -263,12 +268,12 @@ def test_an_entry_that_is_corrupt_or_older(mend: str, spoilt: Iterable[str]) -> 
 
 
 def without_namespaces() -> None:
-    for name in app.plan_of(app.running("dr")).namespaces:
+    for name in make_plan(running_lab("dr")).namespaces:
         run(f"ip netns del {name}")
 
 
 def without_names() -> None:
-    for name in app.plan_of(app.running("dr")).namespaces:
+    for name in make_plan(running_lab("dr")).namespaces:
         (paths.NETNS / name).unlink()
 
 
@@ -312,8 +317,8 @@ def test_what_was_removed_by_hand_is_no_obstacle(what: str) -> None:
             if mend == "up":
                 up()
                 assert answers()
-                assert app.verify(app.running("dr")).verdict == "pass"
-            app.down("dr")
+                assert verify_lab(running_lab("dr")).verdict == "pass"
+            tear_down("dr")
             assert differences(before) == {}, mend
 
 
@@ -324,11 +329,11 @@ def test_a_name_that_is_somebody_elses_by_now_is_left_alone() -> None:
         replaced()
         with pytest.raises(LabError, match="lvs-dr-rs1 exists already and does not belong"):
             up()
-        assert "lvs-dr-rs1" not in app.down("dr").namespaces
+        assert "lvs-dr-rs1" not in tear_down("dr").namespaces
         assert "lo" in run("ip -n lvs-dr-rs1 -o link")
     finally:
         with contextlib.suppress(LabError):
-            app.down("dr")
+            tear_down("dr")
         run("ip netns del lvs-dr-rs1")
     assert initial_namespace() == host
 
@@ -339,4 +344,4 @@ def test_a_pid_that_somebody_else_has_by_now_is_left_alone() -> None:
         kill(processes.daemons("dr")["responder"])
         (paths.pids("dr") / "responder.pid").write_text(f"{os.getpid()}\n")
         assert registry.read("dr") is not None
-        assert app.down("dr").processes == 0
+        assert tear_down("dr").processes == 0

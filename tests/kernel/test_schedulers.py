@@ -9,11 +9,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from lvsctl import app, spec
+from lvsctl.engine.inspect import verify_lab
+from lvsctl.engine.labs import tear_down
+from lvsctl.engine.up import bring_up
 from lvsctl.model.finding import Finding, Verdict
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import Scheduler
-from lvsctl.spec.shipped import Topology
+from lvsctl.topology.overrides import Overrides
+from lvsctl.topology.shipped import Topology
 from tests.kernel.by_hand import run
 
 pytestmark = pytest.mark.ipvs
@@ -43,7 +46,7 @@ ALWAYS = {Scheduler.LBLCR, Scheduler.OVF}
 
 
 def up(text: str = TEXT, scheduler: Scheduler | None = None) -> Lab:
-    return app.up(Topology("test.yaml", text.encode()), spec.Overrides(scheduler=scheduler)).lab
+    return bring_up(Topology("test.yaml", text.encode()), Overrides(scheduler=scheduler)).lab
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +54,11 @@ def lab() -> Iterator[None]:
     try:
         yield
     finally:
-        app.down(NAME)
+        tear_down(NAME)
 
 
 def claims(lab: Lab) -> dict[str, Finding]:
-    return {finding.claim.id: finding for finding in app.verify(lab).findings}
+    return {finding.claim.id: finding for finding in verify_lab(lab).findings}
 
 
 @pytest.mark.parametrize(
@@ -89,7 +92,7 @@ def test_thresholds_hold_and_leave_no_room_the_second_time() -> None:
         assert {f.verdict for f in again.values()} <= {Verdict.PASS, Verdict.INCONCLUSIVE}
         assert again["all.requests-answered"].verdict is Verdict.INCONCLUSIVE
     finally:
-        app.down("thresholds")
+        tear_down("thresholds")
 
 
 def test_persistence_keeps_a_client_with_its_real_server(lab: None) -> None:

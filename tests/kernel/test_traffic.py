@@ -24,15 +24,15 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl import app
-from lvsctl.app.registered import responder_of
+from lvsctl.capture.capture import Capture
+from lvsctl.engine.labs import responder_of
+from lvsctl.engine.plans import load_lab
 from lvsctl.errors import KernelError, LabError
 from lvsctl.kernel.netns import enter, in_thread
 from lvsctl.model.exchange import Endpoint, Exchange, Failure
 from lvsctl.model.frame import Direction
 from lvsctl.model.service import Protocol
-from lvsctl.observe.capture import Capture
-from lvsctl.ops import Listen
+from lvsctl.resources.ops import Listen
 from lvsctl.traffic.answers import pattern
 from lvsctl.traffic.client import held, requests
 from lvsctl.traffic.listening import Listener, listening
@@ -252,7 +252,7 @@ def test_a_responder_is_ready_once_all_its_sockets_listen(wire: Wire) -> None:
     listen = Listen(netns=wire.server, node="rs1", protocol=Protocol.TCP, port=80)
     said: list[str | None] = []
     with pytest.raises(KernelError, match="rs1: cannot listen"):
-        responder_of(app.lab_of(topology_of("dr")))((listen, listen), said.append)
+        responder_of(load_lab(topology_of("dr")))((listen, listen), said.append)
     assert not said
 
 

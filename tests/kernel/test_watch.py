@@ -8,11 +8,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from lvsctl import app
+from lvsctl.engine.inspect import watch_lab
+from lvsctl.engine.labs import tear_down
 from lvsctl.kernel.gauges import Gauges
 from lvsctl.model.lab import Lab
-from lvsctl.watching.loop import Watcher
-from lvsctl.watching.view import View
+from lvsctl.watch.loop import Watcher
+from lvsctl.watch.view import View
 from tests.kernel.by_hand import descriptors, run
 from tests.kernel.labs import curl, lab_up
 
@@ -68,7 +69,7 @@ def until(views: Iterator[View], condition: Callable[[View], bool]) -> View:
     ids=lambda word: word[:30],
 )  # fmt: skip
 def test_a_change_is_seen_at_once(dr: Lab, node: str, command: str, mend: str, says: str) -> None:
-    with app.watching(dr, interval=NEVER) as watcher, ending(watcher):
+    with watch_lab(dr, interval=NEVER) as watcher, ending(watcher):
         views = watcher.views()
         next(views)
         try:
@@ -81,7 +82,7 @@ def test_a_change_is_seen_at_once(dr: Lab, node: str, command: str, mend: str, s
 
 def test_the_table_is_looked_at_each_interval(dr: Lab) -> None:
     director = dr.netns("director")
-    with app.watching(dr, interval=0.2) as watcher, ending(watcher):
+    with watch_lab(dr, interval=0.2) as watcher, ending(watcher):
         views = watcher.views()
         next(views)
         try:
@@ -94,7 +95,7 @@ def test_the_table_is_looked_at_each_interval(dr: Lab) -> None:
 
 
 def test_it_counts_what_ipvs_and_the_nodes_count(dr: Lab) -> None:
-    with app.watching(dr, interval=0.3) as watcher, ending(watcher):
+    with watch_lab(dr, interval=0.3) as watcher, ending(watcher):
         views = watcher.views()
         before = {s.name: s.entry for s in next(views).services[0].servers}
         for _ in range(4):
@@ -119,7 +120,7 @@ def test_it_counts_what_ipvs_and_the_nodes_count(dr: Lab) -> None:
 
 def test_traffic_shows_who_answers_arp(dr: Lab) -> None:
     key = "net.ipv4.conf.all.arp_ignore"
-    with app.watching(dr, interval=0.3, probing=True) as watcher, ending(watcher):
+    with watch_lab(dr, interval=0.3, probing=True) as watcher, ending(watcher):
         views = watcher.views()
         seen = until(views, lambda view: view.services[0].answered == 2)
         assert seen.owners[0].answered == ("director",)
@@ -136,7 +137,7 @@ def test_without_traffic_nothing_is_sent(dr: Lab) -> None:
     with Gauges(dr) as gauges:
         gauges.sample()
         first = gauges.sample()
-        with app.watching(dr, interval=0.1) as watcher, ending(watcher):
+        with watch_lab(dr, interval=0.1) as watcher, ending(watcher):
             for number, _ in enumerate(watcher.views()):
                 if number == 5:
                     break
@@ -148,7 +149,7 @@ def test_without_traffic_nothing_is_sent(dr: Lab) -> None:
 def test_lost_handshakes_and_the_kernels_reason_are_shown() -> None:
     with lab_up("dr") as lab:
         run("ip addr del 10.10.0.100/32 dev lo", netns=lab.netns("rs1"))
-        with app.watching(lab, interval=0.3, probing=True) as watcher, ending(watcher):
+        with watch_lab(lab, interval=0.3, probing=True) as watcher, ending(watcher):
             seen = until(
                 watcher.views(),
                 lambda view: (
@@ -162,13 +163,13 @@ def test_lost_handshakes_and_the_kernels_reason_are_shown() -> None:
 def test_it_ends_with_its_lab_and_keeps_nothing_open() -> None:
     with lab_up("dr", name="brief") as lab:
         before = descriptors()
-        watcher = app.watching(lab, interval=0.1)
+        watcher = watch_lab(lab, interval=0.1)
         with watcher, ending(watcher):
             views = watcher.views()
             next(views)
             run("ip netns del lvs-brief-rs1")
             assert "rs1: its namespace is gone" in until(views, lambda v: bool(v.troubles)).troubles
-            app.down("brief")
+            tear_down("brief")
             assert list(views)[1:] == []
         assert watcher.lab_ended
         assert descriptors() == before

@@ -14,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl import modes, planner, spec
+from lvsctl import modes
 from lvsctl.model.lab import Lab
-from lvsctl.report import text
-from lvsctl.report.script import script
-from lvsctl.report.style import Style
-from lvsctl.spec import shipped
+from lvsctl.output import text
+from lvsctl.output.script import script
+from lvsctl.output.style import Style
+from lvsctl.plan import planner
+from lvsctl.topology import shipped
+from lvsctl.topology.loading import parse_topology
 from tests.witness import witness
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -27,7 +29,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def lab_of(name: str) -> Lab:
     found = shipped.find(name, BytesIO())
-    return spec.load(found.text, found.source, rules=modes.violations)
+    return parse_topology(found.text, found.source, rules=modes.violations)
 
 
 def as_text(lab: Lab) -> str:

@@ -7,14 +7,16 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from lvsctl import modes, planner, spec
+from lvsctl import modes
 from lvsctl.model.lab import Lab
-from lvsctl.ops import AddAddress, AddRoute, Listen, RunCommand, SetSysctl
-from lvsctl.routing import routes_of
+from lvsctl.plan import planner
+from lvsctl.plan.routing import routes_of
+from lvsctl.resources.ops import AddAddress, AddRoute, Listen, RunCommand, SetSysctl
+from lvsctl.topology.loading import parse_topology
 
 
 def load(topology: str) -> Lab:
-    return spec.load(textwrap.dedent(topology).encode(), "test.yaml", rules=modes.violations)
+    return parse_topology(textwrap.dedent(topology).encode(), "test.yaml", rules=modes.violations)
 
 
 def routes(lab: Lab, node: str) -> dict[str, str]:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl.spec import shipped
+from lvsctl.topology import shipped
 from tests.provision.root import SOURCE, Root, make
 
 pytestmark = pytest.mark.provision

@@ -10,7 +10,9 @@ from io import BytesIO
 from ipaddress import IPv4Address, ip_interface
 from pathlib import Path
 
-from lvsctl import modes, planner, spec
+from lvsctl import modes
+from lvsctl.capture.decode import decode
+from lvsctl.engine.results import Inspection, Listed, Verification
 from lvsctl.kernel.probe import Feature
 from lvsctl.kernel.registry import Entry, State
 from lvsctl.machine.client import MachineStatus
@@ -32,8 +34,8 @@ from lvsctl.model.state import (
     RouteState,
     ServiceState,
 )
-from lvsctl.observe.decode import decode
-from lvsctl.ops import (
+from lvsctl.plan import planner
+from lvsctl.resources.ops import (
     AddAddress,
     AddGuePort,
     AddLink,
@@ -46,14 +48,15 @@ from lvsctl.ops import (
     Op,
     SetSysctl,
 )
-from lvsctl.results import Inspection, Listed, Verification
-from lvsctl.spec import shipped
+from lvsctl.topology import shipped
+from lvsctl.topology.loading import parse_topology
+from lvsctl.topology.overrides import Overrides
 
 
 def lab_of(name: str, servers: int | None = None) -> Lab:
     found = shipped.find(name, BytesIO())
-    overrides = spec.Overrides(servers=servers)
-    return spec.load(found.text, found.source, overrides=overrides, rules=modes.violations)
+    overrides = Overrides(servers=servers)
+    return parse_topology(found.text, found.source, overrides=overrides, rules=modes.violations)
 
 
 def healthy(lab: Lab) -> Inspection:

@@ -18,7 +18,7 @@ from lvsctl.cli.grammar import Group
 from lvsctl.cli.main import main
 from lvsctl.cli.tree import command
 from lvsctl.errors import HostError, KernelError, LabError, LvsctlError, SpecError, UsageError
-from lvsctl.spec import shipped
+from lvsctl.topology import shipped
 
 NOBODY = 65534
 ROOT = Path(__file__).parents[2]

@@ -13,11 +13,11 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import GRE
 from scapy.packet import Packet, Raw
 
+from lvsctl.capture.decode import MOST_LAYERS, decode
 from lvsctl.model.exchange import Endpoint
 from lvsctl.model.frame import Direction, Frame, LinkType, RawFrame, Tap
 from lvsctl.model.packet import Flow, Gre, Gue, TcpFlag
 from lvsctl.model.service import Encapsulation
-from lvsctl.observe.decode import MOST_LAYERS, decode
 from tests.unit.decode_samples import (
     CLIENT,
     DIP,

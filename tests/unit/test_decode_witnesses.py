@@ -14,10 +14,10 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
 
+from lvsctl.capture.decode import decode
+from lvsctl.capture.pcapng import PcapngWriter
 from lvsctl.model.frame import Direction, Frame, LinkType, RawFrame, Tap
 from lvsctl.model.packet import Icmp, Ip, Packet, Sctp, Tcp, Udp
-from lvsctl.observe.decode import decode
-from lvsctl.observe.pcapng import PcapngWriter
 from tests.unit.decode_samples import samples
 from tests.witness import witness
 

@@ -8,22 +8,22 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
+from lvsctl.claims import findings
 from lvsctl.diagnosis import conclusion
 from lvsctl.diagnosis.base import Cause
 from lvsctl.diagnosis.engine import LAST, RULES
 from lvsctl.diagnosis.kernel_says import SAID, borne_out
 from lvsctl.diagnosis.network import Network, Trouble
+from lvsctl.engine.results import Diagnosis
 from lvsctl.model.counted import LOSSES, MARTIANS, REASONS, Dropped
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.exchange import Exchange, Failure
 from lvsctl.model.lab import Impairment
 from lvsctl.model.service import Encapsulation, Scheduler
 from lvsctl.model.state import NeighbourState, NodeState, RouteState
-from lvsctl.report import jsonable
-from lvsctl.report.style import Style
-from lvsctl.report.text_diagnosis import diagnosis
-from lvsctl.results import Diagnosis
-from lvsctl.verify import findings
+from lvsctl.output import jsonable
+from lvsctl.output.style import Style
+from lvsctl.output.text_diagnosis import diagnosis
 from tests.unit.recorded.reports import NAMES, evidence_of
 
 Bend = Callable[[NodeState], NodeState]

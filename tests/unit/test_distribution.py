@@ -12,6 +12,8 @@ from ipaddress import ip_address
 
 import pytest
 
+from lvsctl.claims.distribution import expected_distribution, requests_needed, room_for
+from lvsctl.claims.schedulers import Place
 from lvsctl.model.service import (
     ForwardingMethod,
     Protocol,
@@ -21,8 +23,6 @@ from lvsctl.model.service import (
     VirtualService,
 )
 from lvsctl.model.state import RealServerState, ServiceState
-from lvsctl.verify.distribution import expected_distribution, requests_needed, room_for
-from lvsctl.verify.schedulers import Place
 
 
 def service(scheduler: Scheduler, *weights: int, upper: int = 0) -> VirtualService:

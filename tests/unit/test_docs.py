@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 import typer
 
+from lvsctl.claims import BY_MODE, every
 from lvsctl.cli.tree import command
 from lvsctl.faults import FAULTS
-from lvsctl.spec import shipped
-from lvsctl.verify import BY_MODE, every
+from lvsctl.topology import shipped
 from tools.docs import DOCS, ROOT, reference
 from tools.docs.alike import essence
 from tools.docs.page import File, Page, PageError, Prose, read

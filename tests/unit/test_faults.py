@@ -6,24 +6,25 @@ from dataclasses import replace
 
 import pytest
 
-from lvsctl import app, planner
+from lvsctl.engine.plans import load_lab
 from lvsctl.faults import FAULTS, fault
 from lvsctl.faults.base import Fault, Scene
 from lvsctl.faults.change import Change, added, removed, reversed_
-from lvsctl.faults.ops import AddNeighbour, DropIncoming
 from lvsctl.model.claim import Claim
 from lvsctl.model.lab import Lab
 from lvsctl.modes import dr, every, nat, tun
-from lvsctl.ops import AddRealServer, DisableOffloads, Listen, Op, Plan
-from lvsctl.spec import shipped
-from lvsctl.spec.shipped import Topology
+from lvsctl.plan import planner
+from lvsctl.resources.fault_ops import AddNeighbour, DropIncoming
+from lvsctl.resources.ops import AddRealServer, DisableOffloads, Listen, Op, Plan
+from lvsctl.topology import shipped
+from lvsctl.topology.shipped import Topology
 
 CLAIMS = {claim.id: claim for room in (nat, tun, dr, every) for claim in room.CLAIMS}
 
 
 def shipped_labs() -> dict[str, tuple[Lab, Plan]]:
     labs = {
-        name: app.lab_of(Topology(name, shipped.text_of(name).encode())) for name in shipped.names()
+        name: load_lab(Topology(name, shipped.text_of(name).encode())) for name in shipped.names()
     }
     return {name: (lab, planner.plan_for(lab)) for name, lab in labs.items()}
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvsctl import modes, spec
-from lvsctl.spec import glance, shipped
+from lvsctl import modes
+from lvsctl.topology import glance, shipped
+from lvsctl.topology.loading import parse_topology
 
 WORDS = [
     "name",
@@ -34,7 +35,7 @@ WORDS = [
 @pytest.mark.parametrize("name", shipped.names())
 def test_a_shipped_topology_is_what_it_seems(name: str) -> None:
     text = shipped.text_of(name)
-    lab = spec.load(text, name, rules=modes.violations)
+    lab = parse_topology(text, name, rules=modes.violations)
     for written in (text, json.dumps(as_tree(text)), json.dumps(as_tree(text), indent=2)):
         assert glance.name(written.encode()) == lab.name
         assert glance.namespaces(written.encode()) == len(lab.nodes) + len(lab.networks)

@@ -19,11 +19,12 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lvsctl import spec
 from lvsctl.errors import DamagedFile, SpecError, UsageError
 from lvsctl.kernel import paths
-from lvsctl.report import saved
-from lvsctl.spec import shipped
+from lvsctl.output import saved
+from lvsctl.topology import shipped
+from lvsctl.topology.loading import parse_topology
+from lvsctl.topology.overrides import Overrides
 from tests.fuzz.bombs import BOMBS
 from tests.fuzz.targets import HOSTILE, TARGETS
 from tests.unit.recorded.reports import files_of
@@ -190,8 +191,8 @@ def test_a_lab_cannot_be_called_by_a_path_or_a_command(name: str) -> None:
         paths.directory(name)
     text = shipped.text_of("dr")
     with pytest.raises(UsageError, match="--name"):
-        spec.load(text, "dr", overrides=spec.Overrides(name=name))
+        parse_topology(text, "dr", overrides=Overrides(name=name))
     with pytest.raises(SpecError, match="name"):
-        spec.load(text.replace("name: dr", f"name: {json.dumps(name)}"), "dr")
+        parse_topology(text.replace("name: dr", f"name: {json.dumps(name)}"), "dr")
     with pytest.raises(SpecError):
-        spec.load(text.replace("client:", f"{json.dumps(name)}:"), "dr")
+        parse_topology(text.replace("client:", f"{json.dumps(name)}:"), "dr")

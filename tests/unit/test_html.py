@@ -8,16 +8,16 @@ from html.parser import HTMLParser
 
 import pytest
 
-from lvsctl.app import recomputed
+from lvsctl.engine.inspect import recompute
+from lvsctl.engine.results import Verification
 from lvsctl.model.claim import Claim
 from lvsctl.model.finding import Verdict
 from lvsctl.model.frame import Direction, Tap
 from lvsctl.model.lab import Lab
-from lvsctl.report.html import POLICY, page, walk_page
-from lvsctl.report.html_markup import Html, escaped, tag
-from lvsctl.report.style import printable
-from lvsctl.results import Verification
-from lvsctl.verify.walk import walks
+from lvsctl.output.html import POLICY, page, walk_page
+from lvsctl.output.html_markup import Html, escaped, tag
+from lvsctl.output.style import printable
+from lvsctl.walk.walk import walks
 from tests.unit.recorded import mutations as m
 from tests.unit.recorded.reports import NAMES, evidence_of
 from tests.unit.report_samples import lab_of, verification
@@ -58,7 +58,7 @@ class Reader(HTMLParser):
 
 
 def shown(name: str) -> Verification:
-    return recomputed(evidence_of(name))
+    return recompute(evidence_of(name))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,7 +87,7 @@ def test_a_page_shows_topology_claims_and_way() -> None:
 
 def test_what_fails_is_open_with_expected_beside_observed() -> None:
     change = m.seen_also_at(m.arp_reply, Tap("rs1", "lan"), Direction.OUT)
-    source = page(recomputed(change(evidence_of("dr"))), capture="capture.pcapng")
+    source = page(recompute(change(evidence_of("dr"))), capture="capture.pcapng")
     assert '<details class="claim fail" open="">' in source
     assert '<details class="claim pass" open' not in source
     assert re.search(r"<code>wireshark -g \d+ capture\.pcapng</code>", source)
@@ -219,7 +219,7 @@ def test_payloads_are_text() -> None:
         data[-20:] = b"<script>0</script>!!"
 
     change = m.with_bytes(lambda f: bool(f.payload), evil)
-    source = page(recomputed(change(evidence_of("dr"))), capture="c")
+    source = page(recompute(change(evidence_of("dr"))), capture="c")
     assert Reader(source).tags <= ALLOWED
 
 

@@ -22,7 +22,7 @@ from lvsctl.model.service import (
     Scheduler,
     ServiceKey,
 )
-from lvsctl.ops import AddRealServer, AddService
+from lvsctl.resources.ops import AddRealServer, AddService
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lvsctl import spec
 from lvsctl.errors import SpecError, UsageError
 from lvsctl.modes import violations
-from lvsctl.spec import json_tree, load, reading, shipped
-from lvsctl.spec.reading import MAX_BYTES, MAX_VALUES, NotATree
-from lvsctl.spec.tree import plain
+from lvsctl.topology import json_tree, reading, shipped
+from lvsctl.topology.loading import parse_topology
+from lvsctl.topology.overrides import Overrides
+from lvsctl.topology.reading import MAX_BYTES, MAX_VALUES, NotATree
+from lvsctl.topology.tree import plain
 from tests.fuzz.targets import json_topology, without_places
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +40,7 @@ def in_json(file: Path, layout: dict[str, Any]) -> str:
 def outcome(text: str | bytes) -> object:
     """The lab, or what is said instead."""
     try:
-        return load(text, "it.json", rules=violations)
+        return parse_topology(text, "it.json", rules=violations)
     except SpecError as error:
         return error.problems, str(error)
 
@@ -59,8 +60,8 @@ def test_a_topology_in_json_is_the_same_lab_without_pyyaml(
     there = by_yaml_alone(text)
     assert there == outcome(file.read_bytes())
     monkeypatch.delattr(reading, "parsed")
-    assert load(text, "it.json", rules=violations) == there
-    assert load(f"\n  {text}\n".encode(), "it.json", rules=violations) == there
+    assert parse_topology(text, "it.json", rules=violations) == there
+    assert parse_topology(f"\n  {text}\n".encode(), "it.json", rules=violations) == there
 
 
 words = st.text("abn:,#-{}[]'!&*?%@`|> ~é—\u00a0\U0001f600", max_size=6) | st.text(max_size=6)
@@ -223,10 +224,10 @@ def test_the_known_mistakes_in_json(file: Path) -> None:
 
 
 def test_what_the_command_line_changes() -> None:
-    three = load(SMALL, "it.json", overrides=spec.Overrides(name="tri", servers=3))
+    three = parse_topology(SMALL, "it.json", overrides=Overrides(name="tri", servers=3))
     assert (three.name, sum(node.name.startswith("rs") for node in three.nodes)) == ("tri", 3)
     with pytest.raises(UsageError, match="this topology can have 1 to 1000"):
-        load(SMALL, "it.json", overrides=spec.Overrides(servers=2000))
+        parse_topology(SMALL, "it.json", overrides=Overrides(servers=2000))
 
 
 def test_the_small_one_is_a_lab() -> None:

@@ -7,10 +7,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from lvsctl.app import recomputed
+from lvsctl.engine.inspect import recompute
 from lvsctl.model.claim import Claim
 from lvsctl.model.finding import Verdict
-from lvsctl.report.junit import junit
+from lvsctl.output.junit import junit
 from tests.unit.recorded import mutations as m
 from tests.unit.recorded.reports import evidence_of
 from tests.unit.report_samples import lab_of, verification
@@ -21,7 +21,7 @@ def parsed(text: str) -> ET.Element:
 
 
 def test_a_suite_for_each_service_and_a_case_for_each_claim() -> None:
-    root = parsed(junit(recomputed(evidence_of("dr"))))
+    root = parsed(junit(recompute(evidence_of("dr"))))
     (suite,) = root
     assert (root.tag, suite.get("name")) == ("testsuites", "dr.web")
     assert len(suite) == int(suite.get("tests", "")) == int(root.get("tests", ""))
@@ -30,7 +30,7 @@ def test_a_suite_for_each_service_and_a_case_for_each_claim() -> None:
 
 
 def test_failed_and_undecided_claims_are_failures() -> None:
-    found = recomputed(m.without(m.at("director"))(evidence_of("dr")))
+    found = recompute(m.without(m.at("director"))(evidence_of("dr")))
     kinds = {
         case.get("name"): case[0].get("type")
         for case in parsed(junit(found))[0]

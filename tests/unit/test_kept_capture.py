@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl import app
+from lvsctl.capture.pcapng_reader import read_recording
 from lvsctl.cli import kept_capture
+from lvsctl.engine.inspect import recompute
+from lvsctl.engine.results import Verification
 from lvsctl.model.frame import Direction
-from lvsctl.observe.pcapng_reader import read_recording
-from lvsctl.results import Verification
 from tests.unit.another_user import given_away, shared
 from tests.unit.recorded import mutations as m
 from tests.unit.recorded.reports import evidence_of
@@ -29,7 +29,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def failing() -> Verification:
     """A frame's TTL is not what the director makes of it."""
     requests = m.both(m.at("director", Direction.OUT), m.to_port(80), m.tcp)
-    return app.recomputed(m.with_ttl(requests, 64)(evidence_of("dr")))
+    return recompute(m.with_ttl(requests, 64)(evidence_of("dr")))
 
 
 def test_what_fails_is_kept_with_its_frames_under_the_numbers_told(place: Path) -> None:
@@ -44,7 +44,7 @@ def test_what_fails_is_kept_with_its_frames_under_the_numbers_told(place: Path) 
 
 
 def test_what_passes_leaves_nothing(place: Path) -> None:
-    assert kept_capture.keep(app.recomputed(evidence_of("dr"))) is None
+    assert kept_capture.keep(recompute(evidence_of("dr"))) is None
     assert not place.exists()
 
 

@@ -8,16 +8,16 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from lvsctl import app
+from lvsctl.engine.faults import applicable_faults
+from lvsctl.engine.matrix import Cell, Column, Health
+from lvsctl.engine.proving import Trial
 from lvsctl.faults import FAULTS
 from lvsctl.faults.known import KNOWN
-from lvsctl.matrix import Cell, Column, Health
 from lvsctl.model.claim import Claim
 from lvsctl.model.finding import Finding, Verdict
-from lvsctl.proving import Trial
-from lvsctl.report import matrix_markdown, matrix_text
-from lvsctl.report.style import Style
-from lvsctl.spec import shipped
+from lvsctl.output import matrix_markdown, matrix_text
+from lvsctl.output.style import Style
+from lvsctl.topology import shipped
 from tests.unit.test_report_json import TEXT, TRUTH, VERSION, many, maybe, of
 
 KEPT = Path(__file__).parents[2] / "docs" / "fault-matrix.md"
@@ -110,7 +110,7 @@ def test_the_matrix_that_is_kept_has_every_fault_in_every_topology_and_all_hold(
     again = "lvsctl fault matrix --write docs/fault-matrix.md"
     assert again in text.partition("|")[0]
     for topology in shipped.names():
-        applying = app.applying(topology)
+        applying = applicable_faults(topology)
         for fault in FAULTS:
             said = kept.get((fault, topology), "")
             place = f"{fault} × {topology}: make it anew: {again}"

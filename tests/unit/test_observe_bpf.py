@@ -6,8 +6,8 @@ import struct
 
 import pytest
 
+from lvsctl.capture import bpf
 from lvsctl.errors import HostError, UsageError
-from lvsctl.observe import bpf
 from tests.unit.decode_samples import samples
 from tests.witness import witness
 

@@ -7,7 +7,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
-from lvsctl.observe.shared import as_on_the_wire
+from lvsctl.capture.shared import as_on_the_wire
 
 
 def frame(packet: Packet) -> bytes:

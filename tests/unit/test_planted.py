@@ -12,7 +12,7 @@ from lvsctl.cli.exit_status import ExitStatus
 from lvsctl.cli.main import main
 from lvsctl.cli.where import Handover, Where, in_lab_kernel
 from lvsctl.errors import UsageError
-from lvsctl.report import planted
+from lvsctl.output import planted
 from tests.unit.another_user import ANOTHER, as_root, given_away, shared
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import jsonschema
 import pytest
 
-from lvsctl import planner
+from lvsctl.engine.results import Up
 from lvsctl.model.finding import Verdict
-from lvsctl.report import jsonable
-from lvsctl.results import Up
+from lvsctl.output import jsonable
+from lvsctl.plan import planner
 from tests.unit.report_samples import (
     FEATURES,
     KINDS,

@@ -16,16 +16,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lvsctl import modes, planner, spec
+from lvsctl import modes
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import Encapsulation, Protocol
-from lvsctl.ops import AddTunnel, Listen, Plan, RunCommand, SetSysctl, Stage
-from lvsctl.report import text_plan
-from lvsctl.report.paragraphs import wrapped
-from lvsctl.report.script import WIDTH, script
-from lvsctl.report.script_parts import RESPONDER
-from lvsctl.report.style import Style
-from lvsctl.spec import shipped
+from lvsctl.output import text_plan
+from lvsctl.output.paragraphs import wrapped
+from lvsctl.output.script import WIDTH, script
+from lvsctl.output.script_parts import RESPONDER
+from lvsctl.output.style import Style
+from lvsctl.plan import planner
+from lvsctl.resources.ops import AddTunnel, Listen, Plan, RunCommand, SetSysctl, Stage
+from lvsctl.topology import shipped
+from lvsctl.topology.loading import parse_topology
 from tests.unit.report_samples import lab_of
 
 
@@ -191,7 +193,7 @@ def test_a_long_sysctl_of_a_topology_is_one_word(tools: Path, tmp_path: Path) ->
     # JSON is YAML, and quotes everything.
     rs = f"rs: {{sysctls: {json.dumps(values)}, "
     text = shipped.text_of("dr").replace("rs:       {", rs, 1)
-    lab = spec.load(text, "dr.yaml", rules=modes.violations)
+    lab = parse_topology(text, "dr.yaml", rules=modes.violations)
     assert {key: dict(lab.node("rs1").sysctls)[key] for key in values} == values
     done, calls = run(of(lab), tools, tmp_path)
     assert done.returncode == 0, done.stderr

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from lvsctl import planner
+from lvsctl.engine.results import Up
 from lvsctl.model.finding import Verdict
-from lvsctl.ops import AddAddress, AddRealServer, AddService, Plan, RunCommand, Stage
-from lvsctl.report import jsonable, text
-from lvsctl.report.deviations import deviations
-from lvsctl.report.style import Style
-from lvsctl.results import Up
-from lvsctl.spec import shipped
+from lvsctl.output import jsonable, text
+from lvsctl.output.deviations import deviations
+from lvsctl.output.style import Style
+from lvsctl.plan import planner
+from lvsctl.resources.ops import AddAddress, AddRealServer, AddService, Plan, RunCommand, Stage
+from lvsctl.topology import shipped
 from tests.unit.report_samples import (
     ADDRESS,
     FEATURES,

@@ -14,19 +14,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lvsctl.app import recomputed
 from lvsctl.cli.main import main
+from lvsctl.engine.inspect import recompute
+from lvsctl.engine.results import Verification
 from lvsctl.errors import DamagedFile, HostError, LvsctlError, UsageError
-from lvsctl.report import saved
-from lvsctl.report.evidence import capture_bytes, evidence_bytes, evidence_from
-from lvsctl.results import Verification
+from lvsctl.output import saved
+from lvsctl.output.evidence import capture_bytes, evidence_bytes, evidence_from
 from tests.unit.another_user import ANOTHER, as_root, given_away, shared
 from tests.unit.recorded.reports import NAMES, evidence_of, files_of
 
 
 @pytest.fixture
 def verified() -> Verification:
-    return recomputed(evidence_of("dr"))
+    return recompute(evidence_of("dr"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -41,7 +41,7 @@ def test_a_report_has_all_its_files_and_can_be_judged_again(
 ) -> None:
     saved.save(tmp_path / "deep" / "out", verified)
     assert {path.name for path in (tmp_path / "deep" / "out").iterdir()} == set(saved.NAMES)
-    again = recomputed(saved.load(tmp_path / "deep" / "out"))
+    again = recompute(saved.load(tmp_path / "deep" / "out"))
     assert again.findings == verified.findings
 
 
@@ -58,7 +58,7 @@ def test_report_json_names_frames_of_the_capture(tmp_path: Path, verified: Verif
 
 def test_a_report_replaces_a_report(tmp_path: Path, verified: Verification) -> None:
     saved.save(tmp_path, verified)
-    other = recomputed(evidence_of("nat"))
+    other = recompute(evidence_of("nat"))
     saved.save(tmp_path, other)
     assert saved.load(tmp_path).lab.name == "nat"
 
@@ -102,7 +102,7 @@ def test_what_is_interrupted_is_no_report_and_can_be_written_again(
         patch.setattr("os.replace", killed)
         patch.setattr("os.unlink", untidy)
         with pytest.raises(SystemExit):
-            saved.save(tmp_path, recomputed(evidence_of("nat")))
+            saved.save(tmp_path, recompute(evidence_of("nat")))
     assert {path.name for path in tmp_path.iterdir()} > {saved.EVIDENCE + ".unfinished"}
     with pytest.raises(UsageError, match="unfinished"):
         saved.load(tmp_path)
@@ -120,7 +120,7 @@ def test_a_full_disk_is_said_and_loses_nothing(
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(HostError, match="No space left"):
-        saved.save(tmp_path, recomputed(evidence_of("nat")))
+        saved.save(tmp_path, recompute(evidence_of("nat")))
     assert {path.name for path in tmp_path.iterdir()} == set(saved.NAMES)
     assert saved.load(tmp_path).lab.name == "dr"
 
@@ -131,7 +131,7 @@ Contents = Mapping[str, bytes]
 @pytest.fixture(scope="module")
 def contents() -> Contents:
     """The files of a report."""
-    return saved.report_files(recomputed(evidence_of("dr")))
+    return saved.report_files(recompute(evidence_of("dr")))
 
 
 def only_ordinary_files(directory: Path) -> bool:
@@ -342,7 +342,7 @@ def test_whatever_stands_anywhere_it_is_read_or_refused(data: st.DataObject) -> 
         break
     with suppress(LvsctlError):
         evidence = evidence_from(json.dumps(value).encode(), files_of("dr")["capture.pcapng"])
-        recomputed(evidence)
+        recompute(evidence)
 
 
 def test_from_takes_neither_a_lab_nor_a_report(tmp_path: Path) -> None:

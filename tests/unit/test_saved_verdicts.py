@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from lvsctl import verify
+from lvsctl import claims as verify
 from lvsctl.model.evidence import Evidence, Run
 from lvsctl.model.finding import Verdict
 from lvsctl.model.frame import Direction, Tap

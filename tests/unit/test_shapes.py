@@ -16,7 +16,7 @@ import sys
 from ipaddress import ip_address, ip_interface
 from lvsctl.kernel import ipvs_shapes, rtnl
 from lvsctl.model.service import ForwardingMethod, Protocol, RealServer, Scheduler, ServiceKey
-from lvsctl.ops import AddRealServer, AddService
+from lvsctl.resources.ops import AddRealServer, AddService
 
 rtnl.link_up(2), rtnl.add_bridge("switch", 50), rtnl.get_links()
 rtnl.add_veth("client", 100, 50, "lan", 2, "02:00:00:00:00:01", 5)

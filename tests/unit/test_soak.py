@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lvsctl.spec import shipped
+from lvsctl.topology import shipped
 from tools import soak
 
 CYCLES = 300

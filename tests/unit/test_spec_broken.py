@@ -11,7 +11,7 @@ import pytest
 
 from lvsctl.errors import SpecError
 from lvsctl.modes import violations
-from lvsctl.spec import load
+from lvsctl.topology.loading import parse_topology
 
 BROKEN = sorted((Path(__file__).parent / "spec" / "broken").glob("*.yaml"))
 
@@ -19,7 +19,7 @@ BROKEN = sorted((Path(__file__).parent / "spec" / "broken").glob("*.yaml"))
 @pytest.mark.parametrize("file", BROKEN, ids=lambda file: file.stem)
 def test_broken_topology(file: Path) -> None:
     with pytest.raises(SpecError) as raised:
-        load(file.read_bytes(), file.name, rules=violations)
+        parse_topology(file.read_bytes(), file.name, rules=violations)
     golden = file.with_suffix(".txt")
     if os.environ.get("UPDATE_GOLDEN"):
         golden.write_text(f"{raised.value}\n")

@@ -13,8 +13,10 @@ from lvsctl.errors import SpecError, UsageError
 from lvsctl.model.lab import Impairment, Lab, Role, Route
 from lvsctl.model.rule import Violation
 from lvsctl.model.service import Encapsulation, Protocol, RealServer, Scheduler
-from lvsctl.spec import Overrides, load, shipped
-from lvsctl.spec.schema import TOPOLOGY
+from lvsctl.topology import shipped
+from lvsctl.topology.loading import parse_topology
+from lvsctl.topology.overrides import Overrides
+from lvsctl.topology.schema import TOPOLOGY
 
 DR = """\
 version: 1
@@ -40,7 +42,7 @@ def lab(*changes: tuple[str, str], **overrides: Any) -> Lab:
     for old, new in changes:
         assert old in text
         text = text.replace(old, new, 1)
-    return load(text, "dr.yaml", overrides=Overrides(**overrides))
+    return parse_topology(text, "dr.yaml", overrides=Overrides(**overrides))
 
 
 def addresses(lab: Lab) -> dict[str, str]:
@@ -108,7 +110,7 @@ def test_the_rip_is_on_the_network_shared_with_the_director() -> None:
 
 
 def test_every_key() -> None:
-    full = load(
+    full = parse_topology(
         """
         version: 1
         name: full
@@ -218,7 +220,7 @@ def test_several_groups_share_the_servers() -> None:
     text = DR.replace(
         "services:", "  far: {role: real-server, networks: [lan], count: 1}\nservices:"
     )
-    nodes = load(text, "", overrides=Overrides(servers=5)).having(Role.REAL_SERVER)
+    nodes = parse_topology(text, "", overrides=Overrides(servers=5)).having(Role.REAL_SERVER)
     assert [node.name for node in nodes] == ["rs1", "rs2", "rs3", "far1", "far2"]
 
 
@@ -229,7 +231,7 @@ def test_a_rules_violation_is_placed_where_the_file_mentions_it() -> None:
         yield Violation(("services", 0, "scheduler"), "a key that is left out")
 
     with pytest.raises(SpecError) as raised:
-        load(DR, "dr.yaml", rules=rules)
+        parse_topology(DR, "dr.yaml", rules=rules)
     assert str(raised.value).splitlines() == [
         "dr.yaml:8:44: nodes.rs.networks[0]: second node",
         "dr.yaml:10:5: services[0].scheduler: a key that is left out",
@@ -280,7 +282,7 @@ def test_a_shipped_topology_with_one_value_replaced(name: str, data: st.DataObje
 def load_or_refuse(text: str | bytes) -> None:
     """Load a topology: twice the same lab, or a SpecError whose problems say where."""
     try:
-        assert load(text, "any") == load(text, "any")
+        assert parse_topology(text, "any") == parse_topology(text, "any")
     except SpecError as error:
         problems = error.problems
     else:
@@ -314,4 +316,4 @@ def load_or_refuse(text: str | bytes) -> None:
 )
 def test_hostile_files(text: str) -> None:
     with pytest.raises(SpecError):
-        load(text, "hostile")
+        parse_topology(text, "hostile")

@@ -10,7 +10,10 @@ import yaml
 from lvsctl.errors import SpecError, UsageError
 from lvsctl.model.lab import Role
 from lvsctl.model.service import ForwardingMethod
-from lvsctl.spec import Overrides, json_schema, load, shipped
+from lvsctl.topology import shipped
+from lvsctl.topology.loading import parse_topology
+from lvsctl.topology.overrides import Overrides
+from lvsctl.topology.schema import json_schema
 
 SCHEMA = jsonschema.Draft7Validator(json_schema())
 NO_INPUT = io.BytesIO()
@@ -20,7 +23,7 @@ NO_INPUT = io.BytesIO()
 def test_a_shipped_topology(name: str) -> None:
     text = shipped.text_of(name)
     SCHEMA.validate(yaml.safe_load(text))
-    lab = load(text, name)
+    lab = parse_topology(text, name)
     assert lab.name == name
     assert lab.description == shipped.summaries()[name]
     assert lab.having(Role.CLIENT)[0].name == "client"
@@ -32,7 +35,7 @@ def test_a_shipped_topology(name: str) -> None:
 def test_its_drawing_shows_the_addresses_that_nodes_get(name: str) -> None:
     text = shipped.text_of(name)
     drawing = text.partition("\nversion:")[0]
-    lab = load(text, name)
+    lab = parse_topology(text, name)
     addresses = [a.ip for node in lab.nodes for i in node.interfaces for a in i.addresses]
     for address in (*addresses, lab.services[0].vip):
         assert str(address) in drawing
@@ -41,13 +44,13 @@ def test_its_drawing_shows_the_addresses_that_nodes_get(name: str) -> None:
 @pytest.mark.parametrize("name", shipped.names())
 @pytest.mark.parametrize("servers", [3, 8])
 def test_any_number_of_real_servers(name: str, servers: int) -> None:
-    lab = load(shipped.text_of(name), name, overrides=Overrides(servers=servers))
+    lab = parse_topology(shipped.text_of(name), name, overrides=Overrides(servers=servers))
     assert len(lab.having(Role.REAL_SERVER)) == servers
     assert len(lab.services[0].real_servers) == servers
 
 
 def test_each_forwarding_method_is_there_and_subnets_are_distinct() -> None:
-    labs = [load(shipped.text_of(name), name) for name in shipped.names()]
+    labs = [parse_topology(shipped.text_of(name), name) for name in shipped.names()]
     assert {lab.services[0].forward for lab in labs} == set(ForwardingMethod)
     subnets = [subnet for lab in labs for network in lab.networks for subnet in network.subnets]
     assert len(subnets) == len(set(subnets))
@@ -74,7 +77,7 @@ def test_the_schema_refuses_what_the_loader_refuses(name: str) -> None:
     text = (Path(__file__).parent / "spec" / "broken" / f"{name}.yaml").read_text()
     assert not SCHEMA.is_valid(yaml.safe_load(text))
     with pytest.raises(SpecError):
-        load(text, name)
+        parse_topology(text, name)
 
 
 def test_find_a_shipped_one_a_file_and_standard_input(

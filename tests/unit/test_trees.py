@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl.spec import reading, shipped, trees
+from lvsctl.topology import reading, shipped, trees
 from tools import trees as tool
 
 

@@ -7,10 +7,10 @@ import pytest
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.walk import Hop, Step, Walk
-from lvsctl.report import walk_json, walk_text
-from lvsctl.report.mermaid import mermaid
-from lvsctl.report.style import Style
-from lvsctl.verify.walk import packets, walks
+from lvsctl.output import walk_json, walk_text
+from lvsctl.output.mermaid import mermaid
+from lvsctl.output.style import Style
+from lvsctl.walk.walk import packets, walks
 from tests.unit.recorded import mutations as m
 from tests.unit.recorded.mutations import nothing_answered
 from tests.unit.recorded.reports import NAMES, evidence_of

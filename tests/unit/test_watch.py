@@ -18,10 +18,10 @@ from lvsctl.model.exchange import Exchange, Failure
 from lvsctl.model.lab import Lab
 from lvsctl.model.sample import Answers, Sample
 from lvsctl.model.state import NodeState, RouteState
-from lvsctl.report.watch_json import moment
-from lvsctl.report.watch_screen import Screen
-from lvsctl.watching.happenings import happenings
-from lvsctl.watching.view import View, view
+from lvsctl.output.watch_json import moment
+from lvsctl.output.watch_screen import Screen
+from lvsctl.watch.happenings import happenings
+from lvsctl.watch.view import View, view
 from tests.unit.test_report_json import NUMBER, TEXT, VERSION, WHOLE, many, maybe, of
 from tests.unit.watch_samples import VIP, lab_of, mac_of, sample, with_state
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from lvsctl import verify
+from lvsctl import claims
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.finding import Verdict
 from tests.unit.recorded.reports import NAMES, evidence_of
@@ -23,16 +23,16 @@ def unnamed(evidence: Evidence) -> Evidence:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_frames_tell_who_answered(name: str) -> None:
-    found = list(verify.findings(unnamed(evidence_of(name))))
+    found = list(claims.findings(unnamed(evidence_of(name))))
 
     assert {finding.verdict for finding in found} == {Verdict.PASS}
-    assert found == list(verify.findings(evidence_of(name)))
+    assert found == list(claims.findings(evidence_of(name)))
 
 
 def test_without_frames_nobody_knows() -> None:
     blind = replace(unnamed(evidence_of("dr")), frames=())
 
-    verdicts = {finding.claim.id: finding.verdict for finding in verify.findings(blind)}
+    verdicts = {finding.claim.id: finding.verdict for finding in claims.findings(blind)}
 
     assert verdicts["all.requests-answered"] is Verdict.FAIL
 
@@ -43,7 +43,7 @@ def test_other_peoples_requests_leave_it_undecided(name: str) -> None:
     (run,) = evidence.runs
     others = replace(evidence, runs=(replace(run, exchanges=run.exchanges[:-2]),))
 
-    found = {finding.claim.id: finding for finding in verify.findings(others)}
+    found = {finding.claim.id: finding for finding in claims.findings(others)}
 
     assert found["all.counters-agree"].verdict is Verdict.INCONCLUSIVE
     assert "2 other connections came in between" in found["all.counters-agree"].observed
@@ -57,7 +57,7 @@ def test_counters_that_nobody_explains_fail() -> None:
     other = replace(first, node=rest[0].node)
     wrong = replace(evidence, runs=(replace(run, exchanges=(other, *rest)),))
 
-    found = {finding.claim.id: finding.verdict for finding in verify.findings(wrong)}
+    found = {finding.claim.id: finding.verdict for finding in claims.findings(wrong)}
 
     assert found["all.counters-agree"] is Verdict.FAIL
     assert found["all.distribution"] is Verdict.FAIL

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import ip_address
 
-from lvsctl import app, spec
+from lvsctl.engine.plans import load_lab
 from lvsctl.model.lab import Lab
 from lvsctl.model.sample import Gauge, HalfOpen, Sample
 from lvsctl.model.state import (
@@ -22,8 +22,9 @@ from lvsctl.model.state import (
     RealServerState,
     ServiceState,
 )
-from lvsctl.spec import shipped
-from lvsctl.spec.shipped import Topology
+from lvsctl.topology import shipped
+from lvsctl.topology.overrides import Overrides
+from lvsctl.topology.shipped import Topology
 
 VIP = ip_address("10.10.0.100")
 EPOCH = 1_700_000_000.0
@@ -31,7 +32,7 @@ EPOCH = 1_700_000_000.0
 
 def lab_of(name: str = "dr", servers: int | None = None) -> Lab:
     topology = Topology(name, shipped.text_of(name).encode())
-    return app.lab_of(topology, spec.Overrides(servers=servers))
+    return load_lab(topology, Overrides(servers=servers))
 
 
 def mac_of(lab: Lab, node: str) -> str:

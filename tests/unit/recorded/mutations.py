@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address
 
+from lvsctl.capture.decode import decode_all
 from lvsctl.model.evidence import Evidence, Run
 from lvsctl.model.frame import Direction, Frame, Tap
 from lvsctl.model.state import NodeState
-from lvsctl.observe.decode import decode_all
 
 Which = Callable[[Frame], bool]
 Change = Callable[[Evidence], Evidence]

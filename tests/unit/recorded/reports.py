@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lvsctl.model.evidence import Evidence
-from lvsctl.report.evidence import evidence_from
+from lvsctl.output.evidence import evidence_from
 
 HERE = Path(__file__).parent
 NAMES = tuple(sorted(path.name.removesuffix(".tar.xz") for path in HERE.glob("*.tar.xz")))

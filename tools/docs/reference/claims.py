@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 
+from lvsctl.claims import BY_MODE, every
+from lvsctl.claims.every import Judge
 from lvsctl.model.claim import Claim
-from lvsctl.verify import BY_MODE, every
-from lvsctl.verify.every import Judge
 from tools.docs.reference.markdown import fault_link, prose
 
 TITLE = "# Claims"

@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable
 
-from lvsctl import app
+from lvsctl.engine.faults import show_fault
 from lvsctl.faults import FAULTS
 from lvsctl.faults.base import Fault
 from tools.docs.reference.markdown import block, claim_link, code, prose, table
@@ -39,7 +39,7 @@ def text() -> str:
 
 
 def _section(fault: Fault) -> str:
-    shown = app.fault_shown(None, fault.id)
+    shown = show_fault(None, fault.id)
     rows = [
         ("modes", ", ".join(fault.modes)),
         ("injected at", " or ".join(f"a {role}" for role in fault.at)),

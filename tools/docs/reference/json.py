@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 
-from lvsctl.report import error_json, fault_json, jsonable, matrix_text, walk_json, watch_json
+from lvsctl.output import error_json, fault_json, jsonable, matrix_text, walk_json, watch_json
 from tools.docs.reference.markdown import prose
 
 TITLE = "# JSON"

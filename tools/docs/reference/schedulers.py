@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address
 
+from lvsctl.claims.distribution import Expected, expected_distribution
 from lvsctl.model.service import ForwardingMethod, Protocol, Scheduler, ServiceKey
 from lvsctl.model.service import RealServer as Server
 from lvsctl.model.service import VirtualService as Service
-from lvsctl.verify.distribution import Expected, expected_distribution
 from tools.docs.reference.markdown import code, table
 
 TITLE = "# Schedulers"
-SOURCE = "lvsctl/verify/distribution.py"
+SOURCE = "lvsctl/claims/distribution.py"
 
 _WEIGHTS = (1, 2, 3, 4)
 _CONNECTIONS = 12

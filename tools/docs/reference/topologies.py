@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lvsctl.spec import shipped
+from lvsctl.topology import shipped
 from tools.docs.reference.markdown import block
 
 TITLE = "# Shipped topologies"

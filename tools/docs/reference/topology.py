@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from lvsctl.spec import schema
-from lvsctl.spec.compounds import As, ByKind, Field, ListOf, MapOf, Record
-from lvsctl.spec.shapes import Choice, Integer, Word
+from lvsctl.topology import schema
+from lvsctl.topology.compounds import As, ByKind, Field, ListOf, MapOf, Record
+from lvsctl.topology.shapes import Choice, Integer, Word
 from tools.docs.reference.markdown import block, code, table
 
 TITLE = "# Topology files"
-SOURCE = "lvsctl/spec/schema.py"
+SOURCE = "lvsctl/topology/schema.py"
 
 _INTRODUCTION = """\
 A topology is a YAML file: networks, nodes, virtual services. What the forwarding method

@@ -1,0 +1,226 @@
+"""Frames out of bytes: total (any bytes give a frame), bounded, and quick.
+
+A parser of our own, because every frame of a lab passes through it: a plain TCP frame
+takes 8 µs here, as long as with dpkt, which tells less, and 124 µs with scapy. Nothing is
+reassembled and no checksum but IPv4's header's is verified. Tests hold the results
+against tshark's and scapy's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from struct import Struct
+
+from lvsctl.capture.icmp import icmp, icmpv6
+from lvsctl.capture.network import ipv4, ipv6
+from lvsctl.capture.reading import U16, Malformed, ipv4_address, mac_address, need
+from lvsctl.capture.transport import sctp, tcp, udp
+from lvsctl.capture.tunnel import gre, gue
+from lvsctl.model.frame import Arp, Ethernet, Frame, LinkType, RawFrame
+from lvsctl.model.packet import (
+    GRE,
+    ICMP,
+    ICMPV6,
+    IPIP,
+    IPV6,
+    NO_PACKET,
+    SCTP,
+    TCP,
+    UDP,
+    Ip,
+    Packet,
+    Transport,
+    Tunnel,
+)
+
+GUE_PORT = 6080
+"""The UDP port of GUE (IANA), and what lvsctl's tunnels use."""
+
+MOST_LAYERS = 8
+"""So many IP headers within each other, or quoted by each other, are decoded at most."""
+
+_ETH_IPV4, _ETH_ARP, _ETH_BRIDGED, _ETH_IPV6 = 0x0800, 0x0806, 0x6558, 0x86DD
+_VLANS = frozenset((0x8100, 0x88A8, 0x9100))
+_MOST_VLANS = 4
+_ARP = Struct(">HHBBH6s4s6s4s").unpack_from
+_KINDS = {4: _ETH_IPV4, 6: _ETH_IPV6}
+_NO_PROTOCOL = -1
+
+
+def decode_all(raw: Iterable[RawFrame], *, gue_port: int = GUE_PORT) -> tuple[Frame, ...]:
+    """The frames of a capture, numbered from 1 in the order given."""
+    return tuple(decode(one, number, gue_port=gue_port) for number, one in enumerate(raw, 1))
+
+
+def decode(raw: RawFrame, number: int = 1, *, gue_port: int = GUE_PORT) -> Frame:
+    """One frame with its headers; never raises.
+
+    ``gue_port`` is the UDP port whose datagrams are taken for GUE; 0: none.
+    """
+    data = raw.data
+    end = len(data)
+    whole = raw.length <= end
+    ethernet: Ethernet | None = None
+    if raw.link is LinkType.RAW:
+        kind, at = _kind_of_ip(data, 0, end), 0
+    else:
+        try:
+            ethernet, at = _ethernet(data, 0, end)
+        except Malformed as stop:
+            return Frame(number, raw, None, None, Packet(payload=data, malformed=str(stop)))
+        kind = ethernet.type
+    if kind == _ETH_ARP:
+        arp, packet = _arp(data, at, end)
+        return Frame(number, raw, ethernet, arp, packet)
+    if kind in (_ETH_IPV4, _ETH_IPV6):
+        packet = _Walk(data, whole, gue_port).ip(kind, at, end).packet()
+    elif ethernet is None:
+        packet = Packet(payload=data, malformed="no IP header")
+    else:
+        packet = Packet(payload=data[at:])
+    return Frame(number, raw, ethernet, None, packet)
+
+
+def _ethernet(data: bytes, at: int, end: int) -> tuple[Ethernet, int]:
+    """The header and where it ends; VLAN tags (IEEE 802.1Q) belong to it."""
+    need("ethernet", end - at, 14)
+    kind = U16(data, at + 12)[0]
+    dst, src = mac_address(data[at : at + 6]), mac_address(data[at + 6 : at + 12])
+    at += 14
+    vlans: tuple[int, ...] = ()
+    while kind in _VLANS:
+        need("vlan tag", end - at, 4)
+        if len(vlans) == _MOST_VLANS:
+            raise Malformed(f"more than {_MOST_VLANS} vlan tags")
+        vlans += (U16(data, at)[0] & 0xFFF,)
+        kind = U16(data, at + 2)[0]
+        at += 4
+    return Ethernet(dst, src, kind, vlans), at
+
+
+def _arp(data: bytes, at: int, end: int) -> tuple[Arp | None, Packet]:
+    if end - at < 28:
+        return None, Packet(malformed=f"arp: {end - at} of 28 bytes")
+    hardware, protocol, mac_size, ip_size, op, smac, sip, tmac, tip = _ARP(data, at)
+    if (hardware, protocol, mac_size, ip_size) != (1, _ETH_IPV4, 6, 4):
+        return None, Packet(malformed="arp: not for IPv4 over Ethernet")
+    sender, target = ipv4_address(sip), ipv4_address(tip)
+    return Arp(op, mac_address(smac), sender, mac_address(tmac), target), NO_PACKET
+
+
+def _kind_of_ip(data: bytes, at: int, end: int) -> int:
+    """The EtherType that a first nibble stands for; 0: none."""
+    return _KINDS.get(data[at] >> 4, 0) if at < end else 0
+
+
+class _Walk:
+    """One pass over a packet, outermost header first, keeping what it has understood."""
+
+    __slots__ = (
+        "_data", "_depth", "_end", "_gue_port", "_ips", "_malformed", "_payload_at", "_transport",
+        "_tunnels", "_whole",
+    )  # fmt: skip
+
+    def __init__(self, data: bytes, whole: bool, gue_port: int, depth: int = 0) -> None:
+        self._data = data
+        self._whole = whole
+        self._gue_port = gue_port
+        self._depth = depth
+        self._ips: tuple[Ip, ...] = ()
+        self._tunnels: tuple[Tunnel, ...] = ()
+        self._transport: Transport | None = None
+        self._payload_at = 0
+        self._end = len(data)
+        self._malformed = ""
+
+    def packet(self) -> Packet:
+        """All of it."""
+        payload = self._data[self._payload_at : self._end]
+        return Packet(self._ips, self._tunnels, self._transport, payload, self._malformed)
+
+    def ip(self, kind: int, at: int, end: int) -> _Walk:
+        """Walk from an IP header, whose EtherType is ``kind``, to the end."""
+        self._payload_at, self._end = at, end
+        try:
+            while kind:
+                protocol, at, end = self._header(kind, at, end)
+                kind, at = self._inside(protocol, at, end)
+        except Malformed as stop:
+            self._malformed = self._malformed or str(stop)
+        return self
+
+    def _header(self, kind: int, at: int, end: int) -> tuple[int, int, int]:
+        """Take an IP header; the protocol inside (none in a later fragment) and its place."""
+        if self._depth == MOST_LAYERS:
+            raise Malformed(f"more than {MOST_LAYERS} IP headers")
+        self._depth += 1
+        begin = at
+        header, at, inner_end = (ipv4 if kind == _ETH_IPV4 else ipv6)(self._data, at, end)
+        self._ips += (header,)
+        self._payload_at, self._end = at, inner_end
+        if self._whole and header.total_length > end - begin:
+            self._malformed = f"ip: total length {header.total_length}, {end - begin} bytes there"
+        if header.mf:
+            self._whole = False
+        if header.fragment_offset:
+            return _NO_PROTOCOL, at, inner_end
+        return header.protocol, at, inner_end
+
+    def _inside(self, protocol: int, at: int, end: int) -> tuple[int, int]:
+        """Take what an IP header carries; the EtherType (0: none) of an IP header inside it."""
+        data = self._data
+        carrier = len(self._ips) - 1
+        if protocol == TCP:
+            self._transport, self._payload_at, wrong = tcp(data, at, end)
+        elif protocol == UDP:
+            header, end, wrong = udp(data, at, end, self._whole)
+            self._transport, self._payload_at, self._end = header, at + 8, end
+            if header.dport == self._gue_port != 0:
+                return self._generic(at, end, carrier)
+        elif protocol == IPIP:
+            return _ETH_IPV4, at
+        elif protocol == IPV6:
+            return _ETH_IPV6, at
+        elif protocol == GRE:
+            return self._routed(at, end, carrier)
+        elif protocol == ICMP:
+            self._transport, self._payload_at, wrong = icmp(data, at, end, self._quoted)
+        elif protocol == ICMPV6:
+            self._transport, self._payload_at, wrong = icmpv6(data, at, end, self._quoted)
+        elif protocol == SCTP:
+            self._transport, self._payload_at, wrong = sctp(data, at, end)
+        else:
+            return 0, at
+        self._malformed = self._malformed or wrong
+        return 0, at
+
+    def _routed(self, at: int, end: int, carrier: int) -> tuple[int, int]:
+        """Take a GRE header."""
+        tunnel, at = gre(self._data, at, end, carrier)
+        self._tunnels += (tunnel,)
+        self._payload_at = at
+        kind = tunnel.protocol
+        if kind == _ETH_BRIDGED:
+            ethernet, at = _ethernet(self._data, at, end)
+            kind = ethernet.type
+            self._payload_at = at
+        return (kind if kind in (_ETH_IPV4, _ETH_IPV6) else 0), at
+
+    def _generic(self, at: int, end: int, carrier: int) -> tuple[int, int]:
+        """Take a UDP and a GUE header; it stays plain UDP where there is no GUE after all."""
+        tunnel, at = gue(self._data, at, end, carrier)
+        self._tunnels += (tunnel,)
+        self._transport = None
+        self._payload_at = at
+        if tunnel.protocol == UDP:
+            return 0, at  # UDP in UDP without an IP header: nobody's, and it could nest for ever
+        return self._inside(tunnel.protocol, at, end)
+
+    def _quoted(self, at: int) -> Packet:
+        """The packet that an ICMP error repeats, from ``at`` to the end of the message."""
+        kind = _kind_of_ip(self._data, at, self._end)
+        if not kind:
+            payload = self._data[at : self._end]
+            return Packet(payload=payload, malformed="icmp: no IP header quoted")
+        walk = _Walk(self._data, False, self._gue_port, self._depth)
+        return walk.ip(kind, at, self._end).packet()

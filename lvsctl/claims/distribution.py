@@ -1,0 +1,201 @@
+"""How a scheduler distributes connections, computed from its definition.
+
+Every function is pure: a service and what the director's table held before go in, the
+expected number of connections per real server comes out. The definitions themselves stand
+in ``verify.schedulers``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from itertools import combinations, islice, product
+from math import gcd
+
+from lvsctl.claims.schedulers import CHOOSING, Load, Place, handed_out
+from lvsctl.model.service import Scheduler, VirtualService
+from lvsctl.model.state import ServiceState
+
+NO_ROOM = "thresholds let no real server take new connections (earlier ones leave in minutes)"
+"""Where ``room_for`` is 0."""
+
+AT_LEAST = 12
+"""Requests to send at least: enough to tell the schedulers apart with a few real servers."""
+AT_MOST = 2000
+_STARTS = 256
+"""States that the director may have been in before the run, looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the definition predicts of ``total`` connections.
+
+    ``shares`` are per real server. ``exact`` False: the definition leaves it open (which
+    one a hash chooses, what chance decides) and ``shares`` is empty; then ``one`` says
+    whether all must land on a single real server. ``slack`` is how far from its share a
+    real server may be, because the table changes while the run goes on. ``others`` are the
+    shares that come out where the director remembers earlier connections in a way that its
+    table does not tell.
+    """
+
+    total: int
+    says: str
+    shares: dict[Place, int] = field(default_factory=dict)
+    exact: bool = True
+    one: bool = False
+    slack: int = 0
+    others: tuple[dict[Place, int], ...] = ()
+
+    def fitting(self, seen: Mapping[Place, int]) -> dict[Place, int] | None:
+        """The shares that ``seen`` is an example of; None where it contradicts them all."""
+        for shares in (self.shares, *self.others):
+            if all(
+                abs(seen.get(place, 0) - share) <= self.slack and (share or not seen.get(place))
+                for place, share in shares.items()
+            ):
+                return shares
+        return None
+
+
+def usable(service: VirtualService) -> tuple[Place, ...]:
+    """The real servers that may get new connections: those whose weight is not 0."""
+    return tuple((s.rip, s.port) for s in service.real_servers if s.weight > 0)
+
+
+def expected_distribution(
+    service: VirtualService, before: ServiceState | None, total: int
+) -> Expected:
+    """What the scheduler's definition predicts of ``total`` connections from one client."""
+    scheduler = service.scheduler
+    if service.persistence:
+        return Expected(
+            total, "persistence: one client stays with one real server", exact=False, one=True
+        )
+    if scheduler in _HASHING:
+        return Expected(
+            total, f"{_HASHING[scheduler]}: always the same real server", exact=False, one=True
+        )
+    if scheduler is Scheduler.TWOS:
+        return Expected(total, "the less loaded of two chosen by chance", exact=False)
+    _, says = CHOOSING[scheduler]
+    starts = _starts(service, before)
+    outcomes = [handed_out(scheduler, loads, total) for loads in islice(starts, _STARTS)]
+    others = tuple(o for n, o in enumerate(outcomes) if n and o not in outcomes[:n])
+    return Expected(
+        total,
+        says + _limits(service),
+        outcomes[0],
+        slack=max(_SLACK.get(scheduler, 0), _broken_rounds(service)),
+        others=others,
+    )
+
+
+def _broken_rounds(service: VirtualService) -> int:
+    """1 where a real server may become full within a round: who then comes first is not known."""
+    return int(any(server.upper for server in service.real_servers))
+
+
+def _limits(service: VirtualService) -> str:
+    """What of the real servers goes before the scheduler, in words."""
+    drained = [s.node for s in service.real_servers if not s.weight]
+    limited = [f"{s.node} at most {s.upper}" for s in service.real_servers if s.upper]
+    words = [*([f"drained: {', '.join(drained)}"] if drained else []), *limited]
+    return "".join(f"; {word}" for word in words)
+
+
+def _starts(service: VirtualService, before: ServiceState | None) -> Iterator[list[Load]]:
+    """The states that the director may be in; first the one in which it remembers nothing."""
+    loads = _loads(service, before)
+    # One that was full forgets it when its thresholds are set again, until it gets the next.
+    unsure = [load.place for load in loads if load.between_thresholds or load.at_threshold]
+    for known, other in product(_memories(service), _subsets(unsure)):
+        yield [
+            replace(
+                load,
+                full=load.at_threshold is not (load.place in other),
+                known=load.place in known,
+            )
+            for load in loads
+        ]
+
+
+def _memories(service: VirtualService) -> Sequence[Sequence[Place]]:
+    """What lblc and lblcr may have in their caches, for a day, since earlier connections."""
+    places = usable(service)
+    match service.scheduler:
+        case Scheduler.LBLC:
+            return [(), *((place,) for place in places)]
+        case Scheduler.LBLCR:
+            return _subsets(places)
+    return [()]
+
+
+def _subsets(places: Sequence[Place]) -> Sequence[Sequence[Place]]:
+    """The empty one first. Of more than four places only the small ones and the whole."""
+    sizes = range(len(places) + 1) if len(places) <= 4 else (0, 1, len(places))
+    return [subset for size in sizes for subset in combinations(places, size)]
+
+
+def requests_needed(service: VirtualService, before: ServiceState | None) -> int:
+    """How many requests show the distribution: whole rounds, so that the start does not matter.
+
+    Not more than the thresholds (ovf: the weights) leave room for; one where there is none.
+    """
+    weights = [server.weight for server in service.real_servers if server.weight > 0]
+    if not weights:
+        return 1
+    round_ = len(weights)
+    if service.scheduler is Scheduler.WRR:
+        round_ = sum(weights) // reduce(gcd, weights)
+    count = min(-(-AT_LEAST // round_) * round_, max(AT_MOST, round_))
+    room = room_for(service, before)
+    return count if room is None else max(1, min(count, room))
+
+
+def room_for(service: VirtualService, before: ServiceState | None) -> int | None:
+    """How many new connections the real servers certainly take; None: as many as one likes."""
+    ovf = service.scheduler is Scheduler.OVF and not service.persistence
+    rooms = [_room(load, ovf=ovf) for load in _loads(service, before) if load.weight > 0]
+    return None if None in rooms else sum(room or 0 for room in rooms)
+
+
+def _room(load: Load, *, ovf: bool) -> int | None:
+    """The same of one real server. ovf looks at active connections: one more than the weight."""
+    rooms = []
+    if load.upper:
+        held = load.active + load.inactive
+        rooms.append(0 if load.between_thresholds else load.upper - held)
+    if ovf:
+        rooms.append(load.weight + 1 - load.active)
+    return max(0, min(rooms)) if rooms else None
+
+
+def _loads(service: VirtualService, before: ServiceState | None) -> list[Load]:
+    """The real servers in the order in which the kernel looks at them: the latest added first."""
+    held = {(s.rip, s.port): s for s in before.real_servers} if before is not None else {}
+    loads = []
+    for server in reversed(service.real_servers):
+        place = (server.rip, server.port)
+        now = held.get(place)
+        loads.append(
+            Load(
+                place,
+                server.weight,
+                server.upper,
+                server.lower,
+                active=now.active if now is not None else 0,
+                inactive=now.inactive if now is not None else 0,
+            )
+        )
+    return loads
+
+
+_HASHING = {
+    Scheduler.SH: "hash of the client's address",
+    Scheduler.DH: "hash of the VIP",
+    Scheduler.MH: "Maglev hash of the client's address",
+}
+
+_SLACK = dict.fromkeys((Scheduler.LC, Scheduler.WLC, Scheduler.LBLC, Scheduler.LBLCR), 1)
+# They look at connections that others opened before, and those expire while we ask.

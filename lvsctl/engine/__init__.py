@@ -1,0 +1,1 @@
+"""What each command does: topologies, plans, the kernel and claims put together."""

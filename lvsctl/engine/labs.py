@@ -1,0 +1,155 @@
+"""The labs there are, found by name; and gone again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lvsctl.engine import teardown
+from lvsctl.engine.plans import load_lab
+from lvsctl.engine.results import Listed
+from lvsctl.errors import LabError, LvsctlError, UsageError
+from lvsctl.kernel import injected, processes, registry
+from lvsctl.kernel.registry import Entry, State
+from lvsctl.model.lab import Lab, Node
+from lvsctl.model.service import Scheduler
+from lvsctl.resources.ops import Listen
+from lvsctl.topology.overrides import Overrides
+from lvsctl.topology.shipped import Topology
+
+if TYPE_CHECKING:
+    from lvsctl.faults.injector import Breaking
+    from lvsctl.kernel import execute
+
+
+def responder_of(lab: Lab) -> execute.Respond:
+    """What answers for the lab's real servers, once it has a process of its own."""
+
+    def respond(listens: tuple[Listen, ...], ready: processes.Ready) -> None:
+        from lvsctl.traffic.listening import Listener, listening
+
+        wanted = [
+            Listener(op.node, op.netns, op.protocol, op.port, ipv6=ipv6)
+            for op in listens
+            for ipv6 in ((False, True) if lab.ipv6 else (False,))
+        ]
+        with listening(wanted) as sockets:
+            ready(None)  # whoever comes now is answered in a moment
+            # Still as root: others may not be able to read them.
+            from lvsctl.kernel import privileges
+            from lvsctl.traffic import responder
+
+            privileges.give_up_root()  # before the first byte is read
+            responder.serve(sockets)
+
+    return respond
+
+
+def breaking_of(lab: Lab) -> Breaking:
+    """What injects faults into the running lab, and restores."""
+    from lvsctl.faults.injector import Breaking
+
+    return Breaking(lab, responder_of)
+
+
+def list_labs() -> tuple[Listed, ...]:
+    """Every lab that there is anything of, by name."""
+    return tuple(_listed(entry) for entry in registry.labs())
+
+
+def _listed(entry: Entry) -> Listed:
+    if entry.state is State.BROKEN:
+        return Listed(entry, None, answering=False)
+    try:
+        lab = configured(entry)
+    except LvsctlError as error:
+        broken = replace(entry, state=State.BROKEN, problem=error.message)
+        return Listed(broken, None, answering=False)
+    needed = any(
+        not lab.node(server.node).run for service in lab.services for server in service.real_servers
+    )
+    answering = not needed or processes.RESPONDER in processes.daemons(entry.lab)
+    faults = tuple(map(str, injected.read(entry.lab)))
+    return Listed(entry, lab, answering=answering, faults=faults)
+
+
+def configured(entry: Entry) -> Lab:
+    """The lab that a registry entry was made from. Raises LabError, SpecError: it is damaged."""
+    words = entry.overrides
+    name, servers, scheduler = (words.get(key) for key in ("name", "servers", "scheduler"))
+    damaged = LabError(f"the entry of lab {entry.lab} is damaged", hint=f"lvsctl down {entry.lab}")
+    if not isinstance(name, str | None) or not isinstance(servers, int | None):
+        raise damaged
+    try:
+        chosen = Scheduler(scheduler) if scheduler else None
+    except ValueError:
+        raise damaged from None
+    text = entry.topology.encode(errors="surrogatepass")  # what is no text is no topology either
+    lab = load_lab(Topology(entry.source, text), Overrides(name, servers, chosen))
+    if lab.name != entry.lab:
+        raise damaged
+    return lab
+
+
+def running_lab(name: str | None) -> Lab:
+    """The running lab called ``name``; without a name, the only one there is.
+
+    Raises LabError where it does not run, its entry is damaged or it was left half changed,
+    UsageError where there are several to choose from.
+    """
+    if name is None:
+        names = [entry.lab for entry in registry.labs()]
+        if not names:
+            raise LabError("no lab is running", hint="start one: lvsctl up dr")
+        if len(names) > 1:
+            raise UsageError(
+                f"{len(names)} labs are running: {', '.join(names)}", hint="say which one"
+            )
+        name = names[0]
+    entry = registry.read(name)
+    if entry is None:
+        raise teardown.not_running(name)
+    if entry.state not in (State.UP, State.CHANGING):
+        problem = entry.problem or f"it is {entry.state}, or the command that did so was killed"
+        raise LabError(
+            f"lab {name} is not usable: {problem}",
+            hint=f"lvsctl down {name}, then lvsctl up again",
+        )
+    if entry.state is State.CHANGING and not registry.is_held(name):
+        raise LabError(
+            f"lab {name} is not usable: a command that was changing it did not get to the end, "
+            "so it is neither what it was nor what it was to be",
+            hint=f"`lvsctl up` makes it anew, `lvsctl down {name}` removes it",
+        )
+    return configured(entry)
+
+
+def parse_lab_and_nodes(words: Sequence[str]) -> tuple[Lab, Sequence[str]]:
+    """The running lab and the names of nodes that ``[LAB] [NODE]...`` mean.
+
+    Where only one lab runs, its name may be left out before those of nodes.
+    Raises what ``running`` raises.
+    """
+    if not words:
+        return running_lab(None), ()
+    labs_there = [entry.lab for entry in registry.labs()]
+    if len(labs_there) == 1 and words[0] not in labs_there:
+        only = running_lab(None)
+        if any(node.name == words[0] for node in only.nodes):
+            return only, words
+    return running_lab(words[0]), words[1:]
+
+
+def find_node(lab: Lab, name: str) -> Node:
+    """The node of ``lab`` called ``name``. Raises UsageError with the names there are."""
+    try:
+        return lab.node(name)
+    except KeyError:
+        names = ", ".join(node.name for node in lab.nodes)
+        raise UsageError(f"lab {lab.name} has no node {name!r}", hint=f"it has: {names}") from None
+
+
+def tear_down(lab: str, *, wait: bool = False) -> registry.Removed:
+    """Remove everything that ``lab`` owns (``lvsctl.engine.teardown``)."""
+    return teardown.down(lab, wait=wait)

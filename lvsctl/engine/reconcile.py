@@ -1,0 +1,250 @@
+"""A running lab is made another topology's, in place; where that fails, what it was before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from lvsctl.engine.labs import breaking_of, responder_of
+from lvsctl.engine.results import Up
+from lvsctl.errors import LabError, LvsctlError
+from lvsctl.kernel import commands, injected, netns, paths, processes, registry
+from lvsctl.kernel.registry import Entry, State
+from lvsctl.model.event import Emit, GoingBack, Notice
+from lvsctl.model.lab import Lab
+from lvsctl.resources.ops import (
+    AddLink,
+    AddNamespace,
+    DisableOffloads,
+    Op,
+    Plan,
+    RunCommand,
+    SetSysctl,
+    Stage,
+)
+
+if TYPE_CHECKING:
+    from lvsctl.model.state import NodeState
+    from lvsctl.plan.diff import Difference
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a lab is or is to be: as its topology, as its plan, and as the registry notes it."""
+
+    lab: Lab
+    plan: Plan
+    entry: Entry
+
+
+def change(old: Form, new: Form, emit: Emit) -> Up:
+    """Make the lab that runs as ``old`` what ``new`` is; for the holder of its lock.
+
+    Raises LabError, before anything is changed, where that cannot be done while it runs. Where
+    it fails or is interrupted later, the lab is made what it was; where that fails too, it is
+    neither: the error says so, and so does the registry (State.CHANGING) until the next ``up``.
+    """
+    from lvsctl.kernel import undo
+
+    name = old.entry.lab
+    outdated = undo.obsolete(old.plan.ops, new.plan.ops)
+    _refuse_rewiring(name, old.plan, new.plan)
+    undo.refuse(outdated, name)
+    netns.name_again(name, old.plan.namespaces)
+    restored = _unbroken(old.lab)
+    memory = _remembered(old, new)
+    try:
+        removed, found = _equalize(
+            new, outdated, memory.commands, emit, lambda: registry.mark(old.entry, State.CHANGING)
+        )
+        registry.write(new.entry)
+    except BaseException as error:
+        _go_back(old, new, memory, error, emit)
+        raise
+    return Up(
+        new.lab,
+        created=False,
+        added=tuple(op for stage in found.missing for op in stage.ops),
+        # What went along with something larger needs no mention, and no command to repeat it.
+        removed=tuple(undo.independent((*removed, *found.extra))),
+        restored=restored,
+        edited=found.edited,
+    )
+
+
+def _equalize(
+    form: Form,
+    outdated: Iterable[Op],
+    starting: Collection[str],
+    emit: Emit,
+    begin: Callable[[], object],
+) -> tuple[tuple[Op, ...], Difference]:
+    """Take ``outdated`` back, and make the lab what ``form`` is.
+
+    ``starting`` are the namespaces whose commands, the user's own, do not run yet. ``begin`` is
+    called before the first effect, if there is any. Returns what of ``outdated`` was there,
+    and how the rest differed.
+    """
+    from lvsctl.kernel import execute, undo
+    from lvsctl.plan import diff
+
+    name = form.entry.lab
+    gone = {op.netns for op in outdated} - set(netns.existing(name, {o.netns for o in outdated}))
+    there = tuple(o for o in outdated if o.netns not in gone or isinstance(o, AddNamespace))
+    if there:
+        begin()
+        undo.undo(there, name, emit)
+    states = _states(form.lab, form.plan)
+    idle = commands.ended_commands(form.lab, states.keys())
+    found = diff.difference(form.plan, states, idle.union(starting))
+    if found:
+        begin()
+    undo.undo(found.extra, name, emit)
+    if found.missing:
+        respond = responder_of(form.lab)
+        execute.execute(found.missing, name, emit, respond=respond, converging=True)
+        commands.wait_for_servers(form.lab, emit)
+    return there, found
+
+
+# ── back ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """What the way back needs, and no plan says.
+
+    ``settings``: those that are to be set anew, as they are. ``commands``: the namespaces that
+    get a command of the user's own, and ``inhabitants`` the pids of who lives there already.
+    """
+
+    settings: tuple[SetSysctl, ...]
+    commands: frozenset[str]
+    inhabitants: frozenset[int]
+
+
+def _remembered(old: Form, new: Form) -> _Memory:
+    from lvsctl.kernel import state, undo
+
+    name = old.entry.lab
+    added = undo.obsolete(new.plan.ops, old.plan.ops)
+    staying = netns.existing(name, set(old.plan.namespaces))
+    fresh = [op for op in added if isinstance(op, SetSysctl) and op.netns in staying]
+    states = state.lab_state(
+        {op.netns for op in fresh}, sysctls=dict.fromkeys(op.key for op in fresh)
+    )
+    settings = tuple(
+        replace(op, value=states[op.netns].sysctls[op.key])
+        for op in fresh
+        if op.key in states[op.netns].sysctls
+    )
+    starting = frozenset(op.netns for op in added if isinstance(op, RunCommand))
+    return _Memory(settings, starting, _inhabitants(name, starting))
+
+
+def _inhabitants(lab: str, names: Iterable[str]) -> frozenset[int]:
+    return frozenset(processes.inhabitants(paths.namespaces(lab) / name for name in names))
+
+
+def _go_back(old: Form, new: Form, memory: _Memory, error: BaseException, emit: Emit) -> None:
+    """Make the lab what it was, unless nothing or all was done; ``error`` says what came of it."""
+    name = old.entry.lab
+    now = registry.read(name)
+    if now is None or now.state is not State.CHANGING:
+        return
+    anew = f"`lvsctl up` makes it anew, `lvsctl down {name}` removes it"
+    if old.plan == new.plan:
+        said = f"lab {name}, of which something was missing, is not whole yet: {anew}"
+    else:
+        emit(GoingBack(name))
+        said = f"lab {name} is as it was before"
+        try:
+            _undo_change(old, new, memory, emit)
+        except LvsctlError as another:
+            said = (
+                f"lab {name} could not be made what it was: {another.message}\n"
+                f"It is neither now: {anew}"
+            )
+    if isinstance(error, LvsctlError):
+        error.add(said)
+    else:
+        emit(Notice(said))
+
+
+def _undo_change(old: Form, new: Form, memory: _Memory, emit: Emit) -> None:
+    from lvsctl.kernel import execute, undo
+
+    name, staying = old.entry.lab, set(old.plan.namespaces)
+    begun = _inhabitants(name, memory.commands) - memory.inhabitants
+    processes.terminate(begun - processes.lineage())
+    added = undo.obsolete(new.plan.ops, old.plan.ops)
+    outdated = [
+        op for op in added if not (isinstance(op, (SetSysctl, RunCommand)) and op.netns in staying)
+    ]
+    _equalize(old, outdated, (), emit, lambda: None)
+    # What no state of a node tells: whether the settings are others, and offloads on again.
+    untold = (*memory.settings, *(op for op in old.plan.ops if isinstance(op, DisableOffloads)))
+    execute.execute((Stage("as it was", untold),), name, emit, converging=True)
+    registry.write(old.entry)
+
+
+# ── before ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _unbroken(lab: Lab) -> tuple[str, ...]:
+    """Take back the faults that are injected into the lab, for the holder of its lock.
+
+    Where one cannot be taken back, because its node was removed by hand, it is forgotten:
+    what the plan speaks of is made so anyway.
+    """
+    noted = injected.read(lab.name)
+    if noted:
+        try:
+            breaking_of(lab).restore_held()
+        except LvsctlError:
+            injected.write(lab.name, ())
+    return tuple(map(str, noted))
+
+
+def _refuse_rewiring(lab: str, before: Plan, after: Plan) -> None:
+    """A node that stays keeps its interfaces: they cannot be exchanged under what uses them."""
+    cables = {(op.node_netns, op.device): op for op in before.ops if isinstance(op, AddLink)}
+    kept = {op.netns for op in before.ops if isinstance(op, AddNamespace)}
+    changed: list[str] = []
+    for op in after.ops:
+        if not isinstance(op, AddLink) or op.node_netns not in kept:
+            continue
+        old = cables.get((op.node_netns, op.device))
+        if old is None:
+            changed.append(f"{op.port} would be connected to {op.device}")
+        elif old.mac != op.mac:
+            changed.append(f"{op.port} would get another first address on {op.device}")
+    gone = cables.keys() - {(o.node_netns, o.device) for o in after.ops if isinstance(o, AddLink)}
+    staying = {op.netns for op in after.ops if isinstance(op, AddNamespace)}
+    changed += [
+        f"{cables[key].port} would be taken off {key[1]}"
+        for key in sorted(gone)
+        if key[0] in staying
+    ]
+    if changed:
+        raise LabError(
+            f"lab {lab} is running and cannot be changed to this topology in place:\n  "
+            + "\n  ".join(changed),
+            hint=f"lvsctl down {lab}, then up again",
+        )
+
+
+def _states(lab: Lab, plan: Plan) -> dict[str, NodeState]:
+    """The state of every namespace that is there, switches too, as far as the plan speaks of it."""
+    from lvsctl.kernel import state
+    from lvsctl.plan import diff
+
+    names = netns.existing(lab.name, plan.namespaces)
+    directors = {lab.netns(node.name) for node in lab.directors}
+    return state.lab_state(
+        names,
+        sysctls=diff.settings_of(plan),
+        directors=directors.intersection(names),
+        pids=processes.daemons(lab.name).values(),
+    )

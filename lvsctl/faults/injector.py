@@ -1,0 +1,151 @@
+"""Breaking a running lab on purpose, and mending it: faults, carried out.
+
+What is injected is noted before anything is changed, so that a lab is mended even after
+`kill -9`: restoring what was never done, or is done already, does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from lvsctl.errors import UsageError
+from lvsctl.faults import FAULTS
+from lvsctl.faults.base import Fault, Scene
+from lvsctl.faults.change import Change, reversed_
+from lvsctl.kernel import execute, injected, links, netns, registry, undo, wire
+from lvsctl.kernel.injected import Injected
+from lvsctl.model.event import ignore
+from lvsctl.model.lab import Lab
+from lvsctl.plan import planner
+from lvsctl.resources.ops import AddLink, Listen, Op, Plan, SetLinkUp, Stage
+
+RespondFor = Callable[[Lab], execute.Respond]
+"""What makes the real servers' responder of a lab."""
+
+
+@dataclass(frozen=True, slots=True)
+class Breaking:
+    """A running lab with its plan, and what can be broken in it."""
+
+    lab: Lab
+    respond: RespondFor
+
+    @property
+    def plan(self) -> Plan:
+        """What ``up`` did for the lab."""
+        return planner.plan_for(self.lab)
+
+    def scene(self, node: str) -> Scene:
+        """The lab as it is planned, seen from a node."""
+        return Scene(self.lab, self.plan, self.lab.node(node))
+
+    def node_for(self, fault: Fault, node: str | None = None) -> str:
+        """Where to inject ``fault``: at ``node``, or where it shows best. Raises UsageError."""
+        nodes = fault.nodes(self.lab, self.plan)
+        if not nodes:
+            raise UsageError(
+                f"{fault.id} does not apply to lab {self.lab.name}: {self._why_not(fault)}",
+                hint=f"lvsctl fault list --lab {self.lab.name}",
+            )
+        if node is not None and node not in nodes:
+            raise UsageError(
+                f"{fault.id} cannot be injected at {node!r}", hint=f"at {', '.join(nodes)} it can"
+            )
+        return node or nodes[0]
+
+    def _why_not(self, fault: Fault) -> str:
+        if not any(service.forward in fault.modes for service in self.lab.services):
+            return f"it is about {' and '.join(fault.modes)}"
+        return "there is nothing in this topology that it could change"
+
+    def inject(self, fault: Fault, node: str | None = None) -> Injected:
+        """Break the lab. Raises UsageError where that cannot be done there, or is done already."""
+        one = Injected(fault.id, self.node_for(fault, node))
+        with registry.lock(self.lab.name):
+            noted = injected.read(self.lab.name)
+            if one in noted:
+                raise UsageError(f"{one} is injected already",
+                                 hint=f"lvsctl fault restore {fault.id}")  # fmt: skip
+            noted = (*noted, one)
+            injected.write(self.lab.name, noted)
+            self._carry_out(fault.changes_at(self.scene(one.node)), noted)
+        return one
+
+    def restore(self, some: Sequence[Injected] | None = None) -> tuple[Injected, ...]:
+        """Take back some faults, or all that are injected; the latest first."""
+        with registry.lock(self.lab.name):
+            return self.restore_held(some)
+
+    def restore_held(self, some: Sequence[Injected] | None = None) -> tuple[Injected, ...]:
+        """The same, for who holds the lab's lock."""
+        noted = injected.read(self.lab.name)
+        mended = [one for one in reversed(noted) if some is None or one in some]
+        for one in mended:
+            noted = tuple(other for other in noted if other != one)
+            self._carry_out(reversed_(self._changes_of(one)), noted)
+            injected.write(self.lab.name, noted)
+        return tuple(mended)
+
+    def _changes_of(self, one: Injected) -> tuple[Change, ...]:
+        """Nothing for a fault that this version does not know, or a node that is gone."""
+        if one.fault not in FAULTS or one.node not in {node.name for node in self.lab.nodes}:
+            return ()
+        return FAULTS[one.fault].changes_at(self.scene(one.node))
+
+    def _carry_out(self, changes: Iterable[Change], staying: Iterable[Injected]) -> None:
+        """Each change in order; servers together at the end, because one process is all of them.
+
+        ``staying`` are the faults that are there afterwards.
+        """
+        servers = False
+        for change in changes:
+            before, after = change.before, change.after
+            if isinstance(before or after, Listen):
+                servers = True
+                continue
+            if before is not None and not change.in_place:
+                undo.undo((before,), self.lab.name, ignore)
+            if after is not None:
+                self._perform(after)
+        if servers:
+            self._perform(*self._listening(staying))
+
+    def _listening(self, staying: Iterable[Injected]) -> tuple[Listen, ...]:
+        """What should listen now: what the plan has, less what faults have stopped."""
+        stopped = {
+            change.before
+            for one in staying
+            for change in self._changes_of(one)
+            if change.after is None
+        }
+        return tuple(op for op in self.plan.ops if isinstance(op, Listen) and op not in stopped)
+
+    def _perform(self, *ops: Op) -> None:
+        execute.execute(
+            (Stage("fault", ops),),
+            self.lab.name,
+            ignore,
+            respond=self.respond(self.lab),
+            converging=True,
+        )
+        for op in ops:
+            plugged = self._ports(op)
+            if plugged:  # it carries nothing at first
+                netns.run_inside(op.netns, partial(_wait_until_up, plugged))
+
+    def _ports(self, op: Op) -> set[int]:
+        """The index of the switch's port that ``op`` sets up; empty for anything else."""
+        return {
+            cable.port_index
+            for cable in self.plan.ops
+            if isinstance(cable, AddLink)
+            and isinstance(op, SetLinkUp)
+            and (cable.netns, cable.port) == (op.netns, op.device)
+        }
+
+
+def _wait_until_up(indexes: set[int]) -> None:
+    with wire.open_socket() as sock:
+        links.wait_operational(sock, indexes, execute.OPERATIONAL_SECONDS)

@@ -1,0 +1,169 @@
+"""A report in a directory: written whole or not at all, and read again on any machine.
+
+    report.json      what verify found, as ``verify --format json`` prints it
+    report.html      the same to look at, with the topology and a request's way
+    junit.xml        the same for a CI server
+    capture.pcapng   every captured frame, for Wireshark
+    evidence.json    everything else that the verdicts rest on; written last
+
+A directory without evidence.json is no report: it appears when all the rest is there, and
+goes first when a report is replaced. The other files are prepared under names of their own, so
+that nothing is lost of an older report when the disk is full. No directory is renamed:
+inside the machine the directory is a mount, and what is around it cannot be written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from lvsctl.engine.results import Verification
+from lvsctl.errors import DamagedFile, HostError, UsageError
+from lvsctl.model.evidence import Evidence
+from lvsctl.output import planted
+from lvsctl.output.evidence import FORMAT, capture_bytes, evidence_bytes, evidence_from
+
+CAPTURE, EVIDENCE = "capture.pcapng", "evidence.json"
+JSON, JUNIT, HTML = "report.json", "junit.xml", "report.html"
+NAMES = (JSON, HTML, JUNIT, CAPTURE, EVIDENCE)
+"""Every file of a report, in the order in which they get their names: the last says it is whole."""
+
+_UNFINISHED = ".unfinished"
+LARGEST = {EVIDENCE: 64 << 20, CAPTURE: 256 << 20}
+"""Bytes of a file that is read at most: of JSON, objects may take thirty times as much memory."""
+
+
+def save(directory: Path, verification: Verification) -> None:
+    """Write a report. Raises UsageError (not a report's directory), HostError (disk full, …)."""
+    write(directory, report_files(verification))
+
+
+def write(directory: Path, contents: Mapping[str, bytes]) -> None:
+    """Write the files of a report. Raises as ``save``."""
+    refuse_others(directory)
+    try:
+        if not directory.is_dir():
+            directory.mkdir(parents=True, exist_ok=True)
+            refuse_others(directory)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | planted.nofollow(directory)
+        fd = os.open(directory, flags)
+        try:
+            _write(fd, contents)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise HostError(
+            f"cannot write the report to {directory}: {error.strerror}",
+            hint="make room there, or name another directory",
+        ) from error
+
+
+def report_files(verification: Verification) -> Mapping[str, bytes]:
+    """The content of each file of a report."""
+    from lvsctl.output import jsonable
+    from lvsctl.output.html import page
+    from lvsctl.output.junit import junit
+
+    capture = capture_bytes(verification.evidence)
+    said = jsonable.verification(verification, capture=CAPTURE)
+    return {
+        JSON: json.dumps(said, indent=2, ensure_ascii=False).encode() + b"\n",
+        HTML: page(verification, capture=CAPTURE).encode(),
+        JUNIT: junit(verification).encode(),
+        CAPTURE: capture,
+        EVIDENCE: evidence_bytes(verification.evidence, capture),
+    }
+
+
+def refuse_others(directory: Path) -> None:
+    """Raise UsageError where a directory holds something that is no report; HostError.
+
+    And where another user made it, or a link on the way to it (``planted``).
+    """
+    planted.nofollow(directory)
+    try:
+        there = {entry.name for entry in directory.iterdir()}
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise UsageError(f"{directory} is a file", hint="--report wants a directory") from None
+    except OSError as error:
+        raise HostError(f"cannot look into {directory}: {error.strerror}") from error
+    unfinished = {name + _UNFINISHED for name in NAMES}
+    interrupted = bool(there & unfinished) and there <= {*NAMES, *unfinished}
+    if there and not interrupted and not _is_report(directory):
+        raise UsageError(
+            f"{directory} is not empty and holds no report of lvsctl's: it is left alone",
+            hint="name a new directory",
+        )
+
+
+def _is_report(directory: Path) -> bool:
+    try:
+        with os.fdopen(os.open(directory / EVIDENCE, _READING), "rb") as file:
+            return FORMAT.encode() in file.read(200)
+    except OSError:
+        return False
+
+
+_READING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+"""A pipe would have to be waited for, and a terminal would become ours."""
+
+
+def _write(directory: int, contents: Mapping[str, bytes]) -> None:
+    """Write them to a directory that is open: whoever may rename it cannot send us elsewhere."""
+    unfinished = {name: name + _UNFINISHED for name in NAMES}
+    try:
+        for name, fresh in unfinished.items():
+            with suppress(FileNotFoundError):
+                os.unlink(fresh, dir_fd=directory)
+            with os.fdopen(os.open(fresh, planted.FRESH, 0o666, dir_fd=directory), "wb") as file:
+                file.write(contents[name])
+                file.flush()
+                os.fsync(file.fileno())
+        with suppress(FileNotFoundError):
+            os.unlink(EVIDENCE, dir_fd=directory)
+        for name, fresh in unfinished.items():
+            os.replace(fresh, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        for fresh in unfinished.values():
+            with suppress(OSError):
+                os.unlink(fresh, dir_fd=directory)
+        raise
+
+
+def load(directory: Path) -> Evidence:
+    """The evidence of a saved report. Raises UsageError (there is none), DamagedFile."""
+    if not directory.is_dir():
+        raise UsageError(f"there is no directory {directory}")
+    return evidence_from(
+        _content(directory / EVIDENCE),
+        _content(directory / CAPTURE),
+        source=str(directory / EVIDENCE),
+    )
+
+
+def _content(path: Path) -> bytes:
+    largest = LARGEST[path.name]
+    try:
+        fd = os.open(path, _READING)
+        with os.fdopen(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise UsageError(f"{path} is no ordinary file")
+            content = file.read(largest + 1)
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path.parent} holds no report, or an unfinished one: there is no {path.name}",
+            hint="lvsctl verify --report DIR writes one",
+        ) from None
+    except IsADirectoryError:
+        raise UsageError(f"{path} is no ordinary file") from None
+    except OSError as error:
+        raise HostError(f"cannot read {path}: {error.strerror}") from error
+    if len(content) > largest:
+        raise DamagedFile(f"{path} is larger than any report of lvsctl's")
+    return content

@@ -1,0 +1,207 @@
+"""A plan as a shell script that builds the same lab without lvsctl, and removes it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Iterator
+
+from lvsctl.model.lab import Lab, Role
+from lvsctl.model.service import Encapsulation, Protocol
+from lvsctl.output.paragraphs import paragraphs, wrapped
+from lvsctl.output.script_parts import FUNCTIONS, RESPOND, RESPONDER, RUN
+from lvsctl.output.style import Style
+from lvsctl.output.text_up import networks_and_services
+from lvsctl.output.words import url
+from lvsctl.resources.ops import (
+    AddGuePort,
+    AddService,
+    AddTunnel,
+    DisableOffloads,
+    Impair,
+    Listen,
+    Op,
+    Plan,
+    RunCommand,
+    SetSysctl,
+    Stage,
+)
+
+WIDTH = 100
+
+PLAIN = Style(color=False, width=WIDTH - 2, unicode=False)
+
+_TOOLS: tuple[tuple[type[Op], str, str], ...] = (
+    (Op, "ip", "iproute2"),
+    (SetSysctl, "sysctl", "procps"),
+    (DisableOffloads, "ethtool", "ethtool"),
+    (Impair, "tc", "iproute2"),
+    (AddService, "ipvsadm", "ipvsadm"),
+)
+"""What the commands of each operation need, and the package that has it."""
+
+_GRE = Encapsulation.GRE
+_MODULES: tuple[tuple[str, Callable[[Op], bool]], ...] = (
+    ("ip_vs", lambda op: isinstance(op, AddService)),
+    ("ipip", lambda op: isinstance(op, AddTunnel) and op.encapsulation is not _GRE),
+    ("ip_gre", lambda op: isinstance(op, AddTunnel) and op.encapsulation is _GRE),
+    ("fou", lambda op: isinstance(op, AddGuePort)),
+)
+"""The kernel's modules, and the operations that need them."""
+
+
+def script(lab: Lab, plan: Plan) -> str:
+    """A POSIX sh script: ``sh dr.sh`` builds the lab, ``sh dr.sh down`` removes it.
+
+    It refuses where a namespace of the lab exists, undoes everything where a command
+    fails, and removes only what it made.
+    """
+    parts = [
+        _header(lab, plan),
+        _variables(lab, plan),
+        FUNCTIONS,
+        *([RESPOND] if _has(plan, Listen) else []),
+        *([RUN] if _has(plan, RunCommand) else []),
+        _choice(),
+        _checks(plan),
+        _begin(plan),
+        *(_stage(stage) for stage in plan.stages),
+        _end(lab),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _has(plan: Plan, kind: type[Op]) -> bool:
+    return any(isinstance(op, kind) for op in plan.ops)
+
+
+def _tools(plan: Plan) -> Iterator[tuple[str, str]]:
+    for kind, command, package in _TOOLS:
+        if _has(plan, kind):
+            yield command, package
+
+
+def _comment(text: str, indent: str = "") -> str:
+    """Lines that the shell skips, whatever is in ``text``: nothing gets out of a comment."""
+    lines = [
+        "".join(sign if sign.isprintable() else " " for sign in line)
+        for line in PLAIN.finished(text).splitlines()
+    ]
+    return "\n".join(f"# {indent}{line}".rstrip() for line in lines)
+
+
+def _header(lab: Lab, plan: Plan) -> str:
+    name = f"{lab.name}.sh"
+    tools = ", ".join(command for command, _ in _tools(plan))
+    answering = " Real servers\nanswer where there is python3." if _has(plan, Listen) else ""
+    about = f"lab {lab.name}: {lab.description}" if lab.description else f"lab {lab.name}"
+    said = f"""\
+{about}
+
+{networks_and_services(lab, PLAIN)}
+
+sh {name}         builds it: {len(plan.namespaces)} namespaces, nothing outside of them
+sh {name} down    removes it
+
+Needs root, a kernel with IPVS, and: {tools}.{answering}
+Written by `lvsctl plan {lab.name} --format sh`; does what `lvsctl up {lab.name}` does."""
+    return "#!/bin/sh\n" + _comment(said)
+
+
+def _variables(lab: Lab, plan: Plan) -> str:
+    names = "\n".join(plan.namespaces)
+    return f"""\
+set -eu
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+export PATH
+
+lab={shlex.quote(lab.name)}
+namespaces={shlex.quote(names)}
+state={shlex.quote(f"/run/lvs-{lab.name}.script")} # says that the namespaces are this script's
+family={"inet6" if lab.ipv6 else "inet"}
+complete=yes"""
+
+
+def _choice() -> str:
+    return """\
+case ${1-} in
+    '' | up) ;;
+    down)
+        [ "$(id -u)" -eq 0 ] || refuse 'only root may do that'
+        need ip iproute2
+        down
+        exit
+        ;;
+    *)
+        printf 'usage: sh %s [up|down]\\n' "$0" >&2
+        exit 2
+        ;;
+esac"""
+
+
+def _checks(plan: Plan) -> str:
+    lines = ["# Can it be built here? Nothing is touched before that is known."]
+    lines += ["[ \"$(id -u)\" -eq 0 ] || refuse 'only root may make network namespaces'"]
+    lines += [f"need {command} {package}" for command, package in _tools(plan)]
+    modules = [name for name, needs in _MODULES if any(map(needs, plan.ops))]
+    if modules:
+        lines += [
+            "# Now and not when first needed: a module loaded half-way puts devices of its own",
+            "# into the namespaces that are there.",
+            f"modprobe -qa {' '.join(modules)} 2>/dev/null || :",
+        ]
+    if _has(plan, AddService):
+        lines += ["[ -e /proc/net/ip_vs ] || refuse 'this kernel has no IPVS (modprobe ip_vs)'"]
+    lines += [
+        "for netns in $namespaces; do",
+        '    if exists "$netns"; then',
+        '        refuse "there is a namespace $netns already (remove it: sh $0 down)"',
+        "    fi",
+        "done",
+    ]
+    return "\n".join(lines)
+
+
+def _begin(plan: Plan) -> str:
+    lines = [
+        '[ ! -e "$state" ] ||',
+        '    refuse "there is $state: it is being built, or was killed (sh $0 down)"',
+        "mkdir \"$state\" || refuse 'it needs a place for its state'",
+        "complete=no",
+        "trap undo EXIT",
+        "trap 'exit 130' INT",
+        "trap 'exit 143' TERM HUP",
+    ]
+    if _has(plan, Listen):
+        lines += ["cat >\"$state/respond.py\" <<'END_OF_RESPONDER'", RESPONDER, "END_OF_RESPONDER"]
+    return "\n".join(lines)
+
+
+def _stage(stage: Stage) -> str:
+    lines = [f"# {f' {stage.title} '.center(WIDTH - 2, '-')}"]
+    # Namespace by namespace, as a stage allows: so each reads as one piece.
+    pieces: dict[str, list[Op]] = {}
+    for op in stage.ops:
+        pieces.setdefault(op.netns, []).append(op)
+    for ops in pieces.values():
+        lines += ["", *_paragraphs(ops)]
+    return "\n".join(lines)
+
+
+def _paragraphs(ops: Iterable[Op]) -> Iterator[str]:
+    for paragraph in paragraphs(ops):
+        if paragraph.why:
+            yield _comment(PLAIN.wrapped(paragraph.why))
+        for command in paragraph.commands:
+            yield from wrapped(command, WIDTH)
+
+
+def _end(lab: Lab) -> str:
+    lines = ["complete=yes", 'say "is up; remove it: sh $0 down"']
+    clients = lab.having(Role.CLIENT)
+    asked = [service for service in lab.services if service.key.protocol is Protocol.TCP]
+    if clients and asked:
+        ask = shlex.join(
+            ["ip", "netns", "exec", lab.netns(clients[0].name), "curl", "-s", url(asked[0])]
+        )
+        lines.append(f"say {shlex.quote('try: ' + ask)}")
+    return "\n".join(lines)

@@ -1,0 +1,174 @@
+"""What people read, a function for each thing that is reported.
+
+All are pure and return the whole text, newline at its end. The longer ones have a
+module of their own (``text_…``) and are only named here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lvsctl.output.style import Cell, Style, printable
+from lvsctl.output.text_inspection import inspection
+from lvsctl.output.text_listing import listing
+from lvsctl.output.text_plan import plan
+from lvsctl.output.text_up import up
+from lvsctl.output.text_verification import verification
+from lvsctl.output.words import counted, duration
+
+if TYPE_CHECKING:
+    from lvsctl.kernel.probe import Feature
+    from lvsctl.output.machine_status import MachineKind, MachineStatus
+
+__all__ = [
+    "features",
+    "inspection",
+    "listing",
+    "machine",
+    "machine_kinds",
+    "plan",
+    "topologies",
+    "up",
+    "verification",
+]
+
+
+Row = list[str | Cell]
+
+
+def features(features: Iterable[Feature], where: str, *, style: Style) -> str:
+    """What a kernel and its tools have, how to mend what they lack, and what that comes to."""
+    found = _merged(features)
+    rows = [_feature_row(feature, style) for feature in found]
+    lines = [style.bold(where), style.table(rows, indent=2)]
+    remedies: dict[str, list[str]] = {}
+    for feature in found:
+        if not feature.present:
+            remedies.setdefault(feature.remedy, []).append(feature.id)
+    if remedies:
+        lines += ["", "To mend it:"]
+        for remedy, ids in remedies.items():
+            what: list[Row] = [[Cell(", ".join(ids), style.dim)]]
+            # A line of its own, however long: it is there to be copied.
+            lines += ["  " + style.cyan(remedy), style.table(what, indent=6)]
+    return style.finished("\n".join([*lines, "", _ability(found, where, style)]))
+
+
+def _feature_row(feature: Feature, style: Style) -> Row:
+    if feature.present:
+        sign = Cell("ok", style.green)
+    elif feature.optional:
+        sign = Cell("absent", style.yellow)
+    else:
+        sign = Cell("missing", style.red)
+    return [sign, feature.id, printable(feature.says), Cell(feature.needed_for, style.dim)]
+
+
+def _ability(found: Sequence[Feature], where: str, style: Style) -> str:
+    needed = [feature for feature in found if not feature.present and not feature.optional]
+    if any(feature.needed_for == EVERY_MODE for feature in needed):
+        return style.red(f"{where}: labs cannot run here")
+    if needed:
+        without = ", ".join(dict.fromkeys(feature.needed_for for feature in needed))
+        return style.yellow(f"{where}: labs can run here, but not {without}")
+    return style.green(f"{where}: labs can run here")
+
+
+EVERY_MODE = "every mode"
+"""What the features without which no lab runs are needed for."""
+
+
+_MODPROBE = "sudo modprobe "
+
+
+def _merged(features: Iterable[Feature]) -> list[Feature]:
+    """Schedulers in one row where the same was found of them and helps: there are fourteen."""
+    merged: dict[tuple[str, str, bool, str], Feature] = {}
+    for feature in features:
+        kind, _, name = feature.id.partition(" ")
+        if kind != "scheduler":
+            merged[feature.id, "", True, ""] = feature
+            continue
+        # "module ip_vs_rr, not tried": the same of each
+        says = feature.says.replace(f"ip_vs_{name}", "ip_vs_…")
+        by_modprobe = feature.remedy.startswith(_MODPROBE)
+        key = kind, says, feature.present, _MODPROBE if by_modprobe else feature.remedy
+        known = merged.get(key)
+        merged[key] = (
+            replace(feature, says=says, remedy=feature.remedy)
+            if known is None
+            else replace(
+                known,
+                id=f"{known.id} {name}",
+                needed_for="services with these schedulers",
+                remedy=_both(known.remedy, feature.remedy),
+                optional=known.optional and feature.optional,
+            )
+        )
+    return list(merged.values())
+
+
+def _both(remedy: str, other: str) -> str:
+    """Two remedies in one: `modprobe` loads several modules with -a."""
+    if other == remedy or not other.startswith(_MODPROBE):
+        return remedy
+    return (
+        remedy.replace("sudo modprobe ip", "sudo modprobe -a ip")
+        + " "
+        + other.rsplit(maxsplit=1)[-1]
+    )
+
+
+def topologies(summaries: Mapping[str, str], *, style: Style) -> str:
+    """The shipped topologies."""
+    rows: list[Row] = [[Cell(name, style.bold), summary] for name, summary in summaries.items()]
+    example = style.cyan("lvsctl up " + next(iter(summaries), "./mine.yaml"))
+    return style.finished(f"{style.table(rows)}\n\nStart one: {example}")
+
+
+def machine(status: MachineStatus | None, features: Mapping[str, bool], *, style: Style) -> str:
+    """The throwaway kernel: whether it runs, and what it can (``features``: by doctor's names)."""
+    if status is None:
+        start = style.cyan("lvsctl machine start")
+        return style.finished(f"no machine is running; start one: {start}")
+    used = status.memory - status.memory_available
+    lacks = ", ".join(name for name, has in features.items() if not has)
+    rows: list[Row] = [
+        ["kernel", " ".join(filter(None, [status.title, status.release]))],
+        ["lacks", lacks or "nothing of what a lab may need"],
+        ["by", _EXECUTION[status.accelerator] + f", {counted(status.cpus, 'CPU')}"],
+        ["up", duration(status.uptime)],
+        ["memory", f"{used} of {status.memory} MiB in use"],
+        ["running", counted(status.commands, "command")],
+        ["writable", ", ".join(map(printable, status.writable)) or "nothing of the host's"],
+        ["pid", str(status.pid)],
+        ["socket", printable(str(status.socket))],
+    ]
+    rows += [["!", Cell(printable(one), style.yellow)] for one in status.complaints]
+    if status.failed_modules:
+        failed = ", ".join(
+            f"{name} ({printable(why)})" for name, why in sorted(status.failed_modules.items())
+        )
+        rows.append(["!", Cell(f"kernel modules that did not load: {failed}", style.yellow)])
+    heading = f"machine {status.name}: " + style.green("running")
+    return style.finished(heading + "\n" + style.table(rows, indent=2))
+
+
+_EXECUTION = {"": "the host's processor", "kvm": "KVM", "tcg": "emulation (TCG)"}
+"""What executes a machine's instructions."""
+
+
+def machine_kinds(kinds: Sequence[MachineKind], *, style: Style) -> str:
+    """Which kinds of machine this host can run, and why it cannot run the others."""
+    rows: list[Row] = []
+    for kind in kinds:
+        mark = Cell("no", style.red) if kind.obstacle else Cell("yes", style.green)
+        rows.append([Cell(kind.name, style.bold), kind.title, mark, kind.obstacle or kind.how])
+        for name, release in kind.kernels.items():
+            what = release if name == release else f"{printable(name)}: {release}"
+            rows.append(["", "", "", f"ready: {what}"])
+    heads: Row = [Cell(head, style.dim) for head in ("kind", "", "here", "how, or why not")]
+    choose = style.cyan("lvsctl machine start --kind qemu --kernel 6.12")
+    return style.finished(f"{style.table([heads, *rows])}\n\nChoose: {choose}")

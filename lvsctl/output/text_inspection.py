@@ -1,0 +1,213 @@
+"""What the kernel holds for each node, and what of it is not as it should be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from lvsctl.model.addresses import IPInterface
+from lvsctl.model.lab import Lab, Node, Role
+from lvsctl.model.service import Encapsulation, Protocol
+from lvsctl.model.state import NodeState, RouteState
+from lvsctl.output.deviations import Deviation, deviations
+from lvsctl.output.style import Cell, Style, printable
+from lvsctl.output.text_ipvs import table
+from lvsctl.output.words import ROLE, broken_on_purpose, host_port, impaired, vips
+
+if TYPE_CHECKING:
+    from lvsctl.engine.results import Inspection
+
+ARP = ("arp_ignore", "arp_announce", "rp_filter")
+"""What decides on an interface of a real server that holds the VIP (DR, TUN)."""
+
+TUNNELS = frozenset(map(str, Encapsulation))
+"""rtnetlink's kinds of tunnel device."""
+
+FORWARDING = ("rp_filter", "send_redirects")
+"""What decides on an interface of a node that forwards or balances."""
+
+_CONF = "net.ipv4.conf"
+_IPVS = "net.ipv4.vs."
+
+Rows = Iterator[list[str | Cell]]
+
+
+def inspection(inspection: Inspection, *, style: Style) -> str:
+    """Node by node: devices, routes, neighbours, settings, listeners, IPVS; wrong things red."""
+    wrong = deviations(inspection)
+    owners = _owners(inspection)
+    lines: list[str] = []
+    for name, state in inspection.states.items():
+        node = inspection.lab.node(name)
+        lines += [_heading(inspection.lab, node, style)]
+        one = _Node(inspection.lab, node, state, wrong[name], owners, style)
+        lines += [*one.sections(), ""]
+    total = sum(map(len, wrong.values()))
+    if total:
+        are = "thing is" if total == 1 else "things are"
+        lines.append(style.red(f"{total} {are} not as the topology says, marked with !"))
+    if inspection.faults:
+        lines.append(broken_on_purpose(inspection.lab.name, inspection.faults, style))
+    return style.finished("\n".join(lines))
+
+
+def _heading(lab: Lab, node: Node, style: Style) -> str:
+    serves = [
+        f"{service.name} by {service.forward}"
+        for service in lab.services
+        if any(server.node == node.name for server in service.real_servers)
+    ]
+    role = ROLE[node.role] + (f" of {', '.join(serves)}" if serves else "")
+    return style.heading(node.name, f"{role}, namespace {lab.netns(node.name)}")
+
+
+def _owners(inspection: Inspection) -> dict[str, str]:
+    """Whose each MAC address is: neighbours then read as names."""
+    return {
+        link.mac: name
+        for name, state in inspection.states.items()
+        for link in state.links
+        if link.mac
+    }
+
+
+class _Node:
+    """A node's part of the report."""
+
+    def __init__(
+        self,
+        lab: Lab,
+        node: Node,
+        state: NodeState,
+        wrong: Sequence[Deviation],
+        owners: Mapping[str, str],
+        style: Style,
+    ) -> None:
+        self._lab, self._node, self._state = lab, node, state
+        self._wrong, self._owners, self._style = wrong, owners, style
+
+    def sections(self) -> Iterator[str]:
+        """Each as an indented table under its name; empty ones are left out."""
+        sections = (
+            ("devices", self._devices()),
+            ("routes", self._routes()),
+            ("neighbours", self._neighbours()),
+            ("settings", self._settings()),
+            ("listeners", self._listeners()),
+        )
+        for title, rows in sections:
+            shown = list(rows)
+            if shown:
+                yield f"  {self._style.dim(title)}"
+                yield self._style.table(shown, indent=4)
+        yield from self._ipvs()
+        for one in self._wrong:
+            why = f" ({one.why})" if one.why else ""
+            yield self._style.red(self._style.wrapped(f"! {printable(one.says + why)}", 2, 2))
+
+    def _devices(self) -> Rows:
+        for link in self._state.links:
+            state = "up" if link.up and link.carrier else "no carrier" if link.up else "down"
+            good = link.up and (link.carrier or link.kind in TUNNELS)
+            words = [", ".join(self._address(one) for one in link.addresses)]
+            if link.impairment:
+                words.append(impaired(link.impairment))
+            kind = f"tunnel ({link.kind})" if link.kind in TUNNELS else link.mac
+            if link.name == "lo":
+                kind = ""
+            yield [
+                Cell(printable(link.name), self._style.bold),
+                Cell(state, self._style.green if good else self._style.red),
+                kind,
+                f"mtu {link.mtu}",
+                "; ".join(filter(None, words)),
+            ]
+
+    def _address(self, address: IPInterface) -> str:
+        return f"{address} (VIP)" if self._is_vip(address) else str(address)
+
+    def _is_vip(self, address: IPInterface) -> bool:
+        return any(service.vip == address.ip for service in self._lab.services)
+
+    def _routes(self) -> Rows:
+        for route in self._state.routes:
+            if not _self_evident(route):
+                via = f"via {route.via} " if route.via else ""
+                device = printable(route.device) if route.device else "nowhere"
+                yield [str(route.to or "default"), f"{via}dev {device}"]
+
+    def _neighbours(self) -> Rows:
+        for one in self._state.neighbours:
+            if one.mac or one.state.lower() in {"failed", "incomplete"}:
+                owner = self._owners.get(one.mac, "")
+                yield [
+                    str(one.address),
+                    printable(one.device),
+                    one.mac,
+                    owner,
+                    Cell(one.state.lower(), self._style.dim),
+                ]
+
+    def _settings(self) -> Rows:
+        """What counts on each device: the greater of its own value and that of ``all``."""
+        settings = self._decisive()
+        for link in self._state.links:
+            if settings and link.name != "lo" and not link.master:
+                row: list[str | Cell] = [printable(link.name)]
+                for setting in settings:
+                    row += self._effective(setting, link.name)
+                yield row
+        key = "net.ipv4.ip_forward"
+        if self._node.role in {Role.DIRECTOR, Role.ROUTER} and key in self._state.sysctls:
+            yield ["", *self._named("ip_forward", self._state.sysctls[key], key)]
+
+    def _decisive(self) -> Sequence[str]:
+        """The settings that matter for this node: a client and a NAT real server need none."""
+        if self._node.role in {Role.DIRECTOR, Role.ROUTER}:
+            return FORWARDING
+        return ARP if vips(self._lab, self._node.name) else ()
+
+    def _effective(self, setting: str, device: str) -> Sequence[str | Cell]:
+        keys = [f"{_CONF}.{name}.{setting}" for name in ("all", device.replace(".", "/"))]
+        values = [value for key in keys if (value := self._state.sysctls.get(key)) is not None]
+        greatest = max(values, key=lambda value: (len(value), value), default="?")
+        return self._named(setting, greatest, *keys)
+
+    def _named(self, name: str, value: str, *keys: str) -> Sequence[str | Cell]:
+        """A setting with its value, red where one of ``keys`` is not as configured."""
+        bad = any(one.says.startswith(f"{key} ") for one in self._wrong for key in keys)
+        return Cell(name, self._style.dim), Cell(value, self._style.red if bad else str)
+
+    def _listeners(self) -> Rows:
+        for one in self._state.listeners:
+            holder = f"{printable(one.process)} ({one.pid})" if one.pid else ""
+            if one.protocol is Protocol.UDP and one.port in self._state.gue_ports:
+                holder = "the kernel, which takes GUE off"
+            yield [str(one.protocol), host_port(one.address, one.port), holder]
+
+    def _ipvs(self) -> Iterator[str]:
+        if not self._state.services:
+            return
+        names = {
+            (str(server.rip), server.port): server.node
+            for service in self._lab.services
+            for server in service.real_servers
+        }
+        yield f"  {self._style.dim('IPVS')}"
+        yield from table(self._state.services, names, self._style, indent=4)
+        sysctls = self._state.sysctls
+        told = ", ".join(
+            f"{k[len(_IPVS) :]} {sysctls[k]}" for k in sorted(sysctls) if k.startswith(_IPVS)
+        )
+        if told:
+            yield self._style.wrapped(f"settings: {told}", 4, 2)
+        if self._state.connections:
+            states = Counter(connection.state for connection in self._state.connections)
+            told = ", ".join(f"{count} {printable(name)}" for name, count in sorted(states.items()))
+            yield f"    connection table: {told}"
+
+
+def _self_evident(route: RouteState) -> bool:
+    """A route that IPv6 puts on every device."""
+    return route.kernel and route.to is not None and route.to.is_link_local

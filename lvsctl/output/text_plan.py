@@ -1,0 +1,142 @@
+"""A plan for people: stage by stage, each command below the reason for it.
+
+Condensed: what is the same on several nodes stands there once, for all of them. The
+complete commands are in the script (``lvsctl.output.script``) and in the JSON.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from lvsctl.errors import legible
+from lvsctl.model.lab import NAMESPACE_PREFIX
+from lvsctl.output.paragraphs import paragraphs, wrapped
+from lvsctl.output.style import Style
+from lvsctl.output.words import counted, listed
+from lvsctl.resources.ops import (
+    AddBridge,
+    AddLink,
+    AddNamespace,
+    DisableOffloads,
+    Listen,
+    Op,
+    Plan,
+    RunCommand,
+    Stage,
+)
+
+NODE = "NODE"
+"""Stands for the name of each node that a block is about: no name has capitals."""
+
+FEW = 6
+"""So many nodes are named one by one even where they are all there are."""
+
+Block = tuple[list[str], list[Op]]
+"""The names that ``NODE`` stands for (one: it is written out; none: no node), and operations."""
+
+
+def plan(plan: Plan, *, style: Style) -> str:
+    """Everything that ``up`` does, in order, condensed."""
+    condensed = _Condensed(plan)
+    counts = f"{counted(len(plan.ops), 'operation')}, {counted(len(plan.namespaces), 'namespace')}"
+    lines = [style.heading(f"plan of lab {plan.lab}", counts)]
+    for number, stage in enumerate(plan.stages, 1):
+        lines += ["", style.bold(f"{number}. {stage.title}")]
+        for names, ops in condensed.blocks(stage):
+            lines.append("")
+            if names:
+                lines.append(style.wrapped(f"on {condensed.told(names)}:", 3, 2))
+            lines += _block(ops, style)
+    return style.finished("\n".join(lines))
+
+
+def _block(ops: Iterable[Op], style: Style) -> Iterator[str]:
+    for paragraph in paragraphs(ops):
+        for line in style.wrapped(paragraph.why, 5).splitlines() if paragraph.why else ():
+            yield style.dim(f"   # {line.strip()}")
+        for command in paragraph.commands:
+            lines = wrapped(command, style.width - 3)
+            yield from (f"   {legible(line)}" for line in lines)
+
+
+class _Condensed:
+    """A plan's stages, each as blocks of what is the same on some nodes."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._prefix = f"{NAMESPACE_PREFIX}-{plan.lab}-"
+        self._switches = {op.netns for op in plan.ops if isinstance(op, AddBridge)}
+        self._hosts = [netns for netns in plan.namespaces if netns not in self._switches]
+
+    def told(self, names: Sequence[str]) -> str:
+        """The nodes that a block is about."""
+        if len(names) == len(self._hosts) > 1:
+            return f"every node ({', '.join(names)})" if len(names) <= FEW else "every node"
+        return listed(names)
+
+    def blocks(self, stage: Stage) -> Iterator[Block]:
+        """What must be there first, then the nodes, and at last what nobody wonders about."""
+        switches: dict[str, list[Op]] = {}
+        hosts: dict[str, list[Op]] = {}
+        made: list[Op] = []
+        offloads: list[DisableOffloads] = []
+        for op in stage.ops:
+            if isinstance(op, DisableOffloads):
+                offloads.append(op)
+            elif isinstance(op, AddLink) or op.netns in self._switches:
+                switches.setdefault(op.netns, []).append(op)
+            elif isinstance(op, AddNamespace):
+                made.append(op)
+            else:
+                hosts.setdefault(op.netns, []).append(op)
+        for ops in (*switches.values(), made):
+            if ops:
+                yield [], ops
+        yield from self._condensed(hosts)
+        if offloads:
+            yield from self._offloads(offloads)
+
+    def _offloads(self, ops: Iterable[DisableOffloads]) -> Iterator[Block]:
+        """Both ends of every link: a switch's port is called like the node at its other end."""
+        names: dict[DisableOffloads, list[str]] = {}
+        for op in ops:
+            if op.netns in self._switches:
+                names.setdefault(replace(op, device=NODE), []).append(op.device)
+            else:
+                general = replace(op, netns=self._prefix + NODE)
+                names.setdefault(general, []).append(op.netns.removeprefix(self._prefix))
+        alike: dict[tuple[str, ...], list[Op]] = {}
+        for general, several in names.items():
+            alike.setdefault(tuple(several), []).append(general)
+        yield from ((list(several), generals) for several, generals in alike.items())
+
+    def _condensed(self, by_host: dict[str, list[Op]]) -> Iterator[Block]:
+        general = {netns: [self._general(op) for op in ops] for netns, ops in by_host.items()}
+        shared: set[tuple[str, Op]] = set()
+        if len(general) == len(self._hosts) > 1:
+            shared = set.intersection(*map(set, general.values()))
+        alike: dict[tuple[tuple[str, Op], ...], list[str]] = {}
+        for netns, ops in general.items():
+            alike.setdefault(tuple(op for op in ops if op not in shared), []).append(netns)
+        for own, members in alike.items():
+            if own:
+                yield self._block(members, [op for _, op in own], by_host)
+        if shared:
+            first = next(iter(general.values()))
+            yield self._block(list(by_host), [op for _, op in first if (_, op) in shared], by_host)
+
+    def _block(self, members: list[str], general: list[Op], by_host: dict[str, list[Op]]) -> Block:
+        names = [netns.removeprefix(self._prefix) for netns in members]
+        if len(members) > 1:
+            return names, general
+        return names, [op for op in by_host[members[0]] if self._general(op)[1] in general]
+
+    def _general(self, op: Op) -> tuple[str, Op]:
+        """``op`` as it is for any node, with its reason, which does not count when ops compare."""
+        name = op.netns.removeprefix(self._prefix)
+        why = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", NODE, op.why)
+        general = replace(op, netns=self._prefix + NODE, why=why)
+        if isinstance(general, (Listen, RunCommand)):
+            general = replace(general, node=NODE)
+        return why, general

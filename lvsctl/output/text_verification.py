@@ -1,0 +1,126 @@
+"""The findings about a lab, service by service."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from lvsctl.model.claim import Verdict
+from lvsctl.model.lab import Lab
+from lvsctl.output.style import Cell, Style, printable
+from lvsctl.output.words import counted, service_line, verdict_paint
+
+if TYPE_CHECKING:
+    from lvsctl.engine.results import Verification
+    from lvsctl.model.finding import Finding
+
+FRAMES, FRAMES_VERBOSE = 4, 16
+"""So many frames of a claim that does not pass are shown, and so many with -v."""
+
+
+def verification(
+    verification: Verification, *, verbose: bool, style: Style, capture: str | None = None
+) -> str:
+    """A table of claims for each service; where one fails, what would have been right.
+
+    ``capture`` is the file that the frames are in, where one was written.
+    """
+    lines: list[str] = []
+    found = sorted(verification.findings, key=lambda finding: _position(verification.lab, finding))
+    for service, group in groupby(found, key=lambda finding: finding.service):
+        lines += [_heading(verification.lab, service, style)]
+        lines += [*_claims(list(group), verbose=verbose, capture=capture, style=style), ""]
+    lines.append(_total(verification, style))
+    if capture is not None:
+        lines.append(f"frames: {style.cyan(capture)}")
+    return style.finished("\n".join(lines))
+
+
+def _position(lab: Lab, finding: Finding) -> int:
+    names = [service.name for service in lab.services]
+    return names.index(finding.service) if finding.service in names else len(names)
+
+
+def _heading(lab: Lab, name: str, style: Style) -> str:
+    service = next((service for service in lab.services if service.name == name), None)
+    line = f"{style.bold(f'{lab.name} / {name}')}"
+    return f"{line}  {service_line(service)}" if service else line
+
+
+def _claims(
+    findings: list[Finding], *, verbose: bool, capture: str | None, style: Style
+) -> Iterator[str]:
+    if not verbose:
+        rows = [_row(finding, style) for finding in findings]
+        yield style.table(rows, headings=("claim", "verdict", "what was seen"), indent=2)
+    for finding in findings:
+        to_look_at = finding.verdict is Verdict.INCONCLUSIVE and finding.frames
+        if verbose or finding.verdict is Verdict.FAIL or to_look_at:
+            yield from _in_full(finding, style, verbose=verbose, capture=capture)
+
+
+def _row(finding: Finding, style: Style) -> list[str | Cell]:
+    verdict = Cell(str(finding.verdict), verdict_paint(style, finding.verdict))
+    return [finding.claim.id, verdict, finding.observed]
+
+
+def _in_full(
+    finding: Finding, style: Style, *, verbose: bool, capture: str | None
+) -> Iterator[str]:
+    verdict = verdict_paint(style, finding.verdict)(str(finding.verdict))
+    yield ""
+    yield f"  {style.bold(finding.claim.id)}  {verdict}"
+    yield style.wrapped(finding.claim.says, 4)
+    yield style.table(_told(finding, style), indent=4)
+    for line in finding.kernel:
+        yield style.wrapped(printable(line), 4, 2)
+    yield from _frames(finding, FRAMES_VERBOSE if verbose else FRAMES, style)
+    if capture is not None and finding.frames and finding.verdict is not Verdict.PASS:
+        number = finding.frames[0].number
+        yield "    open it: " + style.cyan(f"wireshark -g {number} {shlex.quote(capture)}")
+    if verbose and finding.claim.broken_by:
+        yield style.dim(style.wrapped(f"broken by {', '.join(finding.claim.broken_by)}", 4, 2))
+
+
+def _told(finding: Finding, style: Style) -> list[list[str | Cell]]:
+    """Expected and observed: side by side where they differ, to be compared word by word."""
+    expected, observed = printable(finding.expected), printable(finding.observed)
+    if finding.verdict is Verdict.PASS:
+        return [[Cell("expected", style.dim), expected], [Cell("observed", style.dim), observed]]
+    paint = verdict_paint(style, finding.verdict)
+    return [
+        [Cell("expected", style.dim), Cell("observed", style.dim)],
+        [Cell(expected), Cell(observed, paint)],
+    ]
+
+
+def _frames(finding: Finding, most: int, style: Style) -> Iterator[str]:
+    """The frames that show it, numbered as in the capture."""
+    shown = finding.frames[:most]
+    rows: list[list[str | Cell]] = [
+        [
+            Cell(f"#{frame.number}", style.dim, right=True),
+            printable(str(frame.tap)),
+            Cell(frame.direction.name.lower(), style.dim),
+            Cell(printable(frame.summary()), whole=True),
+        ]
+        for frame in shown
+    ]
+    if rows:
+        yield style.table(rows, indent=4)
+    if len(finding.frames) > most:
+        yield style.dim(f"    and {counted(len(finding.frames) - most, 'frame')} more")
+
+
+def _total(verification: Verification, style: Style) -> str:
+    findings = verification.findings
+    paint = verdict_paint(style, verification.verdict)
+    counts = [
+        f"{number} {verdict}"
+        for verdict in Verdict
+        if (number := sum(finding.verdict is verdict for finding in findings))
+    ]
+    said = ", ".join(counts) or "no claim was judged"
+    return f"{style.bold(verification.lab.name)}: {paint(str(verification.verdict))} ({said})"

@@ -1,0 +1,95 @@
+"""A request's way, for people at a terminal: each hop with what changed there and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from lvsctl.model.frame import Frame
+from lvsctl.model.walk import Hop, Step, Walk
+from lvsctl.output.style import Cell, Style, printable
+from lvsctl.output.words import counted, service_line
+from lvsctl.walk.walk import packets
+
+_INDENT = 9
+
+
+def walk(walk: Walk, *, style: Style, verbose: bool = False) -> str:
+    """Every hop in time order. Hops that repeat earlier ones take a line each, unless verbose."""
+    heading = style.bold(f"{walk.lab.name} / {walk.service.name}")
+    lines = [f"{heading}  {service_line(walk.service)}", ""]
+    start = walk.hops[0].frame.time if walk.hops else 0
+    repeated: list[Hop] = []
+    for hop in walk.hops:
+        if hop.again and not verbose:
+            repeated.append(hop)
+            continue
+        lines += [*_repeated(repeated, style), *_hop(hop, start, style), ""]
+        repeated = []
+    lines += _repeated(repeated, style)
+    paint = style.green if walk.exchange.answered else style.red
+    packets = counted(len(walk.hops), "hop")
+    lines.append(f"{paint(printable(walk.outcome))} ({packets}, {_duration(walk)})")
+    return style.finished("\n".join(lines))
+
+
+def _duration(walk: Walk) -> str:
+    return f"{walk.exchange.seconds * 1000:.1f} ms"
+
+
+def _hop(hop: Hop, start: int, style: Style) -> Iterator[str]:
+    since = f"{(hop.frame.time - start) / 1e6:7.2f}"
+    way = f"{hop.sender or '?'} → {', '.join(hop.receivers) or 'nobody'}"
+    if hop.step is Step.UNPACKED:
+        way = f"{hop.sender}, out of {hop.network}"
+    place = "" if hop.step is Step.UNPACKED else style.dim(f"  on {hop.network}")
+    yield f"{style.dim(since)}  {style.bold(printable(way))}{place}  {printable(hop.label)}"
+    yield style.wrapped(printable(hop.why), _INDENT)
+    changed = {change.what: change for change in hop.changes}
+    rows = [
+        [
+            Cell(what, style.dim),
+            Cell(printable(value), whole=True),
+            Cell(printable(f"was {changed[what].before}"), style.yellow) if what in changed else "",
+        ]
+        for what, value in headers(hop.frame)
+    ]
+    for row, (what, _) in zip(rows, headers(hop.frame), strict=True):
+        if what in changed and isinstance(row[1], Cell):
+            row[1] = replace(row[1], paint=style.yellow)
+    yield style.table(rows, indent=_INDENT)
+    numbers = ", ".join(f"#{frame.number} {frame.tap}" for frame in hop.frames)
+    yield style.dim(style.wrapped(printable(f"frames {numbers}"), _INDENT))
+
+
+def _repeated(hops: list[Hop], style: Style) -> list[str]:
+    """Packets that went the same way as one before, packet after packet."""
+    if not hops:
+        return []
+    lines = []
+    for packet in packets(hops):
+        way = [packet[0].sender or "?"]
+        way += [
+            ", ".join(hop.receivers) or "nobody" for hop in packet if hop.step is not Step.UNPACKED
+        ]
+        lines.append(f"{'':7}  {' → '.join(way)}  {packet[0].label}")
+    said = "".join(f"{printable(line)}\n" for line in lines).rstrip("\n")
+    return [style.dim(f"{'':7}  and the same way:"), style.dim(said), ""]
+
+
+def headers(frame: Frame) -> list[tuple[str, str]]:
+    """The fields that walks speak of, outermost first, under the names that changes have."""
+    rows = []
+    if frame.ethernet is not None:
+        rows += [("source MAC", frame.ethernet.src), ("destination MAC", frame.ethernet.dst)]
+    if frame.arp is not None:
+        return rows
+    if len(frame.ips) > 1:
+        outer, kind = frame.ips[0], frame.packet.encapsulation
+        rows += [("outer IP header", f"{outer.src} → {outer.dst}, {kind}"), ("TTL", str(outer.ttl))]
+    inner, flow = frame.inner, frame.flow
+    if inner is not None:
+        rows.append(("source", str(flow.src if flow else inner.src)))
+        rows.append(("destination", str(flow.dst if flow else inner.dst)))
+        rows.append(("TTL inside" if len(frame.ips) > 1 else "TTL", str(inner.ttl)))
+    return rows

@@ -1,0 +1,121 @@
+"""Pieces of text that several reports share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lvsctl.model.addresses import IPAddress
+from lvsctl.model.claim import Verdict
+from lvsctl.model.lab import Impairment, Lab, Role
+from lvsctl.model.service import Encapsulation, ForwardingMethod, VirtualService
+from lvsctl.output.style import Paint, Style
+
+ROLE = {
+    Role.CLIENT: "client",
+    Role.DIRECTOR: "director",
+    Role.REAL_SERVER: "real server",
+    Role.ROUTER: "router",
+}
+
+
+def counted(number: int, what: str) -> str:
+    """``1 node``, ``2 nodes``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def host_port(address: IPAddress, port: int) -> str:
+    """``address:port``, IPv6 in brackets."""
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+
+
+def method(service: VirtualService) -> str:
+    """The forwarding method, and how it encapsulates where that is not IPIP."""
+    if service.forward is ForwardingMethod.TUN and service.encapsulation is not Encapsulation.IPIP:
+        return f"{service.forward} ({service.encapsulation})"
+    return str(service.forward)
+
+
+def service_line(service: VirtualService) -> str:
+    """A virtual service in one line: protocol, VIP, method, scheduler."""
+    words = [
+        f"{service.key.protocol} {host_port(service.vip, service.key.port)}",
+        method(service),
+        str(service.scheduler),
+    ]
+    if service.persistence:
+        words.append(f"persistent {service.persistence} s")
+    return "  ".join(words)
+
+
+def impaired(impairment: Impairment) -> str:
+    """What an impairment does, in words; empty where it does nothing."""
+    words = []
+    if impairment.delay:
+        words.append(f"{impairment.delay:g} ms each way")
+    if impairment.loss:
+        words.append(f"{impairment.loss:g} % lost")
+    if impairment.rate:
+        words.append(rate(impairment.rate))
+    return ", ".join(words)
+
+
+def rate(bits: int) -> str:
+    """Bits per second with the largest unit that leaves no fraction worth telling."""
+    for unit, size in (("Gbit/s", 10**9), ("Mbit/s", 10**6), ("kbit/s", 10**3)):
+        if bits >= size:
+            return f"{bits / size:g} {unit}"
+    return f"{bits} bit/s"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: the two largest units."""
+    left = int(seconds)
+    words = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        number, left = divmod(left, size)
+        if number:
+            words.append(f"{number} {unit}")
+    return " ".join(words[:2]) or "0 s"
+
+
+def verdict_paint(style: Style, verdict: Verdict) -> Paint:
+    """The colour of a verdict."""
+    return {
+        Verdict.PASS: style.green,
+        Verdict.FAIL: style.red,
+        Verdict.INCONCLUSIVE: style.yellow,
+    }[verdict]
+
+
+def url(service: VirtualService) -> str:
+    """The service as curl takes it."""
+    host = f"[{service.vip}]" if service.vip.version == 6 else str(service.vip)
+    port = "" if service.key.port == 80 else f":{service.key.port}"
+    return f"http://{host}{port}/"
+
+
+def vips(lab: Lab, node: str) -> tuple[IPAddress, ...]:
+    """The VIPs that ``node`` holds: a director all, a real server those of TUN and DR."""
+    role = lab.node(node).role
+    held = (
+        service.vip
+        for service in lab.services
+        if role is Role.DIRECTOR
+        or (
+            service.forward is not ForwardingMethod.NAT
+            and any(server.node == node for server in service.real_servers)
+        )
+    )
+    return tuple(dict.fromkeys(held))
+
+
+def listed(names: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def broken_on_purpose(lab: str, faults: Sequence[str], style: Style) -> str:
+    """That a lab has faults, and what takes them back."""
+    mend = f"mend it: lvsctl fault restore --lab {lab}"
+    told = f"{lab} is broken on purpose: {', '.join(faults)}; {mend}"
+    return style.yellow(style.wrapped(told, hanging=2))

@@ -1,0 +1,295 @@
+"""Lab → Plan: pure and deterministic.
+
+What every lab needs stands here; what a forwarding method needs stands in its own
+file in ``modes``. Three facts of the kernel shape the plan:
+
+- A new namespace copies its IPv4 settings from the host's, so every setting that a
+  lab rests on is written, and written before the interfaces that inherit it exist.
+- A veth pair whose ends have equal ifindexes takes a second to come up, one with
+  different ifindexes a few milliseconds; so every ifindex is given.
+- Kernels with net.core.fb_tunnels_only_for_init_net=0 put up to ten fallback devices
+  into each new namespace, so ours count from well above them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+
+from lvsctl.model.addresses import mac_for
+from lvsctl.model.lab import Lab, Node, Role
+from lvsctl.modes import MODES, placed_services
+from lvsctl.modes.base import vip_on_director
+from lvsctl.plan.routing import gateway_director, routes_of
+from lvsctl.resources.ops import (
+    AddAddress,
+    AddBridge,
+    AddLink,
+    AddNamespace,
+    AddRealServer,
+    AddRoute,
+    AddService,
+    DisableOffloads,
+    Impair,
+    Listen,
+    Op,
+    Plan,
+    RunCommand,
+    SetLinkUp,
+    SetSysctl,
+    Stage,
+    unique,
+)
+
+BRIDGE = "bridge"
+"""The name of the bridge in the namespace of a network's switch."""
+
+_COPIED = ("rp_filter", "arp_ignore", "arp_announce", "arp_filter", "proxy_arp", "accept_local")
+"""Settings that claims rest on and that a new namespace copies from the host's."""
+
+BRIDGE_INDEX = 20
+DEVICE_INDEX = 50
+"""ifindex of a node's first interface."""
+PORT_INDEX = 2000
+"""ifindex of a switch's first port: above any node's interfaces, so that ends always differ."""
+
+
+def plan_for(lab: Lab) -> Plan:
+    """Everything that must be done for ``lab``, in order."""
+    needs = unique(_needs(lab))
+    settings = _settings(lab, needs)
+    early = {key: op for key, op in settings.items() if _host_wide(op.key)}
+    late = [op for key, op in settings.items() if key not in early]
+    devices = [op for op in needs if not isinstance(op, SetSysctl)]
+    return Plan(
+        lab.name,
+        tuple(
+            stage
+            for stage in (
+                Stage("namespaces", (*_switches(lab), *_hosts(lab, early.values()))),
+                Stage("links", tuple(_links(lab))),
+                Stage("addresses and routes", tuple(_addresses_and_routes(lab))),
+                Stage("real servers", unique(_tunnels_first(devices, late))),
+                Stage("virtual services", unique(_virtual_services(lab))),
+                Stage("servers", unique(_servers(lab))),
+            )
+            if stage.ops
+        ),
+    )
+
+
+def _switches(lab: Lab) -> Iterator[Op]:
+    for network in lab.networks:
+        netns = lab.netns(network.name)
+        yield AddNamespace(netns=netns, why=f"the switch of network {network.name}")
+        yield from _without_ipv6(netns)
+        yield AddBridge(
+            netns=netns, device=BRIDGE, index=BRIDGE_INDEX, why="one L2 segment for its members"
+        )
+
+
+def _hosts(lab: Lab, settings: Iterable[SetSysctl]) -> Iterator[Op]:
+    by_netns: dict[str, list[SetSysctl]] = {}
+    for op in settings:
+        by_netns.setdefault(op.netns, []).append(op)
+    for node in lab.nodes:
+        netns = lab.netns(node.name)
+        what = node.name if node.name == node.role else f"{node.role} {node.name}"
+        yield AddNamespace(netns=netns, why=what)
+        yield from by_netns.get(netns, ())
+
+
+def _links(lab: Lab) -> Iterator[Op]:
+    ports = dict.fromkeys((network.name for network in lab.networks), PORT_INDEX)
+    for node in lab.nodes:
+        for position, interface in enumerate(node.interfaces):
+            netns = lab.netns(interface.network)
+            yield AddLink(
+                netns=netns,
+                port=node.name,
+                port_index=ports[interface.network],
+                bridge=BRIDGE,
+                bridge_index=BRIDGE_INDEX,
+                node_netns=lab.netns(node.name),
+                device=interface.network,
+                device_index=DEVICE_INDEX + position,
+                mac=mac_for(interface.addresses[0].ip),
+                why=f"{node.name} is on network {interface.network}",
+            )
+            ports[interface.network] += 1
+
+
+def _addresses_and_routes(lab: Lab) -> Iterator[Op]:
+    """Everything else of the network, node by node.
+
+    Offloads go off at the nodes' ends alone: a switch sends nothing of its own, so what its
+    ports pass on is as the nodes made it, and a veth merges nothing that it receives
+    (veth_disable_gro in drivers/net/veth.c).
+    """
+    wire = "frames as a wire carries them: checksums filled in, nothing merged"
+    for node in lab.nodes:
+        netns = lab.netns(node.name)
+        yield SetLinkUp(netns=netns, device="lo", why="IPVS and local addresses need it")
+        for interface in node.interfaces:
+            yield DisableOffloads(netns=netns, device=interface.network, why=wire)
+            impairment = lab.network(interface.network).impairment
+            if impairment:
+                yield Impair(
+                    netns=netns,
+                    device=interface.network,
+                    impairment=impairment,
+                    why=f"network {interface.network}: what {node.name} sends is impaired",
+                )
+            for address in interface.addresses:
+                yield AddAddress(
+                    netns=netns,
+                    device=interface.network,
+                    address=address,
+                    why=f"its own address on {interface.network}",
+                )
+        director = gateway_director(lab, node)
+        own = set(node.routes)
+        for route in routes_of(lab, node):
+            why = "the way to the other networks"
+            if route in own:
+                why = "the topology says so"
+            elif director is not None and route.to is None:
+                why = f"replies must go back through {director.name}"
+            yield AddRoute(netns=netns, to=route.to, via=route.via, why=why)
+
+
+def _needs(lab: Lab) -> Iterator[Op]:
+    """What the forwarding methods need, the directors' part without the VIP."""
+    for placed in placed_services(lab):
+        mode = MODES[placed.service.forward]
+        yield from mode.director_needs(placed)
+        for server in placed.service.real_servers:
+            yield from mode.real_server_needs(placed, server)
+
+
+def _settings(lab: Lab, needs: Iterable[Op]) -> dict[tuple[str, str], SetSysctl]:
+    """Each sysctl once: a base for every node, what the modes need, the topology's own."""
+    chosen: dict[tuple[str, str], SetSysctl] = {}
+    for node in lab.nodes:
+        for op in _base(lab, node):
+            chosen[op.netns, op.key] = op
+    for need in needs:
+        if isinstance(need, SetSysctl):
+            chosen[need.netns, need.key] = need
+    for node in lab.nodes:
+        netns = lab.netns(node.name)
+        for key, value in node.sysctls:
+            chosen[netns, key] = SetSysctl(
+                netns=netns, key=key, value=value, why="the topology says so"
+            )
+    return chosen
+
+
+def _base(lab: Lab, node: Node) -> Iterator[SetSysctl]:
+    netns = lab.netns(node.name)
+    forwards = node.role is Role.ROUTER
+    # First: writing ip_forward sets other settings back to their defaults (ip-sysctl.rst).
+    yield SetSysctl(
+        netns=netns,
+        key="net.ipv4.ip_forward",
+        value="1" if forwards else "0",
+        why="a router forwards" if forwards else "a host does not forward",
+    )
+    copied = "a new namespace copies this from the host: decided here"
+    for scope in ("all", "default"):
+        for setting in _COPIED:
+            key = f"net.ipv4.conf.{scope}.{setting}"
+            yield SetSysctl(netns=netns, key=key, value="0", why=copied)
+    if lab.ipv6:
+        if forwards:
+            yield SetSysctl(
+                netns=netns,
+                key="net.ipv6.conf.all.forwarding",
+                value="1",
+                why="a router forwards",
+            )
+        for scope in ("all", "default"):
+            yield SetSysctl(
+                netns=netns,
+                key=f"net.ipv6.conf.{scope}.accept_dad",
+                value="0",
+                why="addresses are usable at once",
+            )
+    else:
+        yield from _without_ipv6(netns)
+
+
+def _without_ipv6(netns: str) -> Iterator[SetSysctl]:
+    yield SetSysctl(
+        netns=netns,
+        # Of devices to come; `all` would be for lo too, which tells nobody, and takes the
+        # kernel's RTNL lock, for which it does not wait in line (addrconf_disable_ipv6).
+        key="net.ipv6.conf.default.disable_ipv6",
+        value="1",
+        optional=True,
+        why="no IPv6 here, so none of its chatter either",
+    )
+
+
+@functools.lru_cache(1024)  # each node has the same ones
+def _host_wide(key: str) -> bool:
+    """Whether the setting exists before the node's interfaces do."""
+    words = key.split(".")
+    return not (words[:1] == ["net"] and words[2:3] in (["conf"], ["neigh"])) or words[3] in (
+        "all",
+        "default",
+        "lo",
+    )
+
+
+def _tunnels_first(devices: Iterable[Op], settings: Iterable[Op]) -> Iterator[Op]:
+    """Devices, then their settings, and only then the VIPs: never a moment unsuppressed."""
+    kept = list(devices)
+    yield from (op for op in kept if not isinstance(op, AddAddress))
+    yield from settings
+    yield from (op for op in kept if isinstance(op, AddAddress))
+
+
+def _virtual_services(lab: Lab) -> Iterator[Op]:
+    for placed in placed_services(lab):
+        netns, service = lab.netns(placed.director.name), placed.service
+        yield vip_on_director(placed)
+        yield AddService(
+            netns=netns,
+            service=service.key,
+            scheduler=service.scheduler,
+            persistence=service.persistence,
+            why=f"virtual service {service.name}",
+        )
+        for server in service.real_servers:
+            yield AddRealServer(
+                netns=netns,
+                service=service.key,
+                forward=service.forward,
+                real_server=server,
+                encapsulation=service.encapsulation,
+                tunnel_port=service.tunnel_port,
+                why=f"{server.node}, by {service.forward}",
+            )
+
+
+def _servers(lab: Lab) -> Iterator[Op]:
+    running = {node.name for node in lab.nodes if node.run}
+    for node in lab.nodes:
+        if node.run:
+            yield RunCommand(
+                netns=lab.netns(node.name),
+                node=node.name,
+                argv=node.run,
+                why="the topology's own command",
+            )
+    for service in lab.services:
+        for server in service.real_servers:
+            if server.node not in running:
+                yield Listen(
+                    netns=lab.netns(server.node),
+                    node=server.node,
+                    protocol=service.key.protocol,
+                    port=server.port,
+                    why=f"{server.node} answers for {service.name}",
+                )

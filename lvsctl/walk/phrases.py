@@ -1,0 +1,247 @@
+"""What a node did to a packet at a hop, in fields and in the words of LVS.
+
+Told from frames alone: a director that is configured for one forwarding method and does
+another is described by what it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from lvsctl.claims.paths import names
+from lvsctl.model.evidence import Run
+from lvsctl.model.exchange import Endpoint, Exchange
+from lvsctl.model.frame import Frame
+from lvsctl.model.lab import Lab, Role
+from lvsctl.model.walk import Change, Hop, Step
+from lvsctl.walk.changes import DESTINATION, MACS, OUTER, SOURCE, TTL
+
+
+class Passed(NamedTuple):
+    """A hop with what its sender had received (None: it made the packet itself)."""
+
+    lab: Lab
+    run: Run
+    exchange: Exchange
+    hop: Hop
+    before: Frame | None
+    changes: Sequence[Change]
+    hops: Sequence[Hop]
+
+    def role(self, node: str) -> Role | None:
+        """A node's role; None where the lab has no such node."""
+        return next((known.role for known in self.lab.nodes if known.name == node), None)
+
+    def changed(self, what: str) -> Change | None:
+        """The change of one field."""
+        return next((change for change in self.changes if change.what == what), None)
+
+    @property
+    def receivers(self) -> str:
+        """Who got it."""
+        return names(self.hop.receivers) or "nobody"
+
+
+def why_of(passed: Passed) -> str:
+    """One sentence about a hop."""
+    said = _SENTENCES[passed.hop.step](passed)
+    if passed.hop.lost and passed.hop.step is not Step.QUESTION:
+        said += "; nobody received it"
+    return said
+
+
+def _question(passed: Passed) -> str:
+    hop, frame = passed.hop, passed.hop.frame
+    who = _asked_for(frame)
+    sender = hop.sender or "somebody"
+    service = passed.run.service
+    if who == str(service.vip):
+        said = f"{sender} needs the MAC address of the VIP and asks everybody on {hop.network}"
+    else:
+        owner = _owner(passed.lab, who)
+        said = f"{sender} needs the MAC address of {owner or who} to send to it"
+    if frame.arp is not None and frame.arp.sender_ip == service.vip:
+        said += f"; it asks as {service.vip}, so neighbours may take it for the VIP's holder"
+    return said + f"; heard by {passed.receivers}"
+
+
+def _answer(passed: Passed) -> str:
+    frame = passed.hop.frame
+    if frame.arp is None:
+        return f"{passed.hop.sender} tells its MAC address"
+    said = f"{passed.hop.sender or 'somebody'} answers: {frame.arp.sender_ip} is at its MAC"
+    if frame.arp.sender_ip != passed.run.service.vip:
+        return said
+    heard = {
+        node
+        for hop in passed.hops
+        if hop.step is Step.QUESTION and _asked_for(hop.frame) == str(frame.arp.sender_ip)
+        for node in hop.receivers
+    }
+    answered = {
+        hop.sender
+        for hop in passed.hops
+        if hop.step is Step.ANSWER
+        and hop.frame.arp is not None
+        and hop.frame.arp.sender_ip == frame.arp.sender_ip
+    }
+    silent = sorted(
+        node for node in heard - answered if passed.role(node) is Role.REAL_SERVER
+    )  # fmt: skip
+    others = sorted(answered - {passed.hop.sender})
+    if silent:
+        said += f"; {names(silent)} heard the question and kept silent"
+    if others:
+        said += f"; but {names(others)} answered too: the ARP problem"
+    return said
+
+
+def _asked_for(frame: Frame) -> str:
+    if frame.arp is not None:
+        return str(frame.arp.target_ip)
+    nd = frame.icmp.nd if frame.icmp is not None else None
+    return str(nd.target) if nd is not None else ""
+
+
+def _owner(lab: Lab, address: str) -> str:
+    """The node that was given ``address``, with it."""
+    for node in lab.nodes:
+        for interface in node.interfaces:
+            if any(str(a.ip) == address for a in interface.addresses):
+                return f"{node.name} ({address})"
+    return ""
+
+
+def _request(passed: Passed) -> str:
+    hop = passed.hop
+    role = passed.role(hop.sender)
+    if passed.before is None:
+        if not hop.sender:
+            return f"{passed.receivers} received it; nobody was seen sending it"
+        flow = hop.frame.flow
+        to = flow.dst if flow is not None else passed.run.service.vip
+        return f"{hop.sender} sends to {to}; the next hop is {passed.receivers}"
+    if role is Role.DIRECTOR:
+        return _directed(passed)
+    return _forwarded(passed)
+
+
+def _directed(passed: Passed) -> str:
+    """What the director did to a request: NAT, TUN or DR, as the frames show it."""
+    to, ttl = passed.receivers, _ttl(passed)
+    outer = passed.changed(OUTER)
+    if outer is not None and outer.after != "none":
+        return (
+            f"the director put the packet into a second IP header ({outer.after}) and left what "
+            f"is inside alone{ttl}: tunnelling"
+        )
+    rewritten = passed.changed(DESTINATION)
+    if rewritten is not None:
+        kept = "kept the client's source" if passed.changed(SOURCE) is None else "changed both ends"
+        return (
+            f"the director rewrote the destination {rewritten.before} to {rewritten.after} "
+            f"and {kept}{ttl}: NAT"
+        )
+    if any(passed.role(node) is Role.REAL_SERVER for node in passed.hop.receivers):
+        return (
+            f"the director kept the IP header{ttl} and changed only the destination MAC "
+            f"to {to}'s: direct routing"
+        )
+    return f"the director kept the IP header{ttl} and sent it to {to}, which is no real server"
+
+
+def _ttl(passed: Passed) -> str:
+    change = passed.changed(TTL)
+    return f" (TTL {change.before} → {change.after})" if change is not None else ""
+
+
+def _forwarded(passed: Passed) -> str:
+    change = passed.changed(TTL)
+    others = [c.what for c in passed.changes if c.what not in {*MACS, TTL}]
+    said = f"{passed.hop.sender} forwarded it to {passed.receivers}"
+    if change is not None:
+        said += f": TTL {change.before} → {change.after}"
+    if len(passed.hop.frame.ips) > 1:
+        said += " of the outer header; it does not look inside"
+    return said + (f"; it changed the {', '.join(others)} too" if others else "")
+
+
+def _unpacked(passed: Passed) -> str:
+    hop, frame = passed.hop, passed.hop.frame
+    to = frame.inner.dst if frame.inner is not None else "the VIP"
+    said = f"{hop.sender} took the outer header off"
+    return f"{said}: out of {hop.network} comes the client's packet, still addressed to {to}"
+
+
+def _reply(passed: Passed) -> str:
+    hop = passed.hop
+    if passed.before is not None:
+        rewritten = passed.changed(SOURCE)
+        if passed.role(hop.sender) is Role.DIRECTOR and rewritten is not None:
+            return (
+                f"the director rewrote the source {rewritten.before} to {rewritten.after}"
+                f"{_ttl(passed)}, so that the client sees the VIP only: NAT"
+            )
+        return _forwarded(passed)
+    flow = hop.frame.flow
+    if flow is None or not hop.sender:
+        return f"{passed.receivers} received it; nobody was seen sending it"
+    return _answered(passed, flow.src)
+
+
+def _answered(passed: Passed, source: Endpoint) -> str:
+    """A reply as its maker sent it."""
+    hop, service = passed.hop, passed.run.service
+    if passed.role(hop.sender) is not Role.REAL_SERVER:
+        return f"{hop.sender} itself answers from {source}"
+    if source != Endpoint(service.vip, service.key.port):
+        if passed.run.client in hop.receivers:
+            return f"{hop.sender} answers from its own address {source}, straight to the client"
+        return (
+            f"{hop.sender} answers from its own address {source}; "
+            f"its way to the client leads through {passed.receivers}"
+        )
+    if Role.DIRECTOR in {passed.role(node) for node in hop.receivers}:
+        return f"{hop.sender} answers from the VIP and sends it to {passed.receivers}"
+    straight = passed.run.client in hop.receivers
+    to = "straight to the client" if straight else f"by way of {passed.receivers}"
+    return f"{hop.sender} answers from the VIP, {to}, past the director"
+
+
+def _message(passed: Passed) -> str:
+    hop = passed.hop
+    icmp = hop.frame.icmp
+    said = icmp.name if icmp is not None else "something"
+    if passed.before is not None:
+        return _forwarded(passed)
+    more = f" (MTU {icmp.mtu})" if icmp is not None and icmp.mtu else ""
+    return f"{hop.sender or 'somebody'} reports {said}{more}"
+
+
+_SENTENCES = {
+    Step.QUESTION: _question,
+    Step.ANSWER: _answer,
+    Step.REQUEST: _request,
+    Step.UNPACKED: _unpacked,
+    Step.REPLY: _reply,
+    Step.MESSAGE: _message,
+}
+
+
+def outcome_of(exchange: Exchange, hops: Sequence[Hop]) -> str:
+    """How the request ended; without an answer, where the last was seen of it."""
+    if exchange.answered:
+        return f"answered by {exchange.node or 'a real server that does not say its name'}"
+    said = f"no answer: {exchange.error}"
+    asked = [hop for hop in hops if hop.step in (Step.REQUEST, Step.UNPACKED)]
+    replied = [hop for hop in hops if hop.step in (Step.REPLY, Step.MESSAGE)]
+    if replied:
+        last = replied[-1]
+        said += f"; the last of the replies was seen from {last.sender} to "
+    elif asked:
+        last = asked[-1]
+        said += f"; the last of the request was seen from {last.sender} to "
+    else:
+        return said + "; nothing of the request was seen on the wire"
+    return said + (names(last.receivers) or "nobody") + f" on {last.network}"
