@@ -24,12 +24,17 @@ class Started(NamedTuple):
 
 
 def started(
-    command: Callable[[int], list[str]], work: Path, directories: Sequence[str], *devices: str
+    command: Callable[[int], list[str]],
+    work: Path,
+    directories: Sequence[str],
+    *devices: str,
+    preload: Path | None = None,
 ) -> Started:
     """Start it, confined to ``work``, ``directories`` and ``devices`` as far as this host can.
 
     ``command`` says the command line, by the number of the file descriptor that is the guest's
-    end of the line. It has a session of its own: its helpers are ended with it, and the user's
+    end of the line. ``preload`` is a library that is loaded into it (ld.so(8), LD_PRELOAD).
+    The process has a session of its own: its helpers are ended with it, and the user's
     terminal, which User-Mode Linux would leave in raw mode, is not for it. Raises HostError.
     """
     ours, theirs = socket.socketpair()
@@ -39,26 +44,33 @@ def started(
         for lack in confine.guest(work, directories, *devices):
             os.write(write_end, f"{lack}\n".encode())
 
+    passed = [theirs.fileno()]
+    env = {"TMPDIR": str(work), "PATH": os.defpath, "HOME": "/"}
     try:
+        if preload is not None:
+            passed.append(os.open(preload, os.O_RDONLY | os.O_CLOEXEC))
+            env["LD_PRELOAD"] = f"/proc/self/fd/{passed[-1]}"  # a path may have blanks in it
         words = command(theirs.fileno())
         process = subprocess.Popen(
             words,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            pass_fds=(theirs.fileno(),),
+            pass_fds=passed,
             preexec_fn=confined,  # noqa: PLW1509 (the broker has one thread yet)
             start_new_session=True,
             cwd="/",
             umask=0,  # files are made with it; a command's own umask has been applied then
-            env={"TMPDIR": str(work), "PATH": os.defpath, "HOME": "/"},
+            env=env,
         )
     except (OSError, subprocess.SubprocessError) as error:
         os.close(read_end)
         ours.close()
-        raise HostError(f"cannot start {words[0]}: {error}") from error
+        raise HostError(f"cannot start the machine: {error}") from error
     finally:
         theirs.close()
+        for fd in passed[1:]:
+            os.close(fd)
         os.close(write_end)
     with open(read_end, encoding="utf-8") as lacks:  # noqa: PTH123 (a descriptor)
         return Started(process, ours, tuple(lacks.read().splitlines()))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lvsctl.errors import UsageError
 
-from . import install, process, work
+from . import install, process, work, xstate
 from .packages import Emit
 from .plan import Kernel, Plan, agent_script, interpreter, quoted
 
@@ -41,7 +41,10 @@ class Uml:
     def kernel(self, wanted: str | None, emit: Emit) -> Kernel:
         """The program, from Debian's package if need be."""
         self._refuse(wanted)
-        return install.ensure_installed(emit)
+        kernel = install.ensure_installed(emit)
+        if xstate.is_needed():
+            xstate.ensure_library(emit)
+        return kernel
 
     def _refuse(self, wanted: str | None) -> None:
         if wanted is not None:
@@ -70,7 +73,10 @@ class Uml:
 
     def spawn(self, plan: Plan, work: Path) -> process.Started:
         """Start it."""
-        return process.started(lambda line: command_line(plan, work, line), work, plan.writable)
+        preload = xstate.library() if xstate.is_needed() else None
+        return process.started(
+            lambda line: command_line(plan, work, line), work, plan.writable, preload=preload
+        )
 
     def patience(self, _plan: Plan) -> float:
         """Always the same."""
