@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lvsctl.model.addresses import IPAddress
-from lvsctl.model.finding import Verdict
+from lvsctl.model.claim import Verdict
 from lvsctl.model.lab import Role
 from lvsctl.model.service import (
     Encapsulation,

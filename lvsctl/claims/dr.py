@@ -1,39 +1,61 @@
-"""How the claims of direct routing are decided."""
+"""The claims of direct routing (dr): each with the faults that break it and how it is decided."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from lvsctl.claims.every import Judge
-from lvsctl.claims.paths import names, reply_direct, vip_holders
+from lvsctl.claims.base import CheckResult, ClaimTable, inconclusive, join_names, passed_if
+from lvsctl.claims.direct_reply import reply_is_direct
 from lvsctl.claims.trace import Passage, Trace
-from lvsctl.model.claim import Claim
-from lvsctl.model.finding import Judgement, judged, undecided
 from lvsctl.model.frame import Direction, Frame
-from lvsctl.modes import dr
+
+CLAIMS = ClaimTable()
 
 
-def same_vip(trace: Trace) -> Judgement:
+def _is_ipv4(trace: Trace) -> bool:
+    """IPv6 uses neighbour discovery, not ARP."""
+    return trace.run.service.vip.version == 4
+
+
+@CLAIMS.add(
+    "dr.same-vip",
+    "the director and every real server hold the same VIP",
+    broken_by=("vip-missing", "vip-missing-on-director"),
+    needs_requests=False,
+    needs_frames=False,
+)
+def same_vip(trace: Trace) -> CheckResult:
     """The VIP is an address of the director and of every real server."""
     vip = trace.run.service.vip
-    wanted = [trace.director, *(server.node for server in trace.real_servers)]
-    holders = vip_holders(trace, wanted)
+    wanted = [*trace.directors, *(server.node for server in trace.real_servers)]
+    holders = trace.vip_holders(wanted)
     missing = [node for node in wanted if not holders[node]]
     seen = ", ".join(f"{node} on {'+'.join(d)}" for node, d in holders.items() if d)
-    return judged(
+    return passed_if(
         not missing,
-        f"{vip} on {names(wanted)}",
-        (seen or "nowhere") + (f"; not on {names(missing)}" if missing else ""),
+        f"{vip} on {join_names(wanted)}",
+        (seen or "nowhere") + (f"; not on {join_names(missing)}" if missing else ""),
     )
 
 
-def only_director_answers_arp(trace: Trace) -> Judgement:
-    """Control: every real server heard the question, and the director answered it."""
+@CLAIMS.add(
+    "dr.only-director-answers-arp",
+    "only the director answers ARP requests for the VIP, although every real server receives them",
+    broken_by=(
+        "arp-ignore-unset",
+        "arp-ignore-on-lo-only",
+        "vip-on-lan",
+        "vip-missing-on-director",
+    ),
+    applies=_is_ipv4,
+    needs_requests=False,
+)
+def only_director_answers_arp(trace: Trace) -> CheckResult:
+    """Positive control: every real server received a request, and the director answered it."""
     vip = trace.run.service.vip
-    if vip.version != 4:
-        return undecided("ARP", "the VIP is IPv6: neighbours are found by ND")
-    expected = f"who has {vip}? answered by {trace.director} alone, heard by every real server"
-    deaf = [s.node for s in trace.real_servers if not any(_asks(f, vip) for f in trace.at(s.node))]
+    directors = join_names(trace.directors)
+    expected = f"who-has {vip} is answered by {directors} only, and received by every real server"
+    unasked = [
+        s.node for s in trace.real_servers if not any(_asks(f, vip) for f in trace.at(s.node))
+    ]
     answers = [
         frame
         for frame in trace.evidence.frames
@@ -43,25 +65,26 @@ def only_director_answers_arp(trace: Trace) -> Judgement:
         and frame.direction is Direction.OUT
     ]
     by = {frame.tap.node: frame for frame in answers}
-    others = sorted(set(by) - {trace.director})
-    observed = f"answered by {names(sorted(by)) or 'nobody'}"
+    others = sorted(set(by) - set(trace.directors))
+    observed = f"answered by {join_names(sorted(by))}" if by else "not answered"
     if others:
-        return judged(False, expected, observed, (by[node] for node in others))
-    misled = _misled(trace)
-    if misled:
-        return judged(False, expected, f"{observed}; but {misled}", by.values())
-    if deaf:
-        return undecided(expected, f"{observed}; {names(deaf)} never heard the question")
-    return judged(trace.director in by, expected, observed, by.values())
+        return passed_if(False, expected, observed, (by[node] for node in others))
+    wrong_entry = _wrong_neighbour_entry(trace)
+    if wrong_entry:
+        return passed_if(False, expected, f"{observed}; but {wrong_entry}", by.values())
+    if unasked:
+        return inconclusive(expected, f"{observed}; {join_names(unasked)} received no ARP request")
+    return passed_if(not by.keys().isdisjoint(trace.directors), expected, observed, by.values())
 
 
-def _misled(trace: Trace) -> str:
-    """Who has learnt another MAC address for the VIP than the director's; empty: nobody."""
-    macs = trace.macs(trace.director)
+def _wrong_neighbour_entry(trace: Trace) -> str:
+    """Find a neighbour entry that maps the VIP to a MAC address of no director; else empty."""
+    macs = frozenset[str]().union(*map(trace.macs, trace.directors))
     for node, state in trace.evidence.states.items():
         for entry in state.neighbours:
             if entry.address == trace.run.service.vip and entry.mac and entry.mac not in macs:
-                return f"{node} has it at {entry.mac}, which is not {trace.director}'s"
+                directors = join_names(trace.directors)
+                return f"{node} has it at {entry.mac}, which is not a MAC address of {directors}"
     return ""
 
 
@@ -75,10 +98,16 @@ def _asks(frame: Frame, vip: object) -> bool:
     )
 
 
-def real_servers_announce_rip(trace: Trace) -> Judgement:
-    """Control: every real server that replied asked an ARP question at all."""
+@CLAIMS.add(
+    "dr.real-servers-announce-rip",
+    "real servers send their own ARP requests from their RIP, never from the VIP",
+    broken_by=("arp-announce-unset",),
+    applies=_is_ipv4,
+)
+def real_servers_announce_rip(trace: Trace) -> CheckResult:
+    """Positive control: every real server that replied sent an ARP request."""
     vip = trace.run.service.vip
-    expected = "ARP questions of real servers come from their RIP"
+    expected = "ARP requests of real servers come from their RIP"
     asked = [
         frame
         for server in trace.real_servers
@@ -88,34 +117,42 @@ def real_servers_announce_rip(trace: Trace) -> Judgement:
     wrong = [frame for frame in asked if frame.arp is not None and frame.arp.sender_ip == vip]
     if wrong:
         who = sorted({frame.tap.node for frame in wrong})
-        return judged(False, expected, f"{names(who)} asked as {vip}", wrong)
+        return passed_if(
+            False, expected, f"{join_names(who)} sent an ARP request from {vip}", wrong
+        )
     replied = {exchange.node for exchange in trace.run.answered}
     silent = sorted(replied - {frame.tap.node for frame in asked})
-    observed = f"{len(asked)} questions, none as {vip}"
+    count = f"{len(asked)} ARP request{'s' * (len(asked) != 1)}"
+    observed = f"{count}, none sent from {vip}"
     if not asked:
-        return undecided(expected, "no real server asked anything")
+        return inconclusive(expected, "no real server sent an ARP request")
     if silent:
-        return undecided(expected, f"{observed}; {names(silent)} asked nothing", asked[:2])
-    return judged(True, expected, observed, asked[:2])
+        return inconclusive(expected, f"{observed}; none from {join_names(silent)}", asked[:2])
+    return passed_if(True, expected, observed, asked[:2])
 
 
-def request_only_macs_change(trace: Trace) -> Judgement:
-    """Each request packet, as it came into the director and as it went out."""
+@CLAIMS.add(
+    "dr.request-only-macs-change",
+    "the director changes nothing of a request but the MAC addresses and the TTL",
+    broken_by=("wrong-forwarding-method", "stale-neighbour"),
+)
+def request_only_macs_change(trace: Trace) -> CheckResult:
+    """Compare each request packet as it came into the director and as it left."""
     expected = "same IP packet but TTL − 1, sent from the director's MAC to the real server's"
     passages = trace.request_passages()
     if not passages:
-        return undecided(expected, "no request crossed the director")
+        return inconclusive(expected, "no request crossed the director")
     for passage in passages:
         changed = _changed(trace, passage)
         if changed:
-            return judged(False, expected, changed, passage)
+            return passed_if(False, expected, changed, passage)
     first = passages[0]
     macs = f"{first.came.ethernet} became {first.went.ethernet}"
-    return judged(True, expected, f"{len(passages)} packets: {macs}", first)
+    return passed_if(True, expected, f"{len(passages)} packets: {macs}", first)
 
 
 def _changed(trace: Trace, passage: Passage) -> str:
-    """What else of a request changed than MACs and TTL; empty: nothing."""
+    """Describe what changed in a request besides MAC addresses and TTL; empty if nothing did."""
     came, went = passage
     before, after = came.outer, went.outer
     if before is None or after is None or len(went.ips) != 1:
@@ -124,19 +161,24 @@ def _changed(trace: Trace, passage: Passage) -> str:
         return f"it left as {went.flow}"
     if after.ttl != before.ttl - 1:
         return f"TTL {before.ttl} became {after.ttl}"
-    if went.ethernet is None or went.ethernet.src not in trace.macs(trace.director):
-        return "it did not leave from the director's own MAC"
+    if went.ethernet is None or went.ethernet.src not in trace.macs(passage.node):
+        return "it left with a source MAC that is not the director's"
     if not any(went.ethernet.dst in trace.macs(s.node) for s in trace.real_servers):
-        return f"it was sent to {went.ethernet.dst}, which is no real server's"
+        return f"it was sent to {went.ethernet.dst}, the MAC address of no real server"
     return ""
 
 
-def one_segment(trace: Trace) -> Judgement:
-    """The frame that left the director came in at a real server, to the byte."""
+@CLAIMS.add(
+    "dr.one-segment",
+    "a real server receives the very frame that the director sent: they share one L2 segment",
+    broken_by=("behind-router", "stale-neighbour"),
+)
+def one_segment(trace: Trace) -> CheckResult:
+    """Find each frame that left the director at a real server, byte for byte."""
     expected = "a real server receives the very frame that the director sent"
     sent = [passage.went for passage in trace.request_passages()]
     if not sent:
-        return undecided(expected, "no request crossed the director")
+        return inconclusive(expected, "no request crossed the director")
     nodes = [server.node for server in trace.real_servers]
     received = {
         frame.raw.data: frame
@@ -147,9 +189,9 @@ def one_segment(trace: Trace) -> Judgement:
     lost = [frame for frame in sent if frame.raw.data not in received]
     if lost:
         observed = f"{len(lost)} of {len(sent)} frames reached no real server as they were sent"
-        return judged(False, expected, observed, lost[:1])
+        return passed_if(False, expected, observed, lost[:1])
     first = sent[0]
-    return judged(
+    return passed_if(
         True,
         expected,
         f"{len(sent)} frames, the same at both ends",
@@ -157,11 +199,8 @@ def one_segment(trace: Trace) -> Judgement:
     )
 
 
-JUDGES: Mapping[Claim, Judge] = {
-    dr.HOLD_VIP: same_vip,
-    dr.ARP_ANSWERS: only_director_answers_arp,
-    dr.ARP_QUESTIONS: real_servers_announce_rip,
-    dr.REQUEST: request_only_macs_change,
-    dr.ONE_SEGMENT: one_segment,
-    dr.REPLY: reply_direct,
-}
+CLAIMS.add(
+    "dr.reply-direct",
+    "replies go from the real server, with the VIP as their source, and bypass the director",
+    broken_by=("gateway-is-director", "vip-as-subnet", "wrong-forwarding-method"),
+)(reply_is_direct)

@@ -1,12 +1,13 @@
-"""Following connections through a lab: which frames, at which taps, belong to which request.
+"""Follow connections through a lab: which frames, at which taps, belong to which request.
 
-A client's own end of a connection (address and port) stays in the innermost packet on
-the whole way, there and back: NAT rewrites the other end, TUN wraps the packet, DR
-changes MAC addresses only. So a claim is never decided on another connection's frames.
+A client's own endpoint (address and port) stays in the innermost packet of requests and
+replies alike: NAT rewrites the other endpoint, TUN encapsulates the packet, DR changes MAC
+addresses only. So a claim is never decided on another connection's frames.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -20,10 +21,15 @@ from lvsctl.model.service import RealServer
 
 
 class Passage(NamedTuple):
-    """One packet passing a node: as it came in, and as it went out."""
+    """One packet that a node forwarded: as it came in, and as it went out."""
 
     came: Frame
     went: Frame
+
+    @property
+    def node(self) -> str:
+        """The node that forwarded it."""
+        return self.came.tap.node
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +42,7 @@ class Conversation:
     replies: tuple[Frame, ...]
 
     def passages(self, node: str, frames: Iterable[Frame]) -> tuple[Passage, ...]:
-        """The packets of ``frames`` that came into ``node`` and went out of it again."""
+        """Pair the ``frames`` that came into ``node`` with those that left it again."""
         coming: dict[object, list[Frame]] = {}
         found = []
         for frame in frames:
@@ -52,7 +58,7 @@ class Conversation:
 
 
 def _identity(frame: Frame) -> object:
-    """What of a packet no hop changes: the client's end, the sequence numbers, the payload."""
+    """Identify a packet by what no hop changes: sequence numbers, identification, payload."""
     transport = frame.packet.transport
     numbers = (
         (transport.seq, transport.ack, int(transport.flags)) if isinstance(transport, Tcp) else ()
@@ -67,7 +73,6 @@ class Trace:
 
     evidence: Evidence
     run: Run
-    director: str
     conversations: tuple[Conversation, ...]
     large: Conversation | None
 
@@ -75,6 +80,16 @@ class Trace:
     def real_servers(self) -> tuple[RealServer, ...]:
         """The service's real servers."""
         return self.run.service.real_servers
+
+    @property
+    def vip(self) -> Endpoint:
+        """The service's VIP and port."""
+        return Endpoint(self.run.service.vip, self.run.service.key.port)
+
+    @property
+    def directors(self) -> tuple[str, ...]:
+        """The lab's directors. Which of them handled a packet is seen in its frames."""
+        return tuple(node.name for node in self.evidence.lab.directors)
 
     def macs(self, node: str) -> frozenset[str]:
         """The MAC addresses of a node's interfaces."""
@@ -88,9 +103,28 @@ class Trace:
         links = state.links if state is not None else ()
         return tuple(link.name for link in links if any(a.ip == address for a in link.addresses))
 
-    def at(self, node: str) -> Iterator[Frame]:
-        """Every frame that was seen at a node's taps, whatever it belongs to."""
-        return (frame for frame in self.evidence.frames if frame.tap.node == node)
+    @property
+    def active_director(self) -> str:
+        """The director at which most of the requests came in; the first if none did."""
+        seen = Counter(
+            frame.tap.node
+            for conversation in self.conversations
+            for frame in conversation.requests
+            if frame.tap.node in self.directors and frame.direction is Direction.IN
+        )
+        return max(self.directors, key=lambda name: seen[name])
+
+    def vip_holders(self, nodes: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """The devices on which each of ``nodes`` has the service's VIP."""
+        return {node: self.holds(node, self.run.service.vip) for node in nodes}
+
+    def at(self, *nodes: str) -> Iterator[Frame]:
+        """Every frame that was captured at the taps of ``nodes``, whatever it belongs to."""
+        return (frame for frame in self.evidence.frames if frame.tap.node in nodes)
+
+    def at_directors(self) -> Iterator[Frame]:
+        """Every frame that was captured at a director."""
+        return self.at(*self.directors)
 
     @property
     def clients(self) -> tuple[str, ...]:
@@ -98,40 +132,48 @@ class Trace:
         return tuple(node.name for node in self.evidence.lab.having(Role.CLIENT))
 
     @property
-    def askers(self) -> frozenset[Endpoint]:
-        """Who began to ask the service while its counters were compared, as the director saw it.
+    def client_endpoints(self) -> frozenset[Endpoint]:
+        """Clients that a director saw open a connection while the counters were compared.
 
-        Not those of whom only late packets of an earlier connection came.
+        Late packets of earlier connections do not count.
         """
         run = self.run
-        vip = Endpoint(run.service.vip, run.service.key.port)
         return frozenset(
             frame.flow.src
-            for frame in self.at(self.director)
+            for frame in self.at_directors()
             if frame.direction is Direction.IN
             and frame.flow is not None
-            and frame.flow.dst == vip
+            and frame.flow.dst == self.vip
             and run.began <= frame.time <= run.ended
             and (frame.tcp is None or frame.tcp.flags & TcpFlag.SYN)
         )
 
     @property
-    def strangers(self) -> frozenset[Endpoint]:
-        """Those of ``askers`` who are not us."""
-        return self.askers.difference(exchange.local for exchange in self.run.exchanges)
+    def other_clients(self) -> frozenset[Endpoint]:
+        """Those of ``client_endpoints`` that are not the run's own."""
+        return self.client_endpoints.difference(exchange.local for exchange in self.run.exchanges)
 
     def request_passages(self) -> tuple[Passage, ...]:
-        """Request packets that crossed the director."""
-        return tuple(p for c in self.conversations for p in c.passages(self.director, c.requests))
+        """Request packets that crossed a director."""
+        return tuple(
+            passage
+            for conversation in self.conversations
+            for director in self.directors
+            for passage in conversation.passages(director, conversation.requests)
+        )
 
     def reply_passages(self) -> tuple[Passage, ...]:
-        """Reply packets that crossed the director."""
-        return tuple(p for c in self.conversations for p in c.passages(self.director, c.replies))
+        """Reply packets that crossed a director."""
+        return tuple(
+            passage
+            for conversation in self.conversations
+            for director in self.directors
+            for passage in conversation.passages(director, conversation.replies)
+        )
 
 
 def traces(evidence: Evidence) -> Iterator[Trace]:
-    """The runs of ``evidence``, each with its own frames."""
-    directors = evidence.lab.directors
+    """Split ``evidence`` into its runs, each with its own frames."""
     ends = {
         exchange.local
         for run in evidence.runs
@@ -162,13 +204,13 @@ def traces(evidence: Evidence) -> Iterator[Trace]:
         run = replace(asked, exchanges=tuple(_named(e, servers, replies) for e in asked.exchanges))
         found = [c for exchange in run.exchanges if (c := conversation(exchange))]
         large = conversation(run.large) if run.large else None
-        yield Trace(evidence, run, directors[0].name, tuple(found), large)
+        yield Trace(evidence, run, tuple(found), large)
 
 
 def _named(
     exchange: Exchange, servers: Collection[str], replies: Mapping[Endpoint, Sequence[Frame]]
 ) -> Exchange:
-    """``exchange`` with who answered: a user's own server does not say so, its frames do."""
+    """Add the node that answered, from its frames: a user's own server does not name itself."""
     if exchange.node or exchange.local is None or not exchange.answered:
         return exchange
     sent = (

@@ -1,47 +1,52 @@
-"""How the claims of IP tunnelling are decided."""
+"""The claims of IP tunneling (tun): each with the faults that break it and how it is decided."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 
-from lvsctl.claims.every import Judge
-from lvsctl.claims.paths import names, reply_direct
+from lvsctl.claims.base import CheckResult, ClaimTable, inconclusive, join_names, passed_if
+from lvsctl.claims.direct_reply import reply_is_direct
 from lvsctl.claims.trace import Conversation, Passage, Trace
-from lvsctl.model.claim import Claim
 from lvsctl.model.exchange import Failure
-from lvsctl.model.finding import Judgement, judged, undecided
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Role
 from lvsctl.model.packet import GRE, IPIP, UDP, Gue, Tcp, TcpFlag
 from lvsctl.model.service import GUE_PORT, Encapsulation
-from lvsctl.modes import tun
+from lvsctl.modes.tun import HEADERS
+
+CLAIMS = ClaimTable()
 
 CARRIED = {
     Encapsulation.IPIP: (IPIP, "protocol 4"),
     Encapsulation.GRE: (GRE, "protocol 47, GRE"),
     Encapsulation.GUE: (UDP, f"UDP port {GUE_PORT}, GUE"),
 }
-"""What the outer IP header carries: the protocol's number, and what to expect in words."""
+"""What the outer IP header carries: the protocol number, and its name in messages."""
 
 
-def request_encapsulated(trace: Trace) -> Judgement:
-    """Each request packet, as it came into the director and as it went out."""
+@CLAIMS.add(
+    "tun.request-encapsulated",
+    "the director puts a request, unchanged but for its TTL, into a new IP packet DIP to RIP",
+    broken_by=("wrong-forwarding-method", "encapsulation-mismatch"),
+)
+def request_encapsulated(trace: Trace) -> CheckResult:
+    """Compare each request packet as it came into the director and as it left."""
     _, carried = CARRIED[trace.run.service.encapsulation]
     expected = f"IP(DIP → RIP, {carried}) around the same packet with TTL − 1"
     passages = trace.request_passages()
     if not passages:
-        return undecided(expected, "no request crossed the director")
+        return inconclusive(expected, "no request crossed the director")
     for passage in passages:
-        wrong = _wrongly_wrapped(trace, passage)
+        wrong = _encapsulation_error(trace, passage)
         if wrong:
-            return judged(False, expected, wrong, passage)
+            return passed_if(False, expected, wrong, passage)
     first = passages[0]
     around = f"{first.went.outer}, {carried}, around them"
-    return judged(True, expected, f"{len(passages)} packets: {around}", first)
+    return passed_if(True, expected, f"{len(passages)} packets: {around}", first)
 
 
-def _wrongly_wrapped(trace: Trace, passage: Passage) -> str:
-    """What is wrong with the packet that left the director; empty: nothing."""
+def _encapsulation_error(trace: Trace, passage: Passage) -> str:
+    """Describe what is wrong with the packet that left the director; empty if nothing is."""
     came, went = passage
     before, outer, inner = came.outer, went.outer, went.inner
     if before is None or outer is None or inner is None or len(went.ips) != 2:
@@ -55,7 +60,7 @@ def _wrongly_wrapped(trace: Trace, passage: Passage) -> str:
     ):
         to = "".join(f" to UDP port {port}" for port in ports)
         return f"it left by {went.packet.encapsulation} (protocol {outer.protocol}){to}"
-    if not trace.holds(trace.director, outer.src) or outer.src == trace.run.service.vip:
+    if not trace.holds(passage.node, outer.src) or outer.src == trace.run.service.vip:
         return f"the outer source {outer.src} is not a DIP"
     if outer.dst not in {server.rip for server in trace.real_servers}:
         return f"the outer destination {outer.dst} is not a RIP"
@@ -64,15 +69,20 @@ def _wrongly_wrapped(trace: Trace, passage: Passage) -> str:
     return ""
 
 
-def decapsulated(trace: Trace) -> Judgement:
-    """The request at the tunnel device of the real server that was to answer it."""
+@CLAIMS.add(
+    "tun.decapsulated-on-tunnel-device",
+    "the real server decapsulates the request and finds the VIP on its tunnel device",
+    broken_by=("tunnel-down", "vip-missing", "encapsulation-mismatch"),
+)
+def decapsulated(trace: Trace) -> CheckResult:
+    """Find each tunnelled request again at the real server's tunnel device."""
     vip = trace.run.service.vip
     device = trace.run.service.encapsulation.device
     nodes = [server.node for server in trace.real_servers]
-    expected = f"requests come out of {device} of {names(nodes)}, which has {vip}"
+    expected = f"requests are decapsulated on {device} of {join_names(nodes)}, which has {vip}"
     without = [node for node in nodes if device not in trace.holds(node, vip)]
     if without:
-        return judged(False, expected, f"{names(without)}: no {vip} on {device}")
+        return passed_if(False, expected, f"{join_names(without)}: no {vip} on {device}")
     came = [f for c in trace.conversations for f in c.requests if f.direction.inward]
     wrapped = {
         node: [f for f in came if (f.tap.node, len(f.ips)) == (node, 2) and f.tap.device != device]
@@ -82,22 +92,45 @@ def decapsulated(trace: Trace) -> Judgement:
     for node, frames in wrapped.items():
         out = [f for f in came if (f.tap.node, f.tap.device) == (node, device)]
         if frames and len(out) < len(frames):
-            lost = f"{node} received {len(frames)} tunnelled packets, {len(out)} came out"
-            return judged(False, expected, lost, frames[:1])
+            lost = f"{node} received {len(frames)} tunnelled packets and decapsulated {len(out)}"
+            return passed_if(False, expected, lost, frames[:1])
         shown += [*frames[:1], *out[:1]]
     if not any(wrapped.values()):
-        return undecided(expected, "no tunnelled packet reached a real server")
+        return inconclusive(expected, "no tunnelled packet reached a real server")
     count = sum(map(len, wrapped.values()))
-    return judged(True, expected, f"{count} packets, all came out", shown[:2])
+    return passed_if(True, expected, f"{count} packets, all decapsulated", shown[:2])
 
 
-def routed(trace: Trace) -> Judgement:
-    """Control: there are real servers in other networks than the director."""
+CLAIMS.add(
+    "tun.reply-direct",
+    "replies go from the real server, with the VIP as their source, and bypass the director",
+    broken_by=("rp-filter-on-tunnel", "rp-filter-on-router", "no-default-gateway"),
+)(reply_is_direct)
+
+
+def _remote_real_servers(trace: Trace) -> list[str]:
+    """Real servers that share no network with a director."""
     lab = trace.evidence.lab
-    here = set(lab.node(trace.director).networks)
-    far = [s.node for s in trace.real_servers if not here & set(lab.node(s.node).networks)]
+    local = {network for name in trace.directors for network in lab.node(name).networks}
+    return [s.node for s in trace.real_servers if not local & set(lab.node(s.node).networks)]
+
+
+def _has_remote_real_servers(trace: Trace) -> bool:
+    return bool(_remote_real_servers(trace))
+
+
+@CLAIMS.add(
+    "tun.routed",
+    "routers forward the tunnel: real servers may be on other networks than the director",
+    broken_by=("tunnel-filtered", "real-server-down"),
+    applies=_has_remote_real_servers,
+)
+def routed(trace: Trace) -> CheckResult:
+    """Find the tunnelled requests to real servers on other networks at the routers."""
+    lab = trace.evidence.lab
+    far = _remote_real_servers(trace)
     routers = [node.name for node in lab.having(Role.ROUTER)]
-    expected = f"routers forward tunnelled requests to {names(far)}"
+    expected = f"routers forward tunnelled requests to {join_names(far)}"
     passages = [
         (router, passage)
         for c in trace.conversations
@@ -108,17 +141,17 @@ def routed(trace: Trace) -> Judgement:
     missed = [node for node in far if node in sent and not _arrived(trace, node)]
     if missed:
         lost = [sent[node] for node in missed]
-        return judged(False, expected, f"nothing reached {names(missed)}", lost[:1])
+        return passed_if(False, expected, f"nothing reached {join_names(missed)}", lost[:1])
     if not passages:
-        return undecided(expected, "no router saw a tunnelled packet")
+        return inconclusive(expected, "no tunnelled packet was captured at a router")
     router, first = passages[0]
-    return judged(
+    return passed_if(
         True, expected, f"{len(passages)} packets through {router}: {first.went.outer}", first
     )
 
 
 def _sent_to(trace: Trace) -> dict[str, Frame]:
-    """The real servers that the director sent tunnelled requests to, with one of them."""
+    """One tunnelled request for each real server that the director sent any to."""
     by_rip = {server.rip: server.node for server in trace.real_servers}
     return {
         by_rip[passage.went.outer.dst]: passage.went
@@ -135,17 +168,17 @@ def _arrived(trace: Trace, node: str) -> bool:
     )
 
 
-def costs_its_headers(trace: Trace) -> Judgement:
-    """A request of full-sized DF segments: too large with the tunnel's headers before them."""
-    headers = tun.HEADERS[trace.run.service.encapsulation]
+def header_cost(trace: Trace) -> CheckResult:
+    """Send a request of full-sized DF segments: too large once the tunnel's headers are added."""
+    headers = HEADERS[trace.run.service.encapsulation]
     expected = (
-        f"{headers} bytes more per packet; a full-sized DF packet brings back "
-        "fragmentation-needed, and the request is answered all the same"
+        f"{headers} bytes more per packet; a full-sized DF packet causes "
+        "fragmentation-needed, and the request is still answered"
     )
     large = trace.large
     if large is None:
-        return undecided(expected, "no large request was sent")
-    passages = large.passages(trace.director, large.requests)
+        return inconclusive(expected, "no large request was sent")
+    passages = [p for node in trace.directors for p in large.passages(node, large.requests)]
     added = {
         passage.went.outer.total_length - passage.came.outer.total_length
         for passage in passages
@@ -164,9 +197,11 @@ def costs_its_headers(trace: Trace) -> Judgement:
     answered = large.exchange.answered
     outcome = "answered" if answered else large.exchange.error
     if not _established(trace, large):
-        return undecided(expected, f"its connection did not come about: {outcome}")
+        return inconclusive(expected, f"its connection was not established: {outcome}")
     if not added:
-        return undecided(expected, f"no packet of the large request passed the director; {outcome}")
+        return inconclusive(
+            expected, f"no packet of the large request crossed the director; {outcome}"
+        )
     mtu = told[0].icmp.mtu if told and told[0].icmp is not None else 0
     observed = (
         f"{', '.join(map(str, sorted(added)))} bytes more; "
@@ -174,16 +209,18 @@ def costs_its_headers(trace: Trace) -> Judgement:
         + f"; {outcome}"
     )
     right = added == {headers} and bool(told)
-    if right and not answered and _went_on(trace, large):
-        return undecided(expected, f"{observed}, while it was still getting on: a slow machine")
-    return judged(right and answered, expected, observed, told[:1])
+    if right and not answered and _made_progress(trace, large):
+        return inconclusive(
+            expected, f"{observed}, while data was still being acknowledged: this machine is slow"
+        )
+    return passed_if(right and answered, expected, observed, told[:1])
 
 
-def _went_on(trace: Trace, conversation: Conversation) -> bool:
-    """Whether a request that timed out was still getting on in the second half of its time.
+def _made_progress(trace: Trace, conversation: Conversation) -> bool:
+    """Whether a request that timed out still made progress in the second half of its timeout.
 
-    One that hangs does so from the start: it sends again what it sent before, to no effect.
-    What comes once its time is over answers the client's closing.
+    One that hangs does so from the start: it retransmits the same segments. Replies after the
+    timeout answer the client's FIN.
     """
     exchange = conversation.exchange
     if exchange.error != Failure.TIMED_OUT:
@@ -199,7 +236,7 @@ def _went_on(trace: Trace, conversation: Conversation) -> bool:
 
 
 def _established(trace: Trace, conversation: Conversation) -> bool:
-    """Whether the client was told that its connection is there (SYN and ACK)."""
+    """Whether the client received a SYN+ACK."""
     return any(
         isinstance(frame.packet.transport, Tcp) and frame.packet.transport.flags & TcpFlag.SYN
         for frame in conversation.replies
@@ -207,10 +244,14 @@ def _established(trace: Trace, conversation: Conversation) -> bool:
     )
 
 
-JUDGES: Mapping[Claim, Judge] = {
-    tun.REQUEST: request_encapsulated,
-    tun.ARRIVES: decapsulated,
-    tun.REPLY: reply_direct,
-    tun.ROUTED: routed,
-    **dict.fromkeys(tun.COST.values(), costs_its_headers),
-}
+def _uses(encapsulation: Encapsulation) -> Callable[[Trace], bool]:
+    return lambda trace: trace.run.service.encapsulation is encapsulation
+
+
+for _encapsulation, _bytes in HEADERS.items():
+    CLAIMS.add(
+        f"tun.costs-{_bytes}-bytes",
+        f"the tunnel costs {_bytes} bytes: a larger DF packet causes fragmentation-needed",
+        broken_by=("icmp-filtered", "pmtu-discovery-off"),
+        applies=_uses(_encapsulation),
+    )(header_cost)

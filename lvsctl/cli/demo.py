@@ -16,7 +16,7 @@ from lvsctl.errors import LabError
 from lvsctl.model.service import ForwardingMethod
 
 if TYPE_CHECKING:
-    from lvsctl.model.finding import Verdict
+    from lvsctl.model.claim import Verdict
     from lvsctl.model.lab import Lab
     from lvsctl.model.state import NodeState, ServiceState
 
@@ -42,7 +42,7 @@ def demo(
       lvsctl demo
       lvsctl demo dr --requests 100
     """
-    from lvsctl.model.finding import Verdict
+    from lvsctl.model.claim import Verdict
     from lvsctl.output import demo as report
 
     verdicts = [_show(mode, requests) for mode in modes or _MODES]

@@ -111,7 +111,7 @@ def verify(
       lvsctl verify --from out             the same verdicts, on any machine, without root
       lvsctl verify dr --prove             each claim can fail: minutes, see lvsctl fault list
     """
-    from lvsctl.model.finding import Verdict
+    from lvsctl.model.claim import Verdict
 
     if prove:
         if report is not None or saved is not None:

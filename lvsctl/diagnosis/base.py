@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from lvsctl.claims.trace import Conversation, Trace
 from lvsctl.diagnosis.network import Network
 from lvsctl.model.addresses import IPAddress
+from lvsctl.model.claim import Finding, Verdict
 from lvsctl.model.evidence import Evidence
-from lvsctl.model.finding import Finding, Verdict
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Lab, Node
 from lvsctl.model.service import ForwardingMethod, RealServer, VirtualService
 from lvsctl.model.state import NodeState, RealServerState, ServiceState
-from lvsctl.modes.tun import COST
+from lvsctl.modes.tun import HEADERS
 
 NAT, TUN, DR = ForwardingMethod.NAT, ForwardingMethod.TUN, ForwardingMethod.DR
 EVERY_MODE = (NAT, TUN, DR)
@@ -85,8 +85,8 @@ class Case:
 
     @property
     def director(self) -> str:
-        """The director's name."""
-        return self.trace.director
+        """The director that handled the requests."""
+        return self.trace.active_director
 
     @property
     def client(self) -> str:
@@ -193,7 +193,9 @@ class Case:
         return self.type(node, "sysctl", "-w", f"{key}={value}")
 
 
-HARMLESS = frozenset({"nat.real-servers-need-nothing", *(c.id for c in COST.values())})
+HARMLESS = frozenset(
+    {"nat.real-servers-need-nothing", *(f"tun.costs-{size}-bytes" for size in HEADERS.values())}
+)
 """Claims whose failing alone harms nobody.
 
 What real servers need not have, they may have. And where the large request was answered

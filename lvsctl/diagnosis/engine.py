@@ -6,15 +6,15 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lvsctl import claims as verify
-from lvsctl.claims import kernel
+from lvsctl import claims
+from lvsctl.claims import packet_loss
 from lvsctl.claims.trace import traces
 from lvsctl.diagnosis import arp, hosts, ipvs, links, paths, servers, tunnel, vanishing
 from lvsctl.diagnosis.base import Case, Cause, Remark, Rule
 from lvsctl.diagnosis.kernel_says import borne_out
 from lvsctl.diagnosis.network import Network
+from lvsctl.model.claim import Verdict
 from lvsctl.model.evidence import Evidence
-from lvsctl.model.finding import Verdict
 from lvsctl.walk.walk import walks
 
 RULES: tuple[Rule, ...] = (
@@ -53,7 +53,7 @@ def conclusion(evidence: Evidence, topology: str = "") -> Conclusion:
     ``topology`` is what the lab was made of, by the name that ``lvsctl up`` takes.
     """
     up = f"lvsctl up {shlex.quote(topology or evidence.lab.name)}"
-    findings = tuple(verify.findings(evidence))
+    findings = tuple(claims.findings(evidence))
     network = Network(evidence.lab, evidence.states)
     cases = [
         Case(trace, network, tuple(f for f in findings if f.service == trace.run.service.name), up)
@@ -137,4 +137,4 @@ def _look_at(evidence: Evidence, cases: list[Case]) -> Iterator[str]:
         large = case.trace.run.large
         if large is not None and not large.answered:
             yield f"{case.service.name}: one large request was not answered: {large.error}"
-    yield from kernel.everything(evidence)
+    yield from packet_loss.everything(evidence)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from lvsctl.claims import kernel
+from lvsctl.claims import packet_loss
 from lvsctl.diagnosis.base import Cause
 from lvsctl.model.evidence import Evidence
 
@@ -92,8 +92,8 @@ def borne_out(cause: Cause, evidence: Evidence) -> Cause:
 
 
 def _quoted(cause: Cause, said: Said, evidence: Evidence) -> Iterator[str]:
-    there = tuple(kernel.lost(evidence, said.counters, (cause.node,)))
-    yield from there or tuple(kernel.lost(evidence, said.counters))
-    yield from kernel.reasons(evidence, said.reasons)
+    there = tuple(packet_loss.lost(evidence, said.counters, (cause.node,)))
+    yield from there or tuple(packet_loss.lost(evidence, said.counters))
+    yield from packet_loss.reasons(evidence, said.reasons)
     if said.martian:
-        yield from kernel.martians(evidence)
+        yield from packet_loss.martians(evidence)

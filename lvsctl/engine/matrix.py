@@ -18,8 +18,8 @@ from lvsctl.engine.proving import Trial
 from lvsctl.faults import FAULTS
 from lvsctl.faults.base import Fault
 from lvsctl.faults.injector import Breaking
+from lvsctl.model.claim import Verdict, overall
 from lvsctl.model.evidence import Evidence
-from lvsctl.model.finding import Verdict, overall
 
 Named = tuple[tuple[str, str], ...]
 """Causes: kinds and nodes, the most likely first."""

@@ -15,9 +15,8 @@ from lvsctl.faults import FAULTS
 from lvsctl.faults.base import Fault
 from lvsctl.faults.injector import Breaking
 from lvsctl.kernel.injected import Injected
-from lvsctl.model.claim import Claim
+from lvsctl.model.claim import Claim, Finding, Verdict, overall
 from lvsctl.model.evidence import Evidence
-from lvsctl.model.finding import Finding, Verdict, overall
 from lvsctl.model.lab import Lab
 
 Tell = Callable[["Trial"], None]

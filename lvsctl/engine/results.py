@@ -9,8 +9,8 @@ if TYPE_CHECKING:  # what one command comes to must not cost the others their im
     from lvsctl.diagnosis import Cause
     from lvsctl.faults.base import Fault
     from lvsctl.kernel.registry import Entry
+    from lvsctl.model.claim import Finding, Verdict
     from lvsctl.model.evidence import Evidence
-    from lvsctl.model.finding import Finding, Verdict
     from lvsctl.model.lab import Lab
     from lvsctl.model.state import NodeState
     from lvsctl.resources.ops import Op
@@ -72,7 +72,7 @@ class Verification:
     @property
     def verdict(self) -> Verdict:
         """PASS only where every claim passes."""
-        from lvsctl.model.finding import overall
+        from lvsctl.model.claim import overall
 
         return overall(self.findings)
 

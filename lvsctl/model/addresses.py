@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import socket
+from dataclasses import dataclass
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -16,6 +18,47 @@ from ipaddress import (
 IPAddress = IPv4Address | IPv6Address
 IPInterface = IPv4Interface | IPv6Interface
 IPNetwork = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class AddressFamily:
+    """What differs between IPv4 and IPv6 for LVS.
+
+    ``number`` is AF_INET or AF_INET6, ``neighbours`` the protocol that resolves addresses,
+    ``sysctls`` the prefix of the family's settings, ``header_bytes`` the size of an IP header
+    without options. ``icmp_errors`` are the ICMP types about another packet that IPVS relates
+    to its connections (net/netfilter/ipvs/ip_vs_core.c, ip_vs_in_icmp and ip_vs_in_icmp_v6).
+    """
+
+    version: int
+    number: int
+    neighbours: str
+    sysctls: str
+    header_bytes: int
+    icmp_errors: frozenset[int]
+
+
+IPV4 = AddressFamily(
+    version=4,
+    number=int(socket.AF_INET),
+    neighbours="ARP",
+    sysctls="net.ipv4",
+    header_bytes=20,
+    icmp_errors=frozenset({3, 4, 11}),  # unreachable, source quench, time exceeded
+)
+IPV6 = AddressFamily(
+    version=6,
+    number=int(socket.AF_INET6),
+    neighbours="neighbour discovery",
+    sysctls="net.ipv6",
+    header_bytes=40,
+    icmp_errors=frozenset({1, 2, 3, 4}),  # unreachable, too big, time exceeded, parameter problem
+)
+
+
+def family_of(address: IPAddress | IPInterface | IPNetwork) -> AddressFamily:
+    """The address family of an address or network."""
+    return IPV6 if address.version == 6 else IPV4
 
 
 @functools.lru_cache(64)  # a VIP is asked for by each of its real servers

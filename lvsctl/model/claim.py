@@ -1,33 +1,57 @@
-"""What a forwarding method promises, and what can come of that; ``model.finding`` is what did.
-
-Apart from that on purpose: planning a lab needs the promises, and none of the frames
-that findings rest on (15 ms of imports).
-"""
+"""Claims that a forwarding method makes, and findings: their verdicts with the evidence."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from lvsctl.model.frame import Frame
+
 
 class Verdict(StrEnum):
-    """What the evidence says of a claim."""
+    """A claim's verdict on the evidence."""
 
     PASS = "pass"  # noqa: S105 (no password)
     FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
-    """Nothing was seen that could have shown it, so its absence proves nothing."""
+    """Nothing was observed that could have shown it, so its absence proves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A statement in the words of LVS.
+    """A statement about a forwarding method, in LVS terms.
 
-    ``broken_by`` are the ids of faults that must break it; ``unbroken`` says why there is
-    none, in any lab or in those where none of them applies.
+    ``broken_by`` are the ids of faults that must break it. ``unbroken`` is the reason why no
+    fault can, in any lab or in labs to which none of those faults applies.
     """
 
     id: str
-    says: str
+    text: str
     broken_by: tuple[str, ...] = ()
     unbroken: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A claim's verdict for one virtual service, with what was expected and what was observed.
+
+    ``kernel`` lists packet losses that the nodes' kernels counted while requests were lost.
+    """
+
+    claim: Claim
+    service: str
+    verdict: Verdict
+    expected: str
+    observed: str
+    frames: tuple[Frame, ...] = ()
+    kernel: tuple[str, ...] = ()
+
+
+def overall(findings: Iterable[Finding]) -> Verdict:
+    """Sum up: FAIL before INCONCLUSIVE before PASS; no findings are INCONCLUSIVE."""
+    verdicts = {finding.verdict for finding in findings}
+    for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS):
+        if verdict in verdicts:
+            return verdict
+    return Verdict.INCONCLUSIVE

@@ -14,50 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lvsctl.model.addresses import host_route
-from lvsctl.model.claim import Claim
 from lvsctl.model.rule import Violation
 from lvsctl.model.service import ForwardingMethod, RealServer
 from lvsctl.modes.base import Placed, no_port_mapping
 from lvsctl.resources.ops import AddAddress, Op, SetSysctl
-
-HOLD_VIP = Claim(
-    "dr.same-vip",
-    "the director and every real server hold the same VIP",
-    broken_by=("vip-missing", "vip-missing-on-director"),
-)
-ARP_ANSWERS = Claim(
-    "dr.only-director-answers-arp",
-    "only the director answers ARP questions for the VIP, though every real server heard them",
-    broken_by=(
-        "arp-ignore-unset",
-        "arp-ignore-on-lo-only",
-        "vip-on-lan",
-        "vip-missing-on-director",
-    ),
-)
-ARP_QUESTIONS = Claim(
-    "dr.real-servers-announce-rip",
-    "real servers ask their own ARP questions from their RIP, never from the VIP",
-    broken_by=("arp-announce-unset",),
-)
-REQUEST = Claim(
-    "dr.request-only-macs-change",
-    "the director changes nothing of a request but the MAC addresses and the TTL",
-    broken_by=("wrong-forwarding-method", "stale-neighbour"),
-)
-ONE_SEGMENT = Claim(
-    "dr.one-segment",
-    "what the director sends is what the real server receives: one L2 segment lies between",
-    broken_by=("behind-router", "stale-neighbour"),
-)
-REPLY = Claim(
-    "dr.reply-direct",
-    "replies go from the real server, with the VIP as their source, past the director",
-    broken_by=("gateway-is-director", "vip-as-subnet", "wrong-forwarding-method"),
-)
-
-CLAIMS = (HOLD_VIP, ARP_ANSWERS, ARP_QUESTIONS, REQUEST, ONE_SEGMENT, REPLY)
-"""In the order in which they are shown; how each is decided stands in ``verify.dr``."""
 
 
 def arp_suppression(netns: str, vip: object) -> Iterator[Op]:

@@ -12,51 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lvsctl.model.claim import Claim
 from lvsctl.model.lab import Role
 from lvsctl.model.rule import Violation
 from lvsctl.model.service import ForwardingMethod, RealServer
 from lvsctl.modes.base import Placed
 from lvsctl.resources.ops import Op, SetSysctl
-
-REQUEST = Claim(
-    "nat.request-rewritten",
-    "the director rewrites a request's destination from VIP to RIP; its source stays the client's",
-    broken_by=("wrong-forwarding-method", "wrong-port"),
-)
-REPLY = Claim(
-    "nat.reply-crosses-director",
-    "replies come back through the director, which rewrites their source from RIP to VIP",
-    broken_by=(
-        "wrong-gateway",
-        "ip-forward-off",
-        "client-on-real-server-network",
-        "redirects-sent",
-    ),
-)
-HIDDEN = Claim(
-    "nat.client-never-sees-rip",
-    "the client never sees a RIP",
-    broken_by=("client-on-real-server-network", "wrong-gateway"),
-)
-PLAIN = Claim(
-    "nat.real-servers-need-nothing",
-    "real servers need nothing of LVS: no VIP, no tunnel device, no ARP setting",
-    unbroken="what they need not have does no harm where they have it: there is nothing to break",
-)
-PORTS = Claim(
-    "nat.port-mapping",
-    "the director maps the VIP's port to the real server's, and back",
-    broken_by=("wrong-port", "wrong-forwarding-method"),
-)
-LOAD = Claim(
-    "nat.both-directions-load-director",
-    "every byte of requests and replies passes through the director",
-    broken_by=("ip-forward-off", "client-on-real-server-network"),
-)
-
-CLAIMS = (REQUEST, REPLY, HIDDEN, PLAIN, PORTS, LOAD)
-"""In the order in which they are shown; how each is decided stands in ``verify.nat``."""
 
 
 class Nat:

@@ -17,50 +17,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lvsctl.model.addresses import host_route
-from lvsctl.model.claim import Claim
 from lvsctl.model.rule import Violation
 from lvsctl.model.service import Encapsulation, ForwardingMethod, RealServer
 from lvsctl.modes.base import Placed, loose_reverse_path, no_port_mapping
 from lvsctl.modes.dr import arp_suppression
 from lvsctl.resources.ops import AddAddress, AddGuePort, AddTunnel, Op
 
-REQUEST = Claim(
-    "tun.request-encapsulated",
-    "the director puts a request, unchanged but for its TTL, into a new IP packet DIP to RIP",
-    broken_by=("wrong-forwarding-method", "encapsulation-mismatch"),
-)
-ARRIVES = Claim(
-    "tun.decapsulated-on-tunnel-device",
-    "the real server takes the request out of the tunnel and finds the VIP on its tunnel device",
-    broken_by=("tunnel-down", "vip-missing", "encapsulation-mismatch"),
-)
-REPLY = Claim(
-    "tun.reply-direct",
-    "replies go from the real server, with the VIP as their source, past the director",
-    broken_by=("rp-filter-on-tunnel", "rp-filter-on-router", "no-default-gateway"),
-)
-ROUTED = Claim(
-    "tun.routed",
-    "routers carry the tunnel: real servers may sit in other networks than the director",
-    broken_by=("tunnel-filtered", "real-server-down"),
-)
-
 HEADERS = {Encapsulation.IPIP: 20, Encapsulation.GRE: 24, Encapsulation.GUE: 32}
 """Bytes in front of the request: an IPv4 header of 20 bytes; GRE's 4 without checksum, key
 and sequence number; UDP's 8 and GUE's 4 without options. IPVS asks for none of these."""
-
-COST = {
-    encapsulation: Claim(
-        f"tun.costs-{count}-bytes",
-        f"the tunnel costs {count} bytes: a larger DF packet brings back fragmentation-needed",
-        broken_by=("icmp-filtered", "pmtu-discovery-off"),
-    )
-    for encapsulation, count in HEADERS.items()
-}
-"""Of these a service makes the one about its encapsulation."""
-
-CLAIMS = (REQUEST, ARRIVES, REPLY, ROUTED, *COST.values())
-"""In the order in which they are shown; how each is decided stands in ``verify.tun``."""
 
 
 TUNNEL_INDEX = {Encapsulation.IPIP: 40, Encapsulation.GRE: 41}

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lvsctl.model.claim import Verdict
 from lvsctl.model.exchange import Exchange
-from lvsctl.model.finding import Verdict
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.service import ForwardingMethod, RealServer, VirtualService
 from lvsctl.model.state import Counters, ServiceState
@@ -66,7 +66,7 @@ def result(
         f"  {_remark(service)}",
         f"  {_judged(verification, style)}",
         *(
-            style.wrapped(f"{finding.claim.says}: {finding.observed}", indent=4, hanging=2)
+            style.wrapped(f"{finding.claim.text}: {finding.observed}", indent=4, hanging=2)
             for finding in verification.findings
             if finding.verdict is not Verdict.PASS
         ),

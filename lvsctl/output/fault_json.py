@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from lvsctl.engine.proving import Proof
     from lvsctl.engine.results import FaultListed, FaultShown
     from lvsctl.faults.base import Fault
-    from lvsctl.model.finding import Finding
+    from lvsctl.model.claim import Finding
 
 VERSION = 1
 

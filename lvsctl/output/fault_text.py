@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from lvsctl.model.finding import Finding, Verdict
+from lvsctl.model.claim import Finding, Verdict
 from lvsctl.output.style import Cell, Style
 from lvsctl.output.words import counted
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from lvsctl import __version__
 from lvsctl.engine.results import Verification
-from lvsctl.model.finding import Finding, Verdict
+from lvsctl.model.claim import Finding, Verdict
 from lvsctl.model.lab import Lab
 from lvsctl.model.walk import Walk
 from lvsctl.output import html_walk

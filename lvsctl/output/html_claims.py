@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from itertools import groupby
 
-from lvsctl.model.finding import Finding, Verdict
+from lvsctl.model.claim import Finding, Verdict
 from lvsctl.model.frame import Frame
 from lvsctl.model.packet import Icmp, Packet
 from lvsctl.output.html_markup import Html, joined, tag
@@ -45,7 +45,7 @@ def _claim(finding: Finding, capture: str) -> Html:
     summary = tag(
         "summary",
         badge(finding.verdict),
-        tag("span", tag("span", claim.says, class_="says"), tag("code", claim.id),
+        tag("span", tag("span", claim.text, class_="says"), tag("code", claim.id),
             tag("span", finding.observed, class_="seen"), class_="claim-text"),
     )  # fmt: skip
     compared = tag(

@@ -110,7 +110,7 @@ def verification(verification: Verification, *, capture: str | None = None) -> J
             {
                 "id": finding.claim.id,
                 "service": finding.service,
-                "says": finding.claim.says,
+                "says": finding.claim.text,
                 "verdict": str(finding.verdict),
                 "expected": finding.expected,
                 "observed": finding.observed,

@@ -10,7 +10,7 @@ from itertools import groupby
 from xml.etree import ElementTree as ET
 
 from lvsctl.engine.results import Verification
-from lvsctl.model.finding import Finding, Verdict
+from lvsctl.model.claim import Finding, Verdict
 from lvsctl.output.style import printable
 
 
@@ -43,7 +43,7 @@ def _case(finding: Finding, classname: str) -> ET.Element:
         f"#{f.number} {f.tap} {f.direction.name.lower()} {f.summary()}" for f in finding.frames
     ]
     said = [
-        finding.claim.says,
+        finding.claim.text,
         f"expected: {finding.expected}",
         f"observed: {finding.observed}",
         *finding.kernel,

@@ -14,7 +14,7 @@ from lvsctl.output.words import counted, service_line, verdict_paint
 
 if TYPE_CHECKING:
     from lvsctl.engine.results import Verification
-    from lvsctl.model.finding import Finding
+    from lvsctl.model.claim import Finding
 
 FRAMES, FRAMES_VERBOSE = 4, 16
 """So many frames of a claim that does not pass are shown, and so many with -v."""
@@ -72,7 +72,7 @@ def _in_full(
     verdict = verdict_paint(style, finding.verdict)(str(finding.verdict))
     yield ""
     yield f"  {style.bold(finding.claim.id)}  {verdict}"
-    yield style.wrapped(finding.claim.says, 4)
+    yield style.wrapped(finding.claim.text, 4)
     yield style.table(_told(finding, style), indent=4)
     for line in finding.kernel:
         yield style.wrapped(printable(line), 4, 2)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lvsctl.claims.paths import names
+from lvsctl.claims.base import join_names
 from lvsctl.model.evidence import Run
 from lvsctl.model.exchange import Endpoint, Exchange
 from lvsctl.model.frame import Frame
@@ -40,7 +40,7 @@ class Passed(NamedTuple):
     @property
     def receivers(self) -> str:
         """Who got it."""
-        return names(self.hop.receivers) or "nobody"
+        return join_names(self.hop.receivers) or "nobody"
 
 
 def why_of(passed: Passed) -> str:
@@ -91,9 +91,9 @@ def _answer(passed: Passed) -> str:
     )  # fmt: skip
     others = sorted(answered - {passed.hop.sender})
     if silent:
-        said += f"; {names(silent)} heard the question and kept silent"
+        said += f"; {join_names(silent)} heard the question and kept silent"
     if others:
-        said += f"; but {names(others)} answered too: the ARP problem"
+        said += f"; but {join_names(others)} answered too: the ARP problem"
     return said
 
 
@@ -244,4 +244,4 @@ def outcome_of(exchange: Exchange, hops: Sequence[Hop]) -> str:
         said += f"; the last of the request was seen from {last.sender} to "
     else:
         return said + "; nothing of the request was seen on the wire"
-    return said + (names(last.receivers) or "nobody") + f" on {last.network}"
+    return said + (join_names(last.receivers) or "nobody") + f" on {last.network}"

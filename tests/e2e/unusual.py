@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lvsctl.engine.inspect import diagnose_lab, verify_lab
-from lvsctl.model.finding import Verdict
+from lvsctl.model.claim import Verdict
 from tests.kernel.by_hand import run
 from tests.kernel.initial import initial_namespace
 from tests.kernel.labs import curl, lab_up, url_of

@@ -19,7 +19,7 @@ from lvsctl.engine.labs import list_labs, running_lab, tear_down
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError, LvsctlError
 from lvsctl.kernel import paths, registry
-from lvsctl.model.finding import Verdict
+from lvsctl.model.claim import Verdict
 from lvsctl.topology.overrides import Overrides
 from tests.kernel.initial import differences, glance, initial_namespace
 from tests.kernel.labs import topology_of

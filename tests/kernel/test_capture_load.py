@@ -10,7 +10,7 @@ import pytest
 from lvsctl import claims
 from lvsctl.capture.capture import Capture
 from lvsctl.engine import collect
-from lvsctl.model.finding import Verdict, overall
+from lvsctl.model.claim import Verdict, overall
 from lvsctl.model.frame import Direction
 from lvsctl.traffic import client
 from tests.kernel.labs import lab_up

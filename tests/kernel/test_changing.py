@@ -22,8 +22,8 @@ from lvsctl.engine.up import bring_up
 from lvsctl.errors import HostError, KernelError, LabError
 from lvsctl.kernel import paths, processes
 from lvsctl.kernel.registry import State
+from lvsctl.model.claim import Verdict
 from lvsctl.model.event import Event, GoingBack, Notice, StageBegun, Undoing
-from lvsctl.model.finding import Verdict
 from lvsctl.model.lab import Lab
 from lvsctl.output import text_listing
 from lvsctl.output.style import Style

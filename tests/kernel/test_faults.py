@@ -25,7 +25,7 @@ from lvsctl.engine.up import bring_up
 from lvsctl.errors import UsageError
 from lvsctl.faults import FAULTS
 from lvsctl.kernel import injected, paths
-from lvsctl.model.finding import Verdict
+from lvsctl.model.claim import Verdict
 from lvsctl.model.lab import Lab
 from lvsctl.model.state import Counters, NodeState
 from lvsctl.output import fault_text

@@ -15,7 +15,7 @@ from lvsctl.engine.inspect import verify_lab
 from lvsctl.engine.labs import running_lab, tear_down
 from lvsctl.engine.up import bring_up
 from lvsctl.kernel import netns
-from lvsctl.model.finding import Verdict
+from lvsctl.model.claim import Verdict
 from tests.kernel.by_hand import run
 from tests.kernel.initial import initial_namespace
 from tests.kernel.labs import lab_up, topology_of

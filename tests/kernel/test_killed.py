@@ -21,7 +21,7 @@ from lvsctl.engine.plans import load_lab, make_plan
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError
 from lvsctl.kernel import injected, registry
-from lvsctl.model.finding import Verdict
+from lvsctl.model.claim import Verdict
 from lvsctl.topology import shipped
 from lvsctl.topology.overrides import Overrides
 from tests.in_machine import INSIDE

@@ -16,9 +16,9 @@ from lvsctl.engine.plans import make_plan
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import KernelError, LabError
 from lvsctl.kernel import processes
+from lvsctl.model.claim import Verdict
 from lvsctl.model.event import Event, StageBegun
 from lvsctl.model.exchange import Endpoint
-from lvsctl.model.finding import Verdict
 from lvsctl.model.service import Scheduler
 from lvsctl.resources.ops import AddRealServer, AddService
 from lvsctl.topology import shipped

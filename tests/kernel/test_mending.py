@@ -16,7 +16,7 @@ from lvsctl.engine.inspect import verify_lab
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import KernelError
 from lvsctl.kernel import processes
-from lvsctl.model.finding import Verdict
+from lvsctl.model.claim import Verdict
 from lvsctl.resources.ops import AddLink, RunCommand
 from lvsctl.topology import shipped
 from tests.kernel.by_hand import run

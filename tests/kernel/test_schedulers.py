@@ -12,7 +12,7 @@ import pytest
 from lvsctl.engine.inspect import verify_lab
 from lvsctl.engine.labs import tear_down
 from lvsctl.engine.up import bring_up
-from lvsctl.model.finding import Finding, Verdict
+from lvsctl.model.claim import Finding, Verdict
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import Scheduler
 from lvsctl.topology.overrides import Overrides

@@ -17,9 +17,8 @@ from lvsctl.kernel.probe import Feature
 from lvsctl.kernel.registry import Entry, State
 from lvsctl.machine.client import MachineStatus
 from lvsctl.machine.kinds import Found
-from lvsctl.model.claim import Claim
+from lvsctl.model.claim import Claim, Finding, Verdict
 from lvsctl.model.evidence import Evidence
-from lvsctl.model.finding import Finding, Verdict
 from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
 from lvsctl.model.lab import Impairment, Lab
 from lvsctl.model.service import ServiceKey

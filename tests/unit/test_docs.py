@@ -28,7 +28,7 @@ from tools.docs.page import File, Page, PageError, Prose, read
 from tools.docs.reference import json as json_reference
 
 PAGES = sorted(path for path in DOCS.rglob("*.md") if path.parent != DOCS / "reference")
-CLAIMS = {claim.id for judges in (*BY_MODE.values(), every.JUDGES) for claim in judges}
+CLAIMS = {row.claim.id for table in (*BY_MODE.values(), every.CLAIMS) for row in table}
 
 each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(DOCS)))
 

@@ -6,20 +6,20 @@ from dataclasses import replace
 
 import pytest
 
+from lvsctl.claims import BY_MODE, every
 from lvsctl.engine.plans import load_lab
 from lvsctl.faults import FAULTS, fault
 from lvsctl.faults.base import Fault, Scene
 from lvsctl.faults.change import Change, added, removed, reversed_
 from lvsctl.model.claim import Claim
 from lvsctl.model.lab import Lab
-from lvsctl.modes import dr, every, nat, tun
 from lvsctl.plan import planner
 from lvsctl.resources.fault_ops import AddNeighbour, DropIncoming
 from lvsctl.resources.ops import AddRealServer, DisableOffloads, Listen, Op, Plan
 from lvsctl.topology import shipped
 from lvsctl.topology.shipped import Topology
 
-CLAIMS = {claim.id: claim for room in (nat, tun, dr, every) for claim in room.CLAIMS}
+CLAIMS = {row.claim.id: row.claim for table in (*BY_MODE.values(), every.CLAIMS) for row in table}
 
 
 def shipped_labs() -> dict[str, tuple[Lab, Plan]]:

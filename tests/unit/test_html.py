@@ -10,8 +10,7 @@ import pytest
 
 from lvsctl.engine.inspect import recompute
 from lvsctl.engine.results import Verification
-from lvsctl.model.claim import Claim
-from lvsctl.model.finding import Verdict
+from lvsctl.model.claim import Claim, Verdict
 from lvsctl.model.frame import Direction, Tap
 from lvsctl.model.lab import Lab
 from lvsctl.output.html import POLICY, page, walk_page
@@ -80,7 +79,7 @@ def test_a_page_shows_topology_claims_and_way() -> None:
     for node in found.lab.nodes:
         assert node.name in text
     for finding in found.findings:
-        assert finding.claim.says in text
+        assert finding.claim.text in text
         assert finding.observed in text
     assert "the director rewrote the destination" in text
 

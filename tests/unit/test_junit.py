@@ -8,8 +8,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from lvsctl.engine.inspect import recompute
-from lvsctl.model.claim import Claim
-from lvsctl.model.finding import Verdict
+from lvsctl.model.claim import Claim, Verdict
 from lvsctl.output.junit import junit
 from tests.unit.recorded import mutations as m
 from tests.unit.recorded.reports import evidence_of

@@ -13,8 +13,7 @@ from lvsctl.engine.matrix import Cell, Column, Health
 from lvsctl.engine.proving import Trial
 from lvsctl.faults import FAULTS
 from lvsctl.faults.known import KNOWN
-from lvsctl.model.claim import Claim
-from lvsctl.model.finding import Finding, Verdict
+from lvsctl.model.claim import Claim, Finding, Verdict
 from lvsctl.output import matrix_markdown, matrix_text
 from lvsctl.output.style import Style
 from lvsctl.topology import shipped

@@ -14,7 +14,7 @@ from lvsctl.api.command import Command
 from lvsctl.api.results import Verification
 from lvsctl.errors import KernelError, LvsctlError, Problem, SpecError, UsageError
 from lvsctl.kernel import probe
-from lvsctl.model.finding import Verdict
+from lvsctl.model.claim import Verdict
 from lvsctl.output.error_json import error_from, error_json
 from lvsctl.testing.failure import directory_name
 from lvsctl.testing.labs import MAX_NAME, Labs, WatchedLab, _label

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from lvsctl.engine.results import Up
-from lvsctl.model.finding import Verdict
+from lvsctl.model.claim import Verdict
 from lvsctl.output import jsonable
 from lvsctl.plan import planner
 from tests.unit.report_samples import (

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from lvsctl.engine.results import Up
-from lvsctl.model.finding import Verdict
+from lvsctl.model.claim import Verdict
 from lvsctl.output import jsonable, text
 from lvsctl.output.deviations import deviations
 from lvsctl.output.style import Style

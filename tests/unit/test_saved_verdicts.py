@@ -13,8 +13,8 @@ from typing import NamedTuple
 import pytest
 
 from lvsctl import claims as verify
+from lvsctl.model.claim import Verdict
 from lvsctl.model.evidence import Evidence, Run
-from lvsctl.model.finding import Verdict
 from lvsctl.model.frame import Direction, Tap
 from lvsctl.model.state import LinkState, NodeState, RealServerState, ServiceState
 from tests.unit.recorded import mutations as m

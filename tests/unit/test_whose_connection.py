@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from lvsctl import claims
+from lvsctl.model.claim import Verdict
 from lvsctl.model.evidence import Evidence
-from lvsctl.model.finding import Verdict
 from tests.unit.recorded.reports import NAMES, evidence_of
 
 
@@ -46,7 +46,7 @@ def test_other_peoples_requests_leave_it_undecided(name: str) -> None:
     found = {finding.claim.id: finding for finding in claims.findings(others)}
 
     assert found["all.counters-agree"].verdict is Verdict.INCONCLUSIVE
-    assert "2 other connections came in between" in found["all.counters-agree"].observed
+    assert "2 connections of other clients" in found["all.counters-agree"].observed
     assert not [f.claim.id for f in found.values() if f.verdict is Verdict.FAIL]
 
 

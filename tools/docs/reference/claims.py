@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 
 from lvsctl.claims import BY_MODE, every
-from lvsctl.claims.every import Judge
-from lvsctl.model.claim import Claim
+from lvsctl.claims.base import CheckedClaim, ClaimTable
 from tools.docs.reference.markdown import fault_link, prose
 
 TITLE = "# Claims"
-SOURCE = "lvsctl/modes and lvsctl/verify"
+SOURCE = "lvsctl/claims"
 
 _HEADINGS = {"nat": "NAT", "tun": "TUN (IP tunnelling)", "dr": "DR (direct routing)"}
 
@@ -23,28 +21,29 @@ and watches the claims break."""
 
 
 def text() -> str:
-    """Every claim: what it says, what is looked at, which fault must break it."""
+    """Every claim: its text, how it is decided, which faults must break it."""
     parts = [
         _INTRODUCTION,
     ]
-    for method, judges in BY_MODE.items():
-        parts.append(_section(_HEADINGS.get(method, method.upper()), judges))
-    parts.append(_section("In every mode", every.JUDGES))
+    for method, claims in BY_MODE.items():
+        parts.append(_section(_HEADINGS.get(method, method.upper()), claims))
+    parts.append(_section("Claims for every mode", every.CLAIMS))
     return "\n\n".join(parts)
 
 
-def _section(heading: str, judges: Mapping[Claim, Judge]) -> str:
-    return "\n\n".join([f"## {heading}", *(_claim(*row) for row in judges.items())])
+def _section(heading: str, claims: ClaimTable) -> str:
+    return "\n\n".join([f"## {heading}", *map(_claim, claims)])
 
 
-def _claim(claim: Claim, judge: Judge) -> str:
-    parts = [f"### {claim.id} {{ #{claim.id} }}", f"**{claim.says[0].upper()}{claim.says[1:]}.**"]
-    how = inspect.cleandoc(judge.__doc__ or "")
+def _claim(row: CheckedClaim) -> str:
+    claim = row.claim
+    parts = [f"### {claim.id} {{ #{claim.id} }}", f"**{claim.text[0].upper()}{claim.text[1:]}.**"]
+    how = inspect.cleandoc(row.check.__doc__ or "")
     if how:
         parts.append(f"How it is decided: {prose(how)}")
     if claim.broken_by:
         parts.append(f"Must be broken by: {', '.join(map(fault_link, claim.broken_by))}.")
     if claim.unbroken:
-        where = ", where none of these applies" if claim.broken_by else ""
+        where = " in a lab to which none of these applies" if claim.broken_by else ""
         parts.append(f"No fault breaks it{where}: {claim.unbroken}.")
     return "\n\n".join(parts)
