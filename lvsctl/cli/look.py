@@ -14,7 +14,7 @@ from lvsctl.cli.where import Handover, in_lab_kernel
 from lvsctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from lvsctl.engine.proving import Trial
+    from lvsctl.engine.campaign import Trial
     from lvsctl.engine.results import Verification
 
 

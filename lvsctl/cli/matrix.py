@@ -18,7 +18,7 @@ from lvsctl.cli.where import in_lab_kernel
 from lvsctl.errors import HostError, UsageError
 
 if TYPE_CHECKING:
-    from lvsctl.engine.matrix import Cell, Column
+    from lvsctl.engine.campaign import Cell, Column
 
 
 class Printed(StrEnum):

@@ -1,15 +1,19 @@
-"""A running lab broken on purpose, and put to the test by that."""
+"""What ``lvsctl fault`` and ``verify --prove`` do."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
-from lvsctl.engine.labs import breaking_of, find_node, tear_down
+from lvsctl.engine import campaign
+from lvsctl.engine.campaign import Cell, Column, Proof, Trial
+from lvsctl.engine.labs import fault_injector, find_node, tear_down
 from lvsctl.engine.plans import load_lab
 from lvsctl.engine.results import FaultListed, FaultShown
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError, UsageError
+from lvsctl.faults import FAULTS, find_fault
+from lvsctl.faults.base import Fault
+from lvsctl.faults.change import reversed_
 from lvsctl.kernel import injected, registry
 from lvsctl.model.lab import Lab
 from lvsctl.plan import planner
@@ -17,80 +21,66 @@ from lvsctl.topology import shipped
 from lvsctl.topology.overrides import Overrides
 from lvsctl.topology.shipped import Topology
 
-if TYPE_CHECKING:
-    from lvsctl.engine.matrix import Cell, Column
-    from lvsctl.engine.proving import Proof, Tell
-    from lvsctl.faults.base import Fault
 
-
-def prove_claims(lab: Lab, tell: Tell) -> Proof:
-    """Break a running lab by each fault that applies to it, and see which claims fail."""
-    from lvsctl.engine import proving
-
-    return proving.prove(breaking_of(lab), tell)
+def prove_claims(lab: Lab, report: Callable[[Trial], None]) -> Proof:
+    """Inject every applicable fault into a running lab and compare which claims fail."""
+    return campaign.prove(fault_injector(lab), report)
 
 
 def inject_fault(lab: Lab, name: str, node: str | None = None) -> FaultShown:
-    """Inject a fault into a running lab. Raises UsageError where it does not apply there."""
-    from lvsctl.faults import fault
-
+    """Inject a fault into a running lab. Raises UsageError if it does not apply there."""
     if node is not None:
         find_node(lab, node)
-    one = breaking_of(lab).inject(fault(name), node)
-    return show_fault(lab, name, one.node)
+    record = fault_injector(lab).inject(find_fault(name), node)
+    return show_fault(lab, name, record.node)
 
 
 def restore_faults(lab: Lab, name: str | None = None, node: str | None = None) -> tuple[str, ...]:
-    """Take back a fault, or all of them. Raises UsageError where it is not injected."""
-    from lvsctl.faults import fault
-
-    noted = injected.read(lab.name)
+    """Restore one fault, or all of them. Raises UsageError if it is not injected."""
     if name is None:
-        return tuple(map(str, breaking_of(lab).restore()))
-    fault(name)
-    meant = [one for one in noted if one.fault == name and node in (None, one.node)]
+        return tuple(map(str, fault_injector(lab).restore()))
+    find_fault(name)
+    records = injected.read(lab.name)
+    meant = [one for one in records if one.fault == name and node in (None, one.node)]
     if not meant:
-        there = ", ".join(map(str, noted)) or "no fault is"
-        raise UsageError(f"{name} is not injected into lab {lab.name}", hint=f"injected: {there}")
-    return tuple(map(str, breaking_of(lab).restore(meant)))
+        raise UsageError(
+            f"{name} is not injected into lab {lab.name}",
+            hint=f"injected: {', '.join(map(str, records)) or 'none'}",
+        )
+    return tuple(map(str, fault_injector(lab).restore(meant)))
 
 
 def list_faults(lab: Lab | None = None) -> tuple[FaultListed, ...]:
-    """Every fault; with a lab, where it can be injected and where it is."""
-    from lvsctl.faults import FAULTS
-
+    """List every fault; with a lab, the nodes where it can be and where it is injected."""
     if lab is None:
         return tuple(map(FaultListed, FAULTS.values()))
-    plan, noted = planner.plan_for(lab), injected.read(lab.name)
+    plan, records = planner.plan_for(lab), injected.read(lab.name)
     return tuple(
         FaultListed(
             fault,
             fault.nodes(lab, plan),
-            tuple(one.node for one in noted if one.fault == fault.id),
+            tuple(one.node for one in records if one.fault == fault.id),
         )
         for fault in FAULTS.values()
     )
 
 
 def show_fault(lab: Lab | None, name: str, node: str | None = None) -> FaultShown:
-    """What a fault does to a lab; without one, to the first shipped topology that it applies to.
+    """Show what a fault does to a lab, by default to the first shipped topology that it fits.
 
-    Raises UsageError where it does not apply.
+    Raises UsageError if it does not apply.
     """
-    from lvsctl.faults import fault
-    from lvsctl.faults.change import reversed_
-
-    one = fault(name)
+    fault = find_fault(name)
     if lab is None:
-        lab = _example(one)
-    breaking = breaking_of(lab)
-    scene = breaking.scene(breaking.node_for(one, node))
-    changes = one.changes_at(scene)
+        lab = _example(fault)
+    injector = fault_injector(lab)
+    context = injector.context(injector.node_for(fault, node))
+    changes = fault.changes_at(context)
     return FaultShown(
-        fault=one,
+        fault=fault,
         lab=lab.name,
-        node=scene.node.name,
-        predicted=one.predicted(scene),
+        node=context.node.name,
+        predicted=fault.predicted(context),
         commands=tuple(command for change in changes for command in change.commands()),
         remedy=tuple(c for change in reversed_(changes) for c in change.commands()),
     )
@@ -98,50 +88,50 @@ def show_fault(lab: Lab | None, name: str, node: str | None = None) -> FaultShow
 
 def _example(fault: Fault) -> Lab:
     for name in shipped.names():
-        lab = load_lab(Topology(name, shipped.text_of(name).encode()))
+        lab = _shipped_lab(name)
         if fault.nodes(lab, planner.plan_for(lab)):
             return lab
-    raise UsageError(f"no shipped topology can have {fault.id}")
+    raise UsageError(f"{fault.id} applies to no shipped topology")
+
+
+def _shipped_lab(name: str) -> Lab:
+    return load_lab(Topology(name, shipped.text_of(name).encode()))
 
 
 def check_fault_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The same, once they are known to be faults. Raises UsageError."""
-    from lvsctl.faults import fault
-
-    return tuple(fault(name).id for name in names)
+    """Return ``names``. Raises UsageError for a fault that does not exist."""
+    return tuple(find_fault(name).id for name in names)
 
 
 def check_topology_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Those of the shipped topologies that are named, or all. Raises UsageError."""
-    there = shipped.names()
+    """Return the shipped topologies of these names, or all. Raises UsageError."""
+    available = shipped.names()
     for name in names:
-        if name not in there:
-            raise UsageError(f"no topology {name} ships", hint=f"these do: {', '.join(there)}")
-    return tuple(dict.fromkeys(names or there))
+        if name not in available:
+            raise UsageError(
+                f"no shipped topology is called {name}", hint=f"these are: {', '.join(available)}"
+            )
+    return tuple(dict.fromkeys(names or available))
 
 
 def applicable_faults(topology: str, only: Sequence[str] = ()) -> tuple[str, ...]:
-    """The faults (of ``only``, where any are named) that a shipped topology can have."""
-    from lvsctl.engine import matrix
-
-    lab = load_lab(Topology(topology, shipped.text_of(topology).encode()))
-    return tuple(fault.id for fault, _ in matrix.chosen(breaking_of(lab), only))
+    """The faults (``only`` these, if any) that apply to a shipped topology."""
+    injector = fault_injector(_shipped_lab(topology))
+    return tuple(fault.id for fault, _ in campaign.applicable(injector, only))
 
 
 def run_matrix_column(
-    topology: str, only: Sequence[str] = (), tell: Callable[[Cell], None] = lambda _: None
+    topology: str, only: Sequence[str] = (), report: Callable[[Cell], None] = lambda _: None
 ) -> Column:
-    """Put a shipped topology to the test, in a lab of its own that is gone afterwards.
+    """Test a shipped topology in a lab of its own, which is removed afterwards.
 
-    Raises LabError where a lab of that name runs already, and what ``up`` raises.
+    Raises LabError if a lab of that name is running, and what ``bring_up`` raises.
     """
-    from lvsctl.engine import matrix
-
     name = f"matrix-{topology}"
     if registry.read(name) is not None:
-        raise LabError(f"lab {name} is there already", hint=f"lvsctl down {name}")
-    made = bring_up(Topology(topology, shipped.text_of(topology).encode()), Overrides(name=name))
+        raise LabError(f"lab {name} exists already", hint=f"lvsctl down {name}")
+    up = bring_up(Topology(topology, shipped.text_of(topology).encode()), Overrides(name=name))
     try:
-        return matrix.column(breaking_of(made.lab), topology, tell, only)
+        return campaign.run_column(fault_injector(up.lab), topology, report, only)
     finally:
         tear_down(name)

@@ -19,7 +19,7 @@ from lvsctl.topology.overrides import Overrides
 from lvsctl.topology.shipped import Topology
 
 if TYPE_CHECKING:
-    from lvsctl.faults.injector import Breaking
+    from lvsctl.faults.injector import FaultInjector
     from lvsctl.kernel import execute
 
 
@@ -46,11 +46,11 @@ def responder_of(lab: Lab) -> execute.Respond:
     return respond
 
 
-def breaking_of(lab: Lab) -> Breaking:
+def fault_injector(lab: Lab) -> FaultInjector:
     """What injects faults into the running lab, and restores."""
-    from lvsctl.faults.injector import Breaking
+    from lvsctl.faults.injector import FaultInjector
 
-    return Breaking(lab, responder_of)
+    return FaultInjector(lab, responder_of)
 
 
 def list_labs() -> tuple[Listed, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lvsctl.engine.labs import breaking_of, responder_of
+from lvsctl.engine.labs import fault_injector, responder_of
 from lvsctl.engine.results import Up
 from lvsctl.errors import LabError, LvsctlError
 from lvsctl.kernel import commands, injected, netns, paths, processes, registry
@@ -201,7 +201,7 @@ def _unbroken(lab: Lab) -> tuple[str, ...]:
     noted = injected.read(lab.name)
     if noted:
         try:
-            breaking_of(lab).restore_held()
+            fault_injector(lab).restore_held()
         except LvsctlError:
             injected.write(lab.name, ())
     return tuple(map(str, noted))

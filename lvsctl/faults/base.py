@@ -1,8 +1,7 @@
-"""What a fault is to the rest of lvsctl: one misconfiguration, described as data.
+"""What a fault is made of: one misconfiguration as data.
 
-A fault's file reads like the definition of the mistake. It looks at what the plan does
-for one node (the *scene*) and yields what the mistake makes of it (*changes*). Where it
-finds nothing to change, it does not apply: so nothing else says where it can be injected.
+The function below a fault looks at what the plan does at one node (its *context*) and yields
+the *changes* that the misconfiguration makes. A fault applies where it has something to change.
 """
 
 from __future__ import annotations
@@ -20,29 +19,29 @@ from lvsctl.resources.ops import AddAddress, AddRealServer, Op, Plan, SetSysctl
 NAT, TUN, DR = ForwardingMethod.NAT, ForwardingMethod.TUN, ForwardingMethod.DR
 EVERY_MODE = (NAT, TUN, DR)
 
-NOBODY_ANSWERS = ("all.requests-answered", "all.real-servers-reached")
-"""What fails where no request is answered at all."""
+NO_ANSWER = ("all.requests-answered", "all.real-servers-reached")
+"""Claims that fail if no request is answered."""
 
-ONE_SILENT = (*NOBODY_ANSWERS, "all.distribution", "all.counters-agree")
-"""What fails where one real server does not answer, though IPVS gives it its share."""
+ONE_SERVER_SILENT = (*NO_ANSWER, "all.distribution", "all.counters-agree")
+"""Claims that fail if one real server does not answer, although IPVS schedules it."""
 
 TUNNEL_COSTS = ("tun.costs-20-bytes", "tun.costs-24-bytes", "tun.costs-32-bytes")
-"""Of these a service makes the one about its encapsulation."""
+"""A service makes the one of these for its encapsulation."""
 
-PAST_DIRECTOR = (
+DIRECTOR_BYPASSED = (
     "all.real-servers-reached",
     "all.distribution",
     "all.counters-agree",
     "all.connection-table-agrees",
 )
-"""What fails where requests reach one real server, and are answered, past the director."""
+"""Claims that fail if requests bypass the director and one real server answers them."""
 
 AnOp = TypeVar("AnOp", bound=Op)
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
-    """One node of a lab, and what the lab's plan does there."""
+class FaultContext:
+    """One node of a lab, and the lab's plan."""
 
     lab: Lab
     plan: Plan
@@ -58,14 +57,14 @@ class Scene:
         return (op for op in self.plan.ops if isinstance(op, kind) and op.netns == self.netns)
 
     def setting(self, key: str) -> SetSysctl:
-        """What the plan sets a sysctl to at the node. Raises LookupError: it leaves it alone."""
+        """The plan's setting of a sysctl at the node. Raises LookupError if it sets none."""
         for op in self.planned(SetSysctl):
             if op.key == key:
                 return op
         raise LookupError(key)
 
     def vips(self, *, device: str | None = None) -> Iterator[AddAddress]:
-        """The VIPs that the node holds, perhaps only those on one device."""
+        """The VIPs that the node holds, or only those on ``device``."""
         held = {service.vip for service in self.lab.services}
         for op in self.planned(AddAddress):
             if op.address.ip in held and device in (None, op.device):
@@ -79,12 +78,12 @@ class Scene:
                 seen.add(op.service)
                 yield op
 
-    def at(self, name: str) -> Scene:
-        """The same lab, seen from another node."""
-        return Scene(self.lab, self.plan, self.lab.node(name))
+    def at(self, name: str) -> FaultContext:
+        """The context of another node of the lab."""
+        return FaultContext(self.lab, self.plan, self.lab.node(name))
 
     def neighbours(self, role: Role) -> Iterator[tuple[str, Node, IPAddress]]:
-        """Other nodes of a role on the node's networks: network, node, its IPv4 address there."""
+        """Other nodes of ``role`` on the node's networks: network, node, its IPv4 address there."""
         for network in self.node.networks:
             for other in self.lab.having(role):
                 for interface in other.addresses_on(network):
@@ -92,9 +91,9 @@ class Scene:
                         yield network, other, interface.ip
 
     def services(self, modes: Iterable[ForwardingMethod]) -> Iterator[VirtualService]:
-        """The virtual services by one of ``modes`` that the node has to do with.
+        """The virtual services of ``modes`` that concern the node.
 
-        A real server has to do with those that name it, every other node with all.
+        Those that name it concern a real server; all of them concern any other node.
         """
         for service in self.lab.services:
             mine = any(server.node == self.node.name for server in service.real_servers)
@@ -102,45 +101,87 @@ class Scene:
                 yield service
 
 
-Changes = Callable[[Scene], Iterator[Change]]
+Changes = Callable[[FaultContext], Iterator[Change]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """A deliberate misconfiguration.
 
-    ``says`` is what it is in the words of LVS, ``symptom`` what shows on the wire.
-    ``breaks`` are the claims that must fail, as far as the lab makes them, and no others
-    do; ``may_break`` those that depend on who comes first (which ARP answer is believed).
-    ``at`` are the roles of the nodes where it is injected, the most telling one first.
+    ``text`` says what is wrong, ``symptom`` what is captured on the wire.
+    ``breaks`` are the claims that must fail, as far as the lab makes them; ``may_break`` may
+    fail as well, depending on a race (which ARP reply is accepted first); no others fail.
+    ``at`` are the roles of the nodes where it can be injected, the clearest one first.
     """
 
     id: str
-    says: str
+    text: str
     modes: tuple[ForwardingMethod, ...]
     at: tuple[Role, ...]
     changes: Changes
     symptom: str
     breaks: tuple[str, ...]
     may_break: tuple[str, ...] = ()
-    breaks_where: Callable[[Scene], tuple[str, ...]] | None = None
-    """Further claims, where what breaks depends on the topology."""
+    breaks_where: Callable[[FaultContext], tuple[str, ...]] | None = None
+    """More claims that fail, depending on the topology."""
 
-    def changes_at(self, scene: Scene) -> tuple[Change, ...]:
-        """What the fault changes at a node; nothing: it does not apply there."""
-        if scene.node.role not in self.at or not any(scene.services(self.modes)):
+    def changes_at(self, context: FaultContext) -> tuple[Change, ...]:
+        """The changes at a node; none if the fault does not apply there."""
+        if context.node.role not in self.at or not any(context.services(self.modes)):
             return ()
         try:
-            return tuple(dict.fromkeys(self.changes(scene)))
-        except LookupError:  # the plan does not set what the fault would set otherwise
+            return tuple(dict.fromkeys(self.changes(context)))
+        except LookupError:  # the plan does not make the setting that the fault would change
             return ()
 
     def nodes(self, lab: Lab, plan: Plan) -> tuple[str, ...]:
-        """Where the fault can be injected, in the topology's order; none: it does not apply."""
-        scenes = (Scene(lab, plan, node) for role in self.at for node in lab.having(role))
-        return tuple(scene.node.name for scene in scenes if self.changes_at(scene))
+        """Nodes where the fault can be injected, the default first; none if it does not apply."""
+        contexts = (FaultContext(lab, plan, node) for role in self.at for node in lab.having(role))
+        return tuple(context.node.name for context in contexts if self.changes_at(context))
 
-    def predicted(self, scene: Scene) -> tuple[str, ...]:
-        """The claims that fail while the fault is injected there."""
-        more = self.breaks_where(scene) if self.breaks_where is not None else ()
+    def predicted(self, context: FaultContext) -> tuple[str, ...]:
+        """The claims that must fail while the fault is injected at the node."""
+        more = self.breaks_where(context) if self.breaks_where is not None else ()
         return (*self.breaks, *more)
+
+
+class FaultTable:
+    """The faults of one subject, in the order in which they are shown."""
+
+    def __init__(self) -> None:
+        self._faults: list[Fault] = []
+
+    def add(
+        self,
+        id: str,  # noqa: A002 (the field's name)
+        text: str,
+        *,
+        modes: tuple[ForwardingMethod, ...],
+        at: tuple[Role, ...],
+        symptom: str,
+        breaks: tuple[str, ...],
+        may_break: tuple[str, ...] = (),
+        breaks_where: Callable[[FaultContext], tuple[str, ...]] | None = None,
+    ) -> Callable[[Changes], Changes]:
+        """Decorate the function that yields a fault's changes; see ``Fault``."""
+
+        def decorate(changes: Changes) -> Changes:
+            self._faults.append(
+                Fault(
+                    id=id,
+                    text=text,
+                    modes=modes,
+                    at=at,
+                    changes=changes,
+                    symptom=symptom,
+                    breaks=breaks,
+                    may_break=may_break,
+                    breaks_where=breaks_where,
+                )
+            )
+            return changes
+
+        return decorate
+
+    def __iter__(self) -> Iterator[Fault]:
+        return iter(self._faults)

@@ -1,7 +1,7 @@
-"""Breaking a running lab on purpose, and mending it: faults, carried out.
+"""Inject faults into a running lab, and restore it.
 
-What is injected is noted before anything is changed, so that a lab is mended even after
-`kill -9`: restoring what was never done, or is done already, does no harm.
+A fault is recorded before anything is changed, so that a lab can be restored even after
+`kill -9`: restoring a change that was never made does no harm.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import partial
 
 from lvsctl.errors import UsageError
 from lvsctl.faults import FAULTS
-from lvsctl.faults.base import Fault, Scene
+from lvsctl.faults.base import Fault, FaultContext
 from lvsctl.faults.change import Change, reversed_
 from lvsctl.kernel import execute, injected, links, netns, registry, undo, wire
 from lvsctl.kernel.injected import Injected
@@ -21,28 +21,28 @@ from lvsctl.model.lab import Lab
 from lvsctl.plan import planner
 from lvsctl.resources.ops import AddLink, Listen, Op, Plan, SetLinkUp, Stage
 
-RespondFor = Callable[[Lab], execute.Respond]
-"""What makes the real servers' responder of a lab."""
+MakeResponder = Callable[[Lab], execute.Respond]
+"""Returns the responder of a lab's real servers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Breaking:
-    """A running lab with its plan, and what can be broken in it."""
+class FaultInjector:
+    """Injects faults into a running lab and restores them."""
 
     lab: Lab
-    respond: RespondFor
+    respond: MakeResponder
 
     @property
     def plan(self) -> Plan:
-        """What ``up`` did for the lab."""
+        """The lab's plan."""
         return planner.plan_for(self.lab)
 
-    def scene(self, node: str) -> Scene:
-        """The lab as it is planned, seen from a node."""
-        return Scene(self.lab, self.plan, self.lab.node(node))
+    def context(self, node: str) -> FaultContext:
+        """The lab's plan at a node."""
+        return FaultContext(self.lab, self.plan, self.lab.node(node))
 
     def node_for(self, fault: Fault, node: str | None = None) -> str:
-        """Where to inject ``fault``: at ``node``, or where it shows best. Raises UsageError."""
+        """Choose where to inject ``fault``: ``node``, or its default node. Raises UsageError."""
         nodes = fault.nodes(self.lab, self.plan)
         if not nodes:
             raise UsageError(
@@ -57,11 +57,11 @@ class Breaking:
 
     def _why_not(self, fault: Fault) -> str:
         if not any(service.forward in fault.modes for service in self.lab.services):
-            return f"it is about {' and '.join(fault.modes)}"
-        return "there is nothing in this topology that it could change"
+            return f"it applies to {' and '.join(fault.modes)} only"
+        return "this topology has nothing that it could change"
 
     def inject(self, fault: Fault, node: str | None = None) -> Injected:
-        """Break the lab. Raises UsageError where that cannot be done there, or is done already."""
+        """Inject ``fault``. Raises UsageError if it does not apply there or is injected already."""
         one = Injected(fault.id, self.node_for(fault, node))
         with registry.lock(self.lab.name):
             noted = injected.read(self.lab.name)
@@ -70,29 +70,29 @@ class Breaking:
                                  hint=f"lvsctl fault restore {fault.id}")  # fmt: skip
             noted = (*noted, one)
             injected.write(self.lab.name, noted)
-            self._carry_out(fault.changes_at(self.scene(one.node)), noted)
+            self._carry_out(fault.changes_at(self.context(one.node)), noted)
         return one
 
     def restore(self, some: Sequence[Injected] | None = None) -> tuple[Injected, ...]:
-        """Take back some faults, or all that are injected; the latest first."""
+        """Restore some faults, or all that are injected; the latest first."""
         with registry.lock(self.lab.name):
             return self.restore_held(some)
 
     def restore_held(self, some: Sequence[Injected] | None = None) -> tuple[Injected, ...]:
-        """The same, for who holds the lab's lock."""
+        """The same, for a caller that holds the lab's lock."""
         noted = injected.read(self.lab.name)
-        mended = [one for one in reversed(noted) if some is None or one in some]
-        for one in mended:
+        restored = [one for one in reversed(noted) if some is None or one in some]
+        for one in restored:
             noted = tuple(other for other in noted if other != one)
             self._carry_out(reversed_(self._changes_of(one)), noted)
             injected.write(self.lab.name, noted)
-        return tuple(mended)
+        return tuple(restored)
 
     def _changes_of(self, one: Injected) -> tuple[Change, ...]:
-        """Nothing for a fault that this version does not know, or a node that is gone."""
+        """No changes for an unknown fault or a node that no longer exists."""
         if one.fault not in FAULTS or one.node not in {node.name for node in self.lab.nodes}:
             return ()
-        return FAULTS[one.fault].changes_at(self.scene(one.node))
+        return FAULTS[one.fault].changes_at(self.context(one.node))
 
     def _carry_out(self, changes: Iterable[Change], staying: Iterable[Injected]) -> None:
         """Each change in order; servers together at the end, because one process is all of them.

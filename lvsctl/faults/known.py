@@ -1,7 +1,6 @@
-"""What people get wrong with LVS, from its HOWTO, its mailing list and the kernel's own documents.
+"""Common LVS misconfigurations, from its HOWTO, its mailing list and the kernel's documentation.
 
-For each, the faults that stand for it; or why none does. Several were guesses about what the
-kernel would do until a lab showed it: then ``why`` says what it does.
+Each with the faults that reproduce it, or the reason why none does.
 """
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A misconfiguration that people make. ``faults`` are ids; ``why`` may stand beside them."""
+    """A common misconfiguration. ``faults`` are ids; ``why`` adds what the kernel does."""
 
     number: int
-    says: str
+    text: str
     faults: tuple[str, ...]
     why: str = ""
 
@@ -22,44 +21,44 @@ class Known:
 KNOWN = (
     Known(1, "no arp_ignore on a real server (dr)", ("arp-ignore-unset",)),
     Known(2, "arp_ignore on lo or tunl0 only", ("arp-ignore-on-lo-only",),
-          "the receiving interface counts, not the one that holds the VIP"),
+          "the receiving interface counts, not the one with the VIP"),
     Known(3, "arp_announce is not 2", ("arp-announce-unset",)),
     Known(4, "the VIP on the real server's LAN interface", ("vip-on-lan",)),
     Known(5, "the VIP as /24 on lo", ("vip-as-subnet",),
-          "all of the network is local then: harm only where the client or the way to it is in it"),
+          "the whole network becomes local: harmful if the client or its next hop is in it"),
     Known(6, "the VIP is missing on a real server", ("vip-missing",),
-          "dropped as not its own (IpInAddrErrors): a real server does not forward"),
+          "dropped as not local (IpInAddrErrors): a real server does not forward"),
     Known(7, "a dr real server behind a router", ("behind-router",),
-          "the router carries the packet back to the director until its TTL is over"),
+          "the router forwards the packet back to the director until its TTL expires"),
     Known(8, "port mapping in dr or tun", (),
-          "refused in a topology; ipvsadm takes the service's port whatever is typed, and the "
+          "rejected in a topology; ipvsadm uses the service's port whatever is given, and the "
           "kernel changes no port. In NAT: `wrong-port`"),
     Known(9, "no gratuitous ARP at a failover", ("stale-vip-neighbour",)),
     Known(10, "nat, the real server's gateway is not the director", ("wrong-gateway",)),
     Known(11, "nat, the client on the real servers' network", ("client-on-real-server-network",)),
     Known(12, "the same, the on-link route removed and redirects sent", ("redirects-sent",),
-          "works until the real server has taken a redirect"),
+          "works until the real server accepts a redirect"),
     Known(13, "nat with ip_forward=0", ("ip-forward-off",)),
     Known(14, "dr or tun, the real server's gateway is the director", ("gateway-is-director",),
-          "dropped: the director does not forward; if it does, as martian: its own address"),
+          "dropped: the director does not forward; if it does, as martian (its own address)"),
     Known(15, "rp_filter=1 on an asymmetric path", ("rp-filter-on-router",)),
     Known(16, "rp_filter=1 on the tunnel device", ("rp-filter-on-tunnel",)),
     Known(17, "no ipip, or the tunnel device is down", ("tunnel-down",)),
     Known(18, "MTU: large packets through a tunnel",
           ("icmp-filtered", "pmtu-discovery-off", "tunnel-filtered")),
     Known(19, "offloads hide the MTU", (),
-          "labs switch offloads off at every interface: what is captured is what a wire carries"),
+          "labs disable offloads on every interface, so captures show frames as on a wire"),
     Known(20, "the type of the tunnel does not match: IP in IP, GRE or GUE",
           ("encapsulation-mismatch",)),
     Known(21, "the VIP is not on the director", ("vip-missing-on-director",)),
     Known(22, "no usable real server", ("real-server-drained",),
-          "one of them; all of them, by hand: the director answers with ICMP port unreachable"),
+          "one of them; with none left the director sends ICMP port unreachable"),
     Known(23, "a real server removed with live connections", ("real-server-removed",),
-          "what is left of them is dropped silently, or reset with expire_nodest_conn=1"),
+          "their packets are dropped silently, or reset with expire_nodest_conn=1"),
     Known(24, "weight 0 with persistence", ("real-server-drained", "persistence-added"),
           "both together: known clients keep coming unless expire_quiescent_template=1"),
     Known(25, "sh or mh without fallback", ("scheduler-changed", "real-server-drained"),
-          "both together: a client whose hash falls on the drained one is refused"),
+          "both together: a client whose hash selects the drained one is refused"),
     Known(26, "the client on the director (dr)", (),
-          "where a request begins is no setting of a lab: `lvsctl exec director -- curl VIP`"),
+          "the client is chosen by the request: `lvsctl exec director -- curl VIP`"),
 )  # fmt: skip

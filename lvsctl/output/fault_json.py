@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lvsctl.output.json_values import Json
 
 if TYPE_CHECKING:
-    from lvsctl.engine.proving import Proof
+    from lvsctl.engine.campaign import Proof
     from lvsctl.engine.results import FaultListed, FaultShown
     from lvsctl.faults.base import Fault
     from lvsctl.model.claim import Finding
@@ -87,7 +87,7 @@ def proof(proof: Proof) -> Json:
 def _fault(fault: Fault) -> Json:
     return {
         "id": fault.id,
-        "says": fault.says,
+        "says": fault.text,
         "modes": [str(mode) for mode in fault.modes],
         "roles": [str(role) for role in fault.at],
         "symptom": fault.symptom,

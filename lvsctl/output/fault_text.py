@@ -10,7 +10,7 @@ from lvsctl.output.style import Cell, Style
 from lvsctl.output.words import counted
 
 if TYPE_CHECKING:
-    from lvsctl.engine.proving import Proof, Trial
+    from lvsctl.engine.campaign import Proof, Trial
     from lvsctl.engine.results import FaultListed, FaultShown
 
 Row = list[str | Cell]
@@ -20,7 +20,7 @@ def listing(faults: Sequence[FaultListed], lab: str | None, *, style: Style) -> 
     """Every fault in a line; with a lab only those that it can have, and where."""
     if lab is None:
         rows: list[Row] = [
-            [Cell(one.fault.id, style.bold), ", ".join(one.fault.modes), one.fault.says]
+            [Cell(one.fault.id, style.bold), ", ".join(one.fault.modes), one.fault.text]
             for one in faults
         ]
         return style.finished(style.table(rows, headings=("fault", "modes", "what it is")))
@@ -28,7 +28,7 @@ def listing(faults: Sequence[FaultListed], lab: str | None, *, style: Style) -> 
         [
             Cell(one.fault.id, style.bold),
             ", ".join(one.nodes),
-            one.fault.says,
+            one.fault.text,
             Cell(f"injected at {', '.join(one.injected)}" if one.injected else "", style.yellow),
         ]
         for one in faults
@@ -47,7 +47,7 @@ def shown(one: FaultShown, *, style: Style) -> str:
     ]
     if fault.may_break:
         rows.append([Cell("may break", style.dim), ", ".join(fault.may_break)])
-    lines = [style.heading(fault.id, fault.says), "", style.table(rows, indent=2)]
+    lines = [style.heading(fault.id, fault.text), "", style.table(rows, indent=2)]
     lines += ["", f"  made at {one.node} of lab {one.lab} by"]
     lines += [f"    {style.cyan(command)}" for command in one.commands]
     lines += ["  and mended by"]
@@ -57,7 +57,7 @@ def shown(one: FaultShown, *, style: Style) -> str:
 
 def injected(one: FaultShown, *, style: Style) -> str:
     """What has just been broken, and what to type next."""
-    lines = [f"{style.bold(one.lab)}: {style.yellow(one.fault.id)} at {one.node}: {one.fault.says}"]
+    lines = [f"{style.bold(one.lab)}: {style.yellow(one.fault.id)} at {one.node}: {one.fault.text}"]
     lines += [f"  {style.cyan(command)}" for command in one.commands]
     lines += [f"see it: {style.cyan(f'lvsctl verify {one.lab}')}"]
     lines += [f"mend it: {style.cyan(f'lvsctl fault restore --lab {one.lab}')}"]

@@ -12,7 +12,7 @@ from lvsctl.faults import FAULTS
 from lvsctl.faults.known import KNOWN
 
 if TYPE_CHECKING:
-    from lvsctl.engine.matrix import Cell, Column
+    from lvsctl.engine.campaign import Cell, Column
 
 GOOD, BAD, NOT_APPLICABLE, NOT_RUN = "✓", "✗", "–", ""
 
@@ -97,7 +97,7 @@ def matrix(
     known = [["", "what people do", "fault", "why none, or what the kernel does"]]
     for one in KNOWN:
         faults = ", ".join(f"`{fault}`" for fault in one.faults)
-        known += [[str(one.number), one.says, faults, one.why]]
+        known += [[str(one.number), one.text, faults, one.why]]
     head = _HEAD.format(good=GOOD, bad=BAD, none=NOT_APPLICABLE)
     return head + _table(rows) + _KNOWN_HEAD + _table(known)
 

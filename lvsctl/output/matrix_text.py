@@ -12,7 +12,7 @@ from lvsctl.output.style import Style
 from lvsctl.output.words import counted
 
 if TYPE_CHECKING:
-    from lvsctl.engine.matrix import Cell, Column
+    from lvsctl.engine.campaign import Cell, Column
 
 VERSION = 1
 
@@ -31,7 +31,7 @@ def text(columns: Sequence[Column], *, style: Style) -> str:
         lines += [style.table(rows, headings=headings), ""]
     for column in columns:
         if not column.before.healthy:
-            said = f"{column.topology} was not healthy to begin with: {column.before.says}"
+            said = f"{column.topology} was not healthy to begin with: {column.before.text}"
             lines.append(style.red(style.wrapped(said, hanging=2)))
     wrong = [cell for cell in cells.values() if not cell.holds]
     for cell in wrong:
@@ -69,7 +69,7 @@ def json(columns: Sequence[Column]) -> Json:
             {
                 "name": column.topology,
                 "healthy": column.before.healthy,
-                "says": column.before.says or None,
+                "says": column.before.text or None,
                 "cells": [_cell(cell) for cell in column.cells],
             }
             for column in columns

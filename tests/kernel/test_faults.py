@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from lvsctl.engine.campaign import Trial
 from lvsctl.engine.faults import (
     applicable_faults,
     inject_fault,
@@ -20,7 +21,6 @@ from lvsctl.engine.faults import (
 )
 from lvsctl.engine.inspect import diagnose_lab, inspect_lab, verify_lab
 from lvsctl.engine.labs import list_labs
-from lvsctl.engine.proving import Trial
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import UsageError
 from lvsctl.faults import FAULTS
@@ -67,7 +67,7 @@ def test_a_fault_is_named_first_breaks_what_it_must_and_is_mended(
     name: str, only: tuple[str, ...]
 ) -> None:
     column = run_matrix_column(name, only)
-    assert column.before.healthy, column.before.says
+    assert column.before.healthy, column.before.text
     assert {cell.trial.fault.id for cell in column.cells} == set(only or applicable_faults(name))
     assert [f"{cell.trial.fault.id}: {cell.wrong}" for cell in column.cells if not cell.holds] == []
     assert f"matrix-{name}" not in [listed.entry.lab for listed in list_labs()]

@@ -8,8 +8,8 @@ import pytest
 
 from lvsctl.claims import BY_MODE, every
 from lvsctl.engine.plans import load_lab
-from lvsctl.faults import FAULTS, fault
-from lvsctl.faults.base import Fault, Scene
+from lvsctl.faults import FAULTS, find_fault
+from lvsctl.faults.base import Fault, FaultContext
 from lvsctl.faults.change import Change, added, removed, reversed_
 from lvsctl.model.claim import Claim
 from lvsctl.model.lab import Lab
@@ -32,10 +32,10 @@ def shipped_labs() -> dict[str, tuple[Lab, Plan]]:
 LABS = shipped_labs()
 
 
-def scenes(one: Fault) -> list[Scene]:
+def contexts(one: Fault) -> list[FaultContext]:
     """Every node of every shipped topology where the fault can be injected."""
     return [
-        Scene(lab, plan, lab.node(node))
+        FaultContext(lab, plan, lab.node(node))
         for lab, plan in LABS.values()
         for node in one.nodes(lab, plan)
     ]
@@ -45,28 +45,32 @@ def scenes(one: Fault) -> list[Scene]:
 def test_a_claim_names_faults_that_name_it_or_says_why_none_does(claim: Claim) -> None:
     assert claim.broken_by or claim.unbroken
     for name in claim.broken_by:
-        predicted = {each for scene in scenes(fault(name)) for each in fault(name).predicted(scene)}
+        predicted = {
+            each
+            for context in contexts(find_fault(name))
+            for each in find_fault(name).predicted(context)
+        }
         assert claim.id in predicted, f"{name} does not say that it breaks {claim.id}"
 
 
 @pytest.mark.parametrize("one", FAULTS.values(), ids=FAULTS)
 def test_a_fault_is_whole(one: Fault) -> None:
-    assert scenes(one), "no shipped topology can have it"
+    assert contexts(one), "no shipped topology can have it"
     assert one.breaks
     assert {*one.breaks, *one.may_break} <= CLAIMS.keys()
     assert not set(one.breaks) & set(one.may_break)
-    assert not one.says.endswith(".")
+    assert not one.text.endswith(".")
 
 
 @pytest.mark.parametrize("one", FAULTS.values(), ids=FAULTS)
 def test_a_fault_changes_what_the_plan_does_and_can_be_typed(one: Fault) -> None:
-    for scene in scenes(one):
-        changes = one.changes_at(scene)
+    for context in contexts(one):
+        changes = one.changes_at(context)
         for change in changes:
             assert change.before != change.after
             # What the plan speaks of must be found there as the fault believes it to be.
             if isinstance(change.before, (AddRealServer, Listen)):
-                assert change.before in scene.plan.ops
+                assert change.before in context.plan.ops
         assert reversed_(reversed_(changes)) == changes
         typed = [command for change in changes for command in change.commands()]
         mended = [command for change in reversed_(changes) for command in change.commands()]
@@ -78,16 +82,16 @@ def test_a_fault_changes_what_the_plan_does_and_can_be_typed(one: Fault) -> None
 
 def test_what_does_not_concern_a_lab_does_not_apply_to_it() -> None:
     lab, plan = LABS["nat"]
-    assert fault("arp-ignore-unset").nodes(lab, plan) == ()
-    assert fault("wrong-gateway").nodes(lab, plan) == ("rs1", "rs2")
+    assert find_fault("arp-ignore-unset").nodes(lab, plan) == ()
+    assert find_fault("wrong-gateway").nodes(lab, plan) == ("rs1", "rs2")
 
 
 def test_commands_are_those_of_ip_ipvsadm_sysctl_and_tc() -> None:
     def typed(topology: str, name: str) -> list[str]:
         lab, plan = LABS[topology]
-        one = fault(name)
-        scene = Scene(lab, plan, lab.node(one.nodes(lab, plan)[0]))
-        return [command for change in one.changes_at(scene) for command in change.commands()]
+        one = find_fault(name)
+        context = FaultContext(lab, plan, lab.node(one.nodes(lab, plan)[0]))
+        return [command for change in one.changes_at(context) for command in change.commands()]
 
     assert typed("dr", "vip-missing") == ["ip -n lvs-dr-rs1 addr del 10.10.0.100/32 dev lo"]
     assert typed("dr", "arp-ignore-unset") == [

@@ -8,9 +8,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from lvsctl.engine.campaign import Cell, Column, Health, Trial
 from lvsctl.engine.faults import applicable_faults
-from lvsctl.engine.matrix import Cell, Column, Health
-from lvsctl.engine.proving import Trial
 from lvsctl.faults import FAULTS
 from lvsctl.faults.known import KNOWN
 from lvsctl.model.claim import Claim, Finding, Verdict
@@ -46,7 +45,7 @@ def test_a_cell_holds_where_all_is_as_it_should_be() -> None:
 @pytest.mark.parametrize(
     ("one", "wrong"),
     [
-        (cell("dr.reply-direct", named=()), "diagnose names nothing"),
+        (cell("dr.reply-direct", named=()), "diagnose names no cause"),
         (cell("dr.reply-direct", named=(("vip-on-lan", "rs1"), ("vip-missing", "rs1"))),
          "diagnose names vip-on-lan at rs1, vip-missing at rs1"),
         (cell("dr.reply-direct", named=(("vip-missing", "rs2"),)),
@@ -54,7 +53,7 @@ def test_a_cell_holds_where_all_is_as_it_should_be() -> None:
         (cell(), "dr.reply-direct did not fail"),
         (cell("dr.reply-direct", "dr.one-segment"), "dr.one-segment failed too"),
         (cell("dr.reply-direct", after=SICK),
-         "not mended: verify: fail, diagnose: vip-on-lan at rs2"),
+         "not restored: verify: fail, diagnose: vip-on-lan at rs2"),
     ],
 )  # fmt: skip
 def test_a_cell_says_what_is_wrong(one: Cell, wrong: str) -> None:
@@ -91,12 +90,12 @@ def test_json_has_the_published_shape() -> None:
 
 def test_what_is_written_is_read_again_and_can_be_added_to() -> None:
     applies = [("vip-missing", "dr"), ("vip-missing", "tun"), ("vip-on-lan", "dr")]
-    kept = {("vip-missing", "tun"): "✗ rs1: diagnose names nothing"}
+    kept = {("vip-missing", "tun"): "✗ rs1: diagnose names no cause"}
     cells = {**kept, **matrix_markdown.cells_of([Column("dr", HEALTHY, (GOOD,))])}
     text = matrix_markdown.matrix(cells, ["dr", "nat", "tun"], applies)
     found = matrix_markdown.read(text)
     assert found["vip-missing", "dr"] == "✓ rs1"
-    assert found["vip-missing", "tun"] == "✗ rs1: diagnose names nothing"
+    assert found["vip-missing", "tun"] == "✗ rs1: diagnose names no cause"
     assert found["vip-missing", "nat"] == matrix_markdown.NOT_APPLICABLE
     assert found["vip-on-lan", "dr"] == matrix_markdown.NOT_RUN
     assert matrix_markdown.matrix(found, ["dr", "nat", "tun"], applies) == text

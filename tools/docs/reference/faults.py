@@ -26,7 +26,7 @@ on who comes first. The commands are those for the shipped topology named."""
 def text() -> str:
     """All in a table, then each in full."""
     rows = [
-        (f"[{fault.id}](#{fault.id})", ", ".join(fault.modes), fault.says)
+        (f"[{fault.id}](#{fault.id})", ", ".join(fault.modes), fault.text)
         for fault in FAULTS.values()
     ]
     return "\n\n".join(
@@ -51,7 +51,7 @@ def _section(fault: Fault) -> str:
     return "\n\n".join(
         [
             f"## {fault.id}",
-            f"**{fault.says[0].upper()}{fault.says[1:]}.**",
+            f"**{fault.text[0].upper()}{fault.text[1:]}.**",
             prose(_about(fault.changes)),
             table(("", ""), rows),
             f"Made at {code(shown.node)} of lab {code(shown.lab)} by",

@@ -1,0 +1,265 @@
+"""Inject every fault that applies, one after the other, and hold the verdicts against it.
+
+``prove`` does so in a running lab: a claim that no fault can break proves nothing. A matrix
+column does so for one topology and asks ``diagnose`` as well: it must name the fault and its
+node first. Claims and diagnosis judge the same evidence, and neither knows what was injected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from lvsctl import claims, diagnosis
+from lvsctl.engine import collect
+from lvsctl.faults import FAULTS
+from lvsctl.faults.base import Fault
+from lvsctl.faults.injector import FaultInjector
+from lvsctl.kernel.injected import Injected
+from lvsctl.model.claim import Claim, Finding, Verdict, overall
+from lvsctl.model.evidence import Evidence
+from lvsctl.model.lab import Lab
+
+Causes = tuple[tuple[str, str], ...]
+"""Causes that ``diagnose`` names: kinds and nodes, the most likely first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One fault, injected at ``node``: the claims that it must break, and what failed.
+
+    ``may_fail`` are claims that may fail as well, depending on a race.
+    """
+
+    fault: Fault
+    node: str
+    predicted: tuple[str, ...]
+    may_fail: tuple[str, ...]
+    failed: tuple[Finding, ...]
+
+    @property
+    def failed_claims(self) -> tuple[str, ...]:
+        """The ids of the claims that failed, each once."""
+        return tuple(dict.fromkeys(finding.claim.id for finding in self.failed))
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Claims that should have failed but did not."""
+        return tuple(claim for claim in self.predicted if claim not in self.failed_claims)
+
+    @property
+    def surprising(self) -> tuple[str, ...]:
+        """Claims that failed but should not have."""
+        allowed = {*self.predicted, *self.may_fail}
+        return tuple(claim for claim in self.failed_claims if claim not in allowed)
+
+    @property
+    def as_predicted(self) -> bool:
+        """Whether exactly the predicted claims failed, and there are any."""
+        return bool(self.predicted) and not self.missing and not self.surprising
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A lab's claims, tested by faults. ``before`` and ``after``: findings without a fault."""
+
+    lab: Lab
+    before: tuple[Finding, ...]
+    trials: tuple[Trial, ...]
+    after: tuple[Finding, ...]
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """The claims that the lab makes, each once."""
+        return tuple(dict.fromkeys(finding.claim for finding in self.before))
+
+    @property
+    def unbroken(self) -> tuple[Claim, ...]:
+        """Claims that no fault broke."""
+        broken = {claim for trial in self.trials for claim in trial.failed_claims}
+        return tuple(claim for claim in self.claims if claim.id not in broken)
+
+    @property
+    def unexplained(self) -> tuple[Claim, ...]:
+        """Unbroken claims that give no reason."""
+        return tuple(claim for claim in self.unbroken if not claim.unbroken)
+
+    @property
+    def holds(self) -> bool:
+        """Healthy before and after, every trial as predicted, no claim unbroken without reason."""
+        healthy = overall(self.before) is overall(self.after) is Verdict.PASS
+        return healthy and all(t.as_predicted for t in self.trials) and not self.unexplained
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What ``verify`` and ``diagnose`` find in a lab without an injected fault."""
+
+    verdict: Verdict
+    causes: Causes
+
+    @property
+    def healthy(self) -> bool:
+        """Every claim passes, and no cause is named."""
+        return self.verdict is Verdict.PASS and not self.causes
+
+    @property
+    def text(self) -> str:
+        """What is wrong; empty if healthy."""
+        if self.healthy:
+            return ""
+        return f"verify: {self.verdict}, diagnose: {_join(self.causes) or 'no cause'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One fault in one topology: what it broke, what ``diagnose`` named, the lab afterwards."""
+
+    topology: str
+    trial: Trial
+    named: Causes
+    after: Health
+
+    @property
+    def named_first(self) -> bool:
+        """Whether ``diagnose`` named the fault and its node before any other cause."""
+        return self.named[:1] == ((self.trial.fault.id, self.trial.node),)
+
+    @property
+    def holds(self) -> bool:
+        """Named first, broken as predicted, and restored."""
+        return self.named_first and self.trial.as_predicted and self.after.healthy
+
+    @property
+    def wrong(self) -> tuple[str, ...]:
+        """What is not as it should be."""
+        problems = []
+        if not self.named_first:
+            problems.append(f"diagnose names {_join(self.named) or 'no cause'}")
+        problems += [f"{claim} did not fail" for claim in self.trial.missing]
+        problems += [f"{claim} failed too" for claim in self.trial.surprising]
+        if not self.after.healthy:
+            problems.append(f"not restored: {self.after.text}")
+        return tuple(problems)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One topology. ``before`` is its lab without a fault; if not healthy, nothing was injected."""
+
+    topology: str
+    before: Health
+    cells: tuple[Cell, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Healthy at the beginning, and every cell holds."""
+        return self.before.healthy and all(cell.holds for cell in self.cells)
+
+
+def applicable(injector: FaultInjector, only: Sequence[str] = ()) -> tuple[tuple[Fault, str], ...]:
+    """The faults that apply to a lab (``only`` those, if any), each with its default node."""
+    found = []
+    for fault in FAULTS.values():
+        nodes = fault.nodes(injector.lab, injector.plan)
+        if nodes and (not only or fault.id in only):
+            found.append((fault, nodes[0]))
+    return tuple(found)
+
+
+def prove(
+    injector: FaultInjector,
+    report: Callable[[Trial], None] = lambda _: None,
+    only: Iterable[str] = (),
+) -> Proof:
+    """Test the claims of a running lab; ``only`` by some faults. ``report`` gets each trial.
+
+    Nothing is injected into a lab that is not healthy. What was injected is restored, also on
+    an exception or Ctrl-C. Raises what ``collect.evidence_of`` raises.
+    """
+    lab = injector.lab
+    before = _findings(lab)
+    if overall(before) is not Verdict.PASS:
+        return Proof(lab, before, (), before)
+    made = {finding.claim.id for finding in before}
+    trials: list[Trial] = []
+    for fault, node in applicable(injector, tuple(only)):
+        trial = _trial(injector, fault, node, made, _evidence_with_fault(injector, fault, node))
+        report(trial)
+        trials.append(trial)
+    return Proof(lab, before, tuple(trials), _findings(lab))
+
+
+def run_column(
+    injector: FaultInjector,
+    topology: str,
+    report: Callable[[Cell], None] = lambda _: None,
+    only: Sequence[str] = (),
+) -> Column:
+    """Test a running lab of ``topology`` by ``only`` some faults or all; ``report`` gets each cell.
+
+    What was injected is restored, also on an exception or Ctrl-C. Raises what
+    ``collect.evidence_of`` raises.
+    """
+    evidence = collect.evidence_of(injector.lab)
+    before = _health(evidence)
+    cells: list[Cell] = []
+    if before.healthy:
+        made = {finding.claim.id for finding in claims.findings(evidence)}
+        for cell in _cells(injector, topology, made, only):
+            report(cell)
+            cells.append(cell)
+    return Column(topology, before, tuple(cells))
+
+
+def _cells(
+    injector: FaultInjector, topology: str, made: set[str], only: Sequence[str]
+) -> Iterator[Cell]:
+    for fault, node in applicable(injector, only):
+        evidence = _evidence_with_fault(injector, fault, node)
+        yield Cell(
+            topology,
+            _trial(injector, fault, node, made, evidence),
+            _causes(evidence),
+            _health(collect.evidence_of(injector.lab)),
+        )
+
+
+def _evidence_with_fault(injector: FaultInjector, fault: Fault, node: str) -> Evidence:
+    """Collect evidence while ``fault`` is injected at ``node``; restore afterwards."""
+    try:
+        injector.inject(fault, node)
+        return collect.evidence_of(injector.lab)
+    finally:
+        injector.restore([Injected(fault.id, node)])
+
+
+def _trial(
+    injector: FaultInjector, fault: Fault, node: str, made: Collection[str], evidence: Evidence
+) -> Trial:
+    """Compare what a fault broke with what it must break, of the claims that the lab ``made``."""
+    predicted = fault.predicted(injector.context(node))
+    failed = (f for f in claims.findings(evidence) if f.verdict is Verdict.FAIL)
+    return Trial(
+        fault,
+        node,
+        predicted=tuple(claim for claim in predicted if claim in made),
+        may_fail=tuple(claim for claim in fault.may_break if claim in made),
+        failed=tuple(failed),
+    )
+
+
+def _findings(lab: Lab) -> tuple[Finding, ...]:
+    return tuple(claims.findings(collect.evidence_of(lab)))
+
+
+def _health(evidence: Evidence) -> Health:
+    return Health(overall(tuple(claims.findings(evidence))), _causes(evidence))
+
+
+def _causes(evidence: Evidence) -> Causes:
+    return tuple((cause.fault, cause.node) for cause in diagnosis.conclusion(evidence).causes)
+
+
+def _join(causes: Causes) -> str:
+    return ", ".join(f"{fault} at {node}" for fault, node in causes)

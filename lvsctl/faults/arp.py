@@ -1,0 +1,174 @@
+"""ARP and neighbour entries: who answers for the VIP, and what its neighbours believe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from lvsctl.faults.base import (
+    DIRECTOR_BYPASSED,
+    DR,
+    EVERY_MODE,
+    NAT,
+    NO_ANSWER,
+    ONE_SERVER_SILENT,
+    FaultContext,
+    FaultTable,
+)
+from lvsctl.faults.change import Change, added
+from lvsctl.model.addresses import mac_for
+from lvsctl.model.lab import Role
+from lvsctl.resources.fault_ops import AddNeighbour
+from lvsctl.resources.ops import SetSysctl
+
+FAULTS = FaultTable()
+
+
+@FAULTS.add(
+    "arp-ignore-unset",
+    "arp_ignore is not set on a real server",
+    modes=(DR,),
+    at=(Role.REAL_SERVER,),
+    symptom=(
+        "the real server answers ARP requests for the VIP as the director does; "
+        "neighbours that accept its reply bypass the director"
+    ),
+    breaks=("dr.only-director-answers-arp",),
+    may_break=DIRECTOR_BYPASSED,
+)
+def arp_ignore_unset(context: FaultContext) -> Iterator[Change]:
+    """A real server answers ARP requests for the VIP: arp_ignore is not set.
+
+    Linux answers for any of its addresses on any interface (ip-sysctl.rst, arp_ignore=0).
+    It often goes unnoticed, because requests are still served; but they are not balanced.
+
+    Changes: the setting on `all` is the kernel's default.
+    """
+    setting = context.setting("net.ipv4.conf.all.arp_ignore")
+    yield Change(setting, replace(setting, value="0"))
+
+
+@FAULTS.add(
+    "arp-ignore-on-lo-only",
+    "arp_ignore is set on a real server's loopback only",
+    modes=(DR,),
+    at=(Role.REAL_SERVER,),
+    symptom=(
+        "the real server answers ARP requests for the VIP as the director does; "
+        "neighbours that accept its reply bypass the director"
+    ),
+    breaks=("dr.only-director-answers-arp",),
+    may_break=DIRECTOR_BYPASSED,
+)
+def arp_ignore_on_lo_only(context: FaultContext) -> Iterator[Change]:
+    """arp_ignore is set on the loopback device only, where the VIP is.
+
+    The kernel uses the maximum of `all` and the interface that receives the request
+    (ip-sysctl.rst). Setting it on `lo` alone, as a well-known tutorial does, has no effect.
+
+    Changes: the setting moves from `all` to `lo`.
+    """
+    setting = context.setting("net.ipv4.conf.all.arp_ignore")
+    yield Change(setting, replace(setting, value="0"))
+    lo = SetSysctl(netns=context.netns, key="net.ipv4.conf.lo.arp_ignore", value="0")
+    yield Change(lo, replace(lo, value="1"))
+
+
+@FAULTS.add(
+    "arp-announce-unset",
+    "arp_announce is not set on a real server",
+    modes=(DR,),
+    at=(Role.REAL_SERVER,),
+    symptom=(
+        "the real server sends ARP requests for the client's or the router's address with "
+        "the VIP as sender"
+    ),
+    breaks=("dr.real-servers-announce-rip",),
+    may_break=("dr.only-director-answers-arp", *DIRECTOR_BYPASSED),
+)
+def arp_announce_unset(context: FaultContext) -> Iterator[Change]:
+    """A real server sends its ARP requests from the VIP: arp_announce is not 2.
+
+    Its replies have the VIP as source, and so has the ARP request for the next hop
+    (ip-sysctl.rst, arp_announce=0). Neighbours learn the wrong MAC address for the VIP from it.
+
+    Changes: the setting on `all` is the kernel's default.
+    """
+    setting = context.setting("net.ipv4.conf.all.arp_announce")
+    yield Change(setting, replace(setting, value="0"))
+
+
+@FAULTS.add(
+    "vip-on-lan",
+    "a real server holds the VIP on its LAN interface instead of its loopback device",
+    modes=(DR,),
+    at=(Role.REAL_SERVER,),
+    symptom=(
+        "the real server answers ARP requests for the VIP as the director does; "
+        "neighbours that accept its reply bypass the director"
+    ),
+    breaks=("dr.only-director-answers-arp",),
+    may_break=DIRECTOR_BYPASSED,
+)
+def vip_on_lan(context: FaultContext) -> Iterator[Change]:
+    """The VIP is on a real server's LAN interface, where arp_ignore=1 still answers for it.
+
+    arp_ignore=1 answers for addresses of the receiving interface (ip-sysctl.rst). So the VIP
+    belongs on a device that receives no ARP requests, such as lo.
+
+    Changes: the VIP moves from the loopback device to the interface.
+    """
+    for vip in context.vips(device="lo"):
+        yield Change(vip, replace(vip, device=context.node.networks[0]))
+
+
+@FAULTS.add(
+    "stale-neighbour",
+    "the director sends a real server's requests to a MAC address that does not exist",
+    modes=(DR, NAT),
+    at=(Role.DIRECTOR,),
+    symptom="requests leave the director to a MAC address that does not exist",
+    breaks=("dr.request-only-macs-change", "dr.one-segment", "dr.reply-direct", *ONE_SERVER_SILENT),
+)
+def stale_neighbour(context: FaultContext) -> Iterator[Change]:
+    """The director has a static neighbour entry for a real server whose network card was replaced.
+
+    In direct routing only the MAC address determines where a request goes.
+
+    Changes: an entry for the first real server of each service with an unused MAC address.
+    """
+    for server in context.first_entries():
+        rip = server.real_server.rip
+        network = context.lab.network_of(rip)
+        if network is not None and network.name in context.node.networks:
+            gone = mac_for(rip).replace("02:00:", "02:01:", 1)
+            yield added(
+                AddNeighbour(netns=context.netns, device=network.name, address=rip, mac=gone)
+            )
+
+
+@FAULTS.add(
+    "stale-vip-neighbour",
+    "requests go to a MAC address that held the VIP before a failover",
+    modes=EVERY_MODE,
+    at=(Role.CLIENT, Role.ROUTER),
+    symptom=("requests are sent to a MAC address that does not exist, and IPVS counts nothing"),
+    breaks=("dr.only-director-answers-arp", *NO_ANSWER),
+)
+def stale_vip_neighbour(context: FaultContext) -> Iterator[Change]:
+    """A client, or the router before the director, still sends to a director that failed.
+
+    At a failover the new director must announce the VIP (gratuitous ARP). Otherwise requests
+    go to the old MAC address until the neighbour's entry expires.
+
+    Changes: a neighbour entry for each VIP on a network of the node.
+    """
+    for service in context.services(EVERY_MODE):
+        network = context.lab.network_of(service.vip)
+        if network is not None and network.name in context.node.networks:
+            gone = mac_for(service.vip).replace("02:00:", "02:01:", 1)
+            yield added(
+                AddNeighbour(
+                    netns=context.netns, device=network.name, address=service.vip, mac=gone
+                )
+            )

@@ -1,0 +1,248 @@
+"""The director's IPVS table: services, schedulers, weights, thresholds, persistence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from lvsctl.faults.base import (
+    DR,
+    EVERY_MODE,
+    NAT,
+    NO_ANSWER,
+    ONE_SERVER_SILENT,
+    FaultContext,
+    FaultTable,
+)
+from lvsctl.faults.change import Change, removed
+from lvsctl.model.lab import Role
+from lvsctl.model.service import Scheduler
+from lvsctl.resources.ops import AddRealServer, AddService
+
+FAULTS = FaultTable()
+
+
+@FAULTS.add(
+    "wrong-forwarding-method",
+    "the director forwards to a real server by another method",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    symptom=(
+        "requests leave the director in the form of the other method, which the real "
+        "server cannot answer"
+    ),
+    breaks=(
+        "nat.request-rewritten",
+        "nat.port-mapping",
+        "tun.request-encapsulated",
+        "dr.request-only-macs-change",
+        "dr.reply-direct",
+        "tun.reply-direct",
+        *ONE_SERVER_SILENT,
+    ),
+)
+def wrong_forwarding_method(context: FaultContext) -> Iterator[Change]:
+    """The director forwards to a real server by a method that it is not configured for.
+
+    ipvsadm uses direct routing without -m or -i. That is injected into NAT and TUN; a real
+    server for direct routing gets NAT.
+
+    Changes: the first real server of each service.
+    """
+    for server in context.first_entries():
+        yield Change(server, replace(server, forward=NAT if server.forward is DR else DR))
+
+
+@FAULTS.add(
+    "wrong-port",
+    "the director sends a real server's requests to the wrong port",
+    modes=(NAT,),
+    at=(Role.DIRECTOR,),
+    symptom="the real server refuses the connections (RST)",
+    breaks=(
+        "nat.request-rewritten",
+        "nat.reply-crosses-director",
+        "nat.port-mapping",
+        *ONE_SERVER_SILENT,
+    ),
+)
+def wrong_port(context: FaultContext) -> Iterator[Change]:
+    """The director maps a real server's port to one without a listener.
+
+    Changes: the first real server of each service gets the next port.
+    """
+    for server in context.first_entries():
+        real = server.real_server
+        yield Change(server, replace(server, real_server=replace(real, port=real.port + 1)))
+
+
+@FAULTS.add(
+    "scheduler-changed",
+    "the virtual service has the wrong scheduler",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    symptom="all connections of a client go to one real server",
+    breaks=("all.distribution",),
+    may_break=("all.real-servers-reached",),
+)
+def scheduler_changed(context: FaultContext) -> Iterator[Change]:
+    """The virtual service has another scheduler than it should have.
+
+    Changes: source hashing, which keeps a client on one real server; failover where hashing
+    could choose a real server that accepts no connections; rr where the service has that already.
+    """
+    closed = {
+        server.service
+        for server in context.planned(AddRealServer)
+        if server.real_server.upper or not server.real_server.weight
+    }
+    for service in context.planned(AddService):
+        other = Scheduler.FO if service.service in closed else Scheduler.SH
+        if service.scheduler is other:
+            other = Scheduler.RR
+        yield Change(service, replace(service, scheduler=other))
+
+
+@FAULTS.add(
+    "persistence-added",
+    "the virtual service is persistent and should not be",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    symptom="all connections of a client go to one real server",
+    breaks=("all.distribution",),
+    may_break=("all.real-servers-reached",),
+)
+def persistence_added(context: FaultContext) -> Iterator[Change]:
+    """The virtual service is persistent, so a client stays on one real server.
+
+    Changes: a persistence timeout of five minutes, ipvsadm's default.
+    """
+    for service in context.planned(AddService):
+        if not service.persistence:
+            yield Change(service, replace(service, persistence=300))
+
+
+CONSTANT_PER_CLIENT = (Scheduler.SH, Scheduler.DH, Scheduler.MH, Scheduler.FO)
+"""Schedulers that give a client the same real server each time."""
+
+
+@FAULTS.add(
+    "persistence-missing",
+    "a virtual service that should be persistent is not",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    symptom="one client's connections go to several real servers",
+    breaks=("all.distribution",),
+)
+def persistence_missing(context: FaultContext) -> Iterator[Change]:
+    """A virtual service that should be persistent is not.
+
+    Changes: each persistent service whose scheduler distributes one client's connections.
+    """
+    for service in context.planned(AddService):
+        if service.persistence and service.scheduler not in CONSTANT_PER_CLIENT:
+            yield Change(service, replace(service, persistence=0))
+
+
+@FAULTS.add(
+    "threshold-missing",
+    "a real server accepts any number of connections but should be limited",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    symptom="the real server gets more connections than its upper threshold",
+    breaks=("all.distribution",),
+)
+def threshold_missing(context: FaultContext) -> Iterator[Change]:
+    """A real server has no upper threshold but should have one.
+
+    Changes: the thresholds of every limited real server that is not drained are removed.
+    """
+    for server in context.planned(AddRealServer):
+        real = server.real_server
+        if real.upper and real.weight:
+            yield Change(server, replace(server, real_server=replace(real, upper=0, lower=0)))
+
+
+WEIGHTED = (Scheduler.WRR, Scheduler.WLC, Scheduler.SED, Scheduler.NQ)
+"""Schedulers that distribute connections by weight."""
+
+
+@FAULTS.add(
+    "weight-changed",
+    "a real server has the wrong weight",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    symptom="the real server gets more or fewer connections than its share",
+    breaks=("all.distribution",),
+)
+def weight_changed(context: FaultContext) -> Iterator[Change]:
+    """A real server has the wrong weight; one that should be drained has a weight.
+
+    Changes: the drained real servers; else the first of each service whose scheduler uses weights.
+    """
+    drained = [s for s in context.planned(AddRealServer) if not s.real_server.weight]
+    weighted = {s.service for s in context.planned(AddService) if s.scheduler in WEIGHTED}
+    weighted -= {server.service for server in drained}
+    others = [server for server in context.first_entries() if server.service in weighted]
+    for server in (*drained, *others):
+        real = server.real_server
+        other = replace(real, weight=3 if real.weight == 1 else 1)
+        yield Change(server, replace(server, real_server=other))
+
+
+@FAULTS.add(
+    "real-server-drained",
+    "a real server was drained and not restored",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    symptom="no request reaches the real server",
+    breaks=("all.real-servers-reached", "all.distribution"),
+)
+def real_server_drained(context: FaultContext) -> Iterator[Change]:
+    """A real server's weight is 0: it keeps its connections but gets no new ones.
+
+    Changes: the first real server of each service.
+    """
+    for server in context.first_entries():
+        yield Change(server, replace(server, real_server=replace(server.real_server, weight=0)))
+
+
+@FAULTS.add(
+    "real-server-removed",
+    "a real server is missing from the director's IPVS table",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    symptom="no request reaches the real server",
+    breaks=("all.real-servers-reached", "all.distribution"),
+)
+def real_server_removed(context: FaultContext) -> Iterator[Change]:
+    """A real server is missing from the director's IPVS table.
+
+    Changes: the first real server of each service.
+    """
+    yield from map(removed, context.first_entries())
+
+
+@FAULTS.add(
+    "service-missing",
+    "the virtual service is missing from the director's IPVS table",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    symptom="the director itself refuses the connections (RST), or does not answer them",
+    breaks=(
+        "dr.reply-direct",
+        "tun.reply-direct",
+        "nat.both-directions-load-director",
+        "all.counters-agree",
+        "all.reply-path-counted",
+        "all.frames-agree",
+        *NO_ANSWER,
+    ),
+)
+def service_missing(context: FaultContext) -> Iterator[Change]:
+    """The virtual service is missing from the director's IPVS table.
+
+    Changes: all virtual services and their real servers are removed.
+    """
+    yield from map(removed, context.planned(AddRealServer))
+    yield from map(removed, context.planned(AddService))

@@ -1,0 +1,52 @@
+"""Real servers that do not serve."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lvsctl.faults.base import EVERY_MODE, ONE_SERVER_SILENT, FaultContext, FaultTable
+from lvsctl.faults.change import Change, removed
+from lvsctl.model.lab import Role
+from lvsctl.resources.ops import AddLink, Listen, SetLinkUp
+
+FAULTS = FaultTable()
+
+
+@FAULTS.add(
+    "service-stopped",
+    "nothing listens on a real server",
+    modes=EVERY_MODE,
+    at=(Role.REAL_SERVER,),
+    symptom="the real server refuses the connections (RST)",
+    breaks=ONE_SERVER_SILENT,
+)
+def service_stopped(context: FaultContext) -> Iterator[Change]:
+    """The server process on a real server has ended; the director still sends requests.
+
+    Changes: the listeners on the real server stop.
+    """
+    yield from map(removed, context.planned(Listen))
+
+
+@FAULTS.add(
+    "real-server-down",
+    "a real server is disconnected from the network",
+    modes=EVERY_MODE,
+    at=(Role.REAL_SERVER,),
+    symptom="ARP requests for the RIP stay unanswered",
+    breaks=(
+        "dr.reply-direct",
+        "tun.reply-direct",
+        "tun.routed",
+        "nat.both-directions-load-director",
+        *ONE_SERVER_SILENT,
+    ),
+)
+def real_server_down(context: FaultContext) -> Iterator[Change]:
+    """A real server is disconnected from the network; the director still sends requests.
+
+    Changes: its bridge ports are down.
+    """
+    for op in context.plan.ops:
+        if isinstance(op, AddLink) and op.node_netns == context.netns:
+            yield removed(SetLinkUp(netns=op.netns, device=op.port))

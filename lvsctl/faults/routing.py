@@ -1,0 +1,287 @@
+"""Routes, gateways, forwarding and reverse path filters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import IPv4Interface, IPv4Network, ip_network
+
+from lvsctl.faults.base import (
+    DR,
+    EVERY_MODE,
+    NAT,
+    NO_ANSWER,
+    ONE_SERVER_SILENT,
+    TUN,
+    FaultContext,
+    FaultTable,
+)
+from lvsctl.faults.change import Change, added, removed
+from lvsctl.model.addresses import mac_for
+from lvsctl.model.lab import Network, Role
+from lvsctl.resources.ops import AddAddress, AddLink, AddRoute, DisableOffloads
+
+FAULTS = FaultTable()
+
+
+@FAULTS.add(
+    "behind-router",
+    "a real server is behind a router",
+    modes=(DR,),
+    at=(Role.DIRECTOR,),
+    symptom="requests go back and forth between the director and the router until their TTL ends",
+    breaks=("dr.request-only-macs-change", "dr.one-segment", "dr.reply-direct", *ONE_SERVER_SILENT),
+)
+def behind_router(context: FaultContext) -> Iterator[Change]:
+    """The director reaches a real server through a router; direct routing needs one segment.
+
+    Direct routing changes only the MAC address: the router finds the VIP as destination and
+    forwards the packet back to the director.
+
+    Changes: a route to the first real server of each service through a router on its network.
+    """
+    for server in context.first_entries():
+        rip = server.real_server.rip
+        for network, _, address in context.neighbours(Role.ROUTER):
+            if context.lab.network_of(rip) == context.lab.network(network):
+                yield added(AddRoute(netns=context.netns, to=ip_network(rip), via=address))
+
+
+def reaches_client(context: FaultContext) -> tuple[str, ...]:
+    """Claims that fail only if a router forwards the replies; another real server drops them."""
+    if not any(context.neighbours(Role.ROUTER)):
+        return ()
+    return "nat.client-never-sees-rip", "nat.both-directions-load-director"
+
+
+@FAULTS.add(
+    "wrong-gateway",
+    "a real server's default gateway is not the director",
+    modes=(NAT,),
+    at=(Role.REAL_SERVER,),
+    symptom="replies leave the real server for another gateway, with the RIP as source",
+    breaks=("nat.reply-crosses-director", *ONE_SERVER_SILENT),
+    breaks_where=reaches_client,
+)
+def wrong_gateway(context: FaultContext) -> Iterator[Change]:
+    """A real server's default gateway is not the director, so its replies are not rewritten.
+
+    NAT needs both directions. Another gateway forwards the reply with the RIP as source, and
+    the client resets it, because it has no such connection.
+
+    Changes: the default route goes through a router, or else through another real server.
+    """
+    others = (*context.neighbours(Role.ROUTER), *context.neighbours(Role.REAL_SERVER))
+    for route in context.planned(AddRoute):
+        if route.to is None and others:
+            yield Change(route, replace(route, via=others[0][2]))
+
+
+@FAULTS.add(
+    "gateway-is-director",
+    "a real server's route to the client leads through the director",
+    modes=(DR, TUN),
+    at=(Role.REAL_SERVER,),
+    symptom="replies from the VIP arrive at the director, which drops them",
+    breaks=("dr.reply-direct", "tun.reply-direct", *ONE_SERVER_SILENT),
+)
+def gateway_is_director(context: FaultContext) -> Iterator[Change]:
+    """A real server sends its replies to the director instead of directly to the client.
+
+    The director does not forward, so it drops them (IpInAddrErrors). With ip_forward=1 it drops
+    them as martians (in_martian_src), because their source, the VIP, is its own address.
+
+    Changes: the default gateway; for a client on the same network, a route to that client.
+    """
+    for network, _, dip in context.neighbours(Role.DIRECTOR):
+        for route in context.planned(AddRoute):
+            if route.to is None:
+                yield Change(route, replace(route, via=dip))
+        for beside, _, cip in context.neighbours(Role.CLIENT):
+            if beside == network:
+                yield added(AddRoute(netns=context.netns, to=ip_network(cip), via=dip))
+
+
+@FAULTS.add(
+    "no-default-gateway",
+    "a real server has no default gateway",
+    modes=EVERY_MODE,
+    at=(Role.REAL_SERVER,),
+    symptom="requests reach the real server and no reply leaves it",
+    breaks=("dr.reply-direct", "tun.reply-direct", *ONE_SERVER_SILENT),
+)
+def no_default_gateway(context: FaultContext) -> Iterator[Change]:
+    """A real server has no route to clients on other networks.
+
+    Changes: all routes of the real server to other networks are removed.
+    """
+    yield from map(removed, context.planned(AddRoute))
+
+
+@FAULTS.add(
+    "ip-forward-off",
+    "the director does not forward",
+    modes=(NAT,),
+    at=(Role.DIRECTOR,),
+    symptom=(
+        "requests reach the real servers; their replies enter the director but do not leave it"
+    ),
+    breaks=("nat.reply-crosses-director", "nat.both-directions-load-director", *NO_ANSWER),
+)
+def ip_forward_off(context: FaultContext) -> Iterator[Change]:
+    """The director does not forward, so it drops the replies.
+
+    IPVS itself sends the requests, but replies are ordinary packets that the director must
+    route. Only NAT needs forwarding: in TUN and DR no reply crosses the director.
+
+    Changes: forwarding is off, the kernel's default.
+    """
+    setting = context.setting("net.ipv4.ip_forward")
+    yield Change(setting, replace(setting, value="0"))
+
+
+@FAULTS.add(
+    "redirects-sent",
+    "the director sends ICMP redirects to the real servers",
+    modes=(NAT,),
+    at=(Role.DIRECTOR,),
+    symptom=(
+        "a redirect to each real server after its first replies, and later replies that "
+        "bypass the director"
+    ),
+    breaks=("nat.reply-crosses-director",),
+    # It works at first, then breaks: when a real server accepts the redirect is a race.
+    may_break=(
+        "nat.client-never-sees-rip",
+        "nat.both-directions-load-director",
+        "all.frames-agree",
+        *ONE_SERVER_SILENT,
+    ),
+)
+def redirects_sent(context: FaultContext) -> Iterator[Change]:
+    """A one-armed director tells the real servers about a shorter path to the client.
+
+    Replies enter and leave by the same interface, so the kernel sends ICMP redirects. A real
+    server that accepts them sends later replies directly, bypassing the director.
+
+    Changes: redirects are on, the kernel's default (`all` or the interface's own is enough).
+    """
+    setting = context.setting("net.ipv4.conf.all.send_redirects")
+    yield Change(setting, replace(setting, value="1"))
+
+
+@FAULTS.add(
+    "client-on-real-server-network",
+    "the client is on the real servers' network",
+    modes=(NAT,),
+    at=(Role.CLIENT,),
+    symptom="replies go directly from the real server to the client, with the RIP as source",
+    breaks=(
+        "nat.reply-crosses-director",
+        "nat.client-never-sees-rip",
+        "nat.both-directions-load-director",
+        *NO_ANSWER,
+    ),
+)
+def client_on_real_server_network(context: FaultContext) -> Iterator[Change]:
+    """The client is on the real servers' network, so their replies bypass the director.
+
+    The replies have the RIP as source, and the client resets them. A topology with such a
+    client is rejected, so the fault attaches the client to that network.
+
+    Changes: a link to that network, an address there, and a route to the VIP through it.
+    """
+    director = context.at(context.lab.directors[0].name)
+    for name, _, _ in director.neighbours(Role.REAL_SERVER):
+        if name in context.node.networks:
+            continue
+        network = context.lab.network(name)
+        address = _free_address(context, network)
+        yield added(_link(context, network, mac_for(address.ip)))
+        yield added(DisableOffloads(netns=context.netns, device=name))
+        yield added(AddAddress(netns=context.netns, device=name, address=address))
+        dip = next(a.ip for a in director.node.addresses_on(name) if a.version == 4)
+        for service in context.services((NAT,)):
+            if service.vip not in address.network:
+                yield added(AddRoute(netns=context.netns, to=ip_network(service.vip), via=dip))
+        return
+
+
+def _link(context: FaultContext, network: Network, mac: str) -> AddLink:
+    """A link like the existing ones, with unused indexes."""
+    links = [op for op in context.plan.ops if isinstance(op, AddLink)]
+    there = [op for op in links if op.netns == context.lab.netns(network.name)]
+    here = [op for op in links if op.node_netns == context.netns]
+    return replace(
+        there[-1],
+        port=context.node.name,
+        port_index=max(op.port_index for op in there) + 1,
+        node_netns=context.netns,
+        device=network.name,
+        device_index=max(op.device_index for op in here) + 1,
+        mac=mac,
+    )
+
+
+def _free_address(context: FaultContext, network: Network) -> IPv4Interface:
+    """The network's highest unused address."""
+    subnet = next(subnet for subnet in network.subnets if isinstance(subnet, IPv4Network))
+    taken = {a.ip for node in context.lab.nodes for a in node.addresses_on(network.name)}
+    taken |= {service.vip for service in context.lab.services}
+    number = int(subnet.broadcast_address) - 1
+    while (found := IPv4Interface((number, subnet.prefixlen))).ip in taken:
+        number -= 1
+    return found
+
+
+@FAULTS.add(
+    "rp-filter-on-router",
+    "a router drops replies by their source (reverse path filtering)",
+    modes=(TUN,),
+    at=(Role.ROUTER,),
+    symptom="replies leave the real servers and enter the router, which drops them",
+    breaks=("tun.reply-direct", *NO_ANSWER),
+)
+def rp_filter_on_router(context: FaultContext) -> Iterator[Change]:
+    """A router drops replies whose source does not match the interface (BCP 38).
+
+    A real server on another network than the director replies from the VIP, an address of
+    the director's network. A router with strict reverse path filtering drops that as spoofed.
+
+    Changes: strict filtering is on for every interface of the router.
+    """
+    setting = context.setting("net.ipv4.conf.all.rp_filter")
+    yield Change(setting, replace(setting, value="1"))
+
+
+@FAULTS.add(
+    "no-route-to-real-server",
+    "the director has no route to the real servers",
+    modes=(TUN,),
+    at=(Role.DIRECTOR,),
+    symptom="requests enter the director but do not leave it",
+    breaks=("tun.reply-direct", *NO_ANSWER),
+)
+def no_route_to_real_server(context: FaultContext) -> Iterator[Change]:
+    """The director has no route to the real servers' networks.
+
+    Changes: all routes of the director to other networks are removed.
+    """
+    yield from map(removed, context.planned(AddRoute))
+
+
+@FAULTS.add(
+    "router-not-forwarding",
+    "the router does not forward",
+    modes=EVERY_MODE,
+    at=(Role.ROUTER,),
+    symptom="requests enter the router but do not leave it",
+    breaks=NO_ANSWER,
+)
+def router_not_forwarding(context: FaultContext) -> Iterator[Change]:
+    """The router between client and lab does not forward.
+
+    Changes: forwarding is off, the kernel's default.
+    """
+    setting = context.setting("net.ipv4.ip_forward")
+    yield Change(setting, replace(setting, value="0"))

@@ -1,0 +1,174 @@
+"""The tunnel of TUN: its device, its type, its path and its MTU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from lvsctl.faults.base import (
+    NO_ANSWER,
+    ONE_SERVER_SILENT,
+    TUN,
+    TUNNEL_COSTS,
+    FaultContext,
+    FaultTable,
+)
+from lvsctl.faults.change import Change, added, removed
+from lvsctl.model.lab import Role
+from lvsctl.model.packet import GRE, ICMP, IPIP, UDP
+from lvsctl.model.service import GUE_PORT, Encapsulation
+from lvsctl.resources.fault_ops import DropIncoming
+from lvsctl.resources.ops import AddGuePort, AddTunnel, SetLinkUp, SetSysctl
+
+FAULTS = FaultTable()
+
+
+@FAULTS.add(
+    "tunnel-down",
+    "a real server's tunnel device is down",
+    modes=(TUN,),
+    at=(Role.REAL_SERVER,),
+    symptom=(
+        "tunnelled requests reach the real server and are not decapsulated; it sends ICMP "
+        "port unreachable to the director"
+    ),
+    breaks=("tun.decapsulated-on-tunnel-device", "tun.reply-direct", *ONE_SERVER_SILENT),
+)
+def tunnel_down(context: FaultContext) -> Iterator[Change]:
+    """A real server's tunnel device is down: requests are not decapsulated.
+
+    Changes: the device is down; its VIP stays.
+    """
+    for tunnel in context.planned(AddTunnel):
+        yield removed(SetLinkUp(netns=context.netns, device=tunnel.device))
+
+
+ORDER = (Encapsulation.GRE, Encapsulation.IPIP, Encapsulation.GUE)
+"""The first of these that the real server does not decapsulate is sent instead."""
+
+
+@FAULTS.add(
+    "encapsulation-mismatch",
+    "the director's tunnel type is not the real server's",
+    modes=(TUN,),
+    at=(Role.DIRECTOR,),
+    symptom=(
+        "tunnelled requests reach the real server and are not decapsulated; it sends ICMP "
+        "port unreachable to the director"
+    ),
+    breaks=(
+        "tun.request-encapsulated",
+        "tun.decapsulated-on-tunnel-device",
+        "tun.reply-direct",
+        *ONE_SERVER_SILENT,
+    ),
+)
+def encapsulation_mismatch(context: FaultContext) -> Iterator[Change]:
+    """The director encapsulates requests in another type than the real server decapsulates.
+
+    ipvsadm uses IP in IP without --tun-type; the real server may expect GRE or GUE, or the
+    reverse.
+
+    Changes: the first TUN real server of each service.
+    """
+    for server in context.first_entries():
+        if server.forward is not TUN:
+            continue
+        taken = _taken(context.at(server.real_server.node))
+        other = next((kind for kind in ORDER if kind not in taken), None)
+        if other is not None:
+            port = GUE_PORT if other is Encapsulation.GUE else 0
+            yield Change(server, replace(server, encapsulation=other, tunnel_port=port))
+
+
+def _taken(context: FaultContext) -> set[Encapsulation]:
+    """The encapsulations that a real server decapsulates: of several services, several."""
+    kinds = {tunnel.encapsulation for tunnel in context.planned(AddTunnel)}
+    return kinds | {Encapsulation.GUE for _ in context.planned(AddGuePort)}
+
+
+@FAULTS.add(
+    "rp-filter-on-tunnel",
+    "reverse path filtering is on for a real server's tunnel device",
+    modes=(TUN,),
+    at=(Role.REAL_SERVER,),
+    symptom="requests are decapsulated and no reply leaves the real server",
+    breaks=("tun.reply-direct", *ONE_SERVER_SILENT),
+)
+def rp_filter_on_tunnel(context: FaultContext) -> Iterator[Change]:
+    """Reverse path filtering is on for a real server's tunnel device.
+
+    The route to the client does not lead through the tunnel, so decapsulated requests look
+    spoofed (ip-sysctl.rst, rp_filter=1; the maximum of `all` and the device is used).
+
+    Changes: the setting of each tunnel device.
+    """
+    for tunnel in context.planned(AddTunnel):
+        setting = context.setting(f"net.ipv4.conf.{tunnel.device}.rp_filter")
+        yield Change(setting, replace(setting, value="1"))
+
+
+PROTOCOL = {Encapsulation.IPIP: IPIP, Encapsulation.GRE: GRE, Encapsulation.GUE: UDP}
+
+
+@FAULTS.add(
+    "tunnel-filtered",
+    "a firewall between director and real servers drops the tunnel",
+    modes=(TUN,),
+    at=(Role.ROUTER,),
+    symptom="tunnelled requests leave the director and reach no real server",
+    breaks=("tun.routed", "tun.reply-direct", *NO_ANSWER),
+)
+def tunnel_filtered(context: FaultContext) -> Iterator[Change]:
+    """A firewall on the path accepts TCP but drops the tunnel.
+
+    The tunnel is IP protocol 4 (IP in IP) or 47 (GRE), which few rule sets allow, or UDP (GUE).
+
+    Changes: the router drops the protocol on every interface.
+    """
+    for service in context.services([TUN]):
+        protocol = PROTOCOL[service.encapsulation]
+        for device in context.node.networks:
+            yield added(DropIncoming(netns=context.netns, device=device, protocol=protocol))
+
+
+@FAULTS.add(
+    "icmp-filtered",
+    "a firewall between director and client drops ICMP",
+    modes=(TUN,),
+    at=(Role.ROUTER, Role.CLIENT),
+    symptom=(
+        "the director's fragmentation-needed does not reach the client, which sends the "
+        "same full-sized segment again and again"
+    ),
+    breaks=TUNNEL_COSTS,
+)
+def icmp_filtered(context: FaultContext) -> Iterator[Change]:
+    """A firewall drops ICMP, so senders do not learn that a packet is too large.
+
+    Small requests work; a large one hangs until the connection times out.
+
+    Changes: a router, or the client itself, drops ICMP on every interface.
+    """
+    for device in context.node.networks:
+        yield added(DropIncoming(netns=context.netns, device=device, protocol=ICMP))
+
+
+@FAULTS.add(
+    "pmtu-discovery-off",
+    "the director's IPVS does no path MTU discovery",
+    modes=(TUN,),
+    at=(Role.DIRECTOR,),
+    symptom="no fragmentation-needed: full-sized requests leave the director in two fragments",
+    breaks=TUNNEL_COSTS,
+)
+def pmtu_discovery_off(context: FaultContext) -> Iterator[Change]:
+    """The director does not report to clients that a packet is too large for the tunnel.
+
+    Requests still work, but fragmented: with pmtu_disc=0 it clears DF on the outer header
+    (Documentation/networking/ipvs-sysctl.rst).
+
+    Changes: net.ipv4.vs.pmtu_disc, which is on by default.
+    """
+    setting = SetSysctl(netns=context.netns, key="net.ipv4.vs.pmtu_disc", value="1")
+    yield Change(setting, replace(setting, value="0"))

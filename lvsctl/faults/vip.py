@@ -1,0 +1,113 @@
+"""Where the VIP is configured, and how requests for it are routed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_interface, ip_network
+
+from lvsctl.faults.base import (
+    DIRECTOR_BYPASSED,
+    DR,
+    EVERY_MODE,
+    NO_ANSWER,
+    ONE_SERVER_SILENT,
+    TUN,
+    FaultContext,
+    FaultTable,
+)
+from lvsctl.faults.change import Change, added, removed
+from lvsctl.model.lab import Role
+from lvsctl.resources.ops import AddRoute
+
+FAULTS = FaultTable()
+
+
+@FAULTS.add(
+    "vip-missing",
+    "a real server does not hold the VIP",
+    modes=(DR, TUN),
+    at=(Role.REAL_SERVER,),
+    symptom="requests reach the real server and no reply leaves it",
+    breaks=(
+        "dr.same-vip",
+        "tun.decapsulated-on-tunnel-device",
+        "dr.reply-direct",
+        "tun.reply-direct",
+        *ONE_SERVER_SILENT,
+    ),
+)
+def vip_missing(context: FaultContext) -> Iterator[Change]:
+    """The VIP is missing on a real server, so it drops packets that are addressed to it.
+
+    The director forwards requests still addressed to the VIP. A host without that address
+    takes them for another host's.
+
+    Changes: the VIP is removed from the device that holds it.
+    """
+    yield from map(removed, context.vips())
+
+
+@FAULTS.add(
+    "vip-missing-on-director",
+    "the director does not hold the VIP",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    symptom="ARP requests for the VIP stay unanswered, and IPVS counts nothing",
+    breaks=("dr.same-vip", "dr.only-director-answers-arp", *NO_ANSWER),
+)
+def vip_missing_on_director(context: FaultContext) -> Iterator[Change]:
+    """The VIP is missing on the director: clients' requests never reach IPVS.
+
+    Changes: the VIP is removed from the director.
+    """
+    yield from map(removed, context.vips())
+
+
+@FAULTS.add(
+    "vip-as-subnet",
+    "a real server holds the VIP as a whole subnet instead of one address",
+    modes=(DR,),
+    at=(Role.REAL_SERVER,),
+    symptom=(
+        "requests reach the real server; its replies do not leave it, because the client's "
+        "network is local there"
+    ),
+    breaks=("dr.reply-direct", *ONE_SERVER_SILENT),
+)
+def vip_as_subnet(context: FaultContext) -> Iterator[Change]:
+    """The VIP is on a real server's loopback with the network's prefix length, not as /32.
+
+    On a loopback device the kernel treats the whole subnet as local: replies to a client in
+    that subnet never leave the real server. Clients elsewhere are not affected.
+
+    Changes: the VIP gets the prefix length of its network.
+    """
+    for vip in context.vips(device="lo"):
+        for network, _, cip in context.neighbours(Role.CLIENT):
+            subnet = next(s for s in context.lab.network(network).subnets if cip in s)
+            if vip.address.ip in subnet:
+                wide = ip_interface(f"{vip.address.ip}/{subnet.prefixlen}")
+                yield Change(vip, replace(vip, address=wide))
+
+
+@FAULTS.add(
+    "director-bypassed",
+    "requests for the VIP bypass the director and reach a real server directly",
+    modes=(DR, TUN),
+    at=(Role.CLIENT, Role.ROUTER),
+    symptom="every request is answered, by one real server, and IPVS counts nothing",
+    breaks=DIRECTOR_BYPASSED,
+)
+def director_bypassed(context: FaultContext) -> Iterator[Change]:
+    """Requests for the VIP are routed directly to a real server and bypass the director.
+
+    It holds the VIP, so it answers; only the load shows that something is wrong.
+
+    Changes: a route to each VIP through a real server, at the client or a router.
+    """
+    for service in context.services((DR, TUN)):
+        rips = [s.rip for s in service.real_servers]
+        near = [ip for _, _, ip in context.neighbours(Role.REAL_SERVER) if ip in rips]
+        if near:
+            yield added(AddRoute(netns=context.netns, to=ip_network(service.vip), via=near[0]))
