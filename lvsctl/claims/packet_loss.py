@@ -1,7 +1,6 @@
-"""What the nodes' kernels say of packets that got no further: their own counters, and reasons.
+"""Packet losses that the nodes' kernels counted, with drop reasons where they report them.
 
-Evidence beside frames and state. Where it is missing (an older report, a kernel that does
-not tell) nothing changes but the words.
+This supplements frames and state. It may be missing (older reports and kernels).
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from lvsctl.model.evidence import Evidence
 
 
 def everything(evidence: Evidence) -> Iterator[str]:
-    """All that the kernels say of packets that they did not carry on."""
+    """All losses that the kernels counted, reported or logged."""
     yield from lost(evidence)
     yield from reasons(evidence)
     yield from martians(evidence)
@@ -22,7 +21,7 @@ def everything(evidence: Evidence) -> Iterator[str]:
 def lost(
     evidence: Evidence, counters: Collection[str] = LOSSES.keys(), nodes: Collection[str] = ()
 ) -> Iterator[str]:
-    """Counters of losses that grew while requests were sent, node by node (``nodes``: these)."""
+    """Loss counters that grew while requests were sent, by node (of ``nodes``, if any)."""
     for node, grown in evidence.counters.items():
         if nodes and node not in nodes:
             continue
@@ -34,7 +33,7 @@ def lost(
 def reasons(
     evidence: Evidence, wanted: Collection[str] = REASONS.keys() | MARTIANS.keys()
 ) -> Iterator[str]:
-    """Why the host's kernel dropped packets meanwhile: all of the host, not of a node."""
+    """Drop reasons of the host's kernel meanwhile, of all its namespaces."""
     for drop in evidence.kernel_drops:
         if drop.reason in wanted and drop.says:
             times = "packet" if drop.count == 1 else "packets"
@@ -42,6 +41,6 @@ def reasons(
 
 
 def martians(evidence: Evidence) -> Iterator[str]:
-    """What the host's kernel logged of martians meanwhile."""
+    """Martians that the host's kernel logged meanwhile."""
     for line in evidence.kernel_log:
         yield f'the host\'s kernel logged "{line}"'

@@ -1,7 +1,6 @@
-"""Why does it not work? Rules on evidence: pure, like the claims' judges.
+"""Why does it not work? Rules on evidence: pure functions, like the claims' checks.
 
-What a forwarding method needs is held against what the nodes' kernels hold and what the
-captured frames show. How a lab was broken is never asked.
+They compare what a forwarding method needs with the nodes' state and the captured frames.
 """
 
 from lvsctl.diagnosis.base import Cause

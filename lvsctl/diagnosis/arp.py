@@ -1,8 +1,8 @@
-"""Rules about who answers ARP for the VIP, and who asks in its name (the "ARP problem").
+"""Rules about ARP for the VIP (the "ARP problem"): who answers, and who uses it as sender.
 
-They matter where real servers that hold the VIP are on the VIP's own network: there,
-clients and routers ask for it. What was seen counts more than the settings: a real
-server that heard the question and kept quiet is kept quiet by something else.
+They matter where real servers that hold the VIP are on the VIP's own network. Captured frames
+outweigh settings: a real server that received a request and did not answer is suppressed by
+something else.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lvsctl.model.lab import Node
 
 
 def _exposed(case: Case) -> Iterator[tuple[Node, str]]:
-    """Real servers that hold the VIP and are on its network, with the device they hear it on."""
+    """Real servers that hold the VIP and are on its network, with their device there."""
     network = case.lab.network_of(case.vip)
     if network is None or case.vip.version != 4:
         return
@@ -32,7 +32,7 @@ def _arp(case: Case, node: str, direction: Direction | None = None) -> Iterator[
 
 
 def answers(case: Case) -> Iterator[Found]:
-    """Only the director answers: everybody else's arp_ignore keeps it quiet."""
+    """Only the director answers ARP requests for the VIP."""
     for node, device in _exposed(case):
         network = case.network
         answered = [
@@ -51,7 +51,7 @@ def answers(case: Case) -> Iterator[Found]:
             and f.direction in (Direction.IN, Direction.BROADCAST)
         ]
         if heard and not answered:
-            yield Remark(node.name, "arp_ignore would let it answer for the VIP, yet it did not")
+            yield Remark(node.name, "arp_ignore allows it to answer for the VIP, but it did not")
             continue
         yield _answering(case, node.name, device, shown(answered))
 
@@ -66,8 +66,8 @@ def _answering(case: Case, node: str, device: str, seen: tuple[str, ...]) -> Cau
         if network.number(node, f"net.ipv4.conf.{link.name.replace('.', '/')}.arp_ignore") in (1, 2)
     ]
     consequence = (
-        f"{node} answers ARP questions for {vip} as the director does; who believes it talks "
-        "past the director"
+        f"{node} answers ARP requests for {vip} as the director does; neighbours that accept "
+        "its reply bypass the director"
     )
     setting = case.sysctl(node, "net.ipv4.conf.all.arp_ignore", 1)
     if on_wire:
@@ -79,7 +79,7 @@ def _answering(case: Case, node: str, device: str, seen: tuple[str, ...]) -> Cau
         return Cause(
             fault="vip-on-lan",
             node=node,
-            says="a real server holds the VIP on its LAN interface instead of its loopback",
+            says="a real server holds the VIP on its LAN interface instead of its loopback device",
             evidence=(f"{node}: {held} on {device}; arp_ignore={value} answers for it", *seen),
             consequence=consequence,
             remedy=f"{case.type(node, 'ip', 'addr', 'del', held, 'dev', device)} && "
@@ -92,8 +92,8 @@ def _answering(case: Case, node: str, device: str, seen: tuple[str, ...]) -> Cau
             says=f"arp_ignore is set on a real server's {' and '.join(set_on)} only",
             evidence=(
                 (
-                    f"{node}: arp_ignore={value} counts for {device}, where questions come in: "
-                    "the greater of all and the device"
+                    f"{node}: arp_ignore={value} applies to {device}, which receives the requests: "
+                    "the maximum of all and the device"
                 ),
                 *seen,
             ),
@@ -104,14 +104,14 @@ def _answering(case: Case, node: str, device: str, seen: tuple[str, ...]) -> Cau
         fault="arp-ignore-unset",
         node=node,
         says="arp_ignore is not set on a real server",
-        evidence=(f"{node}: arp_ignore={value} counts for {device}", *seen),
+        evidence=(f"{node}: arp_ignore={value} applies to {device}", *seen),
         consequence=consequence,
         remedy=setting,
     )
 
 
 def questions(case: Case) -> Iterator[Found]:
-    """A real server asks from its RIP: in whose name it asks is what neighbours learn."""
+    """A real server sends ARP requests from its RIP: neighbours learn their sender."""
     for node, device in _exposed(case):
         value = case.network.effective(node.name, device, "arp_announce")
         asked = [
@@ -123,26 +123,28 @@ def questions(case: Case) -> Iterator[Found]:
         if value == 2 and not as_vip:
             continue
         if not as_vip and asked and case.served(node.name):
-            yield Remark(node.name, f"arp_announce={value}, yet it asked from its own address")
+            yield Remark(
+                node.name, f"arp_announce={value}, but its ARP requests came from its own address"
+            )
             continue
         yield Cause(
             fault="arp-announce-unset",
             node=node.name,
             says="arp_announce is not set on a real server",
             evidence=(
-                f"{node.name}: arp_announce={value} counts for {device}, not 2",
+                f"{node.name}: arp_announce={value} applies to {device}, not 2",
                 *shown(as_vip),
             ),
             consequence=(
-                f"it asks ARP questions in the name of {case.vip}: its neighbours learn its MAC "
-                "address for the VIP, and requests pass the director by"
+                f"it sends ARP requests from {case.vip}: neighbours learn its MAC address for the "
+                "VIP, and requests bypass the director"
             ),
             remedy=case.sysctl(node.name, "net.ipv4.conf.all.arp_announce", 2),
         )
 
 
 def learnt(case: Case) -> Iterator[Found]:
-    """What clients and routers have learnt of the VIP leads to the director."""
+    """Neighbour entries for the VIP have the director's MAC address."""
     network = case.lab.network_of(case.vip)
     if network is None:
         return
@@ -154,19 +156,19 @@ def learnt(case: Case) -> Iterator[Found]:
             continue
         there = case.network.having_mac(network.name, entry.mac)
         if there in guilty and entry.state != "permanent":
-            continue  # said already, of the one who made it believe so
+            continue  # named already at the node that caused it
         if not case.requests(node.name, out=True):
-            continue  # a real server may believe what it likes: it sends nothing there
+            continue  # it sends nothing to the VIP
         yield Cause(
             fault="stale-vip-neighbour",
             node=node.name,
-            says=f"{node.name} sends requests for the VIP to a MAC address not the director's",
+            says=f"{node.name} sends requests for the VIP to the wrong MAC address",
             evidence=(
                 f"{node.name}: {case.vip} at {entry.mac} ({entry.state}), "
-                + (f"which is {there}" if there else "which nobody has"),
+                + (f"which is {there}" if there else "which no node has"),
                 *shown(case.requests(node.name, out=True)),
             ),
-            consequence="requests do not come to the director, and IPVS counts nothing",
+            consequence="requests do not reach the director, and IPVS counts nothing",
             remedy=case.type(node.name, "ip", "neigh", "del", case.vip, "dev", network.name),
         )
 
@@ -176,13 +178,13 @@ RULES = (
         find=answers,
         modes=(DR, TUN),
         latent=True,
-        rules_out="no real server answers ARP questions for the VIP",
+        rules_out="no real server answers ARP requests for the VIP",
     ),
     Rule(
         find=questions,
         modes=(DR, TUN),
         latent=True,
-        rules_out="no real server asks ARP questions in the name of the VIP",
+        rules_out="no real server sends ARP requests from the VIP",
     ),
-    Rule(find=learnt, rules_out="whoever knows the VIP's MAC address knows the director's"),
+    Rule(find=learnt, rules_out="every neighbour entry for the VIP is the director's"),
 )

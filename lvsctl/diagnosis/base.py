@@ -1,8 +1,7 @@
-"""What a cause is, and what rules look at: a virtual service, and what was seen of it.
+"""Causes, rules, and the case that rules examine: one virtual service with its evidence.
 
-A rule compares what the forwarding method needs with what the nodes hold and what the
-frames show. It knows nothing of how a lab was broken: a cause is found in the same way
-whoever broke it.
+A rule compares what the forwarding method needs with the nodes' state and the captured
+frames. It does not know how a lab was broken.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ EVERY_MODE = (NAT, TUN, DR)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cause:
-    """Why a lab does not do what its forwarding method promises.
+    """Why a lab does not work as its forwarding method requires.
 
     ``fault`` names the kind of misconfiguration, ``node`` is where it is. ``evidence`` are
     facts of the nodes' state and frames; ``remedy`` is the command to type.
@@ -44,7 +43,7 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """A difference that does no harm."""
+    """A difference that is harmless."""
 
     node: str
     says: str
@@ -55,7 +54,7 @@ Found = Cause | Remark
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One virtual service of a lab, with everything that was seen of it."""
+    """One virtual service of a lab, with all evidence."""
 
     trace: Trace
     network: Network
@@ -65,17 +64,17 @@ class Case:
 
     @property
     def evidence(self) -> Evidence:
-        """All that was seen of the lab."""
+        """All evidence of the lab."""
         return self.trace.evidence
 
     @property
     def lab(self) -> Lab:
-        """The lab as it should be."""
+        """The lab as configured."""
         return self.evidence.lab
 
     @property
     def service(self) -> VirtualService:
-        """The virtual service as it should be."""
+        """The virtual service as configured."""
         return self.trace.run.service
 
     @property
@@ -90,11 +89,11 @@ class Case:
 
     @property
     def client(self) -> str:
-        """The name of the client that asked."""
+        """The name of the client that sent the requests."""
         return self.trace.run.client
 
     def state(self, node: str) -> NodeState:
-        """What the kernel holds for a node; nothing where it was not looked at."""
+        """A node's state; empty if it was not read."""
         return self.network.state(node)
 
     def members(self) -> Iterator[tuple[RealServer, Node]]:
@@ -104,12 +103,12 @@ class Case:
 
     @property
     def table(self) -> ServiceState | None:
-        """The service as IPVS has it."""
+        """The service in the director's IPVS table; None if it is missing."""
         found = self.state(self.director).services
         return next((one for one in found if one.key == self.service.key), None)
 
     def entry(self, server: RealServer) -> RealServerState | None:
-        """The real server as IPVS has it, under whatever port."""
+        """The real server's entry in the IPVS table, on any port; None if it is missing."""
         table = self.table
         entries = [e for e in table.real_servers if e.rip == server.rip] if table else []
         exact = [e for e in entries if e.port == server.port]
@@ -117,15 +116,15 @@ class Case:
 
     @property
     def clients_addresses(self) -> tuple[IPAddress, ...]:
-        """The CIPs that requests came from; where none got so far, the client's own address."""
+        """The CIPs of the requests; the client's own address if no request was sent."""
         seen = dict.fromkeys(c.client.address for c in self.trace.conversations)
-        seen.pop(self.vip, None)  # a client that holds the VIP itself asks from it
+        seen.pop(self.vip, None)  # a client that holds the VIP itself sends from it
         if seen:
             return tuple(seen)
         held = (a.ip for i in self.lab.node(self.client).interfaces for a in i.addresses)
         return tuple(a for a in held if a.version == self.vip.version)[:1]
 
-    # ── what was seen ────────────────────────────────────────────────────────────────────────
+    # ── evidence ───────────────────────────────────────────────────────────────────────────
 
     def failed(self, claim: str) -> bool:
         """Whether a claim about the service fails, by id or by its last part."""
@@ -136,7 +135,7 @@ class Case:
 
     @property
     def fine(self) -> bool:
-        """Whether all that was promised was seen, and large requests were answered too."""
+        """Whether every request was answered, large ones too, and no claim that matters failed."""
         large = self.trace.run.large
         return (
             bool(self.trace.run.exchanges)
@@ -160,7 +159,7 @@ class Case:
 
     @property
     def conversations(self) -> tuple[Conversation, ...]:
-        """Every connection, the large request's too; those that failed first."""
+        """Every connection, including the large request's; failed ones first."""
         found = (*self.trace.conversations, *([self.trace.large] if self.trace.large else ()))
         return tuple(sorted(found, key=lambda c: c.exchange.answered))
 
@@ -182,7 +181,7 @@ class Case:
             if f.tap.node == node and _is(f, out=out)
         )
 
-    # ── words ────────────────────────────────────────────────────────────────────────────────
+    # ── commands─────────────────────────────────────────────────────────────────────────────
 
     def type(self, node: str, *words: object) -> str:
         """The command to type at a node of the lab."""
@@ -196,10 +195,10 @@ class Case:
 HARMLESS = frozenset(
     {"nat.real-servers-need-nothing", *(f"tun.costs-{size}-bytes" for size in HEADERS.values())}
 )
-"""Claims whose failing alone harms nobody.
+"""Claims that may fail although everything works.
 
-What real servers need not have, they may have. And where the large request was answered
-(``Case.fine`` asks for that), the path's MTU was known or was not needed.
+Real servers may have what NAT does not need. If the large request was answered (``Case.fine``
+requires it), the path MTU was known or not needed.
 """
 
 
@@ -210,7 +209,7 @@ def _is(frame: Frame, *, out: bool) -> bool:
 
 
 def shown(frames: Iterable[Frame], most: int = 1) -> tuple[str, ...]:
-    """The first of some frames, as evidence: number, tap and what they carry."""
+    """Quote the first ``most`` frames as evidence: number, tap and content."""
     first = tuple(frames)[:most]
     return tuple(f"frame {f.number} at {f.tap}: {f.summary()}" for f in first)
 
@@ -220,11 +219,11 @@ Find = Callable[[Case], Iterator[Found]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One or several causes that are looked for together.
+    """Finds one or several related causes.
 
-    ``rules_out`` is what is known to be in order where nothing is found. ``latent``: the
-    cause harms even where everything was answered while it was looked at: it makes the
-    outcome depend on chance (whose ARP answer is believed) or takes a reserve away.
+    ``rules_out`` says what is in order if nothing is found. ``latent``: the cause is harmful
+    even if every request was answered, because the outcome depends on chance (which ARP reply
+    is accepted) or because redundancy is lost.
     """
 
     find: Find
@@ -232,4 +231,4 @@ class Rule:
     modes: tuple[ForwardingMethod, ...] = EVERY_MODE
     latent: bool = False
     harms_others: bool = False
-    """Whether the node where it is may do well all the same."""
+    """Whether the cause harms other nodes than its own."""

@@ -1,4 +1,4 @@
-"""All rules, applied to everything that was seen of a lab."""
+"""Apply all rules to the evidence of a lab."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from lvsctl import claims
 from lvsctl.claims import packet_loss
 from lvsctl.claims.trace import traces
-from lvsctl.diagnosis import arp, hosts, ipvs, links, paths, servers, tunnel, vanishing
+from lvsctl.diagnosis import arp, hosts, ipvs, links, listeners, paths, tunnel
+from lvsctl.diagnosis import packet_loss as vanishing
 from lvsctl.diagnosis.base import Case, Cause, Remark, Rule
-from lvsctl.diagnosis.kernel_says import borne_out
+from lvsctl.diagnosis.kernel_counters import corroborate
 from lvsctl.diagnosis.network import Network
 from lvsctl.model.claim import Verdict
 from lvsctl.model.evidence import Evidence
@@ -20,24 +21,24 @@ from lvsctl.walk.walk import walks
 RULES: tuple[Rule, ...] = (
     *hosts.RULES,
     *links.RULES,
-    *servers.RULES,
+    *listeners.RULES,
     *ipvs.RULES[:1],
     *tunnel.RULES,
     *paths.RULES,
     *ipvs.RULES[1:],
     *arp.RULES,
 )
-"""In the order in which causes are named: what hides the others comes first."""
+"""In the order in which causes are named: first those that mask others."""
 
 LAST = vanishing.RULES
-"""Looked at where no other rule says why it does not work."""
+"""Applied if no other rule finds a cause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """What the rules say of a lab. ``works``: everything that was promised was seen.
+    """The result of all rules. ``works``: every claim that matters was observed.
 
-    ``look_at`` is where to go on where it does not work and no cause was found.
+    ``look_at`` suggests next steps if it does not work and no cause was found.
     """
 
     causes: tuple[Cause, ...]
@@ -48,9 +49,9 @@ class Conclusion:
 
 
 def conclusion(evidence: Evidence, topology: str = "") -> Conclusion:
-    """The causes, most likely first; nothing where the lab does what was promised.
+    """Find the causes, the most likely first.
 
-    ``topology`` is what the lab was made of, by the name that ``lvsctl up`` takes.
+    ``topology`` is the argument of ``lvsctl up`` that made the lab.
     """
     up = f"lvsctl up {shlex.quote(topology or evidence.lab.name)}"
     findings = tuple(claims.findings(evidence))
@@ -66,7 +67,7 @@ def conclusion(evidence: Evidence, topology: str = "") -> Conclusion:
     for case in cases:
         if not case.fine and not found.harmful:
             found.apply(LAST, case)
-    causes = tuple(borne_out(cause, evidence) for cause in found.in_order())
+    causes = tuple(corroborate(cause, evidence) for cause in found.in_order())
     return Conclusion(
         causes=causes,
         remarks=tuple(dict.fromkeys(found.remarks)),
@@ -77,7 +78,7 @@ def conclusion(evidence: Evidence, topology: str = "") -> Conclusion:
 
 
 class _Found:
-    """Causes and remarks while they are found."""
+    """Collects causes and remarks."""
 
     def __init__(self) -> None:
         self.causes: dict[tuple[str, str, str], tuple[bool, int, Cause]] = {}
@@ -87,11 +88,11 @@ class _Found:
 
     @property
     def harmful(self) -> bool:
-        """Whether any cause explains why something does not work now."""
+        """Whether any cause explains a present failure."""
         return any(not latent for latent, _, _ in self.causes.values())
 
     def apply(self, rules: tuple[Rule, ...], case: Case) -> None:
-        """Look for the causes of every rule that the service's forwarding method has to do with."""
+        """Apply the rules for the service's forwarding method."""
         for number, rule in enumerate(rules):
             if case.service.forward not in rule.modes:
                 continue
@@ -105,18 +106,18 @@ class _Found:
                     rank = (rule.latent and case.fine, number, found)
                     self.causes.setdefault(key, rank)
                 else:
-                    self.remarks.append(f"{found.node}: {found.says}; no harm was seen")
+                    self.remarks.append(f"{found.node}: {found.says}; no harm observed")
 
     def in_order(self) -> tuple[Cause, ...]:
-        """What explains the failure first, then what will bite later."""
+        """Causes of a present failure first, then latent ones."""
         ranked = sorted(self.causes.values(), key=lambda one: one[:2])
         return tuple(cause for _, _, cause in ranked)
 
 
 def _harms(case: Case, rule: Rule, cause: Cause) -> bool:
-    """Whether a cause may be why something fails.
+    """Whether a cause may explain a failure.
 
-    Not where nothing fails, nor at a real server that answered and harms itself only.
+    Not if nothing fails, nor at a real server that answered and affects only itself.
     """
     if case.fine or rule.harms_others:
         return not case.fine
@@ -125,11 +126,11 @@ def _harms(case: Case, rule: Rule, cause: Cause) -> bool:
 
 
 def _look_at(evidence: Evidence, cases: list[Case]) -> Iterator[str]:
-    """Where the request was seen last, and which claims fail."""
+    """Where the request was captured last, and which claims fail."""
     for walk in walks(evidence):
         if not walk.exchange.answered:
             yield f"{walk.service.name}: {walk.outcome}"
-            yield f"follow it hop by hop: lvsctl walk {evidence.lab.name}"
+            yield f"show it hop by hop: lvsctl walk {evidence.lab.name}"
     for case in cases:
         for finding in case.findings:
             if finding.verdict is Verdict.FAIL:

@@ -1,4 +1,4 @@
-"""Rules about a node by itself: its interfaces, and the addresses that it must hold."""
+"""Rules about single nodes: their interfaces and the addresses that they must hold."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lvsctl.plan.routing import routes_of
 
 
 def interfaces(case: Case) -> Iterator[Found]:
-    """Every interface that the topology has is up, with something at the other end."""
+    """Every interface of the topology is up and has a carrier."""
     members = {server.node for server in case.service.real_servers}
     for node in case.lab.nodes:
         if node.role is Role.REAL_SERVER and node.name not in members:
@@ -29,15 +29,15 @@ def interfaces(case: Case) -> Iterator[Found]:
                 fault="real-server-down" if server else "interface-down",
                 node=node.name,
                 says=(
-                    "a real server is off the network"
+                    "a real server is disconnected from the network"
                     if server
                     else f"the {node.role}'s interface {device} is down"
                 ),
                 evidence=(fact, *shown(_unanswered(case, node, device))),
                 consequence=(
-                    f"the director still sends requests to {node.name}, and nobody answers"
+                    f"the director still sends requests to {node.name}, which are not answered"
                     if server
-                    else f"nothing gets to {node.name} or past it on {device}"
+                    else f"{node.name} receives and forwards nothing on {device}"
                 ),
                 remedy=remedy,
             )
@@ -48,16 +48,16 @@ def interfaces(case: Case) -> Iterator[Found]:
                 node=node.name,
                 says="the loopback device, which holds the VIP, is down",
                 evidence=(f"{node.name}: lo is down, with {case.vip} on it",),
-                consequence="what is on a device that is down is not local: requests are dropped",
+                consequence="an address on a downed device is not local: requests are dropped",
                 remedy=case.type(node.name, "ip", "link", "set", "lo", "up"),
             )
 
 
 def _why_down(case: Case, node: Node, device: str, link: LinkState | None) -> tuple[str, str]:
     if link is None:
-        return f"{node.name}: there is no {device}", f"lvsctl down {case.lab.name} && {case.up}"
+        return f"{node.name}: {device} does not exist", f"lvsctl down {case.lab.name} && {case.up}"
     if not link.up:
-        # The routes through it went with it, and do not come back by themselves.
+        # The routes through it were removed with it and do not come back by themselves.
         lost = [
             case.type(node.name, "ip", "route", "replace", route.to or "default", "via", route.via)
             for route in routes_of(case.lab, node)
@@ -65,15 +65,15 @@ def _why_down(case: Case, node: Node, device: str, link: LinkState | None) -> tu
         ]
         up = case.type(node.name, "ip", "link", "set", device, "up")
         return f"{node.name}: {device} is down", " && ".join([up, *lost])
-    # The other end is the switch's port, named after the node.
+    # Its peer is the bridge port, named after the node.
     return (
-        f"{node.name}: {device} is up and has no carrier",
+        f"{node.name}: {device} is up but has no carrier",
         f"ip -n {case.lab.netns(device)} link set {node.name} up",
     )
 
 
 def _unanswered(case: Case, node: Node, device: str) -> Iterator[Frame]:
-    """Questions for the node's address, which nobody answered."""
+    """ARP requests for the node's address."""
     own = {a.ip for a in node.addresses_on(device)}
     for frame in case.evidence.frames:
         if frame.arp is not None and frame.arp.is_request and frame.arp.target_ip in own:
@@ -81,7 +81,7 @@ def _unanswered(case: Case, node: Node, device: str) -> Iterator[Frame]:
 
 
 def own_addresses(case: Case) -> Iterator[Found]:
-    """Every node holds its own addresses, and nobody else does."""
+    """Every node holds its own addresses, and no other node does."""
     for node in case.lab.nodes:
         for interface in node.interfaces:
             for address in interface.addresses:
@@ -91,7 +91,7 @@ def own_addresses(case: Case) -> Iterator[Found]:
                         node=node.name,
                         says=f"{node.name} does not hold its own address {address.ip}",
                         evidence=(f"{node.name}: {address.ip} is on no device",),
-                        consequence="nobody finds it at that address",
+                        consequence="no node can reach it at that address",
                         remedy=case.type(
                             node.name, *("ip", "addr", "add", address, "dev", interface.network)
                         ),
@@ -109,7 +109,7 @@ def _doubles(case: Case, node: Node, network: str, address: IPAddress) -> Iterat
             node=other.name,
             says=f"{other.name} holds {address}, which is {node.name}'s address",
             evidence=(f"{other.name}: {address} on {holders[0].name}",),
-            consequence=f"packets to {node.name} go to whoever answers ARP first",
+            consequence=f"packets to {node.name} go to the node whose ARP reply is accepted first",
             remedy=_without(case, other.name, address, holders[0]),
         )
 
@@ -120,7 +120,7 @@ def _without(case: Case, node: str, address: IPAddress, link: LinkState) -> str:
 
 
 def vip_on_director(case: Case) -> Iterator[Found]:
-    """The director holds the VIP and answers for it: else requests never reach IPVS."""
+    """The director holds the VIP and answers for it; otherwise requests never reach IPVS."""
     director, vip = case.director, case.vip
     network = case.lab.network_of(vip)
     if not case.network.holders(director, vip):
@@ -128,7 +128,7 @@ def vip_on_director(case: Case) -> Iterator[Found]:
             fault="vip-missing-on-director",
             node=director,
             says="the director does not hold the VIP",
-            evidence=(f"{director}: {vip} is on no device", *shown(_questions(case))),
+            evidence=(f"{director}: {vip} is on no device", *shown(_arp_requests(case))),
             consequence="clients' requests never reach IPVS",
             remedy=case.type(
                 director,
@@ -141,25 +141,25 @@ def vip_on_director(case: Case) -> Iterator[Found]:
             yield Cause(
                 fault="director-silent",
                 node=director,
-                says="the director does not answer ARP questions for the VIP",
+                says="the director does not answer ARP requests for the VIP",
                 evidence=(
-                    f"{director}: arp_ignore={value} counts for {network.name}",
-                    *shown(_questions(case)),
+                    f"{director}: arp_ignore={value} applies to {network.name}",
+                    *shown(_arp_requests(case)),
                 ),
-                consequence="clients and routers do not find the VIP",
+                consequence="clients and routers cannot resolve the VIP",
                 remedy=case.sysctl(director, "net.ipv4.conf.all.arp_ignore", 0)
                 + f" net.ipv4.conf.{network.name}.arp_ignore=0",
             )
 
 
-def _questions(case: Case) -> Iterator[Frame]:
+def _arp_requests(case: Case) -> Iterator[Frame]:
     for frame in case.evidence.frames:
         if frame.arp is not None and frame.arp.is_request and frame.arp.target_ip == case.vip:
             yield frame
 
 
 def vip_elsewhere(case: Case) -> Iterator[Found]:
-    """Nobody but the director, and the real servers that need it, takes the VIP for its own."""
+    """Only the director, and the real servers that need it, hold the VIP."""
     network = case.lab.network_of(case.vip)
     members = {server.node for server in case.service.real_servers}
     for node in case.lab.nodes:
@@ -176,18 +176,18 @@ def vip_elsewhere(case: Case) -> Iterator[Found]:
                 node=node.name,
                 says=f"the {node.role} {node.name} holds the VIP",
                 evidence=(f"{node.name}: {case.vip} on {holders[0].name}",),
-                consequence="requests that come to it, or begin there, never reach the director",
+                consequence="requests that reach it or start there never reach the director",
                 remedy=_without(case, node.name, case.vip, holders[0]),
             )
 
 
 def vip_on_real_servers(case: Case) -> Iterator[Found]:
-    """Every real server holds the VIP: requests arrive there still addressed to it."""
+    """Every real server holds the VIP: requests arrive still addressed to it."""
     vip = case.vip
     device = "lo" if case.service.forward is DR else case.service.encapsulation.device
     for server, node in case.members():
         if case.service.forward is TUN and not devices(case, node.name):
-            continue  # the VIP went with its device: who gives that back gives it the VIP
+            continue  # the VIP was removed with its device, whose remedy restores both
         if not case.network.holders(node.name, vip):
             yield Cause(
                 fault="vip-missing",
@@ -197,13 +197,13 @@ def vip_on_real_servers(case: Case) -> Iterator[Found]:
                     f"{node.name}: {vip} is on no device",
                     *shown(case.requests(node.name)),
                 ),
-                consequence="what is addressed to the VIP is not for it: it drops requests",
+                consequence="the VIP is not local to it, so it drops the requests",
                 remedy=case.type(node.name, *("ip", "addr", "add", host_route(vip), "dev", device)),
             )
 
 
 def vip_as_subnet(case: Case) -> Iterator[Found]:
-    """The VIP is one address: on a loopback device, all of its prefix is local."""
+    """The VIP is a single address: on a loopback device its whole prefix is local."""
     for _, node in case.members():
         lo = case.state(node.name).link("lo")
         for held in lo.addresses if lo is not None else ():
@@ -226,7 +226,7 @@ def vip_as_subnet(case: Case) -> Iterator[Found]:
                     f"{node.name}: {held} on lo, so {neighbours[0]} is local to it",
                     *shown(case.requests(node.name)),
                 ),
-                consequence="what it sends to that subnet stays inside it",
+                consequence="packets to that subnet never leave it",
                 remedy=f"{case.type(node.name, 'ip', 'addr', 'replace', host_route(case.vip))}"
                 f" dev lo; {case.type(node.name, 'ip', 'addr', 'del', held, 'dev', 'lo')}",
             )
@@ -237,10 +237,10 @@ RULES = (
     Rule(
         find=own_addresses,
         harms_others=True,
-        rules_out="every node holds its own addresses, and nobody else does",
+        rules_out="every node holds its own addresses, and no other node does",
     ),
     Rule(find=vip_on_director, rules_out="the director holds the VIP and answers for it"),
-    Rule(find=vip_elsewhere, harms_others=True, rules_out="nobody else takes the VIP for its own"),
+    Rule(find=vip_elsewhere, harms_others=True, rules_out="no other node holds the VIP"),
     Rule(
         find=vip_on_real_servers,
         modes=(DR, TUN),

@@ -1,4 +1,4 @@
-"""Rules about the director's IPVS table: is the virtual service there, and as it should be?"""
+"""Rules about the director's IPVS table: does the virtual service exist, as configured?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FLAG = {NAT: "-m", TUN: "-i", DR: "-g"}
 _SERVICE = {Protocol.TCP: "-t", Protocol.UDP: "-u", Protocol.SCTP: "--sctp-service"}
 
 _BY_WEIGHT = frozenset({"wrr", "wlc", "sed", "nq", "sh", "mh", "lblc", "lblcr", "ovf", "fo"})
-"""Schedulers that look at more of a weight than whether it is 0."""
+"""Schedulers that use weights other than 0."""
 
 
 def _ipvsadm(case: Case, verb: str, server: RealServer | None = None) -> str:
@@ -37,7 +37,7 @@ def _ipvsadm(case: Case, verb: str, server: RealServer | None = None) -> str:
 
 
 def _exchanged(case: Case, server: RealServer, entry: RealServerState) -> str:
-    """The entry as it should be; under another port it is another entry to IPVS."""
+    """Replace the entry; with another port it is another entry for IPVS."""
     if entry.port == server.port:
         return _ipvsadm(case, "-e", server)
     wrong = replace(server, port=entry.port)
@@ -46,7 +46,7 @@ def _exchanged(case: Case, server: RealServer, entry: RealServerState) -> str:
 
 
 def service_there(case: Case) -> Iterator[Found]:
-    """IPVS takes only what is addressed to a virtual service of its table."""
+    """The virtual service is in the director's table."""
     if case.table is not None:
         return
     others = ", ".join(str(one.key) for one in case.state(case.director).services)
@@ -54,13 +54,13 @@ def service_there(case: Case) -> Iterator[Found]:
     yield Cause(
         fault="service-missing",
         node=case.director,
-        says="the virtual service is missing in the director's IPVS table",
+        says="the virtual service is missing from the director's IPVS table",
         evidence=(
             f"{case.director}: no {case.service.key} in IPVS's table"
             + (f", only {others}" if others else ", which is empty"),
             *shown(case.requests(case.director)),
         ),
-        consequence="the director takes requests for its own, and has nobody to answer them",
+        consequence="the director treats requests as its own and does not answer them",
         remedy=" && ".join(adding),
     )
 
@@ -76,7 +76,7 @@ def real_servers_there(case: Case) -> Iterator[Found]:
             yield Cause(
                 fault="real-server-removed",
                 node=case.director,
-                says=f"the real server {server.node} is missing in the director's IPVS table",
+                says=f"the real server {server.node} is missing from the director's IPVS table",
                 evidence=(f"{case.director}: {where} is not in {case.service.key}",),
                 consequence=f"no request reaches {server.node}; the others get its share",
                 remedy=_ipvsadm(case, "-a", server),
@@ -93,14 +93,14 @@ def real_servers_there(case: Case) -> Iterator[Found]:
 
 
 def ports(case: Case) -> Iterator[Found]:
-    """NAT sends requests to the port that the table has; TUN and DR leave the port alone."""
+    """NAT maps requests to the port in the table; TUN and DR do not map ports."""
     for server in case.service.real_servers:
         entry = case.entry(server)
         if entry is None or entry.port == server.port:
             continue
         if entry.forward != case.service.forward:
-            continue  # another method has other ports: the method is what is wrong
-        says = f"IPVS has {server.node} under port {entry.port}, not {server.port}"
+            continue  # another method uses other ports: named as wrong-forwarding-method
+        says = f"IPVS has {server.node} on port {entry.port}, not {server.port}"
         if case.service.forward is not NAT:
             yield Remark(case.director, f"{says}; {case.service.forward} does not map ports")
             continue
@@ -124,7 +124,7 @@ def ports(case: Case) -> Iterator[Found]:
 
 
 def methods(case: Case) -> Iterator[Found]:
-    """The table's forwarding method is the one that the real servers are set up for."""
+    """The table's forwarding method is the one that the real servers are configured for."""
     for server in case.service.real_servers:
         entry = case.entry(server)
         if entry is None or entry.forward == case.service.forward:
@@ -136,7 +136,7 @@ def methods(case: Case) -> Iterator[Found]:
             evidence=(
                 (
                     f"{case.director}: {server.node} by {entry.forward}, "
-                    f"but it is set up for {case.service.forward}"
+                    f"but it is configured for {case.service.forward}"
                 ),
                 *shown(
                     f
@@ -154,7 +154,7 @@ def _looks_like(forward: ForwardingMethod | str, headers: int) -> bool:
 
 
 def encapsulations(case: Case) -> Iterator[Found]:
-    """The director puts on what the real servers take off."""
+    """The director encapsulates as the real servers decapsulate."""
     service = case.service
     for server in service.real_servers:
         entry = case.entry(server)
@@ -172,9 +172,9 @@ def encapsulations(case: Case) -> Iterator[Found]:
         yield Cause(
             fault="encapsulation-mismatch",
             node=case.director,
-            says=f"the director's tunnel to {server.node} is of another kind than its own",
+            says=f"the director's tunnel type for {server.node} is not that of its tunnel device",
             evidence=(
-                f"{case.director}: {server.node} by {has}, but it is set up for {wanted}",
+                f"{case.director}: {server.node} by {has}, but it is configured for {wanted}",
                 *shown(
                     f
                     for f in case.requests(case.director, out=True)
@@ -186,13 +186,13 @@ def encapsulations(case: Case) -> Iterator[Found]:
                     if f.icmp is not None and f.icmp.type == 3 and f.direction is Direction.OUT
                 ),
             ),
-            consequence=f"nothing at {server.node} takes the requests out of the tunnel",
+            consequence=f"{server.node} does not decapsulate the requests",
             remedy=_exchanged(case, server, entry),
         )
 
 
 def scheduling(case: Case) -> Iterator[Found]:
-    """Scheduler and persistence: they decide who gets how much."""
+    """Scheduler and persistence."""
     table, service = case.table, case.service
     if table is None:
         return
@@ -208,9 +208,9 @@ def scheduling(case: Case) -> Iterator[Found]:
         yield _differing(
             case,
             "persistence-added" if table.persistence else "persistence-missing",
-            "the virtual service is persistent and should not be"
+            "the virtual service is persistent but should not be"
             if table.persistence
-            else "the virtual service should be persistent and is not",
+            else "the virtual service should be persistent but is not",
             f"{service.key} has persistence {table.persistence} s",
             _ipvsadm(case, "-E"),
         )
@@ -230,12 +230,12 @@ def shares(case: Case) -> Iterator[Found]:
                 fact = f"{server.rip} weight {entry.weight}"
                 yield _differing(case, "weight-changed", says, fact, remedy)
             else:
-                yield Remark(case.director, f"{says}; {table.scheduler} does not look at it")
+                yield Remark(case.director, f"{says}; {table.scheduler} does not use it")
         if (entry.upper, entry.lower) != (server.upper, server.lower):
             yield _differing(
                 case,
                 "threshold-changed" if entry.upper else "threshold-missing",
-                f"the real server {server.node} takes {_at_most(entry.upper)} connections, "
+                f"the real server {server.node} accepts {_at_most(entry.upper)} connections, "
                 f"not {_at_most(server.upper)}",
                 f"{server.rip} has upper threshold {entry.upper}",
                 remedy,
@@ -247,7 +247,7 @@ def _at_most(upper: int) -> str:
 
 
 def _differing(case: Case, fault: str, says: str, fact: str, remedy: str) -> Found:
-    """A cause where the distribution is not the promised one; else a remark."""
+    """A cause if the distribution is wrong; else a remark."""
     if not (case.failed("all.distribution") or case.failed("all.real-servers-reached")):
         return Remark(case.director, says)
     seen = [
@@ -273,12 +273,12 @@ RULES = (
         latent=True,
     ),
     Rule(find=ports, rules_out="the table's ports are right"),
-    Rule(find=methods, rules_out="the table's forwarding method is the one that was planned"),
+    Rule(find=methods, rules_out="the table's forwarding method is as configured"),
     Rule(
         find=encapsulations,
         modes=(TUN,),
-        rules_out="the tunnel's two ends are of one kind",
+        rules_out="both ends of the tunnel have the same type",
     ),
-    Rule(find=scheduling, rules_out="scheduler and persistence are as they should be"),
-    Rule(find=shares, rules_out="weights and thresholds are as they should be"),
+    Rule(find=scheduling, rules_out="scheduler and persistence are as configured"),
+    Rule(find=shares, rules_out="weights and thresholds are as configured"),
 )

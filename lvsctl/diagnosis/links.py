@@ -1,4 +1,4 @@
-"""Rules about links that are up and do not carry what they should: ARP, MTU, losses."""
+"""Rules about links that are up but impaired: ARP off, MTU, loss, delay, rate."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lvsctl.model.state import LinkState
 from lvsctl.resources.ops import Impair
 
 LATE = 500.0
-"""Milliseconds of delay that make requests fail; less only makes them slow."""
+"""Milliseconds of delay above which requests fail."""
 
 
 def _links(case: Case) -> Iterator[tuple[Node, Network, LinkState]]:
-    """Every live interface that the topology has."""
+    """Every interface of the topology that is up and has a carrier."""
     for node in case.lab.nodes:
         for name in node.networks:
             link = case.state(node.name).link(name)
@@ -29,24 +29,24 @@ def _whose(node: Node) -> str:
 
 
 def arp_spoken(case: Case) -> Iterator[Found]:
-    """Every interface asks and answers ARP questions (IFF_NOARP is not set)."""
+    """Every interface uses ARP (IFF_NOARP is not set)."""
     for node, network, link in _links(case):
         if not link.noarp:
             continue
         yield Cause(
             fault="arp-off",
             node=node.name,
-            says=f"{_whose(node)} interface {network.name} neither asks nor answers ARP",
+            says=f"{_whose(node)} interface {network.name} does not use ARP",
             evidence=(
                 f"{node.name}: {link.name} is NOARP",
-                *shown(_questions(case, node, network.name)),
+                *shown(_arp_requests(case, node, network.name)),
             ),
-            consequence=f"nobody on {network.name} finds {node.name}, nor does it find them",
+            consequence=f"{node.name} and other nodes on {network.name} cannot resolve each other",
             remedy=case.type(node.name, "ip", "link", "set", link.name, "arp", "on"),
         )
 
 
-def _questions(case: Case, node: Node, network: str) -> Iterator[Frame]:
+def _arp_requests(case: Case, node: Node, network: str) -> Iterator[Frame]:
     own = {a.ip for a in node.addresses_on(network)} | {case.vip}
     for frame in case.trace.at(node.name):
         if frame.arp is not None and frame.arp.is_request and frame.arp.target_ip in own:
@@ -54,7 +54,7 @@ def _questions(case: Case, node: Node, network: str) -> Iterator[Frame]:
 
 
 def same_mtu(case: Case) -> Iterator[Found]:
-    """All interfaces on a network take packets of the same size: nobody fragments for a switch."""
+    """All interfaces on a network have the same MTU, because a bridge does not fragment."""
     found = tuple(_links(case))
     for node, network, link in found:
         usual = max(other.mtu for _, beside, other in found if beside == network)
@@ -68,7 +68,7 @@ def same_mtu(case: Case) -> Iterator[Found]:
         yield Cause(
             fault="mtu-mismatch",
             node=node.name,
-            says=f"{node.name} takes and sends smaller packets on {network.name} than others",
+            says=f"{node.name} has a smaller MTU on {network.name} than other nodes",
             evidence=(f"{node.name}: {fact}", f"a large request was not answered: {large.error}"),
             consequence="small requests work, large ones hang",
             remedy=case.type(node.name, "ip", "link", "set", link.name, "mtu", usual),
@@ -76,7 +76,7 @@ def same_mtu(case: Case) -> Iterator[Found]:
 
 
 def unimpaired(case: Case) -> Iterator[Found]:
-    """No link loses, delays or slows down more than the topology says."""
+    """No link has more loss or delay, or a lower rate, than the topology says."""
     for node, network, link in _links(case):
         planned, actual = network.impairment, link.impairment
         worse = []
@@ -97,12 +97,12 @@ def unimpaired(case: Case) -> Iterator[Found]:
             node=node.name,
             says=says,
             evidence=(f"{node.name}: netem on {link.name}: {' and '.join(worse)}",),
-            consequence="frames leave it late or never",
-            remedy=case.type(node.name, *_mending(link.name, planned)),
+            consequence="frames are delayed or lost",
+            remedy=case.type(node.name, *_restore_command(link.name, planned)),
         )
 
 
-def _mending(device: str, planned: Impairment) -> tuple[str, ...]:
+def _restore_command(device: str, planned: Impairment) -> tuple[str, ...]:
     if not planned:
         return ("tc", "qdisc", "del", "dev", device, "root")
     words = shlex.split(Impair(netns="", device=device, impairment=planned).describe()[0])
@@ -110,7 +110,7 @@ def _mending(device: str, planned: Impairment) -> tuple[str, ...]:
 
 
 RULES = (
-    Rule(find=arp_spoken, rules_out="every interface asks and answers ARP questions"),
+    Rule(find=arp_spoken, rules_out="every interface uses ARP"),
     Rule(
         find=same_mtu,
         harms_others=True,

@@ -1,9 +1,8 @@
-"""Rules about the way of packets, there and back, by what every node's kernel would do.
+"""Rules about the path of requests and replies, as every node's kernel would route them.
 
-A request goes from the client to the VIP, which the director must be; from there to each
-real server, as the forwarding method says. The reply goes back to the client: through
-the director in NAT, past it in TUN and DR. Where a packet gets no further, the node
-that is in the way is the cause.
+A request goes from the client to the VIP on the director and from there to each real server,
+according to the forwarding method. The reply returns through the director in NAT and bypasses
+it in TUN and DR. The node that blocks the path is the cause.
 """
 
 from __future__ import annotations
@@ -11,55 +10,54 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lvsctl.diagnosis.base import DR, NAT, TUN, Case, Cause, Found, Rule, shown
-from lvsctl.diagnosis.network import Hop, Way
-from lvsctl.diagnosis.obstacles import Leg, obstacle_cause
-from lvsctl.diagnosis.remedies import route_remedy
+from lvsctl.diagnosis.blocks import Leg, block_cause, route_remedy
+from lvsctl.diagnosis.network import Hop, Path
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.service import RealServer
 
 
 def to_director(case: Case) -> Iterator[Found]:
-    """From the client to the director: whoever else holds the VIP must not get the request."""
+    """From the client to the director: no other holder of the VIP may receive the request."""
     network, vip = case.network, case.vip
     if not network.local(case.director, vip) or network.holders(case.client, vip):
-        return  # who holds the VIP is another rule's business
+        return  # checked by the rules for the VIP's holders
     for cip in case.clients_addresses:
-        way = network.way(case.client, cip, vip, wanted=case.director)
-        if way.obstacle is not None:
-            yield from obstacle_cause(case, way, Leg.REQUEST, vip)
-        elif way.end != case.director:
-            hop = way.hops[-1]
+        path = network.path(case.client, cip, vip, wanted=case.director)
+        if path.block is not None:
+            yield from block_cause(case, path, Leg.REQUEST, vip)
+        elif path.end != case.director:
+            hop = path.hops[-1]
             yield Cause(
                 fault="director-bypassed",
                 node=hop.node,
-                says="requests for the VIP go to a real server, past the director",
+                says="requests for the VIP bypass the director and reach a real server directly",
                 evidence=(
                     _leads(hop, vip),
-                    *shown(case.requests(way.end)),
+                    *shown(case.requests(path.end)),
                 ),
-                consequence=f"{way.end} answers them all, and IPVS counts nothing",
+                consequence=f"{path.end} answers them all, and IPVS counts nothing",
                 remedy=route_remedy(case, hop.node, vip),
             )
 
 
 def to_real_servers(case: Case) -> Iterator[Found]:
-    """From the director to each real server; direct routing reaches its own segment only."""
+    """From the director to each real server; direct routing reaches only its own segment."""
     mode = case.service.forward
     cips = case.clients_addresses
     for server in case.service.real_servers:
         dip = _dip(case, server.rip)
         sources = cips if mode is not TUN else (dip,) if dip is not None else ()
         for src in sources[:1]:
-            way = case.network.way(case.director, src, server.rip, wanted=server.node)
-            first = way.hops[0] if way.hops else None
+            path = case.network.path(case.director, src, server.rip, wanted=server.node)
+            first = path.hops[0] if path.hops else None
             if mode is DR and first is not None and first.arrives != server.node:
                 yield _behind_router(case, server, first)
             else:
-                yield from obstacle_cause(case, way, Leg.FORWARDED, server.rip)
+                yield from block_cause(case, path, Leg.FORWARDED, server.rip)
 
 
 def _dip(case: Case, rip: IPAddress) -> IPAddress | None:
-    """The address that the director's kernel takes as the tunnel's source."""
+    """The address that the director's kernel uses as the tunnel's source."""
     route = case.network.route(case.director, rip)
     link = case.state(case.director).link(route.device) if route is not None else None
     held = [a.ip for a in link.addresses] if link is not None else []
@@ -75,8 +73,8 @@ def _behind_router(case: Case, server: RealServer, hop: Hop) -> Cause:
         says=f"the real server {server.node} is behind a router",
         evidence=(_leads(hop, server.rip), *shown(case.requests(hop.arrives))),
         consequence=(
-            f"{hop.arrives} finds the VIP in the packet and carries it back to the director, "
-            "until its TTL ends"
+            f"{hop.arrives} finds the VIP as destination and forwards the packet back to the "
+            "director until its TTL expires"
         ),
         remedy=route_remedy(case, case.director, server.rip),
     )
@@ -94,8 +92,8 @@ def back(case: Case) -> Iterator[Found]:
 
 def _back_through_director(case: Case, server: RealServer, cip: IPAddress) -> Iterator[Found]:
     node = server.node
-    way = case.network.way(node, server.rip, cip, wanted=case.client)
-    first = way.hops[0] if way.hops else None
+    path = case.network.path(node, server.rip, cip, wanted=case.client)
+    first = path.hops[0] if path.hops else None
     if first is not None and first.arrives != case.director:
         if first.arrives == case.client:
             yield _client_beside(case, server, first, cip)
@@ -106,19 +104,19 @@ def _back_through_director(case: Case, server: RealServer, cip: IPAddress) -> It
                 says="a real server's default gateway is not the director",
                 evidence=(_leads(first, cip), *shown(case.replies(node, out=True))),
                 consequence=(
-                    "its replies reach the client with the RIP as their source, if at all, and "
-                    "the client, who asked the VIP, refuses them"
+                    "its replies, if they arrive, have the RIP as source, and the client resets "
+                    "them, because it connected to the VIP"
                 ),
                 remedy=route_remedy(case, node, cip),
             )
         return
-    if way.obstacle is not None and case.director not in (hop.node for hop in way.hops):
-        yield from obstacle_cause(case, way, Leg.REPLY, cip)
+    if path.block is not None and case.director not in (hop.node for hop in path.hops):
+        yield from block_cause(case, path, Leg.REPLY, cip)
         return
     # Beyond the director, the reply's source is the VIP.
     if case.network.local(case.director, case.vip):
-        further = case.network.way(case.director, case.vip, cip, wanted=case.client)
-        yield from obstacle_cause(case, further, Leg.REPLY, cip)
+        further = case.network.path(case.director, case.vip, cip, wanted=case.client)
+        yield from block_cause(case, further, Leg.REPLY, cip)
 
 
 def _client_beside(case: Case, server: RealServer, hop: Hop, cip: IPAddress) -> Cause:
@@ -134,7 +132,7 @@ def _client_beside(case: Case, server: RealServer, hop: Hop, cip: IPAddress) -> 
         says="the client is on the real servers' network",
         evidence=(_leads(hop, cip), *shown(case.replies(server.node, out=True))),
         consequence=(
-            "replies go straight to the client with the RIP as their source, and it refuses them"
+            "replies go directly to the client with the RIP as source, and it resets them"
         ),
         remedy=case.type(case.client, "ip", *words),
     )
@@ -143,15 +141,15 @@ def _client_beside(case: Case, server: RealServer, hop: Hop, cip: IPAddress) -> 
 def _back_directly(case: Case, server: RealServer, cip: IPAddress) -> Iterator[Found]:
     node = server.node
     if not case.network.local(node, case.vip) or _is_wide(case, node, cip):
-        return  # it has nothing to reply from, or keeps it to itself: another rule's business
-    way = case.network.way(node, case.vip, cip, wanted=case.client)
-    through = next((hop for hop in way.hops if hop.arrives == case.director), None)
+        return  # no source for replies, or they stay local: checked by other rules
+    path = case.network.path(node, case.vip, cip, wanted=case.client)
+    through = next((hop for hop in path.hops if hop.arrives == case.director), None)
     if through is not None:
         forwards = case.network.forwards(case.director, case.vip.version)
         yield Cause(
             fault="gateway-is-director",
             node=through.node,
-            says=f"the way from {node} to the client leads through the director",
+            says=f"the route from {node} to the client leads through the director",
             evidence=(
                 _leads(through, cip),
                 f"{case.director}: {case.vip}, the reply's source, is its own address",
@@ -166,7 +164,7 @@ def _back_directly(case: Case, server: RealServer, cip: IPAddress) -> Iterator[F
             remedy=route_remedy(case, through.node, cip),
         )
         return
-    yield from obstacle_cause(case, way, Leg.REPLY, cip)
+    yield from block_cause(case, path, Leg.REPLY, cip)
 
 
 def _is_wide(case: Case, node: str, cip: IPAddress) -> bool:
@@ -178,10 +176,10 @@ def redirects(case: Case) -> Iterator[Found]:
     director, network = case.director, case.network
     for server in case.service.real_servers:
         for cip in case.clients_addresses:
-            way: Way = network.way(server.node, server.rip, cip, wanted=case.client)
-            if len(way.hops) < 2 or way.hops[0].arrives != director:
+            path: Path = network.path(server.node, server.rip, cip, wanted=case.client)
+            if len(path.hops) < 2 or path.hops[0].arrives != director:
                 continue
-            came, went = way.hops[:2]
+            came, went = path.hops[:2]
             value = network.effective(director, went.device, "send_redirects")
             if came.device != went.device or not value:
                 continue
@@ -199,8 +197,8 @@ def redirects(case: Case) -> Iterator[Found]:
                     *shown(sent),
                 ),
                 consequence=(
-                    f"real servers that obey send later replies straight to {went.to}, past "
-                    "the director"
+                    f"real servers that accept them send later replies directly to {went.to} and "
+                    "bypass the director"
                 ),
                 remedy=case.type(
                     director,
@@ -221,13 +219,13 @@ def _leads(hop: Hop, to: IPAddress) -> str:
 
 
 RULES = (
-    Rule(find=to_director, rules_out="the client's way to the VIP leads to the director"),
+    Rule(find=to_director, rules_out="the client's path to the VIP leads to the director"),
     Rule(find=to_real_servers, rules_out="the director reaches every real server"),
-    Rule(find=back, rules_out="replies have the way back that the forwarding method needs"),
+    Rule(find=back, rules_out="replies have the return path that the forwarding method needs"),
     Rule(
         find=redirects,
         modes=(NAT,),
         latent=True,
-        rules_out="the director tells real servers of no shorter way",
+        rules_out="the director sends no redirects to real servers",
     ),
 )

@@ -1,4 +1,4 @@
-"""Rules about tunnels: the device that unpacks, its filter, and what its 20 bytes lead to."""
+"""Rules about tunnels: the device that decapsulates, its reverse path filter, its MTU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lvsctl.model.state import LinkState
 
 
 def devices(case: Case, node: str) -> tuple[LinkState, ...]:
-    """A node's devices that take off what the director puts on."""
+    """A node's tunnel devices for the service's encapsulation."""
     kind = case.service.encapsulation.device_kind
     return tuple(link for link in case.state(node).links if link.kind == kind)
 
@@ -46,30 +46,30 @@ def device_there(case: Case) -> Iterator[Found]:
                 *shown(seen),
                 *shown(_unreachable(case, node.name)),
             ),
-            consequence="nobody takes the outer header off the requests",
+            consequence="the requests are not decapsulated",
             remedy=remedy,
         )
 
 
 def gue_port_there(case: Case) -> Iterator[Found]:
-    """Every real server takes GUE off at the port that the director sends it to."""
+    """Every real server decapsulates GUE on the port that the director sends it to."""
     if case.service.encapsulation is not Encapsulation.GUE:
         return
     for _, node in case.members():
         open_ports = case.state(node.name).gue_ports
         if GUE_PORT in open_ports:
             continue
-        others = f", only at {', '.join(map(str, open_ports))}" if open_ports else ""
+        others = f", only on {', '.join(map(str, open_ports))}" if open_ports else ""
         yield Cause(
             fault="gue-port-missing",
             node=node.name,
-            says=f"a real server does not take GUE off at UDP port {GUE_PORT}",
+            says=f"a real server does not decapsulate GUE on UDP port {GUE_PORT}",
             evidence=(
-                f"{node.name}: no GUE at port {GUE_PORT}{others}",
+                f"{node.name}: no GUE on port {GUE_PORT}{others}",
                 *shown(case.requests(node.name)),
                 *shown(_unreachable(case, node.name)),
             ),
-            consequence="nobody takes the UDP and GUE headers off the requests",
+            consequence="the requests are not decapsulated",
             remedy=case.type(node.name, "ip", "fou", "add", "port", GUE_PORT, "gue"),
         )
 
@@ -81,7 +81,7 @@ def _unreachable(case: Case, node: str) -> Iterator[Frame]:
 
 
 def tunnel_filter(case: Case) -> Iterator[Found]:
-    """What comes out of the tunnel is not taken for forged."""
+    """Reverse path filtering does not drop decapsulated requests."""
     for _, node in case.members():
         for link in devices(case, node.name):
             if not link.up:
@@ -97,13 +97,13 @@ def tunnel_filter(case: Case) -> Iterator[Found]:
                         node=node.name,
                         says=("reverse path filtering is on for a real server's tunnel device"),
                         evidence=(fact, *shown(case.requests(node.name))),
-                        consequence="requests come out of the tunnel and are dropped as forged",
+                        consequence="requests are decapsulated and then dropped as spoofed",
                         remedy=case.type(node.name, "sysctl", "-w", *settings),
                     )
 
 
 def _told(case: Case) -> tuple[Frame, ...]:
-    """Fragmentation-needed about the large request, wherever it was seen."""
+    """Fragmentation-needed messages about the large request."""
     large = case.trace.large
     return tuple(
         f
@@ -118,7 +118,7 @@ def _told(case: Case) -> tuple[Frame, ...]:
 
 
 def discovery(case: Case) -> Iterator[Found]:
-    """The director tells clients that a packet is too large for the tunnel."""
+    """The director reports to clients that a packet is too large for the tunnel."""
     key = "net.ipv4.vs.pmtu_disc"
     if case.state(case.director).sysctls.get(key, "1") != "0":
         return
@@ -138,7 +138,7 @@ def discovery(case: Case) -> Iterator[Found]:
 
 
 def icmp_filtered(case: Case) -> Iterator[Found]:
-    """Small requests are answered, a large one hangs: nobody told the client it was too large."""
+    """Small requests are answered, a large one hangs: the client does not learn the path MTU."""
     large = case.trace.large
     if large is None or large.exchange.answered or not case.trace.run.answered:
         return
@@ -148,12 +148,10 @@ def icmp_filtered(case: Case) -> Iterator[Found]:
     again = [f for f in large.requests if f.tap.node == case.client and f.payload]
     asked = [f for f in large.requests if f.tap.node == case.director and f.payload]
     if not sent and not asked:
-        return  # the large segments did not get that far: not a matter of ICMP
+        return  # the large segments did not reach the director: not a matter of ICMP
     last = max(came, key=lambda f: f.time, default=None)
     node = last.tap.node if last is not None else case.director
-    where = (
-        "does not leave it" if node != case.client else "and it goes on sending full-sized segments"
-    )
+    where = "does not leave it" if node != case.client else "which still sends full-sized segments"
     fact = f"fragmentation-needed came to {node} {where}" if last else "no fragmentation-needed"
     yield Cause(
         fault="icmp-filtered",
@@ -161,7 +159,7 @@ def icmp_filtered(case: Case) -> Iterator[Found]:
         says="a firewall between director and client drops ICMP",
         evidence=(
             (
-                f"a request of {sum(len(f.payload) for f in again[:3])} bytes and more hangs "
+                f"a request of at least {sum(len(f.payload) for f in again[:3])} bytes hangs "
                 "while small ones are answered"
             ),
             fact,
@@ -176,9 +174,9 @@ def icmp_filtered(case: Case) -> Iterator[Found]:
 
 
 def _unfiltered(case: Case, node: str, device: str) -> str:
-    """No filter at any of the node's devices: whoever drops ICMP at one does so at the others.
+    """Remove the filters of all the node's devices.
 
-    The one that is known to drop it comes last, so that the exit status is its own.
+    The device that is known to drop ICMP comes last, so that the exit status is its own.
     """
     others = [name for name in case.evidence.lab.node(node).networks if name != device]
     if not others:
@@ -193,12 +191,12 @@ RULES = (
     Rule(
         find=gue_port_there,
         modes=(TUN,),
-        rules_out="every real server takes off what the director puts on",
+        rules_out="every real server decapsulates what the director sends",
     ),
     Rule(
         find=tunnel_filter,
         modes=(TUN,),
-        rules_out="no real server's reverse path filter drops what comes out of the tunnel",
+        rules_out="no reverse path filter drops decapsulated requests",
     ),
     Rule(
         find=discovery,
@@ -209,6 +207,6 @@ RULES = (
     Rule(
         find=icmp_filtered,
         modes=(TUN,),
-        rules_out="fragmentation-needed reaches the client where it is sent",
+        rules_out="fragmentation-needed reaches the client",
     ),
 )

@@ -12,8 +12,8 @@ from lvsctl.claims import findings
 from lvsctl.diagnosis import conclusion
 from lvsctl.diagnosis.base import Cause
 from lvsctl.diagnosis.engine import LAST, RULES
-from lvsctl.diagnosis.kernel_says import SAID, borne_out
-from lvsctl.diagnosis.network import Network, Trouble
+from lvsctl.diagnosis.kernel_counters import COUNTERS_BY_CAUSE, corroborate
+from lvsctl.diagnosis.network import BlockReason, Network
 from lvsctl.engine.results import Diagnosis
 from lvsctl.model.counted import LOSSES, MARTIANS, REASONS, Dropped
 from lvsctl.model.evidence import Evidence
@@ -243,14 +243,14 @@ def test_a_setting_counts_as_the_kernel_computes_it() -> None:
 def test_a_packet_is_followed_by_the_nodes_own_tables() -> None:
     evidence = evidence_of("tun")
     network = Network(evidence.lab, evidence.states)
-    way = network.way("director", ip_address("10.30.1.2"), ip_address("10.30.3.11"))
-    assert (way.nodes, way.obstacle) == (("director", "router", "rs-far"), None)
+    path = network.path("director", ip_address("10.30.1.2"), ip_address("10.30.3.11"))
+    assert (path.nodes, path.block) == (("director", "router", "rs-far"), None)
     blocked = bent(evidence, "router", setting("net.ipv4.ip_forward", "0"))
-    way = Network(blocked.lab, blocked.states).way(
+    path = Network(blocked.lab, blocked.states).path(
         "director", ip_address("10.30.1.2"), ip_address("10.30.3.11")
     )
-    assert way.obstacle is not None
-    assert (way.obstacle.trouble, way.obstacle.node) == (Trouble.NOT_FORWARDING, "router")
+    assert path.block is not None
+    assert (path.block.reason, path.block.node) == (BlockReason.NOT_FORWARDING, "router")
 
 
 def test_a_loose_filter_is_no_obstacle() -> None:
@@ -349,12 +349,12 @@ def test_martians_are_quoted_for_what_makes_them() -> None:
     drops = (Dropped("in_martian_src", 2),)
     evidence = replace(evidence_of("dr"), kernel_drops=drops, kernel_log=(line,))
     of_source = MARTIANS["in_martian_src"]
-    assert borne_out(cause, evidence).evidence == (
+    assert corroborate(cause, evidence).evidence == (
         "seen",
         f"the host's kernel dropped 2 packets: in_martian_src ({of_source})",
         f'the host\'s kernel logged "{line}"',
     )
-    assert borne_out(replace(cause, fault="wrong-port"), evidence).evidence == ("seen",)
+    assert corroborate(replace(cause, fault="wrong-port"), evidence).evidence == ("seen",)
 
 
 def test_counters_alone_are_no_cause() -> None:
@@ -377,7 +377,7 @@ def test_the_failing_claim_quotes_them_too() -> None:
 
 
 def test_what_is_quoted_exists() -> None:
-    for said in SAID.values():
+    for said in COUNTERS_BY_CAUSE.values():
         assert set(said.counters) <= LOSSES.keys()
         assert set(said.reasons) <= REASONS.keys() | MARTIANS.keys()
 

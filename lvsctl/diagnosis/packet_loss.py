@@ -1,7 +1,7 @@
-"""Rules of last resort: where a packet was seen last, when every setting is in order.
+"""The rule of last resort: where a packet was captured last, if no setting explains its loss.
 
-A firewall does not show in the state that is looked at. It shows in the frames: they
-come to a node that should carry them on or answer, and nothing leaves it.
+A packet filter is not part of the state that is read. It shows in the frames: they enter a
+node that should forward or answer them, and nothing leaves it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lvsctl.model.lab import Role
 
 
 def swallowed(case: Case) -> Iterator[Found]:
-    """Packets that came to a node and did not get any further."""
+    """Packets that entered a node and did not leave it."""
     found: dict[tuple[str, bool], Cause] = {}
     for conversation in case.conversations:
         if conversation.exchange.answered:
@@ -35,7 +35,7 @@ def _last_seen(case: Case, conversation: Conversation) -> Cause | None:
     last = max(frames, key=lambda f: f.time)
     node = last.tap.node
     if last.direction is Direction.OUT or (reply and node == case.client):
-        return None  # lost between nodes, or refused: no firewall of a node's
+        return None  # lost between nodes, or refused: not filtered by a node
     role = case.lab.node(node).role
     if role is Role.CLIENT:
         return None
@@ -46,7 +46,7 @@ def _last_seen(case: Case, conversation: Conversation) -> Cause | None:
 
 
 def _unanswered(case: Case, last: Frame) -> Frame | None:
-    """An ARP question of the node that had the packet last, which nobody answered."""
+    """An unanswered ARP request of the node that captured the packet last."""
     node = last.tap.node
     answered = {
         frame.arp.sender_ip
@@ -61,7 +61,7 @@ def _unanswered(case: Case, last: Frame) -> Frame | None:
 
 
 def _not_found(case: Case, node: str, question: Frame) -> Cause:
-    """The next hop does not answer, though its state says that it would."""
+    """The next hop does not answer, although its state says that it would."""
     device = question.tap.device
     target = question.arp.target_ip if question.arp is not None else None
     owner = next(
@@ -82,12 +82,12 @@ def _not_found(case: Case, node: str, question: Frame) -> Cause:
         fault="arp-unanswered",
         node=owner if heard else node,
         says=(
-            f"{owner} hears ARP questions for {target} and does not answer"
+            f"{owner} receives ARP requests for {target} but does not answer"
             if heard
-            else f"ARP questions for {target} reach nobody who has it"
+            else f"ARP requests for {target} do not reach the node that has it"
         ),
         evidence=shown([question, *heard], 2),
-        consequence=f"{node} does not find {target}, and drops what is for it",
+        consequence=f"{node} cannot resolve {target} and drops packets for it",
         remedy=looking
         if heard
         else f"bridge -n {case.lab.netns(device)} -d link show  # is a port isolated, or a VLAN's?",
@@ -106,12 +106,12 @@ def _swallowing(case: Case, node: str, last: Frame, reply: bool) -> Cause:
         says=(
             "a firewall between director and real servers drops the tunnel"
             if wrapped and role is Role.ROUTER
-            else f"{what} come to {node} and go no further: perhaps a firewall drops them"
+            else f"{what} enter {node} but do not leave it: perhaps a firewall drops them"
         ),
         evidence=(
             (
-                f"{node}: {what}{protocol} come in, nothing that was looked at is in "
-                "its way, and nothing leaves it"
+                f"{node}: {what}{protocol} come in, no setting that was read explains it, "
+                "and nothing leaves it"
             ),
             *shown([last]),
         ),
@@ -121,4 +121,4 @@ def _swallowing(case: Case, node: str, last: Frame, reply: bool) -> Cause:
     )
 
 
-RULES = (Rule(find=swallowed, rules_out="no node swallows packets whose way is in order"),)
+RULES = (Rule(find=swallowed, rules_out="no node drops packets whose path is in order"),)

@@ -1,4 +1,4 @@
-"""Rules about the server process on each real server: is it there, and does it answer?"""
+"""Rules about the server process on each real server: does it listen, and does it answer?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lvsctl.model.service import RealServer
 
 
 def listening(case: Case) -> Iterator[Found]:
-    """Something listens where the requests arrive, and answers them."""
+    """A process listens where the requests arrive, and answers them."""
     for server, node in case.members():
         port = server.port if case.service.forward is NAT else case.service.key.port
         target = server.rip if case.service.forward is NAT else case.vip
@@ -25,7 +25,7 @@ def listening(case: Case) -> Iterator[Found]:
             continue
         fact = f"{node.name}: nothing listens on {case.service.key.protocol} port {port}"
         if listeners:
-            fact = f"{node.name}: port {port} is listened on at {listeners[0].address} only"
+            fact = f"{node.name}: a process listens on {listeners[0].address} port {port} only"
         yield Cause(
             fault="listens-elsewhere" if listeners else "service-stopped",
             node=node.name,
@@ -35,8 +35,8 @@ def listening(case: Case) -> Iterator[Found]:
                 else "nothing listens on a real server"
             ),
             evidence=(fact, *shown(_refusals(case, node.name))),
-            consequence="the real server refuses the connections that the director hands it",
-            remedy=case.up,  # starts what should run and does not
+            consequence="the real server refuses the connections that the director forwards",
+            remedy=case.up,  # starts what should be running
         )
 
 
@@ -47,7 +47,7 @@ def _refusals(case: Case, node: str) -> Iterator[Frame]:
 
 
 def _hanging(case: Case, server: RealServer, process: str) -> Iterator[Found]:
-    """The kernel accepts a connection for a process that is stuck; the process says nothing."""
+    """The kernel accepts connections for a process that is stuck and does not answer."""
     if case.served(server.node):
         return
     for conversation in case.trace.conversations:
@@ -59,12 +59,12 @@ def _hanging(case: Case, server: RealServer, process: str) -> Iterator[Found]:
                 yield Cause(
                     fault="server-silent",
                     node=server.node,
-                    says="the server on a real server accepts connections and does not answer",
+                    says="the server on a real server accepts connections but does not answer",
                     evidence=(f"{process} listens there", *shown(asked)),
-                    consequence="requests arrive, are acknowledged, and wait for ever",
+                    consequence="requests arrive and are acknowledged, but never answered",
                     remedy=case.type(server.node, "ss", "-tlnp"),
                 )
                 return
 
 
-RULES = (Rule(find=listening, rules_out="on every real server, something listens and answers"),)
+RULES = (Rule(find=listening, rules_out="a process listens and answers on every real server"),)

@@ -1,0 +1,245 @@
+"""Name the cause that blocks a packet's path, and the command that restores a route."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import Enum, auto
+
+from lvsctl.diagnosis.base import NAT, Case, Cause, shown
+from lvsctl.diagnosis.network import Block, BlockReason, Path
+from lvsctl.model.addresses import IPAddress
+from lvsctl.model.frame import Frame
+from lvsctl.model.lab import Role, Route
+from lvsctl.plan.routing import routes_of
+
+
+class Leg(Enum):
+    """A part of the path."""
+
+    REQUEST = auto()
+    """Client to director."""
+    FORWARDED = auto()
+    """Director to real server."""
+    REPLY = auto()
+    """Real server to client."""
+
+
+def block_cause(case: Case, path: Path, leg: Leg, to: IPAddress) -> Iterator[Cause]:
+    """Name the cause that blocks the path to ``to``; nothing if the packet arrives."""
+    block = path.block
+    if block is None:
+        return
+    match block.reason:
+        case BlockReason.NO_ROUTE:
+            yield _no_route(case, block, leg, to)
+        case BlockReason.NOT_FORWARDING:
+            yield _not_forwarding(case, path, block, leg, to)
+        case BlockReason.RP_FILTER:
+            yield _filtering(case, block, leg)
+        case BlockReason.STALE_NEIGHBOUR:
+            if (
+                block.address != case.vip
+            ):  # neighbour entries of the VIP are checked by another rule
+                yield _stale(case, block, leg)
+        case BlockReason.NO_OWNER:
+            yield from _no_owner(case, block, leg, to)
+        case BlockReason.LOOP:
+            yield _wrong_hop(case, block, path.hops[-1].node, leg, to)
+        case BlockReason.LINK_DOWN | BlockReason.MARTIAN:
+            pass  # checked by the rules for interfaces and addresses
+
+
+def _frames(case: Case, node: str, leg: Leg) -> tuple[Frame, ...]:
+    """Packets of the leg at the node where they end."""
+    if leg is Leg.REPLY:
+        return case.replies(node) or case.replies(node, out=True) or case.requests(node)
+    return case.requests(node) or case.requests(node, out=True)
+
+
+def _no_route(case: Case, block: Block, leg: Leg, to: IPAddress) -> Cause:
+    node = block.node
+    role = case.lab.node(node).role
+    if leg is Leg.REPLY and role is Role.REAL_SERVER:
+        fault, says = "no-default-gateway", "a real server has no route to the client"
+        consequence = "requests reach it but no reply leaves it"
+    elif leg is Leg.FORWARDED:
+        fault, says = "no-route-to-real-server", f"the {role} has no route to the real servers"
+        consequence = f"requests enter {node} but do not leave it"
+    else:
+        whom = "the client" if leg is Leg.REPLY else "the VIP"
+        fault, says = "no-route", f"the {role} {node} has no route to {whom}"
+        consequence = f"packets for {to} are dropped there"
+    return Cause(
+        fault=fault,
+        node=node,
+        says=says,
+        evidence=(block.fact, *shown(_frames(case, node, leg))),
+        consequence=consequence,
+        remedy=route_remedy(case, node, to),
+    )
+
+
+def _not_forwarding(case: Case, path: Path, block: Block, leg: Leg, to: IPAddress) -> Cause:
+    node = block.node
+    role = case.lab.node(node).role
+    key = "net.ipv4.ip_forward" if to.version == 4 else "net.ipv6.conf.all.forwarding"
+    if role is Role.ROUTER:
+        return Cause(
+            fault="router-not-forwarding",
+            node=node,
+            says="the router does not forward",
+            evidence=(f"{node}: {key}=0", *shown(_frames(case, node, leg))),
+            consequence=f"packets for {to} enter {node} but do not leave it",
+            remedy=case.sysctl(node, key, 1),
+        )
+    if role is Role.DIRECTOR and case.service.forward is NAT and leg is Leg.REPLY:
+        return Cause(
+            fault="ip-forward-off",
+            node=node,
+            says="the director does not forward",
+            evidence=(f"{node}: {key}=0", *shown(case.replies(node))),
+            consequence="the real servers' replies enter the director but do not leave it",
+            remedy=case.sysctl(node, key, 1),
+        )
+    return _wrong_hop(case, block, path.hops[-1].node, leg, to)
+
+
+def _filtering(case: Case, block: Block, leg: Leg) -> Cause:
+    node, device = block.node, block.device
+    role = case.lab.node(node).role
+    names = [
+        name
+        for name in ("all", device)
+        if case.network.number(node, f"net.ipv4.conf.{name}.rp_filter")
+    ]
+    what = "replies" if leg is Leg.REPLY else "requests"
+    return Cause(
+        fault=f"rp-filter-on-{role}",
+        node=node,
+        says=f"the {role} drops {what} by their source (reverse path filtering)",
+        evidence=(block.fact, *shown(_frames(case, node, leg))),
+        consequence=f"{what} enter {node}, which drops them as spoofed",
+        remedy=case.type(
+            node, "sysctl", "-w", *(f"net.ipv4.conf.{name}.rp_filter=0" for name in names)
+        ),
+    )
+
+
+def _stale(case: Case, block: Block, leg: Leg) -> Cause:
+    node = block.node
+    return Cause(
+        fault="stale-neighbour",
+        node=node,
+        says=f"{node} sends packets for {block.address} to the wrong MAC address",
+        evidence=(
+            block.fact,
+            *shown(
+                case.replies(node, out=True) if leg is Leg.REPLY else case.requests(node, out=True)
+            ),
+        ),
+        consequence="the frames are addressed to a network card that does not accept them",
+        remedy=case.type(node, *("ip", "neigh", "del", block.address, "dev", block.device)),
+    )
+
+
+def _no_owner(case: Case, block: Block, leg: Leg, to: IPAddress) -> Iterator[Cause]:
+    """No node answers for the next hop: it is disconnected, or no node has the address."""
+    owner = next(
+        (
+            node.name
+            for node in case.lab.nodes
+            for interface in node.interfaces
+            for address in interface.addresses
+            if address.ip == block.address and interface.network == block.device
+        ),
+        "",
+    )
+    network = case.lab.network_of(case.vip)
+    if block.address == case.vip and network is not None and block.device == network.name:
+        return  # checked by the rule for the director's VIP
+    if not owner:
+        yield _wrong_hop(case, block, block.node, leg, to)
+        return
+    held = [link for link in case.network.holders(owner, block.address or to) if link.up]
+    live = owner in case.network.connected(block.device)
+    if held and live:
+        value = case.network.effective(owner, block.device, "arp_ignore")
+        yield Cause(
+            fault="node-silent",
+            node=owner,
+            says=f"{owner} does not answer ARP requests for its own address",
+            evidence=(f"{owner}: arp_ignore={value} counts for {block.device}",),
+            consequence=f"{block.node} cannot resolve its address",
+            remedy=case.sysctl(owner, "net.ipv4.conf.all.arp_ignore", 1),
+        )
+
+
+def _wrong_hop(case: Case, block: Block, node: str, leg: Leg, to: IPAddress) -> Cause:
+    """A node sends packets to a next hop that does not forward them."""
+    role = case.lab.node(node).role
+    gateway = role is Role.REAL_SERVER and leg is Leg.REPLY
+    if block.reason is BlockReason.LOOP:
+        fact = f"packets for {to} loop through {node}"
+    else:
+        fact = block.fact
+    if gateway and case.service.forward is NAT:
+        says = "a real server's default gateway is not the director"
+    elif gateway:
+        says = "a real server's next hop to the client does not forward"
+    else:
+        says = f"the {role} {node} sends packets for {to} to a next hop that does not forward them"
+    return Cause(
+        fault="wrong-gateway" if gateway else "wrong-next-hop",
+        node=node,
+        says=says,
+        evidence=(fact, *shown(_frames(case, node, leg))),
+        consequence="its packets are dropped there",
+        remedy=route_remedy(case, node, to),
+    )
+
+
+def route_remedy(case: Case, node: str, to: IPAddress) -> str:
+    """The command that makes ``node`` send packets for ``to`` to the right next hop.
+
+    A more specific wrong route is deleted; otherwise the right one replaces it.
+    """
+    actual = case.network.route(node, to)
+    planned = _planned(case, node, to)
+    length = actual.to.prefixlen if actual is not None and actual.to is not None else 0
+    right = planned.to.prefixlen if planned is not None and planned.to is not None else 0
+    beside = _beside(case, node, to)
+    if beside is not None:
+        network, prefix = beside
+        if actual is not None and actual.to is not None and length >= ip_length(prefix):
+            via = ("via", actual.via) if actual.via is not None else ()
+            return case.type(node, "ip", "route", "del", actual.to, *via)
+        return case.type(node, "ip", "route", "replace", prefix, "dev", network)
+    if actual is not None and length > right:
+        return case.type(node, "ip", "route", "del", actual.to or "default")
+    if planned is None:
+        return case.type(node, "ip", "route", "show")
+    target = planned.to or "default"
+    return case.type(node, "ip", "route", "replace", target, "via", planned.via)
+
+
+def ip_length(prefix: object) -> int:
+    """The length of a network's prefix."""
+    return int(str(prefix).rpartition("/")[2])
+
+
+def _planned(case: Case, node: str, to: IPAddress) -> Route | None:
+    found = [
+        route
+        for route in routes_of(case.lab, case.lab.node(node))
+        if route.via.version == to.version and (route.to is None or to in route.to)
+    ]
+    return max(found, key=lambda r: r.to.prefixlen if r.to is not None else -1, default=None)
+
+
+def _beside(case: Case, node: str, to: IPAddress) -> tuple[str, object] | None:
+    """The node's own network that contains ``to``, according to the topology."""
+    for interface in case.lab.node(node).interfaces:
+        for address in interface.addresses:
+            if address.version == to.version and to in address.network:
+                return interface.network, address.network
+    return None
