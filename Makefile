@@ -119,10 +119,6 @@ shapes: ## writes the netlink messages that pyroute2 encodes ahead of time
 	@tools/setup checks
 	$(python) tools/shapes.py
 
-trees: ## writes the shipped topologies as they are when they have been read
-	@tools/setup checks
-	$(python) tools/trees.py
-
 clean: ## removes what setup, tests and builds made in this checkout
 	rm -rf .venv .tools .fuzz reports build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -154,7 +154,7 @@ class Labs:
             if candidate.is_file():
                 return str(candidate)
         looked = ", ".join(map(str, dict.fromkeys(candidates)))
-        raise UsageError(f"there is no file {text!r}", hint=f"looked for: {looked}")
+        raise UsageError(f"the file {text!r} does not exist", hint=f"looked for: {looked}")
 
     def down(self) -> None:
         """Take all of them down, the latest first. Raises what went wrong, when all were tried."""

@@ -1,1 +1,1 @@
-"""Topology files: YAML to Lab, with every mistake at its line and column."""
+"""Topology files: from YAML to a lab, with every mistake at its line and column."""

@@ -1,68 +1,68 @@
-"""Which nodes a name stands for: one node, a numbered group, or a group of groups."""
+"""Resolve names to nodes: a single node, a numbered group, or a group of groups."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lvsctl.topology.drafts import TopologyDraft
+from lvsctl.topology.config import TopologyConfig
 from lvsctl.topology.layout import Layout
-from lvsctl.topology.report import Report, choice_hint
+from lvsctl.topology.problems import ProblemCollector, choice_hint
 from lvsctl.topology.tree import quoted
 
 Nodes = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Directory:
-    """Every name that a service or a group can mention.
+class NodeNames:
+    """Every name that a service or a group can refer to, with its nodes.
 
-    The value is None where the name is declared but wrong, which has been reported.
-    ``uncounted`` are entries of ``nodes`` whose count is wrong: whatever looks like
-    one of their nodes may exist.
+    The nodes are None if the name is declared but wrong, which has been reported.
+    ``uncounted`` are entries of ``nodes`` whose count is wrong: any name that looks like
+    one of their nodes may be right.
     """
 
     names: dict[str, Nodes | None]
     uncounted: tuple[str, ...]
 
     def knows(self, name: str) -> bool:
-        """Whether the name is declared, or may be once the file is mended."""
+        """Whether the name is declared, or may be once the reported problems are fixed."""
         return name in self.names or name.rstrip("0123456789") in self.uncounted
 
     def nodes(self, name: str) -> Nodes:
-        """The nodes behind a name; empty where it is not known."""
+        """Return the nodes of a name; empty if it is unknown."""
         return self.names.get(name) or ()
 
 
-def directory_of(draft: TopologyDraft, layout: Layout, report: Report) -> Directory:
-    """The directory of a draft; loops and unknown members of groups are reported."""
-    names: dict[str, Nodes | None] = dict.fromkeys(draft.nodes or {})
-    for name in layout.drafts:
-        names[name] = layout.of_group(name)
+def resolve_names(config: TopologyConfig, layout: Layout, problems: ProblemCollector) -> NodeNames:
+    """Resolve all names of a topology; report loops and unknown members of groups."""
+    names: dict[str, Nodes | None] = dict.fromkeys(config.nodes or {})
+    for name in layout.configs:
+        names[name] = layout.members_of(name)
     names |= {name: (name,) for name in layout.members}
-    uncounted = tuple(name for name in layout.drafts if report.touches("nodes", name, "count"))
-    directory = Directory(names, uncounted)
-    groups = draft.groups or {}
+    uncounted = tuple(name for name in layout.configs if problems.touches("nodes", name, "count"))
+    node_names = NodeNames(names, uncounted)
+    groups = config.groups or {}
     for name in groups:
         if name in names:
             message = f"{name} is a node already"
-            report.add(("groups", name), message, "choose another name", key=True)
+            problems.add(("groups", name), message, "choose another name", key=True)
     own = {name: members for name, members in groups.items() if name not in names}
-    _Resolver(own, directory, report).resolve_all()
-    return directory
+    _Resolver(own, node_names, problems).resolve_all()
+    return node_names
 
 
 class _Resolver:
-    """Replaces groups by their nodes, depth first; a group's depth is bounded by their number."""
+    """Replaces groups by their nodes, depth first; the number of groups limits the depth."""
 
     def __init__(
         self,
         groups: dict[str, tuple[str | None, ...] | None],
-        directory: Directory,
-        report: Report,
+        node_names: NodeNames,
+        problems: ProblemCollector,
     ) -> None:
         self._groups = groups
-        self._directory = directory
-        self._report = report
+        self._directory = node_names
+        self._report = problems
         self._open: list[str] = []
 
     def resolve_all(self) -> None:
@@ -94,7 +94,7 @@ class _Resolver:
                 nodes |= dict.fromkeys(self._directory.nodes(member))
             else:
                 hint = choice_hint(member, known, "nodes and groups")
-                self._report.add(path, f"there is no node or group {quoted(member)}", hint)
+                self._report.add(path, f"the node or group {quoted(member)} does not exist", hint)
                 broken = True
         self._open.pop()
         names[name] = None if broken else tuple(nodes)

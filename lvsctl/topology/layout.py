@@ -1,7 +1,7 @@
-"""Networks and nodes: from what the file says to who is where.
+"""Networks and nodes, and which node is on which network.
 
-Checks everything about them that concerns more than one key. What is wrong is
-reported; what is right is kept, so that later checks still have it.
+Checks everything about them that involves more than one key. Mistakes are reported; what
+is valid is kept for later checks.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from itertools import combinations
 
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
 from lvsctl.model.lab import Impairment, Network, Role
-from lvsctl.topology.drafts import NetworkDraft, NodeDraft, TopologyDraft
-from lvsctl.topology.report import Report, choice_hint
+from lvsctl.topology.config import NetworkConfig, NodeConfig, TopologyConfig
+from lvsctl.topology.parsers import MAX_INTERFACE_NAME
+from lvsctl.topology.problems import ProblemCollector, choice_hint
 from lvsctl.topology.tree import quoted
-from lvsctl.topology.values import MAX_INTERFACE_NAME
 
 # A Linux bridge takes 1023 ports (BR_MAX_PORTS, net/bridge/br_private.h).
 MAX_PORTS = 1023
@@ -24,66 +24,65 @@ MAX_NODES = 2000
 
 @dataclass(slots=True)
 class Layout:
-    """Who is where, as far as the file says so.
+    """The networks and nodes of the file.
 
-    ``members`` maps each node to the ``nodes`` entry that it comes from. ``given``
-    holds the addresses written in the file by node and network, ``holders`` says
-    whose an address is.
+    ``members`` maps each node to the ``nodes`` entry that it comes from. ``given`` holds
+    the addresses in the file by node and network, ``holders`` the node of each address.
     """
 
     networks: dict[str, Network] = field(default_factory=dict)
-    drafts: dict[str, NodeDraft] = field(default_factory=dict)
+    configs: dict[str, NodeConfig] = field(default_factory=dict)
     members: dict[str, str] = field(default_factory=dict)
     given: dict[tuple[str, str], list[IPInterface]] = field(default_factory=dict)
     holders: dict[IPAddress, str] = field(default_factory=dict)
 
-    def of_group(self, group: str) -> tuple[str, ...]:
-        """The nodes that one entry of ``nodes`` stands for."""
+    def members_of(self, group: str) -> tuple[str, ...]:
+        """Return the nodes of one entry of ``nodes``."""
         return tuple(name for name, own in self.members.items() if own == group)
 
-    def draft_of(self, node: str) -> NodeDraft:
-        """The draft of a node. Raises KeyError where there is none."""
-        return self.drafts[self.members[node]]
+    def config_of(self, node: str) -> NodeConfig:
+        """Return the entry that a node comes from. Raises KeyError if there is none."""
+        return self.configs[self.members[node]]
 
-    def having(self, role: Role) -> tuple[str, ...]:
-        """The nodes of one role."""
-        return tuple(name for name in self.members if self.draft_of(name).role is role)
+    def with_role(self, role: Role) -> tuple[str, ...]:
+        """Return the nodes that have a role."""
+        return tuple(name for name in self.members if self.config_of(name).role is role)
 
     def nodes_on(self, network: str) -> tuple[str, ...]:
-        """The nodes that are on a network."""
-        return tuple(n for n in self.members if network in (self.draft_of(n).networks or ()))
+        """Return the nodes on a network."""
+        return tuple(n for n in self.members if network in (self.config_of(n).networks or ()))
 
     def networks_of(self, node: str) -> tuple[Network, ...]:
-        """The known networks that a node is on, in its order."""
-        names = self.draft_of(node).networks or ()
+        """Return the valid networks of a node, in the order of its entry."""
+        names = self.config_of(node).networks or ()
         return tuple(self.networks[name] for name in names if name in self.networks)
 
     def network_of(self, address: IPAddress) -> Network | None:
-        """The network whose subnet contains ``address``."""
+        """Return the network whose subnet contains ``address``."""
         return next((n for n in self.networks.values() if subnet_with(n, address)), None)
 
 
 def subnet_with(network: Network, address: IPAddress) -> IPNetwork | None:
-    """The network's subnet that contains ``address``."""
+    """Return the network's subnet that contains ``address``."""
     return next((subnet for subnet in network.subnets if address in subnet), None)
 
 
-def layout_of(draft: TopologyDraft, report: Report) -> Layout:
-    """Networks and nodes of a draft, without addresses yet."""
-    networks = {name: n for name, n in (draft.networks or {}).items() if n is not None}
-    nodes = {name: n for name, n in (draft.nodes or {}).items() if n is not None}
+def build_layout(config: TopologyConfig, problems: ProblemCollector) -> Layout:
+    """Build the networks and nodes, without addresses yet."""
+    networks = {name: n for name, n in (config.networks or {}).items() if n is not None}
+    nodes = {name: n for name, n in (config.nodes or {}).items() if n is not None}
     layout = Layout({name: _network(name, network) for name, network in networks.items()})
-    _check_overlaps(layout.networks, report)
+    _check_overlaps(layout.networks, problems)
     if (total := sum(node.count or 1 for node in nodes.values())) > MAX_NODES:
-        report.add(("nodes",), f"{total} nodes are too many", f"a lab has at most {MAX_NODES}")
+        problems.add(("nodes",), f"{total} nodes are too many", f"a lab has at most {MAX_NODES}")
         return layout
-    layout.drafts = nodes
-    layout.members = _members(nodes, draft.networks or {}, report)
-    _check_roles(draft, report)
-    _check_networks(draft, report)
+    layout.configs = nodes
+    layout.members = _members(nodes, config.networks or {}, problems)
+    _check_roles(config, problems)
+    _check_networks(config, problems)
     for name in layout.networks:
         if (ports := len(layout.nodes_on(name))) > MAX_PORTS:
-            report.add(
+            problems.add(
                 ("networks", name),
                 f"{ports} nodes are too many for one network",
                 f"a Linux bridge has at most {MAX_PORTS} ports: use several networks",
@@ -92,16 +91,16 @@ def layout_of(draft: TopologyDraft, report: Report) -> Layout:
     return layout
 
 
-def _network(name: str, draft: NetworkDraft) -> Network:
-    impairment = Impairment(draft.delay or 0.0, draft.loss or 0.0, draft.rate or 0)
-    return Network(name, draft.subnets, impairment)
+def _network(name: str, config: NetworkConfig) -> Network:
+    impairment = Impairment(config.delay or 0.0, config.loss or 0.0, config.rate or 0)
+    return Network(name, config.subnets, impairment)
 
 
-def _check_overlaps(networks: Mapping[str, Network], report: Report) -> None:
+def _check_overlaps(networks: Mapping[str, Network], problems: ProblemCollector) -> None:
     subnets = [(name, subnet) for name, n in networks.items() for subnet in n.subnets]
     for (first, earlier), (second, later) in combinations(subnets, 2):
         if earlier.version == later.version and earlier.overlaps(later):
-            report.add(
+            problems.add(
                 ("networks", second, f"ipv{later.version}"),
                 f"{later} overlaps the network {first} ({earlier})",
                 "each network needs addresses of its own",
@@ -109,24 +108,24 @@ def _check_overlaps(networks: Mapping[str, Network], report: Report) -> None:
 
 
 def _members(
-    nodes: Mapping[str, NodeDraft], networks: Mapping[str, object], report: Report
+    nodes: Mapping[str, NodeConfig], networks: Mapping[str, object], problems: ProblemCollector
 ) -> dict[str, str]:
     members: dict[str, str] = {}
-    for group, draft in nodes.items():
+    for group, config in nodes.items():
         if group in networks:
-            report.add(
+            problems.add(
                 ("nodes", group),
                 f"{group} is a network as well",
                 "nodes and networks share their namespaces' names: rename one of them",
                 key=True,
             )
         names = [group]
-        if draft.count is not None:
-            names = [f"{group}{number}" for number in range(1, draft.count + 1)]
-            _check_numbered(group, names[-1], report)
+        if config.count is not None:
+            names = [f"{group}{number}" for number in range(1, config.count + 1)]
+            _check_numbered(group, names[-1], problems)
         for name in names:
             if name in members or (name != group and (name in nodes or name in networks)):
-                report.add(
+                problems.add(
                     ("nodes", group),
                     f"the name {name} is taken twice: count numbers its nodes {names[0]}, …",
                     f"rename {group} or {name}",
@@ -137,9 +136,9 @@ def _members(
     return members
 
 
-def _check_numbered(group: str, longest: str, report: Report) -> None:
+def _check_numbered(group: str, longest: str, problems: ProblemCollector) -> None:
     if len(longest) > MAX_INTERFACE_NAME >= len(group):
-        report.add(
+        problems.add(
             ("nodes", group),
             f"the name {quoted(longest)} is too long: {len(longest)} characters",
             f"at most {MAX_INTERFACE_NAME} characters with the number",
@@ -147,27 +146,27 @@ def _check_numbered(group: str, longest: str, report: Report) -> None:
         )
 
 
-def _check_roles(draft: TopologyDraft, report: Report) -> None:
-    if draft.nodes is None or any(n is None or n.role is None for n in draft.nodes.values()):
-        return  # a role that is wrong may be the one that is missed here
-    roles = {node.role for node in draft.nodes.values() if node is not None}
+def _check_roles(config: TopologyConfig, problems: ProblemCollector) -> None:
+    if config.nodes is None or any(n is None or n.role is None for n in config.nodes.values()):
+        return  # an invalid role may be the one that seems to be missing
+    roles = {node.role for node in config.nodes.values() if node is not None}
     for role, name, why in (
-        (Role.DIRECTOR, "director", "a lab needs a node that balances"),
-        (Role.CLIENT, "client", "a lab needs a node that asks"),
-        (Role.REAL_SERVER, "rs", "a lab needs a node that answers"),
+        (Role.DIRECTOR, "director", "a lab needs one that forwards requests"),
+        (Role.CLIENT, "client", "a lab needs one that sends requests"),
+        (Role.REAL_SERVER, "rs", "a lab needs one that answers requests"),
     ):
         if role not in roles:
             example = f"add a node such as {name}: {{role: {role}, networks: [lan]}}"
-            report.add(("nodes",), f"there is no {role.replace('-', ' ')}: {why}", example)
+            problems.add(("nodes",), f"there is no {role.replace('-', ' ')}: {why}", example)
 
 
-def _check_networks(draft: TopologyDraft, report: Report) -> None:
-    for name, node in (draft.nodes or {}).items():
+def _check_networks(config: TopologyConfig, problems: ProblemCollector) -> None:
+    for name, node in (config.nodes or {}).items():
         for network in (node.networks if node else None) or ():
-            if draft.networks is not None and network not in draft.networks:
-                report.add(
+            if config.networks is not None and network not in config.networks:
+                problems.add(
                     ("nodes", name, "networks", network),
-                    f"there is no network {quoted(network)}",
-                    choice_hint(network, draft.networks, "networks"),
+                    f"the network {quoted(network)} does not exist",
+                    choice_hint(network, config.networks, "networks"),
                     key=True,
                 )

@@ -1,11 +1,9 @@
-"""From a topology file to a lab: the steps in their order."""
+"""Turn a topology file into a lab: the steps in their order."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 
-from lvsctl.errors import SpecError
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.model.rule import Violation
 from lvsctl.model.service import (
@@ -15,19 +13,27 @@ from lvsctl.model.service import (
     ServiceKey,
     VirtualService,
 )
-from lvsctl.topology.addresses import Interfaces, interfaces_of
-from lvsctl.topology.drafts import ServiceDraft, TopologyDraft
-from lvsctl.topology.groups import directory_of
-from lvsctl.topology.layout import Layout, layout_of
-from lvsctl.topology.overrides import Overrides
-from lvsctl.topology.overriding import overridden
-from lvsctl.topology.places import check_routes, place_given_addresses, routes_of
-from lvsctl.topology.reading import NotATree, tree_of
-from lvsctl.topology.real_servers import Mentions, mentions_of, real_server_of
-from lvsctl.topology.report import Report
+from lvsctl.topology.addresses import (
+    Interfaces,
+    assign_addresses,
+    build_routes,
+    check_routes,
+    place_given_addresses,
+)
+from lvsctl.topology.config import ServiceConfig, TopologyConfig
+from lvsctl.topology.groups import resolve_names
+from lvsctl.topology.layout import Layout, build_layout
+from lvsctl.topology.overrides import Overrides, apply_overrides
+from lvsctl.topology.problems import ProblemCollector
 from lvsctl.topology.schema import TOPOLOGY
-from lvsctl.topology.services import check_services
-from lvsctl.topology.tree import Path, Tree
+from lvsctl.topology.services import (
+    RealServerEntries,
+    build_real_server,
+    check_services,
+    resolve_real_servers,
+)
+from lvsctl.topology.tree import Path
+from lvsctl.topology.yaml_reader import parse_yaml
 
 Rules = Callable[[Lab], Iterable[Violation]]
 
@@ -44,7 +50,7 @@ def parse_topology(
     overrides: Overrides = Overrides(),  # noqa: B008  (frozen)
     rules: Rules = no_rules,
 ) -> Lab:
-    """The lab that a topology file describes.
+    """Parse a topology file and return the lab that it describes.
 
     ``source`` names the file in messages. ``rules`` are the forwarding methods' own:
     they are asked once the lab is otherwise valid.
@@ -52,111 +58,87 @@ def parse_topology(
     Raises SpecError with all problems of the file, and UsageError where ``overrides``
     do not fit a valid file.
     """
-    if (tree := _without_places(text)) is not None:
-        # Whatever there is to report needs lines and columns: it is read again for them.
-        with suppress(SpecError):
-            return _lab(Report(source, tree), tree, overrides, rules)
-    try:
-        tree, flaws = tree_of(text)
-    except NotATree as error:
-        report = Report(source)
-        report.add_flaw(error.flaw)
-        raise report.error() from None
-    report = Report(source, tree)
-    for flaw in flaws:
-        report.add_flaw(flaw)
-    return _lab(report, tree, overrides, rules)
+    problems = ProblemCollector(source)
+    problems.root = parse_yaml(text, problems)
+    config = TOPOLOGY.read(problems.root, (), problems)
+    if config is None:
+        raise problems.error()
+    if not problems.touches():
+        config = apply_overrides(config, overrides)
+    return _build_lab(config, problems, rules)
 
 
-def _without_places(text: str | bytes) -> Tree | None:
-    """The tree of a file in JSON, which needs no PyYAML; None where it is not JSON."""
-    if text.lstrip()[:1] not in ("{", b"{"):
-        return None
-    from lvsctl.topology import json_tree
-
-    return json_tree.tree_of(text)
-
-
-def _lab(report: Report, tree: Tree, overrides: Overrides, rules: Rules) -> Lab:
-    draft = TOPOLOGY.read(tree, (), report)
-    if draft is None:
-        raise report.error()
-    if not report.touches():
-        draft = overridden(draft, overrides)
-    return _lab_of(draft, report, rules)
-
-
-def _lab_of(draft: TopologyDraft, report: Report, rules: Rules) -> Lab:
-    layout = layout_of(draft, report)
-    place_given_addresses(layout, report)
-    check_routes(layout, report)
-    check_services(draft, layout, report)
-    directory = directory_of(draft, layout, report)
-    mentions = mentions_of(draft, layout, directory, report) if layout.members else ()
+def _build_lab(config: TopologyConfig, problems: ProblemCollector, rules: Rules) -> Lab:
+    layout = build_layout(config, problems)
+    place_given_addresses(layout, problems)
+    check_routes(layout, problems)
+    check_services(config, layout, problems)
+    node_names = resolve_names(config, layout, problems)
+    entries = resolve_real_servers(config, layout, node_names, problems) if layout.members else ()
     interfaces: Interfaces = {}
-    if not (report.touches("networks") or report.touches("nodes")):
-        vips = {service.vip for service in draft.services or () if service and service.vip}
-        interfaces = interfaces_of(layout, vips, report)
-    report.raise_any()
+    if not (problems.touches("networks") or problems.touches("nodes")):
+        vips = {service.vip for service in config.services or () if service and service.vip}
+        interfaces = assign_addresses(layout, vips, problems)
+    problems.raise_any()
 
     lab = Lab(
-        draft.name or "",
-        draft.description or "",
+        config.name or "",
+        config.description or "",
         tuple(layout.networks.values()),
-        tuple(_node(name, layout, interfaces) for name in layout.members),
+        tuple(_build_node(name, layout, interfaces) for name in layout.members),
         tuple(
-            _service(service, key, forward, mentions[index], layout, interfaces)
-            for index, service in enumerate(draft.services or ())
+            _build_service(service, key, forward, entries[index], layout, interfaces)
+            for index, service in enumerate(config.services or ())
             if service and (key := service.key) and (forward := service.forward)
         ),
     )
     for violation in rules(lab):
-        path = _file_path(violation.path, layout, mentions)
-        report.add(path, violation.message, violation.hint)
-    report.raise_any()
+        path = _file_path(violation.path, layout, entries)
+        problems.add(path, violation.message, violation.hint)
+    problems.raise_any()
     return lab
 
 
-def _node(name: str, layout: Layout, interfaces: Interfaces) -> Node:
-    draft = layout.draft_of(name)
+def _build_node(name: str, layout: Layout, interfaces: Interfaces) -> Node:
+    config = layout.config_of(name)
     return Node(
         name,
-        draft.role or Role.CLIENT,
+        config.role or Role.CLIENT,
         layout.members[name],
         interfaces[name],
-        routes_of(draft),
-        tuple((key, value or "") for key, value in (draft.sysctls or {}).items()),
-        draft.run or (),
+        build_routes(config),
+        tuple((key, value or "") for key, value in (config.sysctls or {}).items()),
+        config.run or (),
     )
 
 
-def _service(
-    draft: ServiceDraft,
+def _build_service(
+    config: ServiceConfig,
     key: ServiceKey,
     forward: ForwardingMethod,
-    mentions: Mentions,
+    entries: RealServerEntries,
     layout: Layout,
     interfaces: Interfaces,
 ) -> VirtualService:
-    director = interfaces[layout.having(Role.DIRECTOR)[0]]
+    director = interfaces[layout.with_role(Role.DIRECTOR)[0]]
     return VirtualService(
-        draft.name or "",
+        config.name or "",
         key,
         forward,
-        draft.scheduler or Scheduler.WLC,
-        tuple(real_server_of(mention, key, director, interfaces) for mention in mentions),
-        draft.encapsulation or Encapsulation.IPIP,
-        draft.persistence or 0,
+        config.scheduler or Scheduler.WLC,
+        tuple(build_real_server(entry, key, director, interfaces) for entry in entries),
+        config.encapsulation or Encapsulation.IPIP,
+        config.persistence or 0,
     )
 
 
-def _file_path(path: Path, layout: Layout, mentions: tuple[Mentions, ...]) -> Path:
-    """A path in the lab's terms in those of the file: numbered nodes and groups are one entry."""
+def _file_path(path: Path, layout: Layout, entries: tuple[RealServerEntries, ...]) -> Path:
+    """Translate a path in the lab to one in the file, where a group is one entry."""
     match path:
         case ("nodes", str(name), *rest) if name in layout.members:
             return ("nodes", layout.members[name], *rest)
         case ("services", int(index), "real_servers", int(position), *rest) if index < len(
-            mentions
-        ) and position < len(mentions[index]):
-            return ("services", index, "real_servers", mentions[index][position].item, *rest)
+            entries
+        ) and position < len(entries[index]):
+            return ("services", index, "real_servers", entries[index][position].item, *rest)
     return path

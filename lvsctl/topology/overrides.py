@@ -2,17 +2,67 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
-if TYPE_CHECKING:
-    from lvsctl.model.service import Scheduler
+from lvsctl.errors import UsageError
+from lvsctl.model.lab import Role
+from lvsctl.model.service import Scheduler
+from lvsctl.topology.config import NodeConfig, TopologyConfig
+from lvsctl.topology.parsers import MAX_COUNT, InvalidValue, parse_label
 
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """Settings that go before the file's. ``servers`` is the lab's number of real servers."""
+    """Settings that take precedence over the file's. ``servers`` counts all real servers."""
 
     name: str | None = None
     servers: int | None = None
     scheduler: Scheduler | None = None
+
+
+def apply_overrides(config: TopologyConfig, overrides: Overrides) -> TopologyConfig:
+    """Apply the overrides. Raises UsageError if the topology does not allow them."""
+    if overrides.name is not None:
+        try:
+            config = replace(config, name=parse_label(overrides.name))
+        except InvalidValue as wrong:
+            raise UsageError(f"--name: {wrong.message}", hint=wrong.hint) from None
+    if overrides.servers is not None:
+        config = replace(config, nodes=_resized(config.nodes or {}, overrides.servers))
+    if overrides.scheduler is not None:
+        services = tuple(
+            service and replace(service, scheduler=overrides.scheduler)
+            for service in config.services or ()
+        )
+        config = replace(config, services=services)
+    return config
+
+
+def _resized(nodes: dict[str, NodeConfig | None], servers: int) -> dict[str, NodeConfig | None]:
+    """Change the counts so that there are ``servers`` real servers in all.
+
+    Entries without a count stay as they are; those with a count share the rest evenly,
+    and the first of them take the remainder.
+    """
+    real = {n: d for n, d in nodes.items() if d is not None and d.role is Role.REAL_SERVER}
+    counted = [name for name, config in real.items() if config.count is not None]
+    fixed = len(real) - len(counted)
+    if not counted:
+        if servers == fixed:
+            return nodes
+        raise UsageError(
+            f"--servers {servers}: the topology names each of its real servers: {', '.join(real)}",
+            hint="in the file, write one entry with a count, such as "
+            "rs: {role: real-server, networks: [lan], count: 2}",
+        )
+    least, most = fixed + len(counted), fixed + len(counted) * MAX_COUNT
+    if not least <= servers <= most:
+        raise UsageError(
+            f"--servers {servers}: this topology can have {least} to {most} real servers"
+        )
+    share, rest = divmod(servers - fixed, len(counted))
+    counts = {name: share + (index < rest) for index, name in enumerate(counted)}
+    return {
+        name: replace(config, count=counts[name]) if config and name in counts else config
+        for name, config in nodes.items()
+    }

@@ -1,7 +1,7 @@
-"""The topology's schema, version 1: which keys there are and what each may hold.
+"""The topology's schema, version 1: every key and its type.
 
-This is the place to open to add a key: one row here, one field in ``spec.drafts``.
-The rows read as the reference; ``json_schema`` publishes them.
+To add a key, add a row here and a field in ``topology.config``. The documentation's
+reference and the JSON Schema are generated from these rows.
 """
 
 from __future__ import annotations
@@ -10,62 +10,82 @@ from typing import Any
 
 from lvsctl.model.lab import Role
 from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, Scheduler
-from lvsctl.topology import synonyms
-from lvsctl.topology import values as v
-from lvsctl.topology.compounds import As, ByKind, Field, ListOf, MapOf, Record
-from lvsctl.topology.drafts import (
-    NetworkDraft,
-    NodeDraft,
-    RealServerDraft,
-    RouteDraft,
-    ServiceDraft,
-    TopologyDraft,
+from lvsctl.topology import parsers as p
+from lvsctl.topology.collection_types import Converted, Key, ListOf, MapOf, OneOf, Record
+from lvsctl.topology.config import (
+    NetworkConfig,
+    NodeConfig,
+    RealServerConfig,
+    RouteConfig,
+    ServiceConfig,
+    TopologyConfig,
 )
-from lvsctl.topology.shapes import Choice, Integer, Word
+from lvsctl.topology.scalar_types import Choice, Integer, Text
+
+# Words that users know from ipvsadm(8), keepalived and elsewhere. They are not accepted, so
+# that all topology files look alike, but an error message proposes the right word.
+_ROLE_SYNONYMS = {
+    **dict.fromkeys(("rs", "server", "backend", "realserver", "real_server"), Role.REAL_SERVER),
+    **dict.fromkeys(("lb", "balancer", "load-balancer", "lvs"), Role.DIRECTOR),
+    **dict.fromkeys(("gateway", "gw"), Role.ROUTER),
+}
+_METHOD_SYNONYMS = {
+    **dict.fromkeys(("masq", "masquerading", "m", "lvs-nat"), ForwardingMethod.NAT),
+    **dict.fromkeys(("ipip", "tunnel", "tunneling", "i", "lvs-tun"), ForwardingMethod.TUN),
+    **dict.fromkeys(("gate", "gatewaying", "droute", "g", "lvs-dr"), ForwardingMethod.DR),
+}
+_SCHEDULER_SYNONYMS = {
+    "round-robin": Scheduler.RR,
+    "weighted-round-robin": Scheduler.WRR,
+    "least-connection": Scheduler.LC,
+    "weighted-least-connection": Scheduler.WLC,
+    "source-hash": Scheduler.SH,
+    "maglev": Scheduler.MH,
+}
 
 _MAX_NETWORKS = 200
 _MAX_GROUPS = 100
 _MAX_SERVICES = 200
 
-_NAME = Word(
+_NAME = Text(
     "a name",
     "rs1",
-    v.name_of,
-    v.NAME_PATTERN,
-    longest=v.MAX_INTERFACE_NAME,
-    excluded=v.RESERVED_NAMES,
+    p.parse_name,
+    p.NAME_PATTERN,
+    longest=p.MAX_INTERFACE_NAME,
+    excluded=p.RESERVED_NAMES,
 )
-_LABEL = Word("a name", "web", v.label_of, v.NAME_PATTERN, longest=v.MAX_LABEL)
-_TEXT = Word("text", "two real servers behind one switch", v.text_of)
+_LABEL = Text("a name", "web", p.parse_label, p.NAME_PATTERN, longest=p.MAX_LABEL)
+_TEXT = Text("text", "two real servers behind one switch", p.parse_text)
 # References are looked up, which finds typing errors better than a pattern does.
-_NETWORK = Word("a network's name", "lan", v.text_of)
-_MEMBER = Word("a node's or group's name", "rs", v.text_of)
-_ADDRESS = Word("an IP address", "10.10.0.100", v.address_of, v.ADDRESS_PATTERN)
-_INTERFACE = Word("an IP address", "10.10.0.10", v.interface_of, v.INTERFACE_PATTERN)
+_NETWORK = Text("a network's name", "lan", p.parse_text)
+_MEMBER = Text("a node's or group's name", "rs", p.parse_text)
+_ADDRESS = Text("an IP address", "10.10.0.100", p.parse_address, p.ADDRESS_PATTERN)
+_INTERFACE = Text("an IP address", "10.10.0.10", p.parse_interface, p.INTERFACE_PATTERN)
 
 NETWORK = Record(
-    NetworkDraft,
+    NetworkConfig,
     {
-        "ipv4": Field(
-            Word("an IPv4 subnet", "10.10.0.0/24", v.ipv4_subnet_of, v.IPV4_SUBNET_PATTERN),
+        "ipv4": Key(
+            Text("an IPv4 subnet", "10.10.0.0/24", p.parse_ipv4_subnet, p.IPV4_SUBNET_PATTERN),
             "IPv4 subnet in CIDR notation",
         ),
-        "ipv6": Field(
-            Word("an IPv6 subnet", "fd00:10::/64", v.ipv6_subnet_of, v.IPV6_SUBNET_PATTERN),
+        "ipv6": Key(
+            Text("an IPv6 subnet", "fd00:10::/64", p.parse_ipv6_subnet, p.IPV6_SUBNET_PATTERN),
             "IPv6 subnet in CIDR notation",
         ),
-        "delay": Field(
-            Word("a delay", "20ms", v.delay_of, v.DELAY_PATTERN, numeric=True),
+        "delay": Key(
+            Text("a delay", "20ms", p.parse_delay, p.DELAY_PATTERN, numeric=True),
             "delay of every link, one way: us, ms, s; a bare number is milliseconds",
             default=0,
         ),
-        "loss": Field(
-            Word("a share of lost frames", "1%", v.loss_of, v.LOSS_PATTERN, numeric=True),
+        "loss": Key(
+            Text("a share of lost frames", "1%", p.parse_loss, p.LOSS_PATTERN, numeric=True),
             "frames that every link loses, in percent",
             default=0,
         ),
-        "rate": Field(
-            Word("a rate", "10mbit", v.rate_of, v.RATE_PATTERN, numeric=True),
+        "rate": Key(
+            Text("a rate", "10mbit", p.parse_rate, p.RATE_PATTERN, numeric=True),
             "rate of every link in tc's units, such as 10mbit; no limit when left out",
         ),
     },
@@ -74,29 +94,29 @@ NETWORK = Record(
     any_of=("ipv4", "ipv6"),
 )
 
-_ADDRESSES = ByKind(
+_ADDRESSES = OneOf(
     "an address or a list of addresses",
     "10.10.0.10",
-    single=As(_INTERFACE, lambda address: (address,)),
+    single=Converted(_INTERFACE, lambda address: (address,)),
     listed=ListOf(_INTERFACE, "a list of addresses", "[10.10.0.10]", at_least=1, distinct=True),
     nothing=(),
 )
 
 _ROUTE = Record(
-    RouteDraft,
+    RouteConfig,
     {
-        "to": Field(
-            Word(
+        "to": Key(
+            Text(
                 "a subnet or the word default",
                 "default",
-                lambda text: (v.route_target_of(text),),
-                v.ROUTE_PATTERN,
+                lambda text: (p.parse_route_target(text),),
+                p.ROUTE_PATTERN,
             ),
             "where the route leads: default, or a subnet in CIDR notation",
             required=True,
         ),
-        "via": Field(
-            Word("an IP address", "10.10.0.1", v.address_of, v.ADDRESS_PATTERN),
+        "via": Key(
+            Text("an IP address", "10.10.0.1", p.parse_address, p.ADDRESS_PATTERN),
             "the gateway, an address on one of the node's networks",
             required=True,
         ),
@@ -106,16 +126,16 @@ _ROUTE = Record(
 )
 
 NODE = Record(
-    NodeDraft,
+    NodeConfig,
     {
-        "role": Field(
-            Choice(Role, "a role", "roles", synonyms.ROLES), "what the node is", required=True
+        "role": Key(
+            Choice(Role, "a role", "roles", _ROLE_SYNONYMS), "what the node is", required=True
         ),
-        "networks": Field(
-            ByKind(
+        "networks": Key(
+            OneOf(
                 "a list of networks, or a mapping from networks to addresses",
                 "[lan]",
-                listed=As(
+                listed=Converted(
                     ListOf(_NETWORK, "a list of networks", "[lan]", at_least=1, distinct=True),
                     lambda names: {name: () for name in names if name is not None},
                 ),
@@ -130,41 +150,41 @@ NODE = Record(
             "the networks the node is on; an address left out is chosen",
             required=True,
         ),
-        "count": Field(
-            Integer(1, v.MAX_COUNT, "2"),
+        "count": Key(
+            Integer(1, p.MAX_COUNT, "2"),
             "that many nodes alike, their names numbered (rs1, rs2); an address is the first one's",
         ),
-        "routes": Field(
+        "routes": Key(
             ListOf(_ROUTE, "a list of routes", "[{to: default, via: 10.10.0.1}]"),
             "static routes, beyond those that the forwarding method needs",
             default=[],
         ),
-        "sysctls": Field(
+        "sysctls": Key(
             MapOf(
-                Word(
+                Text(
                     "a sysctl's name",
                     "net.ipv4.ip_forward",
-                    v.sysctl_of,
-                    v.SYSCTL_PATTERN,
+                    p.parse_sysctl,
+                    p.SYSCTL_PATTERN,
                 ),
-                Word("a sysctl's value", "1", v.text_of, numeric=True),
+                Text("a sysctl's value", "1", p.parse_text, numeric=True),
                 "a mapping from sysctls to values",
                 "{net.ipv4.ip_forward: 1}",
             ),
             "settings of the node's namespace, applied after those that are derived",
             default={},
         ),
-        "run": Field(
-            ByKind(
+        "run": Key(
+            OneOf(
                 "a command",
                 "python3 -m http.server 80",
-                single=As(
-                    Word("a command", "python3 -m http.server 80", v.script_of),
+                single=Converted(
+                    Text("a command", "python3 -m http.server 80", p.parse_script),
                     lambda script: ("/bin/sh", "-c", script),
                 ),
-                listed=As(
+                listed=Converted(
                     ListOf(
-                        Word("a word of a command", "nginx", v.command_of, numeric=True),
+                        Text("a word of a command", "nginx", p.parse_command, numeric=True),
                         "a command's words",
                         "[nginx, -g, daemon off;]",
                         at_least=1,
@@ -183,18 +203,18 @@ _WEIGHT = Integer(0, 65535, "1")
 _THRESHOLD = Integer(0, 65535, "100", unit="connections")
 _PORT = Integer(1, 65535, "80")
 
-REAL_SERVER = ByKind(
+REAL_SERVER = OneOf(
     "the name of a node or group, or a mapping",
     "{node: rs1, weight: 3}",
-    single=As(_MEMBER, RealServerDraft),
+    single=Converted(_MEMBER, RealServerConfig),
     mapped=Record(
-        RealServerDraft,
+        RealServerConfig,
         {
-            "node": Field(_MEMBER, "a real server's or a group's name", required=True),
-            "weight": Field(_WEIGHT, "share of the connections; 0 drains it", default=1),
-            "port": Field(_PORT, "port on the real server (nat only); the service's otherwise"),
-            "upper": Field(_THRESHOLD, "no new connections above so many (0: no limit)", default=0),
-            "lower": Field(_THRESHOLD, "new connections again below so many", default=0),
+            "node": Key(_MEMBER, "a real server's or a group's name", required=True),
+            "weight": Key(_WEIGHT, "share of the connections; 0 drains it", default=1),
+            "port": Key(_PORT, "port on the real server (nat only); the service's otherwise"),
+            "upper": Key(_THRESHOLD, "no new connections above so many (0: no limit)", default=0),
+            "lower": Key(_THRESHOLD, "new connections again below so many", default=0),
         },
         "a real server (a mapping)",
         "{node: rs1, weight: 3}",
@@ -202,39 +222,39 @@ REAL_SERVER = ByKind(
 )
 
 SERVICE = Record(
-    ServiceDraft,
+    ServiceConfig,
     {
-        "name": Field(_LABEL, "the service's name in reports", required=True),
-        "vip": Field(_ADDRESS, "the address that clients use", required=True),
-        "port": Field(_PORT, "the port that clients use", required=True),
-        "protocol": Field(
+        "name": Key(_LABEL, "the service's name in reports", required=True),
+        "vip": Key(_ADDRESS, "the address that clients use", required=True),
+        "port": Key(_PORT, "the port that clients use", required=True),
+        "protocol": Key(
             Choice(Protocol, "a protocol", "protocols"), "transport protocol", default="tcp"
         ),
-        "forward": Field(
+        "forward": Key(
             Choice(
                 ForwardingMethod,
                 "a forwarding method",
                 "forwarding methods",
-                synonyms.METHODS,
+                _METHOD_SYNONYMS,
             ),
             "how the director hands requests to the real servers",
             required=True,
         ),
-        "encapsulation": Field(
+        "encapsulation": Key(
             Choice(Encapsulation, "an encapsulation", "encapsulations"),
             "what the tunnel puts around a request (tun only)",
             default="ipip",
         ),
-        "scheduler": Field(
-            Choice(Scheduler, "a scheduler", "schedulers", synonyms.SCHEDULERS),
+        "scheduler": Key(
+            Choice(Scheduler, "a scheduler", "schedulers", _SCHEDULER_SYNONYMS),
             "how the director chooses a real server (ipvsadm(8), --scheduler)",
             default="wlc",
         ),
-        "persistence": Field(
-            Word("a time", "5m", v.span_of, v.SPAN_PATTERN, numeric=True),
+        "persistence": Key(
+            Text("a time", "5m", p.parse_duration, p.SPAN_PATTERN, numeric=True),
             "a client keeps its real server that long: seconds, or with s, m, h, d",
         ),
-        "real_servers": Field(
+        "real_servers": Key(
             ListOf(REAL_SERVER, "a list of real servers", "[rs]", at_least=1),
             "nodes or groups; a node's own entry goes before its group's",
             required=True,
@@ -245,12 +265,12 @@ SERVICE = Record(
 )
 
 TOPOLOGY = Record(
-    TopologyDraft,
+    TopologyConfig,
     {
-        "version": Field(Integer(1, 1, "1"), "version of this format", required=True),
-        "name": Field(_LABEL, "the lab's name", required=True),
-        "description": Field(_TEXT, "what the lab shows, on one line", default=""),
-        "networks": Field(
+        "version": Key(Integer(1, 1, "1"), "version of this format", required=True),
+        "name": Key(_LABEL, "the lab's name", required=True),
+        "description": Key(_TEXT, "what the lab shows, on one line", default=""),
+        "networks": Key(
             MapOf(
                 _NAME,
                 NETWORK,
@@ -262,7 +282,7 @@ TOPOLOGY = Record(
             "network segments; a node's interface is named after its network",
             required=True,
         ),
-        "nodes": Field(
+        "nodes": Key(
             MapOf(
                 _NAME,
                 NODE,
@@ -273,7 +293,7 @@ TOPOLOGY = Record(
             "clients, directors, real servers and routers",
             required=True,
         ),
-        "groups": Field(
+        "groups": Key(
             MapOf(
                 _LABEL,
                 ListOf(
@@ -286,7 +306,7 @@ TOPOLOGY = Record(
             "names for several nodes, for use in real_servers",
             default={},
         ),
-        "services": Field(
+        "services": Key(
             ListOf(
                 SERVICE,
                 "a list of services",
@@ -304,7 +324,7 @@ TOPOLOGY = Record(
 
 
 def json_schema() -> dict[str, Any]:
-    """The topology's JSON Schema (draft 7, which editors read), for ``lvsctl schema``."""
+    """Return the topology's JSON Schema (draft 7, which editors support)."""
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "lvsctl topology, version 1",

@@ -1,37 +1,41 @@
-"""Virtual services: their VIPs and keys, checked against the layout."""
+"""Virtual services and their real servers, checked against the layout."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from lvsctl.model.addresses import IPAddress
-from lvsctl.model.lab import Role
-from lvsctl.model.service import ForwardingMethod, ServiceKey
-from lvsctl.topology.drafts import TopologyDraft
+from lvsctl.model.lab import Interface, Role
+from lvsctl.model.service import ForwardingMethod, RealServer, ServiceKey
+from lvsctl.topology.addresses import free_address, unusable_because
+from lvsctl.topology.config import RealServerConfig, ServiceConfig, TopologyConfig
+from lvsctl.topology.groups import NodeNames
 from lvsctl.topology.layout import Layout, subnet_with
-from lvsctl.topology.report import Report
-from lvsctl.topology.subnets import free_address, unusable_because
-from lvsctl.topology.tree import Path
+from lvsctl.topology.problems import ProblemCollector, choice_hint
+from lvsctl.topology.tree import Path, quoted
 
 
-def check_services(draft: TopologyDraft, layout: Layout, report: Report) -> None:
-    """Report what is wrong with the VIPs, names and keys of services."""
-    trusted = _is_trusted(draft, report)
+def check_services(config: TopologyConfig, layout: Layout, problems: ProblemCollector) -> None:
+    """Report mistakes in the VIPs, names and keys of services."""
+    trusted = _is_trusted(config, problems)
     names: dict[str, int] = {}
     keys: dict[ServiceKey, int] = {}
-    for index, service in enumerate(draft.services or ()):
+    for index, service in enumerate(config.services or ()):
         if service is None:
             continue
         path: Path = ("services", index)
         if service.name is not None and names.setdefault(service.name, index) != index:
             first = f"services[{names[service.name]}]"
             message = f"{first} has the name {service.name} already"
-            report.add((*path, "name"), message, "choose another name")
+            problems.add((*path, "name"), message, "choose another name")
         if (key := service.key) and keys.setdefault(key, index) != index:
             first = f"services[{keys[key]}]"
-            report.add((*path, "vip"), f"{first} has {key} already", "use another port or VIP")
+            problems.add((*path, "vip"), f"{first} has {key} already", "use another port or VIP")
         if service.vip is not None:
-            _check_vip(service.vip, (*path, "vip"), layout, report, trusted)
+            _check_vip(service.vip, (*path, "vip"), layout, problems, trusted)
         if service.encapsulation and service.forward not in (None, ForwardingMethod.TUN):
-            report.add(
+            problems.add(
                 (*path, "encapsulation"),
                 f"{service.forward} does not encapsulate",
                 "remove the key, or write forward: tun",
@@ -39,19 +43,21 @@ def check_services(draft: TopologyDraft, layout: Layout, report: Report) -> None
             )
 
 
-def _is_trusted(draft: TopologyDraft, report: Report) -> bool:
-    """Whether it is certain which networks there are and which the directors are on."""
-    if report.touches("networks") or draft.nodes is None:
+def _is_trusted(config: TopologyConfig, problems: ProblemCollector) -> bool:
+    """Whether all networks, and those of every director, are valid."""
+    if problems.touches("networks") or config.nodes is None:
         return False
     return not any(
         node is None
         or node.role is None
-        or (node.role is Role.DIRECTOR and report.touches("nodes", name, "networks"))
-        for name, node in draft.nodes.items()
+        or (node.role is Role.DIRECTOR and problems.touches("nodes", name, "networks"))
+        for name, node in config.nodes.items()
     )
 
 
-def _check_vip(vip: IPAddress, path: Path, layout: Layout, report: Report, trusted: bool) -> None:
+def _check_vip(
+    vip: IPAddress, path: Path, layout: Layout, problems: ProblemCollector, trusted: bool
+) -> None:
     if holder := layout.holders.get(vip):
         wrong = f"is the address of {holder}"
     elif trusted:
@@ -59,14 +65,14 @@ def _check_vip(vip: IPAddress, path: Path, layout: Layout, report: Report, trust
     else:
         return
     if wrong:
-        report.add(path, f"{vip} {wrong}", _proposal(vip, layout))
+        problems.add(path, f"{vip} {wrong}", _proposal(vip, layout))
 
 
 def _wrong_with(vip: IPAddress, layout: Layout) -> str:
     network = layout.network_of(vip)
     if network is None:
         return "is in none of the lab's networks"
-    for director in layout.having(Role.DIRECTOR):
+    for director in layout.with_role(Role.DIRECTOR):
         if network not in layout.networks_of(director):
             return f"is in the network {network.name}, which {director} is not on"
     subnet = subnet_with(network, vip)
@@ -74,12 +80,149 @@ def _wrong_with(vip: IPAddress, layout: Layout) -> str:
 
 
 def _proposal(vip: IPAddress, layout: Layout) -> str:
-    """A VIP that would do: in the network that was meant, if the director is on it."""
+    """Propose a free VIP, in the same network if the director is on it."""
     wanted = layout.network_of(vip)
-    for director in layout.having(Role.DIRECTOR)[:1]:
+    for director in layout.with_role(Role.DIRECTOR)[:1]:
         networks = sorted(layout.networks_of(director), key=lambda network: network != wanted)
         for subnet in (subnet for network in networks for subnet in network.subnets):
             free = free_address(subnet, layout.holders, "100")
             if subnet.version == vip.version and free is not None:
                 return f"a free address in one of {director}'s networks, such as {free}"
     return "a free address in one of the director's networks"
+
+
+@dataclass(frozen=True, slots=True)
+class RealServerEntry:
+    """A real server of a service: its node, its settings, and the index of its list item."""
+
+    node: str
+    config: RealServerConfig
+    item: int
+
+
+RealServerEntries = tuple[RealServerEntry, ...]
+
+
+def resolve_real_servers(
+    config: TopologyConfig, layout: Layout, node_names: NodeNames, problems: ProblemCollector
+) -> tuple[RealServerEntries, ...]:
+    """Return the real servers of each service, in the order of the file.
+
+    A node's own entry takes precedence over its group's: ``[rs, {node: rs1, weight: 3}]`` is
+    all of ``rs``, with weight 3 for rs1.
+    """
+    return tuple(
+        _resolve_entries(service, ("services", index, "real_servers"), layout, node_names, problems)
+        if service is not None
+        else ()
+        for index, service in enumerate(config.services or ())
+    )
+
+
+def _resolve_entries(
+    service: ServiceConfig,
+    at: Path,
+    layout: Layout,
+    node_names: NodeNames,
+    problems: ProblemCollector,
+) -> RealServerEntries:
+    known = _real_servers(layout, node_names)
+    configs = service.real_servers or ()
+    own_entry = {d.node for d in configs if d is not None and d.node in layout.members}
+    found: dict[tuple[str, int | None], RealServerEntry] = {}
+    seen: dict[tuple[str, int | None], int] = {}
+    for item, config in enumerate(configs):
+        if config is None or config.node is None:
+            continue
+        path = (*at, item, "node")
+        name, port = config.node, config.port or service.port
+        _check_thresholds(config, (*at, item), problems)
+        if not node_names.knows(name):
+            hint = _counted_hint(name, layout) or choice_hint(name, known, "real servers")
+            problems.add(path, f"the node or group {quoted(name)} does not exist", hint)
+            continue
+        if (first := seen.setdefault((name, port), item)) != item:
+            message = f"{name} is a duplicate of real_servers[{first}]"
+            problems.add(path, message, "remove one of the two, or give it another port")
+            continue
+        for node in node_names.nodes(name):
+            role = layout.config_of(node).role
+            if role not in (Role.REAL_SERVER, None):
+                role_name = role.replace("-", " ")
+                hint = choice_hint(name, known, "real servers")
+                problems.add(path, f"{node} is a {role_name}, not a real server", hint)
+                break
+            if _lacks_family(node, service, layout, problems):
+                family = f"IPv{service.vip.version}" if service.vip else "such"
+                problems.add(
+                    path,
+                    f"{node} has no {family} address, but the VIP is {family}",
+                    f"give one of its networks a subnet: {family.lower()}: …",
+                )
+                break
+            if name == node or node not in own_entry:
+                found.setdefault((node, port), RealServerEntry(node, config, item))
+    return tuple(found.values())
+
+
+def _counted_hint(name: str, layout: Layout) -> str:
+    """Return a hint for a number above the count of a group, such as ``rs9``."""
+    group = name.rstrip("0123456789")
+    nodes = layout.members_of(group) if group != name else ()
+    if not nodes or layout.configs[group].count is None:
+        return ""
+    names = nodes[0] if len(nodes) == 1 else f"{nodes[0]} to {nodes[-1]}"
+    return f"the count of {group} is {len(nodes)}: {names}"
+
+
+def _real_servers(layout: Layout, node_names: NodeNames) -> list[str]:
+    return [
+        name
+        for name, nodes in node_names.names.items()
+        if nodes and all(layout.config_of(node).role is Role.REAL_SERVER for node in nodes)
+    ]
+
+
+def _check_thresholds(config: RealServerConfig, path: Path, problems: ProblemCollector) -> None:
+    if config.upper is not None and config.lower is not None and config.lower > config.upper:
+        # ip_vs_add_dest (net/netfilter/ipvs/ip_vs_ctl.c) refuses it with ERANGE.
+        message = f"{config.lower} is above the upper threshold {config.upper}"
+        problems.add((*path, "lower"), message, f"at most {config.upper}, or a larger upper")
+
+
+def _lacks_family(
+    node: str, service: ServiceConfig, layout: Layout, problems: ProblemCollector
+) -> bool:
+    if service.vip is None or problems.touches("networks"):
+        return False
+    if problems.touches("nodes", layout.members[node], "networks"):
+        return False
+    versions = {s.version for network in layout.networks_of(node) for s in network.subnets}
+    return service.vip.version not in versions
+
+
+def build_real_server(
+    entry: RealServerEntry,
+    key: ServiceKey,
+    director: tuple[Interface, ...],
+    interfaces: Mapping[str, tuple[Interface, ...]],
+) -> RealServer:
+    """Build the real server of a valid entry.
+
+    Its RIP is the node's address on a network shared with the director, otherwise its
+    first address, which the director reaches through routers.
+    """
+    config = entry.config
+    shared = {interface.network for interface in director}
+    own = sorted(interfaces[entry.node], key=lambda i: i.network not in shared)
+    rips: list[IPAddress] = [
+        address.ip for i in own for address in i.addresses if address.version == key.vip.version
+    ]
+    return RealServer(
+        entry.node,
+        rips[0],
+        config.port or key.port,
+        1 if config.weight is None else config.weight,
+        config.upper or 0,
+        config.lower or 0,
+    )

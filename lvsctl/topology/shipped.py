@@ -1,4 +1,4 @@
-"""Finding topologies: shipped ones by name, others by path, or standard input."""
+"""Find topologies: shipped ones by name, others by path or on standard input."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import BinaryIO
 
 import lvsctl
 from lvsctl.errors import UsageError
-from lvsctl.topology.reading import MAX_BYTES
-from lvsctl.topology.report import choice_hint
+from lvsctl.topology.problems import choice_hint
 from lvsctl.topology.tree import quoted
+from lvsctl.topology.yaml_reader import MAX_BYTES
 
 _SUFFIX = ".yaml"
 _SUFFIXES = (_SUFFIX, ".yml", ".json")
@@ -19,39 +19,39 @@ _SUFFIXES = (_SUFFIX, ".yml", ".json")
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """A topology's text, and what to call the place it came from in messages."""
+    """A topology's text and the name of its source in messages."""
 
     source: str
     text: bytes
 
 
 def names() -> tuple[str, ...]:
-    """The names of the shipped topologies, in alphabetical order."""
+    """Return the names of the shipped topologies in alphabetical order."""
     return tuple(sorted(path.stem for path in _directory().glob(f"*{_SUFFIX}")))
 
 
 def summaries() -> dict[str, str]:
-    """Each shipped topology's description, by its name."""
+    """Return the description of each shipped topology."""
     return {name: _description(text_of(name)) for name in names()}
 
 
 def text_of(name: str) -> str:
-    """The file of a shipped topology. Raises UsageError where there is none."""
+    """Return the text of a shipped topology. Raises UsageError if it does not exist."""
     if name not in names():
         raise _missing(name)
     return path_of(name).read_text(encoding="utf-8")
 
 
 def path_of(name: str) -> Path:
-    """Where the file of a shipped topology lies."""
+    """Return the path of a shipped topology."""
     return _directory() / f"{name}{_SUFFIX}"
 
 
 def find(argument: str, stdin: BinaryIO) -> Topology:
-    """The topology that a command's argument means: a shipped name, a path, or ``-``.
+    """Find a command's topology by its argument: a shipped name, a path, or ``-``.
 
-    A bare word is a shipped name first and a file in the current directory second;
-    whatever contains a slash is a path. Raises UsageError where there is nothing to read.
+    A word without a slash is a shipped name or else a file in the current directory.
+    Raises UsageError if it cannot be read.
     """
     if argument == "-":
         return Topology("standard input", _checked(stdin.read(MAX_BYTES + 1), "standard input"))
@@ -91,26 +91,26 @@ def _missing(argument: str) -> UsageError:
     if "/" in argument or argument.endswith(_SUFFIXES):
         stem = Path(argument).stem
         near = choice_hint(stem, known, "shipped topologies") if known else ""
-        return UsageError(f"there is no file {quoted(argument)}", hint=near)
+        return UsageError(f"the file {quoted(argument)} does not exist", hint=near)
     return UsageError(
-        f"there is no topology {quoted(argument)}",
+        f"the topology {quoted(argument)} does not exist",
         hint=f"{choice_hint(argument, known, 'shipped topologies')}; or a file, ./mine.yaml",
     )
 
 
-def _inside(directory: Path) -> str:
-    files = sorted(path.name for path in directory.iterdir() if path.suffix in _SUFFIXES)
+def _inside(node_names: Path) -> str:
+    files = sorted(path.name for path in node_names.iterdir() if path.suffix in _SUFFIXES)
     return f"it contains {', '.join(files[:8])}" if files else ""
 
 
 def _directory() -> Path:
-    """In an installed package ``lvsctl/topologies``, in a checkout ``topologies`` beside it."""
+    """Return ``lvsctl/topologies`` of an installed package or ``topologies`` of a checkout."""
     package = Path(lvsctl.__file__).parent
     packaged = package / "topologies"
     return packaged if packaged.is_dir() else package.parent / "topologies"
 
 
 def _description(text: str) -> str:
-    # Not worth importing yaml for a list of topologies: our own files have it on one line.
+    # Parsing every file as YAML would be slow; the shipped files have it on one line.
     found = re.search(r"^description: *(.+)$", text, re.MULTILINE)
     return found[1] if found else ""

@@ -1,7 +1,7 @@
-"""A YAML document as a tree that still knows where everything stood.
+"""A YAML document as a tree with the line and column of every value.
 
-Plain scalars follow YAML 1.2's core schema, as editors do. YAML 1.1's traps are gone:
-``on`` and ``no`` are text, ``1:30`` is text and not 90, ``010`` is not 8.
+Plain scalars follow YAML 1.2's core schema, as editors do, and not YAML 1.1's: ``on`` and
+``no`` are text, ``1:30`` is text and not 90, ``010`` is not 8.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Scalar:
 
     @property
     def value(self) -> str | int | float | bool | None:
-        """What the text means in YAML 1.2."""
+        """The value in YAML 1.2."""
         if self.quoted:
             return self.text
         if self.text in _WORDS:
@@ -75,12 +75,12 @@ class Mapping:
 
 Tree = Scalar | Sequence | Mapping
 
-# Where a value stands: ("services", 0, "port") is services[0].port.
+# The position of a value: ("services", 0, "port") is services[0].port.
 Path = tuple[str | int, ...]
 
 
 def plain(tree: Tree) -> Any:
-    """The tree as lists, dicts and values, without the positions (what a JSON Schema checks)."""
+    """Convert the tree to lists, dicts and values, which a JSON Schema can check."""
     if isinstance(tree, Scalar):
         return tree.value
     if isinstance(tree, Sequence):
@@ -89,12 +89,12 @@ def plain(tree: Tree) -> Any:
 
 
 def quoted(text: str) -> str:
-    """``text`` for a message: short, in quotation marks, nothing that upsets a terminal."""
+    """Quote a text for a message: shortened, and without control characters."""
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 def described(tree: Tree) -> str:
-    """What a person would call the value, such as "the text 'eighty'"."""
+    """Describe the value for a message, such as "the text 'eighty'"."""
     if isinstance(tree, Sequence):
         return "a list"
     if isinstance(tree, Mapping):

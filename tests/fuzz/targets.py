@@ -26,9 +26,8 @@ from lvsctl.output import json_values, jsonable, saved, script, text, text_plan
 from lvsctl.output.evidence import evidence_from
 from lvsctl.output.style import Style
 from lvsctl.plan import planner
-from lvsctl.topology import glance, json_tree, reading
+from lvsctl.topology import glance
 from lvsctl.topology.loading import parse_topology
-from lvsctl.topology.tree import Entry, Mapping, Scalar, Sequence, Tree
 from tests.unit.recorded.reports import files_of
 
 PLAIN = Style(color=False, width=80)
@@ -56,26 +55,6 @@ def topology(data: bytes) -> None:
         script.script(lab, plan)
         text_plan.plan(plan, style=PLAIN)
         json.dumps(json_values.lab_json(lab))
-
-
-def json_topology(data: bytes) -> None:
-    """A topology file again: what is read as JSON is what PyYAML reads."""
-    if (tree := json_tree.tree_of(data)) is not None:
-        read, flaws = reading.parsed(data.decode())
-        assert not flaws
-        assert without_places(read) == tree
-    topology(data)
-
-
-def without_places(tree: Tree) -> Tree:
-    """The tree with all its marks as ``spec.json_tree`` has them."""
-    nowhere = json_tree.NOWHERE
-    if isinstance(tree, Scalar):
-        return Scalar(tree.text, tree.quoted, nowhere)
-    if isinstance(tree, Sequence):
-        return Sequence(tuple(map(without_places, tree.items)), nowhere)
-    entries = {k: Entry(nowhere, without_places(e.value)) for k, e in tree.entries.items()}
-    return Mapping(entries, nowhere)
 
 
 def capture(data: bytes) -> None:
@@ -153,7 +132,6 @@ def registered(data: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "topology": topology,
-    "json-topology": json_topology,
     "capture": capture,
     "frames": frames,
     "evidence": evidence,

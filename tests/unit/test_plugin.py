@@ -134,7 +134,7 @@ def test_files_are_found_beside_the_test_then_in_the_root(tmp_path: Path) -> Non
     with pytest.raises(UsageError) as caught:
         found.found("./cart.yaml")
     assert str(beside / "cart.yaml") in caught.value.hint
-    with pytest.raises(UsageError, match=r"there is no file 'cart\.json'"):
+    with pytest.raises(UsageError, match=r"the file 'cart\.json' does not exist"):
         found.found("cart.json")
 
 

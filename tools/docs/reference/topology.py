@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from lvsctl.topology import schema
-from lvsctl.topology.compounds import As, ByKind, Field, ListOf, MapOf, Record
-from lvsctl.topology.shapes import Choice, Integer, Word
+from lvsctl.topology.collection_types import Converted, Key, ListOf, MapOf, OneOf, Record
+from lvsctl.topology.scalar_types import Choice, Integer, Text
 from tools.docs.reference.markdown import block, code, table
 
 TITLE = "# Topology files"
@@ -18,8 +18,8 @@ A topology is a YAML file: networks, nodes, virtual services. What the forwardin
 needs (VIPs, ARP settings, tunnels, gateways) is derived; `lvsctl plan FILE` shows it, with
 the reason for each step.
 
-JSON is YAML, too: a program writes the same keys as one JSON object, into a file of any
-name or to `lvsctl up -`. That is read fastest (PyYAML is not even imported).
+JSON is YAML, too: a program can write the same keys as one JSON object, to a file or to
+`lvsctl up -`.
 
 A wrong file gets all its mistakes at once, each with line and column.
 `lvsctl schema > lvsctl.schema.json` is the same table as a JSON Schema: with
@@ -84,16 +84,16 @@ def _section(heading: str, key: str, record: Record[Any]) -> str:
         )
     )
     choices = [
-        f"{code(name)}: {', '.join(code(word.value) for word in field.shape.kind)}."
+        f"{code(name)}: {', '.join(code(word.value) for word in field.value_type.kind)}."
         for name, field in record.fields.items()
-        if isinstance(field.shape, Choice)
+        if isinstance(field.value_type, Choice)
     ]
     return "\n\n".join([*parts, *choices])
 
 
-def _row(field: Field) -> Iterator[str]:
+def _row(field: Key) -> Iterator[str]:
     yield field.about
-    yield _value(field.shape)
+    yield _value(field.value_type)
     if field.required:
         yield "**required**"
     elif field.default in (None, "", [], {}):
@@ -102,25 +102,29 @@ def _row(field: Field) -> Iterator[str]:
         yield code(str(field.default))
 
 
-def _value(shape: object) -> str:  # noqa: PLR0911 (one for each kind of shape)
+def _value(value_type: object) -> str:  # noqa: PLR0911 (one for each kind of value_type)
     """What a value may be, with a link where it is a mapping of its own."""
     for heading, key, record in _RECORDS:
-        if shape is record and key:
+        if value_type is record and key:
             return f"[{heading.lower()}](#{_anchor(heading)})"
-    if isinstance(shape, As):
-        return _value(shape.shape)
-    if isinstance(shape, Choice):
-        return f"{shape.expected}, below"
-    if isinstance(shape, MapOf):
-        return f"a mapping from {_plural(shape.key.expected)} to: {_value(shape.value)}"
-    if isinstance(shape, ListOf):
-        return f"a list of: {_value(shape.item)}"
-    if isinstance(shape, ByKind):
-        ways = [way for way in (shape.single, shape.listed, shape.mapped) if way is not None]
+    if isinstance(value_type, Converted):
+        return _value(value_type.value_type)
+    if isinstance(value_type, Choice):
+        return f"{value_type.expected}, below"
+    if isinstance(value_type, MapOf):
+        return f"a mapping from {_plural(value_type.key.expected)} to: {_value(value_type.value)}"
+    if isinstance(value_type, ListOf):
+        return f"a list of: {_value(value_type.item)}"
+    if isinstance(value_type, OneOf):
+        ways = [
+            way
+            for way in (value_type.single, value_type.listed, value_type.mapped)
+            if way is not None
+        ]
         return "; or ".join(map(_value, ways))
-    if isinstance(shape, (Word, Integer)):
-        return f"{shape.expected}, as {code(shape.example)}"
-    raise TypeError(f"no words for {shape!r}")
+    if isinstance(value_type, (Text, Integer)):
+        return f"{value_type.expected}, as {code(value_type.example)}"
+    raise TypeError(f"no words for {value_type!r}")
 
 
 def _plural(expected: str) -> str:

@@ -1,0 +1,98 @@
+"""A topology file's content, typed but not yet checked as a whole.
+
+None means omitted, or wrong and already reported. So every later check works with what
+is valid, and one run finds all mistakes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+
+from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
+from lvsctl.model.lab import Role
+from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, Scheduler, ServiceKey
+
+AddressConfig = IPAddress | IPInterface
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """One entry of ``networks``."""
+
+    ipv4: IPv4Network | None = None
+    ipv6: IPv6Network | None = None
+    delay: float | None = None
+    loss: float | None = None
+    rate: int | None = None
+
+    @property
+    def subnets(self) -> tuple[IPNetwork, ...]:
+        """The subnets, IPv4 first."""
+        return tuple(subnet for subnet in (self.ipv4, self.ipv6) if subnet is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class RouteConfig:
+    """One entry of a node's ``routes``; ``to`` holds the target (None: default) in a tuple."""
+
+    to: tuple[IPNetwork | None] | None = None
+    via: IPAddress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """One entry of ``nodes``: one node or, with ``count``, several alike."""
+
+    role: Role | None = None
+    networks: dict[str, tuple[AddressConfig | None, ...] | None] | None = None
+    count: int | None = None
+    routes: tuple[RouteConfig | None, ...] | None = ()
+    sysctls: dict[str, str | None] | None = field(default_factory=dict)
+    run: tuple[str, ...] | None = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RealServerConfig:
+    """One entry of ``real_servers``: ``node`` names a node or a group."""
+
+    node: str | None = None
+    weight: int | None = 1
+    port: int | None = None
+    upper: int | None = 0
+    lower: int | None = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfig:
+    """One entry of ``services``."""
+
+    name: str | None = None
+    vip: IPAddress | None = None
+    port: int | None = None
+    forward: ForwardingMethod | None = None
+    real_servers: tuple[RealServerConfig | None, ...] | None = None
+    protocol: Protocol | None = Protocol.TCP
+    scheduler: Scheduler | None = Scheduler.WLC
+    persistence: int | None = 0
+    encapsulation: Encapsulation | None = None
+
+    @property
+    def key(self) -> ServiceKey | None:
+        """What names the service in the kernel, if all three parts are there."""
+        if self.protocol is None or self.vip is None or self.port is None:
+            return None
+        return ServiceKey(self.protocol, self.vip, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class TopologyConfig:
+    """The whole file."""
+
+    version: int | None = None
+    name: str | None = None
+    description: str | None = ""
+    networks: dict[str, NetworkConfig | None] | None = None
+    nodes: dict[str, NodeConfig | None] | None = None
+    groups: dict[str, tuple[str | None, ...] | None] | None = field(default_factory=dict)
+    services: tuple[ServiceConfig | None, ...] | None = None
