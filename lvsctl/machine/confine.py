@@ -16,11 +16,12 @@ import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from lvsctl import linux
+
 from . import view, writable
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
 _VERSION, _PATH_BENEATH = 1, 1
-_NO_NEW_PRIVILEGES = 38  # PR_SET_NO_NEW_PRIVS
 
 _WRITE_FILE, _REFER, _TRUNCATE = 1 << 1, 1 << 13, 1 << 14
 _CHANGE_DIRECTORY = sum(1 << bit for bit in range(4, 13))  # REMOVE_DIR … MAKE_SYM
@@ -72,20 +73,19 @@ def drop_capabilities() -> None:
 
     Raises OSError.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
     data = ctypes.create_string_buffer(_CAPABILITIES.size)
     header = _CAPABILITY_HEADER.pack(_CAPABILITY_VERSION, 0)
-    _check(libc.capget(header, data), "capget")
+    linux.check(linux.libc.capget(header, data), "capget")
     effective, permitted, *_ = _CAPABILITIES.unpack(data.raw)
     # Gone with these at exec, for no new privileges are to be had there. No inheritable ones,
     # hence no ambient ones either.
     kept = (effective & FILES, permitted & FILES, 0, 0, 0, 0)
-    _check(libc.capset(header, _CAPABILITIES.pack(*kept)), "capset")
+    linux.check(linux.libc.capset(header, _CAPABILITIES.pack(*kept)), "capset")
 
 
 def no_new_privileges() -> None:
     """What is executed from now on has no more than this process. Raises OSError."""
-    _check(ctypes.CDLL(None, use_errno=True).prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0), "prctl")
+    linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
 
 
 def restrict_writes(places: Iterable[str]) -> bool:
@@ -95,38 +95,31 @@ def restrict_writes(places: Iterable[str]) -> bool:
     as they are. Returns whether the kernel can do this (from Linux 5.13); where it cannot,
     nothing is restricted. Missing places are left out. Raises OSError.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    version = libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION)
+    version = linux.libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION)
     if version < 1:
         return False
     rights = _WRITE_FILE | _CHANGE_DIRECTORY
     rights |= _REFER if version >= 2 else 0  # else renaming from directory to directory fails
     rights |= _TRUNCATE if version >= 3 else 0
     attribute = _ATTRIBUTE.pack(rights)
-    ruleset = libc.syscall(_CREATE_RULESET, attribute, ctypes.c_size_t(len(attribute)), 0)
-    _check(ruleset, "landlock_create_ruleset")
+    size = ctypes.c_size_t(len(attribute))
+    ruleset = linux.syscall("landlock_create_ruleset", _CREATE_RULESET, attribute, size, 0)
     try:
         for place in places:
             with contextlib.suppress(FileNotFoundError, PermissionError):
-                _allow(libc, ruleset, place, rights)
-        _check(libc.syscall(_RESTRICT_SELF, ruleset, 0), "landlock_restrict_self")
+                _allow(ruleset, place, rights)
+        linux.syscall("landlock_restrict_self", _RESTRICT_SELF, ruleset, 0)
     finally:
         os.close(ruleset)
     return True
 
 
-def _allow(libc: ctypes.CDLL, ruleset: int, place: str, rights: int) -> None:
+def _allow(ruleset: int, place: str, rights: int) -> None:
     fd = os.open(place, os.O_PATH | os.O_CLOEXEC)
     try:
         if not stat.S_ISDIR(os.fstat(fd).st_mode):
             rights &= _WRITE_FILE | _TRUNCATE
         rule = _RULE.pack(rights, fd)
-        _check(libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0), place)
+        linux.syscall(place, _ADD_RULE, ruleset, _PATH_BENEATH, rule, 0)
     finally:
         os.close(fd)
-
-
-def _check(result: int, what: str) -> None:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), what)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import time
+
+from lvsctl import linux
 
 from . import places
 
 GRACE = 3.0
 """Seconds for a guest whose broker was killed: its line has ended, so it powers off."""
-
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
 
 
 def guard(where: places.Places, life_lock: int, report: int) -> None:
@@ -23,15 +21,14 @@ def guard(where: places.Places, life_lock: int, report: int) -> None:
     Both hold the life lock. The kernel is the broker's child and becomes the shepherd's when the
     broker dies.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     shepherd = os.getpid()
     broker = os.fork()
     if broker == 0:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         # Without shepherd no machine: the broker ends it in good order.
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != shepherd:
             raise SystemExit(1)
         return

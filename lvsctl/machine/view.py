@@ -9,6 +9,7 @@ root's programs and files included, and programs that look who owns them would r
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import struct
@@ -16,12 +17,11 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
+from lvsctl import linux
+
 from . import writable
 
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442  # the same on every architecture
-_CLONE_FS, _CLONE_NEWNS = 0x200, 0x20000
-_MS_REC, _MS_SLAVE = 1 << 14, 1 << 19
-_MNT_DETACH = 2
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
 _OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH = 1, 4
 _MOUNT_ATTR_RDONLY = 1
@@ -36,15 +36,14 @@ def become_read_only(directories: Iterable[str]) -> None:
     Those that are missing are left out. What the host unmounts goes here too; what it mounts
     later comes as it is, as for systemd's ReadOnlyPaths=. Raises OSError.
     """
-    libc = _libc()
     there = [directory for directory in directories if Path(directory).is_dir()]
-    copies = [(directory, _copy(libc, directory)) for directory in there]
-    _check(libc.unshare(_CLONE_NEWNS), "unshare")
-    _check(libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_SLAVE), None), "mount /")
-    _let_go_of_namespaces(libc)
-    _set(libc, _AT_FDCWD, b"/", _AT_RECURSIVE, _ATTRIBUTES.pack(_MOUNT_ATTR_RDONLY, 0, 0, 0))
+    copies = [(directory, _copy(directory)) for directory in there]
+    linux.unshare(linux.CLONE_NEWNS)
+    linux.mount("none", "/", flags=linux.MS_REC | linux.MS_SLAVE)
+    _unmount_namespaces()
+    _set(_AT_FDCWD, b"/", _AT_RECURSIVE, _ATTRIBUTES.pack(_MOUNT_ATTR_RDONLY, 0, 0, 0))
     for directory, copy in copies:
-        _put(libc, copy, directory)
+        _put(copy, directory)
 
 
 def is_own(pid: int) -> bool:
@@ -64,8 +63,7 @@ def open_for(pid: int, directory: str) -> None:
             raise PermissionError(1, "it must not be written", directory)
         if _as_here(pid, directory, fd):
             return
-        libc = _libc()
-        copy = _copy(libc, "", fd)
+        copy = _copy("", fd)
     finally:
         os.close(fd)
     namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
@@ -74,9 +72,9 @@ def open_for(pid: int, directory: str) -> None:
     def put() -> None:
         """In a thread that ends with it: it has left the broker's namespace for good."""
         try:
-            _check(libc.unshare(_CLONE_FS), "unshare")
-            _check(libc.setns(namespace, _CLONE_NEWNS), "setns")
-            _put(libc, copy, directory)
+            linux.unshare(linux.CLONE_FS)
+            linux.setns(namespace, linux.CLONE_NEWNS)
+            _put(copy, directory)
         except OSError as error:
             failures.append(error)
 
@@ -103,43 +101,35 @@ def _as_here(pid: int, directory: str, fd: int) -> bool:
         os.close(there)
 
 
-def _copy(libc: ctypes.CDLL, path: str, at: int = _AT_FDCWD) -> int:
+def _copy(path: str, at: int = _AT_FDCWD) -> int:
     """A copy of the mounts at a directory, attached nowhere yet."""
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_RECURSIVE | (0 if path else _AT_EMPTY_PATH)
-    copy: int = libc.syscall(_OPEN_TREE, at, os.fsencode(path), ctypes.c_uint(flags))
-    _check(copy, f"open_tree {path}")
-    slave = _ATTRIBUTES.pack(0, 0, _MS_SLAVE, 0)
-    _set(libc, copy, b"", _AT_EMPTY_PATH | _AT_RECURSIVE, slave)
+    copy = linux.syscall(
+        f"open_tree {path}", _OPEN_TREE, at, os.fsencode(path), ctypes.c_uint(flags)
+    )
+    slave = _ATTRIBUTES.pack(0, 0, linux.MS_SLAVE, 0)
+    _set(copy, b"", _AT_EMPTY_PATH | _AT_RECURSIVE, slave)
     return copy
 
 
-def _put(libc: ctypes.CDLL, copy: int, directory: str) -> None:
+def _put(copy: int, directory: str) -> None:
     path, flags = os.fsencode(directory), _MOVE_MOUNT_F_EMPTY_PATH
-    _check(libc.syscall(_MOVE_MOUNT, copy, b"", _AT_FDCWD, path, flags), f"mount {directory}")
+    linux.syscall(f"mount {directory}", _MOVE_MOUNT, copy, b"", _AT_FDCWD, path, flags)
     os.close(copy)
 
 
-def _let_go_of_namespaces(libc: ctypes.CDLL) -> None:
+def _unmount_namespaces() -> None:
     """Where the host's mounts are private, ``ip netns del`` would not end those held here."""
     with Path("/proc/self/mountinfo").open(encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             place, _, source = line.partition(" - ")
             if source.startswith("nsfs "):
                 path = os.fsencode(place.split()[4]).decode("unicode_escape").encode("latin-1")
-                libc.umount2(path, _MNT_DETACH)
+                with contextlib.suppress(OSError):
+                    linux.unmount(os.fsdecode(path))
 
 
-def _set(libc: ctypes.CDLL, at: int, path: bytes, flags: int, attributes: bytes) -> None:
+def _set(at: int, path: bytes, flags: int, attributes: bytes) -> None:
     size = ctypes.c_size_t(len(attributes))
-    result = libc.syscall(_MOUNT_SETATTR, at, path, ctypes.c_uint(flags), attributes, size)
-    _check(result, "mount_setattr")
-
-
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
-def _check(result: int, what: str) -> None:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), what)
+    arguments = (at, path, ctypes.c_uint(flags), attributes, size)
+    linux.syscall("mount_setattr", _MOUNT_SETATTR, *arguments)

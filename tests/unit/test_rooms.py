@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).parents[2] / "lvsctl"
 
 ROOMS = (
     "errors",
-    "machine",  # apart: of the rest it knows nothing but errors
+    "linux",  # system calls
+    "machine",  # apart: of the rest it knows nothing but errors and system calls
     "model",
     "resources",
     "topology",

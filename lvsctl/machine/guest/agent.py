@@ -14,8 +14,9 @@ import sys
 import time
 import traceback
 
+from lvsctl import linux
 from lvsctl.machine import frames
-from lvsctl.machine.guest import boot, command, libc, tree
+from lvsctl.machine.guest import boot, command, tree
 from lvsctl.machine.guest.pool import WarmPool
 from lvsctl.machine.guest.session import Session
 
@@ -185,7 +186,7 @@ class Agent:
 
 
 def _power_off() -> None:
-    libc.power_off()
+    linux.power_off()
     signal.pause()  # process 1 must not end: that would be a panic
 
 

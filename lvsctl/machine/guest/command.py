@@ -8,7 +8,9 @@ import signal
 import sys
 import termios
 
-from . import libc, mounts, tree
+from lvsctl import linux
+
+from . import mounts, tree
 from .boot import strings
 
 NOT_FOUND = 127
@@ -68,7 +70,7 @@ def become(request: Request, streams: tuple[int, int, int]) -> None:
 
 
 def _arrange_place(request: Request) -> None:
-    libc.unshare(libc.CLONE_NEWNS)
+    linux.unshare(linux.CLONE_NEWNS)
     for path in request.visible:
         mounts.show(path)
     for directory in request.writable:

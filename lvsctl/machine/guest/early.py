@@ -11,7 +11,8 @@ from __future__ import annotations
 import importlib
 import os
 
-from lvsctl.machine.guest import agent, libc, tree
+from lvsctl import linux
+from lvsctl.machine.guest import agent, tree
 
 ROOT = "/root"
 
@@ -28,21 +29,21 @@ def main() -> None:
     """Never returns; where anything fails the kernel panics and the console says why."""
     with open(FIRST, encoding="utf-8") as file:
         for path in file.read().splitlines():
-            libc.load_module(f"{MODULES}/{path}")
+            linux.load_module(f"{MODULES}/{path}")
     # mmap: programs are read ahead while they are mapped. Nothing else is cached, so that a
     # change on the host is seen at once.
-    libc.mount("tree", ROOT, "9p", libc.MS_RDONLY, f"{OPTIONS}mmap")
-    libc.mount("devtmpfs", f"{ROOT}/dev", "devtmpfs")
+    linux.mount("tree", ROOT, "9p", linux.MS_RDONLY, f"{OPTIONS}mmap")
+    linux.mount("devtmpfs", f"{ROOT}/dev", "devtmpfs")
     for place, tag, flags, cache in (
         (tree.EXPORT, "export", 0, "mmap"),
-        (tree.STABLE, "stable", libc.MS_RDONLY, "loose"),
+        (tree.STABLE, "stable", linux.MS_RDONLY, "loose"),
     ):
         os.mkdir(ROOT + place)
-        libc.mount(tag, ROOT + place, "9p", flags, OPTIONS + cache)
+        linux.mount(tag, ROOT + place, "9p", flags, OPTIONS + cache)
     os.mkdir(ROOT + tree.MODULES)
-    libc.mount(MODULES, ROOT + tree.MODULES, flags=libc.MS_BIND)
+    linux.mount(MODULES, ROOT + tree.MODULES, flags=linux.MS_BIND)
     os.chdir(ROOT)
-    libc.mount(".", "/", flags=libc.MS_MOVE)
+    linux.mount(".", "/", flags=linux.MS_MOVE)
     os.chroot(".")
     # Not another Python: emulated, starting one takes longer than all of the above.
     importlib.invalidate_caches()

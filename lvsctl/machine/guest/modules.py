@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 
-from . import libc
+from lvsctl import linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def load(directory: str, which: Callable[[str], bool]) -> dict[str, str]:
         given = (word.partition(".")[2] for word in options if word.startswith(f"{name}."))
         try:  # as modprobe(8) does, with what the kernel's command line has for a module
             parameters = " ".join((SINGLES.get(name, ""), *given)).strip()
-            libc.load_module(os.path.join(directory, path), parameters)
+            linux.load_module(os.path.join(directory, path), parameters)
         except OSError as error:
             if error.errno != errno.EEXIST:
                 failed[name] = error.strerror or str(error)

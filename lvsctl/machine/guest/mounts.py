@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import os
 
-from . import libc, tree
+from lvsctl import linux
+
+from . import tree
 from .tree import HOST
 
 HIDDEN = ("/run", "/tmp", "/var/tmp", "/dev", "/proc", "/sys")
@@ -42,20 +44,20 @@ def set_up(visible: list[str]) -> list[str]:
     Raises OSError where the guest would be of no use at all.
     """
     complaints = []
-    libc.mount("proc", "/proc", "proc")
-    libc.mount("sysfs", "/sys", "sysfs")
+    linux.mount("proc", "/proc", "proc")
+    linux.mount("sysfs", "/sys", "sysfs")
     for directory in _SCRATCH:
         if os.path.isdir(directory) and not os.path.islink(directory):
-            libc.mount("tmpfs", directory, "tmpfs", libc.MS_NOSUID | libc.MS_NODEV, "mode=1777")
+            linux.mount("tmpfs", directory, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=1777")
     os.chmod("/run", 0o755)
     _set_up_devices()
     os.mkdir(HOST)
     # Not recursive: the root file system alone, without the mounts that cover parts of it.
-    libc.mount("/", HOST, flags=libc.MS_BIND)
-    libc.mount("none", "/run", flags=libc.MS_SHARED)
+    linux.mount("/", HOST, flags=linux.MS_BIND)
+    linux.mount("none", "/run", flags=linux.MS_SHARED)
     os.mkdir("/run/netns")
-    libc.mount("/run/netns", "/run/netns", flags=libc.MS_BIND)
-    libc.mount("none", "/run/netns", flags=libc.MS_SHARED)
+    linux.mount("/run/netns", "/run/netns", flags=linux.MS_BIND)
+    linux.mount("none", "/run/netns", flags=linux.MS_SHARED)
     os.mkdir("/run/lvsctl")
     os.mkdir("/run/lock", 0o1777)
     for path in visible:
@@ -82,13 +84,13 @@ def open_for_writing(writable: list[str]) -> list[str]:
 
 def _set_up_devices() -> None:
     if not os.path.exists("/dev/ttyS0"):
-        libc.mount("devtmpfs", "/dev", "devtmpfs")
+        linux.mount("devtmpfs", "/dev", "devtmpfs")
     for directory, kind, options in (
         ("/dev/pts", "devpts", "gid=5,mode=620,ptmxmode=666"),
         ("/dev/shm", "tmpfs", "mode=1777"),
     ):
         os.makedirs(directory, exist_ok=True)
-        libc.mount(kind, directory, kind, 0, options)
+        linux.mount(kind, directory, kind, 0, options)
     for link, target in (
         ("/dev/fd", "/proc/self/fd"),
         ("/dev/stdin", "fd/0"),
@@ -105,7 +107,7 @@ def _set_up_devices() -> None:
 def _set_up_services() -> list[str]:
     """Let services write where they use to; returns complaints."""
     os.mkdir(_WRITTEN)
-    libc.mount("tmpfs", _WRITTEN, "tmpfs", libc.MS_NOSUID | libc.MS_NODEV, "mode=755")
+    linux.mount("tmpfs", _WRITTEN, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")
     complaints = []
     for directory in SERVICES:
         if not os.path.isdir(directory) or os.path.islink(directory):
@@ -115,7 +117,7 @@ def _set_up_services() -> list[str]:
         os.makedirs(work)
         try:
             options = f"lowerdir={directory},upperdir={upper},workdir={work}"
-            libc.mount("overlay", directory, "overlay", 0, options)
+            linux.mount("overlay", directory, "overlay", 0, options)
         except OSError as error:
             complaints.append(f"services cannot write to {directory}: {error.strerror}")
     return complaints
@@ -140,7 +142,7 @@ def show(path: str) -> None:
             os.symlink(source, target)
             continue
         _make_mount_point(target, os.path.isdir(source))
-        libc.mount(source, target, flags=libc.MS_BIND)
+        linux.mount(source, target, flags=linux.MS_BIND)
 
 
 def make_writable(directory: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 
-from . import libc
+from lvsctl import linux
 
 HOST = "/run/host"
 """The host's whole tree, read-only, nothing hidden."""
@@ -35,7 +35,7 @@ def use_stable(directories: list[str]) -> None:
     if os.path.ismount(STABLE):
         for directory in directories:
             if os.path.isdir(directory):
-                libc.mount(STABLE + directory, directory, flags=libc.MS_BIND)
+                linux.mount(STABLE + directory, directory, flags=linux.MS_BIND)
 
 
 def refresh() -> None:
@@ -59,18 +59,18 @@ def drop_modules() -> None:
     """They are loaded: give their memory back."""
     if os.path.ismount(MODULES):
         shutil.rmtree(f"{MODULES}/kernel")
-        libc.unmount(MODULES)
+        linux.unmount(MODULES)
 
 
 def mount_writable(directory: str) -> None:
     """Mount a directory of the host over its own name, writable. Raises OSError."""
     if os.path.ismount(EXPORT):
-        libc.mount(EXPORT + directory, directory, flags=libc.MS_BIND)
+        linux.mount(EXPORT + directory, directory, flags=linux.MS_BIND)
     else:
-        libc.mount("none", directory, "hostfs", 0, directory)
+        linux.mount("none", directory, "hostfs", 0, directory)
 
 
 def hide_export() -> None:
     """Take the writable tree away from the calling process's mount namespace. Raises OSError."""
     if os.path.ismount(EXPORT):
-        libc.unmount(EXPORT)
+        linux.unmount(EXPORT)
