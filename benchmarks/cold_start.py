@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from benchmarks import report  # noqa: E402
-from lvsctl.machine import places  # noqa: E402
+from lvsctl.machine import runtime_files  # noqa: E402
 
 NAME = f"bench-{os.getpid()}"
 ENVIRONMENT = {**os.environ, "LVSCTL_MACHINE": NAME, "LVSCTL_WHERE": "machine"}
@@ -45,16 +45,16 @@ def main() -> None:
     parser.add_argument("checkouts", nargs="*", type=Path, default=[HERE.parent])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--into", type=Path, help="a folder for cold_start.md")
-    chosen = parser.parse_args()
+    choose_kind = parser.parse_args()
     samples: dict[tuple[str, str], list[Sample]] = {}
-    for _ in range(chosen.rounds):
-        for checkout in chosen.checkouts:
+    for _ in range(choose_kind.rounds):
+        for checkout in choose_kind.checkouts:
             for step, sample in one_round(checkout.resolve()):
                 samples.setdefault((step, checkout.resolve().name), []).append(sample)
-    text = "\n".join(table(samples, chosen.rounds)) + "\n"
+    text = "\n".join(table(samples, choose_kind.rounds)) + "\n"
     print(text, end="")
-    if chosen.into:
-        (chosen.into / "cold_start.md").write_text(text)
+    if choose_kind.into:
+        (choose_kind.into / "cold_start.md").write_text(text)
 
 
 def one_round(checkout: Path) -> Iterator[tuple[str, Sample]]:
@@ -87,8 +87,8 @@ def cpu_time() -> float:
     """Of children that have ended, and of the machine's processes, also those that have."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     ticks = 0
-    record = places.read_record(places.places(NAME))
-    for pid in places.members(record) if record else ():
+    record = runtime_files.read_record(runtime_files.for_machine(NAME))
+    for pid in runtime_files.members(record) if record else ():
         words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         ticks += sum(map(int, words[11:15]))
     return used.ru_utime + used.ru_stime + ticks / os.sysconf("SC_CLK_TCK")

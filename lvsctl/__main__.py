@@ -1,4 +1,4 @@
-"""``python -m lvsctl``."""
+"""Run the command line by ``python -m lvsctl``."""
 
 from lvsctl.cli.main import entry
 

@@ -1,7 +1,7 @@
 """What can go wrong, sorted by whose fault it is.
 
 Every error says what is wrong, where, and what to type next. Only the ``cli``
-room turns them into exit statuses (see ``lvsctl.cli.exit_status``).
+room turns them into exit statuses (see ``lvsctl.cli.failure``).
 """
 
 from __future__ import annotations

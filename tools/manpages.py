@@ -19,9 +19,9 @@ from pathlib import Path
 from typer._click import Command, Context, Parameter
 
 from lvsctl import __version__
-from lvsctl.cli import tree
-from lvsctl.cli.exit_status import MEANINGS
-from lvsctl.cli.grammar import SETTINGS, Group
+from lvsctl.cli import commands
+from lvsctl.cli.failure import MEANINGS
+from lvsctl.cli.help import SETTINGS, CommandList
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,7 +40,7 @@ Rows = list[tuple[str, str]]
 
 def pages() -> Mapping[str, str]:
     """The text of every page, by file name."""
-    root = tree.command()
+    root = commands.command()
     found = {"lvsctl.1": _page("lvsctl", root)}
     for name, command in root.commands.items():
         if not command.hidden:
@@ -62,7 +62,7 @@ def _page(path: str, command: Command) -> str:
         *_paragraphs([summary, *body]),
         *_parameters(path, command),
     ]
-    if isinstance(command, Group):
+    if isinstance(command, CommandList):
         lines += _listing(command) if path == "lvsctl" else _commands(path, command)
         examples = examples or _examples_in(command.epilog or "")
     lines += _verbatim_section("EXAMPLES", examples)
@@ -101,7 +101,7 @@ def _synopsis(path: str, command: Command) -> Iterator[str]:
 
 def _context(path: str, command: Command) -> Context:
     above, _, name = path.rpartition(" ")
-    parent = _context(above, tree.command()) if above else None
+    parent = _context(above, commands.command()) if above else None
     settings = {} if parent else {"help_option_names": SETTINGS["help_option_names"]}
     return Context(command, info_name=name, parent=parent, **settings)  # type: ignore[arg-type]
 
@@ -133,7 +133,7 @@ def _kind(parameter: Parameter) -> str:
     return "ARGUMENTS" if parameter.param_type_name == "argument" else "OPTIONS"
 
 
-def _listing(group: Group) -> Iterator[str]:
+def _listing(group: CommandList) -> Iterator[str]:
     """The commands under the headings of ``lvsctl --help``."""
     panels: dict[str, Rows] = {}
     for name, command in group.commands.items():
@@ -146,7 +146,7 @@ def _listing(group: Group) -> Iterator[str]:
         yield from _list(rows)
 
 
-def _commands(path: str, group: Group) -> Iterator[str]:
+def _commands(path: str, group: CommandList) -> Iterator[str]:
     yield ".SH COMMANDS"
     for name, command in group.commands.items():
         if command.hidden:
@@ -165,7 +165,7 @@ def _commands(path: str, group: Group) -> Iterator[str]:
 
 
 def _see_also(path: str) -> Iterator[str]:
-    names = [name for name, c in tree.command().commands.items() if not c.hidden]
+    names = [name for name, c in commands.command().commands.items() if not c.hidden]
     others = ["lvsctl", *(f"lvsctl-{name}" for name in names)]
     others = [other for other in others if other != path.replace(" ", "-")]
     if path != "lvsctl":

@@ -23,7 +23,7 @@ from lvsctl.output.error_json import VARIABLE, error_from
 
 Done = subprocess.CompletedProcess[bytes]
 
-ENDING_PATIENCE = 30.0
+ENDING_TIMEOUT = 30.0
 """Seconds that an interrupted command has to undo what is half done."""
 
 CLAIM_FAILED = 1
@@ -104,7 +104,7 @@ class Command:
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM)
     try:
-        process.communicate(timeout=ENDING_PATIENCE)
+        process.communicate(timeout=ENDING_TIMEOUT)
     except BaseException as error:
         process.kill()
         process.wait()

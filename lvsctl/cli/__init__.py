@@ -1,6 +1,6 @@
-"""The command line, thin: words in, one call to ``lvsctl.engine``, text and an exit status out.
+"""The command line: arguments in, one call to ``lvsctl.engine``, text and an exit status out.
 
-``tree`` lists the commands and ``labs``, ``nodes``, ``look``, ``plans``, ``host``, ``machine``
-and ``demo`` are what they do; ``where`` decides in which kernel. What a command needs beyond
-that it imports when it runs, so that ``lvsctl --help`` and completion stay quick.
+``commands`` lists the commands; ``labs``, ``inspect``, ``verify``, ``capture``, ``watch``,
+``nodes``, ``fault``, ``plans``, ``doctor``, ``machine`` and ``demo`` implement them; ``where``
+decides in which kernel they run.
 """

@@ -9,22 +9,30 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import Annotated, BinaryIO
 
 import typer
 
+from lvsctl.capture.capture import LiveCapture
+from lvsctl.capture.decode import decode
+from lvsctl.capture.pcapng import PcapngWriter
 from lvsctl.cli import failure, options
-from lvsctl.cli.output import let_go
-from lvsctl.cli.where import Handover, in_lab_kernel
+from lvsctl.cli.help import Command, new_app
+from lvsctl.cli.output import discard
+from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
+from lvsctl.engine.inspect import open_capture
+from lvsctl.engine.labs import running_lab
 from lvsctl.errors import HostError
-
-if TYPE_CHECKING:
-    from lvsctl.capture.capture import LiveCapture
+from lvsctl.output import planted
+from lvsctl.output.style import printable
+from lvsctl.output.words import counted
 
 STDOUT = "-"
 
+app = new_app()
 
-def _written_here(
+
+def _write_here(
     words: list[str],
     lab: str | None,
     expression: str | None,
@@ -32,53 +40,64 @@ def _written_here(
     file: str | None,
     count: int | None,
     seconds: float | None,
-    **_: object,
-) -> Handover:
-    """Let the machine stream to standard output, and make the file that: it is the user's.
+) -> ForwardRequest:
+    """Open the file here and have the machine write the capture to standard output.
 
-    So it can be anywhere that the user may write, the machine's own directories included.
+    So the file can be anywhere the user may write, even where the machine has directories of
+    its own.
     """
     if file in (None, STDOUT):
-        return Handover(words)
-    with _opened(Path(str(file))) as stream:
+        return ForwardRequest(words)
+    with _open(Path(str(file))) as stream:
         os.dup2(stream.fileno(), 1)
     inside = ["capture", "-w", STDOUT]
     for tap in taps or ():
         inside += ["--tap", tap]
     inside += ["--count", str(count)] if count is not None else []
     inside += ["--seconds", str(seconds)] if seconds is not None else []
-    # A filter needs a place behind the lab's: an empty name stands for the only lab.
+    # The filter is the second argument: an empty lab name stands for the only lab.
     inside += ["--", lab or ""] + ([expression] if expression else [])
-    return Handover(inside)
+    return ForwardRequest(inside)
 
 
-@in_lab_kernel(prepare=_written_here)
+@app.command(cls=Command)
+@in_lab_kernel(prepare=_write_here)
 def capture(
+    ctx: typer.Context,
     lab: options.Lab = None,
     expression: Annotated[
         str | None,
-        typer.Argument(metavar="[FILTER]", help="As tcpdump takes it: 'tcp port 80 or arp'."),
+        typer.Argument(
+            metavar="[FILTER]", help="Filter in tcpdump's syntax, such as 'tcp port 80 or arp'."
+        ),
     ] = None,
     taps: Annotated[
         list[str] | None,
-        typer.Option("--tap", metavar="NODE:DEV", help="This interface only; can be repeated."),
+        typer.Option(
+            "--tap",
+            metavar="NODE:DEV",
+            help="Capture only at this interface; can be repeated. Default: at all.",
+        ),
     ] = None,
     file: Annotated[
         str | None,
-        typer.Option("-w", "--write", metavar="FILE", help="Write pcapng there; - streams it."),
+        typer.Option(
+            "-w", "--write", metavar="FILE", help="Write pcapng to this file; - is standard output."
+        ),
     ] = None,
     count: Annotated[
-        int | None, typer.Option("--count", "-c", metavar="N", min=1, help="End after N frames.")
+        int | None, typer.Option("--count", "-c", metavar="N", min=1, help="Stop after N frames.")
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option("--seconds", metavar="S", min=0, help="End after S seconds.")
+        float | None, typer.Option("--seconds", metavar="S", min=0, help="Stop after S seconds.")
     ] = None,
+    where: options.Placement = Where.AUTO,
 ) -> None:
-    """Capture at every interface of every node, in one file or one list.
+    """Capture frames at every interface of every node.
 
-    Without -w, a line for each frame: its time, tap, direction, and headers. Ends with Ctrl-C;
-    then says how many frames there were, and how many were lost. A file has an interface for
-    each tap, by name, and Wireshark opens it.
+    Without -w, prints one line a frame: its time, tap, direction and headers. Runs until Ctrl-C
+    or a limit, then prints how many frames were captured and lost. A pcapng file has one named
+    interface a tap; Wireshark opens it.
 
     Examples:
       lvsctl capture
@@ -86,39 +105,32 @@ def capture(
       lvsctl capture dr -w dr.pcapng --seconds 10
       lvsctl capture -w - | wireshark -k -i -
     """
-    from lvsctl.engine.inspect import open_capture
-    from lvsctl.engine.labs import running_lab
-
     with ExitStack() as stack:
-        out = stack.enter_context(_opened(Path(file))) if file not in (None, STDOUT) else None
+        out = stack.enter_context(_open(Path(file))) if file not in (None, STDOUT) else None
         if file == STDOUT:
             out = sys.stdout.buffer
         live = stack.enter_context(
             open_capture(running_lab(lab or None), taps or (), expression or "")
         )
-        stack.enter_context(_ending(live, seconds))
+        stack.enter_context(_stop_on_signals(live, seconds))
         try:
-            seen = _written(live, out, count) if out is not None else _printed(live, count)
+            seen = _write(live, out, count) if out is not None else _print(live, count)
         except BrokenPipeError:
             raise
         except OSError as error:
             if out is sys.stdout.buffer or out is None:
-                let_go()
+                discard()
             raise HostError(f"cannot write the capture: {error.strerror}") from error
         drops = live.drops
-    from lvsctl.output.words import counted
-
     lost = sum(drops.values())
-    where = ", ".join(f"{node} {number}" for node, number in drops.items() if number)
+    places = ", ".join(f"{node} {number}" for node, number in drops.items() if number)
     failure.say(
-        f"{counted(seen, 'frame')} captured, {lost} lost" + (f" ({where})" if where else "")
+        f"{counted(seen, 'frame')} captured, {lost} lost" + (f" ({places})" if places else "")
     )
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    from lvsctl.output import planted
-
+def _open(path: Path) -> Iterator[BinaryIO]:
     try:
         stream = planted.opened(path)
     except OSError as error:
@@ -128,8 +140,8 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _ending(live: LiveCapture, seconds: float | None) -> Iterator[None]:
-    """Ctrl-C and the end of ``seconds`` end the capture in order, and are no failure."""
+def _stop_on_signals(live: LiveCapture, seconds: float | None) -> Iterator[None]:
+    """While entered, Ctrl-C and the end of ``seconds`` stop the capture without an error."""
     before = {
         number: signal.signal(number, lambda *_: live.stop())
         for number in (signal.SIGINT, signal.SIGTERM)
@@ -148,9 +160,7 @@ def _ending(live: LiveCapture, seconds: float | None) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _written(live: LiveCapture, out: BinaryIO, count: int | None) -> int:
-    from lvsctl.capture.pcapng import PcapngWriter
-
+def _write(live: LiveCapture, out: BinaryIO, count: int | None) -> int:
     writer = PcapngWriter(out, live.taps, flush=True)
     seen = 0
     for seen, raw in enumerate(live, 1):
@@ -161,10 +171,7 @@ def _written(live: LiveCapture, out: BinaryIO, count: int | None) -> int:
     return seen
 
 
-def _printed(live: LiveCapture, count: int | None) -> int:
-    from lvsctl.capture.decode import decode
-    from lvsctl.output.style import printable
-
+def _print(live: LiveCapture, count: int | None) -> int:
     seen = start = 0
     for seen, raw in enumerate(live, 1):
         frame = decode(raw, seen)

@@ -1,50 +1,64 @@
-"""The main job, shown: NAT, TUN and DR up, asked, verified and down again."""
+"""The forwarding methods at work: demo."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from lvsctl.cli.exit_status import ExitStatus
+from lvsctl.cli import options
+from lvsctl.cli.failure import ExitStatus
+from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import show, style
 from lvsctl.cli.progress import Progress
-from lvsctl.cli.where import in_lab_kernel
+from lvsctl.cli.where import Where, in_lab_kernel
+from lvsctl.engine.inspect import send_requests, verify_lab
+from lvsctl.engine.labs import tear_down
+from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError
+from lvsctl.kernel import registry, settled
+from lvsctl.model.claim import Verdict
+from lvsctl.model.lab import Lab
 from lvsctl.model.service import ForwardingMethod
-
-if TYPE_CHECKING:
-    from lvsctl.model.claim import Verdict
-    from lvsctl.model.lab import Lab
-    from lvsctl.model.state import NodeState, ServiceState
+from lvsctl.model.state import NodeState, ServiceState
+from lvsctl.output import demo as report
+from lvsctl.topology import shipped
+from lvsctl.topology.overrides import Overrides
 
 _MODES = (ForwardingMethod.NAT, ForwardingMethod.TUN, ForwardingMethod.DR)
 
+app = new_app()
 
+
+@app.command(cls=Command)
 @in_lab_kernel(starts=True)
 def demo(
+    ctx: typer.Context,
     modes: Annotated[
         list[ForwardingMethod] | None,
-        typer.Argument(metavar="[MODE]...", help="nat, tun, dr; all three where none is named."),
+        typer.Argument(
+            metavar="[MODE]...", help="Forwarding methods: nat, tun, dr; default: all three."
+        ),
     ] = None,
     requests: Annotated[
-        int, typer.Option("--requests", "-r", metavar="N", min=1, max=1000, help="To each VIP.")
+        int,
+        typer.Option(
+            "--requests", "-r", metavar="N", min=1, max=1000, help="Requests to send to each VIP."
+        ),
     ] = 12,
+    where: options.Placement = Where.AUTO,
 ) -> ExitStatus:
-    """Show the three forwarding methods at work, on the kernel's real IPVS.
+    """Show NAT, TUN and DR working on the kernel's real IPVS.
 
-    For each: brings a lab up, sends requests through its VIP, says who answered and what
-    the director counted, verifies the lab, and takes it down again. Nothing stays behind.
+    For each forwarding method: brings a lab up, sends requests through its VIP, shows which
+    real servers replied and what the director counted, verifies the lab, and removes it.
 
     Examples:
       lvsctl demo
       lvsctl demo dr --requests 100
     """
-    from lvsctl.model.claim import Verdict
-    from lvsctl.output import demo as report
-
     verdicts = [_show(mode, requests) for mode in modes or _MODES]
     show(report.closing(style=style()))
     passed = all(verdict is Verdict.PASS for verdict in verdicts)
@@ -52,22 +66,16 @@ def demo(
 
 
 def _show(mode: ForwardingMethod, requests: int) -> Verdict:
-    from lvsctl.engine.inspect import send_requests, verify_lab
-    from lvsctl.engine.up import bring_up
-    from lvsctl.kernel import registry, settled
-    from lvsctl.output import demo as report
-    from lvsctl.topology import shipped
-    from lvsctl.topology.overrides import Overrides
-
     look = style()
     name = f"demo-{mode}"
     if registry.read(name) is not None:
         raise LabError(
-            f"a lab {name} is there already", hint=f"wait for that demo, or: lvsctl down {name}"
+            f"lab {name} exists already",
+            hint=f"wait for the demo that uses it, or: lvsctl down {name}",
         )
     show(report.title(mode, style=look))
     with ExitStack() as stack:
-        # Before the lab is there, so that no signal finds it up and unguarded.
+        # Registered before the lab exists, so that no signal leaves it behind.
         stack.callback(_take_down, name)
         progress = stack.enter_context(Progress())
         lab = bring_up(shipped.find(mode, sys.stdin.buffer), Overrides(name=name), progress).lab
@@ -88,8 +96,5 @@ def _counted(director: NodeState, lab: Lab) -> ServiceState | None:
 
 
 def _take_down(lab: str) -> None:
-    from lvsctl.engine.labs import tear_down
-    from lvsctl.kernel import registry
-
     if registry.read(lab) is not None:
         tear_down(lab)

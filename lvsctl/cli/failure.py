@@ -1,40 +1,110 @@
-"""What goes wrong, in words on stderr: never a traceback, unless somebody asks for one."""
+"""Exit statuses, and errors as messages on standard error.
+
+The exit statuses are a stable interface for scripts. A traceback is printed only on request.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import platform
 import sys
+import time
+import traceback
+from enum import IntEnum
 from pathlib import Path
 
-from lvsctl.cli.exit_status import ExitStatus, status_of
-from lvsctl.errors import LvsctlError, SpecError, legible
+from lvsctl import __version__
+from lvsctl.errors import (
+    DamagedFile,
+    HostError,
+    KernelError,
+    LabError,
+    LvsctlError,
+    SpecError,
+    UsageError,
+    legible,
+)
+from lvsctl.output.error_json import error_json
+
+
+class ExitStatus(IntEnum):
+    """What a script can tell from ``$?``; 65, 69 and 70 are those of sysexits(3)."""
+
+    OK = 0
+    CLAIM_FAILED = 1
+    USAGE = 2
+    BAD_TOPOLOGY = 65
+    HOST_CANNOT = 69
+    BUG = 70
+    NOT_EXECUTABLE = 126
+    NOT_FOUND = 127
+    HUNG_UP = 129
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141
+    TERMINATED = 143
+
+
+MEANINGS = (
+    (ExitStatus.OK, "success"),
+    (ExitStatus.CLAIM_FAILED, "verify: a claim did not pass; diagnose: a cause was found"),
+    (
+        ExitStatus.USAGE,
+        "usage error, or the lab does not exist or is in use by another command",
+    ),
+    (
+        ExitStatus.BAD_TOPOLOGY,
+        "the topology has mistakes (all are listed with their lines), or a report is damaged",
+    ),
+    (ExitStatus.HOST_CANNOT, "the host cannot run this; the message says what to do"),
+    (ExitStatus.BUG, "a bug in lvsctl"),
+    (ExitStatus.INTERRUPTED, "interrupted by Ctrl-C; unfinished changes were rolled back"),
+)
+"""The table for ``lvsctl --help``."""
+
+_OF_ERROR: tuple[tuple[type[LvsctlError], ExitStatus], ...] = (
+    (UsageError, ExitStatus.USAGE),
+    # Neither the host nor lvsctl is at fault: another command line would have worked.
+    (LabError, ExitStatus.USAGE),
+    (SpecError, ExitStatus.BAD_TOPOLOGY),
+    # 65 is sysexits(3)'s EX_DATAERR: the input is wrong, be it a topology or something else.
+    (DamagedFile, ExitStatus.BAD_TOPOLOGY),
+    (HostError, ExitStatus.HOST_CANNOT),
+    (KernelError, ExitStatus.HOST_CANNOT),
+)
+
+
+def status_of(error: LvsctlError) -> ExitStatus:
+    """Return the exit status of a command that ends with ``error``."""
+    return next((status for kind, status in _OF_ERROR if isinstance(error, kind)), ExitStatus.BUG)
 
 
 def say(text: str) -> None:
-    """A message on stderr, as one of lvsctl's."""
+    """Print a message of lvsctl's on standard error."""
     _print(f"lvsctl: {text}")
 
 
 def hint(text: str) -> None:
-    """What to type or change, below the message."""
+    """Print what to type or change, below the message."""
     _print(f"  → {text}")
 
 
 def _print(text: str) -> None:
-    # Where stderr cannot be written there is nobody to tell, and the status still says it.
+    # If standard error cannot be written, the exit status still reports the failure.
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr)
 
 
 def explain(error: LvsctlError) -> ExitStatus:
-    """Say what is wrong and what helps; the exit status that goes with it."""
+    """Print an error and its remedy, and return its exit status."""
     if os.environ.get("LVSCTL_ERRORS") == "json":
-        return _explain_to_program(error)
+        _print(json.dumps(error_json(error)))
+        return status_of(error)
     if isinstance(error, SpecError):
         count = len(error.problems)
         say(f"{legible(error.source)} has {count} mistake{'' if count == 1 else 's'}:")
-        _print(legible(error.message))  # one each line, as editors expect them
+        _print(legible(error.message))  # one a line, as editors expect them
     else:
         say(legible(error.message))
     if error.hint:
@@ -44,17 +114,8 @@ def explain(error: LvsctlError) -> ExitStatus:
     return status_of(error)
 
 
-def _explain_to_program(error: LvsctlError) -> ExitStatus:
-    import json
-
-    from lvsctl.output.error_json import error_json
-
-    _print(json.dumps(error_json(error)))
-    return status_of(error)
-
-
-def confess(error: BaseException) -> ExitStatus:
-    """A bug: keep the traceback in a file for a report, or show it where none can be written."""
+def report_bug(error: BaseException) -> ExitStatus:
+    """Write the traceback of a bug to a file, or print it if no file can be written."""
     say(f"this is a bug: {type(error).__name__}: {error}")
     report = None if _debugging() else _write_report(error)
     if report is None:
@@ -70,18 +131,10 @@ def _debugging() -> bool:
 
 
 def _print_traceback(error: BaseException) -> None:
-    import traceback
-
     _print("".join(traceback.format_exception(error)).rstrip("\n"))
 
 
 def _write_report(error: BaseException) -> Path | None:
-    import platform
-    import time
-    import traceback
-
-    from lvsctl import __version__
-
     base = os.environ.get("XDG_CACHE_HOME", "")
     lines = [
         f"lvsctl {__version__}, Python {platform.python_version()}, {platform.platform()}\n",
@@ -93,6 +146,6 @@ def _write_report(error: BaseException) -> Path | None:
         directory.mkdir(parents=True, exist_ok=True)
         file = directory / f"bug-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
         file.write_text("".join(lines), encoding="utf-8")
-    except (OSError, RuntimeError):  # RuntimeError: there is no home directory
+    except (OSError, RuntimeError):  # RuntimeError: the user has no home directory
         return None
     return file

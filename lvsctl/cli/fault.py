@@ -1,4 +1,4 @@
-"""Breaking a lab on purpose: fault list, show, inject, restore."""
+"""Deliberate misconfigurations: fault list, show, inject, restore."""
 
 from __future__ import annotations
 
@@ -6,28 +6,36 @@ from typing import Annotated
 
 import typer
 
-from lvsctl.cli import complete, matrix, options
-from lvsctl.cli.grammar import Command
+from lvsctl.cli import matrix, options
+from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Format, show, show_json, style
-from lvsctl.cli.where import in_lab_kernel
+from lvsctl.cli.where import Where, in_lab_kernel
+from lvsctl.engine.faults import inject_fault, list_faults, restore_faults, show_fault
+from lvsctl.engine.labs import running_lab
 from lvsctl.errors import UsageError
+from lvsctl.output import fault_json, fault_text
 
+app = new_app(
+    name="fault",
+    help="""Inject and remove deliberate misconfigurations (faults).
 
-def _ids(incomplete: str) -> list[str]:
-    from lvsctl.faults import FAULTS
+    Each fault names the claims that it must break: `lvsctl verify --prove` shows that it does.
+    """,
+    epilog="""
+    Examples:
+      lvsctl fault list
+      lvsctl fault inject arp-ignore-unset --lab dr
+      lvsctl fault restore --lab dr
+    """,
+)
 
-    return [name for name in FAULTS if name.startswith(incomplete)]
-
-
-Id = Annotated[
+Fault = Annotated[
     str,
-    typer.Argument(metavar="FAULT", autocompletion=_ids, help="Its name.", show_default=False),
-]
-
-Lab = Annotated[
-    str | None,
-    typer.Option(
-        "--lab", metavar="LAB", autocompletion=complete.labs, help="Needless where one lab runs."
+    typer.Argument(
+        metavar="FAULT",
+        autocompletion=matrix.complete_faults,
+        help="Name of the fault (lvsctl fault list).",
+        show_default=False,
     ),
 ]
 
@@ -36,8 +44,8 @@ Node = Annotated[
     typer.Option(
         "--node",
         metavar="NODE",
-        autocompletion=complete.nodes,
-        help="There, not where it shows best.",
+        autocompletion=options.complete_nodes,
+        help="Inject at this node instead of the default one.",
     ),
 ]
 
@@ -46,124 +54,150 @@ def _no_lab(lab: str | None, **_: object) -> bool:
     return lab is None
 
 
+@app.command("list", cls=Command)
 @in_lab_kernel(anywhere=_no_lab)
-def list_(lab: Lab = None, wanted: options.As = Format.TEXT) -> None:
+def list_(
+    ctx: typer.Context,
+    lab: Annotated[
+        str | None,
+        typer.Option(
+            "--lab",
+            "-l",
+            metavar="LAB",
+            autocompletion=options.complete_labs,
+            help="List only the faults that apply to this running lab.",
+        ),
+    ] = None,
+    wanted: options.As = Format.TEXT,
+    where: options.Placement = Where.AUTO,
+) -> None:
     """List the faults that can be injected.
 
     Each is a misconfiguration that people make, with the claims of `lvsctl verify` that it
-    must break. With --lab only those that apply to a running lab, and the nodes where.
+    must break. With --lab, lists only those that apply to a running lab, and at which nodes.
 
     Examples:
       lvsctl fault list
       lvsctl fault list --lab dr
     """
-    from lvsctl.engine.faults import list_faults
-    from lvsctl.engine.labs import running_lab
-
     found = list_faults(running_lab(lab) if lab is not None else None)
     if wanted is Format.JSON:
-        from lvsctl.output import fault_json
-
         show_json(fault_json.listing(found, lab))
     else:
-        from lvsctl.output import fault_text
-
         show(fault_text.listing(found, lab, style=style()))
 
 
+@app.command("show", cls=Command)
 @in_lab_kernel(anywhere=_no_lab)
-def show_(name: Id, lab: Lab = None, node: Node = None, wanted: options.As = Format.TEXT) -> None:
-    """Show a fault: what it is, what it looks like on the wire, and how it is mended.
+def show_(
+    ctx: typer.Context,
+    name: Fault,
+    lab: Annotated[
+        str | None,
+        typer.Option(
+            "--lab",
+            "-l",
+            metavar="LAB",
+            autocompletion=options.complete_labs,
+            help="Running lab; default: the first shipped topology to which the fault applies.",
+        ),
+    ] = None,
+    node: Annotated[
+        str | None,
+        typer.Option(
+            "--node",
+            metavar="NODE",
+            autocompletion=options.complete_nodes,
+            help="Show it at this node instead of the default one.",
+        ),
+    ] = None,
+    wanted: options.As = Format.TEXT,
+    where: options.Placement = Where.AUTO,
+) -> None:
+    """Show what a fault is, what it looks like on the wire, and how to fix it.
 
-    With the commands that a person would have typed, for a running lab or, without --lab,
-    for the first shipped topology that can have it.
+    Also shows the commands that would cause it by hand, for a running lab or, without --lab,
+    for the first shipped topology to which it applies.
 
     Examples:
       lvsctl fault show arp-ignore-unset
       lvsctl fault show wrong-gateway --lab nat --node rs2
     """
-    from lvsctl.engine.faults import show_fault
-    from lvsctl.engine.labs import running_lab
-
     shown = show_fault(running_lab(lab) if lab is not None else None, name, node)
     if wanted is Format.JSON:
-        from lvsctl.output import fault_json
-
         show_json(fault_json.shown(shown))
     else:
-        from lvsctl.output import fault_text
-
         show(fault_text.shown(shown, style=style()))
 
 
+@app.command(cls=Command)
 @in_lab_kernel()
-def inject(name: Id, lab: Lab = None, node: Node = None, wanted: options.As = Format.TEXT) -> None:
-    """Break a running lab by a fault.
+def inject(
+    ctx: typer.Context,
+    name: Fault,
+    lab: options.LabOption = None,
+    node: Node = None,
+    wanted: options.As = Format.TEXT,
+    where: options.Placement = Where.AUTO,
+) -> None:
+    """Inject a fault into a running lab.
 
-    `lvsctl ls` and `lvsctl inspect` then say that the lab is broken on purpose;
-    `lvsctl fault restore` and `lvsctl up` mend it.
+    `lvsctl ls` and `lvsctl inspect` then list the fault as injected;
+    `lvsctl fault restore` and `lvsctl up` remove it.
 
     Examples:
       lvsctl fault inject vip-missing
       lvsctl fault inject arp-ignore-unset --lab dr --node rs2
     """
-    from lvsctl.engine.faults import inject_fault
-    from lvsctl.engine.labs import running_lab
-
     injected = inject_fault(running_lab(lab), name, node)
     if wanted is Format.JSON:
-        from lvsctl.output import fault_json
-
         show_json(fault_json.shown(injected))
     else:
-        from lvsctl.output import fault_text
-
         show(fault_text.injected(injected, style=style()))
 
 
+@app.command(cls=Command)
 @in_lab_kernel()
 def restore(
+    ctx: typer.Context,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[FAULT]", autocompletion=_ids, help="Without one, all of them."),
+        typer.Argument(
+            metavar="[FAULT]",
+            autocompletion=matrix.complete_faults,
+            help="Fault to remove; default: all.",
+        ),
     ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
-    lab: Lab = None,
-    node: Node = None,
+    all_: Annotated[bool, typer.Option("--all", help="Remove all faults (the default).")] = False,
+    lab: options.LabOption = None,
+    node: Annotated[
+        str | None,
+        typer.Option(
+            "--node",
+            metavar="NODE",
+            autocompletion=options.complete_nodes,
+            help="Remove the fault at this node only; default: at every node.",
+        ),
+    ] = None,
     wanted: options.As = Format.TEXT,
+    where: options.Placement = Where.AUTO,
 ) -> None:
-    """Take a fault back, or all that are injected into a lab.
+    """Remove one injected fault, or all of them.
 
     Examples:
       lvsctl fault restore
       lvsctl fault restore vip-missing --lab dr
     """
-    from lvsctl.engine.faults import restore_faults
-    from lvsctl.engine.labs import running_lab
-
     if name is not None and all_:
-        raise UsageError("name the fault, or say --all")
+        raise UsageError("name the fault, or use --all")
     if name is None and node is not None:
         raise UsageError("--node needs the name of a fault")
     found = running_lab(lab)
     restored = restore_faults(found, name, node)
     if wanted is Format.JSON:
-        from lvsctl.output import fault_json
-
         show_json(fault_json.restored(restored, found.name))
     else:
-        from lvsctl.output import fault_text
-
         show(fault_text.restored(restored, found.name, style=style()))
 
 
-def add_to(app: typer.Typer) -> None:
-    """The commands of `lvsctl fault`."""
-    for command, name in (
-        (list_, "list"),
-        (show_, "show"),
-        (inject, "inject"),
-        (restore, "restore"),
-        (matrix.matrix, "matrix"),
-    ):
-        app.command(name, cls=Command)(command)
+app.command(cls=Command)(matrix.matrix)

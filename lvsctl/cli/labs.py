@@ -5,104 +5,94 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-from lvsctl.cli import failure
-from lvsctl.cli.exit_status import ExitStatus
+import typer
+
+from lvsctl import modes
+from lvsctl.cli import failure, options
+from lvsctl.cli.failure import ExitStatus
+from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Format, show, show_json, style
-from lvsctl.cli.where import Handover, in_lab_kernel
+from lvsctl.cli.progress import Progress
+from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
+from lvsctl.engine.labs import list_labs, tear_down
+from lvsctl.engine.results import Listed
+from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError, LvsctlError, UsageError
+from lvsctl.kernel import registry
+from lvsctl.model.service import Scheduler
+from lvsctl.output import jsonable, text_listing, text_up
+from lvsctl.topology import shipped
+from lvsctl.topology.loading import parse_topology
+from lvsctl.topology.overrides import Overrides
 
-# What annotations of parameters name is only imported where Typer reads them (``Placed``).
-if TYPE_CHECKING:
-    import typer
-
-    from lvsctl.cli import complete, options
-    from lvsctl.engine.results import Listed, Up
-    from lvsctl.model.service import Scheduler
-    from lvsctl.topology.overrides import Overrides
-
-
-def overrides_of(name: str | None, servers: int | None, scheduler: Scheduler | None) -> Overrides:
-    """What the command line changes about a topology."""
-    from lvsctl.topology.overrides import Overrides
-
-    return Overrides(name=name, servers=servers, scheduler=scheduler)
+app = new_app()
 
 
-def _checked(
+def _check_topology(
     words: list[str],
     topology: str,
     servers: int | None,
     scheduler: Scheduler | None,
     name: str | None,
     **_: object,
-) -> Handover:
-    """Read the topology here, for its mistakes, and hand its text on where need be."""
-    from lvsctl import modes
-    from lvsctl.topology import shipped
-    from lvsctl.topology.loading import parse_topology
-
+) -> ForwardRequest:
+    """Parse the topology here, for its mistakes; forward its text if the machine cannot read it."""
     found = shipped.find(topology, sys.stdin.buffer)
-    overrides = overrides_of(name, servers, scheduler)
+    overrides = Overrides(name, servers, scheduler)
     parse_topology(found.text, found.source, overrides=overrides, rules=modes.violations)
-    if topology in shipped.names() or _can_be_read_inside(topology):
-        return Handover(words)
-    return Handover(["-" if word == topology else word for word in words], found.text)
+    if topology in shipped.names() or _machine_can_read(topology):
+        return ForwardRequest(words)
+    return ForwardRequest(["-" if word == topology else word for word in words], found.text)
 
 
-def _can_be_read_inside(topology: str) -> bool:
-    """Not standard input nor a pipe, <(…), nor in a directory that the machine has its own of."""
+def _machine_can_read(topology: str) -> bool:
+    """Return whether it is a file, and not in a directory that the machine has its own of.
+
+    Standard input and pipes, as <(command) makes them, cannot be read there.
+    """
     path = Path(topology).resolve()
     own = any(path.is_relative_to(place) for place in ("/dev", "/proc", "/run", "/sys"))
     return topology != "-" and path.is_file() and not own
 
 
-@in_lab_kernel(starts=True, prepare=_checked)
+@app.command(cls=Command)
+@in_lab_kernel(starts=True, prepare=_check_topology)
 def up(
+    ctx: typer.Context,
     topology: options.Topology,
     servers: options.Servers = None,
-    scheduler: options.Schedulers = None,
+    scheduler: options.SchedulerOption = None,
     name: options.Name = None,
     wanted: options.As = Format.TEXT,
+    where: options.Placement = Where.AUTO,
 ) -> None:
-    """Bring a lab up, or change the running one to its topology.
+    """Bring a lab up, or change a running one to match its topology.
 
-    Builds the topology out of network namespaces, configures IPVS on the director and
-    starts the real servers. Where the lab runs already it is made equal to the topology,
-    and what was changed is listed. Where it fails or is interrupted, nothing of a new lab is
-    left behind, and a running one is made what it was.
+    Builds the topology from network namespaces, configures IPVS on the director and starts
+    the real servers. If the lab is running already, it is changed to match the topology, and
+    the changes are listed. If up fails or is interrupted, a new lab is removed and a running
+    one is restored to its previous state.
 
     Examples:
       lvsctl up dr                          a shipped topology (lvsctl topologies)
-      lvsctl up ./mine.yaml --name trial    a file of your own, under another name
+      lvsctl up ./mine.yaml --name trial    your own file, with another lab name
       lvsctl up nat -s 8 --scheduler wlc    with eight real servers
       lvsctl up dr --where machine          in the throwaway kernel
       generate-topology | lvsctl up -       from standard input
     """
-    from lvsctl.cli.progress import Progress
-    from lvsctl.engine.up import bring_up
-    from lvsctl.topology import shipped
-
     found = shipped.find(topology, sys.stdin.buffer)
     with Progress() as progress:
-        result = bring_up(found, overrides_of(name, servers, scheduler), progress)
-    _show_up(result, wanted)
-
-
-def _show_up(result: Up, wanted: Format) -> None:
+        result = bring_up(found, Overrides(name, servers, scheduler), progress)
     if wanted is Format.JSON:
-        from lvsctl.output import jsonable
-
         show_json(jsonable.up(result))
     else:
-        from lvsctl.output import text_up
-
         show(text_up.up(result, style=style()))
 
 
-def _down_nothing(labs: list[str] | None, all_: bool, wait: bool) -> int:  # noqa: ARG001
-    """``down`` where not even a machine runs."""
+def _down_without_machine(labs: list[str] | None, all_: bool, wait: bool) -> int:
+    """Answer ``down`` if no machine is running."""
     for lab in labs or ():
         failure.explain(LabError(f"lab {lab} is not running"))
     if not labs and not all_:
@@ -112,39 +102,42 @@ def _down_nothing(labs: list[str] | None, all_: bool, wait: bool) -> int:  # noq
     return ExitStatus.USAGE if labs else ExitStatus.OK
 
 
-@in_lab_kernel(without=_down_nothing)
+@app.command(cls=Command)
+@in_lab_kernel(without_machine=_down_without_machine)
 def down(
+    ctx: typer.Context,
     labs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[LAB]...", autocompletion=complete.labs, help="Needless where one lab runs."
+            metavar="[LAB]...",
+            autocompletion=options.complete_labs,
+            help="Lab names; optional if only one is running.",
         ),
     ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Every lab that there is.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Remove every lab.")] = False,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Return only when the kernel has taken all apart.")
+        bool, typer.Option("--wait", help="Return when the kernel has freed everything.")
     ] = False,
+    where: options.Placement = Where.AUTO,
 ) -> int:
-    """Remove labs: exactly what they own, and nothing else.
+    """Remove labs and everything they own, and nothing else.
 
     Ends a lab's processes and removes its namespaces, with the links, addresses, routes and
-    IPVS tables in them. Also removes what a killed command left half done.
+    IPVS tables in them. Also removes what an interrupted or killed command left behind.
 
     Examples:
       lvsctl down            the only lab
       lvsctl down dr nat     these two
       lvsctl down --all
-      lvsctl down dr --wait  and the memory is free again
+      lvsctl down dr --wait  return when its memory is free
     """
-    from lvsctl.engine import teardown
-
     if labs and all_:
-        raise UsageError("name the labs, or say --all")
+        raise UsageError("name the labs, or use --all")
     status = ExitStatus.OK
-    for lab in labs or _removable(everything=all_):
+    for lab in labs or _labs_to_remove(everything=all_):
         try:
-            removed = teardown.down(lab, wait=wait)
-        except LvsctlError as error:  # the others must go all the same
+            removed = tear_down(lab, wait=wait)
+        except LvsctlError as error:  # go on with the other labs
             status = max(status, failure.explain(error))
         else:
             count = len(removed.namespaces)
@@ -152,9 +145,7 @@ def down(
     return status
 
 
-def _removable(*, everything: bool) -> list[str]:
-    from lvsctl.kernel import registry
-
+def _labs_to_remove(*, everything: bool) -> list[str]:
     names = [entry.lab for entry in registry.labs()]
     if everything:
         if not names:
@@ -165,37 +156,36 @@ def _removable(*, everything: bool) -> list[str]:
     if len(names) > 1:
         raise UsageError(
             f"{len(names)} labs are running: {', '.join(names)}",
-            hint="name those to remove, or say --all",
+            hint="name the labs to remove, or use --all",
         )
     return names
 
 
-def _no_labs(wanted: Format) -> None:
+def _ls_without_machine(wanted: Format) -> None:
     _list((), wanted)
 
 
-@in_lab_kernel(needs_root=False, without=_no_labs)
-def ls(wanted: options.As = Format.TEXT) -> None:
-    """List the labs that are running.
+@app.command(cls=Command)
+@in_lab_kernel(needs_root=False, without_machine=_ls_without_machine)
+def ls(
+    ctx: typer.Context,
+    wanted: options.As = Format.TEXT,
+    where: options.Placement = Where.AUTO,
+) -> None:
+    """List running labs.
 
-    With each lab: its topology, nodes, and virtual services. A lab that is damaged, or was
-    left half done by a command that was killed, is listed with what is wrong.
+    Shows each lab's topology, nodes and virtual services. A lab that is damaged, or was left
+    incomplete by a killed command, is listed with its problem.
 
     Examples:
       lvsctl ls
       lvsctl ls --format json | jq -r '.labs[].name'
     """
-    from lvsctl.engine.labs import list_labs
-
     _list(list_labs(), wanted)
 
 
 def _list(found: Sequence[Listed], wanted: Format) -> None:
     if wanted is Format.JSON:
-        from lvsctl.output import jsonable
-
         show_json(jsonable.listing(found))
     else:
-        from lvsctl.output import text_listing
-
         show(text_listing.listing(found, style=style()))

@@ -1,50 +1,51 @@
-"""From a command line to an exit status: the one place where exceptions end."""
+"""The console script: from a command line to an exit status. Every exception ends here."""
 
 from __future__ import annotations
 
 import contextlib
-import gc
 import io
 import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from lvsctl.cli import completion, failure, output
-from lvsctl.cli.exit_status import ExitStatus
-from lvsctl.cli.signals import Signalled, raising
+from lvsctl.cli import commands, failure, output, where
+from lvsctl.cli.failure import ExitStatus
+from lvsctl.cli.signals import Signalled, raise_on_signals
 from lvsctl.errors import LvsctlError
+
+COMPLETE_VARIABLE = "_LVSCTL_COMPLETE"
+"""Set by the shell's completion function, to the kind of answer wanted (``complete_bash``)."""
 
 
 def entry() -> NoReturn:
-    """The console script."""
-    gc.disable()  # what is imported stays: looking through it for garbage is a twentieth of a start
+    """Run the command line of this process, and exit."""
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a sign that the terminal lacks is no bug
-    _leave(main(sys.argv[1:]))
+            stream.reconfigure(errors="replace")  # for terminals without Unicode
+    sys.exit(_flushed(main(sys.argv[1:])))
 
 
-def _leave(status: int) -> NoReturn:
-    """End at once: taking all of its objects apart takes Python 3 ms, for a large lab 9 and more.
-
-    Nothing waits for that: files are closed where they are written, threads joined where they
-    are needed, and nothing of ours is registered with atexit.
-    """
+def _flushed(status: int) -> int:
+    """Write what Typer has left in the buffers; return the exit status."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
+        output.discard()
         status = ExitStatus.BROKEN_PIPE
-    except OSError as error:  # what Typer printed
-        status = failure.explain(output.unwritten(error))
-    with contextlib.suppress(OSError):  # as in ``failure``
+    except OSError as error:
+        output.discard()
+        status = failure.explain(output.cannot_write(error))
+    try:
         sys.stderr.flush()
-    os._exit(status)
+    except OSError:
+        output.discard(sys.stderr)
+    return status
 
 
 def _open_closed_streams() -> None:
-    """Standard streams that are closed (`lvsctl ls >&-`) become /dev/null, as in daemons.
+    """Open /dev/null in place of standard streams that are closed (`lvsctl ls >&-`).
 
     Otherwise the next file that is opened takes the number 1, and what is printed goes there.
     """
@@ -60,36 +61,48 @@ def _open_closed_streams() -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one command line, as the console script does and as the machine's agent does."""
+    """Run one command line and return its exit status; the machine's fork server calls it too."""
     try:
-        with raising():
-            return _status(argv)
+        with raise_on_signals():
+            return _run(argv)
     except Signalled as signalled:
-        failure.say(str(signalled).lower())
+        failure.say(str(signalled))
         return signalled.status
-    except BrokenPipeError:  # the reader has seen enough: no reason to say anything
-        output.let_go()
+    except BrokenPipeError:  # the reader has closed the pipe, as head(1) does: not an error
+        output.discard()
         return ExitStatus.BROKEN_PIPE
 
 
-def _status(argv: Sequence[str]) -> int:
+def preload() -> None:
+    """Import every command, so that processes forked from this one need not."""
+    for name in commands.command().commands:
+        commands.command().commands[name]
+
+
+def _run(argv: Sequence[str]) -> int:
     try:
-        if completion.VARIABLE in os.environ:
-            return completion.answer()
-        from lvsctl.cli import plain
-
-        status = plain.run(argv)
-        if status is None:
-            from lvsctl.cli import tree
-
-            status = tree.run(argv)
-        return status
+        if COMPLETE_VARIABLE in os.environ:
+            status = _complete_in_machine()
+            return commands.complete() if status is None else status
+        return commands.run(argv)
     except LvsctlError as error:
         return failure.explain(error)
     except BrokenPipeError:
         raise
-    except Exception as error:  # noqa: BLE001 (whatever it is, it is ours)
-        if isinstance(error, OSError) and output.was_refused(error):  # Typer's, as for --help
-            output.let_go()
-            return failure.explain(output.unwritten(error))
-        return failure.confess(error)
+    except Exception as error:  # noqa: BLE001 (whatever is left is a bug)
+        if isinstance(error, OSError) and output.is_full_disk(error):  # Typer's, as for --help
+            output.discard()
+            return failure.explain(output.cannot_write(error))
+        return failure.report_bug(error)
+
+
+def _complete_in_machine() -> int | None:
+    """Complete in the machine if the labs run there; return None otherwise. Starts nothing."""
+    chosen = os.environ.get(where.WHERE_VARIABLE, "auto")
+    if where.inside_machine() or chosen == "host":
+        return None
+    with contextlib.suppress(LvsctlError):
+        here = chosen != "machine" and where.why_not_here() is None
+        if not here and where.machine_is_running():
+            return where.forward([])
+    return None

@@ -9,42 +9,45 @@ from typing import Annotated
 
 import typer
 
-from lvsctl.cli import complete, failure, signals
-from lvsctl.cli.exit_status import ExitStatus
-from lvsctl.cli.where import in_lab_kernel
+from lvsctl.cli import failure, options, signals
+from lvsctl.cli.failure import ExitStatus
+from lvsctl.cli.help import ARGUMENTS_FOLLOW, Command, new_app
+from lvsctl.cli.where import Where, in_lab_kernel
+from lvsctl.engine.labs import find_node, running_lab
 from lvsctl.errors import UsageError
+from lvsctl.kernel import netns as namespaces
+
+app = new_app()
 
 _Node = Annotated[
     str,
     typer.Argument(
-        metavar="[LAB/]NODE", autocompletion=complete.nodes_anywhere, show_default=False,
-        help="The node, such as client or rs1.",
-    ),
-]  # fmt: skip
-_LabOption = Annotated[
-    str | None,
-    typer.Option(
-        "--lab", "-l", metavar="LAB", autocompletion=complete.labs, help="Needless where one runs."
+        metavar="[LAB/]NODE",
+        autocompletion=options.complete_lab_nodes,
+        show_default=False,
+        help="Name of the node, such as client or rs1.",
     ),
 ]
 
-WORDS_FOLLOW = {"allow_interspersed_args": False}
-"""What follows the first argument is somebody else's, options included."""
 
-
+@app.command("exec", cls=Command, context_settings=ARGUMENTS_FOLLOW)
 @in_lab_kernel(stdin=True)
 def exec_(
+    ctx: typer.Context,
     node: _Node,
     command: Annotated[
         list[str],
-        typer.Argument(metavar="-- COMMAND...", show_default=False, help="And its arguments."),
+        typer.Argument(
+            metavar="-- COMMAND...", show_default=False, help="Command to run, with its arguments."
+        ),
     ],
-    lab: _LabOption = None,
+    lab: options.LabOption = None,
+    where: options.Placement = Where.AUTO,
 ) -> int:
     """Run a command on a node.
 
-    The command sees the node's network and the host's files. Its standard streams, terminal
-    and exit status are yours; 127 where there is no such command.
+    The command runs in the node's network namespace and sees the host's files. Its standard
+    streams, terminal and exit status are passed through; 127 if the command does not exist.
 
     Examples:
       lvsctl exec client -- curl -s http://10.10.0.100/
@@ -53,31 +56,37 @@ def exec_(
     """
     words = command[command[:1] == ["--"] :]
     if not words:
-        raise UsageError("there is no command to run", hint=f"lvsctl exec {node} -- ip addr")
+        raise UsageError("no command given", hint=f"lvsctl exec {node} -- ip addr")
     netns, _ = _namespace(lab, node)
     environment = dict(os.environ)
-    environment.pop("LVSCTL_ERRORS", None)  # meant for this lvsctl, not for what it runs
-    return _become(netns, words, environment)
+    environment.pop("LVSCTL_ERRORS", None)  # meant for this lvsctl, not for the command
+    return _exec(netns, words, environment)
 
 
+@app.command(cls=Command, context_settings=ARGUMENTS_FOLLOW)
 @in_lab_kernel(stdin=True)
-def shell(node: _Node, lab: _LabOption = None) -> int:
+def shell(
+    ctx: typer.Context,
+    node: _Node,
+    lab: options.LabOption = None,
+    where: options.Placement = Where.AUTO,
+) -> int:
     """Open a shell on a node.
 
-    Your own shell ($SHELL, else sh), with the lab and the node in its prompt. It sees the
-    node's network and the host's files; exit or Ctrl-D leaves it.
+    Your own shell ($SHELL, else sh), with the lab and the node in its prompt. It runs in the
+    node's network namespace and sees the host's files; exit or Ctrl-D ends it.
 
     Examples:
       lvsctl shell director
       lvsctl shell nat/rs2
     """
     netns, place = _namespace(lab, node)
-    program, environment = shell_of(place)
-    return _become(netns, [program], environment)
+    program, environment = shell_with_prompt(place)
+    return _exec(netns, [program], environment)
 
 
-def shell_of(place: str) -> tuple[str, dict[str, str]]:
-    """The user's shell, and an environment that makes its prompt say ``place``."""
+def shell_with_prompt(place: str) -> tuple[str, dict[str, str]]:
+    """Return the user's shell, and an environment that adds ``place`` to its prompt."""
     program = os.environ.get("SHELL") or "sh"
     environment = {**os.environ, "LVSCTL_PLACE": place}
     if PurePath(program).name == "bash":
@@ -89,9 +98,7 @@ def shell_of(place: str) -> tuple[str, dict[str, str]]:
 
 
 def _namespace(lab: str | None, node: str) -> tuple[str, str]:
-    """The namespace of a node of a running lab, and the node as LAB/NODE."""
-    from lvsctl.engine.labs import find_node, running_lab
-
+    """Return the namespace of a node of a running lab, and the node as LAB/NODE."""
     before, slash, after = node.partition("/")
     if slash:
         if lab not in (None, before):
@@ -102,10 +109,8 @@ def _namespace(lab: str | None, node: str) -> tuple[str, str]:
     return found.netns(node), f"{found.name}/{node}"
 
 
-def _become(netns: str, argv: list[str], environment: dict[str, str]) -> int:
-    """Replace this process by the command; returns only where that cannot be."""
-    from lvsctl.kernel import netns as namespaces
-
+def _exec(netns: str, argv: list[str], environment: dict[str, str]) -> int:
+    """Replace this process by the command; return only if that fails."""
     sys.stdout.flush()
     sys.stderr.flush()
     signals.restore_for_exec()
@@ -113,5 +118,5 @@ def _become(netns: str, argv: list[str], environment: dict[str, str]) -> int:
         namespaces.exec_in(netns, argv, environment)
     except UsageError as error:
         failure.explain(error)
-        there = isinstance(error.__cause__, OSError)
-        return ExitStatus.NOT_EXECUTABLE if there else ExitStatus.NOT_FOUND
+        exists = isinstance(error.__cause__, OSError)
+        return ExitStatus.NOT_EXECUTABLE if exists else ExitStatus.NOT_FOUND

@@ -1,21 +1,91 @@
-"""Arguments and options that several commands take."""
+"""Arguments and options that several commands take, and their completion.
+
+Completion starts and changes nothing.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
 
-from lvsctl.cli import complete
 from lvsctl.cli.output import Format
+from lvsctl.cli.where import WHERE_VARIABLE, Where
+from lvsctl.engine.labs import running_lab
+from lvsctl.errors import LvsctlError
+from lvsctl.kernel import registry
 from lvsctl.model.service import Scheduler
+from lvsctl.topology import shipped
+
+
+def complete_topologies(incomplete: str) -> list[str]:
+    """Names of shipped topologies."""
+    return starting_with(incomplete, shipped.names())
+
+
+def complete_labs(incomplete: str) -> list[str]:
+    """Names of running labs."""
+    return starting_with(incomplete, _labs())
+
+
+def complete_nodes(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of nodes: of the lab that the command line names, else of the only one."""
+    return starting_with(incomplete, _nodes(ctx.params.get("lab")))
+
+
+def complete_lab_nodes(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of nodes of the only lab, or of all labs as LAB/NODE."""
+    lab = ctx.params.get("lab")
+    if lab is not None or "/" not in incomplete:
+        found = starting_with(incomplete, _nodes(lab))
+        if found:
+            return found
+    return starting_with(
+        incomplete, [f"{name}/{node}" for name in _labs() for node in _nodes(name)]
+    )
+
+
+def complete_schedulers(incomplete: str) -> list[str]:
+    """Names of IPVS's schedulers."""
+    return starting_with(incomplete, Scheduler)
+
+
+def _labs() -> list[str]:
+    try:
+        return [entry.lab for entry in registry.labs()]
+    except LvsctlError:
+        return []
+
+
+def _nodes(lab: str | None) -> list[str]:
+    try:
+        return [node.name for node in running_lab(lab).nodes]
+    except LvsctlError:
+        return []
+
+
+def starting_with(incomplete: str, names: Iterable[str]) -> list[str]:
+    """Return the names that start with what was typed."""
+    return [str(name) for name in names if name.startswith(incomplete)]
+
+
+Placement = Annotated[
+    Where,
+    typer.Option(
+        "--where",
+        envvar=WHERE_VARIABLE,
+        help="Where to run: auto (the host's kernel if it can run labs, else the machine), host, "
+        "or machine.",
+    ),
+]
 
 Topology = Annotated[
     str,
     typer.Argument(
         metavar="TOPOLOGY",
-        autocompletion=complete.topologies,
-        help="A shipped topology's name, a file, or - for standard input.",
+        autocompletion=complete_topologies,
+        help="Name of a shipped topology, a file, or - for standard input.",
         show_default=False,
     ),
 ]
@@ -23,28 +93,52 @@ Topology = Annotated[
 Lab = Annotated[
     str | None,
     typer.Argument(
-        metavar="[LAB]", autocompletion=complete.labs, help="The lab; needless where one runs."
+        metavar="[LAB]",
+        autocompletion=complete_labs,
+        help="Lab name; optional if only one is running.",
+    ),
+]
+
+LabOption = Annotated[
+    str | None,
+    typer.Option(
+        "--lab",
+        "-l",
+        metavar="LAB",
+        autocompletion=complete_labs,
+        help="Lab name; optional if only one is running.",
     ),
 ]
 
 Servers = Annotated[
     int | None,
-    typer.Option("--servers", "-s", metavar="N", min=1, help="How many real servers."),
+    typer.Option(
+        "--servers",
+        "-s",
+        metavar="N",
+        min=1,
+        help="Number of real servers; default: the topology's.",
+    ),
 ]
 
-Schedulers = Annotated[
+SchedulerOption = Annotated[
     Scheduler | None,
     typer.Option(
         "--scheduler",
         metavar="NAME",
-        autocompletion=complete.schedulers,
-        help=f"One of {', '.join(Scheduler)}.",
+        autocompletion=complete_schedulers,
+        help=f"Scheduler of every service: {', '.join(Scheduler)}; default: the topology's.",
     ),
 ]
 
 Name = Annotated[
     str | None,
-    typer.Option("--name", "-n", metavar="LAB", help="Call the lab so: several can run at once."),
+    typer.Option(
+        "--name", "-n", metavar="LAB", help="Lab name; several labs can run side by side."
+    ),
 ]
 
-As = Annotated[Format, typer.Option("--format", "-f", help="Text for people or JSON for programs.")]
+As = Annotated[
+    Format,
+    typer.Option("--format", "-f", help="Output format: text for people, json for programs."),
+]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any, TextIO
 
 from lvsctl.errors import HostError
-
-if TYPE_CHECKING:
-    from lvsctl.output.style import Style
+from lvsctl.output.style import Style
 
 
 class Format(StrEnum):
@@ -24,25 +24,12 @@ class Format(StrEnum):
 
 
 def style() -> Style:
-    """How text may look on this standard output."""
-    from lvsctl.output.style import Style
-
+    """Return the width, colours and characters that standard output can show."""
     return Style(
         color=_color(),
-        width=_columns(),
+        width=shutil.get_terminal_size().columns,
         unicode=(sys.stdout.encoding or "").lower().replace("-", "") == "utf8",
     )
-
-
-def _columns() -> int:
-    """The terminal's width as ``shutil.get_terminal_size`` tells it, without its compressors."""
-    with contextlib.suppress(KeyError, ValueError):
-        if (columns := int(os.environ["COLUMNS"])) > 0:
-            return columns
-    try:
-        return os.get_terminal_size(1).columns or 80
-    except OSError:
-        return 80
 
 
 def _color() -> bool:
@@ -55,7 +42,10 @@ def _color() -> bool:
 
 
 def show(text: str) -> None:
-    """Text on standard output, ended by one line feed, and really written. Raises HostError."""
+    """Write text, with one line feed at its end, to standard output and flush it.
+
+    Raises HostError if it cannot be written, BrokenPipeError if the reader has closed the pipe.
+    """
     if not text:
         return
     try:
@@ -64,33 +54,34 @@ def show(text: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        let_go()
-        raise unwritten(error) from error
+        discard()
+        raise cannot_write(error) from error
 
 
-def was_refused(error: OSError) -> bool:
-    """Whether it is a disk's word about text that somebody else printed.
+def show_json(value: Mapping[str, Any]) -> None:
+    """Write a value as JSON to standard output."""
+    show(json.dumps(value, indent=2, ensure_ascii=False))
 
-    What we write ourselves to files is explained where it is written, with the file's name.
+
+def is_full_disk(error: OSError) -> bool:
+    """Return whether an error is a disk's refusal of text that Typer printed.
+
+    Errors about our own files are handled where these are written, and have the file's name.
     """
     return error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
-def unwritten(error: OSError) -> HostError:
-    """What to say where standard output takes no more."""
+def cannot_write(error: OSError) -> HostError:
+    """Return the error for standard output that cannot be written."""
     return HostError(f"cannot write the output: {error.strerror}")
 
 
-def show_json(value: Mapping[str, Any]) -> None:
-    """A value on standard output as JSON."""
-    import json
+def discard(stream: TextIO | None = None) -> None:
+    """Send what a stream (standard output) still holds to /dev/null.
 
-    show(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def let_go() -> None:
-    """What could not be written must not be tried again when Python ends."""
+    Otherwise Python tries to write it again at exit, and prints an error of its own.
+    """
     with contextlib.suppress(OSError):
         devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, 1)
+        os.dup2(devnull, 2 if stream is sys.stderr else 1)
         os.close(devnull)

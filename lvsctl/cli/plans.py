@@ -1,7 +1,8 @@
-"""Topologies and plans, without root and without a kernel: plan, schema, topologies."""
+"""Topologies and plans, without root and without a kernel: plan, topologies, schema."""
 
 from __future__ import annotations
 
+import json
 import stat
 import sys
 from enum import StrEnum
@@ -10,10 +11,17 @@ from typing import Annotated
 
 import typer
 
-from lvsctl.cli import complete, options
-from lvsctl.cli.labs import overrides_of
+from lvsctl.cli import options
+from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Format, show, show_json, style
+from lvsctl.engine.plans import load_lab, make_plan
 from lvsctl.errors import HostError, UsageError
+from lvsctl.output import jsonable, planted, script, text
+from lvsctl.topology import shipped
+from lvsctl.topology.overrides import Overrides
+from lvsctl.topology.schema import json_schema
+
+app = new_app()
 
 
 class PlanFormat(StrEnum):
@@ -24,23 +32,27 @@ class PlanFormat(StrEnum):
     SH = "sh"
 
 
+@app.command(cls=Command)
 def plan(
     topology: options.Topology,
     servers: options.Servers = None,
-    scheduler: options.Schedulers = None,
+    scheduler: options.SchedulerOption = None,
     name: options.Name = None,
     wanted: Annotated[
         PlanFormat,
-        typer.Option("--format", "-f", help="Text for people, JSON for programs, or a script."),
+        typer.Option("--format", "-f", help="Output format: text, json, or sh (a script)."),
     ] = PlanFormat.TEXT,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it there.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write to this file; default: standard output."
+        ),
     ] = None,
 ) -> None:
     """Print what up would do, as the equivalent commands.
 
-    The ip, sysctl and ipvsadm commands, each with the reason why it is there. Needs no root
-    and changes nothing. With --format sh it is a script that builds the same namespaces on
+    The ip, sysctl and ipvsadm commands, each with its reason. Needs no root and changes
+    nothing. With --format sh the output is a script that builds the same namespaces on
     any machine without lvsctl, and removes them.
 
     Examples:
@@ -48,36 +60,24 @@ def plan(
       lvsctl plan nat --format sh -o nat.sh
       sudo sh nat.sh && sudo sh nat.sh down
     """
-    from lvsctl.engine.plans import load_lab, make_plan
-    from lvsctl.topology import shipped
-
     found = shipped.find(topology, sys.stdin.buffer)
-    lab = load_lab(found, overrides_of(name, servers, scheduler))
+    lab = load_lab(found, Overrides(name, servers, scheduler))
     result = make_plan(lab)
-    if wanted is PlanFormat.SH:
-        from lvsctl.output import script
-
-        said = script.script(lab, result)
-    elif wanted is PlanFormat.JSON:
-        import json
-
-        from lvsctl.output import jsonable
-
-        said = json.dumps(jsonable.plan(result), indent=2, ensure_ascii=False)
-    else:
-        from lvsctl.output import text
-
-        said = text.plan(result, style=style())
+    match wanted:
+        case PlanFormat.SH:
+            content = script.script(lab, result)
+        case PlanFormat.JSON:
+            content = json.dumps(jsonable.plan(result), indent=2, ensure_ascii=False)
+        case PlanFormat.TEXT:
+            content = text.plan(result, style=style())
     if output is None:
-        show(said)
+        show(content)
     else:
-        _write(output, said)
+        _write(output, content)
 
 
 def _write(file: Path, text: str) -> None:
-    """The whole text or nothing: on a full disk an earlier file stays what it was."""
-    from lvsctl.output import planted
-
+    """Write the whole text or nothing: on a full disk an existing file stays as it was."""
     content = (text.rstrip("\n") + "\n").encode()
     try:
         is_link = not planted.nofollow(file)
@@ -85,7 +85,7 @@ def _write(file: Path, text: str) -> None:
             mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else None
             # Resolved: through a link to the file, not in place of the link.
             planted.replace(file.resolve() if is_link else file, content, mode=mode)
-        else:  # /dev/stdout, for one
+        else:  # a device or a pipe, such as /dev/stdout
             with planted.opened(file) as stream:
                 stream.write(content)
     except OSError as error:
@@ -94,47 +94,43 @@ def _write(file: Path, text: str) -> None:
         raise kind(f"cannot write {file}: {error.strerror}") from error
 
 
+@app.command(cls=Command)
+def topologies(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]",
+            autocompletion=options.complete_topologies,
+            help="Topology whose file to print; default: list all.",
+        ),
+    ] = None,
+    wanted: options.As = Format.TEXT,
+) -> None:
+    """List the shipped topologies, or print one of them.
+
+    To write your own, print one into a file and change it.
+
+    Examples:
+      lvsctl topologies
+      lvsctl topologies dr > mine.yaml && lvsctl up ./mine.yaml
+    """
+    if name is not None:
+        show(shipped.text_of(name))
+    elif wanted is Format.JSON:
+        show_json(jsonable.topologies(shipped.summaries()))
+    else:
+        show(text.topologies(shipped.summaries(), style=style()))
+
+
+@app.command(cls=Command)
 def schema() -> None:
     """Print the JSON Schema of topology files.
 
-    Editors that know it complete keys, explain them and mark mistakes as you type.
+    Editors that support it complete keys, explain them and mark mistakes while you type.
 
     Examples:
       lvsctl schema > lvsctl.schema.json
       # then, in the first line of a topology, for editors with yaml-language-server:
       # yaml-language-server: $schema=lvsctl.schema.json
     """
-    from lvsctl.topology.schema import json_schema
-
     show_json(json_schema())
-
-
-def topologies(
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[NAME]", autocompletion=complete.topologies, help="Print this one's file."
-        ),
-    ] = None,
-    wanted: options.As = Format.TEXT,
-) -> None:
-    """List the topologies that ship with lvsctl, or print one of them.
-
-    A good start for one of your own: print one into a file and change it.
-
-    Examples:
-      lvsctl topologies
-      lvsctl topologies dr > mine.yaml && lvsctl up ./mine.yaml
-    """
-    from lvsctl.topology import shipped
-
-    if name is not None:
-        show(shipped.text_of(name))
-    elif wanted is Format.JSON:
-        from lvsctl.output import jsonable
-
-        show_json(jsonable.topologies(shipped.summaries()))
-    else:
-        from lvsctl.output import text
-
-        show(text.topologies(shipped.summaries(), style=style()))

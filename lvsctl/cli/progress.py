@@ -1,4 +1,4 @@
-"""How far ``up`` is: one line on a terminal, once it has taken longer than a second."""
+"""The progress of ``up``: one line on a terminal, if it takes longer than a second."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Self, TextIO
 from lvsctl.cli.failure import say
 from lvsctl.model.event import Event, GoingBack, Notice, OpsDone, StageBegun, Undoing
 
-PATIENCE = 1.0
-"""Seconds before anything is shown: most labs are up by then."""
+DELAY = 1.0
+"""Seconds before anything is shown: most labs are up before that."""
 
 _INTERVAL = 0.05
 _BAR = 24
 
 
 class Progress:
-    """An ``Emit`` that draws. Leaving its context clears the line."""
+    """An ``Emit`` that draws a progress bar. Leaving its context clears the line."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
-        self._next = time.monotonic() + PATIENCE if self._stream.isatty() else float("inf")
+        self._next = time.monotonic() + DELAY if self._stream.isatty() else float("inf")
         self._stage = StageBegun("", 0, 0, 0)
         self._done = 0
         self._drawn = False
@@ -33,7 +33,7 @@ class Progress:
         self.clear()
 
     def __call__(self, event: Event) -> None:
-        """Take note of an event, and show where that leaves us if it is time."""
+        """Record an event, and redraw the line if it is time."""
         match event:
             case StageBegun():
                 self._stage, self._done = event, 0
@@ -43,22 +43,22 @@ class Progress:
                 self._draw()
             case Undoing(lab):
                 self.clear()
-                say(f"taking down what there is of lab {lab}")
+                say(f"removing the incomplete lab {lab}")
             case GoingBack(lab):
                 self.clear()
-                say(f"making lab {lab} what it was before")
+                say(f"restoring lab {lab} to its previous state")
             case Notice(text):
                 self.clear()
                 say(text)
 
     def note(self, text: str) -> None:
-        """Say on a terminal what takes a while, until something else is to be shown."""
+        """Show on a terminal what is being done, until something else is shown."""
         self.clear()
         if self._stream.isatty():
             self._write(text)
 
     def clear(self) -> None:
-        """Leave nothing of the line on the terminal."""
+        """Erase the line from the terminal."""
         if self._drawn:
             self._stream.write("\r\x1b[K")
             self._stream.flush()

@@ -1,4 +1,4 @@
-"""Signals that end a command, as exceptions: so that what is half done gets undone."""
+"""Signals that end a command, as exceptions, so that unfinished changes are rolled back."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from types import FrameType
 from typing import NoReturn
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_DESCRIPTIONS: dict[int, str] = {signal.SIGINT: "interrupted"}
 
 
 class Signalled(BaseException):
-    """The user or the system wants this command to end."""
+    """A signal has asked this command to end."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(signal.strsignal(number))
+        super().__init__(_DESCRIPTIONS.get(number) or str(signal.strsignal(number)).lower())
         self.number = number
 
     @property
     def status(self) -> int:
-        """The exit status that shells use for it."""
+        """The exit status that shells give a command ended by this signal."""
         return 128 + self.number
 
 
 @contextlib.contextmanager
-def raising() -> Iterator[None]:
-    """While entered, the first signal that would end this process raises Signalled.
+def raise_on_signals() -> Iterator[None]:
+    """While entered, raise Signalled at the first signal that would end this process.
 
-    Later ones are ignored: an impatient second Ctrl-C must not stop the undoing half-way.
+    Later ones are ignored: a second Ctrl-C must not interrupt the rollback.
     """
     before = {number: signal.getsignal(number) for number in _ENDING}
-    # What nohup(1) or the shell of a background job has set to be ignored stays so.
+    # A signal that nohup(1) or a shell has set to be ignored stays ignored.
     caught = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
 
     def end(number: int, _frame: FrameType | None) -> NoReturn:
@@ -49,9 +50,9 @@ def raising() -> Iterator[None]:
 
 
 def restore_for_exec() -> None:
-    """Give the command that replaces this process the signals that it expects.
+    """Reset the signals that Python ignores, for the command that replaces this process.
 
-    Python ignores SIGPIPE, and exec would hand that on: `yes | head` would complain.
+    exec(2) keeps ignored signals ignored: without SIGPIPE, `yes | head` would print an error.
     """
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)

@@ -1,7 +1,8 @@
-"""A lab seen live: watch."""
+"""A running lab, live: watch."""
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 from collections import deque
@@ -9,24 +10,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from math import isnan
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from lvsctl.cli import failure, options
+from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import show
-from lvsctl.cli.where import in_lab_kernel
+from lvsctl.cli.where import Where, in_lab_kernel
+from lvsctl.engine.inspect import watch_lab
+from lvsctl.engine.labs import running_lab
 from lvsctl.errors import UsageError
+from lvsctl.output.watch_json import moment
+from lvsctl.watch.happenings import Happening
+from lvsctl.watch.loop import Watcher
 
-if TYPE_CHECKING:
-    from lvsctl.watch.happenings import Happening
-    from lvsctl.watch.loop import Watcher
+EVENTS_KEPT = 100
+"""Events kept for the screen: no terminal has more lines for them."""
 
-REMEMBERED = 100
-"""Events that are kept for the screen: no terminal has more lines to spare."""
+app = new_app()
 
 
-class Shown(StrEnum):
+class WatchFormat(StrEnum):
     """How watch reports."""
 
     AUTO = "auto"
@@ -34,64 +39,65 @@ class Shown(StrEnum):
     JSON = "json"
 
 
+@app.command(cls=Command)
 @in_lab_kernel()
 def watch(
+    ctx: typer.Context,
     lab: options.Lab = None,
     interval: Annotated[
         float,
         typer.Option(
-            "--interval", "-i", metavar="S", min=0.1, max=3600.0, help="Seconds between two looks."
+            "--interval", "-i", metavar="S", min=0.1, max=3600.0, help="Seconds between samples."
         ),
     ] = 1.0,
     count: Annotated[
-        int | None, typer.Option("--count", "-c", metavar="N", min=1, help="End after N looks.")
+        int | None, typer.Option("--count", "-c", metavar="N", min=1, help="Stop after N samples.")
     ] = None,
     traffic: Annotated[
         bool,
-        typer.Option("--traffic", help="Send requests and ask for the VIPs by ARP, each interval."),
+        typer.Option("--traffic", help="Each interval, send requests and an ARP request per VIP."),
     ] = False,
     wanted: Annotated[
-        Shown,
-        typer.Option("--format", "-f", help="A screen, or JSON lines; auto: by the terminal."),
-    ] = Shown.AUTO,
+        WatchFormat,
+        typer.Option(
+            "--format",
+            "-f",
+            help="Output format: text (a screen), json (a line a sample), or auto (text on a "
+            "terminal, else json).",
+        ),
+    ] = WatchFormat.AUTO,
+    where: options.Placement = Where.AUTO,
 ) -> None:
-    """Watch a lab live, and see a fault the moment it bites.
+    """Watch a running lab live.
 
-    Connections, rates and bytes of every real server, weights, whom clients and routers take
-    for the VIP, packets lost by what the kernels count, and every change: of addresses,
-    devices, routes, neighbours, ARP settings and IPVS's table. The kernel tells of most changes
-    at once; the rest is looked at each interval. Nothing is sent and nothing is changed,
-    unless --traffic asks for it. Ctrl-C ends it.
+    Shows connections, rates and bytes of every real server, weights, which node clients and
+    routers take for the VIP, packets dropped according to the kernels' counters, and every
+    change: of addresses, devices, routes, neighbours, ARP settings and the IPVS table. The
+    kernel reports most changes at once; the rest is sampled each interval. Nothing is sent
+    and nothing is changed, except with --traffic. Ctrl-C quits.
 
-    Without a terminal (or with --format json) each look is a line of JSON.
+    Without a terminal (or with --format json) each sample is a line of JSON.
 
     Examples:
       lvsctl watch
       lvsctl watch dr --traffic            then, elsewhere: lvsctl fault inject arp-ignore-unset
       lvsctl watch dr --format json | jq -r '.troubles[]'
-      lvsctl watch dr -c 5 -i 0.5 > looks.jsonl
+      lvsctl watch dr -c 5 -i 0.5 > samples.jsonl
     """
-    from lvsctl.engine.inspect import watch_lab
-    from lvsctl.engine.labs import running_lab
-
     if isnan(interval):
         raise UsageError("--interval must be a number of seconds")
     named = running_lab(lab)
-    on_screen = wanted is Shown.TEXT or (wanted is Shown.AUTO and sys.stdout.isatty())
-    with watch_lab(named, interval=interval, probing=traffic) as watcher, _ending(watcher):
+    on_screen = wanted is WatchFormat.TEXT or (wanted is WatchFormat.AUTO and sys.stdout.isatty())
+    with watch_lab(named, interval=interval, probing=traffic) as watcher, _on_signals(watcher):
         if on_screen:
             _draw(watcher, count, interval=interval, probing=traffic)
         else:
             _print(watcher, count)
         if watcher.lab_ended:
-            failure.say(f"lab {named.name} has ended, or was changed into another")
+            failure.say(f"lab {named.name} was removed, or changed to another topology")
 
 
 def _print(watcher: Watcher, count: int | None) -> None:
-    import json
-
-    from lvsctl.output.watch_json import moment
-
     for number, view in enumerate(watcher.views(), 1):
         show(json.dumps(moment(view), ensure_ascii=False))
         if number == count:
@@ -99,14 +105,15 @@ def _print(watcher: Watcher, count: int | None) -> None:
 
 
 def _draw(watcher: Watcher, count: int | None, *, interval: float, probing: bool) -> None:
+    # rich takes longer to import than all of lvsctl, and only the screen needs it.
     from rich.console import Console
     from rich.live import Live
 
     from lvsctl.output.watch_screen import Screen
 
     console = Console(highlight=False, markup=False, emoji=False)
-    happened: deque[Happening] = deque(maxlen=REMEMBERED)
-    # Not a terminal, yet a screen is wanted: screens one after the other.
+    happened: deque[Happening] = deque(maxlen=EVENTS_KEPT)
+    # Without a terminal, the screens are printed one after the other.
     live = Live(console=console, screen=console.is_terminal, auto_refresh=False)
     with live:
         for number, view in enumerate(watcher.views(), 1):
@@ -123,8 +130,8 @@ def _draw(watcher: Watcher, count: int | None, *, interval: float, probing: bool
 
 
 @contextmanager
-def _ending(watcher: Watcher) -> Iterator[None]:
-    """Ctrl-C ends the watching in order, and is no failure; a resized terminal is drawn anew."""
+def _on_signals(watcher: Watcher) -> Iterator[None]:
+    """While entered, Ctrl-C ends watching without an error and a resized terminal is redrawn."""
     actions = {
         signal.SIGINT: watcher.stop,
         signal.SIGTERM: watcher.stop,

@@ -22,14 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from lvsctl.errors import HostError, LvsctlError
+from lvsctl.machine import confinement, frames, mount_namespace, process, runtime_files, supervisor
+from lvsctl.machine.config import BrokerArguments, guest_config
+from lvsctl.machine.kinds import KINDS
+from lvsctl.machine.runtime_files import RuntimeFiles
+from lvsctl.machine.serial_link import SerialLink
 
-from . import confine, frames, places, process, shepherd, view
-from .broker_order import Order
-from .kinds import KINDS
-from .line import Line
-from .plan import config_for
-
-POWER_OFF_PATIENCE = 5.0
+POWER_OFF_TIMEOUT = 5.0
 """Seconds until a guest that was told to power off is killed."""
 
 CONSOLE_LINES = 100
@@ -47,9 +46,9 @@ _TO_CLIENTS = frozenset({frames.STDOUT, frames.STDERR, frames.EXIT, frames.PONG,
 class Broker:
     """One machine: its kernel's process, its line, its clients."""
 
-    def __init__(self, order: Order, where: places.Places) -> None:
-        self._order = order
-        self._where = where
+    def __init__(self, arguments: BrokerArguments, files: RuntimeFiles) -> None:
+        self._arguments = arguments
+        self._where = files
         self._clients: dict[int, asyncio.StreamWriter] = {}
         self._next_session = 1
         self._console: deque[str] = deque(maxlen=CONSOLE_LINES)
@@ -58,16 +57,16 @@ class Broker:
         self._stop = asyncio.Event()
         self._started = time.monotonic()
 
-    async def run(self, started: process.Started) -> None:
+    async def run(self, started: process.StartedMachine) -> None:
         """Serve until the machine has ended. Raises HostError where it does not start."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._stop.set)
         self._process = started.process
-        self._lacks = started.lacks
-        self._has_view = view.is_own(self._process.pid)
+        self._lacks = started.limitations
+        self._has_view = mount_namespace.is_own(self._process.pid)
         reader, writer = await asyncio.open_connection(sock=started.line)
-        self._line = Line(writer)
+        self._line = SerialLink(writer)
         console = asyncio.StreamReader()
         await loop.connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(console), started.process.stdout
@@ -83,8 +82,8 @@ class Broker:
             await self._wait_for_hello()
             server = await asyncio.start_unix_server(self._accept, str(self._where.socket))
             self._where.socket.chmod(0o600)
-            told = [lack for lack in self._lacks if lack != confine.USUAL]
-            _report(self._order.report, {"ready": True, "told": told})
+            told = [lack for lack in self._lacks if lack != confinement.USUAL]
+            _report(self._arguments.report, {"ready": True, "told": told})
             await self._wait_for_end()
             server.close()
         finally:
@@ -96,15 +95,17 @@ class Broker:
 
     # Boot and end.
 
-    def _patience(self) -> float:
-        return KINDS[self._order.plan.kind].patience(self._order.plan)
+    def _boot_timeout(self) -> float:
+        return KINDS[self._arguments.config.kind].boot_timeout(self._arguments.config)
 
     async def _wait_for_hello(self) -> None:
         ended = asyncio.create_task(self._ended.wait())
-        abandoned = asyncio.create_task(_closed(self._order.report))
+        abandoned = asyncio.create_task(_closed(self._arguments.report))
         stopped = asyncio.create_task(self._stop.wait())
         waiting: set[asyncio.Future[object]] = {self._hello, ended, abandoned, stopped}  # type: ignore[arg-type]
-        await asyncio.wait(waiting, timeout=self._patience(), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            waiting, timeout=self._boot_timeout(), return_when=asyncio.FIRST_COMPLETED
+        )
         for task in (ended, abandoned, stopped):
             task.cancel()
         if not self._hello.done():
@@ -126,7 +127,7 @@ class Broker:
             # A guest that hangs does not acknowledge, so this must not wait for room.
             quit_task = asyncio.create_task(self._line.send(frames.frame(frames.QUIT)))
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._ended.wait(), POWER_OFF_PATIENCE)
+                await asyncio.wait_for(self._ended.wait(), POWER_OFF_TIMEOUT)
             quit_task.cancel()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -171,7 +172,7 @@ class Broker:
         if kind == frames.ACK:
             self._line.acknowledged(frames.number_of(payload))
         elif kind == frames.BOOTED:
-            config = json.dumps(config_for(self._order.plan)).encode()
+            config = json.dumps(guest_config(self._arguments.config)).encode()
             self._config = asyncio.create_task(
                 self._line.send(frames.frame(frames.CONFIG, 0, config))
             )
@@ -220,7 +221,7 @@ class Broker:
         """What a command names, before the guest hears of it."""
         for directory in json.loads(request)["writable"]:
             try:
-                view.open_for(self._process.pid, directory)
+                mount_namespace.open_for(self._process.pid, directory)
             except OSError as error:  # the command is told so itself once it writes
                 self._console.append(f"lvsctl: {directory} stays read-only: {error}")
 
@@ -230,12 +231,12 @@ class Broker:
         return {
             "pid": os.getpid(),
             "uptime": time.monotonic() - self._started,
-            "kind": self._order.plan.kind,
-            "kernel": str(self._order.plan.kernel.program),
-            "accelerator": self._order.plan.accelerator,
-            "cpus": self._order.plan.cpus,
-            "memory": self._order.plan.memory,
-            "writable": list(self._order.plan.writable),
+            "kind": self._arguments.config.kind,
+            "kernel": str(self._arguments.config.kernel.program),
+            "accelerator": self._arguments.config.accelerator,
+            "cpus": self._arguments.config.cpus,
+            "memory": self._arguments.config.memory,
+            "writable": list(self._arguments.config.writable),
             **hello,
             "complaints": complaints,
         }
@@ -271,52 +272,54 @@ def _report(fd: int, message: dict[str, object]) -> None:
     os.close(null)
 
 
-def _start(order: Order, where: places.Places) -> None:
+def _start(arguments: BrokerArguments, files: RuntimeFiles) -> None:
     """The broker's life: spawn, serve, clean up. Reports failure to the waiting client."""
     work: Path | None = None
     try:
-        kind = KINDS[order.plan.kind]
-        work = kind.work_directory(order.plan)
-        started = kind.spawn(order.plan, work)
-        record = places.Record(
-            boot=places.boot_id(),
+        kind = KINDS[arguments.config.kind]
+        work = kind.work_directory(arguments.config)
+        started = kind.spawn(arguments.config, work)
+        record = runtime_files.Record(
+            boot=runtime_files.boot_id(),
             pid=started.process.pid,
-            started=places.start_time(started.process.pid) or 0,
+            started=runtime_files.start_time(started.process.pid) or 0,
             work=str(work),
         )
-        places.write_record(where, record)
+        runtime_files.write_record(files, record)
         _compile_agent()
-        asyncio.run(_serve(order, where, started))
+        asyncio.run(_serve(arguments, files, started))
     except LvsctlError as error:
-        _report(order.report, {"error": error.message, "hint": error.hint})
+        _report(arguments.report, {"error": error.message, "hint": error.hint})
     except OSError as error:
-        hint = f"is there room in {where.directory}?" if error.errno == errno.ENOSPC else ""
-        _report(order.report, {"error": f"the machine did not start: {error}", "hint": hint})
+        hint = f"is there room in {files.directory}?" if error.errno == errno.ENOSPC else ""
+        _report(arguments.report, {"error": f"the machine did not start: {error}", "hint": hint})
     finally:
         if work is not None:
-            places.remove_work(str(work))
+            runtime_files.remove_work(str(work))
 
 
 def _compile_agent() -> None:
     """Have the agent's byte code cached while the kernel boots; the guest cannot write it."""
     importlib.import_module("lvsctl.machine.guest.agent")
-    importlib.import_module("lvsctl.machine.guest.warm")
+    importlib.import_module("lvsctl.machine.guest.forkserver")
 
 
-async def _serve(order: Order, where: places.Places, started: process.Started) -> None:
-    await Broker(order, where).run(started)
+async def _serve(
+    arguments: BrokerArguments, files: RuntimeFiles, started: process.StartedMachine
+) -> None:
+    await Broker(arguments, files).run(started)
 
 
 def main() -> None:
     """Entry of ``python -m lvsctl.machine.broker``."""
-    order = Order.from_json(sys.argv[1])
-    where = places.places(order.name)
+    arguments = BrokerArguments.from_json(sys.argv[1])
+    files = runtime_files.for_machine(arguments.name)
     os.chdir("/")
     os.umask(0o077)
     if os.fork():
         os._exit(0)  # the client waits for this one, so that it never has a zombie child
-    shepherd.guard(where, order.life_lock, order.report)
-    _start(order, where)
+    supervisor.guard(files, arguments.life_lock, arguments.report)
+    _start(arguments, files)
 
 
 if __name__ == "__main__":

@@ -9,28 +9,26 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from lvsctl.errors import HostError, LabError
-
-from . import frames, places, relay, writable
-from .connection import Connection, connect
-from .plan import ANY, Wish, wish_from_environment
-from .terminal import streams
+from lvsctl.machine import frames, relay, runtime_files, writable
+from lvsctl.machine.config import ANYTHING, MachineRequest, request_from_environment
+from lvsctl.machine.connection import Connection, connect
+from lvsctl.machine.runtime_files import RuntimeFiles
+from lvsctl.machine.terminal import streams
 
 Emit = Callable[[str], None]
 RunKind = Literal["lvsctl", "exec"]
 
-ANSWER_PATIENCE = 10.0
+ANSWER_TIMEOUT = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class MachineStatus:
+class MachineStatus(NamedTuple):
     """A running machine. Memory is in MiB, ``uptime`` in seconds.
 
-    ``kind`` and ``accelerator`` are as in ``plan.Plan``, ``title`` is what people call the
+    ``kind`` and ``accelerator`` are as in ``config.Plan``, ``title`` is what people call the
     kind, ``kernel`` the file that was started.
 
     ``pid`` is the broker's, whose end ends the machine. ``complaints`` are what could not
@@ -60,19 +58,19 @@ def status() -> MachineStatus | None:
 
     Raises HostError where it runs and does not answer.
     """
-    from . import kinds  # apart, for the usual command does without
+    from lvsctl.machine import kinds  # apart, for the usual command does without
 
-    where = places.places()
-    connection = _connect_or_sweep(where)
+    files = runtime_files.for_machine()
+    connection = _connect_or_sweep(files)
     if connection is None:
         return None
     with connection:
         connection.send(frames.STATUS)
-        host = json.loads(connection.wait_for(frames.STATUS, ANSWER_PATIENCE))
+        host = json.loads(connection.wait_for(frames.STATUS, ANSWER_TIMEOUT))
         connection.send(frames.PING)
-        guest = json.loads(connection.wait_for(frames.PONG, ANSWER_PATIENCE))
+        guest = json.loads(connection.wait_for(frames.PONG, ANSWER_TIMEOUT))
     return MachineStatus(
-        name=where.name,
+        name=files.name,
         pid=host["pid"],
         release=host["release"],
         uptime=host["uptime"],
@@ -84,7 +82,7 @@ def status() -> MachineStatus | None:
         memory=host["memory"],
         memory_available=guest["memory_available_kib"] // 1024,
         commands=guest["commands"],
-        socket=where.socket,
+        socket=files.socket,
         writable=tuple(host["writable"]),
         complaints=tuple(host["complaints"]),
         failed_modules=host["failed_modules"],
@@ -92,47 +90,47 @@ def status() -> MachineStatus | None:
 
 
 def start(
-    wish: Wish = ANY,
+    request: MachineRequest = ANYTHING,
     *,
     writable_directories: Sequence[str] = (),
     emit: Emit = lambda _: None,
 ) -> bool:
     """Start the machine unless it runs; returns whether this call started it.
 
-    What ``wish`` leaves open the environment may say (``LVSCTL_MACHINE_KIND`` and others).
+    What ``request`` leaves open the environment may say (``LVSCTL_MACHINE_KIND`` and others).
     ``writable_directories`` (and those in ``LVSCTL_WRITABLE``) can be written by every
     command in the machine. Raises HostError where this host cannot, UsageError for a
     directory that must not be written, and LabError where another kind of machine runs.
     """
-    where = places.places()
+    files = runtime_files.for_machine()
     directories = writable.named([*writable_directories, *writable.from_environment()])
-    connection, started = _connect_or_start(where, wish, directories, emit)
+    connection, started = _connect_or_start(files, request, directories, emit)
     connection.__exit__(None, None, None)
     return started
 
 
 def stop() -> bool:
     """End the machine and its labs; returns whether there was one."""
-    where = places.places()
+    files = runtime_files.for_machine()
     try:
-        connection = connect(where, any_version=True)
+        connection = connect(files, any_version=True)
     except HostError:  # it does not answer, so it is not asked
         connection = None
     if connection is not None:
         with connection:
             connection.send(frames.STOP)
-            connection.wait_for_end(places.END_PATIENCE)
-    elif not where.record.exists():
+            connection.wait_for_end(runtime_files.END_TIMEOUT)
+    elif not files.record.exists():
         return False
-    life_lock = places.take_life_lock(where, places.END_PATIENCE if connection else 0)
+    life_lock = runtime_files.take_life_lock(files, runtime_files.END_TIMEOUT if connection else 0)
     if life_lock is None:
         raise HostError(
-            f"the machine {where.name} does not end",
-            hint=f"its lock {where.lock} is held by the processes to kill",
+            f"the machine {files.name} does not end",
+            hint=f"its lock {files.lock} is held by the processes to kill",
         )
     try:
-        places.sweep(where)
-        where.lock.unlink(missing_ok=True)
+        runtime_files.sweep(files)
+        files.lock.unlink(missing_ok=True)
     finally:
         os.close(life_lock)
     return True
@@ -159,10 +157,10 @@ def run(
     Raises HostError where the machine cannot start or dies meanwhile.
     """
     _open_missing_streams()
-    where = places.places()
+    files = runtime_files.for_machine()
     place = _place(cwd)
     everywhere = writable.named(writable.from_environment())
-    connection, started = _connect_or_start(where, ANY, everywhere, emit)
+    connection, started = _connect_or_start(files, ANYTHING, everywhere, emit)
     here = [place] if writable.refusal(place) is None else []
     if started and here and place == str(Path.home().resolve()):  # once is enough
         emit(f"the command may write your home directory {place}: it is the current directory")
@@ -240,56 +238,59 @@ def _environment(env: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _connect_or_sweep(where: places.Places) -> Connection | None:
-    connection = connect(where)
+def _connect_or_sweep(files: RuntimeFiles) -> Connection | None:
+    connection = connect(files)
     if connection is None:
-        places.sweep_if_dead(where)
+        runtime_files.sweep_if_dead(files)
     return connection
 
 
 def _connect_or_start(
-    where: places.Places, wish: Wish, directories: Sequence[str], emit: Emit
+    files: RuntimeFiles,
+    request: MachineRequest,
+    directories: Sequence[str],
+    emit: Emit,
 ) -> tuple[Connection, bool]:
     """A connection to the machine, and whether it was started for it."""
-    wish = wish.otherwise(wish_from_environment())
-    connection = connect(where)
+    request = request.or_else(request_from_environment())
+    connection = connect(files)
     if connection is not None:
-        return _as_wished(connection, wish), False
+        return _as_wished(connection, request), False
     # Apart, for the usual command finds its machine running and wants to be quick.
-    from . import launch
+    from lvsctl.machine import launch
 
-    kind, plan = launch.planned(wish, directories, fingerprint(), emit)
-    with places.starting(where):
-        connection = connect(where)
+    kind, config = launch.planned(request, directories, fingerprint(), emit)
+    with runtime_files.starting(files):
+        connection = connect(files)
         if connection is not None:  # the command that held the lock has started it
-            return _as_wished(connection, wish), False
-        launch.launch(where, kind, plan, emit)
-        connection = connect(where)
+            return _as_wished(connection, request), False
+        launch.launch(files, kind, config, emit)
+        connection = connect(files)
     if connection is None:
-        raise HostError(f"the machine {where.name} ended as soon as it had started")
+        raise HostError(f"the machine {files.name} ended as soon as it had started")
     return connection, True
 
 
-def _as_wished(connection: Connection, wish: Wish) -> Connection:
+def _as_wished(connection: Connection, request: MachineRequest) -> Connection:
     """The connection, if its machine is of the kind and has the kernel that are wished.
 
     Raises LabError, closing it, where it is another. Memory and CPUs are no matter: a lab
     behaves alike.
     """
-    if wish.kind is None and wish.kernel is None:
+    if request.kind is None and request.kernel is None:
         return connection
-    from . import kinds
+    from lvsctl.machine import kinds
 
     try:
         connection.send(frames.STATUS)
-        found = json.loads(connection.wait_for(frames.STATUS, ANSWER_PATIENCE))
-        kind = kinds.chosen(wish)
-        kernel = kind.find(wish.kernel)
+        found = json.loads(connection.wait_for(frames.STATUS, ANSWER_TIMEOUT))
+        kind = kinds.choose_kind(request)
+        kernel = kind.find(request.kernel)
         same = kind.name == found["kind"] and (
-            wish.kernel is None or (kernel and str(kernel.program) == found["kernel"])
+            request.kernel is None or (kernel and str(kernel.program) == found["kernel"])
         )
         if not same:
-            asked = " ".join(filter(None, [wish.kind, wish.kernel]))
+            asked = " ".join(filter(None, [request.kind, request.kernel]))
             title = kinds.KINDS[found["kind"]].title
             raise LabError(
                 f"the machine that runs is {title} {found['release']}, not {asked}",

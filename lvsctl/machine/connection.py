@@ -9,10 +9,10 @@ from types import TracebackType
 from typing import Self
 
 from lvsctl.errors import HostError, LabError
+from lvsctl.machine import frames
+from lvsctl.machine.runtime_files import RuntimeFiles
 
-from . import frames, places
-
-_WELCOME_PATIENCE = 10.0
+_WELCOME_TIMEOUT = 10.0
 
 
 class Connection:
@@ -73,12 +73,12 @@ class Connection:
         """Whether ``receive`` would return (or raise) without reading."""
         return bool(self._arrived)
 
-    def wait_for(self, kind: int, patience: float) -> bytes:
+    def wait_for(self, kind: int, timeout: float) -> bytes:
         """The payload of the next frame of this kind; others before it are dropped.
 
-        ``patience`` is in seconds. Raises HostError where it does not come.
+        ``timeout`` is in seconds. Raises HostError where it does not come.
         """
-        self._socket.settimeout(patience)
+        self._socket.settimeout(timeout)
         try:
             while True:
                 for index, (arrived, payload) in enumerate(frames_now := self.receive()):
@@ -92,15 +92,15 @@ class Connection:
         finally:
             self._socket.settimeout(None)
 
-    def wait_for_end(self, patience: float) -> None:
-        """Wait until the broker closes the connection, up to ``patience`` seconds."""
-        self._socket.settimeout(patience)
+    def wait_for_end(self, timeout: float) -> None:
+        """Wait until the broker closes the connection, up to ``timeout`` seconds."""
+        self._socket.settimeout(timeout)
         with contextlib.suppress(TimeoutError, HostError):
             while True:
                 self.receive()
 
 
-def connect(where: places.Places, *, any_version: bool = False) -> Connection | None:
+def connect(files: RuntimeFiles, *, any_version: bool = False) -> Connection | None:
     """Connect to a running machine; None where none runs.
 
     Raises LabError where it was started by an incompatible version of lvsctl, unless for what
@@ -108,16 +108,16 @@ def connect(where: places.Places, *, any_version: bool = False) -> Connection | 
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.connect(str(where.socket))
+        sock.connect(str(files.socket))
     except (FileNotFoundError, ConnectionRefusedError):
         sock.close()
         return None
     connection = Connection(sock)
     try:
-        welcome = json.loads(connection.wait_for(frames.WELCOME, _WELCOME_PATIENCE))
+        welcome = json.loads(connection.wait_for(frames.WELCOME, _WELCOME_TIMEOUT))
         if welcome["protocol"] != frames.PROTOCOL and not any_version:
             raise LabError(
-                f"the machine {where.name} was started by another version of lvsctl",
+                f"the machine {files.name} was started by another version of lvsctl",
                 hint="lvsctl machine stop ends it and its labs",
             )
     except BaseException:

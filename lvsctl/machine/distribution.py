@@ -12,9 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lvsctl.errors import HostError, UsageError
-
-from . import packages
-from .packages import Apt, Emit
+from lvsctl.machine import packages
+from lvsctl.machine.packages import Apt, Emit
 
 SUITES = ("bookworm", "bookworm-backports", "trixie", "trixie-backports", "sid")
 """Where kernels of other releases are looked for; each has the latest of a few versions."""

@@ -12,7 +12,7 @@ import struct
 PROTOCOL = 2
 """Changes with every incompatible change; client and broker refuse to talk across it."""
 
-LINE_WINDOW = 2048
+LINK_WINDOW = 2048
 """Bytes that may be unread on the way to the guest.
 
 UML's serial line dies for good somewhere beyond 4,000 unread bytes.

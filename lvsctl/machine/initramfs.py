@@ -15,9 +15,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 
 from lvsctl.errors import HostError
-
-from .guest.early import FIRST, MODULES
-from .plan import interpreter
+from lvsctl.machine.config import interpreter
+from lvsctl.machine.guest.early import FIRST, MODULES
 
 LIBRARIES = "/early-libraries"
 """LD_LIBRARY_PATH for the early program."""

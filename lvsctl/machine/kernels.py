@@ -12,11 +12,10 @@ import os
 from pathlib import Path
 
 from lvsctl.errors import HostError, UsageError
-
-from . import cache, distribution, kernel_image, module_files
-from .guest import modules as guest_modules
-from .packages import Emit
-from .plan import Kernel
+from lvsctl.machine import cache, distribution, kernel_image, module_files
+from lvsctl.machine.config import Kernel
+from lvsctl.machine.guest import modules as guest_modules
+from lvsctl.machine.packages import Emit
 
 USUAL = distribution.META
 """The package that stands for the distribution's current kernel."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from lvsctl.errors import HostError, UsageError
-
-from . import qemu, uml
-from .plan import Kernel, Plan, Wish
-from .process import Started
+from lvsctl.machine import qemu, uml
+from lvsctl.machine.config import Kernel, MachineConfig, MachineRequest
+from lvsctl.machine.process import StartedMachine
 
 Emit = Callable[[str], None]
 
@@ -19,7 +17,7 @@ Emit = Callable[[str], None]
 class Kind(Protocol):
     """A way to run another kernel in an ordinary process of the user's.
 
-    What differs between kinds is in here and in ``guest.tree``; the broker, the line's
+    What differs between kinds is in here and in ``guest.host_tree``; the broker, the line's
     frames, the agent and every command are the same for all.
     """
 
@@ -47,7 +45,7 @@ class Kind(Protocol):
         """The same, fetched and prepared if need be. Raises HostError and UsageError."""
 
     def accelerator(self) -> tuple[str, str]:
-        """What ``Plan.accelerator`` should be on this host, and why, in words."""
+        """What ``MachineConfig.accelerator`` should be on this host, and why, in words."""
 
     def memory(self) -> int:
         """MiB for a machine of which nothing is said."""
@@ -55,19 +53,19 @@ class Kind(Protocol):
     def cpus(self, wanted: int | None) -> int:
         """How many processors the machine gets. Raises UsageError where it cannot have them."""
 
-    def work_directory(self, plan: Plan) -> Path:
+    def work_directory(self, config: MachineConfig) -> Path:
         """Make the directory for the machine's files. Raises HostError."""
 
-    def spawn(self, plan: Plan, work: Path) -> Started:
+    def spawn(self, config: MachineConfig, work: Path) -> StartedMachine:
         """Start it, confined.
 
         The process has a session of its own and never sees the user's terminal. Raises HostError.
         """
 
-    def patience(self, plan: Plan) -> float:
+    def boot_timeout(self, config: MachineConfig) -> float:
         """Seconds until its guest must have said HELLO."""
 
-    def second_try(self, plan: Plan) -> tuple[Plan, str] | None:
+    def fallback(self, config: MachineConfig) -> tuple[MachineConfig, str] | None:
         """Another plan after this one failed to start, and what to tell; None: that was it."""
 
 
@@ -75,12 +73,12 @@ KINDS: dict[str, Kind] = {kind.name: kind for kind in (uml.Uml(), qemu.Qemu())}
 """The one that needs least first."""
 
 
-def chosen(wish: Wish) -> Kind:
+def choose_kind(request: MachineRequest) -> Kind:
     """The kind that is wished, else the first that this host can run.
 
     Raises UsageError for one that does not exist, and HostError where there is none.
     """
-    name = wish.kind or ("qemu" if wish.kernel else None)
+    name = request.kind or ("qemu" if request.kernel else None)
     if name is not None:
         if name not in KINDS:
             raise UsageError(
@@ -102,8 +100,7 @@ def chosen(wish: Wish) -> Kind:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What this host makes of a kind of machine.
 
     ``obstacle`` is why it cannot run it, ``how`` how it does, and ``kernels`` are those that are
@@ -117,7 +114,7 @@ class Found:
     kernels: Mapping[str, str]
 
 
-def survey() -> tuple[Found, ...]:
+def survey_kinds() -> tuple[Found, ...]:
     """Every kind, tried as far as it goes without starting a kernel."""
     found = []
     for kind in KINDS.values():

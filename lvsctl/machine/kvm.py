@@ -13,10 +13,10 @@ import subprocess
 import time
 from pathlib import Path
 
-from . import cache, places
+from lvsctl.machine import cache, runtime_files
 
 DEVICE = "/dev/kvm"
-PATIENCE = 5.0
+TIMEOUT = 5.0
 """Seconds for the firmware to say its name; it takes a tenth of one."""
 
 _PORT = "0x402"
@@ -36,13 +36,13 @@ def obstacle(program: str) -> str:
 
 def _tried(program: str) -> str:
     """Start QEMU without any guest and wait for its firmware's first words."""
-    from .qemu import machine_arguments
+    from lvsctl.machine.qemu import machine_arguments
 
     arguments = [
         *(program, *machine_arguments("kvm"), "-m", "64"),
         *("-chardev", "stdio,id=debug", "-device", f"isa-debugcon,iobase={_PORT},chardev=debug"),
     ]
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     said = b""
     with subprocess.Popen(
         arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -52,7 +52,7 @@ def _tried(program: str) -> str:
             while _GREETING not in said:
                 remaining = max(0.0, deadline - time.monotonic())
                 if not select.select([process.stdout], [], [], remaining)[0]:
-                    return f"a guest hangs in its firmware ({PATIENCE:.0f} s)"
+                    return f"a guest hangs in its firmware ({TIMEOUT:.0f} s)"
                 data = os.read(process.stdout.fileno(), 4096)
                 if not data:
                     return _last_line(said) or "QEMU ends at once"
@@ -76,7 +76,7 @@ def _remembered() -> str:
     """Why a kernel did not start by KVM earlier in this boot of the host."""
     try:
         found = json.loads(_memory().read_text(encoding="utf-8"))
-        return str(found["reason"]) if found["boot"] == places.boot_id() else ""
+        return str(found["reason"]) if found["boot"] == runtime_files.boot_id() else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
@@ -84,7 +84,7 @@ def _remembered() -> str:
 def remember(reason: str) -> None:
     """Spare the next start the wait, until the host boots again. Raises OSError."""
     _memory().parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"boot": places.boot_id(), "reason": reason})
+    text = json.dumps({"boot": runtime_files.boot_id(), "reason": reason})
     draft = _memory().with_suffix(f".{os.getpid()}")
     draft.write_text(text, encoding="utf-8")
     draft.rename(_memory())

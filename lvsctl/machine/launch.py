@@ -12,30 +12,29 @@ from pathlib import Path
 from typing import Any
 
 from lvsctl.errors import HostError
-
-from . import places
-from .broker_order import Order
-from .kinds import Emit, Kind, chosen
-from .plan import Plan, Wish
+from lvsctl.machine import runtime_files
+from lvsctl.machine.config import BrokerArguments, MachineConfig, MachineRequest
+from lvsctl.machine.kinds import Emit, Kind, choose_kind
+from lvsctl.machine.runtime_files import RuntimeFiles
 
 __all__ = ["launch", "planned"]
 
 
 def planned(
-    wish: Wish, directories: Sequence[str], fingerprint: str, emit: Emit
-) -> tuple[Kind, Plan]:
+    request: MachineRequest, directories: Sequence[str], fingerprint: str, emit: Emit
+) -> tuple[Kind, MachineConfig]:
     """What to start for this wish; its kernel is fetched if need be.
 
     Raises HostError where this host cannot, UsageError where nothing could.
     """
-    kind = chosen(wish)
-    cpus = kind.cpus(wish.cpus)
-    kernel = kind.kernel(wish.kernel, emit)
+    kind = choose_kind(request)
+    cpus = kind.cpus(request.cpus)
+    kernel = kind.kernel(request.kernel, emit)
     accelerator, how = kind.accelerator()
-    plan = Plan(
+    config = MachineConfig(
         kind=kind.name,
         kernel=kernel,
-        memory=wish.memory or kind.memory(),
+        memory=request.memory or kind.memory(),
         cpus=cpus,
         accelerator=accelerator,
         writable=tuple(directories),
@@ -44,43 +43,43 @@ def planned(
     )
     by = f", {how}" if accelerator else ""
     emit(f"starting the throwaway kernel ({kind.title} {kernel.release}{by})")
-    return kind, plan
+    return kind, config
 
 
-def launch(where: places.Places, kind: Kind, plan: Plan, emit: Emit) -> None:
+def launch(files: RuntimeFiles, kind: Kind, config: MachineConfig, emit: Emit) -> None:
     """Start the machine; the caller holds the lock on starting. Raises HostError."""
     try:
-        told = _start_broker(where, plan)
+        told = _start_broker(files, config)
     except HostError:
-        second = kind.second_try(plan)
+        second = kind.fallback(config)
         if second is None:
             raise
-        plan, why = second
+        config, why = second
         emit(why)
-        told = _start_broker(where, plan)
+        told = _start_broker(files, config)
     for line in told:
         emit(line)
 
 
-def _start_broker(where: places.Places, plan: Plan) -> Sequence[str]:
+def _start_broker(files: RuntimeFiles, config: MachineConfig) -> Sequence[str]:
     """Start the broker and wait until its machine is ready; returns what to tell the user.
 
     Raises HostError.
     """
-    life_lock = places.take_life_lock(where, places.END_PATIENCE)
+    life_lock = runtime_files.take_life_lock(files, runtime_files.END_TIMEOUT)
     if life_lock is None:
         raise HostError(
-            f"the previous machine {where.name} does not end",
-            hint=f"its lock {where.lock} is held by the processes to kill",
+            f"the previous machine {files.name} does not end",
+            hint=f"its lock {files.lock} is held by the processes to kill",
         )
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, life_lock)
-        places.sweep(where)
+        runtime_files.sweep(files)
         read_end, write_end = os.pipe()
         reports = stack.enter_context(os.fdopen(read_end, "rb"))
-        order = Order(where.name, plan, life_lock, write_end)
+        arguments = BrokerArguments(files.name, config, life_lock, write_end)
         try:
-            _spawn_broker(order)
+            _spawn_broker(arguments)
         finally:
             os.close(write_end)  # else its end would never be seen
         message = _answer(reports)
@@ -100,16 +99,16 @@ def _answer(reports: Iterable[bytes]) -> dict[str, Any]:
     return {"error": "\n".join(["the machine's background process died:", *said[-8:]])}
 
 
-def _spawn_broker(order: Order) -> None:
+def _spawn_broker(arguments: BrokerArguments) -> None:
     package_root = str(Path(__file__).resolve().parents[2])
     search = [package_root, *filter(None, [os.environ.get("PYTHONPATH", "")])]
     # -P: in a directory that has an lvsctl of its own, that one is nothing to us.
     broker = subprocess.Popen(
-        [sys.executable, "-P", "-m", "lvsctl.machine.broker", order.to_json()],
+        [sys.executable, "-P", "-m", "lvsctl.machine.broker", arguments.to_json()],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        stderr=order.report,
-        pass_fds=(order.life_lock, order.report),
+        stderr=arguments.report,
+        pass_fds=(arguments.life_lock, arguments.report),
         start_new_session=True,
         env={**os.environ, "PYTHONPATH": ":".join(search)},
     )

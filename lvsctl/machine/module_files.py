@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from .guest.modules import name_of, wanted
-from .kernel_image import decompressed
+from lvsctl.machine.guest.modules import name_of, wanted
+from lvsctl.machine.kernel_image import decompressed
 
 BOOT = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p")
 """What QEMU's guest must have before it can read a file of the host's."""

@@ -6,8 +6,8 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from lvsctl.errors import HostError
 
@@ -21,8 +21,7 @@ def missing_tool() -> str:
     return next((tool for tool in TOOLS if shutil.which(tool) is None), "")
 
 
-@dataclass(frozen=True, slots=True)
-class Apt:
+class Apt(NamedTuple):
     """apt with its lists and caches at one place. Without options: the system's lists.
 
     ``options`` are words for apt-get's and apt-cache's command lines.

@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lvsctl.errors import HostError
+from lvsctl.machine import confinement
 
-from . import confine
 
+class StartedMachine(NamedTuple):
+    """A machine's process, whose stdout is the console, and the host's end of its serial link.
 
-class Started(NamedTuple):
-    """A machine's process (its stdout is the console), our end of its line, and ``lacks``: what
-    this host cannot keep root in the guest from, in words."""
+    ``limitations`` say what root in the guest can do that this host cannot prevent.
+    """
 
     process: subprocess.Popen[bytes]
     line: socket.socket
-    lacks: tuple[str, ...]
+    limitations: tuple[str, ...]
 
 
 def started(
@@ -29,7 +30,7 @@ def started(
     directories: Sequence[str],
     *devices: str,
     preload: Path | None = None,
-) -> Started:
+) -> StartedMachine:
     """Start it, confined to ``work``, ``directories`` and ``devices`` as far as this host can.
 
     ``command`` says the command line, by the number of the file descriptor that is the guest's
@@ -41,7 +42,7 @@ def started(
     read_end, write_end = os.pipe()
 
     def confined() -> None:
-        for lack in confine.guest(work, directories, *devices):
+        for lack in confinement.guest(work, directories, *devices):
             os.write(write_end, f"{lack}\n".encode())
 
     passed = [theirs.fileno()]
@@ -72,5 +73,5 @@ def started(
         for fd in passed[1:]:
             os.close(fd)
         os.close(write_end)
-    with open(read_end, encoding="utf-8") as lacks:  # noqa: PTH123 (a descriptor)
-        return Started(process, ours, tuple(lacks.read().splitlines()))
+    with open(read_end, encoding="utf-8") as limitations:  # noqa: PTH123 (a descriptor)
+        return StartedMachine(process, ours, tuple(limitations.read().splitlines()))

@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import platform
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 from lvsctl.errors import UsageError
-
-from . import initramfs, kernels, kvm, process, work
-from .packages import Emit
-from .plan import Kernel, Plan, quoted
+from lvsctl.machine import initramfs, kernels, kvm, process, work_directory
+from lvsctl.machine.config import Kernel, MachineConfig, quoted
+from lvsctl.machine.packages import Emit
 
 PROGRAM = "qemu-system-x86_64"
 LINE = "/dev/vport0p1"
@@ -20,7 +18,7 @@ LINE = "/dev/vport0p1"
 
 MAX_CPUS = 64
 
-PATIENCE = {"kvm": 30.0, "tcg": 300.0}
+BOOT_TIMEOUT = {"kvm": 30.0, "tcg": 300.0}
 """Seconds until the guest must have said HELLO: it takes one by KVM; emulated, ten to a hundred.
 
 KVM inside a machine that only half supports it lets a guest hang without a word.
@@ -80,49 +78,49 @@ class Qemu:
             raise UsageError(f"{wanted} CPUs are too many", hint=f"{MAX_CPUS} at most")
         return wanted or 1
 
-    def work_directory(self, _plan: Plan) -> Path:
+    def work_directory(self, _plan: MachineConfig) -> Path:
         """For the initramfs."""
-        return work.directory(_ROOM, executable=False)
+        return work_directory.directory(_ROOM, executable=False)
 
-    def spawn(self, plan: Plan, work: Path) -> process.Started:
+    def spawn(self, config: MachineConfig, work: Path) -> process.StartedMachine:
         """Start it, with its initramfs in its work directory."""
         initrd = work / "initramfs"
-        modules = plan.kernel.modules
+        modules = config.kernel.modules
         initrd.write_bytes(initramfs.content(modules, kernels.first_modules(modules)))
         return process.started(
-            lambda line: command_line(plan, initrd, line), work, plan.writable, kvm.DEVICE
+            lambda line: command_line(config, initrd, line), work, config.writable, kvm.DEVICE
         )
 
-    def patience(self, plan: Plan) -> float:
+    def boot_timeout(self, config: MachineConfig) -> float:
         """By what runs it."""
-        return PATIENCE[plan.accelerator]
+        return BOOT_TIMEOUT[config.accelerator]
 
-    def second_try(self, plan: Plan) -> tuple[Plan, str] | None:
+    def fallback(self, config: MachineConfig) -> tuple[MachineConfig, str] | None:
         """Emulated, where KVM did not get to the end of the boot."""
-        if plan.accelerator != "kvm":
+        if config.accelerator != "kvm":
             return None
         with contextlib.suppress(OSError):
-            kvm.remember(f"{plan.kernel.release} does not start, though firmware does")
-        told = f"KVM does not run {plan.kernel.release} here: emulating (TCG), which is slower"
-        return replace(plan, accelerator="tcg"), told
+            kvm.remember(f"{config.kernel.release} does not start, though firmware does")
+        told = f"KVM does not run {config.kernel.release} here: emulating (TCG), which is slower"
+        return config._replace(accelerator="tcg"), told
 
 
-def command_line(plan: Plan, initrd: Path, line: int) -> list[str]:
+def command_line(config: MachineConfig, initrd: Path, line: int) -> list[str]:
     """QEMU's arguments; ``line`` is the file descriptor that becomes the guest's port.
 
-    The host's tree goes in three times: ``guest.tree`` says what for.
+    The host's tree goes in three times: ``guest.host_tree`` says what for.
     """
     return [
         str(shutil.which(PROGRAM)),
-        *machine_arguments(plan.accelerator),
-        *("-smp", str(plan.cpus), "-m", f"{plan.memory}M"),
+        *machine_arguments(config.accelerator),
+        *("-smp", str(config.cpus), "-m", f"{config.memory}M"),
         *("-serial", "stdio"),
         *("-device", "virtio-serial-pci", "-chardev", f"socket,id=line,fd={line}"),
         *("-device", "virtserialport,nr=1,chardev=line,name=lvsctl"),
         *_share("tree", "readonly=on"),
         *_share("stable", "readonly=on"),
         *_share("export", "readonly=off"),
-        *("-kernel", str(plan.kernel.program), "-initrd", str(initrd)),
+        *("-kernel", str(config.kernel.program), "-initrd", str(initrd)),
         *("-append", kernel_arguments()),
     ]
 

@@ -14,16 +14,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lvsctl.errors import HostError
-
-from . import frames, terminal
-from .connection import Connection
+from lvsctl.machine import frames, terminal
+from lvsctl.machine.connection import Connection
 
 FORWARDED = (
     *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT),
     *(signal.SIGUSR1, signal.SIGUSR2),
 )
 
-ANSWER_PATIENCE = 5.0
+ANSWER_TIMEOUT = 5.0
 """Seconds for the machine to show that it lives once the user wants to interrupt."""
 
 _INTERRUPT_KEYS = (b"\x03", b"\x1c")
@@ -204,4 +203,4 @@ class _Relay:
         """A user who interrupts must get away, even from a machine that hangs."""
         self._connection.send(frames.PING)
         if self._answer_by is None:
-            self._answer_by = time.monotonic() + ANSWER_PATIENCE
+            self._answer_by = time.monotonic() + ANSWER_TIMEOUT

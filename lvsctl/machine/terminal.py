@@ -8,12 +8,10 @@ import stat
 import termios
 import tty
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 
-@dataclass(frozen=True, slots=True)
-class Streams:
+class Streams(NamedTuple):
     """How the three standard streams are passed to a command.
 
     ``terminal`` are those that become a terminal in the guest. ``forward_stdin`` is false

@@ -15,9 +15,8 @@ import zlib
 from pathlib import Path
 
 from lvsctl.errors import HostError
-
-from . import cache, packages
-from .packages import Emit
+from lvsctl.machine import cache, packages
+from lvsctl.machine.packages import Emit
 
 KNOWN = 2696
 """Bytes of registers that User-Mode Linux 6.1 saves: up to AVX-512 and protection keys."""

@@ -8,10 +8,10 @@ KernelError ``node``, ``command`` and ``errno``. The rules are those of ``jsonab
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 from lvsctl import errors
 from lvsctl.errors import KernelError, LvsctlError, Problem, SpecError
-from lvsctl.output.json_values import Json
 
 VERSION = 1
 VARIABLE = "LVSCTL_ERRORS"
@@ -24,9 +24,9 @@ _KINDS = {
 }
 
 
-def error_json(error: LvsctlError) -> Json:
+def error_json(error: LvsctlError) -> dict[str, Any]:
     """What a program needs to raise ``error`` again."""
-    said: Json = {
+    said: dict[str, Any] = {
         "version": VERSION,
         "error": type(error).__name__,
         "message": error.message,
@@ -39,7 +39,7 @@ def error_json(error: LvsctlError) -> Json:
     return said
 
 
-def error_from(said: Json) -> LvsctlError:
+def error_from(said: dict[str, Any]) -> LvsctlError:
     """The error that ``error_json`` described; a class of a newer version is a LvsctlError."""
     kind = _KINDS.get(said["error"], LvsctlError)
     if kind is SpecError:

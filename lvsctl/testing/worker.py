@@ -153,7 +153,7 @@ def _reason_for_machine(where: str) -> str | None:
     except ValueError:
         raise pytest.UsageError(f"{where!r} is neither auto nor host nor machine") from None
     if wanted is Where.MACHINE and not inside_machine():
-        return "as you wish"
+        return "as requested"
     reason = why_not_here()
     if reason is not None and (wanted is Where.HOST or inside_machine()):
         raise HostError(reason, hint="--lvs-where=machine takes the throwaway kernel")

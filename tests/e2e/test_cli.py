@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl.cli.exit_status import ExitStatus
+from lvsctl.cli.failure import ExitStatus
 from lvsctl.topology import shipped
 from tests.patience import PATIENCE
 
@@ -310,7 +310,7 @@ def test_up_that_is_interrupted_leaves_nothing(
     _, complaint = starting.communicate(timeout=PATIENCE)
 
     assert starting.returncode == status, complaint
-    assert "taking down what there is of lab dr" in complaint
+    assert "removing the incomplete lab dr" in complaint
     assert user.labs() == []
     assert user.namespaces() == []
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl.machine import confine, places, writable
+from lvsctl.machine import confinement, runtime_files, writable
 
 pytestmark = [pytest.mark.machine, pytest.mark.slow]
 
@@ -230,12 +230,12 @@ def test_every_directory_that_may_be_named_can_be_written(tmp_path: Path) -> Non
 def test_the_machines_process_has_what_it_needs_and_no_more(run: Run) -> None:
     """Capabilities are for others' files in directories that were named: ``sudo lvsctl``."""
     assert run("true").returncode == 0
-    record = places.read_record(places.places(f"confined-{os.getpid()}"))
+    record = runtime_files.read_record(runtime_files.for_machine(f"confined-{os.getpid()}"))
     assert record is not None
-    of_it = places.members(record)
+    of_it = runtime_files.members(record)
     assert record.pid in of_it
     for pid in of_it:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-        assert int(status["CapPrm"], 16) & ~confine.FILES == 0
+        assert int(status["CapPrm"], 16) & ~confinement.FILES == 0
         assert status["NoNewPrivs"] == "1"

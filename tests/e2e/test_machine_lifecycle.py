@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl.machine import confine, places
+from lvsctl.machine import confinement, runtime_files
 from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.machine, pytest.mark.slow]
@@ -47,7 +47,7 @@ except LvsctlError as error:
 class Machine:
     """A machine's name and the environment in which commands mean it."""
 
-    where: places.Places
+    where: runtime_files.RuntimeFiles
     env: dict[str, str]
     cwd: Path
 
@@ -71,8 +71,8 @@ class Machine:
         keywords = {"cwd": self.cwd, "env": self.env, "stdout": subprocess.PIPE, **options}
         return subprocess.Popen(self.argv(*words), **keywords)  # type: ignore[call-overload,no-any-return]
 
-    def record(self) -> places.Record:
-        record = places.read_record(self.where)
+    def record(self) -> runtime_files.Record:
+        record = runtime_files.read_record(self.where)
         assert record is not None
         return record
 
@@ -80,11 +80,11 @@ class Machine:
         """The broker's process id, which holds the other end of the kernel's line."""
         return _parent(self.record().pid)
 
-    def assert_nothing_left(self, record: places.Record) -> None:
+    def assert_nothing_left(self, record: runtime_files.Record) -> None:
         _wait(lambda: not self.where.lock.exists(), "the machine's lock to go")
         assert list(self.where.directory.iterdir()) == []
         assert not Path(record.work).exists()
-        assert places.members(record) == []
+        assert runtime_files.members(record) == []
 
 
 def _parent(pid: int) -> int:
@@ -109,7 +109,7 @@ def _machine(runtime: Path) -> Machine:
     env = {**os.environ, "XDG_RUNTIME_DIR": str(runtime), "LVSCTL_MACHINE": "test"}
     root = str(Path(__file__).resolve().parents[2])
     env["PYTHONPATH"] = ":".join(filter(None, [root, env.get("PYTHONPATH", "")]))
-    return Machine(places.Places(runtime / "lvsctl", "test"), env, cwd)
+    return Machine(runtime_files.RuntimeFiles(runtime / "lvsctl", "test"), env, cwd)
 
 
 @pytest.fixture(scope="module")
@@ -439,7 +439,7 @@ def test_everything_killed_at_once_is_swept_by_the_next_command(fresh: Machine) 
 
 
 def _dead(pid: int) -> bool:
-    return places.start_time(pid) is None or " Z " in Path(f"/proc/{pid}/stat").read_text()
+    return runtime_files.start_time(pid) is None or " Z " in Path(f"/proc/{pid}/stat").read_text()
 
 
 def test_a_panic_shows_the_console(fresh: Machine) -> None:
@@ -479,7 +479,7 @@ def test_it_needs_no_root_and_files_are_the_users(fresh: Machine) -> None:
     assert (fresh.cwd / "result").stat().st_uid == NOBODY
     status = [python, "-B", *fresh.argv("status")[1:]]
     told = subprocess.run(status, env=env, check=True, capture_output=True, text=True, **user)  # type: ignore[call-overload]
-    assert confine.USUAL in told.stdout
+    assert confinement.USUAL in told.stdout
     stop = [python, "-B", *fresh.argv("stop")[1:]]
     subprocess.run(stop, env=env, check=True, capture_output=True, **user)  # type: ignore[call-overload]
     assert list(fresh.where.directory.iterdir()) == []

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from lvsctl import __version__
-from lvsctl.cli.exit_status import ExitStatus
+from lvsctl.cli.failure import ExitStatus
 
 CHECKOUT = Path(__file__).parents[2]
 

@@ -27,7 +27,7 @@ from pathlib import Path
 import pytest
 
 from lvsctl.capture.pcapng_reader import read_recording
-from lvsctl.cli.exit_status import ExitStatus
+from lvsctl.cli.failure import ExitStatus
 from lvsctl.output.saved import NAMES
 from tests.patience import PATIENCE
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lvsctl.cli.signals import Signalled, raising
+from lvsctl.cli.signals import Signalled, raise_on_signals
 from lvsctl.kernel import netns, wire
 from lvsctl.resources.ops import (
     AddAddress,
@@ -179,7 +179,7 @@ def ended(
         try:
             counter = Counter(at, sign, by)
             _watch(counter)
-            with raising():
+            with raise_on_signals():
                 work()
             status = 0
         except Signalled as signalled:

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl.cli.exit_status import MEANINGS, ExitStatus, status_of
-from lvsctl.cli.failure import explain
-from lvsctl.cli.grammar import Group
+from lvsctl.cli.commands import ROWS, command
+from lvsctl.cli.failure import MEANINGS, ExitStatus, explain, status_of
+from lvsctl.cli.help import CommandList
 from lvsctl.cli.main import main
-from lvsctl.cli.tree import command
 from lvsctl.errors import HostError, KernelError, LabError, LvsctlError, SpecError, UsageError
 from lvsctl.topology import shipped
 
@@ -28,7 +27,7 @@ def commands() -> list[tuple[str, ...]]:
     """Every command there is, machine's too."""
     found: list[tuple[str, ...]] = []
     for name, one in command().commands.items():
-        if isinstance(one, Group):
+        if isinstance(one, CommandList):
             found += [(name, inner) for inner in one.commands]
         if not one.hidden:
             found.append((name,))
@@ -83,7 +82,7 @@ def test_every_command_explains_itself(
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_every_example_is_a_valid_command_line(words: tuple[str, ...]) -> None:
     one = command().commands[words[0]]
-    if isinstance(one, Group):
+    if isinstance(one, CommandList):
         one = one.commands[words[1]] if len(words) > 1 else one
     for line in (one.help or "").partition("Examples:")[2].splitlines():
         example = line.partition("  #")[0].partition("|")[0].partition(">")[0].partition("&&")[0]
@@ -93,6 +92,12 @@ def test_every_example_is_a_valid_command_line(words: tuple[str, ...]) -> None:
             name, found, rest = command().resolve_command(context, parts[1:])
             assert found is not None
             found.make_context(name, rest, parent=context)
+
+
+def test_the_list_of_commands_has_their_docstrings_summaries() -> None:
+    for row in ROWS:
+        summary = (command().commands[row.name].help or "").strip().partition("\n\n")[0]
+        assert " ".join(summary.split()) == f"{row.summary}."
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,7 +127,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["plan", "./none.yaml"], "the file './none.yaml' does not exist", "dr-routed"),
         (["topologies", "natt"], "the topology 'natt' does not exist", "did you mean 'nat'?"),
         (["plan", "dr", "-o", "/none/such"], "cannot write /none/such", ""),
-        (["exec", "client", "--"], "there is no command to run", "lvsctl exec client -- ip addr"),
+        (["exec", "client", "--"], "no command given", "lvsctl exec client -- ip addr"),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, list) else "",
 )

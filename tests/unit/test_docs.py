@@ -19,7 +19,7 @@ import pytest
 import typer
 
 from lvsctl.claims import BY_MODE, every
-from lvsctl.cli.tree import command
+from lvsctl.cli.commands import command
 from lvsctl.faults import FAULTS
 from lvsctl.topology import shipped
 from tools.docs import DOCS, ROOT, reference

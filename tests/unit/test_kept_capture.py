@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lvsctl.capture.pcapng_reader import read_recording
-from lvsctl.cli import kept_capture
+from lvsctl.cli import verify
 from lvsctl.engine.inspect import recompute
 from lvsctl.engine.results import Verification
 from lvsctl.model.frame import Direction
@@ -21,7 +21,7 @@ from tests.unit.recorded.reports import evidence_of
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where captures are kept; not made yet."""
-    monkeypatch.delenv(kept_capture.VARIABLE, raising=False)
+    monkeypatch.delenv(verify.CAPTURES_VARIABLE, raising=False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     return tmp_path / f"lvsctl-captures-{os.getuid()}"
 
@@ -34,17 +34,17 @@ def failing() -> Verification:
 
 def test_what_fails_is_kept_with_its_frames_under_the_numbers_told(place: Path) -> None:
     result = failing()
-    kept = kept_capture.keep(result)
+    kept = verify.keep_capture(result)
     assert kept == str(place / "dr.pcapng")
     frames = read_recording(Path(kept)).frames
     shown = next(frame for finding in result.findings for frame in finding.frames)
     assert frames[shown.number - 1] == shown.raw
-    kept_capture.keep(result)
+    verify.keep_capture(result)
     assert [path.name for path in place.iterdir()] == ["dr.pcapng"]
 
 
 def test_what_passes_leaves_nothing(place: Path) -> None:
-    assert kept_capture.keep(recompute(evidence_of("dr"))) is None
+    assert verify.keep_capture(recompute(evidence_of("dr"))) is None
     assert not place.exists()
 
 
@@ -54,9 +54,9 @@ def test_a_directory_that_is_anothers_is_left_alone(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     place.symlink_to(elsewhere)
-    assert kept_capture.keep(failing()) is None
+    assert verify.keep_capture(failing()) is None
     assert "not yours alone; --report DIR writes it elsewhere" in capsys.readouterr().err
-    assert kept_capture.handed_over() is None
+    assert verify.directory_for_machine() is None
     assert list(elsewhere.iterdir()) == []
 
 
@@ -108,10 +108,10 @@ def test_what_comes_in_between_is_left_alone(
     (tmp_path / "elsewhere").mkdir()
     temporary = shared(tmp_path)
     place = temporary / f"lvsctl-captures-{os.getuid()}"
-    monkeypatch.delenv(kept_capture.VARIABLE, raising=False)
+    monkeypatch.delenv(verify.CAPTURES_VARIABLE, raising=False)
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     if chosen:
-        monkeypatch.setenv(kept_capture.VARIABLE, str(place))
+        monkeypatch.setenv(verify.CAPTURES_VARIABLE, str(place))
     mkdir = Path.mkdir
 
     def after_planting(self: Path, mode: int = 0o777, **more: bool) -> None:
@@ -121,7 +121,7 @@ def test_what_comes_in_between_is_left_alone(
         mkdir(self, mode, **more)
 
     monkeypatch.setattr(Path, "mkdir", after_planting)
-    assert kept_capture.keep(failing()) is None
+    assert verify.keep_capture(failing()) is None
     assert "the capture is not kept" in capsys.readouterr().err
     assert list((tmp_path / "elsewhere").iterdir()) == []
     assert not place.is_dir() or list(place.iterdir()) == []
@@ -130,9 +130,9 @@ def test_what_comes_in_between_is_left_alone(
 def test_the_directory_can_be_chosen_and_is_handed_on(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert kept_capture.handed_over() == place
-    assert os.environ[kept_capture.VARIABLE] == str(place)
-    monkeypatch.setenv(kept_capture.VARIABLE, "/etc/captures")
-    assert kept_capture.handed_over() is None  # not for the machine to write
-    monkeypatch.setenv(kept_capture.VARIABLE, str(tmp_path / "mine"))
-    assert kept_capture.keep(failing()) == str(tmp_path / "mine" / "dr.pcapng")
+    assert verify.directory_for_machine() == place
+    assert os.environ[verify.CAPTURES_VARIABLE] == str(place)
+    monkeypatch.setenv(verify.CAPTURES_VARIABLE, "/etc/captures")
+    assert verify.directory_for_machine() is None  # not for the machine to write
+    monkeypatch.setenv(verify.CAPTURES_VARIABLE, str(tmp_path / "mine"))
+    assert verify.keep_capture(failing()) == str(tmp_path / "mine" / "dr.pcapng")

@@ -14,15 +14,24 @@ from pathlib import Path
 import pytest
 
 from lvsctl.errors import HostError, UsageError
-from lvsctl.machine import broker, places, plan, relay, uml, view, work, writable
-from lvsctl.machine.broker_order import Order
+from lvsctl.machine import (
+    broker,
+    config,
+    mount_namespace,
+    relay,
+    runtime_files,
+    uml,
+    work_directory,
+    writable,
+)
+from lvsctl.machine.config import BrokerArguments
 from lvsctl.machine.guest import modprobe, modules, mounts
 from tests.unit.another_user import acting_as, as_root, given_away
 
 
-def _plan() -> plan.Plan:
-    kernel = plan.Kernel(Path("/usr/bin/linux.uml"), Path("/usr/lib/uml/modules/6.1.176"))
-    return plan.Plan(
+def _plan() -> config.MachineConfig:
+    kernel = config.Kernel(Path("/usr/bin/linux.uml"), Path("/usr/lib/uml/modules/6.1.176"))
+    return config.MachineConfig(
         *("uml", kernel, 512, 1, ""), ("/home/me/lab",), ("/home/me/lab", "/opt/x"), "3:7"
     )
 
@@ -41,7 +50,7 @@ def test_the_host_side_imports_the_standard_library_only() -> None:
 def test_a_machine_needs_a_name(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("LVSCTL_MACHINE", name)
     with pytest.raises(UsageError, match="is not a name"):
-        places.machine_name()
+        runtime_files.machine_name()
 
 
 def test_a_runtime_directory_that_others_can_enter_is_refused(
@@ -50,7 +59,7 @@ def test_a_runtime_directory_that_others_can_enter_is_refused(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     (tmp_path / "lvsctl").mkdir(mode=0o755)
     with pytest.raises(HostError, match="somebody else's trap"):
-        places.places("x")
+        runtime_files.for_machine("x")
 
 
 def test_a_runtime_directory_that_is_a_link_is_refused(
@@ -60,7 +69,7 @@ def test_a_runtime_directory_that_is_a_link_is_refused(
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     (tmp_path / "lvsctl").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(HostError, match="somebody else's trap"):
-        places.places("x")
+        runtime_files.for_machine("x")
 
 
 @as_root
@@ -71,7 +80,7 @@ def test_a_runtime_directory_of_another_owner_is_refused(
     (tmp_path / "lvsctl").mkdir(mode=0o700)
     given_away(tmp_path / "lvsctl")
     with pytest.raises(HostError, match="somebody else's trap"):
-        places.places("x")
+        runtime_files.for_machine("x")
 
 
 @pytest.fixture
@@ -98,8 +107,8 @@ def test_without_a_runtime_directory_of_one_s_own_it_is_in_tmp(
         monkeypatch.setenv("XDG_RUNTIME_DIR", elsewhere.get(given, given))
     tmp_path.chmod(0o700)
     with acting_as(user):
-        assert places.places("x").directory == fallback
-        assert places.places("x").directory == fallback  # and so it is the next time
+        assert runtime_files.for_machine("x").directory == fallback
+        assert runtime_files.for_machine("x").directory == fallback  # and so it is the next time
     found = fallback.lstat()
     assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (user, 0o700)
 
@@ -139,67 +148,69 @@ def test_what_was_planted_in_tmp_is_refused(
         if whose == "ours":
             os.lchown(fallback, user, -1)
         with acting_as(user), pytest.raises(HostError) as caught:
-            places.places("x")
+            runtime_files.for_machine("x")
         assert str(fallback) in caught.value.message
         assert "XDG_RUNTIME_DIR" in caught.value.hint
         assert list(Path(good).iterdir()) == []
 
 
 def test_the_record_survives_and_nonsense_is_no_record(tmp_path: Path) -> None:
-    where = places.Places(tmp_path, "x")
-    assert places.read_record(where) is None
-    record = places.Record(places.boot_id(), 1, 2, "/dev/shm/lvsctl-machine-x")
-    places.write_record(where, record)
-    assert places.read_record(where) == record
+    where = runtime_files.RuntimeFiles(tmp_path, "x")
+    assert runtime_files.read_record(where) is None
+    record = runtime_files.Record(runtime_files.boot_id(), 1, 2, "/dev/shm/lvsctl-machine-x")
+    runtime_files.write_record(where, record)
+    assert runtime_files.read_record(where) == record
     where.record.write_text("{")
-    assert places.read_record(where) is None
+    assert runtime_files.read_record(where) is None
 
 
 def test_the_life_lock_is_exclusive_and_free_after_its_file_was_removed(tmp_path: Path) -> None:
-    where = places.Places(tmp_path, "x")
-    held = places.take_life_lock(where, 0)
+    where = runtime_files.RuntimeFiles(tmp_path, "x")
+    held = runtime_files.take_life_lock(where, 0)
     assert held is not None
-    assert places.take_life_lock(where, 0) is None
+    assert runtime_files.take_life_lock(where, 0) is None
     where.lock.unlink()
     os.close(held)
-    again = places.take_life_lock(where, 0)
+    again = runtime_files.take_life_lock(where, 0)
     assert again is not None
     os.close(again)
 
 
 def test_machines_of_different_names_start_at_once_and_one_once_only(tmp_path: Path) -> None:
-    where, other = (places.Places(tmp_path, name) for name in "xy")
+    where, other = (runtime_files.RuntimeFiles(tmp_path, name) for name in "xy")
     entered: list[str] = []
 
     def second() -> None:
-        with places.starting(where):
+        with runtime_files.starting(where):
             entered.append("second")
 
     waiting = threading.Thread(target=second)
-    with places.starting(where), places.starting(other):
+    with runtime_files.starting(where), runtime_files.starting(other):
         waiting.start()
-        places.sweep(where)  # by whoever starts it, before it does
+        runtime_files.sweep(where)  # by whoever starts it, before it does
         assert where.starting.exists()
         entered.append("first")
     waiting.join(timeout=60)
     assert entered == ["first", "second"]
     assert list(tmp_path.iterdir()) == []
     where.starting.touch()  # of one that was killed at it
-    places.sweep(where)
+    runtime_files.sweep(where)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_sweeping_ends_only_the_recorded_session(tmp_path: Path) -> None:
-    where = places.Places(tmp_path, "x")
-    work = tmp_path / f"{places.WORK_PREFIX}x"
+    where = runtime_files.RuntimeFiles(tmp_path, "x")
+    work = tmp_path / f"{runtime_files.WORK_PREFIX}x"
     work.mkdir()
     with subprocess.Popen(["sleep", "1000"], start_new_session=True) as ours:
-        started = places.start_time(ours.pid)
+        started = runtime_files.start_time(ours.pid)
         assert started is not None
-        later = places.Record(places.boot_id(), ours.pid, started + 1, str(work))
-        assert places.members(later) == []  # an older process of that session id is not ours
-        places.write_record(where, places.Record(places.boot_id(), ours.pid, started, str(work)))
-        places.sweep(where)
+        later = runtime_files.Record(runtime_files.boot_id(), ours.pid, started + 1, str(work))
+        assert runtime_files.members(later) == []  # an older process of that session id is not ours
+        runtime_files.write_record(
+            where, runtime_files.Record(runtime_files.boot_id(), ours.pid, started, str(work))
+        )
+        runtime_files.sweep(where)
         assert ours.wait(10) == -9
     assert not work.exists()
     assert list(tmp_path.iterdir()) == []
@@ -207,7 +218,7 @@ def test_sweeping_ends_only_the_recorded_session(tmp_path: Path) -> None:
 
 def test_only_work_directories_are_removed(tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
-    places.remove_work(str(tmp_path / "precious"))
+    runtime_files.remove_work(str(tmp_path / "precious"))
     assert (tmp_path / "precious").exists()
 
 
@@ -239,10 +250,12 @@ def test_a_named_directory_must_exist(tmp_path: Path) -> None:
 def test_a_link_that_came_where_a_directory_was_named_is_not_followed(tmp_path: Path) -> None:
     """Who may write above it could have the broker open what it points to."""
     (tmp_path / "link").symlink_to(tmp_path)
-    view.open_for(os.getpid(), str(tmp_path.resolve()))  # which this process may write as it is
+    mount_namespace.open_for(
+        os.getpid(), str(tmp_path.resolve())
+    )  # which this process may write as it is
     for place in (tmp_path / "link", Path("/etc")):
         with pytest.raises(PermissionError, match="must not be written"):
-            view.open_for(os.getpid(), str(place))
+            mount_namespace.open_for(os.getpid(), str(place))
 
 
 def test_paths_in_tmp_among_the_arguments(tmp_path: Path) -> None:
@@ -256,8 +269,8 @@ def test_paths_in_tmp_among_the_arguments(tmp_path: Path) -> None:
 
 
 def test_the_order_survives_its_command_line() -> None:
-    order = Order("x", _plan(), 3, 4)
-    assert Order.from_json(order.to_json()) == order
+    order = BrokerArguments("x", _plan(), 3, 4)
+    assert BrokerArguments.from_json(order.to_json()) == order
 
 
 def test_a_path_with_a_space_is_quoted_for_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,7 +287,7 @@ def test_a_path_with_a_space_is_quoted_for_the_kernel(monkeypatch: pytest.Monkey
 
 def test_a_machine_that_fits_nowhere_says_where_it_was_tried() -> None:
     with pytest.raises(HostError, match=r"no room for a machine of 1099511627776 MiB\n/dev/shm: "):
-        work.directory(2**40, executable=True)
+        work_directory.directory(2**40, executable=True)
 
 
 def test_the_console_s_telling_lines() -> None:

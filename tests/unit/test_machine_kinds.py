@@ -5,16 +5,21 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lvsctl.errors import HostError, UsageError
 from lvsctl.machine import cache, initramfs, kinds, kvm, qemu
-from lvsctl.machine.plan import ANY, Kernel, Plan, Wish, wish_from_environment
+from lvsctl.machine.config import (
+    ANYTHING,
+    Kernel,
+    MachineConfig,
+    MachineRequest,
+    request_from_environment,
+)
 
-TCG = Plan(
+TCG = MachineConfig(
     kind="qemu",
     kernel=Kernel(Path("/cache/vmlinux"), Path("/cache/6.1.0")),
     memory=512,
@@ -36,33 +41,33 @@ def host(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 
 def test_what_needs_least_is_taken_where_nothing_is_said(host: dict[str, str]) -> None:
-    assert kinds.chosen(ANY).name == "uml"
+    assert kinds.choose_kind(ANYTHING).name == "uml"
 
 
 def test_the_other_kind_is_taken_where_the_first_cannot(host: dict[str, str]) -> None:
     host["uml"] = "it does not exist for arm"
-    assert kinds.chosen(ANY).name == "qemu"
+    assert kinds.choose_kind(ANYTHING).name == "qemu"
 
 
 def test_a_kernel_that_is_named_is_for_qemu(host: dict[str, str]) -> None:
-    assert kinds.chosen(Wish(kernel="6.12")).name == "qemu"
+    assert kinds.choose_kind(MachineRequest(kernel="6.12")).name == "qemu"
     with pytest.raises(UsageError, match=r"cannot run 6\.12") as raised:
-        kinds.chosen(Wish(kind="uml", kernel="6.12")).find("6.12")
+        kinds.choose_kind(MachineRequest(kind="uml", kernel="6.12")).find("6.12")
     assert raised.value.hint == "--kind qemu --kernel 6.12"
 
 
 def test_a_kind_that_is_named_is_never_replaced(host: dict[str, str]) -> None:
     host["qemu"] = "it is not installed"
     with pytest.raises(HostError, match="this host cannot run QEMU: it is not installed"):
-        kinds.chosen(Wish(kind="qemu"))
+        kinds.choose_kind(MachineRequest(kind="qemu"))
     with pytest.raises(UsageError, match="no kind of machine called 'xen'"):
-        kinds.chosen(Wish(kind="xen"))
+        kinds.choose_kind(MachineRequest(kind="xen"))
 
 
 def test_where_none_can_be_all_reasons_are_told(host: dict[str, str]) -> None:
     host.update(uml="no apt-get", qemu="not installed")
     with pytest.raises(HostError, match="uml: no apt-get\nqemu: not installed"):
-        kinds.chosen(ANY)
+        kinds.choose_kind(ANYTHING)
 
 
 def test_qemu_that_is_not_installed_is_an_obstacle_with_its_remedy(
@@ -77,16 +82,16 @@ def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("LVSCTL_MACHINE_KERNEL", "6.12")
     monkeypatch.setenv("LVSCTL_MACHINE_MEMORY", "300")
     monkeypatch.setenv("LVSCTL_MACHINE_CPUS", "4")
-    said = wish_from_environment()
-    assert ANY.otherwise(said) == Wish("qemu", "6.12", 300, 4)
+    said = request_from_environment()
+    assert ANYTHING.or_else(said) == MachineRequest("qemu", "6.12", 300, 4)
     # User-Mode Linux has no kernel to choose: what goes together is taken together.
-    assert Wish(kind="uml", cpus=1).otherwise(said) == Wish("uml", None, 300, 1)
+    assert MachineRequest(kind="uml", cpus=1).or_else(said) == MachineRequest("uml", None, 300, 1)
 
 
 def test_nonsense_in_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LVSCTL_MACHINE_CPUS", "many")
     with pytest.raises(UsageError, match="LVSCTL_MACHINE_CPUS='many'"):
-        wish_from_environment()
+        request_from_environment()
 
 
 def test_how_many_cpus_each_kind_gives() -> None:
@@ -142,7 +147,7 @@ def test_a_qemu_that_ends_is_quoted(kvm_device: Path, tmp_path: Path) -> None:
 def test_a_guest_that_hangs_is_not_waited_for(
     kvm_device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kvm, "PATIENCE", 0.05)
+    monkeypatch.setattr(kvm, "TIMEOUT", 0.05)
     assert "hangs in its firmware" in kvm.obstacle(a_qemu(tmp_path, "exec sleep 1000"))
 
 
@@ -154,12 +159,12 @@ def test_without_the_device_nothing_is_tried(kvm_device: Path) -> None:
 def test_a_kernel_that_did_not_start_by_kvm_is_emulated_and_that_is_remembered(
     kvm_device: Path, tmp_path: Path
 ) -> None:
-    by_kvm = replace(TCG, accelerator="kvm")
-    second = kinds.KINDS["qemu"].second_try(by_kvm)
+    by_kvm = TCG._replace(accelerator="kvm")
+    second = kinds.KINDS["qemu"].fallback(by_kvm)
     assert second is not None
     assert second[0] == TCG
     assert "emulating" in second[1]
-    assert kinds.KINDS["qemu"].second_try(TCG) is None
+    assert kinds.KINDS["qemu"].fallback(TCG) is None
     speaks = a_qemu(tmp_path, "echo SeaBIOS; exec sleep 1000")
     assert "6.1.0 does not start, though firmware does" in kvm.obstacle(speaks)
     memory = cache.directory() / "kvm.json"

@@ -14,16 +14,16 @@ import pytest
 from lvsctl.errors import LabError
 from lvsctl.machine import frames
 from lvsctl.machine.connection import connect
-from lvsctl.machine.places import Places
+from lvsctl.machine.runtime_files import RuntimeFiles
 
 WELCOME = frames.frame(frames.WELCOME, 0, json.dumps({"protocol": frames.PROTOCOL + 1}).encode())
 
 
 @pytest.fixture
-def newer() -> Iterator[Places]:
+def newer() -> Iterator[RuntimeFiles]:
     """Where a broker of a later version welcomes two clients."""
     with tempfile.TemporaryDirectory(prefix="lvv.") as directory:
-        where = Places(Path(directory), "newer")
+        where = RuntimeFiles(Path(directory), "newer")
         server = socket.socket(socket.AF_UNIX)
         server.bind(str(where.socket))
         server.listen()
@@ -41,7 +41,7 @@ def newer() -> Iterator[Places]:
         broker.join()
 
 
-def test_it_is_refused_for_everything_but_its_end(newer: Places) -> None:
+def test_it_is_refused_for_everything_but_its_end(newer: RuntimeFiles) -> None:
     with pytest.raises(LabError, match="another version"):
         connect(newer)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl.cli import tree
+from lvsctl.cli import commands
 from tests.witness import witness
 from tools import manpages
 
@@ -21,7 +21,7 @@ def test_they_are_as_fresh_as_the_help() -> None:
 
 
 def test_every_command_has_one_and_every_option_is_in_it() -> None:
-    for name, command in tree.command().commands.items():
+    for name, command in commands.command().commands.items():
         if command.hidden:
             continue
         text = (manpages.ROOT / f"man/lvsctl-{name}.1").read_text().replace("\\-", "-")

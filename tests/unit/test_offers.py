@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl.cli import remedy
+from lvsctl.cli import doctor
 from lvsctl.kernel import probe, probe_kernel
 from lvsctl.kernel.probe import Feature
-from lvsctl.machine import install, kernels, kinds, offers
-from lvsctl.machine.plan import Kernel, wish_from_environment
+from lvsctl.machine import available_kernels, kernels, kinds, uml_package
+from lvsctl.machine.config import Kernel, request_from_environment
 
 TWOS = "kernel/net/netfilter/ipvs/ip_vs_twos.ko"
 MH = "kernel/net/netfilter/ipvs/ip_vs_mh.ko"
@@ -32,7 +32,7 @@ def absent(name: str, remedy: str = probe.MACHINE) -> Feature:
 def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in kinds.KINDS.values():
         monkeypatch.setattr(type(kind), "obstacle", lambda _: "")
-    monkeypatch.setattr(install, "find", lambda: None)
+    monkeypatch.setattr(uml_package, "find", lambda: None)
     monkeypatch.setattr(kernels, "ready", dict)
     for variable in ("LVSCTL_MACHINE_KIND", "LVSCTL_MACHINE_KERNEL"):
         monkeypatch.delenv(variable, raising=False)
@@ -40,14 +40,18 @@ def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_modules_are_looked_up_in_the_lists(tmp_path: Path) -> None:
     kernel = kernel_with(tmp_path / "a", MH, builtin="kernel/net/ipv6/ipv6.ko\n")
-    assert offers.has_module(kernel, "ip_vs_mh") is True
-    assert offers.has_module(kernel, "ipv6") is True
-    assert offers.has_module(kernel, "ip_vs_twos") is False
+    assert available_kernels.has_module(kernel, "ip_vs_mh") is True
+    assert available_kernels.has_module(kernel, "ipv6") is True
+    assert available_kernels.has_module(kernel, "ip_vs_twos") is False
     # Not all kernels come with a list of what is built in; and a module that no machine loads.
-    assert offers.has_module(kernel_with(tmp_path / "b", MH, builtin=None), "ipv6") is None
-    assert offers.has_module(Kernel(tmp_path / "none", tmp_path / "none"), "ipv6") is None
+    assert (
+        available_kernels.has_module(kernel_with(tmp_path / "b", MH, builtin=None), "ipv6") is None
+    )
+    assert (
+        available_kernels.has_module(Kernel(tmp_path / "none", tmp_path / "none"), "ipv6") is None
+    )
     ftp = "kernel/net/netfilter/ipvs/ip_vs_ftp.ko"
-    assert offers.has_module(kernel_with(tmp_path / "c", ftp), "ip_vs_ftp") is False
+    assert available_kernels.has_module(kernel_with(tmp_path / "c", ftp), "ip_vs_ftp") is False
 
 
 @pytest.mark.usefixtures("no_kernels")
@@ -55,22 +59,25 @@ def test_a_kernel_that_lacks_it_too_is_no_remedy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     uml = kernel_with(tmp_path / "uml", MH)
-    monkeypatch.setattr(install, "find", lambda: uml)
-    mh, twos = remedy.named([absent("mh"), absent("twos")])
+    monkeypatch.setattr(uml_package, "find", lambda: uml)
+    mh, twos = doctor.with_remedies([absent("mh"), absent("twos")])
     assert mh.remedy == probe.MACHINE
     assert twos.remedy == probe.OTHER_KERNEL  # none that is ready here has it
     old = kernel_with(tmp_path / "6.1", MH)
     new = kernel_with(tmp_path / "6.12", TWOS, builtin=None)
     monkeypatch.setattr(kernels, "ready", lambda: {"6.1": old, "mine": new})
-    mh, twos = remedy.named([absent("mh"), absent("twos")])
+    mh, twos = doctor.with_remedies([absent("mh"), absent("twos")])
     assert mh.remedy == probe.MACHINE
     assert twos.remedy.endswith("lvsctl machine stop, then lvsctl machine start --kernel mine")
     # The machine that says so itself, and that it would be started anyhow.
-    assert remedy.named([absent("twos", probe.OTHER_KERNEL)])[0].remedy == twos.remedy
+    assert doctor.with_remedies([absent("twos", probe.OTHER_KERNEL)])[0].remedy == twos.remedy
     monkeypatch.setenv("LVSCTL_MACHINE_KERNEL", "mine")
     monkeypatch.setattr(kernels, "find", lambda wanted: {"mine": new}[wanted])
-    assert offers.usual_has_module(wish_from_environment(), "ip_vs_twos") is True
-    assert remedy.named([absent("twos")])[0].remedy == probe.MACHINE
+    assert (
+        available_kernels.default_kernel_has_module(request_from_environment(), "ip_vs_twos")
+        is True
+    )
+    assert doctor.with_remedies([absent("twos")])[0].remedy == probe.MACHINE
 
 
 @pytest.mark.usefixtures("no_kernels")
@@ -79,13 +86,13 @@ def test_what_was_tried_in_the_machine_counts_more(
 ) -> None:
     """User-Mode Linux has the module nf_tables, and no tables for IPv4 with it."""
     uml, other = (kernel_with(tmp_path / name, MH, TWOS) for name in ("6.1.176", "6.12"))
-    monkeypatch.setattr(install, "find", lambda: uml)
-    mh, twos = remedy.named([absent("mh"), absent("twos")], [absent("twos")], "6.1.176")
+    monkeypatch.setattr(uml_package, "find", lambda: uml)
+    mh, twos = doctor.with_remedies([absent("mh"), absent("twos")], [absent("twos")], "6.1.176")
     assert (mh.remedy, twos.remedy) == (probe.MACHINE, probe.OTHER_KERNEL)
     monkeypatch.setattr(kernels, "ready", lambda: {"6.12": other})
-    _, twos = remedy.named([absent("mh"), absent("twos")], [absent("twos")], "6.1.176")
+    _, twos = doctor.with_remedies([absent("mh"), absent("twos")], [absent("twos")], "6.1.176")
     assert twos.remedy.endswith("lvsctl machine start --kernel 6.12")
-    (twos,) = remedy.named([absent("twos")], [absent("twos")], "6.12")
+    (twos,) = doctor.with_remedies([absent("twos")], [absent("twos")], "6.12")
     assert twos.remedy.endswith("lvsctl machine start --kind uml")
 
 
@@ -93,7 +100,7 @@ def test_what_was_tried_in_the_machine_counts_more(
 def test_without_a_kernel_to_look_at_the_machine_may_have_it() -> None:
     modprobe = absent("mh", "sudo modprobe ip_vs_mh")
     works = Feature("ipip", "works", True, "tun", probe.MACHINE)
-    found = remedy.named([absent("twos"), modprobe, works])
+    found = doctor.with_remedies([absent("twos"), modprobe, works])
     assert found == (absent("twos"), modprobe, works)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from lvsctl.cli.exit_status import ExitStatus
+from lvsctl.cli.failure import ExitStatus
 from lvsctl.cli.main import main
-from lvsctl.cli.where import Handover, Where, in_lab_kernel
+from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
 from lvsctl.errors import UsageError
 from lvsctl.output import planted
 from tests.unit.another_user import ANOTHER, as_root, given_away, shared
@@ -177,10 +178,10 @@ def test_a_directory_for_the_machine_that_comes_in_between_is_refused(
     directory = shared(tmp_path) / "captures"
     (tmp_path / "elsewhere").mkdir()
 
-    def prepare(words: list[str]) -> Handover:
+    def prepare(words: list[str]) -> ForwardRequest:
         directory.symlink_to(tmp_path / "elsewhere")
         given_away(directory)
-        return Handover(words, writes=directory)
+        return ForwardRequest(words, writes=directory)
 
     def sent(*_: object, **__: object) -> int:
         raise AssertionError
@@ -188,4 +189,4 @@ def test_a_directory_for_the_machine_that_comes_in_between_is_refused(
     monkeypatch.setattr("lvsctl.cli.where.forward", sent)
     command = in_lab_kernel(starts=True, prepare=prepare)(sent)
     with pytest.raises(UsageError, match="link made by another user"):
-        command.run([], Where.MACHINE, {})
+        command(ctx=mock.Mock(obj=[]), where=Where.MACHINE)

@@ -16,8 +16,8 @@ import traceback
 
 from lvsctl import linux
 from lvsctl.machine import frames
-from lvsctl.machine.guest import boot, command, tree
-from lvsctl.machine.guest.pool import WarmPool
+from lvsctl.machine.guest import boot, command, host_tree
+from lvsctl.machine.guest.forkserver import EntryPoint, ForkServers
 from lvsctl.machine.guest.session import Session
 
 
@@ -28,7 +28,7 @@ class Agent:
         self._line = line
         self._decoder = frames.Decoder()
         self._sessions: dict[int, Session] = {}
-        self._pool = WarmPool()
+        self._fork_servers = ForkServers()
         self._fingerprint = ""
         self._quit = False
         self._wakeup, wakeup_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -53,14 +53,17 @@ class Agent:
     def _configure(self, config: dict[str, object]) -> None:
         self.send(frames.HELLO, 0, json.dumps(boot.set_up(config)).encode())
         self._fingerprint = str(config["fingerprint"])
-        self._pool.start(boot.strings(config["path"]), self._fingerprint)
+        entry = EntryPoint(
+            boot.strings(config["path"]), str(config["main"]), str(config["preload"])
+        )
+        self._fork_servers.start(entry, self._fingerprint)
 
     def _turn(self) -> None:
         poll = select.poll()
         poll.register(self._line, select.POLLIN)
         poll.register(self._wakeup, select.POLLIN)
         owners = {}
-        for fd in self._pool.filenos():
+        for fd in self._fork_servers.filenos():
             poll.register(fd, select.POLLIN)
         for session in self._sessions.values():
             for fd, events in session.interests().items():
@@ -73,7 +76,7 @@ class Agent:
                 os.read(self._wakeup, 4096)
             elif fd in owners:
                 owners[fd].ready(fd, events, time.monotonic())
-        self._read_warm()
+        self._read_fork_servers()
         self._reap()
         self._finish_sessions()
 
@@ -120,12 +123,12 @@ class Agent:
 
     def _start(self, identity: int, request: command.Request) -> None:
         if request.fingerprint != self._fingerprint:
-            tree.refresh()
+            host_tree.refresh()
             self._fingerprint = request.fingerprint
         session = Session(identity, request, self.send)
         self._sessions[identity] = session
         if request.kind == "lvsctl":
-            self._pool.ask(session)
+            self._fork_servers.start_command(session)
         else:
             session.pid = self._fork_exec(session)
         session.close_child_streams()
@@ -168,8 +171,8 @@ class Agent:
                 if not session.hung_up:
                     self.send(frames.EXIT, identity, frames.number(session.status or 0))
 
-    def _read_warm(self) -> None:
-        for identity, answer in self._pool.answers():
+    def _read_fork_servers(self) -> None:
+        for identity, answer in self._fork_servers.answers():
             session = self._sessions.get(identity)
             if session is None or session.status is not None:
                 continue
@@ -179,7 +182,7 @@ class Agent:
                     session.hang_up(time.monotonic())
             else:
                 self._session_ended(session, answer["status"])
-        if self._pool.died():
+        if self._fork_servers.died():
             for session in self._sessions.values():
                 if session.request.kind == "lvsctl" and session.pid == 0:
                     session.ended(command.BUG, time.monotonic())
@@ -194,7 +197,7 @@ def main() -> None:
     """Be process 1."""
     os.environ["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     try:
-        Agent(boot.open_line(sys.argv[1])).run()
+        Agent(boot.open_link(sys.argv[1])).run()
     except BaseException:  # noqa: BLE001 - the console is all there is to tell it to
         traceback.print_exc()
     _power_off()

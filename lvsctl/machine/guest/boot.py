@@ -10,21 +10,21 @@ import time
 import tty
 
 from lvsctl.machine import frames
-from lvsctl.machine.guest import modprobe, modules, mounts, tree
+from lvsctl.machine.guest import host_tree, modprobe, modules, mounts
 
-LINE_PATIENCE = 10.0
+LINK_TIMEOUT = 10.0
 """Seconds for the kernel to find the line's device and its other end."""
 
 MAX_OPEN_FILES = 262_144
 """A lab holds a file descriptor or two per node."""
 
 
-def open_line(device: str) -> int:
+def open_link(device: str) -> int:
     """Open the line to the broker: a serial line or a port of virtio's, closed on exec.
 
     Raises OSError where it is not there in time.
     """
-    deadline = time.monotonic() + LINE_PATIENCE
+    deadline = time.monotonic() + LINK_TIMEOUT
     while not os.path.exists(device) and time.monotonic() < deadline:
         select.select([], [], [], 0.01)  # the kernel tells nobody when it makes the device
     line = os.open(device, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
@@ -69,7 +69,7 @@ def _bring_up_loopback() -> None:
 
 def _load_modules(directory: str) -> dict[str, str]:
     """Those that a lab could need, now or on demand; what failed: name → why. Raises OSError."""
-    if tree.modules_stay():
+    if host_tree.modules_stay():
         modprobe.install(directory)
         return modules.load(directory, modules.wanted_at_boot)
     return modules.load(directory, modules.wanted)
@@ -80,14 +80,14 @@ def set_up(config: dict[str, object]) -> dict[str, object]:
     visible = strings(config["visible"])
     writable = strings(config["writable"])
     complaints = mounts.set_up(visible)
-    tree.use_stable(strings(config["stable"]))
+    host_tree.use_stable(strings(config["stable"]))
     _write("/proc/sys/kernel/hostname", "lvsctl")
     _want_no_hotplug()
     # Before any module that would make its fallback device in every namespace.
     _write("/proc/sys/net/core/fb_tunnels_only_for_init_net", "1")
     resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES, MAX_OPEN_FILES))
-    failed = _load_modules(tree.modules_in(str(config["modules"])))
-    tree.drop_modules()
+    failed = _load_modules(host_tree.modules_in(str(config["modules"])))
+    host_tree.drop_modules()
     complaints += mounts.open_for_writing(writable)
     _bring_up_loopback()
     return {

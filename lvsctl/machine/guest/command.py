@@ -9,9 +9,8 @@ import sys
 import termios
 
 from lvsctl import linux
-
-from . import mounts, tree
-from .boot import strings
+from lvsctl.machine.guest import host_tree, mounts
+from lvsctl.machine.guest.boot import strings
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
@@ -77,7 +76,7 @@ def _arrange_place(request: Request) -> None:
         mounts.make_writable(directory)
     if mounts.hidden(request.cwd) and not os.path.isdir(request.cwd):
         mounts.show(request.cwd)
-    tree.hide_export()
+    host_tree.hide_export()
 
 
 def restore_signals() -> None:

@@ -12,9 +12,8 @@ from __future__ import annotations
 import os
 
 from lvsctl import linux
-
-from . import tree
-from .tree import HOST
+from lvsctl.machine.guest import host_tree
+from lvsctl.machine.guest.host_tree import HOST
 
 HIDDEN = ("/run", "/tmp", "/var/tmp", "/dev", "/proc", "/sys")
 """Directories of the host that the guest's own ones cover."""
@@ -150,7 +149,7 @@ def make_writable(directory: str) -> None:
     if hidden(directory):
         _make_mount_point(directory, is_directory=True)
     # A mount of its own, for the tree at / is read-only as a whole.
-    tree.mount_writable(directory)
+    host_tree.mount_writable(directory)
 
 
 def _make_mount_point(path: str, is_directory: bool) -> None:

@@ -13,8 +13,7 @@ import struct
 import termios
 
 from lvsctl.machine import frames
-
-from .command import Request
+from lvsctl.machine.guest.command import Request
 
 QUIET = 0.02
 """Seconds after which a dead command's terminal has nothing more to say.
@@ -23,7 +22,7 @@ A terminal's output passes through a kernel worker, so that what the command wro
 it ended can become readable just after. A pipe says exactly how much is left.
 """
 
-HANGUP_PATIENCE = 10.0
+HANGUP_TIMEOUT = 10.0
 """Seconds that a command without client has to end after SIGHUP."""
 
 TYPE_CHECKING = False
@@ -265,7 +264,7 @@ class Session:
         self._close_stdin()
         for output in list(self.outputs):
             self._drop(output)
-        self.kill_at = now + HANGUP_PATIENCE
+        self.kill_at = now + HANGUP_TIMEOUT
 
     def reject(self, status: int) -> None:
         """The command could not be started."""

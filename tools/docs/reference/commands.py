@@ -23,7 +23,7 @@ the exit status says stands in [Exit statuses](statuses.md)."""
 
 def text() -> str:
     """Every command by the headings of `lvsctl --help`."""
-    from lvsctl.cli.tree import command
+    from lvsctl.cli.commands import command
 
     root: Any = command()
     # Widths and the environment must not show in the page.

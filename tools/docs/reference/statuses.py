@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from lvsctl.cli.exit_status import MEANINGS
+from lvsctl.cli.failure import MEANINGS
 from tools.docs.reference.markdown import code, table
 
 TITLE = "# Exit statuses"
-SOURCE = "lvsctl/cli/exit_status.py"
+SOURCE = "lvsctl/cli/failure.py"
 
 _OF_OTHERS = """\
 `lvsctl exec`, `shell` and `machine run` end with the status of the command that they ran;

@@ -20,26 +20,25 @@ import signal
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from lvsctl.errors import HostError, UsageError
 
 WORK_PREFIX = "lvsctl-machine-"
 """Work directories are called this; nothing else is ever removed."""
 
-END_PATIENCE = 15.0
+END_TIMEOUT = 15.0
 """Seconds for a machine to end in good order, before what is left of it is killed."""
 
-KILL_PATIENCE = 5.0
+KILL_TIMEOUT = 5.0
 """Seconds for killed processes to be gone."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 _POLL = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
+class RuntimeFiles(NamedTuple):
     """The files of one machine."""
 
     directory: Path
@@ -62,8 +61,7 @@ class Places:
         return self.directory / f"{self.name}.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """What a machine consists of: enough to end it without its own help.
 
     ``pid`` is the kernel's process, which has a session of its own. ``started`` is its start
@@ -87,12 +85,12 @@ def machine_name() -> str:
     return name
 
 
-def places(name: str | None = None) -> Places:
+def for_machine(name: str | None = None) -> RuntimeFiles:
     """The places of a machine, with a runtime directory that only this user can enter.
 
     Raises HostError where there is none, and UsageError for a bad name.
     """
-    return Places(_runtime_directory(), name or machine_name())
+    return RuntimeFiles(_runtime_directory(), name or machine_name())
 
 
 def _runtime_directory() -> Path:
@@ -133,30 +131,30 @@ def _is_own_directory(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def starting(where: Places) -> Iterator[None]:
+def starting(files: RuntimeFiles) -> Iterator[None]:
     """Only one command at a time starts this machine; others wait here. Raises HostError."""
     while True:
-        fd = _opened(where.starting)
+        fd = _opened(files.starting)
         fcntl.flock(fd, fcntl.LOCK_EX)
-        if _is_same_file(fd, where.starting):
+        if _is_same_file(fd, files.starting):
             break
         os.close(fd)  # its last holder removed it while we were waiting
     try:
         yield
     finally:
-        where.starting.unlink(missing_ok=True)
+        files.starting.unlink(missing_ok=True)
         os.close(fd)
 
 
-def take_life_lock(where: Places, patience: float) -> int | None:
+def take_life_lock(files: RuntimeFiles, timeout: float) -> int | None:
     """The machine's lock as a file descriptor, or None while a machine holds it.
 
-    Waits up to ``patience`` seconds for a machine that is about to end. Raises HostError
+    Waits up to ``timeout`` seconds for a machine that is about to end. Raises HostError
     where its directory cannot be written.
     """
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while True:
-        fd = _opened(where.lock)
+        fd = _opened(files.lock)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -165,7 +163,7 @@ def take_life_lock(where: Places, patience: float) -> int | None:
                 return None
             select.select([], [], [], _POLL)  # flock cannot wait with a deadline
             continue
-        if _is_same_file(fd, where.lock):
+        if _is_same_file(fd, files.lock):
             return fd
         os.close(fd)  # its last holder removed it while we were waiting
 
@@ -187,52 +185,52 @@ def _is_same_file(fd: int, path: Path) -> bool:
         return False
 
 
-def sweep(where: Places) -> None:
+def sweep(files: RuntimeFiles) -> None:
     """End and remove what a machine has left behind. The caller holds its life lock."""
-    record = read_record(where)
+    record = read_record(files)
     if record is not None:
         end_kernel(record)
         remove_work(record.work)
-    for path in (where.socket, where.record):
+    for path in (files.socket, files.record):
         path.unlink(missing_ok=True)
-    _sweep_starting(where)
+    _sweep_starting(files)
 
 
-def _sweep_starting(where: Places) -> None:
+def _sweep_starting(files: RuntimeFiles) -> None:
     """Remove what a command that was killed while it started the machine has left."""
-    if where.starting.exists():
-        fd = _opened(where.starting)
+    if files.starting.exists():
+        fd = _opened(files.starting)
         with contextlib.suppress(BlockingIOError):  # one is at it, perhaps this very process
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            where.starting.unlink(missing_ok=True)
+            files.starting.unlink(missing_ok=True)
         os.close(fd)
 
 
-def sweep_if_dead(where: Places) -> None:
+def sweep_if_dead(files: RuntimeFiles) -> None:
     """Sweep where a machine was killed with its shepherd. Cheap where nothing was."""
-    if not (where.record.exists() or where.socket.exists() or where.lock.exists()):
+    if not (files.record.exists() or files.socket.exists() or files.lock.exists()):
         return
-    fd = take_life_lock(where, patience=0)
+    fd = take_life_lock(files, timeout=0)
     if fd is None:
         return
     try:
-        sweep(where)
-        where.lock.unlink(missing_ok=True)
+        sweep(files)
+        files.lock.unlink(missing_ok=True)
     finally:
         os.close(fd)
 
 
-def write_record(where: Places, record: Record) -> None:
+def write_record(files: RuntimeFiles, record: Record) -> None:
     """Note what the machine consists of, all or nothing."""
-    draft = where.record.with_suffix(".new")
-    draft.write_text(json.dumps(asdict(record)), encoding="utf-8")
-    draft.rename(where.record)
+    draft = files.record.with_suffix(".new")
+    draft.write_text(json.dumps(record._asdict()), encoding="utf-8")
+    draft.rename(files.record)
 
 
-def read_record(where: Places) -> Record | None:
+def read_record(files: RuntimeFiles) -> Record | None:
     """What the machine consists of; None where nothing (or nothing sensible) is noted."""
     try:
-        fields = json.loads(where.record.read_text(encoding="utf-8"))
+        fields = json.loads(files.record.read_text(encoding="utf-8"))
         return Record(
             str(fields["boot"]), int(fields["pid"]), int(fields["started"]), str(fields["work"])
         )
@@ -282,7 +280,7 @@ def members(record: Record) -> list[int]:
 
 def end_kernel(record: Record) -> None:
     """Kill what lives of a machine's kernel, and wait for its end."""
-    deadline = time.monotonic() + KILL_PATIENCE
+    deadline = time.monotonic() + KILL_TIMEOUT
     # More than once: a process could be forking while its session is listed.
     while (living := members(record)) and time.monotonic() < deadline:
         for pid in living:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
-from . import frames
+from lvsctl.machine import frames
 
 
-class Line:
+class SerialLink:
     """The serial line towards the guest, never holding more than a window of unread bytes."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
-        self._window = frames.Credit(frames.LINE_WINDOW)
+        self._window = frames.Credit(frames.LINK_WINDOW)
         self._room = asyncio.Event()
         # asyncio's locks are fair: sessions take turns, frame by frame.
         self._turn = asyncio.Lock()

@@ -8,14 +8,14 @@ import signal
 import time
 
 from lvsctl import linux
-
-from . import places
+from lvsctl.machine import runtime_files
+from lvsctl.machine.runtime_files import RuntimeFiles
 
 GRACE = 3.0
 """Seconds for a guest whose broker was killed: its line has ended, so it powers off."""
 
 
-def guard(where: places.Places, life_lock: int, report: int) -> None:
+def guard(files: RuntimeFiles, life_lock: int, report: int) -> None:
     """Fork; return in the child (the broker), stay in the parent and clean up after it.
 
     Both hold the life lock. The kernel is the broker's child and becomes the shepherd's when the
@@ -37,7 +37,7 @@ def guard(where: places.Places, life_lock: int, report: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda received, _: _pass_on(broker, received))
     os.waitpid(broker, 0)
-    _clean_up(where)
+    _clean_up(files)
     os.close(life_lock)
     os._exit(0)
 
@@ -47,19 +47,19 @@ def _pass_on(broker: int, number: int) -> None:
         os.kill(broker, number)
 
 
-def _clean_up(where: places.Places) -> None:
-    record = places.read_record(where)
+def _clean_up(files: RuntimeFiles) -> None:
+    record = runtime_files.read_record(files)
     if record is not None:
         _wait_for_power_off(record)
-    places.sweep(where)
+    runtime_files.sweep(files)
     # Last, and while it is still held: whoever opened it in between tries again.
-    where.lock.unlink(missing_ok=True)
+    files.lock.unlink(missing_ok=True)
 
 
-def _wait_for_power_off(record: places.Record) -> None:
+def _wait_for_power_off(record: runtime_files.Record) -> None:
     """Reap the kernel, the shepherd's own child by now, until none of it is left or time is up."""
     deadline = time.monotonic() + GRACE
-    while places.members(record):
+    while runtime_files.members(record):
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             return

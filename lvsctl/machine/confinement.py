@@ -17,8 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lvsctl import linux
-
-from . import view, writable
+from lvsctl.machine import mount_namespace, writable
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
 _VERSION, _PATH_BENEATH = 1, 1
@@ -49,23 +48,23 @@ def guest(work: Path, directories: Sequence[str], *devices: str) -> list[str]:
     for it (``view.open_for``), or without a view of its own whatever anybody could name.
     Raises OSError.
     """
-    lacks = []
+    limitations = []
     without_view = ""
     try:
-        view.become_read_only((*directories, str(work)))
+        mount_namespace.become_read_only((*directories, str(work)))
     except OSError as error:
         without_view = f"no mounts of its own ({error.filename}: {error.strerror})"
     drop_capabilities()
     no_new_privileges()
     if not restrict_writes((*writable.trees(), str(work), "/dev/null", *devices)):
         what = "all that you can write" if without_view else "this host's devices"
-        lacks.append(f"{_LANDLOCK}: root in the machine could write {what}")
+        limitations.append(f"{_LANDLOCK}: root in the machine could write {what}")
     elif without_view and os.geteuid() == 0:
         could = "change modes, owners and times of this host's files"
-        lacks.append(f"{without_view}: root in the machine could {could}")
+        limitations.append(f"{without_view}: root in the machine could {could}")
     elif without_view:
-        lacks.append(USUAL)
-    return lacks
+        limitations.append(USUAL)
+    return limitations
 
 
 def drop_capabilities() -> None:

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lvsctl.errors import HostError
-
-from .places import WORK_PREFIX
+from lvsctl.machine.runtime_files import WORK_PREFIX
 
 MIB = 1024 * 1024
 SPARE = 64 * MIB

@@ -18,8 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lvsctl import linux
-
-from . import writable
+from lvsctl.machine import writable
 
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442  # the same on every architecture
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from lvsctl.errors import HostError, UsageError
 
+MAIN = "lvsctl.cli.main:main"
+"""What the guest's fork server calls for an lvsctl command: its arguments in, its status out."""
 
-@dataclass(frozen=True, slots=True)
-class Kernel:
+PRELOAD = "lvsctl.cli.main:preload"
+"""What it calls once, before the first command: imports what commands need."""
+
+
+class Kernel(NamedTuple):
     """A kernel: the file that is started, and the directory of its modules."""
 
     program: Path
@@ -24,8 +30,7 @@ class Kernel:
         return self.modules.name
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class MachineRequest(NamedTuple):
     """What the user asks of a machine; None where it is left to lvsctl. ``memory`` is in MiB.
 
     ``kind`` is a name of ``kinds.KINDS``, ``kernel`` what ``--kernel`` takes.
@@ -36,21 +41,23 @@ class Wish:
     memory: int | None = None
     cpus: int | None = None
 
-    def otherwise(self, other: Wish) -> Wish:
+    def or_else(self, other: MachineRequest) -> MachineRequest:
         """This wish, and the other one's where it leaves something open.
 
         A kind that is named says nothing about a kernel that is not, and the other way round:
         they go together.
         """
         named = self if self.kind or self.kernel else other
-        return Wish(named.kind, named.kernel, self.memory or other.memory, self.cpus or other.cpus)
+        return MachineRequest(
+            named.kind, named.kernel, self.memory or other.memory, self.cpus or other.cpus
+        )
 
 
-ANY = Wish()
+ANYTHING = MachineRequest()
 """Whatever this host can run."""
 
 
-def wish_from_environment() -> Wish:
+def request_from_environment() -> MachineRequest:
     """What ``LVSCTL_MACHINE_KIND``, ``_KERNEL``, ``_MEMORY`` and ``_CPUS`` say.
 
     Raises UsageError.
@@ -62,7 +69,7 @@ def wish_from_environment() -> Wish:
             raise UsageError(f"{name}={text!r} is not a number above 0")
         return int(text) if text else None
 
-    return Wish(
+    return MachineRequest(
         kind=os.environ.get("LVSCTL_MACHINE_KIND") or None,
         kernel=os.environ.get("LVSCTL_MACHINE_KERNEL") or None,
         memory=number("LVSCTL_MACHINE_MEMORY"),
@@ -70,8 +77,7 @@ def wish_from_environment() -> Wish:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class MachineConfig(NamedTuple):
     """What a machine is started with. ``memory`` is in MiB.
 
     ``accelerator`` is what runs the guest's instructions, where the kind has a choice.
@@ -86,6 +92,50 @@ class Plan:
     writable: tuple[str, ...]
     path: tuple[str, ...]
     fingerprint: str
+
+
+class BrokerArguments(NamedTuple):
+    """What the client orders: a machine by this name, and the file descriptors to use."""
+
+    name: str
+    config: MachineConfig
+    life_lock: int
+    report: int
+
+    def to_json(self) -> str:
+        """As an argument for the broker's command line."""
+        return json.dumps(
+            {
+                "name": self.name,
+                "program": str(self.config.kernel.program),
+                "modules": str(self.config.kernel.modules),
+                "kind": self.config.kind,
+                "memory": self.config.memory,
+                "cpus": self.config.cpus,
+                "accelerator": self.config.accelerator,
+                "writable": self.config.writable,
+                "path": self.config.path,
+                "fingerprint": self.config.fingerprint,
+                "life_lock": self.life_lock,
+                "report": self.report,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> BrokerArguments:
+        """The inverse of ``to_json``."""
+        fields = json.loads(text)
+        config = MachineConfig(
+            kind=fields["kind"],
+            kernel=Kernel(Path(fields["program"]), Path(fields["modules"])),
+            memory=fields["memory"],
+            cpus=fields["cpus"],
+            accelerator=fields["accelerator"],
+            writable=tuple(fields["writable"]),
+            path=tuple(fields["path"]),
+            fingerprint=fields["fingerprint"],
+        )
+        return cls(fields["name"], config, fields["life_lock"], fields["report"])
 
 
 def interpreter() -> str:
@@ -124,15 +174,17 @@ def stable_paths() -> list[str]:
     ]
 
 
-def config_for(plan: Plan) -> dict[str, object]:
+def guest_config(config: MachineConfig) -> dict[str, object]:
     """What the agent must know to set the guest up."""
     return {
-        "modules": str(plan.kernel.modules),
-        "visible": visible_paths(plan.path),
+        "modules": str(config.kernel.modules),
+        "visible": visible_paths(config.path),
         "stable": stable_paths(),
-        "writable": list(plan.writable),
-        "path": list(plan.path),
-        "fingerprint": plan.fingerprint,
+        "writable": list(config.writable),
+        "path": list(config.path),
+        "main": MAIN,
+        "preload": PRELOAD,
+        "fingerprint": config.fingerprint,
     }
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from lvsctl.errors import HostError
-
-from . import kinds
-from .guest.modules import load_order, name_of
-from .plan import Kernel, Wish
+from lvsctl.machine import kinds
+from lvsctl.machine.config import Kernel, MachineRequest
+from lvsctl.machine.guest.modules import load_order, name_of
 
 
 def has_module(kernel: Kernel, name: str) -> bool | None:
@@ -24,16 +23,16 @@ def has_module(kernel: Kernel, name: str) -> bool | None:
     return name in map(name_of, builtin.split())
 
 
-def usual_has_module(wish: Wish, name: str) -> bool | None:
+def default_kernel_has_module(request: MachineRequest, name: str) -> bool | None:
     """The same of the kernel that would be started for this wish; None also where none is ready."""
     try:
-        kernel = kinds.chosen(wish).find(wish.kernel)
+        kernel = kinds.choose_kind(request).find(request.kernel)
     except HostError:
         return None
     return None if kernel is None else has_module(kernel, name)
 
 
-def start_with_module(name: str, without: str) -> str | None:
+def command_to_start_with(name: str, without: str) -> str | None:
     """The command that starts a machine with that module, of the kernels that are ready here.
 
     ``without``: the release of a kernel that was seen to be of no use, whatever its lists say.

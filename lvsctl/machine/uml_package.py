@@ -7,10 +7,9 @@ import shutil
 from pathlib import Path
 
 from lvsctl.errors import HostError
-
-from . import cache, packages
-from .packages import Emit
-from .plan import Kernel
+from lvsctl.machine import cache, packages
+from lvsctl.machine.config import Kernel
+from lvsctl.machine.packages import Emit
 
 PACKAGE = "user-mode-linux"
 HINT = f"install it by hand: sudo apt-get install {PACKAGE}"

@@ -1,0 +1,175 @@
+"""What the kernels of the host and of the machine can do: doctor."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from typing import Annotated, Any
+
+import typer
+
+from lvsctl.cli import options, where
+from lvsctl.cli.failure import ExitStatus
+from lvsctl.cli.help import Command, new_app
+from lvsctl.cli.output import Format, show, show_json, style
+from lvsctl.cli.where import WHERE_VARIABLE, Where
+from lvsctl.errors import HostError
+from lvsctl.kernel import probe, probe_kernel
+from lvsctl.kernel.probe import Feature
+from lvsctl.machine import available_kernels, client
+from lvsctl.machine.config import request_from_environment
+from lvsctl.machine.kinds import choose_kind
+from lvsctl.output import jsonable, text
+
+app = new_app()
+
+
+@app.command(cls=Command)
+def doctor(
+    place: Annotated[
+        Where,
+        typer.Option(
+            "--where",
+            envvar=WHERE_VARIABLE,
+            help="Kernels to check: host, machine (started if necessary), or auto (the host's, "
+            "and the machine's if it is running).",
+        ),
+    ] = Where.AUTO,
+    wanted: options.As = Format.TEXT,
+) -> ExitStatus:
+    """Report what labs can do on this host and what is missing.
+
+    Tries each feature that a lab may need, on the host and in the machine if one is running
+    (--where machine starts one), with the command that installs or enables what is missing.
+    The exit status is 0 if labs can run on either kernel.
+
+    Examples:
+      lvsctl doctor
+      sudo lvsctl doctor --where host
+      lvsctl doctor --where machine
+    """
+    report: dict[str, Any] = {}
+    texts = []
+    found_inside: tuple[Feature, ...] = ()
+    release = os.uname().release if where.inside_machine() else ""
+    if looks_inside := place is not Where.HOST and not where.inside_machine():
+        found_inside, remark = _features_of_machine(start=place is Where.MACHINE)
+        release = _release_inside() if found_inside else ""
+    if place is not Where.MACHINE or where.inside_machine():
+        found = with_remedies(probe.features(), found_inside, release)
+        report["host"], shown, host_can = _reported(found, "host", wanted)
+        texts.append(shown)
+    else:
+        host_can = False
+    machine_can = False
+    if looks_inside:
+        if found_inside:
+            found = with_remedies(found_inside, release=release)
+            report["machine"], shown, machine_can = _reported(found, "machine", wanted)
+            texts.append(shown)
+        else:
+            report["machine"] = {"running": False, "remark": remark}
+            texts.append(f"machine: {remark}")
+            machine_can = _can_start()
+    if wanted is Format.JSON:
+        show_json({"version": 1, **report})
+    else:
+        show("\n".join(shown.rstrip("\n") + "\n" for shown in texts))
+    return ExitStatus.OK if host_can or machine_can else ExitStatus.HOST_CANNOT
+
+
+def _reported(found: tuple[Feature, ...], place: str, wanted: Format) -> tuple[Any, str, bool]:
+    """Return the features of a kernel as JSON, as text, and whether labs can run there."""
+    can = all(feature.present for feature in found if feature.needed_for == "every mode")
+    if wanted is Format.JSON:
+        return jsonable.features(found, place), "", can
+    return None, text.features(found, place, style=style()), can
+
+
+def _can_start() -> bool:
+    """Return whether a machine would start without downloading anything."""
+    request = request_from_environment()
+    try:
+        return choose_kind(request).find(request.kernel) is not None
+    except HostError:
+        return False
+
+
+def _features_of_machine(*, start: bool) -> tuple[tuple[Feature, ...], str]:
+    """Return the machine's features; none, and why, if it is neither running nor to be started."""
+    if not start and not where.machine_is_running():
+        if _can_start():
+            return (), "not running, ready to start (check it: lvsctl doctor --where machine)"
+        return (), "its kernel is not installed: lvsctl machine install"
+    return features_inside(), ""
+
+
+def _release_inside() -> str:
+    status = client.status()
+    return status.release if status else ""
+
+
+def features_inside() -> tuple[Feature, ...]:
+    """Return the features of the machine, which is started if necessary. Raises HostError."""
+    return tuple(Feature(**fields) for fields in json.loads(_output_of(["_features"])))
+
+
+def _output_of(words: list[str]) -> str:
+    """Return what an lvsctl command in the machine prints."""
+    sys.stdout.flush()
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
+        saved = os.dup(1)
+        os.dup2(file.fileno(), 1)
+        try:
+            status = where.forward(words)
+        finally:
+            os.dup2(saved, 1)
+            os.close(saved)
+        if status != ExitStatus.OK:
+            raise HostError("the features of the machine are unknown", hint="lvsctl machine stop")
+        file.seek(0)
+        return file.read()
+
+
+@app.command("_features", hidden=True)
+def features() -> None:
+    """Print the features of this kernel as JSON."""
+    show(json.dumps([asdict(feature) for feature in probe.features()]))
+
+
+def with_remedies(
+    found: Iterable[Feature], inside: Iterable[Feature] = (), release: str = ""
+) -> tuple[Feature, ...]:
+    """Return the features with remedies that name a kernel which has what is missing.
+
+    ``inside`` is what was found in the running machine, whose kernel is ``release``; without it,
+    the kernels' lists of modules are read, if they are installed. The throwaway kernel is
+    recommended unless it lacks the feature too; then another kernel that is ready to start.
+    """
+    modules = probe_kernel.modules()
+    tried = {feature.id: feature.present for feature in inside}
+    return tuple(
+        feature
+        if feature.present
+        else replace(feature, remedy=_remedy(feature, modules.get(feature.id, ""), tried, release))
+        for feature in found
+    )
+
+
+def _remedy(feature: Feature, module: str, tried: dict[str, bool], release: str) -> str:
+    if feature.remedy not in (probe.MACHINE, probe.OTHER_KERNEL):
+        return feature.remedy
+    if feature.remedy == probe.MACHINE:
+        has = tried.get(feature.id)
+        if has is None and module:
+            has = available_kernels.default_kernel_has_module(request_from_environment(), module)
+        if has is not False:
+            return feature.remedy
+    start = available_kernels.command_to_start_with(module, without=release) if module else None
+    return (
+        f"a kernel that has it: lvsctl machine stop, then {start}" if start else probe.OTHER_KERNEL
+    )

@@ -1,0 +1,145 @@
+"""A running lab as it is: inspect, diagnose, walk."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from lvsctl.cli import options
+from lvsctl.cli.failure import ExitStatus
+from lvsctl.cli.help import Command, new_app
+from lvsctl.cli.output import Format, show, show_json, style
+from lvsctl.cli.where import Where, in_lab_kernel
+from lvsctl.engine.inspect import diagnose_lab, inspect_lab, walk_request
+from lvsctl.engine.labs import parse_lab_and_nodes, running_lab
+from lvsctl.output import html, jsonable, mermaid, text, text_diagnosis, walk_json, walk_text
+
+app = new_app()
+
+
+@app.command(cls=Command)
+@in_lab_kernel()
+def inspect(
+    ctx: typer.Context,
+    lab: options.Lab = None,
+    nodes: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NODE]...",
+            autocompletion=options.complete_nodes,
+            help="Nodes to show; default: all.",
+        ),
+    ] = None,
+    wanted: options.As = Format.TEXT,
+    where: options.Placement = Where.AUTO,
+) -> None:
+    """Show the kernel's configuration of a lab's nodes.
+
+    Addresses, routes, neighbours, the ARP and forwarding sysctls that matter, tunnel
+    devices, listeners with their processes, and the IPVS table with its counters.
+
+    Examples:
+      lvsctl inspect
+      lvsctl inspect director            if only one lab is running
+      lvsctl inspect dr director rs1
+      lvsctl inspect dr --format json
+    """
+    named, wanted_nodes = parse_lab_and_nodes([*([lab] if lab else []), *(nodes or ())])
+    result = inspect_lab(named, wanted_nodes)
+    if wanted is Format.JSON:
+        show_json(jsonable.inspection(result))
+    else:
+        show(text.inspection(result, style=style()))
+
+
+@app.command(cls=Command)
+@in_lab_kernel()
+def diagnose(
+    ctx: typer.Context,
+    lab: options.Lab = None,
+    wanted: options.As = Format.TEXT,
+    where: options.Placement = Where.AUTO,
+) -> ExitStatus:
+    """Find out why a lab does not work and how to fix it.
+
+    Sends requests through the VIP and captures at every node. What the forwarding method
+    needs is then compared with each node's kernel configuration and with the captured frames,
+    so any misconfiguration is found, not only injected faults. Harmless differences from the
+    topology are remarks. The exit status is 0 only if no cause was found and everything works.
+
+    Examples:
+      lvsctl diagnose
+      lvsctl diagnose dr --format json
+    """
+    result = diagnose_lab(running_lab(lab))
+    if wanted is Format.JSON:
+        show_json(jsonable.diagnosis(result))
+    else:
+        show(text_diagnosis.diagnosis(result, style=style()))
+    return ExitStatus.OK if result.healthy else ExitStatus.CLAIM_FAILED
+
+
+class WalkFormat(StrEnum):
+    """How a walk is shown."""
+
+    TEXT = "text"
+    JSON = "json"
+    MERMAID = "mermaid"
+    HTML = "html"
+
+
+@app.command(cls=Command)
+@in_lab_kernel()
+def walk(
+    ctx: typer.Context,
+    lab: options.Lab = None,
+    service: Annotated[
+        str | None,
+        typer.Option(
+            "--service", metavar="NAME", help="Virtual service to ask; default: the first."
+        ),
+    ] = None,
+    client: Annotated[
+        str | None,
+        typer.Option(
+            "--client",
+            metavar="NODE",
+            autocompletion=options.complete_nodes,
+            help="Node that sends the request; default: the first client.",
+        ),
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Explain repeated hops in full.")
+    ] = False,
+    wanted: Annotated[
+        WalkFormat,
+        typer.Option(
+            "--format", "-f", help="Output format: text, json, mermaid (a diagram), html (a page)."
+        ),
+    ] = WalkFormat.TEXT,
+    where: options.Placement = Where.AUTO,
+) -> ExitStatus:
+    """Follow one request through the lab, hop by hop.
+
+    Sends one request and shows each hop from captured frames: MAC addresses, IP addresses,
+    ports, TTL and encapsulation, what the previous node changed, and why. Neighbour entries are
+    flushed before, so the ARP requests are shown too. The exit status is 1 if no reply came.
+
+    Examples:
+      lvsctl walk
+      lvsctl walk tun -v
+      lvsctl walk dr --format html > walk.html
+    """
+    found = walk_request(running_lab(lab), service, client)
+    match wanted:
+        case WalkFormat.TEXT:
+            show(walk_text.walk(found, style=style(), verbose=verbose))
+        case WalkFormat.JSON:
+            show_json(walk_json.walk(found))
+        case WalkFormat.MERMAID:
+            show(mermaid.mermaid(found))
+        case WalkFormat.HTML:
+            show(html.walk_page(found))
+    return ExitStatus.OK if found.exchange.answered else ExitStatus.CLAIM_FAILED

@@ -1,0 +1,208 @@
+"""A lab's claims, proved from captured packets: verify.
+
+If a claim does not pass, the capture is kept without being asked for: one file a lab, replaced
+the next time, ``LAB.pcapng`` in the directory LVSCTL_CAPTURES or in ``lvsctl-captures-UID`` among
+the temporary files.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lvsctl.cli import options
+from lvsctl.cli.failure import ExitStatus, say
+from lvsctl.cli.help import Command, new_app
+from lvsctl.cli.output import Format, show, show_json, style
+from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
+from lvsctl.engine.faults import prove_claims
+from lvsctl.engine.inspect import recompute, verify_lab
+from lvsctl.engine.labs import running_lab
+from lvsctl.engine.campaign import Trial
+from lvsctl.engine.results import Verification
+from lvsctl.errors import UsageError
+from lvsctl.machine import writable
+from lvsctl.model.claim import Verdict
+from lvsctl.output import fault_json, fault_text, jsonable, planted, saved, text
+from lvsctl.output.evidence import capture_bytes
+
+CAPTURES_VARIABLE = "LVSCTL_CAPTURES"
+
+app = new_app()
+
+
+def _check_report(
+    words: list[str], report: Path | None, prove: bool, **_: object
+) -> ForwardRequest:
+    """Refuse a directory that holds something else, before any request is sent."""
+    if report is not None:
+        saved.refuse_others(report)
+        return ForwardRequest(words, writes=report)
+    return ForwardRequest(words, writes=None if prove else directory_for_machine())
+
+
+def _is_saved(from_: Path | None, **_: object) -> bool:
+    return from_ is not None
+
+
+@app.command(cls=Command)
+@in_lab_kernel(prepare=_check_report, anywhere=_is_saved)
+def verify(
+    ctx: typer.Context,
+    lab: options.Lab = None,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", help="Show what was expected and seen for each claim."),
+    ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="DIR",
+            help="Write JSON, JUnit XML, HTML and the capture to this directory.",
+        ),
+    ] = None,
+    from_: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="DIR", help="Decide again from a saved report; needs no lab."
+        ),
+    ] = None,
+    prove: Annotated[
+        bool,
+        typer.Option("--prove", help="Inject every fault and check that the claims detect it."),
+    ] = False,
+    wanted: options.As = Format.TEXT,
+    where: options.Placement = Where.AUTO,
+) -> ExitStatus:
+    """Send requests through the VIP and prove LVS's claims.
+
+    Meanwhile every interface of every node is captured. The frames show what the forwarding
+    method does to requests and replies and whether the scheduler distributes them as it should;
+    IPVS's counters and connection table must agree with what the client saw. The exit status
+    is 0 only if every claim passes. Otherwise the capture is kept, and named with the frame to
+    open: LAB.pcapng in /tmp/lvsctl-captures-UID, or in the directory LVSCTL_CAPTURES if set.
+
+    Examples:
+      lvsctl verify
+      lvsctl verify dr -v
+      lvsctl verify nat --format json > verdict.json
+      lvsctl verify tun --report out       out/report.html, junit.xml, capture.pcapng, …
+      lvsctl verify --from out             the same verdicts, on any machine, without root
+      lvsctl verify dr --prove             each claim can fail: takes minutes (lvsctl fault list)
+    """
+    if prove:
+        if report is not None or from_ is not None:
+            raise UsageError("--prove needs a running lab: use neither --report nor --from")
+        return _prove(lab, wanted)
+    result, capture = _verify(lab, report, from_)
+    if wanted is Format.JSON:
+        show_json(jsonable.verification(result, capture=capture))
+    else:
+        show(text.verification(result, verbose=verbose, capture=capture, style=style()))
+    return ExitStatus.OK if result.verdict is Verdict.PASS else ExitStatus.CLAIM_FAILED
+
+
+def _prove(lab: str | None, wanted: Format) -> ExitStatus:
+    """Inject each fault, with a line for each on a terminal."""
+
+    def report(trial: Trial) -> None:
+        if sys.stderr.isatty():
+            say(fault_text.trial(trial))
+
+    proof = prove_claims(running_lab(lab), report)
+    if wanted is Format.JSON:
+        show_json(fault_json.proof(proof))
+    else:
+        show(fault_text.proof(proof, style=style()))
+    return ExitStatus.OK if proof.holds else ExitStatus.CLAIM_FAILED
+
+
+def _verify(
+    lab: str | None, report: Path | None, from_: Path | None
+) -> tuple[Verification, str | None]:
+    """Return the verification, live or from a saved report, and the path of its capture."""
+    if from_ is not None:
+        if lab is not None or report is not None:
+            raise UsageError("--from reads a saved report: use neither a lab nor --report")
+        return recompute(saved.load(from_)), str(from_ / saved.CAPTURE)
+    found = running_lab(lab)
+    if report is None:
+        result = verify_lab(found)
+        return result, keep_capture(result)
+    saved.refuse_others(report)
+    result = verify_lab(found)
+    saved.save(report, result)
+    return result, str(report / saved.CAPTURE)
+
+
+def directory_for_machine() -> Path | None:
+    """Return the directory of kept captures that the command in the machine is to write.
+
+    None if the machine must not write there. The command learns of it by its environment.
+    """
+    directory = _directory()
+    if _is_unsafe(directory) or writable.refusal(os.path.realpath(directory)) is not None:
+        return None
+    os.environ[CAPTURES_VARIABLE] = str(directory)
+    return directory
+
+
+def keep_capture(result: Verification) -> str | None:
+    """Write the capture of a lab that does not pass; return its path, None if none was written.
+
+    A capture that cannot be written does not fail the command: the reason is a message.
+    """
+    if result.verdict is Verdict.PASS or not result.evidence.frames:
+        return None
+    directory = _directory()
+    path = directory / f"{result.lab.name}.pcapng"
+    try:
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        # Checked now and not before: once it is ours, no other user can replace it.
+        if _is_unsafe(directory):
+            _not_kept(path, "other users can write to the directory")
+            return None
+        planted.replace(path, capture_bytes(result.evidence), mode=0o644)  # for sudo's user
+    except OSError as error:
+        _not_kept(path, error.strerror or "it cannot be written")
+        return None
+    return str(path)
+
+
+def _not_kept(path: Path, reason: str) -> None:
+    say(f"the capture is not kept in {path}: {reason}; --report DIR writes it elsewhere")
+
+
+def _directory() -> Path:
+    given = os.environ.get(CAPTURES_VARIABLE, "")
+    if given:
+        return Path(given).absolute()
+    # Not the directory of the machine's sockets: a command in the machine may write here.
+    return Path(tempfile.gettempdir(), f"lvsctl-captures-{os.getuid()}")
+
+
+def _is_unsafe(directory: Path) -> bool:
+    """Return whether another user may have prepared the directory, whose name can be foreseen.
+
+    In a directory that the user chose, others may write as well; only another user's link is
+    refused.
+    """
+    if os.environ.get(CAPTURES_VARIABLE):
+        try:
+            planted.nofollow(directory)
+        except UsageError:
+            return True
+        return False
+    try:
+        found = directory.lstat()
+    except OSError:
+        return False
+    mine = found.st_uid == os.getuid() and not found.st_mode & stat.S_IWOTH
+    return not stat.S_ISDIR(found.st_mode) or not mine
