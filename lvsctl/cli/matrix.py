@@ -15,13 +15,13 @@ from lvsctl.cli import options
 from lvsctl.cli.failure import ExitStatus, say
 from lvsctl.cli.output import show, show_json, style
 from lvsctl.cli.where import Where, in_lab_kernel
+from lvsctl.engine.campaign import Cell, Column
 from lvsctl.engine.faults import (
     applicable_faults,
     check_fault_names,
     check_topology_names,
     run_matrix_column,
 )
-from lvsctl.engine.campaign import Cell, Column
 from lvsctl.errors import HostError, UsageError
 from lvsctl.faults import FAULTS
 from lvsctl.output import matrix_markdown, matrix_text, planted

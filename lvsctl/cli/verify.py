@@ -21,10 +21,10 @@ from lvsctl.cli.failure import ExitStatus, say
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Format, show, show_json, style
 from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
+from lvsctl.engine.campaign import Trial
 from lvsctl.engine.faults import prove_claims
 from lvsctl.engine.inspect import recompute, verify_lab
 from lvsctl.engine.labs import running_lab
-from lvsctl.engine.campaign import Trial
 from lvsctl.engine.results import Verification
 from lvsctl.errors import UsageError
 from lvsctl.machine import writable
