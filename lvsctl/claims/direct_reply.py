@@ -12,7 +12,7 @@ def reply_is_direct(trace: Trace) -> CheckResult:
 
     Positive control: a director's taps were live, because they captured the requests.
     """
-    vip = trace.run.service.vip
+    vip = trace.run.endpoint.vip
     directors = trace.directors
     expected = "replies from the VIP reach the client, and none is captured at the director"
     controlled = [

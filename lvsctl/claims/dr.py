@@ -12,7 +12,7 @@ CLAIMS = ClaimTable()
 
 def _is_ipv4(trace: Trace) -> bool:
     """IPv6 uses neighbour discovery, not ARP."""
-    return trace.run.service.vip.version == 4
+    return trace.run.endpoint.vip.version == 4
 
 
 @CLAIMS.add(
@@ -24,7 +24,7 @@ def _is_ipv4(trace: Trace) -> bool:
 )
 def same_vip(trace: Trace) -> CheckResult:
     """The VIP is an address of the director and of every real server."""
-    vip = trace.run.service.vip
+    vip = trace.run.endpoint.vip
     wanted = [*trace.directors, *(server.node for server in trace.real_servers)]
     holders = trace.vip_holders(wanted)
     missing = [node for node in wanted if not holders[node]]
@@ -50,7 +50,7 @@ def same_vip(trace: Trace) -> CheckResult:
 )
 def only_director_answers_arp(trace: Trace) -> CheckResult:
     """Positive control: every real server received a request, and the director answered it."""
-    vip = trace.run.service.vip
+    vip = trace.run.endpoint.vip
     directors = join_names(trace.directors)
     expected = f"who-has {vip} is answered by {directors} only, and received by every real server"
     unasked = [
@@ -82,7 +82,7 @@ def _wrong_neighbour_entry(trace: Trace) -> str:
     macs = frozenset[str]().union(*map(trace.macs, trace.directors))
     for node, state in trace.evidence.states.items():
         for entry in state.neighbours:
-            if entry.address == trace.run.service.vip and entry.mac and entry.mac not in macs:
+            if entry.address == trace.run.endpoint.vip and entry.mac and entry.mac not in macs:
                 directors = join_names(trace.directors)
                 return f"{node} has it at {entry.mac}, which is not a MAC address of {directors}"
     return ""
@@ -106,7 +106,7 @@ def _asks(frame: Frame, vip: object) -> bool:
 )
 def real_servers_announce_rip(trace: Trace) -> CheckResult:
     """Positive control: every real server that replied sent an ARP request."""
-    vip = trace.run.service.vip
+    vip = trace.run.endpoint.vip
     expected = "ARP requests of real servers come from their RIP"
     asked = [
         frame

@@ -173,7 +173,7 @@ def connection_table_agrees(trace: Trace) -> CheckResult:
         (c.client, c.client_port): (c.rip, c.rport)
         for c in seen.connections
         if (c.protocol, c.vip, c.vport)
-        == (seen.service.key.protocol, seen.service.vip, seen.service.key.port)
+        == (seen.endpoint.protocol, seen.endpoint.vip, seen.endpoint.port)
         and c.client_port
     }
     total = len(seen.answered)
@@ -253,7 +253,7 @@ def _errors(trace: Trace) -> tuple[list[Frame], list[Frame]]:
     """
     seen = trace.run
     vip = trace.vip
-    types = family_of(seen.service.vip).icmp_errors
+    types = family_of(seen.endpoint.vip).icmp_errors
     servers = {Endpoint(server.rip, server.port) for server in seen.service.real_servers}
     about_replies: list[Frame] = []
     about_requests: list[Frame] = []

@@ -144,7 +144,7 @@ def real_servers_need_nothing(trace: Trace) -> CheckResult:
 )
 def port_mapping(trace: Trace) -> CheckResult:
     """Compare the ports on both sides of the director."""
-    port = trace.run.service.key.port
+    port = trace.run.endpoint.port
     mapped = sorted({server.port for server in trace.real_servers})
     expected = f"port {port} becomes {' or '.join(map(str, mapped))} and comes back as {port}"
     there, back = trace.request_passages(), trace.reply_passages()

@@ -84,7 +84,7 @@ class Trace:
     @property
     def vip(self) -> Endpoint:
         """The service's VIP and port."""
-        return Endpoint(self.run.service.vip, self.run.service.key.port)
+        return Endpoint(self.run.endpoint.vip, self.run.endpoint.port)
 
     @property
     def directors(self) -> tuple[str, ...]:
@@ -116,7 +116,7 @@ class Trace:
 
     def vip_holders(self, nodes: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """The devices on which each of ``nodes`` has the service's VIP."""
-        return {node: self.holds(node, self.run.service.vip) for node in nodes}
+        return {node: self.holds(node, self.run.endpoint.vip) for node in nodes}
 
     def at(self, *nodes: str) -> Iterator[Frame]:
         """Every frame that was captured at the taps of ``nodes``, whatever it belongs to."""

@@ -60,7 +60,7 @@ def _encapsulation_error(trace: Trace, passage: Passage) -> str:
     ):
         to = "".join(f" to UDP port {port}" for port in ports)
         return f"it left by {went.packet.encapsulation} (protocol {outer.protocol}){to}"
-    if not trace.holds(passage.node, outer.src) or outer.src == trace.run.service.vip:
+    if not trace.holds(passage.node, outer.src) or outer.src == trace.run.endpoint.vip:
         return f"the outer source {outer.src} is not a DIP"
     if outer.dst not in {server.rip for server in trace.real_servers}:
         return f"the outer destination {outer.dst} is not a RIP"
@@ -76,7 +76,7 @@ def _encapsulation_error(trace: Trace, passage: Passage) -> str:
 )
 def decapsulated(trace: Trace) -> CheckResult:
     """Find each tunnelled request again at the real server's tunnel device."""
-    vip = trace.run.service.vip
+    vip = trace.run.endpoint.vip
     device = trace.run.service.encapsulation.device
     nodes = [server.node for server in trace.real_servers]
     expected = f"requests are decapsulated on {device} of {join_names(nodes)}, which has {vip}"

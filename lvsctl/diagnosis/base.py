@@ -17,7 +17,7 @@ from lvsctl.model.claim import Finding, Verdict
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Lab, Node
-from lvsctl.model.service import ForwardingMethod, RealServer, VirtualService
+from lvsctl.model.service import ForwardingMethod, RealServer, ServiceKey, VirtualService
 from lvsctl.model.state import NodeState, RealServerState, ServiceState
 from lvsctl.modes.tun import HEADERS
 
@@ -78,9 +78,14 @@ class Case:
         return self.trace.run.service
 
     @property
+    def endpoint(self) -> ServiceKey:
+        """The protocol, VIP and port that the requests were sent to."""
+        return self.trace.run.endpoint
+
+    @property
     def vip(self) -> IPAddress:
-        """The service's VIP."""
-        return self.service.vip
+        """The VIP that the requests were sent to."""
+        return self.endpoint.vip
 
     @property
     def director(self) -> str:

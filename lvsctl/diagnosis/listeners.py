@@ -12,18 +12,18 @@ from lvsctl.model.service import RealServer
 def listening(case: Case) -> Iterator[Found]:
     """A process listens where the requests arrive, and answers them."""
     for server, node in case.members():
-        port = server.port if case.service.forward is NAT else case.service.key.port
+        port = server.port if case.service.forward is NAT else case.endpoint.port
         target = server.rip if case.service.forward is NAT else case.vip
         listeners = [
             one
             for one in case.state(node.name).listeners
-            if (one.protocol, one.port) == (case.service.key.protocol, port)
+            if (one.protocol, one.port) == (case.endpoint.protocol, port)
         ]
         usable = [one for one in listeners if one.address.is_unspecified or one.address == target]
         if usable:
             yield from _hanging(case, server, usable[0].process or "the server")
             continue
-        fact = f"{node.name}: nothing listens on {case.service.key.protocol} port {port}"
+        fact = f"{node.name}: nothing listens on {case.endpoint.protocol} port {port}"
         if listeners:
             fact = f"{node.name}: a process listens on {listeners[0].address} port {port} only"
         yield Cause(

@@ -12,7 +12,7 @@ from lvsctl.model.counted import Dropped
 from lvsctl.model.exchange import Exchange
 from lvsctl.model.frame import Frame, Tap
 from lvsctl.model.lab import Lab
-from lvsctl.model.service import VirtualService
+from lvsctl.model.service import ServiceKey, VirtualService
 from lvsctl.model.state import Connection, NodeState, ServiceState
 
 
@@ -37,6 +37,11 @@ class Run:
     large: Exchange | None = None
     began: int = 0
     ended: int = 0
+
+    @property
+    def endpoint(self) -> ServiceKey:
+        """The protocol, VIP and port that the requests were sent to."""
+        return self.service.key
 
     @property
     def answered(self) -> tuple[Exchange, ...]:

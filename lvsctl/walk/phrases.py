@@ -71,7 +71,7 @@ def _answer(passed: Passed) -> str:
     if frame.arp is None:
         return f"{passed.hop.sender} tells its MAC address"
     said = f"{passed.hop.sender or 'somebody'} answers: {frame.arp.sender_ip} is at its MAC"
-    if frame.arp.sender_ip != passed.run.service.vip:
+    if frame.arp.sender_ip != passed.run.endpoint.vip:
         return said
     heard = {
         node
@@ -120,7 +120,7 @@ def _request(passed: Passed) -> str:
         if not hop.sender:
             return f"{passed.receivers} received it; nobody was seen sending it"
         flow = hop.frame.flow
-        to = flow.dst if flow is not None else passed.run.service.vip
+        to = flow.dst if flow is not None else passed.run.endpoint.vip
         return f"{hop.sender} sends to {to}; the next hop is {passed.receivers}"
     if role is Role.DIRECTOR:
         return _directed(passed)
