@@ -126,7 +126,10 @@ def build_and_remove(name: str, size: int, prefix: str, floor: str) -> dict[str,
         from benchmarks.competitors import dr_shape
 
         lab = prefix.rstrip("-")
-        up_words = ["up", str(dr_shape.written(kind, lab, size, Path("/run")))]  # /run is ours
+        up_words = [
+            "up",
+            str(dr_shape.format_endpoint(kind, lab, size, Path("/run"))),
+        ]  # /run is ours
         down_words = ["down", lab]
     told, up, up_cpu = timed([*command, *up_words])
     gone, down, down_cpu = timed([*command, *down_words])

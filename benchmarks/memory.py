@@ -60,7 +60,7 @@ def beside_the_kernel(servers: int, lab: str) -> tuple[int, int]:
         subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
 
     with tempfile.TemporaryDirectory() as folder:
-        lvsctl("up", str(dr_shape.written("json", lab, servers, Path(folder))))
+        lvsctl("up", str(dr_shape.format_endpoint("json", lab, servers, Path(folder))))
     try:
         ask_all(lab, servers)
         (pid,) = processes.daemons(lab).values()

@@ -20,7 +20,7 @@ services:
 ROUTE = "{to: default, via: 10.0.0.1}"
 
 
-def written(kind: str, lab: str, servers: int, into: Path) -> Path:
+def format_endpoint(kind: str, lab: str, servers: int, into: Path) -> Path:
     """The file ``LAB.KIND``, ``kind`` json or yaml."""
     file = into / f"{lab}.{kind}"
     if kind == "yaml":

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from lvsctl.capture.decode import GUE_PORT, decode_all
-from lvsctl.capture.listener import Listener, Options, Seen, raw_frame
+from lvsctl.capture.listener import Listener, Options, RawRecord, raw_frame
 from lvsctl.capture.order import in_order
 from lvsctl.model.frame import Frame, LinkType, RawFrame, Recording, Tap
 
@@ -58,7 +58,7 @@ class Capture:
         self._gue_port = gue_port
         self._listener: Listener | None = None
         self._thread: threading.Thread | None = None
-        self._seen: list[Seen] = []
+        self._seen: list[RawRecord] = []
         self._error: BaseException | None = None
         self._recording: Recording | None = None
 
@@ -190,7 +190,7 @@ class LiveCapture:
         listener = self._listener
         if listener is None:
             raise RuntimeError("a live capture is read inside its `with` block")
-        held: list[Seen] = []
+        held: list[RawRecord] = []
         while not listener.interrupted:
             # What has just been stamped may still be on its way to another socket: it is
             # held back for a moment, so that frames leave in time order.

@@ -44,12 +44,12 @@ _FILES_BESIDES = 8
 _DIRECTIONS = {direction.value: direction for direction in Direction}
 _ETHERNET_LIKE = (bpf.ARPHRD_ETHER, bpf.ARPHRD_LOOPBACK)
 
-Seen = tuple[int, Tap, int, int, int, bytes, bool]
+RawRecord = tuple[int, Tap, int, int, int, bytes, bool]
 """What is noted while frames rush in: time, tap, packet type, hardware type, length on the
 wire, bytes, checksum pending. A tuple, because making a RawFrame takes ten times as long."""
 
 
-def raw_frame(seen: Seen) -> RawFrame:
+def raw_frame(seen: RawRecord) -> RawFrame:
     """The same, as everyone else knows it."""
     moment, tap, kind, hardware, length, data, pending = seen
     direction = _DIRECTIONS.get(kind, Direction.UNKNOWN)
@@ -84,7 +84,7 @@ class Options:
     taps: frozenset[Tap] = frozenset()
 
 
-class _Ear:
+class PacketSocket:
     """The socket of one namespace, and what was lost at it."""
 
     __slots__ = ("_taps", "dropped", "node", "sock")
@@ -121,8 +121,8 @@ class Listener:
         self._options = options
         self._buffer = bytearray(options.snaplen)
         self._view = memoryview(self._buffer)
-        self._ears: dict[int, _Ear] = {}
-        self._ready: list[_Ear] = []
+        self._packet_sockets: dict[int, PacketSocket] = {}
+        self._ready: list[PacketSocket] = []
         self.taps: dict[Tap, LinkType] = {}
         instructions = bpf.program(
             options.filter, snaplen=options.snaplen, loopback=options.loopback
@@ -142,25 +142,25 @@ class Listener:
         if strangers := wanted.difference(nodes.values()):
             raise UsageError(f"no node {', '.join(sorted(strangers))} to capture at",
                              hint=f"the nodes are {', '.join(nodes.values())}")  # fmt: skip
-        ready: list[_Ear] = []
+        ready: list[PacketSocket] = []
         for name, node in nodes.items():
             if node not in wanted:
                 continue
             with netns.enter(name):
-                ear = _Ear(node, sockets.packet_socket())
-                self._ears[ear.sock.fileno()] = ear
-                sockets.prepare(ear.sock, instructions, self._options.buffer)
-                self.taps.update(self._devices(ear))
-            self._epoll.register(ear.sock, select.EPOLLIN)
-            ready.append(ear)
+                packet_socket = PacketSocket(node, sockets.packet_socket())
+                self._packet_sockets[packet_socket.sock.fileno()] = packet_socket
+                sockets.prepare(packet_socket.sock, instructions, self._options.buffer)
+                self.taps.update(self._devices(packet_socket))
+            self._epoll.register(packet_socket.sock, select.EPOLLIN)
+            ready.append(packet_socket)
         sockets.await_timestamps()
-        for ear in ready:
-            sockets.bind_everywhere(ear.sock)
+        for packet_socket in ready:
+            sockets.bind_everywhere(packet_socket.sock)
 
-    def _devices(self, ear: _Ear) -> Iterator[tuple[Tap, LinkType]]:
+    def _devices(self, packet_socket: PacketSocket) -> Iterator[tuple[Tap, LinkType]]:
         for _, device in socket.if_nameindex():
-            hardware = sockets.hardware_type(ear.sock, device)
-            tap = ear.tap(device)
+            hardware = sockets.hardware_type(packet_socket.sock, device)
+            tap = packet_socket.tap(device)
             if self._hears(tap) and (hardware != bpf.ARPHRD_LOOPBACK or self._options.loopback):
                 yield tap, link_type(hardware)
 
@@ -170,7 +170,7 @@ class Listener:
     def wait(self, seconds: float | None) -> bool:
         """Wait for frames; whether there are any. ``None`` waits until there are or for a bell."""
         ready = self._epoll.poll(-1 if seconds is None else seconds)
-        self._ready = [self._ears[fd] for fd, _ in ready if fd != self._bell]
+        self._ready = [self._packet_sockets[fd] for fd, _ in ready if fd != self._bell]
         return bool(self._ready)
 
     def interrupt(self) -> None:
@@ -188,19 +188,19 @@ class Listener:
         with suppress(BlockingIOError):
             os.eventfd_read(self._bell)
 
-    def read(self, moment: int, *, everywhere: bool = False) -> list[Seen]:
+    def read(self, moment: int, *, everywhere: bool = False) -> list[RawRecord]:
         """All that has come until ``moment`` (ns since the epoch), in no order.
 
         From the namespaces that the last ``wait`` heard of, or from all. One later frame
         from each may be among it: there is no way to put it back.
         """
-        found: list[Seen] = []
-        for ear in self._ears.values() if everywhere else self._ready:
-            self._read_from(ear, found, moment)
+        found: list[RawRecord] = []
+        for packet_socket in self._packet_sockets.values() if everywhere else self._ready:
+            self._read_from(packet_socket, found, moment)
         return found
 
-    def _read_from(self, ear: _Ear, found: list[Seen], moment: int) -> None:
-        receive = ear.sock.recvmsg_into
+    def _read_from(self, packet_socket: PacketSocket, found: list[RawRecord], moment: int) -> None:
+        receive = packet_socket.sock.recvmsg_into
         buffers = [self._buffer]
         while True:
             try:
@@ -211,7 +211,9 @@ class Listener:
                 if error.errno != errno.ENETDOWN:  # said once, when a device goes down
                     raise
                 continue
-            seen = _seen(ear.tap(address[0]), address, ancillary, bytes(self._view[:size]))
+            seen = _seen(
+                packet_socket.tap(address[0]), address, ancillary, bytes(self._view[:size])
+            )
             if self._hears(seen[1]):
                 found.append(seen)
             if seen[0] > moment:  # without end, where frames come faster than they are read
@@ -219,14 +221,19 @@ class Listener:
 
     def drops(self) -> dict[str, int]:
         """How many frames were lost so far, by node."""
-        for ear in self._ears.values():
-            ear.count_drops()
-        return {ear.node: ear.dropped for ear in self._ears.values()}
+        for packet_socket in self._packet_sockets.values():
+            packet_socket.count_drops()
+        return {
+            packet_socket.node: packet_socket.dropped
+            for packet_socket in self._packet_sockets.values()
+        }
 
     def close(self) -> None:
         """Hear no more."""
-        sockets.close_together([ear.sock for ear in self._ears.values()])
-        self._ears.clear()
+        sockets.close_together(
+            [packet_socket.sock for packet_socket in self._packet_sockets.values()]
+        )
+        self._packet_sockets.clear()
         self._ready.clear()
         self._epoll.close()
         if self._bell >= 0:
@@ -235,7 +242,7 @@ class Listener:
 
 
 def _seen(tap: Tap, address: tuple[str, int, int, int, bytes],
-          ancillary: list[tuple[int, int, bytes]], data: bytes) -> Seen:  # fmt: skip
+          ancillary: list[tuple[int, int, bytes]], data: bytes) -> RawRecord:  # fmt: skip
     moment, length, pending = 0, len(data), False
     for level, kind, value in ancillary:
         if level == SOL_PACKET and kind == PACKET_AUXDATA:

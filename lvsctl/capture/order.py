@@ -11,19 +11,19 @@ from __future__ import annotations
 from itertools import groupby
 from operator import itemgetter
 
-from lvsctl.capture.listener import Seen
+from lvsctl.capture.listener import RawRecord
 
 _OUT = 4
 """packet(7), PACKET_OUTGOING."""
 
 
-def in_order(seen: list[Seen]) -> list[Seen]:
+def in_order(seen: list[RawRecord]) -> list[RawRecord]:
     """``seen`` by time; those of the same time by what must have come first.
 
     The frames of one node must be in the order in which its socket had them.
     """
     seen.sort(key=itemgetter(0))
-    ordered: list[Seen] = []
+    ordered: list[RawRecord] = []
     for _, group in groupby(seen, key=itemgetter(0)):
         same = list(group)
         while len(same) > 1:
@@ -32,7 +32,7 @@ def in_order(seen: list[Seen]) -> list[Seen]:
     return ordered
 
 
-def _first(same: list[Seen]) -> int:
+def _first(same: list[RawRecord]) -> int:
     """The position of a frame that nothing else in ``same`` must precede; 0 where all wait."""
     waiting: set[str] = set()
     for position, (_, tap, kind, _, _, data, _) in enumerate(same):

@@ -22,7 +22,7 @@ from lvsctl.engine.inspect import watch_lab
 from lvsctl.engine.labs import running_lab
 from lvsctl.errors import UsageError
 from lvsctl.output.watch_json import moment
-from lvsctl.watch.happenings import Happening
+from lvsctl.watch.changes import ChangeEvent
 from lvsctl.watch.loop import Watcher
 
 EVENTS_KEPT = 100
@@ -112,12 +112,12 @@ def _draw(watcher: Watcher, count: int | None, *, interval: float, probing: bool
     from lvsctl.output.watch_screen import Screen
 
     console = Console(highlight=False, markup=False, emoji=False)
-    happened: deque[Happening] = deque(maxlen=EVENTS_KEPT)
+    happened: deque[ChangeEvent] = deque(maxlen=EVENTS_KEPT)
     # Without a terminal, the screens are printed one after the other.
     live = Live(console=console, screen=console.is_terminal, auto_refresh=False)
     with live:
         for number, view in enumerate(watcher.views(), 1):
-            happened.extend(view.happenings)
+            happened.extend(view.changes)
             screen = Screen(view, tuple(happened), interval=interval, probing=probing)
             if console.is_terminal:
                 live.update(screen, refresh=True)

@@ -23,7 +23,7 @@ from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.model.service import Protocol, VirtualService
 from lvsctl.model.state import NodeState, ServiceState
 from lvsctl.traffic import client
-from lvsctl.traffic.arp import ask_who_has
+from lvsctl.traffic.arp import arp_probe
 
 LARGE = 4000
 """Bytes of a request that takes several full-sized segments (of 1460 bytes on Ethernet)."""
@@ -96,7 +96,7 @@ def _ask_for_vips(lab: Lab) -> None:
                 None,
             )
             if own is not None:
-                ask_who_has(lab.netns(node.name), network.name, own, service.vip, patience(lab))
+                arp_probe(lab.netns(node.name), network.name, own, service.vip, patience(lab))
 
 
 def _run(lab: Lab, service: VirtualService) -> Run:

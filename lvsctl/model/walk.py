@@ -1,7 +1,4 @@
-"""One request's way through a lab, hop by hop: what ``walk`` draws.
-
-Made from captured frames by ``verify.walk``; nothing here is configured or assumed.
-"""
+"""One request's path through a lab, hop by hop, from captured frames (``walk.walk``)."""
 
 from __future__ import annotations
 
@@ -15,25 +12,25 @@ from lvsctl.model.service import VirtualService
 
 
 class Step(StrEnum):
-    """What a hop is to the request."""
+    """The kind of a hop."""
 
-    QUESTION = "question"
-    """Who has this address? (ARP, or IPv6's neighbour solicitation)"""
-    ANSWER = "answer"
-    """It is at this MAC."""
+    NEIGHBOUR_REQUEST = "neighbour-request"
+    """An ARP request, or IPv6 neighbour solicitation."""
+    NEIGHBOUR_REPLY = "neighbour-reply"
+    """An ARP reply, or IPv6 neighbour advertisement."""
     REQUEST = "request"
-    """A packet of the client's, on its way to the real server."""
-    UNPACKED = "unpacked"
-    """The same, as it came out of a tunnel device: within one node, on no wire."""
+    """A packet from the client to the real server."""
+    DECAPSULATED = "decapsulated"
+    """A request on the tunnel device of a node, after decapsulation."""
     REPLY = "reply"
-    """A packet on its way to the client."""
-    MESSAGE = "message"
+    """A packet from the real server to the client."""
+    ICMP_ERROR = "icmp-error"
     """An ICMP message about a packet of the connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a node made of a header's field between receiving the packet and sending it on."""
+    """A header field that a node changed between receiving and sending a packet."""
 
     what: str
     before: str
@@ -45,9 +42,9 @@ class Hop:
     """One frame from one node to the next.
 
     ``sent`` is the frame at the sender's tap and ``received`` the same frame at each tap
-    that it came in at; one of them may be missing. ``label`` is what it carries (``SYN``).
-    ``changes`` are what the sender changed, ``why`` says it in words. ``again``: another packet
-    of the connection took the same hop with the same changes before, so little is new.
+    that it came in at; one of them may be missing. ``label`` is its content (``SYN``).
+    ``changes`` are the fields that the sender changed, ``why`` explains them. ``again``: an
+    earlier packet of the connection took the same hop with the same changes.
     """
 
     step: Step
@@ -63,7 +60,7 @@ class Hop:
 
     @property
     def frame(self) -> Frame:
-        """The frame to look at: as it was sent, where that was seen."""
+        """The frame as it was sent, or else as it was received."""
         return self.sent or self.received[0]
 
     @property
@@ -73,16 +70,16 @@ class Hop:
 
     @property
     def lost(self) -> bool:
-        """It was sent, and came in nowhere."""
+        """It was sent but received nowhere."""
         return not self.receivers
 
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """One request to one virtual service: every hop of it and of its answer, in time order.
+    """One request to one virtual service: every hop of it and of its reply, in time order.
 
-    ``nodes`` are those on the way, clients first, real servers last. ``outcome`` says how it
-    ended; where there was no answer, also where the request was seen last.
+    ``nodes`` are those on the path, clients first, real servers last. ``outcome`` says how it
+    ended and, without a reply, where the request was captured last.
     """
 
     lab: Lab

@@ -77,9 +77,9 @@ paint-order:stroke;stroke:var(--card);stroke-width:4px}
 .tip{fill:context-stroke}.cross{stroke:var(--fail);stroke-width:2.5}
 .hop .arrow,.again .arrow{stroke:var(--request)}.from{fill:var(--request)}
 .reply .arrow{stroke:var(--reply)}.reply .from{fill:var(--reply)}
-.question .arrow,.answer .arrow{stroke:var(--ask);stroke-dasharray:5 4}
-.question .from,.answer .from{fill:var(--ask)}
-.message .arrow{stroke:var(--message)}.message .from{fill:var(--message)}
+.neighbour-request .arrow,.neighbour-reply .arrow{stroke:var(--ask);stroke-dasharray:5 4}
+.neighbour-request .from,.neighbour-reply .from{fill:var(--ask)}
+.icmp-error .arrow{stroke:var(--message)}.icmp-error .from{fill:var(--message)}
 .lost .arrow{stroke:var(--fail)}
 .again .arrow{stroke-width:1.2;opacity:.75}
 .tunnelled .arrow{stroke-width:5;stroke-linecap:round;opacity:.9}

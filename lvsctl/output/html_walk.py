@@ -36,7 +36,9 @@ def walk(walk: Walk) -> Html:
 
 def _drawn_nodes(walk: Walk) -> tuple[str, ...]:
     acting = {hop.sender for hop in walk.hops} | {walk.client}
-    acting |= {n for hop in walk.hops if hop.step is not Step.QUESTION for n in hop.receivers}
+    acting |= {
+        n for hop in walk.hops if hop.step is not Step.NEIGHBOUR_REQUEST for n in hop.receivers
+    }
     room = MOST_LINES - len(acting & set(walk.nodes))
     hearing = [node for node in walk.nodes if node not in acting][: max(0, room)]
     return tuple(node for node in walk.nodes if node in acting or node in hearing)
@@ -83,7 +85,7 @@ def _kinds(hop: Hop) -> Iterator[str]:
 
 def _words(hop: Hop, start: int) -> Iterator[Html]:
     way = f"{hop.sender or '?'} → {', '.join(hop.receivers) or 'nobody'}"
-    if hop.step is Step.UNPACKED:
+    if hop.step is Step.DECAPSULATED:
         way = hop.sender
     since = f"+{(hop.frame.time - start) / 1e6:.2f} ms"
     yield tag("p", tag("b", way), " on " + hop.network, tag("span", since, class_="since"),
@@ -107,7 +109,7 @@ def _repeated(hops: Sequence[Hop], nodes: Sequence[str]) -> Iterator[Html]:
     """A packet that goes a way already explained: one row, its hops one below the other."""
     for packet in packets(hops):
         arrows: list[Html] = []
-        moving = [hop for hop in packet if hop.step is not Step.UNPACKED]
+        moving = [hop for hop in packet if hop.step is not Step.DECAPSULATED]
         for index, hop in enumerate(moving):
             arrows += _arrows(hop, nodes, 9 + index * 9)
         label = f"{packet[0].label}: the same way"
@@ -136,7 +138,7 @@ def _hop_arrows(hop: Hop, nodes: Sequence[str]) -> Iterator[Html]:
         return
     far = [nodes.index(n) for n in hop.receivers if n in nodes] or places
     middle = (places[0] + max(far, key=lambda place: abs(place - places[0]))) / 2
-    if hop.step is Step.UNPACKED or len({*places, *far}) == 1:
+    if hop.step is Step.DECAPSULATED or len({*places, *far}) == 1:
         middle = places[0]
     kind = hop.frame.packet.encapsulation
     label = f"{hop.label} in {kind}" if kind is not None else hop.label
@@ -144,7 +146,7 @@ def _hop_arrows(hop: Hop, nodes: Sequence[str]) -> Iterator[Html]:
 
 
 def _arrows(hop: Hop, nodes: Sequence[str], y: int) -> Iterator[Html]:
-    if hop.step is Step.UNPACKED:
+    if hop.step is Step.DECAPSULATED:
         if hop.sender in nodes:
             yield tag("circle", cx=_at(nodes.index(hop.sender), nodes), cy=y, r=7, class_="unpack")
         return

@@ -5,7 +5,12 @@ from __future__ import annotations
 from lvsctl.model.walk import Hop, Step, Walk
 from lvsctl.output.style import printable
 
-_ARROWS = {Step.QUESTION: "--)", Step.ANSWER: "-->>", Step.REPLY: "->>", Step.MESSAGE: "--x"}
+_ARROWS = {
+    Step.NEIGHBOUR_REQUEST: "--)",
+    Step.NEIGHBOUR_REPLY: "-->>",
+    Step.REPLY: "->>",
+    Step.ICMP_ERROR: "--x",
+}
 _FOR_MERMAID = str.maketrans(
     {"#": "#35;", ";": "#59;", "<": "#60;", ">": "#62;", "%": "#37;", "{": "#123;", "}": "#125;"}
 )

@@ -40,9 +40,9 @@ def _duration(walk: Walk) -> str:
 def _hop(hop: Hop, start: int, style: Style) -> Iterator[str]:
     since = f"{(hop.frame.time - start) / 1e6:7.2f}"
     way = f"{hop.sender or '?'} → {', '.join(hop.receivers) or 'nobody'}"
-    if hop.step is Step.UNPACKED:
+    if hop.step is Step.DECAPSULATED:
         way = f"{hop.sender}, out of {hop.network}"
-    place = "" if hop.step is Step.UNPACKED else style.dim(f"  on {hop.network}")
+    place = "" if hop.step is Step.DECAPSULATED else style.dim(f"  on {hop.network}")
     yield f"{style.dim(since)}  {style.bold(printable(way))}{place}  {printable(hop.label)}"
     yield style.wrapped(printable(hop.why), _INDENT)
     changed = {change.what: change for change in hop.changes}
@@ -70,7 +70,9 @@ def _repeated(hops: list[Hop], style: Style) -> list[str]:
     for packet in packets(hops):
         way = [packet[0].sender or "?"]
         way += [
-            ", ".join(hop.receivers) or "nobody" for hop in packet if hop.step is not Step.UNPACKED
+            ", ".join(hop.receivers) or "nobody"
+            for hop in packet
+            if hop.step is not Step.DECAPSULATED
         ]
         lines.append(f"{'':7}  {' → '.join(way)}  {packet[0].label}")
     said = "".join(f"{printable(line)}\n" for line in lines).rstrip("\n")

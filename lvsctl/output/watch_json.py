@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lvsctl.output.json_values import Json
 
 if TYPE_CHECKING:
-    from lvsctl.watch.happenings import Happening
+    from lvsctl.watch.changes import ChangeEvent
     from lvsctl.watch.view import OwnerView, ServerView, ServiceView, View
 
 VERSION = 1
@@ -47,7 +47,7 @@ def moment(view: View) -> Json:
         "owners": [_owner(one) for one in view.owners],
         "losses": [asdict(one) for one in view.losses],
         "dropped": [{**asdict(one), "says": one.says} for one in view.dropped],
-        "events": [_event(one) for one in view.happenings],
+        "events": [_event(one) for one in view.changes],
         "troubles": list(view.troubles),
     }
 
@@ -112,7 +112,7 @@ def _owner(one: OwnerView) -> Json:
     }
 
 
-def _event(one: Happening) -> Json:
+def _event(one: ChangeEvent) -> Json:
     return {"time": _time(one.when), "node": one.node, "says": one.says}
 
 

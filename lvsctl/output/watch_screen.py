@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lvsctl.output.style import printable
-from lvsctl.watch.happenings import Happening
+from lvsctl.watch.changes import ChangeEvent
 from lvsctl.watch.view import LossView, OwnerView, ServerView, ServiceView, View
 
 LEAST_EVENTS = 3
@@ -31,7 +31,7 @@ class Screen:
     """One view, with what has ``happened`` so far (the latest last). Fills what rich gives it."""
 
     view: View
-    happened: Sequence[Happening] = ()
+    happened: Sequence[ChangeEvent] = ()
     interval: float = 1.0
     probing: bool = False
 
@@ -240,7 +240,7 @@ def _loss(one: LossView) -> Text:
     return line
 
 
-def _event(one: Happening) -> Text:
+def _event(one: ChangeEvent) -> Text:
     when = datetime.fromtimestamp(one.when).astimezone().strftime("%H:%M:%S")
     line = _line(f"{when} ", "dim")
     line.append(f"{one.node}: {printable(one.says)}", "not dim")

@@ -1,1 +1,1 @@
-"""Real traffic: the responder that stands on the real servers, and the clients."""
+"""Real traffic: the real servers' responder, and clients."""

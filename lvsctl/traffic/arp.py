@@ -1,7 +1,7 @@
-"""Asking by ARP, aloud: a broadcast question that every neighbour hears (RFC 826).
+"""Send broadcast ARP requests and collect the replies (RFC 826).
 
-The kernel asks by itself only when it wants to send, and often asks one neighbour
-directly. A claim about who answers needs a question that everybody heard.
+The kernel sends ARP requests only when it has a packet to send, and often by unicast. A claim
+about who answers needs a request that every neighbour receives.
 """
 
 from __future__ import annotations
@@ -20,31 +20,32 @@ _REQUEST, _REPLY = 1, 2
 _PACKET = struct.Struct("!HHBBH6s4s6s4s")
 
 
-def ask_who_has(
-    netns: str, device: str, sender: IPv4Address, wanted: IPv4Address, patience: float
+def arp_probe(
+    netns: str, device: str, sender: IPv4Address, wanted: IPv4Address, timeout: float
 ) -> tuple[str, ...]:
-    """Ask on ``device`` of ``netns`` who has ``wanted``; the MAC addresses that answered.
+    """Request ``wanted`` by ARP on ``device`` of ``netns``; returns the MAC addresses that replied.
 
-    Waits for the first answer, at most ``patience`` seconds, and takes those that came
-    with it. Raises LabError where there is no such namespace, OSError for a device that
-    is gone or down.
+    Waits for the first reply, at most ``timeout`` seconds, and includes those received with it.
+    Raises LabError if the namespace does not exist, OSError if the device is missing or down.
     """
-    return run_inside(netns, lambda: _ask(device, sender, wanted, patience))
+    return run_inside(netns, lambda: _send_request(device, sender, wanted, timeout))
 
 
-def _ask(device: str, sender: IPv4Address, wanted: IPv4Address, patience: float) -> tuple[str, ...]:
+def _send_request(
+    device: str, sender: IPv4Address, wanted: IPv4Address, timeout: float
+) -> tuple[str, ...]:
     kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
     with socket.socket(socket.AF_PACKET, kind, socket.htons(_ETHERTYPE)) as sock:
         sock.bind((device, _ETHERTYPE))
         mac: bytes = sock.getsockname()[4]
-        question = _PACKET.pack(
+        request = _PACKET.pack(
             *(1, 0x0800, 6, 4, _REQUEST), mac, sender.packed, bytes(6), wanted.packed
         )
-        sock.send(_BROADCAST + mac + struct.pack("!H", _ETHERTYPE) + question)
-        return _answers(sock, wanted, time.monotonic() + patience)
+        sock.send(_BROADCAST + mac + struct.pack("!H", _ETHERTYPE) + request)
+        return _receive_replies(sock, wanted, time.monotonic() + timeout)
 
 
-def _answers(sock: socket.socket, wanted: IPv4Address, deadline: float) -> tuple[str, ...]:
+def _receive_replies(sock: socket.socket, wanted: IPv4Address, deadline: float) -> tuple[str, ...]:
     found: list[str] = []
     while not found:
         readable, _, _ = select.select([sock], [], [], max(0.0, deadline - time.monotonic()))

@@ -1,4 +1,4 @@
-"""The client's event loop: many connections at once, each with its deadline."""
+"""The client's event loop: many concurrent requests, each with a timeout."""
 
 from __future__ import annotations
 
@@ -18,14 +18,20 @@ from lvsctl.model.addresses import IPAddress
 from lvsctl.model.exchange import Endpoint, Exchange, Failure
 from lvsctl.model.service import Protocol
 from lvsctl.traffic.http import BadRequest
-from lvsctl.traffic.replies import ReplyReader, Said, address_of, lone_reply, said_in
+from lvsctl.traffic.replies import (
+    ReplyReader,
+    ServerIdentity,
+    parse_address,
+    parse_identity,
+    parse_single_reply,
+)
 
 RECEIVE_BYTES = 64 * 1024
 SPARE_FILES = 64
-"""Open files that are left to the rest of the process."""
+"""Open files reserved for the rest of the process."""
 
 _BINDS = 50
-"""How many ports are tried before any is taken."""
+"""How many ports are tried before a port in use is accepted."""
 
 _FAILURES = {
     errno.ECONNREFUSED: Failure.REFUSED,
@@ -41,7 +47,7 @@ _FAILURES = {
     errno.EAGAIN: Failure.NO_PORT,
 }
 _AT_ONCE = struct.pack("ii", 1, 0)
-"""struct linger: closing drops what is unsent and resets the connection (socket(7))."""
+"""struct linger: closing discards unsent data and resets the connection (socket(7))."""
 
 _CONNECTS = {0, errno.EINPROGRESS}
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -49,10 +55,10 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where requests go and how. ``timeout`` in seconds; ``keep``: answered connections stay.
+    """Where requests go, and how. ``timeout`` in seconds; ``keep`` holds answered connections.
 
-    ``avoid`` are local ports not to send from: IPVS would take the request for a part of
-    an earlier connection from there, and schedule nothing.
+    ``avoid`` are local ports not to use: IPVS would assign a request from there to an earlier
+    connection and schedule nothing.
     """
 
     host: IPAddress
@@ -64,7 +70,7 @@ class Target:
     avoid: frozenset[int] = frozenset()
 
     def request(self) -> bytes:
-        """The bytes of a request."""
+        """Encode a request."""
         if self.protocol is Protocol.UDP:
             return f"lvsctl {self.path}\n".encode()
         close = "" if self.keep else "Connection: close\r\n"
@@ -75,7 +81,7 @@ class Target:
 
 
 class _Attempt:
-    """A request under way. ``sent_at`` by CLOCK_REALTIME, ``began`` by CLOCK_MONOTONIC."""
+    """A request in progress. ``sent_at`` is CLOCK_REALTIME, ``began`` CLOCK_MONOTONIC."""
 
     __slots__ = ("began", "index", "local", "reader", "sent_at", "sock", "status", "unsent")
 
@@ -91,16 +97,16 @@ class _Attempt:
 
 
 class Attempts:
-    """``count`` requests to ``target``, ``concurrency`` at once.
+    """Sends ``count`` requests to ``target``, ``concurrency`` at once.
 
-    ``run`` belongs into a thread that is in the client's namespace; a write to the
-    eventfd ``stop`` ends it early.
+    ``run`` must be called by a thread in the client's namespace; a write to the eventfd
+    ``stop`` ends it early.
     """
 
     def __init__(self, target: Target, count: int, concurrency: int, stop: int) -> None:
         self._target = target
         self._request = target.request()
-        # Said once: writing an address out takes as long as a short system call.
+        # Formatted once, because formatting an address takes as long as a system call.
         self._place = (str(target.host), target.port)
         self._kind = (
             socket.AF_INET6 if target.host.version == 6 else socket.AF_INET,
@@ -112,13 +118,13 @@ class Attempts:
         self._stop = stop
         self._results: list[Exchange | None] = [None] * count
         self._started = 0
-        # In the order of their beginning, which is that of their deadlines.
+        # In order of their start, hence of their deadlines.
         self._open: dict[int, _Attempt] = {}
         self._kept: list[socket.SocketType] = []
 
     @property
     def exchanges(self) -> tuple[Exchange, ...]:
-        """What came of the requests that are over, in the order in which they were sent."""
+        """The finished requests, in the order in which they were sent."""
         return tuple(result for result in self._results if result is not None)
 
     def close(self) -> None:
@@ -129,10 +135,7 @@ class Attempts:
         self._open.clear()
 
     def make_room(self) -> None:
-        """Let the process have the open files that it takes, as far as the hard limit goes.
-
-        Quickest before the thread that runs ``run`` is started. Raises HostError.
-        """
+        """Raise the limit of open files as needed, up to the hard limit. Raises HostError."""
         count = len(self._results)
         most = count if self._target.keep else min(count, self._concurrency)
         try:
@@ -141,7 +144,7 @@ class Attempts:
             raise _host_error(error) from error
 
     def run(self) -> None:
-        """Send everything and wait for the answers. Raises HostError."""
+        """Send all requests and wait for the replies. Raises HostError."""
         with select.epoll() as epoll:
             epoll.register(self._stop, select.EPOLLIN)
             self._fill(epoll)
@@ -154,17 +157,16 @@ class Attempts:
                 self._fill(epoll)
 
     def _fill(self, epoll: select.epoll) -> None:
-        """Begin as many requests as may be under way: all connect before the first one sends.
+        """Start as many requests as allowed; all connect before the first one sends.
 
-        And not until all answers that are there have been read. One after the other, each
-        wakes a server that has nothing else to do, which costs more than the request itself.
+        Sending them together wakes an idle server once instead of once a request.
         """
         while begun := self._connect_all():
             for attempt in begun:
-                self._ask(epoll, attempt)  # where that fails, there is room for another
+                self._ask(epoll, attempt)  # a failure makes room for another
 
     def _connect_all(self) -> list[_Attempt]:
-        """Open as many connections as there may be; those that are open or on their way."""
+        """Open as many connections as allowed; returns those that did not fail at once."""
         begun: list[_Attempt] = []
         while len(self._open) < self._concurrency and self._started < len(self._results):
             if attempt := self._connect():
@@ -172,9 +174,9 @@ class Attempts:
         return begun
 
     def _connect(self) -> _Attempt | None:
-        """Open the next connection; None where that failed at once."""
+        """Open the next connection; None if it failed at once."""
         try:
-            # The C type: socket.socket's own part is for files made of sockets.
+            # The C type is enough, and faster than socket.socket.
             sock = socket.SocketType(*self._kind)
         except OSError as error:
             raise _host_error(error) from error
@@ -190,10 +192,10 @@ class Attempts:
         return attempt
 
     def _ask(self, epoll: select.epoll, attempt: _Attempt) -> None:
-        """Send the request, where the connection is there already; else once it is."""
+        """Send the request, or wait until the connection is established."""
         sock = attempt.sock
         address, port, *_ = sock.getsockname()
-        attempt.local = Endpoint(address_of(address.partition("%")[0]), port)
+        attempt.local = Endpoint(parse_address(address.partition("%")[0]), port)
         try:
             sent = self._send(attempt)
             epoll.register(sock.fileno(), select.EPOLLIN if sent else select.EPOLLOUT)
@@ -201,7 +203,7 @@ class Attempts:
             self._fail(attempt, error)
 
     def _send(self, attempt: _Attempt) -> bool:
-        """Send as much as goes; True once all is sent."""
+        """Send as much as possible; True once all is sent."""
         try:
             count = attempt.sock.send(attempt.unsent, socket.MSG_NOSIGNAL)
         except BlockingIOError:
@@ -222,7 +224,7 @@ class Attempts:
             self._fail(attempt, error)
             return
         if self._target.protocol is Protocol.UDP:
-            self._finish(attempt, said_in(data))
+            self._finish(attempt, parse_identity(data))
         else:
             self._read(epoll, attempt, data)
 
@@ -230,7 +232,7 @@ class Attempts:
         """``data`` came in over a connection; none of it where the other side has ended."""
         reader = attempt.reader
         if reader is None:
-            if reply := lone_reply(data):
+            if reply := parse_single_reply(data):
                 attempt.status, said = reply
                 self._answered(epoll, attempt, said)
                 return
@@ -238,15 +240,15 @@ class Attempts:
         try:
             whole = reader.feed(data) if data else reader.end()
         except BadRequest:
-            self._finish(attempt, Said(), Failure.MALFORMED)
+            self._finish(attempt, ServerIdentity(), Failure.MALFORMED)
             return
         attempt.status = reader.status
         if whole:
             self._answered(epoll, attempt, reader.said)
         elif not data:
-            self._finish(attempt, Said(), Failure.CLOSED)
+            self._finish(attempt, ServerIdentity(), Failure.CLOSED)
 
-    def _answered(self, epoll: select.epoll, attempt: _Attempt, said: Said) -> None:
+    def _answered(self, epoll: select.epoll, attempt: _Attempt, said: ServerIdentity) -> None:
         if self._target.keep:
             epoll.unregister(attempt.sock.fileno())
         self._finish(attempt, said)
@@ -255,9 +257,9 @@ class Attempts:
         number = error.errno or 0
         if number in _EXHAUSTED:
             raise _host_error(error) from error
-        self._finish(attempt, Said(), _FAILURES.get(number, os.strerror(number).lower()))
+        self._finish(attempt, ServerIdentity(), _FAILURES.get(number, os.strerror(number).lower()))
 
-    def _finish(self, attempt: _Attempt, said: Said, error: str = Failure.NONE) -> None:
+    def _finish(self, attempt: _Attempt, said: ServerIdentity, error: str = Failure.NONE) -> None:
         """The request is over: note what came of it, and close or keep its connection."""
         self._results[attempt.index] = Exchange(
             sent_at=attempt.sent_at,
@@ -292,7 +294,7 @@ class Attempts:
             first = next(iter(self._open.values()))
             if first.began > latest:
                 return
-            self._finish(first, Said(), Failure.TIMED_OUT)
+            self._finish(first, ServerIdentity(), Failure.TIMED_OUT)
 
 
 def _bind_elsewhere(sock: socket.SocketType, ports: frozenset[int]) -> None:

@@ -1,7 +1,7 @@
-"""One connection of the responder: from its first byte to its end, never waiting.
+"""One non-blocking connection of the responder.
 
-Input is read only while nothing is left to send, so that a client that does not
-read makes this process keep no more than one answer.
+Input is read only while no output is pending, so that a client that does not read makes the
+process buffer no more than one reply.
 """
 
 from __future__ import annotations
@@ -11,46 +11,44 @@ import select
 import socket
 from typing import Protocol
 
-from lvsctl.traffic.answers import BLOCK, CONTINUE, Speaker
-from lvsctl.traffic.http import BadRequest, Request, RequestReader, lone_request
+from lvsctl.traffic.http import BadRequest, Request, RequestReader, parse_single_request
+from lvsctl.traffic.responses import BLOCK, CONTINUE, ResponseBuilder
 
 RECEIVE_BYTES = 64 * 1024
-LONE_BYTES = 1024
-"""Requests up to this size are looked up in the cache of ``lone_request``."""
+SINGLE_REQUEST_BYTES = 1024
+"""Requests up to this size use the cache of ``parse_single_request``."""
 
 OUTPUT_BYTES = 64 * 1024
-"""Answers to pipelined requests are sent together up to about this size."""
+"""Replies to pipelined requests are sent together up to about this size."""
 
 TURN_BYTES = 1024 * 1024
-"""Bytes streamed before the other connections get their turn."""
+"""Bytes streamed before other connections are served."""
 
 _SEND_FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 _BLOCK = memoryview(BLOCK)
 
 
-class Host(Protocol):
-    """What a connection asks of the loop that it lives in."""
+class ConnectionOwner(Protocol):
+    """The interface of the event loop to a connection."""
 
     def watch(self, connection: Connection, events: int, *, known: bool) -> None:
-        """Call ``connection.ready`` when one of the epoll ``events`` is there."""
+        """Call ``connection.ready`` on one of the epoll ``events``."""
 
     def rest(self, connection: Connection) -> None:
-        """The client owes nothing: it has the idle time from now to begin a request."""
+        """Start the idle timeout: no request is pending."""
 
     def expect(self, connection: Connection, *, renew: bool) -> None:
-        """The client has begun something: its time runs from now, or on unless ``renew``."""
+        """Start the request timeout, or restart it if ``renew``."""
 
     def forget(self, connection: Connection) -> None:
-        """The connection is about to be closed."""
+        """Remove a connection that is about to be closed."""
 
 
 class Connection:
-    """The server's end of one connection, accepted by the real server ``speaker``.
-
-    ``peer`` is the client's end, written ``address:port``.
-    """
+    """The server's side of one connection. ``peer`` is the client as ``address:port``."""
 
     __slots__ = (
+        "_builder",
         "_events",
         "_host",
         "_last",
@@ -59,16 +57,17 @@ class Connection:
         "_out",
         "_peer",
         "_reader",
-        "_speaker",
         "_stream_at",
         "_stream_end",
         "sock",
     )
 
-    def __init__(self, host: Host, sock: socket.SocketType, speaker: Speaker, peer: str) -> None:
+    def __init__(
+        self, host: ConnectionOwner, sock: socket.SocketType, builder: ResponseBuilder, peer: str
+    ) -> None:
         self.sock = sock
         self._host = host
-        self._speaker = speaker
+        self._builder = builder
         self._peer = peer
         self._local = ""
         self._reader: RequestReader | None = None
@@ -77,30 +76,30 @@ class Connection:
         self._stream_end = 0
         self._events = 0
         self._last = False
-        """No request is read after what is being sent."""
+        """Close after the pending output."""
         self._lingering = False
-        """All is sent; what still comes in is thrown away."""
+        """All output is sent; further input is discarded."""
 
     def ready(self, _events: int = 0) -> None:
-        """Go on: something came in, or there is room to send."""
+        """Read or send what is possible."""
         try:
             if self._out or self._stream_at < self._stream_end:
                 self._pump()
             else:
                 self._receive()
         except OSError:
-            # Reset, timed out, unreachable: the client is gone, and nobody is left to tell.
+            # Reset, timed out or unreachable: the client is gone.
             self.close()
 
     def expire(self) -> None:
-        """The client took too long."""
+        """Close after a timeout."""
         if self._reader is not None and not self._out and not self._lingering:
             with contextlib.suppress(OSError):
-                self.sock.send(self._speaker.refusal(BadRequest(408, "too slow")), _SEND_FLAGS)
+                self.sock.send(self._builder.refusal(BadRequest(408, "too slow")), _SEND_FLAGS)
         self.close()
 
     def close(self) -> None:
-        """Let go of the socket. Bytes in flight still arrive (close(2))."""
+        """Close the socket. Bytes in flight still arrive (close(2))."""
         self._host.forget(self)
         self.sock.close()
 
@@ -116,7 +115,11 @@ class Connection:
             self.close()
         elif self._lingering:
             pass
-        elif self._reader is None and len(data) <= LONE_BYTES and (lone := lone_request(data)):
+        elif (
+            self._reader is None
+            and len(data) <= SINGLE_REQUEST_BYTES
+            and (lone := parse_single_request(data))
+        ):
             self._answer(lone)
             self._pump()
         else:
@@ -129,8 +132,8 @@ class Connection:
     def _answer(self, request: Request) -> None:
         if not self._local:
             name = self.sock.getsockname()
-            self._local = written(name)
-        answer, following = self._speaker.answer(request, self._local, self._peer)
+            self._local = format_endpoint(name)
+        answer, following = self._builder.answer(request, self._local, self._peer)
         self._out = self._out + answer if self._out else answer
         if following:
             self._stream_at, self._stream_end = 0, following
@@ -142,7 +145,7 @@ class Connection:
             try:
                 request = reader.next()
             except BadRequest as bad:
-                self._out += self._speaker.refusal(bad)
+                self._out += self._builder.refusal(bad)
                 self._last = True
                 return
             if request is None:
@@ -215,7 +218,7 @@ class Connection:
             self._events = events
 
 
-def written(name: tuple[object, ...]) -> str:
+def format_endpoint(name: tuple[object, ...]) -> str:
     """``address:port`` of a socket's address as Python gives it; IPv6 in brackets."""
     if len(name) == 2:
         return f"{name[0]}:{name[1]}"

@@ -212,7 +212,7 @@ def head_of(text: bytes) -> Head:
     if major != b"1":
         raise BadRequest(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
     http10 = minor == b"0"
-    fields = fields_of(lines[1:])
+    fields = parse_fields(lines[1:])
     if b"host" not in fields and not http10:
         raise BadRequest(400, "no Host header")
     length = _length_of(fields)
@@ -230,7 +230,7 @@ def head_of(text: bytes) -> Head:
     )
 
 
-def fields_of(lines: list[bytes]) -> dict[bytes, bytes]:
+def parse_fields(lines: list[bytes]) -> dict[bytes, bytes]:
     """Header fields by lower-case name; repeated ones joined by commas. Raises BadRequest."""
     fields: dict[bytes, bytes] = {}
     for line in lines:
@@ -261,7 +261,7 @@ def _length_of(fields: dict[bytes, bytes]) -> int | None:
 
 
 @lru_cache(maxsize=256)
-def lone_request(data: bytes) -> Request | None:
+def parse_single_request(data: bytes) -> Request | None:
     """The one request that ``data`` is from its first byte to its last; None otherwise.
 
     Clients say the same thing again and again, so that this is a look-up: the path

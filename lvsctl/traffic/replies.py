@@ -1,4 +1,4 @@
-"""What a client makes of the bytes that come back: no I/O."""
+"""Parse replies on the client's side. No I/O."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from functools import lru_cache
 from ipaddress import ip_address
 
 from lvsctl.model.exchange import Endpoint
-from lvsctl.traffic.http import HEAD_LIMIT, BadRequest, Body, fields_of
+from lvsctl.traffic.http import HEAD_LIMIT, BadRequest, Body, parse_fields
 
-SAID_LIMIT = 4096
-"""Bytes of a body in which the real server's own words are looked for."""
+IDENTITY_LIMIT = 4096
+"""Bytes of a body in which the real server's identity is searched."""
 
 _HEAD_END = re.compile(rb"\n\r?\n")
 _LENGTH = re.compile(rb"[0-9]{1,18}\Z")
@@ -20,58 +20,58 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: |\Z)")
 _LINE = re.compile(rb"(\S+) answered on (\S+), request from (\S+)\n")
 
 
-address_of = lru_cache(maxsize=1024)(ip_address)
-"""``ip_address``, remembered: the same few addresses come back with every answer."""
+parse_address = lru_cache(maxsize=1024)(ip_address)
+"""``ip_address`` with a cache: replies repeat a few addresses."""
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What a real server tells: its name, and the two ends of the connection as it sees them."""
+class ServerIdentity:
+    """What a reply says of the real server: its name, and the connection's endpoints there."""
 
     node: str = ""
     local: Endpoint | None = None
     peer: Endpoint | None = None
 
 
-def said_in(body: bytes) -> Said:
-    """What ``body`` tells, in the responder's text or JSON; nothing where it is another's."""
+def parse_identity(body: bytes) -> ServerIdentity:
+    """Parse the responder's text or JSON; empty if ``body`` is another server's."""
     match = _LINE.match(body)
     if match:
         node, local, peer = match.groups()
-        return Said(
+        return ServerIdentity(
             node.decode("utf-8", "replace"),
-            _own_endpoint_of(local.decode("utf-8", "replace")),
-            endpoint_of(peer.decode("utf-8", "replace")),
+            _parse_own_endpoint(local.decode("utf-8", "replace")),
+            parse_endpoint(peer.decode("utf-8", "replace")),
         )
     if body.startswith(b"{"):
         try:
             told = json.loads(body)
-            return Said(
+            return ServerIdentity(
                 str(told.get("node", "")),
-                endpoint_of(str(told.get("local", ""))),
-                endpoint_of(str(told.get("peer", ""))),
+                parse_endpoint(str(told.get("local", ""))),
+                parse_endpoint(str(told.get("peer", ""))),
             )
         except (ValueError, RecursionError):
             pass
-    return Said()
+    return ServerIdentity()
 
 
-def endpoint_of(text: str) -> Endpoint | None:
-    """``address:port``, with brackets around IPv6; None where ``text`` is something else."""
+def parse_endpoint(text: str) -> Endpoint | None:
+    """Parse ``address:port``, IPv6 in brackets; None if ``text`` is something else."""
     host, _, port = text.rpartition(":")
     try:
-        return Endpoint(address_of(host.removeprefix("[").removesuffix("]")), int(port))
+        return Endpoint(parse_address(host.removeprefix("[").removesuffix("]")), int(port))
     except ValueError:
         return None
 
 
-_own_endpoint_of = lru_cache(maxsize=64)(endpoint_of)
-"""Of the real server: the same with every answer, unlike the client's port."""
+_parse_own_endpoint = lru_cache(maxsize=64)(parse_endpoint)
+"""For the real server's endpoint, which is the same in every reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """A status line and what matters of the fields. ``length`` None: the body comes in chunks."""
+    """A status line and the relevant fields. ``length`` is None for a chunked body."""
 
     status: int
     named: str
@@ -80,14 +80,14 @@ class _Head:
 
 
 @lru_cache(maxsize=256)
-def _head_of(text: bytes) -> _Head:
-    """The head written in ``text``: servers repeat themselves, so that it is mostly a look-up."""
+def _parse_head(text: bytes) -> _Head:
+    """Parse a header; cached, because servers repeat the same one."""
     lines = [line.removesuffix(b"\r") for line in text.split(b"\n")]
     match = _STATUS_LINE.match(lines[0])
     if not match:
         raise BadRequest(0, "not an HTTP answer")
     status = int(match[1])
-    fields = fields_of(lines[1:])
+    fields = parse_fields(lines[1:])
     named = fields.get(b"x-real-server", b"").decode("utf-8", "replace")
     if status in {204, 304}:
         return _Head(status, named, 0, until_close=False)
@@ -101,35 +101,35 @@ def _head_of(text: bytes) -> _Head:
     return _Head(status, named, int(length), until_close=False)
 
 
-def lone_reply(data: bytes) -> tuple[int, Said] | None:
-    """Status and words of the one answer that ``data`` is from first byte to last; None otherwise.
+def parse_single_reply(data: bytes) -> tuple[int, ServerIdentity] | None:
+    """Parse ``data`` that is exactly one reply: status and identity; None otherwise.
 
-    The path of nearly every answer; whatever else there is, ``ReplyReader`` reads.
+    The fast path of nearly every reply; ``ReplyReader`` parses the others.
     """
     end = data.find(b"\r\n\r\n", 0, HEAD_LIMIT)
     if end < 0:
         return None
     try:
-        head = _head_of(data[:end])
+        head = _parse_head(data[:end])
     except BadRequest:
         return None
     if head.status < 200 or head.until_close or head.length != len(data) - end - 4:
         return None
-    return head.status, _named(head.named, data[end + 4 : end + 4 + SAID_LIMIT])
+    return head.status, _named(head.named, data[end + 4 : end + 4 + IDENTITY_LIMIT])
 
 
-def _named(name: str, body: bytes) -> Said:
-    """What ``body`` tells, with the name from the header X-Real-Server where there is one."""
-    told = said_in(body)
-    return Said(name, told.local, told.peer) if name and name != told.node else told
+def _named(name: str, body: bytes) -> ServerIdentity:
+    """Parse ``body``; the header X-Real-Server overrides its name."""
+    told = parse_identity(body)
+    return ServerIdentity(name, told.local, told.peer) if name and name != told.node else told
 
 
 class ReplyReader:
-    """One HTTP answer out of the bytes that are fed to it (RFC 9112), to a GET."""
+    """Parses one HTTP reply to a GET incrementally (RFC 9112)."""
 
     def __init__(self) -> None:
         self.status = 0
-        """HTTP's; 0 until the head is here."""
+        """HTTP status; 0 until the header is complete."""
         self._buffer = bytearray()
         self._body: Body | None = None
         self._until_close = False
@@ -137,7 +137,7 @@ class ReplyReader:
         self._said = bytearray()
 
     def feed(self, data: bytes) -> bool:
-        """More bytes; True once the answer is whole. Raises BadRequest where it is no answer."""
+        """Add bytes; True once the reply is complete. Raises BadRequest if it is invalid."""
         self._buffer += data
         while self._body is None and not self._until_close:
             if not self._take_head():
@@ -149,12 +149,12 @@ class ReplyReader:
         return False
 
     def end(self) -> bool:
-        """Nothing more comes: whether the answer is whole."""
+        """End of input: whether the reply is complete."""
         return self._until_close
 
     @property
-    def said(self) -> Said:
-        """What the real server tells; its name also from the header X-Real-Server."""
+    def said(self) -> ServerIdentity:
+        """The real server's identity, also from the header X-Real-Server."""
         return _named(self._named, bytes(self._said))
 
     def _take_head(self) -> bool:
@@ -163,10 +163,10 @@ class ReplyReader:
             if len(self._buffer) >= HEAD_LIMIT or not b"HTTP/1.".startswith(self._buffer[:7]):
                 raise BadRequest(0, "not an HTTP answer")
             return False
-        head = _head_of(bytes(self._buffer[: end.start()]))
+        head = _parse_head(bytes(self._buffer[: end.start()]))
         del self._buffer[: end.end()]
         if head.status < 200:
-            return True  # an interim answer: the real one follows
+            return True  # an interim reply: the final one follows
         self.status, self._named = head.status, head.named
         if head.until_close:
             self._until_close = True
@@ -175,5 +175,5 @@ class ReplyReader:
         return True
 
     def _keep(self, part: bytes) -> None:
-        if len(self._said) < SAID_LIMIT:
-            self._said += part[: SAID_LIMIT - len(self._said)]
+        if len(self._said) < IDENTITY_LIMIT:
+            self._said += part[: IDENTITY_LIMIT - len(self._said)]

@@ -1,8 +1,8 @@
-"""Every real server of a lab, answered by one process and one thread.
+"""The responder: one process and one thread serve all real servers of a lab.
 
-A socket belongs to the namespace in which it was opened, so that one epoll loop can
-stand on all real servers at once. Each connection costs as few system calls as a C
-server's: accept, recv, getsockname, send, close, and epoll only where it must wait.
+A socket belongs to the namespace in which it was opened, so one epoll loop can serve all real
+servers. A connection needs few system calls: accept, recv, getsockname, send, close, and epoll
+only if it must wait.
 """
 
 from __future__ import annotations
@@ -19,40 +19,37 @@ from contextlib import ExitStack
 from typing import Protocol as Interface
 from typing import Self
 
-from lvsctl.traffic.answers import Speaker
-from lvsctl.traffic.connection import Connection, written
-from lvsctl.traffic.datagrams import Mailbox
+from lvsctl.traffic.connection import Connection, format_endpoint
+from lvsctl.traffic.responses import ResponseBuilder
+from lvsctl.traffic.udp_server import UdpServer
 
 IDLE_SECONDS = 900.0
-"""How long a connection may say nothing: as long as IPVS keeps an established one."""
+"""How long a connection may be idle: as long as IPVS keeps an established one."""
 
 REQUEST_SECONDS = 30.0
-"""How long a request's head may take, and how long a body or an answer may stand still."""
+"""How long a request's header may take, and how long a body or a reply may stall."""
 
 PAUSE_SECONDS = 1.0
-"""After running out of descriptors: how long until accepting is tried again, at the latest."""
+"""Maximum delay before accepting again after running out of descriptors."""
 
 ACCEPT_BATCH = 256
-"""Connections accepted from one listener before the other sockets get their turn."""
+"""Connections accepted from one listener before other sockets are served."""
 
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 def serve(sockets: Sequence[tuple[str, socket.socket]]) -> None:
-    """Answer what comes to the ``sockets`` (``listening``), each a node's, until SIGTERM.
-
-    For the main thread of a process: takes over SIGTERM meanwhile.
-    """
+    """Serve the nodes' listening ``sockets`` until SIGTERM, in the main thread of a process."""
     with ExitStack() as stack:
         loop = stack.enter_context(Loop())
-        speakers = {node: Speaker(node) for node, _ in sockets}
+        builders = {node: ResponseBuilder(node) for node, _ in sockets}
         for node, sock in sockets:
-            loop.add(sock, speakers[node])
+            loop.add(sock, builders[node])
         wake, signalled = socket.socketpair()
         stack.enter_context(wake).setblocking(False)
         stack.enter_context(signalled).setblocking(False)
         loop.stop_on(wake)
-        # epoll goes on after a signal (PEP 475): what Python writes to ``signalled`` ends the wait.
+        # epoll resumes after a signal (PEP 475), but the byte in ``signalled`` ends its wait.
         before = signal.signal(signal.SIGTERM, lambda _number, _frame: loop.stop())
         stack.callback(signal.signal, signal.SIGTERM, before)
         stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(signalled.fileno()))
@@ -61,14 +58,13 @@ def serve(sockets: Sequence[tuple[str, socket.socket]]) -> None:
 
 class _Handler(Interface):
     def ready(self, events: int, /) -> None:
-        """Do what can be done without waiting."""
+        """Make progress without blocking."""
 
 
 class Loop:
-    """Sockets and who handles them, and the deadlines of the connections.
+    """The event loop: sockets with their handlers, and the connections' deadlines.
 
-    Everybody in a queue of deadlines has the same time, so that the first is always the
-    next one due: no timer costs more than moving to the end.
+    All entries of a deadline queue have the same timeout, so the first is always due next.
     """
 
     def __init__(self) -> None:
@@ -76,7 +72,7 @@ class Loop:
         self._handlers: dict[int, _Handler] = {}
         self._idle: OrderedDict[Connection, float] = OrderedDict()
         self._busy: OrderedDict[Connection, float] = OrderedDict()
-        self._paused: set[_Door] = set()
+        self._paused: set[TcpListener] = set()
         self._resume_at = 0.0
         self._now = time.monotonic()
         self._running = True
@@ -90,31 +86,31 @@ class Loop:
                 handler.close()
         self._epoll.close()
 
-    def add(self, sock: socket.socket, speaker: Speaker) -> None:
-        """Answer what comes to ``sock``, which stays the caller's, in the voice of ``speaker``."""
+    def add(self, sock: socket.socket, builder: ResponseBuilder) -> None:
+        """Serve ``sock``, which the caller keeps, with replies of ``builder``."""
         stream = sock.type == socket.SOCK_STREAM
         self._handlers[sock.fileno()] = (
-            _Door(self, sock, speaker) if stream else Mailbox(sock, speaker)
+            TcpListener(self, sock, builder) if stream else UdpServer(sock, builder)
         )
         self._epoll.register(sock.fileno(), select.EPOLLIN)
 
     def stop_on(self, wake: socket.socket) -> None:
-        """Let a byte on ``wake`` end the wait, so that a signal is seen at once."""
-        self._handlers[wake.fileno()] = _Bell(wake)
+        """Wake up for a byte on ``wake``, so that a signal is handled at once."""
+        self._handlers[wake.fileno()] = SignalSocket(wake)
         self._epoll.register(wake.fileno(), select.EPOLLIN)
 
     def stop(self) -> None:
-        """Let ``run`` return after what it is doing."""
+        """Make ``run`` return after the current event."""
         self._running = False
 
     def run(self) -> None:
-        """Answer until ``stop``."""
+        """Serve until ``stop``."""
         while self._running:
             events = self._epoll.poll(self._timeout(), 512)
             self._now = time.monotonic()
             for fd, happened in events:
-                # Closed earlier in this batch: gone. Its number given to a new connection:
-                # that one looks, finds nothing, and waits.
+                # It may have been closed earlier in this batch. If its number was reused, the new
+                # connection finds nothing to read and waits.
                 handler = self._handlers.get(fd)
                 if handler is not None:
                     handler.ready(happened)
@@ -140,24 +136,24 @@ class Loop:
             self._busy.move_to_end(connection)
 
     def forget(self, connection: Connection) -> None:
-        # epoll forgets a descriptor by itself when it is closed (epoll(7)).
+        # Closing a descriptor removes it from epoll (epoll(7)).
         if self._handlers.pop(connection.sock.fileno(), None) is not None:
             self._idle.pop(connection, None)
             self._busy.pop(connection, None)
         if self._paused:
             self._resume_at = self._now
 
-    def pause(self, door: _Door) -> None:
-        """Nothing can be accepted now: try again when a connection ends, or in a while.
+    def pause(self, listener: TcpListener) -> None:
+        """Stop accepting until a connection ends or some time has passed.
 
-        Watching on would wake the loop at once, again and again.
+        Otherwise the loop would wake up immediately again and again.
         """
-        self._epoll.unregister(door.sock.fileno())
-        self._paused.add(door)
+        self._epoll.unregister(listener.sock.fileno())
+        self._paused.add(listener)
         self._resume_at = self._now + PAUSE_SECONDS
 
     def _timeout(self) -> float | None:
-        """Seconds until the first deadline; None without one."""
+        """Seconds until the first deadline; None if there is none."""
         due = [next(iter(queue.values())) for queue in (self._idle, self._busy) if queue]
         if self._paused:
             due.append(self._resume_at)
@@ -171,22 +167,21 @@ class Loop:
                     break
                 connection.expire()
         if self._paused and self._resume_at <= self._now:
-            for door in self._paused:
-                self._epoll.register(door.sock.fileno(), select.EPOLLIN)
+            for listener in self._paused:
+                self._epoll.register(listener.sock.fileno(), select.EPOLLIN)
             self._paused.clear()
 
 
-class _Door:
-    """A listening socket: lets connections in."""
+class TcpListener:
+    """A listening TCP socket."""
 
-    def __init__(self, loop: Loop, sock: socket.socket, speaker: Speaker) -> None:
+    def __init__(self, loop: Loop, sock: socket.socket, builder: ResponseBuilder) -> None:
         self.sock = sock
         self._kind = int(sock.family), int(sock.type), sock.proto
-        # What socket.accept calls. The rest of that, enumerations of the family and the type and
-        # a question about time limits, takes longer than accept(2) itself.
+        # socket.accept without its conversions to enums, which take longer than accept(2).
         self._accept: Callable[[], tuple[int, tuple[object, ...]]] = getattr(sock, "_accept")  # noqa: B009 (it is in no stub)
         self._loop = loop
-        self._speaker = speaker
+        self._builder = builder
 
     def ready(self, _events: int = 0) -> None:
         for _ in range(ACCEPT_BATCH):
@@ -198,13 +193,13 @@ class _Door:
                 if error.errno in _EXHAUSTED:
                     self._loop.pause(self)
                     return
-                continue  # the client is gone already; accept(2) passes its errors on
+                continue  # the client has disconnected; accept(2) returns its pending error
             sock = socket.SocketType(*self._kind, fd)
-            Connection(self._loop, sock, self._speaker, written(peer)).ready()
+            Connection(self._loop, sock, self._builder, format_endpoint(peer)).ready()
 
 
-class _Bell:
-    """The socket to which Python writes when a signal comes."""
+class SignalSocket:
+    """The socket that Python writes to on a signal."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock

@@ -15,10 +15,10 @@ from lvsctl.model.exchange import Endpoint, Exchange
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.walk import Change, Hop, Step
-from lvsctl.walk.changes import DESTINATION, MACS, OUTER, SOURCE, TTL
+from lvsctl.walk.packet_changes import DESTINATION, MACS, OUTER, SOURCE, TTL
 
 
-class Passed(NamedTuple):
+class HopContext(NamedTuple):
     """A hop with what its sender had received (None: it made the packet itself)."""
 
     lab: Lab
@@ -43,15 +43,15 @@ class Passed(NamedTuple):
         return join_names(self.hop.receivers) or "nobody"
 
 
-def why_of(passed: Passed) -> str:
+def why_of(passed: HopContext) -> str:
     """One sentence about a hop."""
     said = _SENTENCES[passed.hop.step](passed)
-    if passed.hop.lost and passed.hop.step is not Step.QUESTION:
+    if passed.hop.lost and passed.hop.step is not Step.NEIGHBOUR_REQUEST:
         said += "; nobody received it"
     return said
 
 
-def _question(passed: Passed) -> str:
+def _question(passed: HopContext) -> str:
     hop, frame = passed.hop, passed.hop.frame
     who = _asked_for(frame)
     sender = hop.sender or "somebody"
@@ -66,7 +66,7 @@ def _question(passed: Passed) -> str:
     return said + f"; heard by {passed.receivers}"
 
 
-def _answer(passed: Passed) -> str:
+def _answer(passed: HopContext) -> str:
     frame = passed.hop.frame
     if frame.arp is None:
         return f"{passed.hop.sender} tells its MAC address"
@@ -76,13 +76,13 @@ def _answer(passed: Passed) -> str:
     heard = {
         node
         for hop in passed.hops
-        if hop.step is Step.QUESTION and _asked_for(hop.frame) == str(frame.arp.sender_ip)
+        if hop.step is Step.NEIGHBOUR_REQUEST and _asked_for(hop.frame) == str(frame.arp.sender_ip)
         for node in hop.receivers
     }
     answered = {
         hop.sender
         for hop in passed.hops
-        if hop.step is Step.ANSWER
+        if hop.step is Step.NEIGHBOUR_REPLY
         and hop.frame.arp is not None
         and hop.frame.arp.sender_ip == frame.arp.sender_ip
     }
@@ -113,7 +113,7 @@ def _owner(lab: Lab, address: str) -> str:
     return ""
 
 
-def _request(passed: Passed) -> str:
+def _request(passed: HopContext) -> str:
     hop = passed.hop
     role = passed.role(hop.sender)
     if passed.before is None:
@@ -127,7 +127,7 @@ def _request(passed: Passed) -> str:
     return _forwarded(passed)
 
 
-def _directed(passed: Passed) -> str:
+def _directed(passed: HopContext) -> str:
     """What the director did to a request: NAT, TUN or DR, as the frames show it."""
     to, ttl = passed.receivers, _ttl(passed)
     outer = passed.changed(OUTER)
@@ -151,12 +151,12 @@ def _directed(passed: Passed) -> str:
     return f"the director kept the IP header{ttl} and sent it to {to}, which is no real server"
 
 
-def _ttl(passed: Passed) -> str:
+def _ttl(passed: HopContext) -> str:
     change = passed.changed(TTL)
     return f" (TTL {change.before} → {change.after})" if change is not None else ""
 
 
-def _forwarded(passed: Passed) -> str:
+def _forwarded(passed: HopContext) -> str:
     change = passed.changed(TTL)
     others = [c.what for c in passed.changes if c.what not in {*MACS, TTL}]
     said = f"{passed.hop.sender} forwarded it to {passed.receivers}"
@@ -167,14 +167,14 @@ def _forwarded(passed: Passed) -> str:
     return said + (f"; it changed the {', '.join(others)} too" if others else "")
 
 
-def _unpacked(passed: Passed) -> str:
+def _unpacked(passed: HopContext) -> str:
     hop, frame = passed.hop, passed.hop.frame
     to = frame.inner.dst if frame.inner is not None else "the VIP"
     said = f"{hop.sender} took the outer header off"
     return f"{said}: out of {hop.network} comes the client's packet, still addressed to {to}"
 
 
-def _reply(passed: Passed) -> str:
+def _reply(passed: HopContext) -> str:
     hop = passed.hop
     if passed.before is not None:
         rewritten = passed.changed(SOURCE)
@@ -190,7 +190,7 @@ def _reply(passed: Passed) -> str:
     return _answered(passed, flow.src)
 
 
-def _answered(passed: Passed, source: Endpoint) -> str:
+def _answered(passed: HopContext, source: Endpoint) -> str:
     """A reply as its maker sent it."""
     hop, service = passed.hop, passed.run.service
     if passed.role(hop.sender) is not Role.REAL_SERVER:
@@ -209,7 +209,7 @@ def _answered(passed: Passed, source: Endpoint) -> str:
     return f"{hop.sender} answers from the VIP, {to}, past the director"
 
 
-def _message(passed: Passed) -> str:
+def _message(passed: HopContext) -> str:
     hop = passed.hop
     icmp = hop.frame.icmp
     said = icmp.name if icmp is not None else "something"
@@ -220,12 +220,12 @@ def _message(passed: Passed) -> str:
 
 
 _SENTENCES = {
-    Step.QUESTION: _question,
-    Step.ANSWER: _answer,
+    Step.NEIGHBOUR_REQUEST: _question,
+    Step.NEIGHBOUR_REPLY: _answer,
     Step.REQUEST: _request,
-    Step.UNPACKED: _unpacked,
+    Step.DECAPSULATED: _unpacked,
     Step.REPLY: _reply,
-    Step.MESSAGE: _message,
+    Step.ICMP_ERROR: _message,
 }
 
 
@@ -234,8 +234,8 @@ def outcome_of(exchange: Exchange, hops: Sequence[Hop]) -> str:
     if exchange.answered:
         return f"answered by {exchange.node or 'a real server that does not say its name'}"
     said = f"no answer: {exchange.error}"
-    asked = [hop for hop in hops if hop.step in (Step.REQUEST, Step.UNPACKED)]
-    replied = [hop for hop in hops if hop.step in (Step.REPLY, Step.MESSAGE)]
+    asked = [hop for hop in hops if hop.step in (Step.REQUEST, Step.DECAPSULATED)]
+    replied = [hop for hop in hops if hop.step in (Step.REPLY, Step.ICMP_ERROR)]
     if replied:
         last = replied[-1]
         said += f"; the last of the replies was seen from {last.sender} to "

@@ -11,8 +11,8 @@ from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.packet import Icmp, Tcp
 from lvsctl.model.walk import Hop, Step, Walk
-from lvsctl.walk.changes import changes_of, label_of
-from lvsctl.walk.phrases import Passed, outcome_of, why_of
+from lvsctl.walk.packet_changes import changes_of, label_of
+from lvsctl.walk.phrases import HopContext, outcome_of, why_of
 
 _ORDER = (Role.CLIENT, Role.ROUTER, Role.DIRECTOR, Role.REAL_SERVER)
 _ROUNDING = 1000
@@ -30,10 +30,10 @@ def walks(evidence: Evidence) -> Iterator[Walk]:
 def walk_of(evidence: Evidence, run: Run, exchange: Exchange) -> Walk:
     """The way of one request of ``run``, from the first ARP question to the last packet."""
     lab = evidence.lab
-    found = _Hops(lab, exchange.local)
+    found = _HopCollector(lab, exchange.local)
     for frame in _concerning(evidence.frames, exchange):
         found.take(frame)
-    hops = tuple(_told(_explained(found.hops, lab, run, exchange)))
+    hops = tuple(_mark_repeated(_add_reasons(found.hops, lab, run, exchange)))
     return Walk(
         lab=lab,
         service=run.service,
@@ -52,7 +52,7 @@ def _concerning(frames: Iterable[Frame], exchange: Exchange) -> Iterator[Frame]:
     for frame in frames:
         if frame.direction is Direction.OTHER:
             continue
-        if step_of(frame, exchange.local) in (Step.QUESTION, Step.ANSWER):
+        if step_of(frame, exchange.local) in (Step.NEIGHBOUR_REQUEST, Step.NEIGHBOUR_REPLY):
             if begin <= frame.time <= end:
                 yield frame
         elif step_of(frame, exchange.local) is not None:
@@ -63,8 +63,8 @@ def step_of(frame: Frame, client: Endpoint | None) -> Step | None:
     """What a frame is to the connection of ``client``; None where it has nothing to do with it."""
     if frame.arp is not None:
         if frame.arp.is_request:
-            return Step.QUESTION
-        return Step.ANSWER if frame.arp.is_reply else None
+            return Step.NEIGHBOUR_REQUEST
+        return Step.NEIGHBOUR_REPLY if frame.arp.is_reply else None
     icmp = frame.icmp
     if icmp is not None:
         return _message(icmp, client)
@@ -78,11 +78,11 @@ def step_of(frame: Frame, client: Endpoint | None) -> Step | None:
 
 def _message(icmp: Icmp, client: Endpoint | None) -> Step | None:
     if icmp.nd is not None:
-        return Step.QUESTION if icmp.nd.is_solicit else Step.ANSWER
+        return Step.NEIGHBOUR_REQUEST if icmp.nd.is_solicit else Step.NEIGHBOUR_REPLY
     about = icmp.quoted.flow if icmp.quoted is not None else None
     if about is None or client is None:
         return None
-    return Step.MESSAGE if client in (about.src, about.dst) else None
+    return Step.ICMP_ERROR if client in (about.src, about.dst) else None
 
 
 def identity(frame: Frame) -> object:
@@ -97,7 +97,7 @@ def identity(frame: Frame) -> object:
 
 
 @dataclass(slots=True)
-class _Hops:
+class _HopCollector:
     """Hops while the frames come in, one after the other."""
 
     lab: Lab
@@ -117,9 +117,16 @@ class _Hops:
         if tap.device not in self.networks:
             if frame.direction is not Direction.OUT and step is Step.REQUEST:
                 self.hops.append(
-                    Hop(Step.UNPACKED, tap.node, (tap.node,), tap.device, None, (_inside(frame),),
-                        label_of(frame))
-                )  # fmt: skip
+                    Hop(
+                        Step.DECAPSULATED,
+                        sender=tap.node,
+                        receivers=(tap.node,),
+                        network=tap.device,
+                        sent=None,
+                        received=(_inside(frame),),
+                        label=label_of(frame),
+                    )
+                )
             return
         if frame.direction is not Direction.OUT and self._arrived(frame):
             return
@@ -158,27 +165,27 @@ def _inside(frame: Frame) -> Frame:
     return replace(frame, packet=replace(frame.packet, ips=frame.ips[-1:], tunnels=()))
 
 
-def _explained(hops: Iterable[Hop], lab: Lab, run: Run, exchange: Exchange) -> Iterator[Hop]:
+def _add_reasons(hops: Iterable[Hop], lab: Lab, run: Run, exchange: Exchange) -> Iterator[Hop]:
     """The hops with what changed, and why."""
     came: dict[tuple[str, object], Frame] = {}
     everything = tuple(hops)
     for hop in everything:
         before = None
-        if hop.step not in (Step.QUESTION, Step.ANSWER):
+        if hop.step not in (Step.NEIGHBOUR_REQUEST, Step.NEIGHBOUR_REPLY):
             before = came.get((hop.sender, identity(hop.frame)))
         changes = changes_of(before, hop.frame) if before is not None else ()
-        passed = Passed(lab, run, exchange, hop, before, changes, everything)
+        passed = HopContext(lab, run, exchange, hop, before, changes, everything)
         yield replace(hop, changes=changes, why=why_of(passed))
         for frame in hop.received:
             came[frame.tap.node, identity(frame)] = frame
 
 
-def _told(hops: Iterable[Hop]) -> Iterator[Hop]:
+def _mark_repeated(hops: Iterable[Hop]) -> Iterator[Hop]:
     """Mark what another packet of the connection has shown before."""
     told = set()
     for hop in hops:
         key = (hop.step, hop.sender, hop.receivers, hop.network, hop.changes)
-        known = hop.step in (Step.REQUEST, Step.UNPACKED, Step.REPLY) and key in told
+        known = hop.step in (Step.REQUEST, Step.DECAPSULATED, Step.REPLY) and key in told
         told.add(key)
         yield replace(hop, again=known)
 

@@ -20,8 +20,8 @@ from lvsctl.model.lab import Lab, Role
 from lvsctl.model.sample import Answers, Sample
 from lvsctl.model.service import VirtualService
 from lvsctl.traffic import client
-from lvsctl.traffic.arp import ask_who_has
-from lvsctl.watch.happenings import happenings
+from lvsctl.traffic.arp import arp_probe
+from lvsctl.watch.changes import changes
 from lvsctl.watch.view import WINDOW, View, view
 
 CLOSEST = 0.1
@@ -112,7 +112,7 @@ class Watcher:
             sample = self._gauges.sample()
             took = time.monotonic() - sample.clock
             director = self._lab.directors[0].name
-            happened = tuple(happenings(samples[-1], sample, director)) if samples else ()
+            happened = tuple(changes(samples[-1], sample, director)) if samples else ()
             answers = self._prober.latest if self._prober is not None else None
             if happened or answers is not asked or sample.clock >= due:
                 samples = [*_kept(samples, sample), sample]
@@ -183,7 +183,7 @@ class _Prober:
         interfaces = self._lab.node(node).addresses_on(device)
         own = next(a.ip for a in interfaces if isinstance(a, IPv4Interface))
         try:
-            return ask_who_has(self._lab.netns(node), device, own, vip, ARP_PATIENCE)
+            return arp_probe(self._lab.netns(node), device, own, vip, ARP_PATIENCE)
         except (LvsctlError, OSError):
             return ()
 

@@ -16,7 +16,7 @@ from lvsctl.model.lab import Lab, Role
 from lvsctl.model.sample import Answers, Gauge, Sample
 from lvsctl.model.service import ForwardingMethod, RealServer, ServiceKey, VirtualService
 from lvsctl.model.state import Counters, RealServerState, ServiceState
-from lvsctl.watch.happenings import Happening, names_of
+from lvsctl.watch.changes import ChangeEvent, names_of
 
 WINDOW = 2.0
 """Seconds that a rate is over, at least."""
@@ -113,7 +113,7 @@ class View:
     owners: tuple[OwnerView, ...]
     losses: tuple[LossView, ...]
     dropped: tuple[Dropped, ...]
-    happenings: tuple[Happening, ...]
+    changes: tuple[ChangeEvent, ...]
 
     @property
     def troubles(self) -> tuple[str, ...]:
@@ -128,7 +128,7 @@ class View:
 def view(
     lab: Lab,
     samples: Sequence[Sample],
-    happened: Iterable[Happening] = (),
+    happened: Iterable[ChangeEvent] = (),
     answers: Answers | None = None,
 ) -> View:
     """What the last of ``samples`` shows beside those before it, the first of all included."""
@@ -142,7 +142,7 @@ def view(
         owners=tuple(_owners(lab, last, answers)),
         losses=tuple(_losses(samples[0], before, last)),
         dropped=last.dropped,
-        happenings=tuple(happened),
+        changes=tuple(happened),
     )
 
 

@@ -33,9 +33,9 @@ from lvsctl.model.exchange import Endpoint, Exchange, Failure
 from lvsctl.model.frame import Direction
 from lvsctl.model.service import Protocol
 from lvsctl.resources.ops import Listen
-from lvsctl.traffic.answers import pattern
 from lvsctl.traffic.client import held, requests
 from lvsctl.traffic.listening import Listener, listening
+from lvsctl.traffic.responses import pattern
 from tests.kernel.by_hand import carries_frames, eventually
 from tests.kernel.labs import topology_of
 
@@ -198,9 +198,9 @@ def test_a_connection_goes_on_after_a_long_answer(wire: Wire) -> None:
     wire.serve(wire.listener())
     short, long = f"http://{VIP}/", f"http://{VIP}/bytes/67108864"
     urls = ["-o", "/dev/null", short, "-o", "/dev/null", long, "-o", "/dev/null", short]
-    written = wire.curl("-w", "%{num_connects} %{size_download}\n", *urls).split()
-    assert written[::2] == [b"1", b"0", b"0"]
-    assert written[3] == b"67108864"
+    format_endpoint = wire.curl("-w", "%{num_connects} %{size_download}\n", *urls).split()
+    assert format_endpoint[::2] == [b"1", b"0", b"0"]
+    assert format_endpoint[3] == b"67108864"
 
 
 def test_sigterm_ends_it(wire: Wire) -> None:
@@ -407,7 +407,7 @@ def test_broken_servers(wire: Wire, says: bytes | None, error: Failure) -> None:
             return socket.create_server((str(SERVER), 80))
 
     def answer_one() -> None:
-        with door.accept()[0] as sock:
+        with listener.accept()[0] as sock:
             if says is None:  # closing with the request unread resets
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 sock.recv(1)
@@ -415,7 +415,7 @@ def test_broken_servers(wire: Wire, says: bytes | None, error: Failure) -> None:
                 sock.recv(4096)
                 sock.sendall(says)
 
-    with in_thread(listen) as door:
+    with in_thread(listen) as listener:
         child = os.fork()
         if child == 0:
             try:

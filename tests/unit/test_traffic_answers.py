@@ -7,23 +7,23 @@ from email.utils import formatdate
 
 import pytest
 
-from lvsctl.traffic import answers
-from lvsctl.traffic.answers import BLOCK, BYTES_LIMIT, Speaker, pattern
-from lvsctl.traffic.http import Request, lone_request
+from lvsctl.traffic import responses
+from lvsctl.traffic.http import Request, parse_single_request
+from lvsctl.traffic.responses import BLOCK, BYTES_LIMIT, ResponseBuilder, pattern
 
 LOCAL, PEER = "10.10.0.100:80", "10.10.0.10:45678"
 
 
 def asked(line: str, *fields: str) -> Request:
     head = "\r\n".join([f"{line} HTTP/1.1", "Host: vip", *fields])
-    request = lone_request(f"{head}\r\n\r\n".encode())
+    request = parse_single_request(f"{head}\r\n\r\n".encode())
     assert request
     return request
 
 
 def answer(line: str, *fields: str) -> tuple[str, str, int]:
     """Head and body of the answer, and the bytes that follow."""
-    data, following = Speaker("rs1").answer(asked(line, *fields), LOCAL, PEER)
+    data, following = ResponseBuilder("rs1").answer(asked(line, *fields), LOCAL, PEER)
     head, _, body = data.decode().partition("\r\n\r\n")
     return head, body, following
 
@@ -83,4 +83,4 @@ def test_an_unknown_method_learns_the_known_ones() -> None:
 
 def test_the_date_is_http_s() -> None:
     for now in (0, 951782400, 1795458768, 1798761599):
-        assert answers._date(now).decode() == formatdate(now, usegmt=True)
+        assert responses._date(now).decode() == formatdate(now, usegmt=True)

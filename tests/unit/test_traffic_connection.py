@@ -9,22 +9,22 @@ from collections.abc import Iterator
 
 import pytest
 
-from lvsctl.traffic.answers import Speaker, pattern
-from lvsctl.traffic.connection import Connection, Host
+from lvsctl.traffic.connection import Connection, ConnectionOwner
 from lvsctl.traffic.responder import IDLE_SECONDS, REQUEST_SECONDS, Loop
+from lvsctl.traffic.responses import ResponseBuilder, pattern
 
 GET = b"GET / HTTP/1.1\r\nHost: v\r\n\r\n"
 LINE = b"rs1 answered on vip:80, request from cip:1\n"
 
 
-class FakeLoop(Host):
+class FakeLoop(ConnectionOwner):
     """Calls ``ready`` as epoll would, and notes what the connection asked for."""
 
     def __init__(self) -> None:
         self.client, server = socket.socketpair()
         self.client.setblocking(False)
         self.events, self.waiting_for, self.closed = 0, "", False
-        self.connection = Connection(self, server, Speaker("rs1"), "cip:1")
+        self.connection = Connection(self, server, ResponseBuilder("rs1"), "cip:1")
         self.connection._local = "vip:80"  # a socket pair has no addresses
 
     def watch(self, connection: Connection, events: int, *, known: bool) -> None:  # noqa: ARG002 as in Host
@@ -171,9 +171,9 @@ def test_the_client_leaves_at_any_point() -> None:
 def test_out_of_descriptors_the_loop_waits_instead_of_spinning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with Loop() as loop, socket.socket() as door:
+    with Loop() as loop, socket.socket() as listener:
         # On no address: the door is watched, and nothing but this test makes it ready.
-        loop.add(door, Speaker("rs1"))
+        loop.add(listener, ResponseBuilder("rs1"))
         (handler,) = loop._handlers.values()
 
         def exhausted() -> None:

@@ -16,7 +16,7 @@ from lvsctl.traffic.http import (
     Request,
     RequestReader,
     head_of,
-    lone_request,
+    parse_single_request,
 )
 
 GET = b"GET / HTTP/1.1\r\nHost: vip\r\n\r\n"
@@ -141,7 +141,7 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: v\r\nTransfer-Encoding: chunked\r\n\r\n"
 def test_hostile_input(data: bytes, status: int) -> None:
     assert read([data]) == ([], status)
     assert read([data[i : i + 97] for i in range(0, len(data), 97)]) == ([], status)
-    assert lone_request(data) is None
+    assert parse_single_request(data) is None
 
 
 def test_the_same_length_twice_is_one_length() -> None:
@@ -151,9 +151,9 @@ def test_the_same_length_twice_is_one_length() -> None:
 
 @pytest.mark.parametrize("data", [GET + GET, GET[:-1], b"", GET + b"x"])
 def test_only_one_whole_request_stands_alone(data: bytes) -> None:
-    assert lone_request(data) is None
+    assert parse_single_request(data) is None
 
 
 def test_a_lone_request_is_what_the_reader_reads() -> None:
     for sample in SAMPLE:
-        assert [lone_request(sample)] == read([sample])[0]
+        assert [parse_single_request(sample)] == read([sample])[0]

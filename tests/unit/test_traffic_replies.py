@@ -10,18 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lvsctl.model.exchange import Endpoint
-from lvsctl.traffic.answers import Speaker
-from lvsctl.traffic.http import BadRequest, lone_request
-from lvsctl.traffic.replies import ReplyReader, Said, endpoint_of, lone_reply, said_in
+from lvsctl.traffic.http import BadRequest, parse_single_request
+from lvsctl.traffic.replies import (
+    ReplyReader,
+    ServerIdentity,
+    parse_endpoint,
+    parse_identity,
+    parse_single_reply,
+)
+from lvsctl.traffic.responses import ResponseBuilder
 
 LOCAL, PEER = "[fd00::100]:80", "[fd00::10]:45678"
-SAID = Said("rs1", endpoint_of(LOCAL), endpoint_of(PEER))
+SAID = ServerIdentity("rs1", parse_endpoint(LOCAL), parse_endpoint(PEER))
 
 
 def from_responder(path: str) -> bytes:
-    request = lone_request(f"GET {path} HTTP/1.1\r\nHost: v\r\n\r\n".encode())
+    request = parse_single_request(f"GET {path} HTTP/1.1\r\nHost: v\r\n\r\n".encode())
     assert request
-    return Speaker("rs1").answer(request, LOCAL, PEER)[0]
+    return ResponseBuilder("rs1").answer(request, LOCAL, PEER)[0]
 
 
 LINE = f"rs1 answered on {LOCAL}, request from {PEER}\n".encode()
@@ -43,16 +49,16 @@ def test_split_at_every_byte(answer: bytes) -> None:
 @pytest.mark.parametrize("path", ["/", "/x.json"])
 def test_a_lone_answer_is_what_the_reader_reads(path: str) -> None:
     answer = from_responder(path)
-    assert lone_reply(answer) == (200, SAID)
-    assert lone_reply(answer[:-1]) is None
-    assert lone_reply(answer + b"x") is None
+    assert parse_single_reply(answer) == (200, SAID)
+    assert parse_single_reply(answer[:-1]) is None
+    assert parse_single_reply(answer + b"x") is None
 
 
 @pytest.mark.parametrize(
     "answer", [CHUNKED, b"HTTP/1.0 200 OK\r\n\r\n" + LINE, b"", b"SSH-2.0\r\n\r\n"]
 )
 def test_other_answers_are_left_to_the_reader(answer: bytes) -> None:
-    assert lone_reply(answer) is None
+    assert parse_single_reply(answer) is None
 
 
 def test_an_answer_until_the_end_of_the_connection() -> None:
@@ -65,7 +71,7 @@ def test_an_answer_until_the_end_of_the_connection() -> None:
 def test_another_server_s_answer_names_nobody() -> None:
     reader = ReplyReader()
     assert reader.feed(b"HTTP/1.1 404 Not Found\r\nServer: nginx\r\nContent-Length: 4\r\n\r\nno!\n")
-    assert (reader.status, reader.said) == (404, Said())
+    assert (reader.status, reader.said) == (404, ServerIdentity())
 
 
 @pytest.mark.parametrize("status", [204, 304])
@@ -85,7 +91,7 @@ def test_no_answer(answer: bytes) -> None:
 
 @given(st.binary(max_size=200))
 def test_noise(noise: bytes) -> None:
-    said_in(noise)
+    parse_identity(noise)
     for start in (
         b"",
         b"HTTP/1.1 200 OK\r\n",
@@ -97,11 +103,11 @@ def test_noise(noise: bytes) -> None:
 
 @pytest.mark.parametrize("body", [b"{", b"{}", b"[" * 9999, b'{"local": 5}', b"{" * 9999, b"1"])
 def test_odd_json(body: bytes) -> None:
-    assert said_in(body) == Said()
+    assert parse_identity(body) == ServerIdentity()
 
 
 def test_ends() -> None:
-    assert endpoint_of("10.0.0.1:80") == Endpoint(ip_address("10.0.0.1"), 80)
-    assert str(endpoint_of("[fd00::1]:80")) == "[fd00::1]:80"
-    assert endpoint_of("nonsense") is None
-    assert endpoint_of("10.0.0.1:x") is None
+    assert parse_endpoint("10.0.0.1:80") == Endpoint(ip_address("10.0.0.1"), 80)
+    assert str(parse_endpoint("[fd00::1]:80")) == "[fd00::1]:80"
+    assert parse_endpoint("nonsense") is None
+    assert parse_endpoint("10.0.0.1:x") is None

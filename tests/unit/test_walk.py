@@ -27,7 +27,7 @@ def way(hops: tuple[Hop, ...]) -> list[tuple[str, ...]]:
 
 
 def first_packet(walk: Walk, step: Step) -> tuple[Hop, ...]:
-    steps = (step, Step.UNPACKED) if step is Step.REQUEST else (step,)
+    steps = (step, Step.DECAPSULATED) if step is Step.REQUEST else (step,)
     return packets(hop for hop in walk.hops if hop.step in steps)[0]
 
 

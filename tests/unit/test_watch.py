@@ -20,7 +20,7 @@ from lvsctl.model.sample import Answers, Sample
 from lvsctl.model.state import NodeState, RouteState
 from lvsctl.output.watch_json import moment
 from lvsctl.output.watch_screen import Screen
-from lvsctl.watch.happenings import happenings
+from lvsctl.watch.changes import changes
 from lvsctl.watch.view import View, view
 from tests.unit.test_report_json import NUMBER, TEXT, VERSION, WHOLE, many, maybe, of
 from tests.unit.watch_samples import VIP, lab_of, mac_of, sample, with_state
@@ -142,7 +142,7 @@ def test_losses_are_what_grew(lab: Lab) -> None:
 
 
 def said(before: Sample, after: Sample) -> Sequence[str]:
-    return [f"{one.node}: {one.says}" for one in happenings(before, after, "director")]
+    return [f"{one.node}: {one.says}" for one in changes(before, after, "director")]
 
 
 def test_nothing_changes_where_only_counters_do(lab: Lab) -> None:
@@ -154,7 +154,7 @@ def test_changes_of_a_node(lab: Lab) -> None:
     (link,) = one.states["rs1"].links
     vip = ip_interface("10.10.0.100/32")
     route = RouteState(None, RS1, "lan", kernel=False)
-    for changes, expected in (
+    for change, expected in (
         ({"sysctls": {"net.ipv4.x": "0"}}, "net.ipv4.x 1 → 0"),
         ({"links": (replace(link, up=False),)}, "lan is down"),
         ({"links": (replace(link, carrier=False),)}, "lan has no carrier"),
@@ -166,7 +166,7 @@ def test_changes_of_a_node(lab: Lab) -> None:
         ({"links": (replace(link),), "routes": (route,)},
          "route default via 10.10.0.11 dev lan added"),
     ):  # fmt: skip
-        assert said(one, with_state(one, "rs1", **changes)) == [f"rs1: {expected}"]
+        assert said(one, with_state(one, "rs1", **change)) == [f"rs1: {expected}"]
 
 
 def test_a_neighbour_that_moved(lab: Lab) -> None:
@@ -206,7 +206,7 @@ def test_changes_of_the_table(lab: Lab) -> None:
 def test_a_screen_shows_all_where_there_is_room(lab: Lab) -> None:
     before = sample(lab, 0, connections=0)
     after = sample(lab, 2, connections=6, owner="rs1", counters={"rs2": {"IpInAddrErrors": 2}})
-    happened = tuple(happenings(before, after, "director"))
+    happened = tuple(changes(before, after, "director"))
     text = drawn(view(lab, [before, after], happened), 120, 30, happened=happened)
     for part in (
         "dr  ", "web  tcp 10.10.0.100:80  dr  rr", "rs1", "10.10.0.12:80", "weight", "3",
@@ -224,7 +224,7 @@ def test_a_screen_shows_all_where_there_is_room(lab: Lab) -> None:
 def test_a_screen_fits_any_terminal(servers: int, width: int, height: int) -> None:
     many_servers = lab_of(servers=servers)
     before, after = sample(many_servers, 0), sample(many_servers, 2, connections=6, owner="rs1")
-    happened = tuple(happenings(before, after, "director")) * 20
+    happened = tuple(changes(before, after, "director")) * 20
     lines = drawn(
         view(many_servers, [before, after], happened), width, height, happened=happened
     ).splitlines()
@@ -250,7 +250,7 @@ def test_where_not_all_fit_what_is_amiss_is_shown_first() -> None:
 def test_a_terminal_that_knows_only_ascii(lab: Lab) -> None:
     before, after = sample(lab, 0), sample(lab, 1)
     after = with_state(after, "rs1", sysctls={"net.ipv4.x": "0"})
-    happened = tuple(happenings(before, after, "director"))
+    happened = tuple(changes(before, after, "director"))
     text = drawn(view(lab, [before, after], happened), 40, 12, "ascii", happened=happened)
     assert "net.ipv4.x 1 > 0" in text
 
@@ -295,7 +295,7 @@ def test_json_has_the_published_shape(lab: Lab) -> None:
     answers = Answers({"web": (lost,)}, {("client", VIP): (mac_of(lab, "rs1"),)})
     for seen in (
         view(lab, [before]),
-        view(lab, [before, after], tuple(happenings(before, after, "director")), answers),
+        view(lab, [before, after], tuple(changes(before, after, "director")), answers),
     ):
         line = json.dumps(moment(seen))
         assert "\n" not in line

@@ -6,9 +6,9 @@ import contextlib
 import socket
 import struct
 
-from lvsctl.traffic.answers import Speaker
-from lvsctl.traffic.connection import written
+from lvsctl.traffic.connection import format_endpoint
 from lvsctl.traffic.listening import IP_PKTINFO
+from lvsctl.traffic.responses import ResponseBuilder
 
 BATCH = 64
 """Datagrams answered before the other sockets get their turn."""
@@ -17,12 +17,12 @@ _IN_PKTINFO = struct.Struct("=i4s4s")  # ifindex, spec_dst, addr (ip(7))
 _IN6_PKTINFO = struct.Struct("=16si")  # addr, ifindex (ipv6(7))
 
 
-class Mailbox:
+class UdpServer:
     """A real server's UDP socket, from ``listening``."""
 
-    def __init__(self, sock: socket.socket, speaker: Speaker) -> None:
+    def __init__(self, sock: socket.socket, builder: ResponseBuilder) -> None:
         self.sock = sock
-        self._speaker = speaker
+        self._builder = builder
         self._port = sock.getsockname()[1]
 
     def ready(self, _events: int = 0) -> None:
@@ -38,7 +38,7 @@ class Mailbox:
                 address, control = _source(level, kind, data)
                 if address:
                     local = (address, self._port, *peer[2:])
-                    line = self._speaker.line(written(local), written(peer))
+                    line = self._builder.line(format_endpoint(local), format_endpoint(peer))
                     # A full send buffer, no route, a firewall: UDP may lose an answer, and the
                     # client's own deadline tells.
                     with contextlib.suppress(OSError):

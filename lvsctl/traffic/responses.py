@@ -1,4 +1,4 @@
-"""What a real server says: its own name and what it saw. No I/O."""
+"""Build the responder's replies: the real server's name and the connection's endpoints. No I/O."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEXT, JSON, BINARY = "text/plain; charset=utf-8", "application/json", "applicati
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 BLOCK = b"".join(b"%015x\n" % offset for offset in range(0, 64 * 1024, 16))
-"""The body of ``/bytes/N``, again and again: each line of 16 bytes tells its own offset in here."""
+"""The repeated body of ``/bytes/N``: each line of 16 bytes is its own offset in here."""
 
 _BYTES_PATH = re.compile(r"/bytes/([0-9]{1,12})(?:\?.*)?\Z")
 
@@ -41,10 +41,10 @@ def _date(now: int) -> bytes:
     ).encode()
 
 
-class Speaker:
-    """The voice of the real server ``node``.
+class ResponseBuilder:
+    """Builds the replies of the real server ``node``.
 
-    ``local`` and ``peer`` are the two ends of a connection, written ``address:port``.
+    ``local`` and ``peer`` are the endpoints of a connection as ``address:port``.
     """
 
     def __init__(self, node: str) -> None:
@@ -53,11 +53,11 @@ class Speaker:
         self._text_start = self._start(200, TEXT)
 
     def line(self, local: str, peer: str) -> bytes:
-        """The answer in words; for UDP, all of it."""
+        """The reply as text; for UDP, the whole reply."""
         return f"{self.node} answered on {local}, request from {peer}\n".encode()
 
     def answer(self, request: Request, local: str, peer: str) -> tuple[bytes, int]:
-        """The answer, and how many bytes of ``pattern`` follow it."""
+        """The reply, and how many bytes of ``pattern`` follow it."""
         head = request.head
         status, kind, body, following = 200, TEXT, self.line(local, peer), 0
         more = b""
@@ -86,13 +86,13 @@ class Speaker:
         return (answer, 0) if head.method == "HEAD" else (answer + body, following)
 
     def refusal(self, bad: BadRequest) -> bytes:
-        """The answer to bytes that are no request; nothing comes after it."""
+        """The reply to invalid input; the connection closes after it."""
         body = f"{bad.status}: {bad.why}\n".encode()
         start = self._start(bad.status, TEXT)
         return start % (_date(int(time.time())), len(body), b"Connection: close\r\n") + body
 
     def _start(self, status: int, kind: str) -> bytes:
-        """A head with places for the date, the length and further header lines."""
+        """A header with placeholders for the date, the length and further fields."""
         phrase = HTTPStatus(status).phrase
         return (
             f"HTTP/1.1 {status} {phrase}{self._common.replace('%', '%%')}%b\r\n"

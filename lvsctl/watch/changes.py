@@ -1,6 +1,6 @@
-"""What has changed between two looks at a node or at IPVS's table: pure, and in words.
+"""Describe what changed between two samples of a lab. Pure functions.
 
-Changes that come and go by themselves (a neighbour going stale, counters) are none.
+Changes that occur by themselves (a neighbour going stale, counters) are left out.
 """
 
 from __future__ import annotations
@@ -17,42 +17,42 @@ from lvsctl.model.state import LinkState, NodeState, RealServerState, RouteState
 T = TypeVar("T")
 
 NamesOf = Mapping[str, str]
-"""Who has a MAC address: node by MAC."""
+"""Nodes by MAC address."""
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
-    """Something that changed, at ``when`` (seconds since the epoch). ``node`` is where."""
+class ChangeEvent:
+    """A change at ``node``, at ``when`` (seconds since the epoch)."""
 
     when: float
     node: str
     says: str
 
 
-def happenings(before: Sample, after: Sample, director: str) -> Iterator[Happening]:
-    """Everything that has changed from one sample to the next."""
+def changes(before: Sample, after: Sample, director: str) -> Iterator[ChangeEvent]:
+    """List what changed from one sample to the next."""
     names = names_of(after)
     for node in before.states.keys() | after.states.keys():
         old, new = before.states.get(node), after.states.get(node)
         if old is None or new is None:
-            said = ["its namespace is gone" if new is None else "its namespace is there again"]
+            said = ["its namespace is gone" if new is None else "its namespace exists again"]
         else:
             said = list(_of_node(old, new, names))
         for says in said:
-            yield Happening(after.when, node, says)
+            yield ChangeEvent(after.when, node, says)
     for says in _of_table(before.table, after.table):
-        yield Happening(after.when, director, says)
+        yield ChangeEvent(after.when, director, says)
 
 
 def names_of(sample: Sample) -> dict[str, str]:
-    """Who has which MAC address."""
+    """Map MAC addresses to nodes."""
     return {
         link.mac: node for node, state in sample.states.items() for link in state.links if link.mac
     }
 
 
 def _of_node(old: NodeState, new: NodeState, names: NamesOf) -> Iterator[str]:
-    if old.links is not new.links:  # the same object: nothing has rung meanwhile
+    if old.links is not new.links:  # the same object: no netlink event meanwhile
         yield from _of_links(old, new)
         yield from _of_routes(old, new)
         yield from _of_neighbours(old, new, names)
