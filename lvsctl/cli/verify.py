@@ -167,7 +167,7 @@ def keep_capture(result: Verification) -> str | None:
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         # Checked now and not before: once it is ours, no other user can replace it.
         if _is_unsafe(directory):
-            _not_kept(path, "other users can write to the directory")
+            _not_kept(path, "the directory is not yours alone")
             return None
         planted.replace(path, capture_bytes(result.evidence), mode=0o644)  # for sudo's user
     except OSError as error:

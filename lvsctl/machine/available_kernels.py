@@ -1,4 +1,4 @@
-"""What the kernels that a machine can be started with have: looked up in their modules' lists."""
+"""Which features the kernels that are ready to start have, according to their lists of modules."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from lvsctl.machine.guest.modules import load_order, name_of
 
 
 def has_module(kernel: Kernel, name: str) -> bool | None:
-    """Whether a machine with this kernel has loaded the module, or has it built in.
+    """Return whether a machine with this kernel loads the module, or has it built in.
 
-    None where that cannot be told: the list of what is built in is not kept with every kernel.
+    None if that is unknown: not every kernel comes with the list of its built-in modules.
     """
     try:
         text = (kernel.modules / "modules.dep").read_text(encoding="utf-8")
@@ -24,7 +24,7 @@ def has_module(kernel: Kernel, name: str) -> bool | None:
 
 
 def default_kernel_has_module(request: MachineRequest, name: str) -> bool | None:
-    """The same of the kernel that would be started for this wish; None also where none is ready."""
+    """Return the same for the kernel that this request would start; None if none is ready."""
     try:
         kernel = kinds.choose_kind(request).find(request.kernel)
     except HostError:
@@ -33,9 +33,9 @@ def default_kernel_has_module(request: MachineRequest, name: str) -> bool | None
 
 
 def command_to_start_with(name: str, without: str) -> str | None:
-    """The command that starts a machine with that module, of the kernels that are ready here.
+    """Return the command that starts a machine with a kernel that has the module, if any is ready.
 
-    ``without``: the release of a kernel that was seen to be of no use, whatever its lists say.
+    ``without`` is the release of a kernel in which the feature was tested and is missing.
     """
     for kind in kinds.KINDS.values():
         if kind.obstacle():

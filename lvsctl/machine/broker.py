@@ -1,8 +1,8 @@
-"""The machine's background process on the host: owns the kernel, routes frames to and from it.
+"""The machine's background process on the host: owns its kernel and routes frames.
 
-Started by ``lvsctl.machine.client`` as ``python -m lvsctl.machine.broker JSON``. Two
-processes come of it. The first, the *shepherd*, only waits: whatever happens to the
-broker or to the kernel, it ends what is left and removes every file. The second is the broker.
+Started by ``lvsctl.machine.launch`` as ``python -m lvsctl.machine.broker JSON``. It forks: the
+parent (``supervisor``) waits, and cleans up whatever happens to the broker or to the kernel; the
+child is the broker.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from lvsctl.machine.runtime_files import RuntimeFiles
 from lvsctl.machine.serial_link import SerialLink
 
 POWER_OFF_TIMEOUT = 5.0
-"""Seconds until a guest that was told to power off is killed."""
+"""Seconds that a guest may take to power off before it is killed."""
 
 CONSOLE_LINES = 100
-LAST_WORDS = 8
+LINES_SHOWN = 8
 
 _FROM_CLIENTS = frozenset(
     {
@@ -44,7 +44,7 @@ _TO_CLIENTS = frozenset({frames.STDOUT, frames.STDERR, frames.EXIT, frames.PONG,
 
 
 class Broker:
-    """One machine: its kernel's process, its line, its clients."""
+    """One machine: its kernel's process, its serial link, its clients."""
 
     def __init__(self, arguments: BrokerArguments, files: RuntimeFiles) -> None:
         self._arguments = arguments
@@ -58,32 +58,32 @@ class Broker:
         self._started = time.monotonic()
 
     async def run(self, started: process.StartedMachine) -> None:
-        """Serve until the machine has ended. Raises HostError where it does not start."""
+        """Serve until the machine has ended. Raises HostError if it does not start."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._stop.set)
         self._process = started.process
-        self._lacks = started.limitations
-        self._has_view = mount_namespace.is_own(self._process.pid)
-        reader, writer = await asyncio.open_connection(sock=started.line)
-        self._line = SerialLink(writer)
+        self._limitations = started.limitations
+        self._has_mount_namespace = mount_namespace.is_own(self._process.pid)
+        reader, writer = await asyncio.open_connection(sock=started.link)
+        self._link = SerialLink(writer)
         console = asyncio.StreamReader()
         await loop.connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(console), started.process.stdout
         )
-        # Not the line's end alone: helpers of a killed User-Mode Linux keep the line open.
+        # Helper processes of a killed User-Mode Linux keep the link open: watch the kernel too.
         process_fd = os.pidfd_open(self._process.pid)
         loop.add_reader(process_fd, self._ended.set)
         tasks = [
             asyncio.create_task(self._read_console(console)),
-            asyncio.create_task(self._read_line(reader)),
+            asyncio.create_task(self._read_link(reader)),
         ]
         try:
             await self._wait_for_hello()
             server = await asyncio.start_unix_server(self._accept, str(self._where.socket))
             self._where.socket.chmod(0o600)
-            told = [lack for lack in self._lacks if lack != confinement.USUAL]
-            _report(self._arguments.report, {"ready": True, "told": told})
+            shown = [text for text in self._limitations if text != confinement.USUAL]
+            _report(self._arguments.report, {"ready": True, "messages": shown})
             await self._wait_for_end()
             server.close()
         finally:
@@ -91,7 +91,7 @@ class Broker:
             await self._end_kernel()
             for task in tasks:
                 await asyncio.wait([task], timeout=1)
-        await self._tell_clients()
+        await self._notify_clients()
 
     # Boot and end.
 
@@ -109,10 +109,10 @@ class Broker:
         for task in (ended, abandoned, stopped):
             task.cancel()
         if not self._hello.done():
-            console = "\n".join(telling_lines(list(self._console))) or "(nothing)"
+            console = "\n".join(relevant_lines(list(self._console))) or "(nothing)"
             raise HostError(
-                f"the machine did not start; its console says:\n{console}",
-                hint="lvsctl doctor says what the machine needs",
+                f"the machine did not start; its console:\n{console}",
+                hint="lvsctl doctor lists what the machine needs",
             )
 
     async def _wait_for_end(self) -> None:
@@ -122,10 +122,10 @@ class Broker:
             task.cancel()
 
     async def _end_kernel(self) -> None:
-        """Power off if it still runs, and see that no process of it remains."""
+        """Power off the guest if it still runs, and kill every process of it."""
         if not self._ended.is_set():
-            # A guest that hangs does not acknowledge, so this must not wait for room.
-            quit_task = asyncio.create_task(self._line.send(frames.frame(frames.QUIT)))
+            # A guest that hangs acknowledges nothing: waiting for room must not block.
+            quit_task = asyncio.create_task(self._link.send(frames.frame(frames.QUIT)))
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._ended.wait(), POWER_OFF_TIMEOUT)
             quit_task.cancel()
@@ -133,14 +133,14 @@ class Broker:
             os.killpg(self._process.pid, signal.SIGKILL)
         await asyncio.to_thread(self._process.wait)
 
-    async def _tell_clients(self) -> None:
+    async def _notify_clients(self) -> None:
         if self._stop.is_set():
             died = {"message": "the machine was stopped", "hint": ""}
         else:
-            last = "\n".join(f"    {line}" for line in telling_lines(list(self._console)))
+            last = "\n".join(f"    {line}" for line in relevant_lines(list(self._console)))
             died = {
                 "message": f"the machine died; the last lines of its console:\n{last}",
-                "hint": "start again: its labs are gone, the host is untouched",
+                "hint": "start it again: its labs are lost, the host is not affected",
             }
         message = frames.frame(frames.DIED, 0, json.dumps(died).encode())
         for writer in list(self._clients.values()):
@@ -148,7 +148,7 @@ class Broker:
                 writer.write(message)
                 await asyncio.wait_for(writer.drain(), timeout=1)
 
-    # The guest's side.
+    # Frames from the guest.
 
     async def _read_console(self, console: asyncio.StreamReader) -> None:
         rest = b""
@@ -157,33 +157,33 @@ class Broker:
             rest = rest[-4096:]
             self._console.extend(line.decode(errors="replace").rstrip() for line in lines)
 
-    async def _read_line(self, reader: asyncio.StreamReader) -> None:
+    async def _read_link(self, reader: asyncio.StreamReader) -> None:
         decoder = frames.Decoder()
         try:
             while data := await reader.read(65536):
                 for kind, session, payload in decoder.feed(data):
                     self._from_guest(kind, session, payload)
         except (OSError, frames.FrameError) as error:
-            self._console.append(f"lvsctl: the line to the machine broke: {error}")
+            self._console.append(f"lvsctl: the serial link to the machine failed: {error}")
         finally:
             self._ended.set()
 
     def _from_guest(self, kind: int, session: int, payload: bytes) -> None:
         if kind == frames.ACK:
-            self._line.acknowledged(frames.number_of(payload))
+            self._link.acknowledged(frames.number_of(payload))
         elif kind == frames.BOOTED:
             config = json.dumps(guest_config(self._arguments.config)).encode()
             self._config = asyncio.create_task(
-                self._line.send(frames.frame(frames.CONFIG, 0, config))
+                self._link.send(frames.frame(frames.CONFIG, 0, config))
             )
         elif kind == frames.HELLO:
             if not self._hello.done():
                 self._hello.set_result(json.loads(payload))
         elif kind in _TO_CLIENTS and (writer := self._clients.get(session)):
-            # No drain: credit bounds what one client can have on its way.
+            # No drain: credit bounds what is on its way to one client.
             writer.write(frames.frame(kind, 0, payload))
 
-    # The clients' side.
+    # Frames from clients.
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         session = self._next_session
@@ -195,11 +195,11 @@ class Broker:
         try:
             await self._serve(session, reader, writer)
         except (OSError, frames.FrameError):
-            pass  # a client that breaks off or talks nonsense harms only itself
+            pass  # a client that disconnects or sends garbage affects only itself
         finally:
             del self._clients[session]
             writer.close()
-            await self._line.send(frames.frame(frames.HANGUP, session))
+            await self._link.send(frames.frame(frames.HANGUP, session))
 
     async def _serve(
         self, session: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -213,21 +213,21 @@ class Broker:
                 elif kind == frames.STOP:
                     self._stop.set()
                 elif kind in _FROM_CLIENTS:
-                    if kind == frames.RUN and self._has_view:
+                    if kind == frames.RUN and self._has_mount_namespace:
                         self._open_for_writing(payload)
-                    await self._line.send(frames.frame(kind, session, payload))
+                    await self._link.send(frames.frame(kind, session, payload))
 
     def _open_for_writing(self, request: bytes) -> None:
-        """What a command names, before the guest hears of it."""
+        """Make the directories of a command writable, before the guest receives the request."""
         for directory in json.loads(request)["writable"]:
             try:
                 mount_namespace.open_for(self._process.pid, directory)
-            except OSError as error:  # the command is told so itself once it writes
-                self._console.append(f"lvsctl: {directory} stays read-only: {error}")
+            except OSError as error:  # the command gets the error when it writes
+                self._console.append(f"lvsctl: {directory} remains read-only: {error}")
 
     def _status(self) -> dict[str, object]:
         hello = self._hello.result()
-        complaints = [*self._lacks, *hello["complaints"]]
+        complaints = [*self._limitations, *hello["complaints"]]
         return {
             "pid": os.getpid(),
             "uptime": time.monotonic() - self._started,
@@ -242,16 +242,16 @@ class Broker:
         }
 
 
-def telling_lines(console: Sequence[str]) -> Sequence[str]:
-    """The few lines of a dead machine's console that say why: a panic's first, else the last."""
+def relevant_lines(console: Sequence[str]) -> Sequence[str]:
+    """Return the lines of a dead machine's console that explain it: of a panic, else the last."""
     for index, line in enumerate(console):
         if "Kernel panic" in line or line.startswith("Traceback"):
-            return console[index : index + LAST_WORDS]
-    return console[-LAST_WORDS:]
+            return console[index : index + LINES_SHOWN]
+    return console[-LINES_SHOWN:]
 
 
 async def _closed(fd: int) -> None:
-    """Return when the other end of a pipe that we only write has been closed."""
+    """Return when the reading end of a pipe has been closed."""
     loop = asyncio.get_running_loop()
     event = asyncio.Event()
     loop.add_reader(fd, event.set)
@@ -262,10 +262,10 @@ async def _closed(fd: int) -> None:
 
 
 def _report(fd: int, message: dict[str, object]) -> None:
-    """Tell the client that waits for the machine; it may have gone."""
+    """Send a message to the client that waits for the machine, if it still waits."""
     with contextlib.suppress(OSError):
         os.write(fd, json.dumps(message).encode() + b"\n")
-    # Standard error is the same pipe: the client must see its end.
+    # Standard error is the same pipe: close it too, or the client waits for ever.
     null = os.open(os.devnull, os.O_WRONLY)
     for target in (fd, 2):
         os.dup2(null, target)
@@ -273,7 +273,7 @@ def _report(fd: int, message: dict[str, object]) -> None:
 
 
 def _start(arguments: BrokerArguments, files: RuntimeFiles) -> None:
-    """The broker's life: spawn, serve, clean up. Reports failure to the waiting client."""
+    """Spawn the kernel, serve, clean up. Errors are reported to the waiting client."""
     work: Path | None = None
     try:
         kind = KINDS[arguments.config.kind]
@@ -286,20 +286,20 @@ def _start(arguments: BrokerArguments, files: RuntimeFiles) -> None:
             work=str(work),
         )
         runtime_files.write_record(files, record)
-        _compile_agent()
+        _cache_byte_code()
         asyncio.run(_serve(arguments, files, started))
     except LvsctlError as error:
         _report(arguments.report, {"error": error.message, "hint": error.hint})
     except OSError as error:
-        hint = f"is there room in {files.directory}?" if error.errno == errno.ENOSPC else ""
+        hint = f"free some space in {files.directory}" if error.errno == errno.ENOSPC else ""
         _report(arguments.report, {"error": f"the machine did not start: {error}", "hint": hint})
     finally:
         if work is not None:
             runtime_files.remove_work(str(work))
 
 
-def _compile_agent() -> None:
-    """Have the agent's byte code cached while the kernel boots; the guest cannot write it."""
+def _cache_byte_code() -> None:
+    """Cache the agent's byte code while the kernel boots: the guest cannot write it."""
     importlib.import_module("lvsctl.machine.guest.agent")
     importlib.import_module("lvsctl.machine.guest.forkserver")
 
@@ -311,13 +311,13 @@ async def _serve(
 
 
 def main() -> None:
-    """Entry of ``python -m lvsctl.machine.broker``."""
+    """Run ``python -m lvsctl.machine.broker``."""
     arguments = BrokerArguments.from_json(sys.argv[1])
     files = runtime_files.for_machine(arguments.name)
     os.chdir("/")
     os.umask(0o077)
     if os.fork():
-        os._exit(0)  # the client waits for this one, so that it never has a zombie child
+        os._exit(0)  # the client waits for this process, and so has no zombie child
     supervisor.guard(files, arguments.life_lock, arguments.report)
     _start(arguments, files)
 

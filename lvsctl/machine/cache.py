@@ -1,4 +1,4 @@
-"""What lvsctl keeps in the user's cache: kernels, unpacked once. Whoever comes second waits."""
+"""The user's cache of lvsctl, in which kernels are unpacked once, by one process at a time."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ _SCRATCH_PREFIX = "unpack."
 
 
 def directory() -> Path:
-    """The user's cache of lvsctl; perhaps not made yet."""
+    """Return the cache directory, which may not exist yet."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if base else Path.home() / ".cache") / "lvsctl"
 
 
 @contextlib.contextmanager
 def scratch(cache: Path) -> Iterator[Path]:
-    """A directory to unpack in, locked while in use; those of killed processes are removed.
+    """Create a temporary directory, locked while in use; remove those of killed processes.
 
-    It is a sibling of the final place: the rename that publishes must be atomic.
+    It is in the cache itself, so that its content can be renamed to its final place atomically.
     """
     with contextlib.ExitStack() as stack:
-        with _locked(cache, wait=True):  # nobody may take a directory for stale before it is locked
+        with _locked(
+            cache, wait=True
+        ):  # a new directory must be locked before another process checks it
             for stale in cache.glob(f"{_SCRATCH_PREFIX}*"):
                 with contextlib.suppress(OSError), _locked(stale):
                     shutil.rmtree(stale, ignore_errors=True)
@@ -38,7 +40,7 @@ def scratch(cache: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _locked(directory: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold a directory's lock. Unless it waits, raises BlockingIOError where another has it."""
+    """Hold a directory's lock. Unless ``wait``, raises BlockingIOError if it is held."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -1,6 +1,6 @@
-"""What the rest of lvsctl calls: start, stop, ask and use the machine.
+"""The interface of the machine to the rest of lvsctl: start, stop, status, run.
 
-The machine that is meant is the one that ``LVSCTL_MACHINE`` names (``default``).
+``LVSCTL_MACHINE`` names the machine (``default``).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ ANSWER_TIMEOUT = 10.0
 class MachineStatus(NamedTuple):
     """A running machine. Memory is in MiB, ``uptime`` in seconds.
 
-    ``kind`` and ``accelerator`` are as in ``config.Plan``, ``title`` is what people call the
-    kind, ``kernel`` the file that was started.
+    ``kind`` and ``accelerator`` are as in ``config.MachineConfig``, ``title`` is the
+    kind's name for people, ``kernel`` the file that was started.
 
-    ``pid`` is the broker's, whose end ends the machine. ``complaints`` are what could not
-    be set up, ``failed_modules`` the kernel modules that did not load, by name.
+    ``pid`` is the broker's: if it ends, the machine does. ``complaints`` list what could not be
+    set up or enforced, ``failed_modules`` the kernel modules that did not load, with reasons.
     """
 
     name: str
@@ -54,9 +54,9 @@ class MachineStatus(NamedTuple):
 
 
 def status() -> MachineStatus | None:
-    """The running machine; None where none runs. Clears away a killed one's remains.
+    """Return the running machine; None if none runs. Removes the remains of a killed one.
 
-    Raises HostError where it runs and does not answer.
+    Raises HostError if it runs and does not respond.
     """
     from lvsctl.machine import kinds  # apart, for the usual command does without
 
@@ -95,12 +95,12 @@ def start(
     writable_directories: Sequence[str] = (),
     emit: Emit = lambda _: None,
 ) -> bool:
-    """Start the machine unless it runs; returns whether this call started it.
+    """Start the machine unless it is running; return whether this call started it.
 
-    What ``request`` leaves open the environment may say (``LVSCTL_MACHINE_KIND`` and others).
+    The environment completes ``request`` (``LVSCTL_MACHINE_KIND`` and others).
     ``writable_directories`` (and those in ``LVSCTL_WRITABLE``) can be written by every
-    command in the machine. Raises HostError where this host cannot, UsageError for a
-    directory that must not be written, and LabError where another kind of machine runs.
+    command in the machine. Raises HostError if this host cannot start it, UsageError for a
+    directory that must not be written, and LabError if a machine of another kind is running.
     """
     files = runtime_files.for_machine()
     directories = writable.named([*writable_directories, *writable.from_environment()])
@@ -110,11 +110,11 @@ def start(
 
 
 def stop() -> bool:
-    """End the machine and its labs; returns whether there was one."""
+    """Stop the machine and its labs; return whether one was running."""
     files = runtime_files.for_machine()
     try:
         connection = connect(files, any_version=True)
-    except HostError:  # it does not answer, so it is not asked
+    except HostError:  # it does not respond: killed below
         connection = None
     if connection is not None:
         with connection:
@@ -125,8 +125,8 @@ def stop() -> bool:
     life_lock = runtime_files.take_life_lock(files, runtime_files.END_TIMEOUT if connection else 0)
     if life_lock is None:
         raise HostError(
-            f"the machine {files.name} does not end",
-            hint=f"its lock {files.lock} is held by the processes to kill",
+            f"the machine {files.name} does not stop",
+            hint=f"kill the processes that hold its lock {files.lock}",
         )
     try:
         runtime_files.sweep(files)
@@ -146,15 +146,15 @@ def run(
     writable_directories: Sequence[str] = (),
     emit: Emit = lambda _: None,
 ) -> int:
-    """Run a command in the machine, started if need be, and return its exit status.
+    """Run a command in the machine, started if necessary, and return its exit status.
 
     ``lvsctl`` calls lvsctl's main with ``argv``; ``exec`` executes ``argv``. Standard
-    streams, terminal, signals and end of input pass through; 128 + N for a command ended
-    by signal N. ``cwd`` (default: the current one) can be written by the command unless it
-    is a system directory, ``writable_directories`` in addition. ``tty`` forces (True) or
-    forbids (False) a terminal. ``emit`` gets lines worth telling the user.
+    streams, terminal, signals and end of input are passed through; the status is 128 + N for a
+    command ended by signal N. The command may write ``writable_directories`` and ``cwd``
+    (default: the current directory) unless this is a system directory. ``tty`` forces (True) or
+    forbids (False) a terminal. ``emit`` receives messages for the user.
 
-    Raises HostError where the machine cannot start or dies meanwhile.
+    Raises HostError if the machine cannot start or dies meanwhile.
     """
     _open_missing_streams()
     files = runtime_files.for_machine()
@@ -162,8 +162,8 @@ def run(
     everywhere = writable.named(writable.from_environment())
     connection, started = _connect_or_start(files, ANYTHING, everywhere, emit)
     here = [place] if writable.refusal(place) is None else []
-    if started and here and place == str(Path.home().resolve()):  # once is enough
-        emit(f"the command may write your home directory {place}: it is the current directory")
+    if started and here and place == str(Path.home().resolve()):  # printed once a machine
+        emit(f"the command can write to your home directory {place}: it is the current directory")
     passed = streams(tty)
     request = {
         "kind": kind,
@@ -183,7 +183,7 @@ def run(
 
 
 def _place(cwd: str | None) -> str:
-    """Where a command is to run; / where the current directory has been removed."""
+    """Return a command's working directory; / if the current directory has been removed."""
     try:
         return str(Path(cwd or ".").resolve())
     except FileNotFoundError:
@@ -191,9 +191,9 @@ def _place(cwd: str | None) -> str:
 
 
 def fingerprint() -> str:
-    """Identifies the state of lvsctl's source files and of the Python packages beside it.
+    """Return a string that changes with lvsctl's source files and the Python packages beside it.
 
-    Changes when a source file is edited, and when a package is installed or removed.
+    A source file was edited, or a package installed or removed.
     """
     root = Path(__file__).resolve().parents[1]
     newest, count = 0, 0
@@ -213,21 +213,21 @@ def fingerprint() -> str:
 
 
 def _open_missing_streams() -> None:
-    """Where 0, 1 or 2 is closed, the next socket would be taken for a standard stream."""
+    """Open /dev/null for closed standard streams: the next socket would take their number."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(fd)
 
 
 def _umask() -> int:
-    # There is no way to ask without setting it.
+    # The only way to read it is to set it.
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
 
 
 def _environment(env: Mapping[str, str]) -> dict[str, str]:
-    """The command's environment: the user's, told that it is in the machine already."""
+    """Return the user's environment, changed for lvsctl in the machine."""
     path = env.get("PATH", os.defpath).split(":")
     system = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
     return {
@@ -251,31 +251,30 @@ def _connect_or_start(
     directories: Sequence[str],
     emit: Emit,
 ) -> tuple[Connection, bool]:
-    """A connection to the machine, and whether it was started for it."""
+    """Return a connection to the machine, and whether the machine was started for it."""
     request = request.or_else(request_from_environment())
     connection = connect(files)
     if connection is not None:
-        return _as_wished(connection, request), False
+        return _check_request(connection, request), False
     # Apart, for the usual command finds its machine running and wants to be quick.
     from lvsctl.machine import launch
 
-    kind, config = launch.planned(request, directories, fingerprint(), emit)
+    kind, config = launch.choose_config(request, directories, fingerprint(), emit)
     with runtime_files.starting(files):
         connection = connect(files)
         if connection is not None:  # the command that held the lock has started it
-            return _as_wished(connection, request), False
+            return _check_request(connection, request), False
         launch.launch(files, kind, config, emit)
         connection = connect(files)
     if connection is None:
-        raise HostError(f"the machine {files.name} ended as soon as it had started")
+        raise HostError(f"the machine {files.name} ended right after its start")
     return connection, True
 
 
-def _as_wished(connection: Connection, request: MachineRequest) -> Connection:
-    """The connection, if its machine is of the kind and has the kernel that are wished.
+def _check_request(connection: Connection, request: MachineRequest) -> Connection:
+    """Return the connection if its machine has the requested kind and kernel.
 
-    Raises LabError, closing it, where it is another. Memory and CPUs are no matter: a lab
-    behaves alike.
+    Otherwise closes it and raises LabError. Memory and CPUs may differ: labs behave the same.
     """
     if request.kind is None and request.kernel is None:
         return connection
@@ -293,9 +292,9 @@ def _as_wished(connection: Connection, request: MachineRequest) -> Connection:
             asked = " ".join(filter(None, [request.kind, request.kernel]))
             title = kinds.KINDS[found["kind"]].title
             raise LabError(
-                f"the machine that runs is {title} {found['release']}, not {asked}",
-                hint="end it and its labs with: lvsctl machine stop, "
-                "or have two: LVSCTL_MACHINE=another",
+                f"the running machine is {title} {found['release']}, not {asked}",
+                hint="stop it and its labs: lvsctl machine stop, "
+                "or use a second one: LVSCTL_MACHINE=another",
             )
     except BaseException:
         connection.__exit__(None, None, None)

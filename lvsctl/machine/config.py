@@ -1,4 +1,4 @@
-"""What a machine is started with, whatever its kind, and what its guest is told."""
+"""How a machine is configured: what the user requests, its broker's arguments, its guest's."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from typing import NamedTuple
 from lvsctl.errors import HostError, UsageError
 
 MAIN = "lvsctl.cli.main:main"
-"""What the guest's fork server calls for an lvsctl command: its arguments in, its status out."""
+"""The function, by name, that the guest's fork server calls for an lvsctl command."""
 
 PRELOAD = "lvsctl.cli.main:preload"
-"""What it calls once, before the first command: imports what commands need."""
+"""The function that it calls once before the first command, to import what commands need."""
 
 
 class Kernel(NamedTuple):
-    """A kernel: the file that is started, and the directory of its modules."""
+    """A kernel: the file to start, and the directory of its modules."""
 
     program: Path
     modules: Path
 
     @property
     def release(self) -> str:
-        """The kernel's release, such as ``6.1.176``."""
+        """The release, such as ``6.1.176``."""
         return self.modules.name
 
 
 class MachineRequest(NamedTuple):
-    """What the user asks of a machine; None where it is left to lvsctl. ``memory`` is in MiB.
+    """What the user requests of a machine; None leaves a choice to lvsctl.
 
-    ``kind`` is a name of ``kinds.KINDS``, ``kernel`` what ``--kernel`` takes.
+    ``kind`` is a name of ``kinds.KINDS``, ``kernel`` a value of ``--kernel``, ``memory`` in MiB.
     """
 
     kind: str | None = None
@@ -42,10 +42,9 @@ class MachineRequest(NamedTuple):
     cpus: int | None = None
 
     def or_else(self, other: MachineRequest) -> MachineRequest:
-        """This wish, and the other one's where it leaves something open.
+        """Return this request, completed by the other one.
 
-        A kind that is named says nothing about a kernel that is not, and the other way round:
-        they go together.
+        Kind and kernel belong together: both come from the same request.
         """
         named = self if self.kind or self.kernel else other
         return MachineRequest(
@@ -54,13 +53,13 @@ class MachineRequest(NamedTuple):
 
 
 ANYTHING = MachineRequest()
-"""Whatever this host can run."""
+"""The request that accepts any machine."""
 
 
 def request_from_environment() -> MachineRequest:
-    """What ``LVSCTL_MACHINE_KIND``, ``_KERNEL``, ``_MEMORY`` and ``_CPUS`` say.
+    """Return the request in ``LVSCTL_MACHINE_KIND``, ``_KERNEL``, ``_MEMORY`` and ``_CPUS``.
 
-    Raises UsageError.
+    Raises UsageError for a malformed number.
     """
 
     def number(name: str) -> int | None:
@@ -80,8 +79,8 @@ def request_from_environment() -> MachineRequest:
 class MachineConfig(NamedTuple):
     """What a machine is started with. ``memory`` is in MiB.
 
-    ``accelerator`` is what runs the guest's instructions, where the kind has a choice.
-    ``path`` is the sys.path of lvsctl inside.
+    ``accelerator`` executes the guest's instructions (kvm or tcg), if the kind has a choice.
+    ``path`` is the sys.path of lvsctl inside, ``fingerprint`` identifies its source code.
     """
 
     kind: str
@@ -95,7 +94,7 @@ class MachineConfig(NamedTuple):
 
 
 class BrokerArguments(NamedTuple):
-    """What the client orders: a machine by this name, and the file descriptors to use."""
+    """The broker's arguments: the machine's name and configuration, and file descriptors."""
 
     name: str
     config: MachineConfig
@@ -103,7 +102,7 @@ class BrokerArguments(NamedTuple):
     report: int
 
     def to_json(self) -> str:
-        """As an argument for the broker's command line."""
+        """Return them as JSON, for the broker's command line."""
         return json.dumps(
             {
                 "name": self.name,
@@ -123,7 +122,7 @@ class BrokerArguments(NamedTuple):
 
     @classmethod
     def from_json(cls, text: str) -> BrokerArguments:
-        """The inverse of ``to_json``."""
+        """Parse the output of ``to_json``."""
         fields = json.loads(text)
         config = MachineConfig(
             kind=fields["kind"],
@@ -139,17 +138,17 @@ class BrokerArguments(NamedTuple):
 
 
 def interpreter() -> str:
-    """The Python that runs process 1; it needs only its standard library."""
+    """Return the path of the Python that runs process 1, with its standard library only."""
     return os.path.realpath(sys.executable)
 
 
 def agent_script() -> str:
-    """The script that is process 1."""
+    """Return the path of the script that process 1 runs."""
     return str(Path(__file__).resolve().parent / "guest" / "init.py")
 
 
 def visible_paths(path: Sequence[str]) -> list[str]:
-    """What must be readable in the guest under its own name, the shortest first."""
+    """Return the paths that must be readable in the guest, the shortest first."""
     package_root = str(Path(__file__).resolve().parents[2])
     wanted = [
         *(sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix),
@@ -161,10 +160,10 @@ def visible_paths(path: Sequence[str]) -> list[str]:
 
 
 def stable_paths() -> list[str]:
-    """Where next to nothing changes while a machine runs: programs and Python packages.
+    """Return directories that rarely change while a machine runs: programs and packages.
 
-    Where packages come or go ``client.fingerprint`` tells. Not lvsctl itself, unless it is a
-    package like others: a checkout is being worked on.
+    ``client.fingerprint`` detects installed and removed packages. lvsctl itself is not among
+    them unless it is installed as a package: a checkout may be edited.
     """
     wanted = dict.fromkeys(["/usr", sys.base_prefix, sys.prefix])
     return [
@@ -175,7 +174,7 @@ def stable_paths() -> list[str]:
 
 
 def guest_config(config: MachineConfig) -> dict[str, object]:
-    """What the agent must know to set the guest up."""
+    """Return the agent's configuration, for the CONFIG frame."""
     return {
         "modules": str(config.kernel.modules),
         "visible": visible_paths(config.path),
@@ -189,7 +188,7 @@ def guest_config(config: MachineConfig) -> dict[str, object]:
 
 
 def quoted(word: str) -> str:
-    """A word of the kernel's command line. Raises HostError where it cannot be written."""
+    """Quote a word for the kernel's command line. Raises HostError if that is impossible."""
     if '"' in word:
-        raise HostError(f"the kernel's command line cannot express the path {word}")
+        raise HostError(f"the kernel's command line cannot contain the path {word}")
     return f'"{word}"' if any(c.isspace() for c in word) else word

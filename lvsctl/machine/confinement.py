@@ -1,9 +1,9 @@
-"""What a process may write on the host, whatever becomes of it.
+"""Restrict what the machine's process may write on the host.
 
-The guest's kernel keeps commands to the directories that they name, but root in the guest could
-mount the host's tree for writing. So the process that is the guest gives up, before it begins
-and for good, what it must not do: with a view of its own where that is possible (``view``), by
-Landlock (landlock(7)), which needs no privilege, and by all capabilities but those for files.
+The guest's kernel restricts commands to the directories that they name, but root in the guest could
+mount the host's tree for writing. So the machine's process gives up rights before it starts: with
+a mount namespace of its own if possible (``mount_namespace``), by Landlock (landlock(7)), which
+needs no privilege, and by dropping all capabilities but those for files.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FILES = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 4
 """CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID."""
 
 USUAL = "root in the machine could change modes and times of files that are yours"
-"""What cannot be held for anybody but the host's root."""
+"""What only the host's root can prevent."""
 
 _LANDLOCK = "this kernel has no Landlock (Linux 5.13, and in its lsm=)"
 
@@ -41,58 +41,53 @@ _CAPABILITIES = struct.Struct("=6I")
 """Effective, permitted, inheritable: the lower 32 bits of each, then the upper ones."""
 
 
-def guest(work: Path, directories: Sequence[str], *devices: str) -> list[str]:
-    """Confine the process that is about to be a machine; returns what could not be held.
+def confine(work: Path, directories: Sequence[str], *devices: str) -> list[str]:
+    """Confine the process that is about to become a machine; return what cannot be enforced.
 
-    It writes its work, ``devices`` and ``directories``; later also those that the broker opens
-    for it (``view.open_for``), or without a view of its own whatever anybody could name.
-    Raises OSError.
+    It may write its work directory, ``devices`` and ``directories``; later also directories that
+    the broker opens (``mount_namespace.open_for``) or, without a mount namespace of its own, any
+    that a command could name. Raises OSError.
     """
     limitations = []
-    without_view = ""
+    no_mounts = ""
     try:
         mount_namespace.become_read_only((*directories, str(work)))
     except OSError as error:
-        without_view = f"no mounts of its own ({error.filename}: {error.strerror})"
+        no_mounts = f"no mount namespace ({error.filename}: {error.strerror})"
     drop_capabilities()
     no_new_privileges()
     if not restrict_writes((*writable.trees(), str(work), "/dev/null", *devices)):
-        what = "all that you can write" if without_view else "this host's devices"
+        what = "all that you can write" if no_mounts else "this host's devices"
         limitations.append(f"{_LANDLOCK}: root in the machine could write {what}")
-    elif without_view and os.geteuid() == 0:
+    elif no_mounts and os.geteuid() == 0:
         could = "change modes, owners and times of this host's files"
-        limitations.append(f"{without_view}: root in the machine could {could}")
-    elif without_view:
+        limitations.append(f"{no_mounts}: root in the machine could {could}")
+    elif no_mounts:
         limitations.append(USUAL)
     return limitations
 
 
 def drop_capabilities() -> None:
-    """Keep those that writing others' files in a named directory takes, and no other.
-
-    Raises OSError.
-    """
+    """Drop all capabilities but those needed to write other users' files. Raises OSError."""
     data = ctypes.create_string_buffer(_CAPABILITIES.size)
     header = _CAPABILITY_HEADER.pack(_CAPABILITY_VERSION, 0)
     linux.check(linux.libc.capget(header, data), "capget")
     effective, permitted, *_ = _CAPABILITIES.unpack(data.raw)
-    # Gone with these at exec, for no new privileges are to be had there. No inheritable ones,
-    # hence no ambient ones either.
+    # With no_new_privs, exec cannot add any. No inheritable ones, hence no ambient ones either.
     kept = (effective & FILES, permitted & FILES, 0, 0, 0, 0)
     linux.check(linux.libc.capset(header, _CAPABILITIES.pack(*kept)), "capset")
 
 
 def no_new_privileges() -> None:
-    """What is executed from now on has no more than this process. Raises OSError."""
+    """Keep programs from gaining privileges at exec. Raises OSError."""
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
 
 
 def restrict_writes(places: Iterable[str]) -> bool:
-    """This process and its children write nowhere but below ``places``, from now on.
+    """Restrict writing, by this process and its children, to files below ``places``.
 
-    It can gain no privileges any more, or the kernel refuses. Files that are open already stay
-    as they are. Returns whether the kernel can do this (from Linux 5.13); where it cannot,
-    nothing is restricted. Missing places are left out. Raises OSError.
+    Needs ``no_new_privileges``. Open files are not affected; missing places are ignored. Returns
+    whether the kernel supports this (Linux 5.13); otherwise nothing is restricted. Raises OSError.
     """
     version = linux.libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION)
     if version < 1:

@@ -35,18 +35,18 @@ class Connection:
         self._socket.close()
 
     def fileno(self) -> int:
-        """For poll."""
+        """Return the socket's file descriptor, for poll."""
         return self._socket.fileno()
 
     def send(self, kind: int, payload: bytes = b"") -> None:
-        """Send one frame; a broker that is gone shows when the next one is received."""
+        """Send one frame. If the broker has ended, the next ``receive`` raises the error."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._socket.sendall(frames.frame(kind, 0, payload))
 
     def receive(self) -> list[tuple[int, bytes]]:
-        """Frames as (kind, payload), at least one; blocks until then.
+        """Wait for frames and return them, as (kind, payload).
 
-        Raises HostError where the machine or its broker has ended.
+        Raises HostError if the machine or its broker has ended.
         """
         while not self._arrived:
             try:
@@ -56,7 +56,7 @@ class Connection:
             if not data:
                 raise HostError(
                     "the machine's background process has died, and the machine with it",
-                    hint="start again: its labs are gone, the host is untouched",
+                    hint="start it again: its labs are lost, the host is not affected",
                 )
             self._arrived = [(kind, payload) for kind, _, payload in self._decoder.feed(data)]
         arrived, self._arrived = self._arrived, []
@@ -64,19 +64,19 @@ class Connection:
             if kind == frames.DIED and index == 0:
                 died = json.loads(payload)
                 raise HostError(died["message"], hint=died["hint"])
-            if kind == frames.DIED:  # what came before it counts
+            if kind == frames.DIED:  # after the frames before it
                 self._arrived = arrived[index:]
                 return arrived[:index]
         return arrived
 
     def pending(self) -> bool:
-        """Whether ``receive`` would return (or raise) without reading."""
+        """Return whether ``receive`` would return (or raise) without reading."""
         return bool(self._arrived)
 
     def wait_for(self, kind: int, timeout: float) -> bytes:
-        """The payload of the next frame of this kind; others before it are dropped.
+        """Return the payload of the next frame of this kind; drop others before it.
 
-        ``timeout`` is in seconds. Raises HostError where it does not come.
+        ``timeout`` is in seconds. Raises HostError if no such frame arrives.
         """
         self._socket.settimeout(timeout)
         try:
@@ -87,7 +87,7 @@ class Connection:
                         return payload
         except TimeoutError as error:
             raise HostError(
-                "the machine does not answer", hint="end it with: lvsctl machine stop"
+                "the machine does not respond", hint="stop it: lvsctl machine stop"
             ) from error
         finally:
             self._socket.settimeout(None)
@@ -101,10 +101,10 @@ class Connection:
 
 
 def connect(files: RuntimeFiles, *, any_version: bool = False) -> Connection | None:
-    """Connect to a running machine; None where none runs.
+    """Connect to a running machine; return None if none runs.
 
-    Raises LabError where it was started by an incompatible version of lvsctl, unless for what
-    ``any_version`` understands (STOP), and HostError where its broker does not answer.
+    Raises LabError if it was started by an incompatible version of lvsctl, unless ``any_version``
+    (for STOP, which every version accepts), and HostError if its broker does not respond.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -118,7 +118,7 @@ def connect(files: RuntimeFiles, *, any_version: bool = False) -> Connection | N
         if welcome["protocol"] != frames.PROTOCOL and not any_version:
             raise LabError(
                 f"the machine {files.name} was started by another version of lvsctl",
-                hint="lvsctl machine stop ends it and its labs",
+                hint="stop it and its labs: lvsctl machine stop",
             )
     except BaseException:
         sock.close()

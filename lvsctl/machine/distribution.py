@@ -1,7 +1,7 @@
-"""Kernels that Debian, or a distribution made of its packages, offers, by what people call them.
+"""Kernels from the packages of Debian, or of a distribution based on it, by name.
 
-Looked for in this order: the system's own package lists, fresh ones of the same sources, then
-Debian's suites one by one, each with lists of its own that go when the package is there.
+Searched in this order: the system's package lists, new lists of the same sources, then Debian's
+suites one by one, each with temporary lists of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lvsctl.machine import packages
 from lvsctl.machine.packages import Apt, Emit
 
 SUITES = ("bookworm", "bookworm-backports", "trixie", "trixie-backports", "sid")
-"""Where kernels of other releases are looked for; each has the latest of a few versions."""
+"""Suites to search for kernels of other releases."""
 
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 META = f"linux-image-{ARCHITECTURE}"
@@ -36,23 +36,23 @@ HINT = (
 
 
 def fetch(wanted: str, scratch: Path, emit: Emit) -> Path:
-    """Download and unpack the package that ``wanted`` means; returns the unpacked tree.
+    """Download and unpack the package that ``wanted`` names; return the unpacked tree.
 
-    Raises HostError where there is none, UsageError for a word that can be none.
+    Raises HostError if it is not found, UsageError for a malformed name.
     """
     if not any(p.fullmatch(wanted.removeprefix(_PREFIX)) for p in (_RELEASE, _SUITE)):
-        raise UsageError(f"{wanted!r} names no kernel", hint=HINT)
+        raise UsageError(f"{wanted!r} is not the name of a kernel", hint=f"use {HINT}")
     if tool := packages.missing_tool():
         raise HostError(
-            f"without {tool} lvsctl cannot fetch the kernel {wanted}",
-            hint="name a kernel file that is here: --kernel /boot/vmlinuz-...",
+            f"{tool} is missing: lvsctl cannot download the kernel {wanted}",
+            hint="use a kernel file of this host: --kernel /boot/vmlinuz-...",
         )
     complaints = []
     for where, apt in _places(wanted, scratch, emit):
         package = _package(apt, wanted if where != f"suite {wanted}" else META)
         if package is None:
             continue
-        emit(f"fetching {package} ({where})")
+        emit(f"downloading {package} ({where})")
         done = apt.download(package)
         found = [path for path in apt.place.glob("*.deb") if path.name.startswith(package)]
         if done.returncode == 0 and found:
@@ -62,25 +62,25 @@ def fetch(wanted: str, scratch: Path, emit: Emit) -> Path:
             return tree
         complaints.append(f"{where}: {packages.last_error(done.stderr)}")
     raise HostError(
-        "\n".join([f"no package is the kernel {wanted}", *complaints]),
-        hint=f"--kernel takes {HINT}; is there a way to the package archive from here?",
+        "\n".join([f"no package found for the kernel {wanted}", *complaints]),
+        hint=f"--kernel takes {HINT}; check that this host can reach the package archive",
     )
 
 
 def _places(wanted: str, scratch: Path, emit: Emit) -> Iterator[tuple[str, Apt]]:
-    """Where to look, the nearest first."""
+    """Yield the sources to search, the nearest first, with their names."""
     if wanted in SUITES or (_SUITE.fullmatch(wanted) and not wanted.startswith(_PREFIX)):
         suites: Sequence[str] = (wanted,)
     else:
         suites = SUITES
         yield "the system's package lists", Apt(scratch)
-        emit(f"the system's package lists do not have {wanted}: reading fresh ones")
+        emit(f"{wanted} is not in the system's package lists: downloading new ones")
         apt = packages.private(scratch / "system")
         apt.run("apt-get", "update")
         yield "the system's package sources", apt
     mirror = _mirror(scratch)
     for suite in suites:
-        emit(f"reading the package lists of Debian {suite}")
+        emit(f"downloading the package lists of Debian {suite}")
         keys = f"[signed-by={_KEYS}] " if Path(_KEYS).exists() else ""
         source = f"deb {keys}{mirror} {suite} main\n"
         apt = packages.private(scratch / suite, source)
@@ -89,26 +89,26 @@ def _places(wanted: str, scratch: Path, emit: Emit) -> Iterator[tuple[str, Apt]]
 
 
 def _mirror(scratch: Path) -> str:
-    """The Debian archive that this system uses, if it does, else the general one."""
+    """Return the Debian mirror that this system uses, else the default one."""
     shown = Apt(scratch).run("apt-get", "indextargets", "--format", "$(REPO_URI)")
     found = [uri for uri in shown.stdout.split() if uri.rstrip("/").endswith("/debian")]
     return found[0].rstrip("/") if found else _MIRROR
 
 
 def _package(apt: Apt, wanted: str) -> str | None:
-    """The package that holds the kernel, of those that these lists know."""
+    """Return the package that contains the kernel, from these package lists."""
     known = apt.run("apt-cache", "pkgnames", _PREFIX).stdout.split()
     name = named(wanted, known)
     if name is None:
         return None
-    # A package that stands for the current kernel holds nothing but a dependency on it.
+    # The package of the current kernel is empty, but for its dependency on the real one.
     shown = apt.run("apt-cache", "depends", name).stdout
     further = re.search(rf"Depends: ({_PREFIX}\S+)", shown)
     return further[1] if further else name
 
 
 def named(wanted: str, known: Sequence[str]) -> str | None:
-    """Which of the ``known`` packages is meant: itself, a release, or a version's newest."""
+    """Return which of the ``known`` packages is meant: by name, release, or newest of a version."""
     for name in (wanted, _PREFIX + wanted):
         if name in known:
             return name
@@ -120,5 +120,5 @@ def named(wanted: str, known: Sequence[str]) -> str | None:
 
 
 def _natural(name: str) -> list[int]:
-    """Sorts 6.1.0-9 before 6.1.0-56."""
+    """Return a key that sorts 6.1.0-9 before 6.1.0-56."""
     return [int(number) for number in re.findall(r"\d+", name)]

@@ -10,46 +10,46 @@ from __future__ import annotations
 import struct
 
 PROTOCOL = 2
-"""Changes with every incompatible change; client and broker refuse to talk across it."""
+"""Incremented with every incompatible change; client and broker check that it is equal."""
 
 LINK_WINDOW = 2048
-"""Bytes that may be unread on the way to the guest.
+"""Maximum of unread bytes on the way to the guest.
 
-UML's serial line dies for good somewhere beyond 4,000 unread bytes.
+User-Mode Linux's serial line stops working for good beyond about 4,000 unread bytes.
 """
 
 STREAM_CREDIT = 32 * 1024
-"""Bytes of one output stream that may be on their way to a client."""
+"""Maximum of bytes of one output stream on the way to a client."""
 
 STDIN_CREDIT = 8 * 1024
-"""Bytes of standard input that may be on their way to a command."""
+"""Maximum of bytes of standard input on the way to a command."""
 
 MAX_CHUNK = 4096
-"""Bytes of a stream in one frame: small enough that sessions interleave."""
+"""Maximum of bytes of a stream in one frame, small enough that sessions interleave."""
 
 MAX_PAYLOAD = 4 * 1024 * 1024
-"""Anything larger is a broken stream, not a frame."""
+"""Maximum of bytes of a payload: a larger length means a damaged stream."""
 
 # Broker and agent only.
-BOOTED = 1  # agent → broker: the line is open
+BOOTED = 1  # agent → broker: the link is open
 CONFIG = 2  # broker → agent: JSON, what to set up
 HELLO = 3  # agent → broker: JSON, the machine is ready
-ACK = 4  # agent → broker: number, bytes read from the line
+ACK = 4  # agent → broker: number, bytes read from the link
 QUIT = 5  # broker → agent: power off
 
 # Client and broker only.
 WELCOME = 10  # broker → client: JSON {"protocol": PROTOCOL}
 STATUS = 11  # client → broker: empty; broker → client: JSON
-STOP = 12  # client → broker, of any version: end the machine; its end ends the connection
-DIED = 13  # broker → client: JSON {"message": ..., "hint": ...}, the machine is gone
+STOP = 12  # client → broker, in every version: stop the machine, then close the connection
+DIED = 13  # broker → client: JSON {"message": ..., "hint": ...}, the machine has ended
 
 # Client and agent, through the broker.
 RUN = 20  # → agent: JSON, start a command
 STDIN = 21  # → agent: bytes; empty means end of file
 SIGNAL = 22  # → agent: number, for the command's process group
 RESIZE = 23  # → agent: rows, columns
-CLOSE = 24  # → agent: stream, nobody reads it any more
-HANGUP = 25  # → agent: the client is gone
+CLOSE = 24  # → agent: stream, its reader has closed it
+HANGUP = 25  # → agent: the client has disconnected
 PING = 26  # → agent; the agent answers PONG
 STDOUT = 30  # agent →: bytes
 STDERR = 31  # agent →: bytes
@@ -63,26 +63,26 @@ _PAIR = struct.Struct("!II")
 
 
 class FrameError(ValueError):
-    """The bytes cannot be frames: the peer is broken or is not a peer at all."""
+    """The bytes are not frames: the peer is damaged, or another program."""
 
 
 def frame(kind: int, session: int = 0, payload: bytes = b"") -> bytes:
-    """One frame as bytes."""
+    """Encode one frame."""
     return _HEADER.pack(kind, session, len(payload)) + payload
 
 
 def number(value: int) -> bytes:
-    """The payload of a frame that carries one number (0 to 2**32 - 1)."""
+    """Encode the payload of a frame with one number (0 to 2**32 - 1)."""
     return _NUMBER.pack(value)
 
 
 def pair(first: int, second: int) -> bytes:
-    """The payload of a frame that carries two numbers."""
+    """Encode the payload of a frame with two numbers."""
     return _PAIR.pack(first, second)
 
 
 def number_of(payload: bytes) -> int:
-    """The number in a payload. Raises FrameError."""
+    """Decode the number in a payload. Raises FrameError."""
     try:
         (value,) = _NUMBER.unpack(payload)
     except struct.error as error:
@@ -91,7 +91,7 @@ def number_of(payload: bytes) -> int:
 
 
 def pair_of(payload: bytes) -> tuple[int, int]:
-    """The two numbers in a payload. Raises FrameError."""
+    """Decode the two numbers in a payload. Raises FrameError."""
     try:
         first, second = _PAIR.unpack(payload)
     except struct.error as error:
@@ -100,13 +100,13 @@ def pair_of(payload: bytes) -> tuple[int, int]:
 
 
 class Decoder:
-    """Cuts a byte stream into frames, however it is chopped up."""
+    """Decodes a byte stream into frames."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[tuple[int, int, bytes]]:
-        """Frames completed by ``data``, as (kind, session, payload). Raises FrameError."""
+        """Return the frames that ``data`` completes, as tuples. Raises FrameError."""
         self._buffer += data
         frames = []
         start = 0
@@ -124,27 +124,27 @@ class Decoder:
 
 
 class Credit:
-    """How much a sender may still send."""
+    """The number of bytes that a sender may still send."""
 
     def __init__(self, initial: int) -> None:
         self.available = initial
 
     def spend(self, wanted: int) -> int:
-        """Take up to ``wanted``; returns what was taken."""
+        """Take up to ``wanted`` bytes; return how many were taken."""
         taken = min(wanted, self.available)
         self.available -= taken
         return taken
 
     def grant(self, amount: int) -> None:
-        """The receiver has made room."""
+        """Add bytes that the receiver has consumed."""
         self.available += amount
 
 
 class Returns:
-    """Credit that a receiver owes its sender, paid back in lumps.
+    """Credit that a receiver returns to its sender, in portions of at least ``lump`` bytes.
 
-    A frame per few bytes would cost more than the bytes. At most ``lump`` - 1 stays
-    unpaid, so a sender with more credit than that never starves.
+    A frame for every few bytes would cost more than the bytes. Less than ``lump`` bytes are
+    never returned, so the sender needs more credit than that to begin with.
     """
 
     def __init__(self, lump: int) -> None:
@@ -152,7 +152,7 @@ class Returns:
         self._owed = 0
 
     def consumed(self, amount: int) -> int:
-        """``amount`` bytes were used up; returns the credit to send now (often 0)."""
+        """Record ``amount`` consumed bytes; return the credit to send now (often 0)."""
         self._owed += amount
         if self._owed < self._lump:
             return 0

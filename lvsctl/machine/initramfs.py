@@ -1,8 +1,8 @@
-"""The initramfs for QEMU's guest: this Python, the little that ``guest.early`` uses, and modules.
+"""The initramfs for QEMU's guest: Python, what ``guest.early`` imports, and kernel modules.
 
-Made of what the host has anyway, so that no static shell needs to be found or shipped: the
-host's Python imports ``guest.early`` once and tells which files that took. Each lies at its
-own path, but for the shared libraries, which lie together.
+It is made from the host's files, so that no static shell is needed: the host's Python imports
+``guest.early`` and lists the files that it used. Each keeps its path, except the shared
+libraries, which are in one directory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lvsctl.machine.config import interpreter
 from lvsctl.machine.guest.early import FIRST, MODULES
 
 LIBRARIES = "/early-libraries"
-"""LD_LIBRARY_PATH for the early program."""
+"""LD_LIBRARY_PATH for the first program."""
 
 _SCRIPT = "/early.py"
 
@@ -37,7 +37,7 @@ for module in list(sys.modules.values()):
     for path in (getattr(module, "__file__", None), getattr(module, "__cached__", None)):
         if path and os.path.exists(path):
             print("file", path)
-print("file", os.__file__)  # by which Python finds its library, even where this one is frozen
+print("file", os.__file__)  # Python finds its library by this file, frozen or not
 for line in open("/proc/self/maps"):
     fields = line.rstrip().split(None, 5)
     if len(fields) == 6 and "x" in fields[1] and fields[5].startswith("/"):
@@ -45,16 +45,16 @@ for line in open("/proc/self/maps"):
 """
 
 
-def arguments(line: str) -> list[str]:
-    """The initramfs's first program, which finds the broker at the device ``line``."""
-    return [interpreter(), "-I", "-S", _SCRIPT, line]
+def arguments(link: str) -> list[str]:
+    """Return the command line of the first program; ``link`` is the device of the serial link."""
+    return [interpreter(), "-I", "-S", _SCRIPT, link]
 
 
 def content(modules: Path, first: Iterable[str]) -> bytes:
-    """An initramfs with a kernel's modules, that loads the ``first`` and becomes the agent.
+    """Return an initramfs with a kernel's modules that loads the ``first`` and starts the agent.
 
-    ``first`` are paths below ``modules``. Raises HostError where this host's Python does not
-    tell what it consists of.
+    ``first`` are paths below ``modules``. Raises HostError if this host's Python fails to list
+    the files that it uses.
     """
     archive = _Archive()
     root = str(Path(__file__).resolve().parents[2])
@@ -80,7 +80,7 @@ def content(modules: Path, first: Iterable[str]) -> bytes:
 
 
 def _used(root: str) -> tuple[set[str], set[str]]:
-    """What the early program consists of: files of Python's, and whatever the loader mapped."""
+    """Return the files of the first program: Python's modules, and what the loader mapped."""
     done = subprocess.run(
         [interpreter(), "-I", "-S", "-c", _LOOK, root],
         check=False,
@@ -96,14 +96,14 @@ def _used(root: str) -> tuple[set[str], set[str]]:
 
 
 def _other_names(library: Path) -> Iterator[str]:
-    """Names of a shared library (libz.so.1) beside that of its file (libz.so.1.2.13)."""
+    """Yield the other names of a shared library (libz.so.1 for libz.so.1.2.13)."""
     for entry in library.parent.iterdir():
         if entry.is_symlink() and entry.resolve() == library.resolve():
             yield entry.name
 
 
 def _loader(elf: bytes) -> str:
-    """The dynamic loader that a 64-bit program names (PT_INTERP); empty for a static one."""
+    """Return the dynamic loader of a 64-bit program (PT_INTERP); empty for a static one."""
     (table,) = struct.unpack_from("<Q", elf, 0x20)  # e_phoff
     size, count = struct.unpack_from("<HH", elf, 0x36)  # e_phentsize, e_phnum
     for index in range(count):
@@ -121,17 +121,17 @@ class _Archive:
         self._there = {"/"}
 
     def add(self, path: str, content: bytes | Path) -> None:
-        """A file, with its directories; a second one of the same path is left out."""
+        """Add a file and its directories, unless the path is in the archive already."""
         if path in self._there:
             return
         self._make_directories(path)
-        # Byte code is valid for a source file of this time.
+        # Byte code is valid only for a source file with this time.
         when = int(content.stat().st_mtime) if isinstance(content, Path) else 0
         data = content.read_bytes() if isinstance(content, Path) else content
         self._entry(path, stat.S_IFREG | 0o755, data, when)
 
     def link(self, path: str, target: str) -> None:
-        """A symbolic link."""
+        """Add a symbolic link."""
         if path not in self._there:
             self._make_directories(path)
             self._entry(path, stat.S_IFLNK | 0o777, os.fsencode(target))
@@ -156,6 +156,6 @@ class _Archive:
         self._data += bytes(-len(self._data) % 4)
 
     def finished(self) -> bytes:
-        """The whole archive."""
+        """Return the whole archive."""
         self._entry("/TRAILER!!!", 0)
         return bytes(self._data)

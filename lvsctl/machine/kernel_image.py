@@ -1,12 +1,12 @@
-"""A distribution's kernel file: its release, and the plain kernel inside.
+"""A distribution's kernel file: its release, and the uncompressed kernel inside.
 
-The format is in the kernel's Documentation/arch/x86/boot.rst. QEMU starts a plain kernel by
-the PVH entry that it names, which spares the guest unpacking itself: emulated, that is more
-than half of its boot.
+The format is described in the kernel's Documentation/arch/x86/boot.rst. QEMU starts an
+uncompressed kernel at its PVH entry, which saves the guest from unpacking it, slow if emulated.
 """
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import struct
 import subprocess
@@ -22,7 +22,7 @@ _PVH_NOTE_64 = struct.pack("<III", 4, 8, 18) + b"Xen\0"
 
 
 def release(image: bytes, name: str) -> str:
-    """Such as ``6.1.0-56-amd64``. Raises HostError where ``image`` is no kernel for x86."""
+    """Return the release, such as ``6.1.0-56-amd64``. Raises HostError if it is no x86 kernel."""
     if image[_MAGIC : _MAGIC + 4] != b"HdrS":
         raise HostError(f"{name} is not a kernel for x86_64 (a vmlinuz or bzImage)")
     start = struct.unpack_from("<H", image, _VERSION)[0] + 0x200
@@ -31,9 +31,9 @@ def release(image: bytes, name: str) -> str:
 
 
 def plain(image: bytes) -> bytes | None:
-    """The plain kernel (vmlinux); None where it must be started as it is.
+    """Return the uncompressed kernel (vmlinux); None if it must be started compressed.
 
-    That is where nothing here can unpack it, or it has no PVH entry.
+    That is so if it cannot be unpacked here, or has no PVH entry.
     """
     start = ((image[_SETUP_SECTS] or 4) + 1) * 512
     offset, length = struct.unpack_from("<II", image, _PAYLOAD)
@@ -47,9 +47,9 @@ def plain(image: bytes) -> bytes | None:
 
 
 def decompressed(data: bytes) -> bytes:
-    """What was compressed by xz, gzip or zstd; anything else as it is. Raises HostError.
+    """Decompress xz, gzip or zstd; return anything else unchanged. Raises HostError.
 
-    What follows the compressed stream (a kernel's payload ends with its length) is left out.
+    Bytes after the compressed stream (a kernel's payload ends with its length) are ignored.
     """
     for magic, unpack in _UNPACKERS.items():
         if data.startswith(magic):
@@ -58,8 +58,6 @@ def decompressed(data: bytes) -> bytes:
 
 
 def _xz(data: bytes) -> bytes:
-    import lzma
-
     return lzma.LZMADecompressor().decompress(data)
 
 
@@ -70,8 +68,11 @@ def _gzip(data: bytes) -> bytes:
 def _zstd(data: bytes) -> bytes:
     program = shutil.which("zstd")
     if program is None:
-        raise HostError("this kernel is compressed by zstd", hint="sudo apt-get install zstd")
-    # Complains of what follows the stream, after having written all of it.
+        raise HostError(
+            "this kernel is compressed with zstd, which is not installed",
+            hint="sudo apt-get install zstd",
+        )
+    # Reports an error for the bytes after the stream, but has written all of it then.
     done = subprocess.run([program, "-dcq"], input=data, capture_output=True, check=False)
     if not done.stdout:
         raise HostError(f"zstd: {done.stderr.decode(errors='replace').strip()}")

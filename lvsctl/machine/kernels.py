@@ -1,8 +1,8 @@
 """Kernels for QEMU: named by the user, prepared once, kept in the user's cache.
 
-A prepared kernel is a directory with ``vmlinux`` (or ``vmlinuz``, where that must do) and
-``RELEASE/`` with its modules. What the user called it is a link beside it, so that the same word
-means the same kernel without asking the network again.
+A prepared kernel is a directory with ``vmlinux`` (or ``vmlinuz`` if it cannot be unpacked) and
+``RELEASE/`` with its modules. The name that the user gave is a symbolic link to it, so that the
+same name means the same kernel later, without the network.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from lvsctl.machine.guest import modules as guest_modules
 from lvsctl.machine.packages import Emit
 
 USUAL = distribution.META
-"""The package that stands for the distribution's current kernel."""
+"""The package of the distribution's current kernel."""
 
 _NAMES = "names"
 
 
 def directory() -> Path:
-    """Where prepared kernels are."""
+    """Return the directory of prepared kernels."""
     return cache.directory() / "qemu"
 
 
 def find(wanted: str | None) -> Kernel | None:
-    """The kernel of this name (see ``ensure``) where it has been prepared; else None.
+    """Return the kernel of this name (see ``ensure``) if it has been prepared; else None.
 
-    Raises HostError for a file that is none.
+    Raises HostError for a file that is not a kernel.
     """
     wanted = wanted or USUAL
     if _is_file(wanted):
@@ -40,7 +40,7 @@ def find(wanted: str | None) -> Kernel | None:
 
 
 def ready() -> dict[str, Kernel]:
-    """What has been prepared from packages, by the name that the user gave it."""
+    """Return the kernels prepared from packages, by the names that the user gave."""
     found = {}
     for link in sorted((directory() / _NAMES).glob("*")):
         kernel = _named(link)
@@ -50,12 +50,11 @@ def ready() -> dict[str, Kernel]:
 
 
 def ensure(wanted: str | None, emit: Emit) -> Kernel:
-    """The kernel that ``wanted`` names, prepared if need be.
+    """Return the kernel that ``wanted`` names, prepared if necessary.
 
-    ``wanted`` is a file (anything with a slash), or what the distribution offers by this name:
-    a package, a release, a version, or a suite (None: its current kernel). Raises HostError
-    where there is no such kernel or it cannot reach the host's files, UsageError for a word
-    that can be no name.
+    ``wanted`` is a file (if it contains a slash), or a package, a release, a version or a suite of
+    the distribution (None: its current kernel). Raises HostError if no such kernel exists or it
+    cannot access the host's files, UsageError for a malformed name.
     """
     kernel = find(wanted)
     if kernel is not None:
@@ -84,12 +83,12 @@ def ensure(wanted: str | None, emit: Emit) -> Kernel:
         ) from error
     kernel = _in(target)
     if kernel is None:
-        raise HostError(f"the kernel {wanted} was prepared and is not there: {target}")
+        raise HostError(f"the kernel {wanted} was prepared and has disappeared: {target}")
     return kernel
 
 
 def first_modules(modules: Path) -> list[str]:
-    """Paths below ``modules`` that the guest's first program loads, in order."""
+    """Return the modules, as paths below ``modules``, that the guest's first program loads."""
     return list(module_files.boot_order((modules / "modules.dep").read_text(encoding="utf-8")))
 
 
@@ -98,7 +97,7 @@ def _is_file(wanted: str) -> bool:
 
 
 def _in(place: Path) -> Kernel | None:
-    """The prepared kernel in a directory."""
+    """Return the prepared kernel in a directory."""
     found = sorted(place.glob("*/modules.dep"))
     images = [place / name for name in ("vmlinux", "vmlinuz") if (place / name).exists()]
     if not found or not images:
@@ -107,18 +106,20 @@ def _in(place: Path) -> Kernel | None:
 
 
 def _named(link: Path) -> Kernel | None:
-    """The kernel that a name stands for, unless today's lvsctl would prepare it otherwise."""
+    """Return the kernel behind a name, unless this lvsctl would prepare it differently."""
     return _in(link) if link.resolve().name.endswith(_recipe()) else None
 
 
 def _files(image: Path) -> tuple[Path, Path]:
-    """The kernel file and its modules. Raises HostError where either is not there."""
+    """Return the kernel file and its modules. Raises HostError if either is missing."""
     if not image.is_file():
-        raise HostError(f"there is no kernel {image}", hint="ls /boot shows the host's own")
+        raise HostError(
+            f"the kernel {image} does not exist", hint="ls /boot lists the host's own kernels"
+        )
     if not os.access(image, os.R_OK):
         raise HostError(
-            f"{image} cannot be read by you",
-            hint=f"sudo cp {image} . and sudo chown it, or let lvsctl fetch the package",
+            f"you have no permission to read {image}",
+            hint=f"sudo cp {image} . and sudo chown it, or let lvsctl download the package",
         )
     with image.open("rb") as file:
         release = kernel_image.release(file.read(64 * 1024), str(image))
@@ -131,45 +132,45 @@ def _files(image: Path) -> tuple[Path, Path]:
         if (candidate / "kernel").is_dir():
             return image, candidate.resolve()
     raise HostError(
-        f"the modules of {image} (kernel {release}) are not there\nlooked in: "
+        f"the modules of {image} (kernel {release}) are missing\nlooked in: "
         + ", ".join(str(c) for c in dict.fromkeys(candidates)),
-        hint=f"install its package, or let lvsctl fetch it: --kernel {release}",
+        hint=f"install its package, or let lvsctl download it: --kernel {release}",
     )
 
 
 def _in_tree(tree: Path, wanted: str) -> tuple[Path, Path]:
     images = sorted(tree.glob("boot/vmlinuz-*"))
     if not images:
-        raise HostError(f"the package of {wanted} has no kernel in it", hint=_OTHER)
+        raise HostError(f"the package of {wanted} does not contain a kernel", hint=_OTHER)
     return _files(images[0])
 
 
-_OTHER = f"the distribution's current one: --kernel {USUAL}"
+_OTHER = f"use the distribution's current one: --kernel {USUAL}"
 
 
 def _key(image: Path, modules: Path) -> str:
-    """Changes when the kernel does: distributions rebuild a release under the same name."""
+    """Return a key that changes with the kernel: a release may be rebuilt under the same name."""
     found = image.stat()
     text = f"{found.st_size} {int(found.st_mtime)}"
     return f"{modules.name}.{hashlib.sha256(text.encode()).hexdigest()[:8]}.{_recipe()}"
 
 
 def _recipe() -> str:
-    """Changes when what is kept of a kernel does: another lvsctl may want other modules."""
+    """Return a key that changes with what is kept of a kernel, such as its modules."""
     sources = (guest_modules.__file__, module_files.__file__)
     text = b"".join(Path(source).read_bytes() for source in sources)
     return hashlib.sha256(text).hexdigest()[:8]
 
 
 def _prepare(image: Path, modules: Path, target: Path) -> None:
-    """Make a prepared kernel. Raises HostError where it cannot reach the host's files."""
+    """Prepare a kernel. Raises HostError if it cannot access the host's files."""
     files = module_files.Modules(modules)
     missing = files.missing(module_files.BOOT)
     if missing:
         raise HostError(
-            f"the kernel {modules.name} cannot reach the host's files: "
-            f"it has no {', '.join(missing)}",
-            hint="-cloud- kernels lack it; " + _OTHER,
+            f"the kernel {modules.name} cannot access the host's files: "
+            f"it lacks {', '.join(missing)}",
+            hint="-cloud- kernels lack these modules; " + _OTHER,
         )
     target.mkdir()
     files.copy(target / modules.name)
@@ -185,13 +186,13 @@ def _publish(made: Path, target: Path) -> None:
     try:
         made.rename(target)
     except OSError:
-        if _in(target) is None:  # nobody was faster either
+        if _in(target) is None:  # nor has another process done it
             raise
 
 
 def _name(names: Path, wanted: str, target: Path) -> None:
     if wanted in (".", ".."):
-        raise UsageError(f"{wanted!r} names no kernel")
+        raise UsageError(f"{wanted!r} is not the name of a kernel")
     names.mkdir(exist_ok=True)
     draft = names / f".{wanted}.{os.getpid()}"
     draft.unlink(missing_ok=True)

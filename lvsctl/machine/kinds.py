@@ -1,4 +1,4 @@
-"""The kinds of machine, behind one interface, and which of them is taken."""
+"""The kinds of machine, their common interface, and the choice between them."""
 
 from __future__ import annotations
 
@@ -17,72 +17,69 @@ Emit = Callable[[str], None]
 class Kind(Protocol):
     """A way to run another kernel in an ordinary process of the user's.
 
-    What differs between kinds is in here and in ``guest.host_tree``; the broker, the line's
-    frames, the agent and every command are the same for all.
+    What differs between kinds is here and in ``guest.host_tree``; broker, frames, agent and
+    commands are the same for all.
     """
 
     @property
     def name(self) -> str:
-        """What ``--kind`` takes."""
+        """The name, a value of ``--kind``."""
 
     @property
     def title(self) -> str:
-        """What people call it."""
+        """The name for people."""
 
     def obstacle(self) -> str:
-        """Why this host cannot run it, and what to type; empty where it can.
+        """Return why this host cannot run it, and the remedy; empty if it can.
 
-        A kernel that is not there but can be fetched is no obstacle.
+        A kernel that is missing but can be downloaded is not an obstacle.
         """
 
     def find(self, wanted: str | None) -> Kernel | None:
-        """The kernel that ``--kernel`` names (None: the usual one), where it is ready."""
+        """Return the kernel that ``--kernel`` names (None: the default one), if it is ready."""
 
     def ready(self) -> Mapping[str, Kernel]:
-        """The kernels that can be started at once, by what ``--kernel`` calls them."""
+        """Return the kernels that can be started without a download, by value of ``--kernel``."""
 
     def kernel(self, wanted: str | None, emit: Emit) -> Kernel:
-        """The same, fetched and prepared if need be. Raises HostError and UsageError."""
+        """Return the kernel, downloaded and prepared if necessary. Raises HostError, UsageError."""
 
     def accelerator(self) -> tuple[str, str]:
         """What ``MachineConfig.accelerator`` should be on this host, and why, in words."""
 
     def memory(self) -> int:
-        """MiB for a machine of which nothing is said."""
+        """Return the default memory in MiB."""
 
     def cpus(self, wanted: int | None) -> int:
-        """How many processors the machine gets. Raises UsageError where it cannot have them."""
+        """Return the number of CPUs. Raises UsageError if it cannot have as many as requested."""
 
     def work_directory(self, config: MachineConfig) -> Path:
-        """Make the directory for the machine's files. Raises HostError."""
+        """Create the directory for the machine's files. Raises HostError."""
 
     def spawn(self, config: MachineConfig, work: Path) -> StartedMachine:
-        """Start it, confined.
-
-        The process has a session of its own and never sees the user's terminal. Raises HostError.
-        """
+        """Start the process, confined, in a session of its own. Raises HostError."""
 
     def boot_timeout(self, config: MachineConfig) -> float:
-        """Seconds until its guest must have said HELLO."""
+        """Return the seconds until its guest must have sent HELLO."""
 
     def fallback(self, config: MachineConfig) -> tuple[MachineConfig, str] | None:
-        """Another plan after this one failed to start, and what to tell; None: that was it."""
+        """Return what to try if this configuration did not start, and a message; else None."""
 
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (uml.Uml(), qemu.Qemu())}
-"""The one that needs least first."""
+"""The one with the fewest requirements first."""
 
 
 def choose_kind(request: MachineRequest) -> Kind:
-    """The kind that is wished, else the first that this host can run.
+    """Return the requested kind, else the first that this host can run.
 
-    Raises UsageError for one that does not exist, and HostError where there is none.
+    Raises UsageError for a kind that does not exist, and HostError if this host can run none.
     """
     name = request.kind or ("qemu" if request.kernel else None)
     if name is not None:
         if name not in KINDS:
             raise UsageError(
-                f"there is no kind of machine called {name!r}", hint=f"one of {', '.join(KINDS)}"
+                f"unknown kind of machine {name!r}", hint=f"use one of {', '.join(KINDS)}"
             )
         kind = KINDS[name]
         if reason := kind.obstacle():
@@ -96,15 +93,15 @@ def choose_kind(request: MachineRequest) -> Kind:
         reasons.append(f"{kind.name}: {reason}")
     raise HostError(
         "this host cannot run a throwaway kernel\n" + "\n".join(reasons),
-        hint="what one of them asks for",
+        hint="install what one of them needs",
     )
 
 
 class Found(NamedTuple):
-    """What this host makes of a kind of machine.
+    """Whether this host can run a kind of machine.
 
-    ``obstacle`` is why it cannot run it, ``how`` how it does, and ``kernels`` are those that are
-    ready to start: what they are called → their release.
+    ``obstacle`` is why it cannot, ``how`` how it does. ``kernels`` are ready to start: value of
+    ``--kernel`` → release.
     """
 
     name: str
@@ -115,7 +112,7 @@ class Found(NamedTuple):
 
 
 def survey_kinds() -> tuple[Found, ...]:
-    """Every kind, tried as far as it goes without starting a kernel."""
+    """Return every kind, tested without starting a kernel."""
     found = []
     for kind in KINDS.values():
         obstacle = kind.obstacle()

@@ -1,7 +1,7 @@
-"""Whether KVM runs guests here: tried, for its device says little.
+"""Whether KVM can run guests on this host, found out by running one.
 
-Inside a machine that only half supports it, /dev/kvm is there and opens, and guests fail at
-once, hang in their firmware, or hang when the kernel starts.
+Where nested virtualization does not work fully, /dev/kvm can be opened, but guests fail at once,
+hang in their firmware, or hang when the kernel starts.
 """
 
 from __future__ import annotations
@@ -11,61 +11,63 @@ import os
 import select
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from lvsctl.machine import cache, runtime_files
 
 DEVICE = "/dev/kvm"
 TIMEOUT = 5.0
-"""Seconds for the firmware to say its name; it takes a tenth of one."""
+"""Seconds for the firmware to print its name."""
 
 _PORT = "0x402"
 _GREETING = b"SeaBIOS"
 
 
-def obstacle(program: str) -> str:
-    """Why QEMU cannot use KVM; empty where its firmware ran by KVM just now."""
+def obstacle(qemu: Sequence[str]) -> str:
+    """Return why QEMU cannot use KVM; empty if its firmware runs with KVM.
+
+    ``qemu`` is the command line of QEMU with KVM, without devices.
+    """
     try:
         os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
-        return f"there is no {DEVICE}"
+        return f"{DEVICE} does not exist"
     except OSError as error:
         return f"{DEVICE}: {error.strerror}"
-    return _remembered() or _tried(program)
+    return _remembered() or _try(qemu)
 
 
-def _tried(program: str) -> str:
-    """Start QEMU without any guest and wait for its firmware's first words."""
-    from lvsctl.machine.qemu import machine_arguments
-
+def _try(qemu: Sequence[str]) -> str:
+    """Start QEMU without a guest and wait for its firmware's first message."""
     arguments = [
-        *(program, *machine_arguments("kvm"), "-m", "64"),
+        *(*qemu, "-m", "64"),
         *("-chardev", "stdio,id=debug", "-device", f"isa-debugcon,iobase={_PORT},chardev=debug"),
     ]
     deadline = time.monotonic() + TIMEOUT
-    said = b""
+    output = b""
     with subprocess.Popen(
         arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
         assert process.stdout is not None  # noqa: S101 - for the type checker
         try:
-            while _GREETING not in said:
+            while _GREETING not in output:
                 remaining = max(0.0, deadline - time.monotonic())
                 if not select.select([process.stdout], [], [], remaining)[0]:
                     return f"a guest hangs in its firmware ({TIMEOUT:.0f} s)"
                 data = os.read(process.stdout.fileno(), 4096)
                 if not data:
-                    return _last_line(said) or "QEMU ends at once"
-                said += data
+                    return _last_line(output) or "QEMU ends at once"
+                output += data
             return ""
         finally:
             process.kill()
 
 
-def _last_line(said: bytes) -> str:
-    lines = [line for line in said.decode(errors="replace").splitlines() if line.strip()]
-    telling = [line for line in lines if "error" in line or "failed" in line]
-    return (telling or lines or [""])[0].removeprefix("qemu-system-x86_64: ")
+def _last_line(output: bytes) -> str:
+    lines = [line for line in output.decode(errors="replace").splitlines() if line.strip()]
+    relevant = [line for line in lines if "error" in line or "failed" in line]
+    return (relevant or lines or [""])[0].removeprefix("qemu-system-x86_64: ")
 
 
 def _memory() -> Path:
@@ -73,7 +75,7 @@ def _memory() -> Path:
 
 
 def _remembered() -> str:
-    """Why a kernel did not start by KVM earlier in this boot of the host."""
+    """Return why a kernel did not start with KVM earlier since the host booted."""
     try:
         found = json.loads(_memory().read_text(encoding="utf-8"))
         return str(found["reason"]) if found["boot"] == runtime_files.boot_id() else ""
@@ -82,7 +84,7 @@ def _remembered() -> str:
 
 
 def remember(reason: str) -> None:
-    """Spare the next start the wait, until the host boots again. Raises OSError."""
+    """Record that KVM does not work, until the host boots again. Raises OSError."""
     _memory().parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"boot": runtime_files.boot_id(), "reason": reason})
     draft = _memory().with_suffix(f".{os.getpid()}")

@@ -1,4 +1,4 @@
-"""Start a machine: order a broker and wait until its guest is ready."""
+"""Start a machine: start its broker and wait until the guest is ready."""
 
 from __future__ import annotations
 
@@ -17,15 +17,13 @@ from lvsctl.machine.config import BrokerArguments, MachineConfig, MachineRequest
 from lvsctl.machine.kinds import Emit, Kind, choose_kind
 from lvsctl.machine.runtime_files import RuntimeFiles
 
-__all__ = ["launch", "planned"]
 
-
-def planned(
+def choose_config(
     request: MachineRequest, directories: Sequence[str], fingerprint: str, emit: Emit
 ) -> tuple[Kind, MachineConfig]:
-    """What to start for this wish; its kernel is fetched if need be.
+    """Return the kind and configuration for a request; download the kernel if necessary.
 
-    Raises HostError where this host cannot, UsageError where nothing could.
+    Raises HostError if this host cannot run it, UsageError if no host could.
     """
     kind = choose_kind(request)
     cpus = kind.cpus(request.cpus)
@@ -47,30 +45,30 @@ def planned(
 
 
 def launch(files: RuntimeFiles, kind: Kind, config: MachineConfig, emit: Emit) -> None:
-    """Start the machine; the caller holds the lock on starting. Raises HostError."""
+    """Start the machine; the caller holds the lock for starting. Raises HostError."""
     try:
-        told = _start_broker(files, config)
+        messages = _start_broker(files, config)
     except HostError:
         second = kind.fallback(config)
         if second is None:
             raise
         config, why = second
         emit(why)
-        told = _start_broker(files, config)
-    for line in told:
-        emit(line)
+        messages = _start_broker(files, config)
+    for message in messages:
+        emit(message)
 
 
 def _start_broker(files: RuntimeFiles, config: MachineConfig) -> Sequence[str]:
-    """Start the broker and wait until its machine is ready; returns what to tell the user.
+    """Start the broker and wait until its machine is ready; return messages for the user.
 
     Raises HostError.
     """
     life_lock = runtime_files.take_life_lock(files, runtime_files.END_TIMEOUT)
     if life_lock is None:
         raise HostError(
-            f"the previous machine {files.name} does not end",
-            hint=f"its lock {files.lock} is held by the processes to kill",
+            f"the previous machine {files.name} does not stop",
+            hint=f"kill the processes that hold its lock {files.lock}",
         )
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, life_lock)
@@ -81,28 +79,28 @@ def _start_broker(files: RuntimeFiles, config: MachineConfig) -> Sequence[str]:
         try:
             _spawn_broker(arguments)
         finally:
-            os.close(write_end)  # else its end would never be seen
+            os.close(write_end)  # otherwise the broker's end could not be detected
         message = _answer(reports)
     if "error" in message:
         raise HostError(message["error"], hint=message.get("hint", ""))
-    return [str(line) for line in message["told"]]
+    return [str(line) for line in message["messages"]]
 
 
 def _answer(reports: Iterable[bytes]) -> dict[str, Any]:
-    """The broker's answer: one line of JSON, or a traceback where it broke."""
-    said = []
+    """Return the broker's answer: a line of JSON, or its traceback as an error."""
+    output = []
     for line in reports:
         try:
             return dict(json.loads(line))
         except ValueError:
-            said.append(line.decode(errors="replace").rstrip())
-    return {"error": "\n".join(["the machine's background process died:", *said[-8:]])}
+            output.append(line.decode(errors="replace").rstrip())
+    return {"error": "\n".join(["the machine's background process died:", *output[-8:]])}
 
 
 def _spawn_broker(arguments: BrokerArguments) -> None:
     package_root = str(Path(__file__).resolve().parents[2])
     search = [package_root, *filter(None, [os.environ.get("PYTHONPATH", "")])]
-    # -P: in a directory that has an lvsctl of its own, that one is nothing to us.
+    # -P: do not import an lvsctl from the current directory.
     broker = subprocess.Popen(
         [sys.executable, "-P", "-m", "lvsctl.machine.broker", arguments.to_json()],
         stdin=subprocess.DEVNULL,
@@ -112,4 +110,4 @@ def _spawn_broker(arguments: BrokerArguments) -> None:
         start_new_session=True,
         env={**os.environ, "PYTHONPATH": ":".join(search)},
     )
-    broker.wait()  # it goes to the background at once
+    broker.wait()  # it forks into the background at once

@@ -1,7 +1,7 @@
-"""The modules of a distribution's kernel that a machine uses, uncompressed, with what they need.
+"""The modules of a distribution's kernel that a machine uses, and their dependencies.
 
-Packages come without modules.dep (depmod writes it when they are installed), and newer ones
-compressed, which a guest would have to undo at every boot. So this is done once, on the host.
+Packages have no modules.dep (depmod writes it at installation), and newer ones have compressed
+modules. Both are prepared once, on the host.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from lvsctl.machine.guest.modules import name_of, wanted
 from lvsctl.machine.kernel_image import decompressed
 
 BOOT = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p")
-"""What QEMU's guest must have before it can read a file of the host's."""
+"""The modules that QEMU's guest needs to read files of the host."""
 
 _DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")
 _SOFTLY = re.compile(rb"\0softdep=pre: ([^\0]*)\0")
 
 
 class Modules:
-    """The modules below ``directory`` (a /lib/modules/RELEASE), read when first needed."""
+    """The modules below ``directory`` (a /lib/modules/RELEASE)."""
 
     def __init__(self, directory: Path) -> None:
         self._paths = {
@@ -36,11 +36,11 @@ class Modules:
         self._builtin = {name_of(line) for line in lines}
 
     def missing(self, names: Iterable[str]) -> list[str]:
-        """Those that are neither modules nor built in."""
+        """Return those that are neither modules nor built in."""
         return [n for n in names if n not in self._paths and n not in self._builtin]
 
     def copy(self, target: Path) -> None:
-        """Write what a machine loads below ``target``, with its modules.dep."""
+        """Write the modules that a machine loads, and their modules.dep, below ``target``."""
         lines = []
         roots = [name for name, path in self._paths.items() if wanted(str(path)) or name in BOOT]
         for name in dict.fromkeys(dep for root in roots for dep in self._closure(root)):
@@ -53,7 +53,7 @@ class Modules:
         (target / "modules.dep").write_text("".join(lines), encoding="utf-8")
 
     def _closure(self, name: str) -> list[str]:
-        """A module and all that it needs, in the order of loading."""
+        """Return a module and its dependencies, in the order of loading."""
         found: dict[str, None] = {}
         for below in self._needed_by(name):
             found.update(dict.fromkeys(self._closure(below)))
@@ -70,7 +70,7 @@ class Modules:
             self._needs[name] = [
                 found
                 for one in needs
-                # An algorithm (crc32c) is asked for by its alias; its module is called so.
+                # An algorithm (crc32c) is requested by its alias; its module has this name.
                 if (found := name_of(one)) in self._paths
                 or (found := f"{name_of(one)}_generic") in self._paths
             ]
@@ -82,7 +82,7 @@ def _plain(path: Path) -> Path:
 
 
 def boot_order(modules_dep: str) -> Iterator[str]:
-    """Paths of the modules for the guest's first program, what they need first."""
+    """Yield the paths of the modules for the guest's first program, dependencies first."""
     needs = {}
     for line in modules_dep.splitlines():
         path, _, rest = line.partition(":")

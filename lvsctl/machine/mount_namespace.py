@@ -1,10 +1,10 @@
-"""The host's files as the process that is a machine sees them: read-only but for what is named.
+"""The machine's mount namespace on the host: read-only, except for chosen directories.
 
-A mount namespace of its own (mount_namespaces(7)), in which every mount is read-only, and over
-each directory that is named lies a copy of its mount as the host has it. Unlike Landlock this
-also keeps modes, owners, times and attributes, and it can be told of a directory later. It takes
-CAP_SYS_ADMIN. Not in a user namespace: there whatever is not the user's would belong to nobody,
-root's programs and files included, and programs that look who owns them would refuse.
+In a mount namespace of its own (mount_namespaces(7)) every mount is read-only, and each chosen
+directory is covered by a copy of its mount on the host. Unlike Landlock this also protects modes,
+owners, times and attributes, and a directory can be added later. It needs CAP_SYS_ADMIN. A user
+namespace would not do: there the files of root and of other users belong to nobody, and programs
+that check who owns their files refuse to run.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _ATTRIBUTES = struct.Struct("=QQQQ")
 
 
 def become_read_only(directories: Iterable[str]) -> None:
-    """From now on this process sees all mounts read-only, but for ``directories``.
+    """Make all mounts read-only for this process, except for ``directories``.
 
-    Those that are missing are left out. What the host unmounts goes here too; what it mounts
-    later comes as it is, as for systemd's ReadOnlyPaths=. Raises OSError.
+    Missing directories are ignored. Unmounting on the host takes effect here too; later mounts
+    are not made read-only, as with systemd's ReadOnlyPaths=. Raises OSError.
     """
     there = [directory for directory in directories if Path(directory).is_dir()]
     copies = [(directory, _copy(directory)) for directory in there]
@@ -46,15 +46,15 @@ def become_read_only(directories: Iterable[str]) -> None:
 
 
 def is_own(pid: int) -> bool:
-    """Whether that process has a mount namespace other than ours."""
+    """Return whether the process has another mount namespace than this one."""
     return not Path(f"/proc/{pid}/ns/mnt").samefile("/proc/self/ns/mnt")
 
 
 def open_for(pid: int, directory: str) -> None:
-    """Let the process ``pid``, which has a view of its own, write this directory.
+    """Make a directory writable for the process ``pid`` in its mount namespace.
 
-    A path that is not what it was when it was named (a link has come into it), or that must
-    not be written, is left alone. Raises OSError.
+    Raises OSError, for a directory that must not be written (``writable``) and for a path that
+    is no longer the directory it was (a symbolic link has been put into it) too.
     """
     fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -69,7 +69,7 @@ def open_for(pid: int, directory: str) -> None:
     failures: list[OSError] = []
 
     def put() -> None:
-        """In a thread that ends with it: it has left the broker's namespace for good."""
+        """Run in a thread of its own, which cannot return to the broker's namespace."""
         try:
             linux.unshare(linux.CLONE_FS)
             linux.setns(namespace, linux.CLONE_NEWNS)
@@ -87,7 +87,7 @@ def open_for(pid: int, directory: str) -> None:
 
 
 def _as_here(pid: int, directory: str, fd: int) -> bool:
-    """Whether the process sees the same directory there, and may write it if we may."""
+    """Return whether the process has the same directory at this path, as writable as here."""
     try:
         there = os.open(f"/proc/{pid}/root{directory}", os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -101,7 +101,7 @@ def _as_here(pid: int, directory: str, fd: int) -> bool:
 
 
 def _copy(path: str, at: int = _AT_FDCWD) -> int:
-    """A copy of the mounts at a directory, attached nowhere yet."""
+    """Return a copy of the mounts at a directory, not attached anywhere yet."""
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_RECURSIVE | (0 if path else _AT_EMPTY_PATH)
     copy = linux.syscall(
         f"open_tree {path}", _OPEN_TREE, at, os.fsencode(path), ctypes.c_uint(flags)
@@ -118,7 +118,7 @@ def _put(copy: int, directory: str) -> None:
 
 
 def _unmount_namespaces() -> None:
-    """Where the host's mounts are private, ``ip netns del`` would not end those held here."""
+    """Unmount network namespaces: mounts here would keep those that ``ip netns del`` removes."""
     with Path("/proc/self/mountinfo").open(encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             place, _, source = line.partition(" - ")

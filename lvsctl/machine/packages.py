@@ -17,38 +17,39 @@ TOOLS = ("apt-get", "dpkg-deb")
 
 
 def missing_tool() -> str:
-    """The program without which nothing can be fetched; empty where all are there."""
+    """Return a program that downloading needs and this host lacks; empty if it has all."""
     return next((tool for tool in TOOLS if shutil.which(tool) is None), "")
 
 
 class Apt(NamedTuple):
-    """apt with its lists and caches at one place. Without options: the system's lists.
+    """apt, with its files in the directory ``place``.
 
-    ``options`` are words for apt-get's and apt-cache's command lines.
+    ``options`` are added to the command lines of apt-get and apt-cache; without any, they use
+    the system's package lists.
     """
 
     place: Path
     options: tuple[str, ...] = ()
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run apt-get or apt-cache, quietly."""
+        """Run apt-get or apt-cache and capture its output."""
         program, *rest = words
         return run([program, *self.options, *rest], self.place)
 
     def download(self, package: str) -> subprocess.CompletedProcess[str]:
-        """Fetch a package into ``place``."""
+        """Download a package into ``place``."""
         return self.run("apt-get", "download", package)
 
 
 def private(place: Path, sources: str = "") -> Apt:
-    """apt with lists of its own below ``place``; no root needed.
+    """Return apt with package lists of its own below ``place``, which needs no root.
 
-    ``sources`` is the text of a sources.list in place of the system's.
+    ``sources`` is the text of a sources.list that replaces the system's.
     """
     state, cached = place / "state", place / "cache"
     (state / "lists" / "partial").mkdir(parents=True, exist_ok=True)
     (cached / "archives" / "partial").mkdir(parents=True, exist_ok=True)
-    # apt wants to read its own status file even to download.
+    # apt reads its status file even to download.
     (state / "status").touch()
     options = [
         f"Dir::State={state}",
@@ -65,10 +66,13 @@ def private(place: Path, sources: str = "") -> Apt:
 
 
 def download(package: str, scratch: Path, emit: Emit, hint: str) -> Path:
-    """Fetch a package into ``scratch``, by the system's lists or fresh ones. Raises HostError."""
+    """Download a package into ``scratch``, with the system's package lists or new ones.
+
+    Raises HostError.
+    """
     first = Apt(scratch).download(package)
     if first.returncode != 0:
-        emit("the system's package lists do not help: fetching lists of our own")
+        emit("the system's package lists are missing or out of date: downloading new ones")
         apt = private(scratch)
         update = apt.run("apt-get", "update")
         second = apt.download(package)
@@ -83,10 +87,10 @@ def download(package: str, scratch: Path, emit: Emit, hint: str) -> Path:
 
 
 def downloaded(scratch: Path, package: str, hint: str) -> Path:
-    """The package file that apt has just fetched. Raises HostError."""
+    """Return the package file that apt has just downloaded. Raises HostError."""
     packages = list(scratch.glob("*.deb"))
     if not packages:
-        raise HostError(f"apt-get downloaded no {package}", hint=hint)
+        raise HostError(f"apt-get did not download {package}", hint=hint)
     return packages[0]
 
 
@@ -96,12 +100,12 @@ def unpack(package: Path, tree: Path, hint: str) -> None:
     if result.returncode != 0:
         name = package.name.partition("_")[0]
         raise HostError(f"cannot unpack {name}: {last_error(result.stderr)}", hint=hint)
-    # dpkg-deb keeps the archive's mode of its root: our own directory must stay removable.
+    # dpkg-deb gives the directory the archive's mode, with which it could not be removed.
     tree.chmod(0o755)
 
 
 def run(command: Sequence[str], directory: Path) -> subprocess.CompletedProcess[str]:
-    """Run a tool quietly; its end is the end of its whole session on Ctrl-C as well."""
+    """Run a tool and capture its output."""
     return subprocess.run(
         command,
         cwd=directory,
@@ -115,7 +119,7 @@ def run(command: Sequence[str], directory: Path) -> subprocess.CompletedProcess[
 
 
 def last_error(output: str) -> str:
-    """The most telling line of apt's or dpkg's complaints."""
+    """Return the most relevant line of apt's or dpkg's error messages."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    telling = [line for line in lines if line.startswith(("E:", "dpkg-deb: error", "tar:"))]
-    return (telling or lines or [""])[0]
+    relevant = [line for line in lines if line.startswith(("E:", "dpkg-deb: error", "tar:"))]
+    return (relevant or lines or [""])[0]

@@ -1,4 +1,4 @@
-"""The process that is a machine: how one of any kind is started on the host."""
+"""The machine's process on the host: how one of any kind is started."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ class StartedMachine(NamedTuple):
     """
 
     process: subprocess.Popen[bytes]
-    line: socket.socket
+    link: socket.socket
     limitations: tuple[str, ...]
 
 
-def started(
+def start_process(
     command: Callable[[int], list[str]],
     work: Path,
     directories: Sequence[str],
     *devices: str,
     preload: Path | None = None,
 ) -> StartedMachine:
-    """Start it, confined to ``work``, ``directories`` and ``devices`` as far as this host can.
+    """Start the process, confined to ``work``, ``directories`` and ``devices`` if possible.
 
-    ``command`` says the command line, by the number of the file descriptor that is the guest's
-    end of the line. ``preload`` is a library that is loaded into it (ld.so(8), LD_PRELOAD).
-    The process has a session of its own: its helpers are ended with it, and the user's
-    terminal, which User-Mode Linux would leave in raw mode, is not for it. Raises HostError.
+    ``command`` returns the command line, given the file descriptor of the guest's end of the
+    serial link. ``preload`` is a library to load into it (LD_PRELOAD, ld.so(8)). The process
+    has a session of its own, so that its helpers can be ended with it, and never the user's
+    terminal, which User-Mode Linux would leave in raw mode. Raises HostError.
     """
     ours, theirs = socket.socketpair()
     read_end, write_end = os.pipe()
 
     def confined() -> None:
-        for lack in confinement.guest(work, directories, *devices):
-            os.write(write_end, f"{lack}\n".encode())
+        for limitation in confinement.confine(work, directories, *devices):
+            os.write(write_end, f"{limitation}\n".encode())
 
     passed = [theirs.fileno()]
     env = {"TMPDIR": str(work), "PATH": os.defpath, "HOME": "/"}
     try:
         if preload is not None:
             passed.append(os.open(preload, os.O_RDONLY | os.O_CLOEXEC))
-            env["LD_PRELOAD"] = f"/proc/self/fd/{passed[-1]}"  # a path may have blanks in it
+            env["LD_PRELOAD"] = f"/proc/self/fd/{passed[-1]}"  # a path may contain spaces
         words = command(theirs.fileno())
         process = subprocess.Popen(
             words,
@@ -58,10 +58,10 @@ def started(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             pass_fds=passed,
-            preexec_fn=confined,  # noqa: PLW1509 (the broker has one thread yet)
+            preexec_fn=confined,  # noqa: PLW1509 (the broker has only one thread so far)
             start_new_session=True,
             cwd="/",
-            umask=0,  # files are made with it; a command's own umask has been applied then
+            umask=0,  # the guest has applied the command's umask already
             env=env,
         )
     except (OSError, subprocess.SubprocessError) as error:

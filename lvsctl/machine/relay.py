@@ -1,4 +1,4 @@
-"""Join a command in the machine to this process's streams, terminal and signals."""
+"""Connect a command in the machine to this process's streams, terminal and signals."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ FORWARDED = (
 )
 
 ANSWER_TIMEOUT = 5.0
-"""Seconds for the machine to show that it lives once the user wants to interrupt."""
+"""Seconds for the machine to respond after the user has interrupted the command."""
 
 _INTERRUPT_KEYS = (b"\x03", b"\x1c")
 _CREDIT_LUMP = frames.STREAM_CREDIT // 2
 
 
 def relay(connection: Connection, request: Mapping[str, object], passed: terminal.Streams) -> int:
-    """Send the request, pass everything both ways and return the exit status.
+    """Send the request, pass data both ways, and return the command's exit status.
 
-    The user's terminal is as it was when this returns or raises. Raises HostError where
-    the machine dies or does not answer to an interrupt, and where the command's output
-    cannot be written (a full disk).
+    The user's terminal is restored before this returns or raises. Raises HostError if the
+    machine dies or does not respond to an interrupt, or if the command's output cannot be
+    written (a full disk).
     """
     with _signals() as wakeup, terminal.RawMode(passed.raw):
         return _Relay(connection, passed, wakeup).run(request)
 
 
 def paths_in(argv: Sequence[str], cwd: str) -> list[str]:
-    """Existing paths of /tmp and /var/tmp among the arguments (also ``--option=PATH``).
+    """Return existing paths in /tmp and /var/tmp among the arguments (also ``--option=PATH``).
 
-    The guest has directories of its own there; a file of the host's that the user names
-    must be seen all the same. /run is the guest's alone: its namespaces are named there.
+    The guest has directories of its own there, but must see files of the host that the user
+    names. /run is always the guest's own: it has the names of network namespaces.
     """
     found = []
     for word in argv:
@@ -58,7 +58,7 @@ def paths_in(argv: Sequence[str], cwd: str) -> list[str]:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[int]:
-    """Turn the forwarded signals and SIGWINCH into bytes on the returned descriptor."""
+    """While entered, write forwarded signals and SIGWINCH as bytes to the returned descriptor."""
     read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     previous_fd = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     caught = [n for n in FORWARDED if signal.getsignal(n) is not signal.SIG_IGN]
@@ -74,7 +74,7 @@ def _signals() -> Iterator[int]:
 
 
 class _Output:
-    """Bytes on their way to stream 1 or 2, and the credit that writing them returns."""
+    """Bytes to be written to stream 1 or 2, and the credit that is returned for them."""
 
     def __init__(self, stream: int) -> None:
         self.stream = stream
@@ -82,7 +82,7 @@ class _Output:
         self.returns = frames.Returns(_CREDIT_LUMP)
         self.broken = False
         self.failure: OSError | None = None
-        """Why nothing more can be written, where that is not that the reader has gone."""
+        """Why the stream cannot be written, unless its reader has closed it."""
 
 
 class _Relay:
@@ -137,7 +137,7 @@ class _Relay:
             while self._connection.pending():
                 self._receive()
         elif self._answer_by is not None and time.monotonic() >= self._answer_by:
-            raise HostError("the machine does not answer", hint="end it with: lvsctl machine stop")
+            raise HostError("the machine does not respond", hint="stop it: lvsctl machine stop")
 
     def _timeout(self) -> float | None:
         if self._answer_by is None:
@@ -162,12 +162,12 @@ class _Relay:
         if not output.broken:
             try:
                 written = os.write(output.stream, data)
-            except BlockingIOError:  # somebody made the user's stream non-blocking
+            except BlockingIOError:  # another process has made the stream non-blocking
                 written = 0
             except OSError as error:
                 output.broken = True
-                # A reader who has seen enough (EPIPE) is the command's own business: it gets
-                # SIGPIPE. A full disk is not: nothing inside can know of it.
+                # A closed pipe (EPIPE) is passed on to the command, as SIGPIPE. A full disk must be
+                # reported here: the command cannot notice it.
                 output.failure = None if error.errno == errno.EPIPE else error
                 self._connection.send(frames.CLOSE, frames.number(output.stream))
         if written < len(data):
@@ -181,7 +181,7 @@ class _Relay:
             data = os.read(0, min(self._stdin_credit.available, 1024))
         except BlockingIOError:
             return
-        except OSError:  # the terminal has gone
+        except OSError:  # the terminal has been closed
             data = b""
         if not data:
             self._stdin_open = False
@@ -200,7 +200,7 @@ class _Relay:
                 self._expect_answer()
 
     def _expect_answer(self) -> None:
-        """A user who interrupts must get away, even from a machine that hangs."""
+        """Expect a response soon, so that an interrupt works even if the machine hangs."""
         self._connection.send(frames.PING)
         if self._answer_by is None:
             self._answer_by = time.monotonic() + ANSWER_TIMEOUT

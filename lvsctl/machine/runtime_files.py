@@ -1,11 +1,11 @@
-"""Where a machine leaves its socket, lock and record, and how the dead are cleared away.
+"""A machine's socket, locks and record, and how the remains of a killed machine are removed.
 
 In the user's runtime directory, for a machine called NAME:
 
-* ``NAME.starting``: held (flock) by the command that starts it, as long as it does;
-* ``NAME.lock``: held (flock) by the shepherd and the broker as long as either lives;
-* ``NAME.sock``: where clients connect, there once the machine is ready;
-* ``NAME.json``: what must be ended and removed should both be killed at once.
+* ``NAME.starting``: locked (flock) by the command that starts the machine, until it is ready;
+* ``NAME.lock``: locked (flock) by the supervisor and the broker as long as either lives;
+* ``NAME.sock``: the socket for clients, created when the machine is ready;
+* ``NAME.json``: the record of what to kill and remove if both of them are killed.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from typing import NamedTuple
 from lvsctl.errors import HostError, UsageError
 
 WORK_PREFIX = "lvsctl-machine-"
-"""Work directories are called this; nothing else is ever removed."""
+"""The prefix of work directories; no other directory is ever removed."""
 
 END_TIMEOUT = 15.0
-"""Seconds for a machine to end in good order, before what is left of it is killed."""
+"""Seconds for a machine to stop by itself before its processes are killed."""
 
 KILL_TIMEOUT = 5.0
-"""Seconds for killed processes to be gone."""
+"""Seconds for killed processes to end."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 _POLL = 0.02
@@ -62,10 +62,11 @@ class RuntimeFiles(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What a machine consists of: enough to end it without its own help.
+    """What a machine consists of: enough to kill it and remove its files.
 
-    ``pid`` is the kernel's process, which has a session of its own. ``started`` is its start
-    time in clock ticks since boot, which tells it from a later process that got the same id.
+    ``boot`` is the host's boot id. ``pid`` is the kernel's process, which has a session of its
+    own. ``started`` is its start time in clock ticks since boot, which distinguishes it from a
+    later process with the same id. ``work`` is its work directory.
     """
 
     boot: str
@@ -75,20 +76,20 @@ class Record(NamedTuple):
 
 
 def machine_name() -> str:
-    """The machine that this command means. Raises UsageError."""
+    """Return the machine's name (LVSCTL_MACHINE). Raises UsageError if it is malformed."""
     name = os.environ.get("LVSCTL_MACHINE") or "default"
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"LVSCTL_MACHINE={name!r} is not a name",
+            f"LVSCTL_MACHINE={name!r} is not a valid name",
             hint="up to 32 letters, digits, '_', '.' and '-'",
         )
     return name
 
 
 def for_machine(name: str | None = None) -> RuntimeFiles:
-    """The places of a machine, with a runtime directory that only this user can enter.
+    """Return the files of a machine, in a directory that only this user can access.
 
-    Raises HostError where there is none, and UsageError for a bad name.
+    Raises HostError if there is no such directory, and UsageError for a malformed name.
     """
     return RuntimeFiles(_runtime_directory(), name or machine_name())
 
@@ -98,7 +99,7 @@ def _runtime_directory() -> Path:
     # After sudo or su the variable may still name another user's directory.
     base = Path(given)
     own = base.is_absolute() and _is_own_directory(base)
-    # In /tmp anybody could plant it, hence the checks below.
+    # In /tmp another user could have created it, hence the checks below.
     shared = Path(f"/tmp/lvsctl-{os.geteuid()}")  # noqa: S108
     directory = base / "lvsctl" if own else shared
     try:
@@ -106,17 +107,17 @@ def _runtime_directory() -> Path:
         found = directory.lstat()
     except OSError as error:
         raise HostError(
-            f"cannot make {directory}: {error.strerror}",
+            f"cannot create {directory}: {error.strerror}",
             hint="set XDG_RUNTIME_DIR to a directory that you own",
         ) from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise HostError(
-            f"{directory} could be somebody else's trap: not a directory that only you can enter",
+            f"{directory} is not a directory that only you can access: it is not safe to use",
             hint=f"remove it, or chmod 700 {directory}, or set XDG_RUNTIME_DIR",
         )
     if len(os.fsencode(directory)) > 60:  # with the name it must fit into sockaddr_un
         raise HostError(
-            f"{directory} is too long a path for a socket",
+            f"{directory} is too long for the path of a socket",
             hint="set XDG_RUNTIME_DIR to a directory with a shorter name",
         )
     return directory
@@ -125,14 +126,14 @@ def _runtime_directory() -> Path:
 def _is_own_directory(path: Path) -> bool:
     try:
         found = path.stat()
-    except OSError:  # not there, or in another user's directory, closed to us
+    except OSError:  # missing, or in a directory of another user
         return False
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
 
 
 @contextlib.contextmanager
 def starting(files: RuntimeFiles) -> Iterator[None]:
-    """Only one command at a time starts this machine; others wait here. Raises HostError."""
+    """Hold the lock for starting this machine; other commands wait. Raises HostError."""
     while True:
         fd = _opened(files.starting)
         fcntl.flock(fd, fcntl.LOCK_EX)
@@ -147,10 +148,10 @@ def starting(files: RuntimeFiles) -> Iterator[None]:
 
 
 def take_life_lock(files: RuntimeFiles, timeout: float) -> int | None:
-    """The machine's lock as a file descriptor, or None while a machine holds it.
+    """Return the machine's lock as a file descriptor, or None if a machine holds it.
 
-    Waits up to ``timeout`` seconds for a machine that is about to end. Raises HostError
-    where its directory cannot be written.
+    Waits up to ``timeout`` seconds for a machine to end. Raises HostError if the directory
+    cannot be written.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -161,7 +162,7 @@ def take_life_lock(files: RuntimeFiles, timeout: float) -> int | None:
             os.close(fd)
             if time.monotonic() >= deadline:
                 return None
-            select.select([], [], [], _POLL)  # flock cannot wait with a deadline
+            select.select([], [], [], _POLL)  # flock has no timeout
             continue
         if _is_same_file(fd, files.lock):
             return fd
@@ -174,7 +175,7 @@ def _opened(lock: Path) -> int:
     except OSError as error:
         raise HostError(
             f"cannot write to {lock.parent}: {error.strerror}",
-            hint="set XDG_RUNTIME_DIR to a directory of yours that can be written",
+            hint="set XDG_RUNTIME_DIR to a directory that you can write",
         ) from error
 
 
@@ -186,7 +187,7 @@ def _is_same_file(fd: int, path: Path) -> bool:
 
 
 def sweep(files: RuntimeFiles) -> None:
-    """End and remove what a machine has left behind. The caller holds its life lock."""
+    """Kill and remove what a machine has left behind. The caller holds its life lock."""
     record = read_record(files)
     if record is not None:
         end_kernel(record)
@@ -197,17 +198,17 @@ def sweep(files: RuntimeFiles) -> None:
 
 
 def _sweep_starting(files: RuntimeFiles) -> None:
-    """Remove what a command that was killed while it started the machine has left."""
+    """Remove the lock file of a command that was killed while it started the machine."""
     if files.starting.exists():
         fd = _opened(files.starting)
-        with contextlib.suppress(BlockingIOError):  # one is at it, perhaps this very process
+        with contextlib.suppress(BlockingIOError):  # held by a command, perhaps by this one
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             files.starting.unlink(missing_ok=True)
         os.close(fd)
 
 
 def sweep_if_dead(files: RuntimeFiles) -> None:
-    """Sweep where a machine was killed with its shepherd. Cheap where nothing was."""
+    """Sweep if the machine was killed together with its supervisor."""
     if not (files.record.exists() or files.socket.exists() or files.lock.exists()):
         return
     fd = take_life_lock(files, timeout=0)
@@ -221,14 +222,14 @@ def sweep_if_dead(files: RuntimeFiles) -> None:
 
 
 def write_record(files: RuntimeFiles, record: Record) -> None:
-    """Note what the machine consists of, all or nothing."""
+    """Write the machine's record atomically."""
     draft = files.record.with_suffix(".new")
     draft.write_text(json.dumps(record._asdict()), encoding="utf-8")
     draft.rename(files.record)
 
 
 def read_record(files: RuntimeFiles) -> Record | None:
-    """What the machine consists of; None where nothing (or nothing sensible) is noted."""
+    """Return the machine's record; None if it is missing or damaged."""
     try:
         fields = json.loads(files.record.read_text(encoding="utf-8"))
         return Record(
@@ -239,18 +240,18 @@ def read_record(files: RuntimeFiles) -> Record | None:
 
 
 def boot_id() -> str:
-    """Identifies this boot of the host: process ids of an earlier one mean nothing."""
+    """Return the id of the host's boot: process ids are valid only within one boot."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 def start_time(pid: int) -> int | None:
-    """A process's start in clock ticks since boot; None where there is no such process."""
+    """Return a process's start in clock ticks since boot; None if it does not exist."""
     fields = _stat_fields(pid)
     return int(fields[19]) if fields else None
 
 
 def _stat_fields(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the third (the state) on; empty without process."""
+    """Return the fields of /proc/PID/stat from the third (the state) on; empty if it has ended."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -259,7 +260,7 @@ def _stat_fields(pid: int) -> list[str]:
 
 
 def members(record: Record) -> list[int]:
-    """Ids of the living processes of a machine's kernel."""
+    """Return the ids of the living processes of a machine's kernel."""
     if record.boot != boot_id():
         return []
     found = []
@@ -267,7 +268,7 @@ def members(record: Record) -> list[int]:
         if not entry.name.isdigit():
             continue
         fields = _stat_fields(int(entry.name))
-        # Session (6th) alone could be reused after a long while; nothing older is ours.
+        # The id of the session (6th) can be reused: an older process is not the machine's.
         if (
             fields
             and fields[0] not in "ZX"
@@ -279,9 +280,9 @@ def members(record: Record) -> list[int]:
 
 
 def end_kernel(record: Record) -> None:
-    """Kill what lives of a machine's kernel, and wait for its end."""
+    """Kill the processes of a machine's kernel, and wait for their end."""
     deadline = time.monotonic() + KILL_TIMEOUT
-    # More than once: a process could be forking while its session is listed.
+    # Repeated, because a process can fork while its session is listed.
     while (living := members(record)) and time.monotonic() < deadline:
         for pid in living:
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -294,7 +295,7 @@ def end_kernel(record: Record) -> None:
 
 
 def remove_work(work: str) -> None:
-    """Remove a work directory, if it is one."""
+    """Remove a work directory; any other path is ignored."""
     path = Path(work)
     if path.name.startswith(WORK_PREFIX) and not path.is_symlink():
         import shutil

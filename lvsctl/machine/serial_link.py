@@ -1,4 +1,4 @@
-"""The broker's end of the serial line."""
+"""The broker's end of the serial link."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from lvsctl.machine import frames
 
 
 class SerialLink:
-    """The serial line towards the guest, never holding more than a window of unread bytes."""
+    """The serial link to the guest. Never holds more than a window of unread bytes."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
         self._window = frames.Credit(frames.LINK_WINDOW)
         self._room = asyncio.Event()
-        # asyncio's locks are fair: sessions take turns, frame by frame.
+        # asyncio's locks are fair: sessions alternate frame by frame.
         self._turn = asyncio.Lock()
 
     async def send(self, data: bytes) -> None:
@@ -30,6 +30,6 @@ class SerialLink:
                     await self._room.wait()
 
     def acknowledged(self, amount: int) -> None:
-        """The guest has read ``amount`` bytes."""
+        """Record that the guest has read ``amount`` bytes."""
         self._window.grant(amount)
         self._room.set()

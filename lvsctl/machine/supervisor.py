@@ -1,4 +1,4 @@
-"""The broker's parent: waits for its end, then leaves nothing of the machine behind."""
+"""The broker's parent: waits for its end, then removes what is left of the machine."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from lvsctl import linux
 from lvsctl.machine import runtime_files
 from lvsctl.machine.runtime_files import RuntimeFiles
 
-GRACE = 3.0
-"""Seconds for a guest whose broker was killed: its line has ended, so it powers off."""
+POWER_OFF_TIMEOUT = 3.0
+"""Seconds for the guest of a killed broker to power off, which it does when its link closes."""
 
 
 def guard(files: RuntimeFiles, life_lock: int, report: int) -> None:
-    """Fork; return in the child (the broker), stay in the parent and clean up after it.
+    """Fork: return in the child (the broker); in the parent, wait for it and clean up.
 
-    Both hold the life lock. The kernel is the broker's child and becomes the shepherd's when the
+    Both hold the life lock. The kernel is the broker's child, and becomes the supervisor's if the
     broker dies.
     """
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-    shepherd = os.getpid()
+    supervisor = os.getpid()
     broker = os.fork()
     if broker == 0:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-        # Without shepherd no machine: the broker ends it in good order.
+        # If the supervisor dies, the broker stops the machine.
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != shepherd:
+        if os.getppid() != supervisor:
             raise SystemExit(1)
         return
     os.close(report)
-    # A stop is the broker's business; a stray signal to the shepherd is passed on to it.
+    # The broker handles signals that ask to stop.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda received, _: _pass_on(broker, received))
+        signal.signal(number, lambda received, _: _forward(broker, received))
     os.waitpid(broker, 0)
     _clean_up(files)
     os.close(life_lock)
     os._exit(0)
 
 
-def _pass_on(broker: int, number: int) -> None:
+def _forward(broker: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(broker, number)
 
@@ -52,13 +52,13 @@ def _clean_up(files: RuntimeFiles) -> None:
     if record is not None:
         _wait_for_power_off(record)
     runtime_files.sweep(files)
-    # Last, and while it is still held: whoever opened it in between tries again.
+    # Last, while it is still held: a process that has opened it meanwhile tries again.
     files.lock.unlink(missing_ok=True)
 
 
 def _wait_for_power_off(record: runtime_files.Record) -> None:
-    """Reap the kernel, the shepherd's own child by now, until none of it is left or time is up."""
-    deadline = time.monotonic() + GRACE
+    """Reap the kernel, which is the supervisor's child by now, until it has ended or time is up."""
+    deadline = time.monotonic() + POWER_OFF_TIMEOUT
     while runtime_files.members(record):
         remaining = deadline - time.monotonic()
         if remaining <= 0:

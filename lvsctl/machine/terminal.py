@@ -1,4 +1,4 @@
-"""The user's terminal: its size, its raw mode, and its certain restoration."""
+"""The user's terminal: its size, its raw mode, and its restoration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Streams(NamedTuple):
     """How the three standard streams are passed to a command.
 
     ``terminal`` are those that become a terminal in the guest. ``forward_stdin`` is false
-    where reading standard input would take it away from somebody else.
+    if another process reads standard input.
     """
 
     terminal: tuple[int, ...]
@@ -24,10 +24,10 @@ class Streams(NamedTuple):
 
 
 def streams(tty_wanted: bool | None) -> Streams:
-    """Decide by what this process's streams are; ``tty_wanted`` overrides (None: decide).
+    """Decide from this process's streams; ``tty_wanted`` overrides the decision (None: does not).
 
-    ``lvsctl ls | less``: both read the keyboard. lvsctl leaves it to the pager, and in
-    its own mode, unless the caller insists with ``tty_wanted``.
+    In ``lvsctl ls | less`` both could read the keyboard: lvsctl leaves it, and its mode, to the
+    pager unless ``tty_wanted``.
     """
     terminals = tuple(fd for fd in range(3) if tty_wanted is not False and _is_terminal(fd))
     if 0 not in terminals:
@@ -52,7 +52,7 @@ def _is_pipe(fd: int) -> bool:
 
 
 def _foreground() -> bool:
-    """Whether this process may read its terminal; a background job would be stopped."""
+    """Return whether this process may read its terminal; a background job would be stopped."""
     try:
         return os.tcgetpgrp(0) == os.getpgrp()
     except OSError:
@@ -60,7 +60,7 @@ def _foreground() -> bool:
 
 
 def size(fds: Sequence[int]) -> tuple[int, int]:
-    """Rows and columns of the first terminal among ``fds``; 24, 80 where there is none."""
+    """Return rows and columns of the first terminal among ``fds``; 24, 80 if there is none."""
     for fd in fds:
         with contextlib.suppress(OSError):
             found = os.get_terminal_size(fd)
@@ -70,7 +70,7 @@ def size(fds: Sequence[int]) -> tuple[int, int]:
 
 
 class RawMode:
-    """While entered, the terminal on standard input passes every key to the guest."""
+    """While entered, the terminal on standard input is raw: every key goes to the guest."""
 
     def __init__(self, wanted: bool) -> None:
         self._wanted = wanted

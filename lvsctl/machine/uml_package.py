@@ -1,4 +1,4 @@
-"""Find the User-Mode Linux kernel, or unpack it into the user's cache. Needs no root."""
+"""Find the User-Mode Linux kernel, or download and unpack it. Needs no root."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from lvsctl.machine.config import Kernel
 from lvsctl.machine.packages import Emit
 
 PACKAGE = "user-mode-linux"
-HINT = f"install it by hand: sudo apt-get install {PACKAGE}"
+HINT = f"install it: sudo apt-get install {PACKAGE}"
 
 
 def cache_directory() -> Path:
-    """Where the package is unpacked."""
+    """Return the directory in which the package is unpacked."""
     return cache.directory() / "uml"
 
 
 def find() -> Kernel | None:
-    """The installed kernel, the distribution's before the cache's; None where there is none."""
+    """Return the kernel installed on the host, else the one in the cache, else None."""
     program = shutil.which("linux.uml")
     installed = _kernel_in(Path("/"), Path(program)) if program else None
     return installed or _kernel_in(cache_directory() / "current", None)
@@ -36,20 +36,20 @@ def _kernel_in(root: Path, program: Path | None) -> Kernel | None:
 
 
 def obstacle() -> str:
-    """Why there is no such kernel here and none can be fetched; empty where there is or can."""
+    """Return why this host has no such kernel and cannot download it; empty if it has or can."""
     if os.uname().machine not in ("x86_64", "i686"):
         return f"it does not exist for {os.uname().machine}"
     tool = packages.missing_tool()
     if tool and find() is None:
         return (
-            f"the package {PACKAGE} is not installed, and without {tool} it cannot be fetched: "
+            f"the package {PACKAGE} is not installed, and {tool} is missing to download it: "
             "put linux.uml on PATH and its modules below /usr/lib/uml/modules"
         )
     return ""
 
 
 def ensure_installed(emit: Emit) -> Kernel:
-    """Find the kernel, fetching it where there is none. Raises HostError."""
+    """Return the kernel, downloaded if it is missing. Raises HostError."""
     kernel = find()
     if kernel is not None:
         return kernel
@@ -67,20 +67,22 @@ def ensure_installed(emit: Emit) -> Kernel:
     except OSError as error:
         raise HostError(
             f"cannot unpack the throwaway kernel into {place}: {error.strerror or error}",
-            hint=f"point XDG_CACHE_HOME at a directory with 300 MB of room, or {HINT}",
+            hint=f"set XDG_CACHE_HOME to a directory with 300 MB of free space, or {HINT}",
         ) from error
     kernel = find()
     if kernel is None:
-        raise HostError(f"the package {PACKAGE} does not contain what it should", hint=HINT)
+        raise HostError(
+            f"the package {PACKAGE} does not contain the kernel and its modules", hint=HINT
+        )
     return kernel
 
 
 def _publish(tree: Path, place: Path) -> None:
-    """Put the unpacked tree in its final place, once, whoever else is doing the same."""
+    """Rename the unpacked tree to its final place, unless another process has done so."""
     target = place / "current"
     if _kernel_in(target, None) is not None:
-        return  # somebody was faster
-    if target.exists():  # left by something else than lvsctl: never half-used, so replace it
+        return  # another process has done it
+    if target.exists():  # not a kernel: replace it
         target.rename(tree.parent / "broken")
     try:
         tree.rename(target)

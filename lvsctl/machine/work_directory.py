@@ -1,4 +1,4 @@
-"""The directory that a machine works in, and where there is room for it."""
+"""The work directory of a machine, on a file system with enough space."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from lvsctl.machine.runtime_files import WORK_PREFIX
 
 MIB = 1024 * 1024
 SPARE = 64 * MIB
-"""Room beside what is asked for."""
+"""Space that must stay free beside what is requested."""
 
 
 def directory(needed: int, *, executable: bool) -> Path:
-    """Make a machine's work directory, with room for ``needed`` MiB.
+    """Create a machine's work directory where ``needed`` MiB are free.
 
     ``executable``: its files are mapped executable, so the file system must allow exec.
     Raises HostError.
@@ -29,13 +29,13 @@ def directory(needed: int, *, executable: bool) -> Path:
             return Path(tempfile.mkdtemp(prefix=WORK_PREFIX, dir=candidate))
         reasons.append(f"{candidate}: {reason}")
     raise HostError(
-        f"no room for a machine of {needed} MiB\n" + "\n".join(reasons),
-        hint="set TMPDIR to a directory with room that allows exec, or ask for less --memory",
+        f"no space for a machine of {needed} MiB\n" + "\n".join(reasons),
+        hint="set TMPDIR to a directory with enough space that allows exec, or use less --memory",
     )
 
 
 def room() -> int:
-    """MiB that the roomiest work directory can hold."""
+    """Return the MiB that the largest possible work directory can hold."""
     free = 0
     for candidate in _candidates():
         if not _unfit(candidate, 0, executable=True):
@@ -44,13 +44,13 @@ def room() -> int:
 
 
 def _candidates() -> Iterator[str]:
-    # A memory file system first: on a disk the guest's pages would be written back.
+    # A memory file system first: on a disk the guest's memory would be written back.
     choices = ("/dev/shm", os.environ.get("TMPDIR", ""), "/tmp", "/var/tmp")  # noqa: S108
     yield from dict.fromkeys(choice for choice in choices if choice.startswith("/"))
 
 
 def _unfit(candidate: str, needed: int, *, executable: bool) -> str:
-    """Why a directory cannot hold the machine; empty where it can."""
+    """Return why a directory is not suitable; empty if it is."""
     try:
         found = os.statvfs(candidate)
     except OSError as error:

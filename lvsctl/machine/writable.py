@@ -12,17 +12,17 @@ _SYSTEM_TREES = (
     *("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc"),
     *("/run", "/sbin", "/sys", "/usr", "/var/backups", "/var/mail", "/var/spool"),
 )
-"""Neither these nor anything below them."""
+"""Never writable, nor anything below them."""
 
 _SHARED_ROOTS = ("/", "/home", "/media", "/mnt", "/opt", "/srv", "/var", "/var/lib")
-"""Not these themselves; what is below them is somebody's."""
+"""Not writable themselves, but directories below them are."""
 
 _USERS_OWN = ("/usr/local", "/usr/src", "/run/media", f"/run/user/{os.getuid()}")
-"""Below a system tree, and yet where people keep their own work, or mount it."""
+"""Below a system tree, but where users keep or mount their own files."""
 
 
 def refusal(directory: str) -> str | None:
-    """Why a directory (absolute, without symlinks) must stay read-only; None where it may not."""
+    """Return why a directory (absolute, no symlinks) must not be written; None if it may be."""
     if directory in _SHARED_ROOTS:
         return "too much of the host would be writable"
     if any(directory.startswith(f"{own}/") for own in _USERS_OWN):
@@ -33,7 +33,7 @@ def refusal(directory: str) -> str | None:
 
 
 def trees() -> tuple[str, ...]:
-    """Where on this host any directory could be named: nothing else need ever be written."""
+    """Return the directories of this host below which any writable directory lies."""
     found: list[str] = []
     for path in _directories("/"):
         if any(tree.startswith(f"{path}/") for tree in _SYSTEM_TREES):
@@ -49,7 +49,7 @@ def _directories(path: str) -> list[str]:
 
 
 def named(directories: Iterable[str]) -> tuple[str, ...]:
-    """Directories that the user named, resolved and in order. Raises UsageError."""
+    """Return the directories that the user named, resolved and in order. Raises UsageError."""
     found: dict[str, None] = {}
     for directory in directories:
         path = os.path.realpath(directory)
@@ -59,12 +59,12 @@ def named(directories: Iterable[str]) -> tuple[str, ...]:
         if reason is not None:
             raise UsageError(
                 f"cannot make {directory} writable in the machine: {reason}",
-                hint="name a directory of your own",
+                hint="use a directory of your own",
             )
         found[path] = None
     return tuple(found)
 
 
 def from_environment() -> list[str]:
-    """The directories in ``LVSCTL_WRITABLE``, separated by colons."""
+    """Return the directories in ``LVSCTL_WRITABLE``, separated by colons."""
     return [entry for entry in os.environ.get("LVSCTL_WRITABLE", "").split(":") if entry]

@@ -1,4 +1,4 @@
-"""User-Mode Linux on processors with more registers than it knows of (AMX).
+"""User-Mode Linux on processors with more registers than it supports (AMX).
 
 Its kernel up to 6.12 cannot set the registers of a process on such a host, and dies with
 "Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b". A small library,
@@ -22,7 +22,7 @@ KNOWN = 2696
 """Bytes of registers that User-Mode Linux 6.1 saves: up to AVX-512 and protection keys."""
 
 OTHERS = 1024
-"""At most so much else is in a signal's frame (the rest of the ucontext, red zone, alignment)."""
+"""Maximum of the other bytes in a signal frame (rest of the ucontext, red zone, alignment)."""
 
 SOURCE = Path(__file__).with_name("xstate.c")
 PACKAGE = "tcc"
@@ -30,10 +30,9 @@ HINT = "install a C compiler (sudo apt-get install gcc), or use --kind qemu"
 
 
 def is_needed() -> bool:
-    """Whether this host's processor has more registers than User-Mode Linux saves.
+    """Return whether this host's processor has more registers than User-Mode Linux saves.
 
-    A signal's frame holds them all, and the kernel says how large it is (getauxval(3),
-    AT_MINSIGSTKSZ).
+    A signal frame contains them all; the kernel reports its size (getauxval(3), AT_MINSIGSTKSZ).
     """
     if platform.machine() != "x86_64":
         return False
@@ -44,12 +43,12 @@ def is_needed() -> bool:
 
 
 def library() -> Path:
-    """Where the compiled library is, or is to be."""
+    """Return the path of the compiled library, which may not exist yet."""
     return cache.directory() / "uml" / f"xstate-{zlib.crc32(SOURCE.read_bytes()):x}.so"
 
 
 def ensure_library(emit: Emit) -> Path:
-    """Compile the library into the cache, unless it is there. Raises HostError."""
+    """Compile the library into the cache unless it exists. Raises HostError."""
     target = library()
     if target.exists():
         return target
@@ -71,13 +70,13 @@ def ensure_library(emit: Emit) -> Path:
 
 
 def _compiler(scratch: Path, emit: Emit) -> list[str]:
-    """A C compiler's command: the host's, or Debian's tcc (300 kB) unpacked into ``scratch``."""
+    """Return the command of a C compiler: the host's, or Debian's tcc unpacked into ``scratch``."""
     if found := shutil.which("cc"):
         return [found]
     if tool := packages.missing_tool():
         raise HostError(
-            f"User-Mode Linux needs a C compiler on this processor, and without {tool} "
-            "none can be fetched",
+            f"User-Mode Linux needs a C compiler on this processor, and {tool}, needed to download "
+            "one, is missing",
             hint=HINT,
         )
     package = packages.download(PACKAGE, scratch, emit, HINT)

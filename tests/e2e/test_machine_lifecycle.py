@@ -456,7 +456,7 @@ def test_a_machine_that_hangs_can_be_left_and_stopped(fresh: Machine) -> None:
     os.kill(record.pid, signal.SIGSTOP)
     running.send_signal(signal.SIGINT)
     _, complaint = running.communicate(timeout=PATIENCE)
-    assert b"the machine does not answer" in complaint
+    assert b"the machine does not respond" in complaint
     assert fresh.call("stop").stdout == "True\n"
     fresh.assert_nothing_left(record)
 

@@ -60,7 +60,7 @@ def test_a_kind_that_is_named_is_never_replaced(host: dict[str, str]) -> None:
     host["qemu"] = "it is not installed"
     with pytest.raises(HostError, match="this host cannot run QEMU: it is not installed"):
         kinds.choose_kind(MachineRequest(kind="qemu"))
-    with pytest.raises(UsageError, match="no kind of machine called 'xen'"):
+    with pytest.raises(UsageError, match="unknown kind of machine 'xen'"):
         kinds.choose_kind(MachineRequest(kind="xen"))
 
 
@@ -110,7 +110,7 @@ def test_qemu_is_told_what_the_plan_says() -> None:
     line = qemu.command_line(TCG, Path("/dev/shm/x"), 7)
     pairs = set(itertools.pairwise(line))
     assert {("-smp", "2"), ("-m", "512M"), ("-accel", "tcg,thread=multi")} <= pairs
-    assert ("-chardev", "socket,id=line,fd=7") in pairs
+    assert ("-chardev", "socket,id=link,fd=7") in pairs
     assert ("-kernel", "/cache/vmlinux") in pairs
     shares = [word for word in line if word.startswith("local,")]
     writable = [word for word in shares if not word.endswith("readonly=on")]
@@ -136,24 +136,24 @@ def kvm_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def test_kvm_works_where_the_firmware_speaks(kvm_device: Path, tmp_path: Path) -> None:
     speaks = a_qemu(tmp_path, "echo SeaBIOS; exec sleep 1000")
-    assert kvm.obstacle(speaks) == ""
+    assert kvm.obstacle([speaks]) == ""
 
 
 def test_a_qemu_that_ends_is_quoted(kvm_device: Path, tmp_path: Path) -> None:
     ends = a_qemu(tmp_path, "echo hello; echo 'qemu-system-x86_64: error: no MSR' >&2; exit 1")
-    assert kvm.obstacle(ends) == "error: no MSR"
+    assert kvm.obstacle([ends]) == "error: no MSR"
 
 
 def test_a_guest_that_hangs_is_not_waited_for(
     kvm_device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kvm, "TIMEOUT", 0.05)
-    assert "hangs in its firmware" in kvm.obstacle(a_qemu(tmp_path, "exec sleep 1000"))
+    assert "hangs in its firmware" in kvm.obstacle([a_qemu(tmp_path, "exec sleep 1000")])
 
 
 def test_without_the_device_nothing_is_tried(kvm_device: Path) -> None:
     kvm_device.unlink()
-    assert kvm.obstacle("/nonexistent") == f"there is no {kvm_device}"
+    assert kvm.obstacle(["/nonexistent"]) == f"{kvm_device} does not exist"
 
 
 def test_a_kernel_that_did_not_start_by_kvm_is_emulated_and_that_is_remembered(
@@ -166,10 +166,10 @@ def test_a_kernel_that_did_not_start_by_kvm_is_emulated_and_that_is_remembered(
     assert "emulating" in second[1]
     assert kinds.KINDS["qemu"].fallback(TCG) is None
     speaks = a_qemu(tmp_path, "echo SeaBIOS; exec sleep 1000")
-    assert "6.1.0 does not start, though firmware does" in kvm.obstacle(speaks)
+    assert "6.1.0 does not start, although firmware does" in kvm.obstacle([speaks])
     memory = cache.directory() / "kvm.json"
     memory.write_text(json.dumps({"boot": "an earlier one", "reason": "x"}))
-    assert kvm.obstacle(speaks) == ""
+    assert kvm.obstacle([speaks]) == ""
 
 
 # The initramfs.
@@ -187,7 +187,7 @@ def test_the_initramfs_holds_what_its_first_program_needs(tmp_path: Path) -> Non
     assert files[python.lstrip("/")].startswith(b"\x7fELF")
     modules = "lvsctl/machine/guest/"
     ours = {name.partition(modules)[2] for name in files if modules in name}
-    assert {"early.py", "agent.py", "libc.py"} <= ours
+    assert {"early.py", "agent.py", "host_tree.py"} <= ours
     assert [name for name in files if "/libc.so" in name or "/ld-musl" in name]
 
 

@@ -1,5 +1,5 @@
-"""What runs inside the machine: process 1, the warm process and the commands' first steps.
+"""What runs inside the machine: process 1, the fork server and the start of commands.
 
-Started with ``python -I -S`` on a slow kernel, so these modules import as little as they
-can, and never anything from the rest of lvsctl but the frames.
+Process 1 is ``python -I -S`` on a slow kernel: these modules import as little as possible, and of
+the rest of lvsctl only ``linux`` and the frames.
 """

@@ -1,7 +1,7 @@
 """Process 1 of the machine: sets the guest up, then runs commands for the broker.
 
-Started by ``python -I -S init.py LINE``. The broker is at the other end of the device LINE and
-says what to set up; when the line ends, so does the machine.
+Started as ``python -I -S init.py LINK``. The broker is at the other end of the device LINK and
+sends the configuration; when the link is closed, the machine powers off.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from lvsctl.machine.guest.session import Session
 
 
 class Agent:
-    """The loop of process 1."""
+    """The main loop of process 1."""
 
-    def __init__(self, line: int) -> None:
-        self._line = line
+    def __init__(self, link: int) -> None:
+        self._link = link
         self._decoder = frames.Decoder()
         self._sessions: dict[int, Session] = {}
         self._fork_servers = ForkServers()
@@ -36,16 +36,16 @@ class Agent:
         signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
-    # The line.
+    # The link to the broker.
 
     def send(self, kind: int, session: int = 0, payload: bytes = b"") -> None:
-        """Send one frame; the broker always reads, so this may block but not for long."""
+        """Send one frame; the broker always reads, so this does not block for long."""
         data = memoryview(frames.frame(kind, session, payload))
         while data:
-            data = data[os.write(self._line, data) :]
+            data = data[os.write(self._link, data) :]
 
     def run(self) -> None:
-        """Serve until the line ends or the broker says so."""
+        """Serve until the link is closed or the broker sends QUIT."""
         self.send(frames.BOOTED)
         while not self._quit:
             self._turn()
@@ -60,7 +60,7 @@ class Agent:
 
     def _turn(self) -> None:
         poll = select.poll()
-        poll.register(self._line, select.POLLIN)
+        poll.register(self._link, select.POLLIN)
         poll.register(self._wakeup, select.POLLIN)
         owners = {}
         for fd in self._fork_servers.filenos():
@@ -70,8 +70,8 @@ class Agent:
                 poll.register(fd, events)
                 owners[fd] = session
         for fd, events in poll.poll(self._timeout()):
-            if fd == self._line:
-                self._read_line()
+            if fd == self._link:
+                self._read_link()
             elif fd == self._wakeup:
                 os.read(self._wakeup, 4096)
             elif fd in owners:
@@ -86,13 +86,13 @@ class Agent:
             return None
         return max(0.0, min(deadlines) - time.monotonic()) * 1000 + 1
 
-    def _read_line(self) -> None:
+    def _read_link(self) -> None:
         try:
-            data = os.read(self._line, 4096)
+            data = os.read(self._link, 4096)
         except OSError:
             data = b""
         if not data:
-            self._quit = True  # the broker is gone
+            self._quit = True  # the broker has ended
             return
         self.send(frames.ACK, 0, frames.number(len(data)))
         for kind, session, payload in self._decoder.feed(data):
@@ -123,7 +123,7 @@ class Agent:
 
     def _start(self, identity: int, request: command.Request) -> None:
         if request.fingerprint != self._fingerprint:
-            host_tree.refresh()
+            host_tree.drop_cache()
             self._fingerprint = request.fingerprint
         session = Session(identity, request, self.send)
         self._sessions[identity] = session
@@ -178,7 +178,7 @@ class Agent:
                 continue
             if "pid" in answer:
                 session.pid = answer["pid"]
-                if session.hung_up:  # too early to be signalled then
+                if session.hung_up:  # before there was a process to signal
                     session.hang_up(time.monotonic())
             else:
                 self._session_ended(session, answer["status"])
@@ -190,14 +190,14 @@ class Agent:
 
 def _power_off() -> None:
     linux.power_off()
-    signal.pause()  # process 1 must not end: that would be a panic
+    signal.pause()  # if process 1 ended, the kernel would panic
 
 
 def main() -> None:
-    """Be process 1."""
+    """Run process 1. Never returns."""
     os.environ["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     try:
         Agent(boot.open_link(sys.argv[1])).run()
-    except BaseException:  # noqa: BLE001 - the console is all there is to tell it to
+    except BaseException:  # noqa: BLE001 - the console is the only output
         traceback.print_exc()
     _power_off()

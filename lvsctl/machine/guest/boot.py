@@ -1,10 +1,13 @@
-"""From the kernel's start to a guest in which commands can run."""
+"""Set the guest up, until commands can run in it."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import select
+import socket
+import struct
 import termios
 import time
 import tty
@@ -13,35 +16,35 @@ from lvsctl.machine import frames
 from lvsctl.machine.guest import host_tree, modprobe, modules, mounts
 
 LINK_TIMEOUT = 10.0
-"""Seconds for the kernel to find the line's device and its other end."""
+"""Seconds for the kernel to create the link's device and to connect it."""
 
 MAX_OPEN_FILES = 262_144
-"""A lab holds a file descriptor or two per node."""
+"""A lab needs one or two file descriptors a node."""
 
 
 def open_link(device: str) -> int:
-    """Open the line to the broker: a serial line or a port of virtio's, closed on exec.
+    """Open the link to the broker: a serial line or a virtio port, closed on exec.
 
-    Raises OSError where it is not there in time.
+    Raises OSError if it does not appear in time.
     """
     deadline = time.monotonic() + LINK_TIMEOUT
     while not os.path.exists(device) and time.monotonic() < deadline:
-        select.select([], [], [], 0.01)  # the kernel tells nobody when it makes the device
-    line = os.open(device, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    if os.isatty(line):
-        tty.setraw(line)
-        attributes = termios.tcgetattr(line)
+        select.select([], [], [], 0.01)  # no event announces the device
+    link = os.open(device, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    if os.isatty(link):
+        tty.setraw(link)
+        attributes = termios.tcgetattr(link)
         attributes[2] |= termios.CLOCAL
-        termios.tcsetattr(line, termios.TCSANOW, attributes)
-    # A port whose other end the kernel does not know of yet looks as if it had ended.
-    while _hung_up(line) and time.monotonic() < deadline:
+        termios.tcsetattr(link, termios.TCSANOW, attributes)
+    # A virtio port looks closed until the kernel knows its other end.
+    while _hung_up(link) and time.monotonic() < deadline:
         select.select([], [], [], 0.01)
-    return line
+    return link
 
 
-def _hung_up(line: int) -> bool:
+def _hung_up(link: int) -> bool:
     poll = select.poll()
-    poll.register(line, 0)
+    poll.register(link, 0)
     return any(events & select.POLLHUP for _, events in poll.poll(0))
 
 
@@ -50,25 +53,21 @@ def _write(path: str, text: str) -> None:
         file.write(text)
 
 
-def _want_no_hotplug() -> None:
-    """Let the kernel start no process for each module and device: there is no /sbin/hotplug."""
+def _disable_hotplug_helper() -> None:
+    """Stop the kernel from starting a process for each module and device."""
     helper = "/sys/kernel/uevent_helper"
     if os.path.exists(helper):
         _write(helper, "\n")
 
 
 def _bring_up_loopback() -> None:
-    import fcntl
-    import socket
-    import struct
-
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         request = struct.pack("16sh14x", b"lo", 0x1)  # IFF_UP
         fcntl.ioctl(sock, 0x8914, request)  # SIOCSIFFLAGS
 
 
 def _load_modules(directory: str) -> dict[str, str]:
-    """Those that a lab could need, now or on demand; what failed: name → why. Raises OSError."""
+    """Load modules, now or on demand; return failures: name → reason. Raises OSError."""
     if host_tree.modules_stay():
         modprobe.install(directory)
         return modules.load(directory, modules.wanted_at_boot)
@@ -76,14 +75,14 @@ def _load_modules(directory: str) -> dict[str, str]:
 
 
 def set_up(config: dict[str, object]) -> dict[str, object]:
-    """Everything between CONFIG and HELLO; returns what HELLO says."""
+    """Set the guest up as the CONFIG frame says; return the content of HELLO."""
     visible = strings(config["visible"])
     writable = strings(config["writable"])
     complaints = mounts.set_up(visible)
-    host_tree.use_stable(strings(config["stable"]))
+    host_tree.mount_stable(strings(config["stable"]))
     _write("/proc/sys/kernel/hostname", "lvsctl")
-    _want_no_hotplug()
-    # Before any module that would make its fallback device in every namespace.
+    _disable_hotplug_helper()
+    # Before any module is loaded that would create a fallback device in every namespace.
     _write("/proc/sys/net/core/fb_tunnels_only_for_init_net", "1")
     resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES, MAX_OPEN_FILES))
     failed = _load_modules(host_tree.modules_in(str(config["modules"])))
@@ -99,7 +98,7 @@ def set_up(config: dict[str, object]) -> dict[str, object]:
 
 
 def strings(value: object) -> list[str]:
-    """A list of strings out of JSON. Raises ValueError for anything else."""
+    """Return a list of strings from JSON. Raises ValueError for anything else."""
     if not isinstance(value, list):
         raise ValueError(f"not a list: {value!r}")
     return [str(item) for item in value]

@@ -1,4 +1,4 @@
-"""The first steps of a command's own process, between fork and main."""
+"""What a command's process does between fork and exec, or main."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ BUG = 70
 
 
 class Request:
-    """A command to run, as the client asked for it.
+    """A client's request to run a command.
 
-    ``kind`` is ``exec`` (replace the process by argv) or ``lvsctl`` (call lvsctl's own
-    main with argv). ``writable`` are directories that this command may write; ``visible``
-    are paths of the host that it must be able to read. ``terminal`` says which of the
-    streams 0, 1 and 2 are the terminal, whose size is ``size`` (rows, columns).
-    ``fingerprint`` identifies the source code that the client runs.
+    ``kind`` is ``exec`` (execute argv) or ``lvsctl`` (call lvsctl's main with argv).
+    ``writable`` are directories that the command may write; ``visible`` are paths of the host
+    that it must be able to read. ``terminal`` lists which of the streams 0, 1 and 2 are the
+    terminal, whose size is ``size`` (rows, columns). ``fingerprint`` identifies the client's
+    source code.
     """
 
     def __init__(self, fields: dict[str, object]) -> None:
@@ -43,10 +43,10 @@ class Request:
 
 
 def become(request: Request, streams: tuple[int, int, int]) -> None:
-    """Turn this fresh child into the command's process: session, streams, place.
+    """Turn this new child into the command's process: session, streams, directories.
 
-    ``streams`` become 0, 1 and 2. Problems with the place are reported on the command's
-    own standard error and end the process.
+    ``streams`` become 0, 1 and 2. Problems with the directories are reported on the command's
+    standard error and end the process.
     """
     os.setsid()
     # dup2 onto 0..2 must not overwrite a stream that is yet to be moved.
@@ -61,14 +61,14 @@ def become(request: Request, streams: tuple[int, int, int]) -> None:
         break
     os.umask(request.umask)
     try:
-        _arrange_place(request)
+        _mount_directories(request)
         os.chdir(request.cwd)
     except OSError as error:
-        complain(f"cannot work in {request.cwd}: {error.strerror}")
+        print_error(f"cannot work in {request.cwd}: {error.strerror}")
         os._exit(BUG)
 
 
-def _arrange_place(request: Request) -> None:
+def _mount_directories(request: Request) -> None:
     linux.unshare(linux.CLONE_NEWNS)
     for path in request.visible:
         mounts.show(path)
@@ -80,31 +80,31 @@ def _arrange_place(request: Request) -> None:
 
 
 def restore_signals() -> None:
-    """What a new process expects, instead of what Python and process 1 need."""
+    """Reset the signals that Python and process 1 have changed."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
 
 
 def execute(request: Request) -> None:
-    """Replace this process by the command; ends it where that is impossible."""
+    """Replace this process by the command; end the process if that is impossible."""
     try:
         os.execvpe(request.argv[0], request.argv, request.env)
     except FileNotFoundError:
-        complain(f"{request.argv[0]}: command not found in the machine")
+        print_error(f"{request.argv[0]}: command not found in the machine")
         os._exit(NOT_FOUND)
     except OSError as error:
-        complain(f"{request.argv[0]}: {error.strerror}")
+        print_error(f"{request.argv[0]}: {error.strerror}")
         os._exit(NOT_EXECUTABLE)
 
 
-def complain(text: str) -> None:
-    """One line on the command's standard error."""
+def print_error(text: str) -> None:
+    """Print one line on the command's standard error."""
     os.write(2, f"lvsctl: {text}\n".encode(errors="surrogateescape"))
 
 
 def replace_standard_streams() -> None:
-    """Give sys.stdin, stdout and stderr the buffering that the new 0, 1 and 2 ask for."""
+    """Reopen sys.stdin, stdout and stderr with the buffering that fits the new 0, 1 and 2."""
     sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
     sys.stdout = open(
         1,

@@ -1,9 +1,8 @@
-"""The first program in QEMU's guest, from its initramfs: mounts the host's tree, becomes the agent.
+"""The first program in QEMU's guest, from its initramfs: mounts the host's tree, runs the agent.
 
-A distribution's kernel has what it takes to reach the host's files as modules. They are loaded
-here, the host's tree becomes the root, and the agent goes on from there as process 1, as in
-User-Mode Linux, whose kernel does all this by itself. The initramfs is made by
-``lvsctl.machine.initramfs``.
+A distribution's kernel needs modules to access the host's files. They are loaded here, the host's
+tree becomes the root, and the agent continues as process 1. User-Mode Linux's kernel does all this
+by itself. ``lvsctl.machine.initramfs`` creates the initramfs.
 """
 
 from __future__ import annotations
@@ -20,18 +19,17 @@ MODULES = "/modules"
 """The kernel's modules in the initramfs, with their modules.dep."""
 
 FIRST = "/modules/first"
-"""Paths below MODULES, one a line: what it takes to reach the host, what is needed first first."""
+"""The modules to load here, as paths below MODULES, one a line, dependencies first."""
 
 OPTIONS = "trans=virtio,version=9p2000.L,msize=262144,cache="
 
 
 def main() -> None:
-    """Never returns; where anything fails the kernel panics and the console says why."""
+    """Run the first program. Never returns: on an error the kernel panics, with a traceback."""
     with open(FIRST, encoding="utf-8") as file:
         for path in file.read().splitlines():
             linux.load_module(f"{MODULES}/{path}")
-    # mmap: programs are read ahead while they are mapped. Nothing else is cached, so that a
-    # change on the host is seen at once.
+    # cache=mmap caches mapped programs only, so that changes on the host are seen at once.
     linux.mount("tree", ROOT, "9p", linux.MS_RDONLY, f"{OPTIONS}mmap")
     linux.mount("devtmpfs", f"{ROOT}/dev", "devtmpfs")
     for place, tag, flags, cache in (
@@ -45,7 +43,7 @@ def main() -> None:
     os.chdir(ROOT)
     linux.mount(".", "/", flags=linux.MS_MOVE)
     os.chroot(".")
-    # Not another Python: emulated, starting one takes longer than all of the above.
+    # Not a new Python process, which takes long to start if emulated.
     importlib.invalidate_caches()
     os.environ.clear()
     agent.main()

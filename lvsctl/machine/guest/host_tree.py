@@ -1,8 +1,8 @@
-"""How the guest reaches the host's files, as far as that differs between kinds of machine.
+"""How the guest accesses the host's files, as far as it differs between kinds of machine.
 
-User-Mode Linux's hostfs can mount any directory of the host at any time, and costs little. QEMU
-shares what it was told at its start, by 9p: ``guest.early`` has mounted the host's whole tree
-three times, and what a lookup costs there makes up most of a command's time when it is emulated.
+User-Mode Linux's hostfs can mount any directory of the host at any time. QEMU shares what it is
+given at its start, with 9p: ``guest.early`` mounts the host's tree three times, because lookups
+are slow if emulated and only directories that rarely change can be cached.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import shutil
 from lvsctl import linux
 
 HOST = "/run/host"
-"""The host's whole tree, read-only, nothing hidden."""
+"""The host's tree, read-only and complete."""
 
 EXPORT = "/dev/host"
-"""The host's tree, writable. Only in QEMU, and in no command's view."""
+"""The host's tree, writable. Only in QEMU, and not visible to commands."""
 
 STABLE = "/dev/stable"
-"""The host's tree, read-only and cached for good. Only in QEMU."""
+"""The host's tree, read-only and cached. Only in QEMU."""
 
 MODULES = "/dev/modules"
-"""The kernel's modules, out of the initramfs. Only in QEMU."""
+"""The kernel's modules, from the initramfs. Only in QEMU."""
 
 _DROP_NAMES = "2\n"
 
 
-def use_stable(directories: list[str]) -> None:
-    """Show directories in which next to nothing ever changes from the cached tree.
+def mount_stable(directories: list[str]) -> None:
+    """Mount directories that rarely change from the cached tree.
 
     Raises OSError.
     """
@@ -38,32 +38,32 @@ def use_stable(directories: list[str]) -> None:
                 linux.mount(STABLE + directory, directory, flags=linux.MS_BIND)
 
 
-def refresh() -> None:
-    """Something did change there: look again."""
+def drop_cache() -> None:
+    """Drop the cache of the stable tree, because something in it has changed."""
     if os.path.ismount(STABLE):
         with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as file:
             file.write(_DROP_NAMES)
 
 
 def modules_in(directory: str) -> str:
-    """Where the kernel's modules, in that directory of the host, are to be read."""
+    """Return where to read the kernel's modules, which are in ``directory`` on the host."""
     return MODULES if os.path.ismount(MODULES) else HOST + directory
 
 
 def modules_stay() -> bool:
-    """Whether they can be read as long as the machine lives."""
+    """Return whether modules can be read as long as the machine lives."""
     return not os.path.ismount(MODULES)
 
 
 def drop_modules() -> None:
-    """They are loaded: give their memory back."""
+    """Free the memory of the modules' files, once they are loaded."""
     if os.path.ismount(MODULES):
         shutil.rmtree(f"{MODULES}/kernel")
         linux.unmount(MODULES)
 
 
 def mount_writable(directory: str) -> None:
-    """Mount a directory of the host over its own name, writable. Raises OSError."""
+    """Mount a directory of the host writable, under its own name. Raises OSError."""
     if os.path.ismount(EXPORT):
         linux.mount(EXPORT + directory, directory, flags=linux.MS_BIND)
     else:
@@ -71,6 +71,6 @@ def mount_writable(directory: str) -> None:
 
 
 def hide_export() -> None:
-    """Take the writable tree away from the calling process's mount namespace. Raises OSError."""
+    """Unmount the writable tree in the calling process's mount namespace. Raises OSError."""
     if os.path.ismount(EXPORT):
         linux.unmount(EXPORT)

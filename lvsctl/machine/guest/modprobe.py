@@ -1,9 +1,8 @@
-"""modprobe's part, where the kernel asks for a module by a name or an alias of it.
+"""Load kernel modules on demand, as modprobe(8) does.
 
-The kernel starts the program in /proc/sys/kernel/modprobe for it, iptables does so too. Here it
-is a script that tells names from the others at once (`ss -a` alone makes the kernel ask for
-five kinds of socket that it does not have), and starts this module with Python, which takes a
-tenth of a second, where there is something to load.
+The kernel and iptables start the program in /proc/sys/kernel/modprobe with a module's name or
+alias. Here it is a shell script that ignores unknown names (`ss -a` alone causes five) and starts
+this module with Python, which is slow, only if there is a module to load.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ exit 1
 
 
 def install(directory: str) -> None:
-    """Have the kernel ask here for its modules, which are below ``directory``. Raises OSError."""
+    """Set the kernel's modprobe program, for the modules below ``directory``. Raises OSError."""
     script = _SCRIPT.format(
         names="|".join(sorted(names(directory))),
         python=_quoted(sys.executable),
@@ -41,9 +40,9 @@ def install(directory: str) -> None:
 
 
 def names(directory: str) -> dict[str, str]:
-    """What modules are asked for by → the module's name. Raises OSError.
+    """Return the names and aliases of modules → the module's name. Raises OSError.
 
-    Left out are what a shell would take for something else: patterns, all of hardware, and names
+    Without those that have a meaning for the shell: patterns, which are all of hardware, and names
     of ciphers with parentheses.
     """
     from lvsctl.machine.guest.modules import name_of
@@ -58,13 +57,13 @@ def names(directory: str) -> dict[str, str]:
         for line in file:
             path = line.partition(":")[0]
             found[name_of(path)] = name_of(path)
-            # What the kernel calls by its file: 8021q, act_gact, nf_conntrack-2 are all spelt so.
+            # The kernel uses the file's spelling too: 8021q, act_gact, nf_conntrack-2.
             found[path.rpartition("/")[2].partition(".ko")[0]] = name_of(path)
     return found
 
 
 def main(directory: str, name: str) -> bool:
-    """Load what ``name`` asks for; whether all of it is there now. Raises OSError."""
+    """Load the module ``name`` and its dependencies; return success. Raises OSError."""
     from lvsctl.machine.guest import modules
 
     module = names(directory)[name]
@@ -72,7 +71,7 @@ def main(directory: str, name: str) -> bool:
 
 
 def _quoted(word: str) -> str:
-    """A word of a shell's, as shlex.quote has it, which imports more than all of this."""
+    """Quote a word for the shell, as shlex.quote does, whose import is slow on this kernel."""
     return "'" + word.replace("'", "'\"'\"'") + "'"
 
 

@@ -1,7 +1,7 @@
 """Load the kernel modules that a lab could need, without kmod.
 
-At boot those that most labs have a use for, or that the kernel does not ask for by itself; the
-others when it does (``guest.modprobe``). All at boot where they cannot be read later.
+Modules that most labs use, or that the kernel does not request by itself, are loaded at boot; the
+others on demand (``guest.modprobe``), or at boot too if they cannot be read later.
 """
 
 from __future__ import annotations
@@ -18,16 +18,13 @@ if TYPE_CHECKING:
 AT_BOOT = frozenset(
     {
         *("bridge", "veth", "ip_vs", "overlay", "udp_diag"),
-        # What a shipped topology needs: each costs 5 ms here, and 200 on demand. With the tunnels'
-        # modules devices come into the initial namespace, too (tunl0, gre0), which is to stay as
-        # it was at boot.
+        # For shipped topologies: loading on demand is slow. Those of tunnels create devices in
+        # the initial namespace (tunl0, gre0), which must not change after boot.
         *("ipip", "ip6_tunnel", "ip_gre", "ip6_gre", "sit", "sch_netem"),
-        *("fou", "fou6"),  # nothing asks for them: they have no alias
+        *("fou", "fou6"),  # they have no alias, so the kernel does not request them
     }
 )
-"""Besides IPVS's schedulers. In User-Mode Linux each module slows the first seconds down: the
-kernel frees a module's start code in the background, by two system calls for each page that it
-has mapped for modules."""
+"""Loaded at boot, besides IPVS's schedulers. Each one makes User-Mode Linux's start slower."""
 
 DIRECTORIES = (
     "kernel/net/ipv4",
@@ -40,7 +37,7 @@ DIRECTORIES = (
     "kernel/net/packet",
     "kernel/net/unix",
 )
-"""Loaded with everything below them."""
+"""Directories whose modules are all loaded."""
 
 SINGLES = {
     "bridge": "",
@@ -57,26 +54,26 @@ SINGLES = {
     "vrf": "",
     "vxlan": "",
 }
-"""Loaded with these parameters: the initial namespace gets no devices that nobody asked for."""
+"""Single modules, with parameters that keep them from creating devices by themselves."""
 
 LEFT_OUT = frozenset(
     {
-        # An IPVS helper that changes payloads; and a device in every namespace.
+        # An IPVS helper that changes payloads; modules that create a device in every namespace.
         *("ip_vs_ftp", "ip_vti", "ip6_vti", "sch_teql", "ila"),
-        # Congestion controls, IPsec and packet filters that no lab has a use for.
+        # Congestion controls, IPsec and packet filters that no lab uses.
         *("esp4", "esp6", "ah4", "ah6", "ipcomp", "ipcomp6", "esp4_offload", "esp6_offload"),
         *("mip6", "ipt_CLUSTERIP", "act_ipt", "em_canid", "em_ipt", "act_ct", "act_mpls"),
-        # They take every IP in IP packet that no tunnel device wants, and keep silent about it;
-        # without them the sender is told (ICMP), as by hosts without IPsec.
+        # They drop every IP-in-IP packet without a matching tunnel device silently; without them
+        # the sender gets an ICMP error, as from hosts without IPsec.
         *("xfrm4_tunnel", "xfrm6_tunnel"),
         # They need a text search module that the package does not ship.
         *("nf_conntrack_amanda", "nf_nat_amanda"),
         *("nf_nat_h323", "nf_conntrack_h323", "nf_nat_snmp_basic", "nf_conntrack_snmp"),
         *("xt_SECMARK", "xt_CONNSECMARK", "xt_AUDIT", "sch_taprio", "sch_etf", "act_ife"),
-        # They bring in what is left out above, and do nothing without it.
+        # They need modules that are left out above.
         *("act_meta_mark", "act_meta_skbprio", "act_meta_skbtcindex", "xt_set", "em_ipset"),
         *("iptable_security", "ip6table_security", "xt_esp", "xt_ipcomp", "ipt_ah", "ip6t_ah"),
-        # The rarest: each module makes the unloading of all others' start code longer.
+        # Rarely used ones, which would make the start slower.
         *("em_cmp", "em_nbyte", "em_u32", "em_meta", "em_text", "act_sample", "act_simple"),
         *("act_ctinfo", "act_skbmod", "sch_gred", "sch_sfb", "sch_choke", "sch_hhf", "sch_qfq"),
         *("sch_plug", "sch_mqprio", "sch_skbprio", "sch_multiq", "sch_drr", "sch_cbs"),
@@ -91,12 +88,12 @@ LEFT_OUT_BELOW = ("kernel/net/netfilter/ipset/", "kernel/net/ipv4/tcp_")
 
 
 def name_of(path: str) -> str:
-    """``kernel/net/ipv4/ipip.ko.xz`` is ``ipip``."""
+    """Return a module's name: ``ipip`` for ``kernel/net/ipv4/ipip.ko.xz``."""
     return path.rpartition("/")[2].partition(".ko")[0].replace("-", "_")
 
 
 def wanted(path: str) -> bool:
-    """Whether a module of this path is loaded for its own sake."""
+    """Return whether the module at this path is loaded, not only as a dependency."""
     name = name_of(path)
     if name in SINGLES:
         return True
@@ -106,16 +103,16 @@ def wanted(path: str) -> bool:
 
 
 def wanted_at_boot(path: str) -> bool:
-    """Whether a module of this path is loaded at boot where the others come on demand."""
+    """Return whether the module at this path is loaded at boot if others are loaded on demand."""
     name = name_of(path)
     scheduler = path.startswith("kernel/net/netfilter/ipvs/") and not name.startswith("ip_vs_pe_")
     return name in AT_BOOT or (scheduler and wanted(path))
 
 
 def load_order(modules_dep: str, which: Callable[[str], bool] = wanted) -> list[str]:
-    """Paths of modules and what they need, dependencies first.
+    """Return the paths of modules and their dependencies, dependencies first.
 
-    ``modules_dep`` is the text of modules.dep; ``which`` says of a path whether it is one.
+    ``modules_dep`` is the text of modules.dep; ``which`` selects modules by path.
     """
     needs = {}
     for line in modules_dep.splitlines():
@@ -133,9 +130,9 @@ def load_order(modules_dep: str, which: Callable[[str], bool] = wanted) -> list[
 
 
 def load(directory: str, which: Callable[[str], bool]) -> dict[str, str]:
-    """Load the modules below ``directory`` of which ``which`` says so, by their paths.
+    """Load the modules below ``directory`` that ``which`` selects by path.
 
-    Returns what failed: name → why. Raises OSError where there is no readable modules.dep.
+    Returns failures: name → reason. Raises OSError if modules.dep cannot be read.
     """
     failed = {}
     with open(f"{directory}/modules.dep", encoding="utf-8") as file:
@@ -145,7 +142,7 @@ def load(directory: str, which: Callable[[str], bool]) -> dict[str, str]:
     for path in order:
         name = name_of(path)
         given = (word.partition(".")[2] for word in options if word.startswith(f"{name}."))
-        try:  # as modprobe(8) does, with what the kernel's command line has for a module
+        try:  # with parameters from the kernel's command line, as modprobe(8) does
             parameters = " ".join((SINGLES.get(name, ""), *given)).strip()
             linux.load_module(os.path.join(directory, path), parameters)
         except OSError as error:

@@ -1,10 +1,9 @@
-"""The guest's file tree: the host's, read-only, with room to write where that is safe.
+"""The guest's file tree: the host's, read-only, with directories of its own to write.
 
-``/`` is the host's tree read-only. ``/run``, ``/tmp`` and ``/var/tmp`` are the guest's
-own; what the user needs from the host's directories of those names (a checkout or a
-virtual environment in /tmp) is shown again at the same path. A command sees its writable
-directories in a mount namespace of its own; only /run is shared by all, so that the
-network namespaces that one command names are there for the next.
+``/`` is the host's tree, read-only. ``/run``, ``/tmp`` and ``/var/tmp`` are the guest's
+own; paths of the host that are needed there (a checkout or a virtual environment in /tmp) are
+made visible again. Each command has its writable directories in a mount namespace of its own;
+only /run is shared by all, so that network namespaces keep their names between commands.
 """
 
 from __future__ import annotations
@@ -16,31 +15,31 @@ from lvsctl.machine.guest import host_tree
 from lvsctl.machine.guest.host_tree import HOST
 
 HIDDEN = ("/run", "/tmp", "/var/tmp", "/dev", "/proc", "/sys")
-"""Directories of the host that the guest's own ones cover."""
+"""Directories of the host that are covered by the guest's own."""
 
 _SCRATCH = ("/run", "/tmp", "/var/tmp")
 
 SERVICES = ("/var/cache", "/var/lib", "/var/log")
-"""Where services such as nginx write: into the guest's memory, over what the host has there."""
+"""Where services such as nginx write: overlaid with the guest's memory."""
 
 _WRITTEN = "/run/written"
 
 
 def is_below(path: str, directory: str) -> bool:
-    """Whether ``path`` is ``directory`` or inside it (both absolute and normal)."""
+    """Return whether ``path`` is ``directory`` or inside it (both absolute and normalized)."""
     return path == directory or path.startswith(directory.rstrip("/") + "/")
 
 
 def hidden(path: str) -> bool:
-    """Whether the guest's own directories cover this path of the host."""
+    """Return whether the guest's own directories cover this path of the host."""
     return any(is_below(path, directory) for directory in HIDDEN)
 
 
 def set_up(visible: list[str]) -> list[str]:
-    """Mount the tree, read-only but for scratch; returns complaints about what could not be done.
+    """Mount the tree and the guest's own directories; return warnings.
 
     ``visible`` are paths of the host that must be readable under their own name.
-    Raises OSError where the guest would be of no use at all.
+    Raises OSError if no command could run.
     """
     complaints = []
     linux.mount("proc", "/proc", "proc")
@@ -51,7 +50,7 @@ def set_up(visible: list[str]) -> list[str]:
     os.chmod("/run", 0o755)
     _set_up_devices()
     os.mkdir(HOST)
-    # Not recursive: the root file system alone, without the mounts that cover parts of it.
+    # Not recursive: without the mounts that cover parts of the root file system.
     linux.mount("/", HOST, flags=linux.MS_BIND)
     linux.mount("none", "/run", flags=linux.MS_SHARED)
     os.mkdir("/run/netns")
@@ -68,9 +67,10 @@ def set_up(visible: list[str]) -> list[str]:
 
 
 def open_for_writing(writable: list[str]) -> list[str]:
-    """Let services write, and everybody into ``writable``; returns complaints.
+    """Make ``writable`` and the services' directories writable; return warnings.
 
-    Needs the kernel module overlay, and comes before what is below the services' directories.
+    Needs the kernel module overlay. Must run before anything is mounted below the services'
+    directories.
     """
     complaints = _set_up_services()
     for path in writable:
@@ -104,7 +104,7 @@ def _set_up_devices() -> None:
 
 
 def _set_up_services() -> list[str]:
-    """Let services write where they use to; returns complaints."""
+    """Make the directories that services write writable; return warnings."""
     os.mkdir(_WRITTEN)
     linux.mount("tmpfs", _WRITTEN, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")
     complaints = []
@@ -123,19 +123,18 @@ def _set_up_services() -> list[str]:
 
 
 def show(path: str) -> None:
-    """Make a path of the host that is hidden visible again, read-only. Raises OSError.
+    """Make a hidden path of the host visible again, read-only. Raises OSError.
 
-    A directory by a mount; a file by a link into the host's tree, where it is looked up by
-    its name each time. A mount of it would last as long as the longest-lived process that
-    began under it, a lab's responder, and as long the kernel would go on showing the old
-    file where an editor has put a new one in its place.
+    A directory is mounted. A file is a symbolic link into the host's tree, looked up by name each
+    time: a mount would keep showing the old file, after an editor has replaced it, as long as a
+    process that started with it lives, such as a lab's responder.
     """
     for target in dict.fromkeys((os.path.realpath(HOST + path)[len(HOST) :], path)):
         if not hidden(target) or is_below(target, "/proc") or is_below(target, "/sys"):
             continue
         source = HOST + target
         if os.path.lexists(target) and os.path.samestat(os.stat(source), os.stat(target)):
-            continue  # an earlier one shows it already
+            continue  # visible already
         if not os.path.isdir(source) and not os.path.lexists(target):
             os.makedirs(os.path.dirname(target), exist_ok=True)
             os.symlink(source, target)
@@ -145,10 +144,10 @@ def show(path: str) -> None:
 
 
 def make_writable(directory: str) -> None:
-    """Let a directory of the host be written under its own name. Raises OSError."""
+    """Make a directory of the host writable under its own name. Raises OSError."""
     if hidden(directory):
         _make_mount_point(directory, is_directory=True)
-    # A mount of its own, for the tree at / is read-only as a whole.
+    # A mount of its own, because the whole tree at / is read-only.
     host_tree.mount_writable(directory)
 
 

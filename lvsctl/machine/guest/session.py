@@ -16,14 +16,14 @@ from lvsctl.machine import frames
 from lvsctl.machine.guest.command import Request
 
 QUIET = 0.02
-"""Seconds after which a dead command's terminal has nothing more to say.
+"""Seconds to wait for more output from the terminal of a command that has ended.
 
-A terminal's output passes through a kernel worker, so that what the command wrote before
-it ended can become readable just after. A pipe says exactly how much is left.
+A terminal's output passes through a kernel worker, so what the command wrote before it ended
+can become readable later. For a pipe, the number of bytes left is known.
 """
 
 HANGUP_TIMEOUT = 10.0
-"""Seconds that a command without client has to end after SIGHUP."""
+"""Seconds for a command without a client to end after SIGHUP, before SIGKILL."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Session:
                 self._push_stdin()
 
     def tick(self, now: float) -> None:
-        """Time has passed."""
+        """Kill the command if its time to end after SIGHUP is over."""
         if self.kill_at is not None and now >= self.kill_at and self.status is None:
             self.kill_at = None
             self.signal(signal.SIGKILL)
@@ -159,7 +159,7 @@ class Session:
         except BlockingIOError:
             return
         except OSError as error:
-            if error.errno != errno.EIO:  # EIO: nobody holds the terminal's other side
+            if error.errno != errno.EIO:  # EIO: the terminal's other side is closed
                 raise
             data = b""
         if not data:
@@ -181,13 +181,13 @@ class Session:
         os.close(output.fd)
 
     def close_output(self, stream: int) -> None:
-        """The client's stream is broken: let the command feel it on its next write."""
+        """Close a stream that the client cannot write, so that the command's next write fails."""
         kind = frames.STDOUT if stream == 1 else frames.STDERR
         for output in [output for output in self.outputs if output.kind == kind]:
             self._drop(output)
 
     def grant(self, stream: int, amount: int) -> None:
-        """The client has consumed ``amount`` bytes."""
+        """Record that the client has consumed ``amount`` bytes."""
         kind = frames.STDOUT if stream == 1 else frames.STDERR
         for output in self.outputs:
             if output.kind == kind:
@@ -196,7 +196,7 @@ class Session:
     # Input.
 
     def feed(self, data: bytes) -> None:
-        """Standard input from the client; empty at its end."""
+        """Pass on standard input from the client; empty data means end of file."""
         if not data:
             self._stdin_ended = True
         if self._stdin is None:
@@ -213,7 +213,7 @@ class Session:
                 written = os.write(self._stdin, self._stdin_pending)
             except BlockingIOError:
                 return
-            except OSError:  # the reader is gone; for a terminal, the whole session
+            except OSError:  # the reader has closed it; for a terminal, the session has ended
                 self._close_stdin()
                 return
             del self._stdin_pending[:written]
@@ -235,7 +235,7 @@ class Session:
     # Control.
 
     def resize(self, rows: int, columns: int) -> None:
-        """The client's terminal has this size now."""
+        """Set the size of the command's terminal to the client's."""
         if self._terminal is not None:
             size = struct.pack("HHHH", rows, columns, 0, 0)
             fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, size)
@@ -253,12 +253,12 @@ class Session:
         if number in (signal.SIGHUP, signal.SIGKILL):
             groups.add(self.pid)
         for group in groups:
-            # It may not have reached setsid yet, or have ended: then its exit is on its way.
+            # The process may not have called setsid yet, or may have ended.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(group, number)
 
     def hang_up(self, now: float) -> None:
-        """The client is gone: nobody reads, nobody writes, and the command should end."""
+        """Close the streams and ask the command to end: the client has disconnected."""
         self.hung_up = True
         self.signal(signal.SIGHUP)
         self._close_stdin()
@@ -267,11 +267,11 @@ class Session:
         self.kill_at = now + HANGUP_TIMEOUT
 
     def reject(self, status: int) -> None:
-        """The command could not be started."""
+        """Record that the command could not be started."""
         self.ended(status, 0.0)
 
     def ended(self, status: int, now: float) -> None:
-        """The command's main process has ended with this exit status."""
+        """Record that the command's main process has ended with this exit status."""
         self.status = status
         self._ended_at = now
         self._close_stdin()
@@ -282,9 +282,9 @@ class Session:
                 output.left = left[0]
 
     def finished(self, now: float) -> bool:
-        """Whether all that the command wrote before it ended has been passed on.
+        """Return whether all output that the command wrote before it ended has been passed on.
 
-        Processes that it left behind may hold its streams open; they are not waited for.
+        Other processes may still hold its streams open; they are not waited for.
         """
         if self.status is None:
             return False
@@ -299,7 +299,7 @@ class Session:
 
 
 def _leave_line_ends(terminal: int) -> None:
-    """The user's terminal, raw only where keys are passed on, turns \\n into \\r\\n itself."""
+    """Turn off output processing: the user's terminal, not raw here, translates line ends."""
     attributes = termios.tcgetattr(terminal)
     attributes[1] &= ~termios.OPOST
     termios.tcsetattr(terminal, termios.TCSANOW, attributes)
