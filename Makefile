@@ -115,9 +115,6 @@ man: ## writes the manual pages from the commands' help
 	@tools/setup checks
 	$(python) tools/manpages.py
 
-shapes: ## writes the netlink messages that pyroute2 encodes ahead of time
-	@tools/setup checks
-	$(python) tools/shapes.py
 
 clean: ## removes what setup, tests and builds made in this checkout
 	rm -rf .venv .tools .fuzz reports build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

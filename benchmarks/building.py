@@ -169,9 +169,9 @@ def settle() -> None:
     without the pause, whoever comes after the floor, whose `down` returns at once, takes 20 to
     60 ms longer.
     """
-    from lvsctl.kernel import letting_go
+    from lvsctl.kernel import netns_cleanup
 
-    with letting_go.watched("no-such-lab"):
+    with netns_cleanup.wait_for_cleanup("no-such-lab"):
         pass
     time.sleep(PAUSE_SECONDS)  # noqa: TID251 (no event: above)
 

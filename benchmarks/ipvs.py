@@ -19,7 +19,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import report
-from lvsctl.kernel import execute, registry
+from lvsctl.kernel import registry
+from lvsctl.kernel.apply import apply_plan
 from lvsctl.model.event import ignore
 from lvsctl.model.service import ForwardingMethod, Protocol, RealServer, Scheduler, ServiceKey
 from lvsctl.resources.ops import AddNamespace, AddRealServer, AddService, Op, Plan, SetLinkUp, Stage
@@ -57,7 +58,7 @@ def thousand_by_one() -> list[Op]:
 
 def by_lvsctl(ops: list[Op]) -> float:
     begun = time.perf_counter()
-    execute.execute([Stage("virtual services", tuple(ops))], LAB, ignore)
+    apply_plan([Stage("virtual services", tuple(ops))], LAB, ignore)
     return time.perf_counter() - begun
 
 
@@ -84,7 +85,7 @@ def main(rounds: int) -> None:
     )
     registry.begin(registry.Entry(lab=LAB, namespaces=plan.namespaces))
     try:
-        execute.execute(plan, LAB, ignore)
+        apply_plan(plan, LAB, ignore)
         print(report.heading())
         print(f"Medians of {rounds} interleaved rounds.\n")
         print(

@@ -7,8 +7,7 @@ The operations on the IPVS table are left out, as by the competitors; everything
 what they do, and besides that all settings that claims rest on, offloads, the registry, waiting
 until every link carries frames, and the responder that answers for the real servers.
 Prints {"ms", "cpu_ms"} of the building part: from the first operation to the last, without
-the responder and the waiting. Namespaces that another CPU had made before, while Python was still
-reading, count for both with the CPU time that they took; "ahead" is how many.
+the responder and the waiting.
 
 It imports nothing that `lvsctl` does not, and nothing sooner: what it changes of a module is
 changed when lvsctl imports that.
@@ -71,31 +70,7 @@ def watch_stages(seen: list[tuple[str, float, float]]) -> Callable[[Any], None]:
     return change
 
 
-def count_ahead(spent: list[float]) -> Callable[[Any], None]:
-    def change(ahead: Any) -> None:
-        netns, make = ahead.netns, ahead.Ahead._make
-        made = netns.create_nameless
-
-        def counted() -> int:
-            begun = time.thread_time()
-            try:
-                return int(made())
-            finally:
-                spent.append(time.thread_time() - begun)
-
-        def all_counted(self: Any) -> None:
-            netns.create_nameless = counted
-            try:
-                make(self)
-            finally:
-                netns.create_nameless = made
-
-        ahead.Ahead._make = all_counted
-
-    return change
-
-
-def told(seen: list[tuple[str, float, float]], ahead: list[float], stdout: TextIO) -> None:
+def told(seen: list[tuple[str, float, float]], stdout: TextIO) -> None:
     """Have the building part's time printed when the command has done its work."""
     from lvsctl.cli import main
 
@@ -105,9 +80,8 @@ def told(seen: list[tuple[str, float, float]], ahead: list[float], stdout: TextI
         status = command(argv)
         (_, begun, cpu), (title, done, cpu_done) = seen[0], seen[-1]
         assert title == "servers", title
-        before = sum(ahead)
-        wall, used = (done - begun + before) * 1e3, (cpu_done - cpu + before) * 1e3
-        print(f'{{"ms": {wall}, "cpu_ms": {used}, "ahead": {len(ahead)}}}', file=stdout, flush=True)
+        wall, used = (done - begun) * 1e3, (cpu_done - cpu) * 1e3
+        print(f'{{"ms": {wall}, "cpu_ms": {used}}}', file=stdout, flush=True)
         return status
 
     main.main = watched
@@ -117,15 +91,13 @@ def main() -> None:
     """The command line's words: up FILE, or down LAB."""
     if sys.argv[1] == "up":
         seen: list[tuple[str, float, float]] = []
-        ahead: list[float] = []
         changes = {
             "lvsctl.plan.planner": leave_ipvs_out,
             "lvsctl.kernel.probe": load_no_ipvs,
             "lvsctl.cli.progress": watch_stages(seen),
-            "lvsctl.kernel.ahead": count_ahead(ahead),
         }
         sys.meta_path.insert(0, Changing(changes))
-        told(seen, ahead, sys.stdout)
+        told(seen, sys.stdout)
         sys.stdout = open("/dev/null", "w")  # noqa: SIM115, PTH123 (until the end; no pathlib yet)
     sys.argv += ["--where", "host"]
     from lvsctl.cli.main import entry

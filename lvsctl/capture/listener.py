@@ -33,13 +33,9 @@ from lvsctl.capture.sockets import (
 )
 from lvsctl.errors import UsageError
 from lvsctl.kernel import netns
-from lvsctl.kernel.descriptors import make_table_hold, open_now
 from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
 
 _STATUS_CSUMNOTREADY, _STATUS_VLAN, _STATUS_VLAN_PROTOCOL = 0x8, 0x10, 0x40
-
-_FILES_BESIDES = 8
-"""Descriptors that come and go while the sockets are opened."""
 
 _DIRECTIONS = {direction.value: direction for direction in Direction}
 _ETHERNET_LIKE = (bpf.ARPHRD_ETHER, bpf.ARPHRD_LOOPBACK)
@@ -131,7 +127,6 @@ class Listener:
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._bell, select.EPOLLIN)
         try:
-            make_table_hold(open_now() + len(nodes) + _FILES_BESIDES)
             netns.in_thread(lambda: self._open(nodes, instructions))
         except BaseException:
             self.close()

@@ -15,10 +15,11 @@ from lvsctl.cli.output import show, style
 from lvsctl.cli.progress import Progress
 from lvsctl.cli.where import Where, in_lab_kernel
 from lvsctl.engine.inspect import send_requests, verify_lab
-from lvsctl.engine.labs import tear_down
+from lvsctl.engine.teardown import tear_down
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError
-from lvsctl.kernel import registry, settled
+from lvsctl.kernel import registry
+from lvsctl.kernel.ipvs_counters import wait_for_ipvs_counters
 from lvsctl.model.claim import Verdict
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import ForwardingMethod
@@ -83,7 +84,7 @@ def _show(mode: ForwardingMethod, requests: int) -> Verdict:
         show(report.way(lab, style=look))
         progress.note("  sending requests, then verifying (IPVS sums its counters every 2 s)")
         exchanges = send_requests(lab, 0, requests)
-        director = settled.settled_state(lab.netns(lab.directors[0].name)).state
+        director = wait_for_ipvs_counters(lab.netns(lab.directors[0].name)).state
         verification = verify_lab(lab)
         progress.clear()
         show(report.result(verification, exchanges, _counted(director, lab), style=look))

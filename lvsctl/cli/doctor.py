@@ -18,6 +18,7 @@ from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Format, show, show_json, style
 from lvsctl.cli.where import WHERE_VARIABLE, Where
 from lvsctl.errors import HostError
+from lvsctl.kernel import features as host_features
 from lvsctl.kernel import probe, probe_kernel
 from lvsctl.kernel.probe import Feature
 from lvsctl.machine import available_kernels, client
@@ -60,7 +61,7 @@ def doctor(
         found_inside, remark = _features_of_machine(start=place is Where.MACHINE)
         release = _release_inside() if found_inside else ""
     if place is not Where.MACHINE or where.inside_machine():
-        found = with_remedies(probe.features(), found_inside, release)
+        found = with_remedies(host_features.features(), found_inside, release)
         report["host"], shown, host_can = _reported(found, "host", wanted)
         texts.append(shown)
     else:
@@ -138,7 +139,7 @@ def _output_of(words: list[str]) -> str:
 @app.command("_features", hidden=True)
 def features() -> None:
     """Print the features of this kernel as JSON."""
-    show(json.dumps([asdict(feature) for feature in probe.features()]))
+    show(json.dumps([asdict(feature) for feature in host_features.features()]))
 
 
 def with_remedies(

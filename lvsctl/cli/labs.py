@@ -16,8 +16,9 @@ from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Format, show, show_json, style
 from lvsctl.cli.progress import Progress
 from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
-from lvsctl.engine.labs import list_labs, tear_down
+from lvsctl.engine.labs import list_labs
 from lvsctl.engine.results import Listed
+from lvsctl.engine.teardown import tear_down
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError, LvsctlError, UsageError
 from lvsctl.kernel import registry

@@ -14,7 +14,7 @@ import typer
 from lvsctl.cli import options
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Format, show, show_json, style
-from lvsctl.engine.plans import load_lab, make_plan
+from lvsctl.engine.labs import load_lab, make_plan
 from lvsctl.errors import HostError, UsageError
 from lvsctl.output import jsonable, planted, script, text
 from lvsctl.topology import shipped

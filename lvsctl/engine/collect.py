@@ -13,9 +13,9 @@ from pathlib import Path
 
 from lvsctl.capture.capture import Capture
 from lvsctl.claims.distribution import requests_needed
-from lvsctl.kernel import processes, settled, snmp, state
+from lvsctl.kernel import ipvs_counters, processes, snmp, state
 from lvsctl.kernel.drop_reasons import DropReasons
-from lvsctl.kernel.forget import forget_learnt
+from lvsctl.kernel.flush import flush_neighbours_and_routes
 from lvsctl.kernel.martians import Martians
 from lvsctl.model.evidence import Evidence, Run
 from lvsctl.model.exchange import Exchange
@@ -38,7 +38,7 @@ def evidence_of(lab: Lab) -> Evidence:
     namespaces: dict[str | Path, str] = dict(nodes.items())
     capturing = Capture(namespaces, quiet=0.05 + 2 * _one_way(lab))
     with DropReasons() as reasons, Martians() as martians, capturing as capture:
-        forget_learnt(nodes)
+        flush_neighbours_and_routes(nodes)
         before = snmp.counters_of(nodes)
         _ask_for_vips(lab)
         runs = tuple(_run(lab, service) for service in lab.services)
@@ -66,7 +66,7 @@ def evidence_of_request(lab: Lab, service: VirtualService, asking: Node) -> Evid
     nodes = {lab.netns(node.name): node.name for node in lab.nodes}
     namespaces: dict[str | Path, str] = dict(nodes.items())
     with Capture(namespaces, quiet=0.05 + 2 * _one_way(lab)) as capture:
-        forget_learnt(nodes)
+        flush_neighbours_and_routes(nodes)
         exchanges = client.requests(
             lab.netns(asking.name),
             service.vip,
@@ -102,13 +102,13 @@ def _ask_for_vips(lab: Lab) -> None:
 def _run(lab: Lab, service: VirtualService) -> Run:
     asking = lab.having(Role.CLIENT)[0]
     director = lab.netns(lab.directors[0].name)
-    start = settled.settled_state(director)
+    start = ipvs_counters.wait_for_ipvs_counters(director)
     before = _in_table(start.state, service)
     count = requests_needed(service, before)
     # A request from the port of an earlier connection would not be scheduled at all.
     known = frozenset(connection.client_port for connection in start.state.connections)
     with _held(lab, asking, service, count, known) as exchanges:
-        end = settled.settled_state(director, unaccounted=start.unaccounted)
+        end = ipvs_counters.wait_for_ipvs_counters(director, unaccounted=start.unaccounted)
     return Run(
         service=service,
         client=asking.name,

@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 
 from lvsctl.engine import campaign
 from lvsctl.engine.campaign import Cell, Column, Proof, Trial
-from lvsctl.engine.labs import fault_injector, find_node, tear_down
-from lvsctl.engine.plans import load_lab
+from lvsctl.engine.labs import find_node, load_lab
 from lvsctl.engine.results import FaultListed, FaultShown
+from lvsctl.engine.teardown import tear_down
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError, UsageError
 from lvsctl.faults import FAULTS, find_fault
 from lvsctl.faults.base import Fault
 from lvsctl.faults.change import reversed_
+from lvsctl.faults.injector import FaultInjector
 from lvsctl.kernel import injected, registry
 from lvsctl.model.lab import Lab
 from lvsctl.plan import planner
@@ -24,21 +25,21 @@ from lvsctl.topology.shipped import Topology
 
 def prove_claims(lab: Lab, report: Callable[[Trial], None]) -> Proof:
     """Inject every applicable fault into a running lab and compare which claims fail."""
-    return campaign.prove(fault_injector(lab), report)
+    return campaign.prove(FaultInjector(lab), report)
 
 
 def inject_fault(lab: Lab, name: str, node: str | None = None) -> FaultShown:
     """Inject a fault into a running lab. Raises UsageError if it does not apply there."""
     if node is not None:
         find_node(lab, node)
-    record = fault_injector(lab).inject(find_fault(name), node)
+    record = FaultInjector(lab).inject(find_fault(name), node)
     return show_fault(lab, name, record.node)
 
 
 def restore_faults(lab: Lab, name: str | None = None, node: str | None = None) -> tuple[str, ...]:
     """Restore one fault, or all of them. Raises UsageError if it is not injected."""
     if name is None:
-        return tuple(map(str, fault_injector(lab).restore()))
+        return tuple(map(str, FaultInjector(lab).restore()))
     find_fault(name)
     records = injected.read(lab.name)
     meant = [one for one in records if one.fault == name and node in (None, one.node)]
@@ -47,7 +48,7 @@ def restore_faults(lab: Lab, name: str | None = None, node: str | None = None) -
             f"{name} is not injected into lab {lab.name}",
             hint=f"injected: {', '.join(map(str, records)) or 'none'}",
         )
-    return tuple(map(str, fault_injector(lab).restore(meant)))
+    return tuple(map(str, FaultInjector(lab).restore(meant)))
 
 
 def list_faults(lab: Lab | None = None) -> tuple[FaultListed, ...]:
@@ -73,7 +74,7 @@ def show_fault(lab: Lab | None, name: str, node: str | None = None) -> FaultShow
     fault = find_fault(name)
     if lab is None:
         lab = _example(fault)
-    injector = fault_injector(lab)
+    injector = FaultInjector(lab)
     context = injector.context(injector.node_for(fault, node))
     changes = fault.changes_at(context)
     return FaultShown(
@@ -116,7 +117,7 @@ def check_topology_names(names: Sequence[str]) -> tuple[str, ...]:
 
 def applicable_faults(topology: str, only: Sequence[str] = ()) -> tuple[str, ...]:
     """The faults (``only`` these, if any) that apply to a shipped topology."""
-    injector = fault_injector(_shipped_lab(topology))
+    injector = FaultInjector(_shipped_lab(topology))
     return tuple(fault.id for fault, _ in campaign.applicable(injector, only))
 
 
@@ -132,6 +133,6 @@ def run_matrix_column(
         raise LabError(f"lab {name} exists already", hint=f"lvsctl down {name}")
     up = bring_up(Topology(topology, shipped.text_of(topology).encode()), Overrides(name=name))
     try:
-        return campaign.run_column(fault_injector(up.lab), topology, report, only)
+        return campaign.run_column(FaultInjector(up.lab), topology, report, only)
     finally:
         tear_down(name)

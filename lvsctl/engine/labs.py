@@ -1,60 +1,42 @@
-"""The labs there are, found by name; and gone again."""
+"""The labs that exist, found by name; the lab and the plan that a topology describes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from lvsctl import modes
 from lvsctl.engine import teardown
-from lvsctl.engine.plans import load_lab
 from lvsctl.engine.results import Listed
 from lvsctl.errors import LabError, LvsctlError, UsageError
 from lvsctl.kernel import injected, processes, registry
 from lvsctl.kernel.registry import Entry, State
 from lvsctl.model.lab import Lab, Node
 from lvsctl.model.service import Scheduler
-from lvsctl.resources.ops import Listen
+from lvsctl.plan import planner
+from lvsctl.resources.ops import Plan
+from lvsctl.topology.loading import parse_topology
 from lvsctl.topology.overrides import Overrides
 from lvsctl.topology.shipped import Topology
 
-if TYPE_CHECKING:
-    from lvsctl.faults.injector import FaultInjector
-    from lvsctl.kernel import execute
+
+def load_lab(
+    topology: Topology,
+    overrides: Overrides = Overrides(),  # noqa: B008 (frozen)
+) -> Lab:
+    """Return the lab that a topology describes. Raises SpecError with every mistake in it."""
+    return parse_topology(
+        topology.text, topology.source, overrides=overrides, rules=modes.violations
+    )
 
 
-def responder_of(lab: Lab) -> execute.Respond:
-    """What answers for the lab's real servers, once it has a process of its own."""
-
-    def respond(listens: tuple[Listen, ...], ready: processes.Ready) -> None:
-        from lvsctl.traffic.listening import Listener, listening
-
-        wanted = [
-            Listener(op.node, op.netns, op.protocol, op.port, ipv6=ipv6)
-            for op in listens
-            for ipv6 in ((False, True) if lab.ipv6 else (False,))
-        ]
-        with listening(wanted) as sockets:
-            ready(None)  # whoever comes now is answered in a moment
-            # Still as root: others may not be able to read them.
-            from lvsctl.kernel import privileges
-            from lvsctl.traffic import responder
-
-            privileges.give_up_root()  # before the first byte is read
-            responder.serve(sockets)
-
-    return respond
-
-
-def fault_injector(lab: Lab) -> FaultInjector:
-    """What injects faults into the running lab, and restores."""
-    from lvsctl.faults.injector import FaultInjector
-
-    return FaultInjector(lab, responder_of)
+def make_plan(lab: Lab) -> Plan:
+    """Return what ``up`` does for ``lab``."""
+    return planner.plan_for(lab)
 
 
 def list_labs() -> tuple[Listed, ...]:
-    """Every lab that there is anything of, by name."""
+    """Return every lab of which anything exists, by name."""
     return tuple(_listed(entry) for entry in registry.labs())
 
 
@@ -75,7 +57,7 @@ def _listed(entry: Entry) -> Listed:
 
 
 def configured(entry: Entry) -> Lab:
-    """The lab that a registry entry was made from. Raises LabError, SpecError: it is damaged."""
+    """Return the lab that an entry describes. Raises LabError or SpecError if it is damaged."""
     words = entry.overrides
     name, servers, scheduler = (words.get(key) for key in ("name", "servers", "scheduler"))
     damaged = LabError(f"the entry of lab {entry.lab} is damaged", hint=f"lvsctl down {entry.lab}")
@@ -93,10 +75,10 @@ def configured(entry: Entry) -> Lab:
 
 
 def running_lab(name: str | None) -> Lab:
-    """The running lab called ``name``; without a name, the only one there is.
+    """Return the running lab called ``name``; without a name, the only one.
 
     Raises LabError where it does not run, its entry is damaged or it was left half changed,
-    UsageError where there are several to choose from.
+    UsageError where several labs run.
     """
     if name is None:
         names = [entry.lab for entry in registry.labs()]
@@ -126,10 +108,9 @@ def running_lab(name: str | None) -> Lab:
 
 
 def parse_lab_and_nodes(words: Sequence[str]) -> tuple[Lab, Sequence[str]]:
-    """The running lab and the names of nodes that ``[LAB] [NODE]...`` mean.
+    """Return the running lab and the names of nodes that ``[LAB] [NODE]...`` mean.
 
-    Where only one lab runs, its name may be left out before those of nodes.
-    Raises what ``running`` raises.
+    Where only one lab runs, its name may be left out. Raises what ``running_lab`` raises.
     """
     if not words:
         return running_lab(None), ()
@@ -142,14 +123,9 @@ def parse_lab_and_nodes(words: Sequence[str]) -> tuple[Lab, Sequence[str]]:
 
 
 def find_node(lab: Lab, name: str) -> Node:
-    """The node of ``lab`` called ``name``. Raises UsageError with the names there are."""
+    """Return the node of ``lab`` called ``name``. Raises UsageError with the names it has."""
     try:
         return lab.node(name)
     except KeyError:
         names = ", ".join(node.name for node in lab.nodes)
         raise UsageError(f"lab {lab.name} has no node {name!r}", hint=f"it has: {names}") from None
-
-
-def tear_down(lab: str, *, wait: bool = False) -> registry.Removed:
-    """Remove everything that ``lab`` owns (``lvsctl.engine.teardown``)."""
-    return teardown.down(lab, wait=wait)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-from lvsctl.engine.labs import fault_injector, responder_of
 from lvsctl.engine.results import Up
 from lvsctl.errors import LabError, LvsctlError
-from lvsctl.kernel import commands, injected, netns, paths, processes, registry
+from lvsctl.faults.injector import FaultInjector
+from lvsctl.kernel import commands, injected, netns, paths, processes, registry, state, undo
+from lvsctl.kernel.apply import apply_plan
 from lvsctl.kernel.registry import Entry, State
 from lvsctl.model.event import Emit, GoingBack, Notice
 from lvsctl.model.lab import Lab
+from lvsctl.model.state import NodeState
+from lvsctl.plan import diff
+from lvsctl.plan.diff import Difference
 from lvsctl.resources.ops import (
     AddLink,
     AddNamespace,
@@ -23,10 +26,7 @@ from lvsctl.resources.ops import (
     SetSysctl,
     Stage,
 )
-
-if TYPE_CHECKING:
-    from lvsctl.model.state import NodeState
-    from lvsctl.plan.diff import Difference
+from lvsctl.traffic.responder import responder_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,6 @@ def change(old: Form, new: Form, emit: Emit) -> Up:
     it fails or is interrupted later, the lab is made what it was; where that fails too, it is
     neither: the error says so, and so does the registry (State.CHANGING) until the next ``up``.
     """
-    from lvsctl.kernel import undo
-
     name = old.entry.lab
     outdated = undo.obsolete(old.plan.ops, new.plan.ops)
     _refuse_rewiring(name, old.plan, new.plan)
@@ -86,9 +84,6 @@ def _equalize(
     called before the first effect, if there is any. Returns what of ``outdated`` was there,
     and how the rest differed.
     """
-    from lvsctl.kernel import execute, undo
-    from lvsctl.plan import diff
-
     name = form.entry.lab
     gone = {op.netns for op in outdated} - set(netns.existing(name, {o.netns for o in outdated}))
     there = tuple(o for o in outdated if o.netns not in gone or isinstance(o, AddNamespace))
@@ -103,7 +98,7 @@ def _equalize(
     undo.undo(found.extra, name, emit)
     if found.missing:
         respond = responder_of(form.lab)
-        execute.execute(found.missing, name, emit, respond=respond, converging=True)
+        apply_plan(found.missing, name, emit, respond=respond, reconciling=True)
         commands.wait_for_servers(form.lab, emit)
     return there, found
 
@@ -116,17 +111,15 @@ class _Memory:
     """What the way back needs, and no plan says.
 
     ``settings``: those that are to be set anew, as they are. ``commands``: the namespaces that
-    get a command of the user's own, and ``inhabitants`` the pids of who lives there already.
+    get a command of the user's own, and ``pids_in`` the pids of who lives there already.
     """
 
     settings: tuple[SetSysctl, ...]
     commands: frozenset[str]
-    inhabitants: frozenset[int]
+    pids_in: frozenset[int]
 
 
 def _remembered(old: Form, new: Form) -> _Memory:
-    from lvsctl.kernel import state, undo
-
     name = old.entry.lab
     added = undo.obsolete(new.plan.ops, old.plan.ops)
     staying = netns.existing(name, set(old.plan.namespaces))
@@ -144,7 +137,7 @@ def _remembered(old: Form, new: Form) -> _Memory:
 
 
 def _inhabitants(lab: str, names: Iterable[str]) -> frozenset[int]:
-    return frozenset(processes.inhabitants(paths.namespaces(lab) / name for name in names))
+    return frozenset(processes.pids_in(paths.namespaces(lab) / name for name in names))
 
 
 def _go_back(old: Form, new: Form, memory: _Memory, error: BaseException, emit: Emit) -> None:
@@ -173,11 +166,9 @@ def _go_back(old: Form, new: Form, memory: _Memory, error: BaseException, emit: 
 
 
 def _undo_change(old: Form, new: Form, memory: _Memory, emit: Emit) -> None:
-    from lvsctl.kernel import execute, undo
-
     name, staying = old.entry.lab, set(old.plan.namespaces)
-    begun = _inhabitants(name, memory.commands) - memory.inhabitants
-    processes.terminate(begun - processes.lineage())
+    begun = _inhabitants(name, memory.commands) - memory.pids_in
+    processes.terminate(begun - processes.ancestors())
     added = undo.obsolete(new.plan.ops, old.plan.ops)
     outdated = [
         op for op in added if not (isinstance(op, (SetSysctl, RunCommand)) and op.netns in staying)
@@ -185,7 +176,7 @@ def _undo_change(old: Form, new: Form, memory: _Memory, emit: Emit) -> None:
     _equalize(old, outdated, (), emit, lambda: None)
     # What no state of a node tells: whether the settings are others, and offloads on again.
     untold = (*memory.settings, *(op for op in old.plan.ops if isinstance(op, DisableOffloads)))
-    execute.execute((Stage("as it was", untold),), name, emit, converging=True)
+    apply_plan((Stage("as it was", untold),), name, emit, reconciling=True)
     registry.write(old.entry)
 
 
@@ -201,7 +192,7 @@ def _unbroken(lab: Lab) -> tuple[str, ...]:
     noted = injected.read(lab.name)
     if noted:
         try:
-            fault_injector(lab).restore_held()
+            FaultInjector(lab).restore_held()
         except LvsctlError:
             injected.write(lab.name, ())
     return tuple(map(str, noted))
@@ -237,9 +228,6 @@ def _refuse_rewiring(lab: str, before: Plan, after: Plan) -> None:
 
 def _states(lab: Lab, plan: Plan) -> dict[str, NodeState]:
     """The state of every namespace that is there, switches too, as far as the plan speaks of it."""
-    from lvsctl.kernel import state
-    from lvsctl.plan import diff
-
     names = netns.existing(lab.name, plan.namespaces)
     directors = {lab.netns(node.name) for node in lab.directors}
     return state.lab_state(

@@ -1,35 +1,28 @@
-"""Labs go: what `lvsctl down` does, without what only topologies and plans need to import."""
+"""Remove a lab and everything it owns."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import difflib
+from contextlib import nullcontext
 
 from lvsctl.errors import LabError
-from lvsctl.kernel import registry
+from lvsctl.kernel import netns_cleanup, registry
 
 
-def down(lab: str, *, wait: bool = False) -> registry.Removed:
-    """Remove everything that ``lab`` owns. Raises LabError where there is no such lab.
+def tear_down(lab: str, *, wait: bool = False) -> registry.Removed:
+    """Remove everything that ``lab`` owns. Raises LabError where the lab does not exist.
 
-    The kernel takes namespaces apart in the background; ``wait``: until it has done so.
+    The kernel destroys namespaces in the background; ``wait`` until it has done so.
     """
-    with registry.lock(lab), _letting_go(lab) if wait else nullcontext():
+    with registry.lock(lab), netns_cleanup.wait_for_cleanup(lab) if wait else nullcontext():
         removed = registry.remove(lab)
     if not removed.existed:
         raise not_running(lab)
     return removed
 
 
-def _letting_go(lab: str) -> AbstractContextManager[None]:
-    from lvsctl.kernel import letting_go
-
-    return letting_go.watched(lab)
-
-
 def not_running(name: str) -> LabError:
-    """The error about a lab that does not run, with what may have been meant."""
-    import difflib
-
+    """Return the error about a lab that does not run, with what may have been meant."""
     names = [entry.lab for entry in registry.labs()]
     near = difflib.get_close_matches(name, names, n=1)
     if near:

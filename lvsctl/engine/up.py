@@ -1,26 +1,26 @@
-"""Bringing a lab up, or making the running one equal to its topology: the beginning of it.
-
-What reads the topology (``spec``) and what comes after (``carrying_out``) is imported while
-another CPU makes namespaces already.
-"""
+"""Bring a lab up, or make the running one equal to its topology."""
 
 from __future__ import annotations
 
 import gc
-import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 
-from lvsctl.kernel import paths
-from lvsctl.kernel.ahead import Ahead
-from lvsctl.model.event import Emit, ignore
-from lvsctl.topology import glance
+from lvsctl.engine import reconcile
+from lvsctl.engine.labs import configured, load_lab, make_plan
+from lvsctl.engine.results import Up
+from lvsctl.errors import LvsctlError
+from lvsctl.kernel import commands, probe, registry
+from lvsctl.kernel.apply import apply_plan
+from lvsctl.kernel.registry import Entry, State
+from lvsctl.model.event import Emit, Undoing, ignore
+from lvsctl.model.lab import Lab
+from lvsctl.resources.ops import Plan
 from lvsctl.topology.overrides import Overrides
-
-if TYPE_CHECKING:
-    from lvsctl.engine.results import Up
-    from lvsctl.topology.shipped import Topology
+from lvsctl.topology.shipped import Topology
+from lvsctl.traffic.responder import responder_of
 
 
 def bring_up(
@@ -33,28 +33,70 @@ def bring_up(
     Raises SpecError, LabError, HostError, KernelError. Where it fails half-way, or is
     interrupted, a new lab is removed again, and a running one made what it was.
     """
-    name = overrides.name or glance.name(topology.text)
-    seen = glance.namespaces(topology.text, overrides.servers)
-    with _collecting_no_garbage(), Ahead(_to_make(name, seen)) as ahead:
-        from lvsctl.engine.plans import load_lab
-
+    with _without_garbage_collection():
         lab = load_lab(topology, overrides)
-        ahead.expect(_to_make(lab.name, len(lab.nodes) + len(lab.networks)))
-        from lvsctl.engine.carrying_out import carried_out
+        plan = make_plan(lab)
+        probe.load_ipvs()
+        with registry.lock(lab.name):
+            entry = _entry(lab, plan, topology, overrides)
+            before = registry.read(lab.name)
+            running = _running_lab(before)
+            if before is None:
+                return _create(lab, plan, entry, emit)
+            if running is None:  # left by a command that was killed, or by another version
+                registry.remove(lab.name)
+                return _create(lab, plan, entry, emit)
+            old = reconcile.Form(running, make_plan(running), before)
+            entry = replace(entry, started=before.started, state=State.UP)
+            return reconcile.change(old, reconcile.Form(lab, plan, entry), emit)
 
-        return carried_out(lab, topology, overrides, ahead, emit)
+
+def _create(lab: Lab, plan: Plan, entry: Entry, emit: Emit) -> Up:
+    """Register the lab, apply its plan and mark it as up; remove it where anything fails."""
+    with ExitStack() as failing:
+        # Before the first effect: whatever happens from here on, nothing stays.
+        failing.callback(_remove, lab.name, emit)
+        try:
+            registry.begin(entry)
+        except LvsctlError:
+            failing.pop_all()  # there is nothing of ours to remove
+            raise
+        apply_plan(plan, lab.name, emit, respond=responder_of(lab))
+        commands.wait_for_servers(lab, emit)
+        registry.mark(entry, State.UP)
+        failing.pop_all()
+    return Up(lab, created=True)
 
 
-def _to_make(lab: str, namespaces: int) -> int:
-    """How many of them are new; one more or less does no harm. A wrong name says nothing here."""
-    if not paths.is_name(lab) or os.path.lexists(paths.registry(lab)):  # it runs, and has them
-        return 0
-    return namespaces
+def _remove(lab: str, emit: Emit) -> None:
+    emit(Undoing(lab))
+    registry.remove(lab)
+
+
+def _entry(lab: Lab, plan: Plan, topology: Topology, overrides: Overrides) -> Entry:
+    return Entry(
+        lab=lab.name,
+        topology=topology.text.decode(),
+        source=topology.source,
+        overrides={key: value for key, value in asdict(overrides).items() if value is not None},
+        namespaces=plan.namespaces,
+        started=time.time(),
+    )
+
+
+def _running_lab(entry: Entry | None) -> Lab | None:
+    """Return the lab that runs; None where its entry does not say, and it has to be removed."""
+    if entry is None or entry.state is not State.UP:
+        return None
+    try:
+        return configured(entry)
+    except LvsctlError:
+        return None
 
 
 @contextmanager
-def _collecting_no_garbage() -> Iterator[None]:
-    """A plan is thousands of values that live on: going through them over and over finds none."""
+def _without_garbage_collection() -> Iterator[None]:
+    """Stop collecting garbage: a plan is thousands of values, all of which stay in use."""
     collecting = gc.isenabled()
     gc.disable()
     try:

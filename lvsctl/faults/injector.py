@@ -6,7 +6,7 @@ A fault is recorded before anything is changed, so that a lab can be restored ev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,15 +14,14 @@ from lvsctl.errors import UsageError
 from lvsctl.faults import FAULTS
 from lvsctl.faults.base import Fault, FaultContext
 from lvsctl.faults.change import Change, reversed_
-from lvsctl.kernel import execute, injected, links, netns, registry, undo, wire
+from lvsctl.kernel import apply, injected, netns, registry, undo
 from lvsctl.kernel.injected import Injected
 from lvsctl.model.event import ignore
 from lvsctl.model.lab import Lab
+from lvsctl.netlink import rtnl
 from lvsctl.plan import planner
 from lvsctl.resources.ops import AddLink, Listen, Op, Plan, SetLinkUp, Stage
-
-MakeResponder = Callable[[Lab], execute.Respond]
-"""Returns the responder of a lab's real servers."""
+from lvsctl.traffic.responder import responder_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,6 @@ class FaultInjector:
     """Injects faults into a running lab and restores them."""
 
     lab: Lab
-    respond: MakeResponder
 
     @property
     def plan(self) -> Plan:
@@ -123,12 +121,12 @@ class FaultInjector:
         return tuple(op for op in self.plan.ops if isinstance(op, Listen) and op not in stopped)
 
     def _perform(self, *ops: Op) -> None:
-        execute.execute(
+        apply.apply_plan(
             (Stage("fault", ops),),
             self.lab.name,
             ignore,
-            respond=self.respond(self.lab),
-            converging=True,
+            respond=responder_of(self.lab),
+            reconciling=True,
         )
         for op in ops:
             plugged = self._ports(op)
@@ -147,5 +145,4 @@ class FaultInjector:
 
 
 def _wait_until_up(indexes: set[int]) -> None:
-    with wire.open_socket() as sock:
-        links.wait_operational(sock, indexes, execute.OPERATIONAL_SECONDS)
+    rtnl.wait_until_operational(indexes, apply.OPERATIONAL_SECONDS)

@@ -132,7 +132,7 @@ def wait_for_servers(lab: Lab, emit: Emit) -> None:
 
 
 def _lives(lab: str, server: _OwnServer) -> bool:
-    return bool(processes.inhabitants([paths.namespaces(lab) / server.netns]))
+    return bool(processes.pids_in([paths.namespaces(lab) / server.netns]))
 
 
 def _ports(server: _OwnServer) -> str:

@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+from lvsctl import linux
 from lvsctl.kernel import netns
 from lvsctl.model.counted import REASONS, Dropped
 
@@ -92,10 +93,10 @@ def _tracepoint() -> tuple[int, dict[str, int]]:
 
     Reads tracefs in a mount namespace of the calling thread's own: the host's mounts stay.
     """
-    netns.unshare(netns.CLONE_NEWNS)
-    netns.mount("", "/", flags=netns.MS_SLAVE | netns.MS_REC)
+    linux.unshare(linux.CLONE_NEWNS)
+    linux.mount("", "/", flags=linux.MS_SLAVE | linux.MS_REC)
     if not Path(_EVENT).exists():
-        netns.mount("tracefs", _TRACEFS, "tracefs")
+        linux.mount("tracefs", _TRACEFS, "tracefs")
     number = int(Path(_EVENT, "id").read_text(encoding="ascii"))
     return number, named(Path(_EVENT, "format").read_text(encoding="ascii"))
 
@@ -111,12 +112,10 @@ def _counting(tracepoint: int, reason: int) -> list[int]:
     found: list[int] = []
     try:
         for cpu in _online():
-            fd = _libc.syscall(
-                _CALLS[platform.machine()], attribute, _EVERYBODY, cpu, _NO_GROUP, _CLOSE_ON_EXEC
+            number = _CALLS[platform.machine()]
+            fd = linux.syscall(
+                "perf_event_open", number, attribute, _EVERYBODY, cpu, _NO_GROUP, _CLOSE_ON_EXEC
             )
-            if fd < 0:
-                number = ctypes.get_errno()
-                raise OSError(number, os.strerror(number))
             found.append(fd)
             fcntl.ioctl(fd, _SET_FILTER, f"reason == {reason}\0".encode())
     except BaseException:
@@ -131,6 +130,3 @@ def _online() -> list[int]:
     text = Path("/sys/devices/system/cpu/online").read_text(encoding="ascii").strip()
     spans = [part.partition("-") for part in text.split(",")]
     return [cpu for a, _, b in spans for cpu in range(int(a), int(b or a) + 1)]
-
-
-_libc = ctypes.CDLL(None, use_errno=True)

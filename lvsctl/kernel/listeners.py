@@ -12,22 +12,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import socket
 import struct
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lvsctl.errors import KernelError
-from lvsctl.kernel import nldump, wire
+from lvsctl.model.addresses import IPAddress
 from lvsctl.model.service import Protocol
 from lvsctl.model.state import ListenerState
-
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Iterable, Iterator
-
-    from lvsctl.model.addresses import IPAddress
+from lvsctl.netlink import sockets
 
 _SOCK_DIAG_BY_FAMILY = 20
 _AF_INET, _AF_INET6 = 2, 10
@@ -63,7 +59,7 @@ class Holder:
 def open_sockets(sock: socket.socket) -> tuple[OpenSocket, ...]:
     """The listening sockets (UDP: those without a peer) of ``sock``'s namespace.
 
-    ``sock`` is a nldump.SOCK_DIAG socket. Call it from a thread in the same
+    ``sock`` is a SOCK_DIAG netlink socket. Call it from a thread in the same
     namespace. SCTP is asked for only where it is loaded: asking would load it.
     """
     found: list[OpenSocket] = []
@@ -71,7 +67,8 @@ def open_sockets(sock: socket.socket) -> tuple[OpenSocket, ...]:
         for family in (_AF_INET, _AF_INET6):
             request = _REQUEST.pack(family, protocol.number, 0, states)
             try:
-                answer = nldump.ask(sock, nldump.packed(_SOCK_DIAG_BY_FAMILY, request))
+                asked = sockets.message(_SOCK_DIAG_BY_FAMILY, sockets.DUMP, request)
+                answer = sockets.request(sock, asked)
             except KernelError as error:
                 if error.errno == errno.ENOENT:
                     continue  # this kernel was built without diagnostics for the protocol
@@ -118,8 +115,8 @@ def _asked() -> Iterator[tuple[Protocol, int]]:
         yield Protocol.SCTP, _LISTEN
 
 
-def _decoded(protocol: Protocol, message: memoryview) -> OpenSocket:
-    offset = wire.HEADER.size
+def _decoded(protocol: Protocol, message: bytes) -> OpenSocket:
+    offset = sockets.HEADER.size
     family, _, _, _, port, _, address, *_ = _ANSWER.unpack_from(message, offset)
     *_, inode = _INODE.unpack_from(message, offset + _ANSWER.size)
     return OpenSocket(

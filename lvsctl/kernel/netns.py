@@ -11,7 +11,6 @@ that of the caller's thread, but for ``enter``, which says so.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import threading
@@ -19,48 +18,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
+from lvsctl import linux
 from lvsctl.errors import HostError, LabError, UsageError
 from lvsctl.kernel import paths
 from lvsctl.kernel.files import explaining, in_words
-from lvsctl.kernel.undisturbed import undisturbed
+from lvsctl.kernel.worker import block_signals
 
 T = TypeVar("T")
 
-CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
-MS_BIND, MS_REC, MS_SLAVE, MS_SHARED = 1 << 12, 1 << 14, 1 << 19, 1 << 20
-MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
-
 _OWN = "/proc/thread-self/ns/net"
 _NEW = os.O_CREAT | os.O_EXCL | os.O_RDONLY | os.O_CLOEXEC
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _check(result: int, what: str) -> None:
-    if result:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), what)
-
-
-def unshare(flags: int = CLONE_NEWNET) -> None:
-    """unshare(2): a new namespace for the calling thread. Raises OSError."""
-    _check(_libc.unshare(flags), "unshare")
+def unshare() -> None:
+    """Move the calling thread into a new network namespace. Raises OSError."""
+    linux.unshare(linux.CLONE_NEWNET)
 
 
 def setns(fd: int) -> None:
-    """setns(2): the calling thread enters the network namespace ``fd``. Raises OSError."""
-    _check(_libc.setns(fd, CLONE_NEWNET), "setns")
-
-
-def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
-    """mount(2). Raises OSError that names the target."""
-    arguments = (source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags))
-    _check(_libc.mount(*arguments, data.encode() or None), target)
-
-
-def umount(target: str) -> None:
-    """umount2(2), detaching at once and following no symlink. Raises OSError."""
-    _check(_libc.umount2(target.encode(), MNT_DETACH | UMOUNT_NOFOLLOW), target)
+    """Move the calling thread into the network namespace ``fd``. Raises OSError."""
+    linux.setns(fd, linux.CLONE_NEWNET)
 
 
 def check_free(lab: str, names: Sequence[str]) -> None:
@@ -107,9 +84,9 @@ def mount_store(lab: str) -> None:
         return
     try:
         paths.namespaces(lab).mkdir(mode=0o755, parents=True, exist_ok=True)
-        flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
-        mount("lvsctl", store, "tmpfs", flags, "mode=0755,size=64k")
-        mount("", store, flags=MS_SHARED)
+        flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+        linux.mount("lvsctl", store, "tmpfs", flags, "mode=0755,size=64k")
+        linux.mount("", store, flags=linux.MS_SHARED)
         paths.NETNS.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as error:
         raise _no_namespaces(error) from error
@@ -130,7 +107,7 @@ def _unmounted(place: Path) -> bool:
     found = False
     while True:  # a crashed `up` may have left it mounted, never more than a few times
         try:
-            umount(str(place))
+            linux.unmount(str(place))
         except OSError as error:
             if error.errno in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
                 return found
@@ -138,33 +115,18 @@ def _unmounted(place: Path) -> bool:
         found = True
 
 
-def create_nameless() -> int:
-    """A new namespace, in which it leaves the calling thread; its descriptor. Raises OSError."""
-    unshare()
-    return os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+def create(lab: str, name: str) -> int:
+    """Create a namespace called ``name`` and leave the calling thread in it; its descriptor.
 
-
-def create(lab: str, name: str, made: int | None = None) -> int:
-    """Make a namespace called ``name`` and leave the calling thread in it; its descriptor.
-
-    It may be ``made`` already (``create_nameless``), and lack nothing but the name; where it
-    cannot get that, ``made`` is closed. Raises LabError where the name is taken, HostError
-    where the host cannot.
+    Raises LabError where the name is taken, HostError where the host cannot.
     """
+    place = _place(lab, name)
     try:
-        place = _place(lab, name)
-        if made is None:
-            made = create_nameless()
-        else:
-            setns(made)
-        mount(_OWN, place, flags=MS_BIND)
-        return made
-    except BaseException as error:
-        if made is not None:
-            os.close(made)
-        if isinstance(error, OSError):
-            raise _no_namespaces(error) from error
-        raise
+        unshare()
+        linux.mount(_OWN, place, flags=linux.MS_BIND)
+        return os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _no_namespaces(error) from error
 
 
 def _place(lab: str, name: str) -> str:
@@ -210,7 +172,7 @@ def delete(lab: str, name: str) -> None:
     """Let go of one namespace of ``lab``; nothing happens where it is gone already."""
     place = paths.namespaces(lab) / name
     with contextlib.suppress(OSError):
-        umount(str(place))
+        linux.unmount(str(place))
     place.unlink(missing_ok=True)
     if owned(lab, paths.NETNS / name):
         (paths.NETNS / name).unlink(missing_ok=True)
@@ -298,7 +260,7 @@ def in_thread(work: Callable[[], T]) -> T:
             errors.append(error)
 
     thread = threading.Thread(target=body, name="lvsctl-netns", daemon=True)
-    with undisturbed():
+    with block_signals():
         thread.start()
     thread.join()
     if errors:
@@ -330,15 +292,15 @@ def become(netns: str | Path) -> None:
         os.close(fd)
     name = Path(netns).name
     try:
-        unshare(CLONE_NEWNS)
-        mount("", "/", flags=MS_SLAVE | MS_REC)
+        linux.unshare(linux.CLONE_NEWNS)
+        linux.mount("", "/", flags=linux.MS_SLAVE | linux.MS_REC)
         read_only = os.statvfs("/sys").f_flag & os.ST_RDONLY
         with contextlib.suppress(OSError):  # nothing mounted there: fine
-            umount("/sys")
-        mount(name, "/sys", "sysfs", MS_RDONLY if read_only else 0)
+            linux.unmount("/sys")
+        linux.mount(name, "/sys", "sysfs", linux.MS_RDONLY if read_only else 0)
         own = Path("/etc/netns") / name
         for entry in sorted(own.iterdir()) if own.is_dir() else ():
-            mount(str(entry), f"/etc/{entry.name}", flags=MS_BIND)
+            linux.mount(str(entry), f"/etc/{entry.name}", flags=linux.MS_BIND)
     except OSError as error:
         raise HostError(
             f"cannot prepare the mounts for {name}: {error.strerror} ({error.filename})"

@@ -1,12 +1,14 @@
-"""What this host can do: found out by doing it, never guessed from a version.
+"""What this host can do, tested by doing it, never guessed from a version.
 
-``has_root`` and ``has_ipvs`` are asked before every command: they read two or three
-small files, and importing this module imports little. ``features`` tries everything.
+``has_root`` and ``has_ipvs`` are checked before every command and read two or three small files.
+``kernel.features`` tests everything.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from dataclasses import dataclass
 
 from lvsctl.errors import HostError
@@ -29,8 +31,8 @@ class Feature:
     """Something that a lab may need of the host.
 
     ``says`` is what was found, in a few words; ``needed_for`` what does not work
-    without it; ``remedy`` the command that mends it, or what to do instead.
-    ``optional``: its absence is worth a remark and no more.
+    without it; ``remedy`` the command that fixes it, or what to do instead.
+    ``optional``: its absence is a remark and no error.
     """
 
     id: str
@@ -100,8 +102,6 @@ def load_ipvs() -> None:
         raise HostError(
             "IPVS is not loaded, and there is no modprobe", hint="sudo apt-get install kmod"
         )
-    import subprocess
-
     done = subprocess.run(
         [modprobe, "ip_vs"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
     )
@@ -110,29 +110,8 @@ def load_ipvs() -> None:
         raise HostError(f"cannot load IPVS: {reason}", hint=f"sudo modprobe ip_vs, or {MACHINE}")
 
 
-def features() -> tuple[Feature, ...]:
-    """Everything that labs may need of this host, what is needed most first.
-
-    Takes a few tenths of a second. Leaves nothing but, perhaps, a kernel module that
-    was loaded on the way.
-    """
-    from lvsctl.kernel import probe_kernel, probe_tools  # for `doctor` only
-
-    root = has_root()
-    privilege = Feature(
-        id="root",
-        says=("" if root else "no ") + "CAP_NET_ADMIN and CAP_SYS_ADMIN",
-        present=root,
-        needed_for="every mode",
-        remedy="run it with sudo, or use the throwaway kernel: --where machine",
-    )
-    return (privilege, *probe_kernel.features(try_them=root), *probe_tools.features())
-
-
 def which(command: str) -> str | None:
     """Where a command is, in the places for administrators too: users often lack them in PATH."""
-    import shutil
-
     return shutil.which(command) or shutil.which(command, path=_SYSTEM_PATHS)
 
 

@@ -13,32 +13,25 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from lvsctl import linux
 from lvsctl.errors import HostError, KernelError
-from lvsctl.kernel import fou, netns, nldump, probe, wire
-from lvsctl.kernel.nldump import attribute
+from lvsctl.kernel import netns, probe
+from lvsctl.model.lab import Impairment
 from lvsctl.model.service import GUE_PORT, Protocol, Scheduler, ServiceKey
+from lvsctl.netlink import fou, ipvs, rtnl, sockets
 from lvsctl.resources.ops import AddService
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-_RTM_NEWLINK, _RTM_NEWQDISC = 16, 36
-_IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
-_TCMSG = struct.Struct("=B3xiIII")  # family, index, handle, parent, info
-_IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_INFO_KIND = 3, 18, 1
-_TCA_KIND, _TCA_OPTIONS, _TC_H_ROOT = 1, 2, 0xFFFFFFFF
-_NEW = wire.CREATE | wire.EXCL
 _LOOPBACK_INDEX = 1  # in every namespace (LOOPBACK_IFINDEX)
 _ABSENT = {
     *(errno.EOPNOTSUPP, errno.ENOENT, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT),
     errno.ENODEV,  # of a file system
 }
-_NETFILTER, _NFTABLES, _NFPROTO_INET = 12, 10, 1  # a protocol of netlink, its part, a family
+_NFTABLES, _NFPROTO_INET = 10, 1  # a subsystem of netfilter, a family
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _TRACEFS = "/sys/kernel/tracing"
 _PATIENCE = 5.0
@@ -124,18 +117,15 @@ def _all_tried() -> tuple[probe.Feature, ...]:
     return (namespace, *(one.tried() for one in _PROBES))
 
 
-def _ask(kind: int, payload: bytes) -> None:
-    with wire.open_socket(wire.ROUTE) as sock:
-        nldump.ask(sock, nldump.packed(kind, payload, flags=_NEW))
+def _request(message: bytearray) -> None:
+    with sockets.open_socket() as sock:
+        sockets.request(sock, message)
 
 
 def _make_link(kind: str) -> Callable[[], None]:
     def attempt() -> None:
-        info = attribute(_IFLA_INFO_KIND, kind.encode())
-        name = attribute(_IFLA_IFNAME, f"probe-{kind}".encode() + b"\0")
-        message = _IFINFOMSG.pack(0, 0, 0, 0, 0) + name + attribute(_IFLA_LINKINFO, info)
         try:
-            _ask(_RTM_NEWLINK, message)
+            _request(rtnl.add_link(f"probe-{kind}", kind))
         except KernelError as error:
             # The fallback tunnel of a new namespace has the same (no) addresses: it works.
             if error.errno != errno.EEXIST:
@@ -144,16 +134,15 @@ def _make_link(kind: str) -> Callable[[], None]:
     return attempt
 
 
-def _take_gue_off() -> None:
-    with wire.open_socket(wire.GENERIC) as sock:
-        nldump.ask(sock, fou.add_port(GUE_PORT, fou.family_id(sock)))
+def _decapsulate_gue() -> None:
+    with sockets.open_socket(sockets.GENERIC) as sock:
+        sockets.request(sock, fou.add_port(GUE_PORT, fou.family_id(sock)))
 
 
 def _add_netem() -> None:
-    options = struct.pack("=6I", 0, 1000, 0, 0, 0, 0)  # tc_netem_qopt: a queue of 1000, no more
-    message = _TCMSG.pack(0, _LOOPBACK_INDEX, 0, _TC_H_ROOT, 0)
-    message += attribute(_TCA_KIND, b"netem\0") + attribute(_TCA_OPTIONS, options)
-    _ask(_RTM_NEWQDISC, message)
+    from lvsctl.netlink import tc  # heavy
+
+    _request(tc.set_netem(_LOOPBACK_INDEX, Impairment()))
 
 
 def _use_ipv6() -> None:
@@ -164,28 +153,30 @@ def _use_ipv6() -> None:
 
 
 def _make_table() -> None:
-    """An nf_tables table for IPv4 and IPv6, as `nft add table inet probe` makes it."""
+    """Add an nf_tables table for IPv4 and IPv6, as `nft add table inet probe` does."""
     batch = struct.pack("=BBH", 0, 0, socket.htons(_NFTABLES))  # struct nfgenmsg
-    table = struct.pack("=BBH", _NFPROTO_INET, 0, 0) + attribute(1, b"probe\0")
+    name = struct.pack("=HH6s2x", 10, 1, b"probe")  # NFTA_TABLE_NAME
+    table = struct.pack("=BBH", _NFPROTO_INET, 0, 0) + name
+    flags = sockets.CREATE | sockets.EXCL | sockets.ACK
     messages = (
-        nldump.packed(_BATCH_BEGIN, batch, flags=0),
-        nldump.packed(_NFTABLES << 8, table, flags=_NEW | wire.ACK),  # NFT_MSG_NEWTABLE
-        nldump.packed(_BATCH_END, batch, flags=0),
+        sockets.message(_BATCH_BEGIN, 0, batch),
+        sockets.message(_NFTABLES << 8, flags, table),  # NFT_MSG_NEWTABLE
+        sockets.message(_BATCH_END, 0, batch),
     )
-    with wire.open_socket(_NETFILTER) as sock:
+    with sockets.open_socket(sockets.NETFILTER) as sock:
         sock.settimeout(_PATIENCE)
         sock.send(b"".join(messages))
         # Of the table; of the batch as a whole where the kernel does not know what it is about.
-        (code,) = struct.unpack_from("=i", sock.recv(4096), wire.HEADER.size)
+        (code,) = struct.unpack_from("=i", sock.recv(4096), sockets.HEADER.size)
         if code:
             raise OSError(-code, os.strerror(-code))
 
 
 def _read_drop_reasons() -> None:
     """See that the tracepoint of dropped packets has a reason; in a mount namespace of its own."""
-    netns.unshare(netns.CLONE_NEWNS)
-    netns.mount("", "/", flags=netns.MS_SLAVE | netns.MS_REC)
-    netns.mount("tracefs", _TRACEFS, "tracefs")
+    linux.unshare(linux.CLONE_NEWNS)
+    linux.mount("", "/", flags=linux.MS_SLAVE | linux.MS_REC)
+    linux.mount("tracefs", _TRACEFS, "tracefs")
     shape = Path(_TRACEFS, "events/skb/kfree_skb/format").read_text(encoding="ascii")
     if " reason;" not in shape:
         raise HostError("this kernel tells that a packet was dropped, but not why")
@@ -195,15 +186,13 @@ def _schedule(scheduler: Scheduler) -> Callable[[], None]:
     def attempt() -> None:
         if not probe.ipvs_loaded():
             raise HostError("no IPVS")
-        from lvsctl.kernel import ipvs  # imports some of pyroute2: only where there is IPVS
-
         service = AddService(
             netns="",
             service=ServiceKey(Protocol.TCP, _TEST_NET, 1 + list(Scheduler).index(scheduler)),
             scheduler=scheduler,
         )
-        with wire.open_socket(wire.GENERIC) as sock:
-            nldump.ask(sock, ipvs.message(service, ipvs.family_id(sock)))
+        with sockets.open_socket(sockets.GENERIC) as sock:
+            sockets.request(sock, ipvs.add_message(service, ipvs.family_id(sock)))
 
     return attempt
 
@@ -215,7 +204,7 @@ _PROBES = (
     _Probe("ip_vs", "ip_vs", "every mode", probe.load_ipvs),
     _Probe("ipip", "ipip", "tun", _make_link("ipip")),
     _Probe("gre", "ip_gre", "services with encapsulation: gre", _make_link("gre"), optional=True),
-    _Probe("gue", "fou", "services with encapsulation: gue", _take_gue_off, optional=True),
+    _Probe("gue", "fou", "services with encapsulation: gue", _decapsulate_gue, optional=True),
     _Probe("netem", "sch_netem", "delay, loss and rate in topologies", _add_netem, optional=True),
     _Probe("ipv6", "ipv6", "topologies with IPv6", _use_ipv6, optional=True),
     *(

@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import NoReturn, Self
 
+from lvsctl import linux
 from lvsctl.errors import HostError, KernelError, LabError, LvsctlError
 from lvsctl.kernel import paths
 from lvsctl.kernel.files import explaining, in_words
@@ -38,6 +39,8 @@ TERMINATE_SECONDS = 2.0
 GRACE_SECONDS = 0.15
 """A command that ends with an error within this time has failed to start."""
 LAST_LINES = 10
+NOBODY = 65534
+"""The user and group that own nothing."""
 
 _FLOCK = struct.Struct("hhqqi4x")
 """struct flock on 64-bit Linux: type, whence, start, length, pid."""
@@ -70,7 +73,7 @@ def daemons(lab: str) -> dict[str, int]:
     return found
 
 
-def inhabitants(namespaces: Iterable[Path]) -> set[int]:
+def pids_in(namespaces: Iterable[Path]) -> set[int]:
     """The pids of the processes in any of ``namespaces``, files that ip-netns(8) would take.
 
     Those in the namespace of process 1 are nobody's but the system's, whoever has bound it
@@ -101,10 +104,10 @@ def of_lab(lab: str) -> set[int]:
     files: list[Path] = []
     with contextlib.suppress(OSError):
         files = list(paths.namespaces(lab).iterdir())
-    return (set(daemons(lab).values()) | inhabitants(files)) - lineage()
+    return (set(daemons(lab).values()) | pids_in(files)) - ancestors()
 
 
-def lineage() -> set[int]:
+def ancestors() -> set[int]:
     """This process and its ancestors: `lvsctl down` typed in a node's own shell ends neither."""
     found: set[int] = set()
     pid = os.getpid()
@@ -164,7 +167,7 @@ def stop_daemon(lab: str, name: str) -> None:
         terminate([pid])
 
 
-class Beginning:
+class DaemonStart:
     """A daemon on its way: ``ready`` waits for it. One that nobody waits for ends by itself."""
 
     def __init__(self, lab: str, name: str, main: Callable[[Ready], None]) -> None:
@@ -218,9 +221,9 @@ def daemon(lab: str, name: str, main: Callable[[Ready], None]) -> int:
     """Run ``main`` in a process of its own that outlives this one; its pid.
 
     Returns once ``main`` has called Ready. Its standard output and errors go to the
-    lab's log file of that ``name``. Raises what ``Beginning.ready`` raises.
+    lab's log file of that ``name``. Raises what ``DaemonStart.ready`` raises.
     """
-    with Beginning(lab, name, main) as beginning:
+    with DaemonStart(lab, name, main) as beginning:
         return beginning.ready()
 
 
@@ -344,3 +347,17 @@ def last_lines(lab: str, name: str, count: int = LAST_LINES) -> str:
         return ""
     lines = text.strip().splitlines()[-count:]
     return "".join(f"\n    {line}" for line in lines)
+
+
+def give_up_root() -> None:
+    """Become the user nobody, without any capability, for good; without root nothing changes.
+
+    Sockets and files that are open stay open. In a user namespace without that user, root of
+    that namespace remains, and cannot gain more.
+    """
+    if os.geteuid() == 0:
+        with contextlib.suppress(OSError):  # EINVAL: no such user here
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+    linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)

@@ -1,25 +1,21 @@
-"""A snapshot of what the kernel holds for the nodes of a lab, taken from inside their namespaces.
+"""A snapshot of what the kernel holds for the nodes of a lab, read inside their namespaces.
 
-One worker thread visits every namespace in turn; the caller's own thread stays where
-it is. Nothing is executed and, but for IPVS, nothing heavy imported.
+One worker thread enters every namespace in turn; the caller's own thread stays where it is.
+Nothing is executed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from lvsctl.errors import LabError
-from lvsctl.kernel import connections, fou, listeners, netns, nldump, rtnl_dump, wire
+from lvsctl.kernel import connections, listeners, netns
 from lvsctl.model.service import Protocol
-from lvsctl.model.state import NodeState
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
-
-    from lvsctl.model.state import LinkState, ServiceState
+from lvsctl.model.state import LinkState, NodeState, ServiceState
+from lvsctl.netlink import fou, ipvs, rtnl, sockets
 
 DEVICE = "<dev>"
 """In a sysctl's name: each device of the namespace, and ``all`` and ``default``."""
@@ -49,21 +45,21 @@ INSPECTED_IPVS_SYSCTLS = (
 
 @dataclass(frozen=True, slots=True)
 class _Visit:
-    """What a namespace told, its listeners' holders not known yet."""
+    """The state of a namespace without its listeners' processes."""
 
     state: NodeState
-    sockets: tuple[listeners.OpenSocket, ...]
+    listening: tuple[listeners.OpenSocket, ...]
 
 
 def node_state(
     name: str,
     *,
     sysctls: Iterable[str] = INSPECTED_SYSCTLS,
-    ipvs: bool = False,
+    director: bool = False,
     pids: Iterable[int] = (),
 ) -> NodeState:
-    """The state of the namespace ``name``; see ``lab_state``."""
-    directors = (name,) if ipvs else ()
+    """Read the state of the namespace ``name``; see ``lab_state``."""
+    directors = (name,) if director else ()
     return lab_state((name,), sysctls=sysctls, directors=directors, pids=pids)[name]
 
 
@@ -74,13 +70,13 @@ def lab_state(
     directors: Collection[str] = (),
     pids: Iterable[int] = (),
 ) -> dict[str, NodeState]:
-    """The states of ``namespaces`` by name, in the order given.
+    """Read the states of ``namespaces``: by name, in the order given.
 
-    ``sysctls`` are dotted names, ``<dev>`` standing for each device. IPVS is asked in
-    ``directors`` only. ``pids`` are the lab's own processes: listeners are looked for
-    among them first, which spares going through all of the machine's.
+    ``sysctls`` are dotted names, ``<dev>`` standing for each device. IPVS is read in
+    ``directors`` only. ``pids`` are the lab's own processes: sockets are looked for in them
+    first, then in all of the machine's.
 
-    Raises LabError where a namespace is gone, HostError without root or, for a
+    Raises LabError where a namespace does not exist, HostError without root or, for a
     director, without IPVS.
     """
     wanted = tuple(sysctls)
@@ -89,33 +85,33 @@ def lab_state(
         found = {}
         for name in namespaces:
             with netns.enter(name):
-                found[name] = _visit(name, wanted, ipvs=name in directors)
+                found[name] = _visit(name, wanted, director=name in directors)
         return found
 
     visited = netns.in_thread(visits)
-    inodes = [entry.inode for visit in visited.values() for entry in visit.sockets]
+    inodes = [entry.inode for visit in visited.values() for entry in visit.listening]
     held = listeners.holders(inodes, likely=pids) if inodes else {}
     return {
         name: replace(
             visit.state,
             listeners=tuple(
-                listeners.listener(entry, held.get(entry.inode)) for entry in visit.sockets
+                listeners.listener(entry, held.get(entry.inode)) for entry in visit.listening
             ),
         )
         for name, visit in visited.items()
     }
 
 
-def _visit(name: str, sysctls: Sequence[str], *, ipvs: bool) -> _Visit:
-    """The state of the calling thread's own namespace."""
-    with wire.open_socket(wire.ROUTE) as sock:
-        links = rtnl_dump.links(sock)
+def _visit(name: str, sysctls: Sequence[str], *, director: bool) -> _Visit:
+    """Read the state of the calling thread's own namespace."""
+    with sockets.open_socket() as sock:
+        links = rtnl.dump_links(sock)
         names = {link.index: link.name for link in links}
-        routes = rtnl_dump.routes(sock, names)
-        neighbours = rtnl_dump.neighbours(sock, names)
-    with wire.open_socket(nldump.SOCK_DIAG) as sock:
-        sockets = listeners.open_sockets(sock)
-    if ipvs:
+        routes = rtnl.dump_routes(sock, names)
+        neighbours = rtnl.dump_neighbours(sock, names)
+    with sockets.open_socket(sockets.SOCK_DIAG) as sock:
+        listening = listeners.open_sockets(sock)
+    if director:
         sysctls = (*sysctls, *(key for key in INSPECTED_IPVS_SYSCTLS if key not in sysctls))
     state = NodeState(
         netns=name,
@@ -123,42 +119,40 @@ def _visit(name: str, sysctls: Sequence[str], *, ipvs: bool) -> _Visit:
         routes=routes,
         neighbours=neighbours,
         sysctls=settings(sysctls, links),
-        services=_services() if ipvs else (),
-        connections=connections.connections() if ipvs else (),
-        gue_ports=_gue_ports(links, sockets),
+        services=_services() if director else (),
+        connections=connections.connections() if director else (),
+        gue_ports=_gue_ports(links, listening),
     )
-    return _Visit(state, sockets)
+    return _Visit(state, listening)
 
 
 def _gue_ports(
-    links: Iterable[LinkState], sockets: Iterable[listeners.OpenSocket]
+    links: Iterable[LinkState], listening: Iterable[listeners.OpenSocket]
 ) -> tuple[int, ...]:
-    """Asked only where it can be of any use: asking loads the module.
+    """Ask for GUE's ports where there can be any: the question loads the module.
 
     A port is a UDP socket of the kernel's own, and leads to an ipip device.
     """
     if not any(link.kind == "ipip" for link in links):
         return ()
-    if not any(one.protocol is Protocol.UDP for one in sockets):
+    if not any(one.protocol is Protocol.UDP for one in listening):
         return ()
-    with wire.open_socket(wire.GENERIC) as sock:
+    with sockets.open_socket(sockets.GENERIC) as sock:
         return fou.ports(sock)
 
 
 def _services() -> tuple[ServiceState, ...]:
-    from lvsctl.kernel import ipvs  # imports some of pyroute2: for directors only
-
-    with wire.open_socket(wire.GENERIC) as sock:
+    with sockets.open_socket(sockets.GENERIC) as sock:
         return ipvs.services(sock)
 
 
 def settings(keys: Iterable[str], links: Iterable[LinkState]) -> dict[str, str]:
-    """Sysctls of the calling thread's own namespace, as ``lab_state`` takes them."""
+    """Read sysctls of the calling thread's own namespace, named as for ``lab_state``."""
     return dict(_sysctls(keys, links))
 
 
 def _sysctls(keys: Iterable[str], links: Iterable[LinkState]) -> Iterator[tuple[str, str]]:
-    """Each key that can be read, with its value; ``<dev>`` written out.
+    """Yield each key that can be read, with its value; ``<dev>`` written out.
 
     Ports of a bridge are left out: frames do not reach IP there.
     """
@@ -172,7 +166,7 @@ def _sysctls(keys: Iterable[str], links: Iterable[LinkState]) -> Iterator[tuple[
 
 
 def sysctl_file(key: str) -> str:
-    """The file of a sysctl: dots and slashes exchanged, as sysctl(8) does.
+    """Return the file of a sysctl: dots and slashes exchanged, as sysctl(8) does.
 
     Raises LabError for what cannot be a sysctl's name.
     """
@@ -183,7 +177,7 @@ def sysctl_file(key: str) -> str:
 
 
 def _read(path: str) -> str:
-    """A small file's text without the newline. Half the time that pathlib takes: of use here."""
+    """Read a small file without its newline. pathlib takes twice as long, and there are many."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(fd, 4096).decode(errors="replace").strip()

@@ -1,21 +1,20 @@
 """Sysctls of the calling thread's network namespace.
 
-/proc/sys/net shows the namespace of whoever opens it, so that entering it and
-writing is all: 0.03 ms, where sysctl(8) under `ip netns exec` costs 56.
+/proc/sys/net shows the namespace of the thread that opens it.
 
-But the kernel's cache of names keeps one entry `ipv4` for each namespace that was looked
-into, all of them in one chain (fs/proc/proc_sysctl.c, proc_sys_compare), so that the
-thousandth namespace costs ten times what the first does. ``Instance`` stays clear of that.
+The kernel's cache of names keeps one entry `ipv4` for each namespace that was opened there, all
+of them in one chain (fs/proc/proc_sysctl.c, proc_sys_compare), so that opening a file takes
+longer with every namespace. ``Procfs`` avoids that.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import functools
 import os
 from pathlib import Path
 
+from lvsctl import linux
 from lvsctl.errors import KernelError
 
 ROOT = "/proc/sys/"
@@ -24,63 +23,64 @@ _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432  # the same numbers on every archit
 _CLOEXEC, _CMD_CREATE = 1, 6  # FSOPEN_CLOEXEC and FSMOUNT_CLOEXEC; FSCONFIG_CMD_CREATE
 
 
-class Instance:
-    """A procfs of our own for ``write``, mounted nowhere, replaced by a fresh one now and then.
+class Procfs:
+    """A procfs of its own for ``write``, mounted nowhere and replaced after some namespaces.
 
-    Its cache of names goes with it, so no chain in there gets long, nor does the one of /proc.
-    Where the kernel has none to give (before 5.8, or a container that forbids it) it is /proc.
+    Its cache of names goes with it, so no chain in it gets long, nor does that of /proc.
+    Where the kernel cannot create one (before 5.8, or in a container) it is /proc.
     """
 
     NAMESPACES = 64
-    """How many are looked into before it is replaced, which takes the kernel a millisecond."""
+    """How many are entered before it is replaced."""
 
     def __init__(self) -> None:
         self._fd = -1
         self._left = 0
 
     def next_namespace(self) -> None:
-        """Another namespace is about to be written to."""
+        """Prepare for writing to another namespace."""
         self._left -= 1
         if self._left < 0:
             self.close()
-            self._fd = _procfs()
+            self._fd = _new_procfs()
             self._left = self.NAMESPACES - 1
 
     def open(self, file: str) -> int:
-        """``file``, of those that ``path`` gives, opened for writing. Raises OSError."""
+        """Open ``file``, as ``path`` returns it, for writing. Raises OSError."""
         flags = os.O_WRONLY | os.O_CLOEXEC
         if self._fd < 0:
             return os.open(file, flags)
         return os.open(file.removeprefix("/proc/"), flags, dir_fd=self._fd)
 
     def close(self) -> None:
-        """Let go of it; the next namespace gets a new one."""
+        """Close it; the next namespace gets a new one."""
         if self._fd >= 0:
             os.close(self._fd)
         self._fd, self._left = -1, 0
 
 
-def _procfs() -> int:
-    """A descriptor of a new instance of procfs; -1 where there can be none (fsopen(2))."""
-    call = ctypes.CDLL(None).syscall
-    context = call(_FSOPEN, b"proc", _CLOEXEC)
-    if context < 0:
+def _new_procfs() -> int:
+    """Return a descriptor of a new instance of procfs; -1 where that fails (fsopen(2))."""
+    try:
+        context = linux.syscall("fsopen", _FSOPEN, b"proc", _CLOEXEC)
+    except OSError:
         return -1
     try:
-        if call(_FSCONFIG, context, _CMD_CREATE, None, None, 0) < 0:
-            return -1
-        return int(call(_FSMOUNT, context, _CLOEXEC, 0))
+        linux.syscall("fsconfig", _FSCONFIG, context, _CMD_CREATE, None, None, 0)
+        return linux.syscall("fsmount", _FSMOUNT, context, _CLOEXEC, 0)
+    except OSError:
+        return -1
     finally:
         os.close(context)
 
 
 @functools.cache
 def path(key: str) -> str:
-    """The file of a sysctl, its name dotted as sysctl(8) takes it.
+    """Return the file of a sysctl, whose name has dots as for sysctl(8).
 
     In a device's name a dot is written as a slash: net.ipv4.conf.eth0/1.rp_filter.
-    Raises KernelError for a key that is no namespace's own: writing that would
-    change the host.
+    Raises KernelError for a key that is not of a namespace: writing it would change the
+    host.
     """
     parts = [part.replace("/", ".") for part in key.split(".")]
     if parts[0] != "net" or len(parts) < 3 or any(part in ("", ".", "..") for part in parts):
@@ -90,10 +90,10 @@ def path(key: str) -> str:
     return ROOT + "/".join(parts)
 
 
-def write(key: str, value: str, *, optional: bool = False, through: Instance | None = None) -> None:
-    """Set a sysctl. Raises OSError; a missing one that is ``optional`` is left out."""
+def write(key: str, value: str, *, optional: bool = False, through: Procfs | None = None) -> None:
+    """Write a sysctl. Raises OSError, but for a missing one that is ``optional``."""
     try:
-        fd = (through or Instance()).open(path(key))
+        fd = (through or Procfs()).open(path(key))
     except FileNotFoundError:
         if optional:
             return
@@ -105,7 +105,7 @@ def write(key: str, value: str, *, optional: bool = False, through: Instance | N
 
 
 def read(key: str) -> str | None:
-    """The value of a sysctl; None where the kernel has not got it."""
+    """Read a sysctl; None where the kernel does not have it."""
     try:
         return Path(path(key)).read_text(encoding="utf-8").strip()
     except FileNotFoundError:

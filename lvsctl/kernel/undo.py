@@ -11,10 +11,11 @@ import threading
 from collections.abc import Iterable, Sequence
 
 from lvsctl.errors import LabError
-from lvsctl.kernel import fou, netns, paths, processes, rtnl, rtnl_obstacles, wire
-from lvsctl.kernel.session import Opened, Session
+from lvsctl.kernel import netns, paths, processes
+from lvsctl.kernel.session import Namespace, Session
 from lvsctl.kernel.worker import in_worker
 from lvsctl.model.event import Emit, OpsDone, ignore
+from lvsctl.netlink import fou, ipvs, rtnl, sockets
 from lvsctl.resources.fault_ops import AddNeighbour, DropIncoming
 from lvsctl.resources.ops import (
     AddAddress,
@@ -69,7 +70,7 @@ def undo(ops: Sequence[Op], lab: str, emit: Emit = ignore) -> None:
             for op in reversed(mine):
                 if stop.is_set():
                     return
-                with session.explaining(op):
+                with session.wrap_errors(op):
                     _undo(session, op)
                 say(OpsDone(1))
 
@@ -124,15 +125,13 @@ def _undo(session: Session, op: Op) -> None:
         return
     if isinstance(op, AddNamespace):
         files = [paths.namespaces(session.lab) / op.netns]
-        processes.terminate(processes.inhabitants(files) - processes.lineage())
+        processes.terminate(processes.pids_in(files) - processes.ancestors())
         session.close(op.netns)
         netns.delete(session.lab, op.netns)
         return
     opened = session.open(op.netns)
     sock = opened.route
     if isinstance(op, (AddService, AddRealServer)):
-        from lvsctl.kernel import ipvs
-
         sock = session.generic(opened)
         message = ipvs.delete_message(op, session.ipvs_family(opened))
     elif isinstance(op, AddGuePort):
@@ -141,34 +140,36 @@ def _undo(session: Session, op: Op) -> None:
     else:
         try:
             message = _inverse(op, opened)
-        except OSError as error:
-            if error.errno in GONE:
+        except OSError as missing:
+            if missing.errno in GONE:
                 return
             raise
-    for refusal in wire.send_all(sock, [message]):
-        if refusal.errno not in GONE:
-            raise session.failure(op, refusal.errno, str(refusal))
+    for error in sockets.send_all(sock, [message]):
+        if error.errno not in GONE:
+            raise session.failure(op, error.errno or 0, str(error))
 
 
-def _inverse(op: Op, opened: Opened) -> bytearray:  # noqa: PLR0911 (a row for each kind)
+def _inverse(op: Op, opened: Namespace) -> bytearray:  # noqa: PLR0911 (a row for each kind)
     """The message that takes ``op`` back. Raises OSError where its device is gone."""
+    from lvsctl.netlink import tc  # heavy
+
     match op:
         case AddAddress():
-            return rtnl.address(op.address, opened.index(op.device), delete=True)
+            return rtnl.delete_address(op.address, opened.index(op.device))
         case AddRoute():
             return rtnl.delete_route(op.to, op.via)
         case AddLink():
             return rtnl.delete_link(op.port)
         case AddTunnel() if op.device in FALLBACK_DEVICES:
-            return rtnl.link_state(op.device, up=False)
+            return rtnl.set_link_state(op.device, up=False)
         case AddBridge() | AddTunnel():
             return rtnl.delete_link(op.device)
         case SetLinkUp():
-            return rtnl.link_state(op.device, up=False)
+            return rtnl.set_link_state(op.device, up=False)
         case Impair():
-            return rtnl.delete_netem(opened.index(op.device))
+            return tc.delete_netem(opened.index(op.device))
         case AddNeighbour():
-            return rtnl_obstacles.delete_neighbour(op.address, opened.index(op.device))
+            return rtnl.delete_neighbour(op.address, opened.index(op.device))
         case DropIncoming():
-            return rtnl_obstacles.delete_clsact(opened.index(op.device))
+            return tc.delete_clsact(opened.index(op.device))
     raise NotImplementedError(type(op).__name__)

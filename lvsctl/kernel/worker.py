@@ -1,62 +1,70 @@
-"""Work that changes its thread's namespace, away from the caller's thread."""
+"""A worker thread, for work that changes its thread's namespace."""
 
 from __future__ import annotations
 
+import contextlib
 import queue
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from lvsctl.kernel.undisturbed import undisturbed
 from lvsctl.model.event import Emit, Event, OpsDone
 
-TELL_SECONDS = 0.05
-"""Between two words about how far the worker is: each wakes the caller's thread, which then
-competes for the interpreter's lock (for 500 namespaces: half of the time)."""
+REPORT_SECONDS = 0.05
+"""Between two reports of progress: each wakes the caller's thread, which then competes for the
+interpreter's lock."""
+
+_ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 
-class _Saying:
-    """An ``Emit`` for the worker that adds OpsDone events up, and puts one now and then.
+@contextlib.contextmanager
+def block_signals() -> Iterator[None]:
+    """Deliver the signals that end a command after the block; threads started in it get none.
 
-    It may be called from several threads.
+    A handler that raises between two steps of ``Thread.start`` leaves ``threading`` with a lock
+    in the wrong state: "release unlocked lock" is raised instead of the signal's exception.
     """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def __init__(self, said: queue.SimpleQueue[Event | None]) -> None:
-        self._said = said
+
+class _Progress:
+    """An ``Emit`` for the worker that adds OpsDone events up, and passes on one now and then."""
+
+    def __init__(self, events: queue.SimpleQueue[Event | None]) -> None:
+        self._events = events
         self._done = 0
-        self._next = time.monotonic() + TELL_SECONDS
-        self._counting = threading.Lock()
+        self._next = time.monotonic() + REPORT_SECONDS
 
     def __call__(self, event: Event) -> None:
-        with self._counting:
-            if isinstance(event, OpsDone):
-                self._done += event.count
-                if time.monotonic() < self._next:
-                    return
-            self._flush()
+        if isinstance(event, OpsDone):
+            self._done += event.count
+            if time.monotonic() < self._next:
+                return
+        self.flush()
         if not isinstance(event, OpsDone):
-            self._said.put(event)
+            self._events.put(event)
 
     def flush(self) -> None:
-        """What is done and not yet said."""
-        with self._counting:
-            self._flush()
-
-    def _flush(self) -> None:
+        """Pass on what is done and not reported yet."""
         if self._done:
-            self._said.put(OpsDone(self._done))
+            self._events.put(OpsDone(self._done))
         self._done = 0
-        self._next = time.monotonic() + TELL_SECONDS
+        self._next = time.monotonic() + REPORT_SECONDS
 
 
 def in_worker(work: Callable[[Emit, threading.Event], None], emit: Emit) -> None:
-    """Run ``work`` in a thread of its own; its events are emitted here, its errors raised here.
+    """Run ``work`` in a thread of its own; emit its events and raise its errors here.
 
-    Where this thread is interrupted meanwhile, the worker ends after the namespace
-    that it is at, before this returns.
+    Where the calling thread is interrupted, the worker ends after the namespace that it is
+    working on, before this returns.
     """
-    said: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-    saying = _Saying(said)
+    events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+    progress = _Progress(events)
     stop, begun, ended = threading.Event(), threading.Event(), threading.Event()
     beginning = threading.Lock()
     errors: list[BaseException] = []
@@ -67,39 +75,39 @@ def in_worker(work: Callable[[Emit, threading.Event], None], emit: Emit) -> None
                 return
             begun.set()
         try:
-            work(saying, stop)
-        except BaseException as error:  # noqa: BLE001 (handed over to the caller)
+            work(progress, stop)
+        except BaseException as error:  # noqa: BLE001 (raised by the caller's thread)
             errors.append(error)
         finally:
             ended.set()
-            saying.flush()
-            said.put(None)
+            progress.flush()
+            events.put(None)
 
-    thread = threading.Thread(target=body, name="lvsctl-execute", daemon=True)
+    thread = threading.Thread(target=body, name="lvsctl-worker", daemon=True)
     try:
-        with undisturbed():  # at the end of it a signal may raise, with the worker on its way
+        with block_signals():
             thread.start()
-        while (event := said.get()) is not None:
+        while (event := events.get()) is not None:
             emit(event)
         thread.join()
     except BaseException:
         with beginning:
             stop.set()
         if begun.is_set():
-            _wait_whatever_happens(said, ended)
+            _wait_until_ended(events, ended)
         raise
     if errors:
         raise errors[0]
 
 
-def _wait_whatever_happens(said: queue.SimpleQueue[Event | None], ended: threading.Event) -> None:
-    """Until the worker has ``ended``. Its last word comes after that, so there is one to wait for.
+def _wait_until_ended(events: queue.SimpleQueue[Event | None], ended: threading.Event) -> None:
+    """Wait until the worker has ended; its last event comes after ``ended`` is set.
 
-    Waiting for the Event itself would not bear a signal (``undisturbed``). In the command
-    line only the first signal raises (``cli.signals``); elsewhere a second Ctrl-C may.
+    Not for the Event itself, whose lock is not safe from signals (``block_signals``). In the
+    command line only the first signal raises (``cli.signals``); elsewhere a second Ctrl-C may.
     """
     while not ended.is_set():
         try:
-            said.get()
+            events.get()
         except KeyboardInterrupt:  # a second Ctrl-C: the worker is about to end anyway
             continue

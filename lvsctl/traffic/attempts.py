@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from lvsctl import __version__
 from lvsctl.errors import HostError
-from lvsctl.kernel import descriptors
+from lvsctl.kernel.files import raise_file_limit
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.exchange import Endpoint, Exchange, Failure
 from lvsctl.model.service import Protocol
@@ -139,7 +139,7 @@ class Attempts:
         count = len(self._results)
         most = count if self._target.keep else min(count, self._concurrency)
         try:
-            descriptors.allow(descriptors.open_now() + most, spare=SPARE_FILES)
+            raise_file_limit(most + SPARE_FILES)
         except OSError as error:
             raise _host_error(error) from error
 

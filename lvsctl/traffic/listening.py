@@ -16,15 +16,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from lvsctl.errors import KernelError, LvsctlError
-from lvsctl.kernel.descriptors import make_table_hold
 from lvsctl.kernel.netns import enter_for_good, in_thread, open_namespace
 from lvsctl.model.service import Protocol
 
 IP_PKTINFO = 8
 """<linux/in.h>; Python has no name for it before 3.14."""
-
-_FILES_BESIDES = 8
-"""Descriptors that are open while the sockets are opened. Later there is but one thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +47,6 @@ def listening(listeners: Sequence[Listener]) -> Iterator[list[tuple[str, socket.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    make_table_hold(len(listeners) + _FILES_BESIDES)
     with ExitStack() as stack:
         yield in_thread(lambda: [(one.node, _open(one, stack)) for one in listeners])
 

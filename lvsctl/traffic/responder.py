@@ -19,7 +19,12 @@ from contextlib import ExitStack
 from typing import Protocol as Interface
 from typing import Self
 
+from lvsctl.kernel.apply import Respond
+from lvsctl.kernel.processes import Ready, give_up_root
+from lvsctl.model.lab import Lab
+from lvsctl.resources.ops import Listen
 from lvsctl.traffic.connection import Connection, format_endpoint
+from lvsctl.traffic.listening import Listener, listening
 from lvsctl.traffic.responses import ResponseBuilder
 from lvsctl.traffic.udp_server import UdpServer
 
@@ -36,6 +41,23 @@ ACCEPT_BATCH = 256
 """Connections accepted from one listener before other sockets are served."""
 
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+def responder_of(lab: Lab) -> Respond:
+    """Return what serves the lab's real servers, once it has a process of its own."""
+
+    def respond(listens: tuple[Listen, ...], ready: Ready) -> None:
+        wanted = [
+            Listener(one.node, one.netns, one.protocol, one.port, ipv6=ipv6)
+            for one in listens
+            for ipv6 in ((False, True) if lab.ipv6 else (False,))
+        ]
+        with listening(wanted) as sockets:
+            ready(None)  # the kernel queues connections until they are accepted
+            give_up_root()  # before the first byte is read
+            serve(sockets)
+
+    return respond
 
 
 def serve(sockets: Sequence[tuple[str, socket.socket]]) -> None:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from lvsctl.errors import LvsctlError
-from lvsctl.kernel.gauges import Gauges
+from lvsctl.kernel.sampler import Sampler
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.exchange import Exchange
 from lvsctl.model.lab import Lab, Role
@@ -57,7 +57,7 @@ class Watcher:
         self._lab = lab
         self._interval = interval
         self._still_there = still_there
-        self._gauges = Gauges(lab)
+        self._sampler = Sampler(lab)
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
         self.lab_ended = False
@@ -65,7 +65,7 @@ class Watcher:
         self._prober = _Prober(lab, interval, self._ring) if probing else None
 
     def __enter__(self) -> Self:
-        self._gauges.__enter__()
+        self._sampler.__enter__()
         if self._prober is not None:
             self._prober.start()
         return self
@@ -78,7 +78,7 @@ class Watcher:
     ) -> None:
         if self._prober is not None:
             self._prober.stop()
-        self._gauges.close()
+        self._sampler.close()
         bell, self._bell = self._bell, -1
         os.close(bell)
 
@@ -108,8 +108,8 @@ class Watcher:
             if not self._still_there():
                 self.lab_ended = True
                 return
-            self._gauges.hear()
-            sample = self._gauges.sample()
+            self._sampler.take_events()
+            sample = self._sampler.sample()
             took = time.monotonic() - sample.clock
             director = self._lab.directors[0].name
             happened = tuple(changes(samples[-1], sample, director)) if samples else ()
@@ -126,7 +126,7 @@ class Watcher:
     def _wait(self, earliest: float, due: float) -> None:
         """Until ``due``; or, where something rings before, until ``earliest``."""
         own = [self._bell]
-        if self._readable([*own, *(bell.fileno() for bell in self._gauges.bells)], due):
+        if self._readable([*own, *(sock.fileno() for sock in self._sampler.event_sockets)], due):
             with suppress(BlockingIOError):
                 os.eventfd_read(self._bell)
             if not self._stopping:

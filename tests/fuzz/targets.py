@@ -26,7 +26,6 @@ from lvsctl.output import json_values, jsonable, saved, script, text, text_plan
 from lvsctl.output.evidence import evidence_from
 from lvsctl.output.style import Style
 from lvsctl.plan import planner
-from lvsctl.topology import glance
 from lvsctl.topology.loading import parse_topology
 from tests.unit.recorded.reports import files_of
 
@@ -44,7 +43,6 @@ HOSTILE: tuple[object, ...] = (
 
 def topology(data: bytes) -> None:
     """A topology file: a lab, with a plan and its texts, or SpecError."""
-    glance.name(data), glance.namespaces(data)
     try:
         lab = parse_topology(data, "fuzz.yaml", rules=modes.violations)
     except SpecError as error:

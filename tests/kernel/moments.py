@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lvsctl import linux
 from lvsctl.cli.signals import Signalled, raise_on_signals
-from lvsctl.kernel import netns, wire
+from lvsctl.netlink import sockets
 from lvsctl.resources.ops import (
     AddAddress,
     AddBridge,
@@ -93,15 +94,11 @@ class Ended:
 
 
 class Counter:
-    """In the child: counts moments, and sends ``sign`` before the one numbered ``at``.
+    """In the child: counts moments, and sends ``sign`` before the one numbered ``at``."""
 
-    Where ``by`` names a thread, no others count than its own.
-    """
-
-    def __init__(self, at: int, sign: signal.Signals, by: str) -> None:
+    def __init__(self, at: int, sign: signal.Signals) -> None:
         self.at = at
         self.sign = sign
-        self.by = by
         self.pid = os.getpid()
         self.seen: list[str] = []
         self.counting = threading.Lock()
@@ -109,8 +106,6 @@ class Counter:
     def moment(self, what: str) -> None:
         """Something is about to be done."""
         if os.getpid() != self.pid:  # a process that the command has started
-            return
-        if self.by and threading.current_thread().name != self.by:
             return
         with self.counting:
             self.seen.append(what)
@@ -131,19 +126,20 @@ class Counter:
 
 def _watch(counter: Counter) -> None:
     """From now on every effect of this process is a moment."""
-    send = wire.send_all
+    send = sockets.send_all
 
-    def one_by_one(sock: Any, messages: Sequence[bytearray]) -> list[wire.Refusal]:
-        found: list[wire.Refusal] = []
-        protocol = "generic" if sock.proto == wire.GENERIC else "route"
+    def one_by_one(sock: Any, messages: Sequence[bytearray]) -> list[sockets.NetlinkError]:
+        found: list[sockets.NetlinkError] = []
+        protocol = "generic" if sock.proto == sockets.GENERIC else "route"
         for number, message in enumerate(messages):
             kind = int.from_bytes(message[4:6], sys.byteorder)
             counter.moment(f"netlink {protocol} {kind}")
-            found += [wire.Refusal(number, r.errno, r.text) for r in send(sock, [message])]
+            errors = send(sock, [message])
+            found += [sockets.NetlinkError(number, e.errno or 0, e.text) for e in errors]
         return found
 
     def before(name: str) -> Callable[..., Any]:
-        done = getattr(netns, name)
+        done = getattr(linux, name)
 
         def announced(*words: Any, **more: Any) -> Any:
             counter.moment(f"{name} {words[:2]}")
@@ -151,9 +147,9 @@ def _watch(counter: Counter) -> None:
 
         return announced
 
-    wire.send_all = one_by_one
-    for name in ("mount", "umount", "unshare"):
-        setattr(netns, name, before(name))
+    sockets.send_all = one_by_one
+    for name in ("mount", "unmount", "unshare"):
+        setattr(linux, name, before(name))
     sys.addaudithook(counter.audit)
 
 
@@ -161,12 +157,8 @@ def ended(
     work: Callable[[], object],
     at: int = NEVER,
     sign: signal.Signals = signal.SIGKILL,
-    *,
-    by: str = "",
 ) -> Ended:
     """Run ``work`` in a child that gets ``sign`` before its moment number ``at``.
-
-    Where ``by`` names a thread, its moments alone are counted.
 
     As in the command line's main, SIGINT and SIGTERM become the exception Signalled, and the
     exit status says so.
@@ -177,7 +169,7 @@ def ended(
         os.close(reading)
         status, said = 1, ""
         try:
-            counter = Counter(at, sign, by)
+            counter = Counter(at, sign)
             _watch(counter)
             with raise_on_signals():
                 work()

@@ -26,9 +26,10 @@ from scapy.packet import Raw
 from lvsctl.capture.capture import Capture, LiveCapture
 from lvsctl.capture.listener import Listener, Options
 from lvsctl.errors import LabError, UsageError
-from lvsctl.kernel import links, netns
+from lvsctl.kernel import netns
 from lvsctl.kernel.probe import which
 from lvsctl.model.frame import Direction, Frame, LinkType, Tap
+from lvsctl.netlink import ethtool
 from tests.kernel.by_hand import cable, eventually, namespaces, run
 
 CLIENT, SERVER = "10.9.0.1", "10.9.0.2"
@@ -58,7 +59,7 @@ def _no_ipv6() -> None:
 
 def _no_offloads() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        links.disable_offloads(sock, "lan")
+        ethtool.disable_offloads(sock, "lan")
 
 
 def udp(name: str | Path, payloads: list[bytes], *, to: str = SERVER, port: int = 9) -> list[int]:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from lvsctl.errors import KernelError
-from lvsctl.kernel import execute, probe_kernel, undo
+from lvsctl.kernel import probe_kernel, undo
+from lvsctl.kernel.apply import apply_plan
 from lvsctl.model.event import ignore
 from lvsctl.model.lab import Impairment
 from lvsctl.model.service import (
@@ -88,7 +89,7 @@ def test_a_service_and_its_real_servers(lab: str) -> None:
         "-a -t 10.10.255.1:80 -r 10.10.0.13:80 -g -w 1",
     ]
     changed = Stage("change", (service(lab, Scheduler.WLC), server(lab, 2, 7)))
-    execute.execute([changed], lab, ignore, converging=True)
+    apply_plan([changed], lab, ignore, reconciling=True)
     assert table(lab)[0] == "-A -t 10.10.255.1:80 -s wlc"
     assert "-a -t 10.10.255.1:80 -r 10.10.0.13:80 -g -w 7" in table(lab)
     undo.undo([server(lab, 1)], lab)
@@ -174,7 +175,7 @@ def test_impairments_are_what_tc_makes_of_the_same_words(lab: str, impairment: I
     subprocess.run(command.split(), check=True)
     assert qdisc(lab, "rs1") == qdisc(lab, "rs2")
     assert qdisc(lab, "rs1")["kind"] == "netem"
-    execute.execute([Stage("again", (mine,))], lab, ignore, converging=True)
+    apply_plan([Stage("again", (mine,))], lab, ignore, reconciling=True)
     undo.undo([mine], lab)
     undo.undo([mine], lab)
     assert '"netem"' not in str(ip("-n", f"lvs-{lab}-rs1", "link", "show", "lan"))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lvsctl.errors import KernelError
-from lvsctl.kernel import ipvs, netns, nldump, state, wire
+from lvsctl.kernel import netns, state
 from lvsctl.model.service import (
     GUE_PORT,
     Encapsulation,
@@ -28,6 +28,7 @@ from lvsctl.model.service import (
     ServiceKey,
 )
 from lvsctl.model.state import Connection, Counters
+from lvsctl.netlink import ipvs, sockets
 from lvsctl.resources.ops import AddRealServer, AddService
 from tests.kernel.by_hand import cable, eventually, namespaces, process, run
 
@@ -56,7 +57,7 @@ while True:
 @contextlib.contextmanager
 def inside(name: str) -> Iterator[socket.socket]:
     """A generic netlink socket of the namespace."""
-    sock = netns.run_inside(name, lambda: wire.open_socket(wire.GENERIC))
+    sock = netns.run_inside(name, lambda: sockets.open_socket(sockets.GENERIC))
     with sock:
         yield sock
 
@@ -95,7 +96,7 @@ OPS: tuple[AddService | AddRealServer, ...] = (
 def configure(sock: socket.socket, *ops: AddService | AddRealServer) -> None:
     family = ipvs.family_id(sock)
     for op in ops:
-        nldump.ask(sock, ipvs.message(op, family))
+        sockets.request(sock, ipvs.add_message(op, family))
 
 
 def rules(name: str) -> list[str]:
@@ -157,7 +158,7 @@ def test_replacing_changes_and_does_not_delete(director: str) -> None:
         configure(sock, *OPS[:3])
         family = ipvs.family_id(sock)
         for op in changed:
-            nldump.ask(sock, ipvs.message(op, family, replace=True))
+            sockets.request(sock, ipvs.add_message(op, family, replace=True))
     assert rules(director) == expected_rules(changed)
 
 
@@ -166,7 +167,7 @@ def test_deleting(director: str) -> None:
         configure(sock, *OPS)
         family = ipvs.family_id(sock)
         for op in (OPS[1], OPS[7], OPS[5]):
-            nldump.ask(sock, ipvs.delete_message(op, family))
+            sockets.request(sock, ipvs.delete_message(op, family))
     left = (OPS[0], OPS[2], OPS[3], OPS[4])
     assert rules(director) == expected_rules(left)
 
@@ -260,7 +261,7 @@ def test_counters_and_connections(nat: tuple[str, str]) -> None:
             received += len(held.recv(65536))
         port = held.getsockname()[1]
         eventually(lambda: total(director).bytes_out > 5000)  # added up every two seconds
-        found = state.node_state(director, ipvs=True)
+        found = state.node_state(director, director=True)
         stats = run("ipvsadm -Ln --stats --exact", netns=director)
         table = run("ipvsadm -Lnc", netns=director)
         listed = run("ipvsadm -Ln", netns=director)

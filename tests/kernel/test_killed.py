@@ -16,8 +16,8 @@ import pytest
 
 from lvsctl.engine.faults import inject_fault, restore_faults
 from lvsctl.engine.inspect import send_requests, verify_lab
-from lvsctl.engine.labs import running_lab, tear_down
-from lvsctl.engine.plans import load_lab, make_plan
+from lvsctl.engine.labs import load_lab, make_plan, running_lab
+from lvsctl.engine.teardown import tear_down
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError
 from lvsctl.kernel import injected, registry
@@ -117,36 +117,33 @@ def told(problems: dict[object, object]) -> None:
     assert not lines, "\n".join(lines)
 
 
-def whole(
-    name: str, begin: Callable[[], object], work: Callable[[], object], by: str = ""
-) -> Ended:
+def whole(name: str, begin: Callable[[], object], work: Callable[[], object]) -> Ended:
     """``work`` undisturbed, for the moments that it goes through."""
     up(name)()  # what is found out once in a process is known from now on
     down(name)
     begin()
-    found = ended(work, by=by)
+    found = ended(work)
     assert (found.status, found.said) == (0, ""), found.said
     down(name)
     return found
 
 
 def check_up_killed(
-    name: str, wanted: int, answers: Callable[[str], bool], *, by: str = "", **overrides: object
+    name: str, wanted: int, answers: Callable[[str], bool], **overrides: object
 ) -> int:
-    """At how many moments it was tried. Where ``by`` names a thread, at none but its own."""
+    """At how many moments it was tried."""
     problems: dict[object, object] = {}
     work = up(name, **overrides)
     with untouched(name) as before:
-        found = whole(name, lambda: None, work, by)
-        if not by:
-            lab = load_lab(topology_of(name), Overrides(**overrides))  # type: ignore[arg-type]
-            blind = unseen(make_plan(lab).ops, found.moments)
-            assert blind == [], "the plan goes past the moments"
+        found = whole(name, lambda: None, work)
+        lab = load_lab(topology_of(name), Overrides(**overrides))  # type: ignore[arg-type]
+        blind = unseen(make_plan(lab).ops, found.moments)
+        assert blind == [], "the plan goes past the moments"
         numbers = tried(found.moments, wanted)
         for number in numbers:
             where = f"{number}: {found.moments[number]}"
             for mend in ("down", "up"):
-                killed = ended(work, number, by=by)
+                killed = ended(work, number)
                 if killed.status != KILLED:
                     problems[where] = killed
                 if mend == "up":

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lvsctl import linux
 from lvsctl.errors import LabError, UsageError
 from lvsctl.kernel import netns, paths, registry
 
@@ -137,11 +138,11 @@ def writable_etc(tmp_path: Path) -> Iterator[None]:
     upper.mkdir()
     work.mkdir()
     layers = f"lowerdir=/etc,upperdir={upper},workdir={work}"
-    netns.mount("overlay", "/etc", "overlay", data=layers)
+    linux.mount("overlay", "/etc", "overlay", options=layers)
     try:
         yield
     finally:
-        netns.umount("/etc")
+        linux.unmount("/etc")
 
 
 @pytest.mark.usefixtures("writable_etc")

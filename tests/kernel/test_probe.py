@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl.kernel import netns, probe, probe_kernel
+from lvsctl.kernel import features, netns, probe, probe_kernel
 from lvsctl.model.service import Scheduler
 from tests.kernel.by_hand import descriptors, run
 
@@ -26,9 +26,9 @@ def picture() -> tuple[str, ...]:
 
 
 def test_nothing_is_left_behind() -> None:
-    probe.features()  # modules are loaded now, if any
+    features.features()  # modules are loaded now, if any
     before, opened = picture(), descriptors()
-    found = {feature.id: feature for feature in probe.features()}
+    found = {feature.id: feature for feature in features.features()}
     assert picture() == before
     assert descriptors() == opened
     for needed in ("root", "netns", "veth", "bridge"):

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from lvsctl.errors import LabError
-from lvsctl.kernel import execute, netns, paths, processes, registry
+from lvsctl.kernel import netns, paths, processes, registry
+from lvsctl.kernel.apply import apply_plan
 from lvsctl.kernel.worker import in_worker
 from lvsctl.model.event import Emit, ignore
 from lvsctl.resources.ops import Plan
@@ -23,7 +24,7 @@ from tests.kernel.test_execute import lab as lab  # noqa: PLC0414 (a fixture)
 
 def up(plan: Plan) -> None:
     registry.begin(registry.Entry(lab=plan.lab, namespaces=plan.namespaces))
-    execute.execute(plan, plan.lab, ignore)
+    apply_plan(plan, plan.lab, ignore)
 
 
 def serve(ready: processes.Ready) -> None:
@@ -151,7 +152,7 @@ def test_processes_of_the_initial_namespace_are_never_a_labs(tmp_path: Path) -> 
     """Whoever gives it a name of ours: `down` would end everything on the host."""
     theirs = tmp_path / "lvs-dr-rs1"
     theirs.symlink_to("/proc/1/ns/net")
-    assert processes.inhabitants([theirs]) == set()
+    assert processes.pids_in([theirs]) == set()
 
 
 def test_an_interruption_while_the_worker_starts_waits_for_it(

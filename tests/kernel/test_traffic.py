@@ -25,8 +25,7 @@ from pathlib import Path
 import pytest
 
 from lvsctl.capture.capture import Capture
-from lvsctl.engine.labs import responder_of
-from lvsctl.engine.plans import load_lab
+from lvsctl.engine.labs import load_lab
 from lvsctl.errors import KernelError, LabError
 from lvsctl.kernel.netns import enter, in_thread
 from lvsctl.model.exchange import Endpoint, Exchange, Failure
@@ -35,6 +34,7 @@ from lvsctl.model.service import Protocol
 from lvsctl.resources.ops import Listen
 from lvsctl.traffic.client import held, requests
 from lvsctl.traffic.listening import Listener, listening
+from lvsctl.traffic.responder import responder_of
 from lvsctl.traffic.responses import pattern
 from tests.kernel.by_hand import carries_frames, eventually
 from tests.kernel.labs import topology_of
@@ -46,6 +46,7 @@ NUMBERS = itertools.count()
 SERVE = """
 import json, resource, sys
 from lvsctl.model.service import Protocol
+from lvsctl.traffic.responder import responder_of
 from lvsctl.traffic import responder
 from lvsctl.traffic.listening import Listener, listening
 files, settings, listeners, late = json.loads(sys.argv[1])

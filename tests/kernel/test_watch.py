@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import pytest
 
 from lvsctl.engine.inspect import watch_lab
-from lvsctl.engine.labs import tear_down
-from lvsctl.kernel.gauges import Gauges
+from lvsctl.engine.teardown import tear_down
+from lvsctl.kernel.sampler import Sampler
 from lvsctl.model.lab import Lab
 from lvsctl.watch.loop import Watcher
 from lvsctl.watch.view import View
@@ -134,7 +134,7 @@ def test_traffic_shows_who_answers_arp(dr: Lab) -> None:
 
 
 def test_without_traffic_nothing_is_sent(dr: Lab) -> None:
-    with Gauges(dr) as gauges:
+    with Sampler(dr) as gauges:
         gauges.sample()
         first = gauges.sample()
         with watch_lab(dr, interval=0.1) as watcher, ending(watcher):

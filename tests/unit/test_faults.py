@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from lvsctl.claims import BY_MODE, every
-from lvsctl.engine.plans import load_lab
+from lvsctl.engine.labs import load_lab
 from lvsctl.faults import FAULTS, find_fault
 from lvsctl.faults.base import Fault, FaultContext
 from lvsctl.faults.change import Change, added, removed, reversed_

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lvsctl.errors import HostError
-from lvsctl.kernel import netns, probe, probe_kernel, probe_tools
+from lvsctl.kernel import features, netns, probe, probe_kernel
 from lvsctl.model.service import Scheduler
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def test_without_root_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(netns, "in_thread", never)
     monkeypatch.setattr(probe, "has_module", lambda name: name == "veth")
     monkeypatch.setattr(probe, "modules_are_listed", lambda: True)
-    found = {feature.id: feature for feature in probe.features()}
+    found = {feature.id: feature for feature in features.features()}
     assert not found["root"].present
     assert "sudo" in found["root"].remedy
     assert (found["veth"].present, found["veth"].says) == (
@@ -148,7 +148,7 @@ def test_without_root_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     )  # fmt: skip
     assert (found["ipip"].present, found["ipip"].says) == (False, "no module ipip")
     monkeypatch.setattr(probe, "modules_are_listed", lambda: False)
-    found = {feature.id: feature for feature in probe.features()}
+    found = {feature.id: feature for feature in features.features()}
     assert found["ipip"].says == "cannot be told without root"
 
 
@@ -175,8 +175,8 @@ def test_tools_tell_their_versions(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     (tmp_path / "ethtool").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(probe, "_SYSTEM_PATHS", "")
-    monkeypatch.setattr(probe_tools, "_PATIENCE", 0.5)
-    found = {feature.id: feature for feature in probe_tools.features()}
+    monkeypatch.setattr(features, "_PATIENCE", 0.5)
+    found = {feature.id: feature for feature in features.programs()}
     assert (found["ip"].says, found["ip"].present) == ("6.1.0", True)
     assert (found["ipvsadm"].says, found["ipvsadm"].present) == ("1.31", True)
     assert found["sysctl"].says == "installed"  # 6.1.2 is the kernel's

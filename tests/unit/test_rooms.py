@@ -15,6 +15,7 @@ ROOMS = (
     "machine",  # apart: of the rest it knows nothing but errors and system calls
     "model",
     "resources",
+    "netlink",
     "topology",
     "modes",
     "plan",

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import ip_address
 
-from lvsctl.engine.plans import load_lab
+from lvsctl.engine.labs import load_lab
 from lvsctl.model.lab import Lab
 from lvsctl.model.sample import Gauge, HalfOpen, Sample
 from lvsctl.model.state import (

@@ -41,7 +41,7 @@ NOTHING: Unaccounted = ((0, 0, 0), (0, 0, 0))
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class IpvsCounters:
     """A director's state and the moment that its counters are of.
 
     ``when`` is in nanoseconds since the epoch, as captured frames' times are.
@@ -53,9 +53,9 @@ class Settled:
     unaccounted: Unaccounted = NOTHING
 
 
-def settled_state(
+def wait_for_ipvs_counters(
     director: str, patience: float = PATIENCE, unaccounted: Unaccounted = NOTHING
-) -> Settled:
+) -> IpvsCounters:
     """The state of the namespace ``director``, its IPVS counters up to date.
 
     Waits until the sums agree with the exact counts, but for what is ``unaccounted``, and
@@ -70,7 +70,7 @@ def settled_state(
     while True:
         exact = netns.run_inside(director, _exact)
         when = time.clock_gettime_ns(time.CLOCK_REALTIME)
-        state = node_state(director, sysctls=(), ipvs=True)
+        state = node_state(director, sysctls=(), director=True)
         now = time.monotonic()
         rounds += 1
         if exact != latest:
@@ -79,7 +79,7 @@ def settled_state(
         quiet = exact == netns.run_inside(director, _exact)
         waited = now > since + patience and rounds >= QUIET_ROUNDS
         if (quiet and (missing == unaccounted or waited)) or now > deadline:
-            return Settled(state, when, missing)
+            return IpvsCounters(state, when, missing)
         pause.wait(_AGAIN)
 
 

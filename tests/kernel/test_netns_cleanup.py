@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from lvsctl.errors import LabError
-from lvsctl.kernel import execute, letting_go, netns, paths, registry
+from lvsctl.kernel import netns, netns_cleanup, paths, registry
+from lvsctl.kernel.apply import apply_plan
 from lvsctl.model.event import ignore
 from tests.kernel.by_hand import eventually
 from tests.kernel.dr_shape import dr_plan
@@ -26,7 +27,7 @@ SERVERS = 20
 def up(lab: str, servers: int = 2) -> None:
     plan = dr_plan(lab, servers)
     registry.begin(registry.Entry(lab=lab, namespaces=plan.namespaces))
-    execute.execute(plan, lab, ignore)
+    apply_plan(plan, lab, ignore)
 
 
 def ip(netns: str, words: str) -> str:
@@ -57,7 +58,7 @@ def cable_into(netns: str) -> Iterator[str]:
 def test_a_cable_that_led_into_the_lab_is_gone(lab: str) -> None:
     up(lab, SERVERS)
     with cable_into(f"lvs-{lab}-rs{SERVERS}") as watcher:
-        with letting_go.watched(lab):
+        with netns_cleanup.wait_for_cleanup(lab):
             registry.remove(lab)
         assert "near" not in ip(watcher, "link")
 
@@ -79,7 +80,7 @@ def test_the_command_returns_when_the_last_has_let_go(lab: str) -> None:
             down.wait(timeout=1)  # all is removed: without waiting, it would end at once
         assert "near@" in ip(watcher, "link")
         holding.close()
-        assert down.wait(timeout=letting_go.SECONDS) == 0
+        assert down.wait(timeout=netns_cleanup.SECONDS) == 0
         assert "near" not in ip(watcher, "link")
 
 
@@ -99,8 +100,8 @@ def test_who_is_still_held_is_named(lab: str) -> None:
     held = netns.open_namespace(paths.namespaces(lab) / f"lvs-{lab}-rs1")
     try:
         with (
-            pytest.raises(LabError, match=f"has not let go of everything: lvs-{lab}-rs1(\n|$)"),
-            letting_go.watched(lab, seconds=2),
+            pytest.raises(LabError, match=f"has not released everything: lvs-{lab}-rs1(\n|$)"),
+            netns_cleanup.wait_for_cleanup(lab, seconds=2),
         ):
             registry.remove(lab)
     finally:
@@ -108,14 +109,14 @@ def test_who_is_still_held_is_named(lab: str) -> None:
 
 
 def test_nothing_to_wait_for(lab: str) -> None:
-    with letting_go.watched(lab):
+    with netns_cleanup.wait_for_cleanup(lab):
         pass
 
 
 def test_what_goes_wrong_meanwhile_is_told_and_no_thread_stays(lab: str) -> None:
     up(lab)
     before = threading.active_count()
-    with pytest.raises(ZeroDivisionError), letting_go.watched(lab, seconds=0.1):
+    with pytest.raises(ZeroDivisionError), netns_cleanup.wait_for_cleanup(lab, seconds=0.1):
         raise ZeroDivisionError
     assert threading.active_count() == before
     assert Path(paths.NETNS / f"lvs-{lab}-rs1").is_symlink()

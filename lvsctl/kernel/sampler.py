@@ -1,9 +1,9 @@
-"""The instruments of `watch`: a lab's namespaces kept open, read again and again.
+"""Samples of a running lab for `watch`: its namespaces are kept open and read repeatedly.
 
-Each namespace has one socket to ask by and one that rings: the kernel tells it, by
-rtnetlink's multicast groups, when a device, an address, a route, a neighbour or a setting
-that netconf knows has changed. What has no event is read when the time has come: IPVS's
-table, the counters, and the ARP sysctls (netconf does not tell those).
+Each namespace has one socket for requests and one that is subscribed to rtnetlink's multicast
+groups: it receives a message when a device, an address, a route, a neighbour or a setting that
+netconf covers has changed. What has no event is read every time: IPVS's table, the counters,
+and the ARP sysctls, which netconf does not cover.
 
 Sources: rtnetlink(7), linux/rtnetlink.h (RTNLGRP_*), net/ipv4/devinet.c
 (inet_netconf_notify_devconf), net/core/net-procfs.c (/proc/net/dev).
@@ -21,12 +21,13 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from lvsctl.errors import LabError
-from lvsctl.kernel import connections, netns, paths, rtnl_dump, snmp, state, wire
+from lvsctl.kernel import connections, netns, paths, snmp, state
 from lvsctl.kernel.drop_reasons import DropReasons
-from lvsctl.kernel.session import Opened, Session
+from lvsctl.kernel.session import Namespace, Session
 from lvsctl.model.lab import Lab
 from lvsctl.model.sample import Gauge, HalfOpen, Sample
 from lvsctl.model.state import NodeState, ServiceState
+from lvsctl.netlink import ipvs, rtnl, sockets
 
 GROUPS = (1, 3, 5, 7, 9, 11, 24, 25)
 """RTNLGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE, IPV4_NETCONF, IPV6_…"""
@@ -47,27 +48,27 @@ _OWN = "/proc/self/ns/net"
 
 
 @dataclass(slots=True)
-class _Place:
-    """One node's namespace, open. ``inode`` tells it from another of the same name."""
+class _OpenNode:
+    """A node's open namespace. ``inode`` distinguishes it from another of the same name."""
 
-    opened: Opened
+    opened: Namespace
     inode: int
-    bell: socket.socket
+    events: socket.socket
     stale: bool = True
-    """Whether what was read of its configuration may have changed."""
+    """Whether the configuration may have changed since it was read."""
     state: NodeState | None = None
 
 
-class Gauges:
+class Sampler:
     """The namespaces of ``lab``, open until the end of the ``with``.
 
-    Open namespaces outlive their lab, so whoever holds this looks whether it still runs.
+    Open namespaces outlive their lab: the caller checks whether it still runs.
     """
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
         self._director = lab.directors[0].name
-        self._places: dict[str, _Place] = {}
+        self._nodes: dict[str, _OpenNode] = {}
         self._session = Session(lab.name)
         self._reasons = DropReasons()
         self._dropped: dict[str, int] = {}
@@ -75,8 +76,8 @@ class Gauges:
     def __enter__(self) -> Self:
         with ExitStack() as failing:
             failing.callback(self.close)
-            self._session.make_room(len(self._lab.nodes))
-            netns.in_thread(self._look_for_places)
+            self._session.raise_file_limit(len(self._lab.nodes))
+            netns.in_thread(self._update_nodes)
             self._dropped = self._reasons.__enter__().counts()
             failing.pop_all()
         return self
@@ -85,38 +86,38 @@ class Gauges:
         self.close()
 
     def close(self) -> None:
-        """Let go of every namespace."""
-        for node in tuple(self._places):
-            self._let_go(node)
+        """Close every namespace."""
+        for node in tuple(self._nodes):
+            self._close_node(node)
         self._reasons.__exit__()
         self._session.__exit__()
 
     @property
-    def bells(self) -> tuple[socket.socket, ...]:
-        """Sockets that are readable when something has changed at a node."""
-        return tuple(place.bell for place in self._places.values())
+    def event_sockets(self) -> tuple[socket.socket, ...]:
+        """Return sockets that become readable when something changes at a node."""
+        return tuple(place.events for place in self._nodes.values())
 
-    def hear(self) -> bool:
-        """Take in what has rung; whether anything has."""
-        heard = False
-        for place in self._places.values():
-            while _rang(place.bell):
-                heard = place.stale = True
-        return heard
+    def take_events(self) -> bool:
+        """Read all pending events; return whether there were any."""
+        changed = False
+        for place in self._nodes.values():
+            while _take_event(place.events):
+                changed = place.stale = True
+        return changed
 
     def sample(self) -> Sample:
-        """Everything, now. Raises HostError without root or IPVS."""
+        """Take a sample. Raises HostError without root or IPVS."""
         return netns.in_thread(self._sample)
 
     # ── in a thread of its own ───────────────────────────────────────────────────────────────
 
     def _sample(self) -> Sample:
-        self._look_for_places()
+        self._update_nodes()
         states: dict[str, NodeState] = {}
         gauges: dict[str, Gauge] = {}
         table: tuple[ServiceState, ...] = ()
         half_open: HalfOpen | None = frozenset()
-        for node, place in self._places.items():
+        for node, place in self._nodes.items():
             with netns.enter(place.opened.fd):
                 states[node] = self._state(node, place)
                 gauges[node] = _gauge(states[node])
@@ -127,59 +128,57 @@ class Gauges:
         dropped = self._reasons.dropped(before)
         return Sample(time.time(), time.monotonic(), states, gauges, table, half_open, dropped)
 
-    def _state(self, node: str, place: _Place) -> NodeState:
-        """The node's state: its configuration where that may have changed, its settings always."""
+    def _state(self, node: str, place: _OpenNode) -> NodeState:
+        """Read a node's configuration where it may have changed, and its settings always."""
         if place.stale or place.state is None:
             place.stale = False
             sock = place.opened.route
-            links = rtnl_dump.links(sock)
+            links = rtnl.dump_links(sock)
             names = {link.index: link.name for link in links}
             place.state = NodeState(
                 netns=self._lab.netns(node),
                 links=links,
-                routes=rtnl_dump.routes(sock, names),
-                neighbours=rtnl_dump.neighbours(sock, names),
+                routes=rtnl.dump_routes(sock, names),
+                neighbours=rtnl.dump_neighbours(sock, names),
             )
         place.state = replace(place.state, sysctls=state.settings(FOLLOWED, place.state.links))
         return place.state
 
-    def _table(self, director: Opened) -> tuple[ServiceState, ...]:
-        from lvsctl.kernel import ipvs  # imports some of pyroute2
-
+    def _table(self, director: Namespace) -> tuple[ServiceState, ...]:
         return ipvs.services(self._session.generic(director))
 
-    def _look_for_places(self) -> None:
-        """Open what is new, let go of what is gone or was made anew."""
+    def _update_nodes(self) -> None:
+        """Open namespaces that are new, close those that are gone or were created again."""
         for node in self._lab.nodes:
-            place = self._places.get(node.name)
+            place = self._nodes.get(node.name)
             inode = _inode(self._lab.netns(node.name))
             if place is not None and place.inode == inode:
                 continue
             if place is not None:
-                self._let_go(node.name)
+                self._close_node(node.name)
             if inode is not None:
                 with suppress(LabError):  # it went this very moment
                     opened = self._session.open(self._lab.netns(node.name))
                     with netns.enter(opened.fd):
-                        self._places[node.name] = _Place(opened, inode, _bell())
+                        self._nodes[node.name] = _OpenNode(opened, inode, _subscribed_socket())
 
-    def _let_go(self, node: str) -> None:
-        self._places.pop(node).bell.close()
+    def _close_node(self, node: str) -> None:
+        self._nodes.pop(node).events.close()
         self._session.close(self._lab.netns(node))
 
 
-def _bell() -> socket.socket:
-    """A socket of the calling thread's namespace that hears of every change."""
+def _subscribed_socket() -> socket.socket:
+    """Open a socket that receives every change in the calling thread's namespace."""
     with ExitStack() as opened:
-        bell = opened.enter_context(wire.open_socket())
-        bell.setblocking(False)
-        wire.subscribe(bell, *GROUPS)
+        sock = opened.enter_context(sockets.open_socket())
+        sock.setblocking(False)
+        sockets.subscribe(sock, *GROUPS)
         opened.pop_all()
-    return bell
+    return sock
 
 
 def _inode(name: str) -> int | None:
-    """The number of a namespace; None where nothing is mounted at its name any more."""
+    """Return the inode of a namespace; None where nothing is mounted at its name any more."""
     try:
         found = os.stat(paths.NETNS / name)  # noqa: PTH116 (a hundred times a second)
     except OSError:
@@ -187,13 +186,13 @@ def _inode(name: str) -> int | None:
     return found.st_ino if found.st_dev == os.stat(_OWN).st_dev else None  # noqa: PTH116
 
 
-def _rang(bell: socket.socket) -> bool:
-    """Take one notification, whatever it says: where many were lost there are many to come."""
+def _take_event(events: socket.socket) -> bool:
+    """Read one event, whatever it is about; return whether there was one."""
     try:
-        bell.recv(1 << 16)
+        events.recv(1 << 16)
     except BlockingIOError:
         return False
-    except OSError as error:
+    except OSError as error:  # ENOBUFS: events were lost, so there was more than one
         if error.errno != errno.ENOBUFS:
             raise
     return True
@@ -208,7 +207,7 @@ def _gauge(found: NodeState) -> Gauge:
 
 
 def _devices() -> Iterator[tuple[str, tuple[int, int, int, int]]]:
-    """Each device of the thread's namespace: bytes and packets that came, and that went."""
+    """Yield each device of the thread's namespace: bytes and packets received and sent."""
     with open("/proc/thread-self/net/dev", encoding="ascii", errors="replace") as table:  # noqa: PTH123
         for line in table:
             name, colon, counts = line.rpartition(":")

@@ -1,0 +1,68 @@
+"""UDP ports at which a kernel decapsulates GUE, over generic netlink.
+
+Sources: linux/fou.h, net/ipv4/fou_core.c, ip-fou(8).
+"""
+
+from __future__ import annotations
+
+import socket
+
+from lvsctl.errors import HostError
+from lvsctl.netlink import messages, sockets
+from lvsctl.netlink.messages import body
+
+from pyroute2.netlink import genlmsg  # isort: skip (after the shim)
+
+FAMILY = "fou"
+_ADD, _DEL, _GET = 1, 2, 3  # FOU_CMD_*
+_GUE = 2  # FOU_ENCAP_GUE
+
+
+class Message(genlmsg):  # type: ignore[misc]  # pyroute2 has no types, and no class for it
+    """A message of the family, FOU_ATTR_*."""
+
+    prefix = "FOU_ATTR_"
+    nla_map = (
+        ("FOU_ATTR_UNSPEC", "none"),
+        ("FOU_ATTR_PORT", "be16"),
+        ("FOU_ATTR_AF", "uint8"),
+        ("FOU_ATTR_IPPROTO", "uint8"),
+        ("FOU_ATTR_TYPE", "uint8"),
+    )
+
+
+def family_id(sock: socket.socket) -> int:
+    """Return the type of the family's messages. Raises HostError where the kernel has no fou."""
+    number = messages.generic_family(sock, FAMILY)
+    if number is None:
+        raise HostError("this kernel cannot decapsulate GUE", hint="modprobe fou")
+    return number
+
+
+def add_port(port: int, family: int) -> bytearray:
+    """Return the message of `ip fou add port … gue`, for IPv4."""
+    attributes = [("FOU_ATTR_PORT", port), ("FOU_ATTR_AF", socket.AF_INET)]
+    return _message(family, _ADD, [*attributes, ("FOU_ATTR_TYPE", _GUE)])
+
+
+def delete_port(port: int, family: int) -> bytearray:
+    """Return the message of `ip fou del port …`."""
+    return _message(family, _DEL, [("FOU_ATTR_PORT", port), ("FOU_ATTR_AF", socket.AF_INET)])
+
+
+def _message(family: int, command: int, attributes: list[tuple[str, int]]) -> bytearray:
+    return sockets.message(family, 0, body(Message, attributes, cmd=command, version=1))
+
+
+def ports(sock: socket.socket) -> tuple[int, ...]:
+    """Return the ports of the socket's namespace at which GUE is decapsulated, sorted.
+
+    ``sock`` is a generic netlink socket. A kernel without fou has none.
+    """
+    family = messages.generic_family(sock, FAMILY)
+    if family is None:
+        return ()
+    asked = sockets.message(family, sockets.DUMP, body(Message, cmd=_GET, version=1))
+    found = (messages.decode(Message, answer) for answer in sockets.request(sock, asked))
+    gue = (one for one in found if one.get_attr("FOU_ATTR_TYPE") == _GUE)
+    return tuple(sorted({int(one.get_attr("FOU_ATTR_PORT")) for one in gue}))

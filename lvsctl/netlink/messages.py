@@ -1,0 +1,96 @@
+"""Messages as pyroute2's classes lay them out: fields, attributes, decoded answers.
+
+A message is joined from parts: its fields, and each attribute. pyroute2 encodes the parts, and
+equal attributes (the kind of a link, a network's bridge, the key of a virtual service) only once.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import socket
+import struct
+from collections.abc import Iterable
+from typing import Any
+
+from lvsctl.errors import KernelError
+from lvsctl.netlink import lazy_pyroute2, sockets
+
+lazy_pyroute2.install()
+from pyroute2.netlink import ctrlmsg, nlmsg_base  # noqa: E402 (the shim comes first)
+
+_ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
+_CONTROLLER, _GETFAMILY = 0x10, 3  # GENL_ID_CTRL, CTRL_CMD_GETFAMILY
+
+
+Kind = Any
+"""A class of pyroute2, which has no types."""
+
+
+def body(kind: Kind, attributes: Iterable[tuple[str, Any]] = (), **fields: Any) -> bytes:
+    """Encode the ``fields`` and ``attributes`` of a message or attribute class, without header."""
+    layout, names = _layout(kind)
+    values = layout.pack(*(fields.get(name, 0) for name in names))
+    listed = list(attributes)
+    if not listed:
+        return values
+    return values + _encode(kind, listed, fields)
+
+
+@functools.lru_cache(maxsize=4096)
+def attribute(kind: Kind, name: str, value: str | int | bytes) -> bytes:
+    """Encode one attribute of the class ``kind``, padded."""
+    return _encode(kind, [(name, value)], {})
+
+
+def _encode(kind: Kind, attributes: list[tuple[str, Any]], fields: dict[str, Any]) -> bytes:
+    # Not an empty buffer: pyroute2 takes that for none, and attributes would get another one.
+    one = _without_fields(kind)(data=bytearray(_ATTRIBUTE.size), offset=_ATTRIBUTE.size)
+    one.update(fields)  # an address is encoded as the family in a field says
+    one["attrs"] = attributes
+    one.encode()
+    return bytes(one.data[_ATTRIBUTE.size :])
+
+
+@functools.cache
+def _layout(kind: Kind) -> tuple[struct.Struct, tuple[str, ...]]:
+    """Return how pyroute2 lays out the fields of ``kind``, and the names of those with a value."""
+    layout = struct.Struct("=" + "".join(code for _, code in kind.fields))
+    return layout, tuple(name for name, code in kind.fields if not code.endswith("x"))
+
+
+@functools.cache
+def _without_fields(kind: Kind) -> Kind:
+    """Return ``kind`` as a class that encodes its attributes and nothing before them."""
+    own = {"fields": (), "header": None, "encode": nlmsg_base.encode}
+    return type(kind.__name__, (kind,), own)
+
+
+def nested(kind: Kind, name: str, content: bytes) -> bytes:
+    """Encode an attribute of the class ``kind`` around ``content``, which is encoded already."""
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(content), _type(kind, name)) + content
+
+
+@functools.cache
+def _type(kind: Kind, name: str) -> int:
+    """Return the number of an attribute, with its flags, as pyroute2 encodes it."""
+    return int(_ATTRIBUTE.unpack_from(attribute(kind, name, ""))[1])
+
+
+def decode(kind: Kind, whole: bytes) -> Any:
+    """Decode a message; its attributes are decoded when they are asked for (``get_attr``)."""
+    one = kind(whole)
+    one.decode()
+    return one
+
+
+def generic_family(sock: socket.socket, name: str) -> int | None:
+    """Return the number of a generic netlink family; None where the kernel does not have it."""
+    asked = body(ctrlmsg, [("CTRL_ATTR_FAMILY_NAME", name)], cmd=_GETFAMILY, version=1)
+    try:
+        answer = sockets.request(sock, sockets.message(_CONTROLLER, 0, asked))
+    except KernelError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise
+    return int(decode(ctrlmsg, answer[0]).get_attr("CTRL_ATTR_FAMILY_ID"))

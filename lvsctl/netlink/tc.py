@@ -1,0 +1,137 @@
+"""Traffic control over rtnetlink: netem, and a filter that drops a protocol.
+
+Apart from ``rtnl`` because pyroute2 loads the classes of all disciplines together, which takes
+as long as everything else that a lab without them imports.
+
+Sources: tc-netem(8), tc-u32(8), linux/pkt_sched.h, linux/pkt_cls.h.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from lvsctl.model.lab import Impairment
+from lvsctl.netlink import sockets
+from lvsctl.netlink.messages import body, decode
+
+from pyroute2.netlink.rtnl.tcmsg import sched_netem, tcmsg  # isort: skip (after the shim)
+from pyroute2.netlink.rtnl.tcmsg.cls_u32 import get_parameters as u32_parameters  # isort: skip
+
+NEWQDISC, DELQDISC, GETQDISC = 36, 37, 38
+NEWTFILTER = 44
+"""Types of messages, RTM_*."""
+
+NETEM_LIMIT = 1000
+"""Packets that a netem queue holds: tc-netem(8)'s own default."""
+NANOSECONDS_PER_TICK = 64
+"""tc's clock tick inside the kernel (PSCHED_SHIFT in net/pkt_sched.h)."""
+
+_ADD = sockets.CREATE | sockets.EXCL
+_SET = sockets.CREATE | sockets.REPLACE
+_ROOT, _CLSACT, _INGRESS = 0xFFFFFFFF, 0xFFFFFFF1, 0xFFFFFFF2
+_CLSACT_HANDLE = 0xFFFF0000
+_ALL = 0xFFFFFFFF  # a loss of 100 %
+_IPV4 = socket.htons(0x0800)
+_PROTOCOL_AT = 9  # bytes into the IP header
+
+
+class _NetemOptions(sched_netem.options):  # type: ignore[misc]  # pyroute2 has no types
+    """TCA_NETEM_*, with the attributes that pyroute2 0.9.7 does not know."""
+
+    _nlmsg_base__compiled_nla = False  # else the map that pyroute2 compiled for the parent is used
+    nla_map = (
+        *sched_netem.options.nla_map,
+        ("TCA_NETEM_ECN", "uint32"),
+        ("TCA_NETEM_RATE64", "uint64"),
+        ("TCA_NETEM_PAD", "hex"),
+        ("TCA_NETEM_LATENCY64", "int64"),
+    )
+
+
+class _Discipline(tcmsg):  # type: ignore[misc]
+    """A queueing discipline; netem's options are decoded by ``_NetemOptions``."""
+
+    _nlmsg_base__compiled_nla = False
+
+    @staticmethod
+    def get_options(message: Any, *args: Any, **more: Any) -> Any:
+        if message.get_attr("TCA_KIND") == "netem":
+            return _NetemOptions
+        return tcmsg.get_options(message, *args, **more)
+
+
+def set_netem(index: int, impairment: Impairment) -> bytearray:
+    """Impair what leaves the link, in place of any other root discipline (tc-netem(8))."""
+    rate = {"rate": impairment.rate // 8, "packet_overhead": 0, "cell_size": 0, "cell_overhead": 0}
+    options = {
+        "delay": round(impairment.delay * 1e6 / NANOSECONDS_PER_TICK),
+        "limit": NETEM_LIMIT,
+        "loss": round(impairment.loss / 100 * _ALL),
+        "gap": 0,
+        "duplicate": 0,
+        "jitter": 0,
+        "attrs": [("TCA_NETEM_RATE", rate)] if impairment.rate else [],
+    }
+    attributes = [("TCA_KIND", "netem"), ("TCA_OPTIONS", options)]
+    return sockets.message(NEWQDISC, _SET, body(tcmsg, attributes, index=index, parent=_ROOT))
+
+
+def delete_netem(index: int) -> bytearray:
+    """Remove the impairment of a link."""
+    attributes = [("TCA_KIND", "netem")]
+    return sockets.message(DELQDISC, 0, body(tcmsg, attributes, index=index, parent=_ROOT))
+
+
+def dump_impairments(sock: socket.socket) -> dict[int, Impairment]:
+    """Return the impairments of the links of the socket's namespace, by index."""
+    found = {}
+    for whole in sockets.request(sock, sockets.message(GETQDISC, sockets.DUMP, body(tcmsg))):
+        discipline = decode(_Discipline, whole)
+        if discipline["parent"] == _ROOT and discipline.get_attr("TCA_KIND") == "netem":
+            found[discipline["index"]] = _impairment(discipline.get_attr("TCA_OPTIONS"))
+    return found
+
+
+def _impairment(options: Any) -> Impairment:
+    """Convert netem's options: loss in 2³²nds, rate in bytes per second.
+
+    Delays are rounded to the microsecond: tc(8) rounds them to 64 ns before it sends them.
+    """
+    delay = options.get_attr("TCA_NETEM_LATENCY64")
+    if delay is None:
+        delay = options["delay"] * NANOSECONDS_PER_TICK
+    rate = options.get_attr("TCA_NETEM_RATE")
+    rate64 = options.get_attr("TCA_NETEM_RATE64")
+    if rate64 is None:
+        rate64 = rate["rate"] if rate is not None else 0
+    return Impairment(
+        delay=round(delay / 1e6, 3),
+        loss=round(options["loss"] * 100 / _ALL, 6),
+        rate=rate64 * 8,
+    )
+
+
+def add_clsact(index: int) -> bytearray:
+    """Add the discipline that holds filters on what a link receives."""
+    return sockets.message(NEWQDISC, _ADD, _clsact(index))
+
+
+def delete_clsact(index: int) -> bytearray:
+    """Delete that discipline with the filters in it."""
+    return sockets.message(DELQDISC, 0, _clsact(index))
+
+
+def _clsact(index: int) -> bytes:
+    attributes = [("TCA_KIND", "clsact")]
+    return body(tcmsg, attributes, index=index, parent=_CLSACT, handle=_CLSACT_HANDLE)
+
+
+def add_drop_filter(index: int, protocol: int) -> bytearray:
+    """Drop the IPv4 packets of ``protocol`` that a link receives (tc-u32(8))."""
+    key = f"{protocol:#x}/0xff+{_PROTOCOL_AT}"
+    options: Any = u32_parameters({"action": "drop", "target": 0, "keys": [key]})
+    options["attrs"] = [entry for entry in options["attrs"] if entry[0] != "TCA_U32_CLASSID"]
+    attributes = [("TCA_KIND", "u32"), ("TCA_OPTIONS", options)]
+    fields = body(tcmsg, attributes, index=index, parent=_INGRESS, info=_IPV4)
+    return sockets.message(NEWTFILTER, _ADD, fields)
