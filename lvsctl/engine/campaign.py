@@ -175,7 +175,7 @@ def prove(
     """Test the claims of a running lab; ``only`` by some faults. ``report`` gets each trial.
 
     Nothing is injected into a lab that is not healthy. What was injected is restored, also on
-    an exception or Ctrl-C. Raises what ``collect.evidence_of`` raises.
+    an exception or Ctrl-C. Raises what ``collect.collect_evidence`` raises.
     """
     lab = injector.lab
     before = _findings(lab)
@@ -199,9 +199,9 @@ def run_column(
     """Test a running lab of ``topology`` by ``only`` some faults or all; ``report`` gets each cell.
 
     What was injected is restored, also on an exception or Ctrl-C. Raises what
-    ``collect.evidence_of`` raises.
+    ``collect.collect_evidence`` raises.
     """
-    evidence = collect.evidence_of(injector.lab)
+    evidence = collect.collect_evidence(injector.lab)
     before = _health(evidence)
     cells: list[Cell] = []
     if before.healthy:
@@ -221,7 +221,7 @@ def _cells(
             topology,
             _trial(injector, fault, node, made, evidence),
             _causes(evidence),
-            _health(collect.evidence_of(injector.lab)),
+            _health(collect.collect_evidence(injector.lab)),
         )
 
 
@@ -229,7 +229,7 @@ def _evidence_with_fault(injector: FaultInjector, fault: Fault, node: str) -> Ev
     """Collect evidence while ``fault`` is injected at ``node``; restore afterwards."""
     try:
         injector.inject(fault, node)
-        return collect.evidence_of(injector.lab)
+        return collect.collect_evidence(injector.lab)
     finally:
         injector.restore([Injected(fault.id, node)])
 
@@ -250,7 +250,7 @@ def _trial(
 
 
 def _findings(lab: Lab) -> tuple[Finding, ...]:
-    return tuple(claims.findings(collect.evidence_of(lab)))
+    return tuple(claims.findings(collect.collect_evidence(lab)))
 
 
 def _health(evidence: Evidence) -> Health:

@@ -1,7 +1,7 @@
-"""What is done to a running lab so that its claims can be decided: evidence comes of it.
+"""Collect evidence: send requests through a running lab and capture frames at every node.
 
-Each step is there for a claim. Nothing is configured; a lab's neighbours and path MTUs
-are forgotten first, so that the capture shows how they are found out.
+Each step serves a claim. Nothing is configured; neighbour entries and path MTUs are flushed
+first, so that the capture shows how they are learnt.
 """
 
 from __future__ import annotations
@@ -20,28 +20,32 @@ from lvsctl.kernel.martians import Martians
 from lvsctl.model.evidence import Evidence, Run
 from lvsctl.model.exchange import Exchange
 from lvsctl.model.lab import Lab, Node, Role
-from lvsctl.model.service import Protocol, VirtualService
+from lvsctl.model.service import Protocol, ServiceKey, VirtualService
 from lvsctl.model.state import NodeState, ServiceState
 from lvsctl.traffic import client
 from lvsctl.traffic.arp import arp_probe
 
 LARGE = 4000
-"""Bytes of a request that takes several full-sized segments (of 1460 bytes on Ethernet)."""
+"""Bytes of a request that needs several full-sized segments (of 1460 bytes on Ethernet)."""
 
 
-def evidence_of(lab: Lab) -> Evidence:
-    """Send requests through every virtual service of the running ``lab``, watched everywhere.
+def default_client(lab: Lab) -> Node:
+    """The client that sends requests if none is named: the topology's first."""
+    return lab.having(Role.CLIENT)[0]
 
-    Raises LabError where a part of the lab is gone, HostError without root.
+
+def collect_evidence(lab: Lab, sender: Node | None = None) -> Evidence:
+    """Send requests from ``sender`` (the default client) through every virtual service of ``lab``.
+
+    Raises LabError if a part of the lab is missing, HostError without root.
     """
+    sender = sender or default_client(lab)
     nodes = {lab.netns(node.name): node.name for node in lab.nodes}
-    namespaces: dict[str | Path, str] = dict(nodes.items())
-    capturing = Capture(namespaces, quiet=0.05 + 2 * _one_way(lab))
-    with DropReasons() as reasons, Martians() as martians, capturing as capture:
+    with DropReasons() as reasons, Martians() as martians, _capture(lab) as capture:
         flush_neighbours_and_routes(nodes)
         before = snmp.counters_of(nodes)
-        _ask_for_vips(lab)
-        runs = tuple(_run(lab, service) for service in lab.services)
+        _probe_vips(lab)
+        runs = tuple(_run(lab, service, sender) for service in lab.services)
         after = snmp.counters_of(nodes)
         kernel_drops = reasons.dropped() if reasons.told else martians.dropped()
         kernel_log = martians.logged()
@@ -58,34 +62,31 @@ def evidence_of(lab: Lab) -> Evidence:
     )
 
 
-def evidence_of_request(lab: Lab, service: VirtualService, asking: Node) -> Evidence:
-    """One ordinary request from ``asking``, watched everywhere: what a walk is made of.
+def collect_request_evidence(lab: Lab, service: VirtualService, sender: Node) -> Evidence:
+    """Send one ordinary request from ``sender`` and capture it everywhere, for ``walk``.
 
-    Raises as ``evidence_of``.
+    Raises as ``collect_evidence``.
     """
-    nodes = {lab.netns(node.name): node.name for node in lab.nodes}
-    namespaces: dict[str | Path, str] = dict(nodes.items())
-    with Capture(namespaces, quiet=0.05 + 2 * _one_way(lab)) as capture:
-        flush_neighbours_and_routes(nodes)
-        exchanges = client.requests(
-            lab.netns(asking.name),
-            service.vip,
-            service.key.port,
-            count=1,
-            protocol=service.key.protocol,
-            timeout=patience(lab),
-        )
+    with _capture(lab) as capture:
+        flush_neighbours_and_routes([lab.netns(node.name) for node in lab.nodes])
+        exchange = _request(lab, service.key, sender)
     return Evidence(
         lab=lab,
-        runs=(Run(service, asking.name, exchanges, before=None, after=None, connections=()),),
+        runs=(Run(service, sender.name, (exchange,), before=None, after=None, connections=()),),
         frames=capture.frames,
         taps=tuple(sorted(capture.taps)),
         drops={node: count for node, count in capture.drops.items() if count},
     )
 
 
-def _ask_for_vips(lab: Lab) -> None:
-    """From each client and router next to a VIP: a question that every neighbour hears."""
+def _capture(lab: Lab) -> Capture:
+    """A capture at every node; it ends once nothing has arrived for two crossings of the lab."""
+    namespaces: dict[str | Path, str] = {lab.netns(node.name): node.name for node in lab.nodes}
+    return Capture(namespaces, quiet=0.05 + 2 * _one_way(lab))
+
+
+def _probe_vips(lab: Lab) -> None:
+    """Broadcast an ARP request for each VIP from every client and router on its network."""
     for service in lab.services:
         network = lab.network_of(service.vip)
         if network is None or service.vip.version != 4:
@@ -96,27 +97,27 @@ def _ask_for_vips(lab: Lab) -> None:
                 None,
             )
             if own is not None:
-                arp_probe(lab.netns(node.name), network.name, own, service.vip, patience(lab))
+                netns = lab.netns(node.name)
+                arp_probe(netns, network.name, own, service.vip, answer_timeout(lab))
 
 
-def _run(lab: Lab, service: VirtualService) -> Run:
-    asking = lab.having(Role.CLIENT)[0]
+def _run(lab: Lab, service: VirtualService, sender: Node) -> Run:
     director = lab.netns(lab.directors[0].name)
     start = ipvs_counters.wait_for_ipvs_counters(director)
     before = _in_table(start.state, service)
     count = requests_needed(service, before)
-    # A request from the port of an earlier connection would not be scheduled at all.
-    known = frozenset(connection.client_port for connection in start.state.connections)
-    with _held(lab, asking, service, count, known) as exchanges:
+    # A request from the port of an earlier connection would not be scheduled.
+    used_ports = frozenset(connection.client_port for connection in start.state.connections)
+    with _held(lab, service.key, sender, count, used_ports) as exchanges:
         end = ipvs_counters.wait_for_ipvs_counters(director, unaccounted=start.unaccounted)
     return Run(
         service=service,
-        client=asking.name,
+        client=sender.name,
         exchanges=exchanges,
         before=before,
         after=_in_table(end.state, service),
         connections=end.state.connections,
-        large=_large(lab, asking, service) if any(e.answered for e in exchanges) else None,
+        large=_large(lab, service.key, sender) if any(e.answered for e in exchanges) else None,
         began=start.when,
         ended=end.when,
     )
@@ -124,33 +125,38 @@ def _run(lab: Lab, service: VirtualService) -> Run:
 
 @contextmanager
 def _held(
-    lab: Lab, asking: Node, service: VirtualService, count: int, avoid: frozenset[int]
+    lab: Lab, endpoint: ServiceKey, sender: Node, count: int, avoid: frozenset[int]
 ) -> Iterator[tuple[Exchange, ...]]:
     with client.held(
-        lab.netns(asking.name),
-        service.vip,
-        service.key.port,
+        lab.netns(sender.name),
+        endpoint.vip,
+        endpoint.port,
         count=count,
-        protocol=service.key.protocol,
-        timeout=patience(lab),
+        protocol=endpoint.protocol,
+        timeout=answer_timeout(lab),
         avoid=avoid,
     ) as exchanges:
         yield exchanges
 
 
-def _large(lab: Lab, asking: Node, service: VirtualService) -> Exchange | None:
-    """One request that is larger than a packet: its segments are as large as they may be."""
-    if service.key.protocol is not Protocol.TCP:
-        return None
+def _request(lab: Lab, endpoint: ServiceKey, sender: Node, path: str = "/") -> Exchange:
     (exchange,) = client.requests(
-        lab.netns(asking.name),
-        service.vip,
-        service.key.port,
+        lab.netns(sender.name),
+        endpoint.vip,
+        endpoint.port,
         count=1,
-        path="/?" + "x" * LARGE,
-        timeout=patience(lab),
+        protocol=endpoint.protocol,
+        path=path,
+        timeout=answer_timeout(lab),
     )
     return exchange
+
+
+def _large(lab: Lab, endpoint: ServiceKey, sender: Node) -> Exchange | None:
+    """Send one request larger than a packet, which needs full-sized segments."""
+    if endpoint.protocol is not Protocol.TCP:
+        return None
+    return _request(lab, endpoint, sender, path="/?" + "x" * LARGE)
 
 
 def _states(lab: Lab, nodes: dict[str, str]) -> dict[str, NodeState]:
@@ -167,12 +173,12 @@ def _in_table(table: NodeState, service: VirtualService) -> ServiceState | None:
 
 
 def _one_way(lab: Lab) -> float:
-    """Seconds that a frame may be on its way, across every network once."""
+    """Seconds that a frame needs to cross every network once."""
     return sum(network.impairment.delay for network in lab.networks) / 1000
 
 
-def patience(lab: Lab) -> float:
-    """How long an answer may take, in seconds, before it is given up.
+def answer_timeout(lab: Lab) -> float:
+    """Seconds to wait for a reply.
 
     A lost SYN is sent again after one and three seconds (RFC 6298, section 2).
     """

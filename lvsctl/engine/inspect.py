@@ -1,31 +1,32 @@
-"""A running lab looked at: its state, its claims, one request's way, what is wrong with it."""
+"""What `inspect`, `verify`, `diagnose`, `walk`, `capture` and `watch` do with a running lab."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING
 
+from lvsctl import claims, diagnosis
+from lvsctl.capture.capture import LiveCapture
+from lvsctl.capture.listener import Options
+from lvsctl.engine import collect
 from lvsctl.engine.labs import find_node
 from lvsctl.engine.results import Diagnosis, Inspection, Verification
 from lvsctl.errors import UsageError
-from lvsctl.kernel import injected, processes, registry
+from lvsctl.kernel import injected, processes, registry, state
 from lvsctl.kernel.registry import State
+from lvsctl.model.evidence import Evidence
+from lvsctl.model.exchange import Exchange
+from lvsctl.model.frame import Tap
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.service import VirtualService
-
-if TYPE_CHECKING:
-    from lvsctl.capture.capture import LiveCapture
-    from lvsctl.model.evidence import Evidence
-    from lvsctl.model.exchange import Exchange
-    from lvsctl.model.walk import Walk
-    from lvsctl.watch.loop import Watcher
+from lvsctl.model.walk import Walk
+from lvsctl.traffic import client
+from lvsctl.walk.walk import walks
+from lvsctl.watch.loop import Watcher
 
 
 def inspect_lab(lab: Lab, nodes: Sequence[str] = ()) -> Inspection:
-    """The state of some nodes of a running lab (all of them where none is named)."""
-    from lvsctl.kernel import state
-
+    """Read the state of some nodes of a running lab, or of all. Raises UsageError."""
     wanted = [find_node(lab, name) for name in nodes] or list(lab.nodes)
     names = {lab.netns(node.name): node.name for node in wanted}
     states = state.lab_state(
@@ -38,42 +39,32 @@ def inspect_lab(lab: Lab, nodes: Sequence[str] = ()) -> Inspection:
 
 
 def verify_lab(lab: Lab) -> Verification:
-    """Send requests to every virtual service of a running lab and judge what comes of them."""
-    from lvsctl.engine import collect
-
-    return recompute(collect.evidence_of(lab))
+    """Send requests to every virtual service of a running lab and decide its claims."""
+    return recompute(collect.collect_evidence(lab))
 
 
 def recompute(evidence: Evidence) -> Verification:
-    """What evidence says, a saved report's too: no kernel is asked."""
-    from lvsctl import claims as judges
-
-    return Verification(evidence.lab, tuple(judges.findings(evidence)), evidence)
+    """Decide all claims on evidence, for example of a saved report. Needs no kernel."""
+    return Verification(evidence.lab, tuple(claims.findings(evidence)), evidence)
 
 
 def diagnose_lab(lab: Lab) -> Diagnosis:
-    """Why a running lab does not do what was promised: seen, not looked up."""
-    from lvsctl import diagnosis
-    from lvsctl.engine import collect
-
+    """Collect evidence of a running lab and find why it does not work."""
     entry = registry.read(lab.name)
-    said = diagnosis.conclusion(collect.evidence_of(lab), entry.source if entry else "")
+    found = diagnosis.conclusion(collect.collect_evidence(lab), entry.source if entry else "")
     return Diagnosis(
-        lab, said.causes, said.remarks, said.ruled_out, works=said.works, look_at=said.look_at
+        lab, found.causes, found.remarks, found.ruled_out, works=found.works, look_at=found.look_at
     )
 
 
-def walk_request(lab: Lab, service: str | None = None, asking: str | None = None) -> Walk:
+def walk_request(lab: Lab, service: str | None = None, sender: str | None = None) -> Walk:
     """Send one request to a virtual service (the first) from a node (the first client).
 
-    Raises UsageError with the names there are.
+    Raises UsageError that lists the names that exist.
     """
-    from lvsctl.engine import collect
-    from lvsctl.walk import walk as walking
-
-    client = lab.having(Role.CLIENT)[0] if asking is None else find_node(lab, asking)
-    evidence = collect.evidence_of_request(lab, find_service(lab, service), client)
-    return next(walking.walks(evidence))
+    node = collect.default_client(lab) if sender is None else find_node(lab, sender)
+    evidence = collect.collect_request_evidence(lab, find_service(lab, service), node)
+    return next(walks(evidence))
 
 
 def find_service(lab: Lab, name: str | None) -> VirtualService:
@@ -86,18 +77,16 @@ def find_service(lab: Lab, name: str | None) -> VirtualService:
 
 
 def open_capture(lab: Lab, taps: Sequence[str] = (), expression: str = "") -> LiveCapture:
-    """A capture at some taps of a running lab (at all where none is named), not yet begun.
+    """A capture at some taps of a running lab, or at all; the caller starts it.
 
-    Raises UsageError where a tap's node is not in the lab.
+    Raises UsageError for a tap whose node does not exist.
     """
-    from lvsctl.capture.capture import LiveCapture
-    from lvsctl.capture.listener import Options
-    from lvsctl.model.frame import Tap
-
     wanted = frozenset(map(Tap.parse, taps))
     for tap in sorted(wanted):
         if not tap.node:
-            raise UsageError(f"{tap} is no tap", hint="a tap is NODE:DEVICE, as in director:lan")
+            raise UsageError(
+                f"{tap} is not a tap", hint="a tap is NODE:DEVICE, for example director:lan"
+            )
         find_node(lab, tap.node)
     return LiveCapture(
         {lab.netns(node.name): node.name for node in lab.nodes},
@@ -106,33 +95,29 @@ def open_capture(lab: Lab, taps: Sequence[str] = (), expression: str = "") -> Li
 
 
 def watch_lab(lab: Lab, *, interval: float = 1.0, probing: bool = False) -> Watcher:
-    """A running lab to be looked at again and again; ends when it runs no more, or as another.
+    """Sample a running lab repeatedly, until it is removed or replaced by another.
 
-    Raises UsageError where its director has no IPVS to look at.
+    Raises UsageError if its director has no IPVS.
     """
-    from lvsctl.watch.loop import Watcher
-
     entry = registry.read(lab.name)
 
-    def still_there() -> bool:
+    def still_runs() -> bool:
         now = registry.read(lab.name)
         if now is None or entry is None or now.state not in (State.UP, State.CHANGING):
             return False
-        made = attrgetter("started", "topology", "overrides")
-        return bool(made(now) == made(entry))
+        identity = attrgetter("started", "topology", "overrides")
+        return bool(identity(now) == identity(entry))
 
-    return Watcher(lab, interval=interval, probing=probing, still_there=still_there)
+    return Watcher(lab, interval=interval, probing=probing, still_there=still_runs)
 
 
 def send_requests(lab: Lab, index: int, count: int) -> tuple[Exchange, ...]:
-    """``count`` requests, one after the other, from the first client to one virtual service."""
-    from lvsctl.traffic import client
-
-    service = lab.services[index]
+    """Send ``count`` requests, one after the other, from the default client to one service."""
+    endpoint = lab.services[index].key
     return client.requests(
-        lab.netns(lab.having(Role.CLIENT)[0].name),
-        service.vip,
-        service.key.port,
+        lab.netns(collect.default_client(lab).name),
+        endpoint.vip,
+        endpoint.port,
         count=count,
-        protocol=service.key.protocol,
+        protocol=endpoint.protocol,
     )

@@ -38,7 +38,7 @@ def test_nothing_is_dropped_at_the_taps_of_so_many_real_servers(servers: int) ->
         assert capture.drops == dict.fromkeys(nodes.values(), 0)  # read at every one of them
         _assert_all_seen(capture, servers, len({exchange.local for exchange in exchanges}))
 
-        evidence = collect.evidence_of(lab)
+        evidence = collect.collect_evidence(lab)
         assert evidence.drops == {}
         assert overall(claims.findings(evidence)) is Verdict.PASS
 
