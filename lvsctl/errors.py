@@ -1,7 +1,7 @@
-"""What can go wrong, sorted by whose fault it is.
+"""The exceptions of lvsctl, by cause.
 
-Every error says what is wrong, where, and what to type next. Only the ``cli``
-room turns them into exit statuses (see ``lvsctl.cli.failure``).
+Each error says what is wrong, where, and what to type next. Only ``lvsctl.cli.failure`` maps them
+to exit statuses.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 
 class LvsctlError(Exception):
-    """Base of every error that lvsctl raises on purpose.
+    """Base of every error that lvsctl raises deliberately.
 
     ``message`` says what is wrong and where, in one or more lines.
-    ``hint`` says what to type or change; empty where nothing helps.
+    ``hint`` says what to type or change; empty if there is no remedy.
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
@@ -22,10 +22,10 @@ class LvsctlError(Exception):
         self.message = message
         self.hint = hint
         if hint:
-            self.add_note(f"→ {hint}")  # for tracebacks: in scripts, and in pytest's reports
+            self.add_note(f"→ {hint}")  # for tracebacks in scripts and pytest's reports
 
     def add(self, text: str) -> None:
-        """One thing more, known only now: what came of the attempt to undo what was done."""
+        """Append to the message, for example how the rollback ended."""
         self.message += f"\n{text}"
         self.args = (self.message,)
 
@@ -38,7 +38,7 @@ class UsageError(LvsctlError):
 class Problem:
     """One mistake in a topology file.
 
-    ``line`` and ``column`` count from 1; 0 means that the place is not known.
+    ``line`` and ``column`` count from 1; 0 means that the position is unknown.
     ``path`` is the key's path, such as ``services[0].port``.
     ``hint`` says what would be right.
     """
@@ -51,7 +51,7 @@ class Problem:
 
 
 class SpecError(LvsctlError):
-    """The topology is wrong: all its problems at once, in the order of the file."""
+    """The topology has mistakes: all of them, in the order of the file."""
 
     def __init__(self, source: str, problems: Sequence[Problem]) -> None:
         self.source = source
@@ -67,22 +67,22 @@ class SpecError(LvsctlError):
 
 
 class HostError(LvsctlError):
-    """This host cannot: a privilege, a kernel feature, a tool or disk space is missing."""
+    """The host lacks a privilege, a kernel feature, a tool or disk space."""
 
 
 class DamagedFile(LvsctlError):
-    """A file that lvsctl wrote once, such as a saved report, is not as it was written."""
+    """A file written by lvsctl, such as a saved report, was damaged or changed."""
 
 
 class LabError(LvsctlError):
-    """The lab is not in a state in which this can be done: not running, or held by another."""
+    """The lab is not in the required state: not running, or in use by another command."""
 
 
 class KernelError(LvsctlError):
-    """The kernel refused an operation of a plan.
+    """The kernel rejected an operation of a plan.
 
     ``node`` is the node concerned, ``command`` the equivalent shell command, and
-    ``errno`` the kernel's error number (0 where there is none).
+    ``errno`` the kernel's error number (0 if there is none).
     """
 
     def __init__(
@@ -101,8 +101,8 @@ class KernelError(LvsctlError):
 
 
 def legible(text: str) -> str:
-    """``text`` without what could steer a terminal, its line breaks and tabs kept.
+    """Replace the characters that could control a terminal, except line breaks and tabs.
 
-    An error is often about a command, and a command in a topology is anybody's.
+    Errors quote commands, and a topology from an untrusted source can contain any command.
     """
     return "".join(sign if sign.isprintable() or sign in "\n\t" else "?" for sign in text)

@@ -1,11 +1,11 @@
-"""Writes the manual pages into man/, from the commands' own help: ``make man``.
+"""Write the manual pages into man/, from the commands' help: ``make man``.
 
-One page for lvsctl and one for each command, as git has them. A generator of our own, for the
-ready ones (click-man and its like) walk click's objects, and Typer has left click; the help is
-already written as a manual is: a summary, paragraphs, arguments, options, examples.
+One page for lvsctl and one for each command, as git has them. Existing generators (click-man and
+others) need click's objects, which Typer no longer uses. The help has a manual's structure:
+a summary, paragraphs, arguments, options, examples.
 
-The pages are kept in the repository and in the sdist, so that a build needs nothing but
-hatchling; a test says when they are out of date.
+The pages are kept in the repository and in the sdist, so that a build needs only hatchling; a
+test fails if they are out of date.
 """
 
 from __future__ import annotations
@@ -27,19 +27,18 @@ ROOT = Path(__file__).parents[1]
 
 ENVIRONMENT = {
     "LVSCTL_WHERE": "The default of --where: auto, host or machine.",
-    "LVSCTL_MACHINE": "Which machine is meant, where there are several; else the one called "
-    "default.",
+    "LVSCTL_MACHINE": 'The machine\'s name, if several are used; "default" if not set.',
     "LVSCTL_WRITABLE": "Directories, separated by colons, that commands in the machine may write.",
-    "LVSCTL_ERRORS": "Set to json, errors are one line of JSON on standard error, for programs.",
-    "LVSCTL_DEBUG": "Set to 1, errors come with a Python traceback.",
-    "NO_COLOR, FORCE_COLOR": "No colours, or colours where the output is no terminal too.",
+    "LVSCTL_ERRORS": "Set to json: errors are one line of JSON on standard error, for programs.",
+    "LVSCTL_DEBUG": "Set to 1: errors are printed with a Python traceback.",
+    "NO_COLOR, FORCE_COLOR": "No colours; colours even if the output is not a terminal.",
 }
 
 Rows = list[tuple[str, str]]
 
 
 def pages() -> Mapping[str, str]:
-    """The text of every page, by file name."""
+    """Return the text of every page, by file name."""
     root = commands.command()
     found = {"lvsctl.1": _page("lvsctl", root)}
     for name, command in root.commands.items():
@@ -74,16 +73,16 @@ def _page(path: str, command: Command) -> str:
 
 
 def _released() -> str:
-    """The day of this version in CHANGELOG.md, so that a page changes only with its command."""
+    """Return this version's date in CHANGELOG.md, so that a page changes only with its command."""
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     found = re.search(rf"^## \[{re.escape(__version__)}\] - (\S+)$", text, re.MULTILINE)
     if found is None:
-        raise SystemExit(f"CHANGELOG.md does not say when {__version__} was released")
+        raise SystemExit(f"CHANGELOG.md has no date for version {__version__}")
     return found[1]
 
 
 def _help_of(command: Command) -> tuple[str, list[str], list[str]]:
-    """A summary, paragraphs, and the lines of the examples."""
+    """Return a summary, paragraphs, and the lines of the examples."""
     text, _, examples = inspect.cleandoc(command.help or "").partition("\nExamples:\n")
     summary, *body = re.split(r"\n{2,}", text.strip())
     return summary.replace("\n", " "), body, examples.splitlines()
@@ -134,7 +133,7 @@ def _kind(parameter: Parameter) -> str:
 
 
 def _listing(group: CommandList) -> Iterator[str]:
-    """The commands under the headings of ``lvsctl --help``."""
+    """Yield the commands under the headings of ``lvsctl --help``."""
     panels: dict[str, Rows] = {}
     for name, command in group.commands.items():
         if not command.hidden:
@@ -196,7 +195,7 @@ def _verbatim(lines: list[str]) -> Iterator[str]:
 
 
 def _phrase(summary: str) -> str:
-    """As apropos(1) lists it: no full stop, no capital letter of a sentence's."""
+    """Return the summary as apropos(1) shows it: no capital letter, no full stop."""
     name = summary.startswith("Linux")
     return (summary if name else summary[:1].lower() + summary[1:]).rstrip(".")
 
@@ -206,7 +205,7 @@ def _sentence(text: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Text that roff takes as it is: groff-man(7), "Portability"."""
+    """Escape text for roff: groff-man(7), "Portability"."""
     text = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
     text = text.replace("`", "\\(ga").replace("^", "\\(ha").replace("~", "\\(ti")
     text = "".join(c if c.isascii() else f"\\[u{ord(c):04X}]" for c in text)
@@ -214,7 +213,7 @@ def _text(text: str) -> str:
 
 
 def main() -> None:
-    """Write the pages, and remove those of commands that are gone."""
+    """Write the pages, and remove those of commands that no longer exist."""
     directory = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "man"
     directory.mkdir(exist_ok=True)
     written = pages()

@@ -1,8 +1,7 @@
-"""The ``lvsctl`` command, run in a process of its own.
+"""Run the ``lvsctl`` command in a process of its own.
 
-Not the ``app`` room called in this one: entering namespaces, handling signals and passing
-streams to the machine are a process's business, and a caller's threads, signal handlers and
-standard streams are none of ours. The command is the same one that a person would type.
+The engine is not called in this process, because entering namespaces, handling signals and passing
+streams to the machine would affect the caller's threads, signal handlers and standard streams.
 """
 
 from __future__ import annotations
@@ -24,28 +23,28 @@ from lvsctl.output.error_json import VARIABLE, error_from
 Done = subprocess.CompletedProcess[bytes]
 
 ENDING_TIMEOUT = 30.0
-"""Seconds that an interrupted command has to undo what is half done."""
+"""Seconds for an interrupted command to roll back."""
 
 CLAIM_FAILED = 1
-"""The exit status of a command that ran well and found something wrong (cli.exit_status)."""
+"""The exit status of a command that ran and found a problem (cli.failure)."""
 
 _log = logging.getLogger("lvsctl")
 
 
-def our_error(caught: Any) -> bool:
-    """Whether pytest caught one of our errors: it says all, and our frames nothing more."""
+def is_lvsctl_error(caught: Any) -> bool:
+    """Return whether pytest caught an error of lvsctl's, whose message is sufficient."""
     return caught is not None and issubclass(caught.type, LvsctlError)
 
 
-__tracebackhide__ = our_error  # pytest's word for a module whose frames are left out
+__tracebackhide__ = is_lvsctl_error  # read by pytest: hides this module's frames
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
     """How to call ``lvsctl``.
 
-    ``where`` is what ``--where`` takes and ``machine`` a machine's name; empty: what the
-    environment says. ``environment`` is set in addition to this process's own.
+    ``where`` is a value of ``--where`` and ``machine`` a machine's name; if empty, the
+    environment decides. ``environment`` is added to this process's own.
     """
 
     where: str = ""
@@ -53,13 +52,13 @@ class Command:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def json(self, *words: str, stdin: bytes | None = None) -> dict[str, Any]:
-        """What the command reports with ``--format json``. Raises LvsctlError."""
+        """Run the command with ``--format json`` and return its report. Raises LvsctlError."""
         done = self.run(*words, "--format", "json", stdin=stdin)
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
     def run(self, *words: str, stdin: bytes | None = None) -> Done:
-        """Run the command to its end; what it says on the way is logged. Raises LvsctlError."""
+        """Run the command and log its messages. Raises LvsctlError."""
         done = self.process(words, stdin=stdin)
         if done.returncode not in (0, CLAIM_FAILED):
             raise _error_of(done)
@@ -70,12 +69,12 @@ class Command:
     def process(
         self, words: Sequence[str], *, stdin: bytes | None = None, timeout: float | None = None
     ) -> Done:
-        """Run the command to its end, however it ends.
+        """Run the command, whatever its exit status.
 
-        When this is interrupted, by Ctrl-C say, or takes longer than ``timeout`` seconds, the
-        command is told to end, and what it has half done is undone, before the exception goes on.
+        If this is interrupted, for example by Ctrl-C, or takes longer than ``timeout`` seconds,
+        the command is terminated and rolls back before the exception is raised.
         """
-        # -P: the current directory's json.py is none of our modules.
+        # -P: do not import modules from the current directory.
         argv = [sys.executable, "-P", "-m", "lvsctl", *words]
         process = subprocess.Popen(
             argv,
@@ -83,7 +82,7 @@ class Command:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=self._environment(),
-            process_group=0,  # a Ctrl-C of the terminal reaches it once: through this process
+            process_group=0,  # the terminal's Ctrl-C reaches it once, through this process
         )
         try:
             out, err = process.communicate(stdin, timeout)
@@ -112,8 +111,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             raise
 
 
-def said_error(done: Done) -> LvsctlError | None:
-    """The error that lvsctl itself ended with; None where it said none."""
+def error_in(done: Done) -> LvsctlError | None:
+    """Return the error that lvsctl printed; None if it printed none."""
     last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
     with suppress(ValueError, KeyError, TypeError):
         return error_from(json.loads(last))
@@ -121,12 +120,12 @@ def said_error(done: Done) -> LvsctlError | None:
 
 
 def _error_of(done: Done) -> LvsctlError:
-    """Why a command failed: the very error, where it could still say so."""
-    error = said_error(done)
+    """Return the error of a failed command: the printed one, else one made from its status."""
+    error = error_in(done)
     if error is not None:
         return error
     command = " ".join(["lvsctl", *done.args[4:]])
     if done.returncode < 0:
         return LvsctlError(f"{command} was killed: {signal.strsignal(-done.returncode)}")
-    said = done.stderr.decode(errors="replace").strip() or "(it said nothing)"
-    return LvsctlError(f"{command} ended with status {done.returncode}: {said}")
+    output = done.stderr.decode(errors="replace").strip() or "(no error message)"
+    return LvsctlError(f"{command} ended with status {done.returncode}: {output}")

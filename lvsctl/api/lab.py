@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from lvsctl.api.command import Command, Done, our_error, said_error
+from lvsctl.api.command import Command, Done, error_in, is_lvsctl_error
 from lvsctl.api.node import Node
 from lvsctl.errors import LabError, UsageError
 from lvsctl.model.service import Scheduler
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     )
 
 
-__tracebackhide__ = our_error
+__tracebackhide__ = is_lvsctl_error
 
 
 def is_text(topology: str | os.PathLike[str]) -> bool:
@@ -160,7 +160,7 @@ class Lab:
             done = self._command.process(words, stdin=stdin, timeout=timeout)
         except subprocess.TimeoutExpired as error:
             raise subprocess.TimeoutExpired(list(argv), error.timeout) from None
-        refusal = said_error(done) if done.returncode else None
+        refusal = error_in(done) if done.returncode else None
         if refusal is not None:
             raise refusal
         return done

@@ -97,7 +97,7 @@ def choose_kind(request: MachineRequest) -> Kind:
     )
 
 
-class Found(NamedTuple):
+class KindStatus(NamedTuple):
     """Whether this host can run a kind of machine.
 
     ``obstacle`` is why it cannot, ``how`` how it does. ``kernels`` are ready to start: value of
@@ -111,14 +111,14 @@ class Found(NamedTuple):
     kernels: Mapping[str, str]
 
 
-def survey_kinds() -> tuple[Found, ...]:
+def survey_kinds() -> tuple[KindStatus, ...]:
     """Return every kind, tested without starting a kernel."""
     found = []
     for kind in KINDS.values():
         obstacle = kind.obstacle()
         how = "" if obstacle else kind.accelerator()[1]
         kernels = {name: kernel.release for name, kernel in kind.ready().items()}
-        found.append(Found(kind.name, kind.title, obstacle, how, kernels))
+        found.append(KindStatus(kind.name, kind.title, obstacle, how, kernels))
     return tuple(found)
 
 

@@ -45,7 +45,7 @@ class MachineStatus(Protocol):
 
 
 class MachineKind(Protocol):
-    """What this host makes of a kind of machine; see ``machine.kinds.Found``."""
+    """What this host makes of a kind of machine; see ``machine.kinds.KindStatus``."""
 
     @property
     def name(self) -> str: ...

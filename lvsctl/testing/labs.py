@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lvsctl.api.command import Command, Done, our_error
+from lvsctl.api.command import Command, Done, is_lvsctl_error
 from lvsctl.api.lab import Lab, is_text
 from lvsctl.errors import LvsctlError, UsageError
 from lvsctl.model.service import Scheduler
@@ -22,7 +22,7 @@ MAX_NAME = 31
 _SUFFIXES = (".yaml", ".yml", ".json")
 
 
-__tracebackhide__ = our_error
+__tracebackhide__ = is_lvsctl_error
 
 
 class Watch(Protocol):

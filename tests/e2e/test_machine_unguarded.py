@@ -68,7 +68,7 @@ ROWS = {
         "this kernel has no Landlock (Linux 5.13, and in its lsm=): root in the machine could "
         + ("write this host's devices" if ROOT else "write all that you can write"),
     ),
-    "no mounts": ((OPEN_TREE, errno.EPERM), f"no mounts of its own ({REFUSED}): {CHANGED}"),
+    "no mounts": ((OPEN_TREE, errno.EPERM), f"no mount namespace ({REFUSED}): {CHANGED}"),
 }
 
 

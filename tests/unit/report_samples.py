@@ -16,7 +16,7 @@ from lvsctl.engine.results import Inspection, Listed, Verification
 from lvsctl.kernel.probe import Feature
 from lvsctl.kernel.registry import Entry, State
 from lvsctl.machine.client import MachineStatus
-from lvsctl.machine.kinds import Found
+from lvsctl.machine.kinds import KindStatus
 from lvsctl.model.claim import Claim, Finding, Verdict
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
@@ -207,8 +207,8 @@ MACHINE = MachineStatus(
 )  # fmt: skip
 
 KINDS = (
-    Found("uml", "User-Mode Linux", "", "one CPU", {"linux.uml": "6.1.176"}),
-    Found("qemu", "QEMU", "qemu-system-x86_64 is not installed", "", {}),
+    KindStatus("uml", "User-Mode Linux", "", "one CPU", {"linux.uml": "6.1.176"}),
+    KindStatus("qemu", "QEMU", "qemu-system-x86_64 is not installed", "", {}),
 )
 
 ADDRESS = ip_interface("10.10.0.100/32")

@@ -1,4 +1,4 @@
-"""What kernels have, by their modules' lists; and doctor's remedies, which name one that has it."""
+"""Features of kernels according to their lists of modules; doctor's remedies, which name one."""
 
 from __future__ import annotations
 
