@@ -59,7 +59,12 @@ ROWS = (
     Row("fault", "fault", _INSPECT, "Inject and remove deliberate misconfigurations (faults)"),
     Row("plan", "plans", _TOPOLOGIES, "Print what up would do, as the equivalent commands"),
     Row("topologies", "plans", _TOPOLOGIES, "List the shipped topologies, or print one of them"),
-    Row("schema", "plans", _TOPOLOGIES, "Print the JSON Schema of topology files"),
+    Row(
+        "schema",
+        "plans",
+        _TOPOLOGIES,
+        "Print the JSON Schema of topology files, or of a command's JSON",
+    ),
     Row("doctor", "doctor", _HOST, "Report what labs can do on this host and what is missing"),
     Row("machine", "machine", _HOST, "Manage the throwaway kernel (User-Mode Linux or QEMU)"),
     Row("_features", "doctor", "", "Print the features of this kernel as JSON"),

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 from lvsctl.engine import campaign
 from lvsctl.engine.campaign import Cell, Column, Proof, Trial
+from lvsctl.engine.findings import FaultListed, FaultShown
 from lvsctl.engine.labs import fault_injector, find_node, tear_down
 from lvsctl.engine.plans import load_lab
-from lvsctl.engine.results import FaultListed, FaultShown
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError, UsageError
 from lvsctl.faults import FAULTS, find_fault

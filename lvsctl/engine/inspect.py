@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from lvsctl.engine.deviations import find_deviations
+from lvsctl.engine.findings import Diagnosis, Inspection, NodeInspection, Verification
 from lvsctl.engine.labs import find_node
-from lvsctl.engine.results import Diagnosis, Inspection, Verification
 from lvsctl.errors import UsageError
 from lvsctl.kernel import injected, processes, registry
 from lvsctl.kernel.registry import State
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.service import VirtualService
+from lvsctl.model.state import NodeState
 
 if TYPE_CHECKING:
     from lvsctl.capture.capture import LiveCapture
@@ -34,7 +36,19 @@ def inspect_lab(lab: Lab, nodes: Sequence[str] = ()) -> Inspection:
         pids=processes.daemons(lab.name).values(),
     )
     faults = tuple(map(str, injected.read(lab.name)))
-    return Inspection(lab, {names[netns]: found for netns, found in states.items()}, faults)
+    return inspection_of(lab, {names[netns]: found for netns, found in states.items()}, faults)
+
+
+def inspection_of(
+    lab: Lab, states: Mapping[str, NodeState], faults: tuple[str, ...] = ()
+) -> Inspection:
+    """Compare nodes' states with the topology."""
+    found = find_deviations(lab, states)
+    nodes = {
+        name: NodeInspection(lab.node(name).role, state, found[name])
+        for name, state in states.items()
+    }
+    return Inspection(lab, nodes, faults)
 
 
 def verify_lab(lab: Lab) -> Verification:
@@ -59,7 +73,7 @@ def diagnose_lab(lab: Lab) -> Diagnosis:
     entry = registry.read(lab.name)
     said = diagnosis.conclusion(collect.evidence_of(lab), entry.source if entry else "")
     return Diagnosis(
-        lab, said.causes, said.remarks, said.ruled_out, works=said.works, look_at=said.look_at
+        lab, said.causes, said.remarks, said.ruled_out, works=said.works, next_steps=said.next_steps
     )
 
 
