@@ -174,7 +174,7 @@ def test_a_namespace_that_went_and_came(lab: Lab) -> None:
     one = sample(lab, 0)
     less: dict[str, NodeState] = {n: s for n, s in one.states.items() if n != "rs1"}
     assert said(one, replace(one, states=less)) == ["rs1: its namespace is gone"]
-    assert said(replace(one, states=less), one) == ["rs1: its namespace is there again"]
+    assert said(replace(one, states=less), one) == ["rs1: its namespace exists again"]
 
 
 def test_changes_of_the_table(lab: Lab) -> None:
