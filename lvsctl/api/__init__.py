@@ -5,40 +5,44 @@
         page = lab.node("client").run(["curl", "-s", "http://10.10.0.100/"])
 
 The process that uses it needs neither root nor IPVS. Each call runs the ``lvsctl`` command
-of this installation and reads the JSON that it prints, so labs live where the command has
-them: on this host's kernel or in the machine. Errors are those of ``lvsctl.errors``.
+of this installation and reads the JSON that it prints, so labs run where the command runs
+them: on this host's kernel or in the machine. Results are the types of ``lvsctl.model`` and
+``lvsctl.engine.findings``, errors those of ``lvsctl.errors``.
 """
 
-from lvsctl.api.lab import Lab
+from lvsctl.api.lab import Lab, save_report
 from lvsctl.api.node import Node
-from lvsctl.api.results import (
-    Cause,
+from lvsctl.engine.findings import (
+    Deviation,
     Diagnosis,
-    Finding,
-    Hop,
-    InjectedFault,
+    FaultShown,
     Inspection,
     NodeInspection,
-    SeenFrame,
-    Service,
-    ServiceInspection,
     Verification,
-    Walk,
 )
+from lvsctl.model.cause import Cause
+from lvsctl.model.claim import Claim, Finding, Verdict
+from lvsctl.model.frame import Frame
+from lvsctl.model.service import RealServer, VirtualService
+from lvsctl.model.walk import Hop, Walk
 
 __all__ = [
     "Cause",
+    "Claim",
+    "Deviation",
     "Diagnosis",
+    "FaultShown",
     "Finding",
+    "Frame",
     "Hop",
-    "InjectedFault",
     "Inspection",
     "Lab",
     "Node",
     "NodeInspection",
-    "SeenFrame",
-    "Service",
-    "ServiceInspection",
+    "RealServer",
+    "Verdict",
     "Verification",
+    "VirtualService",
     "Walk",
+    "save_report",
 ]

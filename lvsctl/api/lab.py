@@ -9,25 +9,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Self, TypeVar
 
 from lvsctl.api.command import Command, Done, error_in, is_lvsctl_error
 from lvsctl.api.node import Node
+from lvsctl.engine.findings import Diagnosis, FaultShown, Inspection, Verification
+from lvsctl.engine.inspect import recompute
 from lvsctl.errors import LabError, UsageError
-from lvsctl.model.service import Scheduler
-
-if TYPE_CHECKING:
-    from lvsctl.api.results import (
-        Diagnosis,
-        InjectedFault,
-        Inspection,
-        Service,
-        Verification,
-        Walk,
-    )
-
+from lvsctl.model.lab import Lab as Configuration
+from lvsctl.model.service import Scheduler, VirtualService
+from lvsctl.model.walk import Walk
+from lvsctl.output import saved
+from lvsctl.output.serialize import from_json
 
 __tracebackhide__ = is_lvsctl_error
+
+T = TypeVar("T")
 
 
 def is_text(topology: str | os.PathLike[str]) -> bool:
@@ -35,23 +32,43 @@ def is_text(topology: str | os.PathLike[str]) -> bool:
     return isinstance(topology, str) and ("\n" in topology or topology.lstrip().startswith("{"))
 
 
-class Lab:
-    """A running lab. ``Lab.up`` makes one, ``Lab.running`` finds one that runs already.
+def save_report(verification: Verification, directory: Path | str) -> None:
+    """Write a report: JSON, HTML, JUnit XML and the capture. Raises UsageError, HostError."""
+    saved.save(Path(directory), verification)
 
-    As a context manager it goes down at the end, if it was this ``up`` that created it.
-    The constructor is for the two. Every method raises LabError where the lab is gone and
-    HostError where this host, or the machine, cannot.
+
+class Lab:
+    """A running lab. ``Lab.up`` creates one, ``Lab.running`` finds one.
+
+    As a context manager it is removed at the end, if this ``up`` created it. The constructor
+    is for these two. Every method raises LabError if the lab does not exist any more, and
+    HostError if this host, or the machine, cannot run it.
     """
 
-    def __init__(self, said: Mapping[str, Any], command: Command, *, created: bool) -> None:
-        self._said = said
+    def __init__(self, configuration: Configuration, command: Command, *, created: bool) -> None:
+        self.configuration = configuration
+        """The lab as configured."""
         self._command = command
         self.created = created
-        """Whether it did not run before."""
-        self.name: str = said["name"]
-        self.description: str = said["description"]
-        self.nodes: Mapping[str, Node] = {one["name"]: self._node(one) for one in said["nodes"]}
+        """Whether ``up`` created it."""
+        self.name = configuration.name
+        self.description = configuration.description
+        self.nodes: Mapping[str, Node] = {
+            node.name: Node(
+                node.name,
+                node.role,
+                node.group,
+                configuration.netns(node.name),
+                {interface.network: interface.addresses for interface in node.interfaces},
+                self._run,
+            )
+            for node in configuration.nodes
+        }
         """The nodes by name, in the topology's order."""
+        self.services: Mapping[str, VirtualService] = {
+            service.name: service for service in configuration.services
+        }
+        """The virtual services by name, as configured."""
 
     @classmethod
     def up(
@@ -63,14 +80,14 @@ class Lab:
         scheduler: Scheduler | str | None = None,
         command: Command = Command(),  # noqa: B008 (frozen)
     ) -> Self:
-        """Bring a lab up, as ``lvsctl up`` does, or make the running one equal to its topology.
+        """Create a lab, as ``lvsctl up`` does, or change the running one to match its topology.
 
-        ``topology`` is a shipped name, a file's path, or (where it has several lines, or is
-        a JSON object) a topology's text. ``name`` calls the lab so, ``servers`` and
-        ``scheduler`` bend the topology. ``command`` says where, if not where the environment says.
+        ``topology`` is a shipped name, a file's path, or (if it has several lines, or is a JSON
+        object) a topology's text. ``name``, ``servers`` and ``scheduler`` override the
+        topology's. ``command`` decides where it runs, instead of the environment.
 
-        Raises SpecError with every mistake of the topology, UsageError where there is none,
-        HostError where this host cannot. Where it fails or is interrupted, nothing stays.
+        Raises SpecError with every mistake of the topology, UsageError if it does not exist,
+        HostError if this host cannot run labs. If it fails or is interrupted, nothing remains.
         """
         text = os.fspath(topology).encode() if is_text(topology) else None
         words = ["up", "-" if text is not None else os.fspath(topology)]
@@ -80,8 +97,8 @@ class Lab:
             ("--scheduler", scheduler),
         ):
             words += [] if value is None else [f"{option}={value}"]
-        said = command.json(*words, stdin=text)
-        return cls(said["lab"], command, created=said["created"])
+        result = command.json(*words, stdin=text)
+        return cls(from_json(result["lab"], Configuration), command, created=result["created"])
 
     @classmethod
     def running(
@@ -90,13 +107,13 @@ class Lab:
         *,
         command: Command = Command(),  # noqa: B008 (frozen)
     ) -> Self:
-        """The running lab called ``name``. Raises LabError where there is none."""
+        """Return the running lab called ``name``. Raises LabError if it is not running."""
         listed = command.json("ls")["labs"]
         for one in listed:
             if one["name"] == name:
                 if one["lab"] is None:
                     raise LabError(f"lab {name} is not usable: {one['problem']}")
-                return cls(one["lab"], command, created=False)
+                return cls(from_json(one["lab"], Configuration), command, created=False)
         names = ", ".join(one["name"] for one in listed)
         raise LabError(
             f"lab {name} is not running",
@@ -119,38 +136,20 @@ class Lab:
         return f"<lab {self.name}>"
 
     def down(self) -> None:
-        """Remove it: exactly what it owns."""
+        """Remove it and everything it owns."""
         self._command.run("down", self.name)
         self.created = False
 
     # What it is.
 
-    @property
-    def services(self) -> Mapping[str, Service]:
-        """The virtual services by name, as configured."""
-        from lvsctl.api import reading
-
-        return {service.name: service for service in reading.services(self._said)}
-
     def node(self, name: str) -> Node:
-        """The node called ``name``. Raises UsageError with the names there are."""
+        """Return the node called ``name``. Raises UsageError with the nodes' names."""
         try:
             return self.nodes[name]
         except KeyError:
             raise UsageError(
                 f"lab {self.name} has no node {name!r}", hint=f"it has: {', '.join(self.nodes)}"
             ) from None
-
-    def _node(self, said: Mapping[str, Any]) -> Node:
-        from ipaddress import ip_interface
-
-        from lvsctl.model.lab import Role
-
-        addresses = {
-            one["network"]: tuple(map(ip_interface, one["addresses"])) for one in said["interfaces"]
-        }
-        role = Role(said["role"])
-        return Node(said["name"], role, said["group"], said["netns"], addresses, self._run)
 
     def _run(
         self, node: str, argv: Sequence[str], stdin: bytes | None, timeout: float | None
@@ -168,72 +167,63 @@ class Lab:
     # What it does.
 
     def verify(self) -> Verification:
-        """Send requests through every virtual service; a verdict on every claim about them.
+        """Send requests through every virtual service and decide every claim about them.
 
-        Its truth value is whether every claim passes.
+        The result is true if every claim passes.
         """
-        from lvsctl.api import reading
-
         with tempfile.TemporaryDirectory(prefix="lvsctl-verify-") as directory:
-            said = self._command.json("verify", self.name, "--report", directory)
-            files = {path.name: path.read_bytes() for path in Path(directory).iterdir()}
-        return reading.verification(said, files)
+            self._command.json("verify", self.name, "--report", directory)
+            return recompute(saved.load(Path(directory)))
 
     def walk(self, service: str | None = None, client: str | None = None) -> Walk:
-        """Send one request to a virtual service (the first) and show its way, hop by hop.
+        """Send one request to a virtual service (default: the first) and trace it hop by hop.
 
-        ``client`` is the node that asks, if not the first client. The truth value of the walk
-        is whether an answer came.
+        ``client`` is the node that sends it (default: the first client). The result is true if
+        a whole reply came.
         """
-        from lvsctl.api import reading, results
-
         options = {"service": service, "client": client}
         words = [f"--{key}={value}" for key, value in options.items() if value is not None]
-        return reading.result(self._command.json("walk", self.name, *words), results.Walk)
+        return self._result(Walk, "walk", self.name, *words)
 
     def diagnose(self) -> Diagnosis:
-        """Why it does not work. The truth value of the diagnosis is whether all is well."""
-        from lvsctl.api import reading, results
-
-        return reading.result(self._command.json("diagnose", self.name), results.Diagnosis)
+        """Find out why it does not work. The result is true if it is healthy."""
+        return self._result(Diagnosis, "diagnose", self.name)
 
     def inspect(self, *nodes: str) -> Inspection:
-        """What the kernel holds for some nodes (all of them where none is named)."""
-        from lvsctl.api import reading, results
+        """Read the state of some nodes (default: all) from the kernel.
 
-        return reading.result(
-            self._command.json("inspect", self.name, *map(self._known, nodes)), results.Inspection
-        )
+        The result is true if they are as the topology says.
+        """
+        return self._result(Inspection, "inspect", self.name, *map(self._known, nodes))
+
+    def _result(self, kind: type[T], *words: str) -> T:
+        return from_json(self._command.json(*words), kind, lab=self.configuration)
 
     def _known(self, node: str) -> str:
         return self.node(node).name
 
-    # Breaking it on purpose.
+    # Faults.
 
-    def inject(self, fault: str, node: str | None = None) -> InjectedFault:
-        """Break it by a fault, at ``node`` if not where it shows best.
+    def inject(self, fault: str, node: str | None = None) -> FaultShown:
+        """Inject a fault, at ``node`` or at the fault's default node.
 
-        Raises UsageError where there is no such fault, or it does not apply here.
+        Raises UsageError if the fault does not exist or does not apply.
         """
-        from lvsctl.api import reading
-
         at = [] if node is None else [f"--node={node}"]
-        return reading.injected(
-            self._command.json("fault", "inject", fault, f"--lab={self.name}", *at)
-        )
+        return self._result(FaultShown, "fault", "inject", fault, f"--lab={self.name}", *at)
 
     def restore(self, fault: str | None = None, node: str | None = None) -> tuple[str, ...]:
-        """Take a fault back, or all of them; what was taken back. Raises UsageError."""
+        """Restore a fault (default: all) and return what was restored. Raises UsageError."""
         words = [] if fault is None else [fault]
         words += [] if node is None else [f"--node={node}"]
-        said = self._command.json("fault", "restore", *words, f"--lab={self.name}")
-        return tuple(said["restored"])
+        result = self._command.json("fault", "restore", *words, f"--lab={self.name}")
+        return tuple(result["restored"])
 
     @contextmanager
-    def broken(self, fault: str, node: str | None = None) -> Iterator[InjectedFault]:
-        """Broken by a fault while entered, and mended again whatever happens."""
+    def broken(self, fault: str, node: str | None = None) -> Iterator[FaultShown]:
+        """Inject a fault for the duration of the context."""
         injected = self.inject(fault, node)
         try:
             yield injected
         finally:
-            self.restore(injected.fault, injected.node)
+            self.restore(injected.fault.id, injected.node)

@@ -35,9 +35,9 @@ def reasons(
 ) -> Iterator[str]:
     """Drop reasons of the host's kernel meanwhile, of all its namespaces."""
     for drop in evidence.kernel_drops:
-        if drop.reason in wanted and drop.says:
+        if drop.reason in wanted and drop.text:
             times = "packet" if drop.count == 1 else "packets"
-            yield f"the host's kernel dropped {drop.count} {times}: {drop.reason} ({drop.says})"
+            yield f"the host's kernel dropped {drop.count} {times}: {drop.reason} ({drop.text})"
 
 
 def martians(evidence: Evidence) -> Iterator[str]:

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -17,6 +17,7 @@ from lvsctl.cli.failure import ExitStatus
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Format, show, show_json, style
 from lvsctl.cli.where import WHERE_VARIABLE, Where
+from lvsctl.engine.results import Features
 from lvsctl.errors import HostError
 from lvsctl.kernel import features as host_features
 from lvsctl.kernel import probe, probe_kernel
@@ -24,7 +25,7 @@ from lvsctl.kernel.probe import Feature
 from lvsctl.machine import available_kernels, client
 from lvsctl.machine.config import request_from_environment
 from lvsctl.machine.kinds import choose_kind
-from lvsctl.output import jsonable, text
+from lvsctl.output import text
 
 app = new_app()
 
@@ -53,7 +54,8 @@ def doctor(
       sudo lvsctl doctor --where host
       lvsctl doctor --where machine
     """
-    report: dict[str, Any] = {}
+    host: Features | None = None
+    machine: Features | None = None
     texts = []
     found_inside: tuple[Feature, ...] = ()
     release = os.uname().release if where.inside_machine() else ""
@@ -62,33 +64,31 @@ def doctor(
         release = _release_inside() if found_inside else ""
     if place is not Where.MACHINE or where.inside_machine():
         found = with_remedies(host_features.features(), found_inside, release)
-        report["host"], shown, host_can = _reported(found, "host", wanted)
-        texts.append(shown)
+        host = Features("host", found)
+        host_can = _can_run_labs(found)
+        texts.append(text.features(found, "host", style=style()))
     else:
         host_can = False
     machine_can = False
     if looks_inside:
         if found_inside:
             found = with_remedies(found_inside, release=release)
-            report["machine"], shown, machine_can = _reported(found, "machine", wanted)
-            texts.append(shown)
+            machine = Features("machine", found)
+            machine_can = _can_run_labs(found)
+            texts.append(text.features(found, "machine", style=style()))
         else:
-            report["machine"] = {"running": False, "remark": remark}
+            machine = Features("machine", (), remark)
             texts.append(f"machine: {remark}")
             machine_can = _can_start()
     if wanted is Format.JSON:
-        show_json({"version": 1, **report})
+        show_json(host=host, machine=machine)
     else:
         show("\n".join(shown.rstrip("\n") + "\n" for shown in texts))
     return ExitStatus.OK if host_can or machine_can else ExitStatus.HOST_CANNOT
 
 
-def _reported(found: tuple[Feature, ...], place: str, wanted: Format) -> tuple[Any, str, bool]:
-    """Return the features of a kernel as JSON, as text, and whether labs can run there."""
-    can = all(feature.present for feature in found if feature.needed_for == "every mode")
-    if wanted is Format.JSON:
-        return jsonable.features(found, place), "", can
-    return None, text.features(found, place, style=style()), can
+def _can_run_labs(found: tuple[Feature, ...]) -> bool:
+    return all(feature.present for feature in found if feature.needed_for == "every mode")
 
 
 def _can_start() -> bool:

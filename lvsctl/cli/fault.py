@@ -13,7 +13,7 @@ from lvsctl.cli.where import Where, in_lab_kernel
 from lvsctl.engine.faults import inject_fault, list_faults, restore_faults, show_fault
 from lvsctl.engine.labs import running_lab
 from lvsctl.errors import UsageError
-from lvsctl.output import fault_json, fault_text
+from lvsctl.output import fault_text
 
 app = new_app(
     name="fault",
@@ -82,7 +82,7 @@ def list_(
     """
     found = list_faults(running_lab(lab) if lab is not None else None)
     if wanted is Format.JSON:
-        show_json(fault_json.listing(found, lab))
+        show_json(lab=lab, faults=found)
     else:
         show(fault_text.listing(found, lab, style=style()))
 
@@ -125,7 +125,7 @@ def show_(
     """
     shown = show_fault(running_lab(lab) if lab is not None else None, name, node)
     if wanted is Format.JSON:
-        show_json(fault_json.shown(shown))
+        show_json(shown)
     else:
         show(fault_text.shown(shown, style=style()))
 
@@ -151,7 +151,7 @@ def inject(
     """
     injected = inject_fault(running_lab(lab), name, node)
     if wanted is Format.JSON:
-        show_json(fault_json.shown(injected))
+        show_json(injected)
     else:
         show(fault_text.injected(injected, style=style()))
 
@@ -195,7 +195,7 @@ def restore(
     found = running_lab(lab)
     restored = restore_faults(found, name, node)
     if wanted is Format.JSON:
-        show_json(fault_json.restored(restored, found.name))
+        show_json(lab=found.name, restored=restored)
     else:
         show(fault_text.restored(restored, found.name, style=style()))
 

@@ -14,7 +14,7 @@ from lvsctl.cli.output import Format, show, show_json, style
 from lvsctl.cli.where import Where, in_lab_kernel
 from lvsctl.engine.inspect import diagnose_lab, inspect_lab, walk_request
 from lvsctl.engine.labs import parse_lab_and_nodes, running_lab
-from lvsctl.output import html, jsonable, mermaid, text, text_diagnosis, walk_json, walk_text
+from lvsctl.output import html, mermaid, text, text_diagnosis, walk_text
 
 app = new_app()
 
@@ -49,7 +49,7 @@ def inspect(
     named, wanted_nodes = parse_lab_and_nodes([*([lab] if lab else []), *(nodes or ())])
     result = inspect_lab(named, wanted_nodes)
     if wanted is Format.JSON:
-        show_json(jsonable.inspection(result))
+        show_json(result)
     else:
         show(text.inspection(result, style=style()))
 
@@ -75,7 +75,7 @@ def diagnose(
     """
     result = diagnose_lab(running_lab(lab))
     if wanted is Format.JSON:
-        show_json(jsonable.diagnosis(result))
+        show_json(result)
     else:
         show(text_diagnosis.diagnosis(result, style=style()))
     return ExitStatus.OK if result.healthy else ExitStatus.CLAIM_FAILED
@@ -137,7 +137,7 @@ def walk(
         case WalkFormat.TEXT:
             show(walk_text.walk(found, style=style(), verbose=verbose))
         case WalkFormat.JSON:
-            show_json(walk_json.walk(found))
+            show_json(found)
         case WalkFormat.MERMAID:
             show(mermaid.mermaid(found))
         case WalkFormat.HTML:

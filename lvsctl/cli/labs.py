@@ -23,7 +23,7 @@ from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError, LvsctlError, UsageError
 from lvsctl.kernel import registry
 from lvsctl.model.service import Scheduler
-from lvsctl.output import jsonable, text_listing, text_up
+from lvsctl.output import text_listing, text_up
 from lvsctl.topology import shipped
 from lvsctl.topology.loading import parse_topology
 from lvsctl.topology.overrides import Overrides
@@ -87,7 +87,7 @@ def up(
     with Progress() as progress:
         result = bring_up(found, Overrides(name, servers, scheduler), progress)
     if wanted is Format.JSON:
-        show_json(jsonable.up(result))
+        show_json(result)
     else:
         show(text_up.up(result, style=style()))
 
@@ -187,6 +187,6 @@ def ls(
 
 def _list(found: Sequence[Listed], wanted: Format) -> None:
     if wanted is Format.JSON:
-        show_json(jsonable.listing(found))
+        show_json(labs=found)
     else:
         show(text_listing.listing(found, style=style()))

@@ -18,7 +18,7 @@ from lvsctl.kernel import probe_kernel
 from lvsctl.machine import client
 from lvsctl.machine.config import MachineRequest, request_from_environment
 from lvsctl.machine.kinds import choose_kind, survey_kinds
-from lvsctl.output import jsonable, text
+from lvsctl.output import text
 
 app = new_app(
     name="machine",
@@ -131,7 +131,7 @@ def status(wanted: options.As = Format.TEXT) -> None:
     found = client.status()
     features = _kernel_features() if found else {}
     if wanted is Format.JSON:
-        show_json(jsonable.machine(found, features))
+        show_json(running=found is not None, machine=found, features=features)
     else:
         show(text.machine(found, features, style=style()))
 
@@ -172,7 +172,7 @@ def list_(wanted: options.As = Format.TEXT) -> None:
     refuse_inside("list machines")
     found = survey_kinds()
     if wanted is Format.JSON:
-        show_json(jsonable.machine_kinds(found))
+        show_json(kinds=found)
     else:
         show(text.machine_kinds(found, style=style()))
 

@@ -75,6 +75,9 @@ def main(argv: Sequence[str]) -> int:
 
 def preload() -> None:
     """Import every command, so that processes forked from this one need not."""
+    # JSON's converter is slow to import, and other processes need it for JSON only.
+    from lvsctl.output import serialize  # noqa: F401
+
     for name in commands.command().commands:
         commands.command().commands[name]
 

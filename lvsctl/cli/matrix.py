@@ -144,6 +144,6 @@ def _show(columns: Sequence[Column], wanted: MatrixFormat) -> None:
         case MatrixFormat.TEXT:
             show(matrix_text.text(columns, style=style()))
         case MatrixFormat.JSON:
-            show_json(matrix_text.json(columns))
+            show_json(holds=all(column.holds for column in columns), topologies=columns)
         case MatrixFormat.MARKDOWN:
             show(_markdown(columns))

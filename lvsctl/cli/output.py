@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, TextIO
 
@@ -58,9 +57,17 @@ def show(text: str) -> None:
         raise cannot_write(error) from error
 
 
-def show_json(value: Mapping[str, Any]) -> None:
-    """Write a value as JSON to standard output."""
-    show(json.dumps(value, indent=2, ensure_ascii=False))
+def show_json(result: object = None, /, **more: Any) -> None:
+    """Write a result, and further keys, as JSON to standard output."""
+    show(json_text(result, **more))
+
+
+def json_text(result: object = None, /, *, indent: int | None = 2, **more: Any) -> str:
+    """Return a result, and further keys, as JSON."""
+    # cattrs is slow to import, and only JSON needs it.
+    from lvsctl.output.serialize import to_json
+
+    return json.dumps(to_json(result, **more), indent=indent, ensure_ascii=False)
 
 
 def is_full_disk(error: OSError) -> bool:

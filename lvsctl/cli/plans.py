@@ -13,10 +13,10 @@ import typer
 
 from lvsctl.cli import options
 from lvsctl.cli.help import Command, new_app
-from lvsctl.cli.output import Format, show, show_json, style
+from lvsctl.cli.output import Format, json_text, show, show_json, style
 from lvsctl.engine.labs import load_lab, make_plan
 from lvsctl.errors import HostError, UsageError
-from lvsctl.output import jsonable, planted, script, text
+from lvsctl.output import planted, script, text
 from lvsctl.topology import shipped
 from lvsctl.topology.overrides import Overrides
 from lvsctl.topology.schema import json_schema
@@ -30,6 +30,29 @@ class PlanFormat(StrEnum):
     TEXT = "text"
     JSON = "json"
     SH = "sh"
+
+
+class SchemaOf(StrEnum):
+    """Commands whose JSON has a schema."""
+
+    UP = "up"
+    LS = "ls"
+    INSPECT = "inspect"
+    VERIFY = "verify"
+    PROVE = "verify-prove"
+    DIAGNOSE = "diagnose"
+    WALK = "walk"
+    WATCH = "watch"
+    FAULT_LIST = "fault-list"
+    FAULT_SHOW = "fault-show"
+    FAULT_INJECT = "fault-inject"
+    FAULT_RESTORE = "fault-restore"
+    FAULT_MATRIX = "fault-matrix"
+    PLAN = "plan"
+    TOPOLOGIES = "topologies"
+    DOCTOR = "doctor"
+    MACHINE_STATUS = "machine-status"
+    MACHINE_LIST = "machine-list"
 
 
 @app.command(cls=Command)
@@ -67,7 +90,7 @@ def plan(
         case PlanFormat.SH:
             content = script.script(lab, result)
         case PlanFormat.JSON:
-            content = json.dumps(jsonable.plan(result), indent=2, ensure_ascii=False)
+            content = json_text(result)
         case PlanFormat.TEXT:
             content = text.plan(result, style=style())
     if output is None:
@@ -117,20 +140,43 @@ def topologies(
     if name is not None:
         show(shipped.text_of(name))
     elif wanted is Format.JSON:
-        show_json(jsonable.topologies(shipped.summaries()))
+        show_json(
+            topologies=[
+                {"name": name, "description": description}
+                for name, description in shipped.summaries().items()
+            ]
+        )
     else:
         show(text.topologies(shipped.summaries(), style=style()))
 
 
 @app.command(cls=Command)
-def schema() -> None:
-    """Print the JSON Schema of topology files.
+def schema(
+    of: Annotated[
+        SchemaOf | None,
+        typer.Option(
+            "--of",
+            metavar="COMMAND",
+            help="Print the schema of this command's --format json; default: of topology files. "
+            f"One of: {', '.join(SchemaOf)}.",
+        ),
+    ] = None,
+) -> None:
+    """Print the JSON Schema of topology files, or of a command's JSON.
 
     Editors that support it complete keys, explain them and mark mistakes while you type.
 
     Examples:
       lvsctl schema > lvsctl.schema.json
+      lvsctl schema --of verify
       # then, in the first line of a topology, for editors with yaml-language-server:
       # yaml-language-server: $schema=lvsctl.schema.json
     """
-    show_json(json_schema())
+    if of is None:
+        found = json_schema()
+    else:
+        # Imports the types of every command's result.
+        from lvsctl.output import schemas
+
+        found = schemas.json_schema(of)
+    show(json.dumps(found, indent=2, ensure_ascii=False))

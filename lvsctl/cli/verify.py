@@ -23,13 +23,13 @@ from lvsctl.cli.output import Format, show, show_json, style
 from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
 from lvsctl.engine.campaign import Trial
 from lvsctl.engine.faults import prove_claims
+from lvsctl.engine.findings import Verification
 from lvsctl.engine.inspect import recompute, verify_lab
 from lvsctl.engine.labs import running_lab
-from lvsctl.engine.results import Verification
 from lvsctl.errors import UsageError
 from lvsctl.machine import writable
 from lvsctl.model.claim import Verdict
-from lvsctl.output import fault_json, fault_text, jsonable, planted, saved, text
+from lvsctl.output import fault_text, planted, saved, text
 from lvsctl.output.evidence import capture_bytes
 
 CAPTURES_VARIABLE = "LVSCTL_CAPTURES"
@@ -103,7 +103,7 @@ def verify(
         return _prove(lab, wanted)
     result, capture = _verify(lab, report, from_)
     if wanted is Format.JSON:
-        show_json(jsonable.verification(result, capture=capture))
+        show_json(result, capture=capture)
     else:
         show(text.verification(result, verbose=verbose, capture=capture, style=style()))
     return ExitStatus.OK if result.verdict is Verdict.PASS else ExitStatus.CLAIM_FAILED
@@ -118,7 +118,7 @@ def _prove(lab: str | None, wanted: Format) -> ExitStatus:
 
     proof = prove_claims(running_lab(lab), report)
     if wanted is Format.JSON:
-        show_json(fault_json.proof(proof))
+        show_json(proof)
     else:
         show(fault_text.proof(proof, style=style()))
     return ExitStatus.OK if proof.holds else ExitStatus.CLAIM_FAILED

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 from collections import deque
@@ -16,12 +15,11 @@ import typer
 
 from lvsctl.cli import failure, options
 from lvsctl.cli.help import Command, new_app
-from lvsctl.cli.output import show
+from lvsctl.cli.output import json_text, show
 from lvsctl.cli.where import Where, in_lab_kernel
 from lvsctl.engine.inspect import watch_lab
 from lvsctl.engine.labs import running_lab
 from lvsctl.errors import UsageError
-from lvsctl.output.watch_json import moment
 from lvsctl.watch.changes import ChangeEvent
 from lvsctl.watch.loop import Watcher
 
@@ -99,7 +97,7 @@ def watch(
 
 def _print(watcher: Watcher, count: int | None) -> None:
     for number, view in enumerate(watcher.views(), 1):
-        show(json.dumps(moment(view), ensure_ascii=False))
+        show(json_text(view, indent=None))
         if number == count:
             return
 

@@ -3,7 +3,7 @@
 They compare what a forwarding method needs with the nodes' state and the captured frames.
 """
 
-from lvsctl.diagnosis.base import Cause
 from lvsctl.diagnosis.engine import Conclusion, conclusion
+from lvsctl.model.cause import Cause
 
 __all__ = ["Cause", "Conclusion", "conclusion"]

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lvsctl.diagnosis.base import DR, TUN, Case, Cause, Found, Remark, Rule, shown
+from lvsctl.diagnosis.base import DR, TUN, Case, Found, Rule, shown
 from lvsctl.model.addresses import host_route
+from lvsctl.model.cause import Cause, Remark
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Node
 
@@ -79,7 +80,7 @@ def _answering(case: Case, node: str, device: str, seen: tuple[str, ...]) -> Cau
         return Cause(
             fault="vip-on-lan",
             node=node,
-            says="a real server holds the VIP on its LAN interface instead of its loopback device",
+            text="a real server holds the VIP on its LAN interface instead of its loopback device",
             evidence=(f"{node}: {held} on {device}; arp_ignore={value} answers for it", *seen),
             consequence=consequence,
             remedy=f"{case.type(node, 'ip', 'addr', 'del', held, 'dev', device)} && "
@@ -89,7 +90,7 @@ def _answering(case: Case, node: str, device: str, seen: tuple[str, ...]) -> Cau
         return Cause(
             fault="arp-ignore-on-lo-only",
             node=node,
-            says=f"arp_ignore is set on a real server's {' and '.join(set_on)} only",
+            text=f"arp_ignore is set on a real server's {' and '.join(set_on)} only",
             evidence=(
                 (
                     f"{node}: arp_ignore={value} applies to {device}, which receives the requests: "
@@ -103,7 +104,7 @@ def _answering(case: Case, node: str, device: str, seen: tuple[str, ...]) -> Cau
     return Cause(
         fault="arp-ignore-unset",
         node=node,
-        says="arp_ignore is not set on a real server",
+        text="arp_ignore is not set on a real server",
         evidence=(f"{node}: arp_ignore={value} applies to {device}", *seen),
         consequence=consequence,
         remedy=setting,
@@ -130,7 +131,7 @@ def questions(case: Case) -> Iterator[Found]:
         yield Cause(
             fault="arp-announce-unset",
             node=node.name,
-            says="arp_announce is not set on a real server",
+            text="arp_announce is not set on a real server",
             evidence=(
                 f"{node.name}: arp_announce={value} applies to {device}, not 2",
                 *shown(as_vip),
@@ -162,7 +163,7 @@ def learnt(case: Case) -> Iterator[Found]:
         yield Cause(
             fault="stale-vip-neighbour",
             node=node.name,
-            says=f"{node.name} sends requests for the VIP to the wrong MAC address",
+            text=f"{node.name} sends requests for the VIP to the wrong MAC address",
             evidence=(
                 f"{node.name}: {case.vip} at {entry.mac} ({entry.state}), "
                 + (f"which is {there}" if there else "which no node has"),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from lvsctl.claims.trace import Conversation, Trace
 from lvsctl.diagnosis.network import Network
 from lvsctl.model.addresses import IPAddress
+from lvsctl.model.cause import Cause, Remark
 from lvsctl.model.claim import Finding, Verdict
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.frame import Direction, Frame
@@ -23,30 +24,6 @@ from lvsctl.modes.tun import HEADERS
 
 NAT, TUN, DR = ForwardingMethod.NAT, ForwardingMethod.TUN, ForwardingMethod.DR
 EVERY_MODE = (NAT, TUN, DR)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cause:
-    """Why a lab does not work as its forwarding method requires.
-
-    ``fault`` names the kind of misconfiguration, ``node`` is where it is. ``evidence`` are
-    facts of the nodes' state and frames; ``remedy`` is the command to type.
-    """
-
-    fault: str
-    node: str
-    says: str
-    evidence: tuple[str, ...]
-    consequence: str
-    remedy: str
-
-
-@dataclass(frozen=True, slots=True)
-class Remark:
-    """A difference that is harmless."""
-
-    node: str
-    says: str
 
 
 Found = Cause | Remark

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import Enum, auto
 
-from lvsctl.diagnosis.base import NAT, Case, Cause, shown
+from lvsctl.diagnosis.base import NAT, Case, shown
 from lvsctl.diagnosis.network import Block, BlockReason, Path
 from lvsctl.model.addresses import IPAddress
+from lvsctl.model.cause import Cause
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Role, Route
 from lvsctl.plan.routing import routes_of
@@ -72,7 +73,7 @@ def _no_route(case: Case, block: Block, leg: Leg, to: IPAddress) -> Cause:
     return Cause(
         fault=fault,
         node=node,
-        says=says,
+        text=says,
         evidence=(block.fact, *shown(_frames(case, node, leg))),
         consequence=consequence,
         remedy=route_remedy(case, node, to),
@@ -87,7 +88,7 @@ def _not_forwarding(case: Case, path: Path, block: Block, leg: Leg, to: IPAddres
         return Cause(
             fault="router-not-forwarding",
             node=node,
-            says="the router does not forward",
+            text="the router does not forward",
             evidence=(f"{node}: {key}=0", *shown(_frames(case, node, leg))),
             consequence=f"packets for {to} enter {node} but do not leave it",
             remedy=case.sysctl(node, key, 1),
@@ -96,7 +97,7 @@ def _not_forwarding(case: Case, path: Path, block: Block, leg: Leg, to: IPAddres
         return Cause(
             fault="ip-forward-off",
             node=node,
-            says="the director does not forward",
+            text="the director does not forward",
             evidence=(f"{node}: {key}=0", *shown(case.replies(node))),
             consequence="the real servers' replies enter the director but do not leave it",
             remedy=case.sysctl(node, key, 1),
@@ -116,7 +117,7 @@ def _filtering(case: Case, block: Block, leg: Leg) -> Cause:
     return Cause(
         fault=f"rp-filter-on-{role}",
         node=node,
-        says=f"the {role} drops {what} by their source (reverse path filtering)",
+        text=f"the {role} drops {what} by their source (reverse path filtering)",
         evidence=(block.fact, *shown(_frames(case, node, leg))),
         consequence=f"{what} enter {node}, which drops them as spoofed",
         remedy=case.type(
@@ -130,7 +131,7 @@ def _stale(case: Case, block: Block, leg: Leg) -> Cause:
     return Cause(
         fault="stale-neighbour",
         node=node,
-        says=f"{node} sends packets for {block.address} to the wrong MAC address",
+        text=f"{node} sends packets for {block.address} to the wrong MAC address",
         evidence=(
             block.fact,
             *shown(
@@ -167,7 +168,7 @@ def _no_owner(case: Case, block: Block, leg: Leg, to: IPAddress) -> Iterator[Cau
         yield Cause(
             fault="node-silent",
             node=owner,
-            says=f"{owner} does not answer ARP requests for its own address",
+            text=f"{owner} does not answer ARP requests for its own address",
             evidence=(f"{owner}: arp_ignore={value} counts for {block.device}",),
             consequence=f"{block.node} cannot resolve its address",
             remedy=case.sysctl(owner, "net.ipv4.conf.all.arp_ignore", 1),
@@ -191,7 +192,7 @@ def _wrong_hop(case: Case, block: Block, node: str, leg: Leg, to: IPAddress) -> 
     return Cause(
         fault="wrong-gateway" if gateway else "wrong-next-hop",
         node=node,
-        says=says,
+        text=says,
         evidence=(fact, *shown(_frames(case, node, leg))),
         consequence="its packets are dropped there",
         remedy=route_remedy(case, node, to),

@@ -11,9 +11,10 @@ from lvsctl.claims import packet_loss
 from lvsctl.claims.trace import traces
 from lvsctl.diagnosis import arp, hosts, ipvs, links, listeners, paths, tunnel
 from lvsctl.diagnosis import packet_loss as vanishing
-from lvsctl.diagnosis.base import Case, Cause, Remark, Rule
+from lvsctl.diagnosis.base import Case, Rule
 from lvsctl.diagnosis.kernel_counters import corroborate
 from lvsctl.diagnosis.network import Network
+from lvsctl.model.cause import Cause, Remark
 from lvsctl.model.claim import Verdict
 from lvsctl.model.evidence import Evidence
 from lvsctl.walk.walk import walks
@@ -38,14 +39,14 @@ LAST = vanishing.RULES
 class Conclusion:
     """The result of all rules. ``works``: every claim that matters was observed.
 
-    ``look_at`` suggests next steps if it does not work and no cause was found.
+    ``next_steps`` suggests next steps if it does not work and no cause was found.
     """
 
     causes: tuple[Cause, ...]
     remarks: tuple[str, ...]
     ruled_out: tuple[str, ...]
     works: bool
-    look_at: tuple[str, ...]
+    next_steps: tuple[str, ...]
 
 
 def conclusion(evidence: Evidence, topology: str = "") -> Conclusion:
@@ -73,7 +74,7 @@ def conclusion(evidence: Evidence, topology: str = "") -> Conclusion:
         remarks=tuple(dict.fromkeys(found.remarks)),
         ruled_out=tuple(rule for rule in found.clean if rule not in found.dirty),
         works=works,
-        look_at=() if works or causes else tuple(_look_at(evidence, cases)),
+        next_steps=() if works or causes else tuple(_next_steps(evidence, cases)),
     )
 
 
@@ -100,13 +101,13 @@ class _Found:
             for found in rule.find(case):
                 self.dirty.add(rule.rules_out)
                 if isinstance(found, Remark):
-                    self.remarks.append(f"{found.node}: {found.says}")
+                    self.remarks.append(f"{found.node}: {found.text}")
                 elif rule.latent or _harms(case, rule, found):
-                    key = (found.fault, found.node, found.says)
+                    key = (found.fault, found.node, found.text)
                     rank = (rule.latent and case.fine, number, found)
                     self.causes.setdefault(key, rank)
                 else:
-                    self.remarks.append(f"{found.node}: {found.says}; no harm observed")
+                    self.remarks.append(f"{found.node}: {found.text}; no harm observed")
 
     def in_order(self) -> tuple[Cause, ...]:
         """Causes of a present failure first, then latent ones."""
@@ -125,7 +126,7 @@ def _harms(case: Case, rule: Rule, cause: Cause) -> bool:
     return not (cause.node in members and case.served(cause.node))
 
 
-def _look_at(evidence: Evidence, cases: list[Case]) -> Iterator[str]:
+def _next_steps(evidence: Evidence, cases: list[Case]) -> Iterator[str]:
     """Where the request was captured last, and which claims fail."""
     for walk in walks(evidence):
         if not walk.exchange.answered:

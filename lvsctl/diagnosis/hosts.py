@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lvsctl.diagnosis.base import DR, NAT, TUN, Case, Cause, Found, Rule, shown
+from lvsctl.diagnosis.base import DR, NAT, TUN, Case, Found, Rule, shown
 from lvsctl.diagnosis.tunnel import devices
 from lvsctl.model.addresses import IPAddress, host_route
+from lvsctl.model.cause import Cause
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Node, Role
 from lvsctl.model.state import LinkState
@@ -28,7 +29,7 @@ def interfaces(case: Case) -> Iterator[Found]:
             yield Cause(
                 fault="real-server-down" if server else "interface-down",
                 node=node.name,
-                says=(
+                text=(
                     "a real server is disconnected from the network"
                     if server
                     else f"the {node.role}'s interface {device} is down"
@@ -46,7 +47,7 @@ def interfaces(case: Case) -> Iterator[Found]:
             yield Cause(
                 fault="interface-down",
                 node=node.name,
-                says="the loopback device, which holds the VIP, is down",
+                text="the loopback device, which holds the VIP, is down",
                 evidence=(f"{node.name}: lo is down, with {case.vip} on it",),
                 consequence="an address on a downed device is not local: requests are dropped",
                 remedy=case.type(node.name, "ip", "link", "set", "lo", "up"),
@@ -89,7 +90,7 @@ def own_addresses(case: Case) -> Iterator[Found]:
                     yield Cause(
                         fault="address-missing",
                         node=node.name,
-                        says=f"{node.name} does not hold its own address {address.ip}",
+                        text=f"{node.name} does not hold its own address {address.ip}",
                         evidence=(f"{node.name}: {address.ip} is on no device",),
                         consequence="no node can reach it at that address",
                         remedy=case.type(
@@ -107,7 +108,7 @@ def _doubles(case: Case, node: Node, network: str, address: IPAddress) -> Iterat
         yield Cause(
             fault="duplicate-address",
             node=other.name,
-            says=f"{other.name} holds {address}, which is {node.name}'s address",
+            text=f"{other.name} holds {address}, which is {node.name}'s address",
             evidence=(f"{other.name}: {address} on {holders[0].name}",),
             consequence=f"packets to {node.name} go to the node whose ARP reply is accepted first",
             remedy=_without(case, other.name, address, holders[0]),
@@ -127,7 +128,7 @@ def vip_on_director(case: Case) -> Iterator[Found]:
         yield Cause(
             fault="vip-missing-on-director",
             node=director,
-            says="the director does not hold the VIP",
+            text="the director does not hold the VIP",
             evidence=(f"{director}: {vip} is on no device", *shown(_arp_requests(case))),
             consequence="clients' requests never reach IPVS",
             remedy=case.type(
@@ -141,7 +142,7 @@ def vip_on_director(case: Case) -> Iterator[Found]:
             yield Cause(
                 fault="director-silent",
                 node=director,
-                says="the director does not answer ARP requests for the VIP",
+                text="the director does not answer ARP requests for the VIP",
                 evidence=(
                     f"{director}: arp_ignore={value} applies to {network.name}",
                     *shown(_arp_requests(case)),
@@ -174,7 +175,7 @@ def vip_elsewhere(case: Case) -> Iterator[Found]:
             yield Cause(
                 fault="vip-elsewhere",
                 node=node.name,
-                says=f"the {node.role} {node.name} holds the VIP",
+                text=f"the {node.role} {node.name} holds the VIP",
                 evidence=(f"{node.name}: {case.vip} on {holders[0].name}",),
                 consequence="requests that reach it or start there never reach the director",
                 remedy=_without(case, node.name, case.vip, holders[0]),
@@ -192,7 +193,7 @@ def vip_on_real_servers(case: Case) -> Iterator[Found]:
             yield Cause(
                 fault="vip-missing",
                 node=server.node,
-                says="a real server does not hold the VIP",
+                text="a real server does not hold the VIP",
                 evidence=(
                     f"{node.name}: {vip} is on no device",
                     *shown(case.requests(node.name)),
@@ -221,7 +222,7 @@ def vip_as_subnet(case: Case) -> Iterator[Found]:
             yield Cause(
                 fault="vip-as-subnet",
                 node=node.name,
-                says="a real server holds the VIP as a whole subnet instead of one address",
+                text="a real server holds the VIP as a whole subnet instead of one address",
                 evidence=(
                     f"{node.name}: {held} on lo, so {neighbours[0]} is local to it",
                     *shown(case.requests(node.name)),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from lvsctl.diagnosis.base import DR, NAT, TUN, Case, Cause, Found, Remark, Rule, shown
+from lvsctl.diagnosis.base import DR, NAT, TUN, Case, Found, Rule, shown
+from lvsctl.model.cause import Cause, Remark
 from lvsctl.model.frame import Direction
 from lvsctl.model.service import ForwardingMethod, Protocol, RealServer
 from lvsctl.model.state import RealServerState
@@ -54,7 +55,7 @@ def service_there(case: Case) -> Iterator[Found]:
     yield Cause(
         fault="service-missing",
         node=case.director,
-        says="the virtual service is missing from the director's IPVS table",
+        text="the virtual service is missing from the director's IPVS table",
         evidence=(
             f"{case.director}: no {case.service.key} in IPVS's table"
             + (f", only {others}" if others else ", which is empty"),
@@ -76,7 +77,7 @@ def real_servers_there(case: Case) -> Iterator[Found]:
             yield Cause(
                 fault="real-server-removed",
                 node=case.director,
-                says=f"the real server {server.node} is missing from the director's IPVS table",
+                text=f"the real server {server.node} is missing from the director's IPVS table",
                 evidence=(f"{case.director}: {where} is not in {case.service.key}",),
                 consequence=f"no request reaches {server.node}; the others get its share",
                 remedy=_ipvsadm(case, "-a", server),
@@ -85,7 +86,7 @@ def real_servers_there(case: Case) -> Iterator[Found]:
             yield Cause(
                 fault="real-server-drained",
                 node=case.director,
-                says=f"the real server {server.node} is drained: its weight is 0",
+                text=f"the real server {server.node} is drained: its weight is 0",
                 evidence=(f"{case.director}: {where} has weight 0, not {server.weight}",),
                 consequence=f"no new connection reaches {server.node}",
                 remedy=_ipvsadm(case, "-e", server),
@@ -108,7 +109,7 @@ def ports(case: Case) -> Iterator[Found]:
         yield Cause(
             fault="wrong-port",
             node=case.director,
-            says=f"the director sends {server.node}'s requests to the wrong port",
+            text=f"the director sends {server.node}'s requests to the wrong port",
             evidence=(
                 f"{case.director}: {says}",
                 f"{server.node} listens on {', '.join(map(str, listening)) or 'no port'}",
@@ -132,7 +133,7 @@ def methods(case: Case) -> Iterator[Found]:
         yield Cause(
             fault="wrong-forwarding-method",
             node=case.director,
-            says=f"the director forwards to {server.node} by another method",
+            text=f"the director forwards to {server.node} by another method",
             evidence=(
                 (
                     f"{case.director}: {server.node} by {entry.forward}, "
@@ -172,7 +173,7 @@ def encapsulations(case: Case) -> Iterator[Found]:
         yield Cause(
             fault="encapsulation-mismatch",
             node=case.director,
-            says=f"the director's tunnel type for {server.node} is not that of its tunnel device",
+            text=f"the director's tunnel type for {server.node} is not that of its tunnel device",
             evidence=(
                 f"{case.director}: {server.node} by {has}, but it is configured for {wanted}",
                 *shown(
@@ -258,7 +259,7 @@ def _differing(case: Case, fault: str, says: str, fact: str, remedy: str) -> Fou
     return Cause(
         fault=fault,
         node=case.director,
-        says=says,
+        text=says,
         evidence=(f"{case.director}: {fact}", *seen),
         consequence="connections are not distributed as the topology says",
         remedy=remedy,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
-from lvsctl.diagnosis.base import Case, Cause, Found, Remark, Rule, shown
+from lvsctl.diagnosis.base import Case, Found, Rule, shown
+from lvsctl.model.cause import Cause, Remark
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Impairment, Network, Node, Role
 from lvsctl.model.state import LinkState
@@ -36,7 +37,7 @@ def arp_spoken(case: Case) -> Iterator[Found]:
         yield Cause(
             fault="arp-off",
             node=node.name,
-            says=f"{_whose(node)} interface {network.name} does not use ARP",
+            text=f"{_whose(node)} interface {network.name} does not use ARP",
             evidence=(
                 f"{node.name}: {link.name} is NOARP",
                 *shown(_arp_requests(case, node, network.name)),
@@ -68,7 +69,7 @@ def same_mtu(case: Case) -> Iterator[Found]:
         yield Cause(
             fault="mtu-mismatch",
             node=node.name,
-            says=f"{node.name} has a smaller MTU on {network.name} than other nodes",
+            text=f"{node.name} has a smaller MTU on {network.name} than other nodes",
             evidence=(f"{node.name}: {fact}", f"a large request was not answered: {large.error}"),
             consequence="small requests work, large ones hang",
             remedy=case.type(node.name, "ip", "link", "set", link.name, "mtu", usual),
@@ -95,7 +96,7 @@ def unimpaired(case: Case) -> Iterator[Found]:
         yield Cause(
             fault="link-impaired",
             node=node.name,
-            says=says,
+            text=says,
             evidence=(f"{node.name}: netem on {link.name}: {' and '.join(worse)}",),
             consequence="frames are delayed or lost",
             remedy=case.type(node.name, *_restore_command(link.name, planned)),

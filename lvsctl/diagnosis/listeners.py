@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lvsctl.diagnosis.base import NAT, Case, Cause, Found, Rule, shown
+from lvsctl.diagnosis.base import NAT, Case, Found, Rule, shown
+from lvsctl.model.cause import Cause
 from lvsctl.model.frame import Frame
 from lvsctl.model.service import RealServer
 
@@ -29,7 +30,7 @@ def listening(case: Case) -> Iterator[Found]:
         yield Cause(
             fault="listens-elsewhere" if listeners else "service-stopped",
             node=node.name,
-            says=(
+            text=(
                 f"the server on a real server does not listen on {target}"
                 if listeners
                 else "nothing listens on a real server"
@@ -59,7 +60,7 @@ def _hanging(case: Case, server: RealServer, process: str) -> Iterator[Found]:
                 yield Cause(
                     fault="server-silent",
                     node=server.node,
-                    says="the server on a real server accepts connections but does not answer",
+                    text="the server on a real server accepts connections but does not answer",
                     evidence=(f"{process} listens there", *shown(asked)),
                     consequence="requests arrive and are acknowledged, but never answered",
                     remedy=case.type(server.node, "ss", "-tlnp"),

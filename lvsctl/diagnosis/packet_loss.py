@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lvsctl.claims.trace import Conversation
-from lvsctl.diagnosis.base import Case, Cause, Found, Rule, shown
+from lvsctl.diagnosis.base import Case, Found, Rule, shown
+from lvsctl.model.cause import Cause
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Role
 
@@ -81,7 +82,7 @@ def _not_found(case: Case, node: str, question: Frame) -> Cause:
     return Cause(
         fault="arp-unanswered",
         node=owner if heard else node,
-        says=(
+        text=(
             f"{owner} receives ARP requests for {target} but does not answer"
             if heard
             else f"ARP requests for {target} do not reach the node that has it"
@@ -103,7 +104,7 @@ def _swallowing(case: Case, node: str, last: Frame, reply: bool) -> Cause:
     return Cause(
         fault="tunnel-filtered" if wrapped and role is Role.ROUTER else "packets-filtered",
         node=node,
-        says=(
+        text=(
             "a firewall between director and real servers drops the tunnel"
             if wrapped and role is Role.ROUTER
             else f"{what} enter {node} but do not leave it: perhaps a firewall drops them"

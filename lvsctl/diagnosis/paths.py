@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lvsctl.diagnosis.base import DR, NAT, TUN, Case, Cause, Found, Rule, shown
+from lvsctl.diagnosis.base import DR, NAT, TUN, Case, Found, Rule, shown
 from lvsctl.diagnosis.blocks import Leg, block_cause, route_remedy
 from lvsctl.diagnosis.network import Hop, Path
 from lvsctl.model.addresses import IPAddress
+from lvsctl.model.cause import Cause
 from lvsctl.model.service import RealServer
 
 
@@ -30,7 +31,7 @@ def to_director(case: Case) -> Iterator[Found]:
             yield Cause(
                 fault="director-bypassed",
                 node=hop.node,
-                says="requests for the VIP bypass the director and reach a real server directly",
+                text="requests for the VIP bypass the director and reach a real server directly",
                 evidence=(
                     _leads(hop, vip),
                     *shown(case.requests(path.end)),
@@ -70,7 +71,7 @@ def _behind_router(case: Case, server: RealServer, hop: Hop) -> Cause:
     return Cause(
         fault="behind-router",
         node=case.director,
-        says=f"the real server {server.node} is behind a router",
+        text=f"the real server {server.node} is behind a router",
         evidence=(_leads(hop, server.rip), *shown(case.requests(hop.arrives))),
         consequence=(
             f"{hop.arrives} finds the VIP as destination and forwards the packet back to the "
@@ -101,7 +102,7 @@ def _back_through_director(case: Case, server: RealServer, cip: IPAddress) -> It
             yield Cause(
                 fault="wrong-gateway",
                 node=node,
-                says="a real server's default gateway is not the director",
+                text="a real server's default gateway is not the director",
                 evidence=(_leads(first, cip), *shown(case.replies(node, out=True))),
                 consequence=(
                     "its replies, if they arrive, have the RIP as source, and the client resets "
@@ -129,7 +130,7 @@ def _client_beside(case: Case, server: RealServer, hop: Hop, cip: IPAddress) -> 
     return Cause(
         fault="client-on-real-server-network",
         node=case.client,
-        says="the client is on the real servers' network",
+        text="the client is on the real servers' network",
         evidence=(_leads(hop, cip), *shown(case.replies(server.node, out=True))),
         consequence=(
             "replies go directly to the client with the RIP as source, and it resets them"
@@ -149,7 +150,7 @@ def _back_directly(case: Case, server: RealServer, cip: IPAddress) -> Iterator[F
         yield Cause(
             fault="gateway-is-director",
             node=through.node,
-            says=f"the route from {node} to the client leads through the director",
+            text=f"the route from {node} to the client leads through the director",
             evidence=(
                 _leads(through, cip),
                 f"{case.director}: {case.vip}, the reply's source, is its own address",
@@ -191,7 +192,7 @@ def redirects(case: Case) -> Iterator[Found]:
             yield Cause(
                 fault="redirects-sent",
                 node=director,
-                says="the director sends ICMP redirects to the real servers",
+                text="the director sends ICMP redirects to the real servers",
                 evidence=(
                     f"{director}: send_redirects={value} counts for {went.device}: in and out",
                     *shown(sent),

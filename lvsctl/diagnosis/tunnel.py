@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lvsctl.diagnosis.base import TUN, Case, Cause, Found, Rule, shown
+from lvsctl.diagnosis.base import TUN, Case, Found, Rule, shown
 from lvsctl.model.addresses import host_route
+from lvsctl.model.cause import Cause
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.service import GUE_PORT, Encapsulation
 from lvsctl.model.state import LinkState
@@ -34,7 +35,7 @@ def device_there(case: Case) -> Iterator[Found]:
         yield Cause(
             fault="tunnel-down" if found else "tunnel-missing",
             node=node.name,
-            says=(
+            text=(
                 "a real server's tunnel device is down"
                 if found
                 else "a real server has no tunnel device"
@@ -63,7 +64,7 @@ def gue_port_there(case: Case) -> Iterator[Found]:
         yield Cause(
             fault="gue-port-missing",
             node=node.name,
-            says=f"a real server does not decapsulate GUE on UDP port {GUE_PORT}",
+            text=f"a real server does not decapsulate GUE on UDP port {GUE_PORT}",
             evidence=(
                 f"{node.name}: no GUE on port {GUE_PORT}{others}",
                 *shown(case.requests(node.name)),
@@ -95,7 +96,7 @@ def tunnel_filter(case: Case) -> Iterator[Found]:
                     yield Cause(
                         fault="rp-filter-on-tunnel",
                         node=node.name,
-                        says=("reverse path filtering is on for a real server's tunnel device"),
+                        text=("reverse path filtering is on for a real server's tunnel device"),
                         evidence=(fact, *shown(case.requests(node.name))),
                         consequence="requests are decapsulated and then dropped as spoofed",
                         remedy=case.type(node.name, "sysctl", "-w", *settings),
@@ -130,7 +131,7 @@ def discovery(case: Case) -> Iterator[Found]:
     yield Cause(
         fault="pmtu-discovery-off",
         node=case.director,
-        says="the director's IPVS does no path MTU discovery",
+        text="the director's IPVS does no path MTU discovery",
         evidence=(f"{case.director}: {key}=0", *shown(fragments)),
         consequence="full-sized requests leave the director in two fragments",
         remedy=case.sysctl(case.director, key, 1),
@@ -156,7 +157,7 @@ def icmp_filtered(case: Case) -> Iterator[Found]:
     yield Cause(
         fault="icmp-filtered",
         node=node,
-        says="a firewall between director and client drops ICMP",
+        text="a firewall between director and client drops ICMP",
         evidence=(
             (
                 f"a request of at least {sum(len(f.payload) for f in again[:3])} bytes hangs "

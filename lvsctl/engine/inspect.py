@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 
 from lvsctl import claims, diagnosis
 from lvsctl.capture.capture import LiveCapture
 from lvsctl.capture.listener import Options
 from lvsctl.engine import collect
+from lvsctl.engine.deviations import find_deviations
+from lvsctl.engine.findings import Diagnosis, Inspection, NodeInspection, Verification
 from lvsctl.engine.labs import find_node
-from lvsctl.engine.results import Diagnosis, Inspection, Verification
 from lvsctl.errors import UsageError
 from lvsctl.kernel import injected, processes, registry, state
 from lvsctl.kernel.registry import State
@@ -19,6 +20,7 @@ from lvsctl.model.exchange import Exchange
 from lvsctl.model.frame import Tap
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.service import VirtualService
+from lvsctl.model.state import NodeState
 from lvsctl.model.walk import Walk
 from lvsctl.traffic import client
 from lvsctl.walk.walk import walks
@@ -35,7 +37,19 @@ def inspect_lab(lab: Lab, nodes: Sequence[str] = ()) -> Inspection:
         pids=processes.daemons(lab.name).values(),
     )
     faults = tuple(map(str, injected.read(lab.name)))
-    return Inspection(lab, {names[netns]: found for netns, found in states.items()}, faults)
+    return inspection_of(lab, {names[netns]: found for netns, found in states.items()}, faults)
+
+
+def inspection_of(
+    lab: Lab, states: Mapping[str, NodeState], faults: tuple[str, ...] = ()
+) -> Inspection:
+    """Compare nodes' states with the topology."""
+    found = find_deviations(lab, states)
+    nodes = {
+        name: NodeInspection(lab.node(name).role, state, found[name])
+        for name, state in states.items()
+    }
+    return Inspection(lab, nodes, faults)
 
 
 def verify_lab(lab: Lab) -> Verification:
@@ -53,7 +67,12 @@ def diagnose_lab(lab: Lab) -> Diagnosis:
     entry = registry.read(lab.name)
     found = diagnosis.conclusion(collect.collect_evidence(lab), entry.source if entry else "")
     return Diagnosis(
-        lab, found.causes, found.remarks, found.ruled_out, works=found.works, look_at=found.look_at
+        lab,
+        found.causes,
+        found.remarks,
+        found.ruled_out,
+        works=found.works,
+        next_steps=found.next_steps,
     )
 
 

@@ -1,27 +1,23 @@
-"""What the commands come to: the values that ``app`` returns and ``report`` shows."""
+"""Results about labs as a whole, and about the kernels that can run them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # what one command comes to must not cost the others their imports
-    from lvsctl.diagnosis import Cause
-    from lvsctl.faults.base import Fault
-    from lvsctl.kernel.registry import Entry
-    from lvsctl.model.claim import Finding, Verdict
-    from lvsctl.model.evidence import Evidence
-    from lvsctl.model.lab import Lab
-    from lvsctl.model.state import NodeState
-    from lvsctl.resources.ops import Op
+from lvsctl.kernel.probe import Feature
+from lvsctl.kernel.registry import Entry
+from lvsctl.model.lab import Lab
+from lvsctl.resources.ops import Op, edit
 
 
 @dataclass(frozen=True, slots=True)
 class Up:
-    """What ``up`` did. ``created``: the lab is new; else ``added`` and ``removed`` were changed.
+    """A lab that ``up`` created, or changed so that it matches its topology.
 
-    ``edited`` are those of ``added`` that took the place of something on the same subject: a
-    virtual service with another scheduler, a real server with another weight.
+    ``created`` is true if the lab is new; otherwise ``added`` and ``removed`` are the changes.
+    ``edited`` are those of ``added`` that replaced something of the same kind: a virtual
+    service's scheduler, a real server's weight. ``restored`` are the faults that were removed
+    before anything else.
     """
 
     lab: Lab
@@ -29,91 +25,44 @@ class Up:
     added: tuple[Op, ...] = ()
     removed: tuple[Op, ...] = ()
     restored: tuple[str, ...] = ()
-    """The faults that were taken back before anything else was looked at."""
     edited: tuple[Op, ...] = ()
 
-    def commands(self, op: Op) -> tuple[str, ...]:
-        """What a person would have typed for one of ``added``."""
-        from lvsctl.resources.ops import edit
+    @property
+    def changed(self) -> bool:
+        """Whether anything was done."""
+        return bool(self.created or self.added or self.removed or self.restored)
 
+    def commands(self, op: Op) -> tuple[str, ...]:
+        """Return the equivalent shell commands of one of ``added``."""
         return edit(op) if op in self.edited else op.describe()
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A lab in the list. ``lab`` is None where its entry cannot be read (``entry.problem``)."""
+    """A lab in the list. ``lab`` is None if its entry cannot be read (``entry.problem``).
+
+    ``answering``: whether the process that answers for its real servers is running.
+    ``faults`` are the injected faults with their nodes.
+    """
 
     entry: Entry
     lab: Lab | None
     answering: bool
-    """Whether its real servers' responder lives, where it needs one."""
     faults: tuple[str, ...] = ()
-    """How it is broken on purpose: faults with their nodes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Inspection:
-    """A lab as configured, and each node's state as the kernel has it."""
+class Features:
+    """What a kernel, the host's or the machine's, offers labs (``where``).
 
-    lab: Lab
-    states: dict[str, NodeState]
-    faults: tuple[str, ...] = ()
-    """How it is broken on purpose: faults with their nodes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """The findings about a lab, with the evidence that they rest on."""
-
-    lab: Lab
-    findings: tuple[Finding, ...]
-    evidence: Evidence
-
-    @property
-    def verdict(self) -> Verdict:
-        """PASS only where every claim passes."""
-        from lvsctl.model.claim import overall
-
-        return overall(self.findings)
-
-
-@dataclass(frozen=True, slots=True)
-class FaultListed:
-    """A fault as far as a lab is concerned: where it can be injected, and where it is."""
-
-    fault: Fault
-    nodes: tuple[str, ...] = ()
-    injected: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class FaultShown:
-    """A fault at one node of a lab: the commands that make it, and those that mend it."""
-
-    fault: Fault
-    lab: str
-    node: str
-    predicted: tuple[str, ...]
-    commands: tuple[str, ...]
-    remedy: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """Why a lab does not work: ``causes``, most likely first.
-
-    ``remarks`` are differences that do no harm. ``works``: everything that was promised was
-    seen. Where it does not work for no known cause, ``ruled_out`` and ``look_at`` say more.
+    ``remark`` explains why there are no features: the machine is not running.
     """
 
-    lab: Lab
-    causes: tuple[Cause, ...]
-    remarks: tuple[str, ...]
-    ruled_out: tuple[str, ...]
-    works: bool
-    look_at: tuple[str, ...] = ()
+    where: str
+    features: tuple[Feature, ...]
+    remark: str = ""
 
     @property
-    def healthy(self) -> bool:
-        """Nothing is wrong, and nothing will be by chance."""
-        return self.works and not self.causes
+    def able(self) -> bool:
+        """Whether only optional features are missing."""
+        return bool(self.features) and all(one.present or one.optional for one in self.features)

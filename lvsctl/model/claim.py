@@ -37,6 +37,7 @@ class Finding:
     """A claim's verdict for one virtual service, with what was expected and what was observed.
 
     ``kernel`` lists packet losses that the nodes' kernels counted while requests were lost.
+    True if the claim passes.
     """
 
     claim: Claim
@@ -46,6 +47,19 @@ class Finding:
     observed: str
     frames: tuple[Frame, ...] = ()
     kernel: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.verdict is Verdict.PASS
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [
+                f"{self.verdict.upper()} {self.claim.id} ({self.service}): {self.claim.text}",
+                f"    expected  {self.expected}",
+                f"    observed  {self.observed}",
+                *(f"    {frame}" for frame in self.frames),
+            ]
+        )
 
 
 def overall(findings: Iterable[Finding]) -> Verdict:

@@ -90,6 +90,6 @@ class Dropped:
     count: int
 
     @property
-    def says(self) -> str:
+    def text(self) -> str:
         """What the reason means."""
         return REASONS.get(self.reason) or MARTIANS.get(self.reason, "")

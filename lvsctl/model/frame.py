@@ -218,6 +218,9 @@ class Frame:
         """One line for people, as tcpdump would say it."""
         return summary_of(self)
 
+    def __str__(self) -> str:
+        return f"{self.tap} #{self.number}  {self.summary()}"
+
 
 @dataclass(frozen=True, slots=True)
 class Recording:

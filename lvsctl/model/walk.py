@@ -69,14 +69,25 @@ class Hop:
         return ((self.sent,) if self.sent else ()) + self.received
 
     @property
+    def headers(self) -> dict[str, str]:
+        """The frame's header fields by name."""
+        return dict(header_fields(self.frame))
+
+    @property
     def lost(self) -> bool:
         """It was sent but received nowhere."""
         return not self.receivers
 
+    def __str__(self) -> str:
+        way = f"{self.sender or '?'} → {', '.join(self.receivers) or 'nobody'}"
+        return f"{self.network}: {way}  {self.label}" + (f"  ({self.why})" if self.why else "")
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Walk:
     """One request to one virtual service: every hop of it and of its reply, in time order.
+
+    True if a whole reply came.
 
     ``nodes`` are those on the path, clients first, real servers last. ``outcome`` says how it
     ended and, without a reply, where the request was captured last.
@@ -89,3 +100,47 @@ class Walk:
     nodes: tuple[str, ...]
     hops: tuple[Hop, ...]
     outcome: str
+
+    @property
+    def answered(self) -> bool:
+        """Whether a whole reply came."""
+        return self.exchange.answered
+
+    @property
+    def server(self) -> str:
+        """The real server that replied; empty if none did, or its reply does not name it."""
+        return self.exchange.node
+
+    @property
+    def seconds(self) -> float:
+        """How long it took from opening the connection to the last byte, or to the failure."""
+        return self.exchange.seconds
+
+    def __bool__(self) -> bool:
+        return self.answered
+
+    def __repr__(self) -> str:
+        name = f"{self.lab.name}/{self.service.name}"
+        return f"<{name}: {self.outcome}, {len(self.hops)} hops>"
+
+    def __str__(self) -> str:
+        last = f"{self.lab.name}/{self.service.name}: {self.outcome}"
+        return "\n".join([*map(str, self.hops), last])
+
+
+def header_fields(frame: Frame) -> list[tuple[str, str]]:
+    """Return the header fields that a walk shows, outermost first, with ``Change.what``'s names."""
+    rows = []
+    if frame.ethernet is not None:
+        rows += [("source MAC", frame.ethernet.src), ("destination MAC", frame.ethernet.dst)]
+    if frame.arp is not None:
+        return rows
+    if len(frame.ips) > 1:
+        outer, kind = frame.ips[0], frame.packet.encapsulation
+        rows += [("outer IP header", f"{outer.src} → {outer.dst}, {kind}"), ("TTL", str(outer.ttl))]
+    inner, flow = frame.inner, frame.flow
+    if inner is not None:
+        rows.append(("source", str(flow.src if flow else inner.src)))
+        rows.append(("destination", str(flow.dst if flow else inner.dst)))
+        rows.append(("TTL inside" if len(frame.ips) > 1 else "TTL", str(inner.ttl)))
+    return rows

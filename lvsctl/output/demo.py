@@ -15,7 +15,7 @@ from lvsctl.output.style import Cell
 from lvsctl.resources.ops import endpoint
 
 if TYPE_CHECKING:
-    from lvsctl.engine.results import Verification
+    from lvsctl.engine.findings import Verification
     from lvsctl.output.style import Style
 
 _TITLES = {

@@ -2,7 +2,7 @@
 
 ``{version, error, message, hint}``: ``error`` is the name of a class of ``lvsctl.errors``. A
 SpecError has ``source`` and ``problems: [{line, column, path, message, hint}]`` too, a
-KernelError ``node``, ``command`` and ``errno``. The rules are those of ``jsonable``.
+KernelError ``node``, ``command`` and ``errno``. The rules are those of ``serialize``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from lvsctl import errors
 from lvsctl.errors import KernelError, LvsctlError, Problem, SpecError
 
-VERSION = 1
+VERSION = 2
 VARIABLE = "LVSCTL_ERRORS"
 """Environment variable: ``json`` asks for this."""
 

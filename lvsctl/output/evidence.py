@@ -1,45 +1,37 @@
 """Evidence as two files: its frames as a pcapng capture, everything else as JSON.
 
-Every verdict can be computed again from the two. The JSON is lvsctl's own and mirrors the
-model (``report.json`` is what programs read), so it is converted by cattrs: structures are
-checked while they are read, and a file that is not what it should be is refused in words.
-cattrs takes 75 ms to import, so only what reads or writes evidence imports this module.
+Every verdict can be recomputed from the two. The JSON is checked strictly while it is read,
+and a damaged file is refused with its mistakes. Version 1 is upgraded before it is read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
 from io import BytesIO
-from ipaddress import ip_address, ip_interface, ip_network
-from typing import Any, get_args
+from typing import Any
 
 from cattrs import BaseValidationError, transform_error
-from cattrs.preconf.json import JsonConverter, make_converter
 
 from lvsctl import __version__
 from lvsctl.capture.decode import decode_all
 from lvsctl.capture.pcapng import write_recording
 from lvsctl.capture.pcapng_reader import read_recording
 from lvsctl.errors import DamagedFile, LvsctlError
-from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
 from lvsctl.model.counted import Dropped
 from lvsctl.model.evidence import Evidence, Run
-from lvsctl.model.exchange import Endpoint
 from lvsctl.model.frame import LinkType, Recording, Tap
 from lvsctl.model.lab import Lab
-from lvsctl.model.service import ForwardingMethod
 from lvsctl.model.state import NodeState
+from lvsctl.output.serialize import structure_strictly, unstructure
 
-FORMAT, VERSION = "lvsctl evidence", 1
+FORMAT, VERSION = "lvsctl evidence", 2
 _TUNNELS = frozenset({"ipip", "gre", "sit", "ip6tnl", "ip6gre"})
-_MOST_SAID = 5
+_MAX_LISTED = 5
 """Mistakes of a file that are listed."""
-_LARGEST = 1 << 64
-"""The kernel's counters are smaller, and so are seconds. To JSON, 1e999 and NaN are numbers too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +75,7 @@ def evidence_bytes(evidence: Evidence, capture: bytes) -> bytes:
         evidence.lab, evidence.runs, evidence.states, evidence.counters, evidence.kernel_drops,
         evidence.kernel_log,
     )  # fmt: skip
-    value = converter_of(strict=True).unstructure(written)
+    value = unstructure(written)
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.encode() + b"\n"
 
@@ -125,22 +117,50 @@ def _read(written: bytes, source: str) -> Written:
         raise DamagedFile(f"{source} is not JSON: {error}") from error
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise DamagedFile(f"{source} is not the evidence of an lvsctl report")
+    if value.get("version") == 1 and not isinstance(value["version"], bool):
+        try:
+            value = {**_upgraded(value), "version": VERSION}
+        except RecursionError as error:
+            raise DamagedFile(f"{source} is damaged: nested too deep") from error
     if value.get("version") != VERSION:
         by = f" by lvsctl {value.get('lvsctl')}" if "lvsctl" in value else ""
         raise DamagedFile(
             f"{source} has version {value.get('version')!r}, written{by}; this is lvsctl "
-            f"{__version__}, which reads version {VERSION}"
+            f"{__version__}, which reads versions 1 and {VERSION}"
         )
     try:
-        found = converter_of(strict=True).structure(value, Written)
+        found = structure_strictly(value, Written)
     except BaseValidationError as error:
         said = transform_error(error, path=source)
-        more = [f"and {len(said) - _MOST_SAID} more"] if len(said) > _MOST_SAID else []
+        more = [f"and {len(said) - _MAX_LISTED} more"] if len(said) > _MAX_LISTED else []
         raise DamagedFile(
-            "\n  ".join([f"{source} is damaged:", *said[:_MOST_SAID], *more])
+            "\n  ".join([f"{source} is damaged:", *said[:_MAX_LISTED], *more])
         ) from error
     _check(found, source)
     return found
+
+
+def _upgraded(value: Any) -> Any:
+    """Upgrade evidence of version 1; what is damaged stays so, and is refused when it is read."""
+    if isinstance(value, list):
+        return [_upgraded(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {key: _upgraded(inner) for key, inner in value.items()}
+    if isinstance(found.get("key"), dict):  # of a virtual service
+        found = {**found.pop("key"), **found}
+    if "group" in found and isinstance(found.get("sysctls"), list):  # of a node
+        with suppress(TypeError, ValueError):
+            found["sysctls"] = dict(found["sysctls"])
+    for key in _ENDPOINTS & found.keys():
+        match found[key]:
+            case [str(address), int(port)]:
+                found[key] = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return found
+
+
+_ENDPOINTS = {"local", "local_seen", "peer_seen"}
+"""Fields of an ``Exchange``."""
 
 
 def _check(found: Written, source: str) -> None:
@@ -154,83 +174,3 @@ def _check(found: Written, source: str) -> None:
         raise DamagedFile(f"{source} names nodes that its lab does not have: {', '.join(unknown)}")
     if not found.lab.directors:
         raise DamagedFile(f"{source}: its lab has no director")
-
-
-def _strictly(kind: type, *also: type) -> Callable[[Any, Any], Any]:
-    """cattrs would make a number of the text "1", and True of any text: read as written.
-
-    The hook for str is also that of every StrEnum, so the type that is wanted makes the value.
-    """
-
-    def structure(value: Any, wanted: Any) -> Any:
-        if (isinstance(value, bool) and kind is not bool) or not isinstance(value, (kind, *also)):
-            raise ValueError(f"{kind.__name__} expected, found {value!r:.40}")
-        if isinstance(value, (int, float)) and not abs(value) < _LARGEST:
-            raise ValueError(f"{value!r:.40} cannot be: it is too large, or no number")
-        return wanted(value)
-
-    return structure
-
-
-def _address(make: Callable[[str], Any], *, or_none: bool) -> Callable[[Any, Any], Any]:
-    """Addresses are text only: of a number, ipaddress makes an address too."""
-
-    def structure(value: Any, _: Any) -> Any:
-        if or_none and value is None:
-            return None
-        if not isinstance(value, str):
-            raise ValueError(f"an address expected, found {value!r:.40}")
-        return make(value)
-
-    return structure
-
-
-def _text_or_none(value: Any) -> str | None:
-    return None if value is None else str(value)
-
-
-def _endpoint(value: Any, _: Any) -> Endpoint:
-    match value:
-        case [str(address), int(port)] if not isinstance(port, bool):
-            return Endpoint(ip_address(address), port)
-    raise ValueError(f"[address, port] expected, found {value!r:.40}")
-
-
-_ADDRESSES: tuple[tuple[Any, Callable[[str], Any]], ...] = (
-    (IPAddress, ip_address),
-    (IPInterface, ip_interface),
-    (IPNetwork, ip_network),
-)
-
-
-@cache
-def converter_of(*, strict: bool) -> JsonConverter:
-    """Between JSON and the model's types; ``strict``: a key that is not known is a mistake."""
-    converter = make_converter(forbid_extra_keys=strict)
-    for kind, make in _ADDRESSES:
-        # To cattrs `IPAddress | None` is a union of three, and has nothing to do with IPAddress.
-        for union, or_none in ((kind, False), (kind | None, True)):
-            converter.register_structure_hook(union, _address(make, or_none=or_none))
-            converter.register_unstructure_hook(union, _text_or_none)
-        for one in get_args(kind):
-            converter.register_unstructure_hook(one, str)
-    # A NamedTuple is a tuple to cattrs, which leaves what is in it alone.
-    converter.register_structure_hook(Endpoint, _endpoint)
-    converter.register_unstructure_hook(Endpoint, lambda end: [str(end.address), end.port])
-    converter.register_structure_hook(
-        Endpoint | None, lambda value, _: None if value is None else _endpoint(value, Endpoint)
-    )
-    converter.register_unstructure_hook(
-        Endpoint | None, lambda end: None if end is None else [str(end.address), end.port]
-    )
-    for plain in (int, str, bool):
-        converter.register_structure_hook(plain, _strictly(plain))
-    converter.register_structure_hook(float, _strictly(float, int))
-    # IPVS has methods that are none of ours (local, bypass): those stay text.
-    ours = frozenset(map(str, ForwardingMethod))
-    converter.register_structure_hook(
-        ForwardingMethod | str,
-        lambda value, _: ForwardingMethod(value) if value in ours else str(value),
-    )
-    converter.register_unstructure_hook(ForwardingMethod | str, str)
-    return converter

@@ -11,7 +11,7 @@ from lvsctl.output.words import counted
 
 if TYPE_CHECKING:
     from lvsctl.engine.campaign import Proof, Trial
-    from lvsctl.engine.results import FaultListed, FaultShown
+    from lvsctl.engine.findings import FaultListed, FaultShown
 
 Row = list[str | Cell]
 

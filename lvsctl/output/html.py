@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from lvsctl import __version__
-from lvsctl.engine.results import Verification
+from lvsctl.engine.findings import Verification
 from lvsctl.model.claim import Finding, Verdict
 from lvsctl.model.lab import Lab
 from lvsctl.model.walk import Walk

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 
 from lvsctl.model.walk import Hop, Step, Walk
 from lvsctl.output.html_markup import Html, joined, number, tag
-from lvsctl.output.walk_text import headers
 from lvsctl.walk.walk import packets
 
 MOST_LINES = 8
@@ -93,7 +92,7 @@ def _words(hop: Hop, start: int) -> Iterator[Html]:
     yield tag("p", hop.why)
     changed = {change.what: change for change in hop.changes}
     fields = []
-    for what, value in headers(hop.frame):
+    for what, value in hop.headers.items():
         change = changed.get(what)
         was = [" ", tag("s", change.before)] if change is not None else []
         fields.append(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import groupby
 from xml.etree import ElementTree as ET
 
-from lvsctl.engine.results import Verification
+from lvsctl.engine.findings import Verification
 from lvsctl.model.claim import Finding, Verdict
 from lvsctl.output.style import printable
 

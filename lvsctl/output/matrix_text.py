@@ -1,4 +1,4 @@
-"""The matrix fault × topology for people and for programs."""
+"""The matrix fault × topology for people."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lvsctl.faults import FAULTS
-from lvsctl.output.json_values import Json
 from lvsctl.output.style import Cell as Text
 from lvsctl.output.style import Style
 from lvsctl.output.words import counted
 
 if TYPE_CHECKING:
     from lvsctl.engine.campaign import Cell, Column
-
-VERSION = 1
 
 
 def text(columns: Sequence[Column], *, style: Style) -> str:
@@ -53,41 +50,3 @@ def line(cell: Cell) -> str:
     """A cell by itself, for who waits."""
     said = "named first, broken as predicted, mended" if cell.holds else "; ".join(cell.wrong)
     return f"{cell.trial.fault.id} at {cell.trial.node}: {said}"
-
-
-def json(columns: Sequence[Column]) -> Json:
-    """``{version, holds, topologies: [{name, healthy, says, cells: [cell]}]}``.
-
-    A cell is ``{fault, node, holds, named_first, named: [{fault, node}], predicted, may_fail,
-    failed, as_predicted, healthy_after, wrong: [str]}``: faults that a topology cannot have
-    have none. ``healthy`` false: nothing was injected, and ``says`` is why.
-    """
-    return {
-        "version": VERSION,
-        "holds": all(column.holds for column in columns),
-        "topologies": [
-            {
-                "name": column.topology,
-                "healthy": column.before.healthy,
-                "says": column.before.text or None,
-                "cells": [_cell(cell) for cell in column.cells],
-            }
-            for column in columns
-        ],
-    }
-
-
-def _cell(cell: Cell) -> Json:
-    return {
-        "fault": cell.trial.fault.id,
-        "node": cell.trial.node,
-        "holds": cell.holds,
-        "named_first": cell.named_first,
-        "named": [{"fault": fault, "node": node} for fault, node in cell.named],
-        "predicted": list(cell.trial.predicted),
-        "may_fail": list(cell.trial.may_fail),
-        "failed": list(cell.trial.failed_claims),
-        "as_predicted": cell.trial.as_predicted,
-        "healthy_after": cell.after.healthy,
-        "wrong": list(cell.wrong),
-    }

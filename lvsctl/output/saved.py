@@ -21,11 +21,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from lvsctl.engine.results import Verification
+from lvsctl.engine.findings import Verification
 from lvsctl.errors import DamagedFile, HostError, UsageError
 from lvsctl.model.evidence import Evidence
 from lvsctl.output import planted
 from lvsctl.output.evidence import FORMAT, capture_bytes, evidence_bytes, evidence_from
+from lvsctl.output.serialize import to_json
 
 CAPTURE, EVIDENCE = "capture.pcapng", "evidence.json"
 JSON, JUNIT, HTML = "report.json", "junit.xml", "report.html"
@@ -64,14 +65,13 @@ def write(directory: Path, contents: Mapping[str, bytes]) -> None:
 
 def report_files(verification: Verification) -> Mapping[str, bytes]:
     """The content of each file of a report."""
-    from lvsctl.output import jsonable
     from lvsctl.output.html import page
     from lvsctl.output.junit import junit
 
     capture = capture_bytes(verification.evidence)
-    said = jsonable.verification(verification, capture=CAPTURE)
+    document = to_json(verification, capture=CAPTURE)
     return {
-        JSON: json.dumps(said, indent=2, ensure_ascii=False).encode() + b"\n",
+        JSON: json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n",
         HTML: page(verification, capture=CAPTURE).encode(),
         JUNIT: junit(verification).encode(),
         CAPTURE: capture,

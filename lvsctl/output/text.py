@@ -20,7 +20,8 @@ from lvsctl.output.words import counted, duration
 
 if TYPE_CHECKING:
     from lvsctl.kernel.probe import Feature
-    from lvsctl.output.machine_status import MachineKind, MachineStatus
+    from lvsctl.machine.client import MachineStatus
+    from lvsctl.machine.kinds import KindStatus
 
 __all__ = [
     "features",
@@ -160,7 +161,7 @@ _EXECUTION = {"": "the host's processor", "kvm": "KVM", "tcg": "emulation (TCG)"
 """What executes a machine's instructions."""
 
 
-def machine_kinds(kinds: Sequence[MachineKind], *, style: Style) -> str:
+def machine_kinds(kinds: Sequence[KindStatus], *, style: Style) -> str:
     """Which kinds of machine this host can run, and why it cannot run the others."""
     rows: list[Row] = []
     for kind in kinds:

@@ -10,7 +10,7 @@ from lvsctl.output.words import counted
 
 if TYPE_CHECKING:
     from lvsctl.diagnosis import Cause
-    from lvsctl.engine.results import Diagnosis
+    from lvsctl.engine.findings import Diagnosis
 
 
 def diagnosis(result: Diagnosis, *, style: Style) -> str:
@@ -20,7 +20,7 @@ def diagnosis(result: Diagnosis, *, style: Style) -> str:
         lines += ["", *_cause(number, cause, style)]
     if not result.works and not result.causes:
         lines += _list("ruled out", result.ruled_out, style)
-        lines += _list("look at", result.look_at, style)
+        lines += _list("look at", result.next_steps, style)
     lines += _list("no harm, but different", result.remarks, style)
     return style.finished("\n".join(lines))
 
@@ -39,7 +39,7 @@ def _verdict(result: Diagnosis, style: Style) -> str:
 
 def _cause(number: int, cause: Cause, style: Style) -> Iterator[str]:
     label = style.dim(f"[{cause.fault}]")
-    yield f"{number}. {style.bold(cause.node)}: {printable(cause.says)}  {label}"
+    yield f"{number}. {style.bold(cause.node)}: {printable(cause.text)}  {label}"
     for fact in cause.evidence:
         yield style.wrapped(f"· {printable(fact)}", 3, 2)
     yield style.wrapped(f"so: {printable(cause.consequence)}", 3, 4)

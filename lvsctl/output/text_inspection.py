@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 from lvsctl.model.addresses import IPInterface
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.model.service import Encapsulation, Protocol
-from lvsctl.model.state import NodeState, RouteState
-from lvsctl.output.deviations import Deviation, deviations
+from lvsctl.model.state import RouteState
 from lvsctl.output.style import Cell, Style, printable
 from lvsctl.output.text_ipvs import table
 from lvsctl.output.words import ROLE, broken_on_purpose, host_port, impaired, vips
 
 if TYPE_CHECKING:
-    from lvsctl.engine.results import Inspection
+    from lvsctl.engine.findings import Inspection, NodeInspection
 
 ARP = ("arp_ignore", "arp_announce", "rp_filter")
 """What decides on an interface of a real server that holds the VIP (DR, TUN)."""
@@ -35,15 +34,14 @@ Rows = Iterator[list[str | Cell]]
 
 def inspection(inspection: Inspection, *, style: Style) -> str:
     """Node by node: devices, routes, neighbours, settings, listeners, IPVS; wrong things red."""
-    wrong = deviations(inspection)
     owners = _owners(inspection)
     lines: list[str] = []
-    for name, state in inspection.states.items():
+    for name, found in inspection.nodes.items():
         node = inspection.lab.node(name)
         lines += [_heading(inspection.lab, node, style)]
-        one = _Node(inspection.lab, node, state, wrong[name], owners, style)
+        one = _Node(inspection.lab, node, found, owners, style)
         lines += [*one.sections(), ""]
-    total = sum(map(len, wrong.values()))
+    total = sum(len(node.deviations) for node in inspection.nodes.values())
     if total:
         are = "thing is" if total == 1 else "things are"
         lines.append(style.red(f"{total} {are} not as the topology says, marked with !"))
@@ -79,13 +77,12 @@ class _Node:
         self,
         lab: Lab,
         node: Node,
-        state: NodeState,
-        wrong: Sequence[Deviation],
+        inspection: NodeInspection,
         owners: Mapping[str, str],
         style: Style,
     ) -> None:
-        self._lab, self._node, self._state = lab, node, state
-        self._wrong, self._owners, self._style = wrong, owners, style
+        self._lab, self._node, self._state = lab, node, inspection.state
+        self._deviations, self._owners, self._style = inspection.deviations, owners, style
 
     def sections(self) -> Iterator[str]:
         """Each as an indented table under its name; empty ones are left out."""
@@ -102,9 +99,9 @@ class _Node:
                 yield f"  {self._style.dim(title)}"
                 yield self._style.table(shown, indent=4)
         yield from self._ipvs()
-        for one in self._wrong:
+        for one in self._deviations:
             why = f" ({one.why})" if one.why else ""
-            yield self._style.red(self._style.wrapped(f"! {printable(one.says + why)}", 2, 2))
+            yield self._style.red(self._style.wrapped(f"! {printable(one.text + why)}", 2, 2))
 
     def _devices(self) -> Rows:
         for link in self._state.links:
@@ -176,7 +173,7 @@ class _Node:
 
     def _named(self, name: str, value: str, *keys: str) -> Sequence[str | Cell]:
         """A setting with its value, red where one of ``keys`` is not as configured."""
-        bad = any(one.says.startswith(f"{key} ") for one in self._wrong for key in keys)
+        bad = any(one.text.startswith(f"{key} ") for one in self._deviations for key in keys)
         return Cell(name, self._style.dim), Cell(value, self._style.red if bad else str)
 
     def _listeners(self) -> Rows:

@@ -13,7 +13,7 @@ from lvsctl.output.style import Cell, Style, printable
 from lvsctl.output.words import counted, service_line, verdict_paint
 
 if TYPE_CHECKING:
-    from lvsctl.engine.results import Verification
+    from lvsctl.engine.findings import Verification
     from lvsctl.model.claim import Finding
 
 FRAMES, FRAMES_VERBOSE = 4, 16

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from lvsctl.model.frame import Frame
 from lvsctl.model.walk import Hop, Step, Walk
 from lvsctl.output.style import Cell, Style, printable
 from lvsctl.output.words import counted, service_line
@@ -52,9 +51,9 @@ def _hop(hop: Hop, start: int, style: Style) -> Iterator[str]:
             Cell(printable(value), whole=True),
             Cell(printable(f"was {changed[what].before}"), style.yellow) if what in changed else "",
         ]
-        for what, value in headers(hop.frame)
+        for what, value in hop.headers.items()
     ]
-    for row, (what, _) in zip(rows, headers(hop.frame), strict=True):
+    for row, (what, _) in zip(rows, hop.headers.items(), strict=True):
         if what in changed and isinstance(row[1], Cell):
             row[1] = replace(row[1], paint=style.yellow)
     yield style.table(rows, indent=_INDENT)
@@ -77,21 +76,3 @@ def _repeated(hops: list[Hop], style: Style) -> list[str]:
         lines.append(f"{'':7}  {' → '.join(way)}  {packet[0].label}")
     said = "".join(f"{printable(line)}\n" for line in lines).rstrip("\n")
     return [style.dim(f"{'':7}  and the same way:"), style.dim(said), ""]
-
-
-def headers(frame: Frame) -> list[tuple[str, str]]:
-    """The fields that walks speak of, outermost first, under the names that changes have."""
-    rows = []
-    if frame.ethernet is not None:
-        rows += [("source MAC", frame.ethernet.src), ("destination MAC", frame.ethernet.dst)]
-    if frame.arp is not None:
-        return rows
-    if len(frame.ips) > 1:
-        outer, kind = frame.ips[0], frame.packet.encapsulation
-        rows += [("outer IP header", f"{outer.src} → {outer.dst}, {kind}"), ("TTL", str(outer.ttl))]
-    inner, flow = frame.inner, frame.flow
-    if inner is not None:
-        rows.append(("source", str(flow.src if flow else inner.src)))
-        rows.append(("destination", str(flow.dst if flow else inner.dst)))
-        rows.append(("TTL inside" if len(frame.ips) > 1 else "TTL", str(inner.ttl)))
-    return rows

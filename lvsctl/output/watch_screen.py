@@ -97,7 +97,7 @@ def _below(screen: Screen) -> list[RenderableType]:
     ranked = sorted(view.losses, key=lambda loss: (-loss.count, -loss.total))
     lines += [_loss(one) for one in ranked[: max(3, LEAST_EVENTS)]]
     lines += [
-        _line(f"the kernel dropped {d.count}: {d.reason}, {d.says}", "yellow") for d in view.dropped
+        _line(f"the kernel dropped {d.count}: {d.reason}, {d.text}", "yellow") for d in view.dropped
     ]
     lines += [_event(one) for one in reversed(screen.happened)]
     return lines
@@ -236,14 +236,14 @@ def _owner(one: OwnerView) -> Text:
 
 def _loss(one: LossView) -> Text:
     line = _line(f"{one.node} {one.counter} +{one.count}", "yellow" if one.count else "dim")
-    line.append(f" ({one.total} in all): {one.says}", "dim")
+    line.append(f" ({one.total} in all): {one.text}", "dim")
     return line
 
 
 def _event(one: ChangeEvent) -> Text:
     when = datetime.fromtimestamp(one.when).astimezone().strftime("%H:%M:%S")
     line = _line(f"{when} ", "dim")
-    line.append(f"{one.node}: {printable(one.says)}", "not dim")
+    line.append(f"{one.node}: {printable(one.text)}", "not dim")
     return line
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from lvsctl.api.results import Verification
+from lvsctl.api.lab import save_report
+from lvsctl.engine.findings import Verification
 from lvsctl.errors import LvsctlError
 from lvsctl.output.saved import CAPTURE, HTML
 from lvsctl.testing.labs import WatchedLab
@@ -44,7 +45,7 @@ def sections_of(lab: WatchedLab, directory: Path) -> Iterator[Section]:
 
 def _attached(verification: Verification, directory: Path) -> str:
     try:
-        verification.save(directory)
+        save_report(verification, directory)
     except LvsctlError as error:
         return f"\nthe capture could not be saved: {error.message}"
     return f"\nto look at: {directory / HTML}\nthe capture: {directory / CAPTURE}"

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
 from lvsctl.api.command import Command, Done, is_lvsctl_error
 from lvsctl.api.lab import Lab, is_text
+from lvsctl.engine.findings import Diagnosis, FaultShown, Inspection, Verification
 from lvsctl.errors import LvsctlError, UsageError
+from lvsctl.model.lab import Lab as Configuration
 from lvsctl.model.service import Scheduler
-
-if TYPE_CHECKING:
-    from lvsctl.api.results import Diagnosis, InjectedFault, Inspection, Verification, Walk
+from lvsctl.model.walk import Walk
 
 MAX_NAME = 31
-"""Characters of a lab's name (spec.values.MAX_LABEL)."""
+"""Characters of a lab's name (topology.parsers.MAX_LABEL)."""
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -44,8 +44,8 @@ class Watch(Protocol):
 class WatchedLab(Lab):
     """A lab of the fixture ``lvs``: keeps what was found last, for the report of a failed test."""
 
-    def __init__(self, said: Mapping[str, Any], command: Command, *, created: bool) -> None:
-        super().__init__(said, command, created=created)
+    def __init__(self, configuration: Configuration, command: Command, *, created: bool) -> None:
+        super().__init__(configuration, command, created=created)
         self.label = self.name
         self.is_up = True
         self.verification: Verification | None = None
@@ -91,7 +91,7 @@ class WatchedLab(Lab):
         self._touch()
         return super().inspect(*nodes)
 
-    def inject(self, fault: str, node: str | None = None) -> InjectedFault:
+    def inject(self, fault: str, node: str | None = None) -> FaultShown:
         """As ``Lab.inject``."""
         self._touch()
         return super().inject(fault, node)

@@ -26,7 +26,7 @@ class ChangeEvent:
 
     when: float
     node: str
-    says: str
+    text: str
 
 
 def changes(before: Sample, after: Sample, director: str) -> Iterator[ChangeEvent]:

@@ -92,12 +92,12 @@ class OwnerView:
 class LossView:
     """A counter of losses that has grown at a node: by ``count`` since the sample before.
 
-    ``total`` is since the watching began. ``says`` is what the counter means.
+    ``total`` is since the watching began. ``text`` is what the counter means.
     """
 
     node: str
     counter: str
-    says: str
+    text: str
     count: int
     total: int
 

@@ -360,7 +360,7 @@ def test_names_complete_by_what_runs_in_the_machine(user: User) -> None:
 def test_the_machine_tells_of_itself(user: User) -> None:
     status = json.loads(user.gets("machine", "status", "--format", "json"))
 
-    assert status["version"] == 1
+    assert status["version"] == 2
     assert "was running already" in user.gets("machine", "start")
     assert user.types("machine", "run", "--", "sh", "-c", "exit 5").returncode == 5
     inside = user.types("machine", "run", "--", *user.argv("machine", "stop"))
@@ -371,7 +371,7 @@ def test_the_machine_tells_of_itself(user: User) -> None:
 def test_doctor_finds_that_the_machine_can(user: User) -> None:
     said = json.loads(user.gets("doctor", "--format", "json"))
 
-    assert said["version"] == 1
+    assert said["version"] == 2
     assert said["machine"]
 
 

@@ -187,7 +187,7 @@ def _ask_until_it_ends(user: User, capturing: subprocess.Popen[bytes]) -> tuple[
 
 def test_watch_without_a_terminal_prints_lines_of_json(user: User) -> None:
     looks = [json.loads(line) for line in user.gets("watch", "-c", "2", "-i", "0.2").splitlines()]
-    assert [(look["version"], look["lab"]) for look in looks] == [(1, "dr"), (1, "dr")]
+    assert [(look["version"], look["lab"]) for look in looks] == [(2, "dr"), (2, "dr")]
     watching = user.starts("watch", "dr")
     assert watching.stdout is not None
     assert json.loads(watching.stdout.readline())["services"][0]["name"] == "web"

@@ -79,7 +79,7 @@ def troubles(topology: str) -> Iterator[str]:
             if finding.verdict is not Verdict.PASS:
                 yield f"{finding.claim.id}: {finding.verdict}: {finding.observed}"
         causes = diagnose_lab(lab).causes
-        yield from (f"diagnosed: {cause.says}" for cause in causes)
+        yield from (f"diagnosed: {cause.text}" for cause in causes)
     after = initial_namespace()
     yield from (f"the initial namespace: {key}" for key in before if after[key] != before[key])
 

@@ -16,14 +16,15 @@ from io import BytesIO
 from lvsctl import modes
 from lvsctl.capture.decode import decode_all
 from lvsctl.capture.pcapng_reader import CaptureFileError, read_recording
+from lvsctl.engine.findings import Verification
 from lvsctl.engine.inspect import recompute
 from lvsctl.engine.labs import list_labs, running_lab
-from lvsctl.engine.results import Verification
 from lvsctl.errors import DamagedFile, LvsctlError, SpecError
 from lvsctl.kernel import injected, paths, registry
 from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
-from lvsctl.output import json_values, jsonable, saved, script, text, text_plan
+from lvsctl.output import saved, script, text, text_plan
 from lvsctl.output.evidence import evidence_from
+from lvsctl.output.serialize import to_json
 from lvsctl.output.style import Style
 from lvsctl.plan import planner
 from lvsctl.topology.loading import parse_topology
@@ -52,7 +53,7 @@ def topology(data: bytes) -> None:
         plan = planner.plan_for(lab)
         script.script(lab, plan)
         text_plan.plan(plan, style=PLAIN)
-        json.dumps(json_values.lab_json(lab))
+        json.dumps(to_json(lab))
 
 
 def capture(data: bytes) -> None:
@@ -121,7 +122,7 @@ def registered(data: bytes) -> None:
     listed = list_labs()
     assert len(listed) == 1
     text.listing(listed, style=PLAIN)
-    json.dumps(jsonable.listing(listed))
+    json.dumps(to_json(labs=listed))
     injected.read("dr")
     with contextlib.suppress(LvsctlError):
         running_lab("dr")

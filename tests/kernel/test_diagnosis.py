@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from lvsctl.engine.findings import Diagnosis
 from lvsctl.engine.inspect import diagnose_lab
-from lvsctl.engine.results import Diagnosis
 from lvsctl.engine.up import bring_up
 from lvsctl.kernel import processes
 from lvsctl.model.lab import Lab
@@ -246,7 +246,7 @@ def test_a_broken_lab_is_named_first_and_the_remedy_mends_it(one: Break) -> None
         assert all(cause.evidence and cause.remedy for cause in result.causes)
         follow(result.causes[0].remedy, lab)
         mended = diagnose_lab(lab)
-        assert mended.healthy, (told(mended), mended.look_at)
+        assert mended.healthy, (told(mended), mended.next_steps)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_a_difference_that_does_no_harm_is_no_cause(name: str, node: str, comman
     with lab_up(name) as lab:
         break_lab(lab, node, command)
         result = diagnose_lab(lab)
-        assert result.healthy, (told(result), result.look_at)
+        assert result.healthy, (told(result), result.next_steps)
 
 
 @pytest.mark.parametrize(("name", "breaks"), PAIRS, ids=lambda word: str(word)[:60])

@@ -74,7 +74,7 @@ def test_a_change_is_seen_at_once(dr: Lab, node: str, command: str, mend: str, s
         next(views)
         try:
             run(command, netns=dr.netns(node))
-            seen = until(views, lambda view: any(h.says.startswith(says) for h in view.changes))
+            seen = until(views, lambda view: any(h.text.startswith(says) for h in view.changes))
         finally:
             run(mend, netns=dr.netns(node))
     assert any(h.node == node for h in seen.changes)
@@ -90,7 +90,7 @@ def test_the_table_is_looked_at_each_interval(dr: Lab) -> None:
             seen = until(views, lambda view: bool(view.changes))
         finally:
             run("ipvsadm -e -t 10.10.0.100:80 -r 10.10.0.11:80 -g -w 1", netns=director)
-    assert seen.changes[0].says.endswith("10.10.0.11:80: weight 1 → 0")
+    assert seen.changes[0].text.endswith("10.10.0.11:80: weight 1 → 0")
     assert seen.troubles == ("rs1: weight 0, not 1, drained",)
 
 

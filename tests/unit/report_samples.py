@@ -12,7 +12,9 @@ from pathlib import Path
 
 from lvsctl import modes
 from lvsctl.capture.decode import decode
-from lvsctl.engine.results import Inspection, Listed, Verification
+from lvsctl.engine.findings import Inspection, Verification
+from lvsctl.engine.inspect import inspection_of
+from lvsctl.engine.results import Listed
 from lvsctl.kernel.probe import Feature
 from lvsctl.kernel.registry import Entry, State
 from lvsctl.machine.client import MachineStatus
@@ -61,12 +63,12 @@ def lab_of(name: str, servers: int | None = None) -> Lab:
 def healthy(lab: Lab) -> Inspection:
     """The lab as its plan makes it."""
     ops = planner.plan_for(lab).ops
-    return Inspection(lab, {node.name: _state(lab.netns(node.name), ops) for node in lab.nodes})
+    return inspection_of(lab, {node.name: _state(lab.netns(node.name), ops) for node in lab.nodes})
 
 
 def changed(inspection: Inspection, node: str, **changes: object) -> Inspection:
     state = replace(inspection.states[node], **changes)  # type: ignore[arg-type]
-    return Inspection(inspection.lab, {**inspection.states, node: state})
+    return inspection_of(inspection.lab, {**inspection.states, node: state})
 
 
 def _state(netns: str, ops: tuple[Op, ...]) -> NodeState:

@@ -344,7 +344,7 @@ def test_topologies_print_what_ships(name: str, capsys: pytest.CaptureFixture[st
 def test_json_has_a_version(capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["topologies"], ["plan", "dr"]):
         assert main([*words, "--format", "json"]) == ExitStatus.OK
-        assert json.loads(capsys.readouterr().out)["version"] == 1
+        assert json.loads(capsys.readouterr().out)["version"] == 2
 
 
 def test_a_plan_goes_into_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 
 import pytest
 
+from lvsctl.engine.findings import Verification
 from lvsctl.engine.inspect import recompute
-from lvsctl.engine.results import Verification
 from lvsctl.model.claim import Claim, Verdict
 from lvsctl.model.frame import Direction, Tap
 from lvsctl.model.lab import Lab

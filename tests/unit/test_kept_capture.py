@@ -10,8 +10,8 @@ import pytest
 
 from lvsctl.capture.pcapng_reader import read_recording
 from lvsctl.cli import verify
+from lvsctl.engine.findings import Verification
 from lvsctl.engine.inspect import recompute
-from lvsctl.engine.results import Verification
 from lvsctl.model.frame import Direction
 from tests.unit.another_user import given_away, shared
 from tests.unit.recorded import mutations as m

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import jsonschema
 import pytest
 
 from lvsctl.engine.campaign import Cell, Column, Health, Trial
@@ -16,7 +14,6 @@ from lvsctl.model.claim import Claim, Finding, Verdict
 from lvsctl.output import matrix_markdown, matrix_text
 from lvsctl.output.style import Style
 from lvsctl.topology import shipped
-from tests.unit.test_report_json import TEXT, TRUTH, VERSION, many, maybe, of
 
 KEPT = Path(__file__).parents[2] / "docs" / "fault-matrix.md"
 HEALTHY = Health(Verdict.PASS, ())
@@ -67,25 +64,6 @@ def test_a_topology_that_is_not_healthy_is_not_broken_further() -> None:
     assert not column.holds
     said = matrix_text.text([column], style=Style(False, 200))
     assert "dr was not healthy to begin with: verify: fail" in said
-
-
-def test_json_has_the_published_shape() -> None:
-    shape = of(
-        version=VERSION,
-        holds=TRUTH,
-        topologies=many(of(
-            name=TEXT, healthy=TRUTH, says=maybe(TEXT),
-            cells=many(of(
-                fault=TEXT, node=TEXT, holds=TRUTH, named_first=TRUTH,
-                named=many(of(fault=TEXT, node=TEXT)), predicted=many(TEXT), may_fail=many(TEXT),
-                failed=many(TEXT), as_predicted=TRUTH, healthy_after=TRUTH, wrong=many(TEXT),
-            )),
-        )),
-    )  # fmt: skip
-    for columns in ([], [Column("dr", HEALTHY, (GOOD, cell()))], [Column("dr", SICK, ())]):
-        written = json.loads(json.dumps(matrix_text.json(columns)))
-        jsonschema.validate(written, shape)
-        assert written["holds"] == all(column.holds for column in columns)
 
 
 def test_what_is_written_is_read_again_and_can_be_added_to() -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from lvsctl.api.command import Command
-from lvsctl.api.results import Verification
+from lvsctl.engine.findings import Verification
 from lvsctl.errors import KernelError, LvsctlError, Problem, SpecError, UsageError
 from lvsctl.kernel import probe
-from lvsctl.model.claim import Verdict
 from lvsctl.output.error_json import error_from, error_json
 from lvsctl.testing.failure import directory_name
 from lvsctl.testing.labs import MAX_NAME, Labs, WatchedLab, _label
+from tests.unit.recorded.reports import evidence_of
 
 
 def run_pytest(
@@ -187,7 +187,7 @@ def test_an_error_of_a_newer_lvsctl_is_an_error() -> None:
 
 
 def test_nothing_found_is_no_success() -> None:
-    nothing = Verification("dr", Verdict.INCONCLUSIVE, (), {})
+    nothing = Verification(evidence_of("dr").lab, (), evidence_of("dr"))
 
     assert not nothing
     assert repr(nothing) == "<dr: inconclusive: nothing was found>"

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lvsctl.cli.main import main
+from lvsctl.engine.findings import Verification
 from lvsctl.engine.inspect import recompute
-from lvsctl.engine.results import Verification
 from lvsctl.errors import DamagedFile, HostError, LvsctlError, UsageError
 from lvsctl.output import saved
 from lvsctl.output.evidence import capture_bytes, evidence_bytes, evidence_from

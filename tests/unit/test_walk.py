@@ -7,7 +7,7 @@ import pytest
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.walk import Hop, Step, Walk
-from lvsctl.output import walk_json, walk_text
+from lvsctl.output import walk_text
 from lvsctl.output.mermaid import mermaid
 from lvsctl.output.style import Style
 from lvsctl.walk.walk import packets, walks
@@ -125,14 +125,6 @@ def test_text_tells_each_way_once(name: str) -> None:
     assert "and the same way:" not in full
     assert len(brief) < len(full)
     assert f"answered by {walk.exchange.node}" in brief
-
-
-def test_json_has_the_frames_and_the_changes() -> None:
-    said = walk_json.walk(walk_in(evidence_of("tun")))
-    assert said["answered"] is True
-    hop = next(h for h in said["hops"] if any(c["what"] == "outer IP header" for c in h["changes"]))
-    assert hop["from"] == "director"
-    assert hop["frames"][0]["tap"] == "director:hub"
 
 
 def test_mermaid_draws_every_hop_and_lets_nothing_out_of_its_line() -> None:

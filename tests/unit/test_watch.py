@@ -1,28 +1,23 @@
-"""What is made of samples: rates, owners, losses, changes; one screen and one line of JSON."""
+"""What is made of samples: rates, owners, losses, changes; and one screen."""
 
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 
-import jsonschema
 import pytest
 from rich.console import Console
 
 from lvsctl.kernel import snmp
-from lvsctl.model.counted import Dropped
 from lvsctl.model.exchange import Exchange, Failure
 from lvsctl.model.lab import Lab
 from lvsctl.model.sample import Answers, Sample
 from lvsctl.model.state import NodeState, RouteState
-from lvsctl.output.watch_json import moment
 from lvsctl.output.watch_screen import Screen
 from lvsctl.watch.changes import changes
 from lvsctl.watch.view import View, view
-from tests.unit.test_report_json import NUMBER, TEXT, VERSION, WHOLE, many, maybe, of
 from tests.unit.watch_samples import VIP, lab_of, mac_of, sample, with_state
 
 RS1 = ip_address("10.10.0.11")
@@ -142,7 +137,7 @@ def test_losses_are_what_grew(lab: Lab) -> None:
 
 
 def said(before: Sample, after: Sample) -> Sequence[str]:
-    return [f"{one.node}: {one.says}" for one in changes(before, after, "director")]
+    return [f"{one.node}: {one.text}" for one in changes(before, after, "director")]
 
 
 def test_nothing_changes_where_only_counters_do(lab: Lab) -> None:
@@ -258,49 +253,6 @@ def test_a_terminal_that_knows_only_ascii(lab: Lab) -> None:
 def test_a_silent_lab_says_how_to_see_something(lab: Lab) -> None:
     assert "--traffic" in drawn(view(lab, [sample(lab, 0)]), 80, 24)
     assert "--traffic" not in drawn(view(lab, [sample(lab, 0)]), 80, 24, probing=True)
-
-
-# ── a line of JSON ───────────────────────────────────────────────────────────────────────────
-
-SERVER = of(
-    name=TEXT, address=TEXT, port=WHOLE, present={"type": "boolean"}, weight=maybe(WHOLE),
-    forward=maybe(TEXT), active=maybe(WHOLE), inactive=maybe(WHOLE), half_open=maybe(WHOLE),
-    connections=maybe(WHOLE), packets_in=maybe(WHOLE), packets_out=maybe(WHOLE),
-    bytes_in=maybe(WHOLE), bytes_out=maybe(WHOLE), connections_per_second=NUMBER,
-    bytes_in_per_second=NUMBER, bytes_out_per_second=NUMBER, received_per_second=NUMBER,
-    sent_per_second=NUMBER, trouble=maybe(TEXT),
-)  # fmt: skip
-MOMENT = of(
-    version=VERSION, lab=TEXT, time=TEXT, seconds=NUMBER,
-    services=many(of(
-        name=TEXT, protocol=TEXT, vip=TEXT, port=WHOLE, forward=TEXT, scheduler=TEXT,
-        connections_per_second=NUMBER, bytes_in_per_second=NUMBER, bytes_out_per_second=NUMBER,
-        requests=maybe(of(asked=WHOLE, answered=WHOLE, errors=many(TEXT))),
-        trouble=maybe(TEXT), real_servers=many(SERVER),
-    )),
-    owners=many(of(node=TEXT, vip=TEXT, owner=maybe(TEXT), mac=maybe(TEXT), state=maybe(TEXT),
-                   answered=maybe(many(TEXT)))),
-    losses=many(of(node=TEXT, counter=TEXT, says=TEXT, count=WHOLE, total=WHOLE)),
-    dropped=many(of(reason=TEXT, says=TEXT, count=WHOLE)),
-    events=many(of(time=TEXT, node=TEXT, says=TEXT)),
-    troubles=many(TEXT),
-)  # fmt: skip
-
-
-def test_json_has_the_published_shape(lab: Lab) -> None:
-    lost = Exchange(0.0, None, 0, "", None, None, 2.0, Failure.TIMED_OUT)
-    before = sample(lab, 0)
-    after = sample(lab, 2, connections=3, owner="rs1", counters={"rs1": {"TcpOutRsts": 1}})
-    after = replace(after, table=(), dropped=(Dropped("NO_SOCKET", 2),))
-    answers = Answers({"web": (lost,)}, {("client", VIP): (mac_of(lab, "rs1"),)})
-    for seen in (
-        view(lab, [before]),
-        view(lab, [before, after], tuple(changes(before, after, "director")), answers),
-    ):
-        line = json.dumps(moment(seen))
-        assert "\n" not in line
-        jsonschema.validate(json.loads(line), MOMENT)
-    assert seen.troubles == tuple(moment(seen)["troubles"])
 
 
 # ── the kernel's counters ────────────────────────────────────────────────────────────────────

@@ -1,66 +1,67 @@
-"""The JSON interface, from the docstrings of the functions that write it."""
+"""The JSON interface, from the published schemas."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 
-from lvsctl.output import error_json, fault_json, jsonable, matrix_text, walk_json, watch_json
-from tools.docs.reference.markdown import prose
+from lvsctl.output import error_json, serialize
+from lvsctl.output.schemas import DOCUMENTS, json_schema
+from tools.docs.reference.markdown import code, prose, table
 
 TITLE = "# JSON"
-SOURCE = "the docstrings in lvsctl/report of the functions that write it"
+SOURCE = "the JSON Schemas (`lvsctl schema --of COMMAND`)"
 
-_HOW_TO_READ = """\
-Read `{a, b: [c]}` as an object with a key `a` and a key `b`, which is a list of `c`.
-[Reading JSON](../json.md) has real output."""
-
-_WRITERS: tuple[tuple[str, Callable[..., object]], ...] = (
-    ("lvsctl up TOPOLOGY --format json", jsonable.up),
-    ("lvsctl ls --format json", jsonable.listing),
-    ("lvsctl inspect LAB --format json", jsonable.inspection),
-    ("lvsctl verify LAB --format json", jsonable.verification),
-    ("lvsctl verify LAB --prove --format json", fault_json.proof),
-    ("lvsctl diagnose LAB --format json", jsonable.diagnosis),
-    ("lvsctl walk LAB --format json", walk_json.walk),
-    ("lvsctl watch LAB --format json", watch_json.moment),
-    ("lvsctl fault list --format json", fault_json.listing),
-    ("lvsctl fault show FAULT --format json", fault_json.shown),
-    ("lvsctl fault inject FAULT --format json", fault_json.shown),
-    ("lvsctl fault restore --format json", fault_json.restored),
-    ("lvsctl fault matrix --format json", matrix_text.json),
-    ("lvsctl plan TOPOLOGY --format json", jsonable.plan),
-    ("lvsctl topologies --format json", jsonable.topologies),
-    ("lvsctl doctor --format json", jsonable.features),
-    ("lvsctl machine status --format json", jsonable.machine),
-    ("lvsctl machine list --format json", jsonable.machine_kinds),
-)
-"""A command and who writes its JSON. A test holds it against the command line."""
+Schema = Mapping[str, Any]
 
 
 def text() -> str:
-    """The rules, then each command's value."""
-    rules = inspect.cleandoc(jsonable.__doc__ or "").split("\n\n")[1].rpartition("\ntests/")[0]
+    """The rules, each command's document, and the types in them."""
+    rules = inspect.cleandoc(serialize.__doc__ or "").split("\n\n")[1]
     parts = [
         "`--format json` is for programs, and a stable interface.",
         prose(rules),
-        _HOW_TO_READ,
+        "[Reading JSON](../json.md) has real output.",
     ]
-    for words, writer in _WRITERS:
-        parts += [f"## {words.removesuffix(' --format json')}", _described(writer)]
+    types: dict[str, Schema] = {}
+    for command in DOCUMENTS:
+        schema = json_schema(command)
+        types |= schema["definitions"]
+        parts += [f"## {command}", schema["description"], _keys(schema)]
     parts += ["## Errors", prose(inspect.cleandoc(error_json.__doc__ or ""))]
+    parts += ["## Types"]
+    for name in sorted(types):
+        parts += [f"### {name}", prose(types[name]["description"]), _keys(types[name])]
     return "\n\n".join(parts)
 
 
 def commands() -> frozenset[str]:
-    """The commands described here, without their arguments."""
-    return frozenset(
-        " ".join(word for word in words.split()[1:] if word.islower() and word.isalpha())
-        .removesuffix("json")
-        .strip()
-        for words, _ in _WRITERS
-    )
+    """The commands described here."""
+    described = {command.replace("-", " ") for command in DOCUMENTS}
+    return frozenset(command.removesuffix(" prove") for command in described)
 
 
-def _described(writer: Callable[..., object]) -> str:
-    return prose(inspect.cleandoc(writer.__doc__ or ""))
+def _keys(schema: Schema) -> str:
+    rows = ((code(key), _value(value)) for key, value in schema["properties"].items())
+    return table(("key", "value"), rows)
+
+
+def _value(schema: Schema) -> str:  # noqa: PLR0911 (one for each kind of schema)
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "const" in schema:
+        return code(str(schema["const"]))
+    if "enum" in schema:
+        return ", ".join(code(str(one)) for one in schema["enum"])
+    if "anyOf" in schema:
+        return " or ".join(map(_value, schema["anyOf"]))
+    if schema.get("type") == "array":
+        return f"list of: {_value(schema['items'])}"
+    if "additionalProperties" in schema:
+        return f"object of: {_value(schema['additionalProperties'])}"
+    if "properties" in schema:
+        return f"{schema['description']} Keys: {', '.join(map(code, schema['properties']))}"
+    kind = str(schema.get("type", "any value"))
+    return {"string": "text", "integer": "whole number"}.get(kind, kind)

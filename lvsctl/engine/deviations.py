@@ -1,14 +1,13 @@
-"""Where a node differs from the lab as configured: what inspect marks as wrong.
+"""Deviations: where a node differs from the lab as configured.
 
-Only what was looked at is judged: ``inspect`` reads neither every sysctl nor the switches.
+Only what was inspected is compared: ``inspect`` reads neither every sysctl nor the switches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
-from lvsctl.engine.results import Inspection
+from lvsctl.engine.findings import Deviation
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import ForwardingMethod
@@ -35,18 +34,11 @@ from lvsctl.resources.ops import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Deviation:
-    """What is not as configured, and why it was configured so (empty where nothing says)."""
-
-    says: str
-    why: str = ""
-
-
-def deviations(inspection: Inspection) -> dict[str, tuple[Deviation, ...]]:
-    """For each node that was inspected, what is wrong with it."""
-    lab = inspection.lab
-    states = {state.netns: state for state in inspection.states.values()}
+def find_deviations(
+    lab: Lab, inspected: Mapping[str, NodeState]
+) -> dict[str, tuple[Deviation, ...]]:
+    """Return the deviations of each inspected node, by its name."""
+    states = {state.netns: state for state in inspected.values()}
     plan = _seen(planner.plan_for(lab), states)
     found = difference(plan, states)
     by_netns: dict[str, list[Deviation]] = {netns: [] for netns in states}
@@ -55,7 +47,7 @@ def deviations(inspection: Inspection) -> dict[str, tuple[Deviation, ...]]:
         by_netns[netns] += _missing(op, states[netns], lab)
     for op in found.extra:
         by_netns[op.netns] += _extra(op, lab)
-    return {name: tuple(by_netns[state.netns]) for name, state in inspection.states.items()}
+    return {name: tuple(by_netns[state.netns]) for name, state in inspected.items()}
 
 
 def _seen(plan: Plan, states: dict[str, NodeState]) -> Plan:

@@ -1,0 +1,185 @@
+"""Results of examining a lab: its state, its claims, its faults and their causes.
+
+Each is true if all is well, so that ``assert lab.verify()`` is a test. ``repr`` is a line,
+``str`` a full account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lvsctl.faults.base import Fault
+from lvsctl.model.cause import Cause
+from lvsctl.model.claim import Finding, Verdict, overall
+from lvsctl.model.evidence import Evidence
+from lvsctl.model.frame import Frame
+from lvsctl.model.lab import Lab, Role
+from lvsctl.model.state import NodeState
+
+_IN_REPR = 4
+"""Claims that a verification's repr names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """A difference from the topology, and why the topology needs it (empty if unknown)."""
+
+    text: str
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInspection:
+    """A node's state in the kernel, and how it deviates from the topology."""
+
+    role: Role
+    state: NodeState
+    deviations: tuple[Deviation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """The nodes of a lab by name. ``faults`` are the injected faults with their nodes.
+
+    True if no node deviates from the topology.
+    """
+
+    lab: Lab
+    nodes: dict[str, NodeInspection]
+    faults: tuple[str, ...] = ()
+
+    @property
+    def states(self) -> dict[str, NodeState]:
+        """The nodes' states by name."""
+        return {name: node.state for name, node in self.nodes.items()}
+
+    def __bool__(self) -> bool:
+        return not any(node.deviations for node in self.nodes.values())
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Verification:
+    """The findings about a lab and the evidence that they rest on. True if every claim passes."""
+
+    lab: Lab
+    findings: tuple[Finding, ...]
+    evidence: Evidence
+
+    @property
+    def verdict(self) -> Verdict:
+        """PASS if every claim passes, else FAIL or INCONCLUSIVE."""
+        return overall(self.findings)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every claim passes: neither failed nor inconclusive."""
+        return self.verdict is Verdict.PASS
+
+    @property
+    def failed(self) -> tuple[Finding, ...]:
+        """The findings that do not pass: failed ones first, then inconclusive ones."""
+        return tuple(
+            finding
+            for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE)
+            for finding in self.findings
+            if finding.verdict is verdict
+        )
+
+    @property
+    def frames(self) -> tuple[Frame, ...]:
+        """Every captured frame of every tap, decoded, in time order."""
+        return self.evidence.frames
+
+    def finding(self, claim: str, service: str | None = None) -> Finding:
+        """Return the finding about a claim, for a service (default: the first).
+
+        Raises KeyError if there is none.
+        """
+        for finding in self.findings:
+            if finding.claim.id == claim and service in (None, finding.service):
+                return finding
+        raise KeyError(claim)
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def __iter__(self) -> Iterator[Finding]:
+        return iter(self.findings)
+
+    def __len__(self) -> int:
+        return len(self.findings)
+
+    def __repr__(self) -> str:
+        if self.passed:
+            return f"<{self.lab.name}: pass, {len(self.findings)} claims>"
+        ids = list(dict.fromkeys(finding.claim.id for finding in self.failed))
+        more = f" and {len(ids) - _IN_REPR} more" if len(ids) > _IN_REPR else ""
+        what = ", ".join(ids[:_IN_REPR]) or "nothing was found"
+        return f"<{self.lab.name}: {self.verdict}: {what}{more}>"
+
+    def __str__(self) -> str:
+        passing = sum(map(bool, self.findings))
+        last = f"{self.lab.name}: {self.verdict} ({passing} of {len(self.findings)} claims pass)"
+        return "\n".join([*map(str, self.failed), last])
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Diagnosis:
+    """Why a lab does not work: ``causes``, most likely first. True if it is healthy.
+
+    ``remarks`` are harmless differences. ``works``: everything that was promised was observed.
+    If it does not work and no cause was found, ``ruled_out`` and ``next_steps`` help further.
+    """
+
+    lab: Lab
+    causes: tuple[Cause, ...]
+    remarks: tuple[str, ...]
+    ruled_out: tuple[str, ...]
+    works: bool
+    next_steps: tuple[str, ...] = ()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the lab works, and nothing was found that may break it."""
+        return self.works and not self.causes
+
+    def __bool__(self) -> bool:
+        return self.healthy
+
+    def __repr__(self) -> str:
+        name = self.lab.name
+        if self.healthy:
+            return f"<{name}: healthy>"
+        causes = "; ".join(f"{c.fault} at {c.node}" for c in self.causes) or "cause not identified"
+        return f"<{name}: {'works by chance' if self.works else 'not working'}: {causes}>"
+
+    def __str__(self) -> str:
+        lines = [*map(str, self.causes), *self.remarks]
+        if not self.healthy and not self.causes:
+            lines += ["not working; cause not identified", *self.ruled_out, *self.next_steps]
+        return "\n".join(lines) or f"{self.lab.name}: healthy: no problem found"
+
+
+@dataclass(frozen=True, slots=True)
+class FaultListed:
+    """A fault, the nodes of a lab where it can be injected, and those where it is."""
+
+    fault: Fault
+    nodes: tuple[str, ...] = ()
+    injected: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FaultShown:
+    """A fault at one node of a lab: the commands that inject it, and those that restore it.
+
+    ``predicted`` are the claims that must fail while it is injected.
+    """
+
+    fault: Fault
+    lab: str
+    node: str
+    predicted: tuple[str, ...]
+    commands: tuple[str, ...]
+    remedy: tuple[str, ...]
