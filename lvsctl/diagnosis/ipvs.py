@@ -9,7 +9,7 @@ from lvsctl.diagnosis.base import DR, NAT, TUN, Case, Cause, Found, Remark, Rule
 from lvsctl.model.frame import Direction
 from lvsctl.model.service import ForwardingMethod, Protocol, RealServer
 from lvsctl.model.state import RealServerState
-from lvsctl.resources.ops import tunnel_words
+from lvsctl.resources.ipvs_real_server import tunnel_words
 
 _FLAG = {NAT: "-m", TUN: "-i", DR: "-g"}
 """ipvsadm's options for the forwarding methods."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # what one command comes to must not cost the others their im
     from lvsctl.model.evidence import Evidence
     from lvsctl.model.lab import Lab
     from lvsctl.model.state import NodeState
-    from lvsctl.resources.ops import Op
+    from lvsctl.resources.base import Resource
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +26,16 @@ class Up:
 
     lab: Lab
     created: bool
-    added: tuple[Op, ...] = ()
-    removed: tuple[Op, ...] = ()
+    added: tuple[Resource, ...] = ()
+    removed: tuple[Resource, ...] = ()
     restored: tuple[str, ...] = ()
     """The faults that were taken back before anything else was looked at."""
-    edited: tuple[Op, ...] = ()
+    edited: tuple[Resource, ...] = ()
 
-    def commands(self, op: Op) -> tuple[str, ...]:
+    def commands(self, op: Resource) -> tuple[str, ...]:
         """What a person would have typed for one of ``added``."""
-        from lvsctl.resources.ops import edit
-
-        return edit(op) if op in self.edited else op.describe()
+        commands = op.edit_commands() if op in self.edited else op.commands()
+        return tuple(map(str, commands))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lvsctl.output.json_values import Json, lab_json, state_json
-from lvsctl.resources.ops import Op, Plan
+from lvsctl.plan.stages import Plan
+from lvsctl.resources.base import Resource
 
 if TYPE_CHECKING:
     from lvsctl.engine.results import Diagnosis, Inspection, Listed, Up, Verification
@@ -84,7 +85,7 @@ def inspection(inspection: Inspection) -> Json:
         "nodes": {
             name: {
                 **state_json(inspection.lab.node(name), state),
-                "deviations": [asdict(deviation) for deviation in wrong[name]],
+                "deviations": [{"says": one.text, "why": one.why} for one in wrong[name]],
             }
             for name, state in inspection.states.items()
         },
@@ -156,7 +157,8 @@ def plan(plan: Plan) -> Json:
         "lab": plan.lab,
         "namespaces": list(plan.namespaces),
         "stages": [
-            {"title": stage.title, "ops": [_op(op) for op in stage.ops]} for stage in plan.stages
+            {"title": stage.title, "ops": [_op(op) for op in stage.resources]}
+            for stage in plan.stages
         ],
     }
 
@@ -243,7 +245,7 @@ def machine_kinds(kinds: Sequence[MachineKind]) -> Json:
     }
 
 
-def _op(op: Op) -> Json:
+def _op(op: Resource) -> Json:
     return {
         "op": type(op).__name__,
         "netns": op.netns,

@@ -10,10 +10,11 @@ from lvsctl.model.addresses import IPInterface
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.model.service import Encapsulation, Protocol
 from lvsctl.model.state import NodeState, RouteState
-from lvsctl.output.deviations import Deviation, deviations
+from lvsctl.output.deviations import deviations
 from lvsctl.output.style import Cell, Style, printable
 from lvsctl.output.text_ipvs import table
 from lvsctl.output.words import ROLE, broken_on_purpose, host_port, impaired, vips
+from lvsctl.resources.base import Deviation
 
 if TYPE_CHECKING:
     from lvsctl.engine.results import Inspection
@@ -104,7 +105,7 @@ class _Node:
         yield from self._ipvs()
         for one in self._wrong:
             why = f" ({one.why})" if one.why else ""
-            yield self._style.red(self._style.wrapped(f"! {printable(one.says + why)}", 2, 2))
+            yield self._style.red(self._style.wrapped(f"! {printable(one.text + why)}", 2, 2))
 
     def _devices(self) -> Rows:
         for link in self._state.links:
@@ -176,7 +177,7 @@ class _Node:
 
     def _named(self, name: str, value: str, *keys: str) -> Sequence[str | Cell]:
         """A setting with its value, red where one of ``keys`` is not as configured."""
-        bad = any(one.says.startswith(f"{key} ") for one in self._wrong for key in keys)
+        bad = any(one.text.startswith(f"{key} ") for one in self._wrong for key in keys)
         return Cell(name, self._style.dim), Cell(value, self._style.red if bad else str)
 
     def _listeners(self) -> Rows:

@@ -250,7 +250,7 @@ CASES: dict[str, tuple[Schema, dict[str, Any]]] = {
     "up, new": (UP, jsonable.up(Up(LAB_DR, created=True))),
     "up, changed": (
         UP,
-        jsonable.up(Up(LAB_TUN, created=False, added=planner.plan_for(LAB_TUN).ops)),
+        jsonable.up(Up(LAB_TUN, created=False, added=planner.plan_for(LAB_TUN).resources)),
     ),
     "listing": (LISTING, jsonable.listing(listed(LAB_DR))),
     "inspection": (INSPECTION, jsonable.inspection(healthy(LAB_DR))),
@@ -277,7 +277,7 @@ def test_json_is_as_documented(case: str) -> None:
 def test_plan_has_every_command_in_order() -> None:
     plan = planner.plan_for(LAB_DR)
     ops = [op for stage in jsonable.plan(plan)["stages"] for op in stage["ops"]]
-    assert [op["commands"] for op in ops] == [list(op.describe()) for op in plan.ops]
+    assert [op["commands"] for op in ops] == [list(op.describe()) for op in plan.resources]
 
 
 def test_changed_is_false_only_where_nothing_was_done() -> None:

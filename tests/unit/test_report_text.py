@@ -12,7 +12,11 @@ from lvsctl.output import jsonable, text
 from lvsctl.output.deviations import deviations
 from lvsctl.output.style import Style
 from lvsctl.plan import planner
-from lvsctl.resources.ops import AddAddress, AddRealServer, AddService, Plan, RunCommand, Stage
+from lvsctl.plan.stages import Plan, Stage
+from lvsctl.resources.address import Address
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
+from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.user_command import UserCommand
 from lvsctl.topology import shipped
 from tests.unit.report_samples import (
     ADDRESS,
@@ -46,7 +50,7 @@ def test_many_real_servers_take_one_line() -> None:
 
 def test_up_of_a_running_lab_says_unchanged_or_what_changed() -> None:
     lab = lab_of("dr")
-    vip = AddAddress(netns="lvs-dr-rs1", device="lo", address=ADDRESS)
+    vip = Address(netns="lvs-dr-rs1", device="lo", address=ADDRESS)
     other = replace(vip, device="lan")
     assert text.up(Up(lab, created=False), style=PLAIN) == "lab dr: unchanged\n"
     said = text.up(Up(lab, created=False, added=(vip,), removed=(other,)), style=PLAIN)
@@ -56,9 +60,9 @@ def test_up_of_a_running_lab_says_unchanged_or_what_changed() -> None:
 
 def test_up_tells_a_change_by_the_command_that_changes_and_not_by_one_that_adds() -> None:
     lab = lab_of("dr")
-    ops = planner.plan_for(lab).ops
-    service = next(op for op in ops if isinstance(op, AddService))
-    server = next(op for op in ops if isinstance(op, AddRealServer))
+    ops = planner.plan_for(lab).resources
+    service = next(op for op in ops if isinstance(op, IpvsService))
+    server = next(op for op in ops if isinstance(op, IpvsRealServer))
     up = Up(lab, created=False, added=(service, server), edited=(service,))
     said = text.up(up, style=PLAIN)
     assert "~ ip netns exec lvs-dr-director ipvsadm -E -t 10.10.0.100:80 -s rr" in said
@@ -128,7 +132,7 @@ def test_a_vip_on_the_wrong_device_is_marked_twice() -> None:
         )
         for link in inspection.states["rs1"].links
     )
-    found = [one.says for one in deviations(changed(inspection, "rs1", links=links))["rs1"]]
+    found = [one.text for one in deviations(changed(inspection, "rs1", links=links))["rs1"]]
     assert found == [
         "VIP 10.10.0.100 is missing on lo",
         "VIP 10.10.0.100 is on lan, which the topology does not say",
@@ -146,14 +150,14 @@ def test_a_changed_weight_and_a_silent_server_are_marked() -> None:
     )
     wrong = changed(wrong, "rs2", listeners=())
     found = deviations(wrong)
-    assert [one.says for one in found["director"]] == ["rs1 (10.10.0.11:80) has weight 5, not 1"]
-    assert [one.says for one in found["rs2"]] == ["nothing listens on tcp port 80"]
+    assert [one.text for one in found["director"]] == ["rs1 (10.10.0.11:80) has weight 5, not 1"]
+    assert [one.text for one in found["rs2"]] == ["nothing listens on tcp port 80"]
 
 
 def test_a_missing_tunnel_is_marked() -> None:
     inspection = healthy(lab_of("tun"))
     links = tuple(link for link in inspection.states["rs1"].links if link.name != "tunl0")
-    found = [one.says for one in deviations(changed(inspection, "rs1", links=links))["rs1"]]
+    found = [one.text for one in deviations(changed(inspection, "rs1", links=links))["rs1"]]
     assert found[0] == "tunl0 is missing"
 
 
@@ -215,7 +219,7 @@ def test_a_command_cannot_steer_the_terminal_of_who_reads_it() -> None:
     """Whoever was sent a topology looks at its plan first."""
     lab = lab_of("dr")
     argv = ("sh", "-c", "\033]0;title\a\033[2Kone\r\n\ttwo \u202e\x9b3J")
-    op = RunCommand(netns="lvs-dr-rs1", node="rs1", argv=argv)
+    op = UserCommand(netns="lvs-dr-rs1", node="rs1", argv=argv)
     legible = "run lvs-dr-rs1 sh -c '?]0;title??[2Kone?\n\ttwo ??3J'"
     up = Up(lab, created=False, added=(op,), removed=(op,))
     assert f"   {legible}\n" in text.plan(Plan("dr", (Stage("own", (op,)),)), style=PLAIN)
