@@ -23,22 +23,27 @@ from lvsctl.kernel import registry
 from lvsctl.kernel.apply import apply_plan
 from lvsctl.model.event import ignore
 from lvsctl.model.service import ForwardingMethod, Protocol, RealServer, Scheduler, ServiceKey
-from lvsctl.resources.ops import AddNamespace, AddRealServer, AddService, Op, Plan, SetLinkUp, Stage
+from lvsctl.plan.stages import Plan, Stage
+from lvsctl.resources.base import Resource
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
+from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.link_up import LinkUp
+from lvsctl.resources.namespace import Namespace
 
 LAB = "ipvs-benchmark"
 NETNS = f"lvs-{LAB}-director"
 
 
-def service(number: int) -> AddService:
+def service(number: int) -> IpvsService:
     vip = ip_address(f"10.1.{number >> 8}.{number & 255}")
-    return AddService(
+    return IpvsService(
         netns=NETNS, service=ServiceKey(Protocol.TCP, vip, 80), scheduler=Scheduler.RR
     )
 
 
-def server(number: int, of: AddService) -> AddRealServer:
+def server(number: int, of: IpvsService) -> IpvsRealServer:
     rip = ip_address(f"10.2.{number >> 8}.{number & 255}")
-    return AddRealServer(
+    return IpvsRealServer(
         netns=NETNS,
         service=of.service,
         forward=ForwardingMethod.DR,
@@ -46,23 +51,23 @@ def server(number: int, of: AddService) -> AddRealServer:
     )
 
 
-def one_by_thousand() -> list[Op]:
+def one_by_thousand() -> list[Resource]:
     only = service(0)
     return [only, *(server(number, only) for number in range(1000))]
 
 
-def thousand_by_one() -> list[Op]:
+def thousand_by_one() -> list[Resource]:
     pairs = ((service(number), server(number, service(number))) for number in range(1000))
     return [op for pair in pairs for op in pair]
 
 
-def by_lvsctl(ops: list[Op]) -> float:
+def by_lvsctl(ops: list[Resource]) -> float:
     begun = time.perf_counter()
     apply_plan([Stage("virtual services", tuple(ops))], LAB, ignore)
     return time.perf_counter() - begun
 
 
-def by_ipvsadm(ops: list[Op]) -> float:
+def by_ipvsadm(ops: list[Resource]) -> float:
     words = (line.split(" ipvsadm ")[1] for op in ops for line in op.describe())
     rules = "\n".join(words) + "\n"
     begun = time.perf_counter()
@@ -80,9 +85,7 @@ def clear(expected: int) -> None:
 
 
 def main(rounds: int) -> None:
-    plan = Plan(
-        LAB, (Stage("one", (AddNamespace(netns=NETNS), SetLinkUp(netns=NETNS, device="lo"))),)
-    )
+    plan = Plan(LAB, (Stage("one", (Namespace(netns=NETNS), LinkUp(netns=NETNS, device="lo"))),))
     registry.begin(registry.Entry(lab=LAB, namespaces=plan.namespaces))
     try:
         apply_plan(plan, LAB, ignore)
@@ -98,7 +101,7 @@ def main(rounds: int) -> None:
         registry.remove(LAB)
 
 
-def row(name: str, ops: list[Op], rounds: int) -> str:
+def row(name: str, ops: list[Resource], rounds: int) -> str:
     ours, theirs = [], []
     for _ in range(rounds):
         for samples, fill in ((ours, by_lvsctl), (theirs, by_ipvsadm)):

@@ -13,7 +13,6 @@ them: on this host's kernel or in the machine. Results are the types of ``lvsctl
 from lvsctl.api.lab import Lab, save_report
 from lvsctl.api.node import Node
 from lvsctl.engine.findings import (
-    Deviation,
     Diagnosis,
     FaultShown,
     Inspection,
@@ -25,6 +24,7 @@ from lvsctl.model.claim import Claim, Finding, Verdict
 from lvsctl.model.frame import Frame
 from lvsctl.model.service import RealServer, VirtualService
 from lvsctl.model.walk import Hop, Walk
+from lvsctl.resources.base import Deviation
 
 __all__ = [
     "Cause",

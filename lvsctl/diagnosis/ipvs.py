@@ -10,7 +10,7 @@ from lvsctl.model.cause import Cause, Remark
 from lvsctl.model.frame import Direction
 from lvsctl.model.service import ForwardingMethod, Protocol, RealServer
 from lvsctl.model.state import RealServerState
-from lvsctl.resources.ops import tunnel_words
+from lvsctl.resources.ipvs_real_server import tunnel_words
 
 _FLAG = {NAT: "-m", TUN: "-i", DR: "-g"}
 """ipvsadm's options for the forwarding methods."""

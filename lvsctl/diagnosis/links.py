@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 
 from lvsctl.diagnosis.base import Case, Found, Rule, shown
@@ -10,7 +9,7 @@ from lvsctl.model.cause import Cause, Remark
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Impairment, Network, Node, Role
 from lvsctl.model.state import LinkState
-from lvsctl.resources.ops import Impair
+from lvsctl.resources.netem import Netem
 
 LATE = 500.0
 """Milliseconds of delay above which requests fail."""
@@ -106,8 +105,8 @@ def unimpaired(case: Case) -> Iterator[Found]:
 def _restore_command(device: str, planned: Impairment) -> tuple[str, ...]:
     if not planned:
         return ("tc", "qdisc", "del", "dev", device, "root")
-    words = shlex.split(Impair(netns="", device=device, impairment=planned).describe()[0])
-    return ("tc", *words[words.index("qdisc") :])
+    (command,) = Netem(netns="", device=device, impairment=planned).commands()
+    return command.argv
 
 
 RULES = (

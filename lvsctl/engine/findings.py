@@ -16,17 +16,10 @@ from lvsctl.model.evidence import Evidence
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.state import NodeState
+from lvsctl.resources.base import Deviation
 
 _IN_REPR = 4
 """Claims that a verification's repr names."""
-
-
-@dataclass(frozen=True, slots=True)
-class Deviation:
-    """A difference from the topology, and why the topology needs it (empty if unknown)."""
-
-    text: str
-    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from lvsctl.kernel.registry import Entry, State
 from lvsctl.model.lab import Lab, Node
 from lvsctl.model.service import Scheduler
 from lvsctl.plan import planner
-from lvsctl.resources.ops import Plan
+from lvsctl.plan.stages import Plan
 from lvsctl.topology.loading import parse_topology
 from lvsctl.topology.overrides import Overrides
 from lvsctl.topology.shipped import Topology

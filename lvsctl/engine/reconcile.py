@@ -16,16 +16,13 @@ from lvsctl.model.lab import Lab
 from lvsctl.model.state import NodeState
 from lvsctl.plan import diff
 from lvsctl.plan.diff import Difference
-from lvsctl.resources.ops import (
-    AddLink,
-    AddNamespace,
-    DisableOffloads,
-    Op,
-    Plan,
-    RunCommand,
-    SetSysctl,
-    Stage,
-)
+from lvsctl.plan.stages import Plan, Stage
+from lvsctl.resources.base import Resource
+from lvsctl.resources.namespace import Namespace
+from lvsctl.resources.offloads import OffloadsOff
+from lvsctl.resources.sysctl import Sysctl
+from lvsctl.resources.user_command import UserCommand
+from lvsctl.resources.veth_link import VethLink
 from lvsctl.traffic.responder import responder_of
 
 
@@ -46,7 +43,7 @@ def change(old: Form, new: Form, emit: Emit) -> Up:
     neither: the error says so, and so does the registry (State.CHANGING) until the next ``up``.
     """
     name = old.entry.lab
-    outdated = undo.obsolete(old.plan.ops, new.plan.ops)
+    outdated = diff.obsolete(old.plan.resources, new.plan.resources)
     _refuse_rewiring(name, old.plan, new.plan)
     undo.refuse(outdated, name)
     netns.name_again(name, old.plan.namespaces)
@@ -63,9 +60,9 @@ def change(old: Form, new: Form, emit: Emit) -> Up:
     return Up(
         new.lab,
         created=False,
-        added=tuple(op for stage in found.missing for op in stage.ops),
+        added=tuple(op for stage in found.missing for op in stage.resources),
         # What went along with something larger needs no mention, and no command to repeat it.
-        removed=tuple(undo.independent((*removed, *found.extra))),
+        removed=tuple(diff.independent((*removed, *found.extra))),
         restored=restored,
         edited=found.edited,
     )
@@ -73,11 +70,11 @@ def change(old: Form, new: Form, emit: Emit) -> Up:
 
 def _equalize(
     form: Form,
-    outdated: Iterable[Op],
+    outdated: Iterable[Resource],
     starting: Collection[str],
     emit: Emit,
     begin: Callable[[], object],
-) -> tuple[tuple[Op, ...], Difference]:
+) -> tuple[tuple[Resource, ...], Difference]:
     """Take ``outdated`` back, and make the lab what ``form`` is.
 
     ``starting`` are the namespaces whose commands, the user's own, do not run yet. ``begin`` is
@@ -86,13 +83,13 @@ def _equalize(
     """
     name = form.entry.lab
     gone = {op.netns for op in outdated} - set(netns.existing(name, {o.netns for o in outdated}))
-    there = tuple(o for o in outdated if o.netns not in gone or isinstance(o, AddNamespace))
+    there = tuple(o for o in outdated if o.netns not in gone or isinstance(o, Namespace))
     if there:
         begin()
         undo.undo(there, name, emit)
     states = _states(form.lab, form.plan)
     idle = commands.ended_commands(form.lab, states.keys())
-    found = diff.difference(form.plan, states, idle.union(starting))
+    found = diff.diff(form.plan, states, idle.union(starting))
     if found:
         begin()
     undo.undo(found.extra, name, emit)
@@ -114,25 +111,25 @@ class _Memory:
     get a command of the user's own, and ``pids_in`` the pids of who lives there already.
     """
 
-    settings: tuple[SetSysctl, ...]
+    settings: tuple[Sysctl, ...]
     commands: frozenset[str]
     pids_in: frozenset[int]
 
 
 def _remembered(old: Form, new: Form) -> _Memory:
     name = old.entry.lab
-    added = undo.obsolete(new.plan.ops, old.plan.ops)
+    added = diff.obsolete(new.plan.resources, old.plan.resources)
     staying = netns.existing(name, set(old.plan.namespaces))
-    fresh = [op for op in added if isinstance(op, SetSysctl) and op.netns in staying]
+    fresh = [op for op in added if isinstance(op, Sysctl) and op.netns in staying]
     states = state.lab_state(
-        {op.netns for op in fresh}, sysctls=dict.fromkeys(op.key for op in fresh)
+        {op.netns for op in fresh}, sysctls=dict.fromkeys(op.name for op in fresh)
     )
     settings = tuple(
-        replace(op, value=states[op.netns].sysctls[op.key])
+        replace(op, value=states[op.netns].sysctls[op.name])
         for op in fresh
-        if op.key in states[op.netns].sysctls
+        if op.name in states[op.netns].sysctls
     )
-    starting = frozenset(op.netns for op in added if isinstance(op, RunCommand))
+    starting = frozenset(op.netns for op in added if isinstance(op, UserCommand))
     return _Memory(settings, starting, _inhabitants(name, starting))
 
 
@@ -169,13 +166,13 @@ def _undo_change(old: Form, new: Form, memory: _Memory, emit: Emit) -> None:
     name, staying = old.entry.lab, set(old.plan.namespaces)
     begun = _inhabitants(name, memory.commands) - memory.pids_in
     processes.terminate(begun - processes.ancestors())
-    added = undo.obsolete(new.plan.ops, old.plan.ops)
+    added = diff.obsolete(new.plan.resources, old.plan.resources)
     outdated = [
-        op for op in added if not (isinstance(op, (SetSysctl, RunCommand)) and op.netns in staying)
+        op for op in added if not (isinstance(op, (Sysctl, UserCommand)) and op.netns in staying)
     ]
     _equalize(old, outdated, (), emit, lambda: None)
     # What no state of a node tells: whether the settings are others, and offloads on again.
-    untold = (*memory.settings, *(op for op in old.plan.ops if isinstance(op, DisableOffloads)))
+    untold = (*memory.settings, *(op for op in old.plan.resources if isinstance(op, OffloadsOff)))
     apply_plan((Stage("as it was", untold),), name, emit, reconciling=True)
     registry.write(old.entry)
 
@@ -200,19 +197,21 @@ def _unbroken(lab: Lab) -> tuple[str, ...]:
 
 def _refuse_rewiring(lab: str, before: Plan, after: Plan) -> None:
     """A node that stays keeps its interfaces: they cannot be exchanged under what uses them."""
-    cables = {(op.node_netns, op.device): op for op in before.ops if isinstance(op, AddLink)}
-    kept = {op.netns for op in before.ops if isinstance(op, AddNamespace)}
+    cables = {(op.node_netns, op.device): op for op in before.resources if isinstance(op, VethLink)}
+    kept = {op.netns for op in before.resources if isinstance(op, Namespace)}
     changed: list[str] = []
-    for op in after.ops:
-        if not isinstance(op, AddLink) or op.node_netns not in kept:
+    for op in after.resources:
+        if not isinstance(op, VethLink) or op.node_netns not in kept:
             continue
         old = cables.get((op.node_netns, op.device))
         if old is None:
             changed.append(f"{op.port} would be connected to {op.device}")
         elif old.mac != op.mac:
             changed.append(f"{op.port} would get another first address on {op.device}")
-    gone = cables.keys() - {(o.node_netns, o.device) for o in after.ops if isinstance(o, AddLink)}
-    staying = {op.netns for op in after.ops if isinstance(op, AddNamespace)}
+    gone = cables.keys() - {
+        (o.node_netns, o.device) for o in after.resources if isinstance(o, VethLink)
+    }
+    staying = {op.netns for op in after.resources if isinstance(op, Namespace)}
     changed += [
         f"{cables[key].port} would be taken off {key[1]}"
         for key in sorted(gone)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lvsctl.kernel.probe import Feature
 from lvsctl.kernel.registry import Entry
 from lvsctl.model.lab import Lab
-from lvsctl.resources.ops import Op, edit
+from lvsctl.resources.base import Resource
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,19 +22,20 @@ class Up:
 
     lab: Lab
     created: bool
-    added: tuple[Op, ...] = ()
-    removed: tuple[Op, ...] = ()
+    added: tuple[Resource, ...] = ()
+    removed: tuple[Resource, ...] = ()
     restored: tuple[str, ...] = ()
-    edited: tuple[Op, ...] = ()
+    edited: tuple[Resource, ...] = ()
 
     @property
     def changed(self) -> bool:
         """Whether anything was done."""
         return bool(self.created or self.added or self.removed or self.restored)
 
-    def commands(self, op: Op) -> tuple[str, ...]:
+    def commands(self, resource: Resource) -> tuple[str, ...]:
         """Return the equivalent shell commands of one of ``added``."""
-        return edit(op) if op in self.edited else op.describe()
+        commands = resource.edit_commands() if resource in self.edited else resource.commands()
+        return tuple(map(str, commands))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from lvsctl.kernel.apply import apply_plan
 from lvsctl.kernel.registry import Entry, State
 from lvsctl.model.event import Emit, Undoing, ignore
 from lvsctl.model.lab import Lab
-from lvsctl.resources.ops import Plan
+from lvsctl.plan.stages import Plan
 from lvsctl.topology.overrides import Overrides
 from lvsctl.topology.shipped import Topology
 from lvsctl.traffic.responder import responder_of

@@ -18,8 +18,8 @@ from lvsctl.faults.base import (
 from lvsctl.faults.change import Change, added
 from lvsctl.model.addresses import mac_for
 from lvsctl.model.lab import Role
-from lvsctl.resources.fault_ops import AddNeighbour
-from lvsctl.resources.ops import SetSysctl
+from lvsctl.resources.neighbour import Neighbour
+from lvsctl.resources.sysctl import Sysctl
 
 FAULTS = FaultTable()
 
@@ -70,7 +70,7 @@ def arp_ignore_on_lo_only(context: FaultContext) -> Iterator[Change]:
     """
     setting = context.setting("net.ipv4.conf.all.arp_ignore")
     yield Change(setting, replace(setting, value="0"))
-    lo = SetSysctl(netns=context.netns, key="net.ipv4.conf.lo.arp_ignore", value="0")
+    lo = Sysctl(netns=context.netns, name="net.ipv4.conf.lo.arp_ignore", value="0")
     yield Change(lo, replace(lo, value="1"))
 
 
@@ -142,9 +142,7 @@ def stale_neighbour(context: FaultContext) -> Iterator[Change]:
         network = context.lab.network_of(rip)
         if network is not None and network.name in context.node.networks:
             gone = mac_for(rip).replace("02:00:", "02:01:", 1)
-            yield added(
-                AddNeighbour(netns=context.netns, device=network.name, address=rip, mac=gone)
-            )
+            yield added(Neighbour(netns=context.netns, device=network.name, address=rip, mac=gone))
 
 
 @FAULTS.add(
@@ -168,7 +166,5 @@ def stale_vip_neighbour(context: FaultContext) -> Iterator[Change]:
         if network is not None and network.name in context.node.networks:
             gone = mac_for(service.vip).replace("02:00:", "02:01:", 1)
             yield added(
-                AddNeighbour(
-                    netns=context.netns, device=network.name, address=service.vip, mac=gone
-                )
+                Neighbour(netns=context.netns, device=network.name, address=service.vip, mac=gone)
             )

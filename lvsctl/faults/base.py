@@ -14,7 +14,11 @@ from lvsctl.faults.change import Change
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.model.service import ForwardingMethod, VirtualService
-from lvsctl.resources.ops import AddAddress, AddRealServer, Op, Plan, SetSysctl
+from lvsctl.plan.stages import Plan
+from lvsctl.resources.address import Address
+from lvsctl.resources.base import Resource
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
+from lvsctl.resources.sysctl import Sysctl
 
 NAT, TUN, DR = ForwardingMethod.NAT, ForwardingMethod.TUN, ForwardingMethod.DR
 EVERY_MODE = (NAT, TUN, DR)
@@ -36,7 +40,7 @@ DIRECTOR_BYPASSED = (
 )
 """Claims that fail if requests bypass the director and one real server answers them."""
 
-AnOp = TypeVar("AnOp", bound=Op)
+AnOp = TypeVar("AnOp", bound=Resource)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,26 +58,26 @@ class FaultContext:
 
     def planned(self, kind: type[AnOp]) -> Iterator[AnOp]:
         """The plan's operations of one kind, in the node's namespace."""
-        return (op for op in self.plan.ops if isinstance(op, kind) and op.netns == self.netns)
+        return (op for op in self.plan.resources if isinstance(op, kind) and op.netns == self.netns)
 
-    def setting(self, key: str) -> SetSysctl:
+    def setting(self, key: str) -> Sysctl:
         """The plan's setting of a sysctl at the node. Raises LookupError if it sets none."""
-        for op in self.planned(SetSysctl):
-            if op.key == key:
+        for op in self.planned(Sysctl):
+            if op.name == key:
                 return op
         raise LookupError(key)
 
-    def vips(self, *, device: str | None = None) -> Iterator[AddAddress]:
+    def vips(self, *, device: str | None = None) -> Iterator[Address]:
         """The VIPs that the node holds, or only those on ``device``."""
         held = {service.vip for service in self.lab.services}
-        for op in self.planned(AddAddress):
+        for op in self.planned(Address):
             if op.address.ip in held and device in (None, op.device):
                 yield op
 
-    def first_entries(self) -> Iterator[AddRealServer]:
+    def first_entries(self) -> Iterator[IpvsRealServer]:
         """The first real server of each virtual service in the director's IPVS table."""
         seen = set()
-        for op in self.planned(AddRealServer):
+        for op in self.planned(IpvsRealServer):
             if op.service not in seen:
                 seen.add(op.service)
                 yield op

@@ -20,7 +20,11 @@ from lvsctl.model.event import ignore
 from lvsctl.model.lab import Lab
 from lvsctl.netlink import rtnl
 from lvsctl.plan import planner
-from lvsctl.resources.ops import AddLink, Listen, Op, Plan, SetLinkUp, Stage
+from lvsctl.plan.stages import Plan, Stage
+from lvsctl.resources.base import Resource
+from lvsctl.resources.link_up import LinkUp
+from lvsctl.resources.responder_port import ResponderPort
+from lvsctl.resources.veth_link import VethLink
 from lvsctl.traffic.responder import responder_of
 
 
@@ -100,7 +104,7 @@ class FaultInjector:
         servers = False
         for change in changes:
             before, after = change.before, change.after
-            if isinstance(before or after, Listen):
+            if isinstance(before or after, ResponderPort):
                 servers = True
                 continue
             if before is not None and not change.in_place:
@@ -110,7 +114,7 @@ class FaultInjector:
         if servers:
             self._perform(*self._listening(staying))
 
-    def _listening(self, staying: Iterable[Injected]) -> tuple[Listen, ...]:
+    def _listening(self, staying: Iterable[Injected]) -> tuple[ResponderPort, ...]:
         """What should listen now: what the plan has, less what faults have stopped."""
         stopped = {
             change.before
@@ -118,9 +122,11 @@ class FaultInjector:
             for change in self._changes_of(one)
             if change.after is None
         }
-        return tuple(op for op in self.plan.ops if isinstance(op, Listen) and op not in stopped)
+        return tuple(
+            op for op in self.plan.resources if isinstance(op, ResponderPort) and op not in stopped
+        )
 
-    def _perform(self, *ops: Op) -> None:
+    def _perform(self, *ops: Resource) -> None:
         apply.apply_plan(
             (Stage("fault", ops),),
             self.lab.name,
@@ -133,13 +139,13 @@ class FaultInjector:
             if plugged:  # it carries nothing at first
                 netns.run_inside(op.netns, partial(_wait_until_up, plugged))
 
-    def _ports(self, op: Op) -> set[int]:
+    def _ports(self, op: Resource) -> set[int]:
         """The index of the switch's port that ``op`` sets up; empty for anything else."""
         return {
             cable.port_index
-            for cable in self.plan.ops
-            if isinstance(cable, AddLink)
-            and isinstance(op, SetLinkUp)
+            for cable in self.plan.resources
+            if isinstance(cable, VethLink)
+            and isinstance(op, LinkUp)
             and (cable.netns, cable.port) == (op.netns, op.device)
         }
 

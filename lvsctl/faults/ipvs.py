@@ -17,7 +17,8 @@ from lvsctl.faults.base import (
 from lvsctl.faults.change import Change, removed
 from lvsctl.model.lab import Role
 from lvsctl.model.service import Scheduler
-from lvsctl.resources.ops import AddRealServer, AddService
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
+from lvsctl.resources.ipvs_service import IpvsService
 
 FAULTS = FaultTable()
 
@@ -93,10 +94,10 @@ def scheduler_changed(context: FaultContext) -> Iterator[Change]:
     """
     closed = {
         server.service
-        for server in context.planned(AddRealServer)
+        for server in context.planned(IpvsRealServer)
         if server.real_server.upper or not server.real_server.weight
     }
-    for service in context.planned(AddService):
+    for service in context.planned(IpvsService):
         other = Scheduler.FO if service.service in closed else Scheduler.SH
         if service.scheduler is other:
             other = Scheduler.RR
@@ -117,7 +118,7 @@ def persistence_added(context: FaultContext) -> Iterator[Change]:
 
     Changes: a persistence timeout of five minutes, ipvsadm's default.
     """
-    for service in context.planned(AddService):
+    for service in context.planned(IpvsService):
         if not service.persistence:
             yield Change(service, replace(service, persistence=300))
 
@@ -139,7 +140,7 @@ def persistence_missing(context: FaultContext) -> Iterator[Change]:
 
     Changes: each persistent service whose scheduler distributes one client's connections.
     """
-    for service in context.planned(AddService):
+    for service in context.planned(IpvsService):
         if service.persistence and service.scheduler not in CONSTANT_PER_CLIENT:
             yield Change(service, replace(service, persistence=0))
 
@@ -157,7 +158,7 @@ def threshold_missing(context: FaultContext) -> Iterator[Change]:
 
     Changes: the thresholds of every limited real server that is not drained are removed.
     """
-    for server in context.planned(AddRealServer):
+    for server in context.planned(IpvsRealServer):
         real = server.real_server
         if real.upper and real.weight:
             yield Change(server, replace(server, real_server=replace(real, upper=0, lower=0)))
@@ -180,8 +181,8 @@ def weight_changed(context: FaultContext) -> Iterator[Change]:
 
     Changes: the drained real servers; else the first of each service whose scheduler uses weights.
     """
-    drained = [s for s in context.planned(AddRealServer) if not s.real_server.weight]
-    weighted = {s.service for s in context.planned(AddService) if s.scheduler in WEIGHTED}
+    drained = [s for s in context.planned(IpvsRealServer) if not s.real_server.weight]
+    weighted = {s.service for s in context.planned(IpvsService) if s.scheduler in WEIGHTED}
     weighted -= {server.service for server in drained}
     others = [server for server in context.first_entries() if server.service in weighted]
     for server in (*drained, *others):
@@ -244,5 +245,5 @@ def service_missing(context: FaultContext) -> Iterator[Change]:
 
     Changes: all virtual services and their real servers are removed.
     """
-    yield from map(removed, context.planned(AddRealServer))
-    yield from map(removed, context.planned(AddService))
+    yield from map(removed, context.planned(IpvsRealServer))
+    yield from map(removed, context.planned(IpvsService))

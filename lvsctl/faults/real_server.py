@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from lvsctl.faults.base import EVERY_MODE, ONE_SERVER_SILENT, FaultContext, FaultTable
 from lvsctl.faults.change import Change, removed
 from lvsctl.model.lab import Role
-from lvsctl.resources.ops import AddLink, Listen, SetLinkUp
+from lvsctl.resources.link_up import LinkUp
+from lvsctl.resources.responder_port import ResponderPort
+from lvsctl.resources.veth_link import VethLink
 
 FAULTS = FaultTable()
 
@@ -25,7 +27,7 @@ def service_stopped(context: FaultContext) -> Iterator[Change]:
 
     Changes: the listeners on the real server stop.
     """
-    yield from map(removed, context.planned(Listen))
+    yield from map(removed, context.planned(ResponderPort))
 
 
 @FAULTS.add(
@@ -47,6 +49,6 @@ def real_server_down(context: FaultContext) -> Iterator[Change]:
 
     Changes: its bridge ports are down.
     """
-    for op in context.plan.ops:
-        if isinstance(op, AddLink) and op.node_netns == context.netns:
-            yield removed(SetLinkUp(netns=op.netns, device=op.port))
+    for op in context.plan.resources:
+        if isinstance(op, VethLink) and op.node_netns == context.netns:
+            yield removed(LinkUp(netns=op.netns, device=op.port))

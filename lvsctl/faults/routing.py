@@ -19,7 +19,10 @@ from lvsctl.faults.base import (
 from lvsctl.faults.change import Change, added, removed
 from lvsctl.model.addresses import mac_for
 from lvsctl.model.lab import Network, Role
-from lvsctl.resources.ops import AddAddress, AddLink, AddRoute, DisableOffloads
+from lvsctl.resources.address import Address
+from lvsctl.resources.offloads import OffloadsOff
+from lvsctl.resources.static_route import StaticRoute
+from lvsctl.resources.veth_link import VethLink
 
 FAULTS = FaultTable()
 
@@ -44,7 +47,7 @@ def behind_router(context: FaultContext) -> Iterator[Change]:
         rip = server.real_server.rip
         for network, _, address in context.neighbours(Role.ROUTER):
             if context.lab.network_of(rip) == context.lab.network(network):
-                yield added(AddRoute(netns=context.netns, to=ip_network(rip), via=address))
+                yield added(StaticRoute(netns=context.netns, to=ip_network(rip), via=address))
 
 
 def reaches_client(context: FaultContext) -> tuple[str, ...]:
@@ -72,7 +75,7 @@ def wrong_gateway(context: FaultContext) -> Iterator[Change]:
     Changes: the default route goes through a router, or else through another real server.
     """
     others = (*context.neighbours(Role.ROUTER), *context.neighbours(Role.REAL_SERVER))
-    for route in context.planned(AddRoute):
+    for route in context.planned(StaticRoute):
         if route.to is None and others:
             yield Change(route, replace(route, via=others[0][2]))
 
@@ -94,12 +97,12 @@ def gateway_is_director(context: FaultContext) -> Iterator[Change]:
     Changes: the default gateway; for a client on the same network, a route to that client.
     """
     for network, _, dip in context.neighbours(Role.DIRECTOR):
-        for route in context.planned(AddRoute):
+        for route in context.planned(StaticRoute):
             if route.to is None:
                 yield Change(route, replace(route, via=dip))
         for beside, _, cip in context.neighbours(Role.CLIENT):
             if beside == network:
-                yield added(AddRoute(netns=context.netns, to=ip_network(cip), via=dip))
+                yield added(StaticRoute(netns=context.netns, to=ip_network(cip), via=dip))
 
 
 @FAULTS.add(
@@ -115,7 +118,7 @@ def no_default_gateway(context: FaultContext) -> Iterator[Change]:
 
     Changes: all routes of the real server to other networks are removed.
     """
-    yield from map(removed, context.planned(AddRoute))
+    yield from map(removed, context.planned(StaticRoute))
 
 
 @FAULTS.add(
@@ -198,18 +201,18 @@ def client_on_real_server_network(context: FaultContext) -> Iterator[Change]:
         network = context.lab.network(name)
         address = _free_address(context, network)
         yield added(_link(context, network, mac_for(address.ip)))
-        yield added(DisableOffloads(netns=context.netns, device=name))
-        yield added(AddAddress(netns=context.netns, device=name, address=address))
+        yield added(OffloadsOff(netns=context.netns, device=name))
+        yield added(Address(netns=context.netns, device=name, address=address))
         dip = next(a.ip for a in director.node.addresses_on(name) if a.version == 4)
         for service in context.services((NAT,)):
             if service.vip not in address.network:
-                yield added(AddRoute(netns=context.netns, to=ip_network(service.vip), via=dip))
+                yield added(StaticRoute(netns=context.netns, to=ip_network(service.vip), via=dip))
         return
 
 
-def _link(context: FaultContext, network: Network, mac: str) -> AddLink:
+def _link(context: FaultContext, network: Network, mac: str) -> VethLink:
     """A link like the existing ones, with unused indexes."""
-    links = [op for op in context.plan.ops if isinstance(op, AddLink)]
+    links = [op for op in context.plan.resources if isinstance(op, VethLink)]
     there = [op for op in links if op.netns == context.lab.netns(network.name)]
     here = [op for op in links if op.node_netns == context.netns]
     return replace(
@@ -267,7 +270,7 @@ def no_route_to_real_server(context: FaultContext) -> Iterator[Change]:
 
     Changes: all routes of the director to other networks are removed.
     """
-    yield from map(removed, context.planned(AddRoute))
+    yield from map(removed, context.planned(StaticRoute))
 
 
 @FAULTS.add(

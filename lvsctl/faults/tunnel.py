@@ -17,8 +17,11 @@ from lvsctl.faults.change import Change, added, removed
 from lvsctl.model.lab import Role
 from lvsctl.model.packet import GRE, ICMP, IPIP, UDP
 from lvsctl.model.service import GUE_PORT, Encapsulation
-from lvsctl.resources.fault_ops import DropIncoming
-from lvsctl.resources.ops import AddGuePort, AddTunnel, SetLinkUp, SetSysctl
+from lvsctl.resources.drop_filter import DropFilter
+from lvsctl.resources.gue_port import GuePort
+from lvsctl.resources.link_up import LinkUp
+from lvsctl.resources.sysctl import Sysctl
+from lvsctl.resources.tunnel import Tunnel
 
 FAULTS = FaultTable()
 
@@ -39,8 +42,8 @@ def tunnel_down(context: FaultContext) -> Iterator[Change]:
 
     Changes: the device is down; its VIP stays.
     """
-    for tunnel in context.planned(AddTunnel):
-        yield removed(SetLinkUp(netns=context.netns, device=tunnel.device))
+    for tunnel in context.planned(Tunnel):
+        yield removed(LinkUp(netns=context.netns, device=tunnel.device))
 
 
 ORDER = (Encapsulation.GRE, Encapsulation.IPIP, Encapsulation.GUE)
@@ -83,8 +86,8 @@ def encapsulation_mismatch(context: FaultContext) -> Iterator[Change]:
 
 def _taken(context: FaultContext) -> set[Encapsulation]:
     """The encapsulations that a real server decapsulates: of several services, several."""
-    kinds = {tunnel.encapsulation for tunnel in context.planned(AddTunnel)}
-    return kinds | {Encapsulation.GUE for _ in context.planned(AddGuePort)}
+    kinds = {tunnel.encapsulation for tunnel in context.planned(Tunnel)}
+    return kinds | {Encapsulation.GUE for _ in context.planned(GuePort)}
 
 
 @FAULTS.add(
@@ -103,7 +106,7 @@ def rp_filter_on_tunnel(context: FaultContext) -> Iterator[Change]:
 
     Changes: the setting of each tunnel device.
     """
-    for tunnel in context.planned(AddTunnel):
+    for tunnel in context.planned(Tunnel):
         setting = context.setting(f"net.ipv4.conf.{tunnel.device}.rp_filter")
         yield Change(setting, replace(setting, value="1"))
 
@@ -129,7 +132,7 @@ def tunnel_filtered(context: FaultContext) -> Iterator[Change]:
     for service in context.services([TUN]):
         protocol = PROTOCOL[service.encapsulation]
         for device in context.node.networks:
-            yield added(DropIncoming(netns=context.netns, device=device, protocol=protocol))
+            yield added(DropFilter(netns=context.netns, device=device, protocol=protocol))
 
 
 @FAULTS.add(
@@ -151,7 +154,7 @@ def icmp_filtered(context: FaultContext) -> Iterator[Change]:
     Changes: a router, or the client itself, drops ICMP on every interface.
     """
     for device in context.node.networks:
-        yield added(DropIncoming(netns=context.netns, device=device, protocol=ICMP))
+        yield added(DropFilter(netns=context.netns, device=device, protocol=ICMP))
 
 
 @FAULTS.add(
@@ -170,5 +173,5 @@ def pmtu_discovery_off(context: FaultContext) -> Iterator[Change]:
 
     Changes: net.ipv4.vs.pmtu_disc, which is on by default.
     """
-    setting = SetSysctl(netns=context.netns, key="net.ipv4.vs.pmtu_disc", value="1")
+    setting = Sysctl(netns=context.netns, name="net.ipv4.vs.pmtu_disc", value="1")
     yield Change(setting, replace(setting, value="0"))

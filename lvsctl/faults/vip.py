@@ -18,7 +18,7 @@ from lvsctl.faults.base import (
 )
 from lvsctl.faults.change import Change, added, removed
 from lvsctl.model.lab import Role
-from lvsctl.resources.ops import AddRoute
+from lvsctl.resources.static_route import StaticRoute
 
 FAULTS = FaultTable()
 
@@ -110,4 +110,4 @@ def director_bypassed(context: FaultContext) -> Iterator[Change]:
         rips = [s.rip for s in service.real_servers]
         near = [ip for _, _, ip in context.neighbours(Role.REAL_SERVER) if ip in rips]
         if near:
-            yield added(AddRoute(netns=context.netns, to=ip_network(service.vip), via=near[0]))
+            yield added(StaticRoute(netns=context.netns, to=ip_network(service.vip), via=near[0]))

@@ -20,36 +20,34 @@ from typing import Any
 
 from lvsctl.errors import LabError
 from lvsctl.kernel import commands, netns, processes, sysctl
-from lvsctl.kernel.session import Namespace, Session
+from lvsctl.kernel.session import OpenNamespace, Session
 from lvsctl.kernel.worker import in_worker
 from lvsctl.model.event import Emit, Notice, OpsDone, StageBegun
 from lvsctl.netlink import ethtool, fou, ipvs, rtnl, sockets
-from lvsctl.resources.fault_ops import AddNeighbour, DropIncoming
-from lvsctl.resources.ops import (
-    AddAddress,
-    AddBridge,
-    AddGuePort,
-    AddLink,
-    AddNamespace,
-    AddRealServer,
-    AddRoute,
-    AddService,
-    AddTunnel,
-    DisableOffloads,
-    Impair,
-    Listen,
-    Op,
-    Plan,
-    RunCommand,
-    SetLinkUp,
-    SetSysctl,
-    Stage,
-)
+from lvsctl.plan.stages import Plan, Stage
+from lvsctl.resources.address import Address
+from lvsctl.resources.base import Resource
+from lvsctl.resources.bridge import Bridge
+from lvsctl.resources.drop_filter import DropFilter
+from lvsctl.resources.gue_port import GuePort
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
+from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.link_up import LinkUp
+from lvsctl.resources.namespace import Namespace
+from lvsctl.resources.neighbour import Neighbour
+from lvsctl.resources.netem import Netem
+from lvsctl.resources.offloads import OffloadsOff
+from lvsctl.resources.responder_port import ResponderPort
+from lvsctl.resources.static_route import StaticRoute
+from lvsctl.resources.sysctl import Sysctl
+from lvsctl.resources.tunnel import Tunnel
+from lvsctl.resources.user_command import UserCommand
+from lvsctl.resources.veth_link import VethLink
 
-Respond = Callable[[tuple[Listen, ...], processes.Ready], None]
+Respond = Callable[[tuple[ResponderPort, ...], processes.Ready], None]
 """The real servers' responder: serves until killed; calls Ready once its sockets listen."""
 
-PROCESSES = (Listen, RunCommand)
+PROCESSES = (ResponderPort, UserCommand)
 """Resources that are processes, started by this process's main thread."""
 
 OPERATIONAL_SECONDS = 5.0
@@ -76,8 +74,8 @@ def apply_plan(
     KeyboardInterrupt included, no thread and no descriptor of its own stays.
     """
     stages = plan.stages if isinstance(plan, Plan) else tuple(plan)
-    resources = [resource for stage in stages for resource in stage.ops]
-    created = [one.netns for one in resources if isinstance(one, AddNamespace)]
+    resources = [resource for stage in stages for resource in stage.resources]
+    created = [one.netns for one in resources if isinstance(one, Namespace)]
     if created:
         netns.check_free(lab, created)
         netns.mount_store(lab)
@@ -88,8 +86,8 @@ def apply_plan(
         responders: list[processes.DaemonStart] = []
         for group in _until_processes_start(stages):
             _apply_stages(applier, group, len(stages), emit)
-            responders += _start_processes(lab, group[-1][1].ops, respond, emit, held)
-        links = [one for one in resources if isinstance(one, AddLink)]
+            responders += _start_processes(lab, group[-1][1].resources, respond, emit, held)
+        links = [one for one in resources if isinstance(one, VethLink)]
         if links:
             applier.finish()
             in_worker(lambda say, _: _wait_until_operational(session, links, say), emit)
@@ -102,7 +100,7 @@ def _until_processes_start(stages: Sequence[Stage]) -> Iterator[list[tuple[int, 
     group: list[tuple[int, Stage]] = []
     for number, stage in enumerate(stages, 1):
         group.append((number, stage))
-        if number == len(stages) or any(isinstance(one, PROCESSES) for one in stage.ops):
+        if number == len(stages) or any(isinstance(one, PROCESSES) for one in stage.resources):
             yield group
             group = []
 
@@ -114,27 +112,27 @@ def _apply_stages(
 
     def work(say: Emit, stop: threading.Event) -> None:
         for number, stage in group:
-            say(StageBegun(stage.title, number, count, len(stage.ops)))
-            mine = [one for one in stage.ops if not isinstance(one, PROCESSES)]
+            say(StageBegun(stage.title, number, count, len(stage.resources)))
+            mine = [one for one in stage.resources if not isinstance(one, PROCESSES)]
             applier.apply(mine, say, stop)
             if stop.is_set():
                 return
-        if len(mine) < len(stage.ops):
+        if len(mine) < len(stage.resources):
             applier.finish()
 
     in_worker(work, emit)
 
 
 def _start_processes(
-    lab: str, resources: Iterable[Op], respond: Respond | None, emit: Emit, held: ExitStack
+    lab: str, resources: Iterable[Resource], respond: Respond | None, emit: Emit, held: ExitStack
 ) -> list[processes.DaemonStart]:
     """Start the processes of a stage; return the responder, which is not ready yet, if any.
 
     They are forked here, where no other thread runs.
     """
     started: list[processes.DaemonStart] = []
-    listens = tuple(one for one in resources if isinstance(one, Listen))
-    runs = [one for one in resources if isinstance(one, RunCommand)]
+    listens = tuple(one for one in resources if isinstance(one, ResponderPort))
+    runs = [one for one in resources if isinstance(one, UserCommand)]
     if listens:
         if respond is None:
             raise LabError(f"lab {lab}: no responder was given for port {listens[0].port}")
@@ -150,7 +148,7 @@ def _start_processes(
     return started
 
 
-def _wait_until_operational(session: Session, links: Iterable[AddLink], say: Emit) -> None:
+def _wait_until_operational(session: Session, links: Iterable[VethLink], say: Emit) -> None:
     """Wait until ``links`` carry frames: otherwise the first ones are lost."""
     ports: dict[str, dict[int, str]] = {}
     for link in links:
@@ -171,7 +169,7 @@ class _Message:
     ``instead``, if there is one.
     """
 
-    resource: Op
+    resource: Resource
     data: bytearray
     harmless: frozenset[int] = frozenset()
     instead: Callable[[], bytearray] | None = None
@@ -189,17 +187,17 @@ class PlanApplier:
         self.reconciling = reconciling
         self.ignored = EXISTS if reconciling else frozenset[int]()
         """The errors of resources that exist already, where that is no error."""
-        self._peer_links: list[AddLink] = []
+        self._peer_links: list[VethLink] = []
         self._deferred: dict[str, list[_Message]] = {}
         self._new: set[str] = set()
         self._defaults: dict[str, str | None] = {}
         self._procfs = sysctl.Procfs()
-        self._inside: Namespace | None = None
+        self._inside: OpenNamespace | None = None
         self._route: list[_Message] = []
         self._generic: list[_Message] = []
         self._links_waiting = False
 
-    def apply(self, resources: Iterable[Op], say: Emit, stop: threading.Event) -> None:
+    def apply(self, resources: Iterable[Resource], say: Emit, stop: threading.Event) -> None:
         """Apply the resources of a stage, one namespace after the other, until ``stop``."""
         self._new.clear()
         self._inside = None  # each call may be in another thread
@@ -219,8 +217,8 @@ class PlanApplier:
             self._deferred.setdefault(link.node_netns, []).append(message)
         self._peer_links.clear()
 
-    def _apply(self, resource: Op) -> None:
-        if isinstance(resource, AddNamespace):
+    def _apply(self, resource: Resource) -> None:
+        if isinstance(resource, Namespace):
             self._inside = self.session.create(resource.netns)
             self._procfs.next_namespace()
             self._new.add(resource.netns)
@@ -234,7 +232,7 @@ class PlanApplier:
 
     def send(
         self,
-        resource: Op,
+        resource: Resource,
         data: bytearray,
         harmless: frozenset[int] = frozenset(),
         instead: Callable[[], bytearray] | None = None,
@@ -244,7 +242,7 @@ class PlanApplier:
 
     def send_generic(
         self,
-        resource: Op,
+        resource: Resource,
         data: bytearray,
         harmless: frozenset[int] = frozenset(),
         instead: Callable[[], bytearray] | None = None,
@@ -276,13 +274,13 @@ class PlanApplier:
         if again:
             self._send(sock, again)
 
-    def index(self, namespace: Namespace, device: str) -> int:
+    def index(self, namespace: OpenNamespace, device: str) -> int:
         """Return the ifindex of a device, which may be among what waits to be sent."""
         if device not in namespace.indexes:
             self.flush(namespace.name)
         return namespace.index(device)
 
-    def add_link(self, link: AddLink, namespace: Namespace) -> None:
+    def add_link(self, link: VethLink, namespace: OpenNamespace) -> None:
         """Queue a veth pair, and its peer's set-up for later."""
         peer = self.session.open(link.node_netns)
         data = rtnl.add_veth(
@@ -298,25 +296,25 @@ class PlanApplier:
         peer.indexes[link.device] = link.device_index
         self._peer_links.append(link)
 
-    def set_sysctl(self, setting: SetSysctl, namespace: Namespace) -> None:
+    def set_sysctl(self, setting: Sysctl, namespace: OpenNamespace) -> None:
         """Write a sysctl, unless it is what every new namespace starts with."""
         self._enter(namespace)
         if setting.netns in self._new:
-            if setting.key not in self._defaults:
-                self._defaults[setting.key] = sysctl.read(setting.key)
-            if self._defaults[setting.key] == setting.value:
+            if setting.name not in self._defaults:
+                self._defaults[setting.name] = sysctl.read(setting.name)
+            if self._defaults[setting.name] == setting.value:
                 return
-            if setting.key.endswith(("ip_forward", "forwarding")):  # which resets others
+            if setting.name.endswith(("ip_forward", "forwarding")):  # which resets others
                 self._new.discard(setting.netns)
-        sysctl.write(setting.key, setting.value, optional=setting.optional, through=self._procfs)
+        sysctl.write(setting.name, setting.value, optional=setting.optional, through=self._procfs)
 
-    def disable_offloads(self, resource: DisableOffloads, namespace: Namespace) -> None:
+    def disable_offloads(self, resource: OffloadsOff, namespace: OpenNamespace) -> None:
         """Disable the offloads of a device, which may be among what waits to be sent."""
         if self._links_waiting:
             self.flush(resource.netns)
         ethtool.disable_offloads(namespace.route, resource.device)
 
-    def _enter(self, namespace: Namespace) -> None:
+    def _enter(self, namespace: OpenNamespace) -> None:
         self.flush(namespace.name)
         if self._inside is not namespace:
             netns.enter_for_good(namespace.fd)
@@ -324,50 +322,52 @@ class PlanApplier:
             self._procfs.next_namespace()
 
 
-def _by_namespace(resources: Iterable[Op]) -> dict[str, list[Op]]:
-    found: dict[str, list[Op]] = {}
+def _by_namespace(resources: Iterable[Resource]) -> dict[str, list[Resource]]:
+    found: dict[str, list[Resource]] = {}
     for resource in resources:
         found.setdefault(resource.netns, []).append(resource)
     return found
 
 
-def _link_up(to: PlanApplier, resource: SetLinkUp, namespace: Namespace) -> None:
+def _link_up(to: PlanApplier, resource: LinkUp, namespace: OpenNamespace) -> None:
     to.send(resource, rtnl.set_link_up(to.index(namespace, resource.device)))
 
 
-def _bridge(to: PlanApplier, resource: AddBridge, namespace: Namespace) -> None:
+def _bridge(to: PlanApplier, resource: Bridge, namespace: OpenNamespace) -> None:
     to.send(resource, rtnl.add_bridge(resource.device, resource.index), to.ignored)
     namespace.indexes[resource.device] = resource.index
 
 
-def _tunnel(to: PlanApplier, resource: AddTunnel, _: Namespace) -> None:
+def _tunnel(to: PlanApplier, resource: Tunnel, _: OpenNamespace) -> None:
     kind = str(resource.encapsulation)
     to.send(resource, rtnl.add_link(resource.device, kind, resource.index), EXISTS)
     to.send(resource, rtnl.set_link_state(resource.device, up=True))
 
 
-def _gue_port(to: PlanApplier, resource: AddGuePort, namespace: Namespace) -> None:
+def _gue_port(to: PlanApplier, resource: GuePort, namespace: OpenNamespace) -> None:
     family = fou.family_id(to.session.generic(namespace))
     to.send_generic(resource, fou.add_port(resource.port, family), to.ignored)
 
 
-def _address(to: PlanApplier, resource: AddAddress, namespace: Namespace) -> None:
+def _address(to: PlanApplier, resource: Address, namespace: OpenNamespace) -> None:
     index = to.index(namespace, resource.device)
     to.send(resource, rtnl.add_address(resource.address, index), to.ignored)
 
 
-def _route(to: PlanApplier, resource: AddRoute, _: Namespace) -> None:
+def _route(to: PlanApplier, resource: StaticRoute, _: OpenNamespace) -> None:
     to.send(resource, rtnl.add_route(resource.to, resource.via, replace=to.reconciling))
 
 
-def _netem(to: PlanApplier, resource: Impair, namespace: Namespace) -> None:
+def _netem(to: PlanApplier, resource: Netem, namespace: OpenNamespace) -> None:
     from lvsctl.netlink import tc  # heavy, and few labs have netem
 
     index = to.index(namespace, resource.device)
     to.send(resource, tc.set_netem(index, resource.impairment))
 
 
-def _ipvs(to: PlanApplier, resource: AddService | AddRealServer, namespace: Namespace) -> None:
+def _ipvs(
+    to: PlanApplier, resource: IpvsService | IpvsRealServer, namespace: OpenNamespace
+) -> None:
     family = to.session.ipvs_family(namespace)
     data = ipvs.add_message(resource, family)
     if to.reconciling:
@@ -377,12 +377,12 @@ def _ipvs(to: PlanApplier, resource: AddService | AddRealServer, namespace: Name
         to.send_generic(resource, data)
 
 
-def _neighbour(to: PlanApplier, resource: AddNeighbour, namespace: Namespace) -> None:
+def _neighbour(to: PlanApplier, resource: Neighbour, namespace: OpenNamespace) -> None:
     index = to.index(namespace, resource.device)
     to.send(resource, rtnl.set_neighbour(resource.address, resource.mac, index))
 
 
-def _drop_filter(to: PlanApplier, resource: DropIncoming, namespace: Namespace) -> None:
+def _drop_filter(to: PlanApplier, resource: DropFilter, namespace: OpenNamespace) -> None:
     from lvsctl.netlink import tc  # heavy, and only a fault needs it
 
     index = to.index(namespace, resource.device)
@@ -390,20 +390,20 @@ def _drop_filter(to: PlanApplier, resource: DropIncoming, namespace: Namespace) 
     to.send(resource, tc.add_drop_filter(index, resource.protocol), to.ignored)
 
 
-HANDLERS: dict[type[Op], Callable[[PlanApplier, Any, Namespace], None]] = {
-    SetSysctl: PlanApplier.set_sysctl,
-    SetLinkUp: _link_up,
-    AddBridge: _bridge,
-    AddLink: PlanApplier.add_link,
-    AddTunnel: _tunnel,
-    AddGuePort: _gue_port,
-    AddAddress: _address,
-    AddRoute: _route,
-    Impair: _netem,
-    DisableOffloads: PlanApplier.disable_offloads,
-    AddService: _ipvs,
-    AddRealServer: _ipvs,
-    AddNeighbour: _neighbour,
-    DropIncoming: _drop_filter,
+HANDLERS: dict[type[Resource], Callable[[PlanApplier, Any, OpenNamespace], None]] = {
+    Sysctl: PlanApplier.set_sysctl,
+    LinkUp: _link_up,
+    Bridge: _bridge,
+    VethLink: PlanApplier.add_link,
+    Tunnel: _tunnel,
+    GuePort: _gue_port,
+    Address: _address,
+    StaticRoute: _route,
+    Netem: _netem,
+    OffloadsOff: PlanApplier.disable_offloads,
+    IpvsService: _ipvs,
+    IpvsRealServer: _ipvs,
+    Neighbour: _neighbour,
+    DropFilter: _drop_filter,
 }
 """The function that applies each kind of resource: a new kind is a new row."""

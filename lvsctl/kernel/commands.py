@@ -17,7 +17,7 @@ from lvsctl.kernel.files import explaining
 from lvsctl.model.event import Emit, Notice
 from lvsctl.model.lab import Lab, Node
 from lvsctl.model.service import Protocol
-from lvsctl.resources.ops import RunCommand
+from lvsctl.resources.user_command import UserCommand
 
 NOT_FOUND = 127
 """The exit status of a command that does not exist, as in sh(1)."""
@@ -29,7 +29,7 @@ LISTEN_SECONDS = 10.0
 """How long a real server of the user's own may take until it listens, before a notice says so."""
 
 
-def start_commands(lab: str, ops: Sequence[RunCommand]) -> None:
+def start_commands(lab: str, ops: Sequence[UserCommand]) -> None:
     """Start each command in its node's namespace, all at once, and leave them running.
 
     What they print goes to the lab's log of that node. A command may put itself
@@ -49,7 +49,7 @@ def start_commands(lab: str, ops: Sequence[RunCommand]) -> None:
         raise failures[0]
 
 
-def _failure(lab: str, op: RunCommand, code: int) -> KernelError:
+def _failure(lab: str, op: UserCommand, code: int) -> KernelError:
     how = "no such command" if code == NOT_FOUND else f"ended at once with status {code}"
     return _refusal(lab, op.node, op.argv, how)
 
@@ -142,7 +142,7 @@ def _ports(server: _OwnServer) -> str:
 # ── starting ─────────────────────────────────────────────────────────────────────────────────
 
 
-def _start(lab: str, op: RunCommand) -> int:
+def _start(lab: str, op: UserCommand) -> int:
     """Fork the process that starts the command and watches its first moments; its pid.
 
     It ends with the command's exit status, or with 0 where that goes on running.
@@ -182,7 +182,7 @@ def _wait_for(fd: int, seconds: float) -> bool:
     return bool(poll.poll(seconds * 1000))
 
 
-def _become(lab: str, op: RunCommand, begun: int) -> None:
+def _become(lab: str, op: UserCommand, begun: int) -> None:
     """In the child: turn into the command, which closes ``begun``, or end."""
     import shutil
 

@@ -24,7 +24,7 @@ from lvsctl.kernel import netns, probe
 from lvsctl.model.lab import Impairment
 from lvsctl.model.service import GUE_PORT, Protocol, Scheduler, ServiceKey
 from lvsctl.netlink import fou, ipvs, rtnl, sockets
-from lvsctl.resources.ops import AddService
+from lvsctl.resources.ipvs_service import IpvsService
 
 _LOOPBACK_INDEX = 1  # in every namespace (LOOPBACK_IFINDEX)
 _ABSENT = {
@@ -186,7 +186,7 @@ def _schedule(scheduler: Scheduler) -> Callable[[], None]:
     def attempt() -> None:
         if not probe.ipvs_loaded():
             raise HostError("no IPVS")
-        service = AddService(
+        service = IpvsService(
             netns="",
             service=ServiceKey(Protocol.TCP, _TEST_NET, 1 + list(Scheduler).index(scheduler)),
             scheduler=scheduler,

@@ -23,7 +23,7 @@ from typing import Self
 from lvsctl.errors import LabError
 from lvsctl.kernel import connections, netns, paths, snmp, state
 from lvsctl.kernel.drop_reasons import DropReasons
-from lvsctl.kernel.session import Namespace, Session
+from lvsctl.kernel.session import OpenNamespace, Session
 from lvsctl.model.lab import Lab
 from lvsctl.model.sample import Gauge, HalfOpen, Sample
 from lvsctl.model.state import NodeState, ServiceState
@@ -51,7 +51,7 @@ _OWN = "/proc/self/ns/net"
 class _OpenNode:
     """A node's open namespace. ``inode`` distinguishes it from another of the same name."""
 
-    opened: Namespace
+    opened: OpenNamespace
     inode: int
     events: socket.socket
     stale: bool = True
@@ -144,7 +144,7 @@ class Sampler:
         place.state = replace(place.state, sysctls=state.settings(FOLLOWED, place.state.links))
         return place.state
 
-    def _table(self, director: Namespace) -> tuple[ServiceState, ...]:
+    def _table(self, director: OpenNamespace) -> tuple[ServiceState, ...]:
         return ipvs.services(self._session.generic(director))
 
     def _update_nodes(self) -> None:

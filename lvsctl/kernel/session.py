@@ -16,17 +16,17 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from lvsctl.errors import KernelError
-from lvsctl.kernel import hints, netns, paths
+from lvsctl.kernel import netns, paths
 from lvsctl.model.lab import NAMESPACE_PREFIX
 from lvsctl.netlink import ethtool, ipvs, sockets
-from lvsctl.resources.ops import Op
+from lvsctl.resources.base import Resource
 
 _OTHER_FILES = 256
 """Descriptors that the process may need besides two or three per namespace."""
 
 
 @dataclass(slots=True)
-class Namespace:
+class OpenNamespace:
     """An open namespace: its descriptor and its netlink sockets."""
 
     name: str
@@ -54,7 +54,7 @@ class Session:
 
     def __init__(self, lab: str) -> None:
         self.lab = lab
-        self._opened: dict[str, Namespace] = {}
+        self._opened: dict[str, OpenNamespace] = {}
         self._limits: tuple[int, int] | None = None
         self._family: int | None = None
 
@@ -78,11 +78,11 @@ class Session:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (need, ceiling))
                 self._limits = (soft, hard)
 
-    def create(self, name: str) -> Namespace:
+    def create(self, name: str) -> OpenNamespace:
         """Create a namespace and leave the calling thread in it. Raises LabError, HostError."""
         return self._keep(name, netns.create(self.lab, name))
 
-    def open(self, name: str) -> Namespace:
+    def open(self, name: str) -> OpenNamespace:
         """Return the namespace ``name`` of the lab. Raises LabError where it does not exist."""
         opened = self._opened.get(name)
         if opened is None:
@@ -96,23 +96,23 @@ class Session:
         if opened := self._opened.pop(name, None):
             opened.close()
 
-    def _keep(self, name: str, fd: int) -> Namespace:
+    def _keep(self, name: str, fd: int) -> OpenNamespace:
         try:
-            opened = Namespace(name, fd, sockets.open_socket())
+            opened = OpenNamespace(name, fd, sockets.open_socket())
         except OSError:
             os.close(fd)
             raise
         self._opened[name] = opened
         return opened
 
-    def generic(self, opened: Namespace) -> socket.socket:
+    def generic(self, opened: OpenNamespace) -> socket.socket:
         """Return the namespace's generic netlink socket."""
         if opened.generic is None:
             with netns.enter(opened.fd):
                 opened.generic = sockets.open_socket(sockets.GENERIC)
         return opened.generic
 
-    def ipvs_family(self, opened: Namespace) -> int:
+    def ipvs_family(self, opened: OpenNamespace) -> int:
         """Return the type of IPVS's messages, the same in every namespace. Raises HostError."""
         if self._family is None:
             self._family = ipvs.family_id(self.generic(opened))
@@ -123,7 +123,7 @@ class Session:
         return name.removeprefix(f"{NAMESPACE_PREFIX}-{self.lab}-")
 
     @contextlib.contextmanager
-    def wrap_errors(self, op: Op) -> Iterator[None]:
+    def wrap_errors(self, op: Resource) -> Iterator[None]:
         """Turn errors of the kernel into KernelErrors about ``op``."""
         try:
             yield
@@ -134,7 +134,7 @@ class Session:
                 raise
             raise self.failure(op, error.errno, error.message, error.hint) from error
 
-    def failure(self, op: Op, number: int, text: str, hint: str = "") -> KernelError:
+    def failure(self, op: Resource, number: int, text: str, hint: str = "") -> KernelError:
         """Return the error that says which resource failed where, and what may help."""
         node = self.node(op.netns)
         command = "; ".join(op.describe())
@@ -143,5 +143,5 @@ class Session:
             node=node,
             command=command,
             errno=number,
-            hint=hint or hints.hint(op, number),
+            hint=hint or op.hint(number),
         )

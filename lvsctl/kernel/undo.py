@@ -1,175 +1,170 @@
-"""Taking single operations back on a running lab, so that it converges to its topology.
+"""Undo single resources of a running lab, so that it is reconciled with its topology.
 
-Only what can be undone in place: the rest (a sysctl whose earlier value nobody
-knows, a user's command) takes `lvsctl down` and up, and says so before anything is done.
+Only what can be undone in place: the rest (a sysctl, whose earlier value is not known, a user's
+command) needs `lvsctl down` and up, and is refused before anything is changed.
 """
 
 from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from lvsctl.errors import LabError
 from lvsctl.kernel import netns, paths, processes
-from lvsctl.kernel.session import Namespace, Session
+from lvsctl.kernel.session import OpenNamespace, Session
 from lvsctl.kernel.worker import in_worker
 from lvsctl.model.event import Emit, OpsDone, ignore
 from lvsctl.netlink import fou, ipvs, rtnl, sockets
-from lvsctl.resources.fault_ops import AddNeighbour, DropIncoming
-from lvsctl.resources.ops import (
-    AddAddress,
-    AddBridge,
-    AddGuePort,
-    AddLink,
-    AddNamespace,
-    AddRealServer,
-    AddRoute,
-    AddService,
-    AddTunnel,
-    DisableOffloads,
-    Impair,
-    Listen,
-    Op,
-    RunCommand,
-    SetLinkUp,
-    SetSysctl,
-    subject,
-)
+from lvsctl.plan.diff import independent
+from lvsctl.resources.address import Address
+from lvsctl.resources.base import Resource
+from lvsctl.resources.bridge import Bridge
+from lvsctl.resources.drop_filter import DropFilter
+from lvsctl.resources.gue_port import GuePort
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
+from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.link_up import LinkUp
+from lvsctl.resources.namespace import Namespace
+from lvsctl.resources.neighbour import Neighbour
+from lvsctl.resources.netem import Netem
+from lvsctl.resources.offloads import OffloadsOff
+from lvsctl.resources.responder_port import ResponderPort
+from lvsctl.resources.static_route import StaticRoute
+from lvsctl.resources.tunnel import FALLBACK_DEVICES, Tunnel
+from lvsctl.resources.veth_link import VethLink
 
 GONE = frozenset({
     errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.EINVAL, errno.ENXIO,
 })  # fmt: skip
-"""What the kernel says where the thing is gone already: no error when undoing."""
+"""What the kernel answers where the thing does not exist any more: no error when undoing."""
 
 
-FALLBACK_DEVICES = frozenset({"tunl0", "gre0"})
-"""Devices that the kernel may have made by itself, and then does not let go: set down instead."""
+def undo(resources: Sequence[Resource], lab: str, emit: Emit = ignore) -> None:
+    """Undo ``resources`` of the running ``lab``, the last one first.
 
-
-def obsolete(old: Iterable[Op], new: Iterable[Op]) -> tuple[Op, ...]:
-    """What of ``old`` must be undone for ``new`` to be all there is."""
-    wanted = {subject(op) for op in new}
-    return tuple(op for op in dict.fromkeys(old) if subject(op) not in wanted)
-
-
-def undo(ops: Sequence[Op], lab: str, emit: Emit = ignore) -> None:
-    """Take back ``ops`` of the running ``lab``, the last one first.
-
-    What goes along with something larger (an address with its namespace) is left to
-    that. What is gone already is no error. Where a Listen operation is taken back, nothing
-    listens any more, because one process does so for all: those that stay are to be executed
-    again. Raises LabError, before anything is done, where one cannot be undone in place;
-    KernelError where the kernel refuses.
+    What goes together with another one (an address with its namespace) is left to that. What
+    does not exist any more is no error. Where a ResponderPort is undone, no port is served any
+    more, because one process serves all: those that stay are to be applied again. Raises
+    LabError, before anything is done, where one cannot be undone in place; KernelError where
+    the kernel rejects it.
     """
-    refuse(ops, lab)
-    mine = independent(ops)
+    refuse(resources, lab)
+    mine = independent(resources)
 
     def work(say: Emit, stop: threading.Event) -> None:
         with Session(lab) as session:
-            for op in reversed(mine):
+            for resource in reversed(mine):
                 if stop.is_set():
                     return
-                with session.wrap_errors(op):
-                    _undo(session, op)
+                with session.wrap_errors(resource):
+                    _undo(session, resource)
                 say(OpsDone(1))
 
     in_worker(work, emit)
 
 
-def refuse(ops: Sequence[Op], lab: str) -> None:
-    """Raise LabError where one of ``ops`` cannot be taken back while ``lab`` runs."""
-    lasting = [op for op in independent(ops) if isinstance(op, (SetSysctl, RunCommand))]
+def refuse(resources: Sequence[Resource], lab: str) -> None:
+    """Raise LabError where one of ``resources`` cannot be undone while ``lab`` runs."""
+    lasting = [one for one in independent(resources) if not one.UNDOABLE]
     if lasting:
-        what = "\n  ".join(command for op in lasting for command in op.describe())
+        what = "\n  ".join(command for one in lasting for command in one.describe())
         raise LabError(
             f"lab {lab} is running, and this cannot be taken back meanwhile:\n  {what}",
             hint=f"`lvsctl down {lab}`, then up again",
         )
 
 
-def independent(ops: Sequence[Op]) -> list[Op]:
-    """Those of ``ops`` that do not go along with another one of them."""
-    namespaces = {op.netns for op in ops if isinstance(op, AddNamespace)}
-    services = {(op.netns, op.service) for op in ops if isinstance(op, AddService)}
-    devices: set[tuple[str, str]] = set()
-    for op in ops:
-        if isinstance(op, AddLink):
-            devices |= {(op.netns, op.port), (op.node_netns, op.device)}
-        elif isinstance(op, (AddBridge, AddTunnel)):
-            devices.add((op.netns, op.device))
-
-    def goes_along(op: Op) -> bool:
-        if isinstance(op, AddNamespace):
-            return False
-        if op.netns in namespaces:
-            return True
-        match op:
-            case AddLink() | AddBridge() | AddTunnel():
-                return False
-            case AddRealServer():
-                return (op.netns, op.service) in services
-            case SetSysctl():
-                return any(op.netns == name and f".{device}." in op.key.replace("/", ".")
-                           for name, device in devices)  # fmt: skip
-        return (op.netns, getattr(op, "device", "")) in devices
-
-    return [op for op in dict.fromkeys(ops) if not goes_along(op)]
-
-
-def _undo(session: Session, op: Op) -> None:
-    if isinstance(op, DisableOffloads):  # they stay off, and go with their device
-        return
-    if isinstance(op, Listen):
+def _undo(session: Session, resource: Resource) -> None:
+    if isinstance(resource, Namespace):
+        _delete_namespace(session, resource)
+    elif isinstance(resource, ResponderPort):
         processes.stop_daemon(session.lab, processes.RESPONDER)
-        return
-    if isinstance(op, AddNamespace):
-        files = [paths.namespaces(session.lab) / op.netns]
-        processes.terminate(processes.pids_in(files) - processes.ancestors())
-        session.close(op.netns)
-        netns.delete(session.lab, op.netns)
-        return
-    opened = session.open(op.netns)
-    sock = opened.route
-    if isinstance(op, (AddService, AddRealServer)):
-        sock = session.generic(opened)
-        message = ipvs.delete_message(op, session.ipvs_family(opened))
-    elif isinstance(op, AddGuePort):
-        sock = session.generic(opened)
-        message = fou.delete_port(op.port, fou.family_id(sock))
-    else:
-        try:
-            message = _inverse(op, opened)
-        except OSError as missing:
-            if missing.errno in GONE:
-                return
-            raise
+    elif not isinstance(resource, OffloadsOff):  # which go with their device
+        _send(session, resource)
+
+
+def _delete_namespace(session: Session, resource: Namespace) -> None:
+    files = [paths.namespaces(session.lab) / resource.netns]
+    processes.terminate(processes.pids_in(files) - processes.ancestors())
+    session.close(resource.netns)
+    netns.delete(session.lab, resource.netns)
+
+
+def _send(session: Session, resource: Resource) -> None:
+    opened = session.open(resource.netns)
+    generic = isinstance(resource, (IpvsService, IpvsRealServer, GuePort))
+    sock = session.generic(opened) if generic else opened.route
+    try:
+        message = MESSAGES[type(resource)](session, resource, opened)
+    except OSError as missing:  # its device
+        if missing.errno in GONE:
+            return
+        raise
     for error in sockets.send_all(sock, [message]):
         if error.errno not in GONE:
-            raise session.failure(op, error.errno or 0, str(error))
+            raise session.failure(resource, error.errno or 0, str(error))
 
 
-def _inverse(op: Op, opened: Namespace) -> bytearray:  # noqa: PLR0911 (a row for each kind)
-    """The message that takes ``op`` back. Raises OSError where its device is gone."""
-    from lvsctl.netlink import tc  # heavy
+def _ipvs(session: Session, resource: IpvsService | IpvsRealServer, to: OpenNamespace) -> bytearray:
+    return ipvs.delete_message(resource, session.ipvs_family(to))
 
-    match op:
-        case AddAddress():
-            return rtnl.delete_address(op.address, opened.index(op.device))
-        case AddRoute():
-            return rtnl.delete_route(op.to, op.via)
-        case AddLink():
-            return rtnl.delete_link(op.port)
-        case AddTunnel() if op.device in FALLBACK_DEVICES:
-            return rtnl.set_link_state(op.device, up=False)
-        case AddBridge() | AddTunnel():
-            return rtnl.delete_link(op.device)
-        case SetLinkUp():
-            return rtnl.set_link_state(op.device, up=False)
-        case Impair():
-            return tc.delete_netem(opened.index(op.device))
-        case AddNeighbour():
-            return rtnl.delete_neighbour(op.address, opened.index(op.device))
-        case DropIncoming():
-            return tc.delete_clsact(opened.index(op.device))
-    raise NotImplementedError(type(op).__name__)
+
+def _gue_port(session: Session, resource: GuePort, to: OpenNamespace) -> bytearray:
+    return fou.delete_port(resource.port, fou.family_id(session.generic(to)))
+
+
+def _address(_: Session, resource: Address, to: OpenNamespace) -> bytearray:
+    return rtnl.delete_address(resource.address, to.index(resource.device))
+
+
+def _route(_: Session, resource: StaticRoute, __: OpenNamespace) -> bytearray:
+    return rtnl.delete_route(resource.to, resource.via)
+
+
+def _veth_link(_: Session, resource: VethLink, __: OpenNamespace) -> bytearray:
+    return rtnl.delete_link(resource.port)
+
+
+def _device(_: Session, resource: Bridge | Tunnel, __: OpenNamespace) -> bytearray:
+    if resource.device in FALLBACK_DEVICES:
+        return rtnl.set_link_state(resource.device, up=False)
+    return rtnl.delete_link(resource.device)
+
+
+def _link_up(_: Session, resource: LinkUp, __: OpenNamespace) -> bytearray:
+    return rtnl.set_link_state(resource.device, up=False)
+
+
+def _neighbour(_: Session, resource: Neighbour, to: OpenNamespace) -> bytearray:
+    return rtnl.delete_neighbour(resource.address, to.index(resource.device))
+
+
+def _netem(_: Session, resource: Netem, to: OpenNamespace) -> bytearray:
+    from lvsctl.netlink import tc  # heavy, and few labs have netem
+
+    return tc.delete_netem(to.index(resource.device))
+
+
+def _drop_filter(_: Session, resource: DropFilter, to: OpenNamespace) -> bytearray:
+    from lvsctl.netlink import tc  # heavy, and only a fault needs it
+
+    return tc.delete_clsact(to.index(resource.device))
+
+
+MESSAGES: dict[type[Resource], Callable[[Session, Any, OpenNamespace], bytearray]] = {
+    Address: _address,
+    Bridge: _device,
+    DropFilter: _drop_filter,
+    GuePort: _gue_port,
+    IpvsRealServer: _ipvs,
+    IpvsService: _ipvs,
+    LinkUp: _link_up,
+    Neighbour: _neighbour,
+    Netem: _netem,
+    StaticRoute: _route,
+    Tunnel: _device,
+    VethLink: _veth_link,
+}
+"""The message that undoes each kind of resource: a new kind is a new row."""

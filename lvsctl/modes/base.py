@@ -14,7 +14,9 @@ from lvsctl.model.addresses import host_route
 from lvsctl.model.lab import Lab, Node
 from lvsctl.model.rule import Violation
 from lvsctl.model.service import ForwardingMethod, RealServer, VirtualService
-from lvsctl.resources.ops import AddAddress, Op, SetSysctl
+from lvsctl.resources.address import Address
+from lvsctl.resources.base import Resource
+from lvsctl.resources.sysctl import Sysctl
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +48,11 @@ class Mode(Interface):
     gateway_is_director: bool
     """Whether the real servers' replies must go back through the director."""
 
-    def director_needs(self, placed: Placed) -> Iterator[Op]:
+    def director_needs(self, placed: Placed) -> Iterator[Resource]:
         """What the director needs beyond the VIP and the IPVS table."""
         ...
 
-    def real_server_needs(self, placed: Placed, server: RealServer) -> Iterator[Op]:
+    def real_server_needs(self, placed: Placed, server: RealServer) -> Iterator[Resource]:
         """What a real server needs beyond an address and a way back to the client."""
         ...
 
@@ -59,9 +61,9 @@ class Mode(Interface):
         ...
 
 
-def vip_on_director(placed: Placed) -> AddAddress:
+def vip_on_director(placed: Placed) -> Address:
     """The VIP, an address of the director in every mode: clients' requests must reach IPVS."""
-    return AddAddress(
+    return Address(
         netns=placed.lab.netns(placed.director.name),
         device=placed.vip_device,
         address=host_route(placed.service.vip),
@@ -69,13 +71,13 @@ def vip_on_director(placed: Placed) -> AddAddress:
     )
 
 
-def loose_reverse_path(netns: str, device: str, why: str) -> Iterator[SetSysctl]:
+def loose_reverse_path(netns: str, device: str, why: str) -> Iterator[Sysctl]:
     """Reverse path filtering off for ``device``: the greater of `all` and the device counts.
 
     Linux, Documentation/networking/ip-sysctl.rst, rp_filter.
     """
     for name in ("all", device):
-        yield SetSysctl(netns=netns, key=f"net.ipv4.conf.{name}.rp_filter", value="0", why=why)
+        yield Sysctl(netns=netns, name=f"net.ipv4.conf.{name}.rp_filter", value="0", why=why)
 
 
 def no_port_mapping(placed: Placed) -> Iterator[Violation]:

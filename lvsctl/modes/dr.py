@@ -17,24 +17,26 @@ from lvsctl.model.addresses import host_route
 from lvsctl.model.rule import Violation
 from lvsctl.model.service import ForwardingMethod, RealServer
 from lvsctl.modes.base import Placed, no_port_mapping
-from lvsctl.resources.ops import AddAddress, Op, SetSysctl
+from lvsctl.resources.address import Address
+from lvsctl.resources.base import Resource
+from lvsctl.resources.sysctl import Sysctl
 
 
-def arp_suppression(netns: str, vip: object) -> Iterator[Op]:
+def arp_suppression(netns: str, vip: object) -> Iterator[Resource]:
     """What keeps a host that holds the VIP on a local device silent about it.
 
     On `all`: the greater of `all` and the *receiving* interface counts, so setting
     it on `lo` alone has no effect. (ip-sysctl.rst, arp_ignore and arp_announce.)
     """
-    yield SetSysctl(
+    yield Sysctl(
         netns=netns,
-        key="net.ipv4.conf.all.arp_ignore",
+        name="net.ipv4.conf.all.arp_ignore",
         value="1",
         why=f"do not answer ARP questions for {vip}: it is not on the interface they arrive at",
     )
-    yield SetSysctl(
+    yield Sysctl(
         netns=netns,
-        key="net.ipv4.conf.all.arp_announce",
+        name="net.ipv4.conf.all.arp_announce",
         value="2",
         why=f"do not send ARP questions from {vip}: neighbours would learn the wrong MAC for it",
     )
@@ -46,16 +48,16 @@ class DirectRouting:
     method = ForwardingMethod.DR
     gateway_is_director = False
 
-    def director_needs(self, placed: Placed) -> Iterator[Op]:
+    def director_needs(self, placed: Placed) -> Iterator[Resource]:
         """Nothing beyond the VIP and the IPVS table: not even forwarding."""
         yield from ()
 
-    def real_server_needs(self, placed: Placed, server: RealServer) -> Iterator[Op]:
+    def real_server_needs(self, placed: Placed, server: RealServer) -> Iterator[Resource]:
         """The VIP on a device that is not on the wire, and silence about it. In that order."""
         netns, vip = placed.netns(server), placed.service.vip
         if vip.version == 4:
             yield from arp_suppression(netns, vip)
-        yield AddAddress(
+        yield Address(
             netns=netns,
             device="lo",
             address=host_route(vip),

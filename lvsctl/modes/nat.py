@@ -16,7 +16,8 @@ from lvsctl.model.lab import Role
 from lvsctl.model.rule import Violation
 from lvsctl.model.service import ForwardingMethod, RealServer
 from lvsctl.modes.base import Placed
-from lvsctl.resources.ops import Op, SetSysctl
+from lvsctl.resources.base import Resource
+from lvsctl.resources.sysctl import Sysctl
 
 
 class Nat:
@@ -25,19 +26,19 @@ class Nat:
     method = ForwardingMethod.NAT
     gateway_is_director = True
 
-    def director_needs(self, placed: Placed) -> Iterator[Op]:
+    def director_needs(self, placed: Placed) -> Iterator[Resource]:
         """Forwarding, for the replies; and silence towards real servers that have a shorter way."""
         netns = placed.lab.netns(placed.director.name)
-        yield SetSysctl(
+        yield Sysctl(
             netns=netns,
-            key="net.ipv4.ip_forward",
+            name="net.ipv4.ip_forward",
             value="1",
             why="replies from the real servers are routed through the director",
         )
         if placed.service.vip.version == 6:
-            yield SetSysctl(
+            yield Sysctl(
                 netns=netns,
-                key="net.ipv6.conf.all.forwarding",
+                name="net.ipv6.conf.all.forwarding",
                 value="1",
                 why="replies from the real servers are routed through the director",
             )
@@ -45,14 +46,14 @@ class Nat:
             # `default` is what its interfaces start with; `all` or the interface's own is enough
             # for a redirect to be sent (ip-sysctl.rst, send_redirects).
             for device in ("all", "default"):
-                yield SetSysctl(
+                yield Sysctl(
                     netns=netns,
-                    key=f"net.ipv4.conf.{device}.send_redirects",
+                    name=f"net.ipv4.conf.{device}.send_redirects",
                     value="0",
                     why="one arm: a redirect would teach the real servers a way past the director",
                 )
 
-    def real_server_needs(self, placed: Placed, server: RealServer) -> Iterator[Op]:
+    def real_server_needs(self, placed: Placed, server: RealServer) -> Iterator[Resource]:
         """Nothing: a real server behind NAT is any host with a private address."""
         yield from ()
 

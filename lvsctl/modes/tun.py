@@ -21,7 +21,10 @@ from lvsctl.model.rule import Violation
 from lvsctl.model.service import Encapsulation, ForwardingMethod, RealServer
 from lvsctl.modes.base import Placed, loose_reverse_path, no_port_mapping
 from lvsctl.modes.dr import arp_suppression
-from lvsctl.resources.ops import AddAddress, AddGuePort, AddTunnel, Op
+from lvsctl.resources.address import Address
+from lvsctl.resources.base import Resource
+from lvsctl.resources.gue_port import GuePort
+from lvsctl.resources.tunnel import Tunnel
 
 HEADERS = {Encapsulation.IPIP: 20, Encapsulation.GRE: 24, Encapsulation.GUE: 32}
 """Bytes in front of the request: an IPv4 header of 20 bytes; GRE's 4 without checksum, key
@@ -38,11 +41,11 @@ class Tunneling:
     method = ForwardingMethod.TUN
     gateway_is_director = False
 
-    def director_needs(self, placed: Placed) -> Iterator[Op]:
+    def director_needs(self, placed: Placed) -> Iterator[Resource]:
         """Nothing beyond the VIP and the IPVS table: IPVS itself encapsulates."""
         yield from ()
 
-    def real_server_needs(self, placed: Placed, server: RealServer) -> Iterator[Op]:
+    def real_server_needs(self, placed: Placed, server: RealServer) -> Iterator[Resource]:
         """A tunnel device that takes what the director sends, with the VIP on it, silently."""
         netns, vip = placed.netns(server), placed.service.vip
         encapsulation = placed.service.encapsulation
@@ -50,11 +53,11 @@ class Tunneling:
         if vip.version == 4:
             yield from arp_suppression(netns, vip)
         if encapsulation is Encapsulation.GUE:
-            yield AddGuePort(
+            yield GuePort(
                 netns=netns,
                 why="take off the UDP and GUE headers: what is left is IP in IP",
             )
-        yield AddTunnel(
+        yield Tunnel(
             netns=netns,
             device=device,
             index=TUNNEL_INDEX[kind],
@@ -66,7 +69,7 @@ class Tunneling:
             device,
             "requests come out of the tunnel, but the way to the client is not through it",
         )
-        yield AddAddress(
+        yield Address(
             netns=netns,
             device=device,
             address=host_route(vip),

@@ -33,7 +33,8 @@ from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, Serv
 from lvsctl.model.state import Counters, RealServerState, ServiceState
 from lvsctl.netlink import lazy_pyroute2, messages, sockets
 from lvsctl.netlink.messages import attribute, body, nested
-from lvsctl.resources.ops import AddRealServer, AddService
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
+from lvsctl.resources.ipvs_service import IpvsService
 
 from pyroute2.netlink import NLA_F_NESTED, nla  # isort: skip (after the shim)
 
@@ -172,20 +173,20 @@ def family_id(sock: socket.socket) -> int:
 
 
 def add_message(
-    resource: AddService | AddRealServer, family: int, *, replace: bool = False
+    resource: IpvsService | IpvsRealServer, family: int, *, replace: bool = False
 ) -> bytearray:
     """Return the message that creates ``resource`` or, with ``replace``, changes it."""
-    if isinstance(resource, AddService):
+    if isinstance(resource, IpvsService):
         command = Command.SET_SERVICE if replace else Command.NEW_SERVICE
         return _message(family, command, _service(resource))
     command = Command.SET_DEST if replace else Command.NEW_DEST
     return _message(family, command, _service_key(resource.service) + _dest(resource))
 
 
-def delete_message(resource: AddService | AddRealServer, family: int) -> bytearray:
+def delete_message(resource: IpvsService | IpvsRealServer, family: int) -> bytearray:
     """Return the message that deletes ``resource``; a service goes with its real servers."""
     key = _service_key(resource.service)
-    if isinstance(resource, AddService):
+    if isinstance(resource, IpvsService):
         return _message(family, Command.DEL_SERVICE, key)
     dest = nested(Message, "IPVS_CMD_ATTR_DEST", _dest_key(resource))
     return _message(family, Command.DEL_DEST, key + dest)
@@ -207,7 +208,7 @@ def _service_key(key: ServiceKey) -> bytes:
 
 
 @functools.lru_cache(maxsize=256)
-def _service(resource: AddService) -> bytes:
+def _service(resource: IpvsService) -> bytes:
     flags = ServiceFlag.PERSISTENT if resource.persistence else ServiceFlag(0)
     attributes = [
         *_key(resource.service),
@@ -228,7 +229,7 @@ def _key(key: ServiceKey) -> list[tuple[str, Any]]:
     ]
 
 
-def _dest(resource: AddRealServer) -> bytes:
+def _dest(resource: IpvsRealServer) -> bytes:
     server = resource.real_server
     content = _dest_key(resource)
     content += attribute(Dest, "IPVS_DEST_ATTR_FWD_METHOD", FORWARD_NUMBERS[resource.forward])
@@ -244,7 +245,7 @@ def _dest(resource: AddRealServer) -> bytes:
     return nested(Message, "IPVS_CMD_ATTR_DEST", content)
 
 
-def _dest_key(resource: AddRealServer) -> bytes:
+def _dest_key(resource: IpvsRealServer) -> bytes:
     rip = resource.real_server.rip
     return (
         attribute(Dest, "IPVS_DEST_ATTR_ADDR", _encode_address(rip))

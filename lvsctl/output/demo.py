@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lvsctl.model.claim import Verdict
-from lvsctl.model.exchange import Exchange
+from lvsctl.model.exchange import Endpoint, Exchange
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.service import ForwardingMethod, RealServer, VirtualService
 from lvsctl.model.state import Counters, ServiceState
 from lvsctl.output.style import Cell
-from lvsctl.resources.ops import endpoint
 
 if TYPE_CHECKING:
     from lvsctl.engine.findings import Verification
@@ -91,8 +90,8 @@ def _steps(lab: Lab, service: VirtualService, server: RealServer) -> list[_Step]
     client, director = lab.having(Role.CLIENT)[0], lab.directors[0]
     cip = str(client.interfaces[0].addresses[0].ip)
     vip, rip = (
-        endpoint(service.vip, service.key.port),
-        endpoint(server.rip, server.port),
+        str(Endpoint(service.vip, service.key.port)),
+        str(Endpoint(server.rip, server.port)),
     )
     width = max(len(client.name), len(director.name))
 

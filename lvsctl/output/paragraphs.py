@@ -7,13 +7,13 @@ namespace that follow each other are one command: sysctl(8) takes several.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 
-from lvsctl.resources.ops import Op, SetSysctl
+from lvsctl.resources.base import Resource
+from lvsctl.resources.sysctl import Sysctl
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Paragraph:
     commands: tuple[str, ...]
 
 
-def paragraphs(ops: Iterable[Op]) -> tuple[Paragraph, ...]:
+def paragraphs(ops: Iterable[Resource]) -> tuple[Paragraph, ...]:
     """``ops``, in order, those with one reason together."""
     return tuple(
         Paragraph(why, tuple(_commands(list(group))))
@@ -60,18 +60,18 @@ def wrapped(command: str, width: int) -> list[str]:
     return [*lines, line]
 
 
-def _commands(ops: Sequence[Op]) -> Iterable[str]:
-    for kind, group in groupby(ops, key=_mergeable):
-        same = list(group)
-        first = same[0]
-        if kind is not None and isinstance(first, SetSysctl):
-            settings = [f"{op.key}={op.value}" for op in same if isinstance(op, SetSysctl)]
-            yield " ".join([*first.describe(), *map(shlex.quote, settings[1:])])
+def _commands(resources: Sequence[Resource]) -> Iterable[str]:
+    for _, group in groupby(resources, key=_mergeable):
+        first, *more = group
+        if isinstance(first, Sysctl):
+            (command,) = first.commands()
+            settings = [one.setting for one in more if isinstance(one, Sysctl)]
+            yield str(command._replace(argv=(*command.argv, *settings)))
         else:
-            for op in same:
-                yield from op.describe()
+            for resource in (first, *more):
+                yield from resource.describe()
 
 
-def _mergeable(op: Op) -> tuple[str, bool] | None:
-    """What sysctls must have in common to be one command; None for everything else."""
-    return (op.netns, op.optional) if isinstance(op, SetSysctl) else None
+def _mergeable(resource: Resource) -> tuple[str, bool] | None:
+    """Return what sysctls must have in common to be one command; None for everything else."""
+    return (resource.netns, resource.optional) if isinstance(resource, Sysctl) else None

@@ -25,8 +25,9 @@ from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
 from lvsctl.model.exchange import Endpoint
 from lvsctl.model.frame import Frame
 from lvsctl.model.walk import Walk
-from lvsctl.output.serialize import VERSION, Format, Operation, fields_of, format_of
-from lvsctl.resources.ops import Op, Plan
+from lvsctl.output.serialize import VERSION, Format, PlannedResource, fields_of, format_of
+from lvsctl.plan.stages import Plan
+from lvsctl.resources.base import Resource
 from lvsctl.watch.view import View
 
 Schema = dict[str, Any]
@@ -142,8 +143,8 @@ def _schema(  # noqa: C901, PLR0911 (a row a kind)
     origin, arguments = get_origin(kind), get_args(kind)
     if kind in _LEAVES:
         return _LEAVES[kind]
-    if kind is Op:
-        kind = Operation
+    if kind is Resource:
+        kind = PlannedResource
     if kind in _OBJECTS:
         definitions[kind.__name__] = _OBJECTS[kind]
         return {"$ref": f"#/definitions/{kind.__name__}"}

@@ -3,50 +3,36 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from lvsctl.model.lab import Lab, Role
-from lvsctl.model.service import Encapsulation, Protocol
+from lvsctl.model.service import Protocol
 from lvsctl.output.paragraphs import paragraphs, wrapped
 from lvsctl.output.script_parts import FUNCTIONS, RESPOND, RESPONDER, RUN
 from lvsctl.output.style import Style
 from lvsctl.output.text_up import networks_and_services
 from lvsctl.output.words import url
-from lvsctl.resources.ops import (
-    AddGuePort,
-    AddService,
-    AddTunnel,
-    DisableOffloads,
-    Impair,
-    Listen,
-    Op,
-    Plan,
-    RunCommand,
-    SetSysctl,
-    Stage,
-)
+from lvsctl.plan.stages import Plan, Stage
+from lvsctl.resources.base import Resource
+from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.responder_port import ResponderPort
+from lvsctl.resources.user_command import UserCommand
 
 WIDTH = 100
 
 PLAIN = Style(color=False, width=WIDTH - 2, unicode=False)
 
-_TOOLS: tuple[tuple[type[Op], str, str], ...] = (
-    (Op, "ip", "iproute2"),
-    (SetSysctl, "sysctl", "procps"),
-    (DisableOffloads, "ethtool", "ethtool"),
-    (Impair, "tc", "iproute2"),
-    (AddService, "ipvsadm", "ipvsadm"),
-)
-"""What the commands of each operation need, and the package that has it."""
+_PACKAGES = {
+    "ip": "iproute2",
+    "sysctl": "procps",
+    "ethtool": "ethtool",
+    "tc": "iproute2",
+    "ipvsadm": "ipvsadm",
+}
+"""The programs that resources' commands run, and the packages that have them."""
 
-_GRE = Encapsulation.GRE
-_MODULES: tuple[tuple[str, Callable[[Op], bool]], ...] = (
-    ("ip_vs", lambda op: isinstance(op, AddService)),
-    ("ipip", lambda op: isinstance(op, AddTunnel) and op.encapsulation is not _GRE),
-    ("ip_gre", lambda op: isinstance(op, AddTunnel) and op.encapsulation is _GRE),
-    ("fou", lambda op: isinstance(op, AddGuePort)),
-)
-"""The kernel's modules, and the operations that need them."""
+_MODULES = ("ip_vs", "ipip", "ip_gre", "fou")
+"""The kernel's modules that resources need, in the order in which they are loaded."""
 
 
 def script(lab: Lab, plan: Plan) -> str:
@@ -59,8 +45,8 @@ def script(lab: Lab, plan: Plan) -> str:
         _header(lab, plan),
         _variables(lab, plan),
         FUNCTIONS,
-        *([RESPOND] if _has(plan, Listen) else []),
-        *([RUN] if _has(plan, RunCommand) else []),
+        *([RESPOND] if _has(plan, ResponderPort) else []),
+        *([RUN] if _has(plan, UserCommand) else []),
         _choice(),
         _checks(plan),
         _begin(plan),
@@ -70,14 +56,15 @@ def script(lab: Lab, plan: Plan) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _has(plan: Plan, kind: type[Op]) -> bool:
-    return any(isinstance(op, kind) for op in plan.ops)
+def _has(plan: Plan, kind: type[Resource]) -> bool:
+    return any(isinstance(op, kind) for op in plan.resources)
 
 
 def _tools(plan: Plan) -> Iterator[tuple[str, str]]:
-    for kind, command, package in _TOOLS:
-        if _has(plan, kind):
-            yield command, package
+    used = {command.argv[0] for one in plan.resources for command in one.commands()}
+    for program, package in _PACKAGES.items():
+        if program in used or program == "ip":
+            yield program, package
 
 
 def _comment(text: str, indent: str = "") -> str:
@@ -92,7 +79,7 @@ def _comment(text: str, indent: str = "") -> str:
 def _header(lab: Lab, plan: Plan) -> str:
     name = f"{lab.name}.sh"
     tools = ", ".join(command for command, _ in _tools(plan))
-    answering = " Real servers\nanswer where there is python3." if _has(plan, Listen) else ""
+    answering = " Real servers\nanswer where there is python3." if _has(plan, ResponderPort) else ""
     about = f"lab {lab.name}: {lab.description}" if lab.description else f"lab {lab.name}"
     said = f"""\
 {about}
@@ -142,14 +129,15 @@ def _checks(plan: Plan) -> str:
     lines = ["# Can it be built here? Nothing is touched before that is known."]
     lines += ["[ \"$(id -u)\" -eq 0 ] || refuse 'only root may make network namespaces'"]
     lines += [f"need {command} {package}" for command, package in _tools(plan)]
-    modules = [name for name, needs in _MODULES if any(map(needs, plan.ops))]
+    needed = {module for one in plan.resources for module in one.modules()}
+    modules = [name for name in _MODULES if name in needed]
     if modules:
         lines += [
             "# Now and not when first needed: a module loaded half-way puts devices of its own",
             "# into the namespaces that are there.",
             f"modprobe -qa {' '.join(modules)} 2>/dev/null || :",
         ]
-    if _has(plan, AddService):
+    if _has(plan, IpvsService):
         lines += ["[ -e /proc/net/ip_vs ] || refuse 'this kernel has no IPVS (modprobe ip_vs)'"]
     lines += [
         "for netns in $namespaces; do",
@@ -171,7 +159,7 @@ def _begin(plan: Plan) -> str:
         "trap 'exit 130' INT",
         "trap 'exit 143' TERM HUP",
     ]
-    if _has(plan, Listen):
+    if _has(plan, ResponderPort):
         lines += ["cat >\"$state/respond.py\" <<'END_OF_RESPONDER'", RESPONDER, "END_OF_RESPONDER"]
     return "\n".join(lines)
 
@@ -179,15 +167,15 @@ def _begin(plan: Plan) -> str:
 def _stage(stage: Stage) -> str:
     lines = [f"# {f' {stage.title} '.center(WIDTH - 2, '-')}"]
     # Namespace by namespace, as a stage allows: so each reads as one piece.
-    pieces: dict[str, list[Op]] = {}
-    for op in stage.ops:
+    pieces: dict[str, list[Resource]] = {}
+    for op in stage.resources:
         pieces.setdefault(op.netns, []).append(op)
     for ops in pieces.values():
         lines += ["", *_paragraphs(ops)]
     return "\n".join(lines)
 
 
-def _paragraphs(ops: Iterable[Op]) -> Iterator[str]:
+def _paragraphs(ops: Iterable[Resource]) -> Iterator[str]:
     for paragraph in paragraphs(ops):
         if paragraph.why:
             yield _comment(PLAIN.wrapped(paragraph.why))

@@ -32,7 +32,7 @@ from lvsctl.model.exchange import Endpoint
 from lvsctl.model.frame import Direction, Frame, LinkType, RawFrame, Tap
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import ForwardingMethod
-from lvsctl.resources.ops import Op
+from lvsctl.resources.base import Resource
 
 VERSION = 2
 Json = dict[str, Any]
@@ -155,8 +155,8 @@ def _able(kind: Any) -> bool:
     return not kind.obstacle
 
 
-def _added(up: Any) -> tuple[Operation, ...]:
-    return tuple(_operation(op, up.commands(op)) for op in up.added)
+def _added(up: Any) -> tuple[PlannedResource, ...]:
+    return tuple(_planned_resource(op, up.commands(op)) for op in up.added)
 
 
 def _namespaces(lab: Lab) -> dict[str, str]:
@@ -194,7 +194,7 @@ FORMATS: Mapping[str, Format] = {
     "FaultListed": Format(flatten=("fault",)),
     "Features": Format(derive={"able": "able"}),
     "Finding": Format(rename={"frames": "evidence"}, flatten=("claim",)),
-    "Found": Format(derive={"able": _able}),
+    "KindStatus": Format(derive={"able": _able}),
     "ChangeEvent": Format(rename={"when": "time"}, convert={"when": _TIME}),
     "Health": Format(derive={"healthy": "healthy", "text": "text"}, convert={"causes": _CAUSES}),
     "Hop": Format(
@@ -311,18 +311,18 @@ def _is_decapsulated(frame: Frame) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
-    """An operation of a plan: its kind, its namespace, why it is needed, equivalent commands."""
+class PlannedResource:
+    """A resource of a plan: its kind, its namespace, why it is needed, equivalent commands."""
 
-    op: str
+    kind: str
     netns: str
     why: str
     commands: tuple[str, ...]
 
 
-def _operation(op: Op, commands: tuple[str, ...] | None = None) -> Operation:
+def _planned_resource(op: Resource, commands: tuple[str, ...] | None = None) -> PlannedResource:
     described = op.describe() if commands is None else commands
-    return Operation(type(op).__name__, op.netns, op.why, described)
+    return PlannedResource(type(op).__name__, op.netns, op.why, described)
 
 
 def _endpoint(value: Any, _: object) -> Endpoint:
@@ -409,7 +409,7 @@ def _converter(*, strict: bool) -> JsonConverter:
     converter.register_structure_hook(Frame, _read_frame)
     converter.register_structure_hook(Fault, lambda value, _: FAULTS[value["id"]])
     converter.register_unstructure_hook_func(
-        _is_op, lambda op: converter.unstructure(_operation(op))
+        _is_resource, lambda op: converter.unstructure(_planned_resource(op))
     )
     return converter
 
@@ -437,8 +437,8 @@ def _write_named_tuple(converter: JsonConverter) -> Callable[[Any], Json]:
     return unstructure
 
 
-def _is_op(kind: Any) -> bool:
-    return kind is Op or (isinstance(kind, type) and issubclass(kind, Op))
+def _is_resource(kind: Any) -> bool:
+    return kind is Resource or (isinstance(kind, type) and issubclass(kind, Resource))
 
 
 def _reading(conversion: Conversion, converter: JsonConverter) -> Callable[[Any, Any], Any]:

@@ -15,17 +15,14 @@ from lvsctl.model.lab import NAMESPACE_PREFIX
 from lvsctl.output.paragraphs import paragraphs, wrapped
 from lvsctl.output.style import Style
 from lvsctl.output.words import counted, listed
-from lvsctl.resources.ops import (
-    AddBridge,
-    AddLink,
-    AddNamespace,
-    DisableOffloads,
-    Listen,
-    Op,
-    Plan,
-    RunCommand,
-    Stage,
-)
+from lvsctl.plan.stages import Plan, Stage
+from lvsctl.resources.base import Resource
+from lvsctl.resources.bridge import Bridge
+from lvsctl.resources.namespace import Namespace
+from lvsctl.resources.offloads import OffloadsOff
+from lvsctl.resources.responder_port import ResponderPort
+from lvsctl.resources.user_command import UserCommand
+from lvsctl.resources.veth_link import VethLink
 
 NODE = "NODE"
 """Stands for the name of each node that a block is about: no name has capitals."""
@@ -33,14 +30,16 @@ NODE = "NODE"
 FEW = 6
 """So many nodes are named one by one even where they are all there are."""
 
-Block = tuple[list[str], list[Op]]
+Block = tuple[list[str], list[Resource]]
 """The names that ``NODE`` stands for (one: it is written out; none: no node), and operations."""
 
 
 def plan(plan: Plan, *, style: Style) -> str:
     """Everything that ``up`` does, in order, condensed."""
     condensed = _Condensed(plan)
-    counts = f"{counted(len(plan.ops), 'operation')}, {counted(len(plan.namespaces), 'namespace')}"
+    counts = (
+        f"{counted(len(plan.resources), 'operation')}, {counted(len(plan.namespaces), 'namespace')}"
+    )
     lines = [style.heading(f"plan of lab {plan.lab}", counts)]
     for number, stage in enumerate(plan.stages, 1):
         lines += ["", style.bold(f"{number}. {stage.title}")]
@@ -52,7 +51,7 @@ def plan(plan: Plan, *, style: Style) -> str:
     return style.finished("\n".join(lines))
 
 
-def _block(ops: Iterable[Op], style: Style) -> Iterator[str]:
+def _block(ops: Iterable[Resource], style: Style) -> Iterator[str]:
     for paragraph in paragraphs(ops):
         for line in style.wrapped(paragraph.why, 5).splitlines() if paragraph.why else ():
             yield style.dim(f"   # {line.strip()}")
@@ -66,7 +65,7 @@ class _Condensed:
 
     def __init__(self, plan: Plan) -> None:
         self._prefix = f"{NAMESPACE_PREFIX}-{plan.lab}-"
-        self._switches = {op.netns for op in plan.ops if isinstance(op, AddBridge)}
+        self._switches = {op.netns for op in plan.resources if isinstance(op, Bridge)}
         self._hosts = [netns for netns in plan.namespaces if netns not in self._switches]
 
     def told(self, names: Sequence[str]) -> str:
@@ -77,16 +76,16 @@ class _Condensed:
 
     def blocks(self, stage: Stage) -> Iterator[Block]:
         """What must be there first, then the nodes, and at last what nobody wonders about."""
-        switches: dict[str, list[Op]] = {}
-        hosts: dict[str, list[Op]] = {}
-        made: list[Op] = []
-        offloads: list[DisableOffloads] = []
-        for op in stage.ops:
-            if isinstance(op, DisableOffloads):
+        switches: dict[str, list[Resource]] = {}
+        hosts: dict[str, list[Resource]] = {}
+        made: list[Resource] = []
+        offloads: list[OffloadsOff] = []
+        for op in stage.resources:
+            if isinstance(op, OffloadsOff):
                 offloads.append(op)
-            elif isinstance(op, AddLink) or op.netns in self._switches:
+            elif isinstance(op, VethLink) or op.netns in self._switches:
                 switches.setdefault(op.netns, []).append(op)
-            elif isinstance(op, AddNamespace):
+            elif isinstance(op, Namespace):
                 made.append(op)
             else:
                 hosts.setdefault(op.netns, []).append(op)
@@ -97,26 +96,26 @@ class _Condensed:
         if offloads:
             yield from self._offloads(offloads)
 
-    def _offloads(self, ops: Iterable[DisableOffloads]) -> Iterator[Block]:
+    def _offloads(self, ops: Iterable[OffloadsOff]) -> Iterator[Block]:
         """Both ends of every link: a switch's port is called like the node at its other end."""
-        names: dict[DisableOffloads, list[str]] = {}
+        names: dict[OffloadsOff, list[str]] = {}
         for op in ops:
             if op.netns in self._switches:
                 names.setdefault(replace(op, device=NODE), []).append(op.device)
             else:
                 general = replace(op, netns=self._prefix + NODE)
                 names.setdefault(general, []).append(op.netns.removeprefix(self._prefix))
-        alike: dict[tuple[str, ...], list[Op]] = {}
+        alike: dict[tuple[str, ...], list[Resource]] = {}
         for general, several in names.items():
             alike.setdefault(tuple(several), []).append(general)
         yield from ((list(several), generals) for several, generals in alike.items())
 
-    def _condensed(self, by_host: dict[str, list[Op]]) -> Iterator[Block]:
+    def _condensed(self, by_host: dict[str, list[Resource]]) -> Iterator[Block]:
         general = {netns: [self._general(op) for op in ops] for netns, ops in by_host.items()}
-        shared: set[tuple[str, Op]] = set()
+        shared: set[tuple[str, Resource]] = set()
         if len(general) == len(self._hosts) > 1:
             shared = set.intersection(*map(set, general.values()))
-        alike: dict[tuple[tuple[str, Op], ...], list[str]] = {}
+        alike: dict[tuple[tuple[str, Resource], ...], list[str]] = {}
         for netns, ops in general.items():
             alike.setdefault(tuple(op for op in ops if op not in shared), []).append(netns)
         for own, members in alike.items():
@@ -126,17 +125,19 @@ class _Condensed:
             first = next(iter(general.values()))
             yield self._block(list(by_host), [op for _, op in first if (_, op) in shared], by_host)
 
-    def _block(self, members: list[str], general: list[Op], by_host: dict[str, list[Op]]) -> Block:
+    def _block(
+        self, members: list[str], general: list[Resource], by_host: dict[str, list[Resource]]
+    ) -> Block:
         names = [netns.removeprefix(self._prefix) for netns in members]
         if len(members) > 1:
             return names, general
         return names, [op for op in by_host[members[0]] if self._general(op)[1] in general]
 
-    def _general(self, op: Op) -> tuple[str, Op]:
+    def _general(self, op: Resource) -> tuple[str, Resource]:
         """``op`` as it is for any node, with its reason, which does not count when ops compare."""
         name = op.netns.removeprefix(self._prefix)
         why = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", NODE, op.why)
         general = replace(op, netns=self._prefix + NODE, why=why)
-        if isinstance(general, (Listen, RunCommand)):
+        if isinstance(general, (ResponderPort, UserCommand)):
             general = replace(general, node=NODE)
         return why, general

@@ -1,248 +1,121 @@
-"""What a running lab lacks of its plan, and what it has beyond it. Pure.
+"""Compare a plan with a running lab: what it lacks, and what it has beyond it. Pure.
 
-Both are operations, so that the same words describe, perform and undo them.
-Compared is what the plan speaks of (devices, addresses, routes, settings, the IPVS
-table, listeners); beyond the plan, what could change how the lab works: addresses,
-routes, virtual services and real servers. Devices added by hand are left alone.
+Both are resources, so that the same values describe, apply and undo them. Each kind of resource
+says whether a state satisfies it and which of its kind a state has (``resources``). Beyond the
+plan only what could change how the lab works counts: addresses, routes, virtual services and
+real servers. Links added by hand are left alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 
-from lvsctl.model.addresses import IPInterface
-from lvsctl.model.service import ForwardingMethod, RealServer, Scheduler
-from lvsctl.model.state import NodeState, RealServerState, ServiceState
-from lvsctl.resources.ops import (
-    AddAddress,
-    AddBridge,
-    AddGuePort,
-    AddLink,
-    AddNamespace,
-    AddRealServer,
-    AddRoute,
-    AddService,
-    AddTunnel,
-    Impair,
-    Listen,
-    Op,
-    Plan,
-    RunCommand,
-    SetLinkUp,
-    SetSysctl,
-    Stage,
-    subject,
-)
-
-States = Mapping[str, NodeState]
-"""The state of each namespace that exists, by its name."""
+from lvsctl.model.state import NodeState
+from lvsctl.plan.stages import Plan, Stage
+from lvsctl.resources.base import Resource, States
+from lvsctl.resources.kinds import KINDS
+from lvsctl.resources.responder_port import ResponderPort
+from lvsctl.resources.static_route import StaticRoute
+from lvsctl.resources.sysctl import Sysctl
+from lvsctl.resources.user_command import UserCommand
+from lvsctl.resources.veth_link import VethLink
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
     """``missing``: the stages of the plan with only what is not so; ``extra``: to be undone.
 
-    ``edited``: what of ``missing`` takes the place of something that is there.
+    ``edited``: those of ``missing`` that take the place of something that exists.
     """
 
     missing: tuple[Stage, ...]
-    extra: tuple[Op, ...]
-    edited: tuple[Op, ...] = ()
+    extra: tuple[Resource, ...]
+    edited: tuple[Resource, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.extra)
 
 
-def difference(plan: Plan, states: States, ended: Collection[str] = ()) -> Difference:
-    """How the kernel's ``states`` differ from ``plan``.
+def diff(plan: Plan, states: States, ended: Collection[str] = ()) -> Difference:
+    """Return how the kernel's ``states`` differ from ``plan``.
 
     ``ended`` are the namespaces in which the user's own command should run, and does not.
     """
-    lost = {ns for op in plan.ops for ns in _namespaces(op) if ns not in states}
-    anew = [op for op in plan.ops if isinstance(op, AddLink) and _is_cut(op, states)]
+    again = [one for one in plan.resources if isinstance(one, VethLink) and _is_cut(one, states)]
     missing = []
     for stage in plan.stages:
-        ops = tuple(
-            op
-            for op in stage.ops
-            if not _satisfied(op, states, lost)
-            or any(_goes_along(op, cable) for cable in anew)
-            or (isinstance(op, RunCommand) and op.netns in ended)
+        resources = tuple(
+            one
+            for one in stage.resources
+            if not one.satisfied_by(states)
+            or any(_rests_on(one, link) for link in again)
+            or (isinstance(one, UserCommand) and one.netns in ended)
         )
-        # The responder serves all listeners of the lab from one process: all or none.
-        if any(isinstance(op, Listen) for op in ops):
-            ops = tuple(op for op in stage.ops if isinstance(op, Listen) or op in ops)
-        if ops:
-            missing.append(Stage(stage.title, ops))
-    # A half cable is in the way of a whole one: its port is taken away first.
-    halves = (op for op in anew if op.netns in states and states[op.netns].link(op.port))
-    there = {subject(op) for state in states.values() for op in _present(state)}
-    edited = (op for stage in missing for op in stage.ops if subject(op) in there)
+        # The responder serves all ports of the lab from one process: all or none.
+        if any(isinstance(one, ResponderPort) for one in resources):
+            resources = tuple(
+                one for one in stage.resources if isinstance(one, ResponderPort) or one in resources
+            )
+        if resources:
+            missing.append(Stage(stage.title, resources))
+    # Half a veth pair is in the way of a whole one: its port is deleted first.
+    halves = (one for one in again if one.netns in states and states[one.netns].link(one.port))
+    existing = {one.key for state in states.values() for one in _present(state)}
+    edited = (one for stage in missing for one in stage.resources if one.key in existing)
     return Difference(tuple(missing), (*halves, *_extra(plan, states)), tuple(edited))
 
 
 def settings_of(plan: Plan) -> tuple[str, ...]:
-    """The sysctls that a plan speaks of: what ``states`` must have been asked for."""
-    return tuple(dict.fromkeys(op.key for op in plan.ops if isinstance(op, SetSysctl)))
+    """Return the sysctls of a plan: those that ``states`` must have for ``diff``."""
+    return tuple(dict.fromkeys(one.name for one in plan.resources if isinstance(one, Sysctl)))
 
 
-def _namespaces(op: Op) -> tuple[str, ...]:
-    return (op.netns, op.node_netns) if isinstance(op, AddLink) else (op.netns,)
+def obsolete(old: Iterable[Resource], new: Iterable[Resource]) -> tuple[Resource, ...]:
+    """Return those of ``old`` that must be undone for ``new`` to be all there is."""
+    wanted = {one.key for one in new}
+    return tuple(one for one in dict.fromkeys(old) if one.key not in wanted)
 
 
-def _goes_along(op: Op, cable: AddLink) -> bool:
-    """Whether ``op`` rests on ``cable``, so that it must be done again with it.
+def independent(resources: Iterable[Resource]) -> list[Resource]:
+    """Return those of ``resources`` that do not go away together with another one of them."""
+    every = list(dict.fromkeys(resources))
+    going = frozenset[object]().union(*(one.provides() for one in every))
+    return [one for one in every if one.rests_on().isdisjoint(going)]
 
-    Routes are: those by way of the cable went with it, and setting one twice is harmless.
+
+def _rests_on(resource: Resource, link: VethLink) -> bool:
+    """Return whether a resource must be applied again together with ``link``.
+
+    Routes are: those through the link went with it, and setting one twice is harmless.
     """
-    device = getattr(op, "device", None)
-    if op.netns == cable.netns:
-        return device == cable.port
-    return op.netns == cable.node_netns and (
-        device == cable.device
-        or isinstance(op, AddRoute)
-        or (isinstance(op, SetSysctl) and f".{cable.device}." in op.key)
-    )
+    if isinstance(resource, StaticRoute) and resource.netns == link.node_netns:
+        return True
+    return not resource.rests_on().isdisjoint(link.provides())
 
 
-def _satisfied(op: Op, states: States, lost: set[str]) -> bool:
-    if not lost.isdisjoint(_namespaces(op)):
-        return False
-    return _so(op, states[op.netns], states)
+def _is_cut(link: VethLink, states: States) -> bool:
+    """Return whether the link must be created again.
 
-
-def _so(op: Op, state: NodeState, states: States) -> bool:  # noqa: PLR0911, C901 (a row a kind)
-    match op:
-        case AddNamespace():
-            return True
-        case SetSysctl():
-            value = state.sysctls.get(op.key)
-            return value == op.value or (value is None and op.optional)
-        case SetLinkUp() | AddBridge() | AddTunnel():
-            link = state.link(op.device)
-            return link is not None and link.up
-        case AddGuePort():
-            return op.port in state.gue_ports
-        case AddLink():
-            return _linked(op, states)
-        case Impair():
-            link = state.link(op.device)
-            return link is not None and link.impairment == op.impairment
-        case AddAddress():
-            return op.address in _addresses(state, op.device)
-        case AddRoute():
-            return any(r.to == op.to and r.via == op.via for r in state.routes)
-        case AddService():
-            return any(_service(state.netns, s) == op for s in state.services)
-        case AddRealServer():
-            return _anonymous(op) in set(_real_servers(state))
-        case Listen():
-            return any(
-                listener.port == op.port and listener.protocol is op.protocol
-                for listener in state.listeners
-            )
-    # DisableOffloads and RunCommand: what they did is not in the state of a node.
-    return True
-
-
-def _is_cut(op: AddLink, states: States) -> bool:
-    """Whether the cable must be laid anew.
-
-    The end of a cable goes with the other one's namespace: where the node still has its
-    end, a switch that is not in ``states`` was not looked at.
+    One end goes with the other one's namespace: where the node still has its end, a switch that
+    is not in ``states`` was not looked at.
     """
-    node = states.get(op.node_netns)
-    if op.netns not in states and node is not None and node.link(op.device) is not None:
+    node = states.get(link.node_netns)
+    if link.netns not in states and node is not None and node.link(link.device) is not None:
         return False
-    return not _whole(op, states)
+    return not link.exists(states)
 
 
-def _whole(op: AddLink, states: States) -> bool:
-    """Whether the cable is there with both its ends, up or not."""
-    if op.netns not in states or op.node_netns not in states:
-        return False
-    port, device = states[op.netns].link(op.port), states[op.node_netns].link(op.device)
-    return (
-        port is not None and device is not None and (port.master, device.mac) == (op.bridge, op.mac)
-    )
-
-
-def _linked(op: AddLink, states: States) -> bool:
-    ends = states[op.netns].link(op.port), states[op.node_netns].link(op.device)
-    return _whole(op, states) and all(end is not None and end.up for end in ends)
-
-
-def _addresses(state: NodeState, device: str) -> tuple[IPInterface, ...]:
-    link = state.link(device)
-    return link.addresses if link is not None else ()
-
-
-def _extra(plan: Plan, states: States) -> Iterator[Op]:
-    """What is there and neither in the plan nor about to be replaced by something in it."""
-    wanted = {subject(op) for op in plan.ops}
-    hosts = dict.fromkeys(op.node_netns for op in plan.ops if isinstance(op, AddLink))
-    for netns in hosts:
+def _extra(plan: Plan, states: States) -> Iterator[Resource]:
+    """Yield what exists and is neither in the plan nor about to be replaced by it."""
+    wanted = {one.key for one in plan.resources}
+    nodes = dict.fromkeys(one.node_netns for one in plan.resources if isinstance(one, VethLink))
+    for netns in nodes:
         if netns in states:
-            yield from (op for op in _present(states[netns]) if subject(op) not in wanted)
+            yield from (one for one in _present(states[netns]) if one.key not in wanted)
 
 
-def _present(state: NodeState) -> Iterator[Op]:
-    """What a node has, as the operations that would have made it."""
-    for link in state.links:
-        for address in link.addresses:
-            if not (address.ip.is_loopback or address.ip.is_link_local):
-                yield AddAddress(netns=state.netns, device=link.name, address=address)
-    for port in state.gue_ports:
-        yield AddGuePort(netns=state.netns, port=port)
-    for route in state.routes:
-        if not route.kernel and route.via is not None:
-            yield AddRoute(netns=state.netns, to=route.to, via=route.via)
-    for service in state.services:
-        configured = _service(state.netns, service)
-        if configured is not None:
-            yield configured
-    yield from _real_servers(state)
-
-
-def _service(netns: str, service: ServiceState) -> AddService | None:
-    try:
-        scheduler = Scheduler(service.scheduler)
-    except ValueError:  # none of the kernel's own: left alone
-        return None
-    return AddService(
-        netns=netns,
-        service=service.key,
-        scheduler=scheduler,
-        persistence=service.persistence,
-    )
-
-
-def _real_servers(state: NodeState) -> Iterator[AddRealServer]:
-    for service in state.services:
-        for server in service.real_servers:
-            if isinstance(server.forward, ForwardingMethod):
-                yield AddRealServer(
-                    netns=state.netns,
-                    service=service.key,
-                    forward=server.forward,
-                    real_server=_configured(server),
-                    encapsulation=server.encapsulation,
-                    tunnel_port=server.tunnel_port,
-                )
-
-
-def _anonymous(op: AddRealServer) -> AddRealServer:
-    """``op`` as the kernel knows it: by address, not by name."""
-    return replace(op, real_server=replace(op.real_server, node=""))
-
-
-def _configured(server: RealServerState) -> RealServer:
-    return RealServer(
-        node="",
-        rip=server.rip,
-        port=server.port,
-        weight=server.weight,
-        upper=server.upper,
-        lower=server.lower,
-    )
+def _present(state: NodeState) -> Iterator[Resource]:
+    """Yield what a node has, as the resources that would have made it."""
+    for kind in KINDS:
+        yield from kind.from_state(state)

@@ -21,25 +21,21 @@ from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.modes import MODES, placed_services
 from lvsctl.modes.base import vip_on_director
 from lvsctl.plan.routing import gateway_director, routes_of
-from lvsctl.resources.ops import (
-    AddAddress,
-    AddBridge,
-    AddLink,
-    AddNamespace,
-    AddRealServer,
-    AddRoute,
-    AddService,
-    DisableOffloads,
-    Impair,
-    Listen,
-    Op,
-    Plan,
-    RunCommand,
-    SetLinkUp,
-    SetSysctl,
-    Stage,
-    unique,
-)
+from lvsctl.plan.stages import Plan, Stage, unique
+from lvsctl.resources.address import Address
+from lvsctl.resources.base import Resource
+from lvsctl.resources.bridge import Bridge
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
+from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.link_up import LinkUp
+from lvsctl.resources.namespace import Namespace
+from lvsctl.resources.netem import Netem
+from lvsctl.resources.offloads import OffloadsOff
+from lvsctl.resources.responder_port import ResponderPort
+from lvsctl.resources.static_route import StaticRoute
+from lvsctl.resources.sysctl import Sysctl
+from lvsctl.resources.user_command import UserCommand
+from lvsctl.resources.veth_link import VethLink
 
 BRIDGE = "bridge"
 """The name of the bridge in the namespace of a network's switch."""
@@ -58,9 +54,9 @@ def plan_for(lab: Lab) -> Plan:
     """Everything that must be done for ``lab``, in order."""
     needs = unique(_needs(lab))
     settings = _settings(lab, needs)
-    early = {key: op for key, op in settings.items() if _host_wide(op.key)}
+    early = {key: op for key, op in settings.items() if _host_wide(op.name)}
     late = [op for key, op in settings.items() if key not in early]
-    devices = [op for op in needs if not isinstance(op, SetSysctl)]
+    devices = [op for op in needs if not isinstance(op, Sysctl)]
     return Plan(
         lab.name,
         tuple(
@@ -73,38 +69,38 @@ def plan_for(lab: Lab) -> Plan:
                 Stage("virtual services", unique(_virtual_services(lab))),
                 Stage("servers", unique(_servers(lab))),
             )
-            if stage.ops
+            if stage.resources
         ),
     )
 
 
-def _switches(lab: Lab) -> Iterator[Op]:
+def _switches(lab: Lab) -> Iterator[Resource]:
     for network in lab.networks:
         netns = lab.netns(network.name)
-        yield AddNamespace(netns=netns, why=f"the switch of network {network.name}")
+        yield Namespace(netns=netns, why=f"the switch of network {network.name}")
         yield from _without_ipv6(netns)
-        yield AddBridge(
+        yield Bridge(
             netns=netns, device=BRIDGE, index=BRIDGE_INDEX, why="one L2 segment for its members"
         )
 
 
-def _hosts(lab: Lab, settings: Iterable[SetSysctl]) -> Iterator[Op]:
-    by_netns: dict[str, list[SetSysctl]] = {}
+def _hosts(lab: Lab, settings: Iterable[Sysctl]) -> Iterator[Resource]:
+    by_netns: dict[str, list[Sysctl]] = {}
     for op in settings:
         by_netns.setdefault(op.netns, []).append(op)
     for node in lab.nodes:
         netns = lab.netns(node.name)
         what = node.name if node.name == node.role else f"{node.role} {node.name}"
-        yield AddNamespace(netns=netns, why=what)
+        yield Namespace(netns=netns, why=what)
         yield from by_netns.get(netns, ())
 
 
-def _links(lab: Lab) -> Iterator[Op]:
+def _links(lab: Lab) -> Iterator[Resource]:
     ports = dict.fromkeys((network.name for network in lab.networks), PORT_INDEX)
     for node in lab.nodes:
         for position, interface in enumerate(node.interfaces):
             netns = lab.netns(interface.network)
-            yield AddLink(
+            yield VethLink(
                 netns=netns,
                 port=node.name,
                 port_index=ports[interface.network],
@@ -119,7 +115,7 @@ def _links(lab: Lab) -> Iterator[Op]:
             ports[interface.network] += 1
 
 
-def _addresses_and_routes(lab: Lab) -> Iterator[Op]:
+def _addresses_and_routes(lab: Lab) -> Iterator[Resource]:
     """Everything else of the network, node by node.
 
     Offloads go off at the nodes' ends alone: a switch sends nothing of its own, so what its
@@ -129,19 +125,19 @@ def _addresses_and_routes(lab: Lab) -> Iterator[Op]:
     wire = "frames as a wire carries them: checksums filled in, nothing merged"
     for node in lab.nodes:
         netns = lab.netns(node.name)
-        yield SetLinkUp(netns=netns, device="lo", why="IPVS and local addresses need it")
+        yield LinkUp(netns=netns, device="lo", why="IPVS and local addresses need it")
         for interface in node.interfaces:
-            yield DisableOffloads(netns=netns, device=interface.network, why=wire)
+            yield OffloadsOff(netns=netns, device=interface.network, why=wire)
             impairment = lab.network(interface.network).impairment
             if impairment:
-                yield Impair(
+                yield Netem(
                     netns=netns,
                     device=interface.network,
                     impairment=impairment,
                     why=f"network {interface.network}: what {node.name} sends is impaired",
                 )
             for address in interface.addresses:
-                yield AddAddress(
+                yield Address(
                     netns=netns,
                     device=interface.network,
                     address=address,
@@ -155,10 +151,10 @@ def _addresses_and_routes(lab: Lab) -> Iterator[Op]:
                 why = "the topology says so"
             elif director is not None and route.to is None:
                 why = f"replies must go back through {director.name}"
-            yield AddRoute(netns=netns, to=route.to, via=route.via, why=why)
+            yield StaticRoute(netns=netns, to=route.to, via=route.via, why=why)
 
 
-def _needs(lab: Lab) -> Iterator[Op]:
+def _needs(lab: Lab) -> Iterator[Resource]:
     """What the forwarding methods need, the directors' part without the VIP."""
     for placed in placed_services(lab):
         mode = MODES[placed.service.forward]
@@ -167,31 +163,31 @@ def _needs(lab: Lab) -> Iterator[Op]:
             yield from mode.real_server_needs(placed, server)
 
 
-def _settings(lab: Lab, needs: Iterable[Op]) -> dict[tuple[str, str], SetSysctl]:
+def _settings(lab: Lab, needs: Iterable[Resource]) -> dict[tuple[str, str], Sysctl]:
     """Each sysctl once: a base for every node, what the modes need, the topology's own."""
-    chosen: dict[tuple[str, str], SetSysctl] = {}
+    chosen: dict[tuple[str, str], Sysctl] = {}
     for node in lab.nodes:
         for op in _base(lab, node):
-            chosen[op.netns, op.key] = op
+            chosen[op.netns, op.name] = op
     for need in needs:
-        if isinstance(need, SetSysctl):
-            chosen[need.netns, need.key] = need
+        if isinstance(need, Sysctl):
+            chosen[need.netns, need.name] = need
     for node in lab.nodes:
         netns = lab.netns(node.name)
         for key, value in node.sysctls:
-            chosen[netns, key] = SetSysctl(
-                netns=netns, key=key, value=value, why="the topology says so"
+            chosen[netns, key] = Sysctl(
+                netns=netns, name=key, value=value, why="the topology says so"
             )
     return chosen
 
 
-def _base(lab: Lab, node: Node) -> Iterator[SetSysctl]:
+def _base(lab: Lab, node: Node) -> Iterator[Sysctl]:
     netns = lab.netns(node.name)
     forwards = node.role is Role.ROUTER
     # First: writing ip_forward sets other settings back to their defaults (ip-sysctl.rst).
-    yield SetSysctl(
+    yield Sysctl(
         netns=netns,
-        key="net.ipv4.ip_forward",
+        name="net.ipv4.ip_forward",
         value="1" if forwards else "0",
         why="a router forwards" if forwards else "a host does not forward",
     )
@@ -199,19 +195,19 @@ def _base(lab: Lab, node: Node) -> Iterator[SetSysctl]:
     for scope in ("all", "default"):
         for setting in _COPIED:
             key = f"net.ipv4.conf.{scope}.{setting}"
-            yield SetSysctl(netns=netns, key=key, value="0", why=copied)
+            yield Sysctl(netns=netns, name=key, value="0", why=copied)
     if lab.ipv6:
         if forwards:
-            yield SetSysctl(
+            yield Sysctl(
                 netns=netns,
-                key="net.ipv6.conf.all.forwarding",
+                name="net.ipv6.conf.all.forwarding",
                 value="1",
                 why="a router forwards",
             )
         for scope in ("all", "default"):
-            yield SetSysctl(
+            yield Sysctl(
                 netns=netns,
-                key=f"net.ipv6.conf.{scope}.accept_dad",
+                name=f"net.ipv6.conf.{scope}.accept_dad",
                 value="0",
                 why="addresses are usable at once",
             )
@@ -219,12 +215,12 @@ def _base(lab: Lab, node: Node) -> Iterator[SetSysctl]:
         yield from _without_ipv6(netns)
 
 
-def _without_ipv6(netns: str) -> Iterator[SetSysctl]:
-    yield SetSysctl(
+def _without_ipv6(netns: str) -> Iterator[Sysctl]:
+    yield Sysctl(
         netns=netns,
         # Of devices to come; `all` would be for lo too, which tells nobody, and takes the
         # kernel's RTNL lock, for which it does not wait in line (addrconf_disable_ipv6).
-        key="net.ipv6.conf.default.disable_ipv6",
+        name="net.ipv6.conf.default.disable_ipv6",
         value="1",
         optional=True,
         why="no IPv6 here, so none of its chatter either",
@@ -242,19 +238,19 @@ def _host_wide(key: str) -> bool:
     )
 
 
-def _tunnels_first(devices: Iterable[Op], settings: Iterable[Op]) -> Iterator[Op]:
+def _tunnels_first(devices: Iterable[Resource], settings: Iterable[Resource]) -> Iterator[Resource]:
     """Devices, then their settings, and only then the VIPs: never a moment unsuppressed."""
     kept = list(devices)
-    yield from (op for op in kept if not isinstance(op, AddAddress))
+    yield from (op for op in kept if not isinstance(op, Address))
     yield from settings
-    yield from (op for op in kept if isinstance(op, AddAddress))
+    yield from (op for op in kept if isinstance(op, Address))
 
 
-def _virtual_services(lab: Lab) -> Iterator[Op]:
+def _virtual_services(lab: Lab) -> Iterator[Resource]:
     for placed in placed_services(lab):
         netns, service = lab.netns(placed.director.name), placed.service
         yield vip_on_director(placed)
-        yield AddService(
+        yield IpvsService(
             netns=netns,
             service=service.key,
             scheduler=service.scheduler,
@@ -262,7 +258,7 @@ def _virtual_services(lab: Lab) -> Iterator[Op]:
             why=f"virtual service {service.name}",
         )
         for server in service.real_servers:
-            yield AddRealServer(
+            yield IpvsRealServer(
                 netns=netns,
                 service=service.key,
                 forward=service.forward,
@@ -273,11 +269,11 @@ def _virtual_services(lab: Lab) -> Iterator[Op]:
             )
 
 
-def _servers(lab: Lab) -> Iterator[Op]:
+def _servers(lab: Lab) -> Iterator[Resource]:
     running = {node.name for node in lab.nodes if node.run}
     for node in lab.nodes:
         if node.run:
-            yield RunCommand(
+            yield UserCommand(
                 netns=lab.netns(node.name),
                 node=node.name,
                 argv=node.run,
@@ -286,7 +282,7 @@ def _servers(lab: Lab) -> Iterator[Op]:
     for service in lab.services:
         for server in service.real_servers:
             if server.node not in running:
-                yield Listen(
+                yield ResponderPort(
                     netns=lab.netns(server.node),
                     node=server.node,
                     protocol=service.key.protocol,

@@ -22,7 +22,7 @@ from typing import Self
 from lvsctl.kernel.apply import Respond
 from lvsctl.kernel.processes import Ready, give_up_root
 from lvsctl.model.lab import Lab
-from lvsctl.resources.ops import Listen
+from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.traffic.connection import Connection, format_endpoint
 from lvsctl.traffic.listening import Listener, listening
 from lvsctl.traffic.responses import ResponseBuilder
@@ -46,10 +46,10 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 def responder_of(lab: Lab) -> Respond:
     """Return what serves the lab's real servers, once it has a process of its own."""
 
-    def respond(listens: tuple[Listen, ...], ready: Ready) -> None:
+    def respond(ports: tuple[ResponderPort, ...], ready: Ready) -> None:
         wanted = [
             Listener(one.node, one.netns, one.protocol, one.port, ipv6=ipv6)
-            for one in listens
+            for one in ports
             for ipv6 in ((False, True) if lab.ipv6 else (False,))
         ]
         with listening(wanted) as sockets:

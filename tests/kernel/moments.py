@@ -22,24 +22,22 @@ from typing import Any
 from lvsctl import linux
 from lvsctl.cli.signals import Signalled, raise_on_signals
 from lvsctl.netlink import sockets
-from lvsctl.resources.ops import (
-    AddAddress,
-    AddBridge,
-    AddGuePort,
-    AddLink,
-    AddNamespace,
-    AddRealServer,
-    AddRoute,
-    AddService,
-    AddTunnel,
-    DisableOffloads,
-    Impair,
-    Listen,
-    Op,
-    RunCommand,
-    SetLinkUp,
-    SetSysctl,
-)
+from lvsctl.resources.address import Address
+from lvsctl.resources.base import Resource
+from lvsctl.resources.bridge import Bridge
+from lvsctl.resources.gue_port import GuePort
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
+from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.link_up import LinkUp
+from lvsctl.resources.namespace import Namespace
+from lvsctl.resources.netem import Netem
+from lvsctl.resources.offloads import OffloadsOff
+from lvsctl.resources.responder_port import ResponderPort
+from lvsctl.resources.static_route import StaticRoute
+from lvsctl.resources.sysctl import Sysctl
+from lvsctl.resources.tunnel import Tunnel
+from lvsctl.resources.user_command import UserCommand
+from lvsctl.resources.veth_link import VethLink
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 EVENTS = frozenset({
@@ -55,26 +53,26 @@ Sysctls are opened relative to a procfs of lvsctl's own, where the kernel has on
 SYSCTL = ("open /proc/sys/net/", "open sys/net/")
 LINK, ADDRESS, ROUTE, DISCIPLINE = (f"netlink route {kind}" for kind in (16, 20, 24, 36))
 GENERIC = "netlink generic"
-SHOWN: dict[type[Op], str | tuple[str, ...]] = {
-    SetSysctl: SYSCTL,
-    AddNamespace: "unshare",
-    AddBridge: LINK,
-    AddLink: LINK,
-    SetLinkUp: LINK,
-    AddTunnel: LINK,
-    AddAddress: ADDRESS,
-    AddRoute: ROUTE,
-    Impair: DISCIPLINE,
-    DisableOffloads: "fcntl.ioctl",
-    AddGuePort: GENERIC,
-    AddService: GENERIC,
-    AddRealServer: GENERIC,
-    Listen: "os.fork",
-    RunCommand: "os.fork",
+SHOWN: dict[type[Resource], str | tuple[str, ...]] = {
+    Sysctl: SYSCTL,
+    Namespace: "unshare",
+    Bridge: LINK,
+    VethLink: LINK,
+    LinkUp: LINK,
+    Tunnel: LINK,
+    Address: ADDRESS,
+    StaticRoute: ROUTE,
+    Netem: DISCIPLINE,
+    OffloadsOff: "fcntl.ioctl",
+    GuePort: GENERIC,
+    IpvsService: GENERIC,
+    IpvsRealServer: GENERIC,
+    ResponderPort: "os.fork",
+    UserCommand: "os.fork",
 }
 """What the moment of an operation begins with: a new kind of operation is a new row."""
 
-TOGETHER = (SetSysctl, Listen, RunCommand)
+TOGETHER = (Sysctl, ResponderPort, UserCommand)
 """Of these there may be fewer moments: what a new namespace has already is not set again, and
 one process answers for all."""
 
@@ -191,7 +189,7 @@ def ended(
     return Ended(os.waitstatus_to_exitcode(raw), tuple(seen), said)
 
 
-def unseen(ops: Iterable[Op], moments: Sequence[str]) -> list[str]:
+def unseen(ops: Iterable[Resource], moments: Sequence[str]) -> list[str]:
     """The kinds of ``ops``, all of them done, that left fewer ``moments`` than there must be."""
     least: dict[str | tuple[str, ...], int] = {}
     for op in ops:

@@ -15,13 +15,19 @@ from lvsctl.engine.labs import running_lab
 from lvsctl.kernel import netns, probe, state
 from lvsctl.model.lab import Lab
 from lvsctl.plan import planner
-from lvsctl.resources.ops import AddGuePort, AddRealServer, AddService, AddTunnel, Impair, Op, Plan
+from lvsctl.plan.stages import Plan
+from lvsctl.resources.base import Resource
+from lvsctl.resources.gue_port import GuePort
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
+from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.netem import Netem
+from lvsctl.resources.tunnel import Tunnel
 
-LACKING = (AddService, AddRealServer, AddTunnel, AddGuePort, Impair)
+LACKING = (IpvsService, IpvsRealServer, Tunnel, GuePort, Netem)
 TUNNELS = ("tunl", "gre", "gue", "sit", "ip6tnl")
 
 
-def is_ordinary(op: Op) -> bool:
+def is_ordinary(op: Resource) -> bool:
     """Whether every kernel with network namespaces can do it."""
     about = f"{getattr(op, 'device', '')} {getattr(op, 'key', '')}"
     return not isinstance(op, LACKING) and not any(kind in about for kind in TUNNELS)
@@ -34,8 +40,10 @@ def without_ipvs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def reduced(lab: Lab) -> Plan:
         plan = whole(lab)
-        stages = (replace(s, ops=tuple(filter(is_ordinary, s.ops))) for s in plan.stages)
-        return replace(plan, stages=tuple(stage for stage in stages if stage.ops))
+        stages = (
+            replace(s, resources=tuple(filter(is_ordinary, s.resources))) for s in plan.stages
+        )
+        return replace(plan, stages=tuple(stage for stage in stages if stage.resources))
 
     monkeypatch.setattr(planner, "plan_for", reduced)
     monkeypatch.setattr(probe, "load_ipvs", lambda: None)

@@ -29,7 +29,10 @@ from lvsctl.model.lab import Lab
 from lvsctl.output import text_listing
 from lvsctl.output.style import Style
 from lvsctl.plan import planner
-from lvsctl.resources.ops import AddRealServer, Op, Plan, RunCommand
+from lvsctl.plan.stages import Plan
+from lvsctl.resources.base import Resource
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
+from lvsctl.resources.user_command import UserCommand
 from lvsctl.topology import shipped
 from tests.kernel.by_hand import run
 from tests.kernel.initial import differences, glance, initial_namespace
@@ -119,9 +122,9 @@ def ipvs_table() -> str:
     return run("ipvsadm -Sn", netns="lvs-dr-director")
 
 
-def refused(op: Op) -> Op:
+def refused(op: Resource) -> Resource:
     """The third real server with thresholds the wrong way round: ERANGE (ip_vs_ctl.c)."""
-    if isinstance(op, AddRealServer) and op.real_server.rip == ip_address("10.10.0.13"):
+    if isinstance(op, IpvsRealServer) and op.real_server.rip == ip_address("10.10.0.13"):
         return replace(op, real_server=replace(op.real_server, upper=1, lower=2))
     return op
 
@@ -134,7 +137,10 @@ def test_what_the_kernel_refuses_among_ipvs_messages_is_taken_back(
     def plan_for(lab: Lab, plan_for: Callable[[Lab], Plan] = planner.plan_for) -> Plan:
         plan = plan_for(lab)
         return replace(
-            plan, stages=tuple(replace(s, ops=tuple(map(refused, s.ops))) for s in plan.stages)
+            plan,
+            stages=tuple(
+                replace(s, resources=tuple(map(refused, s.resources))) for s in plan.stages
+            ),
         )
 
     class Tables(Events):
@@ -266,7 +272,7 @@ def test_a_command_of_the_users_own_takes_the_place_of_our_server() -> None:
     with lab_up("dr") as lab:
         own = DR.replace("count: 2}", f"count: 2, run: {SERVER}}}")
         changed = bring_up(topology_of(own))
-        assert [type(op) for op in changed.added] == [RunCommand, RunCommand]
+        assert [type(op) for op in changed.added] == [UserCommand, UserCommand]
         assert "python3" in run(f"ps -o args= {run('ip netns pids lvs-dr-rs1')}")
         assert "Directory listing" in curl(lab, url_of(lab))
         is_up_and_proven()

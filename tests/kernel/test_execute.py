@@ -27,20 +27,17 @@ from lvsctl.kernel import netns, paths, processes, registry, undo
 from lvsctl.kernel.apply import apply_plan
 from lvsctl.model.event import Event, OpsDone, StageBegun, ignore
 from lvsctl.model.service import Protocol
-from lvsctl.resources.ops import (
-    AddAddress,
-    AddLink,
-    AddNamespace,
-    AddRoute,
-    Listen,
-    Op,
-    Plan,
-    RunCommand,
-    SetLinkUp,
-    SetSysctl,
-    Stage,
-    subject,
-)
+from lvsctl.plan import diff
+from lvsctl.plan.stages import Plan, Stage
+from lvsctl.resources.address import Address
+from lvsctl.resources.base import Resource
+from lvsctl.resources.link_up import LinkUp
+from lvsctl.resources.namespace import Namespace
+from lvsctl.resources.responder_port import ResponderPort
+from lvsctl.resources.static_route import StaticRoute
+from lvsctl.resources.sysctl import Sysctl
+from lvsctl.resources.user_command import UserCommand
+from lvsctl.resources.veth_link import VethLink
 from tests.kernel.by_hand import descriptors, eventually
 from tests.kernel.dr_shape import DEVICE, VIP, dr_plan
 from tests.kernel.initial import neighbours
@@ -180,7 +177,7 @@ def test_the_dr_shape(lab: str) -> None:
 
     titles = [event.title for event in events if isinstance(event, StageBegun)]
     assert titles == [stage.title for stage in plan.stages]
-    assert sum(event.count for event in events if isinstance(event, OpsDone)) == len(plan.ops)
+    assert sum(event.count for event in events if isinstance(event, OpsDone)) == len(plan.resources)
 
 
 def test_offloads_are_off_at_both_ends(lab: str) -> None:
@@ -200,11 +197,11 @@ def test_offloads_are_off_at_both_ends(lab: str) -> None:
 
 def test_ipv6_addresses_are_usable_at_once(lab: str) -> None:
     plan = dr_plan(lab, 1)
-    more: list[Op] = [
-        AddAddress(netns=f"lvs-{lab}-{node}", device="lan", address=ip_interface(text))
+    more: list[Resource] = [
+        Address(netns=f"lvs-{lab}-{node}", device="lan", address=ip_interface(text))
         for node, text in (("client", "2001:db8::10/64"), ("rs1", "2001:db8::12/64"))
     ]
-    more.append(AddRoute(netns=f"lvs-{lab}-client", to=ip_network("2001:db8:1::/48"),
+    more.append(StaticRoute(netns=f"lvs-{lab}-client", to=ip_network("2001:db8:1::/48"),
                          via=ip_address("2001:db8::12")))  # fmt: skip
     up(replace(plan, stages=(*plan.stages, Stage("ipv6", tuple(more)))))
     words = ("-6", "addr", "show", "dev", "lan", "to", "2001:db8::/32")
@@ -219,12 +216,12 @@ def test_ipv6_addresses_are_usable_at_once(lab: str) -> None:
 
 def test_an_error_names_node_command_errno_and_help(lab: str) -> None:
     plan = dr_plan(lab, 1)
-    wrong = AddRoute(netns=f"lvs-{lab}-rs1", to=ip_network("10.99.0.0/16"),
+    wrong = StaticRoute(netns=f"lvs-{lab}-rs1", to=ip_network("10.99.0.0/16"),
                      via=ip_address("192.0.2.1"))  # fmt: skip
     stage = plan.stages[-1]
-    ops = (*stage.ops[:-1], wrong, *stage.ops[-1:])
+    ops = (*stage.resources[:-1], wrong, *stage.resources[-1:])
     with pytest.raises(KernelError) as caught:
-        up(replace(plan, stages=(*plan.stages[:-1], replace(stage, ops=ops))))
+        up(replace(plan, stages=(*plan.stages[:-1], replace(stage, resources=ops))))
     error = caught.value
     assert (error.node, error.errno) == ("rs1", errno.ENETUNREACH)
     assert error.command == f"ip -n lvs-{lab}-rs1 route add 10.99.0.0/16 via 192.0.2.1"
@@ -235,16 +232,16 @@ def test_an_error_names_node_command_errno_and_help(lab: str) -> None:
 @pytest.mark.parametrize(
     ("op", "number"),
     [
-        (SetSysctl(netns="", key="net.ipv4.no_such_thing", value="1"), errno.ENOENT),
-        (SetSysctl(netns="", key="net.ipv4.ip_forward", value="no number"), errno.EINVAL),
-        (SetSysctl(netns="", key="vm.swappiness", value="1"), errno.EINVAL),
-        (SetLinkUp(netns="", device="missing"), errno.ENODEV),
-        (AddAddress(netns="", device="lo", address=ip_interface("127.0.0.1/8")), errno.EEXIST),
+        (Sysctl(netns="", name="net.ipv4.no_such_thing", value="1"), errno.ENOENT),
+        (Sysctl(netns="", name="net.ipv4.ip_forward", value="no number"), errno.EINVAL),
+        (Sysctl(netns="", name="vm.swappiness", value="1"), errno.EINVAL),
+        (LinkUp(netns="", device="missing"), errno.ENODEV),
+        (Address(netns="", device="lo", address=ip_interface("127.0.0.1/8")), errno.EEXIST),
     ],
 )
-def test_errors_of_each_way_to_the_kernel(lab: str, op: Op, number: int) -> None:
+def test_errors_of_each_way_to_the_kernel(lab: str, op: Resource, number: int) -> None:
     name = f"lvs-{lab}-a"
-    ops = (AddNamespace(netns=name), SetLinkUp(netns=name, device="lo"), replace(op, netns=name))
+    ops = (Namespace(netns=name), LinkUp(netns=name, device="lo"), replace(op, netns=name))
     with pytest.raises(KernelError) as caught:
         up(Plan(lab, (Stage("all", ops),)))
     assert (caught.value.node, caught.value.errno) == ("a", number)
@@ -253,20 +250,20 @@ def test_errors_of_each_way_to_the_kernel(lab: str, op: Op, number: int) -> None
 
 def test_an_optional_sysctl_may_be_missing(lab: str) -> None:
     name = f"lvs-{lab}-a"
-    optional = SetSysctl(netns=name, key="net.none.such", value="1", optional=True)
-    up(Plan(lab, (Stage("all", (AddNamespace(netns=name), optional)),)))
+    optional = Sysctl(netns=name, name="net.none.such", value="1", optional=True)
+    up(Plan(lab, (Stage("all", (Namespace(netns=name), optional)),)))
 
 
 def test_order_holds_within_a_namespace(lab: str) -> None:
     """Netlink messages wait for each other, but not past a sysctl that needs them."""
     plan = dr_plan(lab, 1)
     name = f"lvs-{lab}-rs1"
-    mixed: tuple[Op, ...] = (
-        SetSysctl(netns=name, key="net.ipv4.ip_forward", value="1"),  # resets the next one
-        SetSysctl(netns=name, key="net.ipv4.conf.all.accept_redirects", value="1"),
-        AddAddress(netns=name, device="lan", address=ip_interface("10.77.0.1/24")),
-        SetSysctl(netns=name, key="net.ipv4.conf.lan.rp_filter", value="2"),
-        AddRoute(netns=name, to=ip_network("10.78.0.0/24"), via=ip_address("10.77.0.2")),
+    mixed: tuple[Resource, ...] = (
+        Sysctl(netns=name, name="net.ipv4.ip_forward", value="1"),  # resets the next one
+        Sysctl(netns=name, name="net.ipv4.conf.all.accept_redirects", value="1"),
+        Address(netns=name, device="lan", address=ip_interface("10.77.0.1/24")),
+        Sysctl(netns=name, name="net.ipv4.conf.lan.rp_filter", value="2"),
+        StaticRoute(netns=name, to=ip_network("10.78.0.0/24"), via=ip_address("10.77.0.2")),
     )
     up(replace(plan, stages=(*plan.stages, Stage("mixed", mixed))))
     keys = ("net.ipv4.conf.all.accept_redirects", "net.ipv4.conf.lan.rp_filter")
@@ -291,7 +288,7 @@ def test_many_nodes_are_like_few(lab: str) -> None:
     """Also where the messages for the switch take several sends."""
     plan, events = dr_plan(lab, MANY), list[Event]()
     up(plan, events.append)
-    assert sum(event.count for event in events if isinstance(event, OpsDone)) == len(plan.ops)
+    assert sum(event.count for event in events if isinstance(event, OpsDone)) == len(plan.resources)
     many = as_seen(lab, "rs1")
     registry.remove(lab)
     up(dr_plan(lab))
@@ -322,7 +319,7 @@ def test_a_running_lab_grows_by_many(lab: str) -> None:
     few, many = dr_plan(lab), dr_plan(lab, MANY)
     up(few)
     stages = [
-        replace(stage, ops=tuple(op for op in stage.ops if op not in few.ops))
+        replace(stage, resources=tuple(op for op in stage.resources if op not in few.resources))
         for stage in many.stages
     ]
     apply_plan(stages, lab, ignore, reconciling=True)
@@ -335,11 +332,11 @@ def test_a_link_that_cannot_be_created_is_reported(lab: str, node: str) -> None:
     wrong = tuple(
         replace(
             stage,
-            ops=tuple(
+            resources=tuple(
                 replace(op, bridge_index=9999)
-                if isinstance(op, AddLink) and op.port == node
+                if isinstance(op, VethLink) and op.port == node
                 else op
-                for op in stage.ops
+                for op in stage.resources
             ),
         )
         for stage in plan.stages
@@ -445,10 +442,10 @@ def test_a_namespace_removed_by_hand_is_made_again(lab: str) -> None:
     while any(link["ifname"] == "rs1" for link in ip("-n", f"lvs-{lab}-lan", "link")):
         assert time.monotonic() < deadline  # the kernel takes it apart in the background
 
-    def concerns(op: Op) -> bool:
+    def concerns(op: Resource) -> bool:
         return name in (op.netns, getattr(op, "node_netns", ""))
 
-    stages = [replace(s, ops=tuple(filter(concerns, s.ops))) for s in plan.stages]
+    stages = [replace(s, resources=tuple(filter(concerns, s.resources))) for s in plan.stages]
     apply_plan(stages, lab, ignore, reconciling=True)
     assert reaches(lab, "client", "rs1", "10.10.0.12")
 
@@ -467,11 +464,11 @@ def test_processes_inside_end_with_the_lab(lab: str) -> None:
 
 def test_the_responder_is_a_daemon_that_ends_with_the_lab(lab: str) -> None:
     plan = dr_plan(lab, 1)
-    served: tuple[Op, ...] = (
-        Listen(netns=f"lvs-{lab}-rs1", node="rs1", protocol=Protocol.TCP, port=80),
+    served: tuple[Resource, ...] = (
+        ResponderPort(netns=f"lvs-{lab}-rs1", node="rs1", protocol=Protocol.TCP, port=80),
     )
 
-    def respond(listens: tuple[Listen, ...], ready: processes.Ready) -> None:
+    def respond(listens: tuple[ResponderPort, ...], ready: processes.Ready) -> None:
         os.write(1, b"serving 80\n")
         ready(None)
         signal.pause()
@@ -490,7 +487,7 @@ def test_the_responder_is_a_daemon_that_ends_with_the_lab(lab: str) -> None:
 
 @pytest.mark.parametrize("how", ["says", "raises", "dies", "oserror"])
 def test_a_responder_that_cannot_says_why(lab: str, how: str) -> None:
-    def respond(listens: tuple[Listen, ...], ready: processes.Ready) -> None:
+    def respond(listens: tuple[ResponderPort, ...], ready: processes.Ready) -> None:
         os.write(1, b"about to fail\n")
         match how:
             case "says":
@@ -504,18 +501,18 @@ def test_a_responder_that_cannot_says_why(lab: str, how: str) -> None:
                 os._exit(3)
 
     name = f"lvs-{lab}-a"
-    listen = Listen(netns=name, node="a", protocol=Protocol.TCP, port=80)
+    listen = ResponderPort(netns=name, node="a", protocol=Protocol.TCP, port=80)
     with pytest.raises((KernelError, LabError), match=r"port 80 is taken by nginx \(pid 7\)"):
-        up(Plan(lab, (Stage("all", (AddNamespace(netns=name), listen)),)), respond=respond)
+        up(Plan(lab, (Stage("all", (Namespace(netns=name), listen)),)), respond=respond)
     registry.remove(lab)
 
 
 def test_a_users_command_runs_in_its_node_and_logs(lab: str) -> None:
     name = f"lvs-{lab}-a"
-    run = RunCommand(
+    run = UserCommand(
         netns=name, node="a", argv=("sh", "-c", "ls -d /sys/class/net/l*; exec sleep 60")
     )
-    up(Plan(lab, (Stage("all", (AddNamespace(netns=name), run)),)))
+    up(Plan(lab, (Stage("all", (Namespace(netns=name), run)),)))
 
     def sleeps() -> bool:  # ls, and the shell before it, may take longer than a command's grace
         found = [Path(f"/proc/{pid}/cmdline") for pid in processes.of_lab(lab)]
@@ -541,9 +538,9 @@ def test_a_users_command_that_fails_at_once_says_why(
     lab: str, argv: tuple[str, ...], message: str
 ) -> None:
     name = f"lvs-{lab}-a"
-    run = RunCommand(netns=name, node="a", argv=argv)
+    run = UserCommand(netns=name, node="a", argv=argv)
     with pytest.raises(KernelError) as caught:
-        up(Plan(lab, (Stage("all", (AddNamespace(netns=name), run)),)))
+        up(Plan(lab, (Stage("all", (Namespace(netns=name), run)),)))
     assert caught.value.message == message
     assert caught.value.node == "a"
 
@@ -552,12 +549,14 @@ def test_a_running_lab_grows_and_shrinks(lab: str) -> None:
     """From two real servers to three and back, with what is obsolete undone."""
     two, three = dr_plan(lab, 2), dr_plan(lab, 3)
     up(two)
-    added = set(three.ops) - set(two.ops)
-    stages = [replace(s, ops=tuple(op for op in s.ops if op in added)) for s in three.stages]
-    assert undo.obsolete(two.ops, three.ops) == ()
+    added = set(three.resources) - set(two.resources)
+    stages = [
+        replace(s, resources=tuple(op for op in s.resources if op in added)) for s in three.stages
+    ]
+    assert diff.obsolete(two.resources, three.resources) == ()
     apply_plan(stages, lab, ignore, reconciling=True)
     assert reaches(lab, "client", "rs3", "10.10.0.14")
-    undo.undo(undo.obsolete(three.ops, two.ops), lab)
+    undo.undo(diff.obsolete(three.resources, two.resources), lab)
     names = {link["ifname"] for link in ip("-n", f"lvs-{lab}-lan", "link")}
     assert names == {"lo", "lan", "client", "director", "rs1", "rs2"}
     assert not (paths.NETNS / f"lvs-{lab}-rs3").is_symlink()
@@ -568,8 +567,8 @@ def test_single_operations_are_taken_back(lab: str) -> None:
     plan = dr_plan(lab, 1)
     up(plan)
     name = f"lvs-{lab}-rs1"
-    mine = [op for op in plan.ops
-            if op.netns == name and isinstance(op, (AddAddress, AddRoute))]  # fmt: skip
+    mine = [op for op in plan.resources
+            if op.netns == name and isinstance(op, (Address, StaticRoute))]  # fmt: skip
     undo.undo(mine, lab)
     undo.undo(mine, lab)  # gone already: no error
     left = [a["local"] for link in ip("-n", name, "-4", "addr") for a in link["addr_info"]]
@@ -582,7 +581,7 @@ def test_what_cannot_be_taken_back_is_refused_before_any_effect(lab: str) -> Non
     plan = dr_plan(lab, 1)
     up(plan)
     name = f"lvs-{lab}-rs1"
-    mine = [op for op in plan.ops if op.netns == name and isinstance(op, (AddAddress, SetSysctl))]
+    mine = [op for op in plan.resources if op.netns == name and isinstance(op, (Address, Sysctl))]
     before = ip("-n", name, "addr")
     with pytest.raises(LabError, match=r"cannot be taken back meanwhile:\n .*arp_"):
         undo.undo(mine, lab)
@@ -593,12 +592,12 @@ def test_a_changed_route_or_sysctl_is_replaced_in_place(lab: str) -> None:
     plan = dr_plan(lab, 1)
     up(plan)
     name = f"lvs-{lab}-rs1"
-    new: tuple[Op, ...] = (
-        AddRoute(netns=name, to=None, via=ip_address("10.10.0.11")),
-        SetSysctl(netns=name, key="net.ipv4.conf.all.arp_ignore", value="0"),
+    new: tuple[Resource, ...] = (
+        StaticRoute(netns=name, to=None, via=ip_address("10.10.0.11")),
+        Sysctl(netns=name, name="net.ipv4.conf.all.arp_ignore", value="0"),
     )
-    others = [op for op in plan.ops if subject(op) not in {subject(n) for n in new}]
-    assert undo.obsolete(plan.ops, (*others, *new)) == ()
+    others = [op for op in plan.resources if op.key not in {n.key for n in new}]
+    assert diff.obsolete(plan.resources, (*others, *new)) == ()
     apply_plan([Stage("change", new)], lab, ignore, reconciling=True)
     assert [r["gateway"] for r in ip("-n", name, "route", "show", "default")] == ["10.10.0.11"]
 
@@ -606,7 +605,7 @@ def test_a_changed_route_or_sysctl_is_replaced_in_place(lab: str) -> None:
 def test_cables_are_between_the_right_namespaces(lab: str) -> None:
     plan = dr_plan(lab, 1)
     up(plan)
-    for cable in (op for op in plan.ops if isinstance(op, AddLink)):
+    for cable in (op for op in plan.resources if isinstance(op, VethLink)):
         (end,) = ip("-n", cable.node_netns, "link", "show", cable.device)
         assert end["link_index"] == cable.port_index
         assert end["link_netnsid"] >= 0

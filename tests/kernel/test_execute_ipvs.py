@@ -25,17 +25,14 @@ from lvsctl.model.service import (
     Scheduler,
     ServiceKey,
 )
-from lvsctl.resources.ops import (
-    AddAddress,
-    AddRealServer,
-    AddService,
-    AddTunnel,
-    Impair,
-    Op,
-    Plan,
-    SetSysctl,
-    Stage,
-)
+from lvsctl.plan.stages import Plan, Stage
+from lvsctl.resources.address import Address
+from lvsctl.resources.base import Resource
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
+from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.netem import Netem
+from lvsctl.resources.sysctl import Sysctl
+from lvsctl.resources.tunnel import Tunnel
 from tests.kernel.dr_shape import VIP, dr_plan
 from tests.kernel.test_execute import ip, up
 from tests.kernel.test_execute import lab as lab  # noqa: PLC0414 (a fixture)
@@ -46,7 +43,7 @@ WEB = ServiceKey(Protocol.TCP, VIP.ip, 80)
 FALLBACK = Path("/proc/sys/net/core/fb_tunnels_only_for_init_net")
 
 
-def with_stages(plan: Plan, *stages: tuple[Op, ...]) -> Plan:
+def with_stages(plan: Plan, *stages: tuple[Resource, ...]) -> Plan:
     return replace(plan, stages=(*plan.stages, *(Stage("more", ops) for ops in stages)))
 
 
@@ -67,12 +64,12 @@ def qdisc(lab: str, node: str) -> dict[str, Any]:
     return found
 
 
-def service(lab: str, scheduler: Scheduler = Scheduler.WRR) -> AddService:
-    return AddService(netns=f"lvs-{lab}-director", service=WEB, scheduler=scheduler)
+def service(lab: str, scheduler: Scheduler = Scheduler.WRR) -> IpvsService:
+    return IpvsService(netns=f"lvs-{lab}-director", service=WEB, scheduler=scheduler)
 
 
-def server(lab: str, number: int, weight: int = 1) -> AddRealServer:
-    return AddRealServer(
+def server(lab: str, number: int, weight: int = 1) -> IpvsRealServer:
+    return IpvsRealServer(
         netns=f"lvs-{lab}-director",
         service=WEB,
         forward=ForwardingMethod.DR,
@@ -130,11 +127,11 @@ def test_a_tunnel_device_with_and_without_the_kernels_own(
     lab: str, kind: Encapsulation, fallback: str
 ) -> None:
     name, device = f"lvs-{lab}-rs1", kind.device
-    tunnel = AddTunnel(netns=name, device=device, index=60, encapsulation=kind)
-    more: tuple[Op, ...] = (
+    tunnel = Tunnel(netns=name, device=device, index=60, encapsulation=kind)
+    more: tuple[Resource, ...] = (
         tunnel,
-        AddAddress(netns=name, device=device, address=ip_interface("10.10.255.9/32")),
-        SetSysctl(netns=name, key=f"net.ipv4.conf.{device}.rp_filter", value="0"),
+        Address(netns=name, device=device, address=ip_interface("10.10.255.9/32")),
+        Sysctl(netns=name, name=f"net.ipv4.conf.{device}.rp_filter", value="0"),
     )
     was = FALLBACK.read_text()
     FALLBACK.write_text(fallback)
@@ -168,7 +165,7 @@ def test_a_tunnel_device_with_and_without_the_kernels_own(
     ],
 )
 def test_impairments_are_what_tc_makes_of_the_same_words(lab: str, impairment: Impairment) -> None:
-    mine = Impair(netns=f"lvs-{lab}-rs1", device="lan", impairment=impairment)
+    mine = Netem(netns=f"lvs-{lab}-rs1", device="lan", impairment=impairment)
     up(with_stages(dr_plan(lab), (mine,)))
     theirs = replace(mine, netns=f"lvs-{lab}-rs2")
     (command,) = theirs.describe()

@@ -29,7 +29,8 @@ from lvsctl.model.service import (
 )
 from lvsctl.model.state import Connection, Counters
 from lvsctl.netlink import ipvs, sockets
-from lvsctl.resources.ops import AddRealServer, AddService
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
+from lvsctl.resources.ipvs_service import IpvsService
 from tests.kernel.by_hand import cable, eventually, namespaces, process, run
 
 if TYPE_CHECKING:
@@ -68,19 +69,19 @@ def director() -> Iterator[str]:
         yield name
 
 
-def add_service(key: ServiceKey, scheduler: Scheduler, persistence: int = 0) -> AddService:
-    return AddService(netns="", service=key, scheduler=scheduler, persistence=persistence)
+def add_service(key: ServiceKey, scheduler: Scheduler, persistence: int = 0) -> IpvsService:
+    return IpvsService(netns="", service=key, scheduler=scheduler, persistence=persistence)
 
 
 def add_server(
     key: ServiceKey, rip: str, port: int, forward: ForwardingMethod, **limits: int
-) -> AddRealServer:
+) -> IpvsRealServer:
     server = RealServer("rs", ip_address(rip), port, **limits)
-    return AddRealServer(netns="", service=key, forward=forward, real_server=server)
+    return IpvsRealServer(netns="", service=key, forward=forward, real_server=server)
 
 
 NAT, TUN, DR = ForwardingMethod.NAT, ForwardingMethod.TUN, ForwardingMethod.DR
-OPS: tuple[AddService | AddRealServer, ...] = (
+OPS: tuple[IpvsService | IpvsRealServer, ...] = (
     add_service(WEB, Scheduler.WRR, persistence=300),
     add_server(WEB, "10.2.0.9", 8080, NAT, weight=3, upper=20, lower=10),
     add_server(WEB, "10.2.0.3", 80, TUN, weight=0),
@@ -93,7 +94,7 @@ OPS: tuple[AddService | AddRealServer, ...] = (
 )
 
 
-def configure(sock: socket.socket, *ops: AddService | AddRealServer) -> None:
+def configure(sock: socket.socket, *ops: IpvsService | IpvsRealServer) -> None:
     family = ipvs.family_id(sock)
     for op in ops:
         sockets.request(sock, ipvs.add_message(op, family))
@@ -105,7 +106,7 @@ def rules(name: str) -> list[str]:
     return sorted(re.sub(r" --tun-type ipip$", "", line) for line in text.splitlines())
 
 
-def expected_rules(ops: tuple[AddService | AddRealServer, ...]) -> list[str]:
+def expected_rules(ops: tuple[IpvsService | IpvsRealServer, ...]) -> list[str]:
     """What describe() says of ``ops``, without what -S does not print (thresholds)."""
     typed = [" ".join(shlex.split(line)) for op in ops for line in op.describe()]
     lines = [line.partition(" ipvsadm ")[2] for line in typed]
@@ -176,7 +177,7 @@ def test_deleting(director: str) -> None:
 def test_encapsulations(director: str, encapsulation: Encapsulation) -> None:
     server = RealServer("rs", ip_address("10.2.0.2"), 80)
     port = GUE_PORT if encapsulation is Encapsulation.GUE else 0
-    op = AddRealServer(
+    op = IpvsRealServer(
         netns="",
         service=WEB,
         forward=TUN,

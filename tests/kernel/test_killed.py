@@ -137,7 +137,7 @@ def check_up_killed(
     with untouched(name) as before:
         found = whole(name, lambda: None, work)
         lab = load_lab(topology_of(name), Overrides(**overrides))  # type: ignore[arg-type]
-        blind = unseen(make_plan(lab).ops, found.moments)
+        blind = unseen(make_plan(lab).resources, found.moments)
         assert blind == [], "the plan goes past the moments"
         numbers = tried(found.moments, wanted)
         for number in numbers:

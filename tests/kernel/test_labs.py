@@ -20,7 +20,8 @@ from lvsctl.model.claim import Verdict
 from lvsctl.model.event import Event, StageBegun
 from lvsctl.model.exchange import Endpoint
 from lvsctl.model.service import Scheduler
-from lvsctl.resources.ops import AddRealServer, AddService
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
+from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.topology import shipped
 from lvsctl.topology.overrides import Overrides
 from lvsctl.topology.shipped import Topology
@@ -52,8 +53,8 @@ def test_a_shipped_topology_answers_passes_and_leaves_nothing(name: str) -> None
         rules = re.sub(" --tun-type ipip| --tun-nocsum", "", saved).splitlines()
         planned = [
             command.split(" ipvsadm ")[1]
-            for op in make_plan(lab).ops
-            if isinstance(op, AddService | AddRealServer)
+            for op in make_plan(lab).resources
+            if isinstance(op, IpvsService | IpvsRealServer)
             for command in op.describe()
         ]
         # What is saved says nothing of thresholds; the list does.

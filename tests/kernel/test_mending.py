@@ -17,7 +17,8 @@ from lvsctl.engine.up import bring_up
 from lvsctl.errors import KernelError
 from lvsctl.kernel import processes
 from lvsctl.model.claim import Verdict
-from lvsctl.resources.ops import AddLink, RunCommand
+from lvsctl.resources.user_command import UserCommand
+from lvsctl.resources.veth_link import VethLink
 from lvsctl.topology import shipped
 from tests.kernel.by_hand import run
 from tests.kernel.initial import initial_namespace
@@ -59,7 +60,7 @@ def test_damage_is_mended(damage: Callable[[], None]) -> None:
     with lab_up("dr"):
         damage()
         mended = bring_up(topology_of("dr"))
-        assert any(isinstance(op, AddLink) for op in mended.added)
+        assert any(isinstance(op, VethLink) for op in mended.added)
         answers = {curl(mended.lab, url_of(mended.lab)).split()[0] for _ in range(2)}
         assert answers == {"rs1", "rs2"}
         assert "tx-checksumming: off" in run("ethtool -k lan", netns="lvs-dr-rs1")
@@ -92,7 +93,7 @@ def test_a_server_of_the_users_own_is_waited_for_and_started_again() -> None:
         assert bring_up(topology_of(text)).added == ()
         processes.terminate([int(pid) for pid in run("ip netns pids lvs-dr-rs1").split()])
         again = bring_up(topology_of(text))
-        assert [type(op) for op in again.added] == [RunCommand]
+        assert [type(op) for op in again.added] == [UserCommand]
         assert verify_lab(lab).verdict is Verdict.PASS
 
 

@@ -15,7 +15,7 @@ from lvsctl.kernel import netns, paths, processes, registry
 from lvsctl.kernel.apply import apply_plan
 from lvsctl.kernel.worker import in_worker
 from lvsctl.model.event import Emit, ignore
-from lvsctl.resources.ops import Plan
+from lvsctl.plan.stages import Plan
 from tests.kernel.by_hand import namespaces
 from tests.kernel.dr_shape import dr_plan
 from tests.kernel.test_execute import alive

@@ -31,7 +31,7 @@ from lvsctl.kernel.netns import enter, in_thread
 from lvsctl.model.exchange import Endpoint, Exchange, Failure
 from lvsctl.model.frame import Direction
 from lvsctl.model.service import Protocol
-from lvsctl.resources.ops import Listen
+from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.traffic.client import held, requests
 from lvsctl.traffic.listening import Listener, listening
 from lvsctl.traffic.responder import responder_of
@@ -250,7 +250,7 @@ def test_who_comes_before_it_serves_is_answered(wire: Wire, protocol: Protocol, 
 
 
 def test_a_responder_is_ready_once_all_its_sockets_listen(wire: Wire) -> None:
-    listen = Listen(netns=wire.server, node="rs1", protocol=Protocol.TCP, port=80)
+    listen = ResponderPort(netns=wire.server, node="rs1", protocol=Protocol.TCP, port=80)
     said: list[str | None] = []
     with pytest.raises(KernelError, match="rs1: cannot listen"):
         responder_of(load_lab(topology_of("dr")))((listen, listen), said.append)

@@ -89,7 +89,7 @@ def test_every_command_of_the_plan_is_in_the_script(name: str) -> None:
     plan = planner.plan_for(lab)
     words = as_script(lab).replace("\\\n", " ").split()
     joined = " ".join(words)
-    for op in plan.ops:
+    for op in plan.resources:
         for command in op.describe():
             wanted = command.split()[-1] if "sysctl" in command else " ".join(command.split())
             assert wanted in joined
@@ -98,4 +98,4 @@ def test_every_command_of_the_plan_is_in_the_script(name: str) -> None:
 @pytest.mark.parametrize("name", shipped.names())
 def test_every_operation_says_why(name: str) -> None:
 
-    assert [op for op in planner.plan_for(lab_of(name)).ops if not op.why] == []
+    assert [op for op in planner.plan_for(lab_of(name)).resources if not op.why] == []

@@ -11,7 +11,11 @@ from lvsctl import modes
 from lvsctl.model.lab import Lab
 from lvsctl.plan import planner
 from lvsctl.plan.routing import routes_of
-from lvsctl.resources.ops import AddAddress, AddRoute, Listen, RunCommand, SetSysctl
+from lvsctl.resources.address import Address
+from lvsctl.resources.responder_port import ResponderPort
+from lvsctl.resources.static_route import StaticRoute
+from lvsctl.resources.sysctl import Sysctl
+from lvsctl.resources.user_command import UserCommand
 from lvsctl.topology.loading import parse_topology
 
 
@@ -80,7 +84,7 @@ def test_without_a_router_nobody_has_a_route() -> None:
           - {name: web, vip: 10.1.0.100, port: 80, forward: dr, scheduler: rr, real_servers: [rs]}
         """
     )
-    assert [op for op in planner.plan_for(lab).ops if isinstance(op, AddRoute)] == []
+    assert [op for op in planner.plan_for(lab).resources if isinstance(op, StaticRoute)] == []
 
 
 NAT = """
@@ -113,9 +117,9 @@ def test_the_topologys_own_sysctl_replaces_the_derived_one_in_its_place() -> Non
     lab = load(NAT % ", sysctls: {net.ipv4.conf.all.rp_filter: 1}")
     values = [
         op.value
-        for op in planner.plan_for(lab).ops
-        if isinstance(op, SetSysctl)
-        and op.key == "net.ipv4.conf.all.rp_filter"
+        for op in planner.plan_for(lab).resources
+        if isinstance(op, Sysctl)
+        and op.name == "net.ipv4.conf.all.rp_filter"
         and op.netns == "lvs-shop-rs1"
     ]
     assert values == ["1"]
@@ -125,11 +129,15 @@ def test_behind_nat_a_real_server_gets_nothing_of_lvs() -> None:
     lab = load(NAT % "")
     plan = planner.plan_for(lab)
     vip = ip_address("10.1.0.100")
-    assert [op.netns for op in plan.ops if isinstance(op, AddAddress) and op.address.ip == vip] == [
-        "lvs-shop-director"
-    ]
+    assert [
+        op.netns for op in plan.resources if isinstance(op, Address) and op.address.ip == vip
+    ] == ["lvs-shop-director"]
     rs, client = (
-        [(op.key, op.value) for op in plan.ops if isinstance(op, SetSysctl) and op.netns == netns]
+        [
+            (op.name, op.value)
+            for op in plan.resources
+            if isinstance(op, Sysctl) and op.netns == netns
+        ]
         for netns in ("lvs-shop-rs1", "lvs-shop-client1")
     )
     assert rs == client
@@ -138,20 +146,20 @@ def test_behind_nat_a_real_server_gets_nothing_of_lvs() -> None:
 def test_run_takes_the_place_of_the_responder() -> None:
     lab = load(NAT % ", run: [nginx, -g, 'daemon off;']")
     plan = planner.plan_for(lab)
-    assert [op.node for op in plan.ops if isinstance(op, RunCommand)] == ["rs1", "rs2"]
-    assert [op for op in plan.ops if isinstance(op, Listen)] == []
+    assert [op.node for op in plan.resources if isinstance(op, UserCommand)] == ["rs1", "rs2"]
+    assert [op for op in plan.resources if isinstance(op, ResponderPort)] == []
 
 
 @pytest.mark.parametrize("forward", ["dr", "tun"])
 def test_the_vip_is_silenced_before_it_is_there(forward: str) -> None:
     lab = load(TWO_ROUTERS.replace("forward: dr", f"forward: {forward}"))
     plan = planner.plan_for(lab)
-    of_rs = [op for op in plan.ops if op.netns == "lvs-chain-rs1"]
+    of_rs = [op for op in plan.resources if op.netns == "lvs-chain-rs1"]
     kinds = [
-        op.key.rsplit(".", 1)[1] if isinstance(op, SetSysctl) else "vip"
+        op.name.rsplit(".", 1)[1] if isinstance(op, Sysctl) else "vip"
         for op in of_rs
-        if (isinstance(op, SetSysctl) and op.value != "0" and "all.arp" in op.key)
-        or (isinstance(op, AddAddress) and str(op.address.ip) == "10.3.0.100")
+        if (isinstance(op, Sysctl) and op.value != "0" and "all.arp" in op.name)
+        or (isinstance(op, Address) and str(op.address.ip) == "10.3.0.100")
     ]
     assert kinds == ["arp_ignore", "arp_announce", "vip"]
 
@@ -160,9 +168,9 @@ def test_ip_forward_comes_before_the_settings_that_it_resets() -> None:
     plan = planner.plan_for(load(TWO_ROUTERS))
     for node in ("client", "router1", "director", "rs1"):
         keys = [
-            op.key
-            for op in plan.ops
-            if isinstance(op, SetSysctl) and op.netns == f"lvs-chain-{node}"
+            op.name
+            for op in plan.resources
+            if isinstance(op, Sysctl) and op.netns == f"lvs-chain-{node}"
         ]
         assert keys[0] == "net.ipv4.ip_forward"
 

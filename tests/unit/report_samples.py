@@ -36,19 +36,17 @@ from lvsctl.model.state import (
     ServiceState,
 )
 from lvsctl.plan import planner
-from lvsctl.resources.ops import (
-    AddAddress,
-    AddGuePort,
-    AddLink,
-    AddRealServer,
-    AddRoute,
-    AddService,
-    AddTunnel,
-    Impair,
-    Listen,
-    Op,
-    SetSysctl,
-)
+from lvsctl.resources.address import Address
+from lvsctl.resources.base import Resource
+from lvsctl.resources.gue_port import GuePort
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
+from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.netem import Netem
+from lvsctl.resources.responder_port import ResponderPort
+from lvsctl.resources.static_route import StaticRoute
+from lvsctl.resources.sysctl import Sysctl
+from lvsctl.resources.tunnel import Tunnel
+from lvsctl.resources.veth_link import VethLink
 from lvsctl.topology import shipped
 from lvsctl.topology.loading import parse_topology
 from lvsctl.topology.overrides import Overrides
@@ -62,7 +60,7 @@ def lab_of(name: str, servers: int | None = None) -> Lab:
 
 def healthy(lab: Lab) -> Inspection:
     """The lab as its plan makes it."""
-    ops = planner.plan_for(lab).ops
+    ops = planner.plan_for(lab).resources
     return inspection_of(lab, {node.name: _state(lab.netns(node.name), ops) for node in lab.nodes})
 
 
@@ -71,20 +69,20 @@ def changed(inspection: Inspection, node: str, **changes: object) -> Inspection:
     return inspection_of(inspection.lab, {**inspection.states, node: state})
 
 
-def _state(netns: str, ops: tuple[Op, ...]) -> NodeState:
+def _state(netns: str, ops: tuple[Resource, ...]) -> NodeState:
     mine = [op for op in ops if op.netns == netns]
-    added = [op for op in mine if isinstance(op, AddAddress)]
-    impairments = {op.device: op.impairment for op in mine if isinstance(op, Impair)}
+    added = [op for op in mine if isinstance(op, Address)]
+    impairments = {op.device: op.impairment for op in mine if isinstance(op, Netem)}
     links = [LinkState("lo", 1, "", "00:00:00:00:00:00", 65536, True, True)]
     links += [
         LinkState(op.device, op.device_index, "veth", op.mac, 1500, True, True)
         for op in ops
-        if isinstance(op, AddLink) and op.node_netns == netns
+        if isinstance(op, VethLink) and op.node_netns == netns
     ]
     links += [
         LinkState(op.device, op.index, str(op.encapsulation), "", 1480, True, True)
         for op in mine
-        if isinstance(op, AddTunnel)
+        if isinstance(op, Tunnel)
     ]
     return NodeState(
         netns=netns,
@@ -99,12 +97,12 @@ def _state(netns: str, ops: tuple[Op, ...]) -> NodeState:
         routes=tuple(
             RouteState(op.to, op.via, links[1].name, kernel=False)
             for op in mine
-            if isinstance(op, AddRoute)
+            if isinstance(op, StaticRoute)
         ),
         neighbours=(
             NeighbourState(IPv4Address("10.10.0.100"), "lan", "02:00:0a:0a:00:02", "REACHABLE"),
         ),
-        sysctls={op.key: op.value for op in mine if isinstance(op, SetSysctl)},
+        sysctls={op.name: op.value for op in mine if isinstance(op, Sysctl)},
         services=tuple(
             ServiceState(
                 op.service,
@@ -114,19 +112,19 @@ def _state(netns: str, ops: tuple[Op, ...]) -> NodeState:
                 Counters(12, 72),
             )
             for op in mine
-            if isinstance(op, AddService)
+            if isinstance(op, IpvsService)
         ),
         connections=_connections(mine),
         listeners=tuple(
             ListenerState(op.protocol, IPv4Address(0), op.port, "lvsctl", 4711)
             for op in mine
-            if isinstance(op, Listen)
+            if isinstance(op, ResponderPort)
         ),
-        gue_ports=tuple(op.port for op in mine if isinstance(op, AddGuePort)),
+        gue_ports=tuple(op.port for op in mine if isinstance(op, GuePort)),
     )
 
 
-def _real_servers(ops: list[Op], key: ServiceKey) -> tuple[RealServerState, ...]:
+def _real_servers(ops: list[Resource], key: ServiceKey) -> tuple[RealServerState, ...]:
     return tuple(
         RealServerState(
             op.real_server.rip, op.real_server.port, op.forward, op.real_server.weight,
@@ -134,18 +132,18 @@ def _real_servers(ops: list[Op], key: ServiceKey) -> tuple[RealServerState, ...]
             op.encapsulation, op.tunnel_port,
         )
         for op in ops
-        if isinstance(op, AddRealServer) and op.service == key
+        if isinstance(op, IpvsRealServer) and op.service == key
     )  # fmt: skip
 
 
-def _connections(ops: list[Op]) -> tuple[Connection, ...]:
+def _connections(ops: list[Resource]) -> tuple[Connection, ...]:
     return tuple(
         Connection(
             op.service.protocol, IPv4Address("10.10.0.10"), 40000, op.service.vip, op.service.port,
             op.real_server.rip, op.real_server.port, "ESTABLISHED", 900,
         )
         for op in ops
-        if isinstance(op, AddRealServer)
+        if isinstance(op, IpvsRealServer)
     )  # fmt: skip
 
 

@@ -14,8 +14,13 @@ from lvsctl.faults.change import Change, added, removed, reversed_
 from lvsctl.model.claim import Claim
 from lvsctl.model.lab import Lab
 from lvsctl.plan import planner
-from lvsctl.resources.fault_ops import AddNeighbour, DropIncoming
-from lvsctl.resources.ops import AddRealServer, DisableOffloads, Listen, Op, Plan
+from lvsctl.plan.stages import Plan
+from lvsctl.resources.base import Resource
+from lvsctl.resources.drop_filter import DropFilter
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
+from lvsctl.resources.neighbour import Neighbour
+from lvsctl.resources.offloads import OffloadsOff
+from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.topology import shipped
 from lvsctl.topology.shipped import Topology
 
@@ -69,14 +74,14 @@ def test_a_fault_changes_what_the_plan_does_and_can_be_typed(one: Fault) -> None
         for change in changes:
             assert change.before != change.after
             # What the plan speaks of must be found there as the fault believes it to be.
-            if isinstance(change.before, (AddRealServer, Listen)):
-                assert change.before in context.plan.ops
+            if isinstance(change.before, (IpvsRealServer, ResponderPort)):
+                assert change.before in context.plan.resources
         assert reversed_(reversed_(changes)) == changes
         typed = [command for change in changes for command in change.commands()]
         mended = [command for change in reversed_(changes) for command in change.commands()]
         assert len(typed) >= len(changes)
         # Offloads go with their device.
-        own = [c for c in changes if not isinstance(c.after, DisableOffloads)]
+        own = [c for c in changes if not isinstance(c.after, OffloadsOff)]
         assert len(mended) >= len(own)
 
 
@@ -115,16 +120,16 @@ def test_commands_are_those_of_ip_ipvsadm_sysctl_and_tc() -> None:
 def test_what_a_fault_adds_is_removed_by_the_same_words() -> None:
     lab, _ = LABS["dr"]
     netns, rip = lab.netns("director"), lab.services[0].real_servers[0].rip
-    neighbour = AddNeighbour(netns=netns, device="lan", address=rip, mac="02:00:00:00:00:01")
+    neighbour = Neighbour(netns=netns, device="lan", address=rip, mac="02:00:00:00:00:01")
     assert added(neighbour).reverse.commands() == (
         f"ip -n {netns} neigh del {rip} lladdr 02:00:00:00:00:01 dev lan",
     )
-    drop: Op = DropIncoming(netns=netns, device="lan", protocol=1)
+    drop: Resource = DropFilter(netns=netns, device="lan", protocol=1)
     assert removed(drop).commands() == (f"tc -n {netns} qdisc del dev lan clsact",)
 
 
 def test_a_change_of_the_same_thing_is_made_in_place() -> None:
-    server = next(op for op in LABS["dr"][1].ops if isinstance(op, AddRealServer))
+    server = next(op for op in LABS["dr"][1].resources if isinstance(op, IpvsRealServer))
     other = replace(server, real_server=replace(server.real_server, weight=5))
     assert Change(server, other).in_place
     moved = replace(server, real_server=replace(server.real_server, port=81))

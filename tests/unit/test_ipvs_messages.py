@@ -24,7 +24,8 @@ from lvsctl.model.service import (
 from lvsctl.model.state import Counters
 from lvsctl.netlink import ipvs, messages
 from lvsctl.netlink.sockets import HEADER
-from lvsctl.resources.ops import AddRealServer, AddService
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
+from lvsctl.resources.ipvs_service import IpvsService
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,8 +37,8 @@ WEB = ServiceKey(Protocol.TCP, ip_address("10.0.0.1"), 80)
 DNS6 = ServiceKey(Protocol.UDP, ip_address("fd00::1"), 53)
 
 
-def service(key: ServiceKey, scheduler: Scheduler, persistence: int = 0) -> AddService:
-    return AddService(netns="d", service=key, scheduler=scheduler, persistence=persistence)
+def service(key: ServiceKey, scheduler: Scheduler, persistence: int = 0) -> IpvsService:
+    return IpvsService(netns="d", service=key, scheduler=scheduler, persistence=persistence)
 
 
 def real_server(
@@ -47,8 +48,8 @@ def real_server(
     port: int,
     encapsulation: Encapsulation = Encapsulation.IPIP,
     **limits: int,
-) -> AddRealServer:
-    return AddRealServer(
+) -> IpvsRealServer:
+    return IpvsRealServer(
         netns="d",
         service=key,
         forward=forward,
@@ -57,15 +58,15 @@ def real_server(
     )
 
 
-def add(op: AddService | AddRealServer) -> bytearray:
+def add(op: IpvsService | IpvsRealServer) -> bytearray:
     return ipvs.add_message(op, FAMILY)
 
 
-def change(op: AddService | AddRealServer) -> bytearray:
+def change(op: IpvsService | IpvsRealServer) -> bytearray:
     return ipvs.add_message(op, FAMILY, replace=True)
 
 
-def delete(op: AddService | AddRealServer) -> bytearray:
+def delete(op: IpvsService | IpvsRealServer) -> bytearray:
     return ipvs.delete_message(op, FAMILY)
 
 
@@ -77,7 +78,7 @@ DNS6_KEY = (
     "54000180 060001000a000000 0600020011000000 14000300 fd000000000000000000000000000001"
     " 0600040000350000 0500060000000000 0c00070000000000ffffffff 0800080000000000 0800090080000000"
 )
-RECORDED: dict[str, tuple[Callable[[Any], bytearray], AddService | AddRealServer, str]] = {
+RECORDED: dict[str, tuple[Callable[[Any], bytearray], IpvsService | IpvsRealServer, str]] = {
     "-A -t 10.0.0.1:80 -s wrr -p 300": (
         add,
         service(WEB, Scheduler.WRR, 300),
@@ -197,7 +198,7 @@ def test_messages_say_what_ipvsadm_says(command: str) -> None:
 def test_services_are_byte_for_byte_those_of_ipvsadm() -> None:
     """The order of attributes and the flag for nesting included."""
     for build, op, recorded in RECORDED.values():
-        if isinstance(op, AddService) and build is not delete:
+        if isinstance(op, IpvsService) and build is not delete:
             assert body(build(op), whole=True).hex() == bytes.fromhex(recorded).hex()
 
 
@@ -208,7 +209,7 @@ services = st.builds(
     service, keys, st.sampled_from(Scheduler), persistence=st.integers(0, 0x7FFFFFFF)
 )
 real_servers = st.builds(
-    lambda key, forward, encapsulation, tunnel_port, server: AddRealServer(
+    lambda key, forward, encapsulation, tunnel_port, server: IpvsRealServer(
         netns="d",
         service=key,
         forward=forward,
@@ -233,7 +234,7 @@ real_servers = st.builds(
 
 
 @given(op=services, replace=st.booleans())
-def test_a_service_survives_packing(op: AddService, replace: bool) -> None:
+def test_a_service_survives_packing(op: IpvsService, replace: bool) -> None:
     """Read back by ``tree``, which shares no code with pyroute2."""
     message = ipvs.add_message(op, FAMILY, replace=replace)
     assert header(message) == (len(message), FAMILY, 1)
@@ -246,7 +247,7 @@ def test_a_service_survives_packing(op: AddService, replace: bool) -> None:
 
 
 @given(op=real_servers, replace=st.booleans())
-def test_a_real_server_survives_packing(op: AddRealServer, replace: bool) -> None:
+def test_a_real_server_survives_packing(op: IpvsRealServer, replace: bool) -> None:
     message = ipvs.add_message(op, FAMILY, replace=replace)
     assert header(message) == (len(message), FAMILY, 1)
     both = tree(body(message))

@@ -29,7 +29,8 @@ from lvsctl.model.walk import Walk
 from lvsctl.output.schemas import DOCUMENTS, json_schema
 from lvsctl.output.serialize import FORMATS, from_json, structure_strictly, to_json, unstructure
 from lvsctl.plan import planner
-from lvsctl.resources.ops import AddRealServer, AddService
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
+from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.walk.walk import walks
 from lvsctl.watch.changes import changes
 from lvsctl.watch.view import view
@@ -47,9 +48,9 @@ from tests.unit.report_samples import (
 from tests.unit.watch_samples import VIP, mac_of, sample
 
 DR, TUN = lab_of("dr"), lab_of("tun")
-DR_OPS = planner.plan_for(DR).ops
-SERVICE = next(op for op in DR_OPS if isinstance(op, AddService))
-SERVER = next(op for op in DR_OPS if isinstance(op, AddRealServer))
+DR_OPS = planner.plan_for(DR).resources
+SERVICE = next(op for op in DR_OPS if isinstance(op, IpvsService))
+SERVER = next(op for op in DR_OPS if isinstance(op, IpvsRealServer))
 
 
 def as_read(document: dict[str, Any]) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def watched() -> dict[str, Any]:
 
 DOCUMENT_SAMPLES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("up", to_json(Up(DR, created=True))),
-    ("up", to_json(Up(TUN, created=False, added=planner.plan_for(TUN).ops))),
+    ("up", to_json(Up(TUN, created=False, added=planner.plan_for(TUN).resources))),
     ("ls", to_json(labs=listed(DR))),
     ("inspect", to_json(healthy(DR))),
     ("inspect", to_json(healthy(TUN))),
@@ -214,7 +215,7 @@ def test_endpoints_are_text(text: str) -> None:
 
 
 def test_a_plan_has_every_command_in_order() -> None:
-    steps = [op for stage in to_json(planner.plan_for(DR))["stages"] for op in stage["ops"]]
+    steps = [op for stage in to_json(planner.plan_for(DR))["stages"] for op in stage["resources"]]
     assert [step["commands"] for step in steps] == [list(op.describe()) for op in DR_OPS]
 
 

@@ -21,7 +21,8 @@ from lvsctl.model.service import (
     ServiceKey,
 )
 from lvsctl.netlink import fou, ipvs, rtnl, sockets, tc
-from lvsctl.resources.ops import AddRealServer, AddService
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
+from lvsctl.resources.ipvs_service import IpvsService
 
 RECORDED = {
     name: bytes.fromhex(message)
@@ -39,17 +40,17 @@ def network(text: str) -> IPNetwork | None:
     return None if text == "default" else ip_network(text)
 
 
-def service(protocol: str, vip: str, scheduler: str, persistence: str = "0") -> AddService:
+def service(protocol: str, vip: str, scheduler: str, persistence: str = "0") -> IpvsService:
     key = ServiceKey(Protocol(protocol), ip_address(vip), 80)
-    return AddService(
+    return IpvsService(
         netns="", service=key, scheduler=Scheduler(scheduler), persistence=int(persistence)
     )
 
 
 def real_server(
     vip: str, rip: str, forward: str, encapsulation: str, tunnel_port: str
-) -> AddRealServer:
-    return AddRealServer(
+) -> IpvsRealServer:
+    return IpvsRealServer(
         netns="",
         service=ServiceKey(Protocol.TCP, ip_address(vip), 80),
         forward=ForwardingMethod(forward),

@@ -25,7 +25,11 @@ from lvsctl.output.script import WIDTH, script
 from lvsctl.output.script_parts import RESPONDER
 from lvsctl.output.style import Style
 from lvsctl.plan import planner
-from lvsctl.resources.ops import AddTunnel, Listen, Plan, RunCommand, SetSysctl, Stage
+from lvsctl.plan.stages import Plan, Stage
+from lvsctl.resources.responder_port import ResponderPort
+from lvsctl.resources.sysctl import Sysctl
+from lvsctl.resources.tunnel import Tunnel
+from lvsctl.resources.user_command import UserCommand
 from lvsctl.topology import shipped
 from lvsctl.topology.loading import parse_topology
 from tests.unit.report_samples import lab_of
@@ -132,7 +136,7 @@ def test_a_description_cannot_leave_its_comment(tools: Path, tmp_path: Path) -> 
 
 def test_a_command_of_the_users_reaches_run_as_it_is(tools: Path, tmp_path: Path) -> None:
     lab = lab_of("dr")
-    op = RunCommand(netns="lvs-dr-rs1", node="rs1", argv=("serve", EVIL), why=EVIL)
+    op = UserCommand(netns="lvs-dr-rs1", node="rs1", argv=("serve", EVIL), why=EVIL)
     text = script(lab, Plan("dr", (*planner.plan_for(lab).stages, Stage("own", (op,)))))
     text = text.replace("\n# ---", "\nrun() { printf '<%s>' \"$@\"; }\n# ---", 1)
     done, _ = run(text, tools, tmp_path)
@@ -162,7 +166,7 @@ def test_a_shell_reads_the_words_of_a_command_in_lines(argv: list[str], width: i
 
 @pytest.mark.parametrize("width", [20, 60, WIDTH, 400])
 def test_what_is_the_shells_own_stays_so_in_lines(width: int) -> None:
-    op = AddTunnel(netns="lvs-tun-rs1", device="tunl0", index=3, encapsulation=Encapsulation.IPIP)
+    op = Tunnel(netns="lvs-tun-rs1", device="tunl0", index=3, encapsulation=Encapsulation.IPIP)
     command = op.describe()[0]
     text = "\n".join(wrapped(command, width))
     ip = "ip() { printf '%s|' \"$@\" >&3; return 1; }; exec 3>&1\n"
@@ -179,7 +183,7 @@ def test_what_is_the_shells_own_stays_so_in_lines(width: int) -> None:
 def test_a_long_command_of_the_users_is_run_as_it_is(
     tools: Path, tmp_path: Path, argv: tuple[str, ...]
 ) -> None:
-    op = RunCommand(netns="lvs-dr-rs1", node="rs1", argv=argv)
+    op = UserCommand(netns="lvs-dr-rs1", node="rs1", argv=argv)
     plan = Plan("dr", (*planner.plan_for(lab_of("dr")).stages, Stage("own", (op,))))
     done, _ = run(script(lab_of("dr"), plan), tools, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -208,8 +212,8 @@ def test_a_long_sysctl_of_a_topology_is_one_word(tools: Path, tmp_path: Path) ->
 def test_the_plan_for_people_has_the_same_words(width: int) -> None:
     argv = ("serve", LONG, "", "nothing")
     ops = (
-        SetSysctl(netns="lvs-dr-rs1", key="net.ipv4.tcp_syncookies", value=LONG, why="one"),
-        RunCommand(netns="lvs-dr-rs1", node="rs1", argv=argv, why="two"),
+        Sysctl(netns="lvs-dr-rs1", name="net.ipv4.tcp_syncookies", value=LONG, why="one"),
+        UserCommand(netns="lvs-dr-rs1", node="rs1", argv=argv, why="two"),
     )
     said = text_plan.plan(
         Plan("dr", (Stage("own", ops),)), style=Style(color=False, width=width, unicode=True)
@@ -223,7 +227,7 @@ def test_the_plan_for_people_has_the_same_words(width: int) -> None:
 
 def test_a_udp_responder_says_so() -> None:
     lab = lab_of("dr")
-    op = Listen(netns="lvs-dr-rs1", node="rs1", protocol=Protocol.UDP, port=53)
+    op = ResponderPort(netns="lvs-dr-rs1", node="rs1", protocol=Protocol.UDP, port=53)
     text = script(lab, Plan("dr", (Stage("servers", (op,)),)))
     assert "\nrespond lvs-dr-rs1 rs1 53 udp\n" in text
 

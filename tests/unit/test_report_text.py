@@ -11,7 +11,11 @@ from lvsctl.model.claim import Verdict
 from lvsctl.output import text
 from lvsctl.output.style import Style
 from lvsctl.plan import planner
-from lvsctl.resources.ops import AddAddress, AddRealServer, AddService, Plan, RunCommand, Stage
+from lvsctl.plan.stages import Plan, Stage
+from lvsctl.resources.address import Address
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
+from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.user_command import UserCommand
 from lvsctl.topology import shipped
 from tests.unit.report_samples import (
     ADDRESS,
@@ -45,7 +49,7 @@ def test_many_real_servers_take_one_line() -> None:
 
 def test_up_of_a_running_lab_says_unchanged_or_what_changed() -> None:
     lab = lab_of("dr")
-    vip = AddAddress(netns="lvs-dr-rs1", device="lo", address=ADDRESS)
+    vip = Address(netns="lvs-dr-rs1", device="lo", address=ADDRESS)
     other = replace(vip, device="lan")
     assert text.up(Up(lab, created=False), style=PLAIN) == "lab dr: unchanged\n"
     said = text.up(Up(lab, created=False, added=(vip,), removed=(other,)), style=PLAIN)
@@ -55,9 +59,9 @@ def test_up_of_a_running_lab_says_unchanged_or_what_changed() -> None:
 
 def test_up_tells_a_change_by_the_command_that_changes_and_not_by_one_that_adds() -> None:
     lab = lab_of("dr")
-    ops = planner.plan_for(lab).ops
-    service = next(op for op in ops if isinstance(op, AddService))
-    server = next(op for op in ops if isinstance(op, AddRealServer))
+    ops = planner.plan_for(lab).resources
+    service = next(op for op in ops if isinstance(op, IpvsService))
+    server = next(op for op in ops if isinstance(op, IpvsRealServer))
     up = Up(lab, created=False, added=(service, server), edited=(service,))
     said = text.up(up, style=PLAIN)
     assert "~ ip netns exec lvs-dr-director ipvsadm -E -t 10.10.0.100:80 -s rr" in said
@@ -213,7 +217,7 @@ def test_a_command_cannot_steer_the_terminal_of_who_reads_it() -> None:
     """Whoever was sent a topology looks at its plan first."""
     lab = lab_of("dr")
     argv = ("sh", "-c", "\033]0;title\a\033[2Kone\r\n\ttwo \u202e\x9b3J")
-    op = RunCommand(netns="lvs-dr-rs1", node="rs1", argv=argv)
+    op = UserCommand(netns="lvs-dr-rs1", node="rs1", argv=argv)
     legible = "run lvs-dr-rs1 sh -c '?]0;title??[2Kone?\n\ttwo ??3J'"
     up = Up(lab, created=False, added=(op,), removed=(op,))
     assert f"   {legible}\n" in text.plan(Plan("dr", (Stage("own", (op,)),)), style=PLAIN)

@@ -1,0 +1,73 @@
+"""An address on a link."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from lvsctl.model.addresses import IPInterface
+from lvsctl.model.lab import Lab
+from lvsctl.model.state import NodeState
+from lvsctl.resources.base import (
+    Command,
+    Deviation,
+    Part,
+    Resource,
+    link_part,
+    vip_or_address,
+)
+
+_NO_IPV6 = "this kernel has no IPv6"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address(Resource):
+    """An address on a link. IPv6 is usable at once: without duplicate address detection."""
+
+    HINTS: ClassVar[dict[int, str]] = {
+        errno.EACCES: "IPv6 is off there: look at its disable_ipv6, in net.ipv6.conf",
+        errno.EAFNOSUPPORT: _NO_IPV6,
+        errno.EOPNOTSUPP: _NO_IPV6,
+    }
+
+    device: str
+    address: IPInterface
+
+    def commands(self) -> tuple[Command, ...]:
+        nodad = ["nodad"] if self.address.version == 6 else []
+        return (self.command("ip", "addr", "add", self.address, "dev", self.device, *nodad),)
+
+    def undo_commands(self) -> tuple[Command, ...]:
+        return (self.command("ip", "addr", "del", self.address, "dev", self.device),)
+
+    def rests_on(self) -> frozenset[Part]:
+        return Resource.rests_on(self) | {link_part(self.netns, self.device)}
+
+    def holds(self, state: NodeState) -> bool:
+        link = state.link(self.device)
+        return link is not None and self.address in link.addresses
+
+    @classmethod
+    def from_state(cls, state: NodeState) -> Iterator[Self]:
+        for link in state.links:
+            for address in link.addresses:
+                if not (address.ip.is_loopback or address.ip.is_link_local):
+                    yield cls(netns=state.netns, device=link.name, address=address)
+
+    def deviation(self, state: NodeState, lab: Lab) -> Deviation | None:
+        if self.holds(state):
+            return None
+        what = vip_or_address(self.address.ip, lab)
+        return Deviation(f"{what} is missing on {self.device}", self.why)
+
+    def surplus(self, lab: Lab) -> Deviation | None:
+        what = vip_or_address(self.address.ip, lab)
+        on_network = self.device in {network.name for network in lab.networks}
+        return Deviation(
+            f"{what} is on {self.device}, which the topology does not say",
+            "arp_ignore=1 does not keep it silent there"
+            if on_network and what.startswith("VIP")
+            else "",
+        )

@@ -1,0 +1,150 @@
+"""A real server of a virtual service in a director's IPVS table."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+from lvsctl.model.exchange import Endpoint
+from lvsctl.model.lab import Lab
+from lvsctl.model.service import Encapsulation, ForwardingMethod, RealServer, ServiceKey
+from lvsctl.model.state import NodeState, RealServerState
+from lvsctl.resources.base import Command, Deviation, Part, Resource
+from lvsctl.resources.ipvs_service import service_part, service_words
+
+FORWARD_FLAG = {
+    ForwardingMethod.NAT: "-m",
+    ForwardingMethod.TUN: "-i",
+    ForwardingMethod.DR: "-g",
+}
+"""ipvsadm's option for each forwarding method (ipvsadm(8): masquerading, ipip, gatewaying)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IpvsRealServer(Resource):
+    """A real server, with its own forwarding method.
+
+    ``encapsulation`` counts in TUN only, ``tunnel_port`` (the real server's UDP port) with
+    GUE only; without them they are IPIP and 0.
+    """
+
+    HINTS: ClassVar[dict[int, str]] = {
+        errno.EAFNOSUPPORT: "this kernel's IPVS has no IPv6",
+        errno.EINVAL: "is the director's lo up, and is the address neither broadcast nor "
+        "multicast?",
+        errno.ESRCH: "the virtual service is missing: it must come first",
+    }
+
+    service: ServiceKey
+    forward: ForwardingMethod
+    real_server: RealServer
+    encapsulation: Encapsulation = Encapsulation.IPIP
+    tunnel_port: int = 0
+
+    @property
+    def key(self) -> Hashable:
+        server = self.real_server
+        return IpvsRealServer, self.netns, self.service, server.rip, server.port
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The address and port that requests are sent to."""
+        return Endpoint(self.real_server.rip, self.real_server.port)
+
+    def _named(self, verb: str) -> list[str]:
+        return ["ipvsadm", verb, *service_words(self.service), "-r", str(self.endpoint)]
+
+    def _ipvsadm(self, verb: str) -> tuple[Command, ...]:
+        server = self.real_server
+        words = [*self._named(verb), FORWARD_FLAG[self.forward], "-w", str(server.weight)]
+        if self.forward is ForwardingMethod.TUN:
+            words += tunnel_words(self.encapsulation, self.tunnel_port)
+        if server.upper:
+            words += ["-x", str(server.upper)]
+        if server.lower:
+            words += ["-y", str(server.lower)]
+        return (self.command(*words),)
+
+    def commands(self) -> tuple[Command, ...]:
+        return self._ipvsadm("-a")
+
+    def edit_commands(self) -> tuple[Command, ...]:
+        return self._ipvsadm("-e")
+
+    def undo_commands(self) -> tuple[Command, ...]:
+        return (self.command(*self._named("-d")),)
+
+    def rests_on(self) -> frozenset[Part]:
+        return Resource.rests_on(self) | {service_part(self.netns, self.service)}
+
+    def holds(self, state: NodeState) -> bool:
+        """Compare by address: the kernel does not know the node's name."""
+        anonymous = replace(self, real_server=replace(self.real_server, node=""))
+        return anonymous in set(self.from_state(state))
+
+    @classmethod
+    def from_state(cls, state: NodeState) -> Iterator[Self]:
+        for service in state.services:
+            for server in service.real_servers:
+                if isinstance(server.forward, ForwardingMethod):
+                    yield cls(
+                        netns=state.netns,
+                        service=service.key,
+                        forward=server.forward,
+                        real_server=RealServer(
+                            node="",
+                            rip=server.rip,
+                            port=server.port,
+                            weight=server.weight,
+                            upper=server.upper,
+                            lower=server.lower,
+                        ),
+                        encapsulation=server.encapsulation,
+                        tunnel_port=server.tunnel_port,
+                    )
+
+    def deviation(self, state: NodeState, lab: Lab) -> Deviation | None:
+        if self.holds(state):
+            return None
+        wanted, why = self.real_server, f"the topology's real server of {self.service}"
+        where = f"{wanted.node} ({self.endpoint})"
+        for service in state.services:
+            for found in service.real_servers:
+                if (service.key, found.rip, found.port) == (self.service, wanted.rip, wanted.port):
+                    differences = ", ".join(self._differences(found))
+                    return Deviation(f"{where} has {differences}", why)
+        return Deviation(f"{where} is missing in IPVS", why)
+
+    def _differences(self, found: RealServerState) -> Iterator[str]:
+        wanted = self.real_server
+        pairs = (
+            ("forwarding method", found.forward, self.forward),
+            ("tunnel", _tunnel(found), _tunnel(self)),
+            ("weight", found.weight, wanted.weight),
+            ("upper threshold", found.upper, wanted.upper),
+            ("lower threshold", found.lower, wanted.lower),
+        )
+        for name, has, should in pairs:
+            if has != should:
+                yield f"{name} {has}, not {should}"
+
+    def surplus(self, lab: Lab) -> Deviation | None:
+        return Deviation(f"real server {self.endpoint} of {self.service} is not from the topology")
+
+
+def _tunnel(server: RealServerState | IpvsRealServer) -> str:
+    """Return the encapsulation with its port; "none" where nothing is encapsulated."""
+    if server.forward is not ForwardingMethod.TUN:
+        return "none"
+    port = f" to port {server.tunnel_port}" if server.tunnel_port else ""
+    return f"{server.encapsulation}{port}"
+
+
+def tunnel_words(encapsulation: Encapsulation, port: int) -> list[str]:
+    """Return ipvsadm's words for a tunnel that is not its ordinary one, IP in IP (ipvsadm(8))."""
+    if encapsulation is Encapsulation.IPIP:
+        return []
+    words = ["--tun-type", str(encapsulation)]
+    return [*words, "--tun-port", str(port)] if port else words

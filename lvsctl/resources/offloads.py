@@ -1,0 +1,24 @@
+"""A link without offloads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lvsctl.resources.base import Command, Part, Resource, link_part
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OffloadsOff(Resource):
+    """A link that hands over frames as a wire would carry them: checksums in, nothing merged.
+
+    They stay off until the link goes: nothing has to be undone, and no state shows it.
+    """
+
+    device: str
+
+    def commands(self) -> tuple[Command, ...]:
+        features = "tx off sg off tso off gso off gro off"
+        return (self.command("ethtool", "-K", self.device, *features.split()),)
+
+    def rests_on(self) -> frozenset[Part]:
+        return Resource.rests_on(self) | {link_part(self.netns, self.device)}

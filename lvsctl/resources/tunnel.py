@@ -1,0 +1,60 @@
+"""A tunnel device of a real server."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lvsctl.model.lab import Lab
+from lvsctl.model.service import Encapsulation
+from lvsctl.model.state import NodeState
+from lvsctl.resources.base import ELSEWHERE, Command, Deviation, Part, Resource, link_part
+from lvsctl.resources.link_up import is_up, link_deviation
+
+FALLBACK_DEVICES = frozenset({"tunl0", "gre0"})
+"""Devices that the kernel may have made by itself, and cannot delete: they are set down instead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tunnel(Resource):
+    """A tunnel device that decapsulates whatever reaches the node, from any sender; up.
+
+    A kernel that makes fallback devices in new namespaces has made ``tunl0`` and ``gre0``
+    already (net.core.fb_tunnels_only_for_init_net=0): then it only has to be set up.
+    ``encapsulation`` is what the device understands: IPIP or GRE.
+    """
+
+    HINTS: ClassVar[dict[int, str]] = {
+        errno.EOPNOTSUPP: "modprobe {self.encapsulation} ip_gre" + ELSEWHERE
+    }
+
+    device: str
+    index: int
+    encapsulation: Encapsulation
+
+    def commands(self) -> tuple[Command, ...]:
+        kind = str(self.encapsulation)
+        add = ("ip", "link", "add", "name", self.device, "index", str(self.index), "type", kind)
+        # Not the other way round: to look first and load the module by adding makes it twice.
+        return (
+            Command(add, self.netns, otherwise=("ip", "link", "show", "dev", self.device)),
+            self.command("ip", "link", "set", "dev", self.device, "up"),
+        )
+
+    def undo_commands(self) -> tuple[Command, ...]:
+        if self.device in FALLBACK_DEVICES:
+            return (self.command("ip", "link", "set", "dev", self.device, "down"),)
+        return (self.command("ip", "link", "del", "dev", self.device),)
+
+    def provides(self) -> frozenset[Part]:
+        return frozenset({link_part(self.netns, self.device)})
+
+    def modules(self) -> tuple[str, ...]:
+        return ("ip_gre",) if self.encapsulation is Encapsulation.GRE else ("ipip",)
+
+    def holds(self, state: NodeState) -> bool:
+        return is_up(state, self.device)
+
+    def deviation(self, state: NodeState, lab: Lab) -> Deviation | None:
+        return link_deviation(state, self.device, self.why)

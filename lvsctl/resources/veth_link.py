@@ -1,0 +1,98 @@
+"""The link of a node's interface to its network: a veth pair."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lvsctl.model.lab import Lab
+from lvsctl.model.state import NodeState
+from lvsctl.resources.base import (
+    ELSEWHERE,
+    Command,
+    Deviation,
+    Part,
+    Resource,
+    States,
+    link_part,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VethLink(Resource):
+    """A veth pair, both ends up: a node's interface, and a port of a network's bridge.
+
+    ``netns`` is the switch's namespace, ``port`` the end there, a port of ``bridge``;
+    ``device`` is the interface in the node's namespace ``node_netns``. Both ends have
+    their ifindex given, and different ones: with equal ones the link takes a second
+    to come up (see the docstring of ``plan.planner``).
+    """
+
+    HINTS: ClassVar[dict[int, str]] = {
+        errno.EOPNOTSUPP: "modprobe veth" + ELSEWHERE,
+        errno.EXFULL: "a bridge has 1,023 ports at most: put fewer nodes on the network",
+    }
+
+    port: str
+    port_index: int
+    bridge: str
+    bridge_index: int
+    node_netns: str
+    device: str
+    device_index: int
+    mac: str
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        return self.netns, self.node_netns
+
+    def commands(self) -> tuple[Command, ...]:
+        return (
+            self.command(
+                *("ip", "link", "add", "name", self.port, "index", self.port_index),
+                *("numtxqueues", 1, "numrxqueues", 1, "type", "veth", "peer"),
+                *("name", self.device, "index", self.device_index, "address", self.mac),
+                *("numtxqueues", 1, "numrxqueues", 1, "netns", self.node_netns),
+            ),
+            self.command("ip", "link", "set", "dev", self.port, "master", self.bridge, "up"),
+            Command(("ip", "link", "set", "dev", self.device, "up"), self.node_netns),
+        )
+
+    def undo_commands(self) -> tuple[Command, ...]:
+        return (self.command("ip", "link", "del", "dev", self.port),)
+
+    def provides(self) -> frozenset[Part]:
+        return frozenset(
+            {link_part(self.netns, self.port), link_part(self.node_netns, self.device)}
+        )
+
+    def exists(self, states: States) -> bool:
+        """Return whether the pair is there with both its ends, up or not."""
+        if self.netns not in states or self.node_netns not in states:
+            return False
+        port = states[self.netns].link(self.port)
+        device = states[self.node_netns].link(self.device)
+        if port is None or device is None:
+            return False
+        return (port.master, device.mac) == (self.bridge, self.mac)
+
+    def satisfied_by(self, states: States) -> bool:
+        if not self.exists(states):
+            return False
+        ends = states[self.netns].link(self.port), states[self.node_netns].link(self.device)
+        return all(end is not None and end.up for end in ends)
+
+    def deviation(self, state: NodeState, lab: Lab) -> Deviation | None:
+        """Say how the node's end differs; the switch's end shows in its carrier."""
+        link = state.link(self.device)
+        if link is None:
+            return Deviation(f"{self.device} is missing", self.why)
+        if not link.up:
+            return Deviation(f"{self.device} is down", self.why)
+        if not link.carrier:
+            return Deviation(f"{self.device} has no carrier: its switch's port is down", self.why)
+        if link.mac != self.mac:
+            wrong = f"{self.device} has the MAC address {link.mac}, not {self.mac}"
+            return Deviation(wrong, self.why)
+        return None
