@@ -1,4 +1,4 @@
-"""What the kernels of the host and of the machine can do: doctor."""
+"""The features of the host's and the machine's kernels: doctor."""
 
 from __future__ import annotations
 

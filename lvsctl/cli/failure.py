@@ -30,7 +30,7 @@ from lvsctl.output.error_json import error_json
 
 
 class ExitStatus(IntEnum):
-    """What a script can tell from ``$?``; 65, 69 and 70 are those of sysexits(3)."""
+    """The exit statuses of lvsctl; 65, 69 and 70 are those of sysexits(3)."""
 
     OK = 0
     CLAIM_FAILED = 1

@@ -1,4 +1,4 @@
-"""How help and usage errors look.
+"""The layout of help, and usage errors.
 
 Typer's own help is laid out by rich, which takes longer to import than all of lvsctl.
 """

@@ -82,7 +82,7 @@ def diagnose(
 
 
 class WalkFormat(StrEnum):
-    """How a walk is shown."""
+    """The output formats of walk."""
 
     TEXT = "text"
     JSON = "json"

@@ -29,7 +29,7 @@ from lvsctl.topology import shipped
 
 
 class MatrixFormat(StrEnum):
-    """How the matrix is printed."""
+    """The output formats of the matrix."""
 
     TEXT = "text"
     JSON = "json"

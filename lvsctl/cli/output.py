@@ -16,7 +16,7 @@ from lvsctl.output.style import Style
 
 
 class Format(StrEnum):
-    """How a command reports."""
+    """The output formats of most commands."""
 
     TEXT = "text"
     JSON = "json"

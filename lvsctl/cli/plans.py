@@ -25,7 +25,7 @@ app = new_app()
 
 
 class PlanFormat(StrEnum):
-    """How a plan is printed."""
+    """The output formats of plan."""
 
     TEXT = "text"
     JSON = "json"

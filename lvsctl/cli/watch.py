@@ -30,7 +30,7 @@ app = new_app()
 
 
 class WatchFormat(StrEnum):
-    """How watch reports."""
+    """The output formats of watch."""
 
     AUTO = "auto"
     TEXT = "text"

@@ -1,4 +1,4 @@
-"""In which kernel a command runs: the host's, or the throwaway one (the machine).
+"""The choice of the kernel in which a command runs: the host's, or the machine's.
 
 A command decorated with ``in_lab_kernel`` runs where the labs are. For the machine, its command
 line is forwarded to the lvsctl inside.
@@ -40,7 +40,7 @@ class Where(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ForwardRequest:
-    """What the lvsctl in the machine receives: its command line, and perhaps standard input.
+    """The request to the lvsctl in the machine: its command line, and perhaps standard input.
 
     ``writes`` is a directory that the command writes. It is created for the command, and removed
     again if it is new and stays empty.

@@ -1,4 +1,4 @@
-"""Which features the kernels that are ready to start have, according to their lists of modules."""
+"""Features of the kernels that are ready to start, according to their lists of modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a machine is configured: what the user requests, its broker's arguments, its guest's."""
+"""The configuration of a machine: the user's request, the broker's arguments, the guest's."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Kernel(NamedTuple):
 
 
 class MachineRequest(NamedTuple):
-    """What the user requests of a machine; None leaves a choice to lvsctl.
+    """A user's request for a machine; None leaves a choice to lvsctl.
 
     ``kind`` is a name of ``kinds.KINDS``, ``kernel`` a value of ``--kernel``, ``memory`` in MiB.
     """
@@ -77,7 +77,7 @@ def request_from_environment() -> MachineRequest:
 
 
 class MachineConfig(NamedTuple):
-    """What a machine is started with. ``memory`` is in MiB.
+    """The configuration with which a machine is started. ``memory`` is in MiB.
 
     ``accelerator`` executes the guest's instructions (kvm or tcg), if the kind has a choice.
     ``path`` is the sys.path of lvsctl inside, ``fingerprint`` identifies its source code.

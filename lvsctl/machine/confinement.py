@@ -31,7 +31,7 @@ FILES = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 4
 """CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID."""
 
 USUAL = "root in the machine could change modes and times of files that are yours"
-"""What only the host's root can prevent."""
+"""The limitation that remains unless the host's root starts the machine."""
 
 _LANDLOCK = "this kernel has no Landlock (Linux 5.13, and in its lsm=)"
 

@@ -45,7 +45,7 @@ class Kind(Protocol):
         """Return the kernel, downloaded and prepared if necessary. Raises HostError, UsageError."""
 
     def accelerator(self) -> tuple[str, str]:
-        """What ``MachineConfig.accelerator`` should be on this host, and why, in words."""
+        """Return ``MachineConfig.accelerator`` for this host, and a description for people."""
 
     def memory(self) -> int:
         """Return the default memory in MiB."""
@@ -98,7 +98,7 @@ def choose_kind(request: MachineRequest) -> Kind:
 
 
 class KindStatus(NamedTuple):
-    """Whether this host can run a kind of machine.
+    """The result of testing whether this host can run a kind of machine.
 
     ``obstacle`` is why it cannot, ``how`` how it does. ``kernels`` are ready to start: value of
     ``--kernel`` → release.

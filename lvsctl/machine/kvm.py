@@ -1,4 +1,4 @@
-"""Whether KVM can run guests on this host, found out by running one.
+"""Test whether KVM can run guests on this host, by running one.
 
 Where nested virtualization does not work fully, /dev/kvm can be opened, but guests fail at once,
 hang in their firmware, or hang when the kernel starts.

@@ -3,8 +3,8 @@
 In a mount namespace of its own (mount_namespaces(7)) every mount is read-only, and each chosen
 directory is covered by a copy of its mount on the host. Unlike Landlock this also protects modes,
 owners, times and attributes, and a directory can be added later. It needs CAP_SYS_ADMIN. A user
-namespace would not do: there the files of root and of other users belong to nobody, and programs
-that check who owns their files refuse to run.
+namespace would not do: there the files of root and of other users have the owner nobody, and
+programs that check the owner of their files refuse to run.
 """
 
 from __future__ import annotations

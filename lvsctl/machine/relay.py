@@ -82,7 +82,7 @@ class _Output:
         self.returns = frames.Returns(_CREDIT_LUMP)
         self.broken = False
         self.failure: OSError | None = None
-        """Why the stream cannot be written, unless its reader has closed it."""
+        """The error on writing the stream, other than a closed pipe."""
 
 
 class _Relay:

@@ -62,7 +62,7 @@ class RuntimeFiles(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What a machine consists of: enough to kill it and remove its files.
+    """A machine's process and work directory: enough to kill it and remove its files.
 
     ``boot`` is the host's boot id. ``pid`` is the kernel's process, which has a session of its
     own. ``started`` is its start time in clock ticks since boot, which distinguishes it from a

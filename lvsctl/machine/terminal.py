@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 
 
 class Streams(NamedTuple):
-    """How the three standard streams are passed to a command.
+    """The way in which the three standard streams are passed to a command.
 
     ``terminal`` are those that become a terminal in the guest. ``forward_stdin`` is false
     if another process reads standard input.

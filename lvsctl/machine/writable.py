@@ -1,4 +1,4 @@
-"""Which directories of the host a command in the machine may write."""
+"""The directories of the host that a command in the machine may write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command's process does between fork and exec, or main."""
+"""The steps of a command's process between fork and exec, or main."""
 
 from __future__ import annotations
 

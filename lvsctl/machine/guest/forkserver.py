@@ -37,7 +37,7 @@ _SESSION = struct.Struct("!I")
 
 
 class EntryPoint:
-    """What the fork server runs, by name: the host's lvsctl chooses it (``config.guest_config``).
+    """The functions that the fork server calls, by name (``config.guest_config``).
 
     ``path`` is its sys.path. ``main`` and ``preload`` are MODULE:FUNCTION. ``main`` takes the
     arguments and returns the exit status; ``preload`` is called once, before the first fork.
@@ -75,7 +75,7 @@ class ForkServers:
         self._current = self._spawn(fingerprint)
 
     def start_command(self, session: Session) -> None:
-        """Have a session's command started; ``answers`` returns the result."""
+        """Ask the fork server to start a command; ``answers`` returns the result."""
         fingerprint = session.request.fingerprint
         if self._current is not None and self._current.fingerprint != fingerprint:
             # It ends when its commands have.
@@ -93,11 +93,11 @@ class ForkServers:
             session.reject(command.BUG)
 
     def filenos(self) -> list[int]:
-        """File descriptors to poll for answers."""
+        """Return the file descriptors to poll for answers."""
         return [process.channel.fileno() for process in self._processes()]
 
     def answers(self) -> Iterator[tuple[int, dict[str, int]]]:
-        """Session and answer (see ``serve``), as far as they have arrived."""
+        """Yield the answers that have arrived, each with its session (see ``serve``)."""
         for process in self._processes():
             while data := self._read(process):
                 answer = json.loads(data)
@@ -215,7 +215,7 @@ def _run_preforked_child(
 
 
 def _reap() -> dict[int, int]:
-    """Children that have ended: process id → wait status."""
+    """Reap children that have ended; return process id → wait status."""
     ended = {}
     with contextlib.suppress(ChildProcessError):
         while (found := os.waitpid(-1, os.WNOHANG))[0]:

@@ -1,4 +1,4 @@
-"""How the guest accesses the host's files, as far as it differs between kinds of machine.
+"""The guest's access to the host's files, as far as it differs between kinds of machine.
 
 User-Mode Linux's hostfs can mount any directory of the host at any time. QEMU shares what it is
 given at its start, with 9p: ``guest.early`` mounts the host's tree three times, because lookups

@@ -20,7 +20,7 @@ HIDDEN = ("/run", "/tmp", "/var/tmp", "/dev", "/proc", "/sys")
 _SCRATCH = ("/run", "/tmp", "/var/tmp")
 
 SERVICES = ("/var/cache", "/var/lib", "/var/log")
-"""Where services such as nginx write: overlaid with the guest's memory."""
+"""Directories that services such as nginx write: overlaid with the guest's memory."""
 
 _WRITTEN = "/run/written"
 

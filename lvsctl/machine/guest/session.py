@@ -92,12 +92,12 @@ class Session:
         return child[0], child[1], child[2]
 
     def close_child_streams(self) -> None:
-        """The child has them now."""
+        """Close the child's streams here, after the fork."""
         for fd in self.child_streams:
             os.close(fd)
 
     def handle(self, kind: int, payload: bytes, now: float) -> None:
-        """A frame of this session's client."""
+        """Handle a frame from the client."""
         if kind == frames.STDIN:
             self.feed(payload)
         elif kind == frames.SIGNAL:
@@ -114,19 +114,19 @@ class Session:
     # What the loop must watch.
 
     def interests(self) -> dict[int, int]:
-        """File descriptor → poll events."""
+        """Return what to poll: file descriptor → events."""
         wanted: dict[int, int] = {}
         for output in self.outputs:
             if output.credit.available > 0:
                 wanted[output.fd] = select.POLLIN
         if self._stdin is not None and (self._stdin_pending or self._stdin != self._terminal):
-            # Without data a pipe is watched for POLLERR only: its reader is gone.
+            # Without data a pipe is watched for POLLERR only: its reader has closed it.
             events = select.POLLOUT if self._stdin_pending else 0
             wanted[self._stdin] = wanted.get(self._stdin, 0) | events
         return wanted
 
     def deadline(self) -> float | None:
-        """When ``tick`` must be called at the latest, on the monotonic clock."""
+        """Return when ``tick`` must be called at the latest, on the monotonic clock."""
         if self.status is not None and self._terminal is not None:
             return max(self._ended_at, self._last_output) + QUIET
         return self.kill_at
