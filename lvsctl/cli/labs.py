@@ -18,8 +18,6 @@ from lvsctl.cli.progress import Progress
 from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
 from lvsctl.engine.labs import list_labs
 from lvsctl.engine.results import Listed
-from lvsctl.engine.teardown import tear_down
-from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError, LvsctlError, UsageError
 from lvsctl.kernel import registry
 from lvsctl.model.service import Scheduler
@@ -83,6 +81,8 @@ def up(
       lvsctl up dr --where machine          in the throwaway kernel
       generate-topology | lvsctl up -       from standard input
     """
+    from lvsctl.engine.up import bring_up  # ls and completion need no netlink
+
     found = shipped.find(topology, sys.stdin.buffer)
     with Progress() as progress:
         result = bring_up(found, Overrides(name, servers, scheduler), progress)
@@ -132,6 +132,8 @@ def down(
       lvsctl down --all
       lvsctl down dr --wait  return when its memory is free
     """
+    from lvsctl.engine.teardown import tear_down  # as in up
+
     if labs and all_:
         raise UsageError("name the labs, or use --all")
     status = ExitStatus.OK

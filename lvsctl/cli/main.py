@@ -75,7 +75,8 @@ def main(argv: Sequence[str]) -> int:
 
 def preload() -> None:
     """Import every command, so that processes forked from this one need not."""
-    # JSON's converter is slow to import, and other processes need it for JSON only.
+    # Slow to import, and not needed by every command: JSON's converter, and what applies a plan.
+    from lvsctl.engine import teardown, up  # noqa: F401
     from lvsctl.output import serialize  # noqa: F401
 
     for name in commands.command().commands:

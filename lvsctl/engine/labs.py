@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import replace
 
 from lvsctl import modes
-from lvsctl.engine import teardown
 from lvsctl.engine.results import Listed
 from lvsctl.errors import LabError, LvsctlError, UsageError
 from lvsctl.kernel import injected, processes, registry
 from lvsctl.kernel.registry import Entry, State
 from lvsctl.model.lab import Lab, Node
 from lvsctl.model.service import Scheduler
-from lvsctl.plan import planner
 from lvsctl.plan.stages import Plan
 from lvsctl.topology.loading import parse_topology
 from lvsctl.topology.overrides import Overrides
@@ -32,6 +31,8 @@ def load_lab(
 
 def make_plan(lab: Lab) -> Plan:
     """Return what ``up`` does for ``lab``."""
+    from lvsctl.plan import planner  # listing and completing labs needs no plan
+
     return planner.plan_for(lab)
 
 
@@ -91,7 +92,7 @@ def running_lab(name: str | None) -> Lab:
         name = names[0]
     entry = registry.read(name)
     if entry is None:
-        raise teardown.not_running(name)
+        raise not_running(name)
     if entry.state not in (State.UP, State.CHANGING):
         problem = entry.problem or f"it is {entry.state}, or the command that did so was killed"
         raise LabError(
@@ -129,3 +130,16 @@ def find_node(lab: Lab, name: str) -> Node:
     except KeyError:
         names = ", ".join(node.name for node in lab.nodes)
         raise UsageError(f"lab {lab.name} has no node {name!r}", hint=f"it has: {names}") from None
+
+
+def not_running(name: str) -> LabError:
+    """Return the error about a lab that does not run, with what may have been meant."""
+    names = [entry.lab for entry in registry.labs()]
+    near = difflib.get_close_matches(name, names, n=1)
+    if near:
+        hint = f"did you mean {near[0]}?"
+    elif names:
+        hint = f"running: {', '.join(names)}"
+    else:
+        hint = f"start it: lvsctl up {name}"
+    return LabError(f"lab {name} is not running", hint=hint)

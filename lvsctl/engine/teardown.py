@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from contextlib import nullcontext
 
-from lvsctl.errors import LabError
+from lvsctl.engine.labs import not_running
 from lvsctl.kernel import netns_cleanup, registry
 
 
@@ -19,16 +18,3 @@ def tear_down(lab: str, *, wait: bool = False) -> registry.Removed:
     if not removed.existed:
         raise not_running(lab)
     return removed
-
-
-def not_running(name: str) -> LabError:
-    """Return the error about a lab that does not run, with what may have been meant."""
-    names = [entry.lab for entry in registry.labs()]
-    near = difflib.get_close_matches(name, names, n=1)
-    if near:
-        hint = f"did you mean {near[0]}?"
-    elif names:
-        hint = f"running: {', '.join(names)}"
-    else:
-        hint = f"start it: lvsctl up {name}"
-    return LabError(f"lab {name} is not running", hint=hint)
