@@ -23,12 +23,12 @@ from lvsctl.errors import DamagedFile, LvsctlError, SpecError
 from lvsctl.kernel import injected, paths, registry
 from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
 from lvsctl.output import saved, script, text, text_plan
-from lvsctl.output.evidence import evidence_from
+from lvsctl.output.evidence import evidence_bytes, evidence_from
 from lvsctl.output.serialize import to_json
 from lvsctl.output.style import Style
 from lvsctl.plan import planner
 from lvsctl.topology.loading import parse_topology
-from tests.unit.recorded.reports import files_of
+from tests.unit.recorded.reports import evidence_of, files_of
 
 PLAIN = Style(color=False, width=80)
 
@@ -86,7 +86,11 @@ def evidence(data: bytes) -> None:
 
 def changed_evidence(data: bytes) -> None:
     """The same with some values of a real report's exchanged: ``data`` says which, by what."""
-    found = json.loads(files_of("dr")["evidence.json"])
+    files = files_of("dr")
+    written = files["evidence.json"]  # of version 1
+    if data[:1] > b"\x7f":
+        written = evidence_bytes(evidence_of("dr"), files["capture.pcapng"])
+    found = json.loads(written)
     choices = iter(data[:64])
     for start in choices:
         _change(found, start, choices)

@@ -274,14 +274,16 @@ def test_nothing_there_is_the_users_mistake(tmp_path: Path) -> None:
 Edit = Callable[[dict[str, Any]], object]
 DAMAGE: dict[str, Edit] = {
     "another format": lambda v: v.update(format="cake recipe"),
-    "a later version": lambda v: v.update(version=2),
+    "a later version": lambda v: v.update(version=3),
+    "a version as truth": lambda v: v.update(version=True),
     "no version": lambda v: v.pop("version"),
     "an unknown key": lambda v: v.update(extra=1),
     "a missing key": lambda v: v.pop("lab"),
-    "a wrong address": lambda v: v["runs"][0]["service"]["key"].update(vip="10.0.0.300"),
-    "an address as a number": lambda v: v["runs"][0]["service"]["key"].update(vip=7),
-    "a number as text": lambda v: v["runs"][0]["service"]["key"].update(port="80"),
-    "true as a number": lambda v: v["runs"][0]["service"]["key"].update(port=True),
+    "a wrong address": lambda v: v["runs"][0]["service"].update(vip="10.0.0.300"),
+    "an address as a number": lambda v: v["runs"][0]["service"].update(vip=7),
+    "a number as text": lambda v: v["runs"][0]["service"].update(port="80"),
+    "a sysctl as a number": lambda v: v["lab"]["nodes"][0].update(sysctls={"net.a": 1}),
+    "true as a number": lambda v: v["runs"][0]["service"].update(port=True),
     "a number as truth": lambda v: v["states"]["rs1"]["links"][0].update(up=1),
     "text for a list": lambda v: v.update(runs="none"),
     "an unknown role": lambda v: v["lab"]["nodes"][0].update(role="king"),
@@ -289,17 +291,38 @@ DAMAGE: dict[str, Edit] = {
     "no director": lambda v: v["lab"].update(
         nodes=[node for node in v["lab"]["nodes"] if node["role"] != "director"]
     ),
-    "half an endpoint": lambda v: v["runs"][0]["exchanges"][0].update(local=["10.0.0.1"]),
+    "half an endpoint": lambda v: v["runs"][0]["exchanges"][0].update(local="10.0.0.1"),
+    "a port that is none": lambda v: v["runs"][0]["exchanges"][0].update(local="10.0.0.1:٣"),
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
+DAMAGE_IN_VERSION_1: dict[str, Edit] = {
+    "a wrong address": lambda v: v["runs"][0]["service"]["key"].update(vip="10.0.0.300"),
+    "a key that is none": lambda v: v["runs"][0]["service"].update(key=[]),
+    "true as a number": lambda v: v["runs"][0]["service"]["key"].update(port=True),
+    "sysctls that are no pairs": lambda v: v["lab"]["nodes"][0].update(sysctls=[1]),
+    "sysctls whose names are lists": lambda v: v["lab"]["nodes"][0].update(sysctls=[[[], "1"]]),
+    "half an endpoint": lambda v: v["runs"][0]["exchanges"][0].update(local=["10.0.0.1"]),
+    "nested too deep": lambda v: v["runs"].append(json.loads("[" * 400 + "]" * 400)),
+}
+"""The recorded reports are of version 1, and are upgraded when they are read."""
+
+
+@pytest.mark.parametrize(
+    ("version", "damage"),
+    [*((2, name) for name in DAMAGE), *((1, name) for name in DAMAGE_IN_VERSION_1)],
+)
 def test_damaged_evidence_is_refused_in_words(
-    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    version: int,
+    damage: str,
+    contents: Contents,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    files = files_of("dr")
+    files = contents if version == 2 else files_of("dr")
     value = json.loads(files["evidence.json"])
-    DAMAGE[damage](value)
+    assert value["version"] == version
+    (DAMAGE if version == 2 else DAMAGE_IN_VERSION_1)[damage](value)
     (tmp_path / "evidence.json").write_text(json.dumps(value))
     (tmp_path / "capture.pcapng").write_bytes(files["capture.pcapng"])
     assert main(["verify", "--from", str(tmp_path)]) == 65
@@ -328,9 +351,12 @@ JSON_VALUES = st.recursive(
 
 
 @settings(max_examples=150)
-@given(st.data())
-def test_whatever_stands_anywhere_it_is_read_or_refused(data: st.DataObject) -> None:
-    value = json.loads(files_of("dr")["evidence.json"])
+@given(st.data(), st.booleans())
+def test_whatever_stands_anywhere_it_is_read_or_refused(data: st.DataObject, old: bool) -> None:
+    evidence = evidence_of("dr")
+    files = files_of("dr")
+    fresh = evidence_bytes(evidence, files["capture.pcapng"])
+    value = json.loads(files["evidence.json"] if old else fresh)
     here: Any = value
     while True:  # down to a place in the tree, and put something else there
         keys = sorted(here) if isinstance(here, dict) else list(range(len(here)))
