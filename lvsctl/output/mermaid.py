@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lvsctl.model.walk import Hop, Step, Walk
-from lvsctl.output.style import printable
+from lvsctl.output.text.style import printable
 
 _ARROWS = {
     Step.NEIGHBOUR_REQUEST: "--)",

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from lvsctl.model.service import Encapsulation, ForwardingMethod
 from lvsctl.model.state import Counters, RealServerState, ServiceState
-from lvsctl.output.style import Cell, Style
-from lvsctl.output.words import host_port
+from lvsctl.output.phrases import host_port
+from lvsctl.output.text.style import Cell, Style
 
 FORWARD = {
     ForwardingMethod.NAT: "Masq",

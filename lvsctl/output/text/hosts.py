@@ -8,38 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from lvsctl.output.style import Cell, Style, printable
-from lvsctl.output.text_inspection import inspection
-from lvsctl.output.text_listing import listing
-from lvsctl.output.text_plan import plan
-from lvsctl.output.text_up import up
-from lvsctl.output.text_verification import verification
-from lvsctl.output.words import counted, duration
-
-if TYPE_CHECKING:
-    from lvsctl.kernel.probe import Feature
-    from lvsctl.machine.client import MachineStatus
-    from lvsctl.machine.kinds import KindStatus
-
-__all__ = [
-    "features",
-    "inspection",
-    "listing",
-    "machine",
-    "machine_kinds",
-    "plan",
-    "topologies",
-    "up",
-    "verification",
-]
-
+from lvsctl.kernel.probe import Feature
+from lvsctl.machine.client import MachineStatus
+from lvsctl.machine.kinds import KindStatus
+from lvsctl.output.phrases import counted, duration
+from lvsctl.output.text.style import Cell, Style, printable
 
 Row = list[str | Cell]
 
 
-def features(features: Iterable[Feature], where: str, *, style: Style) -> str:
+def format_features(features: Iterable[Feature], where: str, *, style: Style) -> str:
     """What a kernel and its tools have, how to mend what they lack, and what that comes to."""
     found = _merged(features)
     rows = [_feature_row(feature, style) for feature in found]
@@ -122,14 +101,16 @@ def _both(remedy: str, other: str) -> str:
     )
 
 
-def topologies(summaries: Mapping[str, str], *, style: Style) -> str:
+def format_topologies(summaries: Mapping[str, str], *, style: Style) -> str:
     """The shipped topologies."""
     rows: list[Row] = [[Cell(name, style.bold), summary] for name, summary in summaries.items()]
     example = style.cyan("lvsctl up " + next(iter(summaries), "./mine.yaml"))
     return style.finished(f"{style.table(rows)}\n\nStart one: {example}")
 
 
-def machine(status: MachineStatus | None, features: Mapping[str, bool], *, style: Style) -> str:
+def format_machine(
+    status: MachineStatus | None, features: Mapping[str, bool], *, style: Style
+) -> str:
     """The throwaway kernel: whether it runs, and what it can (``features``: by doctor's names)."""
     if status is None:
         start = style.cyan("lvsctl machine start")
@@ -161,7 +142,7 @@ _EXECUTION = {"": "the host's processor", "kvm": "KVM", "tcg": "emulation (TCG)"
 """What executes a machine's instructions."""
 
 
-def machine_kinds(kinds: Sequence[KindStatus], *, style: Style) -> str:
+def format_machine_kinds(kinds: Sequence[KindStatus], *, style: Style) -> str:
     """Which kinds of machine this host can run, and why it cannot run the others."""
     rows: list[Row] = []
     for kind in kinds:

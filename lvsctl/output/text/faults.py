@@ -1,22 +1,21 @@
-"""Faults, and what they did to a lab, for people."""
+"""Faults, counter-experiments, and the matrix of faults and topologies."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
+from lvsctl.engine import campaign
+from lvsctl.engine.campaign import Column, Proof, Trial
+from lvsctl.engine.findings import FaultListed, FaultShown
+from lvsctl.faults import FAULTS
 from lvsctl.model.claim import Finding, Verdict
-from lvsctl.output.style import Cell, Style
-from lvsctl.output.words import counted
-
-if TYPE_CHECKING:
-    from lvsctl.engine.campaign import Proof, Trial
-    from lvsctl.engine.findings import FaultListed, FaultShown
+from lvsctl.output.phrases import counted
+from lvsctl.output.text.style import Cell, Style
 
 Row = list[str | Cell]
 
 
-def listing(faults: Sequence[FaultListed], lab: str | None, *, style: Style) -> str:
+def format_faults(faults: Sequence[FaultListed], lab: str | None, *, style: Style) -> str:
     """Every fault in a line; with a lab only those that it can have, and where."""
     if lab is None:
         rows: list[Row] = [
@@ -37,7 +36,7 @@ def listing(faults: Sequence[FaultListed], lab: str | None, *, style: Style) -> 
     return style.finished(style.table(rows, headings=("fault", "nodes", "what it is", "")))
 
 
-def shown(one: FaultShown, *, style: Style) -> str:
+def format_fault(one: FaultShown, *, style: Style) -> str:
     """A fault in full: what it is, how it shows, what it breaks, how to make and mend it."""
     fault = one.fault
     rows: list[Row] = [
@@ -55,7 +54,7 @@ def shown(one: FaultShown, *, style: Style) -> str:
     return style.finished("\n".join(lines))
 
 
-def injected(one: FaultShown, *, style: Style) -> str:
+def format_injected(one: FaultShown, *, style: Style) -> str:
     """What has just been broken, and what to type next."""
     lines = [f"{style.bold(one.lab)}: {style.yellow(one.fault.id)} at {one.node}: {one.fault.text}"]
     lines += [f"  {style.cyan(command)}" for command in one.commands]
@@ -64,19 +63,19 @@ def injected(one: FaultShown, *, style: Style) -> str:
     return style.finished("\n".join(lines))
 
 
-def restored(faults: Sequence[str], lab: str, *, style: Style) -> str:
+def format_restored(faults: Sequence[str], lab: str, *, style: Style) -> str:
     """What has been taken back."""
     if not faults:
         return style.finished(f"{lab}: no fault is injected")
     return style.finished("\n".join(f"{lab}: {style.green('restored')} {one}" for one in faults))
 
 
-def trial(one: Trial) -> str:
+def format_trial(one: Trial) -> str:
     """A trial in a line, for who waits."""
     return f"{one.fault.id} at {one.node}: {_outcome(one)}"
 
 
-def proof(proof: Proof, *, style: Style) -> str:
+def format_proof(proof: Proof, *, style: Style) -> str:
     """A row for each fault, then what remains to be said of the claims, and the verdict."""
     lines: list[str] = []
     if proof.trials:
@@ -131,3 +130,41 @@ def _verdict(proof: Proof, style: Style) -> str:
     told += f"; {broken} of {counted(len(proof.claims), 'claim')} broken by at least one"
     paint = style.green if proof.holds else style.red
     return f"{name}: {paint('proved' if proof.holds else 'not proved')} ({told})"
+
+
+def format_matrix(columns: Sequence[Column], *, style: Style) -> str:
+    """A row for each fault that was injected anywhere, then whatever was not as it should be."""
+    cells = {(c.trial.fault.id, column.topology): c for column in columns for c in column.cells}
+    rows: list[list[str | Cell]] = []
+    for fault in FAULTS:
+        found = [cells.get((fault, column.topology)) for column in columns]
+        if any(found):
+            rows.append([Cell(fault, style.bold), *(_mark(cell, style) for cell in found)])
+    lines = []
+    if rows:
+        headings = ("fault", *(column.topology for column in columns))
+        lines += [style.table(rows, headings=headings), ""]
+    for column in columns:
+        if not column.before.healthy:
+            said = f"{column.topology} was not healthy to begin with: {column.before.text}"
+            lines.append(style.red(style.wrapped(said, hanging=2)))
+    wrong = [cell for cell in cells.values() if not cell.holds]
+    for cell in wrong:
+        told = f"{cell.topology}: {format_cell(cell)}"
+        lines.append(style.red(style.wrapped(told, hanging=2)))
+    good = f"{len(cells) - len(wrong)} of {counted(len(cells), 'cell')} as they should be"
+    paint = style.green if cells and not wrong else style.red
+    lines.append(paint(good))
+    return style.finished("\n".join(lines))
+
+
+def _mark(cell: campaign.Cell | None, style: Style) -> Cell:
+    if cell is None:
+        return Cell("–", style.dim)
+    return Cell("ok" if cell.holds else "WRONG", style.green if cell.holds else style.red)
+
+
+def format_cell(cell: campaign.Cell) -> str:
+    """A cell by itself, for who waits."""
+    said = "named first, broken as predicted, mended" if cell.holds else "; ".join(cell.wrong)
+    return f"{cell.trial.fault.id} at {cell.trial.node}: {said}"

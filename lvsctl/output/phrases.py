@@ -8,7 +8,7 @@ from lvsctl.model.addresses import IPAddress
 from lvsctl.model.claim import Verdict
 from lvsctl.model.lab import Impairment, Lab, Role
 from lvsctl.model.service import Encapsulation, ForwardingMethod, VirtualService
-from lvsctl.output.style import Paint, Style
+from lvsctl.output.text.style import Paint, Style
 
 ROLE = {
     Role.CLIENT: "client",

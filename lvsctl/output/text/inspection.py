@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
+from lvsctl.engine.findings import Inspection, NodeInspection
 from lvsctl.model.addresses import IPInterface
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.model.service import Encapsulation, Protocol
 from lvsctl.model.state import RouteState
-from lvsctl.output.style import Cell, Style, printable
-from lvsctl.output.text_ipvs import table
-from lvsctl.output.words import ROLE, broken_on_purpose, host_port, impaired, vips
-
-if TYPE_CHECKING:
-    from lvsctl.engine.findings import Inspection, NodeInspection
+from lvsctl.output.phrases import ROLE, broken_on_purpose, host_port, impaired, vips
+from lvsctl.output.text.ipvs import table
+from lvsctl.output.text.style import Cell, Style, printable
 
 ARP = ("arp_ignore", "arp_announce", "rp_filter")
 """What decides on an interface of a real server that holds the VIP (DR, TUN)."""
@@ -32,7 +29,7 @@ _IPVS = "net.ipv4.vs."
 Rows = Iterator[list[str | Cell]]
 
 
-def inspection(inspection: Inspection, *, style: Style) -> str:
+def format_inspection(inspection: Inspection, *, style: Style) -> str:
     """Node by node: devices, routes, neighbours, settings, listeners, IPVS; wrong things red."""
     owners = _owners(inspection)
     lines: list[str] = []

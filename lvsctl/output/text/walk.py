@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from lvsctl.model.walk import Hop, Step, Walk
-from lvsctl.output.style import Cell, Style, printable
-from lvsctl.output.words import counted, service_line
+from lvsctl.output.phrases import counted, service_line
+from lvsctl.output.text.style import Cell, Style, printable
 from lvsctl.walk.walk import packets
 
 _INDENT = 9
 
 
-def walk(walk: Walk, *, style: Style, verbose: bool = False) -> str:
+def format_walk(walk: Walk, *, style: Style, verbose: bool = False) -> str:
     """Every hop in time order. Hops that repeat earlier ones take a line each, unless verbose."""
     heading = style.bold(f"{walk.lab.name} / {walk.service.name}")
     lines = [f"{heading}  {service_line(walk.service)}", ""]

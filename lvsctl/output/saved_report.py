@@ -24,7 +24,7 @@ from pathlib import Path
 from lvsctl.engine.findings import Verification
 from lvsctl.errors import DamagedFile, HostError, UsageError
 from lvsctl.model.evidence import Evidence
-from lvsctl.output import planted
+from lvsctl.output import safe_files
 from lvsctl.output.evidence import FORMAT, capture_bytes, evidence_bytes, evidence_from
 from lvsctl.output.serialize import to_json
 
@@ -50,7 +50,7 @@ def write(directory: Path, contents: Mapping[str, bytes]) -> None:
         if not directory.is_dir():
             directory.mkdir(parents=True, exist_ok=True)
             refuse_others(directory)
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | planted.nofollow(directory)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | safe_files.nofollow(directory)
         fd = os.open(directory, flags)
         try:
             _write(fd, contents)
@@ -65,7 +65,7 @@ def write(directory: Path, contents: Mapping[str, bytes]) -> None:
 
 def report_files(verification: Verification) -> Mapping[str, bytes]:
     """The content of each file of a report."""
-    from lvsctl.output.html import page
+    from lvsctl.output.html.page import page
     from lvsctl.output.junit import junit
 
     capture = capture_bytes(verification.evidence)
@@ -82,9 +82,9 @@ def report_files(verification: Verification) -> Mapping[str, bytes]:
 def refuse_others(directory: Path) -> None:
     """Raise UsageError where a directory holds something that is no report; HostError.
 
-    And where another user made it, or a link on the way to it (``planted``).
+    And where another user made it, or a link on the way to it (``safe_files``).
     """
-    planted.nofollow(directory)
+    safe_files.nofollow(directory)
     try:
         there = {entry.name for entry in directory.iterdir()}
     except FileNotFoundError:
@@ -121,7 +121,7 @@ def _write(directory: int, contents: Mapping[str, bytes]) -> None:
         for name, fresh in unfinished.items():
             with suppress(FileNotFoundError):
                 os.unlink(fresh, dir_fd=directory)
-            with os.fdopen(os.open(fresh, planted.FRESH, 0o666, dir_fd=directory), "wb") as file:
+            with os.fdopen(os.open(fresh, safe_files.FRESH, 0o666, dir_fd=directory), "wb") as file:
                 file.write(contents[name])
                 file.flush()
                 os.fsync(file.fileno())

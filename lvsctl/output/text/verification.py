@@ -5,22 +5,18 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from itertools import groupby
-from typing import TYPE_CHECKING
 
-from lvsctl.model.claim import Verdict
+from lvsctl.engine.findings import Verification
+from lvsctl.model.claim import Finding, Verdict
 from lvsctl.model.lab import Lab
-from lvsctl.output.style import Cell, Style, printable
-from lvsctl.output.words import counted, service_line, verdict_paint
-
-if TYPE_CHECKING:
-    from lvsctl.engine.findings import Verification
-    from lvsctl.model.claim import Finding
+from lvsctl.output.phrases import counted, service_line, verdict_paint
+from lvsctl.output.text.style import Cell, Style, printable
 
 FRAMES, FRAMES_VERBOSE = 4, 16
 """So many frames of a claim that does not pass are shown, and so many with -v."""
 
 
-def verification(
+def format_verification(
     verification: Verification, *, verbose: bool, style: Style, capture: str | None = None
 ) -> str:
     """A table of claims for each service; where one fails, what would have been right.

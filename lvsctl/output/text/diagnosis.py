@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from lvsctl.output.style import Style, printable
-from lvsctl.output.words import counted
-
-if TYPE_CHECKING:
-    from lvsctl.diagnosis import Cause
-    from lvsctl.engine.findings import Diagnosis
+from lvsctl.diagnosis import Cause
+from lvsctl.engine.findings import Diagnosis
+from lvsctl.output.phrases import counted
+from lvsctl.output.text.style import Style, printable
 
 
-def diagnosis(result: Diagnosis, *, style: Style) -> str:
+def format_diagnosis(result: Diagnosis, *, style: Style) -> str:
     """Each cause with its evidence and remedy; without one, what was ruled out."""
     lines = [_verdict(result, style)]
     for number, cause in enumerate(result.causes, 1):

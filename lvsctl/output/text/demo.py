@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from lvsctl.engine.findings import Verification
 from lvsctl.model.claim import Verdict
 from lvsctl.model.exchange import Endpoint, Exchange
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.service import ForwardingMethod, RealServer, VirtualService
 from lvsctl.model.state import Counters, ServiceState
-from lvsctl.output.style import Cell
-
-if TYPE_CHECKING:
-    from lvsctl.engine.findings import Verification
-    from lvsctl.output.style import Style
+from lvsctl.output.text.style import Cell, Style
 
 _TITLES = {
     ForwardingMethod.NAT: "NAT: the director rewrites addresses, both ways",
