@@ -16,7 +16,7 @@ Row = list[str | Cell]
 
 
 def format_faults(faults: Sequence[FaultListed], lab: str | None, *, style: Style) -> str:
-    """Every fault in a line; with a lab only those that it can have, and where."""
+    """Format the list of faults; with a lab only those that apply to it, with their nodes."""
     if lab is None:
         rows: list[Row] = [
             [Cell(one.fault.id, style.bold), ", ".join(one.fault.modes), one.fault.text]
@@ -37,7 +37,7 @@ def format_faults(faults: Sequence[FaultListed], lab: str | None, *, style: Styl
 
 
 def format_fault(one: FaultShown, *, style: Style) -> str:
-    """A fault in full: what it is, how it shows, what it breaks, how to make and mend it."""
+    """Format a fault in full: symptom, broken claims, commands to inject and restore it."""
     fault = one.fault
     rows: list[Row] = [
         [Cell("modes", style.dim), ", ".join(fault.modes)],
@@ -47,49 +47,52 @@ def format_fault(one: FaultShown, *, style: Style) -> str:
     if fault.may_break:
         rows.append([Cell("may break", style.dim), ", ".join(fault.may_break)])
     lines = [style.heading(fault.id, fault.text), "", style.table(rows, indent=2)]
-    lines += ["", f"  made at {one.node} of lab {one.lab} by"]
+    lines += ["", f"  injected at {one.node} of lab {one.lab} by"]
     lines += [f"    {style.cyan(command)}" for command in one.commands]
-    lines += ["  and mended by"]
+    lines += ["  and restored by"]
     lines += [f"    {style.cyan(command)}" for command in one.remedy]
     return style.finished("\n".join(lines))
 
 
 def format_injected(one: FaultShown, *, style: Style) -> str:
-    """What has just been broken, and what to type next."""
+    """Format an injected fault, with the commands to see and to remove it."""
     lines = [f"{style.bold(one.lab)}: {style.yellow(one.fault.id)} at {one.node}: {one.fault.text}"]
     lines += [f"  {style.cyan(command)}" for command in one.commands]
     lines += [f"see it: {style.cyan(f'lvsctl verify {one.lab}')}"]
-    lines += [f"mend it: {style.cyan(f'lvsctl fault restore --lab {one.lab}')}"]
+    lines += [f"remove it: {style.cyan(f'lvsctl fault restore --lab {one.lab}')}"]
     return style.finished("\n".join(lines))
 
 
 def format_restored(faults: Sequence[str], lab: str, *, style: Style) -> str:
-    """What has been taken back."""
+    """Format the faults that were removed."""
     if not faults:
         return style.finished(f"{lab}: no fault is injected")
     return style.finished("\n".join(f"{lab}: {style.green('restored')} {one}" for one in faults))
 
 
 def format_trial(one: Trial) -> str:
-    """A trial in a line, for who waits."""
-    return f"{one.fault.id} at {one.node}: {_outcome(one)}"
+    """Format a trial in one line, as progress."""
+    outcome = "detected as predicted" if one.as_predicted else _outcome(one)
+    return f"{one.fault.id} at {one.node}: {outcome}"
 
 
 def format_proof(proof: Proof, *, style: Style) -> str:
-    """A row for each fault, then what remains to be said of the claims, and the verdict."""
+    """Format a row for each fault, the claims that no fault broke, and the verdict."""
     lines: list[str] = []
     if proof.trials:
         rows = [_row(one, style) for one in proof.trials]
         headings = ("fault", "node", "predicted", "failed", "as predicted?")
         lines += [style.table(rows, headings=headings), ""]
-    lines += _unwell(proof.before, "before any fault was injected", style)
-    lines += _unwell(proof.after, "after all faults were taken back", style) if proof.trials else []
+    lines += _not_passing(proof.before, "before any fault was injected", style)
+    lines += (
+        _not_passing(proof.after, "after all faults were removed", style) if proof.trials else []
+    )
     for claim in proof.unbroken if proof.trials else ():
-        told = f"{claim.id} is not broken by anything"
+        told = f"no fault breaks {claim.id}"
         if claim.unbroken:
             lines.append(style.dim(style.wrapped(f"{told}: {claim.unbroken}", hanging=2)))
         else:
-            lines.append(style.red(f"{told} here"))
+            lines.append(style.red(f"{told} in this lab"))
     lines.append(_verdict(proof, style))
     return style.finished("\n".join(lines))
 
@@ -110,10 +113,10 @@ def _outcome(one: Trial) -> str:
         return "yes"
     words = [f"{claim} did not fail" for claim in one.missing]
     words += [f"{claim} failed too" for claim in one.surprising]
-    return "no: " + (", ".join(words) or "it breaks nothing")
+    return "no: " + (", ".join(words) or "no claim failed")
 
 
-def _unwell(findings: Sequence[Finding], when: str, style: Style) -> Iterator[str]:
+def _not_passing(findings: Sequence[Finding], when: str, style: Style) -> Iterator[str]:
     for finding in findings:
         if finding.verdict is not Verdict.PASS:
             told = f"{when}: {finding.claim.id} {finding.verdict}: {finding.observed}"
@@ -125,7 +128,9 @@ def _verdict(proof: Proof, style: Style) -> str:
     if not proof.trials:
         return f"{name}: {style.red('not healthy, so nothing was injected')}"
     as_predicted = sum(one.as_predicted for one in proof.trials)
-    told = f"{as_predicted} of {counted(len(proof.trials), 'fault')} broke what they must"
+    told = (
+        f"{as_predicted} of {counted(len(proof.trials), 'fault')} broke the claims that they must"
+    )
     broken = len(proof.claims) - len(proof.unbroken)
     told += f"; {broken} of {counted(len(proof.claims), 'claim')} broken by at least one"
     paint = style.green if proof.holds else style.red
@@ -133,7 +138,7 @@ def _verdict(proof: Proof, style: Style) -> str:
 
 
 def format_matrix(columns: Sequence[Column], *, style: Style) -> str:
-    """A row for each fault that was injected anywhere, then whatever was not as it should be."""
+    """Format a row for each injected fault, then every cell that does not hold."""
     cells = {(c.trial.fault.id, column.topology): c for column in columns for c in column.cells}
     rows: list[list[str | Cell]] = []
     for fault in FAULTS:
@@ -146,13 +151,13 @@ def format_matrix(columns: Sequence[Column], *, style: Style) -> str:
         lines += [style.table(rows, headings=headings), ""]
     for column in columns:
         if not column.before.healthy:
-            said = f"{column.topology} was not healthy to begin with: {column.before.text}"
-            lines.append(style.red(style.wrapped(said, hanging=2)))
+            told = f"{column.topology} was not healthy before any fault was injected"
+            lines.append(style.red(style.wrapped(f"{told}: {column.before.text}", hanging=2)))
     wrong = [cell for cell in cells.values() if not cell.holds]
     for cell in wrong:
         told = f"{cell.topology}: {format_cell(cell)}"
         lines.append(style.red(style.wrapped(told, hanging=2)))
-    good = f"{len(cells) - len(wrong)} of {counted(len(cells), 'cell')} as they should be"
+    good = f"{len(cells) - len(wrong)} of {counted(len(cells), 'cell')} ok"
     paint = style.green if cells and not wrong else style.red
     lines.append(paint(good))
     return style.finished("\n".join(lines))
@@ -165,6 +170,6 @@ def _mark(cell: campaign.Cell | None, style: Style) -> Cell:
 
 
 def format_cell(cell: campaign.Cell) -> str:
-    """A cell by itself, for who waits."""
-    said = "named first, broken as predicted, mended" if cell.holds else "; ".join(cell.wrong)
+    """Format a cell in one line, as progress."""
+    said = "named first, detected as predicted, restored" if cell.holds else "; ".join(cell.wrong)
     return f"{cell.trial.fault.id} at {cell.trial.node}: {said}"

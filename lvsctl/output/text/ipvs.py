@@ -1,4 +1,4 @@
-"""IPVS's table in the form that ``ipvsadm -Ln`` and ``-Ln --stats`` have taught everybody."""
+"""IPVS's table in the format of ``ipvsadm -Ln`` and ``-Ln --stats``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORWARD = {
 """ipvsadm's words for the forwarding methods."""
 
 WIDE = 118
-"""So many columns take both tables side by side."""
+"""Columns that both tables need side by side."""
 
 _TABLE = ("Forward", "Weight", "ActiveConn", "InActConn")
 _STATS = ("Conns", "InPkts", "OutPkts", "InBytes", "OutBytes")
@@ -29,7 +29,7 @@ Row = list[str | Cell]
 def table(
     services: Sequence[ServiceState], names: Names, style: Style, *, indent: int
 ) -> Iterator[str]:
-    """One table where there is room, else ipvsadm's two. ``names``: the nodes at RIP and port."""
+    """One table if the width allows it, otherwise ipvsadm's two. ``names`` by RIP and port."""
     parts = [_TABLE + _STATS] if style.width >= WIDE else [_TABLE, _STATS]
     for columns in parts:
         rows: list[Row] = []

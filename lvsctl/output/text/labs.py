@@ -12,9 +12,9 @@ from lvsctl.model.lab import Lab, Network, Node, Role
 from lvsctl.model.service import Protocol, RealServer, VirtualService
 from lvsctl.output.phrases import (
     ROLE,
-    broken_on_purpose,
     host_port,
     impaired,
+    injected_faults,
     method,
     service_line,
     url,
@@ -25,11 +25,11 @@ from lvsctl.output.text.style import Cell, Style, printable
 Row = list[str | Cell]
 
 UP, CHANGING, BROKEN = "up", "changing", "broken"
-"""lvsctl.kernel.registry.State's, without loading the kernel room for it."""
+"""Values of ``kernel.registry.State``."""
 
 
 def format_labs(listed: Sequence[Listed], *, style: Style) -> str:
-    """The labs there are, a line each; what is wrong with one stands below the table."""
+    """Format the list of labs; problems follow the table."""
     if not listed:
         return style.finished("no lab is running; start one: " + style.cyan("lvsctl up dr"))
     rows = [_listed_row(one, style) for one in listed]
@@ -39,7 +39,7 @@ def format_labs(listed: Sequence[Listed], *, style: Style) -> str:
         for one in listed
         if (trouble := _trouble(one))
     ]
-    lines += [broken_on_purpose(one.entry.lab, one.faults, style) for one in listed if one.faults]
+    lines += [injected_faults(one.entry.lab, one.faults, style) for one in listed if one.faults]
     return style.finished("\n".join(lines))
 
 
@@ -70,30 +70,33 @@ def _services(lab: Lab) -> str:
 
 
 def _trouble(one: Listed) -> str:
-    """What is wrong with a lab, with what to type; empty where it is fine."""
+    """Return what is wrong with a lab, with a remedy; empty if it is fine."""
     name = one.entry.lab
     if one.entry.state == UP:
         if one.answering:
             return ""
-        return f"what answers for its real servers has died: lvsctl down {name}, then up again"
+        return (
+            "the process that answers for its real servers is not running: "
+            f"lvsctl down {name}, then lvsctl up"
+        )
     if one.entry.state == BROKEN:
         return f"{printable(one.entry.problem)}; remove it: lvsctl down {name}"
     if one.entry.state == CHANGING:
         return (
-            f"a command is changing it, or did not get to the end: it is neither what it was nor "
-            f"what it was to be; lvsctl up makes it anew, lvsctl down {name} removes it"
+            "a command is changing it, or was interrupted: it may match neither its old nor its "
+            f"new topology; lvsctl up changes it again, lvsctl down {name} removes it"
         )
-    return f"a command is at it, or was killed: lvsctl down {name} removes what there is"
+    return f"a command is creating or removing it, or was killed: lvsctl down {name} removes it"
 
 
 _T = TypeVar("_T")
 
-ENOUGH = 6
-"""More nodes of one group than this are told as the first … the last."""
+MAX_LISTED = 6
+"""More nodes of one group than this are shown as the first … the last."""
 
 
 def format_up(result: Up, *, style: Style) -> str:
-    """What there is now, in a few lines, and what to type next."""
+    """Format a new lab with commands to try, or the changes to a running one."""
     lab = result.lab
     if result.created:
         heading = style.heading(f"lab {lab.name} is up", lab.description)
@@ -111,7 +114,7 @@ def format_up(result: Up, *, style: Style) -> str:
 
 
 def networks_and_services(lab: Lab, style: Style) -> str:
-    """The lab's networks with who is on them, and its virtual services."""
+    """Format the lab's networks with their nodes, and its virtual services."""
     return "\n".join(_drawing(lab, style)).strip("\n")
 
 
@@ -130,10 +133,10 @@ def _drawing(lab: Lab, style: Style) -> Iterator[str]:
 
 
 def _members(lab: Lab, network: Network) -> Iterator[list[str]]:
-    """Each node on ``network``: name, role, addresses, VIPs (in brackets: held silently)."""
+    """Rows of the nodes on ``network``: name, role, addresses, VIPs (in brackets: no ARP)."""
     on_it = (node for node in lab.nodes if network.name in node.networks)
     for (_, role), group in groupby(on_it, key=lambda node: (node.group, node.role)):
-        for nodes in _told(list(group)):
+        for nodes in _grouped(list(group)):
             addresses = (_addresses(node, network) for node in nodes)
             yield [_span(node.name for node in nodes), ROLE[role], _span(addresses),
                    _held(lab, network, nodes[0])]  # fmt: skip
@@ -144,7 +147,7 @@ def _addresses(node: Node, network: Network) -> str:
 
 
 def _held(lab: Lab, network: Network, node: Node) -> str:
-    """The VIPs of ``node``: a director's on this network, a real server's (silent) in brackets."""
+    """The VIPs of a node: a director's on this network, a real server's in brackets."""
     held = vips(lab, node.name)
     if node.role is Role.DIRECTOR:
         here = [vip for vip in held if lab.network_of(vip) == network]
@@ -157,7 +160,7 @@ def _real_servers(service: VirtualService) -> Iterator[list[str | Cell]]:
         return server.port, server.weight, server.upper, server.lower
 
     for _, group in groupby(service.real_servers, key=alike):
-        for servers in _told(list(group)):
+        for servers in _grouped(list(group)):
             one = servers[0]
             words = [f"weight {one.weight}" if one.weight else "weight 0: drained"]
             if one.upper or one.lower:
@@ -169,9 +172,9 @@ def _real_servers(service: VirtualService) -> Iterator[list[str | Cell]]:
             ]
 
 
-def _told(things: Sequence[_T]) -> list[Sequence[_T]]:
-    """Each on its own where they are few, else all of them in one."""
-    return [things] if len(things) > ENOUGH else [[thing] for thing in things]
+def _grouped(things: Sequence[_T]) -> list[Sequence[_T]]:
+    """Each on its own if they are few, otherwise all together."""
+    return [things] if len(things) > MAX_LISTED else [[thing] for thing in things]
 
 
 def _span(names: Iterable[str]) -> str:
@@ -180,7 +183,7 @@ def _span(names: Iterable[str]) -> str:
 
 
 def _try(lab: Lab, style: Style) -> Iterator[str]:
-    """Commands that name the lab, so that they work however many are running."""
+    """Rows of commands to try; they name the lab, because several can run."""
     yield "Try:"
     commands = [
         [f"lvsctl verify {lab.name}", "check what LVS promises"],
