@@ -19,7 +19,7 @@ from lvsctl.errors import LabError, UsageError
 from lvsctl.model.lab import Lab as Configuration
 from lvsctl.model.service import Scheduler, VirtualService
 from lvsctl.model.walk import Walk
-from lvsctl.output import saved
+from lvsctl.output import saved_report
 from lvsctl.output.serialize import from_json
 
 __tracebackhide__ = is_lvsctl_error
@@ -34,7 +34,7 @@ def is_text(topology: str | os.PathLike[str]) -> bool:
 
 def save_report(verification: Verification, directory: Path | str) -> None:
     """Write a report: JSON, HTML, JUnit XML and the capture. Raises UsageError, HostError."""
-    saved.save(Path(directory), verification)
+    saved_report.save(Path(directory), verification)
 
 
 class Lab:
@@ -173,7 +173,7 @@ class Lab:
         """
         with tempfile.TemporaryDirectory(prefix="lvsctl-verify-") as directory:
             self._command.json("verify", self.name, "--report", directory)
-            return recompute(saved.load(Path(directory)))
+            return recompute(saved_report.load(Path(directory)))
 
     def walk(self, service: str | None = None, client: str | None = None) -> Walk:
         """Send one request to a virtual service (default: the first) and trace it hop by hop.

@@ -23,9 +23,9 @@ from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
 from lvsctl.engine.inspect import open_capture
 from lvsctl.engine.labs import running_lab
 from lvsctl.errors import HostError
-from lvsctl.output import planted
-from lvsctl.output.style import printable
-from lvsctl.output.words import counted
+from lvsctl.output import safe_files
+from lvsctl.output.phrases import counted
+from lvsctl.output.text.style import printable
 
 STDOUT = "-"
 
@@ -132,7 +132,7 @@ def capture(
 @contextmanager
 def _open(path: Path) -> Iterator[BinaryIO]:
     try:
-        stream = planted.opened(path)
+        stream = safe_files.opened(path)
     except OSError as error:
         raise HostError(f"cannot write {path}: {error.strerror}") from error
     with stream:

@@ -24,7 +24,7 @@ from lvsctl.model.claim import Verdict
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import ForwardingMethod
 from lvsctl.model.state import NodeState, ServiceState
-from lvsctl.output import demo as report
+from lvsctl.output.text import demo as report
 from lvsctl.topology import shipped
 from lvsctl.topology.overrides import Overrides
 

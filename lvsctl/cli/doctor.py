@@ -25,7 +25,7 @@ from lvsctl.kernel.probe import Feature
 from lvsctl.machine import available_kernels, client
 from lvsctl.machine.config import request_from_environment
 from lvsctl.machine.kinds import choose_kind
-from lvsctl.output import text
+from lvsctl.output.text.hosts import format_features
 
 app = new_app()
 
@@ -66,7 +66,7 @@ def doctor(
         found = with_remedies(host_features.features(), found_inside, release)
         host = Features("host", found)
         host_can = _can_run_labs(found)
-        texts.append(text.features(found, "host", style=style()))
+        texts.append(format_features(found, "host", style=style()))
     else:
         host_can = False
     machine_can = False
@@ -75,7 +75,7 @@ def doctor(
             found = with_remedies(found_inside, release=release)
             machine = Features("machine", found)
             machine_can = _can_run_labs(found)
-            texts.append(text.features(found, "machine", style=style()))
+            texts.append(format_features(found, "machine", style=style()))
         else:
             machine = Features("machine", (), remark)
             texts.append(f"machine: {remark}")

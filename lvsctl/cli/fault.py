@@ -13,7 +13,7 @@ from lvsctl.cli.where import Where, in_lab_kernel
 from lvsctl.engine.faults import inject_fault, list_faults, restore_faults, show_fault
 from lvsctl.engine.labs import running_lab
 from lvsctl.errors import UsageError
-from lvsctl.output import fault_text
+from lvsctl.output.text.faults import format_fault, format_faults, format_injected, format_restored
 
 app = new_app(
     name="fault",
@@ -84,7 +84,7 @@ def list_(
     if wanted is Format.JSON:
         show_json(lab=lab, faults=found)
     else:
-        show(fault_text.listing(found, lab, style=style()))
+        show(format_faults(found, lab, style=style()))
 
 
 @app.command("show", cls=Command)
@@ -127,7 +127,7 @@ def show_(
     if wanted is Format.JSON:
         show_json(shown)
     else:
-        show(fault_text.shown(shown, style=style()))
+        show(format_fault(shown, style=style()))
 
 
 @app.command(cls=Command)
@@ -153,7 +153,7 @@ def inject(
     if wanted is Format.JSON:
         show_json(injected)
     else:
-        show(fault_text.injected(injected, style=style()))
+        show(format_injected(injected, style=style()))
 
 
 @app.command(cls=Command)
@@ -197,7 +197,7 @@ def restore(
     if wanted is Format.JSON:
         show_json(lab=found.name, restored=restored)
     else:
-        show(fault_text.restored(restored, found.name, style=style()))
+        show(format_restored(restored, found.name, style=style()))
 
 
 app.command(cls=Command)(matrix.matrix)

@@ -14,7 +14,11 @@ from lvsctl.cli.output import Format, show, show_json, style
 from lvsctl.cli.where import Where, in_lab_kernel
 from lvsctl.engine.inspect import diagnose_lab, inspect_lab, walk_request
 from lvsctl.engine.labs import parse_lab_and_nodes, running_lab
-from lvsctl.output import html, mermaid, text, text_diagnosis, walk_text
+from lvsctl.output import mermaid
+from lvsctl.output.html import page as html_page
+from lvsctl.output.text.diagnosis import format_diagnosis
+from lvsctl.output.text.inspection import format_inspection
+from lvsctl.output.text.walk import format_walk
 
 app = new_app()
 
@@ -51,7 +55,7 @@ def inspect(
     if wanted is Format.JSON:
         show_json(result)
     else:
-        show(text.inspection(result, style=style()))
+        show(format_inspection(result, style=style()))
 
 
 @app.command(cls=Command)
@@ -77,7 +81,7 @@ def diagnose(
     if wanted is Format.JSON:
         show_json(result)
     else:
-        show(text_diagnosis.diagnosis(result, style=style()))
+        show(format_diagnosis(result, style=style()))
     return ExitStatus.OK if result.healthy else ExitStatus.CLAIM_FAILED
 
 
@@ -135,11 +139,11 @@ def walk(
     found = walk_request(running_lab(lab), service, client)
     match wanted:
         case WalkFormat.TEXT:
-            show(walk_text.walk(found, style=style(), verbose=verbose))
+            show(format_walk(found, style=style(), verbose=verbose))
         case WalkFormat.JSON:
             show_json(found)
         case WalkFormat.MERMAID:
             show(mermaid.mermaid(found))
         case WalkFormat.HTML:
-            show(html.walk_page(found))
+            show(html_page.walk_page(found))
     return ExitStatus.OK if found.exchange.answered else ExitStatus.CLAIM_FAILED

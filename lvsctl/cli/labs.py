@@ -21,7 +21,7 @@ from lvsctl.engine.results import Listed
 from lvsctl.errors import LabError, LvsctlError, UsageError
 from lvsctl.kernel import registry
 from lvsctl.model.service import Scheduler
-from lvsctl.output import text_listing, text_up
+from lvsctl.output.text.labs import format_labs, format_up
 from lvsctl.topology import shipped
 from lvsctl.topology.loading import parse_topology
 from lvsctl.topology.overrides import Overrides
@@ -89,7 +89,7 @@ def up(
     if wanted is Format.JSON:
         show_json(result)
     else:
-        show(text_up.up(result, style=style()))
+        show(format_up(result, style=style()))
 
 
 def _down_without_machine(labs: list[str] | None, all_: bool, wait: bool) -> int:
@@ -191,4 +191,4 @@ def _list(found: Sequence[Listed], wanted: Format) -> None:
     if wanted is Format.JSON:
         show_json(labs=found)
     else:
-        show(text_listing.listing(found, style=style()))
+        show(format_labs(found, style=style()))

@@ -18,7 +18,7 @@ from lvsctl.kernel import probe_kernel
 from lvsctl.machine import client
 from lvsctl.machine.config import MachineRequest, request_from_environment
 from lvsctl.machine.kinds import choose_kind, survey_kinds
-from lvsctl.output import text
+from lvsctl.output.text.hosts import format_machine, format_machine_kinds
 
 app = new_app(
     name="machine",
@@ -133,7 +133,7 @@ def status(wanted: options.As = Format.TEXT) -> None:
     if wanted is Format.JSON:
         show_json(running=found is not None, machine=found, features=features)
     else:
-        show(text.machine(found, features, style=style()))
+        show(format_machine(found, features, style=style()))
 
 
 def _kernel_features() -> dict[str, bool]:
@@ -174,7 +174,7 @@ def list_(wanted: options.As = Format.TEXT) -> None:
     if wanted is Format.JSON:
         show_json(kinds=found)
     else:
-        show(text.machine_kinds(found, style=style()))
+        show(format_machine_kinds(found, style=style()))
 
 
 @app.command(cls=Command)

@@ -24,7 +24,8 @@ from lvsctl.engine.faults import (
 )
 from lvsctl.errors import HostError, UsageError
 from lvsctl.faults import FAULTS
-from lvsctl.output import matrix_markdown, matrix_text, planted
+from lvsctl.output import matrix_markdown, safe_files
+from lvsctl.output.text.faults import format_cell, format_matrix
 from lvsctl.topology import shipped
 
 
@@ -117,7 +118,7 @@ def _progress(cells: int) -> Callable[[Cell], None]:
         if sys.stderr.isatty():
             left = (time.monotonic() - began) / done * (cells - done)
             minutes = f", {left / 60:.0f} min to go" if left > 60 else ""
-            say(f"[{done}/{cells}{minutes}] {cell.topology}: {matrix_text.line(cell)}")
+            say(f"[{done}/{cells}{minutes}] {cell.topology}: {format_cell(cell)}")
 
     return report
 
@@ -126,7 +127,7 @@ def _write(file: Path, columns: Sequence[Column]) -> None:
     """Write the columns so far: they are kept if the command is interrupted later."""
     text = _markdown(columns, file.read_text(encoding="utf-8") if file.exists() else "")
     try:
-        with planted.opened(file) as stream:
+        with safe_files.opened(file) as stream:
             stream.write(text.encode())
     except OSError as error:
         raise HostError(f"cannot write {file}: {error.strerror}") from error
@@ -142,7 +143,7 @@ def _markdown(columns: Sequence[Column], before: str = "") -> str:
 def _show(columns: Sequence[Column], wanted: MatrixFormat) -> None:
     match wanted:
         case MatrixFormat.TEXT:
-            show(matrix_text.text(columns, style=style()))
+            show(format_matrix(columns, style=style()))
         case MatrixFormat.JSON:
             show_json(holds=all(column.holds for column in columns), topologies=columns)
         case MatrixFormat.MARKDOWN:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, TextIO
 
 from lvsctl.errors import HostError
-from lvsctl.output.style import Style
+from lvsctl.output.text.style import Style
 
 
 class Format(StrEnum):

@@ -16,7 +16,9 @@ from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Format, json_text, show, show_json, style
 from lvsctl.engine.labs import load_lab, make_plan
 from lvsctl.errors import HostError, UsageError
-from lvsctl.output import planted, script, text
+from lvsctl.output import safe_files, shell_script
+from lvsctl.output.text.hosts import format_topologies
+from lvsctl.output.text.plan import format_plan
 from lvsctl.topology import shipped
 from lvsctl.topology.overrides import Overrides
 from lvsctl.topology.schema import json_schema
@@ -88,11 +90,11 @@ def plan(
     result = make_plan(lab)
     match wanted:
         case PlanFormat.SH:
-            content = script.script(lab, result)
+            content = shell_script.script(lab, result)
         case PlanFormat.JSON:
             content = json_text(result)
         case PlanFormat.TEXT:
-            content = text.plan(result, style=style())
+            content = format_plan(result, style=style())
     if output is None:
         show(content)
     else:
@@ -103,13 +105,13 @@ def _write(file: Path, text: str) -> None:
     """Write the whole text or nothing: on a full disk an existing file stays as it was."""
     content = (text.rstrip("\n") + "\n").encode()
     try:
-        is_link = not planted.nofollow(file)
+        is_link = not safe_files.nofollow(file)
         if file.is_file() or not file.exists():
             mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else None
             # Resolved: through a link to the file, not in place of the link.
-            planted.replace(file.resolve() if is_link else file, content, mode=mode)
+            safe_files.replace(file.resolve() if is_link else file, content, mode=mode)
         else:  # a device or a pipe, such as /dev/stdout
-            with planted.opened(file) as stream:
+            with safe_files.opened(file) as stream:
                 stream.write(content)
     except OSError as error:
         mistaken = (IsADirectoryError, NotADirectoryError, FileNotFoundError)
@@ -147,7 +149,7 @@ def topologies(
             ]
         )
     else:
-        show(text.topologies(shipped.summaries(), style=style()))
+        show(format_topologies(shipped.summaries(), style=style()))
 
 
 @app.command(cls=Command)
@@ -176,7 +178,7 @@ def schema(
         found = json_schema()
     else:
         # Imports the types of every command's result.
-        from lvsctl.output import schemas
+        from lvsctl.output import json_schemas
 
-        found = schemas.json_schema(of)
+        found = json_schemas.json_schema(of)
     show(json.dumps(found, indent=2, ensure_ascii=False))

@@ -29,8 +29,10 @@ from lvsctl.engine.labs import running_lab
 from lvsctl.errors import UsageError
 from lvsctl.machine import writable
 from lvsctl.model.claim import Verdict
-from lvsctl.output import fault_text, planted, saved, text
+from lvsctl.output import safe_files, saved_report
 from lvsctl.output.evidence import capture_bytes
+from lvsctl.output.text.faults import format_proof, format_trial
+from lvsctl.output.text.verification import format_verification
 
 CAPTURES_VARIABLE = "LVSCTL_CAPTURES"
 
@@ -42,7 +44,7 @@ def _check_report(
 ) -> ForwardRequest:
     """Refuse a directory that holds something else, before any request is sent."""
     if report is not None:
-        saved.refuse_others(report)
+        saved_report.refuse_others(report)
         return ForwardRequest(words, writes=report)
     return ForwardRequest(words, writes=None if prove else directory_for_machine())
 
@@ -105,7 +107,7 @@ def verify(
     if wanted is Format.JSON:
         show_json(result, capture=capture)
     else:
-        show(text.verification(result, verbose=verbose, capture=capture, style=style()))
+        show(format_verification(result, verbose=verbose, capture=capture, style=style()))
     return ExitStatus.OK if result.verdict is Verdict.PASS else ExitStatus.CLAIM_FAILED
 
 
@@ -114,13 +116,13 @@ def _prove(lab: str | None, wanted: Format) -> ExitStatus:
 
     def report(trial: Trial) -> None:
         if sys.stderr.isatty():
-            say(fault_text.trial(trial))
+            say(format_trial(trial))
 
     proof = prove_claims(running_lab(lab), report)
     if wanted is Format.JSON:
         show_json(proof)
     else:
-        show(fault_text.proof(proof, style=style()))
+        show(format_proof(proof, style=style()))
     return ExitStatus.OK if proof.holds else ExitStatus.CLAIM_FAILED
 
 
@@ -131,15 +133,15 @@ def _verify(
     if from_ is not None:
         if lab is not None or report is not None:
             raise UsageError("--from reads a saved report: use neither a lab nor --report")
-        return recompute(saved.load(from_)), str(from_ / saved.CAPTURE)
+        return recompute(saved_report.load(from_)), str(from_ / saved_report.CAPTURE)
     found = running_lab(lab)
     if report is None:
         result = verify_lab(found)
         return result, keep_capture(result)
-    saved.refuse_others(report)
+    saved_report.refuse_others(report)
     result = verify_lab(found)
-    saved.save(report, result)
-    return result, str(report / saved.CAPTURE)
+    saved_report.save(report, result)
+    return result, str(report / saved_report.CAPTURE)
 
 
 def directory_for_machine() -> Path | None:
@@ -169,7 +171,7 @@ def keep_capture(result: Verification) -> str | None:
         if _is_unsafe(directory):
             _not_kept(path, "the directory is not yours alone")
             return None
-        planted.replace(path, capture_bytes(result.evidence), mode=0o644)  # for sudo's user
+        safe_files.replace(path, capture_bytes(result.evidence), mode=0o644)  # for sudo's user
     except OSError as error:
         _not_kept(path, error.strerror or "it cannot be written")
         return None
@@ -196,7 +198,7 @@ def _is_unsafe(directory: Path) -> bool:
     """
     if os.environ.get(CAPTURES_VARIABLE):
         try:
-            planted.nofollow(directory)
+            safe_files.nofollow(directory)
         except UsageError:
             return True
         return False

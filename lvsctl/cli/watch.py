@@ -107,7 +107,7 @@ def _draw(watcher: Watcher, count: int | None, *, interval: float, probing: bool
     from rich.console import Console
     from rich.live import Live
 
-    from lvsctl.output.watch_screen import Screen
+    from lvsctl.output.text.watch_screen import Screen
 
     console = Console(highlight=False, markup=False, emoji=False)
     happened: deque[ChangeEvent] = deque(maxlen=EVENTS_KEPT)

@@ -20,7 +20,7 @@ from lvsctl.cli.failure import say
 from lvsctl.errors import HostError, LabError, UsageError
 from lvsctl.kernel import probe
 from lvsctl.machine import client, connection, runtime_files
-from lvsctl.output import planted
+from lvsctl.output import safe_files
 from lvsctl.topology import shipped
 
 Run = Callable[..., int | None]
@@ -142,7 +142,7 @@ def _directory_for(directory: Path | None) -> Iterator[tuple[str, ...]]:
     new = not directory.exists()
     try:
         directory.mkdir(mode=0o775, parents=True, exist_ok=True)
-        planted.nofollow(directory)  # another user may have made a link since ``prepare``
+        safe_files.nofollow(directory)  # another user may have made a link since ``prepare``
     except FileExistsError:
         raise UsageError(f"{directory} is a file, not a directory") from None
     except OSError as error:

@@ -79,7 +79,7 @@ class Hop:
         return not self.receivers
 
     def __str__(self) -> str:
-        way = f"{self.sender or '?'} → {', '.join(self.receivers) or 'nobody'}"
+        way = f"{self.sender or '?'} → {', '.join(self.receivers) or 'not received'}"
         return f"{self.network}: {way}  {self.label}" + (f"  ({self.why})" if self.why else "")
 
 

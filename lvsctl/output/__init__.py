@@ -1,5 +1,1 @@
-"""What people and programs read: pure functions from results to text and to JSON.
-
-``text`` and ``jsonable`` have a function of the same name for each thing that is
-reported; ``script`` turns a plan into a shell script.
-"""
+"""Results as text for the terminal, HTML pages, JSON, JUnit XML, shell scripts and reports."""

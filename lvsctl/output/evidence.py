@@ -36,7 +36,7 @@ _MAX_LISTED = 5
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Evidence but its frames. ``sha256`` is that of the capture which belongs to it."""
+    """Evidence without its frames. ``sha256`` is that of its capture."""
 
     format: str
     version: int
@@ -51,7 +51,7 @@ class Written:
 
 
 def capture_bytes(evidence: Evidence) -> bytes:
-    """The frames as pcapng: the number of a frame there is its number here."""
+    """Encode the frames as pcapng; they keep their numbers."""
     links = {frame.tap: frame.raw.link for frame in evidence.frames}
     taps = {tap: links.get(tap) or _link(evidence, tap) for tap in evidence.taps}
     frames = tuple(frame.raw for frame in evidence.frames)
@@ -62,14 +62,14 @@ def capture_bytes(evidence: Evidence) -> bytes:
 
 
 def _link(evidence: Evidence, tap: Tap) -> LinkType:
-    """How the frames of a silent tap would have begun."""
+    """The link type of a tap without frames."""
     state = evidence.states.get(tap.node)
     link = state.link(tap.device) if state is not None else None
     return LinkType.RAW if link is not None and link.kind in _TUNNELS else LinkType.ETHERNET
 
 
 def evidence_bytes(evidence: Evidence, capture: bytes) -> bytes:
-    """Everything but the frames, which are in ``capture``."""
+    """Encode everything but the frames, which are in ``capture``."""
     written = Written(
         FORMAT, VERSION, __version__, hashlib.sha256(capture).hexdigest(),
         evidence.lab, evidence.runs, evidence.states, evidence.counters, evidence.kernel_drops,
@@ -81,9 +81,9 @@ def evidence_bytes(evidence: Evidence, capture: bytes) -> bytes:
 
 
 def evidence_from(written: bytes, capture: bytes, *, source: str = "evidence.json") -> Evidence:
-    """What ``evidence_bytes`` and ``capture_bytes`` wrote. Raises DamagedFile.
+    """Decode what ``evidence_bytes`` and ``capture_bytes`` encoded. Raises DamagedFile.
 
-    The files may be anybody's: nothing in them is believed.
+    The files may come from anyone: everything in them is checked.
     """
     found = _read(written, source)
     if hashlib.sha256(capture).hexdigest() != found.sha256:
@@ -110,8 +110,8 @@ def evidence_from(written: bytes, capture: bytes, *, source: str = "evidence.jso
 
 def _read(written: bytes, source: str) -> Written:
     try:
-        value = json.loads(written.decode())  # json would let halves of surrogate pairs through
-        if b"\\u" in written:  # escapes may be such halves too; lvsctl writes hardly any
+        value = json.loads(written.decode())  # json accepts halves of surrogate pairs
+        if b"\\u" in written:  # escapes may be such halves too
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:  # not UTF-8 and not JSON are both ValueError
         raise DamagedFile(f"{source} is not JSON: {error}") from error
@@ -164,7 +164,7 @@ _ENDPOINTS = {"local", "local_seen", "peer_seen"}
 
 
 def _check(found: Written, source: str) -> None:
-    """What the judges take for granted, and the types do not say."""
+    """Check what the claims rely on beyond the types."""
     nodes = {node.name for node in found.lab.nodes}
     named = {run.client for run in found.runs}
     named |= {server.node for run in found.runs for server in run.service.real_servers}

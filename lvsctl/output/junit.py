@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 
 from lvsctl.engine.findings import Verification
 from lvsctl.model.claim import Finding, Verdict
-from lvsctl.output.style import printable
+from lvsctl.output.text.style import printable
 
 
 def junit(verification: Verification) -> str:

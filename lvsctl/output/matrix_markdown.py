@@ -6,13 +6,10 @@ What is kept can be added to: cells that are not made anew stay as they are.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
+from lvsctl.engine.campaign import Cell, Column
 from lvsctl.faults import FAULTS
 from lvsctl.faults.known import KNOWN
-
-if TYPE_CHECKING:
-    from lvsctl.engine.campaign import Cell, Column
 
 GOOD, BAD, NOT_APPLICABLE, NOT_RUN = "✓", "✗", "–", ""
 

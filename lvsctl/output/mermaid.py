@@ -1,9 +1,9 @@
-"""A request's way as a Mermaid sequence diagram, which GitHub and GitLab draw in Markdown."""
+"""The path of a request as a Mermaid sequence diagram, which GitHub and GitLab render."""
 
 from __future__ import annotations
 
 from lvsctl.model.walk import Hop, Step, Walk
-from lvsctl.output.style import printable
+from lvsctl.output.text.style import printable
 
 _ARROWS = {
     Step.NEIGHBOUR_REQUEST: "--)",
@@ -17,7 +17,7 @@ _FOR_MERMAID = str.maketrans(
 
 
 def mermaid(walk: Walk) -> str:
-    """The diagram; hops that repeat earlier ones are drawn without their explanation."""
+    """Return the diagram; repeated hops have no explanation."""
     ids = {name: f"n{number}" for number, name in enumerate(walk.nodes)}
     lines = ["sequenceDiagram", "    autonumber"]
     lines += [f"    participant {ids[name]} as {_text(name)}" for name in walk.nodes]

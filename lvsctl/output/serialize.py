@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
-from dataclasses import dataclass, field, fields, replace
-from datetime import UTC, datetime
+from dataclasses import fields
 from functools import cache
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
@@ -24,18 +22,28 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 from cattrs.preconf.json import JsonConverter, make_converter
 
-from lvsctl.capture.decode import decode
 from lvsctl.faults import FAULTS
 from lvsctl.faults.base import Fault
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
 from lvsctl.model.exchange import Endpoint
-from lvsctl.model.frame import Direction, Frame, LinkType, RawFrame, Tap
+from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import ForwardingMethod
+from lvsctl.output.json_formats import (
+    Conversion,
+    Json,
+    fields_of,
+    format_of,
+    is_named_tuple,
+    keys_of,
+    planned_resource,
+    read_frame,
+    reading_about,
+    write_frame,
+)
 from lvsctl.resources.base import Resource
 
 VERSION = 2
-Json = dict[str, Any]
 T = TypeVar("T")
 
 _LARGEST = 1 << 64
@@ -56,11 +64,8 @@ def from_json(value: Mapping[str, Any], kind: type[T], *, lab: Lab | None = None
 
     Raises cattrs' errors if the JSON is not of that type.
     """
-    token = _lab.set(lab)
-    try:
+    with reading_about(lab):
         return _converter(strict=False).structure(value, kind)
-    finally:
-        _lab.reset(token)
 
 
 def unstructure(value: object) -> Any:
@@ -71,258 +76,6 @@ def unstructure(value: object) -> Any:
 def structure_strictly(value: object, kind: type[T]) -> T:
     """Convert JSON to a value; unknown keys and wrong types raise cattrs' errors."""
     return _converter(strict=True).structure(value, kind)
-
-
-_lab: ContextVar[Lab | None] = ContextVar("lab", default=None)
-"""The lab of the result that is being read: results name it."""
-
-
-# What differs between a type and its JSON object.
-
-
-@dataclass(frozen=True, slots=True)
-class Conversion:
-    """How a field is written as ``type``, and read from it."""
-
-    write: Callable[[Any], Any]
-    read: Callable[[Any], Any]
-    type: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """How the JSON object of a type differs from its fields.
-
-    ``rename`` maps fields to keys. ``omit`` are fields without a key. The keys of ``flatten``
-    fields stand in the object itself. ``derive`` are further keys, computed by an attribute,
-    a method or a function, and ignored on reading. ``convert`` are fields of another type.
-    """
-
-    rename: Mapping[str, str] = field(default_factory=dict)
-    omit: tuple[str, ...] = ()
-    flatten: tuple[str, ...] = ()
-    derive: Mapping[str, str | Callable[[Any], Any]] = field(default_factory=dict)
-    convert: Mapping[str, Conversion] = field(default_factory=dict)
-
-    def key(self, name: str) -> str:
-        """The key of a field."""
-        return self.rename.get(name, _RENAMED.get(name, name))
-
-    def derived(self, key: str, value: object) -> Any:
-        """The value of one of ``derive``."""
-        source = self.derive[key]
-        if callable(source):
-            return source(value)
-        found = getattr(value, source)
-        return found() if callable(found) else found
-
-
-_RENAMED = {"says": "text"}
-"""Fields of any type."""
-
-
-def _known_lab(_: object) -> Lab:
-    lab = _lab.get()
-    if lab is None:
-        raise ValueError("the lab is not known")
-    return lab
-
-
-def _named_service(name: object) -> Any:
-    for service in _known_lab(name).services:
-        if service.name == name:
-            return service
-    raise ValueError(f"the lab has no service {name!r:.40}")
-
-
-def _pair(value: tuple[str, str]) -> dict[str, str]:
-    return {"fault": value[0], "node": value[1]}
-
-
-def _time(when: float) -> str:
-    return datetime.fromtimestamp(when, UTC).isoformat(timespec="milliseconds")
-
-
-def _seconds(time: str) -> float:
-    return datetime.fromisoformat(time).timestamp()
-
-
-def _listed_since(listed: Any) -> float | None:
-    return listed.entry.started or None
-
-
-def _able(kind: Any) -> bool:
-    return not kind.obstacle
-
-
-def _added(up: Any) -> tuple[PlannedResource, ...]:
-    return tuple(_planned_resource(op, up.commands(op)) for op in up.added)
-
-
-def _namespaces(lab: Lab) -> dict[str, str]:
-    return {node.name: lab.netns(node.name) for node in lab.nodes}
-
-
-_LAB = Conversion(lambda lab: lab.name, _known_lab, str)
-_SERVICE = Conversion(lambda service: service.name, _named_service, str)
-_FAULT = Conversion(lambda fault: fault.id, lambda name: FAULTS[name], str)
-_TIME = Conversion(_time, _seconds, str)
-_TENTHS = Conversion(lambda number: round(number, 1), float, float)
-_MAPPING = Conversion(dict, lambda value: tuple(value.items()), dict[str, str])
-_CAUSES = Conversion(
-    lambda causes: [_pair(cause) for cause in causes],
-    lambda causes: tuple((one["fault"], one["node"]) for one in causes),
-    list[dict[str, str]],
-)
-_SERVICE_KEY = Format(flatten=("key",))
-
-FORMATS: Mapping[str, Format] = {
-    "Cell": Format(
-        rename={"topology": "name"},
-        flatten=("trial",),
-        derive={"named_first": "named_first", "holds": "holds", "wrong": "wrong"},
-        convert={"named": _CAUSES},
-    ),
-    "Claim": Format(rename={"unbroken": "unbreakable_because"}),
-    "Column": Format(rename={"topology": "name"}, derive={"holds": "holds"}),
-    "Diagnosis": Format(convert={"lab": _LAB}),
-    "Dropped": Format(derive={"text": "text"}),
-    "Entry": Format(
-        rename={"lab": "name"}, omit=("topology", "overrides", "namespaces", "started")
-    ),
-    "Fault": Format(rename={"at": "roles"}, omit=("changes", "breaks_where")),
-    "FaultListed": Format(flatten=("fault",)),
-    "Features": Format(derive={"able": "able"}),
-    "Finding": Format(rename={"frames": "evidence"}, flatten=("claim",)),
-    "KindStatus": Format(derive={"able": _able}),
-    "ChangeEvent": Format(rename={"when": "time"}, convert={"when": _TIME}),
-    "Health": Format(derive={"healthy": "healthy", "text": "text"}, convert={"causes": _CAUSES}),
-    "Hop": Format(
-        rename={"sender": "from", "receivers": "to", "again": "repeats"},
-        derive={"headers": "headers"},
-    ),
-    "Inspection": Format(convert={"lab": _LAB}),
-    "Listed": Format(flatten=("entry",), derive={"started": _listed_since}),
-    "Node": Format(convert={"sysctls": _MAPPING}),
-    "Lab": Format(derive={"namespaces": _namespaces}),
-    "NodeInspection": Format(flatten=("state",)),
-    "Plan": Format(derive={"namespaces": "namespaces"}),
-    "Proof": Format(derive={"proved": "holds", "unbroken": "unbroken"}, convert={"lab": _LAB}),
-    "Rates": Format(
-        rename={
-            "connections": "connections_per_second",
-            "bytes_in": "bytes_in_per_second",
-            "bytes_out": "bytes_out_per_second",
-            "received": "received_per_second",
-            "sent": "sent_per_second",
-        },
-        convert=dict.fromkeys(
-            ("connections", "bytes_in", "bytes_out", "received", "sent"), _TENTHS
-        ),
-    ),
-    "ServerView": Format(rename={"entry": "ipvs"}, flatten=("rates",)),
-    "ServiceState": _SERVICE_KEY,
-    "ServiceView": Format(rename={"servers": "real_servers"}, flatten=("key", "rates")),
-    "Trial": Format(derive={"as_predicted": "as_predicted"}, convert={"fault": _FAULT}),
-    "Up": Format(omit=("added", "edited"), derive={"changed": "changed", "added": _added}),
-    "Verification": Format(
-        rename={"findings": "claims"},
-        omit=("evidence",),
-        derive={"verdict": "verdict"},
-        convert={"lab": _LAB},
-    ),
-    "View": Format(
-        rename={"when": "time", "changes": "events"},
-        derive={"troubles": "troubles"},
-        convert={"lab": _LAB, "when": _TIME},
-    ),
-    "VirtualService": _SERVICE_KEY,
-    "Walk": Format(
-        derive={"answered": "answered", "server": "server", "seconds": "seconds"},
-        convert={"lab": _LAB, "service": _SERVICE},
-    ),
-}
-"""By the type's name, so that nothing is imported for types that are not written."""
-
-
-def format_of(kind: type) -> Format:
-    """The format of a dataclass or NamedTuple."""
-    return FORMATS.get(kind.__name__, Format())
-
-
-def keys_of(kind: type) -> tuple[str, ...]:
-    """The keys of a type's JSON object."""
-    form, hints = format_of(kind), get_type_hints(kind)
-    keys: list[str] = []
-    for name in fields_of(kind):
-        keys += keys_of(hints[name]) if name in form.flatten else [form.key(name)]
-    return (*keys, *form.derive)
-
-
-def fields_of(kind: type) -> tuple[str, ...]:
-    """The fields of a dataclass or NamedTuple that are written."""
-    if _is_named_tuple(kind):
-        names: tuple[str, ...] = kind._fields  # type: ignore[attr-defined]  # of every NamedTuple
-    else:
-        names = tuple(one.name for one in fields(kind) if one.init)
-    return tuple(name for name in names if name not in format_of(kind).omit)
-
-
-# Types that are not objects with their own fields.
-
-
-def _frame(frame: Frame) -> Json:
-    """A captured frame: its number, time in nanoseconds since the epoch, bytes in hexadecimal."""
-    raw = frame.raw
-    return {
-        "tap": str(raw.tap),
-        "frame": frame.number,
-        "direction": raw.direction.name.lower(),
-        "time": raw.time,
-        "summary": frame.summary(),
-        "link": raw.link.name.lower(),
-        "length": raw.length,
-        "checksum_pending": raw.checksum_pending,
-        "decapsulated": _is_decapsulated(frame),
-        "data": raw.data.hex(),
-    }
-
-
-def _read_frame(value: Any, _: object) -> Frame:
-    raw = RawFrame(
-        time=value["time"],
-        tap=Tap.parse(value["tap"]),
-        direction=Direction[value["direction"].upper()],
-        link=LinkType[value["link"].upper()],
-        length=value["length"],
-        data=bytes.fromhex(value["data"]),
-        checksum_pending=value["checksum_pending"],
-    )
-    frame = decode(raw, value["frame"])
-    if value["decapsulated"]:
-        inner = replace(frame.packet, ips=frame.ips[-1:], tunnels=())
-        frame = replace(frame, packet=inner)
-    return frame
-
-
-def _is_decapsulated(frame: Frame) -> bool:
-    """Whether the outer headers, which a gre device still shows, are not part of the packet."""
-    return frame.raw.link is LinkType.RAW and frame.outer is not None and frame.outer.at > 0
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedResource:
-    """A resource of a plan: its kind, its namespace, why it is needed, equivalent commands."""
-
-    kind: str
-    netns: str
-    why: str
-    commands: tuple[str, ...]
-
-
-def _planned_resource(op: Resource, commands: tuple[str, ...] | None = None) -> PlannedResource:
-    described = op.describe() if commands is None else commands
-    return PlannedResource(type(op).__name__, op.netns, op.why, described)
 
 
 def _endpoint(value: Any, _: object) -> Endpoint:
@@ -404,23 +157,18 @@ def _converter(*, strict: bool) -> JsonConverter:
     converter.register_unstructure_hook(Path, str)
     converter.register_unstructure_hook_factory(_has_format, _unstructure_fn(converter))
     converter.register_structure_hook_factory(_has_format, _structure_fn(converter, strict=strict))
-    converter.register_unstructure_hook_func(_is_named_tuple, _write_named_tuple(converter))
-    converter.register_unstructure_hook(Frame, _frame)
-    converter.register_structure_hook(Frame, _read_frame)
+    converter.register_unstructure_hook_func(is_named_tuple, _write_named_tuple(converter))
+    converter.register_unstructure_hook(Frame, write_frame)
+    converter.register_structure_hook(Frame, read_frame)
     converter.register_structure_hook(Fault, lambda value, _: FAULTS[value["id"]])
     converter.register_unstructure_hook_func(
-        _is_resource, lambda op: converter.unstructure(_planned_resource(op))
+        _is_resource, lambda one: converter.unstructure(planned_resource(one))
     )
     return converter
 
 
 def _has_format(kind: Any) -> bool:
     return dataclasses.is_dataclass(kind) and isinstance(kind, type)
-
-
-def _is_named_tuple(kind: Any) -> bool:
-    is_tuple = isinstance(kind, type) and issubclass(kind, tuple)
-    return is_tuple and hasattr(kind, "_fields") and kind is not Endpoint
 
 
 def _write_named_tuple(converter: JsonConverter) -> Callable[[Any], Json]:

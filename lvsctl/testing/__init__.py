@@ -1,4 +1,4 @@
-"""What the pytest plugin does once a test asks for a lab. ``lvsctl.pytest_plugin`` is its door.
+"""What the pytest plugin does once a test asks for a lab. ``lvsctl.testing.plugin`` is its door.
 
 worker   one pytest process: where its labs are, whether it can have any
 labs     the fixture's value: brings labs up under names of their own, and down again

@@ -11,7 +11,7 @@ from pathlib import Path
 from lvsctl.api.lab import save_report
 from lvsctl.engine.findings import Verification
 from lvsctl.errors import LvsctlError
-from lvsctl.output.saved import CAPTURE, HTML
+from lvsctl.output.saved_report import CAPTURE, HTML
 from lvsctl.testing.labs import WatchedLab
 
 Section = tuple[str, str]

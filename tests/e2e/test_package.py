@@ -57,7 +57,7 @@ def test_the_wheel_has_topologies_types_manual_pages_and_the_plugin(wheel: Path)
     assert {f"{shared}/{path.name}" for path in CHECKOUT.glob("man/*")} <= names
     assert "lvsctl/py.typed" in names
     assert "lvsctl = lvsctl.cli.main:entry" in words
-    assert "lvsctl = lvsctl.pytest_plugin" in words
+    assert "lvsctl = lvsctl.testing.plugin" in words
     assert not [name for name in names if name.startswith(("tests", "tools"))]
 
 

@@ -25,7 +25,7 @@ import pytest
 from lvsctl import Lab
 from lvsctl.api.command import Command
 from lvsctl.errors import LabError, SpecError, UsageError
-from lvsctl.output.saved import NAMES
+from lvsctl.output.saved_report import NAMES
 
 pytestmark = [pytest.mark.machine, pytest.mark.slow]
 

@@ -28,7 +28,7 @@ import pytest
 
 from lvsctl.capture.pcapng_reader import read_recording
 from lvsctl.cli.failure import ExitStatus
-from lvsctl.output.saved import NAMES
+from lvsctl.output.saved_report import NAMES
 from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.machine, pytest.mark.slow]

@@ -22,13 +22,15 @@ from lvsctl.engine.labs import list_labs, running_lab
 from lvsctl.errors import DamagedFile, LvsctlError, SpecError
 from lvsctl.kernel import injected, paths, registry
 from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
-from lvsctl.output import saved, script, text, text_plan
-from lvsctl.output.evidence import evidence_from
+from lvsctl.output import saved_report, shell_script
+from lvsctl.output.evidence import evidence_bytes, evidence_from
 from lvsctl.output.serialize import to_json
-from lvsctl.output.style import Style
+from lvsctl.output.text.labs import format_labs
+from lvsctl.output.text.plan import format_plan
+from lvsctl.output.text.style import Style
 from lvsctl.plan import planner
 from lvsctl.topology.loading import parse_topology
-from tests.unit.recorded.reports import files_of
+from tests.unit.recorded.reports import evidence_of, files_of
 
 PLAIN = Style(color=False, width=80)
 
@@ -51,8 +53,8 @@ def topology(data: bytes) -> None:
         return
     if len(lab.nodes) <= 30:  # what comes next is in proportion
         plan = planner.plan_for(lab)
-        script.script(lab, plan)
-        text_plan.plan(plan, style=PLAIN)
+        shell_script.script(lab, plan)
+        format_plan(plan, style=PLAIN)
         json.dumps(to_json(lab))
 
 
@@ -86,7 +88,11 @@ def evidence(data: bytes) -> None:
 
 def changed_evidence(data: bytes) -> None:
     """The same with some values of a real report's exchanged: ``data`` says which, by what."""
-    found = json.loads(files_of("dr")["evidence.json"])
+    files = files_of("dr")
+    written = files["evidence.json"]  # of version 1
+    if data[:1] > b"\x7f":
+        written = evidence_bytes(evidence_of("dr"), files["capture.pcapng"])
+    found = json.loads(written)
     choices = iter(data[:64])
     for start in choices:
         _change(found, start, choices)
@@ -110,7 +116,7 @@ def _change(found: object, choice: int, choices: Iterator[int]) -> None:
 
 def judged(verification: Verification) -> None:
     """Every report of it."""
-    saved.report_files(verification)
+    saved_report.report_files(verification)
 
 
 def registered(data: bytes) -> None:
@@ -121,7 +127,7 @@ def registered(data: bytes) -> None:
     paths.faults("dr").write_bytes(data)
     listed = list_labs()
     assert len(listed) == 1
-    text.listing(listed, style=PLAIN)
+    format_labs(listed, style=PLAIN)
     json.dumps(to_json(labs=listed))
     injected.read("dr")
     with contextlib.suppress(LvsctlError):

@@ -26,8 +26,8 @@ from lvsctl.kernel.registry import State
 from lvsctl.model.claim import Verdict
 from lvsctl.model.event import Event, GoingBack, Notice, StageBegun, Undoing
 from lvsctl.model.lab import Lab
-from lvsctl.output import text_listing
-from lvsctl.output.style import Style
+from lvsctl.output.text.labs import format_labs
+from lvsctl.output.text.style import Style
 from lvsctl.plan import planner
 from lvsctl.plan.stages import Plan
 from lvsctl.resources.base import Resource
@@ -218,7 +218,7 @@ def test_where_the_way_back_is_closed_the_lab_is_neither() -> None:
             filler.unlink()
             assert "lab dr could not be made what it was" in caught.value.message
             assert "`lvsctl down dr` removes it" in caught.value.message
-            listing = text_listing.listing(list_labs(), style=Style(color=False, width=80))
+            listing = format_labs(list_labs(), style=Style(color=False, width=80))
             assert "neither what it was" in " ".join(listing.split())
             with pytest.raises(LabError, match="neither what it was"):
                 running_lab("dr")

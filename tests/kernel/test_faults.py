@@ -28,8 +28,8 @@ from lvsctl.kernel import injected, paths
 from lvsctl.model.claim import Verdict
 from lvsctl.model.lab import Lab
 from lvsctl.model.state import Counters, NodeState
-from lvsctl.output import fault_text
-from lvsctl.output.style import Style
+from lvsctl.output.text.faults import format_proof
+from lvsctl.output.text.style import Style
 from lvsctl.topology import shipped
 from tests.kernel.by_hand import run
 from tests.kernel.labs import lab_up, topology_of
@@ -46,7 +46,7 @@ pytestmark = pytest.mark.ipvs
 def test_every_claim_of_a_shipped_topology_can_fail(name: str) -> None:
     with lab_up(name) as lab:
         proof = prove_claims(lab, lambda _: None)
-        assert proof.holds, fault_text.proof(proof, style=Style(color=False, width=200))
+        assert proof.holds, format_proof(proof, style=Style(color=False, width=200))
         assert injected.read(lab.name) == ()
 
 

@@ -16,9 +16,9 @@ import pytest
 
 from lvsctl import modes
 from lvsctl.model.lab import Lab
-from lvsctl.output import text
-from lvsctl.output.script import script
-from lvsctl.output.style import Style
+from lvsctl.output.shell_script import script
+from lvsctl.output.text.plan import format_plan
+from lvsctl.output.text.style import Style
 from lvsctl.plan import planner
 from lvsctl.topology import shipped
 from lvsctl.topology.loading import parse_topology
@@ -33,7 +33,7 @@ def lab_of(name: str) -> Lab:
 
 
 def as_text(lab: Lab) -> str:
-    return text.plan(planner.plan_for(lab), style=Style(color=False, width=100))
+    return format_plan(planner.plan_for(lab), style=Style(color=False, width=100))
 
 
 def as_script(lab: Lab) -> str:

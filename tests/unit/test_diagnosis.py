@@ -22,8 +22,8 @@ from lvsctl.model.lab import Impairment
 from lvsctl.model.service import Encapsulation, Scheduler
 from lvsctl.model.state import NeighbourState, NodeState, RouteState
 from lvsctl.output.serialize import to_json
-from lvsctl.output.style import Style
-from lvsctl.output.text_diagnosis import diagnosis
+from lvsctl.output.text.diagnosis import format_diagnosis
+from lvsctl.output.text.style import Style
 from tests.unit.recorded.reports import NAMES, evidence_of
 
 Bend = Callable[[NodeState], NodeState]
@@ -283,7 +283,7 @@ def test_where_no_rule_matches_it_says_what_was_ruled_out_and_where_to_look() ->
     assert said.causes == ()
     assert "the virtual service is in the director's IPVS table" in said.ruled_out
     assert any("lvsctl walk dr" in line for line in said.next_steps)
-    text = diagnosis(_result(evidence), style=Style(color=False, width=80))
+    text = format_diagnosis(_result(evidence), style=Style(color=False, width=80))
     assert "ruled out:" in text
     assert "look at:" in text
 
@@ -292,7 +292,7 @@ def test_text_and_json_tell_the_same() -> None:
     evidence = unanswered(bent(evidence_of("nat"), "rs1", no_default), "rs1")
     result = _result(evidence)
     (cause,) = result.causes
-    text = diagnosis(result, style=Style(color=False, width=100))
+    text = format_diagnosis(result, style=Style(color=False, width=100))
     assert cause.fault in text
     assert cause.remedy in text
     (one,) = to_json(result)["causes"]

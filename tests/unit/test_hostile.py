@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from lvsctl.errors import DamagedFile, SpecError, UsageError
 from lvsctl.kernel import paths
-from lvsctl.output import saved
+from lvsctl.output import saved_report
 from lvsctl.topology import shipped
 from lvsctl.topology.loading import parse_topology
 from lvsctl.topology.overrides import Overrides
@@ -154,7 +154,7 @@ def test_any_bytes_in_the_registry(data: bytes) -> None:
 
 def test_a_report_of_pipes_and_devices_is_none(tmp_path: Path) -> None:
     """Whoever gives a directory away decides what its files are: nothing waits or fills memory."""
-    (tmp_path / saved.CAPTURE).write_bytes(b"")
+    (tmp_path / saved_report.CAPTURE).write_bytes(b"")
     planted: dict[str, Callable[[Path], object]] = {
         "pipe": os.mkfifo,
         "endless": lambda place: place.symlink_to("/dev/zero"),
@@ -162,23 +162,23 @@ def test_a_report_of_pipes_and_devices_is_none(tmp_path: Path) -> None:
         "directory": Path.mkdir,
     }
     for make in planted.values():
-        place = tmp_path / saved.EVIDENCE
+        place = tmp_path / saved_report.EVIDENCE
         make(place)
         with pytest.raises((UsageError, DamagedFile), match=r"evidence\.json is no ordinary file"):
-            saved.load(tmp_path)
+            saved_report.load(tmp_path)
         place.rmdir() if place.is_dir() else place.unlink()
 
 
-@pytest.mark.parametrize("name", [saved.EVIDENCE, saved.CAPTURE])
+@pytest.mark.parametrize("name", [saved_report.EVIDENCE, saved_report.CAPTURE])
 def test_a_report_that_is_too_large_is_not_read(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for part, content in files_of("dr").items():
         (tmp_path / part).write_bytes(content)
     with (tmp_path / name).open("r+b") as file:
-        file.truncate(saved.LARGEST[name] + 1)  # sparse: it takes no room
+        file.truncate(saved_report.LARGEST[name] + 1)  # sparse: it takes no room
     with pytest.raises(DamagedFile, match="larger than any report"):
-        saved.load(tmp_path)
+        saved_report.load(tmp_path)
 
 
 NAMES = ("..", ".", "../x", "/etc", "a/b", "a\nb", "-rf", "$(id)", "a b", "ä", "a\0", "x" * 64, "")

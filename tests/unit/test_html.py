@@ -13,9 +13,9 @@ from lvsctl.engine.inspect import recompute
 from lvsctl.model.claim import Claim, Verdict
 from lvsctl.model.frame import Direction, Tap
 from lvsctl.model.lab import Lab
-from lvsctl.output.html import POLICY, page, walk_page
-from lvsctl.output.html_markup import Html, escaped, tag
-from lvsctl.output.style import printable
+from lvsctl.output.html.markup import Html, escaped, tag
+from lvsctl.output.html.page import POLICY, page, walk_page
+from lvsctl.output.text.style import printable
 from lvsctl.walk.walk import walks
 from tests.unit.recorded import mutations as m
 from tests.unit.recorded.reports import NAMES, evidence_of

@@ -26,8 +26,9 @@ from lvsctl.model.exchange import Endpoint
 from lvsctl.model.lab import Lab
 from lvsctl.model.sample import Answers
 from lvsctl.model.walk import Walk
-from lvsctl.output.schemas import DOCUMENTS, json_schema
-from lvsctl.output.serialize import FORMATS, from_json, structure_strictly, to_json, unstructure
+from lvsctl.output.json_formats import FORMATS
+from lvsctl.output.json_schemas import DOCUMENTS, json_schema
+from lvsctl.output.serialize import from_json, structure_strictly, to_json, unstructure
 from lvsctl.plan import planner
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService

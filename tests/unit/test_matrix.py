@@ -11,8 +11,9 @@ from lvsctl.engine.faults import applicable_faults
 from lvsctl.faults import FAULTS
 from lvsctl.faults.known import KNOWN
 from lvsctl.model.claim import Claim, Finding, Verdict
-from lvsctl.output import matrix_markdown, matrix_text
-from lvsctl.output.style import Style
+from lvsctl.output import matrix_markdown
+from lvsctl.output.text.faults import format_matrix
+from lvsctl.output.text.style import Style
 from lvsctl.topology import shipped
 
 KEPT = Path(__file__).parents[2] / "docs" / "fault-matrix.md"
@@ -56,13 +57,13 @@ def test_a_cell_holds_where_all_is_as_it_should_be() -> None:
 def test_a_cell_says_what_is_wrong(one: Cell, wrong: str) -> None:
     assert not one.holds
     assert one.wrong == (wrong,)
-    assert wrong in matrix_text.text([Column("dr", HEALTHY, (one,))], style=Style(False, 200))
+    assert wrong in format_matrix([Column("dr", HEALTHY, (one,))], style=Style(False, 200))
 
 
 def test_a_topology_that_is_not_healthy_is_not_broken_further() -> None:
     column = Column("dr", SICK, ())
     assert not column.holds
-    said = matrix_text.text([column], style=Style(False, 200))
+    said = format_matrix([column], style=Style(False, 200))
     assert "dr was not healthy to begin with: verify: fail" in said
 
 

@@ -53,7 +53,7 @@ def test_a_run_without_labs_pays_for_one_small_module(tmp_path: Path) -> None:
 import sys
 def test_it():
     ours = {name for name in sys.modules if name.partition(".")[0] == "lvsctl"}
-    assert ours == {"lvsctl", "lvsctl.pytest_plugin"}
+    assert ours == {"lvsctl", "lvsctl.testing", "lvsctl.testing.plugin"}
 """
     status, out = run_pytest(tmp_path, text, "-W", "error", "--strict-markers")
 

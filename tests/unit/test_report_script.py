@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from lvsctl import modes
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import Encapsulation, Protocol
-from lvsctl.output import text_plan
-from lvsctl.output.paragraphs import wrapped
-from lvsctl.output.script import WIDTH, script
-from lvsctl.output.script_parts import RESPONDER
-from lvsctl.output.style import Style
+from lvsctl.output.shell_script import WIDTH, script
+from lvsctl.output.shell_script_parts import RESPONDER
+from lvsctl.output.text.paragraphs import wrapped
+from lvsctl.output.text.plan import format_plan
+from lvsctl.output.text.style import Style
 from lvsctl.plan import planner
 from lvsctl.plan.stages import Plan, Stage
 from lvsctl.resources.responder_port import ResponderPort
@@ -215,7 +215,7 @@ def test_the_plan_for_people_has_the_same_words(width: int) -> None:
         Sysctl(netns="lvs-dr-rs1", name="net.ipv4.tcp_syncookies", value=LONG, why="one"),
         UserCommand(netns="lvs-dr-rs1", node="rs1", argv=argv, why="two"),
     )
-    said = text_plan.plan(
+    said = format_plan(
         Plan("dr", (Stage("own", ops),)), style=Style(color=False, width=width, unicode=True)
     )
     one, _, two = said.partition("   # one\n")[2].partition("   # two\n")

@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvsctl.output.style import Cell, Style, display_width, printable
+from lvsctl.output.text.style import Cell, Style, display_width, printable
 
 PLAIN = Style(color=False, width=40)
 COLOR = Style(color=True, width=40)

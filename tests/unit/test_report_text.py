@@ -8,8 +8,17 @@ import pytest
 
 from lvsctl.engine.results import Up
 from lvsctl.model.claim import Verdict
-from lvsctl.output import text
-from lvsctl.output.style import Style
+from lvsctl.output.text.hosts import (
+    format_features,
+    format_machine,
+    format_machine_kinds,
+    format_topologies,
+)
+from lvsctl.output.text.inspection import format_inspection
+from lvsctl.output.text.labs import format_labs, format_up
+from lvsctl.output.text.plan import format_plan
+from lvsctl.output.text.style import Style
+from lvsctl.output.text.verification import format_verification
 from lvsctl.plan import planner
 from lvsctl.plan.stages import Plan, Stage
 from lvsctl.resources.address import Address
@@ -34,14 +43,14 @@ COLOR = Style(color=True, width=100)
 
 
 def test_a_new_lab_is_told_with_what_to_type_next() -> None:
-    said = text.up(Up(lab_of("dr"), created=True), style=PLAIN)
+    said = format_up(Up(lab_of("dr"), created=True), style=PLAIN)
     assert "rs1       real server  10.10.0.11  (VIP 10.10.0.100)" in said
     assert "lvsctl exec dr/client -- curl -s http://10.10.0.100/" in said
     assert "lvsctl down dr" in said
 
 
 def test_many_real_servers_take_one_line() -> None:
-    said = text.up(Up(lab_of("dr", servers=40), created=True), style=PLAIN)
+    said = format_up(Up(lab_of("dr", servers=40), created=True), style=PLAIN)
     assert "rs1 … rs40" in said
     assert "10.10.0.11 … 10.10.0.50" in said
     assert len(said.splitlines()) < 20
@@ -51,8 +60,8 @@ def test_up_of_a_running_lab_says_unchanged_or_what_changed() -> None:
     lab = lab_of("dr")
     vip = Address(netns="lvs-dr-rs1", device="lo", address=ADDRESS)
     other = replace(vip, device="lan")
-    assert text.up(Up(lab, created=False), style=PLAIN) == "lab dr: unchanged\n"
-    said = text.up(Up(lab, created=False, added=(vip,), removed=(other,)), style=PLAIN)
+    assert format_up(Up(lab, created=False), style=PLAIN) == "lab dr: unchanged\n"
+    said = format_up(Up(lab, created=False, added=(vip,), removed=(other,)), style=PLAIN)
     assert "+ ip -n lvs-dr-rs1 addr add 10.10.0.100/32 dev lo" in said
     assert "- ip -n lvs-dr-rs1 addr add 10.10.0.100/32 dev lan" in said
 
@@ -63,13 +72,13 @@ def test_up_tells_a_change_by_the_command_that_changes_and_not_by_one_that_adds(
     service = next(op for op in ops if isinstance(op, IpvsService))
     server = next(op for op in ops if isinstance(op, IpvsRealServer))
     up = Up(lab, created=False, added=(service, server), edited=(service,))
-    said = text.up(up, style=PLAIN)
+    said = format_up(up, style=PLAIN)
     assert "~ ip netns exec lvs-dr-director ipvsadm -E -t 10.10.0.100:80 -s rr" in said
     assert "+ ip netns exec lvs-dr-director ipvsadm -a -t 10.10.0.100:80 -r 10.10.0.11:80" in said
 
 
 def test_labs_are_listed_with_what_is_wrong_and_what_to_type() -> None:
-    said = text.listing(listed(lab_of("dr")), style=PLAIN)
+    said = format_labs(listed(lab_of("dr")), style=PLAIN)
     assert "web 10.10.0.100:80 dr" in said
     assert "2023-11-14 22:13 UTC" in said
     assert "not answering" in said
@@ -77,18 +86,18 @@ def test_labs_are_listed_with_what_is_wrong_and_what_to_type() -> None:
 
 
 def test_an_empty_list_says_how_to_start_one() -> None:
-    assert "lvsctl up dr" in text.listing((), style=PLAIN)
+    assert "lvsctl up dr" in format_labs((), style=PLAIN)
 
 
 @pytest.mark.parametrize("name", shipped.names())
 def test_a_healthy_lab_has_no_deviation(name: str) -> None:
     inspection = healthy(lab_of(name))
     assert inspection
-    assert "!" not in text.inspection(inspection, style=PLAIN)
+    assert "!" not in format_inspection(inspection, style=PLAIN)
 
 
 def test_inspection_shows_what_an_lvs_user_looks_for() -> None:
-    said = text.inspection(healthy(lab_of("dr")), style=PLAIN)
+    said = format_inspection(healthy(lab_of("dr")), style=PLAIN)
     assert "lan  arp_ignore  1  arp_announce  2  rp_filter  0" in said
     assert "10.10.0.100/32 (VIP)" in said
     assert "TCP  10.10.0.100:80 rr" in said
@@ -101,7 +110,7 @@ def test_inspection_shows_what_an_lvs_user_looks_for() -> None:
 def test_a_part_of_a_lab_can_be_inspected() -> None:
     inspection = healthy(lab_of("dr"))
     only = replace(inspection, nodes={"rs1": inspection.nodes["rs1"]})
-    said = text.inspection(only, style=PLAIN)
+    said = format_inspection(only, style=PLAIN)
     assert said.startswith("rs1  real server of web by dr")
     assert "!" not in said
 
@@ -110,7 +119,7 @@ def test_unsuppressed_arp_is_marked() -> None:
     inspection = healthy(lab_of("dr"))
     sysctls = {**inspection.states["rs1"].sysctls, "net.ipv4.conf.all.arp_ignore": "0"}
     wrong = changed(inspection, "rs1", sysctls=sysctls)
-    said = text.inspection(wrong, style=COLOR)
+    said = format_inspection(wrong, style=COLOR)
     assert "\033[31m0\033[0m" in said
     assert "net.ipv4.conf.all.arp_ignore is 0, not 1" in said
     assert [name for name, node in wrong.nodes.items() if node.deviations] == ["rs1"]
@@ -161,7 +170,7 @@ def test_a_missing_tunnel_is_marked() -> None:
 
 def test_verification_is_a_table_and_what_failed_in_full() -> None:
     found = verification(lab_of("dr"), Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE)
-    said = text.verification(found, verbose=False, style=PLAIN)
+    said = format_verification(found, verbose=False, style=PLAIN)
     assert "all.claim-0  pass          what was seen 0" in said
     assert "what should be 0" not in said
     assert "what should be 1" in said
@@ -171,7 +180,7 @@ def test_verification_is_a_table_and_what_failed_in_full() -> None:
 
 def test_verbose_tells_all_of_every_claim() -> None:
     found = verification(lab_of("dr"), Verdict.PASS)
-    said = text.verification(found, verbose=True, style=PLAIN)
+    said = format_verification(found, verbose=True, style=PLAIN)
     assert "what should be 0" in said
     assert "#7  director:lan  " in said
     assert "10.10.0.100" in said
@@ -180,36 +189,36 @@ def test_verbose_tells_all_of_every_claim() -> None:
 
 def test_nothing_judged_is_no_pass() -> None:
     found = verification(lab_of("dr"))
-    assert "inconclusive" in text.verification(found, verbose=False, style=PLAIN)
+    assert "inconclusive" in format_verification(found, verbose=False, style=PLAIN)
 
 
 def test_features_are_told_with_remedies_and_what_it_comes_to() -> None:
-    said = text.features(FEATURES, "host", style=PLAIN)
+    said = format_features(FEATURES, "host", style=PLAIN)
     assert "scheduler rr wrr" in said
     assert "sudo modprobe -a ip_vs_mh ip_vs_twos" in said
     assert said.endswith("host: labs can run here, but not tun\n")
 
 
 def test_the_machine_is_told() -> None:
-    said = text.machine(MACHINE, {"ip_vs": True, "scheduler twos": False}, style=PLAIN)
+    said = format_machine(MACHINE, {"ip_vs": True, "scheduler twos": False}, style=PLAIN)
     assert "1 h 1 min" in said
     assert "112 of 512 MiB" in said
     assert "sctp (unknown symbol)" in said
     assert "QEMU 6.1.176" in said
     assert "lacks     scheduler twos\n" in said
     assert "emulation (TCG), 2 CPUs" in said
-    assert "lvsctl machine start" in text.machine(None, {}, style=PLAIN)
+    assert "lvsctl machine start" in format_machine(None, {}, style=PLAIN)
 
 
 def test_kinds_of_machine_are_listed_with_what_is_in_the_way() -> None:
-    said = text.machine_kinds(KINDS, style=PLAIN)
+    said = format_machine_kinds(KINDS, style=PLAIN)
     assert "uml   User-Mode Linux  yes   one CPU" in said
     assert "linux.uml: 6.1.176" in said
     assert "qemu  QEMU             no    qemu-system-x86_64 is not installed" in said
 
 
 def test_topologies_are_listed_by_name() -> None:
-    said = text.topologies({"dr": "Direct routing"}, style=PLAIN)
+    said = format_topologies({"dr": "Direct routing"}, style=PLAIN)
     assert "dr  Direct routing" in said
 
 
@@ -220,8 +229,8 @@ def test_a_command_cannot_steer_the_terminal_of_who_reads_it() -> None:
     op = UserCommand(netns="lvs-dr-rs1", node="rs1", argv=argv)
     legible = "run lvs-dr-rs1 sh -c '?]0;title??[2Kone?\n\ttwo ??3J'"
     up = Up(lab, created=False, added=(op,), removed=(op,))
-    assert f"   {legible}\n" in text.plan(Plan("dr", (Stage("own", (op,)),)), style=PLAIN)
-    assert f"- {legible}\n+ {legible}\n" in text.up(up, style=PLAIN)
+    assert f"   {legible}\n" in format_plan(Plan("dr", (Stage("own", (op,)),)), style=PLAIN)
+    assert f"- {legible}\n+ {legible}\n" in format_up(up, style=PLAIN)
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
@@ -229,14 +238,14 @@ def test_no_report_needs_a_width(width: int) -> None:
     style = Style(color=True, width=width, unicode=False)
     lab = lab_of("tun")
     reports = [
-        text.up(Up(lab, created=True), style=style),
-        text.plan(planner.plan_for(lab), style=style),
-        text.inspection(healthy(lab), style=style),
-        text.listing(listed(lab), style=style),
-        text.features(FEATURES, "host", style=style),
-        text.machine(MACHINE, {"ip_vs": True, "scheduler twos": False}, style=style),
-        text.machine_kinds(KINDS, style=style),
-        text.verification(verification(lab, *Verdict), verbose=True, style=style),
+        format_up(Up(lab, created=True), style=style),
+        format_plan(planner.plan_for(lab), style=style),
+        format_inspection(healthy(lab), style=style),
+        format_labs(listed(lab), style=style),
+        format_features(FEATURES, "host", style=style),
+        format_machine(MACHINE, {"ip_vs": True, "scheduler twos": False}, style=style),
+        format_machine_kinds(KINDS, style=style),
+        format_verification(verification(lab, *Verdict), verbose=True, style=style),
     ]
     for report in reports:
         assert report.endswith("\n")

@@ -32,7 +32,6 @@ ROOMS = (
     "cli",
     "api",  # runs the command: it knows its words, not its modules
     "testing",
-    "pytest_plugin",
     "__main__",
 )
 """From the room that knows nothing to the one that knows everything."""

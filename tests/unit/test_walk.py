@@ -7,9 +7,9 @@ import pytest
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.walk import Hop, Step, Walk
-from lvsctl.output import walk_text
 from lvsctl.output.mermaid import mermaid
-from lvsctl.output.style import Style
+from lvsctl.output.text.style import Style
+from lvsctl.output.text.walk import format_walk
 from lvsctl.walk.walk import packets, walks
 from tests.unit.recorded import mutations as m
 from tests.unit.recorded.mutations import nothing_answered
@@ -114,13 +114,13 @@ def test_a_request_that_got_lost_says_where() -> None:
         "no answer: timed out; the last of the request was seen from director to nobody on lan"
     )
     assert any(hop.lost for hop in walk.hops)
-    assert "nobody received it" in walk_text.walk(walk, style=PLAIN)
+    assert "nobody received it" in format_walk(walk, style=PLAIN)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_text_tells_each_way_once(name: str) -> None:
     walk = walk_in(evidence_of(name))
-    brief, full = walk_text.walk(walk, style=PLAIN), walk_text.walk(walk, style=PLAIN, verbose=True)
+    brief, full = format_walk(walk, style=PLAIN), format_walk(walk, style=PLAIN, verbose=True)
     assert "and the same way:" in brief
     assert "and the same way:" not in full
     assert len(brief) < len(full)

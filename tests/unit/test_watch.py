@@ -15,7 +15,7 @@ from lvsctl.model.exchange import Exchange, Failure
 from lvsctl.model.lab import Lab
 from lvsctl.model.sample import Answers, Sample
 from lvsctl.model.state import NodeState, RouteState
-from lvsctl.output.watch_screen import Screen
+from lvsctl.output.text.watch_screen import Screen
 from lvsctl.watch.changes import changes
 from lvsctl.watch.view import View, view
 from tests.unit.watch_samples import VIP, lab_of, mac_of, sample, with_state

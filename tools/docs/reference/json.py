@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lvsctl.output import error_json, serialize
-from lvsctl.output.schemas import DOCUMENTS, json_schema
+from lvsctl.output.json_schemas import DOCUMENTS, json_schema
 from tools.docs.reference.markdown import code, prose, table
 
 TITLE = "# JSON"

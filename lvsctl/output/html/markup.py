@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 
-from lvsctl.output.style import printable
+from lvsctl.output.text.style import printable
 
 _VOID = frozenset({"meta", "br"})
 

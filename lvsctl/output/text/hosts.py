@@ -1,46 +1,21 @@
-"""What people read, a function for each thing that is reported.
-
-All are pure and return the whole text, newline at its end. The longer ones have a
-module of their own (``text_…``) and are only named here.
-"""
+"""What hosts and machines offer, and the shipped topologies, as text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from lvsctl.output.style import Cell, Style, printable
-from lvsctl.output.text_inspection import inspection
-from lvsctl.output.text_listing import listing
-from lvsctl.output.text_plan import plan
-from lvsctl.output.text_up import up
-from lvsctl.output.text_verification import verification
-from lvsctl.output.words import counted, duration
-
-if TYPE_CHECKING:
-    from lvsctl.kernel.probe import Feature
-    from lvsctl.machine.client import MachineStatus
-    from lvsctl.machine.kinds import KindStatus
-
-__all__ = [
-    "features",
-    "inspection",
-    "listing",
-    "machine",
-    "machine_kinds",
-    "plan",
-    "topologies",
-    "up",
-    "verification",
-]
-
+from lvsctl.kernel.probe import Feature
+from lvsctl.machine.client import MachineStatus
+from lvsctl.machine.kinds import KindStatus
+from lvsctl.output.phrases import counted, duration
+from lvsctl.output.text.style import Cell, Style, printable
 
 Row = list[str | Cell]
 
 
-def features(features: Iterable[Feature], where: str, *, style: Style) -> str:
-    """What a kernel and its tools have, how to mend what they lack, and what that comes to."""
+def format_features(features: Iterable[Feature], where: str, *, style: Style) -> str:
+    """Format a kernel's features, the remedies for missing ones, and whether labs can run."""
     found = _merged(features)
     rows = [_feature_row(feature, style) for feature in found]
     lines = [style.bold(where), style.table(rows, indent=2)]
@@ -49,10 +24,10 @@ def features(features: Iterable[Feature], where: str, *, style: Style) -> str:
         if not feature.present:
             remedies.setdefault(feature.remedy, []).append(feature.id)
     if remedies:
-        lines += ["", "To mend it:"]
+        lines += ["", "Remedies:"]
         for remedy, ids in remedies.items():
             what: list[Row] = [[Cell(", ".join(ids), style.dim)]]
-            # A line of its own, however long: it is there to be copied.
+            # On a line of its own, so that it can be copied.
             lines += ["  " + style.cyan(remedy), style.table(what, indent=6)]
     return style.finished("\n".join([*lines, "", _ability(found, where, style)]))
 
@@ -78,21 +53,21 @@ def _ability(found: Sequence[Feature], where: str, style: Style) -> str:
 
 
 EVERY_MODE = "every mode"
-"""What the features without which no lab runs are needed for."""
+"""``needed_for`` of the features without which no lab can run."""
 
 
 _MODPROBE = "sudo modprobe "
 
 
 def _merged(features: Iterable[Feature]) -> list[Feature]:
-    """Schedulers in one row where the same was found of them and helps: there are fourteen."""
+    """Merge the schedulers with the same finding and remedy into one row."""
     merged: dict[tuple[str, str, bool, str], Feature] = {}
     for feature in features:
         kind, _, name = feature.id.partition(" ")
         if kind != "scheduler":
             merged[feature.id, "", True, ""] = feature
             continue
-        # "module ip_vs_rr, not tried": the same of each
+        # "module ip_vs_rr, not tried" is the same finding for each
         says = feature.says.replace(f"ip_vs_{name}", "ip_vs_…")
         by_modprobe = feature.remedy.startswith(_MODPROBE)
         key = kind, says, feature.present, _MODPROBE if by_modprobe else feature.remedy
@@ -112,7 +87,7 @@ def _merged(features: Iterable[Feature]) -> list[Feature]:
 
 
 def _both(remedy: str, other: str) -> str:
-    """Two remedies in one: `modprobe` loads several modules with -a."""
+    """Combine two remedies: `modprobe -a` loads several modules."""
     if other == remedy or not other.startswith(_MODPROBE):
         return remedy
     return (
@@ -122,28 +97,30 @@ def _both(remedy: str, other: str) -> str:
     )
 
 
-def topologies(summaries: Mapping[str, str], *, style: Style) -> str:
-    """The shipped topologies."""
+def format_topologies(summaries: Mapping[str, str], *, style: Style) -> str:
+    """Format the list of shipped topologies."""
     rows: list[Row] = [[Cell(name, style.bold), summary] for name, summary in summaries.items()]
     example = style.cyan("lvsctl up " + next(iter(summaries), "./mine.yaml"))
     return style.finished(f"{style.table(rows)}\n\nStart one: {example}")
 
 
-def machine(status: MachineStatus | None, features: Mapping[str, bool], *, style: Style) -> str:
-    """The throwaway kernel: whether it runs, and what it can (``features``: by doctor's names)."""
+def format_machine(
+    status: MachineStatus | None, features: Mapping[str, bool], *, style: Style
+) -> str:
+    """Format the state of the machine; ``features`` by the ids that doctor shows."""
     if status is None:
         start = style.cyan("lvsctl machine start")
         return style.finished(f"no machine is running; start one: {start}")
     used = status.memory - status.memory_available
-    lacks = ", ".join(name for name, has in features.items() if not has)
+    missing = ", ".join(name for name, has in features.items() if not has)
     rows: list[Row] = [
         ["kernel", " ".join(filter(None, [status.title, status.release]))],
-        ["lacks", lacks or "nothing of what a lab may need"],
-        ["by", _EXECUTION[status.accelerator] + f", {counted(status.cpus, 'CPU')}"],
+        ["missing", missing or "nothing"],
+        ["runs on", _EXECUTION[status.accelerator] + f", {counted(status.cpus, 'core')}"],
         ["up", duration(status.uptime)],
         ["memory", f"{used} of {status.memory} MiB in use"],
         ["running", counted(status.commands, "command")],
-        ["writable", ", ".join(map(printable, status.writable)) or "nothing of the host's"],
+        ["writable", ", ".join(map(printable, status.writable)) or "nothing on the host"],
         ["pid", str(status.pid)],
         ["socket", printable(str(status.socket))],
     ]
@@ -157,12 +134,12 @@ def machine(status: MachineStatus | None, features: Mapping[str, bool], *, style
     return style.finished(heading + "\n" + style.table(rows, indent=2))
 
 
-_EXECUTION = {"": "the host's processor", "kvm": "KVM", "tcg": "emulation (TCG)"}
-"""What executes a machine's instructions."""
+_EXECUTION = {"": "host CPU", "kvm": "KVM", "tcg": "emulation (TCG)"}
+"""By accelerator."""
 
 
-def machine_kinds(kinds: Sequence[KindStatus], *, style: Style) -> str:
-    """Which kinds of machine this host can run, and why it cannot run the others."""
+def format_machine_kinds(kinds: Sequence[KindStatus], *, style: Style) -> str:
+    """Format the kinds of machine: which this host can run, and why not the others."""
     rows: list[Row] = []
     for kind in kinds:
         mark = Cell("no", style.red) if kind.obstacle else Cell("yes", style.green)

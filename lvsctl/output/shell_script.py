@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.service import Protocol
-from lvsctl.output.paragraphs import paragraphs, wrapped
-from lvsctl.output.script_parts import FUNCTIONS, RESPOND, RESPONDER, RUN
-from lvsctl.output.style import Style
-from lvsctl.output.text_up import networks_and_services
-from lvsctl.output.words import url
+from lvsctl.output.phrases import url
+from lvsctl.output.shell_script_parts import FUNCTIONS, RESPOND, RESPONDER, RUN
+from lvsctl.output.text.labs import networks_and_services
+from lvsctl.output.text.paragraphs import paragraphs, wrapped
+from lvsctl.output.text.style import Style
 from lvsctl.plan.stages import Plan, Stage
 from lvsctl.resources.base import Resource
 from lvsctl.resources.ipvs_service import IpvsService

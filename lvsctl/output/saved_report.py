@@ -1,15 +1,15 @@
-"""A report in a directory: written whole or not at all, and read again on any machine.
+"""Saved reports: written completely or not at all, and readable on any machine.
 
     report.json      what verify found, as ``verify --format json`` prints it
-    report.html      the same to look at, with the topology and a request's way
+    report.html      the same as a page, with the topology and the path of a request
     junit.xml        the same for a CI server
     capture.pcapng   every captured frame, for Wireshark
     evidence.json    everything else that the verdicts rest on; written last
 
-A directory without evidence.json is no report: it appears when all the rest is there, and
-goes first when a report is replaced. The other files are prepared under names of their own, so
-that nothing is lost of an older report when the disk is full. No directory is renamed:
-inside the machine the directory is a mount, and what is around it cannot be written.
+A directory without evidence.json is not a report: that file is written last, and removed first
+when a report is replaced. All files are written under temporary names first, so that an older
+report survives a full disk. No directory is renamed: inside the machine the directory is a
+mount, and its parent cannot be written.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ from pathlib import Path
 from lvsctl.engine.findings import Verification
 from lvsctl.errors import DamagedFile, HostError, UsageError
 from lvsctl.model.evidence import Evidence
-from lvsctl.output import planted
+from lvsctl.output import safe_files
 from lvsctl.output.evidence import FORMAT, capture_bytes, evidence_bytes, evidence_from
 from lvsctl.output.serialize import to_json
 
 CAPTURE, EVIDENCE = "capture.pcapng", "evidence.json"
 JSON, JUNIT, HTML = "report.json", "junit.xml", "report.html"
 NAMES = (JSON, HTML, JUNIT, CAPTURE, EVIDENCE)
-"""Every file of a report, in the order in which they get their names: the last says it is whole."""
+"""Every file of a report, in the order in which they are renamed: the last completes it."""
 
 _UNFINISHED = ".unfinished"
 LARGEST = {EVIDENCE: 64 << 20, CAPTURE: 256 << 20}
-"""Bytes of a file that is read at most: of JSON, objects may take thirty times as much memory."""
+"""Maximum size of a file in bytes: JSON takes up to thirty times as much memory."""
 
 
 def save(directory: Path, verification: Verification) -> None:
-    """Write a report. Raises UsageError (not a report's directory), HostError (disk full, …)."""
+    """Write a report. Raises UsageError (not a report), HostError (disk full, …)."""
     write(directory, report_files(verification))
 
 
 def write(directory: Path, contents: Mapping[str, bytes]) -> None:
-    """Write the files of a report. Raises as ``save``."""
+    """Write the files of a report. Raises the same errors as ``save``."""
     refuse_others(directory)
     try:
         if not directory.is_dir():
             directory.mkdir(parents=True, exist_ok=True)
             refuse_others(directory)
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | planted.nofollow(directory)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | safe_files.nofollow(directory)
         fd = os.open(directory, flags)
         try:
             _write(fd, contents)
@@ -59,13 +59,13 @@ def write(directory: Path, contents: Mapping[str, bytes]) -> None:
     except OSError as error:
         raise HostError(
             f"cannot write the report to {directory}: {error.strerror}",
-            hint="make room there, or name another directory",
+            hint="free some space, or name another directory",
         ) from error
 
 
 def report_files(verification: Verification) -> Mapping[str, bytes]:
-    """The content of each file of a report."""
-    from lvsctl.output.html import page
+    """Return the content of each file of a report."""
+    from lvsctl.output.html.page import page
     from lvsctl.output.junit import junit
 
     capture = capture_bytes(verification.evidence)
@@ -82,22 +82,22 @@ def report_files(verification: Verification) -> Mapping[str, bytes]:
 def refuse_others(directory: Path) -> None:
     """Raise UsageError where a directory holds something that is no report; HostError.
 
-    And where another user made it, or a link on the way to it (``planted``).
+    And where another user made it, or a link on the way to it (``safe_files``).
     """
-    planted.nofollow(directory)
+    safe_files.nofollow(directory)
     try:
         there = {entry.name for entry in directory.iterdir()}
     except FileNotFoundError:
         return
     except NotADirectoryError:
-        raise UsageError(f"{directory} is a file", hint="--report wants a directory") from None
+        raise UsageError(f"{directory} is a file", hint="--report needs a directory") from None
     except OSError as error:
-        raise HostError(f"cannot look into {directory}: {error.strerror}") from error
+        raise HostError(f"cannot read {directory}: {error.strerror}") from error
     unfinished = {name + _UNFINISHED for name in NAMES}
     interrupted = bool(there & unfinished) and there <= {*NAMES, *unfinished}
     if there and not interrupted and not _is_report(directory):
         raise UsageError(
-            f"{directory} is not empty and holds no report of lvsctl's: it is left alone",
+            f"{directory} is not empty and is not an lvsctl report: nothing was written",
             hint="name a new directory",
         )
 
@@ -111,17 +111,17 @@ def _is_report(directory: Path) -> bool:
 
 
 _READING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-"""A pipe would have to be waited for, and a terminal would become ours."""
+"""Does not wait for a pipe, and does not make a terminal the controlling one."""
 
 
 def _write(directory: int, contents: Mapping[str, bytes]) -> None:
-    """Write them to a directory that is open: whoever may rename it cannot send us elsewhere."""
+    """Write the files to an open directory, which stays the same if its path is renamed."""
     unfinished = {name: name + _UNFINISHED for name in NAMES}
     try:
         for name, fresh in unfinished.items():
             with suppress(FileNotFoundError):
                 os.unlink(fresh, dir_fd=directory)
-            with os.fdopen(os.open(fresh, planted.FRESH, 0o666, dir_fd=directory), "wb") as file:
+            with os.fdopen(os.open(fresh, safe_files.FRESH, 0o666, dir_fd=directory), "wb") as file:
                 file.write(contents[name])
                 file.flush()
                 os.fsync(file.fileno())
@@ -137,9 +137,9 @@ def _write(directory: int, contents: Mapping[str, bytes]) -> None:
 
 
 def load(directory: Path) -> Evidence:
-    """The evidence of a saved report. Raises UsageError (there is none), DamagedFile."""
+    """Load the evidence of a saved report. Raises UsageError (no report), DamagedFile."""
     if not directory.is_dir():
-        raise UsageError(f"there is no directory {directory}")
+        raise UsageError(f"the directory {directory} does not exist")
     return evidence_from(
         _content(directory / EVIDENCE),
         _content(directory / CAPTURE),
@@ -153,17 +153,17 @@ def _content(path: Path) -> bytes:
         fd = os.open(path, _READING)
         with os.fdopen(fd, "rb") as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise UsageError(f"{path} is no ordinary file")
+                raise UsageError(f"{path} is not a regular file")
             content = file.read(largest + 1)
     except FileNotFoundError:
         raise UsageError(
-            f"{path.parent} holds no report, or an unfinished one: there is no {path.name}",
-            hint="lvsctl verify --report DIR writes one",
+            f"{path.parent} contains no complete report: {path.name} is missing",
+            hint="write one: lvsctl verify --report DIR",
         ) from None
     except IsADirectoryError:
-        raise UsageError(f"{path} is no ordinary file") from None
+        raise UsageError(f"{path} is not a regular file") from None
     except OSError as error:
         raise HostError(f"cannot read {path}: {error.strerror}") from error
     if len(content) > largest:
-        raise DamagedFile(f"{path} is larger than any report of lvsctl's")
+        raise DamagedFile(f"{path} is larger than any lvsctl report")
     return content

@@ -1,30 +1,27 @@
-"""What the kernel holds for each node, and what of it is not as it should be."""
+"""Each node's state in the kernel as text, with its deviations from the topology."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
+from lvsctl.engine.findings import Inspection, NodeInspection
 from lvsctl.model.addresses import IPInterface
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.model.service import Encapsulation, Protocol
 from lvsctl.model.state import RouteState
-from lvsctl.output.style import Cell, Style, printable
-from lvsctl.output.text_ipvs import table
-from lvsctl.output.words import ROLE, broken_on_purpose, host_port, impaired, vips
-
-if TYPE_CHECKING:
-    from lvsctl.engine.findings import Inspection, NodeInspection
+from lvsctl.output.phrases import ROLE, counted, host_port, impaired, injected_faults, vips
+from lvsctl.output.text.ipvs import table
+from lvsctl.output.text.style import Cell, Style, printable
 
 ARP = ("arp_ignore", "arp_announce", "rp_filter")
-"""What decides on an interface of a real server that holds the VIP (DR, TUN)."""
+"""Sysctls that matter on an interface of a real server that holds the VIP (DR, TUN)."""
 
 TUNNELS = frozenset(map(str, Encapsulation))
 """rtnetlink's kinds of tunnel device."""
 
 FORWARDING = ("rp_filter", "send_redirects")
-"""What decides on an interface of a node that forwards or balances."""
+"""Sysctls that matter on an interface of a router or director."""
 
 _CONF = "net.ipv4.conf"
 _IPVS = "net.ipv4.vs."
@@ -32,8 +29,8 @@ _IPVS = "net.ipv4.vs."
 Rows = Iterator[list[str | Cell]]
 
 
-def inspection(inspection: Inspection, *, style: Style) -> str:
-    """Node by node: devices, routes, neighbours, settings, listeners, IPVS; wrong things red."""
+def format_inspection(inspection: Inspection, *, style: Style) -> str:
+    """Format the nodes: devices, routes, neighbours, sysctls, listeners, IPVS; deviations red."""
     owners = _owners(inspection)
     lines: list[str] = []
     for name, found in inspection.nodes.items():
@@ -43,10 +40,10 @@ def inspection(inspection: Inspection, *, style: Style) -> str:
         lines += [*one.sections(), ""]
     total = sum(len(node.deviations) for node in inspection.nodes.values())
     if total:
-        are = "thing is" if total == 1 else "things are"
-        lines.append(style.red(f"{total} {are} not as the topology says, marked with !"))
+        differences = counted(total, "difference")
+        lines.append(style.red(f"{differences} from the topology, marked with !"))
     if inspection.faults:
-        lines.append(broken_on_purpose(inspection.lab.name, inspection.faults, style))
+        lines.append(injected_faults(inspection.lab.name, inspection.faults, style))
     return style.finished("\n".join(lines))
 
 
@@ -61,7 +58,7 @@ def _heading(lab: Lab, node: Node, style: Style) -> str:
 
 
 def _owners(inspection: Inspection) -> dict[str, str]:
-    """Whose each MAC address is: neighbours then read as names."""
+    """Map MAC addresses to nodes, so that neighbours are shown by name."""
     return {
         link.mac: name
         for name, state in inspection.states.items()
@@ -71,7 +68,7 @@ def _owners(inspection: Inspection) -> dict[str, str]:
 
 
 class _Node:
-    """A node's part of the report."""
+    """Formats one node."""
 
     def __init__(
         self,
@@ -85,7 +82,7 @@ class _Node:
         self._deviations, self._owners, self._style = inspection.deviations, owners, style
 
     def sections(self) -> Iterator[str]:
-        """Each as an indented table under its name; empty ones are left out."""
+        """Indented tables under their titles; empty ones are omitted."""
         sections = (
             ("devices", self._devices()),
             ("routes", self._routes()),
@@ -147,7 +144,7 @@ class _Node:
                 ]
 
     def _settings(self) -> Rows:
-        """What counts on each device: the greater of its own value and that of ``all``."""
+        """The value in effect on each device: the maximum of its own and that of ``all``."""
         settings = self._decisive()
         for link in self._state.links:
             if settings and link.name != "lo" and not link.master:
@@ -160,7 +157,7 @@ class _Node:
             yield ["", *self._named("ip_forward", self._state.sysctls[key], key)]
 
     def _decisive(self) -> Sequence[str]:
-        """The settings that matter for this node: a client and a NAT real server need none."""
+        """The sysctls that matter on this node; none on a client or a NAT real server."""
         if self._node.role in {Role.DIRECTOR, Role.ROUTER}:
             return FORWARDING
         return ARP if vips(self._lab, self._node.name) else ()
@@ -172,7 +169,7 @@ class _Node:
         return self._named(setting, greatest, *keys)
 
     def _named(self, name: str, value: str, *keys: str) -> Sequence[str | Cell]:
-        """A setting with its value, red where one of ``keys`` is not as configured."""
+        """A sysctl with its value, red if one of ``keys`` is not as configured."""
         bad = any(one.text.startswith(f"{key} ") for one in self._deviations for key in keys)
         return Cell(name, self._style.dim), Cell(value, self._style.red if bad else str)
 
@@ -206,5 +203,5 @@ class _Node:
 
 
 def _self_evident(route: RouteState) -> bool:
-    """A route that IPv6 puts on every device."""
+    """Whether it is a route that IPv6 adds to every device."""
     return route.kernel and route.to is not None and route.to.is_link_local

@@ -1,41 +1,37 @@
-"""What ``lvsctl demo`` tells: each mode's way, who answered, what the director counted."""
+"""Text of ``lvsctl demo``: each mode's path, the replies, and the director's counters."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from lvsctl.engine.findings import Verification
 from lvsctl.model.claim import Verdict
 from lvsctl.model.exchange import Endpoint, Exchange
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.service import ForwardingMethod, RealServer, VirtualService
 from lvsctl.model.state import Counters, ServiceState
-from lvsctl.output.style import Cell
-
-if TYPE_CHECKING:
-    from lvsctl.engine.findings import Verification
-    from lvsctl.output.style import Style
+from lvsctl.output.text.style import Cell, Style
 
 _TITLES = {
     ForwardingMethod.NAT: "NAT: the director rewrites addresses, both ways",
     ForwardingMethod.TUN: "TUN: the director sends requests through a tunnel",
-    ForwardingMethod.DR: "DR: the director changes nothing but MAC addresses",
+    ForwardingMethod.DR: "DR: the director changes only MAC addresses and TTL",
 }
 _LONGEST_BAR = 24
 _ASCII = str.maketrans({"▶": ">", "◀": "<", "═": "=", "▇": "#", "✔": "+", "✘": "!"})
 
 _Step = tuple[str, str, str]
-"""Who to whom, what the IP header says, and what is worth noting about it."""
+"""Sender and receiver, the IP addresses, and a remark."""
 
 
 def title(mode: ForwardingMethod, *, style: Style) -> str:
-    """What is about to be shown."""
+    """Format the heading of a mode."""
     return _finished(style.bold(_TITLES[mode]), style)
 
 
 def way(lab: Lab, *, style: Style) -> str:
-    """The way of a request and its reply, with the lab's addresses."""
+    """Format the path of a request and its reply, with the lab's addresses."""
     service = lab.services[0]
     steps = _steps(lab, service, service.real_servers[0])
     rows = [(who, header, Cell(note, style.dim)) for who, header, note in steps]
@@ -49,7 +45,7 @@ def result(
     *,
     style: Style,
 ) -> str:
-    """Who answered ``exchanges``, what IPVS ``counted`` of them, and how the lab was judged."""
+    """Format who answered ``exchanges``, IPVS's counters (``counted``), and the verdict."""
     service = verification.lab.services[0]
     where = f"{service.vip} port {service.key.port}, scheduler {service.scheduler}"
     lines = [
@@ -60,7 +56,7 @@ def result(
             headings=("", "answered", _right("connections"), _right("packets in"), _right("out")),
             indent=4,
         ),
-        *(f"    no answer: {count} ({error})" for error, count in _failures(exchanges)),
+        *(f"    no reply: {count} ({error})" for error, count in _failures(exchanges)),
         "",
         f"  {_remark(service)}",
         f"  {_judged(verification, style)}",
@@ -74,16 +70,16 @@ def result(
 
 
 def closing(*, style: Style) -> str:
-    """What to type next."""
+    """Format commands to try next."""
     rows = [
-        ("lvsctl up dr", "a lab that stays up"),
+        ("lvsctl up dr", "a lab that keeps running"),
         ("lvsctl exec client -- curl -s http://10.10.0.100/", "a request through its VIP"),
         ("lvsctl inspect dr director", "the IPVS table's counters"),
         ("lvsctl plan dr", "the commands behind it"),
-        ("lvsctl down", "and it is gone"),
+        ("lvsctl down", "remove it"),
     ]
     table = style.table([(Cell(words, style.cyan), says) for words, says in rows], indent=2)
-    return _finished(f"{style.bold('Your turn:')}\n{table}", style)
+    return _finished(f"{style.bold('Next:')}\n{table}", style)
 
 
 def _steps(lab: Lab, service: VirtualService, server: RealServer) -> list[_Step]:
@@ -102,7 +98,7 @@ def _steps(lab: Lab, service: VirtualService, server: RealServer) -> list[_Step]
     straight = (
         hop(client.name, "◀──", server.node),
         f"{vip} → {cip}",
-        "straight to the client",
+        "directly to the client",
     )
     if service.forward is ForwardingMethod.NAT:
         return [
@@ -119,7 +115,7 @@ def _steps(lab: Lab, service: VirtualService, server: RealServer) -> list[_Step]
             (hop(director.name, "══▶", server.node), f"{dip} → {server.rip}", note),
             straight,
         ]
-    note = "only the MACs change"
+    note = "only MACs and TTL change"
     return [request, (hop(director.name, "──▶", server.node), f"{cip} → {vip}", note), straight]
 
 
@@ -174,7 +170,7 @@ def _judged(verification: Verification, style: Style) -> str:
     findings = verification.findings
     passed = sum(finding.verdict is Verdict.PASS for finding in findings)
     good = passed == len(findings)
-    said = f"{passed} of {len(findings)} claims about it hold (lvsctl verify)"
+    said = f"{passed} of {len(findings)} claims pass (lvsctl verify)"
     return style.green(f"✔ {said}") if good else style.red(f"✘ {said}")
 
 

@@ -1,4 +1,4 @@
-"""A request's way, for people at a terminal: each hop with what changed there and why."""
+"""The path of a request as text: each hop with what changed there and why."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from lvsctl.model.walk import Hop, Step, Walk
-from lvsctl.output.style import Cell, Style, printable
-from lvsctl.output.words import counted, service_line
+from lvsctl.output.phrases import counted, service_line
+from lvsctl.output.text.style import Cell, Style, printable
 from lvsctl.walk.walk import packets
 
 _INDENT = 9
 
 
-def walk(walk: Walk, *, style: Style, verbose: bool = False) -> str:
-    """Every hop in time order. Hops that repeat earlier ones take a line each, unless verbose."""
+def format_walk(walk: Walk, *, style: Style, verbose: bool = False) -> str:
+    """Format every hop in time order; repeated hops take a line per packet, unless verbose."""
     heading = style.bold(f"{walk.lab.name} / {walk.service.name}")
     lines = [f"{heading}  {service_line(walk.service)}", ""]
     start = walk.hops[0].frame.time if walk.hops else 0
@@ -38,7 +38,7 @@ def _duration(walk: Walk) -> str:
 
 def _hop(hop: Hop, start: int, style: Style) -> Iterator[str]:
     since = f"{(hop.frame.time - start) / 1e6:7.2f}"
-    way = f"{hop.sender or '?'} → {', '.join(hop.receivers) or 'nobody'}"
+    way = f"{hop.sender or '?'} → {', '.join(hop.receivers) or 'not received'}"
     if hop.step is Step.DECAPSULATED:
         way = f"{hop.sender}, out of {hop.network}"
     place = "" if hop.step is Step.DECAPSULATED else style.dim(f"  on {hop.network}")
@@ -62,17 +62,17 @@ def _hop(hop: Hop, start: int, style: Style) -> Iterator[str]:
 
 
 def _repeated(hops: list[Hop], style: Style) -> list[str]:
-    """Packets that went the same way as one before, packet after packet."""
+    """Lines for packets that took the same path as an earlier one."""
     if not hops:
         return []
     lines = []
     for packet in packets(hops):
         way = [packet[0].sender or "?"]
         way += [
-            ", ".join(hop.receivers) or "nobody"
+            ", ".join(hop.receivers) or "not received"
             for hop in packet
             if hop.step is not Step.DECAPSULATED
         ]
         lines.append(f"{'':7}  {' → '.join(way)}  {packet[0].label}")
     said = "".join(f"{printable(line)}\n" for line in lines).rstrip("\n")
-    return [style.dim(f"{'':7}  and the same way:"), style.dim(said), ""]
+    return [style.dim(f"{'':7}  and along the same path:"), style.dim(said), ""]

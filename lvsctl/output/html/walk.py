@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from lvsctl.model.walk import Hop, Step, Walk
-from lvsctl.output.html_markup import Html, joined, number, tag
+from lvsctl.output.html.markup import Html, joined, number, tag
 from lvsctl.walk.walk import packets
 
 MOST_LINES = 8

@@ -16,7 +16,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from lvsctl.output.style import printable
+from lvsctl.output.text.style import printable
 from lvsctl.watch.changes import ChangeEvent
 from lvsctl.watch.view import LossView, OwnerView, ServerView, ServiceView, View
 

@@ -1,7 +1,7 @@
 """A plan for people: stage by stage, each command below the reason for it.
 
 Condensed: what is the same on several nodes stands there once, for all of them. The
-complete commands are in the script (``lvsctl.output.script``) and in the JSON.
+complete commands are in the script (``lvsctl.output.shell_script``) and in the JSON.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import replace
 
 from lvsctl.errors import legible
 from lvsctl.model.lab import NAMESPACE_PREFIX
-from lvsctl.output.paragraphs import paragraphs, wrapped
-from lvsctl.output.style import Style
-from lvsctl.output.words import counted, listed
+from lvsctl.output.phrases import counted, listed
+from lvsctl.output.text.paragraphs import paragraphs, wrapped
+from lvsctl.output.text.style import Style
 from lvsctl.plan.stages import Plan, Stage
 from lvsctl.resources.base import Resource
 from lvsctl.resources.bridge import Bridge
@@ -34,7 +34,7 @@ Block = tuple[list[str], list[Resource]]
 """The names that ``NODE`` stands for (one: it is written out; none: no node), and operations."""
 
 
-def plan(plan: Plan, *, style: Style) -> str:
+def format_plan(plan: Plan, *, style: Style) -> str:
     """Everything that ``up`` does, in order, condensed."""
     condensed = _Condensed(plan)
     counts = (

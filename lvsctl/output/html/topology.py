@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from lvsctl.model.lab import Lab, Node, Role
-from lvsctl.output.html_markup import Html, joined, number, tag
-from lvsctl.output.words import ROLE, impaired, vips
+from lvsctl.output.html.markup import Html, joined, number, tag
+from lvsctl.output.phrases import ROLE, impaired, vips
 
 COLUMN, BOX, HEIGHT = 158, 138, 84
 TOP, LANE = 8, 62

@@ -1,4 +1,4 @@
-"""IPVS's table in the form that ``ipvsadm -Ln`` and ``-Ln --stats`` have taught everybody."""
+"""IPVS's table in the format of ``ipvsadm -Ln`` and ``-Ln --stats``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from lvsctl.model.service import Encapsulation, ForwardingMethod
 from lvsctl.model.state import Counters, RealServerState, ServiceState
-from lvsctl.output.style import Cell, Style
-from lvsctl.output.words import host_port
+from lvsctl.output.phrases import host_port
+from lvsctl.output.text.style import Cell, Style
 
 FORWARD = {
     ForwardingMethod.NAT: "Masq",
@@ -17,7 +17,7 @@ FORWARD = {
 """ipvsadm's words for the forwarding methods."""
 
 WIDE = 118
-"""So many columns take both tables side by side."""
+"""Columns that both tables need side by side."""
 
 _TABLE = ("Forward", "Weight", "ActiveConn", "InActConn")
 _STATS = ("Conns", "InPkts", "OutPkts", "InBytes", "OutBytes")
@@ -29,7 +29,7 @@ Row = list[str | Cell]
 def table(
     services: Sequence[ServiceState], names: Names, style: Style, *, indent: int
 ) -> Iterator[str]:
-    """One table where there is room, else ipvsadm's two. ``names``: the nodes at RIP and port."""
+    """One table if the width allows it, otherwise ipvsadm's two. ``names`` by RIP and port."""
     parts = [_TABLE + _STATS] if style.width >= WIDE else [_TABLE, _STATS]
     for columns in parts:
         rows: list[Row] = []

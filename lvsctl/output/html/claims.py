@@ -10,8 +10,8 @@ from itertools import groupby
 from lvsctl.model.claim import Finding, Verdict
 from lvsctl.model.frame import Frame
 from lvsctl.model.packet import Icmp, Packet
-from lvsctl.output.html_markup import Html, joined, tag
-from lvsctl.output.words import counted
+from lvsctl.output.html.markup import Html, joined, tag
+from lvsctl.output.phrases import counted
 
 MOST_FRAMES = 12
 MOST_BYTES = 160

@@ -13,7 +13,7 @@ from lvsctl.cli.failure import ExitStatus
 from lvsctl.cli.main import main
 from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
 from lvsctl.errors import UsageError
-from lvsctl.output import planted
+from lvsctl.output import safe_files
 from tests.unit.another_user import ANOTHER, as_root, given_away, shared
 
 
@@ -70,9 +70,9 @@ def test_what_another_user_has_put_into_tmp_is_left_alone(
     given_away(file)
     assert main([*COMMANDS[command], str(file)]) == ExitStatus.USAGE
     assert file.stat().st_size == 4 or list(file.iterdir()) == []
-    assert planted.nofollow(file / "below") == os.O_NOFOLLOW
+    assert safe_files.nofollow(file / "below") == os.O_NOFOLLOW
     monkeypatch.setenv("SUDO_UID", str(ANOTHER))  # it is of whoever typed sudo
-    assert planted.nofollow(file) == os.O_NOFOLLOW
+    assert safe_files.nofollow(file) == os.O_NOFOLLOW
 
 
 @pytest.mark.parametrize("command", ["plan", "capture"])
@@ -87,7 +87,7 @@ def test_a_hard_link_in_tmp_is_left_alone(
     assert victim.read_text() == "precious"
     own = tmp_path / "own"
     own.hardlink_to(victim)
-    with planted.opened(own) as file:
+    with safe_files.opened(own) as file:
         file.write(b"new")
     assert victim.read_text() == "new"
 
@@ -95,16 +95,16 @@ def test_a_hard_link_in_tmp_is_left_alone(
 def test_a_hard_link_that_comes_after_the_look_is_not_emptied(
     tmp_path: Path, victim: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    link, nofollow = shared(tmp_path) / "lab.pcapng", planted.nofollow
+    link, nofollow = shared(tmp_path) / "lab.pcapng", safe_files.nofollow
 
     def looked(path: Path) -> int:
         flags = nofollow(path)
         path.hardlink_to(victim)
         return flags
 
-    monkeypatch.setattr(planted, "nofollow", looked)
+    monkeypatch.setattr(safe_files, "nofollow", looked)
     with pytest.raises(UsageError, match="hard link"):
-        planted.opened(link)
+        safe_files.opened(link)
     assert victim.read_text() == "precious"
 
 
@@ -115,23 +115,23 @@ def test_links_by_way_of_ours_and_of_parents_count(tmp_path: Path, victim: Path)
     (tmp_path / "ours").symlink_to("./theirs/../" + tmp_path.name + "/theirs/victim")
     for path in ("theirs/victim", "ours", "theirs/new", "theirs/new/er"):
         with pytest.raises(UsageError, match="theirs is a link"):
-            planted.opened(tmp_path / path)
+            safe_files.opened(tmp_path / path)
     assert victim.read_text() == "precious"
 
 
 def test_our_own_links_pipes_and_standard_output_are_followed(tmp_path: Path, victim: Path) -> None:
     (tmp_path / "link").symlink_to("victim")
-    with planted.opened(tmp_path / "link") as file:
+    with safe_files.opened(tmp_path / "link") as file:
         file.write(b"new")
     assert victim.read_text() == "new"
     os.mkfifo(tmp_path / "pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
-    with planted.opened(tmp_path / "pipe") as file:
+    with safe_files.opened(tmp_path / "pipe") as file:
         file.write(b"new")
     assert os.read(reader, 10) == b"new"
     os.close(reader)
     reader, writer = os.pipe()
-    with planted.opened(Path(f"/dev/fd/{writer}")) as file:
+    with safe_files.opened(Path(f"/dev/fd/{writer}")) as file:
         file.write(b"new")
     assert os.read(reader, 10) == b"new"
     os.close(reader)
@@ -139,7 +139,7 @@ def test_our_own_links_pipes_and_standard_output_are_followed(tmp_path: Path, vi
 
 
 def test_a_link_that_comes_after_the_look_is_not_followed(tmp_path: Path, victim: Path) -> None:
-    flags = planted.nofollow(tmp_path / "new")
+    flags = safe_files.nofollow(tmp_path / "new")
     (tmp_path / "new").symlink_to(victim)
     with pytest.raises(OSError, match="symbolic links"):
         os.open(tmp_path / "new", os.O_WRONLY | os.O_CREAT | flags)
@@ -149,7 +149,7 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     with pytest.raises(OSError, match="symbolic links"):
-        planted.opened(tmp_path / "a")
+        safe_files.opened(tmp_path / "a")
 
 
 @pytest.mark.parametrize("mode", [None, 0o600, 0o755])
@@ -160,7 +160,7 @@ def test_a_replaced_file_has_its_mode_and_is_no_link(
     path.symlink_to(victim)
     umask = os.umask(0o027)
     try:
-        planted.replace(path, b"new", mode=mode)
+        safe_files.replace(path, b"new", mode=mode)
     finally:
         os.umask(umask)
     assert not path.is_symlink()

@@ -1,4 +1,4 @@
-"""How text looks: colour, width, tables. No terminal is touched here.
+"""Colour, width and tables of text. This module does not access the terminal.
 
 Our own and not rich's: rich takes longer to import (17–45 ms) than most commands take
 to run, and ten times that in the machine; what is needed of it are the lines below.
@@ -52,34 +52,34 @@ class Style:
     unicode: bool = True
 
     def bold(self, text: str) -> str:
-        """What to look at first."""
+        """Emphasis."""
         return self._sgr("1", text)
 
     def dim(self, text: str) -> str:
-        """What may be skipped."""
+        """Less important."""
         return self._sgr("2", text)
 
     def red(self, text: str) -> str:
-        """What is wrong."""
+        """Wrong."""
         return self._sgr("31", text)
 
     def green(self, text: str) -> str:
-        """What is right."""
+        """Right."""
         return self._sgr("32", text)
 
     def yellow(self, text: str) -> str:
-        """What is undecided, or worth a look."""
+        """Undecided or worth attention."""
         return self._sgr("33", text)
 
     def cyan(self, text: str) -> str:
-        """What can be typed."""
+        """A command."""
         return self._sgr("36", text)
 
     def _sgr(self, code: str, text: str) -> str:
         return f"\033[{code}m{text}\033[0m" if self.color and text else text
 
     def heading(self, text: str, note: str = "") -> str:
-        """A heading, perhaps with a remark behind it."""
+        """A heading with an optional remark."""
         return f"{self.bold(text)}  {self.dim(note)}" if note else self.bold(text)
 
     def wrapped(self, text: str, indent: int = 0, hanging: int = 0) -> str:
@@ -104,12 +104,12 @@ class Style:
         return "\n".join(" " * indent + line for line in lines)
 
     def finished(self, text: str) -> str:
-        """``text`` for this reader: ends with a newline, its signs replaced where need be."""
+        """The final text: ends with a newline, in ASCII if the terminal needs that."""
         return (text if self.unicode else text.translate(_ASCII)).rstrip("\n") + "\n"
 
 
 def display_width(text: str) -> int:
-    """How many columns a terminal takes for ``text``."""
+    """The number of terminal columns that ``text`` takes."""
     if text.isascii() or all(sign.isascii() or ord(sign) in _ASCII for sign in text):
         return len(text)
     import unicodedata
@@ -121,7 +121,7 @@ def display_width(text: str) -> int:
 
 
 def printable(text: str) -> str:
-    """``text`` without what could steer a terminal: names of processes are anybody's."""
+    """Replace control characters, which could control the terminal."""
     return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
@@ -130,7 +130,7 @@ def _cells(row: Sequence[str | Cell]) -> list[Cell]:
 
 
 def _fitted(rows: Sequence[Sequence[Cell]], width: int) -> list[int]:
-    """The columns' widths: as their contents want, less what is too much for ``width``."""
+    """The columns' widths: those of their contents, reduced to fit into ``width``."""
     count = max((len(row) for row in rows), default=0)
     columns = [[row[index] for row in rows if index < len(row)] for index in range(count)]
     widths = [max(display_width(cell.text) for cell in column) for column in columns]

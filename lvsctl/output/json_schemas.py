@@ -25,7 +25,8 @@ from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
 from lvsctl.model.exchange import Endpoint
 from lvsctl.model.frame import Frame
 from lvsctl.model.walk import Walk
-from lvsctl.output.serialize import VERSION, Format, PlannedResource, fields_of, format_of
+from lvsctl.output.json_formats import Format, PlannedResource, fields_of, format_of
+from lvsctl.output.serialize import VERSION
 from lvsctl.plan.stages import Plan
 from lvsctl.resources.base import Resource
 from lvsctl.watch.view import View

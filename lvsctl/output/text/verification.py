@@ -1,31 +1,27 @@
-"""The findings about a lab, service by service."""
+"""The findings about a lab as text, service by service."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
 from itertools import groupby
-from typing import TYPE_CHECKING
 
-from lvsctl.model.claim import Verdict
+from lvsctl.engine.findings import Verification
+from lvsctl.model.claim import Finding, Verdict
 from lvsctl.model.lab import Lab
-from lvsctl.output.style import Cell, Style, printable
-from lvsctl.output.words import counted, service_line, verdict_paint
-
-if TYPE_CHECKING:
-    from lvsctl.engine.findings import Verification
-    from lvsctl.model.claim import Finding
+from lvsctl.output.phrases import counted, service_line, verdict_paint
+from lvsctl.output.text.style import Cell, Style, printable
 
 FRAMES, FRAMES_VERBOSE = 4, 16
-"""So many frames of a claim that does not pass are shown, and so many with -v."""
+"""Frames of a claim that are shown at most, and with -v."""
 
 
-def verification(
+def format_verification(
     verification: Verification, *, verbose: bool, style: Style, capture: str | None = None
 ) -> str:
-    """A table of claims for each service; where one fails, what would have been right.
+    """Format a table of claims for each service, and failed claims in full.
 
-    ``capture`` is the file that the frames are in, where one was written.
+    ``capture`` is the file that contains the frames, if it was written.
     """
     lines: list[str] = []
     found = sorted(verification.findings, key=lambda finding: _position(verification.lab, finding))
@@ -54,10 +50,10 @@ def _claims(
 ) -> Iterator[str]:
     if not verbose:
         rows = [_row(finding, style) for finding in findings]
-        yield style.table(rows, headings=("claim", "verdict", "what was seen"), indent=2)
+        yield style.table(rows, headings=("claim", "verdict", "observed"), indent=2)
     for finding in findings:
-        to_look_at = finding.verdict is Verdict.INCONCLUSIVE and finding.frames
-        if verbose or finding.verdict is Verdict.FAIL or to_look_at:
+        has_evidence = finding.verdict is Verdict.INCONCLUSIVE and finding.frames
+        if verbose or finding.verdict is Verdict.FAIL or has_evidence:
             yield from _in_full(finding, style, verbose=verbose, capture=capture)
 
 
@@ -73,7 +69,7 @@ def _in_full(
     yield ""
     yield f"  {style.bold(finding.claim.id)}  {verdict}"
     yield style.wrapped(finding.claim.text, 4)
-    yield style.table(_told(finding, style), indent=4)
+    yield style.table(_comparison(finding, style), indent=4)
     for line in finding.kernel:
         yield style.wrapped(printable(line), 4, 2)
     yield from _frames(finding, FRAMES_VERBOSE if verbose else FRAMES, style)
@@ -84,8 +80,8 @@ def _in_full(
         yield style.dim(style.wrapped(f"broken by {', '.join(finding.claim.broken_by)}", 4, 2))
 
 
-def _told(finding: Finding, style: Style) -> list[list[str | Cell]]:
-    """Expected and observed: side by side where they differ, to be compared word by word."""
+def _comparison(finding: Finding, style: Style) -> list[list[str | Cell]]:
+    """Rows of expected and observed: side by side if the claim does not pass."""
     expected, observed = printable(finding.expected), printable(finding.observed)
     if finding.verdict is Verdict.PASS:
         return [[Cell("expected", style.dim), expected], [Cell("observed", style.dim), observed]]
@@ -97,7 +93,7 @@ def _told(finding: Finding, style: Style) -> list[list[str | Cell]]:
 
 
 def _frames(finding: Finding, most: int, style: Style) -> Iterator[str]:
-    """The frames that show it, numbered as in the capture."""
+    """Rows of the frames that are evidence, numbered as in the capture."""
     shown = finding.frames[:most]
     rows: list[list[str | Cell]] = [
         [
@@ -122,5 +118,5 @@ def _total(verification: Verification, style: Style) -> str:
         for verdict in Verdict
         if (number := sum(finding.verdict is verdict for finding in findings))
     ]
-    said = ", ".join(counts) or "no claim was judged"
+    said = ", ".join(counts) or "no claim was decided"
     return f"{style.bold(verification.lab.name)}: {paint(str(verification.verdict))} ({said})"

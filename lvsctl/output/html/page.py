@@ -12,12 +12,12 @@ from lvsctl.engine.findings import Verification
 from lvsctl.model.claim import Finding, Verdict
 from lvsctl.model.lab import Lab
 from lvsctl.model.walk import Walk
-from lvsctl.output import html_walk
-from lvsctl.output.html_claims import badge, claims
-from lvsctl.output.html_markup import Html, joined, tag
-from lvsctl.output.html_style import STYLE
-from lvsctl.output.html_topology import topology
-from lvsctl.output.words import counted, service_line
+from lvsctl.output.html import walk as html_walk
+from lvsctl.output.html.claims import badge, claims
+from lvsctl.output.html.markup import Html, joined, tag
+from lvsctl.output.html.style import STYLE
+from lvsctl.output.html.topology import topology
+from lvsctl.output.phrases import counted, service_line
 from lvsctl.walk.walk import walks
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"

@@ -1,4 +1,4 @@
-"""Pieces of text that several reports share."""
+"""Phrases that several outputs share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lvsctl.model.addresses import IPAddress
 from lvsctl.model.claim import Verdict
 from lvsctl.model.lab import Impairment, Lab, Role
 from lvsctl.model.service import Encapsulation, ForwardingMethod, VirtualService
-from lvsctl.output.style import Paint, Style
+from lvsctl.output.text.style import Paint, Style
 
 ROLE = {
     Role.CLIENT: "client",
@@ -29,7 +29,7 @@ def host_port(address: IPAddress, port: int) -> str:
 
 
 def method(service: VirtualService) -> str:
-    """The forwarding method, and how it encapsulates where that is not IPIP."""
+    """The forwarding method, with the encapsulation unless it is IPIP."""
     if service.forward is ForwardingMethod.TUN and service.encapsulation is not Encapsulation.IPIP:
         return f"{service.forward} ({service.encapsulation})"
     return str(service.forward)
@@ -48,7 +48,7 @@ def service_line(service: VirtualService) -> str:
 
 
 def impaired(impairment: Impairment) -> str:
-    """What an impairment does, in words; empty where it does nothing."""
+    """Describe an impairment; empty if there is none."""
     words = []
     if impairment.delay:
         words.append(f"{impairment.delay:g} ms each way")
@@ -60,7 +60,7 @@ def impaired(impairment: Impairment) -> str:
 
 
 def rate(bits: int) -> str:
-    """Bits per second with the largest unit that leaves no fraction worth telling."""
+    """Bits per second with the largest suitable unit."""
     for unit, size in (("Gbit/s", 10**9), ("Mbit/s", 10**6), ("kbit/s", 10**3)):
         if bits >= size:
             return f"{bits / size:g} {unit}"
@@ -68,7 +68,7 @@ def rate(bits: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: the two largest units."""
+    """A duration with its two largest units."""
     left = int(seconds)
     words = []
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
@@ -88,7 +88,7 @@ def verdict_paint(style: Style, verdict: Verdict) -> Paint:
 
 
 def url(service: VirtualService) -> str:
-    """The service as curl takes it."""
+    """The service's URL, for curl."""
     host = f"[{service.vip}]" if service.vip.version == 6 else str(service.vip)
     port = "" if service.key.port == 80 else f":{service.key.port}"
     return f"http://{host}{port}/"
@@ -114,8 +114,8 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def broken_on_purpose(lab: str, faults: Sequence[str], style: Style) -> str:
-    """That a lab has faults, and what takes them back."""
-    mend = f"mend it: lvsctl fault restore --lab {lab}"
-    told = f"{lab} is broken on purpose: {', '.join(faults)}; {mend}"
+def injected_faults(lab: str, faults: Sequence[str], style: Style) -> str:
+    """Report that a lab has injected faults, and how to remove them."""
+    remedy = f"remove: lvsctl fault restore --lab {lab}"
+    told = f"{lab} has injected faults: {', '.join(faults)}; {remedy}"
     return style.yellow(style.wrapped(told, hanging=2))

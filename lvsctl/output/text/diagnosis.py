@@ -1,40 +1,37 @@
-"""Why a lab does not work, for people."""
+"""Causes and remedies as text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from lvsctl.output.style import Style, printable
-from lvsctl.output.words import counted
-
-if TYPE_CHECKING:
-    from lvsctl.diagnosis import Cause
-    from lvsctl.engine.findings import Diagnosis
+from lvsctl.diagnosis import Cause
+from lvsctl.engine.findings import Diagnosis
+from lvsctl.output.phrases import counted
+from lvsctl.output.text.style import Style, printable
 
 
-def diagnosis(result: Diagnosis, *, style: Style) -> str:
-    """Each cause with its evidence and remedy; without one, what was ruled out."""
+def format_diagnosis(result: Diagnosis, *, style: Style) -> str:
+    """Format each cause with its evidence and remedy; without causes, what was ruled out."""
     lines = [_verdict(result, style)]
     for number, cause in enumerate(result.causes, 1):
         lines += ["", *_cause(number, cause, style)]
     if not result.works and not result.causes:
         lines += _list("ruled out", result.ruled_out, style)
-        lines += _list("look at", result.next_steps, style)
-    lines += _list("no harm, but different", result.remarks, style)
+        lines += _list("next steps", result.next_steps, style)
+    lines += _list("differs from the topology, harmless", result.remarks, style)
     return style.finished("\n".join(lines))
 
 
 def _verdict(result: Diagnosis, style: Style) -> str:
     name = style.bold(result.lab.name)
     if result.healthy:
-        return f"{name}: {style.green('healthy')}, no cause to name"
+        return f"{name}: {style.green('healthy')}: no problem found"
     if not result.causes:
-        return f"{name}: {style.red('does not work')}, and no rule says why"
+        return f"{name}: {style.red('not working')}; cause not identified"
     found = counted(len(result.causes), "cause")
     if result.works:
-        return f"{name}: {style.yellow(found)}, though every request was answered as promised"
-    return f"{name}: {style.red('does not work')}, {found}"
+        return f"{name}: {style.yellow(found)}, although every request was answered as required"
+    return f"{name}: {style.red('not working')}, {found}"
 
 
 def _cause(number: int, cause: Cause, style: Style) -> Iterator[str]:
@@ -45,7 +42,7 @@ def _cause(number: int, cause: Cause, style: Style) -> Iterator[str]:
     yield style.wrapped(f"so: {printable(cause.consequence)}", 3, 4)
     commands = cause.remedy.split(" && ")
     for position, command in enumerate(commands):
-        lead = "mend it: " if position == 0 else " " * 9
+        lead = "remedy: " if position == 0 else " " * 8
         yield f"   {lead}{style.cyan(printable(command))}"
 
 

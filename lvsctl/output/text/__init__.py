@@ -1,0 +1,1 @@
+"""Text for the terminal: pure functions from results to the whole text."""
