@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lvsctl.errors import LabError
-from lvsctl.kernel import connections, listeners, netns
+from lvsctl.kernel import connections, listeners, netns, sysctl
 from lvsctl.model.service import Protocol
 from lvsctl.model.state import LinkState, NodeState, ServiceState
 from lvsctl.netlink import fou, ipvs, rtnl, sockets
@@ -100,6 +100,41 @@ def lab_state(
         )
         for name, visit in visited.items()
     }
+
+
+def applied_state(
+    sysctls: Mapping[str, Collection[str]], directors: Collection[str]
+) -> dict[str, NodeState]:
+    """Read what a plan can speak of, in the namespaces that are the keys of ``sysctls``.
+
+    Each has the names of the sysctls to read there. Left out are neighbours, connections and
+    the processes that hold sockets. IPVS is read in ``directors`` only.
+    """
+
+    def read_all() -> dict[str, NodeState]:
+        with contextlib.closing(sysctl.Procfs()) as procfs:
+            return {name: read(name, procfs) for name in sysctls}
+
+    def read(name: str, procfs: sysctl.Procfs) -> NodeState:
+        with netns.enter(name):
+            procfs.next_namespace()
+            with sockets.open_socket() as sock:
+                links = rtnl.dump_links(sock)
+                routes = rtnl.dump_routes(sock, {link.index: link.name for link in links})
+            with sockets.open_socket(sockets.SOCK_DIAG) as sock:
+                listening = listeners.open_sockets(sock)
+            found = {key: sysctl.read(key, through=procfs) for key in sysctls[name]}
+            return NodeState(
+                netns=name,
+                links=links,
+                routes=routes,
+                sysctls={key: value for key, value in found.items() if value is not None},
+                services=_services() if name in directors else (),
+                listeners=tuple(listeners.listener(one, None) for one in listening),
+                gue_ports=_gue_ports(links, listening),
+            )
+
+    return netns.in_thread(read_all)
 
 
 def _visit(name: str, sysctls: Sequence[str], *, director: bool) -> _Visit:
