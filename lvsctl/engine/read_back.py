@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from lvsctl.errors import KernelError
 from lvsctl.kernel import state
 from lvsctl.model.lab import Lab
 from lvsctl.plan.stages import Plan
 from lvsctl.resources.base import Resource, States
+from lvsctl.resources.gue_port import GuePort
 from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.responder_port import ResponderPort
+from lvsctl.resources.static_route import StaticRoute
 from lvsctl.resources.sysctl import Sysctl
 from lvsctl.resources.user_command import UserCommand
 
@@ -18,16 +23,30 @@ def check_applied(lab: Lab, plan: Plan) -> None:
     Nodes on which commands of the user's own run are left out: these may change anything.
     """
     users = {one.netns for one in plan.resources if isinstance(one, UserCommand)}
-    wanted = [one for one in plan.resources if users.isdisjoint(one.namespaces)]
-    sysctls: dict[str, list[str]] = {name: [] for name in plan.namespaces if name not in users}
-    for one in wanted:
-        if isinstance(one, Sysctl):
-            sysctls[one.netns].append(one.name)
-    directors = {one.netns for one in wanted if isinstance(one, IpvsService)}
-    states = state.applied_state(sysctls, directors)
-    for one in wanted:
+    resources = [one for one in plan.resources if users.isdisjoint(one.namespaces)]
+    states = state.read_states(_parts(resources))
+    for one in resources:
         if not one.satisfied_by(states):
             raise _difference(lab, one, states)
+
+
+def _parts(resources: Iterable[Resource]) -> dict[str, state.Wanted]:
+    """Return what of each namespace shows whether ``resources`` are so."""
+    wanted: dict[str, state.Wanted] = {}
+    for one in resources:
+        part = wanted.setdefault(one.netns, state.Wanted())
+        match one:
+            case Sysctl():
+                part.sysctls.append(one.name)
+            case StaticRoute():
+                part.routes = True
+            case GuePort():
+                part.gue_ports = True
+            case IpvsService():
+                part.ipvs = True
+            case ResponderPort():
+                part.listeners.add(one.protocol)
+    return wanted
 
 
 def _difference(lab: Lab, wanted: Resource, states: States) -> KernelError:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 
-from lvsctl.engine import reconcile
 from lvsctl.engine.labs import configured, load_lab, make_plan
 from lvsctl.engine.read_back import check_applied
 from lvsctl.engine.results import Up
@@ -47,6 +46,8 @@ def bring_up(
             if running is None:  # left by a command that was killed, or by another version
                 registry.remove(lab.name)
                 return _create(lab, plan, entry, emit)
+            from lvsctl.engine import reconcile  # with all faults: heavy, and a new lab needs none
+
             old = reconcile.Form(running, make_plan(running), before)
             entry = replace(entry, started=before.started, state=State.UP)
             return reconcile.change(old, reconcile.Form(lab, plan, entry), emit)
