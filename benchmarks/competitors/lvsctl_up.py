@@ -49,7 +49,7 @@ class Changing:
 def leave_ipvs_out(planner: Any) -> None:
     planned = planner._virtual_services
     planner._virtual_services = lambda lab: (
-        op for op in planned(lab) if type(op).__name__ not in ("AddService", "AddRealServer")
+        op for op in planned(lab) if type(op).__name__ not in ("IpvsService", "IpvsRealServer")
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
+from lvsctl.engine.read_back import check_applied
 from lvsctl.engine.results import Up
 from lvsctl.errors import LabError, LvsctlError
 from lvsctl.faults.injector import FaultInjector
@@ -53,6 +54,8 @@ def change(old: Form, new: Form, emit: Emit) -> Up:
         removed, found = _equalize(
             new, outdated, memory.commands, emit, lambda: registry.mark(old.entry, State.CHANGING)
         )
+        if removed or found:
+            check_applied(new.lab, new.plan)
         registry.write(new.entry)
     except BaseException as error:
         _go_back(old, new, memory, error, emit)

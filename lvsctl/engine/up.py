@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 
-from lvsctl.engine import reconcile
 from lvsctl.engine.labs import configured, load_lab, make_plan
+from lvsctl.engine.read_back import check_applied
 from lvsctl.engine.results import Up
 from lvsctl.errors import LvsctlError
 from lvsctl.kernel import commands, probe, registry
@@ -46,13 +46,15 @@ def bring_up(
             if running is None:  # left by a command that was killed, or by another version
                 registry.remove(lab.name)
                 return _create(lab, plan, entry, emit)
+            from lvsctl.engine import reconcile  # with all faults: heavy, and a new lab needs none
+
             old = reconcile.Form(running, make_plan(running), before)
             entry = replace(entry, started=before.started, state=State.UP)
             return reconcile.change(old, reconcile.Form(lab, plan, entry), emit)
 
 
 def _create(lab: Lab, plan: Plan, entry: Entry, emit: Emit) -> Up:
-    """Register the lab, apply its plan and mark it as up; remove it where anything fails."""
+    """Register the lab, apply its plan, read it back and mark it as up; remove it on errors."""
     with ExitStack() as failing:
         # Before the first effect: whatever happens from here on, nothing stays.
         failing.callback(_remove, lab.name, emit)
@@ -62,6 +64,7 @@ def _create(lab: Lab, plan: Plan, entry: Entry, emit: Emit) -> Up:
             failing.pop_all()  # there is nothing of ours to remove
             raise
         apply_plan(plan, lab.name, emit, respond=responder_of(lab))
+        check_applied(lab, plan)
         commands.wait_for_servers(lab, emit)
         registry.mark(entry, State.UP)
         failing.pop_all()

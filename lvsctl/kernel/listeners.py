@@ -14,7 +14,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -56,14 +56,18 @@ class Holder:
     pid: int
 
 
-def open_sockets(sock: socket.socket) -> tuple[OpenSocket, ...]:
-    """The listening sockets (UDP: those without a peer) of ``sock``'s namespace.
+def open_sockets(
+    sock: socket.socket, protocols: Collection[Protocol] = tuple(Protocol)
+) -> tuple[OpenSocket, ...]:
+    """Return the listening sockets (UDP: those without a peer) of ``sock``'s namespace.
 
     ``sock`` is a SOCK_DIAG netlink socket. Call it from a thread in the same
     namespace. SCTP is asked for only where it is loaded: asking would load it.
     """
     found: list[OpenSocket] = []
     for protocol, states in _asked():
+        if protocol not in protocols:
+            continue
         for family in (_AF_INET, _AF_INET6):
             request = _REQUEST.pack(family, protocol.number, 0, states)
             try:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from lvsctl.errors import LabError
-from lvsctl.kernel import connections, listeners, netns
+from lvsctl.kernel import connections, listeners, netns, sysctl
 from lvsctl.model.service import Protocol
 from lvsctl.model.state import LinkState, NodeState, ServiceState
 from lvsctl.netlink import fou, ipvs, rtnl, sockets
@@ -100,6 +100,57 @@ def lab_state(
         )
         for name, visit in visited.items()
     }
+
+
+@dataclass(slots=True)
+class Wanted:
+    """What to read of a namespace, besides its links and their addresses."""
+
+    sysctls: list[str] = field(default_factory=list)
+    routes: bool = False
+    gue_ports: bool = False
+    ipvs: bool = False
+    listeners: set[Protocol] = field(default_factory=set)
+
+
+def read_states(wanted: Mapping[str, Wanted]) -> dict[str, NodeState]:
+    """Read parts of the states of namespaces, by name; listeners without their processes.
+
+    Raises what ``lab_state`` raises.
+    """
+
+    def read_all() -> dict[str, NodeState]:
+        with contextlib.closing(sysctl.Procfs()) as procfs:
+            return {name: _read_state(name, part, procfs) for name, part in wanted.items()}
+
+    return netns.in_thread(read_all)
+
+
+def _read_state(name: str, wanted: Wanted, procfs: sysctl.Procfs) -> NodeState:
+    with netns.enter(name):
+        procfs.next_namespace()
+        found = {key: sysctl.read(key, through=procfs) for key in wanted.sysctls}
+        with sockets.open_socket() as sock:
+            links = rtnl.dump_links(sock)
+            names = {link.index: link.name for link in links}
+            routes = rtnl.dump_routes(sock, names) if wanted.routes else ()
+        listening: tuple[listeners.OpenSocket, ...] = ()
+        if wanted.listeners:
+            with sockets.open_socket(sockets.SOCK_DIAG) as sock:
+                listening = listeners.open_sockets(sock, wanted.listeners)
+        gue_ports: tuple[int, ...] = ()
+        if wanted.gue_ports:
+            with sockets.open_socket(sockets.GENERIC) as sock:
+                gue_ports = fou.ports(sock)
+        return NodeState(
+            netns=name,
+            links=links,
+            routes=routes,
+            sysctls={key: value for key, value in found.items() if value is not None},
+            services=_services() if wanted.ipvs else (),
+            listeners=tuple(listeners.listener(one, None) for one in listening),
+            gue_ports=gue_ports,
+        )
 
 
 def _visit(name: str, sysctls: Sequence[str], *, director: bool) -> _Visit:

@@ -12,19 +12,19 @@ from __future__ import annotations
 import errno
 import functools
 import os
-from pathlib import Path
 
 from lvsctl import linux
 from lvsctl.errors import KernelError
 
 ROOT = "/proc/sys/"
+_PAGE = 4096
 
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432  # the same numbers on every architecture but alpha
 _CLOEXEC, _CMD_CREATE = 1, 6  # FSOPEN_CLOEXEC and FSMOUNT_CLOEXEC; FSCONFIG_CMD_CREATE
 
 
 class Procfs:
-    """A procfs of its own for ``write``, mounted nowhere and replaced after some namespaces.
+    """A procfs of its own, mounted nowhere and replaced after some namespaces.
 
     Its cache of names goes with it, so no chain in it gets long, nor does that of /proc.
     Where the kernel cannot create one (before 5.8, or in a container) it is /proc.
@@ -45,12 +45,11 @@ class Procfs:
             self._fd = _new_procfs()
             self._left = self.NAMESPACES - 1
 
-    def open(self, file: str) -> int:
-        """Open ``file``, as ``path`` returns it, for writing. Raises OSError."""
-        flags = os.O_WRONLY | os.O_CLOEXEC
+    def open(self, file: str, flags: int = os.O_WRONLY) -> int:
+        """Open ``file``, as ``path`` returns it. Raises OSError."""
         if self._fd < 0:
-            return os.open(file, flags)
-        return os.open(file.removeprefix("/proc/"), flags, dir_fd=self._fd)
+            return os.open(file, flags | os.O_CLOEXEC)
+        return os.open(file.removeprefix("/proc/"), flags | os.O_CLOEXEC, dir_fd=self._fd)
 
     def close(self) -> None:
         """Close it; the next namespace gets a new one."""
@@ -104,9 +103,13 @@ def write(key: str, value: str, *, optional: bool = False, through: Procfs | Non
         os.close(fd)
 
 
-def read(key: str) -> str | None:
+def read(key: str, *, through: Procfs | None = None) -> str | None:
     """Read a sysctl; None where the kernel does not have it."""
     try:
-        return Path(path(key)).read_text(encoding="utf-8").strip()
+        fd = (through or Procfs()).open(path(key), os.O_RDONLY)
     except FileNotFoundError:
         return None
+    try:
+        return os.read(fd, _PAGE).decode().strip()
+    finally:
+        os.close(fd)

@@ -10,6 +10,7 @@ import errno
 import functools
 import socket
 import struct
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,6 +21,7 @@ lazy_pyroute2.install()
 from pyroute2.netlink import ctrlmsg, nlmsg_base  # noqa: E402 (the shim comes first)
 
 _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
+_NUMBER = 0x3FFF  # of an attribute's type; the other bits are flags
 _CONTROLLER, _GETFAMILY = 0x10, 3  # GENL_ID_CTRL, CTRL_CMD_GETFAMILY
 
 
@@ -73,15 +75,43 @@ def nested(kind: Kind, name: str, content: bytes) -> bytes:
 
 @functools.cache
 def _type(kind: Kind, name: str) -> int:
-    """Return the number of an attribute, with its flags, as pyroute2 encodes it."""
+    """Return the type of an attribute, flags included, as pyroute2 encodes it."""
     return int(_ATTRIBUTE.unpack_from(attribute(kind, name, ""))[1])
 
 
-def decode(kind: Kind, whole: bytes) -> Any:
-    """Decode a message; its attributes are decoded when they are asked for (``get_attr``)."""
-    one = kind(whole)
+def decode(kind: Kind, whole: bytes, *names: str) -> Any:
+    """Decode a message, or of its attributes only those with ``names`` (for long messages).
+
+    An attribute is decoded when it is asked for (``get_attr``); but to find one, pyroute2 makes
+    an object of each.
+    """
+    one = kind(_only(kind, whole, names) if names else whole)
     one.decode()
     return one
+
+
+def _only(kind: Kind, whole: bytes, names: tuple[str, ...]) -> bytes:
+    """Return the message with only some of its attributes."""
+    wanted = _numbers(kind, names)
+    offset = sockets.HEADER.size + _layout(kind)[0].size
+    kept = [whole[:offset]]
+    while offset + _ATTRIBUTE.size <= len(whole):
+        length, number = _ATTRIBUTE.unpack_from(whole, offset)
+        if length < _ATTRIBUTE.size:
+            break
+        end = offset + ((length + 3) & ~3)
+        if number & _NUMBER in wanted:
+            kept.append(whole[offset:end])
+        offset = end
+    short = b"".join(kept)
+    return len(short).to_bytes(4, sys.byteorder) + short[4:]
+
+
+@functools.cache
+def _numbers(kind: Kind, names: tuple[str, ...]) -> frozenset[int]:
+    """Return the types of attributes: their places in pyroute2's map."""
+    listed = [name for name, *_ in kind.nla_map]
+    return frozenset(map(listed.index, names))
 
 
 def generic_family(sock: socket.socket, name: str) -> int | None:

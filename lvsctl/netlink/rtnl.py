@@ -54,6 +54,10 @@ _NEIGHBOUR_STATES = {
 }
 """ip-neighbour(8)'s words. NOARP (loopback, multicast) and NONE are not entries to show."""
 
+_LINK_ATTRIBUTES = tuple(
+    f"IFLA_{name}"
+    for name in ("ADDRESS", "IFNAME", "MTU", "QDISC", "MASTER", "LINKINFO", "CARRIER")
+)
 _info = ifinfmsg.ifinfo
 _ONE_QUEUE = attribute(ifinfmsg, "IFLA_NUM_TX_QUEUES", 1) + attribute(
     ifinfmsg, "IFLA_NUM_RX_QUEUES", 1
@@ -137,7 +141,8 @@ def dump_links(sock: socket.socket) -> tuple[LinkState, ...]:
     """
     asked = sockets.message(GETLINK, sockets.DUMP, body(ifinfmsg) + _WITHOUT_STATISTICS)
     answer = sockets.request(sock, asked)
-    found = {link["index"]: link for link in (decode(ifinfmsg, whole) for whole in answer)}
+    decoded = (decode(ifinfmsg, whole, *_LINK_ATTRIBUTES) for whole in answer)
+    found = {link["index"]: link for link in decoded}
     names = {index: link.get_attr("IFLA_IFNAME") for index, link in found.items()}
     addresses = _dump_addresses(sock)
     netem = any(link.get_attr("IFLA_QDISC") == "netem" for link in found.values())
@@ -189,7 +194,7 @@ def _operational(whole: bytes) -> int:
     """Return the index of the link that an answer or event shows as operational; else 0."""
     if sockets.message_type(whole) != NEWLINK:
         return 0
-    link = decode(ifinfmsg, whole)
+    link = decode(ifinfmsg, whole, "IFLA_OPERSTATE")
     return int(link["index"]) if link.get_attr("IFLA_OPERSTATE") == "UP" else 0
 
 
@@ -232,7 +237,7 @@ def _dump_addresses(sock: socket.socket) -> dict[int, list[IPInterface]]:
     asked = sockets.message(GETADDR, sockets.DUMP, body(ifaddrmsg))
     found: dict[int, list[IPInterface]] = {}
     for whole in sockets.request(sock, asked):
-        one = decode(ifaddrmsg, whole)
+        one = decode(ifaddrmsg, whole, "IFA_LOCAL", "IFA_ADDRESS")
         if one["family"] not in _FAMILIES.values():
             continue
         # On a point-to-point link ADDRESS is the other end; IPv6 has LOCAL only there.
@@ -337,7 +342,7 @@ def dump_neighbours(sock: socket.socket, names: dict[int, str]) -> tuple[Neighbo
     """Return the entries of the ARP and ND caches. ``names`` are the links by index."""
     found = []
     for whole in sockets.request(sock, sockets.message(GETNEIGH, sockets.DUMP, body(ndmsg))):
-        entry = decode(ndmsg, whole)
+        entry = decode(ndmsg, whole, "NDA_DST", "NDA_LLADDR")
         if entry["family"] not in _FAMILIES.values() or entry["state"] not in _NEIGHBOUR_STATES:
             continue
         found.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from lvsctl.model.exchange import Endpoint
@@ -80,9 +80,13 @@ class IpvsRealServer(Resource):
         return Resource.rests_on(self) | {service_part(self.netns, self.service)}
 
     def holds(self, state: NodeState) -> bool:
-        """Compare by address: the kernel does not know the node's name."""
-        anonymous = replace(self, real_server=replace(self.real_server, node=""))
-        return anonymous in set(self.from_state(state))
+        return any(
+            not any(self._differences(found))
+            for service in state.services
+            if service.key == self.service
+            for found in service.real_servers
+            if (found.port, found.rip) == (self.real_server.port, self.real_server.rip)
+        )
 
     @classmethod
     def from_state(cls, state: NodeState) -> Iterator[Self]:

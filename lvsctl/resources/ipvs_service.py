@@ -59,7 +59,7 @@ class IpvsService(Resource):
         return ("ip_vs",)
 
     def holds(self, state: NodeState) -> bool:
-        return self in set(self.from_state(state))
+        return self in self.from_state(state)
 
     @classmethod
     def from_state(cls, state: NodeState) -> Iterator[Self]:

@@ -1,0 +1,64 @@
+"""Read back what was applied: an acknowledgement of the kernel is not the state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lvsctl.errors import KernelError
+from lvsctl.kernel import state
+from lvsctl.model.lab import Lab
+from lvsctl.plan.stages import Plan
+from lvsctl.resources.base import Resource, States
+from lvsctl.resources.gue_port import GuePort
+from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.responder_port import ResponderPort
+from lvsctl.resources.static_route import StaticRoute
+from lvsctl.resources.sysctl import Sysctl
+from lvsctl.resources.user_command import UserCommand
+
+
+def check_applied(lab: Lab, plan: Plan) -> None:
+    """Raise KernelError where the kernel does not hold what ``plan`` says, naming both.
+
+    Nodes on which commands of the user's own run are left out: these may change anything.
+    """
+    users = {one.netns for one in plan.resources if isinstance(one, UserCommand)}
+    resources = [one for one in plan.resources if users.isdisjoint(one.namespaces)]
+    states = state.read_states(_parts(resources))
+    for one in resources:
+        if not one.satisfied_by(states):
+            raise _difference(lab, one, states)
+
+
+def _parts(resources: Iterable[Resource]) -> dict[str, state.Wanted]:
+    """Return what of each namespace shows whether ``resources`` are so."""
+    wanted: dict[str, state.Wanted] = {}
+    for one in resources:
+        part = wanted.setdefault(one.netns, state.Wanted())
+        match one:
+            case Sysctl():
+                part.sysctls.append(one.name)
+            case StaticRoute():
+                part.routes = True
+            case GuePort():
+                part.gue_ports = True
+            case IpvsService():
+                part.ipvs = True
+            case ResponderPort():
+                part.listeners.add(one.protocol)
+    return wanted
+
+
+def _difference(lab: Lab, wanted: Resource, states: States) -> KernelError:
+    netns = wanted.namespaces[-1]  # a veth pair's node, not its switch
+    node = next((node.name for node in lab.nodes if lab.netns(node.name) == netns), netns)
+    deviation = wanted.deviation(states[netns], lab) if netns in states else None
+    found = deviation.text if deviation is not None else "nothing like it"
+    command = "; ".join(wanted.describe())
+    return KernelError(
+        f"{node}: the kernel accepted a setting and does not hold it\n"
+        f"    wanted: {command}\n    found: {found}",
+        node=node,
+        command=command,
+        hint="does another program change the lab's namespaces, such as a network manager?",
+    )

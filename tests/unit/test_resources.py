@@ -1,0 +1,121 @@
+"""Every kind of resource answers the same questions: a new one is found here, and checked."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import shlex
+from string import Formatter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lvsctl import resources
+from lvsctl.kernel import apply, undo
+from lvsctl.model.lab import Lab
+from lvsctl.model.state import LinkState, NodeState
+from lvsctl.output.script import _PACKAGES
+from lvsctl.resources.base import Command, Resource, in_namespace
+from lvsctl.resources.kinds import KINDS
+from lvsctl.resources.namespace import Namespace
+from lvsctl.resources.offloads import OffloadsOff
+from lvsctl.resources.responder_port import ResponderPort
+from tests.resource_values import values
+
+VALUES = values("lvs-x-rs1", "lvs-x-lan")
+LAB = Lab("x", "", networks=(), nodes=(), services=())
+
+every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+
+
+def test_every_kind_is_listed_and_has_values() -> None:
+    modules = [
+        importlib.import_module(f"lvsctl.resources.{one.name}")
+        for one in pkgutil.iter_modules(resources.__path__)
+    ]
+    found = {
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Resource) and value is not Resource
+    }
+    assert found == set(KINDS) == set(VALUES)
+
+
+@every_kind
+def test_a_kind_is_applied_and_undone_by_a_handler(kind: type[Resource]) -> None:
+    assert kind in apply.HANDLERS or kind is Namespace or kind in apply.PROCESSES
+    by_other_means = kind in (Namespace, OffloadsOff, ResponderPort)
+    assert kind in undo.MESSAGES or by_other_means or not kind.UNDOABLE
+
+
+@every_kind
+@given(data=st.data())
+def test_commands_are_words_that_a_shell_reads_again(
+    kind: type[Resource], data: st.DataObject
+) -> None:
+    value = data.draw(VALUES[kind])
+    commands = value.commands()
+    assert commands
+    for command in (*commands, *value.edit_commands(), *value.undo_commands()):
+        check_typed(command)
+    assert value.describe() == tuple(map(str, commands))
+    if kind.UNDOABLE and kind is not OffloadsOff:
+        assert value.undo_commands()
+
+
+def check_typed(command: Command) -> None:
+    if command.comment:
+        assert shlex.split(str(command), comments=True) == []
+        return
+    words = in_namespace(command.netns, command.argv)
+    assert shlex.split(str(command))[: len(words)] == list(words)
+    assert command.argv[0] in {*_PACKAGES, "respond", "run"}
+
+
+@every_kind
+@given(data=st.data())
+def test_hints_and_keys(kind: type[Resource], data: st.DataObject) -> None:
+    value, other = data.draw(VALUES[kind]), data.draw(VALUES[kind])
+    for number, sentence in kind.HINTS.items():
+        hint = value.hint(number)
+        assert hint
+        assert "{" not in hint
+        assert (hint == sentence) or any(field for _, field, _, _ in Formatter().parse(sentence))
+    assert value.hint(1)  # EPERM: for every kind
+    assert not value.hint(9999)
+    assert hash(value.key) == hash(value.key)
+    assert value.key != other.key or type(value) is type(other)
+    assert value.rests_on().isdisjoint(value.provides())
+
+
+@every_kind
+@given(data=st.data())
+def test_an_empty_namespace_satisfies_only_what_no_state_shows(
+    kind: type[Resource], data: st.DataObject
+) -> None:
+    value = data.draw(VALUES[kind])
+    empty = {name: NodeState(name) for name in value.namespaces}
+    assert not value.satisfied_by({})
+    state = empty[value.namespaces[-1]]
+    deviation = value.deviation(state, LAB)
+    if value.satisfied_by(empty):
+        assert deviation is None
+    elif deviation is not None:
+        assert deviation.text
+    assert list(kind.from_state(state)) == []
+
+
+def test_settings_of_a_link_go_with_it() -> None:
+    sysctl = importlib.import_module("lvsctl.resources.sysctl").Sysctl
+    own = sysctl(netns="n", name="net.ipv4.conf.eth0/1.arp_ignore", value="1")
+    general = sysctl(netns="n", name="net.ipv4.ip_forward", value="1")
+    assert ("link", "n", "eth0.1") in own.rests_on()
+    assert general.rests_on() == {("namespace", "n")}
+
+
+def test_a_link_state_satisfies_link_up() -> None:
+    link_up = importlib.import_module("lvsctl.resources.link_up").LinkUp
+    link = LinkState("lo", 1, "", "", 65536, up=True, carrier=True)
+    assert link_up(netns="n", device="lo").holds(NodeState("n", links=(link,)))
