@@ -15,7 +15,7 @@ from lvsctl import resources
 from lvsctl.kernel import apply, undo
 from lvsctl.model.lab import Lab
 from lvsctl.model.state import LinkState, NodeState
-from lvsctl.output.script import _PACKAGES
+from lvsctl.output.shell_script import _PACKAGES
 from lvsctl.resources.base import Command, Resource, in_namespace
 from lvsctl.resources.kinds import KINDS
 from lvsctl.resources.namespace import Namespace
