@@ -146,7 +146,7 @@ def test_up_exec_verify_down(user: User) -> None:
 def test_demo_shows_the_modes_and_leaves_nothing(user: User) -> None:
     said = user.gets("demo", "nat", "dr", "--requests", "4")
 
-    assert said.index("NAT:") < said.index("DR:") < said.index("Your turn:")
+    assert said.index("NAT:") < said.index("DR:") < said.index("Next:")
     assert said.count("▇▇ 2") == 4
     assert user.namespaces() == []
 

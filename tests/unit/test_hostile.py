@@ -164,7 +164,7 @@ def test_a_report_of_pipes_and_devices_is_none(tmp_path: Path) -> None:
     for make in planted.values():
         place = tmp_path / saved_report.EVIDENCE
         make(place)
-        with pytest.raises((UsageError, DamagedFile), match=r"evidence\.json is no ordinary file"):
+        with pytest.raises((UsageError, DamagedFile), match=r"evidence\.json is not a regular file"):
             saved_report.load(tmp_path)
         place.rmdir() if place.is_dir() else place.unlink()
 
@@ -177,7 +177,7 @@ def test_a_report_that_is_too_large_is_not_read(
         (tmp_path / part).write_bytes(content)
     with (tmp_path / name).open("r+b") as file:
         file.truncate(saved_report.LARGEST[name] + 1)  # sparse: it takes no room
-    with pytest.raises(DamagedFile, match="larger than any report"):
+    with pytest.raises(DamagedFile, match="larger than any lvsctl report"):
         saved_report.load(tmp_path)
 
 

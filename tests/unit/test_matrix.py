@@ -64,7 +64,7 @@ def test_a_topology_that_is_not_healthy_is_not_broken_further() -> None:
     column = Column("dr", SICK, ())
     assert not column.holds
     said = format_matrix([column], style=Style(False, 200))
-    assert "dr was not healthy to begin with: verify: fail" in said
+    assert "dr was not healthy before any fault was injected: verify: fail" in said
 
 
 def test_what_is_written_is_read_again_and_can_be_added_to() -> None:

@@ -205,8 +205,8 @@ def test_the_machine_is_told() -> None:
     assert "112 of 512 MiB" in said
     assert "sctp (unknown symbol)" in said
     assert "QEMU 6.1.176" in said
-    assert "lacks     scheduler twos\n" in said
-    assert "emulation (TCG), 2 CPUs" in said
+    assert "missing   scheduler twos\n" in said
+    assert "emulation (TCG), 2 cores" in said
     assert "lvsctl machine start" in format_machine(None, {}, style=PLAIN)
 
 

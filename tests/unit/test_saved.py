@@ -68,7 +68,7 @@ def test_other_peoples_directories_are_left_alone(
     tmp_path: Path, verified: Verification, name: str
 ) -> None:
     (tmp_path / name).write_text("mine")
-    with pytest.raises(UsageError, match="left alone"):
+    with pytest.raises(UsageError, match="nothing was written"):
         saved_report.save(tmp_path, verified)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "mine"
@@ -104,7 +104,7 @@ def test_what_is_interrupted_is_no_report_and_can_be_written_again(
         with pytest.raises(SystemExit):
             saved_report.save(tmp_path, recompute(evidence_of("nat")))
     assert {path.name for path in tmp_path.iterdir()} > {saved_report.EVIDENCE + ".unfinished"}
-    with pytest.raises(UsageError, match="unfinished"):
+    with pytest.raises(UsageError, match="no complete report"):
         saved_report.load(tmp_path)
     saved_report.save(tmp_path, verified)
     assert saved_report.load(tmp_path).lab.name == "dr"
@@ -262,14 +262,14 @@ def test_a_volume_of_another_user_s_and_links_of_ours_are_fine(
 
 def test_a_pipe_is_no_report_and_is_not_waited_for(tmp_path: Path, contents: Contents) -> None:
     os.mkfifo(tmp_path / saved_report.EVIDENCE)
-    with pytest.raises(UsageError, match="left alone"):
+    with pytest.raises(UsageError, match="nothing was written"):
         saved_report.write(tmp_path, contents)
 
 
 def test_nothing_there_is_the_users_mistake(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no directory"):
+    with pytest.raises(UsageError, match="does not exist"):
         saved_report.load(tmp_path / "nowhere")
-    with pytest.raises(UsageError, match="holds no report"):
+    with pytest.raises(UsageError, match="contains no complete report"):
         saved_report.load(tmp_path)
 
 

@@ -121,8 +121,8 @@ def test_a_request_that_got_lost_says_where() -> None:
 def test_text_tells_each_way_once(name: str) -> None:
     walk = walk_in(evidence_of(name))
     brief, full = format_walk(walk, style=PLAIN), format_walk(walk, style=PLAIN, verbose=True)
-    assert "and the same way:" in brief
-    assert "and the same way:" not in full
+    assert "and along the same path:" in brief
+    assert "and along the same path:" not in full
     assert len(brief) < len(full)
     assert f"answered by {walk.exchange.node}" in brief
 

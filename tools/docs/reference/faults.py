@@ -56,7 +56,7 @@ def _section(fault: Fault) -> str:
             table(("", ""), rows),
             f"Made at {code(shown.node)} of lab {code(shown.lab)} by",
             block("\n".join(shown.commands), "sh"),
-            "and mended by",
+            "and restored by",
             block("\n".join(shown.remedy), "sh"),
         ]
     )
