@@ -164,7 +164,7 @@ class Lab:
             raise refusal
         return done
 
-    # What it does.
+    # Examining it.
 
     def verify(self) -> Verification:
         """Send requests through every virtual service and decide every claim about them.

@@ -1,4 +1,4 @@
-"""A node of a running lab, and what can be run on it."""
+"""A node of a running lab, on which commands can be run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from lvsctl.model.lab import Role
 Ran = subprocess.CompletedProcess[str]
 
 
-class Runs(Protocol):
-    """Runs a command on a node: its name, the words, standard input, seconds at most."""
+class CommandRunner(Protocol):
+    """Runs a command on a node, with standard input and a timeout in seconds."""
 
     def __call__(
         self, node: str, argv: Sequence[str], stdin: bytes | None, timeout: float | None
@@ -23,7 +23,7 @@ class Runs(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node: ``addresses`` by the network, which is its interface's name too.
+    """A node: ``addresses`` by network, which is also the name of its interface.
 
     ``group`` is the name under which the topology declares it (``rs`` for ``rs1``).
     """
@@ -33,7 +33,7 @@ class Node:
     group: str
     netns: str
     addresses: Mapping[str, tuple[IPInterface, ...]]
-    _runs: Runs = field(repr=False, compare=False)
+    _runs: CommandRunner = field(repr=False, compare=False)
 
     def run(
         self,
@@ -43,12 +43,12 @@ class Node:
         stdin: str | None = None,
         timeout: float | None = None,
     ) -> Ran:
-        """Run a command on the node and wait for its end; its output is UTF-8 text.
+        """Run a command on the node and wait for it; its output is decoded as UTF-8.
 
-        It sees the node's network and the host's files (in the machine all but the current
-        directory read-only). ``timeout`` in seconds. Raises UsageError where there is no such
-        command, LabError where the lab is gone, subprocess.TimeoutExpired, and with ``check``
-        subprocess.CalledProcessError where the exit status is not 0.
+        It has the node's network and the host's files (in the machine read-only, except for the
+        current directory). ``timeout`` is in seconds. Raises UsageError if the command does not
+        exist, LabError if the lab does not exist any more, subprocess.TimeoutExpired, and with
+        ``check`` subprocess.CalledProcessError if the exit status is not 0.
         """
         done = self._runs(self.name, argv, None if stdin is None else stdin.encode(), timeout)
         out, err = (stream.decode(errors="replace") for stream in (done.stdout, done.stderr))

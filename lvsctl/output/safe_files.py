@@ -1,8 +1,8 @@
-"""Files at a path that the user gave, where somebody else may have been first.
+"""Write files without following another user's links, in /tmp for example.
 
-Under sudo, a link that another user has put in /tmp would be root's hand on any file. The
-kernel refuses them itself where fs.protected_symlinks, _hardlinks and _regular are set
-(Documentation/admin-guide/sysctl/fs.rst); its default is not to, so it is done here as well.
+Under sudo, a link that another user made in /tmp could direct root's writes to any file. The
+kernel refuses that only if fs.protected_symlinks, _hardlinks and _regular are set
+(Documentation/admin-guide/sysctl/fs.rst), which is not its default.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from typing import BinaryIO
 from lvsctl.errors import UsageError
 from lvsctl.kernel.probe import inside_machine
 
-_MOST_LINKS = 40
-"""As many links the kernel follows at most (linux/namei.h, MAXSYMLINKS)."""
+_MAX_LINKS = 40
+"""Symlinks that the kernel follows at most (linux/namei.h, MAXSYMLINKS)."""
 
 _SHARED = stat.S_ISVTX | stat.S_IWOTH
-"""A directory such as /tmp: everybody may put something there, and nobody remove another's."""
+"""Mode of a directory such as /tmp: world-writable and sticky."""
 
 FRESH = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-"""Flags of open(2) for a file that was not there: never one that a link of that name leads to."""
+"""Flags of open(2) for a new file: fails if the name exists, even as a symlink."""
 
 
 def opened(path: Path) -> BinaryIO:
-    """``path`` to be written, from its start. Raises as ``nofollow``, and OSError.
+    """Open ``path`` for writing and truncate it. Raises as ``nofollow``, and OSError.
 
-    As tcpdump's -w: what is there is overwritten, links of one's own are followed, and pipes
-    and /dev/stdout are fine.
+    As with tcpdump's -w, an existing file is overwritten, the user's own symlinks are
+    followed, and pipes and /dev/stdout are accepted.
     """
     flags = nofollow(path)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, 0o666)
     try:
         found = os.fstat(fd)
         if flags and not inside_machine():
-            _refuse_planted(path.absolute(), found)  # come between the look at it and now
+            _refuse_planted(path.absolute(), found)  # may have been made since the check
         if stat.S_ISREG(found.st_mode):
             os.ftruncate(fd, 0)
     except BaseException:
@@ -48,7 +48,10 @@ def opened(path: Path) -> BinaryIO:
 
 
 def replace(path: Path, content: bytes, *, mode: int | None = None) -> None:
-    """Never through a link, and never half. ``mode`` None: as the umask has it. Raises OSError."""
+    """Replace a file atomically, not through a symlink. Raises OSError.
+
+    ``mode`` None means the umask's.
+    """
     fresh = path.with_name(f".{path.name}-{os.urandom(6).hex()}")
     fd = os.open(fresh, FRESH, 0o666)
     try:
@@ -64,18 +67,18 @@ def replace(path: Path, content: bytes, *, mode: int | None = None) -> None:
 
 
 def nofollow(path: Path) -> int:
-    """O_NOFOLLOW for whoever opens ``path``; 0 where it is a link that may be followed.
+    """Return O_NOFOLLOW for opening ``path``, or 0 if it is a symlink that may be followed.
 
-    Raises UsageError where another user made a link on the way to it, or made what is there
-    under that name in a directory like /tmp. Others' directories elsewhere are fine: a
-    volume of a container's is often somebody else's.
+    Raises UsageError if another user made a symlink in its path, or made the file itself in a
+    directory like /tmp. Other users' directories elsewhere are accepted: a container's volume
+    often belongs to another user.
     """
     try:
-        if not inside_machine():  # its root is the host's user, and the host's side has looked
+        if not inside_machine():  # the host checked it already
             _refuse(path.absolute())
         return 0 if path.is_symlink() else os.O_NOFOLLOW
     except OSError:
-        return os.O_NOFOLLOW  # whoever opens it says why that is not possible
+        return os.O_NOFOLLOW  # opening it will report the error
 
 
 def _refuse(path: Path) -> None:
@@ -92,29 +95,29 @@ def _refuse_planted(path: Path, found: os.stat_result) -> None:
         return
     if found.st_uid not in _ours():
         whose = f"belongs to another user (uid {found.st_uid})"
-        raise _refused(path, f"is in a directory for everybody and {whose}")
+        raise _refused(path, f"is in a world-writable directory and {whose}")
     if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
-        # Anybody may have made it, of any file there, where fs.protected_hardlinks is not set.
-        raise _refused(path, "is in a directory for everybody and a hard link to a file")
+        # Any user can link any file there, unless fs.protected_hardlinks is set.
+        raise _refused(path, "is in a world-writable directory and a hard link to a file")
 
 
 def _refused(place: Path, what: str) -> UsageError:
     return UsageError(
-        f"{place} {what}: it is left alone",
-        hint="name another file or directory, best in a directory of your own",
+        f"{place} {what}: not written",
+        hint="name another file or directory, preferably in a directory of your own",
     )
 
 
 def _ours() -> set[int]:
-    """Users whose links lead where we want to go: root, ourselves, and who typed sudo."""
+    """Users whose links are trusted: root, the current user, and the user of sudo."""
     typed = os.environ.get("SUDO_UID", "") if os.geteuid() == 0 else ""
     return {0, os.geteuid(), *([int(typed)] if typed.isdecimal() else [])}
 
 
 def _links(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Every link that is followed on the way to ``path``, an absolute one, and at its end."""
+    """Iterate over the symlinks that opening the absolute ``path`` follows."""
     here, todo, count = Path("/"), list(reversed(path.parts[1:])), 0
-    while todo and count <= _MOST_LINKS:
+    while todo and count <= _MAX_LINKS:
         part = todo.pop()
         place = here.parent if part == ".." else here / part
         try:

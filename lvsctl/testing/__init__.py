@@ -1,8 +1,9 @@
-"""What the pytest plugin does once a test asks for a lab. ``lvsctl.testing.plugin`` is its door.
+"""The pytest plugin.
 
-worker   one pytest process: where its labs are, whether it can have any
-labs     the fixture's value: brings labs up under names of their own, and down again
-guard    a process that takes them down where the pytest process cannot any more
-failure  what a failed test's report gets: findings, cause, and the capture as files
-notes    what the terminal's summary says of it all, xdist's workers included
+plugin   hooks and fixtures; imports nothing else until a test needs a lab
+worker   one pytest process: where its labs run, and whether it can run any
+labs     the fixture's value: creates labs under unique names, and removes them
+guard    a process that removes labs if the pytest process cannot
+failure  the report of a failed test: findings, cause, and the capture as files
+notes    lines for the terminal's summary, from xdist's workers too
 """

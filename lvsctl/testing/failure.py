@@ -1,4 +1,4 @@
-"""What the report of a failed test gets: findings, the cause, and the capture as files."""
+"""Sections for the report of a failed test: findings, the cause, and the capture as files."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from lvsctl.output.saved_report import CAPTURE, HTML
 from lvsctl.testing.labs import WatchedLab
 
 Section = tuple[str, str]
-_LONGEST = 120
+_MAX_NAME = 120
 """Characters of a directory's name."""
 
 
 def sections_of(lab: WatchedLab, directory: Path) -> Iterator[Section]:
-    """What was found of a lab; where its test has not asked, it is asked now.
+    """Sections about a lab, which is verified and diagnosed now unless its test did so.
 
     The report of the verification, with the captured frames, is written to ``directory``.
     """
@@ -40,7 +40,7 @@ def sections_of(lab: WatchedLab, directory: Path) -> Iterator[Section]:
         if lab.diagnosis is not None:
             yield title, str(lab.diagnosis)
     except LvsctlError as error:
-        yield title, f"could not be asked: {error.message}"
+        yield title, f"not available: {error.message}"
 
 
 def _attached(verification: Verification, directory: Path) -> str:
@@ -48,20 +48,20 @@ def _attached(verification: Verification, directory: Path) -> str:
         save_report(verification, directory)
     except LvsctlError as error:
         return f"\nthe capture could not be saved: {error.message}"
-    return f"\nto look at: {directory / HTML}\nthe capture: {directory / CAPTURE}"
+    return f"\nreport: {directory / HTML}\ncapture: {directory / CAPTURE}"
 
 
 def directory_name(node_id: str) -> str:
-    """A directory's name for a test: readable, and no two are the same."""
+    """A readable and unique directory name for a test."""
     name = re.sub(r"[^\w.-]+", "-", node_id).strip("-.")
-    if len(name) <= _LONGEST and re.sub(r"::|/", "-", node_id) == name:
+    if len(name) <= _MAX_NAME and re.sub(r"::|/", "-", node_id) == name:
         return name
     digest = hashlib.sha256(node_id.encode()).hexdigest()[:8]
-    return f"{name[: _LONGEST - 9]}-{digest}"
+    return f"{name[: _MAX_NAME - 9]}-{digest}"
 
 
 def report(labs: Sequence[WatchedLab], directory: Path) -> tuple[list[Section], bool]:
-    """The sections of every lab that a test had to do with, and whether files were written."""
+    """The sections of every lab that a test used, and whether files were written."""
     sections = [section for lab in labs for section in sections_of(lab, directory / lab.label)]
     written = False
     with suppress(OSError):

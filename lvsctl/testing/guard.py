@@ -1,13 +1,12 @@
-"""Takes labs down where pytest cannot any more: killed, crashed, or gone without a word.
+"""A process that removes labs if pytest cannot: because it was killed or crashed.
 
-A process of its own, ``python -m lvsctl.testing.guard JSON``, in a session of its own. It is
-told on standard input, a word and a name a line, which labs there may be (``up NAME``) and
-which are gone (``down NAME``). When that ends, by the pytest process's will or by its death,
-it ends that process's commands that still run, removes the labs that are left, and stops the
-machine, if it was theirs alone. What it could not do it prints.
+It runs as ``python -m lvsctl.testing.guard JSON`` in its own session. Standard input has a line
+for each lab that may exist (``up NAME``) or was removed (``down NAME``). At its end, because
+pytest closed it or died, the guard terminates pytest's remaining commands, removes the remaining
+labs, and stops the machine if it was this run's own. It prints what it could not do.
 
-A command is known to be ours by OWNER in its environment, whose value is this run's alone.
-Only the standard library is imported: pytest waits for it.
+Commands of this run are identified by the variable OWNER in their environment. Only the standard
+library is imported, because pytest waits for this process.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ from pathlib import Path
 OWNER = "LVSCTL_PYTEST"
 """Environment variable of every command that is run for a pytest process."""
 
-PATIENCE = 60.0
-"""Seconds for the commands of a dead pytest process to end, each undoing what is half done."""
+TIMEOUT = 60.0
+"""Seconds for the commands of a dead pytest process to roll back and end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Whom to watch: ``pid``, whose commands have OWNER = ``token``.
+    """The process to watch: ``pid``, whose commands have OWNER = ``token``.
 
-    ``environment`` is theirs. ``machine``: whether its machine is to be stopped too.
+    ``environment`` is that of its commands. ``machine``: whether to stop its machine.
     """
 
     pid: int
@@ -45,7 +44,7 @@ class Order:
 
 
 class Guard:
-    """The pytest process's end of it."""
+    """The pytest process's handle of the guard."""
 
     def __init__(self, order: Order) -> None:
         self._process = subprocess.Popen(
@@ -57,14 +56,14 @@ class Guard:
         )
 
     def tell(self, word: str, lab: str) -> None:
-        """``up`` before there is anything of a lab, ``down`` when nothing of it is left."""
+        """Send ``up`` before a lab is created, ``down`` after it was removed."""
         assert self._process.stdin is not None  # noqa: S101
-        with contextlib.suppress(BrokenPipeError):  # finish() says that it has gone
+        with contextlib.suppress(BrokenPipeError):  # finish() reports that it ended
             self._process.stdin.write(f"{word} {lab}\n".encode())
             self._process.stdin.flush()
 
     def finish(self) -> list[str]:
-        """Have it do its work now; what it could not do."""
+        """Let it clean up now; return what it could not do."""
         said, _ = self._process.communicate()
         status = self._process.returncode
         gone = [f"the guard of the labs ended with status {status}"] if status else []
@@ -78,14 +77,14 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     labs = _labs_left(order.pid)
     complaints = list(_stopped(order))
-    if _end_commands(order):  # one of them may have been about to start the machine
+    if _end_commands(order):  # one of them may have been starting the machine
         complaints = list(_stopped(order))
     for complaint in (*complaints, *_removed(order, labs)):
         print(complaint, flush=True)  # noqa: T201 (the pytest process reads it)
 
 
 def _labs_left(pid: int) -> list[str]:
-    """The labs that may be there when the pytest process has said so, or is dead."""
+    """Return the labs that may exist when the pytest process has finished or died."""
     labs: dict[str, None] = {}
     for line in _lines(pid):
         word, _, name = line.partition(" ")
@@ -97,7 +96,7 @@ def _labs_left(pid: int) -> list[str]:
 
 
 def _lines(pid: int) -> Iterator[str]:
-    """Of standard input, until its end, or that of the process: its forks may hold the pipe."""
+    """Lines of standard input until its end or the process's: forks may keep the pipe open."""
     poll = select.poll()
     poll.register(0, select.POLLIN)
     try:
@@ -120,11 +119,11 @@ def _lines(pid: int) -> Iterator[str]:
 
 
 def _end_commands(order: Order) -> bool:
-    """End what runs for the pytest process; an ``up`` that is half done undoes itself.
+    """Terminate the commands of the pytest process; an unfinished ``up`` rolls back.
 
-    Whether there was anything.
+    Returns whether there were any.
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     told: set[int] = set()
     while (living := list(_commands(order))) and time.monotonic() < deadline:
         for pid in living:
@@ -151,13 +150,13 @@ def _commands(order: Order) -> Iterator[int]:
 
 
 def _stopped(order: Order) -> Iterator[str]:
-    """Stop the machine, if it is theirs alone; what could not be done."""
+    """Stop the machine if it is this run's own; yield errors."""
     if order.machine:
         yield from _failed(order, "machine", "stop")
 
 
 def _removed(order: Order, labs: Sequence[str]) -> Iterator[str]:
-    """Remove the labs that are left; what could not be done. Those in the machine went with it."""
+    """Remove the remaining labs, unless they ended with the machine; yield errors."""
     for lab in () if order.machine else labs:
         for complaint in _failed(order, "down", lab):
             if "is not running" not in complaint:
@@ -165,7 +164,7 @@ def _removed(order: Order, labs: Sequence[str]) -> Iterator[str]:
 
 
 def _failed(order: Order, *words: str) -> Iterator[str]:
-    """Run an lvsctl command; what it said if it failed."""
+    """Run an lvsctl command; yield its error if it failed."""
     done = subprocess.run(
         [sys.executable, "-P", "-m", "lvsctl", *words],
         env={**os.environ, **order.environment},

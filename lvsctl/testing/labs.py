@@ -1,4 +1,4 @@
-"""The fixture's value: labs under names of their own, watched, and down again at the end."""
+"""The value of the fixtures: labs under unique names, which are removed at the end."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ __tracebackhide__ = is_lvsctl_error
 
 
 class Watch(Protocol):
-    """Who wants to know of labs: the worker."""
+    """Is notified about labs: the worker."""
 
     def begins(self, lab: str) -> None:
-        """There may be something of it from now on."""
+        """The lab may exist from now on."""
 
     def came_up(self, lab: WatchedLab) -> None:
-        """It is there, for the test that runs."""
+        """The lab was created for the running test."""
 
     def touched(self, lab: WatchedLab) -> None:
-        """A test has something to do with it."""
+        """The running test uses the lab."""
 
     def gone(self, lab: str) -> None:
-        """Nothing is left of it."""
+        """The lab does not exist any more."""
 
 
 class WatchedLab(Lab):
-    """A lab of the fixture ``lvs``: keeps what was found last, for the report of a failed test."""
+    """A lab of the fixture ``lvs``; keeps the last results for the report of a failed test."""
 
     def __init__(self, configuration: Configuration, command: Command, *, created: bool) -> None:
         super().__init__(configuration, command, created=created)
@@ -58,30 +58,30 @@ class WatchedLab(Lab):
             self.watch.touched(self)
 
     def forget(self) -> None:
-        """What earlier tests found is none of this one's business."""
+        """Forget the results of earlier tests."""
         self.verification = self.diagnosis = self.last_walk = None
 
     def down(self) -> None:
-        """Remove it now, and not only when its fixture ends."""
+        """Remove it now instead of at the end of its fixture."""
         super().down()
         self.is_up = False
         if self.watch is not None:
             self.watch.gone(self.name)
 
     def verify(self) -> Verification:
-        """As ``Lab.verify``; where the test fails, its report has this."""
+        """As ``Lab.verify``; the result is in the report if the test fails."""
         self._touch()
         self.verification = super().verify()
         return self.verification
 
     def walk(self, service: str | None = None, client: str | None = None) -> Walk:
-        """As ``Lab.walk``; where the test fails, its report has this."""
+        """As ``Lab.walk``; the result is in the report if the test fails."""
         self._touch()
         self.last_walk = super().walk(service, client)
         return self.last_walk
 
     def diagnose(self) -> Diagnosis:
-        """As ``Lab.diagnose``; where the test fails, its report has this."""
+        """As ``Lab.diagnose``; the result is in the report if the test fails."""
         self._touch()
         self.diagnosis = super().diagnose()
         return self.diagnosis
@@ -104,7 +104,7 @@ class WatchedLab(Lab):
 
 
 class Labs:
-    """What the fixtures ``lvs``, ``lvs_module`` and ``lvs_session`` are."""
+    """The value of the fixtures ``lvs``, ``lvs_module`` and ``lvs_session``."""
 
     def __init__(self, watch: Watch, command: Command, token: str, places: Sequence[Path]) -> None:
         self._watch = watch
@@ -120,11 +120,11 @@ class Labs:
         servers: int | None = None,
         scheduler: Scheduler | str | None = None,
     ) -> WatchedLab:
-        """Bring a lab up that nobody else has.
+        """Create a lab under a unique name.
 
-        ``topology`` is a shipped name (``dr``), a path, or (where it has several lines, or
-        is a JSON object) a topology's text. A path is looked for beside the test's file,
-        then in pytest's root directory. Raises as ``Lab.up``.
+        ``topology`` is a shipped name (``dr``), a path, or (if it has several lines, or is a
+        JSON object) a topology's text. A path is relative to the test's directory, or else to
+        pytest's root directory. Raises the same errors as ``Lab.up``.
         """
         found = self.found(topology)
         label = _label(topology, {lab.label for lab in self._labs})
@@ -134,7 +134,7 @@ class Labs:
             lab = WatchedLab.up(
                 found, name=name, servers=servers, scheduler=scheduler, command=self._command
             )
-        except LvsctlError:  # having undone what was half done
+        except LvsctlError:  # it has rolled back
             self._watch.gone(name)
             raise
         lab.label = label
@@ -144,7 +144,7 @@ class Labs:
         return lab
 
     def found(self, topology: str | os.PathLike[str]) -> str:
-        """What ``lvsctl up`` is given. Raises UsageError."""
+        """Resolve a topology to the argument of ``lvsctl up``. Raises UsageError."""
         text = os.fspath(topology)
         is_path = not isinstance(topology, str) or "/" in text or text.endswith(_SUFFIXES)
         if is_text(topology) or not is_path:
@@ -157,7 +157,7 @@ class Labs:
         raise UsageError(f"the file {text!r} does not exist", hint=f"looked for: {looked}")
 
     def down(self) -> None:
-        """Take all of them down, the latest first. Raises what went wrong, when all were tried."""
+        """Remove all labs, the latest first. Raises the errors after all were tried."""
         errors: list[LvsctlError] = []
         while self._labs:
             lab = self._labs.pop()
@@ -167,11 +167,11 @@ class Labs:
             except LvsctlError as error:
                 errors.append(error)
         if errors:
-            raise errors[0] if len(errors) == 1 else ExceptionGroup("labs did not go down", errors)
+            raise errors[0] if len(errors) == 1 else ExceptionGroup("labs were not removed", errors)
 
 
 def _label(topology: str | os.PathLike[str], taken: set[str]) -> str:
-    """What people see of a lab's name: the topology's, with a number where there are several."""
+    """The readable part of a lab's name: the topology's, numbered if there are several."""
     text = os.fspath(topology)
     stem = "lab" if is_text(topology) else Path(text).stem.lower()
     label = re.sub(r"[^a-z0-9]+", "-", stem).strip("-")

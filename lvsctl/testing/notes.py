@@ -1,4 +1,4 @@
-"""What the terminal's summary says of a run's labs; xdist's workers send theirs."""
+"""Lines about labs for the terminal's summary; xdist's workers send theirs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ NOTES = pytest.StashKey[list[Mapping[str, Any]]]()
 """Of this process and, in xdist's controller, of its workers: the fields of a worker's note."""
 
 WORKER_OUTPUT = "lvsctl"
-"""Where a worker of xdist's leaves its note for the controller."""
+"""Key under which an xdist worker leaves its notes for the controller."""
 
 
 def leave(config: pytest.Config, note: Mapping[str, Any]) -> None:
-    """Note something here, and for the controller where this is a worker of xdist's."""
+    """Add a note, and send it to the controller if this is an xdist worker."""
     config.stash.setdefault(NOTES, []).append(note)
     output = getattr(config, "workeroutput", None)
     if output is not None:
@@ -24,7 +24,7 @@ def leave(config: pytest.Config, note: Mapping[str, Any]) -> None:
 
 
 def summary(notes: Sequence[Mapping[str, Any]], how: str) -> Iterator[tuple[str, bool]]:
-    """Lines, each with whether it must not be overlooked. ``how`` is what the option is called."""
+    """Lines, each with whether it is important. ``how`` is the name of the option."""
     for place, count in _counted(notes, "place").items():
         labs = sum(note.get("labs", 0) for note in notes if note.get("place") == place)
         workers = f" (by {count} workers, each in its own)" if count > 1 else ""

@@ -5,13 +5,14 @@
         assert lab.verify()
         assert lab.node("client").run(["curl", "-sf", "http://10.20.0.100/"]).returncode == 0
 
-Whatever happens, the labs are gone afterwards. This module is imported by every pytest of
-its environment, so it imports nothing and does nothing until a test asks for a lab.
+The labs are always removed afterwards. Every pytest in the same environment imports this
+module, so that it imports nothing else until a test needs a lab.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,28 +33,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--lvs-unable",
         choices=_UNABLE,
-        help="What becomes of tests where there can be no labs: neither IPVS nor a throwaway "
-        "kernel. Goes before the marker and lvs_unable. Default: fail where CI is set, else skip.",
+        help="Outcome of tests if this host cannot run labs (neither IPVS nor a throwaway "
+        "kernel): fail or skip. Overrides the marker and lvs_unable. Default: fail if CI is set, "
+        "else skip.",
     )
     group.addoption(
         "--lvs-where",
         choices=("auto", "host", "machine"),
-        help="The kernel that labs are in, as lvsctl --where. Default: LVSCTL_WHERE, else auto.",
+        help="Where to run labs, as lvsctl --where: auto, host or machine. Default: LVSCTL_WHERE, "
+        "else auto.",
     )
     group.addoption(
         "--lvs-report-dir",
         metavar="DIR",
-        help="Where failed tests leave captures and HTML reports. Default: pytest's own "
+        help="Directory for captures and HTML reports of failed tests. Default: pytest's "
         "directory for temporary files.",
     )
     parser.addini("lvs_unable", "as --lvs-unable: fail or skip", default="")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
+    """Register the marker."""
     config.addinivalue_line(
         "markers",
-        "lvs(unable): what becomes of the test where there can be no labs: 'fail' or 'skip'",
+        "lvs(unable): outcome of the test if this host cannot run labs: 'fail' or 'skip'",
     )
     if config.getini("lvs_unable") not in ("", *_UNABLE):
         raise pytest.UsageError("lvs_unable is neither fail nor skip")
@@ -89,7 +92,7 @@ def _labs(request: pytest.FixtureRequest, worker: Worker) -> Iterator[Labs]:
 
 @pytest.fixture
 def lvs(request: pytest.FixtureRequest, _lvs_worker: Worker) -> Iterator[Labs]:
-    """Labs for one test: ``lab = lvs.up("dr")``; they go down at its end."""
+    """Labs for one test: ``lab = lvs.up("dr")``; they are removed at its end."""
     yield from _labs(request, _lvs_worker)
 
 
@@ -106,7 +109,7 @@ def lvs_session(request: pytest.FixtureRequest, _lvs_worker: Worker) -> Iterator
 
 
 def _unable(request: pytest.FixtureRequest) -> str:
-    """``fail`` or ``skip``: the option's word, else the marker's, else the configuration's."""
+    """Return ``fail`` or ``skip``: by the option, the marker, the configuration, or CI."""
     mark = request.node.get_closest_marker("lvs")
     marked = mark.kwargs.get("unable", *mark.args[:1]) if mark is not None else None
     if mark is not None and marked not in _UNABLE:
@@ -122,7 +125,7 @@ def _unable(request: pytest.FixtureRequest) -> str:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:  # noqa: ARG001 (xdist's names)
-    """A worker of xdist's has ended: take its notes over."""
+    """Take over the notes of an xdist worker that has ended."""
     output = getattr(node, "workeroutput", None) or {}
     if "lvsctl" in output:
         from lvsctl.testing import notes
@@ -132,9 +135,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:  # noqa: ARG001 (xdis
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Where the labs were, and loudly what could not be."""
-    import sys
-
+    """Report where the labs ran, and what could not be done."""
     notes = sys.modules.get("lvsctl.testing.notes")
     if notes is None or notes.NOTES not in config.stash:
         return

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -15,17 +16,14 @@ from lvsctl.testing import failure, notes
 from lvsctl.testing.guard import OWNER, Guard, Order
 from lvsctl.testing.labs import Labs, WatchedLab
 
-if TYPE_CHECKING:
-    from collections.abc import Generator
-
 
 class Worker:
-    """Where this process's labs are, and who ends them.
+    """Runs this process's labs and removes them.
 
-    On the host's kernel where that can, else in a machine. The machine is this process's own:
-    workers of xdist's have one each, for each has one CPU, and one that a test has spoilt is
-    no other's. It ends with the process. Only where LVSCTL_MACHINE names one is that used, by
-    all workers, and left running.
+    They run on the host's kernel if it can run labs, otherwise in a machine of this process:
+    every xdist worker has its own, because a machine has one CPU, and a test may break it. It
+    ends with the process. If LVSCTL_MACHINE names a machine, all workers use that one, and it
+    keeps running.
     """
 
     def __init__(self, config: pytest.Config, where: str, reports: Path) -> None:
@@ -48,7 +46,7 @@ class Worker:
             order = Order(os.getpid(), self.token, environment, machine=own)
             self._guard = Guard(order)
             if place == "machine":
-                # One that others use too must not bear our mark: the guard ends what does.
+                # A shared machine must not have our token: the guard terminates what has it.
                 starts = self.command if own else Command(where="machine")
                 starts.run("machine", "start")
         except HostError as error:
@@ -60,7 +58,7 @@ class Worker:
     # Ability.
 
     def require(self, how: str) -> None:
-        """End the test, by ``how``, where there can be no labs."""
+        """Fail or skip the test (``how``) if labs cannot run."""
         if self._error is None:
             return
         hint = f"\n  → {self._error.hint}" if self._error.hint else ""
@@ -73,7 +71,7 @@ class Worker:
     # Labs.
 
     def labs(self, request: pytest.FixtureRequest) -> Labs:
-        """The value of a fixture."""
+        """Create the value of a fixture."""
         places = [self._config.rootpath]
         path: Path | None = getattr(request.node, "path", None)
         if path is not None and path != self._config.rootpath:
@@ -82,38 +80,38 @@ class Worker:
         return Labs(self, self.command, token, places)
 
     def begins(self, lab: str) -> None:
-        """There may be something of it from now on: the guard must know first."""
+        """Tell the guard before the lab is created."""
         if self._guard is not None:
             self._guard.tell("up", lab)
 
     def came_up(self, lab: WatchedLab) -> None:
-        """The test that runs has a new lab."""
+        """Note that the running test has a new lab."""
         self._labs += 1
         self.touched(lab)
 
     def touched(self, lab: WatchedLab) -> None:
-        """The test that runs has something to do with it."""
+        """Note that the running test uses a lab."""
         if lab not in self._touched:
             lab.forget()
             self._touched.append(lab)
 
     def gone(self, lab: str) -> None:
-        """Nothing is left of it."""
+        """Tell the guard that the lab was removed."""
         if self._guard is not None:
             self._guard.tell("down", lab)
 
-    # pytest's hooks: registered with the first lab, so that runs without any do not pay.
+    # pytest's hooks: registered with the first lab, so that other runs are not affected.
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logstart(self) -> None:
-        """Another test begins."""
+        """Forget the previous test's labs."""
         self._touched.clear()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[Any]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Say of a failed test what its labs say."""
+        """Add sections about its labs to the report of a failed test."""
         report = yield
         if report.failed and call.when != "teardown" and self._touched:
             directory = self.reports / failure.directory_name(item.nodeid)
@@ -128,7 +126,7 @@ class Worker:
     # The end.
 
     def finish(self) -> None:
-        """Nothing stays, and the summary hears of it."""
+        """Remove everything and add the result to the summary."""
         complaints = self._guard.finish() if self._guard is not None else []
         self._guard = None
         note: dict[str, Any] = {"labs": self._labs, "skipped": self._skipped}

@@ -164,7 +164,9 @@ def test_a_report_of_pipes_and_devices_is_none(tmp_path: Path) -> None:
     for make in planted.values():
         place = tmp_path / saved_report.EVIDENCE
         make(place)
-        with pytest.raises((UsageError, DamagedFile), match=r"evidence\.json is not a regular file"):
+        with pytest.raises(
+            (UsageError, DamagedFile), match=r"evidence\.json is not a regular file"
+        ):
             saved_report.load(tmp_path)
         place.rmdir() if place.is_dir() else place.unlink()
 

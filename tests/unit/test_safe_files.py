@@ -49,8 +49,8 @@ def test_a_link_of_another_user_s_is_left_alone_with_what_it_leads_to(
         given_away(link)
         assert main([*COMMANDS[command], str(link)]) == ExitStatus.USAGE
         said = capsys.readouterr().err
-        assert f"{link} is a link made by another user (uid {ANOTHER}): it is left alone" in said
-        assert "best in a directory of your own" in said
+        assert f"{link} is a link made by another user (uid {ANOTHER}): not written" in said
+        assert "preferably in a directory of your own" in said
         assert link.is_symlink()
     assert victim.read_text() == "precious"
     assert not (tmp_path / "nothing").exists()
@@ -83,7 +83,7 @@ def test_a_hard_link_in_tmp_is_left_alone(
     link = shared(tmp_path) / "lab.pcapng"
     link.hardlink_to(victim)
     assert main([*COMMANDS[command], str(link)]) == ExitStatus.USAGE
-    assert f"{link} is in a directory for everybody and a hard link" in capsys.readouterr().err
+    assert f"{link} is in a world-writable directory and a hard link" in capsys.readouterr().err
     assert victim.read_text() == "precious"
     own = tmp_path / "own"
     own.hardlink_to(victim)

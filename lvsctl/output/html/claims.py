@@ -18,23 +18,23 @@ MOST_BYTES = 160
 """Bytes of a frame that are shown in hexadecimal."""
 
 SIGNS = {Verdict.PASS: "✓", Verdict.FAIL: "✗", Verdict.INCONCLUSIVE: "?"}
-"""Beside the colour, for those who do not see it, and on paper."""
+"""Signs beside the colours, for readers who cannot distinguish these, and for print."""
 
 
 def badge(verdict: Verdict) -> Html:
-    """A verdict to be seen at once."""
+    """A verdict as a badge."""
     return tag("span", f"{SIGNS[verdict]} {verdict}", class_=f"badge {verdict}")
 
 
 def claims(findings: Sequence[Finding], *, capture: str) -> Html:
-    """All claims about one service, by who makes them: the mode, or every mode.
+    """All claims about one service: those of its mode, and those of every mode.
 
-    ``capture`` is the file with the frames.
+    ``capture`` is the file that contains the frames.
     """
     parts = []
     for family, group in groupby(findings, key=lambda finding: finding.claim.id.split(".")[0]):
-        name = "of every mode" if family == "all" else f"of {family.upper()}"
-        parts.append(tag("h4", f"What LVS says {name}"))
+        name = "every mode" if family == "all" else family.upper()
+        parts.append(tag("h4", f"Claims for {name}"))
         parts += [_claim(finding, capture) for finding in group]
     return tag("div", *parts, class_="claims")
 
@@ -79,7 +79,7 @@ def _breaking(finding: Finding) -> Iterator[Html]:
     claim = finding.claim
     if claim.broken_by:
         codes = [joined(" ", tag("code", fault)) for fault in claim.broken_by]
-        yield tag("p", "faults that must break it:", *codes, class_="broken-by")
+        yield tag("p", "injected faults that make this claim fail:", *codes, class_="broken-by")
     elif claim.unbroken:
         yield tag("p", claim.unbroken, class_="broken-by")
 

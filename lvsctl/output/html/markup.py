@@ -1,4 +1,4 @@
-"""HTML in which nothing can be forgotten to be escaped: text is text until ``tag`` has it.
+"""HTML with automatic escaping: a str is text unless ``tag`` made it.
 
 Our own and no template library: thirty lines, and every name in a lab is anybody's.
 """
@@ -47,5 +47,5 @@ def escaped(text: str) -> str:
 
 
 def number(value: float) -> str:
-    """A coordinate without digits that nobody sees."""
+    """A coordinate without insignificant digits."""
     return f"{value:.1f}".removesuffix(".0")

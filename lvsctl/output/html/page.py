@@ -1,4 +1,4 @@
-"""A page to show each other: one file, no script, nothing from elsewhere.
+"""HTML pages: one file each, without scripts and external resources.
 
 The topology drawn, a request's way, every claim with its verdict and the frames behind it.
 """
@@ -21,11 +21,11 @@ from lvsctl.output.phrases import counted, service_line
 from lvsctl.walk.walk import walks
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-"""Even if something slipped through: no script runs, nothing is fetched."""
+"""A second line of defence: no script runs and nothing is loaded."""
 
 
 def page(verification: Verification, *, capture: str) -> str:
-    """The report of a verification; ``capture`` is the file with its frames."""
+    """Return the report of a verification; ``capture`` is the file that contains its frames."""
     lab = verification.lab
     ways = {way.service.name: way for way in walks(verification.evidence)}
     parts: list[Html] = [_topology(lab)]
@@ -34,7 +34,7 @@ def page(verification: Verification, *, capture: str) -> str:
         parts.append(tag("h2", f"{service.name}: {service_line(service)}"))
         parts.append(claims(found, capture=capture))
         if service.name in ways:
-            parts.append(tag("h2", f"{service.name}: the way of one request"))
+            parts.append(tag("h2", f"{service.name}: one request, hop by hop"))
             parts.append(_way(ways[service.name]))
     taken = [frame.time for frame in verification.evidence.frames[:1]]
     footer = [
@@ -43,7 +43,7 @@ def page(verification: Verification, *, capture: str) -> str:
         + (f", {verification.evidence.dropped} lost" if verification.evidence.dropped else ""),
         "; open them: ",
         tag("code", f"wireshark {capture}"),
-        "; judge them again, on any machine: ",
+        "; recompute the verdicts on any machine: ",
         tag("code", "lvsctl verify --from ."),
     ]
     return _document(
@@ -59,16 +59,16 @@ def page(verification: Verification, *, capture: str) -> str:
 
 
 def walk_page(walk: Walk) -> str:
-    """The way of one request alone."""
+    """Return a page with the path of one request."""
     lab = walk.lab
     return _document(
-        f"{lab.name}: the way of one request",
+        f"{lab.name}: one request, hop by hop",
         joined(
-            tag("h1", f"{lab.name}: the way of one request"),
+            tag("h1", f"{lab.name}: one request, hop by hop"),
             tag("p", lab.description, class_="lead"),
             tag("p", f"{walk.service.name}: {service_line(walk.service)}", class_="lead"),
         ),
-        joined(_topology(lab), tag("h2", "Hop by hop"), _way(walk)),
+        joined(_topology(lab), tag("h2", "Hops"), _way(walk)),
         joined("made by ", tag("code", f"lvsctl walk {lab.name} --format html")),
     )
 

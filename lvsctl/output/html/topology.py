@@ -12,7 +12,7 @@ from lvsctl.output.phrases import ROLE, impaired, vips
 COLUMN, BOX, HEIGHT = 158, 138, 84
 TOP, LANE = 8, 62
 MOST_SERVERS = 8
-"""Real servers that are drawn; of more, the others share a box."""
+"""Real servers that are drawn individually; further ones share a box."""
 
 _ORDER = (Role.CLIENT, Role.ROUTER, Role.DIRECTOR, Role.REAL_SERVER)
 
@@ -30,7 +30,7 @@ class _Box(NamedTuple):
 
 
 def topology(lab: Lab) -> Html:
-    """The whole drawing, as wide as its nodes need."""
+    """Return the drawing."""
     boxes = tuple(_boxes(lab))
     lanes = {
         network.name: TOP + HEIGHT + 56 + index * LANE for index, network in enumerate(lab.networks)

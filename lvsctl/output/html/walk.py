@@ -1,4 +1,4 @@
-"""A request's way as a sequence diagram: a row for each hop, its arrow beside its words.
+"""The path of a request as a sequence diagram: a row for each hop, its arrow and explanation.
 
 Each row has a piece of every node's life line, as tall as its words make it: SVG without a
 view box takes percentages, so that the diagram fits any width without a script.
@@ -13,7 +13,7 @@ from lvsctl.output.html.markup import Html, joined, number, tag
 from lvsctl.walk.walk import packets
 
 MOST_LINES = 8
-"""Life lines at most; who only heard a question goes first where there are more nodes."""
+"""Maximum of life lines; nodes that only received broadcasts are omitted first."""
 
 _ROW = 30
 """Where in a row its arrow is, in pixels from the top."""
@@ -83,7 +83,7 @@ def _kinds(hop: Hop) -> Iterator[str]:
 
 
 def _words(hop: Hop, start: int) -> Iterator[Html]:
-    way = f"{hop.sender or '?'} → {', '.join(hop.receivers) or 'nobody'}"
+    way = f"{hop.sender or '?'} → {', '.join(hop.receivers) or 'not received'}"
     if hop.step is Step.DECAPSULATED:
         way = hop.sender
     since = f"+{(hop.frame.time - start) / 1e6:.2f} ms"
@@ -105,7 +105,7 @@ def _words(hop: Hop, start: int) -> Iterator[Html]:
 
 
 def _repeated(hops: Sequence[Hop], nodes: Sequence[str]) -> Iterator[Html]:
-    """A packet that goes a way already explained: one row, its hops one below the other."""
+    """A packet on a path already explained: one row with all its hops."""
     for packet in packets(hops):
         arrows: list[Html] = []
         moving = [hop for hop in packet if hop.step is not Step.DECAPSULATED]

@@ -1,8 +1,6 @@
-"""What `watch` sees, as one screen: everything where there is room, what is amiss first where not.
+"""The screen of `watch`: everything if it fits, otherwise problems first.
 
-Drawn with rich, which Typer brings along: it measures, cuts and colours cells and restores the
-terminal whatever happens, which is most of a live view. It takes 50 ms to import (half a second
-in the machine), so only the command that watches for minutes imports this.
+Drawn with rich, which is slow to import: only `watch` on a terminal imports this module.
 """
 
 from __future__ import annotations
@@ -16,19 +14,20 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
+from lvsctl.output.phrases import counted
 from lvsctl.output.text.style import printable
 from lvsctl.watch.changes import ChangeEvent
 from lvsctl.watch.view import LossView, OwnerView, ServerView, ServiceView, View
 
 LEAST_EVENTS = 3
-"""Lines that are kept for what happened, where anything did and there is room at all."""
+"""Lines that are reserved for events."""
 
-QUIET = "nothing comes in: send something, or let watch do it (--traffic)"
+QUIET = "no traffic: send requests, or let watch send them (--traffic)"
 
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """One view, with what has ``happened`` so far (the latest last). Fills what rich gives it."""
+    """One view with the events so far (``happened``, the latest last)."""
 
     view: View
     happened: Sequence[ChangeEvent] = ()
@@ -36,7 +35,7 @@ class Screen:
     probing: bool = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """As many lines as the terminal has, none longer than it is wide."""
+        """Render lines that fit into the terminal."""
         height = options.height or options.max_height
         ascii_only = options.ascii_only
         parts = list(self._parts(options.max_width, height))
@@ -47,12 +46,12 @@ class Screen:
         yield self._title(width)
         left = height - 1
         troubles = [_line(f"! {one}", "bold red") for one in view.troubles]
-        if left <= 2 * len(view.services):  # a tiny terminal: what is amiss, or that nothing is
-            fine = _line("nothing amiss", "green")
+        if left <= 2 * len(view.services):  # a tiny terminal: problems only
+            fine = _line("no problems", "green")
             yield from (troubles or [*map(_summary, view.services), fine])[:left]
             return
         below = _below(self)
-        # What happened gives way first, then owners and losses, then real servers.
+        # If space is short, events are dropped first, then owners and losses, then real servers.
         reserved = min(len(below), max(left // 3, LEAST_EVENTS + 1))
         rows = sum(2 + len(s.servers) for s in view.services)
         for_servers = min(rows, left - reserved)
@@ -74,18 +73,18 @@ class Screen:
         when = datetime.fromtimestamp(view.when).astimezone().strftime("%H:%M:%S")
         said = f"every {self.interval:g} s"
         if self.probing:
-            said += ", asking itself"
+            said += ", sending test traffic"
         title = Text(f"{view.lab.name}  ", "bold", no_wrap=True, overflow="ellipsis")
         title.append(when, "not bold")
         if view.troubles:
-            title.append(f"  {len(view.troubles)} amiss", "bold red")
-        title.append(f"  {said}, Ctrl-C ends", "not bold dim")
+            title.append(f"  {counted(len(view.troubles), 'problem')}", "bold red")
+        title.append(f"  {said}, Ctrl-C to quit", "not bold dim")
         title.truncate(width)
         return title
 
 
 def _below(screen: Screen) -> list[RenderableType]:
-    """Line by line: who has the VIP, what was lost, what happened (the latest first)."""
+    """Lines below the services: the VIP's owners, losses, events (the latest first)."""
     view = screen.view
     lines: list[RenderableType] = []
     for owner in view.owners:
@@ -108,7 +107,7 @@ def _open(service: ServiceView) -> int:
 
 
 def _shares(services: Sequence[ServiceView], lines: int) -> list[int]:
-    """Lines for each service: its heading, the columns' names and its real servers."""
+    """Number of lines for each service: heading, column names and real servers."""
     wanted = [2 + len(service.servers) for service in services]
     shares = [1] * len(services)
     spare = lines - len(services)
@@ -121,11 +120,11 @@ def _shares(services: Sequence[ServiceView], lines: int) -> list[int]:
 
 
 def _chosen(servers: Sequence[ServerView], lines: int) -> Sequence[ServerView]:
-    """Those that fit, in the topology's order: first what is amiss, then the busiest."""
+    """The real servers that fit, in the topology's order: problems first, then the busiest."""
     if len(servers) <= lines:
         return servers
     ranked = sorted(servers, key=lambda s: (not s.trouble, -s.rates.connections))
-    kept = ranked[: max(0, lines - 1)]  # a line says how many are missing
+    kept = ranked[: max(0, lines - 1)]  # one line is for the number of the others
     return [server for server in servers if server in kept]
 
 
@@ -225,12 +224,12 @@ def _owner(one: OwnerView) -> Text:
     line = _line(f"VIP {one.vip}", "bold")
     line.append(f"  {one.node}: ", "not bold")
     if one.mac:
-        line.append(f"{one.owner or 'nobody'} {one.mac}", "bold red" if one.trouble else "green")
+        line.append(f"{one.owner or 'unknown'} {one.mac}", "bold red" if one.trouble else "green")
         line.append(f" ({one.state})", "not bold dim")
     else:
-        line.append("has not asked for it yet" if not one.state else one.state, "not bold dim")
+        line.append("has no entry yet" if not one.state else one.state, "not bold dim")
     if one.answered is not None:
-        line.append(f"; answered by {', '.join(one.answered) or 'nobody'}", "not bold")
+        line.append(f"; answered by {', '.join(one.answered) or 'no node'}", "not bold")
     return line
 
 
@@ -248,7 +247,7 @@ def _event(one: ChangeEvent) -> Text:
 
 
 def _amount(value: float) -> str:
-    """Three digits or so, with k, M or G (thousands, as of bits on a wire)."""
+    """About three digits, with k, M or G (powers of 1000)."""
     for unit in ("", "k", "M"):
         if value < 999.5:
             return (
@@ -264,7 +263,7 @@ _ASCII = str.maketrans({"→": ">", "…": "~"})
 
 
 def _plain(part: RenderableType) -> RenderableType:
-    """The same for a terminal that has no other signs than ASCII's: rich cuts with an ellipsis."""
+    """Convert to ASCII: rich would truncate with an ellipsis."""
     if isinstance(part, Text):
         part.plain = part.plain.translate(_ASCII)
         part.overflow = "crop"
