@@ -129,7 +129,6 @@ _SERVICE_KEY = Format(flatten=("key",))
 
 FORMATS: Mapping[str, Format] = {
     "Cell": Format(
-        rename={"topology": "name"},
         flatten=("trial",),
         derive={"named_first": "named_first", "holds": "holds", "wrong": "wrong"},
         convert={"named": _CAUSES},
