@@ -22,7 +22,7 @@ from benchmarks import report
 from lvsctl.kernel import registry
 from lvsctl.kernel.apply import apply_plan
 from lvsctl.model.event import ignore
-from lvsctl.model.service import ForwardingMethod, Protocol, RealServer, Scheduler, ServiceKey
+from lvsctl.model.service import ForwardingMethod, Protocol, RealServer, Scheduler, VipPort
 from lvsctl.plan.stages import Plan, Stage
 from lvsctl.resources.base import Resource
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
@@ -36,9 +36,7 @@ NETNS = f"lvs-{LAB}-director"
 
 def service(number: int) -> IpvsService:
     vip = ip_address(f"10.1.{number >> 8}.{number & 255}")
-    return IpvsService(
-        netns=NETNS, service=ServiceKey(Protocol.TCP, vip, 80), scheduler=Scheduler.RR
-    )
+    return IpvsService(netns=NETNS, service=VipPort(Protocol.TCP, vip, 80), scheduler=Scheduler.RR)
 
 
 def server(number: int, of: IpvsService) -> IpvsRealServer:

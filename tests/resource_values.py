@@ -18,7 +18,7 @@ from lvsctl.model.service import (
     Protocol,
     RealServer,
     Scheduler,
-    ServiceKey,
+    VipPort,
 )
 from lvsctl.resources.address import Address
 from lvsctl.resources.base import Resource
@@ -39,7 +39,7 @@ from lvsctl.resources.tunnel import Tunnel
 from lvsctl.resources.user_command import UserCommand
 from lvsctl.resources.veth_link import VethLink
 
-WEB = ServiceKey(Protocol.TCP, ip_address("10.10.255.1"), 80)
+WEB = VipPort(Protocol.TCP, ip_address("10.10.255.1"), 80)
 GATEWAY = IPv4Address("10.10.0.1")
 
 _ports = st.integers(1, 0xFFFF)
@@ -108,7 +108,7 @@ def values(netns: str, switch: str) -> dict[type[Resource], st.SearchStrategy[Re
             IpvsService,
             **node,
             service=st.builds(
-                ServiceKey,
+                VipPort,
                 st.sampled_from([Protocol.TCP, Protocol.UDP]),
                 st.one_of(_hosts, _hosts6),
                 _ports,

@@ -9,10 +9,10 @@ from lvsctl.claims.base import CheckResult, ClaimTable, inconclusive, passed_if
 from lvsctl.claims.distribution import Expected, expected_distribution, usable
 from lvsctl.claims.schedulers import Place
 from lvsctl.claims.trace import Trace
-from lvsctl.model.addresses import family_of
+from lvsctl.model.addresses import Endpoint, family_of
 from lvsctl.model.claim import Verdict
 from lvsctl.model.evidence import Run
-from lvsctl.model.exchange import Endpoint, Exchange
+from lvsctl.model.exchange import Exchange
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.service import ForwardingMethod
 from lvsctl.model.state import RealServerState, ServiceState
@@ -322,7 +322,7 @@ def _counts(by_name: Mapping[str, int]) -> str:
 def _no_table(seen: Run) -> CheckResult:
     return passed_if(
         False,
-        f"{seen.service.key} in the director's IPVS table",
+        f"{seen.service.match} in the director's IPVS table",
         "it does not exist",
     )
 

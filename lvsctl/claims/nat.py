@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from lvsctl.claims.base import CheckResult, ClaimTable, inconclusive, join_names, passed_if
 from lvsctl.claims.trace import Passage, Trace
-from lvsctl.model.exchange import Endpoint
+from lvsctl.model.addresses import Endpoint
 from lvsctl.model.frame import Direction, Frame
 
 CLAIMS = ClaimTable()
@@ -17,7 +17,7 @@ ARP_SYSCTLS = ("net.ipv4.conf.all.arp_ignore", "net.ipv4.conf.all.arp_announce")
 def _maps_ports(trace: Trace) -> bool:
     """Whether a real server listens on a port other than the VIP's."""
     service = trace.run.service
-    return any(server.port != service.key.port for server in service.real_servers)
+    return any(server.port != trace.run.endpoint.port for server in service.real_servers)
 
 
 @CLAIMS.add(

@@ -92,8 +92,8 @@ def _show(mode: ForwardingMethod, requests: int) -> Verdict:
 
 
 def _counted(director: NodeState, lab: Lab) -> ServiceState | None:
-    key = lab.services[0].key
-    return next((service for service in director.services if service.key == key), None)
+    key = lab.services[0].match
+    return next((service for service in director.services if service.match == key), None)
 
 
 def _take_down(lab: str) -> None:

@@ -18,7 +18,7 @@ from lvsctl.model.claim import Finding, Verdict
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Lab, Node
-from lvsctl.model.service import ForwardingMethod, RealServer, ServiceKey, VirtualService
+from lvsctl.model.service import ForwardingMethod, RealServer, VipPort, VirtualService
 from lvsctl.model.state import NodeState, RealServerState, ServiceState
 from lvsctl.modes.tun import HEADERS
 
@@ -55,7 +55,7 @@ class Case:
         return self.trace.run.service
 
     @property
-    def endpoint(self) -> ServiceKey:
+    def endpoint(self) -> VipPort:
         """The protocol, VIP and port that the requests were sent to."""
         return self.trace.run.endpoint
 
@@ -87,7 +87,7 @@ class Case:
     def table(self) -> ServiceState | None:
         """The service in the director's IPVS table; None if it is missing."""
         found = self.state(self.director).services
-        return next((one for one in found if one.key == self.service.key), None)
+        return next((one for one in found if one.match == self.service.match), None)
 
     def entry(self, server: RealServer) -> RealServerState | None:
         """The real server's entry in the IPVS table, on any port; None if it is missing."""

@@ -5,64 +5,72 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from lvsctl.diagnosis.base import DR, NAT, TUN, Case, Found, Rule, shown
+from lvsctl.diagnosis.base import NAT, TUN, Case, Found, Rule, shown
 from lvsctl.model.cause import Cause, Remark
 from lvsctl.model.frame import Direction
-from lvsctl.model.service import ForwardingMethod, Protocol, RealServer
+from lvsctl.model.service import ForwardingMethod, RealServer
 from lvsctl.model.state import RealServerState
-from lvsctl.resources.ipvs_real_server import tunnel_words
-
-_FLAG = {NAT: "-m", TUN: "-i", DR: "-g"}
-"""ipvsadm's options for the forwarding methods."""
-_SERVICE = {Protocol.TCP: "-t", Protocol.UDP: "-u", Protocol.SCTP: "--sctp-service"}
+from lvsctl.resources.base import Command
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
+from lvsctl.resources.ipvs_service import IpvsService
 
 _BY_WEIGHT = frozenset({"wrr", "wlc", "sed", "nq", "sh", "mh", "lblc", "lblcr", "ovf", "fo"})
 """Schedulers that use weights other than 0."""
 
 
-def _ipvsadm(case: Case, verb: str, server: RealServer | None = None) -> str:
-    """The ipvsadm command that makes the service, or a real server, what it should be."""
-    key, service = case.service.key, case.service
-    vip = f"[{key.vip}]" if key.vip.version == 6 else str(key.vip)
-    words: list[object] = ["ipvsadm", verb, _SERVICE[key.protocol], f"{vip}:{key.port}"]
-    if server is None:
-        words += ["-s", service.scheduler]
-        words += ["-p", service.persistence] if service.persistence else []
-    else:
-        rip = f"[{server.rip}]" if server.rip.version == 6 else str(server.rip)
-        words += ["-r", f"{rip}:{server.port}", _FLAG[service.forward], "-w", server.weight]
-        if service.forward is TUN:
-            words += tunnel_words(service.encapsulation, service.tunnel_port)
-        words += ["-x", server.upper, "-y", server.lower] if server.upper else []
-    return case.type(case.director, *words)
+def _service(case: Case) -> IpvsService:
+    """The virtual service as configured."""
+    return IpvsService(
+        netns=case.lab.netns(case.director),
+        service=case.service.match,
+        scheduler=case.service.scheduler,
+        persistence=case.service.persistence,
+    )
+
+
+def _real_server(case: Case, server: RealServer) -> IpvsRealServer:
+    """A real server of the virtual service as configured."""
+    return IpvsRealServer(
+        netns=case.lab.netns(case.director),
+        service=case.service.match,
+        forward=case.service.forward,
+        real_server=server,
+        encapsulation=case.service.encapsulation,
+        tunnel_port=case.service.tunnel_port,
+    )
+
+
+def _typed(case: Case, *commands: tuple[Command, ...]) -> str:
+    """Commands for the director, joined by ``&&``."""
+    return " && ".join(case.type(case.director, *one.argv) for each in commands for one in each)
 
 
 def _exchanged(case: Case, server: RealServer, entry: RealServerState) -> str:
     """Replace the entry; with another port it is another entry for IPVS."""
+    wanted = _real_server(case, server)
     if entry.port == server.port:
-        return _ipvsadm(case, "-e", server)
-    wrong = replace(server, port=entry.port)
-    deletion = _ipvsadm(case, "-d", wrong).partition(f" {_FLAG[case.service.forward]} ")[0]
-    return f"{_ipvsadm(case, '-a', server)} && {deletion}"
+        return _typed(case, wanted.edit_commands())
+    wrong = _real_server(case, replace(server, port=entry.port))
+    return _typed(case, wanted.commands(), wrong.undo_commands())
 
 
 def service_there(case: Case) -> Iterator[Found]:
     """The virtual service is in the director's table."""
     if case.table is not None:
         return
-    others = ", ".join(str(one.key) for one in case.state(case.director).services)
-    adding = [_ipvsadm(case, "-A"), *(_ipvsadm(case, "-a", s) for s in case.service.real_servers)]
+    others = ", ".join(str(one.match) for one in case.state(case.director).services)
+    servers = (_real_server(case, server).commands() for server in case.service.real_servers)
     yield Cause(
         fault="service-missing",
         node=case.director,
         text="the virtual service is missing from the director's IPVS table",
         evidence=(
-            f"{case.director}: no {case.service.key} in IPVS's table"
+            f"{case.director}: no {case.service.match} in IPVS's table"
             + (f", only {others}" if others else ", which is empty"),
             *shown(case.requests(case.director)),
         ),
         consequence="the director treats requests as its own and does not answer them",
-        remedy=" && ".join(adding),
+        remedy=_typed(case, _service(case).commands(), *servers),
     )
 
 
@@ -78,9 +86,9 @@ def real_servers_there(case: Case) -> Iterator[Found]:
                 fault="real-server-removed",
                 node=case.director,
                 text=f"the real server {server.node} is missing from the director's IPVS table",
-                evidence=(f"{case.director}: {where} is not in {case.service.key}",),
+                evidence=(f"{case.director}: {where} is not in {case.service.match}",),
                 consequence=f"no request reaches {server.node}; the others get its share",
-                remedy=_ipvsadm(case, "-a", server),
+                remedy=_typed(case, _real_server(case, server).commands()),
             )
         elif entry.weight == 0 and server.weight > 0:
             yield Cause(
@@ -89,7 +97,7 @@ def real_servers_there(case: Case) -> Iterator[Found]:
                 text=f"the real server {server.node} is drained: its weight is 0",
                 evidence=(f"{case.director}: {where} has weight 0, not {server.weight}",),
                 consequence=f"no new connection reaches {server.node}",
-                remedy=_ipvsadm(case, "-e", server),
+                remedy=_typed(case, _real_server(case, server).edit_commands()),
             )
 
 
@@ -202,8 +210,8 @@ def scheduling(case: Case) -> Iterator[Found]:
             case,
             "scheduler-changed",
             f"the virtual service is scheduled by {table.scheduler}, not by {service.scheduler}",
-            f"{service.key} has scheduler {table.scheduler}",
-            _ipvsadm(case, "-E"),
+            f"{service.match} has scheduler {table.scheduler}",
+            _typed(case, _service(case).edit_commands()),
         )
     if bool(table.persistence) != bool(service.persistence):
         yield _differing(
@@ -212,8 +220,8 @@ def scheduling(case: Case) -> Iterator[Found]:
             "the virtual service is persistent but should not be"
             if table.persistence
             else "the virtual service should be persistent but is not",
-            f"{service.key} has persistence {table.persistence} s",
-            _ipvsadm(case, "-E"),
+            f"{service.match} has persistence {table.persistence} s",
+            _typed(case, _service(case).edit_commands()),
         )
 
 
@@ -224,7 +232,7 @@ def shares(case: Case) -> Iterator[Found]:
         entry = case.entry(server)
         if table is None or entry is None or entry.weight == 0:
             continue
-        remedy = _ipvsadm(case, "-e", server)
+        remedy = _typed(case, _real_server(case, server).edit_commands())
         if entry.weight != server.weight:
             says = f"the real server {server.node} has weight {entry.weight}, not {server.weight}"
             if table.scheduler in _BY_WEIGHT or not server.weight:

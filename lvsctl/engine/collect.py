@@ -20,7 +20,7 @@ from lvsctl.kernel.martians import Martians
 from lvsctl.model.evidence import Evidence, Run
 from lvsctl.model.exchange import Exchange
 from lvsctl.model.lab import Lab, Node, Role
-from lvsctl.model.service import Protocol, ServiceKey, VirtualService
+from lvsctl.model.service import Protocol, VipPort, VirtualService
 from lvsctl.model.state import NodeState, ServiceState
 from lvsctl.traffic import client
 from lvsctl.traffic.arp import arp_probe
@@ -69,7 +69,7 @@ def collect_request_evidence(lab: Lab, service: VirtualService, sender: Node) ->
     """
     with _capture(lab) as capture:
         flush_neighbours_and_routes([lab.netns(node.name) for node in lab.nodes])
-        exchange = _request(lab, service.key, sender)
+        exchange = _request(lab, service.endpoint, sender)
     return Evidence(
         lab=lab,
         runs=(Run(service, sender.name, (exchange,), before=None, after=None, connections=()),),
@@ -87,9 +87,9 @@ def _capture(lab: Lab) -> Capture:
 
 def _probe_vips(lab: Lab) -> None:
     """Broadcast an ARP request for each VIP from every client and router on its network."""
-    for service in lab.services:
-        network = lab.network_of(service.vip)
-        if network is None or service.vip.version != 4:
+    for vip in dict.fromkeys(vip for service in lab.services for vip in service.vips):
+        network = lab.network_of(vip)
+        if network is None or vip.version != 4:
             continue
         for node in (*lab.having(Role.CLIENT), *lab.having(Role.ROUTER)):
             own = next(
@@ -98,7 +98,7 @@ def _probe_vips(lab: Lab) -> None:
             )
             if own is not None:
                 netns = lab.netns(node.name)
-                arp_probe(netns, network.name, own, service.vip, answer_timeout(lab))
+                arp_probe(netns, network.name, own, vip, answer_timeout(lab))
 
 
 def _run(lab: Lab, service: VirtualService, sender: Node) -> Run:
@@ -108,7 +108,7 @@ def _run(lab: Lab, service: VirtualService, sender: Node) -> Run:
     count = requests_needed(service, before)
     # A request from the port of an earlier connection would not be scheduled.
     used_ports = frozenset(connection.client_port for connection in start.state.connections)
-    with _held(lab, service.key, sender, count, used_ports) as exchanges:
+    with _held(lab, service.endpoint, sender, count, used_ports) as exchanges:
         end = ipvs_counters.wait_for_ipvs_counters(director, unaccounted=start.unaccounted)
     return Run(
         service=service,
@@ -117,7 +117,7 @@ def _run(lab: Lab, service: VirtualService, sender: Node) -> Run:
         before=before,
         after=_in_table(end.state, service),
         connections=end.state.connections,
-        large=_large(lab, service.key, sender) if any(e.answered for e in exchanges) else None,
+        large=_large(lab, service.endpoint, sender) if any(e.answered for e in exchanges) else None,
         began=start.when,
         ended=end.when,
     )
@@ -125,7 +125,7 @@ def _run(lab: Lab, service: VirtualService, sender: Node) -> Run:
 
 @contextmanager
 def _held(
-    lab: Lab, endpoint: ServiceKey, sender: Node, count: int, avoid: frozenset[int]
+    lab: Lab, endpoint: VipPort, sender: Node, count: int, avoid: frozenset[int]
 ) -> Iterator[tuple[Exchange, ...]]:
     with client.held(
         lab.netns(sender.name),
@@ -139,7 +139,7 @@ def _held(
         yield exchanges
 
 
-def _request(lab: Lab, endpoint: ServiceKey, sender: Node, path: str = "/") -> Exchange:
+def _request(lab: Lab, endpoint: VipPort, sender: Node, path: str = "/") -> Exchange:
     (exchange,) = client.requests(
         lab.netns(sender.name),
         endpoint.vip,
@@ -152,7 +152,7 @@ def _request(lab: Lab, endpoint: ServiceKey, sender: Node, path: str = "/") -> E
     return exchange
 
 
-def _large(lab: Lab, endpoint: ServiceKey, sender: Node) -> Exchange | None:
+def _large(lab: Lab, endpoint: VipPort, sender: Node) -> Exchange | None:
     """Send one request larger than a packet, which needs full-sized segments."""
     if endpoint.protocol is not Protocol.TCP:
         return None
@@ -169,7 +169,7 @@ def _states(lab: Lab, nodes: dict[str, str]) -> dict[str, NodeState]:
 
 
 def _in_table(table: NodeState, service: VirtualService) -> ServiceState | None:
-    return next((found for found in table.services if found.key == service.key), None)
+    return next((found for found in table.services if found.match == service.match), None)
 
 
 def _one_way(lab: Lab) -> float:

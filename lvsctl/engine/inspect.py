@@ -132,7 +132,7 @@ def watch_lab(lab: Lab, *, interval: float = 1.0, probing: bool = False) -> Watc
 
 def send_requests(lab: Lab, index: int, count: int) -> tuple[Exchange, ...]:
     """Send ``count`` requests, one after the other, from the default client to one service."""
-    endpoint = lab.services[index].key
+    endpoint = lab.services[index].endpoint
     return client.requests(
         lab.netns(collect.default_client(lab).name),
         endpoint.vip,

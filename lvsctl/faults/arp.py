@@ -162,9 +162,10 @@ def stale_vip_neighbour(context: FaultContext) -> Iterator[Change]:
     Changes: a neighbour entry for each VIP on a network of the node.
     """
     for service in context.services(EVERY_MODE):
-        network = context.lab.network_of(service.vip)
-        if network is not None and network.name in context.node.networks:
-            gone = mac_for(service.vip).replace("02:00:", "02:01:", 1)
-            yield added(
-                Neighbour(netns=context.netns, device=network.name, address=service.vip, mac=gone)
-            )
+        for vip in service.vips:
+            network = context.lab.network_of(vip)
+            if network is not None and network.name in context.node.networks:
+                gone = mac_for(vip).replace("02:00:", "02:01:", 1)
+                yield added(
+                    Neighbour(netns=context.netns, device=network.name, address=vip, mac=gone)
+                )

@@ -69,7 +69,7 @@ class FaultContext:
 
     def vips(self, *, device: str | None = None) -> Iterator[Address]:
         """The VIPs that the node holds, or only those on ``device``."""
-        held = {service.vip for service in self.lab.services}
+        held = {vip for service in self.lab.services for vip in service.vips}
         for op in self.planned(Address):
             if op.address.ip in held and device in (None, op.device):
                 yield op

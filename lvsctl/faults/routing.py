@@ -205,8 +205,9 @@ def client_on_real_server_network(context: FaultContext) -> Iterator[Change]:
         yield added(Address(netns=context.netns, device=name, address=address))
         dip = next(a.ip for a in director.node.addresses_on(name) if a.version == 4)
         for service in context.services((NAT,)):
-            if service.vip not in address.network:
-                yield added(StaticRoute(netns=context.netns, to=ip_network(service.vip), via=dip))
+            for vip in service.vips:
+                if vip not in address.network:
+                    yield added(StaticRoute(netns=context.netns, to=ip_network(vip), via=dip))
         return
 
 
@@ -230,7 +231,7 @@ def _free_address(context: FaultContext, network: Network) -> IPv4Interface:
     """The network's highest unused address."""
     subnet = next(subnet for subnet in network.subnets if isinstance(subnet, IPv4Network))
     taken = {a.ip for node in context.lab.nodes for a in node.addresses_on(network.name)}
-    taken |= {service.vip for service in context.lab.services}
+    taken |= {vip for service in context.lab.services for vip in service.vips}
     number = int(subnet.broadcast_address) - 1
     while (found := IPv4Interface((number, subnet.prefixlen))).ip in taken:
         number -= 1

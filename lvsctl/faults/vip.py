@@ -109,5 +109,5 @@ def director_bypassed(context: FaultContext) -> Iterator[Change]:
     for service in context.services((DR, TUN)):
         rips = [s.rip for s in service.real_servers]
         near = [ip for _, _, ip in context.neighbours(Role.REAL_SERVER) if ip in rips]
-        if near:
-            yield added(StaticRoute(netns=context.netns, to=ip_network(service.vip), via=near[0]))
+        for vip in service.vips if near else ():
+            yield added(StaticRoute(netns=context.netns, to=ip_network(vip), via=near[0]))

@@ -90,8 +90,9 @@ def _own_servers(lab: Lab) -> Iterator[_OwnServer]:
         if not node.run:
             continue
         ports = frozenset(
-            (service.key.protocol, server.port)
+            (endpoint.protocol, server.port)
             for service in lab.services
+            for endpoint in service.endpoints
             for server in service.real_servers
             if server.node == node.name
         )

@@ -22,7 +22,7 @@ from lvsctl import linux
 from lvsctl.errors import HostError, KernelError
 from lvsctl.kernel import netns, probe
 from lvsctl.model.lab import Impairment
-from lvsctl.model.service import GUE_PORT, Protocol, Scheduler, ServiceKey
+from lvsctl.model.service import GUE_PORT, Protocol, Scheduler, VipPort
 from lvsctl.netlink import fou, ipvs, rtnl, sockets
 from lvsctl.resources.ipvs_service import IpvsService
 
@@ -188,7 +188,7 @@ def _schedule(scheduler: Scheduler) -> Callable[[], None]:
             raise HostError("no IPVS")
         service = IpvsService(
             netns="",
-            service=ServiceKey(Protocol.TCP, _TEST_NET, 1 + list(Scheduler).index(scheduler)),
+            service=VipPort(Protocol.TCP, _TEST_NET, 1 + list(Scheduler).index(scheduler)),
             scheduler=scheduler,
         )
         with sockets.open_socket(sockets.GENERIC) as sock:

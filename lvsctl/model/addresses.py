@@ -14,10 +14,22 @@ from ipaddress import (
     IPv6Network,
     ip_interface,
 )
+from typing import NamedTuple
 
 IPAddress = IPv4Address | IPv6Address
 IPInterface = IPv4Interface | IPv6Interface
 IPNetwork = IPv4Network | IPv6Network
+
+
+class Endpoint(NamedTuple):
+    """An address and a port: one end of a conversation."""
+
+    address: IPAddress
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
+        return f"{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from lvsctl.model.counted import Dropped
 from lvsctl.model.exchange import Exchange
 from lvsctl.model.frame import Frame, Tap
 from lvsctl.model.lab import Lab
-from lvsctl.model.service import ServiceKey, VirtualService
+from lvsctl.model.service import VipPort, VirtualService
 from lvsctl.model.state import Connection, NodeState, ServiceState
 
 
@@ -39,9 +39,9 @@ class Run:
     ended: int = 0
 
     @property
-    def endpoint(self) -> ServiceKey:
+    def endpoint(self) -> VipPort:
         """The protocol, VIP and port that the requests were sent to."""
-        return self.service.key
+        return self.service.endpoint
 
     @property
     def answered(self) -> tuple[Exchange, ...]:

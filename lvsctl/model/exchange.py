@@ -4,20 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
 
-from lvsctl.model.addresses import IPAddress
-
-
-class Endpoint(NamedTuple):
-    """An address and a port: one end of a conversation."""
-
-    address: IPAddress
-    port: int
-
-    def __str__(self) -> str:
-        host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
-        return f"{host}:{self.port}"
+from lvsctl.model.addresses import Endpoint
 
 
 class Failure(StrEnum):

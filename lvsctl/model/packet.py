@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from enum import IntFlag
 from ipaddress import IPv4Address
 
-from lvsctl.model.addresses import IPAddress
-from lvsctl.model.exchange import Endpoint
+from lvsctl.model.addresses import Endpoint, IPAddress
 from lvsctl.model.service import Encapsulation
 
 ICMP, IPIP, TCP, UDP, IPV6, GRE, ICMPV6, SCTP = 1, 4, 6, 17, 41, 47, 58, 132

@@ -6,10 +6,10 @@ What the kernel reports about them at run time (counters, connections) is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from lvsctl.model.addresses import IPAddress
+from lvsctl.model.addresses import Endpoint, IPAddress
 
 
 class ForwardingMethod(StrEnum):
@@ -78,16 +78,46 @@ class Scheduler(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class ServiceKey:
-    """What names a virtual service in the kernel: protocol, VIP and port."""
+class VipPort:
+    """A virtual service's match in the kernel: protocol, VIP and port."""
 
     protocol: Protocol
     vip: IPAddress
     port: int
 
+    @property
+    def version(self) -> int:
+        """The address family, 4 or 6."""
+        return self.vip.version
+
+    @property
+    def endpoints(self) -> tuple[VipPort, ...]:
+        """Where clients reach the service: here."""
+        return (self,)
+
     def __str__(self) -> str:
-        vip = f"[{self.vip}]" if self.vip.version == 6 else str(self.vip)
-        return f"{vip}:{self.port}/{self.protocol}"
+        return f"{Endpoint(self.vip, self.port)}/{self.protocol}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class FwMark:
+    """A virtual service's match in the kernel: a firewall mark, and what is marked with it.
+
+    Packets to any of ``endpoints`` get the mark before IPVS sees them (ipvsadm(8), -f), so that
+    several ports or VIPs are one service. The kernel knows the mark and the address family
+    ``version`` (4 or 6) only.
+    """
+
+    mark: int
+    version: int
+    endpoints: tuple[VipPort, ...] = field(default=(), compare=False)
+
+    def __str__(self) -> str:
+        return f"fwmark {self.mark}"
+
+
+ServiceMatch = VipPort | FwMark
+"""What names a virtual service in the kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +144,7 @@ class VirtualService:
     """
 
     name: str
-    key: ServiceKey
+    match: ServiceMatch
     forward: ForwardingMethod
     scheduler: Scheduler
     real_servers: tuple[RealServer, ...]
@@ -122,9 +152,19 @@ class VirtualService:
     persistence: int = 0
 
     @property
-    def vip(self) -> IPAddress:
-        """The address that clients use."""
-        return self.key.vip
+    def endpoints(self) -> tuple[VipPort, ...]:
+        """Where clients reach the service."""
+        return self.match.endpoints
+
+    @property
+    def endpoint(self) -> VipPort:
+        """The first of them, which lvsctl's own requests are sent to."""
+        return self.endpoints[0]
+
+    @property
+    def vips(self) -> tuple[IPAddress, ...]:
+        """The addresses that clients use, each once."""
+        return tuple(dict.fromkeys(endpoint.vip for endpoint in self.endpoints))
 
     @property
     def tunnel_port(self) -> int:

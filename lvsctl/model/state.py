@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
 from lvsctl.model.lab import Impairment
-from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, ServiceKey
+from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, ServiceMatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class RealServerState:
 class ServiceState:
     """A virtual service in IPVS's table. ``persistence`` in seconds; 0: none."""
 
-    key: ServiceKey
+    match: ServiceMatch
     scheduler: str
     persistence: int
     real_servers: tuple[RealServerState, ...]

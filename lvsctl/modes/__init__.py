@@ -37,8 +37,8 @@ def violations(lab: Lab) -> Iterator[Violation]:
 
 
 def _unbuilt(placed: Placed) -> Iterator[Violation]:
-    """What the topology's language can say and no room can build yet: refused, never ignored."""
-    if placed.service.key.protocol is Protocol.SCTP:
+    """Keys that are valid but not supported yet: rejected, never ignored."""
+    if any(e.protocol is Protocol.SCTP for e in placed.service.endpoints):
         yield Violation(
             path=("services", placed.index, "protocol"),
             message="the built-in responder does not answer SCTP yet",
@@ -47,21 +47,21 @@ def _unbuilt(placed: Placed) -> Iterator[Violation]:
 
 
 def _two_directors(placed: Placed) -> Iterator[Violation]:
-    """Until directors can take turns: two that hold one VIP both answer ARP questions for it."""
+    """Two directors with the same VIP would both answer ARP requests for it."""
     first, *others = placed.lab.directors
     if others:
         yield Violation(
             path=("services", placed.index, "vip"),
             message=(
-                f"{first.name} and {others[0].name} would both hold {placed.service.vip} and both "
-                "answer for it: directors that take turns cannot be built yet"
+                f"{first.name} and {others[0].name} would both hold {placed.service.endpoint.vip} "
+                "and answer for it: active/standby directors (VRRP failover) are not supported yet"
             ),
             hint="let one node have `role: director`",
         )
 
 
 def _two_gateways(placed: Placed) -> Iterator[Violation]:
-    """One default gateway per real server: the director (NAT) or the way past it (TUN, DR)."""
+    """A real server has one default gateway: the director (NAT) or a router (TUN, DR)."""
     if MODES[placed.service.forward].gateway_is_director:
         return
     behind = {

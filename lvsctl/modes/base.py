@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol as Interface
 
-from lvsctl.model.addresses import host_route
+from lvsctl.model.addresses import IPAddress, host_route
 from lvsctl.model.lab import Lab, Node
 from lvsctl.model.rule import Violation
 from lvsctl.model.service import ForwardingMethod, RealServer, VirtualService
@@ -28,12 +28,11 @@ class Placed:
     service: VirtualService
     director: Node
 
-    @property
-    def vip_device(self) -> str:
-        """The director's interface on the network that the VIP belongs to."""
-        network = self.lab.network_of(self.service.vip)
+    def vip_device(self, vip: IPAddress) -> str:
+        """The director's interface on the network that contains the VIP."""
+        network = self.lab.network_of(vip)
         if network is None:
-            raise ValueError(f"{self.service.vip} lies in no network")
+            raise ValueError(f"{vip} is in no network")
         return network.name
 
     def netns(self, server: RealServer) -> str:
@@ -61,14 +60,15 @@ class Mode(Interface):
         ...
 
 
-def vip_on_director(placed: Placed) -> Address:
-    """The VIP, an address of the director in every mode: clients' requests must reach IPVS."""
-    return Address(
-        netns=placed.lab.netns(placed.director.name),
-        device=placed.vip_device,
-        address=host_route(placed.service.vip),
-        why=f"clients reach {placed.service.name} here: IPVS takes what is addressed to the VIP",
-    )
+def vips_on_director(placed: Placed) -> Iterator[Address]:
+    """The VIPs, addresses of the director in every mode: requests must reach IPVS."""
+    for vip in placed.service.vips:
+        yield Address(
+            netns=placed.lab.netns(placed.director.name),
+            device=placed.vip_device(vip),
+            address=host_route(vip),
+            why=f"clients reach {placed.service.name} here: IPVS handles packets to the VIP",
+        )
 
 
 def loose_reverse_path(netns: str, device: str, why: str) -> Iterator[Sysctl]:
@@ -82,13 +82,15 @@ def loose_reverse_path(netns: str, device: str, why: str) -> Iterator[Sysctl]:
 
 def no_port_mapping(placed: Placed) -> Iterator[Violation]:
     """TUN and DR leave the transport header alone, so the real server must use the VIP's port."""
+    ports = sorted({endpoint.port for endpoint in placed.service.endpoints})
     for position, server in enumerate(placed.service.real_servers):
-        if server.port != placed.service.key.port:
+        if server.port not in ports:
             yield Violation(
                 path=("services", placed.index, "real_servers", position),
                 message=(
                     f"{server.node} listens on port {server.port}, but {placed.service.forward} "
-                    f"cannot map ports: the request arrives with port {placed.service.key.port}"
+                    "cannot map ports: the request arrives with port "
+                    + " or ".join(map(str, ports))
                 ),
                 hint=(
                     f"leave out `port: {server.port}`, or use `forward: nat`, "

@@ -54,15 +54,16 @@ class DirectRouting:
 
     def real_server_needs(self, placed: Placed, server: RealServer) -> Iterator[Resource]:
         """The VIP on a device that is not on the wire, and silence about it. In that order."""
-        netns, vip = placed.netns(server), placed.service.vip
-        if vip.version == 4:
-            yield from arp_suppression(netns, vip)
-        yield Address(
-            netns=netns,
-            device="lo",
-            address=host_route(vip),
-            why="accept the requests that the director hands over, still addressed to the VIP",
-        )
+        netns = placed.netns(server)
+        for vip in placed.service.vips:
+            if vip.version == 4:
+                yield from arp_suppression(netns, vip)
+            yield Address(
+                netns=netns,
+                device="lo",
+                address=host_route(vip),
+                why="accept the requests that the director forwards, still addressed to the VIP",
+            )
 
     def violations(self, placed: Placed) -> Iterator[Violation]:
         """No port mapping; and a MAC address reaches no further than one L2 segment."""

@@ -35,7 +35,7 @@ class Nat:
             value="1",
             why="replies from the real servers are routed through the director",
         )
-        if placed.service.vip.version == 6:
+        if any(vip.version == 6 for vip in placed.service.vips):
             yield Sysctl(
                 netns=netns,
                 name="net.ipv6.conf.all.forwarding",
@@ -88,6 +88,7 @@ class Nat:
     def _one_arm(placed: Placed) -> bool:
         """Whether replies leave the director by the interface that they came in on."""
         return any(
-            placed.vip_device in placed.lab.node(server.node).networks
+            placed.vip_device(vip) in placed.lab.node(server.node).networks
+            for vip in placed.service.vips
             for server in placed.service.real_servers
         )

@@ -47,11 +47,12 @@ class Tunneling:
 
     def real_server_needs(self, placed: Placed, server: RealServer) -> Iterator[Resource]:
         """A tunnel device that takes what the director sends, with the VIP on it, silently."""
-        netns, vip = placed.netns(server), placed.service.vip
+        netns, vips = placed.netns(server), placed.service.vips
         encapsulation = placed.service.encapsulation
         device, kind = encapsulation.device, encapsulation.device_kind
-        if vip.version == 4:
-            yield from arp_suppression(netns, vip)
+        for vip in vips:
+            if vip.version == 4:
+                yield from arp_suppression(netns, vip)
         if encapsulation is Encapsulation.GUE:
             yield GuePort(
                 netns=netns,
@@ -69,17 +70,18 @@ class Tunneling:
             device,
             "requests come out of the tunnel, but the way to the client is not through it",
         )
-        yield Address(
-            netns=netns,
-            device=device,
-            address=host_route(vip),
-            why="accept the decapsulated requests, still addressed to the VIP",
-        )
+        for vip in vips:
+            yield Address(
+                netns=netns,
+                device=device,
+                address=host_route(vip),
+                why="accept the decapsulated requests, still addressed to the VIP",
+            )
 
     def violations(self, placed: Placed) -> Iterator[Violation]:
         """No port mapping, and (for now) no IPv6."""
         yield from no_port_mapping(placed)
-        if placed.service.vip.version == 6:
+        if any(vip.version == 6 for vip in placed.service.vips):
             yield Violation(
                 path=("services", placed.index, "vip"),
                 message="tunnels for IPv6 (protocol 41) cannot be built yet",

@@ -29,7 +29,14 @@ from typing import Any
 
 from lvsctl.errors import HostError, KernelError
 from lvsctl.model.addresses import IPAddress
-from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, ServiceKey
+from lvsctl.model.service import (
+    Encapsulation,
+    ForwardingMethod,
+    FwMark,
+    Protocol,
+    ServiceMatch,
+    VipPort,
+)
 from lvsctl.model.state import Counters, RealServerState, ServiceState
 from lvsctl.netlink import lazy_pyroute2, messages, sockets
 from lvsctl.netlink.messages import attribute, body, nested
@@ -202,7 +209,7 @@ def _command(command: Command) -> bytes:
 
 
 @functools.lru_cache(maxsize=256)
-def _service_key(key: ServiceKey) -> bytes:
+def _service_key(key: ServiceMatch) -> bytes:
     """Encode the attribute that names a virtual service."""
     return nested(Message, "IPVS_CMD_ATTR_SERVICE", body(Service, _key(key)))
 
@@ -215,12 +222,17 @@ def _service(resource: IpvsService) -> bytes:
         ("IPVS_SVC_ATTR_SCHED_NAME", str(resource.scheduler)),
         ("IPVS_SVC_ATTR_FLAGS", {"flags": int(flags), "mask": _ALL_FLAGS}),
         ("IPVS_SVC_ATTR_TIMEOUT", resource.persistence),
-        ("IPVS_SVC_ATTR_NETMASK", encode_netmask(resource.service.vip.version)),
+        ("IPVS_SVC_ATTR_NETMASK", encode_netmask(resource.service.version)),
     ]
     return nested(Message, "IPVS_CMD_ATTR_SERVICE", body(Service, attributes))
 
 
-def _key(key: ServiceKey) -> list[tuple[str, Any]]:
+def _key(key: ServiceMatch) -> list[tuple[str, Any]]:
+    if isinstance(key, FwMark):
+        return [
+            ("IPVS_SVC_ATTR_AF", _FAMILIES[key.version]),
+            ("IPVS_SVC_ATTR_FWMARK", key.mark),
+        ]
     return [
         ("IPVS_SVC_ATTR_AF", _FAMILIES[key.vip.version]),
         ("IPVS_SVC_ATTR_PROTOCOL", key.protocol.number),
@@ -298,14 +310,14 @@ def services(sock: socket.socket) -> tuple[ServiceState, ...]:
         raw = answer.get_attr("IPVS_CMD_ATTR_SERVICE")
         if raw.get_attr("IPVS_SVC_ATTR_FWMARK"):
             continue
-        key = ServiceKey(
+        key = VipPort(
             _PROTOCOLS[raw.get_attr("IPVS_SVC_ATTR_PROTOCOL")],
             _decode_address(raw.get_attr("IPVS_SVC_ATTR_AF"), raw.get_attr("IPVS_SVC_ATTR_ADDR")),
             raw.get_attr("IPVS_SVC_ATTR_PORT"),
         )
         persistent = raw.get_attr("IPVS_SVC_ATTR_FLAGS")["flags"] & ServiceFlag.PERSISTENT
         state = ServiceState(
-            key=key,
+            match=key,
             scheduler=raw.get_attr("IPVS_SVC_ATTR_SCHED_NAME") or "",
             persistence=raw.get_attr("IPVS_SVC_ATTR_TIMEOUT") if persistent else 0,
             real_servers=_real_servers(sock, family, key),
@@ -315,7 +327,9 @@ def services(sock: socket.socket) -> tuple[ServiceState, ...]:
     return tuple(sorted(found, key=_by_key))
 
 
-def _real_servers(sock: socket.socket, family: int, key: ServiceKey) -> tuple[RealServerState, ...]:
+def _real_servers(
+    sock: socket.socket, family: int, key: ServiceMatch
+) -> tuple[RealServerState, ...]:
     try:
         dump = _dump(sock, family, Command.GET_DEST, _service_key(key))
     except KernelError as error:
@@ -325,7 +339,7 @@ def _real_servers(sock: socket.socket, family: int, key: ServiceKey) -> tuple[Re
     return tuple(reversed([_real_server(answer, key) for answer in dump]))
 
 
-def _real_server(answer: Any, key: ServiceKey) -> RealServerState:
+def _real_server(answer: Any, key: ServiceMatch) -> RealServerState:
     dest = answer.get_attr("IPVS_CMD_ATTR_DEST")
 
     def get(name: str) -> Any:
@@ -333,7 +347,7 @@ def _real_server(answer: Any, key: ServiceKey) -> RealServerState:
 
     method = get("FWD_METHOD")
     return RealServerState(
-        rip=_decode_address(get("ADDR_FAMILY") or _FAMILIES[key.vip.version], get("ADDR")),
+        rip=_decode_address(get("ADDR_FAMILY") or _FAMILIES[key.version], get("ADDR")),
         port=get("PORT"),
         forward=_FORWARD_METHODS.get(method, str(method)),
         weight=get("WEIGHT"),
@@ -347,7 +361,7 @@ def _real_server(answer: Any, key: ServiceKey) -> RealServerState:
     )
 
 
-def zero(sock: socket.socket, key: ServiceKey | None = None) -> None:
+def zero(sock: socket.socket, key: ServiceMatch | None = None) -> None:
     """Set the counters of one virtual service and its real servers, or of all, to zero."""
     attributes = b"" if key is None else _service_key(key)
     sockets.request(sock, _message(family_id(sock), Command.ZERO, attributes))
@@ -392,5 +406,7 @@ def _counters(stats: Any) -> Counters:
 
 
 def _by_key(state: ServiceState) -> tuple[int, bytes, int, str]:
-    vip = state.key.vip
-    return vip.version, vip.packed, state.key.port, str(state.key.protocol)
+    if isinstance(state.match, FwMark):
+        return 0, b"", state.match.mark, ""
+    vip = state.match.vip
+    return vip.version, vip.packed, state.match.port, str(state.match.protocol)

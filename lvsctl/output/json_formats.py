@@ -11,9 +11,10 @@ from typing import Any, get_type_hints
 
 from lvsctl.capture.decode import decode
 from lvsctl.faults import FAULTS
-from lvsctl.model.exchange import Endpoint
+from lvsctl.model.addresses import Endpoint
 from lvsctl.model.frame import Direction, Frame, LinkType, RawFrame, Tap
 from lvsctl.model.lab import Lab
+from lvsctl.model.service import ServiceMatch, VipPort
 from lvsctl.resources.base import Resource
 
 Json = dict[str, Any]
@@ -125,7 +126,7 @@ _CAUSES = Conversion(
     lambda causes: tuple((one["fault"], one["node"]) for one in causes),
     list[dict[str, str]],
 )
-_SERVICE_KEY = Format(flatten=("key",))
+_SERVICE_MATCH = Format(flatten=("match",))
 
 FORMATS: Mapping[str, Format] = {
     "Cell": Format(
@@ -171,8 +172,8 @@ FORMATS: Mapping[str, Format] = {
         ),
     ),
     "ServerView": Format(rename={"entry": "ipvs"}, flatten=("rates",)),
-    "ServiceState": _SERVICE_KEY,
-    "ServiceView": Format(rename={"servers": "real_servers"}, flatten=("key", "rates")),
+    "ServiceState": _SERVICE_MATCH,
+    "ServiceView": Format(rename={"servers": "real_servers"}, flatten=("match", "rates")),
     "Trial": Format(derive={"as_predicted": "as_predicted"}, convert={"fault": _FAULT}),
     "Up": Format(omit=("added", "edited"), derive={"changed": "changed", "added": _added}),
     "Verification": Format(
@@ -186,7 +187,7 @@ FORMATS: Mapping[str, Format] = {
         derive={"troubles": "troubles"},
         convert={"lab": _LAB, "when": _TIME},
     ),
-    "VirtualService": _SERVICE_KEY,
+    "VirtualService": _SERVICE_MATCH,
     "Walk": Format(
         derive={"answered": "answered", "server": "server", "seconds": "seconds"},
         convert={"lab": _LAB, "service": _SERVICE},
@@ -200,9 +201,18 @@ def format_of(kind: type) -> Format:
     return FORMATS.get(kind.__name__, Format())
 
 
+def types_of(kind: type) -> dict[str, Any]:
+    """The types of a class's fields.
+
+    A service's match is written as VIP and port, because no topology has a firewall mark.
+    """
+    hints = get_type_hints(kind)
+    return {name: VipPort if hint == ServiceMatch else hint for name, hint in hints.items()}
+
+
 def keys_of(kind: type) -> tuple[str, ...]:
     """The keys of a type's JSON object."""
-    form, hints = format_of(kind), get_type_hints(kind)
+    form, hints = format_of(kind), types_of(kind)
     keys: list[str] = []
     for name in fields_of(kind):
         keys += keys_of(hints[name]) if name in form.flatten else [form.key(name)]

@@ -21,11 +21,10 @@ from lvsctl.engine.findings import (
 from lvsctl.engine.results import Features, Listed, Up
 from lvsctl.machine.client import MachineStatus
 from lvsctl.machine.kinds import KindStatus
-from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
-from lvsctl.model.exchange import Endpoint
+from lvsctl.model.addresses import Endpoint, IPAddress, IPInterface, IPNetwork
 from lvsctl.model.frame import Frame
 from lvsctl.model.walk import Walk
-from lvsctl.output.json_formats import Format, PlannedResource, fields_of, format_of
+from lvsctl.output.json_formats import Format, PlannedResource, fields_of, format_of, types_of
 from lvsctl.output.serialize import VERSION
 from lvsctl.plan.stages import Plan
 from lvsctl.resources.base import Resource
@@ -118,7 +117,7 @@ def _object(properties: Mapping[str, Schema]) -> Schema:
 
 
 def _properties(kind: type, definitions: dict[str, Schema]) -> dict[str, Schema]:
-    form, hints = format_of(kind), get_type_hints(kind)
+    form, hints = format_of(kind), types_of(kind)
     found: dict[str, Schema] = {}
     for name in fields_of(kind):
         if name in form.flatten:

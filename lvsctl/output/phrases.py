@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.claim import Verdict
 from lvsctl.model.lab import Impairment, Lab, Role
-from lvsctl.model.service import Encapsulation, ForwardingMethod, VirtualService
+from lvsctl.model.service import (
+    Encapsulation,
+    ForwardingMethod,
+    FwMark,
+    ServiceMatch,
+    VirtualService,
+)
 from lvsctl.output.text.style import Paint, Style
 
 ROLE = {
@@ -35,10 +41,17 @@ def method(service: VirtualService) -> str:
     return str(service.forward)
 
 
+def match_phrase(match: ServiceMatch) -> str:
+    """What identifies a virtual service: protocol, VIP and port, or the firewall mark."""
+    if isinstance(match, FwMark):
+        return str(match)
+    return f"{match.protocol} {host_port(match.vip, match.port)}"
+
+
 def service_line(service: VirtualService) -> str:
     """A virtual service in one line: protocol, VIP, method, scheduler."""
     words = [
-        f"{service.key.protocol} {host_port(service.vip, service.key.port)}",
+        match_phrase(service.match),
         method(service),
         str(service.scheduler),
     ]
@@ -89,8 +102,9 @@ def verdict_paint(style: Style, verdict: Verdict) -> Paint:
 
 def url(service: VirtualService) -> str:
     """The service's URL, for curl."""
-    host = f"[{service.vip}]" if service.vip.version == 6 else str(service.vip)
-    port = "" if service.key.port == 80 else f":{service.key.port}"
+    vip = service.endpoint.vip
+    host = f"[{vip}]" if vip.version == 6 else str(vip)
+    port = "" if service.endpoint.port == 80 else f":{service.endpoint.port}"
     return f"http://{host}{port}/"
 
 
@@ -98,8 +112,9 @@ def vips(lab: Lab, node: str) -> tuple[IPAddress, ...]:
     """The VIPs that ``node`` holds: a director all, a real server those of TUN and DR."""
     role = lab.node(node).role
     held = (
-        service.vip
+        vip
         for service in lab.services
+        for vip in service.vips
         if role is Role.DIRECTOR
         or (
             service.forward is not ForwardingMethod.NAT

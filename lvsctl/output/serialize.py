@@ -17,18 +17,17 @@ from dataclasses import fields
 from functools import cache
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args
 
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 from cattrs.preconf.json import JsonConverter, make_converter
 
 from lvsctl.faults import FAULTS
 from lvsctl.faults.base import Fault
-from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
-from lvsctl.model.exchange import Endpoint
+from lvsctl.model.addresses import Endpoint, IPAddress, IPInterface, IPNetwork
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Lab
-from lvsctl.model.service import ForwardingMethod
+from lvsctl.model.service import ForwardingMethod, ServiceMatch, VipPort
 from lvsctl.output.json_formats import (
     Conversion,
     Json,
@@ -39,6 +38,7 @@ from lvsctl.output.json_formats import (
     planned_resource,
     read_frame,
     reading_about,
+    types_of,
     write_frame,
 )
 from lvsctl.resources.base import Resource
@@ -159,6 +159,9 @@ def _converter(*, strict: bool) -> JsonConverter:
     converter.register_structure_hook_factory(_has_format, _structure_fn(converter, strict=strict))
     converter.register_unstructure_hook_func(is_named_tuple, _write_named_tuple(converter))
     converter.register_unstructure_hook(Frame, write_frame)
+    converter.register_structure_hook(
+        ServiceMatch, lambda value, _: converter.structure(value, VipPort)
+    )
     converter.register_structure_hook(Frame, read_frame)
     converter.register_structure_hook(Fault, lambda value, _: FAULTS[value["id"]])
     converter.register_unstructure_hook_func(
@@ -235,7 +238,7 @@ def _structure_fn(
     converter: JsonConverter, *, strict: bool
 ) -> Callable[[type], Callable[[Any, Any], Any]]:
     def factory(kind: type) -> Callable[[Any, Any], Any]:
-        form, hints = format_of(kind), get_type_hints(kind)
+        form, hints = format_of(kind), types_of(kind)
         plain: Callable[[Any, Any], Any] = make_dict_structure_fn(
             kind, converter, _cattrs_forbid_extra_keys=strict, **_overrides(kind, converter)
         )

@@ -186,7 +186,7 @@ def _paragraphs(ops: Iterable[Resource]) -> Iterator[str]:
 def _end(lab: Lab) -> str:
     lines = ["complete=yes", 'say "is up; remove it: sh $0 down"']
     clients = lab.having(Role.CLIENT)
-    asked = [service for service in lab.services if service.key.protocol is Protocol.TCP]
+    asked = [service for service in lab.services if service.endpoint.protocol is Protocol.TCP]
     if clients and asked:
         ask = shlex.join(
             ["ip", "netns", "exec", lab.netns(clients[0].name), "curl", "-s", url(asked[0])]

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator
+from itertools import product
 
 from lvsctl.model.addresses import mac_for
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.modes import MODES, placed_services
-from lvsctl.modes.base import vip_on_director
+from lvsctl.modes.base import vips_on_director
 from lvsctl.plan.routing import gateway_director, routes_of
 from lvsctl.plan.stages import Plan, Stage, unique
 from lvsctl.resources.address import Address
@@ -249,10 +250,10 @@ def _tunnels_first(devices: Iterable[Resource], settings: Iterable[Resource]) ->
 def _virtual_services(lab: Lab) -> Iterator[Resource]:
     for placed in placed_services(lab):
         netns, service = lab.netns(placed.director.name), placed.service
-        yield vip_on_director(placed)
+        yield from vips_on_director(placed)
         yield IpvsService(
             netns=netns,
-            service=service.key,
+            service=service.match,
             scheduler=service.scheduler,
             persistence=service.persistence,
             why=f"virtual service {service.name}",
@@ -260,7 +261,7 @@ def _virtual_services(lab: Lab) -> Iterator[Resource]:
         for server in service.real_servers:
             yield IpvsRealServer(
                 netns=netns,
-                service=service.key,
+                service=service.match,
                 forward=service.forward,
                 real_server=server,
                 encapsulation=service.encapsulation,
@@ -280,12 +281,13 @@ def _servers(lab: Lab) -> Iterator[Resource]:
                 why="the topology's own command",
             )
     for service in lab.services:
-        for server in service.real_servers:
+        protocols = dict.fromkeys(endpoint.protocol for endpoint in service.endpoints)
+        for server, protocol in product(service.real_servers, protocols):
             if server.node not in running:
                 yield ResponderPort(
                     netns=lab.netns(server.node),
                     node=server.node,
-                    protocol=service.key.protocol,
+                    protocol=protocol,
                     port=server.port,
                     why=f"{server.node} answers for {service.name}",
                 )

@@ -175,5 +175,5 @@ def link_part(netns: str, device: str) -> Part:
 
 def vip_or_address(address: object, lab: Lab) -> str:
     """Return an address, said to be a VIP where it is one."""
-    vip = any(service.vip == address for service in lab.services)
+    vip = any(address in service.vips for service in lab.services)
     return f"VIP {address}" if vip else str(address)

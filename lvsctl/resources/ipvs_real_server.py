@@ -7,9 +7,9 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from lvsctl.model.exchange import Endpoint
+from lvsctl.model.addresses import Endpoint
 from lvsctl.model.lab import Lab
-from lvsctl.model.service import Encapsulation, ForwardingMethod, RealServer, ServiceKey
+from lvsctl.model.service import Encapsulation, ForwardingMethod, RealServer, ServiceMatch
 from lvsctl.model.state import NodeState, RealServerState
 from lvsctl.resources.base import Command, Deviation, Part, Resource
 from lvsctl.resources.ipvs_service import service_part, service_words
@@ -37,7 +37,7 @@ class IpvsRealServer(Resource):
         errno.ESRCH: "the virtual service is missing: it must come first",
     }
 
-    service: ServiceKey
+    service: ServiceMatch
     forward: ForwardingMethod
     real_server: RealServer
     encapsulation: Encapsulation = Encapsulation.IPIP
@@ -83,7 +83,7 @@ class IpvsRealServer(Resource):
         return any(
             not any(self._differences(found))
             for service in state.services
-            if service.key == self.service
+            if service.match == self.service
             for found in service.real_servers
             if (found.port, found.rip) == (self.real_server.port, self.real_server.rip)
         )
@@ -95,7 +95,7 @@ class IpvsRealServer(Resource):
                 if isinstance(server.forward, ForwardingMethod):
                     yield cls(
                         netns=state.netns,
-                        service=service.key,
+                        service=service.match,
                         forward=server.forward,
                         real_server=RealServer(
                             node="",
@@ -116,7 +116,11 @@ class IpvsRealServer(Resource):
         where = f"{wanted.node} ({self.endpoint})"
         for service in state.services:
             for found in service.real_servers:
-                if (service.key, found.rip, found.port) == (self.service, wanted.rip, wanted.port):
+                if (service.match, found.rip, found.port) == (
+                    self.service,
+                    wanted.rip,
+                    wanted.port,
+                ):
                     differences = ", ".join(self._differences(found))
                     return Deviation(f"{where} has {differences}", why)
         return Deviation(f"{where} is missing in IPVS", why)

@@ -7,9 +7,9 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from lvsctl.model.exchange import Endpoint
+from lvsctl.model.addresses import Endpoint
 from lvsctl.model.lab import Lab
-from lvsctl.model.service import Protocol, Scheduler, ServiceKey
+from lvsctl.model.service import FwMark, Protocol, Scheduler, ServiceMatch
 from lvsctl.model.state import NodeState
 from lvsctl.resources.base import ELSEWHERE, Command, Deviation, Part, Resource
 
@@ -29,7 +29,7 @@ class IpvsService(Resource):
         + ELSEWHERE,
     }
 
-    service: ServiceKey
+    service: ServiceMatch
     scheduler: Scheduler
     persistence: int = 0
 
@@ -70,7 +70,7 @@ class IpvsService(Resource):
                 continue
             yield cls(
                 netns=state.netns,
-                service=service.key,
+                service=service.match,
                 scheduler=scheduler,
                 persistence=service.persistence,
             )
@@ -78,7 +78,7 @@ class IpvsService(Resource):
     def deviation(self, state: NodeState, lab: Lab) -> Deviation | None:
         if self.holds(state):
             return None
-        known = any(service.key == self.service for service in state.services)
+        known = any(service.match == self.service for service in state.services)
         text = "is configured otherwise" if known else "is missing"
         return Deviation(f"virtual service {self.service} {text}", f"scheduler {self.scheduler}")
 
@@ -86,11 +86,14 @@ class IpvsService(Resource):
         return Deviation(f"virtual service {self.service} is there, not from the topology")
 
 
-def service_words(key: ServiceKey) -> list[str]:
+def service_words(key: ServiceMatch) -> list[str]:
     """Return ipvsadm's words that name a virtual service."""
+    if isinstance(key, FwMark):
+        family = ["-6"] if key.version == 6 else []
+        return ["-f", str(key.mark), *family]
     return [SERVICE_FLAG[key.protocol], str(Endpoint(key.vip, key.port))]
 
 
-def service_part(netns: str, key: ServiceKey) -> Part:
+def service_part(netns: str, key: ServiceMatch) -> Part:
     """Return a virtual service as a part that its real servers rest on."""
     return "service", netns, key

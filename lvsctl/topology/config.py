@@ -11,7 +11,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
 from lvsctl.model.lab import Role
-from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, Scheduler, ServiceKey
+from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, Scheduler, VipPort
 
 AddressConfig = IPAddress | IPInterface
 
@@ -78,11 +78,11 @@ class ServiceConfig:
     encapsulation: Encapsulation | None = None
 
     @property
-    def key(self) -> ServiceKey | None:
+    def key(self) -> VipPort | None:
         """What names the service in the kernel, if all three parts are there."""
         if self.protocol is None or self.vip is None or self.port is None:
             return None
-        return ServiceKey(self.protocol, self.vip, self.port)
+        return VipPort(self.protocol, self.vip, self.port)
 
 
 @dataclass(frozen=True, slots=True)

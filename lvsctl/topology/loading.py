@@ -10,7 +10,7 @@ from lvsctl.model.service import (
     Encapsulation,
     ForwardingMethod,
     Scheduler,
-    ServiceKey,
+    VipPort,
     VirtualService,
 )
 from lvsctl.topology.addresses import (
@@ -114,7 +114,7 @@ def _build_node(name: str, layout: Layout, interfaces: Interfaces) -> Node:
 
 def _build_service(
     config: ServiceConfig,
-    key: ServiceKey,
+    key: VipPort,
     forward: ForwardingMethod,
     entries: RealServerEntries,
     layout: Layout,

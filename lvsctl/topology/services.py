@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import Interface, Role
-from lvsctl.model.service import ForwardingMethod, RealServer, ServiceKey
+from lvsctl.model.service import ForwardingMethod, RealServer, VipPort
 from lvsctl.topology.addresses import free_address, unusable_because
 from lvsctl.topology.config import RealServerConfig, ServiceConfig, TopologyConfig
 from lvsctl.topology.groups import NodeNames
@@ -20,7 +20,7 @@ def check_services(config: TopologyConfig, layout: Layout, problems: ProblemColl
     """Report mistakes in the VIPs, names and keys of services."""
     trusted = _is_trusted(config, problems)
     names: dict[str, int] = {}
-    keys: dict[ServiceKey, int] = {}
+    keys: dict[VipPort, int] = {}
     for index, service in enumerate(config.services or ()):
         if service is None:
             continue
@@ -203,7 +203,7 @@ def _lacks_family(
 
 def build_real_server(
     entry: RealServerEntry,
-    key: ServiceKey,
+    key: VipPort,
     director: tuple[Interface, ...],
     interfaces: Mapping[str, tuple[Interface, ...]],
 ) -> RealServer:

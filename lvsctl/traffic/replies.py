@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
 
-from lvsctl.model.exchange import Endpoint
+from lvsctl.model.addresses import Endpoint
 from lvsctl.traffic.http import HEAD_LIMIT, BadRequest, Body, parse_fields
 
 IDENTITY_LIMIT = 4096

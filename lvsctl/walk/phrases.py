@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from lvsctl.claims.base import join_names
+from lvsctl.model.addresses import Endpoint
 from lvsctl.model.evidence import Run
-from lvsctl.model.exchange import Endpoint, Exchange
+from lvsctl.model.exchange import Exchange
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.walk import Change, Hop, Step
@@ -55,14 +56,14 @@ def _question(passed: HopContext) -> str:
     hop, frame = passed.hop, passed.hop.frame
     who = _asked_for(frame)
     sender = hop.sender or "somebody"
-    service = passed.run.service
-    if who == str(service.vip):
+    vip = passed.run.endpoint.vip
+    if who == str(vip):
         said = f"{sender} needs the MAC address of the VIP and asks everybody on {hop.network}"
     else:
         owner = _owner(passed.lab, who)
         said = f"{sender} needs the MAC address of {owner or who} to send to it"
-    if frame.arp is not None and frame.arp.sender_ip == service.vip:
-        said += f"; it asks as {service.vip}, so neighbours may take it for the VIP's holder"
+    if frame.arp is not None and frame.arp.sender_ip == vip:
+        said += f"; it asks as {vip}, so neighbours may take it for the VIP's holder"
     return said + f"; heard by {passed.receivers}"
 
 
@@ -192,10 +193,10 @@ def _reply(passed: HopContext) -> str:
 
 def _answered(passed: HopContext, source: Endpoint) -> str:
     """A reply as its maker sent it."""
-    hop, service = passed.hop, passed.run.service
+    hop, endpoint = passed.hop, passed.run.endpoint
     if passed.role(hop.sender) is not Role.REAL_SERVER:
         return f"{hop.sender} itself answers from {source}"
-    if source != Endpoint(service.vip, service.key.port):
+    if source != Endpoint(endpoint.vip, endpoint.port):
         if passed.run.client in hop.receivers:
             return f"{hop.sender} answers from its own address {source}, straight to the client"
         return (

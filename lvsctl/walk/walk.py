@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+from lvsctl.model.addresses import Endpoint
 from lvsctl.model.evidence import Evidence, Run
-from lvsctl.model.exchange import Endpoint, Exchange
+from lvsctl.model.exchange import Exchange
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.packet import Icmp, Tcp

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.sample import Sample
-from lvsctl.model.service import ServiceKey
+from lvsctl.model.service import ServiceMatch
 from lvsctl.model.state import LinkState, NodeState, RealServerState, RouteState, ServiceState
 
 T = TypeVar("T")
@@ -116,22 +116,23 @@ def _whose(mac: str, names: NamesOf) -> str:
 
 
 def _of_table(old: Iterable[ServiceState], new: Iterable[ServiceState]) -> Iterator[str]:
-    before = {service.key: service for service in old}
+    before = {service.match: service for service in old}
     for service in new:
-        was = before.pop(service.key, None)
+        was = before.pop(service.match, None)
         if was is None:
-            yield f"service {service.key} added"
+            yield f"service {service.match} added"
             continue
         if was.scheduler != service.scheduler:
-            yield f"service {service.key}: scheduler {was.scheduler} → {service.scheduler}"
+            yield f"service {service.match}: scheduler {was.scheduler} → {service.scheduler}"
         if was.persistence != service.persistence:
-            yield f"service {service.key}: persistent {was.persistence} s → {service.persistence} s"
-        yield from _of_servers(service.key, was.real_servers, service.real_servers)
+            change = f"{was.persistence} s → {service.persistence} s"
+            yield f"service {service.match}: persistent {change}"
+        yield from _of_servers(service.match, was.real_servers, service.real_servers)
     yield from (f"service {key} removed" for key in before)
 
 
 def _of_servers(
-    key: ServiceKey, old: Iterable[RealServerState], new: Iterable[RealServerState]
+    key: ServiceMatch, old: Iterable[RealServerState], new: Iterable[RealServerState]
 ) -> Iterator[str]:
     before: dict[tuple[IPAddress, int], RealServerState] = {(s.rip, s.port): s for s in old}
     for server in new:

@@ -193,11 +193,11 @@ class _Prober:
         try:
             return client.requests(
                 self._lab.netns(asking.name),
-                service.vip,
-                service.key.port,
+                service.endpoint.vip,
+                service.endpoint.port,
                 count=count,
                 concurrency=count,
-                protocol=service.key.protocol,
+                protocol=service.endpoint.protocol,
                 timeout=REQUEST_PATIENCE,
             )
         except LvsctlError:
@@ -206,7 +206,7 @@ class _Prober:
 
 def _askers(lab: Lab) -> Iterator[tuple[str, str, IPv4Address]]:
     """Each client and router beside a VIP, with its device there, and the VIP."""
-    for vip in dict.fromkeys(service.vip for service in lab.services):
+    for vip in dict.fromkeys(vip for service in lab.services for vip in service.vips):
         network = lab.network_of(vip)
         if network is None or not isinstance(vip, IPv4Address):
             continue

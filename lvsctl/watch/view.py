@@ -14,7 +14,7 @@ from lvsctl.model.addresses import IPAddress
 from lvsctl.model.counted import LOSSES, Dropped
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.sample import Answers, Gauge, Sample
-from lvsctl.model.service import ForwardingMethod, RealServer, ServiceKey, VirtualService
+from lvsctl.model.service import ForwardingMethod, RealServer, ServiceMatch, VirtualService
 from lvsctl.model.state import Counters, RealServerState, ServiceState
 from lvsctl.watch.changes import ChangeEvent, names_of
 
@@ -59,7 +59,7 @@ class ServiceView:
     """A virtual service. ``answered`` of ``asked`` requests were, in the last round of probes."""
 
     name: str
-    key: ServiceKey
+    match: ServiceMatch
     forward: ForwardingMethod
     scheduler: str
     servers: tuple[ServerView, ...]
@@ -154,14 +154,14 @@ def _service(
 ) -> ServiceView:
     last, since = samples[-1], _window(samples)
     seconds = last.clock - since.clock
-    table, before = _in_table(last, service.key), _in_table(since, service.key)
+    table, before = _in_table(last, service.match), _in_table(since, service.match)
     exchanges = answers.exchanges.get(service.name, ()) if answers is not None else ()
     errors = tuple(dict.fromkeys(e.error for e in exchanges if e.error))
     answered = sum(e.answered for e in exchanges)
     silent = f"{len(exchanges) - answered} of {len(exchanges)} requests: {', '.join(errors)}"
     return ServiceView(
         name=service.name,
-        key=service.key,
+        match=service.match,
         forward=service.forward,
         scheduler=table.scheduler if table is not None else str(service.scheduler),
         servers=tuple(
@@ -187,7 +187,7 @@ def _server(
     since: Sample,
 ) -> ServerView:
     last = samples[-1]
-    entry, before = _entry(last, service.key, server), _entry(since, service.key, server)
+    entry, before = _entry(last, service.match, server), _entry(since, service.match, server)
     waiting = _waiting(last, service, server)
     return ServerView(
         name=server.node,
@@ -221,7 +221,7 @@ def _troubles(
     if down:
         yield f"{', '.join(down)} is down"
     if entry is None:
-        if _in_table(last, service.key) is not None:
+        if _in_table(last, service.match) is not None:
             yield "not in IPVS's table"
     else:
         if entry.weight != server.weight:
@@ -243,7 +243,7 @@ def _waiting(sample: Sample, service: VirtualService, server: RealServer) -> fro
     """The service's half-open connections to a real server."""
     if sample.half_open is None:
         return None
-    to = f" {service.vip}:{service.key.port}"
+    to = tuple(f" {endpoint.vip}:{endpoint.port}" for endpoint in service.endpoints)
     return frozenset(
         name for rip, name in sample.half_open if rip == server.rip and name.endswith(to)
     )
@@ -289,11 +289,11 @@ def _window(samples: Sequence[Sample]) -> Sample:
     return next(old, samples[0])
 
 
-def _in_table(sample: Sample, key: ServiceKey) -> ServiceState | None:
-    return next((found for found in sample.table if found.key == key), None)
+def _in_table(sample: Sample, key: ServiceMatch) -> ServiceState | None:
+    return next((found for found in sample.table if found.match == key), None)
 
 
-def _entry(sample: Sample, key: ServiceKey, server: RealServer) -> RealServerState | None:
+def _entry(sample: Sample, key: ServiceMatch, server: RealServer) -> RealServerState | None:
     table = _in_table(sample, key)
     found = [e for e in table.real_servers if e.rip == server.rip] if table is not None else []
     return next((e for e in found if e.port == server.port), None)
@@ -306,7 +306,7 @@ def _owners(lab: Lab, sample: Sample, answers: Answers | None) -> Iterator[Owner
     """As every client and router beside a VIP sees it."""
     names = names_of(sample)
     directors = {node.name for node in lab.directors}
-    for vip in dict.fromkeys(service.vip for service in lab.services):
+    for vip in dict.fromkeys(vip for service in lab.services for vip in service.vips):
         network = lab.network_of(vip)
         for node in (*lab.having(Role.CLIENT), *lab.having(Role.ROUTER)):
             if network is None or network.name not in node.networks:

@@ -44,4 +44,4 @@ def curl(lab: Lab, url: str, node: str = "client") -> str:
 def url_of(lab: Lab, index: int = 0) -> str:
     """Where clients reach a virtual service of the lab."""
     service = lab.services[index]
-    return f"http://{service.vip}:{service.key.port}/"
+    return f"http://{service.endpoint.vip}:{service.endpoint.port}/"

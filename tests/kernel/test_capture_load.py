@@ -24,7 +24,7 @@ REQUESTS_EACH = 20
 def test_nothing_is_dropped_at_the_taps_of_so_many_real_servers(servers: int) -> None:
     with lab_up("dr", servers=servers) as lab:
         nodes: dict[str | Path, str] = {lab.netns(node.name): node.name for node in lab.nodes}
-        vip = lab.services[0].vip
+        vip = lab.services[0].endpoint.vip
         with Capture(nodes) as capture:
             exchanges = client.requests(
                 lab.netns("client"),

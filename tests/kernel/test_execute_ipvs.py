@@ -23,7 +23,7 @@ from lvsctl.model.service import (
     Protocol,
     RealServer,
     Scheduler,
-    ServiceKey,
+    VipPort,
 )
 from lvsctl.plan.stages import Plan, Stage
 from lvsctl.resources.address import Address
@@ -39,7 +39,7 @@ from tests.kernel.test_execute import lab as lab  # noqa: PLC0414 (a fixture)
 
 pytestmark = pytest.mark.ipvs
 
-WEB = ServiceKey(Protocol.TCP, VIP.ip, 80)
+WEB = VipPort(Protocol.TCP, VIP.ip, 80)
 FALLBACK = Path("/proc/sys/net/core/fb_tunnels_only_for_init_net")
 
 

@@ -25,7 +25,7 @@ from lvsctl.model.service import (
     Protocol,
     RealServer,
     Scheduler,
-    ServiceKey,
+    VipPort,
 )
 from lvsctl.model.state import Connection, Counters
 from lvsctl.netlink import ipvs, sockets
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.ipvs
 
-WEB = ServiceKey(Protocol.TCP, ip_address("10.1.0.100"), 80)
-DNS = ServiceKey(Protocol.UDP, ip_address("10.1.0.100"), 53)
-SIP = ServiceKey(Protocol.SCTP, ip_address("10.1.0.100"), 5060)
-WEB6 = ServiceKey(Protocol.TCP, ip_address("fd01::64"), 80)
+WEB = VipPort(Protocol.TCP, ip_address("10.1.0.100"), 80)
+DNS = VipPort(Protocol.UDP, ip_address("10.1.0.100"), 53)
+SIP = VipPort(Protocol.SCTP, ip_address("10.1.0.100"), 5060)
+WEB6 = VipPort(Protocol.TCP, ip_address("fd01::64"), 80)
 
 ECHO = """
 import socket, sys
@@ -69,12 +69,12 @@ def director() -> Iterator[str]:
         yield name
 
 
-def add_service(key: ServiceKey, scheduler: Scheduler, persistence: int = 0) -> IpvsService:
+def add_service(key: VipPort, scheduler: Scheduler, persistence: int = 0) -> IpvsService:
     return IpvsService(netns="", service=key, scheduler=scheduler, persistence=persistence)
 
 
 def add_server(
-    key: ServiceKey, rip: str, port: int, forward: ForwardingMethod, **limits: int
+    key: VipPort, rip: str, port: int, forward: ForwardingMethod, **limits: int
 ) -> IpvsRealServer:
     server = RealServer("rs", ip_address(rip), port, **limits)
     return IpvsRealServer(netns="", service=key, forward=forward, real_server=server)
@@ -125,7 +125,7 @@ def test_what_we_read_is_what_was_configured(director: str) -> None:
     with inside(director) as sock:
         configure(sock, *OPS)
         found = ipvs.services(sock)
-    assert [one.key for one in found] == [DNS, WEB, SIP, WEB6]
+    assert [one.match for one in found] == [DNS, WEB, SIP, WEB6]
     assert [one.scheduler for one in found] == ["sh", "wrr", "lc", "wlc"]
     assert [one.persistence for one in found] == [0, 300, 0, 60]
     web = [(s.rip, s.port, s.forward, s.weight, s.upper, s.lower) for s in found[1].real_servers]
@@ -145,7 +145,7 @@ def test_what_ipvsadm_configures_is_read(director: str) -> None:
     run("ipvsadm -A -f 7 -s rr", netns=director)
     with inside(director) as sock:
         (found,) = ipvs.services(sock)
-    assert found.key == WEB
+    assert found.match == WEB
     assert [(server.forward, server.weight) for server in found.real_servers] == [(TUN, 5)]
 
 

@@ -16,9 +16,9 @@ from lvsctl.engine.teardown import tear_down
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import KernelError, LabError
 from lvsctl.kernel import processes
+from lvsctl.model.addresses import Endpoint
 from lvsctl.model.claim import Verdict
 from lvsctl.model.event import Event, StageBegun
-from lvsctl.model.exchange import Endpoint
 from lvsctl.model.service import Scheduler
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
@@ -322,7 +322,7 @@ def test_late_packets_of_a_connection_that_ipvs_does_not_know() -> None:
     """IPVS lets them pass uncounted, as it drops those whose real server is no more."""
     with lab_up("dr") as lab:
         service = lab.services[0]
-        words = [sys.executable, "-c", LATE, str(service.vip), str(service.key.port)]
+        words = [sys.executable, "-c", LATE, str(service.endpoint.vip), str(service.endpoint.port)]
         with process(shlex.join(words), netns=lab.netns("client")):
             found = {f.claim.id: f for f in verify_lab(running_lab("dr")).findings}
             assert {c for c, f in found.items() if f.verdict is not Verdict.PASS} == set()

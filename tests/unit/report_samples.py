@@ -23,7 +23,7 @@ from lvsctl.model.claim import Claim, Finding, Verdict
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
 from lvsctl.model.lab import Impairment, Lab
-from lvsctl.model.service import ServiceKey
+from lvsctl.model.service import Protocol, ServiceMatch
 from lvsctl.model.state import (
     Connection,
     Counters,
@@ -124,7 +124,7 @@ def _state(netns: str, ops: tuple[Resource, ...]) -> NodeState:
     )
 
 
-def _real_servers(ops: list[Resource], key: ServiceKey) -> tuple[RealServerState, ...]:
+def _real_servers(ops: list[Resource], key: ServiceMatch) -> tuple[RealServerState, ...]:
     return tuple(
         RealServerState(
             op.real_server.rip, op.real_server.port, op.forward, op.real_server.weight,
@@ -139,7 +139,8 @@ def _real_servers(ops: list[Resource], key: ServiceKey) -> tuple[RealServerState
 def _connections(ops: list[Resource]) -> tuple[Connection, ...]:
     return tuple(
         Connection(
-            op.service.protocol, IPv4Address("10.10.0.10"), 40000, op.service.vip, op.service.port,
+            Protocol.TCP, IPv4Address("10.10.0.10"), 40000, op.service.endpoints[0].vip,
+            op.service.endpoints[0].port,
             op.real_server.rip, op.real_server.port, "ESTABLISHED", 900,
         )
         for op in ops

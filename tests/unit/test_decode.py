@@ -14,7 +14,7 @@ from scapy.layers.l2 import GRE
 from scapy.packet import Packet, Raw
 
 from lvsctl.capture.decode import MOST_LAYERS, decode
-from lvsctl.model.exchange import Endpoint
+from lvsctl.model.addresses import Endpoint
 from lvsctl.model.frame import Direction, Frame, LinkType, RawFrame, Tap
 from lvsctl.model.packet import Flow, Gre, Gue, TcpFlag
 from lvsctl.model.service import Encapsulation

@@ -19,7 +19,7 @@ from lvsctl.model.service import (
     Protocol,
     RealServer,
     Scheduler,
-    ServiceKey,
+    VipPort,
     VirtualService,
 )
 from lvsctl.model.state import RealServerState, ServiceState
@@ -28,7 +28,7 @@ from lvsctl.model.state import RealServerState, ServiceState
 def service(scheduler: Scheduler, *weights: int, upper: int = 0) -> VirtualService:
     return VirtualService(
         name="web",
-        key=ServiceKey(Protocol.TCP, ip_address("10.0.0.100"), 80),
+        match=VipPort(Protocol.TCP, ip_address("10.0.0.100"), 80),
         forward=ForwardingMethod.DR,
         scheduler=scheduler,
         real_servers=tuple(
@@ -102,7 +102,7 @@ def holding(of: VirtualService, *inactive: int) -> ServiceState:
         RealServerState(s.rip, s.port, ForwardingMethod.DR, s.weight, s.upper, s.lower, 0, idle)
         for s, idle in zip(of.real_servers, inactive, strict=True)
     ]
-    return ServiceState(of.key, str(of.scheduler), 0, tuple(held))
+    return ServiceState(of.match, str(of.scheduler), 0, tuple(held))
 
 
 def seen(of: VirtualService, *shares: int) -> dict[Place, int]:
@@ -148,5 +148,5 @@ def test_connections_held_before_count() -> None:
         RealServerState(s.rip, s.port, ForwardingMethod.DR, 1, 0, 0, active=busy, inactive=0)
         for s, busy in zip(of.real_servers, (4, 0), strict=True)
     ]
-    before = ServiceState(of.key, "lc", 0, tuple(held))
+    before = ServiceState(of.match, "lc", 0, tuple(held))
     assert shares(of, 4, before) == [0, 4]

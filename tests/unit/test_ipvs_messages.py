@@ -19,7 +19,7 @@ from lvsctl.model.service import (
     Protocol,
     RealServer,
     Scheduler,
-    ServiceKey,
+    VipPort,
 )
 from lvsctl.model.state import Counters
 from lvsctl.netlink import ipvs, messages
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 FAMILY = 34
 GENL_HEADER = 4
 
-WEB = ServiceKey(Protocol.TCP, ip_address("10.0.0.1"), 80)
-DNS6 = ServiceKey(Protocol.UDP, ip_address("fd00::1"), 53)
+WEB = VipPort(Protocol.TCP, ip_address("10.0.0.1"), 80)
+DNS6 = VipPort(Protocol.UDP, ip_address("fd00::1"), 53)
 
 
-def service(key: ServiceKey, scheduler: Scheduler, persistence: int = 0) -> IpvsService:
+def service(key: VipPort, scheduler: Scheduler, persistence: int = 0) -> IpvsService:
     return IpvsService(netns="d", service=key, scheduler=scheduler, persistence=persistence)
 
 
 def real_server(
-    key: ServiceKey,
+    key: VipPort,
     forward: ForwardingMethod,
     rip: str,
     port: int,
@@ -108,7 +108,7 @@ RECORDED: dict[str, tuple[Callable[[Any], bytearray], IpvsService | IpvsRealServ
     ),
     "-A --sctp-service 10.0.0.1:9 -s sh": (
         add,
-        service(ServiceKey(Protocol.SCTP, ip_address("10.0.0.1"), 9), Scheduler.SH),
+        service(VipPort(Protocol.SCTP, ip_address("10.0.0.1"), 9), Scheduler.SH),
         (
             "01010000 54000180 0600010002000000 0600020084000000"
             " 14000300 0a000001000000000000000000000000 0600040000090000 0700060073680000"
@@ -204,7 +204,7 @@ def test_services_are_byte_for_byte_those_of_ipvsadm() -> None:
 
 addresses = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6))
 ports = st.integers(0, 0xFFFF)
-keys = st.builds(ServiceKey, st.sampled_from(Protocol), addresses, ports)
+keys = st.builds(VipPort, st.sampled_from(Protocol), addresses, ports)
 services = st.builds(
     service, keys, st.sampled_from(Scheduler), persistence=st.integers(0, 0x7FFFFFFF)
 )
@@ -339,7 +339,7 @@ def address(family: bytes, data: bytes) -> IPv4Address | IPv6Address:
     return IPv6Address(data) if struct.unpack("=H", family) == (10,) else IPv4Address(data[:4])
 
 
-def key_of(found: dict[int, bytes]) -> ServiceKey:
+def key_of(found: dict[int, bytes]) -> VipPort:
     number = struct.unpack("=H", found[2])[0]
     protocol = next(protocol for protocol in Protocol if protocol.number == number)
-    return ServiceKey(protocol, address(found[1], found[3]), int.from_bytes(found[4], "big"))
+    return VipPort(protocol, address(found[1], found[3]), int.from_bytes(found[4], "big"))

@@ -20,9 +20,9 @@ from lvsctl.engine.findings import Diagnosis, FaultShown, Inspection
 from lvsctl.engine.inspect import recompute
 from lvsctl.engine.results import Features, Up
 from lvsctl.faults import FAULTS
+from lvsctl.model.addresses import Endpoint
 from lvsctl.model.claim import Verdict
 from lvsctl.model.counted import Dropped
-from lvsctl.model.exchange import Endpoint
 from lvsctl.model.lab import Lab
 from lvsctl.model.sample import Answers
 from lvsctl.model.walk import Walk

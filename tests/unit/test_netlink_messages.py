@@ -18,7 +18,7 @@ from lvsctl.model.service import (
     Protocol,
     RealServer,
     Scheduler,
-    ServiceKey,
+    VipPort,
 )
 from lvsctl.netlink import fou, ipvs, rtnl, sockets, tc
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
@@ -33,7 +33,7 @@ RECORDED = {
 }
 MAC = "02:00:0a:0a:00:0b"
 FAMILY = 34  # of IPVS's messages
-WEB = ServiceKey(Protocol.TCP, ip_address("10.0.0.1"), 80)
+WEB = VipPort(Protocol.TCP, ip_address("10.0.0.1"), 80)
 
 
 def network(text: str) -> IPNetwork | None:
@@ -41,7 +41,7 @@ def network(text: str) -> IPNetwork | None:
 
 
 def service(protocol: str, vip: str, scheduler: str, persistence: str = "0") -> IpvsService:
-    key = ServiceKey(Protocol(protocol), ip_address(vip), 80)
+    key = VipPort(Protocol(protocol), ip_address(vip), 80)
     return IpvsService(
         netns="", service=key, scheduler=Scheduler(scheduler), persistence=int(persistence)
     )
@@ -52,7 +52,7 @@ def real_server(
 ) -> IpvsRealServer:
     return IpvsRealServer(
         netns="",
-        service=ServiceKey(Protocol.TCP, ip_address(vip), 80),
+        service=VipPort(Protocol.TCP, ip_address(vip), 80),
         forward=ForwardingMethod(forward),
         real_server=RealServer("", ip_address(rip), 8080, weight=3, upper=20, lower=10),
         encapsulation=Encapsulation(encapsulation),

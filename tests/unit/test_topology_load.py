@@ -63,7 +63,7 @@ def test_the_example_of_the_design() -> None:
         "rs2": "10.10.0.12/24",
     }
     service = lab().services[0]
-    assert str(service.key) == "10.10.0.100:80/tcp"
+    assert str(service.match) == "10.10.0.100:80/tcp"
     assert service.scheduler is Scheduler.WLC
     assert service.real_servers == (
         RealServer("rs1", ip_address("10.10.0.11"), 80),
@@ -94,7 +94,7 @@ def test_both_families_at_once() -> None:
 
 def test_an_ipv6_service_has_ipv6_real_servers() -> None:
     six = lab(("0.0/24", "0.0/24, ipv6: 'fd00:10::/64'"), ("vip: 10.10.0.100", "vip: fd00:10::100"))
-    assert str(six.services[0].key) == "[fd00:10::100]:80/tcp"
+    assert str(six.services[0].match) == "[fd00:10::100]:80/tcp"
     assert str(six.services[0].real_servers[0].rip) == "fd00:10::11"
 
 
@@ -163,7 +163,7 @@ def test_every_key() -> None:
     assert full.node("near").run == ("/bin/sh", "-c", "nginx -g 'daemon off;'")
     assert full.node("rs1").run == ("sleep", "60")
     service = full.services[0]
-    assert service.key.protocol is Protocol.UDP
+    assert service.endpoint.protocol is Protocol.UDP
     assert (service.encapsulation, service.persistence) == (Encapsulation.GRE, 300)
     assert service.real_servers == (
         RealServer("near", ip_address("10.0.0.11"), 53),

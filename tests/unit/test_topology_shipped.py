@@ -37,7 +37,7 @@ def test_its_drawing_shows_the_addresses_that_nodes_get(name: str) -> None:
     drawing = text.partition("\nversion:")[0]
     lab = parse_topology(text, name)
     addresses = [a.ip for node in lab.nodes for i in node.interfaces for a in i.addresses]
-    for address in (*addresses, lab.services[0].vip):
+    for address in (*addresses, *lab.services[0].vips):
         assert str(address) in drawing
 
 

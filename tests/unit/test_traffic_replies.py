@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvsctl.model.exchange import Endpoint
+from lvsctl.model.addresses import Endpoint
 from lvsctl.traffic.http import BadRequest, parse_single_request
 from lvsctl.traffic.replies import (
     ReplyReader,

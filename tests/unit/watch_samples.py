@@ -55,7 +55,7 @@ def table_of(lab: Lab, connections: int = 0) -> tuple[ServiceState, ...]:
     """IPVS's table, every real server with as many connections so far, of 100 bytes each."""
     return tuple(
         ServiceState(
-            service.key,
+            service.match,
             str(service.scheduler),
             0,
             tuple(

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from lvsctl.engine.findings import Verification
+from lvsctl.model.addresses import Endpoint
 from lvsctl.model.claim import Verdict
-from lvsctl.model.exchange import Endpoint, Exchange
+from lvsctl.model.exchange import Exchange
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.service import ForwardingMethod, RealServer, VirtualService
 from lvsctl.model.state import Counters, ServiceState
@@ -47,7 +48,7 @@ def result(
 ) -> str:
     """Format who answered ``exchanges``, IPVS's counters (``counted``), and the verdict."""
     service = verification.lab.services[0]
-    where = f"{service.vip} port {service.key.port}, scheduler {service.scheduler}"
+    where = f"{service.endpoint.vip} port {service.endpoint.port}, scheduler {service.scheduler}"
     lines = [
         f"  {len(exchanges)} requests to {where}:",
         "",
@@ -86,7 +87,7 @@ def _steps(lab: Lab, service: VirtualService, server: RealServer) -> list[_Step]
     client, director = lab.having(Role.CLIENT)[0], lab.directors[0]
     cip = str(client.interfaces[0].addresses[0].ip)
     vip, rip = (
-        str(Endpoint(service.vip, service.key.port)),
+        str(Endpoint(service.endpoint.vip, service.endpoint.port)),
         str(Endpoint(server.rip, server.port)),
     )
     width = max(len(client.name), len(director.name))

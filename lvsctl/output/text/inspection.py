@@ -122,7 +122,7 @@ class _Node:
         return f"{address} (VIP)" if self._is_vip(address) else str(address)
 
     def _is_vip(self, address: IPInterface) -> bool:
-        return any(service.vip == address.ip for service in self._lab.services)
+        return any(address.ip in service.vips for service in self._lab.services)
 
     def _routes(self) -> Rows:
         for route in self._state.routes:

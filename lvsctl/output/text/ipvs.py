@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from lvsctl.model.service import Encapsulation, ForwardingMethod
+from lvsctl.model.service import Encapsulation, ForwardingMethod, FwMark
 from lvsctl.model.state import Counters, RealServerState, ServiceState
 from lvsctl.output.phrases import host_port
 from lvsctl.output.text.style import Cell, Style
@@ -43,8 +43,12 @@ def table(
 
 
 def _service_row(service: ServiceState, columns: Sequence[str]) -> Row:
-    key = service.key
-    words = [str(key.protocol).upper().ljust(4), host_port(key.vip, key.port), service.scheduler]
+    match = service.match
+    if isinstance(match, FwMark):
+        words = ["FWM ", str(match.mark), service.scheduler]
+    else:
+        where = host_port(match.vip, match.port)
+        words = [str(match.protocol).upper().ljust(4), where, service.scheduler]
     if service.persistence:
         words.append(f"persistent {service.persistence}")
     counters = _counters(service.counters)

@@ -64,7 +64,7 @@ def _listed_row(one: Listed, style: Style) -> Row:
 
 def _services(lab: Lab) -> str:
     return ", ".join(
-        f"{service.name} {host_port(service.vip, service.key.port)} {method(service)}"
+        f"{service.name} {host_port(service.endpoint.vip, service.endpoint.port)} {method(service)}"
         for service in lab.services
     )
 
@@ -192,7 +192,7 @@ def _try(lab: Lab, style: Style) -> Iterator[str]:
         [f"lvsctl down {lab.name}", "remove it"],
     ]
     clients = lab.having(Role.CLIENT)
-    asked = [service for service in lab.services if service.key.protocol is Protocol.TCP]
+    asked = [service for service in lab.services if service.endpoint.protocol is Protocol.TCP]
     if clients and asked:
         ask = f"lvsctl exec {lab.name}/{clients[0].name} -- curl -s {url(asked[0])}"
         commands.insert(0, [ask, "a request"])

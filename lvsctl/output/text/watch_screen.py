@@ -14,7 +14,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from lvsctl.output.phrases import counted
+from lvsctl.output.phrases import counted, match_phrase
 from lvsctl.output.text.style import printable
 from lvsctl.watch.changes import ChangeEvent
 from lvsctl.watch.view import LossView, OwnerView, ServerView, ServiceView, View
@@ -141,9 +141,9 @@ def _summary(service: ServiceView) -> Text:
 
 def _heading(service: ServiceView) -> Text:
     line = _line(service.name, "bold")
-    key = service.key
-    line.append(f"  {key.protocol} {key.vip}:{key.port}  {service.forward}  {service.scheduler}  ",
-                "not bold dim")  # fmt: skip
+    line.append(
+        f"  {match_phrase(service.match)}  {service.forward}  {service.scheduler}  ", "not bold dim"
+    )
     line.append(f"{_amount(service.rates.connections)} conn/s", "not bold")
     if service.asked:
         look = "not bold green" if service.answered == service.asked else "bold red"

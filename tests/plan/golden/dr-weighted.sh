@@ -376,15 +376,15 @@ ip -n lvs-dr-weighted-rs2 addr add 10.12.0.12/24 dev lan
 
 # ------------------------------------------ real servers ------------------------------------------
 
-# accept the requests that the director hands over, still addressed to the VIP
+# accept the requests that the director forwards, still addressed to the VIP
 ip -n lvs-dr-weighted-rs1 addr add 10.12.0.100/32 dev lo
 
-# accept the requests that the director hands over, still addressed to the VIP
+# accept the requests that the director forwards, still addressed to the VIP
 ip -n lvs-dr-weighted-rs2 addr add 10.12.0.100/32 dev lo
 
 # ---------------------------------------- virtual services ----------------------------------------
 
-# clients reach web here: IPVS takes what is addressed to the VIP
+# clients reach web here: IPVS handles packets to the VIP
 ip -n lvs-dr-weighted-director addr add 10.12.0.100/32 dev lan
 # virtual service web
 ip netns exec lvs-dr-weighted-director ipvsadm -A -t 10.12.0.100:80 -s wrr

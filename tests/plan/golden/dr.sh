@@ -371,15 +371,15 @@ ip -n lvs-dr-rs2 addr add 10.10.0.12/24 dev lan
 
 # ------------------------------------------ real servers ------------------------------------------
 
-# accept the requests that the director hands over, still addressed to the VIP
+# accept the requests that the director forwards, still addressed to the VIP
 ip -n lvs-dr-rs1 addr add 10.10.0.100/32 dev lo
 
-# accept the requests that the director hands over, still addressed to the VIP
+# accept the requests that the director forwards, still addressed to the VIP
 ip -n lvs-dr-rs2 addr add 10.10.0.100/32 dev lo
 
 # ---------------------------------------- virtual services ----------------------------------------
 
-# clients reach web here: IPVS takes what is addressed to the VIP
+# clients reach web here: IPVS handles packets to the VIP
 ip -n lvs-dr-director addr add 10.10.0.100/32 dev lan
 # virtual service web
 ip netns exec lvs-dr-director ipvsadm -A -t 10.10.0.100:80 -s rr

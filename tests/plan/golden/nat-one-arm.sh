@@ -430,7 +430,7 @@ ip -n lvs-nat-one-arm-rs2 route add default via 10.21.0.2
 
 # ---------------------------------------- virtual services ----------------------------------------
 
-# clients reach web here: IPVS takes what is addressed to the VIP
+# clients reach web here: IPVS handles packets to the VIP
 ip -n lvs-nat-one-arm-director addr add 10.21.0.100/32 dev lan
 # virtual service web
 ip netns exec lvs-nat-one-arm-director ipvsadm -A -t 10.21.0.100:80 -s rr

@@ -390,7 +390,7 @@ ip -n lvs-nat-rs2 route add default via 192.168.20.2
 
 # ---------------------------------------- virtual services ----------------------------------------
 
-# clients reach web here: IPVS takes what is addressed to the VIP
+# clients reach web here: IPVS handles packets to the VIP
 ip -n lvs-nat-director addr add 10.20.0.100/32 dev public
 # virtual service web
 ip netns exec lvs-nat-director ipvsadm -A -t 10.20.0.100:80 -s rr

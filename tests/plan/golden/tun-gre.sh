@@ -478,7 +478,7 @@ ip -n lvs-tun-gre-rs2 addr add 10.40.1.100/32 dev gre0
 
 # ---------------------------------------- virtual services ----------------------------------------
 
-# clients reach web here: IPVS takes what is addressed to the VIP
+# clients reach web here: IPVS handles packets to the VIP
 ip -n lvs-tun-gre-director addr add 10.40.1.100/32 dev hub
 # virtual service web
 ip netns exec lvs-tun-gre-director ipvsadm -A -t 10.40.1.100:80 -s rr

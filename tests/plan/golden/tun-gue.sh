@@ -482,7 +482,7 @@ ip -n lvs-tun-gue-rs2 addr add 10.50.1.100/32 dev tunl0
 
 # ---------------------------------------- virtual services ----------------------------------------
 
-# clients reach web here: IPVS takes what is addressed to the VIP
+# clients reach web here: IPVS handles packets to the VIP
 ip -n lvs-tun-gue-director addr add 10.50.1.100/32 dev hub
 # virtual service web
 ip netns exec lvs-tun-gue-director ipvsadm -A -t 10.50.1.100:80 -s rr

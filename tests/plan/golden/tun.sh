@@ -545,7 +545,7 @@ ip -n lvs-tun-rs-far addr add 10.30.1.100/32 dev tunl0
 
 # ---------------------------------------- virtual services ----------------------------------------
 
-# clients reach web here: IPVS takes what is addressed to the VIP
+# clients reach web here: IPVS handles packets to the VIP
 ip -n lvs-tun-director addr add 10.30.1.100/32 dev hub
 # virtual service web
 ip netns exec lvs-tun-director ipvsadm -A -t 10.30.1.100:80 -s rr

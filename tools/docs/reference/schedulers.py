@@ -6,7 +6,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from lvsctl.claims.distribution import Expected, expected_distribution
-from lvsctl.model.service import ForwardingMethod, Protocol, Scheduler, ServiceKey
+from lvsctl.model.service import ForwardingMethod, Protocol, Scheduler, VipPort
 from lvsctl.model.service import RealServer as Server
 from lvsctl.model.service import VirtualService as Service
 from tools.docs.reference.markdown import code, table
@@ -47,14 +47,18 @@ def text() -> str:
 
 
 def _predicted(scheduler: Scheduler, weights: tuple[int, ...]) -> Expected:
-    key = ServiceKey(Protocol.TCP, ip_address("10.10.0.100"), 80)
+    key = VipPort(Protocol.TCP, ip_address("10.10.0.100"), 80)
     first = ip_address("10.10.0.11")
     servers = tuple(
         Server(node=f"rs{number + 1}", rip=first + number, port=80, weight=weight)
         for number, weight in enumerate(weights)
     )
     service = Service(
-        name="web", key=key, forward=ForwardingMethod.DR, scheduler=scheduler, real_servers=servers
+        name="web",
+        match=key,
+        forward=ForwardingMethod.DR,
+        scheduler=scheduler,
+        real_servers=servers,
     )
     return expected_distribution(replace(service), None, _CONNECTIONS)
 
