@@ -44,8 +44,7 @@ def server(number: int, of: IpvsService) -> IpvsRealServer:
     return IpvsRealServer(
         netns=NETNS,
         service=of.service,
-        forward=ForwardingMethod.DR,
-        real_server=RealServer(f"rs{number}", rip, 80),
+        real_server=RealServer(f"rs{number}", rip, 80, forward=ForwardingMethod.DR),
     )
 
 

@@ -144,10 +144,15 @@ def _real_servers(draw: st.DrawFn, netns: str) -> IpvsRealServer:
     return IpvsRealServer(
         netns=netns,
         service=WEB,
-        forward=forward,
         real_server=RealServer(
-            "", draw(_hosts), port, draw(_weights), upper, draw(st.integers(0, upper))
+            "",
+            draw(_hosts),
+            port,
+            draw(_weights),
+            upper,
+            draw(st.integers(0, upper)),
+            forward=forward,
+            encapsulation=encapsulation,
+            tunnel_port=draw(_ports) if encapsulation is Encapsulation.GUE else 0,
         ),
-        encapsulation=encapsulation,
-        tunnel_port=draw(_ports) if encapsulation is Encapsulation.GUE else 0,
     )

@@ -33,10 +33,7 @@ def _real_server(case: Case, server: RealServer) -> IpvsRealServer:
     return IpvsRealServer(
         netns=case.lab.netns(case.director),
         service=case.service.match,
-        forward=case.service.forward,
         real_server=server,
-        encapsulation=case.service.encapsulation,
-        tunnel_port=case.service.tunnel_port,
     )
 
 
@@ -107,11 +104,11 @@ def ports(case: Case) -> Iterator[Found]:
         entry = case.entry(server)
         if entry is None or entry.port == server.port:
             continue
-        if entry.forward != case.service.forward:
+        if entry.forward != server.forward:
             continue  # another method uses other ports: named as wrong-forwarding-method
         says = f"IPVS has {server.node} on port {entry.port}, not {server.port}"
-        if case.service.forward is not NAT:
-            yield Remark(case.director, f"{says}; {case.service.forward} does not map ports")
+        if server.forward is not NAT:
+            yield Remark(case.director, f"{says}; {server.forward} does not map ports")
             continue
         listening = sorted({one.port for one in case.state(server.node).listeners})
         yield Cause(
@@ -136,7 +133,7 @@ def methods(case: Case) -> Iterator[Found]:
     """The table's forwarding method is the one that the real servers are configured for."""
     for server in case.service.real_servers:
         entry = case.entry(server)
-        if entry is None or entry.forward == case.service.forward:
+        if entry is None or entry.forward == server.forward:
             continue
         yield Cause(
             fault="wrong-forwarding-method",
@@ -145,7 +142,7 @@ def methods(case: Case) -> Iterator[Found]:
             evidence=(
                 (
                     f"{case.director}: {server.node} by {entry.forward}, "
-                    f"but it is configured for {case.service.forward}"
+                    f"but it is configured for {server.forward}"
                 ),
                 *shown(
                     f
@@ -173,7 +170,7 @@ def encapsulations(case: Case) -> Iterator[Found]:
             f"{kind} to UDP port {port}" if port else str(kind)
             for kind, port in (
                 (entry.encapsulation, entry.tunnel_port),
-                (service.encapsulation, service.tunnel_port),
+                (server.encapsulation, server.tunnel_port),
             )
         )
         if has == wanted:

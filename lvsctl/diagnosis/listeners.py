@@ -13,8 +13,8 @@ from lvsctl.model.service import RealServer
 def listening(case: Case) -> Iterator[Found]:
     """A process listens where the requests arrive, and answers them."""
     for server, node in case.members():
-        port = server.port if case.service.forward is NAT else case.endpoint.port
-        target = server.rip if case.service.forward is NAT else case.vip
+        port = server.port if server.forward is NAT else case.endpoint.port
+        target = server.rip if server.forward is NAT else case.vip
         listeners = [
             one
             for one in case.state(node.name).listeners

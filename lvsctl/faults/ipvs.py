@@ -51,7 +51,9 @@ def wrong_forwarding_method(context: FaultContext) -> Iterator[Change]:
     Changes: the first real server of each service.
     """
     for server in context.first_entries():
-        yield Change(server, replace(server, forward=NAT if server.forward is DR else DR))
+        real = server.real_server
+        other = NAT if real.forward is DR else DR
+        yield Change(server, replace(server, real_server=replace(real, forward=other)))
 
 
 @FAULTS.add(

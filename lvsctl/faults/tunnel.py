@@ -75,13 +75,15 @@ def encapsulation_mismatch(context: FaultContext) -> Iterator[Change]:
     Changes: the first TUN real server of each service.
     """
     for server in context.first_entries():
-        if server.forward is not TUN:
+        real = server.real_server
+        if real.forward is not TUN:
             continue
-        taken = _taken(context.at(server.real_server.node))
+        taken = _taken(context.at(real.node))
         other = next((kind for kind in ORDER if kind not in taken), None)
         if other is not None:
             port = GUE_PORT if other is Encapsulation.GUE else 0
-            yield Change(server, replace(server, encapsulation=other, tunnel_port=port))
+            wrong = replace(real, encapsulation=other, tunnel_port=port)
+            yield Change(server, replace(server, real_server=wrong))
 
 
 def _taken(context: FaultContext) -> set[Encapsulation]:

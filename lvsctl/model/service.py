@@ -126,6 +126,8 @@ class RealServer:
 
     ``rip`` and ``port`` are where the director sends requests; ``weight`` 0 drains
     it; ``upper`` and ``lower`` are connection thresholds (0: none; ipvsadm(8) -x, -y).
+    ``forward`` and ``encapsulation`` are its own: IPVS allows several methods in one service.
+    ``tunnel_port`` is the UDP port that GUE is sent to; 0 with other encapsulations.
     """
 
     node: str
@@ -134,13 +136,17 @@ class RealServer:
     weight: int = 1
     upper: int = 0
     lower: int = 0
+    forward: ForwardingMethod = field(kw_only=True)
+    encapsulation: Encapsulation = field(default=Encapsulation.IPIP, kw_only=True)
+    tunnel_port: int = field(default=0, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
 class VirtualService:
     """A service that clients reach through its VIP.
 
-    ``persistence`` is the persistence timeout in seconds (0: not persistent).
+    ``persistence`` is the persistence timeout in seconds (0: not persistent). ``forward`` and
+    ``encapsulation`` are the default of its real servers.
     """
 
     name: str
@@ -166,7 +172,13 @@ class VirtualService:
         """The addresses that clients use, each once."""
         return tuple(dict.fromkeys(endpoint.vip for endpoint in self.endpoints))
 
+    def by(self, method: ForwardingMethod) -> tuple[RealServer, ...]:
+        """The real servers that requests are forwarded to by ``method``."""
+        return tuple(server for server in self.real_servers if server.forward is method)
+
     @property
-    def tunnel_port(self) -> int:
-        """The UDP port of the real servers that the tunnel leads to; 0 where it has none."""
-        return GUE_PORT if self.encapsulation is Encapsulation.GUE else 0
+    def methods(self) -> tuple[ForwardingMethod, ...]:
+        """The forwarding methods of its real servers, each once; the default without any."""
+        return tuple(dict.fromkeys(server.forward for server in self.real_servers)) or (
+            self.forward,
+        )

@@ -32,7 +32,8 @@ def violations(lab: Lab) -> Iterator[Violation]:
         found.update(dict.fromkeys(_unbuilt(placed)))
         found.update(dict.fromkeys(_two_directors(placed)))
         found.update(dict.fromkeys(_two_gateways(placed)))
-        found.update(dict.fromkeys(MODES[placed.service.forward].violations(placed)))
+        for method in placed.service.methods:
+            found.update(dict.fromkeys(MODES[method].violations(placed)))
     yield from found
 
 

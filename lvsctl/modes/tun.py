@@ -48,7 +48,7 @@ class Tunneling:
     def real_server_needs(self, placed: Placed, server: RealServer) -> Iterator[Resource]:
         """A tunnel device that takes what the director sends, with the VIP on it, silently."""
         netns, vips = placed.netns(server), placed.service.vips
-        encapsulation = placed.service.encapsulation
+        encapsulation = server.encapsulation
         device, kind = encapsulation.device, encapsulation.device_kind
         for vip in vips:
             if vip.version == 4:

@@ -244,16 +244,16 @@ def _key(key: ServiceMatch) -> list[tuple[str, Any]]:
 def _dest(resource: IpvsRealServer) -> bytes:
     server = resource.real_server
     content = _dest_key(resource)
-    content += attribute(Dest, "IPVS_DEST_ATTR_FWD_METHOD", FORWARD_NUMBERS[resource.forward])
+    content += attribute(Dest, "IPVS_DEST_ATTR_FWD_METHOD", FORWARD_NUMBERS[server.forward])
     content += attribute(Dest, "IPVS_DEST_ATTR_WEIGHT", server.weight)
     content += attribute(Dest, "IPVS_DEST_ATTR_U_THRESH", server.upper)
     content += attribute(Dest, "IPVS_DEST_ATTR_L_THRESH", server.lower)
-    tunnel = resource.forward is ForwardingMethod.TUN
-    if tunnel and resource.encapsulation is not Encapsulation.IPIP:
-        kind = _TUNNEL_TYPES[resource.encapsulation]
+    tunnel = server.forward is ForwardingMethod.TUN
+    if tunnel and server.encapsulation is not Encapsulation.IPIP:
+        kind = _TUNNEL_TYPES[server.encapsulation]
         content += attribute(Dest, "IPVS_DEST_ATTR_TUN_TYPE", kind)
-        if resource.tunnel_port:
-            content += attribute(Dest, "IPVS_DEST_ATTR_TUN_PORT", resource.tunnel_port)
+        if server.tunnel_port:
+            content += attribute(Dest, "IPVS_DEST_ATTR_TUN_PORT", server.tunnel_port)
     return nested(Message, "IPVS_CMD_ATTR_DEST", content)
 
 

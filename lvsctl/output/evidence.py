@@ -25,6 +25,7 @@ from lvsctl.model.counted import Dropped
 from lvsctl.model.evidence import Evidence, Run
 from lvsctl.model.frame import LinkType, Recording, Tap
 from lvsctl.model.lab import Lab
+from lvsctl.model.service import GUE_PORT, Encapsulation
 from lvsctl.model.state import NodeState
 from lvsctl.output.serialize import structure_strictly, unstructure
 
@@ -149,6 +150,8 @@ def _upgraded(value: Any) -> Any:
     found = {key: _upgraded(inner) for key, inner in value.items()}
     if isinstance(found.get("key"), dict):  # of a virtual service
         found = {**found.pop("key"), **found}
+        if "name" in found and isinstance(found.get("real_servers"), list):  # as configured
+            _add_forwarding(found)
     if "group" in found and isinstance(found.get("sysctls"), list):  # of a node
         with suppress(TypeError, ValueError):
             found["sysctls"] = dict(found["sysctls"])
@@ -157,6 +160,20 @@ def _upgraded(value: Any) -> Any:
             case [str(address), int(port)]:
                 found[key] = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
     return found
+
+
+def _add_forwarding(service: dict[str, Any]) -> None:
+    """Give each real server the forwarding method that version 1 has for the service alone."""
+    encapsulation = service.get("encapsulation")
+    more = {
+        "forward": service.get("forward"),
+        "encapsulation": encapsulation,
+        "tunnel_port": GUE_PORT if encapsulation == Encapsulation.GUE else 0,
+    }
+    service["real_servers"] = [
+        {**server, **more} if isinstance(server, dict) else server
+        for server in service["real_servers"]
+    ]
 
 
 _ENDPOINTS = {"local", "local_seen", "peer_seen"}

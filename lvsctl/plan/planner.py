@@ -158,10 +158,10 @@ def _addresses_and_routes(lab: Lab) -> Iterator[Resource]:
 def _needs(lab: Lab) -> Iterator[Resource]:
     """What the forwarding methods need, the directors' part without the VIP."""
     for placed in placed_services(lab):
-        mode = MODES[placed.service.forward]
-        yield from mode.director_needs(placed)
+        for method in placed.service.methods:
+            yield from MODES[method].director_needs(placed)
         for server in placed.service.real_servers:
-            yield from mode.real_server_needs(placed, server)
+            yield from MODES[server.forward].real_server_needs(placed, server)
 
 
 def _settings(lab: Lab, needs: Iterable[Resource]) -> dict[tuple[str, str], Sysctl]:
@@ -262,11 +262,8 @@ def _virtual_services(lab: Lab) -> Iterator[Resource]:
             yield IpvsRealServer(
                 netns=netns,
                 service=service.match,
-                forward=service.forward,
                 real_server=server,
-                encapsulation=service.encapsulation,
-                tunnel_port=service.tunnel_port,
-                why=f"{server.node}, by {service.forward}",
+                why=f"{server.node}, by {server.forward}",
             )
 
 

@@ -27,8 +27,9 @@ def routes_of(lab: Lab, node: Node) -> tuple[Route, ...]:
 def gateway_director(lab: Lab, node: Node) -> Node | None:
     """The director that is ``node``'s default gateway, where a forwarding method says so."""
     for placed in placed_services(lab):
-        if MODES[placed.service.forward].gateway_is_director and any(
-            server.node == node.name for server in placed.service.real_servers
+        if any(
+            server.node == node.name and MODES[server.forward].gateway_is_director
+            for server in placed.service.real_servers
         ):
             return placed.director
     return None

@@ -24,11 +24,7 @@ FORWARD_FLAG = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IpvsRealServer(Resource):
-    """A real server, with its own forwarding method.
-
-    ``encapsulation`` counts in TUN only, ``tunnel_port`` (the real server's UDP port) with
-    GUE only; without them they are IPIP and 0.
-    """
+    """A real server of a virtual service, with its own forwarding method."""
 
     HINTS: ClassVar[dict[int, str]] = {
         errno.EAFNOSUPPORT: "this kernel's IPVS has no IPv6",
@@ -38,10 +34,7 @@ class IpvsRealServer(Resource):
     }
 
     service: ServiceMatch
-    forward: ForwardingMethod
     real_server: RealServer
-    encapsulation: Encapsulation = Encapsulation.IPIP
-    tunnel_port: int = 0
 
     @property
     def key(self) -> Hashable:
@@ -58,9 +51,9 @@ class IpvsRealServer(Resource):
 
     def _ipvsadm(self, verb: str) -> tuple[Command, ...]:
         server = self.real_server
-        words = [*self._named(verb), FORWARD_FLAG[self.forward], "-w", str(server.weight)]
-        if self.forward is ForwardingMethod.TUN:
-            words += tunnel_words(self.encapsulation, self.tunnel_port)
+        words = [*self._named(verb), FORWARD_FLAG[server.forward], "-w", str(server.weight)]
+        if server.forward is ForwardingMethod.TUN:
+            words += tunnel_words(server.encapsulation, server.tunnel_port)
         if server.upper:
             words += ["-x", str(server.upper)]
         if server.lower:
@@ -96,7 +89,6 @@ class IpvsRealServer(Resource):
                     yield cls(
                         netns=state.netns,
                         service=service.match,
-                        forward=server.forward,
                         real_server=RealServer(
                             node="",
                             rip=server.rip,
@@ -104,9 +96,10 @@ class IpvsRealServer(Resource):
                             weight=server.weight,
                             upper=server.upper,
                             lower=server.lower,
+                            forward=server.forward,
+                            encapsulation=server.encapsulation,
+                            tunnel_port=server.tunnel_port,
                         ),
-                        encapsulation=server.encapsulation,
-                        tunnel_port=server.tunnel_port,
                     )
 
     def deviation(self, state: NodeState, lab: Lab) -> Deviation | None:
@@ -128,8 +121,8 @@ class IpvsRealServer(Resource):
     def _differences(self, found: RealServerState) -> Iterator[str]:
         wanted = self.real_server
         pairs = (
-            ("forwarding method", found.forward, self.forward),
-            ("tunnel", _tunnel(found), _tunnel(self)),
+            ("forwarding method", found.forward, wanted.forward),
+            ("tunnel", _tunnel(found), _tunnel(wanted)),
             ("weight", found.weight, wanted.weight),
             ("upper threshold", found.upper, wanted.upper),
             ("lower threshold", found.lower, wanted.lower),
@@ -142,7 +135,7 @@ class IpvsRealServer(Resource):
         return Deviation(f"real server {self.endpoint} of {self.service} is not from the topology")
 
 
-def _tunnel(server: RealServerState | IpvsRealServer) -> str:
+def _tunnel(server: RealServerState | RealServer) -> str:
     """Return the encapsulation with its port; "none" where nothing is encapsulated."""
     if server.forward is not ForwardingMethod.TUN:
         return "none"

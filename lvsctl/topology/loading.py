@@ -121,13 +121,17 @@ def _build_service(
     interfaces: Interfaces,
 ) -> VirtualService:
     director = interfaces[layout.with_role(Role.DIRECTOR)[0]]
+    encapsulation = config.encapsulation or Encapsulation.IPIP
     return VirtualService(
         config.name or "",
         key,
         forward,
         config.scheduler or Scheduler.WLC,
-        tuple(build_real_server(entry, key, director, interfaces) for entry in entries),
-        config.encapsulation or Encapsulation.IPIP,
+        tuple(
+            build_real_server(entry, key, director, interfaces, forward, encapsulation)
+            for entry in entries
+        ),
+        encapsulation,
         config.persistence or 0,
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import Interface, Role
-from lvsctl.model.service import ForwardingMethod, RealServer, VipPort
+from lvsctl.model.service import GUE_PORT, Encapsulation, ForwardingMethod, RealServer, VipPort
 from lvsctl.topology.addresses import free_address, unusable_because
 from lvsctl.topology.config import RealServerConfig, ServiceConfig, TopologyConfig
 from lvsctl.topology.groups import NodeNames
@@ -206,8 +206,10 @@ def build_real_server(
     key: VipPort,
     director: tuple[Interface, ...],
     interfaces: Mapping[str, tuple[Interface, ...]],
+    forward: ForwardingMethod,
+    encapsulation: Encapsulation,
 ) -> RealServer:
-    """Build the real server of a valid entry.
+    """Build the real server of a valid entry, by the service's method and encapsulation.
 
     Its RIP is the node's address on a network shared with the director, otherwise its
     first address, which the director reaches through routers.
@@ -225,4 +227,7 @@ def build_real_server(
         1 if config.weight is None else config.weight,
         config.upper or 0,
         config.lower or 0,
+        forward=forward,
+        encapsulation=encapsulation,
+        tunnel_port=GUE_PORT if encapsulation is Encapsulation.GUE else 0,
     )

@@ -72,8 +72,13 @@ def server(lab: str, number: int, weight: int = 1) -> IpvsRealServer:
     return IpvsRealServer(
         netns=f"lvs-{lab}-director",
         service=WEB,
-        forward=ForwardingMethod.DR,
-        real_server=RealServer(f"rs{number}", ip_address(f"10.10.0.{11 + number}"), 80, weight),
+        real_server=RealServer(
+            f"rs{number}",
+            ip_address(f"10.10.0.{11 + number}"),
+            80,
+            weight,
+            forward=ForwardingMethod.DR,
+        ),
     )
 
 

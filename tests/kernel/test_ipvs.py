@@ -74,10 +74,16 @@ def add_service(key: VipPort, scheduler: Scheduler, persistence: int = 0) -> Ipv
 
 
 def add_server(
-    key: VipPort, rip: str, port: int, forward: ForwardingMethod, **limits: int
+    key: VipPort,
+    rip: str,
+    port: int,
+    forward: ForwardingMethod,
+    weight: int = 1,
+    upper: int = 0,
+    lower: int = 0,
 ) -> IpvsRealServer:
-    server = RealServer("rs", ip_address(rip), port, **limits)
-    return IpvsRealServer(netns="", service=key, forward=forward, real_server=server)
+    server = RealServer("rs", ip_address(rip), port, weight, upper, lower, forward=forward)
+    return IpvsRealServer(netns="", service=key, real_server=server)
 
 
 NAT, TUN, DR = ForwardingMethod.NAT, ForwardingMethod.TUN, ForwardingMethod.DR
@@ -175,15 +181,19 @@ def test_deleting(director: str) -> None:
 
 @pytest.mark.parametrize("encapsulation", Encapsulation)
 def test_encapsulations(director: str, encapsulation: Encapsulation) -> None:
-    server = RealServer("rs", ip_address("10.2.0.2"), 80)
     port = GUE_PORT if encapsulation is Encapsulation.GUE else 0
+    server = RealServer(
+        "rs",
+        ip_address("10.2.0.2"),
+        80,
+        forward=TUN,
+        encapsulation=encapsulation,
+        tunnel_port=port,
+    )
     op = IpvsRealServer(
         netns="",
         service=WEB,
-        forward=TUN,
         real_server=server,
-        encapsulation=encapsulation,
-        tunnel_port=port,
     )
     with inside(director) as sock:
         configure(sock, add_service(WEB, Scheduler.RR), op)

@@ -127,9 +127,9 @@ def _state(netns: str, ops: tuple[Resource, ...]) -> NodeState:
 def _real_servers(ops: list[Resource], key: ServiceMatch) -> tuple[RealServerState, ...]:
     return tuple(
         RealServerState(
-            op.real_server.rip, op.real_server.port, op.forward, op.real_server.weight,
+            op.real_server.rip, op.real_server.port, op.real_server.forward, op.real_server.weight,
             op.real_server.upper, op.real_server.lower, 1, 2, Counters(6, 36, 0, 2412, 0),
-            op.encapsulation, op.tunnel_port,
+            op.real_server.encapsulation, op.real_server.tunnel_port,
         )
         for op in ops
         if isinstance(op, IpvsRealServer) and op.service == key

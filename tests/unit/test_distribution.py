@@ -32,7 +32,14 @@ def service(scheduler: Scheduler, *weights: int, upper: int = 0) -> VirtualServi
         forward=ForwardingMethod.DR,
         scheduler=scheduler,
         real_servers=tuple(
-            RealServer(f"rs{n}", ip_address(f"10.0.0.{n}"), 80, weight, upper=upper)
+            RealServer(
+                f"rs{n}",
+                ip_address(f"10.0.0.{n}"),
+                80,
+                weight,
+                upper=upper,
+                forward=ForwardingMethod.DR,
+            )
             for n, weight in enumerate(weights, 1)
         ),
     )

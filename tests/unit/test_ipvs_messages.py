@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import sys
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -47,14 +46,26 @@ def real_server(
     rip: str,
     port: int,
     encapsulation: Encapsulation = Encapsulation.IPIP,
-    **limits: int,
+    *,
+    tunnel_port: int = 0,
+    weight: int = 1,
+    upper: int = 0,
+    lower: int = 0,
 ) -> IpvsRealServer:
     return IpvsRealServer(
         netns="d",
         service=key,
-        forward=forward,
-        real_server=RealServer("rs", ip_address(rip), port, **limits),
-        encapsulation=encapsulation,
+        real_server=RealServer(
+            "rs",
+            ip_address(rip),
+            port,
+            weight,
+            upper,
+            lower,
+            forward=forward,
+            encapsulation=encapsulation,
+            tunnel_port=tunnel_port,
+        ),
     )
 
 
@@ -142,9 +153,8 @@ RECORDED: dict[str, tuple[Callable[[Any], bytearray], IpvsService | IpvsRealServ
     ),
     "-a -t 10.0.0.1:80 -r 10.0.0.6:80 -i --tun-type gue --tun-port 6080": (
         add,
-        replace(
-            real_server(WEB, ForwardingMethod.TUN, "10.0.0.6", 80, Encapsulation.GUE),
-            tunnel_port=GUE_PORT,
+        real_server(
+            WEB, ForwardingMethod.TUN, "10.0.0.6", 80, Encapsulation.GUE, tunnel_port=GUE_PORT
         ),
         "05010000" + WEB_KEY + "60000280 06000b0002000000"
         " 14000100 0a000006000000000000000000000000 0600020000500000 0800030002000000"
@@ -209,18 +219,8 @@ services = st.builds(
     service, keys, st.sampled_from(Scheduler), persistence=st.integers(0, 0x7FFFFFFF)
 )
 real_servers = st.builds(
-    lambda key, forward, encapsulation, tunnel_port, server: IpvsRealServer(
-        netns="d",
-        service=key,
-        forward=forward,
-        real_server=server,
-        encapsulation=encapsulation,
-        tunnel_port=tunnel_port,
-    ),
+    lambda key, server: IpvsRealServer(netns="d", service=key, real_server=server),
     keys,
-    st.sampled_from(ForwardingMethod),
-    st.sampled_from(Encapsulation),
-    st.one_of(st.just(0), ports),
     st.builds(
         RealServer,
         st.just("rs"),
@@ -229,6 +229,9 @@ real_servers = st.builds(
         weight=st.integers(0, 0x7FFFFFFF),
         upper=st.integers(0, 0xFFFFFFFF),
         lower=st.integers(0, 0xFFFFFFFF),
+        forward=st.sampled_from(ForwardingMethod),
+        encapsulation=st.sampled_from(Encapsulation),
+        tunnel_port=st.one_of(st.just(0), ports),
     ),
 )
 
@@ -256,11 +259,15 @@ def test_a_real_server_survives_packing(op: IpvsRealServer, replace: bool) -> No
     assert address(found[11], found[1]) == server.rip
     assert int.from_bytes(found[2], "big") == server.port
     numbers = [int.from_bytes(found[kind], sys.byteorder) for kind in (3, 4, 5, 6)]
-    method = {"nat": 0, "tun": 2, "dr": 3}[op.forward]
+    method = {"nat": 0, "tun": 2, "dr": 3}[op.real_server.forward]
     assert numbers == [method, server.weight, server.upper, server.lower]
-    tunnel = {"ipip": 0, "gue": 1, "gre": 2}[op.encapsulation] if op.forward == "tun" else 0
+    tunnel = (
+        {"ipip": 0, "gue": 1, "gre": 2}[op.real_server.encapsulation]
+        if op.real_server.forward == "tun"
+        else 0
+    )
     assert found.get(13, b"\0") == bytes([tunnel])
-    port = op.tunnel_port if tunnel else 0
+    port = op.real_server.tunnel_port if tunnel else 0
     assert found.get(14, b"\0\0") == port.to_bytes(2, "big")
 
 

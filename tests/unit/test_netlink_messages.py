@@ -53,10 +53,17 @@ def real_server(
     return IpvsRealServer(
         netns="",
         service=VipPort(Protocol.TCP, ip_address(vip), 80),
-        forward=ForwardingMethod(forward),
-        real_server=RealServer("", ip_address(rip), 8080, weight=3, upper=20, lower=10),
-        encapsulation=Encapsulation(encapsulation),
-        tunnel_port=int(tunnel_port),
+        real_server=RealServer(
+            "",
+            ip_address(rip),
+            8080,
+            weight=3,
+            upper=20,
+            lower=10,
+            forward=ForwardingMethod(forward),
+            encapsulation=Encapsulation(encapsulation),
+            tunnel_port=int(tunnel_port),
+        ),
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from lvsctl.errors import SpecError, UsageError
 from lvsctl.model.lab import Impairment, Lab, Role, Route
 from lvsctl.model.rule import Violation
-from lvsctl.model.service import Encapsulation, Protocol, RealServer, Scheduler
+from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, RealServer, Scheduler
 from lvsctl.topology import shipped
 from lvsctl.topology.loading import parse_topology
 from lvsctl.topology.overrides import Overrides
@@ -66,8 +67,8 @@ def test_the_example_of_the_design() -> None:
     assert str(service.match) == "10.10.0.100:80/tcp"
     assert service.scheduler is Scheduler.WLC
     assert service.real_servers == (
-        RealServer("rs1", ip_address("10.10.0.11"), 80),
-        RealServer("rs2", ip_address("10.10.0.12"), 80),
+        RealServer("rs1", ip_address("10.10.0.11"), 80, forward=ForwardingMethod.DR),
+        RealServer("rs2", ip_address("10.10.0.12"), 80, forward=ForwardingMethod.DR),
     )
 
 
@@ -163,12 +164,13 @@ def test_every_key() -> None:
     assert full.node("near").run == ("/bin/sh", "-c", "nginx -g 'daemon off;'")
     assert full.node("rs1").run == ("sleep", "60")
     service = full.services[0]
+    tunnelled = partial(RealServer, forward=ForwardingMethod.TUN, encapsulation=Encapsulation.GRE)
     assert service.endpoint.protocol is Protocol.UDP
     assert (service.encapsulation, service.persistence) == (Encapsulation.GRE, 300)
     assert service.real_servers == (
-        RealServer("near", ip_address("10.0.0.11"), 53),
-        RealServer("rs1", ip_address("10.0.1.11"), 53),
-        RealServer("rs2", ip_address("10.0.1.12"), 53, weight=0, upper=100, lower=80),
+        tunnelled("near", ip_address("10.0.0.11"), 53),
+        tunnelled("rs1", ip_address("10.0.1.11"), 53),
+        tunnelled("rs2", ip_address("10.0.1.12"), 53, weight=0, upper=100, lower=80),
     )
 
 

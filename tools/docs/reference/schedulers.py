@@ -50,7 +50,13 @@ def _predicted(scheduler: Scheduler, weights: tuple[int, ...]) -> Expected:
     key = VipPort(Protocol.TCP, ip_address("10.10.0.100"), 80)
     first = ip_address("10.10.0.11")
     servers = tuple(
-        Server(node=f"rs{number + 1}", rip=first + number, port=80, weight=weight)
+        Server(
+            node=f"rs{number + 1}",
+            rip=first + number,
+            port=80,
+            weight=weight,
+            forward=ForwardingMethod.DR,
+        )
         for number, weight in enumerate(weights)
     )
     service = Service(
