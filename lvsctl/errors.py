@@ -50,7 +50,7 @@ class Problem:
     hint: str = ""
 
 
-class SpecError(LvsctlError):
+class TopologyError(LvsctlError):
     """The topology has mistakes: all of them, in the order of the file."""
 
     def __init__(self, source: str, problems: Sequence[Problem]) -> None:

@@ -86,7 +86,7 @@ class Lab:
         object) a topology's text. ``name``, ``servers`` and ``scheduler`` override the
         topology's. ``command`` decides where it runs, instead of the environment.
 
-        Raises SpecError with every mistake of the topology, UsageError if it does not exist,
+        Raises TopologyError with every mistake of the topology, UsageError if it does not exist,
         HostError if this host cannot run labs. If it fails or is interrupted, nothing remains.
         """
         text = os.fspath(topology).encode() if is_text(topology) else None

@@ -22,7 +22,7 @@ from lvsctl.errors import (
     KernelError,
     LabError,
     LvsctlError,
-    SpecError,
+    TopologyError,
     UsageError,
     legible,
 )
@@ -67,7 +67,7 @@ _OF_ERROR: tuple[tuple[type[LvsctlError], ExitStatus], ...] = (
     (UsageError, ExitStatus.USAGE),
     # Neither the host nor lvsctl is at fault: another command line would have worked.
     (LabError, ExitStatus.USAGE),
-    (SpecError, ExitStatus.BAD_TOPOLOGY),
+    (TopologyError, ExitStatus.BAD_TOPOLOGY),
     # 65 is sysexits(3)'s EX_DATAERR: the input is wrong, be it a topology or something else.
     (DamagedFile, ExitStatus.BAD_TOPOLOGY),
     (HostError, ExitStatus.HOST_CANNOT),
@@ -101,7 +101,7 @@ def explain(error: LvsctlError) -> ExitStatus:
     if os.environ.get("LVSCTL_ERRORS") == "json":
         _print(json.dumps(error_json(error)))
         return status_of(error)
-    if isinstance(error, SpecError):
+    if isinstance(error, TopologyError):
         count = len(error.problems)
         say(f"{legible(error.source)} has {count} mistake{'' if count == 1 else 's'}:")
         _print(legible(error.message))  # one a line, as editors expect them

@@ -23,7 +23,7 @@ def load_lab(
     topology: Topology,
     overrides: Overrides = Overrides(),  # noqa: B008 (frozen)
 ) -> Lab:
-    """Return the lab that a topology describes. Raises SpecError with every mistake in it."""
+    """Return the lab that a topology describes. Raises TopologyError with every mistake in it."""
     return parse_topology(
         topology.text, topology.source, overrides=overrides, rules=modes.violations
     )
@@ -58,7 +58,7 @@ def _listed(entry: Entry) -> Listed:
 
 
 def configured(entry: Entry) -> Lab:
-    """Return the lab that an entry describes. Raises LabError or SpecError if it is damaged."""
+    """Return the lab that an entry describes. Raises LabError or TopologyError if it is damaged."""
     words = entry.overrides
     name, servers, scheduler = (words.get(key) for key in ("name", "servers", "scheduler"))
     damaged = LabError(f"the entry of lab {entry.lab} is damaged", hint=f"lvsctl down {entry.lab}")

@@ -30,7 +30,7 @@ def bring_up(
 ) -> Up:
     """Bring the lab of ``topology`` up, or make the running one equal to it.
 
-    Raises SpecError, LabError, HostError, KernelError. Where it fails half-way, or is
+    Raises TopologyError, LabError, HostError, KernelError. Where it fails half-way, or is
     interrupted, a new lab is removed again, and a running one made what it was.
     """
     with _without_garbage_collection():

@@ -45,7 +45,7 @@ def features() -> tuple[probe.Feature, ...]:
     root = probe.has_root()
     privilege = probe.Feature(
         id="root",
-        says=("" if root else "no ") + "CAP_NET_ADMIN and CAP_SYS_ADMIN",
+        text=("" if root else "no ") + "CAP_NET_ADMIN and CAP_SYS_ADMIN",
         present=root,
         needed_for="every mode",
         remedy="run it with sudo, or use the throwaway kernel: --where machine",
@@ -79,7 +79,7 @@ def _ask(tool: _Tool) -> subprocess.Popen[str] | None:
 def _feature(tool: _Tool, process: subprocess.Popen[str] | None) -> probe.Feature:
     return probe.Feature(
         id=tool.command,
-        says="not installed" if process is None else _version(process),
+        text="not installed" if process is None else _version(process),
         present=process is not None,
         needed_for=tool.needed_for,
         remedy=f"sudo apt-get install {tool.package}",

@@ -30,13 +30,13 @@ _SYSTEM_PATHS = "/usr/local/sbin:/usr/sbin:/sbin"
 class Feature:
     """Something that a lab may need of the host.
 
-    ``says`` is what was found, in a few words; ``needed_for`` what does not work
+    ``text`` is what was found, in a few words; ``needed_for`` what does not work
     without it; ``remedy`` the command that fixes it, or what to do instead.
     ``optional``: its absence is a remark and no error.
     """
 
     id: str
-    says: str
+    text: str
     present: bool
     needed_for: str
     remedy: str

@@ -1,8 +1,8 @@
-"""Errors for programs: one line of JSON on stderr where ``LVSCTL_ERRORS=json`` asks for it.
+"""Errors for programs: one line of JSON on stderr if LVSCTL_ERRORS is ``json``.
 
 ``{version, error, message, hint}``: ``error`` is the name of a class of ``lvsctl.errors``. A
-SpecError has ``source`` and ``problems: [{line, column, path, message, hint}]`` too, a
-KernelError ``node``, ``command`` and ``errno``. The rules are those of ``serialize``.
+TopologyError also has ``source`` and ``problems: [{line, column, path, message, hint}]``, a
+KernelError ``node``, ``command`` and ``errno``.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from dataclasses import asdict
 from typing import Any
 
 from lvsctl import errors
-from lvsctl.errors import KernelError, LvsctlError, Problem, SpecError
+from lvsctl.errors import KernelError, LvsctlError, Problem, TopologyError
 
 VERSION = 2
 VARIABLE = "LVSCTL_ERRORS"
-"""Environment variable: ``json`` asks for this."""
+"""Environment variable."""
 
 _KINDS = {
     kind.__name__: kind
@@ -25,31 +25,33 @@ _KINDS = {
 
 
 def error_json(error: LvsctlError) -> dict[str, Any]:
-    """What a program needs to raise ``error`` again."""
-    said: dict[str, Any] = {
+    """Describe an error so that a program can raise it again."""
+    document: dict[str, Any] = {
         "version": VERSION,
         "error": type(error).__name__,
         "message": error.message,
         "hint": error.hint,
     }
-    if isinstance(error, SpecError):
-        said |= {"source": error.source, "problems": [asdict(p) for p in error.problems]}
+    if isinstance(error, TopologyError):
+        document |= {"source": error.source, "problems": [asdict(p) for p in error.problems]}
     if isinstance(error, KernelError):
-        said |= {"node": error.node, "command": error.command, "errno": error.errno}
-    return said
+        document |= {"node": error.node, "command": error.command, "errno": error.errno}
+    return document
 
 
-def error_from(said: dict[str, Any]) -> LvsctlError:
-    """The error that ``error_json`` described; a class of a newer version is a LvsctlError."""
-    kind = _KINDS.get(said["error"], LvsctlError)
-    if kind is SpecError:
-        return SpecError(said["source"], [Problem(**problem) for problem in said["problems"]])
+def error_from(document: dict[str, Any]) -> LvsctlError:
+    """Create the error that ``error_json`` described; LvsctlError if its class is unknown."""
+    kind = _KINDS.get(document["error"], LvsctlError)
+    if kind is TopologyError:
+        return TopologyError(
+            document["source"], [Problem(**problem) for problem in document["problems"]]
+        )
     if kind is KernelError:
         return KernelError(
-            said["message"],
-            node=said["node"],
-            command=said["command"],
-            errno=said["errno"],
-            hint=said["hint"],
+            document["message"],
+            node=document["node"],
+            command=document["command"],
+            errno=document["errno"],
+            hint=document["hint"],
         )
-    return kind(said["message"], hint=said["hint"])
+    return kind(document["message"], hint=document["hint"])

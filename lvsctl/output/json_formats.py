@@ -58,7 +58,7 @@ class Format:
 
     def key(self, name: str) -> str:
         """The key of a field."""
-        return self.rename.get(name, _RENAMED.get(name, name))
+        return self.rename.get(name, name)
 
     def derived(self, key: str, value: object) -> Any:
         """The value of one of ``derive``."""
@@ -67,10 +67,6 @@ class Format:
             return source(value)
         found = getattr(value, source)
         return found() if callable(found) else found
-
-
-_RENAMED = {"says": "text"}
-"""Fields of any type."""
 
 
 def _known_lab(_: object) -> Lab:

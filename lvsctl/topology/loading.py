@@ -55,7 +55,7 @@ def parse_topology(
     ``source`` names the file in messages. ``rules`` are the forwarding methods' own:
     they are asked once the lab is otherwise valid.
 
-    Raises SpecError with all problems of the file, and UsageError where ``overrides``
+    Raises TopologyError with all problems of the file, and UsageError where ``overrides``
     do not fit a valid file.
     """
     problems = ProblemCollector(source)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lvsctl.errors import Problem, SpecError
+from lvsctl.errors import Problem, TopologyError
 from lvsctl.topology.tree import Mapping, Mark, Path, Scalar, Sequence, Tree, quoted
 
 # Bounds the output for files that are not topologies at all.
@@ -38,13 +38,13 @@ class ProblemCollector:
         return path in self._paths
 
     def raise_any(self) -> None:
-        """Raise SpecError with all problems, if there are any."""
+        """Raise TopologyError with all problems, if there are any."""
         if self._problems:
             raise self.error()
 
-    def error(self) -> SpecError:
+    def error(self) -> TopologyError:
         """Return all problems as one error."""
-        return SpecError(self.source, tuple(self._problems))
+        return TopologyError(self.source, tuple(self._problems))
 
 
 def place(root: Tree | None, path: Path, *, key: bool = False) -> tuple[Path, Mark]:

@@ -37,7 +37,7 @@ _UNKNOWN = Mark(0, 0)
 def parse_yaml(text: str | bytes, problems: ProblemCollector) -> Tree:
     """Parse one YAML document; mistakes that do not prevent reading it go to ``problems``.
 
-    Raises SpecError where there is no tree: not UTF-8, not YAML, empty, several
+    Raises TopologyError where there is no tree: not UTF-8, not YAML, empty, several
     documents, too large or too deep.
     """
     try:

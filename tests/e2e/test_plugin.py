@@ -24,7 +24,7 @@ import pytest
 
 from lvsctl import Lab
 from lvsctl.api.command import Command
-from lvsctl.errors import LabError, SpecError, UsageError
+from lvsctl.errors import LabError, TopologyError, UsageError
 from lvsctl.output.saved_report import NAMES
 
 pytestmark = [pytest.mark.machine, pytest.mark.slow]
@@ -203,7 +203,7 @@ def test_labs_from_python(user: Somebody) -> None:
 
 
 def test_mistakes_of_a_topology_come_back_as_they_were_found(user: Somebody) -> None:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(TopologyError) as caught:
         Lab.up("version: 1\nname: x\n", command=user.command)
     assert [problem.line for problem in caught.value.problems] == [1, 1, 1]
 

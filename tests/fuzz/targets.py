@@ -19,7 +19,7 @@ from lvsctl.capture.pcapng_reader import CaptureFileError, read_recording
 from lvsctl.engine.findings import Verification
 from lvsctl.engine.inspect import recompute
 from lvsctl.engine.labs import list_labs, running_lab
-from lvsctl.errors import DamagedFile, LvsctlError, SpecError
+from lvsctl.errors import DamagedFile, LvsctlError, TopologyError
 from lvsctl.kernel import injected, paths, registry
 from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
 from lvsctl.output import saved_report, shell_script
@@ -45,10 +45,10 @@ HOSTILE: tuple[object, ...] = (
 
 
 def topology(data: bytes) -> None:
-    """A topology file: a lab, with a plan and its texts, or SpecError."""
+    """A topology file: a lab, with a plan and its texts, or TopologyError."""
     try:
         lab = parse_topology(data, "fuzz.yaml", rules=modes.violations)
-    except SpecError as error:
+    except TopologyError as error:
         error.message.encode()
         return
     if len(lab.nodes) <= 30:  # what comes next is in proportion

@@ -47,8 +47,8 @@ def test_without_a_namespace_nothing_else_is_tried(monkeypatch: pytest.MonkeyPat
     found = probe_kernel.features(try_them=True)
     assert picture() == before
     assert not any(feature.present for feature in found)
-    assert found[0].says == "Operation not permitted"
-    assert found[1].says == "not tried: no namespace to try it in"
+    assert found[0].text == "Operation not permitted"
+    assert found[1].text == "not tried: no namespace to try it in"
 
 
 def test_what_no_kernel_has_is_missing() -> None:
@@ -59,7 +59,7 @@ def test_what_no_kernel_has_is_missing() -> None:
         return unknown.tried()
 
     feature = netns.in_thread(attempt)
-    assert (feature.present, feature.says) == (False, "this kernel does not have it")
+    assert (feature.present, feature.text) == (False, "this kernel does not have it")
 
 
 @pytest.mark.ipvs

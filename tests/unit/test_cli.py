@@ -16,7 +16,7 @@ from lvsctl.cli.commands import ROWS, command
 from lvsctl.cli.failure import MEANINGS, ExitStatus, explain, status_of
 from lvsctl.cli.help import CommandList
 from lvsctl.cli.main import main
-from lvsctl.errors import HostError, KernelError, LabError, LvsctlError, SpecError, UsageError
+from lvsctl.errors import HostError, KernelError, LabError, LvsctlError, TopologyError, UsageError
 from lvsctl.topology import shipped
 
 NOBODY = 65534
@@ -175,7 +175,7 @@ def test_a_bad_environment_variable_is_a_usage_error() -> None:
     [
         (UsageError("x"), 2),
         (LabError("x"), 2),
-        (SpecError("x", []), 65),
+        (TopologyError("x", []), 65),
         (HostError("x"), 69),
         (KernelError("x"), 69),
         (LvsctlError("x"), 70),

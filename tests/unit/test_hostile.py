@@ -19,7 +19,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lvsctl.errors import DamagedFile, SpecError, UsageError
+from lvsctl.errors import DamagedFile, TopologyError, UsageError
 from lvsctl.kernel import paths
 from lvsctl.output import saved_report
 from lvsctl.topology import shipped
@@ -194,7 +194,7 @@ def test_a_lab_cannot_be_called_by_a_path_or_a_command(name: str) -> None:
     text = shipped.text_of("dr")
     with pytest.raises(UsageError, match="--name"):
         parse_topology(text, "dr", overrides=Overrides(name=name))
-    with pytest.raises(SpecError, match="name"):
+    with pytest.raises(TopologyError, match="name"):
         parse_topology(text.replace("name: dr", f"name: {json.dumps(name)}"), "dr")
-    with pytest.raises(SpecError):
+    with pytest.raises(TopologyError):
         parse_topology(text.replace("client:", f"{json.dumps(name)}:"), "dr")

@@ -12,7 +12,7 @@ import pytest
 
 from lvsctl.api.command import Command
 from lvsctl.engine.findings import Verification
-from lvsctl.errors import KernelError, LvsctlError, Problem, SpecError, UsageError
+from lvsctl.errors import KernelError, LvsctlError, Problem, TopologyError, UsageError
 from lvsctl.kernel import probe
 from lvsctl.output.error_json import error_from, error_json
 from lvsctl.testing.failure import directory_name
@@ -170,7 +170,7 @@ def test_directories_of_tests_are_readable_and_differ() -> None:
     [
         UsageError("no such lab", hint="lvsctl ls"),
         KernelError("refused", node="rs1", command="ip link", errno=22, hint="h"),
-        SpecError("x.yaml", [Problem(3, 1, "services[0].port", "is no port", "1 to 65535")]),
+        TopologyError("x.yaml", [Problem(3, 1, "services[0].port", "is no port", "1 to 65535")]),
     ],
 )
 def test_errors_cross_the_process_boundary_whole(error: LvsctlError) -> None:

@@ -143,13 +143,13 @@ def test_without_root_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {feature.id: feature for feature in features.features()}
     assert not found["root"].present
     assert "sudo" in found["root"].remedy
-    assert (found["veth"].present, found["veth"].says) == (
+    assert (found["veth"].present, found["veth"].text) == (
         True, "module veth, not tried: no root"
     )  # fmt: skip
-    assert (found["ipip"].present, found["ipip"].says) == (False, "no module ipip")
+    assert (found["ipip"].present, found["ipip"].text) == (False, "no module ipip")
     monkeypatch.setattr(probe, "modules_are_listed", lambda: False)
     found = {feature.id: feature for feature in features.features()}
-    assert found["ipip"].says == "cannot be told without root"
+    assert found["ipip"].text == "cannot be told without root"
 
 
 def test_every_scheduler_is_probed() -> None:
@@ -177,11 +177,11 @@ def test_tools_tell_their_versions(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr(probe, "_SYSTEM_PATHS", "")
     monkeypatch.setattr(features, "_PATIENCE", 0.5)
     found = {feature.id: feature for feature in features.programs()}
-    assert (found["ip"].says, found["ip"].present) == ("6.1.0", True)
-    assert (found["ipvsadm"].says, found["ipvsadm"].present) == ("1.31", True)
-    assert found["sysctl"].says == "installed"  # 6.1.2 is the kernel's
-    assert found["curl"].says == "installed"
-    assert found["tcpdump"].says == "installed, but does not answer"
+    assert (found["ip"].text, found["ip"].present) == ("6.1.0", True)
+    assert (found["ipvsadm"].text, found["ipvsadm"].present) == ("1.31", True)
+    assert found["sysctl"].text == "installed"  # 6.1.2 is the kernel's
+    assert found["curl"].text == "installed"
+    assert found["tcpdump"].text == "installed, but does not answer"
     assert not found["ethtool"].present
     assert found["ethtool"].remedy == "sudo apt-get install ethtool"
     assert all(feature.optional for feature in found.values())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl.errors import SpecError
+from lvsctl.errors import TopologyError
 from lvsctl.modes import violations
 from lvsctl.topology.loading import parse_topology
 
@@ -18,7 +18,7 @@ BROKEN = sorted((Path(__file__).parent / "topology" / "broken").glob("*.yaml"))
 
 @pytest.mark.parametrize("file", BROKEN, ids=lambda file: file.stem)
 def test_broken_topology(file: Path) -> None:
-    with pytest.raises(SpecError) as raised:
+    with pytest.raises(TopologyError) as raised:
         parse_topology(file.read_bytes(), file.name, rules=violations)
     golden = file.with_suffix(".txt")
     if os.environ.get("UPDATE_GOLDEN"):

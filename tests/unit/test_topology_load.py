@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvsctl.errors import SpecError, UsageError
+from lvsctl.errors import TopologyError, UsageError
 from lvsctl.model.lab import Impairment, Lab, Role, Route
 from lvsctl.model.rule import Violation
 from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, RealServer, Scheduler
@@ -180,7 +180,7 @@ def test_words_that_yaml_1_1_takes_for_truth_values_are_names(word: str) -> None
 
 
 def test_numbers_with_colons_are_not_base_60() -> None:
-    with pytest.raises(SpecError, match="not the text '1:30'"):
+    with pytest.raises(TopologyError, match="not the text '1:30'"):
         lab(("port: 80", "port: 1:30"))
 
 
@@ -242,7 +242,7 @@ def test_json_written_in_another_way(old: str, new: str) -> None:
 )
 def test_mistakes_in_json_have_a_place(old: str, new: str, message: str) -> None:
     assert old in JSON
-    with pytest.raises(SpecError) as raised:
+    with pytest.raises(TopologyError) as raised:
         parse_topology(JSON.replace(old, new), "it")
     assert message in str(raised.value)
 
@@ -292,7 +292,7 @@ def test_a_rules_violation_is_placed_where_the_file_mentions_it() -> None:
         yield Violation(("nodes", "rs2", "networks", "lan"), "second node")
         yield Violation(("services", 0, "scheduler"), "a key that is left out")
 
-    with pytest.raises(SpecError) as raised:
+    with pytest.raises(TopologyError) as raised:
         parse_topology(DR, "dr.yaml", rules=rules)
     assert str(raised.value).splitlines() == [
         "dr.yaml:8:44: nodes.rs.networks[0]: second node",
@@ -342,10 +342,10 @@ def test_a_shipped_topology_with_one_value_replaced(name: str, data: st.DataObje
 
 
 def load_or_refuse(text: str | bytes) -> None:
-    """Load a topology: twice the same lab, or a SpecError whose problems say where."""
+    """Load a topology: twice the same lab, or a TopologyError whose problems say where."""
     try:
         assert parse_topology(text, "any") == parse_topology(text, "any")
-    except SpecError as error:
+    except TopologyError as error:
         problems = error.problems
     else:
         return
@@ -377,5 +377,5 @@ def load_or_refuse(text: str | bytes) -> None:
     ids=range(13),
 )
 def test_hostile_files(text: str) -> None:
-    with pytest.raises(SpecError):
+    with pytest.raises(TopologyError):
         parse_topology(text, "hostile")

@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 import yaml
 
-from lvsctl.errors import SpecError, UsageError
+from lvsctl.errors import TopologyError, UsageError
 from lvsctl.model.lab import Role
 from lvsctl.model.service import ForwardingMethod
 from lvsctl.topology import shipped
@@ -76,7 +76,7 @@ STRUCTURAL = (
 def test_the_schema_refuses_what_the_loader_refuses(name: str) -> None:
     text = (Path(__file__).parent / "topology" / "broken" / f"{name}.yaml").read_text()
     assert not SCHEMA.is_valid(yaml.safe_load(text))
-    with pytest.raises(SpecError):
+    with pytest.raises(TopologyError):
         parse_topology(text, name)
 
 

@@ -39,7 +39,7 @@ def _feature_row(feature: Feature, style: Style) -> Row:
         sign = Cell("absent", style.yellow)
     else:
         sign = Cell("missing", style.red)
-    return [sign, feature.id, printable(feature.says), Cell(feature.needed_for, style.dim)]
+    return [sign, feature.id, printable(feature.text), Cell(feature.needed_for, style.dim)]
 
 
 def _ability(found: Sequence[Feature], where: str, style: Style) -> str:
@@ -68,12 +68,12 @@ def _merged(features: Iterable[Feature]) -> list[Feature]:
             merged[feature.id, "", True, ""] = feature
             continue
         # "module ip_vs_rr, not tried" is the same finding for each
-        says = feature.says.replace(f"ip_vs_{name}", "ip_vs_…")
+        found = feature.text.replace(f"ip_vs_{name}", "ip_vs_…")
         by_modprobe = feature.remedy.startswith(_MODPROBE)
-        key = kind, says, feature.present, _MODPROBE if by_modprobe else feature.remedy
+        key = kind, found, feature.present, _MODPROBE if by_modprobe else feature.remedy
         known = merged.get(key)
         merged[key] = (
-            replace(feature, says=says, remedy=feature.remedy)
+            replace(feature, text=found, remedy=feature.remedy)
             if known is None
             else replace(
                 known,
