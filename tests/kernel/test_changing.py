@@ -219,7 +219,7 @@ def test_where_the_way_back_is_closed_the_lab_is_neither() -> None:
             assert "lab dr could not be made what it was" in caught.value.message
             assert "`lvsctl down dr` removes it" in caught.value.message
             listing = format_labs(list_labs(), style=Style(color=False, width=80))
-            assert "neither what it was" in " ".join(listing.split())
+            assert "neither its old nor its new topology" in " ".join(listing.split())
             with pytest.raises(LabError, match="neither what it was"):
                 running_lab("dr")
             if mend == "up":
