@@ -37,7 +37,7 @@ def start_commands(lab: str, ops: Sequence[UserCommand]) -> None:
     Raises KernelError, with the end of the log, where one fails within the grace time.
     """
     with explaining(f"keep the logs of lab {lab}"):
-        paths.logs(lab).mkdir(parents=True, exist_ok=True)
+        paths.of(lab).logs.mkdir(parents=True, exist_ok=True)
     watchers = {_start(lab, op): op for op in ops}
     failures: list[KernelError] = []
     for watcher, op in watchers.items():
@@ -133,7 +133,7 @@ def wait_for_servers(lab: Lab, emit: Emit) -> None:
 
 
 def _lives(lab: str, server: _OwnServer) -> bool:
-    return bool(processes.pids_in([paths.namespaces(lab) / server.netns]))
+    return bool(processes.pids_in([paths.of(lab).namespaces / server.netns]))
 
 
 def _ports(server: _OwnServer) -> str:
@@ -191,7 +191,7 @@ def _become(lab: str, op: UserCommand, begun: int) -> None:
     try:
         for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(sign, signal.SIG_DFL)
-        processes.redirect(paths.logs(lab) / f"{op.node}.log")
+        processes.redirect(paths.of(lab).logs / f"{op.node}.log")
         os.closerange(3, begun)
         os.closerange(begun + 1, os.sysconf("SC_OPEN_MAX"))
         os.chdir("/")
@@ -199,7 +199,7 @@ def _become(lab: str, op: UserCommand, begun: int) -> None:
         if program is None:
             status = NOT_FOUND
             return
-        netns.become(paths.namespaces(lab) / op.netns)
+        netns.become(paths.of(lab).namespaces / op.netns)
         os.execv(program, op.argv)  # noqa: S606
     except (LvsctlError, OSError) as error:
         with contextlib.suppress(OSError):

@@ -28,7 +28,7 @@ class Injected:
 def read(lab: str) -> tuple[Injected, ...]:
     """The faults injected into ``lab``, the first one first. None where nothing can be read."""
     try:
-        said = json.loads(paths.faults(lab).read_text(encoding="utf-8"))
+        said = json.loads(paths.of(lab).faults.read_text(encoding="utf-8"))
         return tuple(Injected(str(one["fault"]), str(one["node"])) for one in said)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ()
@@ -36,7 +36,7 @@ def read(lab: str) -> tuple[Injected, ...]:
 
 def write(lab: str, injected: Iterable[Injected]) -> None:
     """Replace what is noted, in one step; nothing injected: no file. Raises HostError."""
-    file, noted = paths.faults(lab), tuple(injected)
+    file, noted = paths.of(lab).faults, tuple(injected)
     fresh = file.with_suffix(".new")
     with explaining(f"note the faults of lab {lab}", file):
         if not noted:

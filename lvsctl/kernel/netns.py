@@ -63,14 +63,14 @@ def check_free(lab: str, names: Sequence[str]) -> None:
 def owned(lab: str, name: Path) -> bool:
     """Whether ``name``, in /run/netns, is a symlink to a namespace of ``lab``."""
     try:
-        return name.readlink().parent == paths.namespaces(lab)
+        return name.readlink().parent == paths.of(lab).namespaces
     except OSError:
         return False
 
 
 def mounted(lab: str) -> bool:
     """Whether the tmpfs for the namespaces of ``lab`` is there."""
-    return os.path.ismount(paths.namespaces(lab))
+    return os.path.ismount(paths.of(lab).namespaces)
 
 
 def mount_store(lab: str) -> None:
@@ -79,11 +79,11 @@ def mount_store(lab: str) -> None:
     It is shared, so that letting go of a namespace reaches the mount namespaces which
     processes copied from ours (as every `ip netns exec` does): else those pin it.
     """
-    store = str(paths.namespaces(lab))
+    store = str(paths.of(lab).namespaces)
     if mounted(lab):
         return
     try:
-        paths.namespaces(lab).mkdir(mode=0o755, parents=True, exist_ok=True)
+        paths.of(lab).namespaces.mkdir(mode=0o755, parents=True, exist_ok=True)
         flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
         linux.mount("lvsctl", store, "tmpfs", flags, "mode=0755,size=64k")
         linux.mount("", store, flags=linux.MS_SHARED)
@@ -94,7 +94,7 @@ def mount_store(lab: str) -> None:
 
 def unmount_store(lab: str) -> bool:
     """Let go of every namespace of ``lab`` at once; whether there was anything to unmount."""
-    store = paths.namespaces(lab)
+    store = paths.of(lab).namespaces
     found = _unmounted(store)
     with contextlib.suppress(OSError):  # where the store went first, by hand or by accident
         for place in list(store.iterdir()):
@@ -131,7 +131,7 @@ def create(lab: str, name: str) -> int:
 
 def _place(lab: str, name: str) -> str:
     """The file that the namespace ``name`` is to be mounted on, with its name for ip(8)."""
-    place = f"{paths.namespaces(lab)}/{name}"
+    place = f"{paths.of(lab).namespaces}/{name}"
     try:
         try:
             os.close(os.open(place, _NEW, 0o444))
@@ -162,7 +162,7 @@ def _name(lab: str, name: str, place: str) -> None:
 def name_again(lab: str, names: Iterable[str]) -> None:
     """Give the namespaces of ``lab`` their names back, where those alone were removed by hand."""
     for name in names:
-        place = paths.namespaces(lab) / name
+        place = paths.of(lab).namespaces / name
         if not os.path.lexists(paths.NETNS / name) and os.path.ismount(place):
             with explaining(f"name {name}", paths.NETNS):
                 _name(lab, name, str(place))
@@ -170,7 +170,7 @@ def name_again(lab: str, names: Iterable[str]) -> None:
 
 def delete(lab: str, name: str) -> None:
     """Let go of one namespace of ``lab``; nothing happens where it is gone already."""
-    place = paths.namespaces(lab) / name
+    place = paths.of(lab).namespaces / name
     with contextlib.suppress(OSError):
         linux.unmount(str(place))
     place.unlink(missing_ok=True)

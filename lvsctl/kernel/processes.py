@@ -67,7 +67,7 @@ def daemons(lab: str) -> dict[str, int]:
     """The daemons of ``lab`` that live: name to pid."""
     found: dict[str, int] = {}
     with contextlib.suppress(OSError):
-        for file in sorted(paths.pids(lab).glob("*.pid")):
+        for file in sorted(paths.of(lab).pids.glob("*.pid")):
             if pid := holder(file):
                 found[file.stem] = pid
     return found
@@ -103,7 +103,7 @@ def of_lab(lab: str) -> set[int]:
     """The pids of all processes of ``lab``, without this one and those that started it."""
     files: list[Path] = []
     with contextlib.suppress(OSError):
-        files = list(paths.namespaces(lab).iterdir())
+        files = list(paths.of(lab).namespaces.iterdir())
     return (set(daemons(lab).values()) | pids_in(files)) - ancestors()
 
 
@@ -163,7 +163,7 @@ def _still_alive(handles: Iterable[int], seconds: float) -> set[int]:
 
 def stop_daemon(lab: str, name: str) -> None:
     """End one daemon of ``lab``; nothing happens where it does not run."""
-    if pid := holder(paths.pids(lab) / f"{name}.pid"):
+    if pid := holder(paths.of(lab).pids / f"{name}.pid"):
         terminate([pid])
 
 
@@ -173,8 +173,8 @@ class DaemonStart:
     def __init__(self, lab: str, name: str, main: Callable[[Ready], None]) -> None:
         self._lab, self._name = lab, name
         with explaining(f"start the {name} of lab {lab}"):
-            paths.pids(lab).mkdir(parents=True, exist_ok=True)
-            paths.logs(lab).mkdir(parents=True, exist_ok=True)
+            paths.of(lab).pids.mkdir(parents=True, exist_ok=True)
+            paths.of(lab).logs.mkdir(parents=True, exist_ok=True)
         self._reading, writing = os.pipe2(os.O_CLOEXEC)
         try:
             self._child = os.fork()
@@ -288,11 +288,11 @@ def _serve(lab: str, name: str, main: Callable[[Ready], None], writing: int) -> 
     gc.freeze()  # what the command had is here to stay, and its pages stay shared
     gc.enable()
     try:
-        lock = os.open(paths.pids(lab) / f"{name}.pid", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        lock = os.open(paths.of(lab).pids / f"{name}.pid", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # whoever ends the lab asks who holds it
         os.ftruncate(lock, 0)
         os.write(lock, f"{os.getpid()}\n".encode())
-        writing, lock = _keep_only(writing, lock, log=paths.logs(lab) / f"{name}.log")
+        writing, lock = _keep_only(writing, lock, log=paths.of(lab).logs / f"{name}.log")
         os.chdir("/")
         main(ready)
     except LvsctlError as error:
@@ -342,7 +342,7 @@ def redirect(log: Path) -> None:
 def last_lines(lab: str, name: str, count: int = LAST_LINES) -> str:
     """The end of a log, indented, to put under an error; empty where it says nothing."""
     try:
-        text = (paths.logs(lab) / f"{name}.log").read_text(errors="replace")
+        text = (paths.of(lab).logs / f"{name}.log").read_text(errors="replace")
     except OSError:
         return ""
     lines = text.strip().splitlines()[-count:]

@@ -85,7 +85,7 @@ def lock(lab: str, seconds: float | None = None) -> Iterator[None]:
     Raises LabError, naming the other command, where it still holds the lab after
     ``seconds`` (LOCK_SECONDS); HostError where there can be no lock.
     """
-    file = paths.lock(lab)
+    file = paths.of(lab).lock
     fd = _acquire(lab, file, time.monotonic() + (LOCK_SECONDS if seconds is None else seconds))
     try:
         yield
@@ -119,7 +119,7 @@ def _acquire(lab: str, file: Path, deadline: float) -> int:
 def _let_go(lab: str, file: Path, fd: int) -> None:
     """Close the lock; its file goes with the lab, unless somebody else holds it by now."""
     try:
-        if not _is_ours(paths.directory(lab)) and _taken(fd, file):
+        if not _is_ours(paths.of(lab).directory) and _taken(fd, file):
             file.unlink(missing_ok=True)
     finally:
         os.close(fd)
@@ -169,7 +169,7 @@ def _is(fd: int, file: Path) -> bool:
 def is_held(lab: str) -> bool:
     """Whether a command is changing ``lab`` right now."""
     try:
-        fd = os.open(paths.lock(lab), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(paths.of(lab).lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return False
     try:
@@ -196,7 +196,7 @@ def begin(entry: Entry) -> None:
     Raises LabError where a namespace's name is taken by something that is not the
     lab's, or where the lab exists; HostError where the entry cannot be written.
     """
-    directory = paths.directory(entry.lab)
+    directory = paths.of(entry.lab).directory
     netns.check_free(entry.lab, entry.namespaces)
     if _is_ours(directory):
         raise LabError(f"lab {entry.lab} exists already", hint=f"`lvsctl down {entry.lab}` first")
@@ -217,7 +217,7 @@ def begin(entry: Entry) -> None:
 
 def write(entry: Entry) -> None:
     """Replace the entry of a lab, in one step. Raises HostError where that is impossible."""
-    file = paths.registry(entry.lab)
+    file = paths.of(entry.lab).registry
     fresh = file.with_suffix(".new")
     with explaining(f"register lab {entry.lab}", file):
         try:
@@ -244,16 +244,16 @@ def mark(entry: Entry, state: State) -> Entry:
 
 def read(lab: str) -> Entry | None:
     """The entry of ``lab``; None where there is no such lab. Never fails on what it finds."""
-    if not _is_ours(paths.directory(lab)):
+    if not _is_ours(paths.of(lab).directory):
         return None
     try:
-        return _entry(lab, json.loads(paths.registry(lab).read_text(encoding="utf-8")))
+        return _entry(lab, json.loads(paths.of(lab).registry.read_text(encoding="utf-8")))
     except FileNotFoundError:
         problem = "its entry is missing: it was being started or removed when that ended"
     except PermissionError:
-        problem = f"{paths.registry(lab)} cannot be read"
+        problem = f"{paths.of(lab).registry} cannot be read"
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        problem = f"{paths.registry(lab)} is damaged ({type(error).__name__}: {error})"
+        problem = f"{paths.of(lab).registry} is damaged ({type(error).__name__}: {error})"
     return _broken(lab, problem)
 
 
@@ -308,7 +308,7 @@ def remove(lab: str) -> Removed:
     is not in the lab's directory and does not point into it is not the lab's.
     Raises HostError where something cannot be removed; trying again goes on from there.
     """
-    directory = paths.directory(lab)
+    directory = paths.of(lab).directory
     existed = _is_ours(directory)
     _note_going_down(lab)
     ended = _end_processes(lab) if existed else 0
@@ -355,7 +355,7 @@ def _remove_directory(directory: Path) -> None:
     for part in list(directory.iterdir()):
         if part.is_dir() and not part.is_symlink():
             _remove_tree(part)
-        elif part != paths.registry(directory.name):
+        elif part != paths.of(directory.name).registry:
             part.unlink(missing_ok=True)
     _remove_tree(directory)
 
