@@ -26,7 +26,7 @@ SHELL = ("/bin/sh", "-c")
 """How a `run:` that is one string is run."""
 
 LISTEN_SECONDS = 10.0
-"""How long a real server of the user's own may take until it listens, before a notice says so."""
+"""How long a real server of the user's own may take to listen, before the user gets a notice."""
 
 
 def start_commands(lab: str, ops: Sequence[UserCommand]) -> None:
@@ -101,9 +101,9 @@ def _own_servers(lab: Lab) -> Iterator[_OwnServer]:
 
 
 def ended_commands(lab: Lab, namespaces: Collection[str]) -> frozenset[str]:
-    """Those of ``namespaces`` whose real server was the user's own command, and is no more.
+    """Return those of ``namespaces`` whose real server, a command of the user's own, has ended.
 
-    Only real servers can be told: another command may have ended because it was done.
+    Only for real servers: another command may have ended because it was done.
     """
     return frozenset(
         server.netns
@@ -113,7 +113,7 @@ def ended_commands(lab: Lab, namespaces: Collection[str]) -> frozenset[str]:
 
 
 def wait_for_servers(lab: Lab, emit: Emit) -> None:
-    """Wait until the users' own real servers listen; who takes too long gets a notice.
+    """Wait until the users' own real servers listen; emit a notice for those that take too long.
 
     Raises KernelError, with the end of the log, where one ends without having listened.
     """
@@ -144,7 +144,7 @@ def _ports(server: _OwnServer) -> str:
 
 
 def _start(lab: str, op: UserCommand) -> int:
-    """Fork the process that starts the command and watches its first moments; its pid.
+    """Fork the process that starts the command and waits for an early end; return its pid.
 
     It ends with the command's exit status, or with 0 where that goes on running.
     """
@@ -165,7 +165,7 @@ def _start(lab: str, op: UserCommand) -> int:
 
 
 def _first_moments(child: int, begun: int) -> int:
-    """The exit status of ``child`` where it ends within the grace time; else 0.
+    """Return the exit status of ``child`` where it ends within the grace time; else 0.
 
     That time begins when the pipe ``begun`` is closed: with execve(2), however slow
     the machine is.

@@ -86,7 +86,7 @@ def test_no_descriptor_stays_open(lab: str) -> None:
 
 
 def test_a_missing_namespace_is_said_to_be_missing() -> None:
-    with pytest.raises(LabError, match="there is no namespace lvs-none-such"):
+    with pytest.raises(LabError, match="namespace lvs-none-such does not exist"):
         netns.run_inside("lvs-none-such", lambda: None)
 
 
