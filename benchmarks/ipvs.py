@@ -8,6 +8,7 @@ One virtual service with 1000 real servers, and 1000 services with one each. Pri
 
 from __future__ import annotations
 
+import shlex
 import statistics
 import subprocess
 import sys
@@ -65,7 +66,7 @@ def by_lvsctl(ops: list[Resource]) -> float:
 
 
 def by_ipvsadm(ops: list[Resource]) -> float:
-    words = (line.split(" ipvsadm ")[1] for op in ops for line in op.describe())
+    words = (shlex.join(command.argv[1:]) for op in ops for command in op.commands())
     rules = "\n".join(words) + "\n"
     begun = time.perf_counter()
     command = ["ip", "netns", "exec", NETNS, "ipvsadm", "-R"]

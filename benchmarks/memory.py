@@ -76,7 +76,7 @@ def files_of(lab: str) -> int:
     """Bytes in memory where /run is a tmpfs."""
     from lvsctl.kernel import paths
 
-    ours = [paths.directory(lab), paths.lock(lab), *paths.directory(lab).rglob("*")]
+    ours = [paths.of(lab).directory, paths.of(lab).lock, *paths.of(lab).directory.rglob("*")]
     ours += paths.NETNS.glob(f"lvs-{lab}-*")
     held = [file.lstat() for file in ours if file.is_symlink() or file.exists()]
     return sum(status.st_blocks * 512 + INODE for status in held)
@@ -91,7 +91,7 @@ def ask_all(lab: str, servers: int) -> None:
     def ask() -> None:
         for number in range(1, servers + 1):
             with (
-                netns.enter(paths.namespaces(lab) / f"lvs-{lab}-rs{number}"),
+                netns.enter(paths.of(lab).namespaces / f"lvs-{lab}-rs{number}"),
                 socket.create_connection(("127.0.0.1", 80), timeout=60) as sock,
             ):
                 sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

@@ -137,7 +137,7 @@ def _remembered(old: Form, new: Form) -> _Memory:
 
 
 def _inhabitants(lab: str, names: Iterable[str]) -> frozenset[int]:
-    return frozenset(processes.pids_in(paths.namespaces(lab) / name for name in names))
+    return frozenset(processes.pids_in(paths.of(lab).namespaces / name for name in names))
 
 
 def _go_back(old: Form, new: Form, memory: _Memory, error: BaseException, emit: Emit) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 from lvsctl.engine.labs import not_running
-from lvsctl.kernel import netns_cleanup, registry
+from lvsctl.kernel import registry
 
 
 def tear_down(lab: str, *, wait: bool = False) -> registry.Removed:
@@ -13,8 +13,14 @@ def tear_down(lab: str, *, wait: bool = False) -> registry.Removed:
 
     The kernel destroys namespaces in the background; ``wait`` until it has done so.
     """
-    with registry.lock(lab), netns_cleanup.wait_for_cleanup(lab) if wait else nullcontext():
+    with registry.lock(lab), _wait_for_cleanup(lab) if wait else nullcontext():
         removed = registry.remove(lab)
     if not removed.existed:
         raise not_running(lab)
     return removed
+
+
+def _wait_for_cleanup(lab: str) -> AbstractContextManager[None]:
+    from lvsctl.kernel import netns_cleanup  # with pyroute2: heavy, and only for --wait
+
+    return netns_cleanup.wait_for_cleanup(lab)

@@ -26,7 +26,7 @@ SHELL = ("/bin/sh", "-c")
 """How a `run:` that is one string is run."""
 
 LISTEN_SECONDS = 10.0
-"""How long a real server of the user's own may take until it listens, before a notice says so."""
+"""How long a real server of the user's own may take to listen, before the user gets a notice."""
 
 
 def start_commands(lab: str, ops: Sequence[UserCommand]) -> None:
@@ -37,7 +37,7 @@ def start_commands(lab: str, ops: Sequence[UserCommand]) -> None:
     Raises KernelError, with the end of the log, where one fails within the grace time.
     """
     with explaining(f"keep the logs of lab {lab}"):
-        paths.logs(lab).mkdir(parents=True, exist_ok=True)
+        paths.of(lab).logs.mkdir(parents=True, exist_ok=True)
     watchers = {_start(lab, op): op for op in ops}
     failures: list[KernelError] = []
     for watcher, op in watchers.items():
@@ -101,9 +101,9 @@ def _own_servers(lab: Lab) -> Iterator[_OwnServer]:
 
 
 def ended_commands(lab: Lab, namespaces: Collection[str]) -> frozenset[str]:
-    """Those of ``namespaces`` whose real server was the user's own command, and is no more.
+    """Return those of ``namespaces`` whose real server, a command of the user's own, has ended.
 
-    Only real servers can be told: another command may have ended because it was done.
+    Only for real servers: another command may have ended because it was done.
     """
     return frozenset(
         server.netns
@@ -113,7 +113,7 @@ def ended_commands(lab: Lab, namespaces: Collection[str]) -> frozenset[str]:
 
 
 def wait_for_servers(lab: Lab, emit: Emit) -> None:
-    """Wait until the users' own real servers listen; who takes too long gets a notice.
+    """Wait until the users' own real servers listen; emit a notice for those that take too long.
 
     Raises KernelError, with the end of the log, where one ends without having listened.
     """
@@ -133,7 +133,7 @@ def wait_for_servers(lab: Lab, emit: Emit) -> None:
 
 
 def _lives(lab: str, server: _OwnServer) -> bool:
-    return bool(processes.pids_in([paths.namespaces(lab) / server.netns]))
+    return bool(processes.pids_in([paths.of(lab).namespaces / server.netns]))
 
 
 def _ports(server: _OwnServer) -> str:
@@ -144,7 +144,7 @@ def _ports(server: _OwnServer) -> str:
 
 
 def _start(lab: str, op: UserCommand) -> int:
-    """Fork the process that starts the command and watches its first moments; its pid.
+    """Fork the process that starts the command and waits for an early end; return its pid.
 
     It ends with the command's exit status, or with 0 where that goes on running.
     """
@@ -165,7 +165,7 @@ def _start(lab: str, op: UserCommand) -> int:
 
 
 def _first_moments(child: int, begun: int) -> int:
-    """The exit status of ``child`` where it ends within the grace time; else 0.
+    """Return the exit status of ``child`` where it ends within the grace time; else 0.
 
     That time begins when the pipe ``begun`` is closed: with execve(2), however slow
     the machine is.
@@ -191,7 +191,7 @@ def _become(lab: str, op: UserCommand, begun: int) -> None:
     try:
         for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(sign, signal.SIG_DFL)
-        processes.redirect(paths.logs(lab) / f"{op.node}.log")
+        processes.redirect(paths.of(lab).logs / f"{op.node}.log")
         os.closerange(3, begun)
         os.closerange(begun + 1, os.sysconf("SC_OPEN_MAX"))
         os.chdir("/")
@@ -199,7 +199,7 @@ def _become(lab: str, op: UserCommand, begun: int) -> None:
         if program is None:
             status = NOT_FOUND
             return
-        netns.become(paths.namespaces(lab) / op.netns)
+        netns.become(paths.of(lab).namespaces / op.netns)
         os.execv(program, op.argv)  # noqa: S606
     except (LvsctlError, OSError) as error:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""IPVS's connection table. Netlink does not offer it: only /proc does."""
+"""IPVS's connection table, which only /proc shows, not netlink."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PROTOCOLS = {str(protocol).upper(): protocol for protocol in Protocol}
 
 
 def connections(in_state: str = "") -> tuple[Connection, ...]:
-    """The connection table of the calling thread's namespace; empty where there is no IPVS.
+    """Read the connection table of the calling thread's namespace; empty without IPVS.
 
     With ``in_state`` only entries in that state: the others are not even parsed.
     """
@@ -33,7 +33,7 @@ def connections(in_state: str = "") -> tuple[Connection, ...]:
 
 
 def parsed(lines: Iterable[str]) -> tuple[Connection, ...]:
-    """The entries of a table as /proc prints it (ip_vs_conn.c, ip_vs_conn_seq_show).
+    """Parse a table as /proc prints it (ip_vs_conn.c, ip_vs_conn_seq_show).
 
     Persistence templates are entries too: client port 0, state NONE. Those of
     firewall marks (protocol ``IP``) have no place in ``Connection`` and are left

@@ -1,4 +1,4 @@
-"""Why the kernel dropped packets, counted by its own reasons, where it tells.
+"""Count dropped packets by the kernel's own drop reasons, where it has them.
 
 Since Linux 5.17 every dropped packet passes the tracepoint skb:kfree_skb with a reason
 (include/net/dropreason-core.h). A perf event for each reason and processor counts them, with a
@@ -44,7 +44,7 @@ _NAMED = re.compile(r'\{ *(\d+), *"([A-Z0-9_]+)" *\}')
 
 
 class DropReasons:
-    """Counts while entered. ``told``: whether this kernel tells at all."""
+    """Counts while entered. ``told``: whether this kernel has drop reasons."""
 
     def __init__(self) -> None:
         self._counters: dict[str, list[int]] = {}
@@ -89,7 +89,7 @@ class DropReasons:
 
 
 def _tracepoint() -> tuple[int, dict[str, int]]:
-    """The tracepoint's number, and the reasons' numbers by name. Raises OSError.
+    """Return the tracepoint's number, and the reasons' numbers by name. Raises OSError.
 
     Reads tracefs in a mount namespace of the calling thread's own: the host's mounts stay.
     """
@@ -102,12 +102,12 @@ def _tracepoint() -> tuple[int, dict[str, int]]:
 
 
 def named(format_: str) -> dict[str, int]:
-    """The reasons that a tracepoint's format lists; their numbers differ between kernels."""
+    """Parse the reasons in a tracepoint's format; their numbers differ between kernels."""
     return {name: int(number) for number, name in _NAMED.findall(format_)}
 
 
 def _counting(tracepoint: int, reason: int) -> list[int]:
-    """Descriptors that count drops for a reason, one for each processor. Raises OSError."""
+    """Open descriptors that count drops for a reason, one per processor. Raises OSError."""
     attribute = _ATTRIBUTE.pack(_TRACEPOINT, _ATTRIBUTE.size, tracepoint, 0, 0, 0, 0, 0, 0, 0)
     found: list[int] = []
     try:
@@ -126,7 +126,7 @@ def _counting(tracepoint: int, reason: int) -> list[int]:
 
 
 def _online() -> list[int]:
-    """The processors that run, of "0-3,8"."""
+    """Parse the list of running processors, such as "0-3,8"."""
     text = Path("/sys/devices/system/cpu/online").read_text(encoding="ascii").strip()
     spans = [part.partition("-") for part in text.split(",")]
     return [cpu for a, _, b in spans for cpu in range(int(a), int(b or a) + 1)]

@@ -19,7 +19,7 @@ _HINTS = {
 
 @contextlib.contextmanager
 def explaining(doing: str, path: Path | None = None) -> Iterator[None]:
-    """Errors of the file system become HostErrors that say where and why."""
+    """Turn errors of the file system into HostErrors that say where and why."""
     try:
         yield
     except OSError as error:
@@ -28,7 +28,7 @@ def explaining(doing: str, path: Path | None = None) -> Iterator[None]:
 
 
 def in_words(error: OSError, path: Path | None = None) -> HostError:
-    """Where and why; ``hint`` is empty where nothing helps for certain.
+    """Return where and why; ``hint`` is empty where nothing is known to help.
 
     Of two files (a link, a renaming) it is the second that something is done to.
     """

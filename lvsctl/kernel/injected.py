@@ -1,7 +1,6 @@
-"""Which faults are injected into a lab: written before the first effect of each.
+"""Record which faults are injected into a lab, before the first effect of each.
 
-For those who show labs and those who mend them. Whoever looks for what is wrong with a
-lab reads what the kernel holds and what the wire shows, never this.
+Used to list and restore them. ``diagnosis`` never reads it: only the kernel's state and frames.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ class Injected:
 
 
 def read(lab: str) -> tuple[Injected, ...]:
-    """The faults injected into ``lab``, the first one first. None where nothing can be read."""
+    """Read the faults injected into ``lab``, the first one first; empty if unreadable."""
     try:
-        said = json.loads(paths.faults(lab).read_text(encoding="utf-8"))
+        said = json.loads(paths.of(lab).faults.read_text(encoding="utf-8"))
         return tuple(Injected(str(one["fault"]), str(one["node"])) for one in said)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ()
 
 
 def write(lab: str, injected: Iterable[Injected]) -> None:
-    """Replace what is noted, in one step; nothing injected: no file. Raises HostError."""
-    file, noted = paths.faults(lab), tuple(injected)
+    """Replace the record in one step; without faults there is no file. Raises HostError."""
+    file, noted = paths.of(lab).faults, tuple(injected)
     fresh = file.with_suffix(".new")
     with explaining(f"note the faults of lab {lab}", file):
         if not noted:

@@ -1,4 +1,4 @@
-"""IPVS's table once its counters are up to date.
+"""Wait until IPVS's counters are up to date.
 
 The kernel counts per CPU and adds that up for each service and real server every two
 seconds only (net/netfilter/ipvs/ip_vs_est.c); ipvsadm shows the same stale sums. The
@@ -56,7 +56,7 @@ class IpvsCounters:
 def wait_for_ipvs_counters(
     director: str, patience: float = PATIENCE, unaccounted: Unaccounted = NOTHING
 ) -> IpvsCounters:
-    """The state of the namespace ``director``, its IPVS counters up to date.
+    """Read the state of the namespace ``director`` once its IPVS counters are up to date.
 
     Waits until the sums agree with the exact counts, but for what is ``unaccounted``, and
     nothing is counted meanwhile. A service or real server that was removed takes its counts

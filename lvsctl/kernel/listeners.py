@@ -40,7 +40,7 @@ _SCTP_LOADED = Path("/proc/thread-self/net/sctp")
 
 @dataclass(frozen=True, slots=True)
 class OpenSocket:
-    """A listening socket, its holder not known yet."""
+    """A listening socket, without the process that holds it."""
 
     protocol: Protocol
     address: IPAddress
@@ -82,7 +82,7 @@ def open_sockets(
 
 
 def holders(inodes: Iterable[int], *, likely: Iterable[int] = ()) -> dict[int, Holder]:
-    """The process that holds each of ``inodes``, where one can be told.
+    """Return the process that holds each of ``inodes``, as far as it can be found.
 
     Processes whose ids are in ``likely`` are looked at first, the rest of the machine
     only while inodes are left without a holder. Another user's processes cannot be
@@ -102,7 +102,7 @@ def holders(inodes: Iterable[int], *, likely: Iterable[int] = ()) -> dict[int, H
 
 
 def listener(open_socket: OpenSocket, holder: Holder | None) -> ListenerState:
-    """The two halves together."""
+    """Combine a socket with its process."""
     return ListenerState(
         protocol=open_socket.protocol,
         address=open_socket.address,

@@ -71,7 +71,7 @@ class Martians:
 
 
 def martian(record: str) -> str:
-    """What a record of the kernel's log says of a martian; empty where it is of something else."""
+    """Return the text of a log record about a martian; empty for other records."""
     found = _MARTIAN.match(record)
     return found[1].rstrip() if found else ""
 

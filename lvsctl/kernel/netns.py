@@ -1,11 +1,11 @@
-"""Network namespaces: made, named, entered, let go of.
+"""Create, name, enter and release network namespaces.
 
 A lab's namespaces are bind mounts on one private tmpfs, and ``/run/netns/<name>`` is
-a symlink to each, which ip(8) follows. So one unmount lets go of all of them, a slow
-``/run`` costs nothing, and where the symlink points says whose the namespace is.
+a symlink to each, which ip(8) follows. So one unmount releases all of them, a slow
+``/run`` does not matter, and the symlink's target shows which lab owns the namespace.
 
-A thread is in one namespace at a time (setns(2), unshare(2)). Nothing here changes
-that of the caller's thread, but for ``enter``, which says so.
+A thread is in one namespace at a time (setns(2), unshare(2)). Functions change that of the
+calling thread only where their docstring says so.
 """
 
 from __future__ import annotations
@@ -61,29 +61,29 @@ def check_free(lab: str, names: Sequence[str]) -> None:
 
 
 def owned(lab: str, name: Path) -> bool:
-    """Whether ``name``, in /run/netns, is a symlink to a namespace of ``lab``."""
+    """Return whether ``name``, in /run/netns, is a symlink to a namespace of ``lab``."""
     try:
-        return name.readlink().parent == paths.namespaces(lab)
+        return name.readlink().parent == paths.of(lab).namespaces
     except OSError:
         return False
 
 
 def mounted(lab: str) -> bool:
-    """Whether the tmpfs for the namespaces of ``lab`` is there."""
-    return os.path.ismount(paths.namespaces(lab))
+    """Return whether the tmpfs for the namespaces of ``lab`` is mounted."""
+    return os.path.ismount(paths.of(lab).namespaces)
 
 
 def mount_store(lab: str) -> None:
-    """The tmpfs for the namespaces of ``lab``, unless it is there already. Raises HostError.
+    """Mount the tmpfs for the namespaces of ``lab``, unless it is mounted. Raises HostError.
 
-    It is shared, so that letting go of a namespace reaches the mount namespaces which
-    processes copied from ours (as every `ip netns exec` does): else those pin it.
+    It is shared, so that an unmount also reaches the mount namespaces that processes copied
+    from ours (as every `ip netns exec` does): otherwise they would keep a namespace alive.
     """
-    store = str(paths.namespaces(lab))
+    store = str(paths.of(lab).namespaces)
     if mounted(lab):
         return
     try:
-        paths.namespaces(lab).mkdir(mode=0o755, parents=True, exist_ok=True)
+        paths.of(lab).namespaces.mkdir(mode=0o755, parents=True, exist_ok=True)
         flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
         linux.mount("lvsctl", store, "tmpfs", flags, "mode=0755,size=64k")
         linux.mount("", store, flags=linux.MS_SHARED)
@@ -93,8 +93,8 @@ def mount_store(lab: str) -> None:
 
 
 def unmount_store(lab: str) -> bool:
-    """Let go of every namespace of ``lab`` at once; whether there was anything to unmount."""
-    store = paths.namespaces(lab)
+    """Release every namespace of ``lab`` at once; return whether anything was mounted."""
+    store = paths.of(lab).namespaces
     found = _unmounted(store)
     with contextlib.suppress(OSError):  # where the store went first, by hand or by accident
         for place in list(store.iterdir()):
@@ -103,7 +103,7 @@ def unmount_store(lab: str) -> bool:
 
 
 def _unmounted(place: Path) -> bool:
-    """Unmount whatever is mounted at ``place``; whether anything was. Raises HostError."""
+    """Unmount everything at ``place``; return whether there was any. Raises HostError."""
     found = False
     while True:  # a crashed `up` may have left it mounted, never more than a few times
         try:
@@ -116,7 +116,7 @@ def _unmounted(place: Path) -> bool:
 
 
 def create(lab: str, name: str) -> int:
-    """Create a namespace called ``name`` and leave the calling thread in it; its descriptor.
+    """Create a namespace and leave the calling thread in it; return its descriptor.
 
     Raises LabError where the name is taken, HostError where the host cannot.
     """
@@ -130,8 +130,8 @@ def create(lab: str, name: str) -> int:
 
 
 def _place(lab: str, name: str) -> str:
-    """The file that the namespace ``name`` is to be mounted on, with its name for ip(8)."""
-    place = f"{paths.namespaces(lab)}/{name}"
+    """Create the file to mount the namespace ``name`` on, and its name for ip(8)."""
+    place = f"{paths.of(lab).namespaces}/{name}"
     try:
         try:
             os.close(os.open(place, _NEW, 0o444))
@@ -150,7 +150,7 @@ def _place(lab: str, name: str) -> str:
 
 
 def _name(lab: str, name: str, place: str) -> None:
-    """The symlink for ip(8). Raises FileExistsError where there is somebody else's."""
+    """Create the symlink for ip(8). Raises FileExistsError where it is not the lab's."""
     try:
         os.symlink(place, f"{paths.NETNS}/{name}")  # noqa: PTH211 (a tenth of the time)
     except FileExistsError:
@@ -160,17 +160,17 @@ def _name(lab: str, name: str, place: str) -> None:
 
 
 def name_again(lab: str, names: Iterable[str]) -> None:
-    """Give the namespaces of ``lab`` their names back, where those alone were removed by hand."""
+    """Restore the names of namespaces of ``lab`` that were removed by hand."""
     for name in names:
-        place = paths.namespaces(lab) / name
+        place = paths.of(lab).namespaces / name
         if not os.path.lexists(paths.NETNS / name) and os.path.ismount(place):
             with explaining(f"name {name}", paths.NETNS):
                 _name(lab, name, str(place))
 
 
 def delete(lab: str, name: str) -> None:
-    """Let go of one namespace of ``lab``; nothing happens where it is gone already."""
-    place = paths.namespaces(lab) / name
+    """Release one namespace of ``lab``; nothing happens where it does not exist."""
+    place = paths.of(lab).namespaces / name
     with contextlib.suppress(OSError):
         linux.unmount(str(place))
     place.unlink(missing_ok=True)
@@ -181,7 +181,7 @@ def delete(lab: str, name: str) -> None:
 def _no_namespaces(error: OSError) -> HostError:
     if error.errno == errno.EACCES and error.filename:
         said = in_words(error)
-        return HostError(f"cannot make a network namespace: {said.message}", hint=said.hint)
+        return HostError(f"cannot create a network namespace: {said.message}", hint=said.hint)
     hints = {
         errno.EPERM: "run it as root, or in the throwaway kernel with --where machine",
         errno.EACCES: "run it as root, or in the throwaway kernel with --where machine",
@@ -191,21 +191,21 @@ def _no_namespaces(error: OSError) -> HostError:
     }
     where = f" ({error.filename})" if error.filename else ""
     return HostError(
-        f"cannot make a network namespace: {error.strerror}{where}",
+        f"cannot create a network namespace: {error.strerror}{where}",
         hint=hints.get(error.errno or 0, ""),
     )
 
 
 def open_namespace(netns: str | Path) -> int:
-    """A descriptor of the namespace ``netns``: a name as `ip netns` lists it, or a path.
+    """Open the namespace ``netns``: a name as `ip netns` lists it, or a path.
 
-    The caller closes it. Raises LabError where there is no such namespace.
+    The caller closes the descriptor. Raises LabError where it does not exist.
     """
     try:
         return os.open(paths.NETNS / netns, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise LabError(
-            f"there is no namespace {Path(netns).name}",
+            f"namespace {Path(netns).name} does not exist",
             hint="`lvsctl ls` lists the labs; `lvsctl down` and up again if it was removed by hand",
         ) from error
     except PermissionError as error:
@@ -215,10 +215,10 @@ def open_namespace(netns: str | Path) -> int:
 
 @contextlib.contextmanager
 def enter(netns: str | Path | int) -> Iterator[None]:
-    """The calling thread is in ``netns`` (a name, a path or a descriptor) meanwhile.
+    """Move the calling thread into ``netns`` (a name, path or descriptor) for the block.
 
-    For threads and processes of one's own; sockets opened inside stay there. Others
-    use ``run_inside``. Raises LabError where there is none, HostError without root.
+    For threads and processes of one's own, others use ``run_inside``; sockets opened inside
+    stay there. Raises LabError where it does not exist, HostError without root.
     """
     target = netns if isinstance(netns, int) else open_namespace(netns)
     try:
@@ -237,7 +237,7 @@ def enter(netns: str | Path | int) -> Iterator[None]:
 
 
 def enter_for_good(fd: int) -> None:
-    """``setns`` with errors that say what to do."""
+    """Move the calling thread into a namespace. Raises LabError, HostError."""
     try:
         setns(fd)
     except OSError as error:
@@ -249,7 +249,7 @@ def enter_for_good(fd: int) -> None:
 
 
 def in_thread(work: Callable[[], T]) -> T:
-    """What ``work`` returns or raises, run in a thread that may change its namespace."""
+    """Run ``work`` in a thread that may change its namespace; return or raise what it does."""
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -269,7 +269,7 @@ def in_thread(work: Callable[[], T]) -> T:
 
 
 def run_inside(netns: str | Path, work: Callable[[], T]) -> T:
-    """What ``work`` returns or raises, run in ``netns`` by a thread of its own."""
+    """Run ``work`` in ``netns``, in a thread of its own; return or raise what it does."""
 
     def inside() -> T:
         with enter(netns):
@@ -333,7 +333,7 @@ def exec_in(
 
 
 def existing(lab: str, names: Iterable[str]) -> tuple[str, ...]:
-    """Those of ``names`` that are namespaces of ``lab`` right now, whatever was done by hand."""
+    """Return those of ``names`` that are namespaces of ``lab`` right now."""
     return tuple(name for name in names if _is_there(lab, name))
 
 

@@ -68,7 +68,7 @@ def _namespaces(lab: str) -> dict[str, int]:
     """Open the namespaces of ``lab``; return their descriptors by name."""
     found: dict[str, int] = {}
     with suppress(OSError):  # a damaged lab has fewer
-        for file in sorted(paths.namespaces(lab).iterdir()):
+        for file in sorted(paths.of(lab).namespaces.iterdir()):
             if os.path.ismount(file):
                 found[file.name] = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     return found

@@ -8,13 +8,14 @@
     /run/lvsctl/<lab>/log/<node>.log        what the lab's processes print
     /run/netns/<namespace>                  a symlink to the above, for ip(8)
 
-Everything that belongs to a lab lies in its directory or points into it: ownership
-is seen from what exists, never remembered or guessed from a name.
+Everything that belongs to a lab lies in its directory or points into it: what exists shows
+what the lab owns.
 """
 
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from pathlib import Path
 
 from lvsctl.errors import UsageError
@@ -30,47 +31,49 @@ _LONGEST = 63
 
 
 def is_name(text: str) -> bool:
-    """Whether a lab can be called that: one word that leads nowhere else as part of a path."""
+    """Return whether a lab can have that name: one word that is safe as part of a path."""
     edges = text[:1], text[-1:]
     return 0 < len(text) <= _LONGEST and _LETTERS.issuperset(text) and "-" not in edges
 
 
-def directory(lab: str) -> Path:
-    """The directory of ``lab``. Raises UsageError for what cannot be a lab's name."""
+@dataclass(frozen=True, slots=True)
+class LabPaths:
+    """The places of one lab.
+
+    ``lock``: whose lock says which command is changing the lab; its dot keeps it apart from
+    labs. ``registry``: what the lab is made of. ``faults``: the faults that are injected;
+    absent without any. ``namespaces``: the mount point of their tmpfs. ``pids``: the daemons'
+    pid files. ``logs``: what the lab's processes print.
+    """
+
+    directory: Path
+    lock: Path
+    registry: Path
+    faults: Path
+    namespaces: Path
+    pids: Path
+    logs: Path
+
+
+def of(lab: str) -> LabPaths:
+    """Return the places of ``lab``. Raises UsageError for what cannot be a lab's name."""
+    return _of(RUN, lab)
+
+
+@functools.lru_cache(maxsize=64)
+def _of(run: Path, lab: str) -> LabPaths:
     if not is_name(lab):
         raise UsageError(
             f"{lab!r} cannot be the name of a lab",
             hint="use lower-case letters, digits and dashes, such as dr or my-lab2",
         )
-    return RUN / lab
-
-
-def lock(lab: str) -> Path:
-    """The file whose lock says who is changing ``lab``. Its dot keeps it apart from labs."""
-    return directory(lab).with_name(f"{lab}.lock")
-
-
-def registry(lab: str) -> Path:
-    """The file that says what ``lab`` is made of."""
-    return directory(lab) / "registry.json"
-
-
-def faults(lab: str) -> Path:
-    """The file that says how ``lab`` is broken on purpose; absent where it is not."""
-    return directory(lab) / "faults.json"
-
-
-@functools.cache
-def namespaces(lab: str) -> Path:
-    """The mount point of the tmpfs with the namespaces of ``lab``."""
-    return directory(lab) / "netns"
-
-
-def pids(lab: str) -> Path:
-    """The directory of the pid files of the daemons of ``lab``."""
-    return directory(lab) / "run"
-
-
-def logs(lab: str) -> Path:
-    """The directory of what the processes of ``lab`` print."""
-    return directory(lab) / "log"
+    directory = run / lab
+    return LabPaths(
+        directory=directory,
+        lock=run / f"{lab}.lock",
+        registry=directory / "registry.json",
+        faults=directory / "faults.json",
+        namespaces=directory / "netns",
+        pids=directory / "run",
+        logs=directory / "log",
+    )

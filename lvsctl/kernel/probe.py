@@ -44,18 +44,18 @@ class Feature:
 
 
 def inside_machine() -> bool:
-    """Whether this is the throwaway kernel."""
+    """Return whether this is the throwaway kernel."""
     return bool(os.environ.get("LVSCTL_IN_MACHINE"))
 
 
 def has_root() -> bool:
-    """Whether this process may make namespaces and configure them (capabilities(7))."""
+    """Return whether this process may create and configure namespaces (capabilities(7))."""
     wanted = 1 << CAP_NET_ADMIN | 1 << CAP_SYS_ADMIN
     return _capabilities() & wanted == wanted
 
 
 def has_ipvs() -> bool:
-    """Whether the running kernel has IPVS, or has its module and lets this process load it.
+    """Return whether the kernel has IPVS, or its module and this process may load it.
 
     Asking generic netlink instead would have the kernel start modprobe each time where
     IPVS is missing: milliseconds. Its table in /proc says the same for nothing.
@@ -64,12 +64,12 @@ def has_ipvs() -> bool:
 
 
 def ipvs_loaded() -> bool:
-    """Whether IPVS is there without loading anything: every namespace has its table then."""
+    """Return whether IPVS is loaded: every namespace has its table then."""
     return os.path.exists("/proc/self/net/ip_vs")  # noqa: PTH110  asked on every command
 
 
 def has_module(name: str) -> bool:
-    """Whether the running kernel has the module ``name``: loaded, built in or to be loaded."""
+    """Return whether the kernel has the module ``name``: loaded, built in or loadable."""
     if os.path.exists(f"/sys/module/{name}"):  # noqa: PTH110  as above
         return True
     wanted = f"/{name}.ko".encode()
@@ -84,7 +84,7 @@ def has_module(name: str) -> bool:
 
 
 def modules_are_listed() -> bool:
-    """Whether the lists that ``has_module`` reads are installed: if not, its no says little."""
+    """Return whether the lists that ``has_module`` reads are installed."""
     return os.path.exists(f"{_modules()}/modules.builtin")  # noqa: PTH110  as above
 
 

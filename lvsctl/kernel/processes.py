@@ -1,4 +1,4 @@
-"""The processes of a lab: found, started, ended.
+"""Find, start and end the processes of a lab.
 
 A lab's processes are its daemons, each of which locks a pid file for as long as it
 lives (asking who holds a lock gives a pid that cannot be a stale one), and every
@@ -50,7 +50,7 @@ _ERRORS: dict[str, type[LvsctlError]] = {
 
 
 def holder(file: Path) -> int:
-    """The pid of the process that holds the lock on ``file``; 0: none does."""
+    """Return the pid of the process that holds the lock on ``file``; 0: none."""
     try:
         fd = os.open(file, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
@@ -64,20 +64,20 @@ def holder(file: Path) -> int:
 
 
 def daemons(lab: str) -> dict[str, int]:
-    """The daemons of ``lab`` that live: name to pid."""
+    """Return the running daemons of ``lab``: name to pid."""
     found: dict[str, int] = {}
     with contextlib.suppress(OSError):
-        for file in sorted(paths.pids(lab).glob("*.pid")):
+        for file in sorted(paths.of(lab).pids.glob("*.pid")):
             if pid := holder(file):
                 found[file.stem] = pid
     return found
 
 
 def pids_in(namespaces: Iterable[Path]) -> set[int]:
-    """The pids of the processes in any of ``namespaces``, files that ip-netns(8) would take.
+    """Return the pids of the processes in any of ``namespaces``, files as for ip-netns(8).
 
-    Those in the namespace of process 1 are nobody's but the system's, whoever has bound it
-    to a name of ours: to end them would be to end everything.
+    Processes in the namespace of process 1 are the system's, even where it is bound to one of
+    our names: they are left out.
     """
     wanted: set[tuple[int, int]] = set()
     for file in namespaces:
@@ -100,15 +100,15 @@ def pids_in(namespaces: Iterable[Path]) -> set[int]:
 
 
 def of_lab(lab: str) -> set[int]:
-    """The pids of all processes of ``lab``, without this one and those that started it."""
+    """Return the pids of all processes of ``lab``, without this one and its ancestors."""
     files: list[Path] = []
     with contextlib.suppress(OSError):
-        files = list(paths.namespaces(lab).iterdir())
+        files = list(paths.of(lab).namespaces.iterdir())
     return (set(daemons(lab).values()) | pids_in(files)) - ancestors()
 
 
 def ancestors() -> set[int]:
-    """This process and its ancestors: `lvsctl down` typed in a node's own shell ends neither."""
+    """Return this process and its ancestors, which `lvsctl down` in a node's shell must not end."""
     found: set[int] = set()
     pid = os.getpid()
     while pid > 0 and pid not in found:
@@ -145,7 +145,7 @@ def terminate(pids: Collection[int], seconds: float = TERMINATE_SECONDS) -> int:
 
 
 def _still_alive(handles: Iterable[int], seconds: float) -> set[int]:
-    """Those pidfds whose processes live on when ``seconds`` have passed."""
+    """Return the pidfds whose processes still run after ``seconds``."""
     living = set(handles)
     deadline = time.monotonic() + seconds
     poll = select.poll()
@@ -163,18 +163,18 @@ def _still_alive(handles: Iterable[int], seconds: float) -> set[int]:
 
 def stop_daemon(lab: str, name: str) -> None:
     """End one daemon of ``lab``; nothing happens where it does not run."""
-    if pid := holder(paths.pids(lab) / f"{name}.pid"):
+    if pid := holder(paths.of(lab).pids / f"{name}.pid"):
         terminate([pid])
 
 
 class DaemonStart:
-    """A daemon on its way: ``ready`` waits for it. One that nobody waits for ends by itself."""
+    """A daemon that is starting. It ends by itself if ``ready`` is not called."""
 
     def __init__(self, lab: str, name: str, main: Callable[[Ready], None]) -> None:
         self._lab, self._name = lab, name
         with explaining(f"start the {name} of lab {lab}"):
-            paths.pids(lab).mkdir(parents=True, exist_ok=True)
-            paths.logs(lab).mkdir(parents=True, exist_ok=True)
+            paths.of(lab).pids.mkdir(parents=True, exist_ok=True)
+            paths.of(lab).logs.mkdir(parents=True, exist_ok=True)
         self._reading, writing = os.pipe2(os.O_CLOEXEC)
         try:
             self._child = os.fork()
@@ -190,13 +190,13 @@ class DaemonStart:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of it: where it was not waited for, it finds nobody to tell that it is ready."""
+        """Close the pipe; a daemon that was not waited for fails to report, and ends."""
         os.close(self._reading)
         if self._child:
             os.waitpid(self._child, 0)
 
     def ready(self) -> int:
-        """Its pid, once ``main`` has called Ready.
+        """Wait until ``main`` has called Ready; return the daemon's pid.
 
         Raises what it raised before it was ready, or KernelError with the end of the log
         where it just ended.
@@ -218,7 +218,7 @@ class DaemonStart:
 
 
 def daemon(lab: str, name: str, main: Callable[[Ready], None]) -> int:
-    """Run ``main`` in a process of its own that outlives this one; its pid.
+    """Run ``main`` in a process of its own that outlives this one; return its pid.
 
     Returns once ``main`` has called Ready. Its standard output and errors go to the
     lab's log file of that ``name``. Raises what ``DaemonStart.ready`` raises.
@@ -228,7 +228,7 @@ def daemon(lab: str, name: str, main: Callable[[Ready], None]) -> int:
 
 
 def _read_line(fd: int, deadline: float) -> str | None:
-    """What is written to the pipe ``fd`` until it is closed; None: nothing in time."""
+    """Read a line from the pipe ``fd``; None: it did not come in time."""
     data = b""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
@@ -243,7 +243,7 @@ def _read_line(fd: int, deadline: float) -> str | None:
 
 
 def _detach(body: Callable[[], None]) -> NoReturn:
-    """In a child: let a grandchild in a session of its own run ``body``, and end."""
+    """In a child: run ``body`` in a grandchild with a session of its own, and end."""
     status = 1
     try:
         os.setsid()
@@ -263,7 +263,7 @@ def _detach(body: Callable[[], None]) -> NoReturn:
 
 
 def _serve(lab: str, name: str, main: Callable[[Ready], None], writing: int) -> None:
-    """In the grandchild: be the daemon."""
+    """In the grandchild: run the daemon."""
 
     told = False
 
@@ -274,7 +274,7 @@ def _serve(lab: str, name: str, main: Callable[[Ready], None], writing: int) -> 
         told = True
         try:
             os.write(writing, json.dumps(words).encode() + b"\n")
-        except BrokenPipeError:  # the command that started the lab was killed: so nobody wants us
+        except BrokenPipeError:  # the command that started the lab was killed
             os._exit(1)
         os.close(writing)
 
@@ -285,19 +285,19 @@ def _serve(lab: str, name: str, main: Callable[[Ready], None], writing: int) -> 
             say(error="KernelError", message=problem, hint="")
 
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    gc.freeze()  # what the command had is here to stay, and its pages stay shared
+    gc.freeze()  # the command's objects stay, and their pages stay shared
     gc.enable()
     try:
-        lock = os.open(paths.pids(lab) / f"{name}.pid", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        lock = os.open(paths.of(lab).pids / f"{name}.pid", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # whoever ends the lab asks who holds it
         os.ftruncate(lock, 0)
         os.write(lock, f"{os.getpid()}\n".encode())
-        writing, lock = _keep_only(writing, lock, log=paths.logs(lab) / f"{name}.log")
+        writing, lock = _keep_only(writing, lock, log=paths.of(lab).logs / f"{name}.log")
         os.chdir("/")
         main(ready)
     except LvsctlError as error:
         if told:
-            raise  # nobody hears any more: into the log
+            raise  # the command has gone on: into the log
         say(error=type(error).__name__, message=error.message, hint=error.hint)
     except OSError as error:
         with contextlib.suppress(OSError):  # its log may be what cannot be written
@@ -312,7 +312,7 @@ def _serve(lab: str, name: str, main: Callable[[Ready], None], writing: int) -> 
 
 
 def _keep_only(writing: int, lock: int, log: Path) -> tuple[int, int]:
-    """Close every other descriptor: locks and sockets of the command must not live on here."""
+    """Close every other descriptor: the command's locks and sockets must not stay open here."""
     writing, lock = (
         fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) if fd < 3 else fd for fd in (writing, lock)
     )
@@ -329,7 +329,7 @@ def _keep_only(writing: int, lock: int, log: Path) -> tuple[int, int]:
 
 
 def redirect(log: Path) -> None:
-    """This process reads nothing, and prints to the end of ``log``."""
+    """Redirect standard input from /dev/null, output and errors to the end of ``log``."""
     null = os.open("/dev/null", os.O_RDONLY)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
     for target, source in ((0, null), (1, output), (2, output)):
@@ -340,9 +340,9 @@ def redirect(log: Path) -> None:
 
 
 def last_lines(lab: str, name: str, count: int = LAST_LINES) -> str:
-    """The end of a log, indented, to put under an error; empty where it says nothing."""
+    """Return the end of a log, indented, to put under an error; empty without a log."""
     try:
-        text = (paths.logs(lab) / f"{name}.log").read_text(errors="replace")
+        text = (paths.of(lab).logs / f"{name}.log").read_text(errors="replace")
     except OSError:
         return ""
     lines = text.strip().splitlines()[-count:]

@@ -1,4 +1,4 @@
-"""The labs of this machine: who is up, who is changing them, and how to remove one.
+"""The labs of this machine: their entries, the lock for changing one, and its removal.
 
 A lab's directory is written before the lab's first effect, so that a command killed
 at any point leaves something for `lvsctl down` to find. What `down` removes is seen
@@ -35,12 +35,12 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class State(StrEnum):
-    """What a lab was doing when its entry was last written."""
+    """The state of a lab when its entry was last written."""
 
     COMING_UP = "coming-up"
     UP = "up"
     CHANGING = "changing"
-    """As good as up, but half one topology and half another, should the command have ended."""
+    """Running, but partly as another topology if the command that was changing it has ended."""
     GOING_DOWN = "going-down"
     BROKEN = "broken"
     """Never written: the entry cannot be read or is a leftover (``Entry.problem``)."""
@@ -48,7 +48,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A lab as the registry knows it.
+    """A lab in the registry.
 
     ``topology`` is the text that it was started from, ``source`` the place of that
     text and ``overrides`` what the command line changed, so that the same plan can be
@@ -80,12 +80,12 @@ class Removed:
 
 @contextlib.contextmanager
 def lock(lab: str, seconds: float | None = None) -> Iterator[None]:
-    """Nobody else changes ``lab`` meanwhile.
+    """Hold the lock of ``lab``, so that no other command changes it.
 
     Raises LabError, naming the other command, where it still holds the lab after
     ``seconds`` (LOCK_SECONDS); HostError where there can be no lock.
     """
-    file = paths.lock(lab)
+    file = paths.of(lab).lock
     fd = _acquire(lab, file, time.monotonic() + (LOCK_SECONDS if seconds is None else seconds))
     try:
         yield
@@ -117,9 +117,9 @@ def _acquire(lab: str, file: Path, deadline: float) -> int:
 
 
 def _let_go(lab: str, file: Path, fd: int) -> None:
-    """Close the lock; its file goes with the lab, unless somebody else holds it by now."""
+    """Close the lock; delete its file with the lab, unless another command holds it by now."""
     try:
-        if not _is_ours(paths.directory(lab)) and _taken(fd, file):
+        if not _is_ours(paths.of(lab).directory) and _taken(fd, file):
             file.unlink(missing_ok=True)
     finally:
         os.close(fd)
@@ -135,7 +135,7 @@ def _open_lock(file: Path) -> int:
 
 
 def _check_safe(directory: Path) -> None:
-    """Raise HostError where others could put their files in the place of ours.
+    """Raise HostError where other users could replace our files.
 
     /run is root's alone on any host; a container's may be a tmpfs that all may write.
     """
@@ -143,7 +143,7 @@ def _check_safe(directory: Path) -> None:
     mine = found.st_uid in (0, os.geteuid()) and not found.st_mode & 0o022
     if not stat.S_ISDIR(found.st_mode) or not mine:
         raise HostError(
-            f"{directory} could be somebody else's trap: not a directory that only root can write",
+            f"{directory} is not a directory that only root can write",
             hint=f"`ls -ld {directory}`; remove it, lvsctl makes its own",
         )
 
@@ -167,9 +167,9 @@ def _is(fd: int, file: Path) -> bool:
 
 
 def is_held(lab: str) -> bool:
-    """Whether a command is changing ``lab`` right now."""
+    """Return whether a command is changing ``lab`` right now."""
     try:
-        fd = os.open(paths.lock(lab), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(paths.of(lab).lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return False
     try:
@@ -196,7 +196,7 @@ def begin(entry: Entry) -> None:
     Raises LabError where a namespace's name is taken by something that is not the
     lab's, or where the lab exists; HostError where the entry cannot be written.
     """
-    directory = paths.directory(entry.lab)
+    directory = paths.of(entry.lab).directory
     netns.check_free(entry.lab, entry.namespaces)
     if _is_ours(directory):
         raise LabError(f"lab {entry.lab} exists already", hint=f"`lvsctl down {entry.lab}` first")
@@ -217,7 +217,7 @@ def begin(entry: Entry) -> None:
 
 def write(entry: Entry) -> None:
     """Replace the entry of a lab, in one step. Raises HostError where that is impossible."""
-    file = paths.registry(entry.lab)
+    file = paths.of(entry.lab).registry
     fresh = file.with_suffix(".new")
     with explaining(f"register lab {entry.lab}", file):
         try:
@@ -229,31 +229,31 @@ def write(entry: Entry) -> None:
 
 
 def said(entry: Entry) -> str:
-    """What is written of an entry."""
+    """Return the text that is written of an entry."""
     words = {"format": FORMAT, "boot": _boot(), **asdict(entry)}
     words.pop("problem")
     return json.dumps(words, indent=1) + "\n"
 
 
 def mark(entry: Entry, state: State) -> Entry:
-    """``entry`` in another state, written."""
+    """Write ``entry`` with another state and return it."""
     entry = replace(entry, state=state)
     write(entry)
     return entry
 
 
 def read(lab: str) -> Entry | None:
-    """The entry of ``lab``; None where there is no such lab. Never fails on what it finds."""
-    if not _is_ours(paths.directory(lab)):
+    """Read the entry of ``lab``; None where the lab does not exist. Never fails on its content."""
+    if not _is_ours(paths.of(lab).directory):
         return None
     try:
-        return _entry(lab, json.loads(paths.registry(lab).read_text(encoding="utf-8")))
+        return _entry(lab, json.loads(paths.of(lab).registry.read_text(encoding="utf-8")))
     except FileNotFoundError:
         problem = "its entry is missing: it was being started or removed when that ended"
     except PermissionError:
-        problem = f"{paths.registry(lab)} cannot be read"
+        problem = f"{paths.of(lab).registry} cannot be read"
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        problem = f"{paths.registry(lab)} is damaged ({type(error).__name__}: {error})"
+        problem = f"{paths.of(lab).registry} is damaged ({type(error).__name__}: {error})"
     return _broken(lab, problem)
 
 
@@ -284,7 +284,7 @@ def _broken(lab: str, problem: str) -> Entry:
 
 
 def labs() -> tuple[Entry, ...]:
-    """Every lab that there is anything of, by name."""
+    """Return every lab of which anything exists, by name."""
     with explaining("list the labs", paths.RUN):
         try:
             found = [entry.name for entry in os.scandir(paths.RUN)]
@@ -295,20 +295,20 @@ def labs() -> tuple[Entry, ...]:
 
 
 def _is_ours(directory: Path) -> bool:
-    """Whether a lab's directory is there. A file or a symlink of that name is somebody else's."""
+    """Return whether a lab's directory exists. A file or symlink of that name is not ours."""
     with explaining("look for labs", directory):
         return directory.is_dir() and not directory.is_symlink()
 
 
 def remove(lab: str) -> Removed:
-    """Remove everything that ``lab`` owns, whatever state it is in; for the holder of its lock.
+    """Remove everything that ``lab`` owns, in whatever state; for the holder of its lock.
 
-    Its processes end, its namespaces are let go of (the kernel takes them apart in
-    the background), its names and its directory go. Nothing else is touched: what
-    is not in the lab's directory and does not point into it is not the lab's.
-    Raises HostError where something cannot be removed; trying again goes on from there.
+    Ends its processes, releases its namespaces (the kernel destroys them in the background),
+    deletes its names and its directory. Nothing else is touched: what is not in the lab's
+    directory and does not point into it is not the lab's.
+    Raises HostError where something cannot be removed; a second attempt continues from there.
     """
-    directory = paths.directory(lab)
+    directory = paths.of(lab).directory
     existed = _is_ours(directory)
     _note_going_down(lab)
     ended = _end_processes(lab) if existed else 0
@@ -324,12 +324,12 @@ def remove(lab: str) -> Removed:
 def _note_going_down(lab: str) -> None:
     entry = read(lab)
     if entry is not None and entry.state is not State.BROKEN:
-        with contextlib.suppress(HostError):  # a full disk must not keep a lab alive
+        with contextlib.suppress(HostError):  # a full disk must not prevent the removal
             mark(entry, State.GOING_DOWN)
 
 
 def _end_processes(lab: str) -> int:
-    """End the lab's processes, those too that they start while they are being ended."""
+    """End the lab's processes, and those that they start meanwhile; return how many."""
     ended = 0
     for _ in range(10):
         pids = processes.of_lab(lab)
@@ -355,7 +355,7 @@ def _remove_directory(directory: Path) -> None:
     for part in list(directory.iterdir()):
         if part.is_dir() and not part.is_symlink():
             _remove_tree(part)
-        elif part != paths.registry(directory.name):
+        elif part != paths.of(directory.name).registry:
             part.unlink(missing_ok=True)
     _remove_tree(directory)
 

@@ -86,7 +86,7 @@ class Session:
         """Return the namespace ``name`` of the lab. Raises LabError where it does not exist."""
         opened = self._opened.get(name)
         if opened is None:
-            fd = netns.open_namespace(paths.namespaces(self.lab) / name)
+            fd = netns.open_namespace(paths.of(self.lab).namespaces / name)
             with netns.enter(fd):
                 opened = self._keep(name, fd)
         return opened

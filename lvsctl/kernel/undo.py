@@ -86,7 +86,7 @@ def _undo(session: Session, resource: Resource) -> None:
 
 
 def _delete_namespace(session: Session, resource: Namespace) -> None:
-    files = [paths.namespaces(session.lab) / resource.netns]
+    files = [paths.of(session.lab).namespaces / resource.netns]
     processes.terminate(processes.pids_in(files) - processes.ancestors())
     session.close(resource.netns)
     netns.delete(session.lab, resource.netns)

@@ -121,10 +121,10 @@ def judged(verification: Verification) -> None:
 
 def registered(data: bytes) -> None:
     """The registry's entry of a lab: listed, whatever it says."""
-    directory = paths.directory("dr")
+    directory = paths.of("dr").directory
     directory.mkdir(parents=True, exist_ok=True)
-    paths.registry("dr").write_bytes(data)
-    paths.faults("dr").write_bytes(data)
+    paths.of("dr").registry.write_bytes(data)
+    paths.of("dr").faults.write_bytes(data)
     listed = list_labs()
     assert len(listed) == 1
     format_labs(listed, style=PLAIN)

@@ -29,7 +29,7 @@ TUNNELS = ("tunl", "gre", "gue", "sit", "ip6tnl")
 
 def is_ordinary(op: Resource) -> bool:
     """Whether every kernel with network namespaces can do it."""
-    about = f"{getattr(op, 'device', '')} {getattr(op, 'key', '')}"
+    about = f"{getattr(op, 'device', '')} {getattr(op, 'name', '')}"
     return not isinstance(op, LACKING) and not any(kind in about for kind in TUNNELS)
 
 

@@ -182,4 +182,4 @@ def test_who_holds_the_lab_is_said() -> None:
 
     with registry.lock("dr"):
         assert at_once(second) == [0]
-    assert not paths.lock("dr").exists()
+    assert not paths.of("dr").lock.exists()

@@ -394,7 +394,7 @@ def test_nothing_is_left_open_and_the_caller_stays_where_it_is(nodes: Nodes) -> 
         pass
     before = len(list(Path("/proc/self/fd").iterdir()))
 
-    with pytest.raises(LabError, match="no namespace lvs-nowhere-director"):
+    with pytest.raises(LabError, match="namespace lvs-nowhere-director does not exist"):
         Capture({**nodes, "lvs-nowhere-director": "director"}).__enter__()
     with pytest.raises(UsageError, match="is wrong"):
         Capture(nodes, Options(filter="((")).__enter__()

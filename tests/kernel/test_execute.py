@@ -92,7 +92,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[str]:
     yield name
     with registry.lock(name):
         registry.remove(name)
-    assert not paths.directory(name).exists()
+    assert not paths.of(name).directory.exists()
     assert not [p for p in paths.NETNS.iterdir() if name in p.name]
     assert name not in Path("/proc/self/mountinfo").read_text()
     assert host_state() == before
@@ -353,7 +353,7 @@ def test_a_foreign_namespace_stops_it_before_any_effect(lab: str) -> None:
     try:
         with pytest.raises(LabError, match=f"{name} exists already"):
             up(dr_plan(lab))
-        assert not paths.directory(lab).exists()
+        assert not paths.of(lab).directory.exists()
         with pytest.raises(LabError, match=f"{name} exists already"):
             apply_plan(dr_plan(lab), lab, ignore)
         assert not netns.mounted(lab)
@@ -381,7 +381,7 @@ def test_interrupted_anywhere_it_can_be_removed(lab: str, servers: int, after: i
     with pytest.raises(Stopped):
         up(plan, emit)
     registry.remove(lab)
-    assert not paths.directory(lab).exists()
+    assert not paths.of(lab).directory.exists()
     up(plan)  # and the next one works
 
 
@@ -477,7 +477,7 @@ def test_the_responder_is_a_daemon_that_ends_with_the_lab(lab: str) -> None:
     (pid,) = processes.daemons(lab).values()
     assert os.getsid(pid) != os.getsid(0)
     assert {Path(f"/proc/{pid}/fd/{fd}").readlink().name for fd in (1, 2)} == {"responder.log"}
-    assert (paths.logs(lab) / "responder.log").read_text() == "serving 80\n"
+    assert (paths.of(lab).logs / "responder.log").read_text() == "serving 80\n"
     apply_plan([Stage("again", served)], lab, ignore, respond=respond, reconciling=True)
     (second,) = processes.daemons(lab).values()
     assert second != pid
@@ -520,7 +520,7 @@ def test_a_users_command_runs_in_its_node_and_logs(lab: str) -> None:
 
     eventually(sleeps)
     (pid,) = processes.of_lab(lab)
-    assert (paths.logs(lab) / "a.log").read_text() == "/sys/class/net/lo\n"
+    assert (paths.of(lab).logs / "a.log").read_text() == "/sys/class/net/lo\n"
     assert {fd.name for fd in Path(f"/proc/{pid}/fd").iterdir()} == {"0", "1", "2"}
     assert registry.remove(lab).processes == 1
 
@@ -560,7 +560,7 @@ def test_a_running_lab_grows_and_shrinks(lab: str) -> None:
     names = {link["ifname"] for link in ip("-n", f"lvs-{lab}-lan", "link")}
     assert names == {"lo", "lan", "client", "director", "rs1", "rs2"}
     assert not (paths.NETNS / f"lvs-{lab}-rs3").is_symlink()
-    assert not (paths.namespaces(lab) / f"lvs-{lab}-rs3").exists()
+    assert not (paths.of(lab).namespaces / f"lvs-{lab}-rs3").exists()
 
 
 def test_single_operations_are_taken_back(lab: str) -> None:

@@ -244,7 +244,7 @@ def test_diagnosis_does_not_read_what_was_injected(dr: Lab) -> None:
 
     sys.addaudithook(note)  # there is no way to take it back
     named = causes(dr)
-    noted = str(paths.faults(dr.name))
+    noted = str(paths.of(dr.name).faults)
     assert noted not in opened
     assert any(name.startswith("/proc/sys/net") for name in opened), "the hook hears of files"
     injected.read(dr.name)

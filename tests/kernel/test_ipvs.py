@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shlex
 import socket
 import sys
 from ipaddress import ip_address
@@ -113,9 +112,8 @@ def rules(name: str) -> list[str]:
 
 
 def expected_rules(ops: tuple[IpvsService | IpvsRealServer, ...]) -> list[str]:
-    """What describe() says of ``ops``, without what -S does not print (thresholds)."""
-    typed = [" ".join(shlex.split(line)) for op in ops for line in op.describe()]
-    lines = [line.partition(" ipvsadm ")[2] for line in typed]
+    """The words of the commands of ``ops``, without what -S does not print (thresholds)."""
+    lines = [" ".join(command.argv[1:]) for op in ops for command in op.commands()]
     return sorted(re.sub(r" -[xy] \d+", "", line) for line in lines)
 
 

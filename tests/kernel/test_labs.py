@@ -326,7 +326,7 @@ def test_late_packets_of_a_connection_that_ipvs_does_not_know() -> None:
         with process(shlex.join(words), netns=lab.netns("client")):
             found = {f.claim.id: f for f in verify_lab(running_lab("dr")).findings}
             assert {c for c, f in found.items() if f.verdict is not Verdict.PASS} == set()
-            assert "late ones of earlier connections" in found["all.frames-agree"].expected
+            assert "late packets of earlier connections" in found["all.frames-agree"].expected
 
 
 def test_a_udp_service() -> None:

@@ -26,14 +26,14 @@ def lab(request: pytest.FixtureRequest) -> Iterator[str]:
     before = Path(HERE).readlink()
     yield name
     registry.remove(name)
-    assert not paths.directory(name).exists()
+    assert not paths.of(name).directory.exists()
     assert Path(HERE).readlink() == before
 
 
 def made(lab: str, *nodes: str) -> list[str]:
     """Namespaces of ``lab``, made by a thread of their own."""
     names = [f"lvs-{lab}-{node}" for node in nodes]
-    paths.directory(lab).mkdir(parents=True, exist_ok=True)
+    paths.of(lab).directory.mkdir(parents=True, exist_ok=True)
     netns.mount_store(lab)
 
     def work() -> None:
@@ -86,7 +86,7 @@ def test_no_descriptor_stays_open(lab: str) -> None:
 
 
 def test_a_missing_namespace_is_said_to_be_missing() -> None:
-    with pytest.raises(LabError, match="there is no namespace lvs-none-such"):
+    with pytest.raises(LabError, match="namespace lvs-none-such does not exist"):
         netns.run_inside("lvs-none-such", lambda: None)
 
 
@@ -94,7 +94,7 @@ def test_one_removed_by_hand_is_told_apart(lab: str) -> None:
     (name,) = made(lab, "a")
     subprocess.run(["ip", "netns", "del", name], check=True)
     with pytest.raises(LabError, match="removed by hand"):
-        netns.run_inside(paths.namespaces(lab) / name, lambda: None)
+        netns.run_inside(paths.of(lab).namespaces / name, lambda: None)
     assert not netns.owned(lab, paths.NETNS / name)
 
 

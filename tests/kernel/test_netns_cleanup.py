@@ -68,14 +68,14 @@ def test_the_command_returns_when_the_last_has_let_go(lab: str) -> None:
     up(lab)
     command = [sys.executable, "-m", "lvsctl", "down", lab, "--wait", "--where", "host"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    held = netns.open_namespace(paths.namespaces(lab) / f"lvs-{lab}-rs1")
+    held = netns.open_namespace(paths.of(lab).namespaces / f"lvs-{lab}-rs1")
     with (
         cable_into(f"lvs-{lab}-rs1") as watcher,
         subprocess.Popen(command, env=environment) as down,
         contextlib.ExitStack() as holding,
     ):
         holding.callback(os.close, held)
-        eventually(lambda: not paths.directory(lab).exists() or down.poll() is not None)
+        eventually(lambda: not paths.of(lab).directory.exists() or down.poll() is not None)
         with pytest.raises(subprocess.TimeoutExpired):
             down.wait(timeout=1)  # all is removed: without waiting, it would end at once
         assert "near@" in ip(watcher, "link")
@@ -87,7 +87,7 @@ def test_the_command_returns_when_the_last_has_let_go(lab: str) -> None:
 def test_without_waiting_it_may_still_be_there(lab: str) -> None:
     """The control for the test above: it is the waiting that makes the difference."""
     up(lab, SERVERS)
-    held = netns.open_namespace(paths.namespaces(lab) / f"lvs-{lab}-rs1")
+    held = netns.open_namespace(paths.of(lab).namespaces / f"lvs-{lab}-rs1")
     try:
         registry.remove(lab)
         netns.in_thread(lambda: netns.setns(held))  # it exists: it can be entered
@@ -97,7 +97,7 @@ def test_without_waiting_it_may_still_be_there(lab: str) -> None:
 
 def test_who_is_still_held_is_named(lab: str) -> None:
     up(lab)
-    held = netns.open_namespace(paths.namespaces(lab) / f"lvs-{lab}-rs1")
+    held = netns.open_namespace(paths.of(lab).namespaces / f"lvs-{lab}-rs1")
     try:
         with (
             pytest.raises(LabError, match=f"has not released everything: lvs-{lab}-rs1(\n|$)"),

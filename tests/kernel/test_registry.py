@@ -35,37 +35,37 @@ def serve(ready: processes.Ready) -> None:
 
 def test_without_its_entry_a_lab_is_removed_all_the_same(lab: str) -> None:
     up(dr_plan(lab))
-    paths.registry(lab).write_text("damaged")
+    paths.of(lab).registry.write_text("damaged")
     assert len(registry.remove(lab).namespaces) == 5
 
 
 def test_without_its_mount_a_lab_is_removed_all_the_same(lab: str) -> None:
     """As after a reboot where /run is on a disk."""
     up(dr_plan(lab))
-    subprocess.run(["umount", "--lazy", str(paths.namespaces(lab))], check=True)
+    subprocess.run(["umount", "--lazy", str(paths.of(lab).namespaces)], check=True)
     assert len(registry.remove(lab).namespaces) == 5
 
 
 def test_mounted_twice_is_unmounted_twice(lab: str) -> None:
     up(dr_plan(lab))
-    words = ["mount", "-t", "tmpfs", "again", str(paths.namespaces(lab))]
+    words = ["mount", "-t", "tmpfs", "again", str(paths.of(lab).namespaces)]
     subprocess.run(words, check=True)
     registry.remove(lab)
 
 
 def test_a_daemon_whose_starter_died_is_ended(lab: str) -> None:
-    paths.directory(lab).mkdir(parents=True)
+    paths.of(lab).directory.mkdir(parents=True)
     netns.mount_store(lab)
 
     pid = processes.daemon(lab, "something", serve)
-    paths.registry(lab).unlink(missing_ok=True)
+    paths.of(lab).registry.unlink(missing_ok=True)
     assert registry.remove(lab).processes == 1
     assert not alive(pid)
 
 
 def test_a_pid_file_that_nobody_locks_ends_nobody(lab: str) -> None:
-    paths.pids(lab).mkdir(parents=True)
-    (paths.pids(lab) / "responder.pid").write_text(f"{os.getppid()}\n")
+    paths.of(lab).pids.mkdir(parents=True)
+    (paths.of(lab).pids / "responder.pid").write_text(f"{os.getppid()}\n")
     assert processes.of_lab(lab) == set()
     assert registry.remove(lab).processes == 0
 
@@ -75,7 +75,7 @@ def test_a_daemon_holds_no_lock_of_the_command_that_started_it(lab: str) -> None
         registry.begin(registry.Entry(lab=lab))
         pid = processes.daemon(lab, "something", serve)
         files = list(Path(f"/proc/{pid}/fd").iterdir())
-        assert not any(fd.exists() and fd.samefile(paths.lock(lab)) for fd in files)
+        assert not any(fd.exists() and fd.samefile(paths.of(lab).lock) for fd in files)
     with registry.lock(lab, 0):
         pass
 
@@ -130,9 +130,9 @@ def test_removal_that_was_killed_goes_on(lab: str, steps: int) -> None:
     if steps > 1:
         (paths.NETNS / f"lvs-{lab}-client").unlink()
     if steps > 2:
-        paths.namespaces(lab).rmdir()
+        paths.of(lab).namespaces.rmdir()
     if steps > 3:
-        paths.registry(lab).unlink()
+        paths.of(lab).registry.unlink()
     assert len(registry.remove(lab).namespaces) == (5 if steps < 2 else 4)
     assert not registry.remove(lab).existed
 
@@ -140,8 +140,8 @@ def test_removal_that_was_killed_goes_on(lab: str, steps: int) -> None:
 def test_namespaces_beneath_the_store_are_removed_too(lab: str) -> None:
     """Their mounts on the directory itself: the store was unmounted while they were made."""
     registry.begin(registry.Entry(lab=lab, namespaces=()))
-    paths.namespaces(lab).mkdir()
-    place = paths.namespaces(lab) / f"lvs-{lab}-a"
+    paths.of(lab).namespaces.mkdir()
+    place = paths.of(lab).namespaces / f"lvs-{lab}-a"
     place.touch()
     with namespaces("theirs") as (theirs,):
         subprocess.run(["mount", "--bind", f"/run/netns/{theirs}", str(place)], check=True)

@@ -157,7 +157,7 @@ def test_up_as_a_user_who_has_every_right_but_to_write_there() -> None:
 @pytest.mark.parametrize(("mode", "owner"), [(0o555, 0), (0o755, NOBODY)])
 def test_a_running_lab_whose_directory_is_closed(mode: int, owner: int) -> None:
     """Nothing about it can be noted: so it is not changed; and it goes when it may."""
-    place = paths.directory("dr")
+    place = paths.of("dr").directory
     with untouched("dr") as before:
         up()
         with permissions(place, mode, owner):

@@ -194,34 +194,34 @@ def test_a_symlink_in_the_place_of_a_lab_is_left_alone(tmp_path: Path) -> None:
 
 
 def entry() -> dict[str, object]:
-    found: dict[str, object] = json.loads(paths.registry("dr").read_text())
+    found: dict[str, object] = json.loads(paths.of("dr").registry.read_text())
     return found
 
 
 def rewritten(**words: object) -> None:
-    paths.registry("dr").write_text(json.dumps({**entry(), **words}))
+    paths.of("dr").registry.write_text(json.dumps({**entry(), **words}))
 
 
 def half() -> None:
-    text = paths.registry("dr").read_text()
-    paths.registry("dr").write_text(text[: len(text) // 2])
+    text = paths.of("dr").registry.read_text()
+    paths.of("dr").registry.write_text(text[: len(text) // 2])
 
 
 def directory() -> None:
-    paths.registry("dr").unlink()
-    paths.registry("dr").mkdir()
+    paths.of("dr").registry.unlink()
+    paths.of("dr").registry.mkdir()
 
 
 def symlink() -> None:
-    paths.registry("dr").unlink()
-    paths.registry("dr").symlink_to("/etc/hostname")
+    paths.of("dr").registry.unlink()
+    paths.of("dr").registry.symlink_to("/etc/hostname")
 
 
 CORRUPT: dict[str, Callable[[], object]] = {
-    "empty": lambda: paths.registry("dr").write_bytes(b""),
+    "empty": lambda: paths.of("dr").registry.write_bytes(b""),
     "half": half,
-    "binary": lambda: paths.registry("dr").write_bytes(bytes(range(256))),
-    "missing": lambda: paths.registry("dr").unlink(),
+    "binary": lambda: paths.of("dr").registry.write_bytes(bytes(range(256))),
+    "missing": paths.of("dr").registry.unlink,
     "a directory": directory,
     "a symlink": symlink,
     "an older format": lambda: rewritten(format=0),
@@ -278,7 +278,7 @@ def without_names() -> None:
 
 
 def without_store() -> None:
-    run(f"umount --lazy {paths.namespaces('dr')}")
+    run(f"umount --lazy {paths.of('dr').namespaces}")
 
 
 def replaced() -> None:
@@ -298,7 +298,7 @@ BY_HAND: dict[str, Callable[[], object]] = {
     "the namespaces' mount": without_store,
     "the switch": lambda: run("ip -n lvs-dr-lan link del bridge"),
     "a cable": lambda: run("ip -n lvs-dr-lan link del rs2"),
-    "the logs": lambda: shutil.rmtree(paths.logs("dr")),
+    "the logs": lambda: shutil.rmtree(paths.of("dr").logs),
 }
 
 
@@ -342,6 +342,6 @@ def test_a_pid_that_somebody_else_has_by_now_is_left_alone() -> None:
     """The responder died, and its number was given to another process: this one."""
     with lab_up("dr"):
         kill(processes.daemons("dr")["responder"])
-        (paths.pids("dr") / "responder.pid").write_text(f"{os.getpid()}\n")
+        (paths.of("dr").pids / "responder.pid").write_text(f"{os.getpid()}\n")
         assert registry.read("dr") is not None
         assert tear_down("dr").processes == 0

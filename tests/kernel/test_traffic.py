@@ -275,7 +275,7 @@ def test_a_port_in_use_is_named(wire: Wire, protocol: Protocol) -> None:
 
 
 def test_a_missing_namespace_is_named(wire: Wire) -> None:
-    with pytest.raises(LabError, match="rs7: there is no namespace lvst-none"):
+    with pytest.raises(LabError, match="rs7: namespace lvst-none does not exist"):
         open_and_close(Listener("rs7", "lvst-none", Protocol.TCP, 80))
     with pytest.raises(LabError):
         requests("lvst-none", VIP, 80, count=1)

@@ -190,7 +190,7 @@ NAMES = ("..", ".", "../x", "/etc", "a/b", "a\nb", "-rf", "$(id)", "a b", "ä", 
 def test_a_lab_cannot_be_called_by_a_path_or_a_command(name: str) -> None:
     """Neither on the command line nor in a file; and what is called so is no lab."""
     with pytest.raises(UsageError):
-        paths.directory(name)
+        paths.of(name)
     text = shipped.text_of("dr")
     with pytest.raises(UsageError, match="--name"):
         parse_topology(text, "dr", overrides=Overrides(name=name))

@@ -21,8 +21,6 @@ from lvsctl.kernel.registry import Entry, State
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """/run/lvsctl and /run/netns, elsewhere."""
     monkeypatch.setattr(paths, "RUN", tmp_path / "lvsctl")
-    # Of the namespaces' places it remembers none, neither from before nor for afterwards.
-    monkeypatch.setattr(paths, "namespaces", paths.namespaces.__wrapped__)
     monkeypatch.setattr(paths, "NETNS", tmp_path / "netns")
     (tmp_path / "netns").mkdir()
     return tmp_path
@@ -44,7 +42,7 @@ def test_what_is_written_is_read() -> None:
     up = registry.mark(ENTRY, State.UP)
     assert registry.read("dr") == up
     assert registry.labs() == (up,)
-    assert list(paths.directory("dr").iterdir()) == [paths.registry("dr")]
+    assert list(paths.of("dr").directory.iterdir()) == [paths.of("dr").registry]
 
 
 def test_no_labs_where_nothing_ever_ran() -> None:
@@ -88,9 +86,9 @@ def test_a_foreign_namespace_stops_it_before_any_effect(run: Path, planted: str)
 def test_a_damaged_entry_is_reported_and_removable(text: str | None, problem: str) -> None:
     registry.begin(ENTRY)
     if text is None:
-        paths.registry("dr").unlink()
+        paths.of("dr").registry.unlink()
     else:
-        paths.registry("dr").write_text(text)
+        paths.of("dr").registry.write_text(text)
     entry = registry.read("dr")
     assert entry is not None
     assert entry.state is State.BROKEN
@@ -103,7 +101,7 @@ def test_a_damaged_entry_is_reported_and_removable(text: str | None, problem: st
 
 def test_an_entry_that_is_not_utf8_is_damaged() -> None:
     registry.begin(ENTRY)
-    paths.registry("dr").write_bytes(b"\xff\xfe")
+    paths.of("dr").registry.write_bytes(b"\xff\xfe")
     entry = registry.read("dr")
     assert entry is not None
     assert "damaged" in entry.problem
@@ -111,10 +109,10 @@ def test_an_entry_that_is_not_utf8_is_damaged() -> None:
 
 def test_an_entry_of_another_lab_or_an_earlier_boot_does_not_count() -> None:
     registry.begin(ENTRY)
-    said = json.loads(paths.registry("dr").read_text())
-    paths.registry("dr").write_text(json.dumps({**said, "lab": "nat"}))
+    said = json.loads(paths.of("dr").registry.read_text())
+    paths.of("dr").registry.write_text(json.dumps({**said, "lab": "nat"}))
     assert registry.read("dr").state is State.BROKEN  # type: ignore[union-attr]
-    paths.registry("dr").write_text(json.dumps({**said, "boot": "earlier"}))
+    paths.of("dr").registry.write_text(json.dumps({**said, "boot": "earlier"}))
     entry = registry.read("dr")
     assert entry is not None
     assert "started anew" in entry.problem
@@ -138,11 +136,11 @@ def test_removing_twice_is_fine_and_says_so() -> None:
 def test_only_symlinks_into_the_lab_are_removed(run: Path) -> None:
     registry.begin(ENTRY)
     own = paths.NETNS / "lvs-dr-client"
-    own.symlink_to(paths.namespaces("dr") / "lvs-dr-client")
+    own.symlink_to(paths.of("dr").namespaces / "lvs-dr-client")
     foreign = {
         "lvs-dr-x": "/nowhere",
-        "lvs-dr-client2": str(paths.namespaces("dr2") / "lvs-dr-client"),
-        "lvs-dr-deep": str(paths.namespaces("dr") / "a" / "b"),
+        "lvs-dr-client2": str(paths.of("dr2").namespaces / "lvs-dr-client"),
+        "lvs-dr-deep": str(paths.of("dr").namespaces / "a" / "b"),
     }
     for name, target in foreign.items():
         (paths.NETNS / name).symlink_to(target)
@@ -164,7 +162,7 @@ def test_a_symlink_in_the_place_of_a_lab_is_not_followed(run: Path) -> None:
 def test_the_lock_file_goes_with_the_lab(run: Path) -> None:
     with registry.lock("dr"):
         registry.begin(ENTRY)
-    assert paths.lock("dr").exists()
+    assert paths.of("dr").lock.exists()
     with registry.lock("dr"):
         registry.remove("dr")
     assert not paths.RUN.exists()
@@ -231,6 +229,6 @@ def test_a_registry_that_cannot_be_written_says_where_and_why(
     monkeypatch.setattr(Path, "write_text", refuse)
     with pytest.raises(HostError, match=os.strerror(number)) as caught:
         registry.begin(ENTRY)
-    assert str(paths.registry("dr")) in caught.value.message
+    assert str(paths.of("dr").registry) in caught.value.message
     assert caught.value.hint
-    assert not paths.directory("dr").exists()
+    assert not paths.of("dr").directory.exists()
