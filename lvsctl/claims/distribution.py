@@ -31,12 +31,11 @@ _STARTS = 256
 class Expected:
     """What the definition predicts of ``total`` connections.
 
-    ``shares`` are per real server. ``exact`` False: the definition leaves it open (which
-    one a hash chooses, what chance decides) and ``shares`` is empty; then ``one`` says
-    whether all must land on a single real server. ``slack`` is how far from its share a
-    real server may be, because the table changes while the run goes on. ``others`` are the
-    shares that come out where the director remembers earlier connections in a way that its
-    table does not tell.
+    ``shares`` are per real server. ``exact`` False: the definition does not determine them (a
+    hash or chance does) and ``shares`` is empty; then ``one`` says whether all connections
+    must go to a single real server. ``slack`` is the tolerance per real server, because the
+    table changes during the run. ``others`` are alternative shares, depending on earlier
+    connections that the director remembers and its table does not show.
     """
 
     total: int

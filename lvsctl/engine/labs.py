@@ -101,9 +101,9 @@ def running_lab(name: str | None) -> Lab:
         )
     if entry.state is State.CHANGING and not registry.is_held(name):
         raise LabError(
-            f"lab {name} is not usable: a command that was changing it did not get to the end, "
-            "so it is neither what it was nor what it was to be",
-            hint=f"`lvsctl up` makes it anew, `lvsctl down {name}` removes it",
+            f"lab {name} is not usable: a command that was changing it did not finish, "
+            "so it matches neither its old nor its new topology",
+            hint=f"`lvsctl up` creates it again, `lvsctl down {name}` removes it",
         )
     return configured(entry)
 

@@ -56,7 +56,7 @@ def _difference(lab: Lab, wanted: Resource, states: States) -> KernelError:
     found = deviation.text if deviation is not None else "nothing like it"
     command = "; ".join(wanted.describe())
     return KernelError(
-        f"{node}: the kernel accepted a setting and does not hold it\n"
+        f"{node}: the kernel accepted a setting but does not have it\n"
         f"    wanted: {command}\n    found: {found}",
         node=node,
         command=command,

@@ -1,4 +1,4 @@
-"""A running lab is made another topology's, in place; where that fails, what it was before."""
+"""Change a running lab in place to match another topology; roll back if that fails."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from lvsctl.traffic.responder import responder_of
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a lab is or is to be: as its topology, as its plan, and as the registry notes it."""
+    """A lab before or after a change: the lab, its plan and its registry entry."""
 
     lab: Lab
     plan: Plan
@@ -37,7 +37,7 @@ class Form:
 
 
 def change(old: Form, new: Form, emit: Emit) -> Up:
-    """Make the lab that runs as ``old`` what ``new`` is; for the holder of its lock.
+    """Change the running lab from ``old`` to ``new``; the caller holds its lock.
 
     Raises LabError, before anything is changed, where that cannot be done while it runs. Where
     it fails or is interrupted later, the lab is made what it was; where that fails too, it is
@@ -64,7 +64,7 @@ def change(old: Form, new: Form, emit: Emit) -> Up:
         new.lab,
         created=False,
         added=tuple(op for stage in found.missing for op in stage.resources),
-        # What went along with something larger needs no mention, and no command to repeat it.
+        # What was removed together with something larger is not listed separately.
         removed=tuple(diff.independent((*removed, *found.extra))),
         restored=restored,
         edited=found.edited,
@@ -78,7 +78,7 @@ def _equalize(
     emit: Emit,
     begin: Callable[[], object],
 ) -> tuple[tuple[Resource, ...], Difference]:
-    """Take ``outdated`` back, and make the lab what ``form`` is.
+    """Undo ``outdated`` and apply what ``form`` still needs.
 
     ``starting`` are the namespaces whose commands, the user's own, do not run yet. ``begin`` is
     called before the first effect, if there is any. Returns what of ``outdated`` was there,
@@ -108,7 +108,7 @@ def _equalize(
 
 @dataclass(frozen=True, slots=True)
 class _Memory:
-    """What the way back needs, and no plan says.
+    """What the rollback needs and no plan contains.
 
     ``settings``: those that are to be set anew, as they are. ``commands``: the namespaces that
     get a command of the user's own, and ``pids_in`` the pids of who lives there already.
@@ -141,23 +141,23 @@ def _inhabitants(lab: str, names: Iterable[str]) -> frozenset[int]:
 
 
 def _go_back(old: Form, new: Form, memory: _Memory, error: BaseException, emit: Emit) -> None:
-    """Make the lab what it was, unless nothing or all was done; ``error`` says what came of it."""
+    """Roll the lab back unless nothing or everything was done; adds the result to ``error``."""
     name = old.entry.lab
     now = registry.read(name)
     if now is None or now.state is not State.CHANGING:
         return
-    anew = f"`lvsctl up` makes it anew, `lvsctl down {name}` removes it"
+    anew = f"`lvsctl up` creates it again, `lvsctl down {name}` removes it"
     if old.plan == new.plan:
-        said = f"lab {name}, of which something was missing, is not whole yet: {anew}"
+        said = f"lab {name}, which was incomplete, is still incomplete: {anew}"
     else:
         emit(GoingBack(name))
-        said = f"lab {name} is as it was before"
+        said = f"lab {name} was rolled back"
         try:
             _undo_change(old, new, memory, emit)
         except LvsctlError as another:
             said = (
-                f"lab {name} could not be made what it was: {another.message}\n"
-                f"It is neither now: {anew}"
+                f"lab {name} could not be rolled back: {another.message}\n"
+                f"It matches neither its old nor its new topology: {anew}"
             )
     if isinstance(error, LvsctlError):
         error.add(said)
@@ -174,7 +174,7 @@ def _undo_change(old: Form, new: Form, memory: _Memory, emit: Emit) -> None:
         op for op in added if not (isinstance(op, (Sysctl, UserCommand)) and op.netns in staying)
     ]
     _equalize(old, outdated, (), emit, lambda: None)
-    # What no state of a node tells: whether the settings are others, and offloads on again.
+    # No state shows whether other settings differ, or offloads are on again.
     untold = (*memory.settings, *(op for op in old.plan.resources if isinstance(op, OffloadsOff)))
     apply_plan((Stage("as it was", untold),), name, emit, reconciling=True)
     registry.write(old.entry)
@@ -184,7 +184,7 @@ def _undo_change(old: Form, new: Form, memory: _Memory, emit: Emit) -> None:
 
 
 def _unbroken(lab: Lab) -> tuple[str, ...]:
-    """Take back the faults that are injected into the lab, for the holder of its lock.
+    """Restore the faults that are injected into the lab; the caller holds its lock.
 
     Where one cannot be taken back, because its node was removed by hand, it is forgotten:
     what the plan speaks of is made so anyway.
@@ -199,7 +199,7 @@ def _unbroken(lab: Lab) -> tuple[str, ...]:
 
 
 def _refuse_rewiring(lab: str, before: Plan, after: Plan) -> None:
-    """A node that stays keeps its interfaces: they cannot be exchanged under what uses them."""
+    """Reject changes to the interfaces of a node that stays: processes use them."""
     cables = {(op.node_netns, op.device): op for op in before.resources if isinstance(op, VethLink)}
     kept = {op.netns for op in before.resources if isinstance(op, Namespace)}
     changed: list[str] = []
@@ -216,7 +216,7 @@ def _refuse_rewiring(lab: str, before: Plan, after: Plan) -> None:
     }
     staying = {op.netns for op in after.resources if isinstance(op, Namespace)}
     changed += [
-        f"{cables[key].port} would be taken off {key[1]}"
+        f"{cables[key].port} would be disconnected from {key[1]}"
         for key in sorted(gone)
         if key[0] in staying
     ]
@@ -229,7 +229,7 @@ def _refuse_rewiring(lab: str, before: Plan, after: Plan) -> None:
 
 
 def _states(lab: Lab, plan: Plan) -> dict[str, NodeState]:
-    """The state of every namespace that is there, switches too, as far as the plan speaks of it."""
+    """The state of every existing namespace, bridges too, as far as the plan concerns it."""
     names = netns.existing(lab.name, plan.namespaces)
     directors = {lab.netns(node.name) for node in lab.directors}
     return state.lab_state(

@@ -1,4 +1,4 @@
-"""What verify rests on: everything observed of a lab while requests were sent through it.
+"""The evidence of a lab: everything observed while requests were sent through it.
 
 A model type, so that every verdict can be computed again from a saved report.
 """
@@ -45,13 +45,13 @@ class Run:
 
     @property
     def answered(self) -> tuple[Exchange, ...]:
-        """The requests that got a whole answer."""
+        """The requests that were answered completely."""
         return tuple(exchange for exchange in self.exchanges if exchange.answered)
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A lab, what was sent through it, and what was seen of it everywhere.
+    """A lab, the requests sent through it, and everything observed.
 
     ``frames`` of all ``taps``, in time order; ``drops`` counts frames that the capture
     lost, by node. ``states`` are the nodes' states afterwards, by node. ``counters`` is by how

@@ -1,4 +1,4 @@
-"""What a client saw of one request, and what the real server told about it."""
+"""One request as the client observed it, and what the reply says."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lvsctl.model.addresses import Endpoint
 
 
 class Failure(StrEnum):
-    """Why a request got no answer, in the words of ``Exchange.error``."""
+    """Why a request was not answered (``Exchange.error``)."""
 
     NONE = ""
     TIMED_OUT = "timed out"
@@ -18,10 +18,10 @@ class Failure(StrEnum):
     RESET = "reset"
     NO_ROUTE = "no route"
     PROHIBITED = "prohibited"
-    """A firewall said no (ICMP administratively prohibited, or a local rule)."""
+    """Rejected by a firewall (ICMP administratively prohibited, or a local rule)."""
     NO_PORT = "no local port left"
     CLOSED = "closed early"
-    """The connection ended in order before the answer was whole."""
+    """The connection was closed before the reply was complete."""
     MALFORMED = "malformed answer"
 
 
@@ -54,5 +54,5 @@ class Exchange:
 
     @property
     def answered(self) -> bool:
-        """Whether a whole answer came, whatever it said."""
+        """Whether a complete reply was received."""
         return not self.error

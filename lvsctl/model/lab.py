@@ -22,7 +22,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Impairment:
-    """What every link of a network does to the frames that cross it (tc-netem(8)).
+    """How every link of a network impairs frames (tc-netem(8)).
 
     ``delay`` in milliseconds one way, ``loss`` in percent, ``rate`` in bits per second; 0: none.
     """
@@ -37,7 +37,7 @@ class Impairment:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """One L2 segment: every node on it hears every broadcast of the others."""
+    """One L2 segment: every node receives every broadcast of the others."""
 
     name: str
     subnets: tuple[IPNetwork, ...]
@@ -83,7 +83,7 @@ class Node:
         return tuple(interface.network for interface in self.interfaces)
 
     def addresses_on(self, network: str) -> tuple[IPInterface, ...]:
-        """The node's addresses on ``network``; empty where it is not on it."""
+        """The node's addresses on ``network``; empty if it is not on it."""
         return next((i.addresses for i in self.interfaces if i.network == network), ())
 
 
@@ -98,7 +98,7 @@ class Lab:
     services: tuple[VirtualService, ...]
     _named: dict[str, Node] = field(init=False, repr=False, compare=False)
     _having: dict[Role, tuple[Node, ...]] = field(init=False, repr=False, compare=False)
-    # The planner asks for both once or more for each node: looked up, not looked for.
+    # Indexes, because the planner needs both for every node.
 
     def __post_init__(self) -> None:
         having: dict[Role, list[Node]] = {}
@@ -108,11 +108,11 @@ class Lab:
         object.__setattr__(self, "_having", {role: tuple(mine) for role, mine in having.items()})
 
     def node(self, name: str) -> Node:
-        """The node called ``name``. Raises KeyError where there is none."""
+        """The node called ``name``. Raises KeyError."""
         return self._named[name]
 
     def network(self, name: str) -> Network:
-        """The network called ``name``. Raises KeyError where there is none."""
+        """The network called ``name``. Raises KeyError."""
         for network in self.networks:
             if network.name == name:
                 return network

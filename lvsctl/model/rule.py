@@ -1,4 +1,4 @@
-"""A rule of a forwarding method that a lab breaks, found when the topology is read."""
+"""A rule of a forwarding method that a topology violates."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """Where the topology breaks a rule, and what would be right.
+    """Where the topology violates a rule, and what would be right.
 
     ``path`` leads to the key in the topology file: ``("services", 0, "real_servers", 1)``.
     """

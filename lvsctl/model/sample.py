@@ -1,4 +1,4 @@
-"""A lab at one moment, as `watch` looks at it: cheap to take, again and again."""
+"""Samples of a lab for `watch`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the kernel holds for a node right now: observed, never configured."""
+"""A node's state in the kernel: observed, never configured."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class LinkState:
     addresses: tuple[IPInterface, ...] = ()
     impairment: Impairment = field(default_factory=Impairment)
     noarp: bool = False
-    """Whether it neither asks nor answers ARP questions (IFF_NOARP), as tunnels do."""
+    """Whether the device does not use ARP (IFF_NOARP), as tunnels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class NeighbourState:
 
 @dataclass(frozen=True, slots=True)
 class ListenerState:
-    """A listening socket, with the process that holds it where it can be told."""
+    """A listening socket, with the process that holds it if known."""
 
     protocol: Protocol
     address: IPAddress
@@ -77,7 +77,7 @@ class RealServerState:
     rip: IPAddress
     port: int
     forward: ForwardingMethod | str
-    """One of ours, or IPVS's other methods (``local``, ``bypass``) by name."""
+    """A forwarding method, or IPVS's other methods (``local``, ``bypass``) by name."""
     weight: int
     upper: int
     lower: int
@@ -87,9 +87,9 @@ class RealServerState:
     """Connections in any other state."""
     counters: Counters = field(default_factory=Counters)
     encapsulation: Encapsulation = Encapsulation.IPIP
-    """Of no effect but in TUN."""
+    """Used in TUN only."""
     tunnel_port: int = 0
-    """The UDP port that GUE goes to; 0 without GUE."""
+    """The UDP port that GUE is sent to; 0 without GUE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +131,8 @@ class NodeState:
     connections: tuple[Connection, ...] = ()
     listeners: tuple[ListenerState, ...] = ()
     gue_ports: tuple[int, ...] = ()
-    """UDP ports at which GUE is taken off."""
+    """UDP ports on which GUE is decapsulated."""
 
     def link(self, name: str) -> LinkState | None:
-        """The device called ``name``, where there is one."""
+        """The device called ``name``; None if it does not exist."""
         return next((link for link in self.links if link.name == name), None)

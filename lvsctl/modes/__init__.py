@@ -42,7 +42,7 @@ def _unbuilt(placed: Placed) -> Iterator[Violation]:
     if any(e.protocol is Protocol.SCTP for e in placed.service.endpoints):
         yield Violation(
             path=("services", placed.index, "protocol"),
-            message="the built-in responder does not answer SCTP yet",
+            message="the built-in responder does not support SCTP yet",
             hint="use `protocol: tcp` or `protocol: udp`",
         )
 

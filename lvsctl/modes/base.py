@@ -1,4 +1,4 @@
-"""What a forwarding method is, to the rest of lvsctl: what it needs and what it rules out.
+"""The interface of a forwarding method: what it needs and what it rules out.
 
 A mode's file reads like the definition of the forwarding method. It yields
 *needs*: operations with the reason for each. The planner puts them in order.
@@ -21,7 +21,7 @@ from lvsctl.resources.sysctl import Sysctl
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A virtual service where a topology places it: the lab, its index there, one director."""
+    """A virtual service in its lab: its index in the topology, and one director."""
 
     lab: Lab
     index: int
@@ -45,14 +45,14 @@ class Mode(Interface):
 
     method: ForwardingMethod
     gateway_is_director: bool
-    """Whether the real servers' replies must go back through the director."""
+    """Whether the real servers' replies must return through the director."""
 
     def director_needs(self, placed: Placed) -> Iterator[Resource]:
         """What the director needs beyond the VIP and the IPVS table."""
         ...
 
     def real_server_needs(self, placed: Placed, server: RealServer) -> Iterator[Resource]:
-        """What a real server needs beyond an address and a way back to the client."""
+        """What a real server needs beyond an address and a return path to the client."""
         ...
 
     def violations(self, placed: Placed) -> Iterator[Violation]:
@@ -72,7 +72,7 @@ def vips_on_director(placed: Placed) -> Iterator[Address]:
 
 
 def loose_reverse_path(netns: str, device: str, why: str) -> Iterator[Sysctl]:
-    """Reverse path filtering off for ``device``: the greater of `all` and the device counts.
+    """Reverse path filtering off for ``device``: the maximum of `all` and the device is used.
 
     Linux, Documentation/networking/ip-sysctl.rst, rp_filter.
     """
@@ -81,7 +81,7 @@ def loose_reverse_path(netns: str, device: str, why: str) -> Iterator[Sysctl]:
 
 
 def no_port_mapping(placed: Placed) -> Iterator[Violation]:
-    """TUN and DR leave the transport header alone, so the real server must use the VIP's port."""
+    """TUN and DR do not rewrite ports, so the real server must listen on the VIP's port."""
     ports = sorted({endpoint.port for endpoint in placed.service.endpoints})
     for position, server in enumerate(placed.service.real_servers):
         if server.port not in ports:
@@ -93,7 +93,7 @@ def no_port_mapping(placed: Placed) -> Iterator[Violation]:
                     + " or ".join(map(str, ports))
                 ),
                 hint=(
-                    f"leave out `port: {server.port}`, or use `forward: nat`, "
+                    f"remove `port: {server.port}`, or use `forward: nat`, "
                     "the only forwarding method that rewrites ports"
                 ),
             )

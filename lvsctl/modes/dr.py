@@ -1,10 +1,10 @@
-"""DR (direct routing): the director changes only the destination MAC of requests.
+"""DR (direct routing): the director changes only the MAC addresses and the TTL of requests.
 
     client ──VIP──▶ director ──same IP packet, rs1's MAC──▶ rs1
     client ◀────────────────VIP──────────────────────────── rs1
 
-Every real server holds the VIP too, on its loopback, and must keep quiet about it:
-only the director may answer ARP questions for the VIP (the "ARP problem"). The real
+Every real server holds the VIP too, on its loopback device, and must not answer ARP requests
+for it: only the director may (the "ARP problem"). The real
 servers answer the client directly, so they share an L2 segment with the director
 but do not use it as their gateway. (LVS HOWTO, "LVS-DR" and "The ARP Problem".)
 """
@@ -23,22 +23,22 @@ from lvsctl.resources.sysctl import Sysctl
 
 
 def arp_suppression(netns: str, vip: object) -> Iterator[Resource]:
-    """What keeps a host that holds the VIP on a local device silent about it.
+    """Sysctls that suppress ARP for a VIP on a local device.
 
-    On `all`: the greater of `all` and the *receiving* interface counts, so setting
+    On `all`: the kernel uses the maximum of `all` and the *receiving* interface, so setting
     it on `lo` alone has no effect. (ip-sysctl.rst, arp_ignore and arp_announce.)
     """
     yield Sysctl(
         netns=netns,
         name="net.ipv4.conf.all.arp_ignore",
         value="1",
-        why=f"do not answer ARP questions for {vip}: it is not on the interface they arrive at",
+        why=f"do not answer ARP requests for {vip}: it is not on the receiving interface",
     )
     yield Sysctl(
         netns=netns,
         name="net.ipv4.conf.all.arp_announce",
         value="2",
-        why=f"do not send ARP questions from {vip}: neighbours would learn the wrong MAC for it",
+        why=f"do not send ARP requests from {vip}: neighbours would learn the wrong MAC for it",
     )
 
 
@@ -53,7 +53,7 @@ class DirectRouting:
         yield from ()
 
     def real_server_needs(self, placed: Placed, server: RealServer) -> Iterator[Resource]:
-        """The VIP on a device that is not on the wire, and silence about it. In that order."""
+        """ARP suppression, then the VIP on the loopback device. In that order."""
         netns = placed.netns(server)
         for vip in placed.service.vips:
             if vip.version == 4:
@@ -66,7 +66,7 @@ class DirectRouting:
             )
 
     def violations(self, placed: Placed) -> Iterator[Violation]:
-        """No port mapping; and a MAC address reaches no further than one L2 segment."""
+        """No port mapping; director and real servers share one L2 segment."""
         yield from no_port_mapping(placed)
         director = placed.director
         for position, server in enumerate(placed.service.real_servers):

@@ -3,9 +3,8 @@
     client ──VIP──▶ director ──RIP──▶ real server
     client ◀──VIP── director ◀──RIP── real server
 
-The real servers need nothing of LVS: no VIP, no tunnel, no sysctl. They need one
-thing of the network: that their replies go back through the director, which is
-therefore their default gateway. (LVS HOWTO, "LVS-NAT".)
+The real servers need nothing for LVS: no VIP, no tunnel, no sysctl. Their replies must return
+through the director, which is therefore their default gateway. (LVS HOWTO, "LVS-NAT".)
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ class Nat:
     gateway_is_director = True
 
     def director_needs(self, placed: Placed) -> Iterator[Resource]:
-        """Forwarding, for the replies; and silence towards real servers that have a shorter way."""
+        """Forwarding, for the replies; with one arm also no ICMP redirects to the real servers."""
         netns = placed.lab.netns(placed.director.name)
         yield Sysctl(
             netns=netns,
@@ -50,7 +49,7 @@ class Nat:
                     netns=netns,
                     name=f"net.ipv4.conf.{device}.send_redirects",
                     value="0",
-                    why="one arm: a redirect would teach the real servers a way past the director",
+                    why="one arm: a redirect would make the real servers bypass the director",
                 )
 
     def real_server_needs(self, placed: Placed, server: RealServer) -> Iterator[Resource]:
@@ -58,7 +57,7 @@ class Nat:
         yield from ()
 
     def violations(self, placed: Placed) -> Iterator[Violation]:
-        """Replies must come back through the director: one hop away, and the only way."""
+        """Replies must return through the director: one hop away, and the only path."""
         lab, director = placed.lab, placed.director
         for position, server in enumerate(placed.service.real_servers):
             node = lab.node(server.node)
@@ -79,14 +78,14 @@ class Nat:
                         path=path,
                         message=(
                             f"{node.name} and {client.name} are both on {shared[0]}: replies would "
-                            "go straight to the client and never be rewritten by the director"
+                            "go directly to the client and bypass the director"
                         ),
-                        hint="put the client on another network than the real servers",
+                        hint="move the client to another network than the real servers",
                     )
 
     @staticmethod
     def _one_arm(placed: Placed) -> bool:
-        """Whether replies leave the director by the interface that they came in on."""
+        """Whether replies leave the director by the interface that received them."""
         return any(
             placed.vip_device(vip) in placed.lab.node(server.node).networks
             for vip in placed.service.vips

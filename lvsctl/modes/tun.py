@@ -27,8 +27,8 @@ from lvsctl.resources.gue_port import GuePort
 from lvsctl.resources.tunnel import Tunnel
 
 HEADERS = {Encapsulation.IPIP: 20, Encapsulation.GRE: 24, Encapsulation.GUE: 32}
-"""Bytes in front of the request: an IPv4 header of 20 bytes; GRE's 4 without checksum, key
-and sequence number; UDP's 8 and GUE's 4 without options. IPVS asks for none of these."""
+"""Bytes before the request: an IPv4 header (20), GRE without checksum, key and sequence number
+(4), UDP (8) and GUE without options (4). IPVS uses none of these options."""
 
 
 TUNNEL_INDEX = {Encapsulation.IPIP: 40, Encapsulation.GRE: 41}
@@ -46,7 +46,7 @@ class Tunneling:
         yield from ()
 
     def real_server_needs(self, placed: Placed, server: RealServer) -> Iterator[Resource]:
-        """A tunnel device that takes what the director sends, with the VIP on it, silently."""
+        """A tunnel device that decapsulates the requests, with the VIP on it and ARP suppressed."""
         netns, vips = placed.netns(server), placed.service.vips
         encapsulation = server.encapsulation
         device, kind = encapsulation.device, encapsulation.device_kind
@@ -56,19 +56,19 @@ class Tunneling:
         if encapsulation is Encapsulation.GUE:
             yield GuePort(
                 netns=netns,
-                why="take off the UDP and GUE headers: what is left is IP in IP",
+                why="decapsulate UDP and GUE: IP in IP remains",
             )
         yield Tunnel(
             netns=netns,
             device=device,
             index=TUNNEL_INDEX[kind],
             encapsulation=kind,
-            why="take off the outer header that the director put on",
+            why="decapsulate what the director sends",
         )
         yield from loose_reverse_path(
             netns,
             device,
-            "requests come out of the tunnel, but the way to the client is not through it",
+            "requests come out of the tunnel, but the route to the client does not lead through it",
         )
         for vip in vips:
             yield Address(
@@ -84,6 +84,6 @@ class Tunneling:
         if any(vip.version == 6 for vip in placed.service.vips):
             yield Violation(
                 path=("services", placed.index, "vip"),
-                message="tunnels for IPv6 (protocol 41) cannot be built yet",
+                message="tunnels for IPv6 (protocol 41) are not supported yet",
                 hint="use an IPv4 VIP, or `forward: dr` or `forward: nat`",
             )

@@ -42,7 +42,7 @@ BRIDGE = "bridge"
 """The name of the bridge in the namespace of a network's switch."""
 
 _COPIED = ("rp_filter", "arp_ignore", "arp_announce", "arp_filter", "proxy_arp", "accept_local")
-"""Settings that claims rest on and that a new namespace copies from the host's."""
+"""Settings that claims depend on and that a new namespace copies from the host."""
 
 BRIDGE_INDEX = 20
 DEVICE_INDEX = 50
@@ -52,7 +52,7 @@ PORT_INDEX = 2000
 
 
 def plan_for(lab: Lab) -> Plan:
-    """Everything that must be done for ``lab``, in order."""
+    """Plan everything that ``up`` does for ``lab``, in order."""
     needs = unique(_needs(lab))
     settings = _settings(lab, needs)
     early = {key: op for key, op in settings.items() if _host_wide(op.name)}
@@ -78,7 +78,7 @@ def plan_for(lab: Lab) -> Plan:
 def _switches(lab: Lab) -> Iterator[Resource]:
     for network in lab.networks:
         netns = lab.netns(network.name)
-        yield Namespace(netns=netns, why=f"the switch of network {network.name}")
+        yield Namespace(netns=netns, why=f"the bridge of network {network.name}")
         yield from _without_ipv6(netns)
         yield Bridge(
             netns=netns, device=BRIDGE, index=BRIDGE_INDEX, why="one L2 segment for its members"
@@ -117,7 +117,7 @@ def _links(lab: Lab) -> Iterator[Resource]:
 
 
 def _addresses_and_routes(lab: Lab) -> Iterator[Resource]:
-    """Everything else of the network, node by node.
+    """Addresses, routes and impairments, node by node.
 
     Offloads go off at the nodes' ends alone: a switch sends nothing of its own, so what its
     ports pass on is as the nodes made it, and a veth merges nothing that it receives
@@ -135,7 +135,7 @@ def _addresses_and_routes(lab: Lab) -> Iterator[Resource]:
                     netns=netns,
                     device=interface.network,
                     impairment=impairment,
-                    why=f"network {interface.network}: what {node.name} sends is impaired",
+                    why=f"network {interface.network}: frames that {node.name} sends are impaired",
                 )
             for address in interface.addresses:
                 yield Address(
@@ -147,11 +147,11 @@ def _addresses_and_routes(lab: Lab) -> Iterator[Resource]:
         director = gateway_director(lab, node)
         own = set(node.routes)
         for route in routes_of(lab, node):
-            why = "the way to the other networks"
+            why = "the route to the other networks"
             if route in own:
-                why = "the topology says so"
+                why = "configured in the topology"
             elif director is not None and route.to is None:
-                why = f"replies must go back through {director.name}"
+                why = f"replies must return through {director.name}"
             yield StaticRoute(netns=netns, to=route.to, via=route.via, why=why)
 
 
@@ -177,7 +177,7 @@ def _settings(lab: Lab, needs: Iterable[Resource]) -> dict[tuple[str, str], Sysc
         netns = lab.netns(node.name)
         for key, value in node.sysctls:
             chosen[netns, key] = Sysctl(
-                netns=netns, name=key, value=value, why="the topology says so"
+                netns=netns, name=key, value=value, why="configured in the topology"
             )
     return chosen
 
@@ -210,7 +210,7 @@ def _base(lab: Lab, node: Node) -> Iterator[Sysctl]:
                 netns=netns,
                 name=f"net.ipv6.conf.{scope}.accept_dad",
                 value="0",
-                why="addresses are usable at once",
+                why="addresses are usable immediately",
             )
     else:
         yield from _without_ipv6(netns)
@@ -224,13 +224,13 @@ def _without_ipv6(netns: str) -> Iterator[Sysctl]:
         name="net.ipv6.conf.default.disable_ipv6",
         value="1",
         optional=True,
-        why="no IPv6 here, so none of its chatter either",
+        why="no IPv6 on this network, so no IPv6 background traffic",
     )
 
 
 @functools.lru_cache(1024)  # each node has the same ones
 def _host_wide(key: str) -> bool:
-    """Whether the setting exists before the node's interfaces do."""
+    """Whether the setting exists before the node's interfaces."""
     words = key.split(".")
     return not (words[:1] == ["net"] and words[2:3] in (["conf"], ["neigh"])) or words[3] in (
         "all",
@@ -240,7 +240,7 @@ def _host_wide(key: str) -> bool:
 
 
 def _tunnels_first(devices: Iterable[Resource], settings: Iterable[Resource]) -> Iterator[Resource]:
-    """Devices, then their settings, and only then the VIPs: never a moment unsuppressed."""
+    """Devices, then their settings, then the VIPs, so that ARP is suppressed from the start."""
     kept = list(devices)
     yield from (op for op in kept if not isinstance(op, Address))
     yield from settings
@@ -275,7 +275,7 @@ def _servers(lab: Lab) -> Iterator[Resource]:
                 netns=lab.netns(node.name),
                 node=node.name,
                 argv=node.run,
-                why="the topology's own command",
+                why="the topology's command",
             )
     for service in lab.services:
         protocols = dict.fromkeys(endpoint.protocol for endpoint in service.endpoints)

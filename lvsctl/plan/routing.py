@@ -25,7 +25,7 @@ def routes_of(lab: Lab, node: Node) -> tuple[Route, ...]:
 
 
 def gateway_director(lab: Lab, node: Node) -> Node | None:
-    """The director that is ``node``'s default gateway, where a forwarding method says so."""
+    """The director that is ``node``'s default gateway, if a forwarding method requires it."""
     for placed in placed_services(lab):
         if any(
             server.node == node.name and MODES[server.forward].gateway_is_director
@@ -51,8 +51,8 @@ def _through_routers(lab: Lab, node: Node, version: int) -> Iterator[Route]:
     if not hops:
         return
     if node.role is Role.ROUTER:
-        # No default route: two routers that point at each other would carry a packet
-        # for nowhere back and forth until its TTL ends.
+        # No default route: two routers that point at each other would forward a packet with
+        # an unknown destination to each other until its TTL expires.
         yield from (Route(to=subnet, via=via) for subnet, via in hops.items())
         return
     default = Counter(hops.values()).most_common(1)[0][0]
@@ -63,7 +63,7 @@ def _through_routers(lab: Lab, node: Node, version: int) -> Iterator[Route]:
 
 
 def _first_hops(lab: Lab, node: Node, version: int) -> Iterator[tuple[IPNetwork, IPAddress]]:
-    """Each subnet that ``node`` is not on, with the first router on a shortest way to it."""
+    """Each subnet that ``node`` is not on, with the first router on a shortest path to it."""
     first = _ways(lab, node, version)
     for network in lab.networks:
         if network.name in first:
@@ -73,7 +73,7 @@ def _first_hops(lab: Lab, node: Node, version: int) -> Iterator[tuple[IPNetwork,
 
 
 def _ways(lab: Lab, node: Node, version: int) -> dict[str, IPAddress]:
-    """For each network that ``node`` is not on: where to send what goes there. Breadth first."""
+    """The next hop to each network that ``node`` is not on. Breadth first."""
     first: dict[str, IPAddress] = {}
     frontier = list(node.networks)
     while frontier:

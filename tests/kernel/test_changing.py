@@ -109,7 +109,7 @@ def test_what_fails_half_way_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> N
             events = Events()
             with pytest.raises(KernelError, match=said) as caught:
                 bring_up(topology_of(with_servers(words)), emit=events)
-            assert "lab dr is as it was before" in caught.value.message
+            assert "lab dr was rolled back" in caught.value.message
             assert GoingBack("dr") in events
             assert state() == before, words
             again = bring_up(topology_of("dr"))
@@ -164,7 +164,7 @@ def test_what_the_kernel_refuses_among_ipvs_messages_is_taken_back(
         table = ipvs_table()
         with pytest.raises(KernelError, match="director: Numerical result out of range") as changed:
             bring_up(four, emit=running)
-        assert "lab dr is as it was before" in changed.value.message
+        assert "lab dr was rolled back" in changed.value.message
         assert ipvs_table() == table
     for error, events in ((created.value, new), (changed.value, running)):
         assert "-r 10.10.0.13:80 -g -w 1 -x 1 -y 2" in error.command
@@ -192,7 +192,7 @@ def test_what_is_interrupted_half_way_is_taken_back() -> None:
                 events = Events(stage, stop)
                 with pytest.raises(KeyboardInterrupt):
                     bring_up(topology_of(with_servers(words)), emit=events)
-                assert events[-1] == Notice("lab dr is as it was before"), (words, stage)
+                assert events[-1] == Notice("lab dr was rolled back"), (words, stage)
         assert state() == before
         is_up_and_proven()
     assert initial_namespace() == host
@@ -216,11 +216,11 @@ def test_where_the_way_back_is_closed_the_lab_is_neither() -> None:
             with pytest.raises(HostError, match="No space left") as caught:
                 bring_up(more, emit=full)
             filler.unlink()
-            assert "lab dr could not be made what it was" in caught.value.message
+            assert "lab dr could not be rolled back" in caught.value.message
             assert "`lvsctl down dr` removes it" in caught.value.message
             listing = format_labs(list_labs(), style=Style(color=False, width=80))
             assert "may match neither its old nor its new topology" in " ".join(listing.split())
-            with pytest.raises(LabError, match="neither what it was"):
+            with pytest.raises(LabError, match="neither its old nor its new topology"):
                 running_lab("dr")
             if mend == "up":
                 assert bring_up(topology_of("dr")).created
@@ -242,7 +242,7 @@ def test_where_it_cannot_be_mended_it_is_not_whole() -> None:
         with pytest.raises(KeyboardInterrupt):
             bring_up(topology_of("dr"), emit=events)
         (notice,) = (event.text for event in events if isinstance(event, Notice))
-        assert "is not whole yet: `lvsctl up` makes it anew" in notice
+        assert "is still incomplete: `lvsctl up` creates it again" in notice
         assert bring_up(topology_of("dr")).created
         is_up_and_proven()
 

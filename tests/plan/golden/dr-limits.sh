@@ -254,9 +254,9 @@ END_OF_RESPONDER
 
 # ------------------------------------------- namespaces -------------------------------------------
 
-# the switch of network lan
+# the bridge of network lan
 ip netns add lvs-dr-limits-lan
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-dr-limits-lan sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-dr-limits-lan link add name bridge index 20 type bridge mcast_snooping 0 \
@@ -274,7 +274,7 @@ ip netns exec lvs-dr-limits-client sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-dr-limits-client sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # director
@@ -288,7 +288,7 @@ ip netns exec lvs-dr-limits-director sysctl -q -w net.ipv4.conf.all.rp_filter=0 
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-dr-limits-director sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs1
@@ -297,9 +297,9 @@ ip netns add lvs-dr-limits-rs1
 ip netns exec lvs-dr-limits-rs1 sysctl -q -w net.ipv4.ip_forward=0
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-dr-limits-rs1 sysctl -q -w net.ipv4.conf.all.rp_filter=0
-# do not answer ARP questions for 10.13.0.100: it is not on the interface they arrive at
+# do not answer ARP requests for 10.13.0.100: it is not on the receiving interface
 ip netns exec lvs-dr-limits-rs1 sysctl -q -w net.ipv4.conf.all.arp_ignore=1
-# do not send ARP questions from 10.13.0.100: neighbours would learn the wrong MAC for it
+# do not send ARP requests from 10.13.0.100: neighbours would learn the wrong MAC for it
 ip netns exec lvs-dr-limits-rs1 sysctl -q -w net.ipv4.conf.all.arp_announce=2
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-dr-limits-rs1 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
@@ -307,7 +307,7 @@ ip netns exec lvs-dr-limits-rs1 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-dr-limits-rs1 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs2
@@ -316,9 +316,9 @@ ip netns add lvs-dr-limits-rs2
 ip netns exec lvs-dr-limits-rs2 sysctl -q -w net.ipv4.ip_forward=0
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-dr-limits-rs2 sysctl -q -w net.ipv4.conf.all.rp_filter=0
-# do not answer ARP questions for 10.13.0.100: it is not on the interface they arrive at
+# do not answer ARP requests for 10.13.0.100: it is not on the receiving interface
 ip netns exec lvs-dr-limits-rs2 sysctl -q -w net.ipv4.conf.all.arp_ignore=1
-# do not send ARP questions from 10.13.0.100: neighbours would learn the wrong MAC for it
+# do not send ARP requests from 10.13.0.100: neighbours would learn the wrong MAC for it
 ip netns exec lvs-dr-limits-rs2 sysctl -q -w net.ipv4.conf.all.arp_announce=2
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-dr-limits-rs2 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
@@ -326,7 +326,7 @@ ip netns exec lvs-dr-limits-rs2 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-dr-limits-rs2 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs3
@@ -335,9 +335,9 @@ ip netns add lvs-dr-limits-rs3
 ip netns exec lvs-dr-limits-rs3 sysctl -q -w net.ipv4.ip_forward=0
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-dr-limits-rs3 sysctl -q -w net.ipv4.conf.all.rp_filter=0
-# do not answer ARP questions for 10.13.0.100: it is not on the interface they arrive at
+# do not answer ARP requests for 10.13.0.100: it is not on the receiving interface
 ip netns exec lvs-dr-limits-rs3 sysctl -q -w net.ipv4.conf.all.arp_ignore=1
-# do not send ARP questions from 10.13.0.100: neighbours would learn the wrong MAC for it
+# do not send ARP requests from 10.13.0.100: neighbours would learn the wrong MAC for it
 ip netns exec lvs-dr-limits-rs3 sysctl -q -w net.ipv4.conf.all.arp_announce=2
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-dr-limits-rs3 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
@@ -345,7 +345,7 @@ ip netns exec lvs-dr-limits-rs3 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-dr-limits-rs3 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs4
@@ -354,9 +354,9 @@ ip netns add lvs-dr-limits-rs4
 ip netns exec lvs-dr-limits-rs4 sysctl -q -w net.ipv4.ip_forward=0
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-dr-limits-rs4 sysctl -q -w net.ipv4.conf.all.rp_filter=0
-# do not answer ARP questions for 10.13.0.100: it is not on the interface they arrive at
+# do not answer ARP requests for 10.13.0.100: it is not on the receiving interface
 ip netns exec lvs-dr-limits-rs4 sysctl -q -w net.ipv4.conf.all.arp_ignore=1
-# do not send ARP questions from 10.13.0.100: neighbours would learn the wrong MAC for it
+# do not send ARP requests from 10.13.0.100: neighbours would learn the wrong MAC for it
 ip netns exec lvs-dr-limits-rs4 sysctl -q -w net.ipv4.conf.all.arp_announce=2
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-dr-limits-rs4 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
@@ -364,7 +364,7 @@ ip netns exec lvs-dr-limits-rs4 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-dr-limits-rs4 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # --------------------------------------------- links ----------------------------------------------

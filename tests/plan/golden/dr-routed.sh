@@ -248,18 +248,18 @@ END_OF_RESPONDER
 
 # ------------------------------------------- namespaces -------------------------------------------
 
-# the switch of network outside
+# the bridge of network outside
 ip netns add lvs-dr-routed-outside
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-dr-routed-outside sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-dr-routed-outside link add name bridge index 20 type bridge mcast_snooping 0 \
     vlan_default_pvid 0
 ip -n lvs-dr-routed-outside link set dev bridge up
 
-# the switch of network lan
+# the bridge of network lan
 ip netns add lvs-dr-routed-lan
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-dr-routed-lan sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-dr-routed-lan link add name bridge index 20 type bridge mcast_snooping 0 \
@@ -277,7 +277,7 @@ ip netns exec lvs-dr-routed-client sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-dr-routed-client sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # router
@@ -291,7 +291,7 @@ ip netns exec lvs-dr-routed-router sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-dr-routed-router sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # director
@@ -305,7 +305,7 @@ ip netns exec lvs-dr-routed-director sysctl -q -w net.ipv4.conf.all.rp_filter=0 
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-dr-routed-director sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs1
@@ -314,9 +314,9 @@ ip netns add lvs-dr-routed-rs1
 ip netns exec lvs-dr-routed-rs1 sysctl -q -w net.ipv4.ip_forward=0
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-dr-routed-rs1 sysctl -q -w net.ipv4.conf.all.rp_filter=0
-# do not answer ARP questions for 10.11.0.100: it is not on the interface they arrive at
+# do not answer ARP requests for 10.11.0.100: it is not on the receiving interface
 ip netns exec lvs-dr-routed-rs1 sysctl -q -w net.ipv4.conf.all.arp_ignore=1
-# do not send ARP questions from 10.11.0.100: neighbours would learn the wrong MAC for it
+# do not send ARP requests from 10.11.0.100: neighbours would learn the wrong MAC for it
 ip netns exec lvs-dr-routed-rs1 sysctl -q -w net.ipv4.conf.all.arp_announce=2
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-dr-routed-rs1 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
@@ -324,7 +324,7 @@ ip netns exec lvs-dr-routed-rs1 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-dr-routed-rs1 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs2
@@ -333,9 +333,9 @@ ip netns add lvs-dr-routed-rs2
 ip netns exec lvs-dr-routed-rs2 sysctl -q -w net.ipv4.ip_forward=0
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-dr-routed-rs2 sysctl -q -w net.ipv4.conf.all.rp_filter=0
-# do not answer ARP questions for 10.11.0.100: it is not on the interface they arrive at
+# do not answer ARP requests for 10.11.0.100: it is not on the receiving interface
 ip netns exec lvs-dr-routed-rs2 sysctl -q -w net.ipv4.conf.all.arp_ignore=1
-# do not send ARP questions from 10.11.0.100: neighbours would learn the wrong MAC for it
+# do not send ARP requests from 10.11.0.100: neighbours would learn the wrong MAC for it
 ip netns exec lvs-dr-routed-rs2 sysctl -q -w net.ipv4.conf.all.arp_announce=2
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-dr-routed-rs2 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
@@ -343,7 +343,7 @@ ip netns exec lvs-dr-routed-rs2 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-dr-routed-rs2 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # --------------------------------------------- links ----------------------------------------------
@@ -394,7 +394,7 @@ ip -n lvs-dr-routed-client link set dev lo up
 ip netns exec lvs-dr-routed-client ethtool -K outside tx off sg off tso off gso off gro off
 # its own address on outside
 ip -n lvs-dr-routed-client addr add 10.11.1.10/24 dev outside
-# the way to the other networks
+# the route to the other networks
 ip -n lvs-dr-routed-client route add default via 10.11.1.1
 
 # IPVS and local addresses need it
@@ -414,7 +414,7 @@ ip -n lvs-dr-routed-director link set dev lo up
 ip netns exec lvs-dr-routed-director ethtool -K lan tx off sg off tso off gso off gro off
 # its own address on lan
 ip -n lvs-dr-routed-director addr add 10.11.0.2/24 dev lan
-# the way to the other networks
+# the route to the other networks
 ip -n lvs-dr-routed-director route add default via 10.11.0.1
 
 # IPVS and local addresses need it
@@ -423,7 +423,7 @@ ip -n lvs-dr-routed-rs1 link set dev lo up
 ip netns exec lvs-dr-routed-rs1 ethtool -K lan tx off sg off tso off gso off gro off
 # its own address on lan
 ip -n lvs-dr-routed-rs1 addr add 10.11.0.11/24 dev lan
-# the way to the other networks
+# the route to the other networks
 ip -n lvs-dr-routed-rs1 route add default via 10.11.0.1
 
 # IPVS and local addresses need it
@@ -432,7 +432,7 @@ ip -n lvs-dr-routed-rs2 link set dev lo up
 ip netns exec lvs-dr-routed-rs2 ethtool -K lan tx off sg off tso off gso off gro off
 # its own address on lan
 ip -n lvs-dr-routed-rs2 addr add 10.11.0.12/24 dev lan
-# the way to the other networks
+# the route to the other networks
 ip -n lvs-dr-routed-rs2 route add default via 10.11.0.1
 
 # ------------------------------------------ real servers ------------------------------------------

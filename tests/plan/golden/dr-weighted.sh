@@ -242,9 +242,9 @@ END_OF_RESPONDER
 
 # ------------------------------------------- namespaces -------------------------------------------
 
-# the switch of network lan
+# the bridge of network lan
 ip netns add lvs-dr-weighted-lan
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-dr-weighted-lan sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-dr-weighted-lan link add name bridge index 20 type bridge mcast_snooping 0 \
@@ -262,7 +262,7 @@ ip netns exec lvs-dr-weighted-client sysctl -q -w net.ipv4.conf.all.rp_filter=0 
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-dr-weighted-client sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # director
@@ -276,7 +276,7 @@ ip netns exec lvs-dr-weighted-director sysctl -q -w net.ipv4.conf.all.rp_filter=
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-dr-weighted-director sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs1
@@ -285,9 +285,9 @@ ip netns add lvs-dr-weighted-rs1
 ip netns exec lvs-dr-weighted-rs1 sysctl -q -w net.ipv4.ip_forward=0
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-dr-weighted-rs1 sysctl -q -w net.ipv4.conf.all.rp_filter=0
-# do not answer ARP questions for 10.12.0.100: it is not on the interface they arrive at
+# do not answer ARP requests for 10.12.0.100: it is not on the receiving interface
 ip netns exec lvs-dr-weighted-rs1 sysctl -q -w net.ipv4.conf.all.arp_ignore=1
-# do not send ARP questions from 10.12.0.100: neighbours would learn the wrong MAC for it
+# do not send ARP requests from 10.12.0.100: neighbours would learn the wrong MAC for it
 ip netns exec lvs-dr-weighted-rs1 sysctl -q -w net.ipv4.conf.all.arp_announce=2
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-dr-weighted-rs1 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
@@ -295,7 +295,7 @@ ip netns exec lvs-dr-weighted-rs1 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-dr-weighted-rs1 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs2
@@ -304,9 +304,9 @@ ip netns add lvs-dr-weighted-rs2
 ip netns exec lvs-dr-weighted-rs2 sysctl -q -w net.ipv4.ip_forward=0
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-dr-weighted-rs2 sysctl -q -w net.ipv4.conf.all.rp_filter=0
-# do not answer ARP questions for 10.12.0.100: it is not on the interface they arrive at
+# do not answer ARP requests for 10.12.0.100: it is not on the receiving interface
 ip netns exec lvs-dr-weighted-rs2 sysctl -q -w net.ipv4.conf.all.arp_ignore=1
-# do not send ARP questions from 10.12.0.100: neighbours would learn the wrong MAC for it
+# do not send ARP requests from 10.12.0.100: neighbours would learn the wrong MAC for it
 ip netns exec lvs-dr-weighted-rs2 sysctl -q -w net.ipv4.conf.all.arp_announce=2
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-dr-weighted-rs2 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
@@ -314,7 +314,7 @@ ip netns exec lvs-dr-weighted-rs2 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-dr-weighted-rs2 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # --------------------------------------------- links ----------------------------------------------

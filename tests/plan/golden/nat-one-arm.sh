@@ -248,18 +248,18 @@ END_OF_RESPONDER
 
 # ------------------------------------------- namespaces -------------------------------------------
 
-# the switch of network outside
+# the bridge of network outside
 ip netns add lvs-nat-one-arm-outside
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-nat-one-arm-outside sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-nat-one-arm-outside link add name bridge index 20 type bridge mcast_snooping 0 \
     vlan_default_pvid 0
 ip -n lvs-nat-one-arm-outside link set dev bridge up
 
-# the switch of network lan
+# the bridge of network lan
 ip netns add lvs-nat-one-arm-lan
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-nat-one-arm-lan sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-nat-one-arm-lan link add name bridge index 20 type bridge mcast_snooping 0 \
@@ -277,7 +277,7 @@ ip netns exec lvs-nat-one-arm-client sysctl -q -w net.ipv4.conf.all.rp_filter=0 
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-nat-one-arm-client sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # router
@@ -291,7 +291,7 @@ ip netns exec lvs-nat-one-arm-router sysctl -q -w net.ipv4.conf.all.rp_filter=0 
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-nat-one-arm-router sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # director
@@ -305,9 +305,9 @@ ip netns exec lvs-nat-one-arm-director sysctl -q -w net.ipv4.conf.all.rp_filter=
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-nat-one-arm-director sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
-# one arm: a redirect would teach the real servers a way past the director
+# one arm: a redirect would make the real servers bypass the director
 ip netns exec lvs-nat-one-arm-director sysctl -q -w net.ipv4.conf.all.send_redirects=0 \
     net.ipv4.conf.default.send_redirects=0
 
@@ -322,7 +322,7 @@ ip netns exec lvs-nat-one-arm-rs1 sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-nat-one-arm-rs1 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs2
@@ -336,7 +336,7 @@ ip netns exec lvs-nat-one-arm-rs2 sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-nat-one-arm-rs2 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # --------------------------------------------- links ----------------------------------------------
@@ -387,7 +387,7 @@ ip -n lvs-nat-one-arm-client link set dev lo up
 ip netns exec lvs-nat-one-arm-client ethtool -K outside tx off sg off tso off gso off gro off
 # its own address on outside
 ip -n lvs-nat-one-arm-client addr add 10.21.1.10/24 dev outside
-# the way to the other networks
+# the route to the other networks
 ip -n lvs-nat-one-arm-client route add default via 10.21.1.1
 
 # IPVS and local addresses need it
@@ -407,7 +407,7 @@ ip -n lvs-nat-one-arm-director link set dev lo up
 ip netns exec lvs-nat-one-arm-director ethtool -K lan tx off sg off tso off gso off gro off
 # its own address on lan
 ip -n lvs-nat-one-arm-director addr add 10.21.0.2/24 dev lan
-# the way to the other networks
+# the route to the other networks
 ip -n lvs-nat-one-arm-director route add default via 10.21.0.1
 
 # IPVS and local addresses need it
@@ -416,7 +416,7 @@ ip -n lvs-nat-one-arm-rs1 link set dev lo up
 ip netns exec lvs-nat-one-arm-rs1 ethtool -K lan tx off sg off tso off gso off gro off
 # its own address on lan
 ip -n lvs-nat-one-arm-rs1 addr add 10.21.0.11/24 dev lan
-# replies must go back through director
+# replies must return through director
 ip -n lvs-nat-one-arm-rs1 route add default via 10.21.0.2
 
 # IPVS and local addresses need it
@@ -425,7 +425,7 @@ ip -n lvs-nat-one-arm-rs2 link set dev lo up
 ip netns exec lvs-nat-one-arm-rs2 ethtool -K lan tx off sg off tso off gso off gro off
 # its own address on lan
 ip -n lvs-nat-one-arm-rs2 addr add 10.21.0.12/24 dev lan
-# replies must go back through director
+# replies must return through director
 ip -n lvs-nat-one-arm-rs2 route add default via 10.21.0.2
 
 # ---------------------------------------- virtual services ----------------------------------------

@@ -246,17 +246,17 @@ END_OF_RESPONDER
 
 # ------------------------------------------- namespaces -------------------------------------------
 
-# the switch of network public
+# the bridge of network public
 ip netns add lvs-nat-public
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-nat-public sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-nat-public link add name bridge index 20 type bridge mcast_snooping 0 vlan_default_pvid 0
 ip -n lvs-nat-public link set dev bridge up
 
-# the switch of network private
+# the bridge of network private
 ip netns add lvs-nat-private
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-nat-private sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-nat-private link add name bridge index 20 type bridge mcast_snooping 0 vlan_default_pvid 0
@@ -273,7 +273,7 @@ ip netns exec lvs-nat-client sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-nat-client sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # director
@@ -287,7 +287,7 @@ ip netns exec lvs-nat-director sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-nat-director sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs1
@@ -301,7 +301,7 @@ ip netns exec lvs-nat-rs1 sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-nat-rs1 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs2
@@ -315,7 +315,7 @@ ip netns exec lvs-nat-rs2 sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-nat-rs2 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # --------------------------------------------- links ----------------------------------------------
@@ -376,7 +376,7 @@ ip -n lvs-nat-rs1 link set dev lo up
 ip netns exec lvs-nat-rs1 ethtool -K private tx off sg off tso off gso off gro off
 # its own address on private
 ip -n lvs-nat-rs1 addr add 192.168.20.11/24 dev private
-# replies must go back through director
+# replies must return through director
 ip -n lvs-nat-rs1 route add default via 192.168.20.2
 
 # IPVS and local addresses need it
@@ -385,7 +385,7 @@ ip -n lvs-nat-rs2 link set dev lo up
 ip netns exec lvs-nat-rs2 ethtool -K private tx off sg off tso off gso off gro off
 # its own address on private
 ip -n lvs-nat-rs2 addr add 192.168.20.12/24 dev private
-# replies must go back through director
+# replies must return through director
 ip -n lvs-nat-rs2 route add default via 192.168.20.2
 
 # ---------------------------------------- virtual services ----------------------------------------

@@ -252,26 +252,26 @@ END_OF_RESPONDER
 
 # ------------------------------------------- namespaces -------------------------------------------
 
-# the switch of network outside
+# the bridge of network outside
 ip netns add lvs-tun-gre-outside
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-tun-gre-outside sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-tun-gre-outside link add name bridge index 20 type bridge mcast_snooping 0 \
     vlan_default_pvid 0
 ip -n lvs-tun-gre-outside link set dev bridge up
 
-# the switch of network hub
+# the bridge of network hub
 ip netns add lvs-tun-gre-hub
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-tun-gre-hub sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-tun-gre-hub link add name bridge index 20 type bridge mcast_snooping 0 vlan_default_pvid 0
 ip -n lvs-tun-gre-hub link set dev bridge up
 
-# the switch of network near
+# the bridge of network near
 ip netns add lvs-tun-gre-near
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-tun-gre-near sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-tun-gre-near link add name bridge index 20 type bridge mcast_snooping 0 \
@@ -289,7 +289,7 @@ ip netns exec lvs-tun-gre-client sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-tun-gre-client sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # router
@@ -303,7 +303,7 @@ ip netns exec lvs-tun-gre-router sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-tun-gre-router sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # director
@@ -317,18 +317,18 @@ ip netns exec lvs-tun-gre-director sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-tun-gre-director sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs1
 ip netns add lvs-tun-gre-rs1
 # a host does not forward
 ip netns exec lvs-tun-gre-rs1 sysctl -q -w net.ipv4.ip_forward=0
-# requests come out of the tunnel, but the way to the client is not through it
+# requests come out of the tunnel, but the route to the client does not lead through it
 ip netns exec lvs-tun-gre-rs1 sysctl -q -w net.ipv4.conf.all.rp_filter=0
-# do not answer ARP questions for 10.40.1.100: it is not on the interface they arrive at
+# do not answer ARP requests for 10.40.1.100: it is not on the receiving interface
 ip netns exec lvs-tun-gre-rs1 sysctl -q -w net.ipv4.conf.all.arp_ignore=1
-# do not send ARP questions from 10.40.1.100: neighbours would learn the wrong MAC for it
+# do not send ARP requests from 10.40.1.100: neighbours would learn the wrong MAC for it
 ip netns exec lvs-tun-gre-rs1 sysctl -q -w net.ipv4.conf.all.arp_announce=2
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-tun-gre-rs1 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
@@ -336,18 +336,18 @@ ip netns exec lvs-tun-gre-rs1 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-tun-gre-rs1 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs2
 ip netns add lvs-tun-gre-rs2
 # a host does not forward
 ip netns exec lvs-tun-gre-rs2 sysctl -q -w net.ipv4.ip_forward=0
-# requests come out of the tunnel, but the way to the client is not through it
+# requests come out of the tunnel, but the route to the client does not lead through it
 ip netns exec lvs-tun-gre-rs2 sysctl -q -w net.ipv4.conf.all.rp_filter=0
-# do not answer ARP questions for 10.40.1.100: it is not on the interface they arrive at
+# do not answer ARP requests for 10.40.1.100: it is not on the receiving interface
 ip netns exec lvs-tun-gre-rs2 sysctl -q -w net.ipv4.conf.all.arp_ignore=1
-# do not send ARP questions from 10.40.1.100: neighbours would learn the wrong MAC for it
+# do not send ARP requests from 10.40.1.100: neighbours would learn the wrong MAC for it
 ip netns exec lvs-tun-gre-rs2 sysctl -q -w net.ipv4.conf.all.arp_announce=2
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-tun-gre-rs2 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
@@ -355,7 +355,7 @@ ip netns exec lvs-tun-gre-rs2 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-tun-gre-rs2 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # --------------------------------------------- links ----------------------------------------------
@@ -411,7 +411,7 @@ ip -n lvs-tun-gre-client link set dev lo up
 ip netns exec lvs-tun-gre-client ethtool -K outside tx off sg off tso off gso off gro off
 # its own address on outside
 ip -n lvs-tun-gre-client addr add 10.40.0.10/24 dev outside
-# the way to the other networks
+# the route to the other networks
 ip -n lvs-tun-gre-client route add default via 10.40.0.1
 
 # IPVS and local addresses need it
@@ -435,7 +435,7 @@ ip -n lvs-tun-gre-director link set dev lo up
 ip netns exec lvs-tun-gre-director ethtool -K hub tx off sg off tso off gso off gro off
 # its own address on hub
 ip -n lvs-tun-gre-director addr add 10.40.1.2/24 dev hub
-# the way to the other networks
+# the route to the other networks
 ip -n lvs-tun-gre-director route add default via 10.40.1.1
 
 # IPVS and local addresses need it
@@ -444,7 +444,7 @@ ip -n lvs-tun-gre-rs1 link set dev lo up
 ip netns exec lvs-tun-gre-rs1 ethtool -K near tx off sg off tso off gso off gro off
 # its own address on near
 ip -n lvs-tun-gre-rs1 addr add 10.40.2.11/24 dev near
-# the way to the other networks
+# the route to the other networks
 ip -n lvs-tun-gre-rs1 route add default via 10.40.2.1
 
 # IPVS and local addresses need it
@@ -453,25 +453,25 @@ ip -n lvs-tun-gre-rs2 link set dev lo up
 ip netns exec lvs-tun-gre-rs2 ethtool -K near tx off sg off tso off gso off gro off
 # its own address on near
 ip -n lvs-tun-gre-rs2 addr add 10.40.2.12/24 dev near
-# the way to the other networks
+# the route to the other networks
 ip -n lvs-tun-gre-rs2 route add default via 10.40.2.1
 
 # ------------------------------------------ real servers ------------------------------------------
 
-# take off the outer header that the director put on
+# decapsulate what the director sends
 ip -n lvs-tun-gre-rs1 link add name gre0 index 41 type gre 2>/dev/null || ip -n lvs-tun-gre-rs1 \
     link show dev gre0 >/dev/null
 ip -n lvs-tun-gre-rs1 link set dev gre0 up
-# requests come out of the tunnel, but the way to the client is not through it
+# requests come out of the tunnel, but the route to the client does not lead through it
 ip netns exec lvs-tun-gre-rs1 sysctl -q -w net.ipv4.conf.gre0.rp_filter=0
 # accept the decapsulated requests, still addressed to the VIP
 ip -n lvs-tun-gre-rs1 addr add 10.40.1.100/32 dev gre0
 
-# take off the outer header that the director put on
+# decapsulate what the director sends
 ip -n lvs-tun-gre-rs2 link add name gre0 index 41 type gre 2>/dev/null || ip -n lvs-tun-gre-rs2 \
     link show dev gre0 >/dev/null
 ip -n lvs-tun-gre-rs2 link set dev gre0 up
-# requests come out of the tunnel, but the way to the client is not through it
+# requests come out of the tunnel, but the route to the client does not lead through it
 ip netns exec lvs-tun-gre-rs2 sysctl -q -w net.ipv4.conf.gre0.rp_filter=0
 # accept the decapsulated requests, still addressed to the VIP
 ip -n lvs-tun-gre-rs2 addr add 10.40.1.100/32 dev gre0

@@ -260,33 +260,33 @@ END_OF_RESPONDER
 
 # ------------------------------------------- namespaces -------------------------------------------
 
-# the switch of network outside
+# the bridge of network outside
 ip netns add lvs-tun-outside
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-tun-outside sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-tun-outside link add name bridge index 20 type bridge mcast_snooping 0 vlan_default_pvid 0
 ip -n lvs-tun-outside link set dev bridge up
 
-# the switch of network hub
+# the bridge of network hub
 ip netns add lvs-tun-hub
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-tun-hub sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-tun-hub link add name bridge index 20 type bridge mcast_snooping 0 vlan_default_pvid 0
 ip -n lvs-tun-hub link set dev bridge up
 
-# the switch of network near
+# the bridge of network near
 ip netns add lvs-tun-near
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-tun-near sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-tun-near link add name bridge index 20 type bridge mcast_snooping 0 vlan_default_pvid 0
 ip -n lvs-tun-near link set dev bridge up
 
-# the switch of network far
+# the bridge of network far
 ip netns add lvs-tun-far
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-tun-far sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 # one L2 segment for its members
 ip -n lvs-tun-far link add name bridge index 20 type bridge mcast_snooping 0 vlan_default_pvid 0
@@ -303,7 +303,7 @@ ip netns exec lvs-tun-client sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-tun-client sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # router
@@ -317,7 +317,7 @@ ip netns exec lvs-tun-router sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-tun-router sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # director
@@ -331,18 +331,18 @@ ip netns exec lvs-tun-director sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-tun-director sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs1
 ip netns add lvs-tun-rs1
 # a host does not forward
 ip netns exec lvs-tun-rs1 sysctl -q -w net.ipv4.ip_forward=0
-# requests come out of the tunnel, but the way to the client is not through it
+# requests come out of the tunnel, but the route to the client does not lead through it
 ip netns exec lvs-tun-rs1 sysctl -q -w net.ipv4.conf.all.rp_filter=0
-# do not answer ARP questions for 10.30.1.100: it is not on the interface they arrive at
+# do not answer ARP requests for 10.30.1.100: it is not on the receiving interface
 ip netns exec lvs-tun-rs1 sysctl -q -w net.ipv4.conf.all.arp_ignore=1
-# do not send ARP questions from 10.30.1.100: neighbours would learn the wrong MAC for it
+# do not send ARP requests from 10.30.1.100: neighbours would learn the wrong MAC for it
 ip netns exec lvs-tun-rs1 sysctl -q -w net.ipv4.conf.all.arp_announce=2
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-tun-rs1 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
@@ -350,18 +350,18 @@ ip netns exec lvs-tun-rs1 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-tun-rs1 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs2
 ip netns add lvs-tun-rs2
 # a host does not forward
 ip netns exec lvs-tun-rs2 sysctl -q -w net.ipv4.ip_forward=0
-# requests come out of the tunnel, but the way to the client is not through it
+# requests come out of the tunnel, but the route to the client does not lead through it
 ip netns exec lvs-tun-rs2 sysctl -q -w net.ipv4.conf.all.rp_filter=0
-# do not answer ARP questions for 10.30.1.100: it is not on the interface they arrive at
+# do not answer ARP requests for 10.30.1.100: it is not on the receiving interface
 ip netns exec lvs-tun-rs2 sysctl -q -w net.ipv4.conf.all.arp_ignore=1
-# do not send ARP questions from 10.30.1.100: neighbours would learn the wrong MAC for it
+# do not send ARP requests from 10.30.1.100: neighbours would learn the wrong MAC for it
 ip netns exec lvs-tun-rs2 sysctl -q -w net.ipv4.conf.all.arp_announce=2
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-tun-rs2 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
@@ -369,18 +369,18 @@ ip netns exec lvs-tun-rs2 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-tun-rs2 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # real-server rs-far
 ip netns add lvs-tun-rs-far
 # a host does not forward
 ip netns exec lvs-tun-rs-far sysctl -q -w net.ipv4.ip_forward=0
-# requests come out of the tunnel, but the way to the client is not through it
+# requests come out of the tunnel, but the route to the client does not lead through it
 ip netns exec lvs-tun-rs-far sysctl -q -w net.ipv4.conf.all.rp_filter=0
-# do not answer ARP questions for 10.30.1.100: it is not on the interface they arrive at
+# do not answer ARP requests for 10.30.1.100: it is not on the receiving interface
 ip netns exec lvs-tun-rs-far sysctl -q -w net.ipv4.conf.all.arp_ignore=1
-# do not send ARP questions from 10.30.1.100: neighbours would learn the wrong MAC for it
+# do not send ARP requests from 10.30.1.100: neighbours would learn the wrong MAC for it
 ip netns exec lvs-tun-rs-far sysctl -q -w net.ipv4.conf.all.arp_announce=2
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-tun-rs-far sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
@@ -388,7 +388,7 @@ ip netns exec lvs-tun-rs-far sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
     net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
     net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
-# no IPv6 here, so none of its chatter either
+# no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-tun-rs-far sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
 
 # --------------------------------------------- links ----------------------------------------------
@@ -452,7 +452,7 @@ ip -n lvs-tun-client link set dev lo up
 ip netns exec lvs-tun-client ethtool -K outside tx off sg off tso off gso off gro off
 # its own address on outside
 ip -n lvs-tun-client addr add 10.30.0.10/24 dev outside
-# the way to the other networks
+# the route to the other networks
 ip -n lvs-tun-client route add default via 10.30.0.1
 
 # IPVS and local addresses need it
@@ -471,7 +471,7 @@ ip netns exec lvs-tun-router ethtool -K near tx off sg off tso off gso off gro o
 ip -n lvs-tun-router addr add 10.30.2.1/24 dev near
 # frames as a wire carries them: checksums filled in, nothing merged
 ip netns exec lvs-tun-router ethtool -K far tx off sg off tso off gso off gro off
-# network far: what router sends is impaired
+# network far: frames that router sends are impaired
 tc -n lvs-tun-router qdisc replace dev far root netem delay 20ms
 # its own address on far
 ip -n lvs-tun-router addr add 10.30.3.1/24 dev far
@@ -482,7 +482,7 @@ ip -n lvs-tun-director link set dev lo up
 ip netns exec lvs-tun-director ethtool -K hub tx off sg off tso off gso off gro off
 # its own address on hub
 ip -n lvs-tun-director addr add 10.30.1.2/24 dev hub
-# the way to the other networks
+# the route to the other networks
 ip -n lvs-tun-director route add default via 10.30.1.1
 
 # IPVS and local addresses need it
@@ -491,7 +491,7 @@ ip -n lvs-tun-rs1 link set dev lo up
 ip netns exec lvs-tun-rs1 ethtool -K near tx off sg off tso off gso off gro off
 # its own address on near
 ip -n lvs-tun-rs1 addr add 10.30.2.11/24 dev near
-# the way to the other networks
+# the route to the other networks
 ip -n lvs-tun-rs1 route add default via 10.30.2.1
 
 # IPVS and local addresses need it
@@ -500,45 +500,45 @@ ip -n lvs-tun-rs2 link set dev lo up
 ip netns exec lvs-tun-rs2 ethtool -K near tx off sg off tso off gso off gro off
 # its own address on near
 ip -n lvs-tun-rs2 addr add 10.30.2.12/24 dev near
-# the way to the other networks
+# the route to the other networks
 ip -n lvs-tun-rs2 route add default via 10.30.2.1
 
 # IPVS and local addresses need it
 ip -n lvs-tun-rs-far link set dev lo up
 # frames as a wire carries them: checksums filled in, nothing merged
 ip netns exec lvs-tun-rs-far ethtool -K far tx off sg off tso off gso off gro off
-# network far: what rs-far sends is impaired
+# network far: frames that rs-far sends are impaired
 tc -n lvs-tun-rs-far qdisc replace dev far root netem delay 20ms
 # its own address on far
 ip -n lvs-tun-rs-far addr add 10.30.3.11/24 dev far
-# the way to the other networks
+# the route to the other networks
 ip -n lvs-tun-rs-far route add default via 10.30.3.1
 
 # ------------------------------------------ real servers ------------------------------------------
 
-# take off the outer header that the director put on
+# decapsulate what the director sends
 ip -n lvs-tun-rs1 link add name tunl0 index 40 type ipip 2>/dev/null || ip -n lvs-tun-rs1 link \
     show dev tunl0 >/dev/null
 ip -n lvs-tun-rs1 link set dev tunl0 up
-# requests come out of the tunnel, but the way to the client is not through it
+# requests come out of the tunnel, but the route to the client does not lead through it
 ip netns exec lvs-tun-rs1 sysctl -q -w net.ipv4.conf.tunl0.rp_filter=0
 # accept the decapsulated requests, still addressed to the VIP
 ip -n lvs-tun-rs1 addr add 10.30.1.100/32 dev tunl0
 
-# take off the outer header that the director put on
+# decapsulate what the director sends
 ip -n lvs-tun-rs2 link add name tunl0 index 40 type ipip 2>/dev/null || ip -n lvs-tun-rs2 link \
     show dev tunl0 >/dev/null
 ip -n lvs-tun-rs2 link set dev tunl0 up
-# requests come out of the tunnel, but the way to the client is not through it
+# requests come out of the tunnel, but the route to the client does not lead through it
 ip netns exec lvs-tun-rs2 sysctl -q -w net.ipv4.conf.tunl0.rp_filter=0
 # accept the decapsulated requests, still addressed to the VIP
 ip -n lvs-tun-rs2 addr add 10.30.1.100/32 dev tunl0
 
-# take off the outer header that the director put on
+# decapsulate what the director sends
 ip -n lvs-tun-rs-far link add name tunl0 index 40 type ipip 2>/dev/null || ip -n lvs-tun-rs-far \
     link show dev tunl0 >/dev/null
 ip -n lvs-tun-rs-far link set dev tunl0 up
-# requests come out of the tunnel, but the way to the client is not through it
+# requests come out of the tunnel, but the route to the client does not lead through it
 ip netns exec lvs-tun-rs-far sysctl -q -w net.ipv4.conf.tunl0.rp_filter=0
 # accept the decapsulated requests, still addressed to the VIP
 ip -n lvs-tun-rs-far addr add 10.30.1.100/32 dev tunl0
