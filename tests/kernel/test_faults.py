@@ -254,7 +254,7 @@ def test_diagnosis_does_not_read_what_was_injected(dr: Lab) -> None:
 
 
 def test_what_cannot_be_injected_says_why(dr: Lab) -> None:
-    with pytest.raises(UsageError, match="about nat"):
+    with pytest.raises(UsageError, match="applies to nat only"):
         inject_fault(dr, "wrong-gateway")
     with pytest.raises(UsageError, match="cannot be injected at 'client'"):
         inject_fault(dr, "vip-missing", "client")
