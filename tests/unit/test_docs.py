@@ -22,6 +22,7 @@ from lvsctl.claims import BY_MODE, every
 from lvsctl.cli.commands import command
 from lvsctl.faults import FAULTS
 from lvsctl.topology import shipped
+from tests.unit.test_rooms import ROOMS
 from tools.docs import DOCS, ROOT, reference
 from tools.docs.alike import essence
 from tools.docs.page import File, Page, PageError, Prose, read
@@ -29,6 +30,8 @@ from tools.docs.reference import json as json_reference
 
 PAGES = sorted(path for path in DOCS.rglob("*.md") if path.parent != DOCS / "reference")
 CLAIMS = {row.claim.id for table in (*BY_MODE.values(), every.CLAIMS) for row in table}
+
+README = ROOT / "README.md"
 
 each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(DOCS)))
 
@@ -74,7 +77,7 @@ def parsed(words: list[str], *, spoken: bool) -> dict[str, Any]:
 
     Who speaks of a command may leave out what comes last: "`lvsctl verify --from` does that".
     """
-    if words == ["--help"]:
+    if words in (["--help"], ["--install-completion"]):
         return {}
     node: Any = command()
     name = "lvsctl"
@@ -91,7 +94,7 @@ def parsed(words: list[str], *, spoken: bool) -> dict[str, Any]:
         return dict(node.make_context(name, [*words, "NAME"]).params)
 
 
-@each_page
+@pytest.mark.parametrize("path", [README, *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_are_what_the_command_line_takes(path: Path) -> None:
     page = read(path)
     files = {f"./{piece.name}" for piece in page.pieces if isinstance(piece, File)}
@@ -130,6 +133,32 @@ def test_json_reference_has_every_command_that_reports() -> None:
             yield " ".join(words)
 
     assert json_reference.commands() == set(reporting(command()))
+
+
+# ── HACKING, in the README ───────────────────────────────────────────────────────────────────
+
+
+def paths_in_hacking() -> list[str]:
+    """Every path in backquotes in the tables of HACKING."""
+    hacking = README.read_text(encoding="utf-8").partition("\n## HACKING\n")[2]
+    rows = "\n".join(line for line in hacking.splitlines() if line.startswith("|"))
+    return re.findall(r"`([^`\s]+(?:/|\.\w+))`", rows)
+
+
+def test_paths_in_hacking_exist() -> None:
+    """KIND.py, MODE.py and the like stand for any name: at least one file must match."""
+    missing = [path for path in paths_in_hacking() if not any(ROOT.glob(pattern_of(path)))]
+    assert not missing
+
+
+def pattern_of(path: str) -> str:
+    return re.sub(r"(?<=/)[A-Z]+(?=\.)", "[a-z]*", path)
+
+
+def test_hacking_names_every_room_in_order() -> None:
+    named = [path for path in paths_in_hacking() if path.count("/") == 1 + path.endswith("/")]
+    rooms = [Path(path).name.removesuffix(".py") for path in named if path.startswith("lvsctl/")]
+    assert tuple(dict.fromkeys(rooms[: len(ROOMS)])) == ROOMS
 
 
 # ── when two outputs are the same ────────────────────────────────────────────────────────────
