@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""An endurance run: labs up, proven, broken, diagnosed and down, hundreds of times in one machine.
+"""Endurance run: bring labs up, break, diagnose and remove them many times in one machine.
 
-    tools/soak.py --cycles 300            so many cycles
-    tools/soak.py --minutes 30            or for so long
-    tools/soak.py --figures soak.csv      every sample, for a plot
+    tools/soak.py --cycles 300            a number of cycles
+    tools/soak.py --minutes 30            or a duration
+    tools/soak.py --figures soak.csv      write every sample to a file
 
-Each cycle is typed as a user would: up, verify, fault inject, diagnose, fault restore, down,
-with the shipped topologies in turn. After each, the machine's kernel is asked what it holds:
-memory, slab, open files, network namespaces, mounts and processes; and so are the machine's
-two long-lived processes, and its broker on the host. At the end nothing may have grown.
+Each cycle runs the commands of a user: up, verify, fault inject, diagnose, fault restore, down,
+with the shipped topologies in turn. After each cycle it measures the machine's kernel (memory,
+slab, open files, network namespaces, mounts, processes), the machine's two long-lived processes,
+and its broker on the host. At the end none of these may have grown.
 
-Ends with 0 where all is flat, 1 where something grew or a command said what it should not.
+The exit status is 0 if nothing grew, and 1 if something grew or a command failed.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ ROOT = Path(__file__).resolve().parents[1]
 LVSCTL = [sys.executable, "-m", "lvsctl"]
 
 WARM_UP = 9
-"""Cycles until each shipped topology has been up once: caches, modules and Python's arenas
-are filled."""
+"""Cycles until each shipped topology has been up once, so that caches, modules and Python's arenas
+are full."""
 
 SETTLED = r"""
 tries=0
-while [ $tries -lt 100 ]; do  # namespaces are taken apart in the background
+while [ $tries -lt 100 ]; do  # namespaces are freed in the background
     now=$(awk '$1 == "net_namespace" { print $2 }' /proc/slabinfo)
     held=$(ls /run/netns | wc -l)
     living=$(ls -d /proc/[0-9]* | wc -l)
@@ -60,7 +60,7 @@ done
 echo "agent_rss $rss"
 echo "agent_files $fds"
 """
-"""What the machine holds, once it has settled: its own kernel's and processes' figures."""
+"""Prints figures of the machine's kernel and processes once they are stable."""
 
 CYCLE = (
     ("up", "{topology}"),
@@ -70,10 +70,10 @@ CYCLE = (
     ("fault", "restore", "--lab", "{topology}"),
     ("down", "{topology}"),
 )
-"""What is typed, in this order."""
+"""The commands of a cycle, in order."""
 
-SAID_ILL = frozenset({("diagnose", 1)})
-"""Commands whose business it is to end so: a broken lab has causes."""
+EXPECTED_STATUSES = frozenset({("diagnose", 1)})
+"""Commands that end with another status than 0: a broken lab has causes."""
 
 SLACK = {
     "memory_used_kib": 4096,
@@ -82,14 +82,14 @@ SLACK = {
     "agent_rss_kib": 2048,
     "broker_rss_kib": 2048,
 }
-"""How far the median of the last tenth may lie above that of the first, whatever the number
-of cycles; what is not here must be equal. A leak of one namespace (345 KiB) every tenth
-cycle shows in the kernel's count of them, and in memory alone after 150 cycles."""
+"""How much larger the median of the last tenth may be than that of the first, for any number of
+cycles. All other measures must be equal. A leak of one namespace (345 KiB) in every tenth cycle
+shows in the kernel's count of namespaces, and in memory after 150 cycles."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What was held after a cycle. Memory in KiB."""
+    """The figures after a cycle. Memory in KiB."""
 
     cycle: int
     seconds: float
@@ -112,28 +112,28 @@ MEASURES = tuple(Sample.__dataclass_fields__)[3:]
 
 
 class Failed(Exception):
-    """A command ended as it should not have."""
+    """A command ended with an unexpected status."""
 
 
 def lvsctl(*words: str, status: int = 0) -> str:
-    """Type a command; what it prints."""
+    """Run a command and return its output."""
     done = subprocess.run(
         [*LVSCTL, *words], cwd=ROOT, capture_output=True, text=True, check=False,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
-    if done.returncode != status and (words[0], done.returncode) not in SAID_ILL:
+    if done.returncode != status and (words[0], done.returncode) not in EXPECTED_STATUSES:
         raise Failed(f"lvsctl {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout
 
 
 def faults_of(topology: str) -> list[str]:
-    """The ids of the faults that apply to the running lab."""
+    """Return the ids of the faults that apply to the running lab."""
     listed = json.loads(lvsctl("fault", "list", "--lab", topology, "--format", "json"))
     return [one["id"] for one in listed["faults"] if one.get("nodes")]
 
 
 def sample(cycle: int, seconds: float, topology: str, broker: int) -> Sample:
-    """Ask the machine, and the broker's /proc."""
+    """Measure the machine and its broker."""
     text = lvsctl("machine", "run", "--", "sh", "-c", SETTLED)
     said = {line.split()[0].rstrip(":"): line.split() for line in text.splitlines() if line.split()}
 
@@ -162,7 +162,7 @@ def sample(cycle: int, seconds: float, topology: str, broker: int) -> Sample:
 
 
 def cycles(wanted: int, until: float) -> Iterator[Sample]:
-    """Cycle after cycle; a sample after each."""
+    """Run cycles, and yield a sample after each."""
     topologies = [one["name"] for one in
                   json.loads(lvsctl("topologies", "--format", "json"))["topologies"]]  # fmt: skip
     faults: dict[str, list[str]] = {}
@@ -182,8 +182,8 @@ def cycles(wanted: int, until: float) -> Iterator[Sample]:
 
 
 def grown(samples: Sequence[Sample]) -> dict[str, tuple[float, float, float, bool]]:
-    """For each measure: the median of the first and of the last tenth, the slope per cycle
-    (least squares), and whether that is flat."""
+    """Return for each measure the median of the first and of the last tenth, the slope per cycle
+    (least squares), and whether it is flat."""
     settled = samples[WARM_UP:]
     tenth = max(3, len(settled) // 10)
     found = {}
@@ -197,11 +197,11 @@ def grown(samples: Sequence[Sample]) -> dict[str, tuple[float, float, float, boo
 
 
 def main() -> int:
-    """Run, print, judge."""
+    """Run the cycles and print the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cycles", type=int, default=0, help="how many (default 300)")
-    parser.add_argument("--minutes", type=float, default=0, help="or for how long")
-    parser.add_argument("--figures", type=Path, help="a CSV file with every sample")
+    parser.add_argument("--cycles", type=int, default=0, help="number of cycles (default: 300)")
+    parser.add_argument("--minutes", type=float, default=0, help="duration, instead of --cycles")
+    parser.add_argument("--figures", type=Path, help="CSV file for every sample")
     options = parser.parse_args()
     wanted = options.cycles or (10**6 if options.minutes else 300)
     until = time.monotonic() + (options.minutes * 60 or 10**9)
@@ -233,9 +233,9 @@ def main() -> int:
 
 
 def judge(samples: Sequence[Sample]) -> bool:
-    """Print the table of what was held; whether all of it is flat."""
+    """Print the table of figures, and return whether all are flat."""
     if len(samples) < WARM_UP + 6:
-        print(f"{len(samples)} cycles are too few to judge by: {WARM_UP + 6} at least")
+        print(f"{len(samples)} cycles are too few: at least {WARM_UP + 6} are needed")
         return False
     found = grown(samples)
     print(f"{len(samples)} cycles in {samples[-1].seconds:.0f} s; "

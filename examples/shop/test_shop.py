@@ -1,6 +1,6 @@
-"""The shop's load balancing, tested on the kernel's real IPVS before a director is touched.
+"""Test the shop's load balancing on the kernel's real IPVS before it goes to production.
 
-The plugin that gives the fixture ``lvs`` is installed with lvsctl. Run it with ``pytest``.
+The pytest plugin with the fixture ``lvs`` is part of lvsctl. Run: ``pytest``
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ URL = "http://192.0.2.80/"
 
 @pytest.fixture(scope="module")
 def shop(lvs_module: Labs) -> Lab:
-    """One lab for the tests of this file: none of them leaves it changed."""
+    """One lab for all tests of this file; each test leaves it unchanged."""
     return lvs_module.up("shop.yaml")
 
 
@@ -28,11 +28,11 @@ def proof(shop: Lab) -> Verification:
     return shop.verify()
 
 
-def test_it_does_what_lvs_promises(proof: Verification) -> None:
+def test_every_claim_passes(proof: Verification) -> None:
     assert proof
 
 
-def test_both_real_servers_get_customers(shop: Lab) -> None:
+def test_requests_reach_both_real_servers(shop: Lab) -> None:
     client = shop.node("client")
 
     pages = [client.run(["curl", "-sf", URL], check=True).stdout for _ in range(4)]
@@ -41,15 +41,15 @@ def test_both_real_servers_get_customers(shop: Lab) -> None:
 
 
 def test_customers_never_see_a_private_address(proof: Verification) -> None:
-    """A claim of our own, on the frames that were captured at the client."""
+    """A check of our own, on the frames captured at the client."""
     at_the_client = [frame for frame in proof.frames if frame.tap.node == "client"]
 
     assert at_the_client
     assert not [frame for frame in at_the_client if "10.20.0." in frame.summary()]
 
 
-def test_a_lost_gateway_is_found(shop: Lab) -> None:
-    """What it looks like when it breaks; and that it is whole again afterwards."""
+def test_missing_default_gateway_is_diagnosed(shop: Lab) -> None:
+    """Break the lab, diagnose it, and check that it works again afterwards."""
     with shop.broken("no-default-gateway", node="rs2"):
         cause = shop.diagnose().causes[0]
 

@@ -1,6 +1,6 @@
-"""The matrix fault × topology as Markdown, to be kept; and what is kept, read again.
+"""The fault matrix as Markdown: written to a file, and read from it again.
 
-What is kept can be added to: cells that are not made anew stay as they are.
+A run of some faults or topologies updates their cells; the other cells stay as they are.
 """
 
 from __future__ import annotations
@@ -16,34 +16,35 @@ GOOD, BAD, NOT_APPLICABLE, NOT_RUN = "✓", "✗", "–", ""
 _HEAD = """\
 # Faults × topologies
 
-Made by `lvsctl fault matrix --write docs/fault-matrix.md`, which does what it says: for each
-shipped topology a lab is brought up and found healthy (every claim passes, no cause is named);
-then each fault that applies is injected, where it shows best, and the lab is looked at. A cell
-says {good} and the node where
+`lvsctl fault matrix --write docs/fault-matrix.md` writes this page. For each shipped topology it
+brings up a lab and checks that the lab is healthy: every claim passes, and `diagnose` finds no
+cause. Then it injects each fault that applies, at its default node. A cell has {good} and that node
+if
 
 - `diagnose` names the fault first, at that node,
-- of the claims of `verify`, those fail that the fault says it breaks, and no others,
-- and after it is taken back the lab is healthy again.
+- the claims of `verify` that the fault must break fail, and no others,
+- and the lab is healthy again after the fault is removed.
 
-{bad} says what was otherwise; {none}: the topology cannot have the fault. Only some of it, made
-anew in place: `lvsctl fault matrix tun --fault tunnel-down --write docs/fault-matrix.md`.
-`lvsctl fault show NAME` says what a fault is, how it shows on the wire and which claims it breaks.
+{bad} is followed by the difference. {none} means that the fault does not apply to the topology. To
+update some cells only: `lvsctl fault matrix tun --fault tunnel-down --write docs/fault-matrix.md`.
+`lvsctl fault show NAME` describes a fault, its effect on the wire and the claims that it breaks.
 
 """
 
 _KNOWN_HEAD = """
-## Misconfigurations that people make
+## Common misconfigurations
 
-What goes wrong with LVS in practice, and which fault stands for it. Where there is none, why.
+The misconfigurations of LVS that occur in practice, each with the fault that reproduces it, or the
+reason why there is no such fault.
 
 """
 
 Cells = dict[tuple[str, str], str]
-"""What each cell says, by fault and topology."""
+"""The text of each cell, by fault and topology."""
 
 
 def cells_of(columns: Iterable[Column]) -> Cells:
-    """Every fault in every topology that was run; those that do not apply too."""
+    """Return the cells of every fault and topology that was run."""
     found: Cells = {}
     for column in columns:
         for cell in column.cells:
@@ -58,7 +59,7 @@ def _said(cell: Cell) -> str:
 
 
 def read(text: str) -> Cells:
-    """The cells of a matrix that was written; empty where the text has none."""
+    """Read the cells of a matrix from its Markdown; empty if the text has none."""
     rows = [
         [part.strip() for part in line.strip().strip("|").split("|")]
         for line in text.splitlines()
@@ -71,7 +72,7 @@ def read(text: str) -> Cells:
     for name, *said in rows[2:]:
         fault = name.strip("`")
         if fault not in FAULTS:
-            break  # another table has begun
+            break  # the next table
         found.update({(fault, t): one for t, one in zip(topologies, said, strict=False)})
     return found
 
@@ -81,7 +82,7 @@ def matrix(
     topologies: Iterable[str],
     applies: Iterable[tuple[str, str]],
 ) -> str:
-    """The whole document. ``applies`` are the faults and topologies that go together."""
+    """Return the page. ``applies`` are the pairs of fault and topology that are possible."""
     names = tuple(topologies)
     possible = set(applies)
     rows = [["fault", *names]]
@@ -91,7 +92,7 @@ def matrix(
             for t in names
         ]
         rows.append([f"`{fault}`", *said])
-    known = [["", "what people do", "fault", "why none, or what the kernel does"]]
+    known = [["", "misconfiguration", "fault", "remark"]]
     for one in KNOWN:
         faults = ", ".join(f"`{fault}`" for fault in one.faults)
         known += [[str(one.number), one.text, faults, one.why]]
@@ -100,7 +101,7 @@ def matrix(
 
 
 def _table(rows: list[list[str]]) -> str:
-    """Aligned, so that it can be read as it is."""
+    """Return a table with aligned columns, readable as text."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     widths = [min(max(width, 3), 60) for width in widths]
     lines = [_row(rows[0], widths), "|" + "|".join("-" * (width + 2) for width in widths) + "|"]

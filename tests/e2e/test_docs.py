@@ -1,4 +1,4 @@
-"""The pages of docs/ say what happens: their commands are run again, in a fresh machine.
+"""The outputs in docs/ are current: the commands of the pages are run again, in a fresh machine.
 
 One page always; the others with `make test-all`.
 """
@@ -15,7 +15,7 @@ from tools.docs.page import read
 pytestmark = [pytest.mark.machine, pytest.mark.slow]
 
 ALWAYS = "own-topology.md"
-"""It has a lab, a verification, a change and mistakes, in a few commands."""
+"""It has a lab, a verification, a change and mistakes, in few commands."""
 
 PAGES = [
     pytest.param(
@@ -28,7 +28,7 @@ PAGES = [
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_output_is_what_the_page_says(path: Path) -> None:
+def test_output_is_current(path: Path) -> None:
     page = read(path)
     changed = run.differences(page, run.rerun(page))
-    assert not changed, f"look at it, then type: make docs-refresh\n{changed}"
+    assert not changed, f"check it, then type: make docs-refresh\n{changed}"

@@ -1,7 +1,4 @@
-"""The documentation, as far as it can be judged without running it.
-
-tests/e2e/test_docs.py runs the commands of the pages.
-"""
+"""The documentation, without running its commands. tests/e2e/test_docs.py runs them."""
 
 from __future__ import annotations
 
@@ -22,6 +19,7 @@ from lvsctl.claims import BY_MODE, every
 from lvsctl.cli.commands import command
 from lvsctl.faults import FAULTS
 from lvsctl.topology import shipped
+from tests.unit.test_rooms import ROOMS
 from tools.docs import DOCS, ROOT, reference
 from tools.docs.alike import essence
 from tools.docs.page import File, Page, PageError, Prose, read
@@ -30,21 +28,23 @@ from tools.docs.reference import json as json_reference
 PAGES = sorted(path for path in DOCS.rglob("*.md") if path.parent != DOCS / "reference")
 CLAIMS = {row.claim.id for table in (*BY_MODE.values(), every.CLAIMS) for row in table}
 
+README = ROOT / "README.md"
+
 each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(DOCS)))
 
 
-def test_reference_is_what_lvsctl_says_of_itself() -> None:
+def test_reference_pages_are_up_to_date() -> None:
     stale = [path.name for path in reference.stale(DOCS / "reference")]
     assert not stale, "type: .venv/bin/python -m tools.docs reference"
 
 
-# ── every command on every page can be typed ─────────────────────────────────────────────────
+# ── every command on every page is valid ─────────────────────────────────────────────────
 
 
 def typed(page: Page) -> Iterator[tuple[str, bool]]:
-    """What a reader may type: commands that were run, blocks of shell, and `lvsctl …` in prose.
+    """Yield what a reader may type: commands that were run, blocks of shell, `lvsctl …` in prose.
 
-    With whether it is only spoken of.
+    With whether it stands in prose.
     """
     for one in page.commands:
         yield one.words, False
@@ -59,7 +59,7 @@ def typed(page: Page) -> Iterator[tuple[str, bool]]:
 
 
 def lvsctl_words(line: str) -> Iterator[list[str]]:
-    """The words of each lvsctl command in a line of shell, without redirections."""
+    """Yield the words of each lvsctl command in a line of shell, without redirections."""
     tokens = shlex.shlex(line, posix=True, punctuation_chars=True)
     tokens.whitespace_split = True
     plain = groupby(tokens, lambda token: not token.strip("();<>|&\n"))
@@ -69,35 +69,35 @@ def lvsctl_words(line: str) -> Iterator[list[str]]:
             yield words[1:]
 
 
-def parsed(words: list[str], *, spoken: bool) -> dict[str, Any]:
-    """What the command line makes of the words. Raises what it raises for wrong ones.
+def parsed(words: list[str], *, in_prose: bool) -> dict[str, Any]:
+    """Return the parameters of a command line. Raises Typer's exception if it is wrong.
 
-    Who speaks of a command may leave out what comes last: "`lvsctl verify --from` does that".
+    In prose the last word may be missing: "`lvsctl verify --from` does that".
     """
-    if words == ["--help"]:
+    if words in (["--help"], ["--install-completion"]):
         return {}
     node: Any = command()
     name = "lvsctl"
     while hasattr(node, "commands"):
         name, *words = words
         node = node.commands[name]
-    if not words:  # spoken of, perhaps, and not typed
+    if not words:  # the name of a command, in prose
         return {}
     try:
         return dict(node.make_context(name, list(words)).params)
     except typer.TyperException:
-        if not spoken:
+        if not in_prose:
             raise
         return dict(node.make_context(name, [*words, "NAME"]).params)
 
 
-@each_page
+@pytest.mark.parametrize("path", [README, *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_are_what_the_command_line_takes(path: Path) -> None:
     page = read(path)
     files = {f"./{piece.name}" for piece in page.pieces if isinstance(piece, File)}
-    for line, spoken in typed(page):
+    for line, in_prose in typed(page):
         for words in lvsctl_words(line):
-            params = parsed(words, spoken=spoken)
+            params = parsed(words, in_prose=in_prose)
             topology = params.get("topology") or (
                 params.get("name") if words[0] == "topologies" else None
             )
@@ -130,6 +130,32 @@ def test_json_reference_has_every_command_that_reports() -> None:
             yield " ".join(words)
 
     assert json_reference.commands() == set(reporting(command()))
+
+
+# ── HACKING, in the README ───────────────────────────────────────────────────────────────────
+
+
+def paths_in_hacking() -> list[str]:
+    """Every path in backquotes in the tables of HACKING."""
+    hacking = README.read_text(encoding="utf-8").partition("\n## HACKING\n")[2]
+    rows = "\n".join(line for line in hacking.splitlines() if line.startswith("|"))
+    return re.findall(r"`([^`\s]+(?:/|\.\w+))`", rows)
+
+
+def test_paths_in_hacking_exist() -> None:
+    """KIND.py, MODE.py and the like stand for any name: at least one file must match."""
+    missing = [path for path in paths_in_hacking() if not any(ROOT.glob(pattern_of(path)))]
+    assert not missing
+
+
+def pattern_of(path: str) -> str:
+    return re.sub(r"(?<=/)[A-Z]+(?=\.)", "[a-z]*", path)
+
+
+def test_hacking_names_every_room_in_order() -> None:
+    named = [path for path in paths_in_hacking() if path.count("/") == 1 + path.endswith("/")]
+    rooms = [Path(path).name.removesuffix(".py") for path in named if path.startswith("lvsctl/")]
+    assert tuple(dict.fromkeys(rooms[: len(ROOMS)])) == ROOMS
 
 
 # ── when two outputs are the same ────────────────────────────────────────────────────────────
@@ -215,7 +241,7 @@ def test_broken_blocks_are_refused(tmp_path: Path, text: str) -> None:
 
 
 def site(checkout: Path, into: Path) -> subprocess.CompletedProcess[str]:
-    """Build the site. Not with --quiet: that hides from --strict the warnings that it counts."""
+    """Build the site. Not with --quiet, which hides the warnings that --strict counts."""
     return subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(into)],
         cwd=checkout,
@@ -228,7 +254,7 @@ def site(checkout: Path, into: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_site_builds_strictly_and_needs_nothing_from_outside(tmp_path: Path) -> None:
-    """Strict: no dead link, no dead anchor, no page that the navigation has not."""
+    """Strict: no dead link, no dead anchor, no page that is missing in the navigation."""
     done = site(ROOT, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     for path in tmp_path.rglob("*.html"):
@@ -240,7 +266,7 @@ def test_site_builds_strictly_and_needs_nothing_from_outside(tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_site_with_a_dead_link_is_refused(tmp_path: Path) -> None:
-    """The strict build can fail: on a page that is not there, an anchor, a file, an orphan."""
+    """The strict build fails on a missing page, anchor or file, and on an orphan."""
     docs = tmp_path / "docs"
     docs.mkdir()
     links = "[page](no.md) [anchor](orphan.md#no) [file](../no.py) [there](../mkdocs.yml)"

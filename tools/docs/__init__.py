@@ -1,9 +1,7 @@
-"""The documentation's own tool: runs the pages' commands, and writes the reference pages.
+"""Run the commands of the documentation's pages, and generate the reference pages.
 
-    python -m tools.docs run [--check] [PAGE…]       commands of pages, for real
-    python -m tools.docs reference [--check]         docs/reference, from lvsctl itself
-
-It knows lvsctl from outside (the command line) and, for the reference, its tables.
+python -m tools.docs run [--check] [PAGE…]       run the commands of pages
+python -m tools.docs reference [--check]         generate docs/reference from lvsctl's tables
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""See the package's docstring."""
+"""The command line of the package."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def _reference(*, check: bool) -> int:
 
 
 def main() -> int:
-    """One command line."""
+    """Run one command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.docs", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("run", "reference"):
         command = commands.add_parser(name)
-        command.add_argument("--check", action="store_true", help="only say what would change")
+        command.add_argument("--check", action="store_true", help="only print what would change")
         if name == "run":
-            command.add_argument("pages", nargs="*", type=Path, help="all, if none is named")
+            command.add_argument("pages", nargs="*", type=Path, help="default: all")
     words = parser.parse_args()
     if words.command == "run":
         return _pages(words.pages, check=words.check)

@@ -1,9 +1,8 @@
-"""When two runs' outputs say the same: the rules for what may differ, each with its reason.
+"""The rules for what may differ between the outputs of two runs, each with its reason.
 
-Nothing is left out: a rule puts a placeholder where a value stood, so that everything
-around it is still compared. A placeholder with a number stands for the same value wherever
-it comes up again in that output (the port that a request came from is the port that the
-reply goes to).
+No line is left out: a rule replaces a value by a placeholder, so that everything around it is
+still compared. A placeholder with a number stands for the same value everywhere in that output
+(the source port of a request is the destination port of its reply).
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _FRAME = rf"#\d+\s+{_NODE}:{_NODE}"
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """``pattern`` is replaced; ``why`` is printed in the documentation."""
+    """A ``pattern`` that is replaced; ``why`` is printed in the documentation."""
 
     varies: str
     pattern: str
@@ -28,7 +27,7 @@ class Rule:
     numbered: bool = False
 
     def applied(self, text: str) -> str:
-        """The text with placeholders."""
+        """Return the text with placeholders."""
         if not self.numbered:
             return re.sub(self.pattern, self.by, text, flags=re.MULTILINE)
         seen: dict[str, str] = {}
@@ -63,54 +62,50 @@ RULES = (
     ),
     Rule(
         "counts of packets and bytes",
-        r"\b[1-9]\d*\s+(?=(?:request\s+|reply\s+)?(?:packets|replies|frames|questions)\b"
+        r"\b[1-9]\d*\s+(?=(?:request\s+|reply\s+)?(?:packets|replies|frames|ARP\s+requests?)\b"
         r"|hops\b|bytes\b|through\b|of\s+them\b|in, |out\b)"
         r'|(?<="packets_in": )[1-9]\d*|(?<="bytes_in": )[1-9]\d*',
         "<n> ",
-        "TCP acknowledges when it sees fit (RFC 9293, 3.8.6.3), so one more or less is the same; "
-        "none is none, and connections are counted exactly",
+        "TCP may delay or combine acknowledgements (RFC 9293, 3.8.6.3), so numbers vary, except 0; "
+        "connections are compared exactly",
     ),
     Rule(
         "packets and bytes of ipvsadm",
         r"(?<=:\d\d )( +\d+)((?: +\d+){4})$|(?<=:\d{4} )( +\d+)((?: +\d+){4})$",
         _traffic,
-        "the same in the table of `ipvsadm -Ln --stats`: connections are compared, and of the "
-        "others whether they are 0",
+        "the same in the table of `ipvsadm -Ln --stats`: connections are compared exactly, the "
+        "others only as 0 or not 0",
     ),
     Rule(
         "the kernel's counters",
         r"(?<=counted )(\w+) \+[1-9]\d*",
         r"\1 +<n>",
-        "how often something happened meanwhile depends on how often TCP tried again; "
-        "that it happened is compared",
+        "the number of events depends on TCP's retransmissions; that there were events is compared",
     ),
     Rule(
-        "when a hop was seen",
+        "the time of a hop",
         r"^ +\d+\.\d\d  (?=\S)",
         "<ms>  ",
         "milliseconds since the request began",
     ),
     Rule(
-        "how long something took",
+        "durations",
         r"\b\d+\.\d+ (?=ms\b)|\b\d+ (?=milliseconds\b)|(?<=expires )\d+(?=sec\b)",
         "<time> ",
-        "measured time, and what is left of a time that began before",
+        "measured times, and the rest of a timeout",
     ),
+    Rule("dates", r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", "<date>", "the time at which the page was run"),
     Rule(
-        "dates", r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", "<date>", "the moment at which the page was run"
-    ),
-    Rule(
-        "who hears a broadcast first",
-        rf"((?:→|heard\s+by)\s+)({_NODES})",
+        "the order of a broadcast's receivers",
+        rf"((?:→|(?:heard|received)\s+by)\s+)({_NODES})",
         _sorted_nodes,
-        "the switch floods its ports one after the other; who hears it is compared, sorted",
+        "the switch floods its ports one after the other; the receivers are compared, sorted",
     ),
     Rule(
         "frame numbers",
         rf"(frames\s+)({_FRAME}(?:,\s+{_FRAME})*)",
         _sorted_frames,
-        "a frame's place in the capture depends on what else was on the wire; "
-        "the taps are compared, sorted",
+        "a frame's number depends on the other frames captured; the taps are compared, sorted",
     ),
     Rule(
         "frame numbers",
@@ -122,21 +117,21 @@ RULES = (
         "the responder's process",
         r"\bpython3(?:\.\d+)? \(\d+\)",
         "<python> (<pid>)",
-        "process numbers, and the Python that runs lvsctl",
+        "process IDs, and the version of the Python that runs lvsctl",
     ),
     Rule(
         "a neighbour's state",
         r"\b(?i:reachable|stale|delay|probe)\b",
         "<state>",
-        "the kernel ages neighbours by the clock (arp(7)); the address and the MAC are compared",
+        "it depends on the time since the last use (arp(7)); the address and the MAC are compared",
     ),
     Rule("the width of columns", r"[ \t]+", " ", "a column is as wide as its widest value"),
 )
-"""In the order in which they are applied."""
+"""All rules, in the order in which they are applied."""
 
 
 def essence(output: tuple[str, ...]) -> str:
-    """What must be the same in every run."""
+    """Return what must be the same in every run."""
     text = "\n".join(output)
     for rule in RULES:
         text = rule.applied(text)

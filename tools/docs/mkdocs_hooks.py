@@ -1,4 +1,4 @@
-"""What MkDocs asks while it builds the site. It loads this file by its path: no imports of ours."""
+"""Hooks of MkDocs. It loads this file by its path, so the file imports no other of this package."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ _LINK = re.compile(r"\[(?P<text>[^\]]+)\]\((?P<to>[^)#\s:]+)(?P<anchor>#[^)]*)?\
 
 
 def on_config(config: Any) -> Any:
-    """Leave out of the navigation the pages that belong there and are not written yet."""
+    """Remove pages from the navigation whose files do not exist."""
     docs, extra = Path(config["docs_dir"]), config["extra"]
-    missing = {name for name in extra["awaited"] if not (docs / name).exists()}
-    missing |= {
+    missing = {
         name for name, of in extra["from_checkout"].items() if not (docs.parent / of).exists()
     }
     config["nav"] = _without(missing, config["nav"])
@@ -35,7 +34,7 @@ def _without(missing: set[str], nav: list[Any]) -> list[Any]:
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the pages that lie elsewhere in the checkout."""
+    """Add the pages that are files elsewhere in the checkout."""
     for name, of in config["extra"]["from_checkout"].items():
         path = Path(config["docs_dir"]).parent / of
         if path.exists():
@@ -44,10 +43,10 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
-    """Links that hold in the checkout, made to hold in the site.
+    """Convert links that are valid in the checkout to links that are valid in the site.
 
-    A file that the site has not becomes its name, where it is there at all; MkDocs complains
-    about the others.
+    A link to a file that is not part of the site becomes the file's name. MkDocs reports links to
+    files that do not exist.
     """
     docs = Path(config["docs_dir"])
     source = Path(page.file.abs_src_path)

@@ -1,10 +1,10 @@
 """A page as pieces: prose, commands with their output, files that the reader saves.
 
-In a page, a fenced block ``console`` holds commands, each after ``$``, and what they print
-below. A fenced block with ``title="NAME"`` is a file for the reader to save as NAME. All
-else is prose. The comment ``<!-- exit N -->`` in front of a block says that its last
-command ends with another status than 0. A page with ``<!-- not run: WHY -->`` is prose
-throughout: its sessions need what no test has, another kernel or a CI service.
+A fenced block ``console`` contains commands, each after ``$``, and their output below. A fenced
+block with ``title="NAME"`` is a file that the reader saves as NAME. Everything else is prose. The
+comment ``<!-- exit N -->`` before a block gives the exit status of its last command, if it is not
+0. A page with ``<!-- not run: WHY -->`` is only prose: its commands need something that tests do
+not have, such as another kernel or a CI service.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 PROMPT = "$ "
 MORE = "> "
-"""In front of a command's further lines, as a shell writes it."""
+"""The prompt of a command's further lines, as a shell prints it."""
 _FENCE = re.compile(r"(?P<fence>`{3,})(?P<info>.*)")
 _TITLE = re.compile(r'title="(?P<name>[^"/]+)"')
 _NOT_RUN = re.compile(r"^<!-- not run: \S.* -->$", re.MULTILINE)
@@ -24,12 +24,12 @@ _EXIT = re.compile(r"<!-- exit (?P<status>\d+) -->")
 
 
 class PageError(Exception):
-    """A page is not as this tool reads it; says where."""
+    """A page has a mistake; the message says where."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prose:
-    """Lines that nobody runs, fences included."""
+    """Lines that are not run, fences included."""
 
     lines: tuple[str, ...]
     line: int
@@ -37,7 +37,7 @@ class Prose:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What the reader types, what it printed, the exit status that belongs to it."""
+    """What the reader types, its output and its exit status."""
 
     words: str
     output: tuple[str, ...]
@@ -79,12 +79,12 @@ class Page:
                 yield from piece.commands
 
     def text(self) -> str:
-        """The page as Markdown; reading and writing it changes nothing but blank lines."""
+        """Return the page as Markdown; reading and writing it changes only blank lines."""
         return "\n".join(line for piece in self.pieces for line in _written(piece)) + "\n"
 
 
 def read(path: Path) -> Page:
-    """A page's pieces. Raises PageError where a block is not closed or holds no command."""
+    """Read a page. Raises PageError if a block is not closed or contains no command."""
     text = path.read_text(encoding="utf-8")
     if _NOT_RUN.search(text):
         return Page(path, (Prose(tuple(text.splitlines()), 1),))
@@ -92,7 +92,7 @@ def read(path: Path) -> Page:
 
 
 def has_commands(path: Path) -> bool:
-    """Whether a page has a block of commands that are to be run, well-formed or not."""
+    """Return whether a page has a block of commands to run, well-formed or not."""
     text = path.read_text(encoding="utf-8")
     return "\n```console" in text and not _NOT_RUN.search(text)
 

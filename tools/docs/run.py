@@ -1,4 +1,4 @@
-"""Runs a page's commands as its reader would: in a shell, in order, in a fresh machine."""
+"""Run a page's commands as its reader would: in a shell, in order, in a fresh machine."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from tools.docs import ROOT
 from tools.docs.alike import essence
 from tools.docs.page import Command, Console, File, Page, Piece, has_commands
 
-PATIENCE = 120.0
+TIMEOUT = 120.0
 """Seconds that one command may take."""
 
 WIDTH = 80
 
 
 class RunError(Exception):
-    """A command did not end as the page says; carries what it printed."""
+    """A command ended with another status than the page says; the message has its output."""
 
 
 @contextmanager
 def fresh_machine(name: str) -> Iterator[dict[str, str]]:
-    """A throwaway kernel with nothing in it yet, and the environment that leads there."""
+    """Start an empty throwaway kernel, and yield the environment that selects it."""
     programs = [ROOT / ".venv/bin", ROOT / ".tools/bin", Path(sys.executable).parent]
     environment = {
         **os.environ,
@@ -51,7 +51,7 @@ def fresh_machine(name: str) -> Iterator[dict[str, str]]:
 
 
 def output_of(command: Command, cwd: Path, environment: dict[str, str]) -> tuple[str, ...]:
-    """What a command prints, on either stream. Raises RunError for another exit status."""
+    """Return what a command prints on both streams. Raises RunError for another exit status."""
     done = subprocess.run(
         ["/bin/sh", "-c", command.words],
         cwd=cwd,
@@ -60,7 +60,7 @@ def output_of(command: Command, cwd: Path, environment: dict[str, str]) -> tuple
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
     if done.returncode != command.status:
@@ -73,7 +73,7 @@ def output_of(command: Command, cwd: Path, environment: dict[str, str]) -> tuple
 
 
 def rerun(page: Page) -> Page:
-    """The page with what its commands print now; where that says the same, as it was."""
+    """Return the page with the output of its commands now; equivalent output stays as it was."""
     name = f"docs-{page.path.stem}-{os.getpid()}"
     with fresh_machine(name) as environment, tempfile.TemporaryDirectory() as directory:
         cwd = Path(directory)
@@ -99,7 +99,7 @@ def _again(page: Page, command: Command, cwd: Path, environment: dict[str, str])
 
 
 def differences(before: Page, after: Page) -> str:
-    """What a rerun would change, as a unified diff of the page; empty: nothing."""
+    """Return what a rerun would change, as a unified diff of the page; empty: nothing."""
     name = str(before.path)
     return "\n".join(
         difflib.unified_diff(
@@ -109,5 +109,5 @@ def differences(before: Page, after: Page) -> str:
 
 
 def pages(docs: Path) -> list[Path]:
-    """Every page that has a command to run, by name; read none the closer for it."""
+    """Return every page that has a command to run, sorted by name."""
     return [path for path in sorted(docs.rglob("*.md")) if has_commands(path)]

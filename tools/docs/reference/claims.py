@@ -1,4 +1,4 @@
-"""What LVS promises, mode by mode, as `verify` states and decides it."""
+"""The claims of each forwarding method, and how `verify` decides them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ SOURCE = "lvsctl/claims"
 _HEADINGS = {"nat": "NAT", "tun": "TUN (IP tunnelling)", "dr": "DR (direct routing)"}
 
 _INTRODUCTION = """\
-A claim is a statement that a forwarding method makes. `lvsctl verify` decides each on
+A claim is a statement that a forwarding method makes. `lvsctl verify` decides each claim from
 captured frames, IPVS's counters and connection table, and the kernel's state:
-[verify](../verify.md) shows how to read that. `lvsctl verify --prove` injects every fault
-and watches the claims break."""
+[verify](../verify.md) explains its output. `lvsctl verify --prove` injects every fault
+and checks that the claims fail."""
 
 
 def text() -> str:
-    """Every claim: its text, how it is decided, which faults must break it."""
+    """Return every claim: its text, how it is decided, which faults must break it."""
     parts = [
         _INTRODUCTION,
     ]

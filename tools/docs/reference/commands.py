@@ -17,16 +17,16 @@ SOURCE = "the docstrings and options in lvsctl/cli"
 _EXAMPLES = "\nExamples:"
 
 _INTRODUCTION = """\
-Every command takes `-h`. Those that report take `--format json`: see [JSON](json.md). What
-the exit status says stands in [Exit statuses](statuses.md)."""
+Every command has `-h`. Commands that report have `--format json`: see [JSON](json.md). The exit
+statuses are in [Exit statuses](statuses.md)."""
 
 
 def text() -> str:
-    """Every command by the headings of `lvsctl --help`."""
+    """Return every command, by the headings of `lvsctl --help`."""
     from lvsctl.cli.commands import command
 
     root: Any = command()
-    # Widths and the environment must not show in the page.
+    # The page must not depend on the terminal's width or the environment.
     with mock.patch.dict(os.environ, {"COLUMNS": "80"}), root.make_context("lvsctl", ["ls"]) as ctx:
         index = [
             (f"[`{words}`](#{_anchor(words)})", _summary(one)) for words, one, _ in _all(root, ctx)
@@ -42,13 +42,16 @@ def text() -> str:
                     ("variable", "what it does"),
                     (
                         (code("LVSCTL_WHERE"), "the default of `--where`: auto, host or machine"),
-                        (code("LVSCTL_MACHINE"), "the machine's name: several run side by side"),
+                        (
+                            code("LVSCTL_MACHINE"),
+                            "the machine's name; several machines can run side by side",
+                        ),
                         (
                             "`LVSCTL_MACHINE_KIND`, `_KERNEL`, `_MEMORY`, `_CPUS`",
                             "defaults of [`lvsctl machine start`](#lvsctl-machine-start)",
                         ),
-                        (code("LVSCTL_ERRORS"), "`json`: errors as [JSON](json.md#errors)"),
-                        (code("NO_COLOR"), "no colours (no-color.org)"),
+                        (code("LVSCTL_ERRORS"), "`json`: print errors as [JSON](json.md#errors)"),
+                        (code("NO_COLOR"), "disables colours (no-color.org)"),
                     ),
                 ),
             ]
@@ -56,7 +59,7 @@ def text() -> str:
 
 
 def _all(root: Any, ctx: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Every command that is not hidden, with its words and its context."""
+    """Yield every command that is not hidden, with its words and its context."""
     for name, command in root.commands.items():
         if command.hidden:
             continue

@@ -1,4 +1,4 @@
-"""The misconfigurations that lvsctl injects, each from its own file."""
+"""The misconfigurations that lvsctl injects."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ TITLE = "# Faults"
 SOURCE = "lvsctl/faults"
 
 _INTRODUCTION = """\
-A fault is a misconfiguration that people make. `lvsctl fault inject NAME` makes it in a
-running lab, `lvsctl fault restore` takes it back. [Faults and diagnosis](../faults.md) is
-the page to type along.
+A fault is a common misconfiguration. `lvsctl fault inject NAME` injects it into a running lab, and
+`lvsctl fault restore` removes it. [Faults and diagnosis](../faults.md) is a tutorial.
 
-*Breaks* are the claims that must fail, and no others may; *may break* are those that depend
-on who comes first. The commands are those for the shipped topology named."""
+*Breaks* lists the claims that must fail; no others may fail, except those under *may break*, which
+depend on the order of events. The commands are for the named shipped topology."""
 
 
 def text() -> str:
-    """All in a table, then each in full."""
+    """Return all faults in a table, then each in full."""
     rows = [
         (f"[{fault.id}](#{fault.id})", ", ".join(fault.modes), fault.text)
         for fault in FAULTS.values()
@@ -54,7 +53,7 @@ def _section(fault: Fault) -> str:
             f"**{fault.text[0].upper()}{fault.text[1:]}.**",
             prose(_about(fault.changes)),
             table(("", ""), rows),
-            f"Made at {code(shown.node)} of lab {code(shown.lab)} by",
+            f"Injected at {code(shown.node)} of lab {code(shown.lab)} by",
             block("\n".join(shown.commands), "sh"),
             "and restored by",
             block("\n".join(shown.remedy), "sh"),

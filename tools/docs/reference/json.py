@@ -20,9 +20,9 @@ def text() -> str:
     """The rules, each command's document, and the types in them."""
     rules = inspect.cleandoc(serialize.__doc__ or "").split("\n\n")[1]
     parts = [
-        "`--format json` is for programs, and a stable interface.",
+        "`--format json` is a stable interface for programs.",
         prose(rules),
-        "[Reading JSON](../json.md) has real output.",
+        "[Reading JSON](../json.md) has examples.",
     ]
     types: dict[str, Schema] = {}
     for command in DOCUMENTS:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; a bar inside a cell does not end it."""
+    """Return a table. Bars inside a cell are escaped."""
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
 
@@ -17,27 +17,27 @@ def _cell(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """As typed. An empty string is no code."""
+    """Return text as inline code; an empty string stays empty."""
     return f"`{text}`" if text else ""
 
 
 def block(text: str, language: str = "text") -> str:
-    """A block of lines as they are."""
+    """Return a fenced block."""
     return f"```{language}\n{text.rstrip()}\n```"
 
 
 def prose(text: str) -> str:
-    """A docstring's prose: double backquotes are Sphinx's, <words> would be HTML."""
+    """Convert a docstring: double backquotes become single ones, and < is escaped."""
     text = text.replace("``", "`")
     parts = re.split(r"(`[^`]*`)", text)
     return "".join(p if p.startswith("`") else p.replace("<", "&lt;") for p in parts)
 
 
 def fault_link(name: str) -> str:
-    """A fault, as a link to what it is."""
+    """Return a link to a fault."""
     return f"[{name}](faults.md#{name})"
 
 
 def claim_link(name: str) -> str:
-    """A claim, as a link to what it says."""
+    """Return a link to a claim."""
     return f"[{name}](claims.md#{name})"

@@ -1,4 +1,4 @@
-"""How the pages are kept true, and the rules for what may differ between runs."""
+"""How the pages are tested, and the rules for what may differ between runs."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ TITLE = "# About these pages"
 SOURCE = "tools/docs/alike.py"
 
 _INTRODUCTION = """\
-No output on these pages was typed by a person. `make docs-refresh` runs every command of
-every page, in order, in a fresh machine, and writes down what it prints. A test runs them
-again and compares.
+`make docs-refresh` runs every command of every page, in order, in a fresh machine, and writes its
+output to the page. A test runs the commands again and compares the outputs.
 
-Some values cannot be the same in two runs. When outputs are compared, they are replaced by
-placeholders, on both sides, by these rules and no others. No line is left out. What you see
-on a page is what was printed; only spaces at the end of a line are removed."""
+Some values differ in every run. For the comparison they are replaced by placeholders, by these
+rules and no others. No line is omitted. A page shows exactly what was printed, except spaces at
+the end of a line."""
 
 _REFERENCE = """\
-The pages under *Reference* are written from lvsctl's own tables (the schema, the command
-line, the claims, the faults). A test compares them to the byte."""
+The pages under *Reference* are generated from lvsctl's own tables (the schema, the command
+line, the claims, the faults). A test compares them byte by byte."""
 
 
 def text() -> str:
-    """The table of rules."""
+    """Return the table of rules."""
     return "\n\n".join(
         [
             _INTRODUCTION,

@@ -1,4 +1,4 @@
-"""What each scheduler's definition predicts, from the same functions that `verify` judges by."""
+"""What each scheduler's definition predicts, computed by the functions that `verify` uses."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _WEIGHTS = (1, 2, 3, 4)
 _CONNECTIONS = 12
 
 _INTRODUCTION = f"""\
-The director chooses a real server once for each connection; all packets of the connection
-follow. `scheduler:` in a topology names how, `lvsctl up dr --scheduler sh` tries another.
-[Schedulers, seen](../schedulers.md) is the page to type along.
+The director chooses a real server for each new connection; all packets of the connection go
+there. `scheduler:` in a topology selects the scheduler, and `lvsctl up dr --scheduler sh` overrides
+it. [Schedulers, seen](../schedulers.md) is a tutorial.
 
-The last two columns are what the definition predicts of {_CONNECTIONS} connections held open by one
-client over four real servers: the same function decides
+The last two columns are the predicted distribution of {_CONNECTIONS} open connections of one
+client over four real servers. The same function decides
 [all.distribution](claims.md#all.distribution). Sources: ipvsadm(8), and
 `net/netfilter/ipvs/ip_vs_*.c` in the kernel."""
 
 
 def text() -> str:
-    """A table of all, with weights alike and with weights that differ."""
+    """Return a table of all schedulers, with equal and with different weights."""
     rows = []
     for scheduler in Scheduler:
         alike, differing = (_predicted(scheduler, weights) for weights in ((1,) * 4, _WEIGHTS))
@@ -41,7 +41,7 @@ def text() -> str:
                 ("scheduler", "chooses", "weights 1 1 1 1", "weights 1 2 3 4"),
                 rows,
             ),
-            "With `persistence:` one client stays with one real server, whatever the scheduler.",
+            "With `persistence:` all connections of one client go to one real server.",
         ]
     )
 
@@ -72,4 +72,4 @@ def _predicted(scheduler: Scheduler, weights: tuple[int, ...]) -> Expected:
 def _shares(expected: Expected) -> str:
     if expected.shares:
         return " ".join(str(expected.shares[place]) for place in sorted(expected.shares))
-    return "all on one" if expected.one else "left to chance"
+    return "all on one" if expected.one else "unpredictable"

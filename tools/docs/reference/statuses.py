@@ -10,15 +10,15 @@ SOURCE = "lvsctl/cli/failure.py"
 
 _OF_OTHERS = """\
 `lvsctl exec`, `shell` and `machine run` end with the status of the command that they ran;
-126 and 127 mean, as in a shell, that it could not be run or was not found. 65, 69 and 70
-are those of sysexits(3)."""
+126 and 127 mean, as in a shell, that it could not be executed or was not found. 65, 69 and 70
+are from sysexits(3)."""
 
 
 def text() -> str:
-    """The table of `lvsctl --help`."""
+    """Return the table of `lvsctl --help`."""
     return "\n\n".join(
         [
-            "The exit status is a stable interface: scripts and CI jobs rest on it.",
+            "The exit status is a stable interface for scripts and CI jobs.",
             table(
                 ("status", "meaning"),
                 ((code(str(int(status))), meaning) for status, meaning in MEANINGS),

@@ -9,12 +9,12 @@ TITLE = "# Shipped topologies"
 SOURCE = "topologies/*.yaml"
 
 _INTRODUCTION = """\
-`lvsctl up NAME` brings one up. `lvsctl topologies NAME > mine.yaml` gives you a copy to
-change: [Topology files](topology.md) says what there is to change."""
+`lvsctl up NAME` creates a lab from one of them. `lvsctl topologies NAME > mine.yaml` copies one, so
+that you can change it: see [Topology files](topology.md)."""
 
 
 def text() -> str:
-    """Every file as it is, with its diagram."""
+    """Return every file with its diagram."""
     return "\n\n".join(
         [
             _INTRODUCTION,

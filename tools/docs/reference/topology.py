@@ -1,4 +1,4 @@
-"""The topology's reference, from its schema: every key, what it may hold, its default."""
+"""The topology's reference, from its schema: every key, its values, its default."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ TITLE = "# Topology files"
 SOURCE = "lvsctl/topology/schema.py"
 
 _INTRODUCTION = """\
-A topology is a YAML file: networks, nodes, virtual services. What the forwarding method
-needs (VIPs, ARP settings, tunnels, gateways) is derived; `lvsctl plan FILE` shows it, with
+A topology is a YAML file with networks, nodes and virtual services. lvsctl derives what the
+forwarding method needs: VIPs, ARP settings, tunnels, gateways. `lvsctl plan FILE` prints it, with
 the reason for each step.
 
-JSON is YAML, too: a program can write the same keys as one JSON object, to a file or to
-`lvsctl up -`.
+JSON is valid, too, because it is a subset of YAML: a program can write the same keys as one JSON
+object, to a file or to the standard input of `lvsctl up -`.
 
-A wrong file gets all its mistakes at once, each with line and column.
-`lvsctl schema > lvsctl.schema.json` is the same table as a JSON Schema: with
-`# yaml-language-server: $schema=lvsctl.schema.json` as its first line, editors complete and
-check the file while you type.
+All mistakes of a file are reported at once, each with line and column.
+`lvsctl schema > lvsctl.schema.json` writes the same tables as a JSON Schema. With
+`# yaml-language-server: $schema=lvsctl.schema.json` as the first line of a topology, editors
+complete and check it while you type.
 
-The shortest file that works:"""
+The shortest valid file:"""
 
 _REAL_SERVER = schema.REAL_SERVER.mapped
 assert isinstance(_REAL_SERVER, Record)  # noqa: S101 (for the types)
@@ -39,11 +39,11 @@ _RECORDS: tuple[tuple[str, str, Record[Any]], ...] = (
     ("A virtual service", "services", schema.SERVICE),
     ("A real server", "real_servers", _REAL_SERVER),
 )
-"""Heading, the key under which it stands, the record."""
+"""Heading, key and record of each table."""
 
 
 def text() -> str:
-    """A section for each kind of mapping, in the order in which a file has them."""
+    """Return a section for each kind of mapping, in the order of a file."""
     return "\n\n".join(
         [
             _INTRODUCTION,
@@ -76,10 +76,10 @@ def _section(heading: str, key: str, record: Record[Any]) -> str:
     if key:
         parts.append(f"Under {code(key)}. For example: {code(record.example)}.")
     if record.any_of:
-        parts.append(f"At least one of {' and '.join(map(code, record.any_of))} must be there.")
+        parts.append(f"At least one of {' and '.join(map(code, record.any_of))} is required.")
     parts.append(
         table(
-            ("key", "what it is", "value", "when left out"),
+            ("key", "meaning", "value", "default"),
             ([code(name), *_row(field)] for name, field in record.fields.items()),
         )
     )
@@ -103,7 +103,7 @@ def _row(field: Key) -> Iterator[str]:
 
 
 def _value(value_type: object) -> str:  # noqa: PLR0911 (one for each kind of value_type)
-    """What a value may be, with a link where it is a mapping of its own."""
+    """Return what a value may be, with a link if it is a mapping with its own table."""
     for heading, key, record in _RECORDS:
         if value_type is record and key:
             return f"[{heading.lower()}](#{_anchor(heading)})"
