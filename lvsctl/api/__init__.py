@@ -19,8 +19,7 @@ from lvsctl.engine.findings import (
     NodeInspection,
     Verification,
 )
-from lvsctl.model.cause import Cause
-from lvsctl.model.claim import Claim, Finding, Verdict
+from lvsctl.model.claim import Cause, Claim, Finding, Verdict
 from lvsctl.model.frame import Frame
 from lvsctl.model.service import RealServer, VirtualService
 from lvsctl.model.walk import Hop, Walk

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from lvsctl.model.counted import LOSSES, MARTIANS, REASONS
+from lvsctl.model.state import LOSSES
+from lvsctl.model.state import MARTIANS
+from lvsctl.model.state import REASONS
 from lvsctl.model.evidence import Evidence
 
 

@@ -4,6 +4,6 @@ They compare what a forwarding method needs with the nodes' state and the captur
 """
 
 from lvsctl.diagnosis.engine import Conclusion, conclusion
-from lvsctl.model.cause import Cause
+from lvsctl.model.claim import Cause
 
 __all__ = ["Cause", "Conclusion", "conclusion"]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from lvsctl.diagnosis.base import DR, TUN, Case, Found, Rule, shown
 from lvsctl.model.addresses import host_route
-from lvsctl.model.cause import Cause, Remark
+from lvsctl.model.claim import Cause, Remark
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Node
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from lvsctl.claims.trace import Conversation, Trace
 from lvsctl.diagnosis.network import Network
 from lvsctl.model.addresses import IPAddress
-from lvsctl.model.cause import Cause, Remark
-from lvsctl.model.claim import Finding, Verdict
+from lvsctl.model.claim import Cause, Finding, Remark, Verdict
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Lab, Node

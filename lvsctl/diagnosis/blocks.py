@@ -8,7 +8,7 @@ from enum import Enum, auto
 from lvsctl.diagnosis.base import NAT, Case, shown
 from lvsctl.diagnosis.network import Block, BlockReason, Path
 from lvsctl.model.addresses import IPAddress
-from lvsctl.model.cause import Cause
+from lvsctl.model.claim import Cause
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Role, Route
 from lvsctl.plan.routing import routes_of

@@ -14,8 +14,7 @@ from lvsctl.diagnosis import packet_loss as vanishing
 from lvsctl.diagnosis.base import Case, Rule
 from lvsctl.diagnosis.kernel_counters import corroborate
 from lvsctl.diagnosis.network import Network
-from lvsctl.model.cause import Cause, Remark
-from lvsctl.model.claim import Verdict
+from lvsctl.model.claim import Cause, Remark, Verdict
 from lvsctl.model.evidence import Evidence
 from lvsctl.walk.walk import walks
 

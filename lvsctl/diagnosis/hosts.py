@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from lvsctl.diagnosis.base import DR, NAT, TUN, Case, Found, Rule, shown
 from lvsctl.diagnosis.tunnel import devices
 from lvsctl.model.addresses import IPAddress, host_route
-from lvsctl.model.cause import Cause
+from lvsctl.model.claim import Cause
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Node, Role
 from lvsctl.model.state import LinkState

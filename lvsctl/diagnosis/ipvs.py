@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from lvsctl.diagnosis.base import NAT, TUN, Case, Found, Rule, shown
-from lvsctl.model.cause import Cause, Remark
+from lvsctl.model.claim import Cause, Remark
 from lvsctl.model.frame import Direction
 from lvsctl.model.service import ForwardingMethod, RealServer
 from lvsctl.model.state import RealServerState

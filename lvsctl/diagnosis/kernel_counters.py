@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from lvsctl.claims import packet_loss
-from lvsctl.model.cause import Cause
+from lvsctl.model.claim import Cause
 from lvsctl.model.evidence import Evidence
 
 MOST = 3

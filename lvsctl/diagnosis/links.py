@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lvsctl.diagnosis.base import Case, Found, Rule, shown
-from lvsctl.model.cause import Cause, Remark
+from lvsctl.model.claim import Cause, Remark
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Impairment, Network, Node, Role
 from lvsctl.model.state import LinkState

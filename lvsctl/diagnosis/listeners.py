@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lvsctl.diagnosis.base import NAT, Case, Found, Rule, shown
-from lvsctl.model.cause import Cause
+from lvsctl.model.claim import Cause
 from lvsctl.model.frame import Frame
 from lvsctl.model.service import RealServer
 

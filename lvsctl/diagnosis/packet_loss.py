@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from lvsctl.claims.trace import Conversation
 from lvsctl.diagnosis.base import Case, Found, Rule, shown
-from lvsctl.model.cause import Cause
+from lvsctl.model.claim import Cause
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Role
 

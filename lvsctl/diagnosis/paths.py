@@ -13,7 +13,7 @@ from lvsctl.diagnosis.base import DR, NAT, TUN, Case, Found, Rule, shown
 from lvsctl.diagnosis.blocks import Leg, block_cause, route_remedy
 from lvsctl.diagnosis.network import Hop, Path
 from lvsctl.model.addresses import IPAddress
-from lvsctl.model.cause import Cause
+from lvsctl.model.claim import Cause
 from lvsctl.model.service import RealServer
 
 

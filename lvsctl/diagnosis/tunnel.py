@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lvsctl.diagnosis.base import TUN, Case, Found, Rule, shown
 from lvsctl.model.addresses import host_route
-from lvsctl.model.cause import Cause
+from lvsctl.model.claim import Cause
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.service import GUE_PORT, Encapsulation
 from lvsctl.model.state import LinkState

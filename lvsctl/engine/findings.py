@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lvsctl.faults.base import Fault
-from lvsctl.model.cause import Cause
-from lvsctl.model.claim import Finding, Verdict, overall
+from lvsctl.model.claim import Cause, Finding, Verdict, overall
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Lab, Role

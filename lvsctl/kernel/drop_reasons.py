@@ -25,7 +25,8 @@ from typing import Self
 
 from lvsctl import linux
 from lvsctl.kernel import netns
-from lvsctl.model.counted import REASONS, Dropped
+from lvsctl.model.state import REASONS
+from lvsctl.model.state import Dropped
 
 _TRACEFS = "/sys/kernel/tracing"
 _EVENT = f"{_TRACEFS}/events/skb/kfree_skb"

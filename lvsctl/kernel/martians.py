@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-from lvsctl.model.counted import MARTIANS, Dropped
+from lvsctl.model.state import MARTIANS
+from lvsctl.model.state import Dropped
 
 _COUNTS = Path("/proc/net/stat/rt_cache")
 _LOG = "/dev/kmsg"

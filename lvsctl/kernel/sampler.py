@@ -25,7 +25,9 @@ from lvsctl.kernel import connections, netns, paths, snmp, state
 from lvsctl.kernel.drop_reasons import DropReasons
 from lvsctl.kernel.session import OpenNamespace, Session
 from lvsctl.model.lab import Lab
-from lvsctl.model.sample import Gauge, HalfOpen, Sample
+from lvsctl.model.state import Gauge
+from lvsctl.model.state import HalfOpen
+from lvsctl.model.state import Sample
 from lvsctl.model.state import NodeState, ServiceState
 from lvsctl.netlink import ipvs, rtnl, sockets
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from lvsctl.model.counted import Dropped
+from lvsctl.model.state import Dropped
 from lvsctl.model.exchange import Exchange
 from lvsctl.model.frame import Frame, Tap
 from lvsctl.model.lab import Lab

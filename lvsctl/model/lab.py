@@ -142,3 +142,15 @@ class Lab:
     def netns(self, member: str) -> str:
         """The namespace's name of a node, or of a network's switch."""
         return f"{NAMESPACE_PREFIX}-{self.name}-{member}"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """Where the topology violates a rule, and what would be right.
+
+    ``path`` leads to the key in the topology file: ``("services", 0, "real_servers", 1)``.
+    """
+
+    path: tuple[str | int, ...]
+    message: str
+    hint: str = ""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lvsctl.model.lab import Lab
-from lvsctl.model.rule import Violation
+from lvsctl.model.lab import Lab, Violation
 from lvsctl.model.service import ForwardingMethod, Protocol
 from lvsctl.modes.base import Mode, Placed
 from lvsctl.modes.dr import DirectRouting

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol as Interface
 
 from lvsctl.model.addresses import IPAddress, host_route
-from lvsctl.model.lab import Lab, Node
-from lvsctl.model.rule import Violation
+from lvsctl.model.lab import Lab, Node, Violation
 from lvsctl.model.service import ForwardingMethod, RealServer, VirtualService
 from lvsctl.resources.address import Address
 from lvsctl.resources.base import Resource

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lvsctl.model.addresses import host_route
-from lvsctl.model.rule import Violation
+from lvsctl.model.lab import Violation
 from lvsctl.model.service import ForwardingMethod, RealServer
 from lvsctl.modes.base import Placed, no_port_mapping
 from lvsctl.resources.address import Address

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lvsctl.model.lab import Role
-from lvsctl.model.rule import Violation
+from lvsctl.model.lab import Role, Violation
 from lvsctl.model.service import ForwardingMethod, RealServer
 from lvsctl.modes.base import Placed
 from lvsctl.resources.base import Resource

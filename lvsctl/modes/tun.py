@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lvsctl.model.addresses import host_route
-from lvsctl.model.rule import Violation
+from lvsctl.model.lab import Violation
 from lvsctl.model.service import Encapsulation, ForwardingMethod, RealServer
 from lvsctl.modes.base import Placed, loose_reverse_path, no_port_mapping
 from lvsctl.modes.dr import arp_suppression

@@ -21,7 +21,7 @@ from lvsctl.capture.decode import decode_all
 from lvsctl.capture.pcapng import write_recording
 from lvsctl.capture.pcapng_reader import read_recording
 from lvsctl.errors import DamagedFile, LvsctlError
-from lvsctl.model.counted import Dropped
+from lvsctl.model.state import Dropped
 from lvsctl.model.evidence import Evidence, Run
 from lvsctl.model.frame import LinkType, Recording, Tap
 from lvsctl.model.lab import Lab

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from lvsctl.model.lab import Lab, Node, Role
-from lvsctl.model.rule import Violation
+from lvsctl.model.lab import Lab, Node, Role, Violation
 from lvsctl.model.service import (
     Encapsulation,
     ForwardingMethod,

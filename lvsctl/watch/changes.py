@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from lvsctl.model.addresses import IPAddress
-from lvsctl.model.sample import Sample
+from lvsctl.model.state import Sample
 from lvsctl.model.service import ServiceMatch
 from lvsctl.model.state import LinkState, NodeState, RealServerState, RouteState, ServiceState
 

@@ -14,8 +14,11 @@ from lvsctl.diagnosis.engine import LAST, RULES
 from lvsctl.diagnosis.kernel_counters import COUNTERS_BY_CAUSE, corroborate
 from lvsctl.diagnosis.network import BlockReason, Network
 from lvsctl.engine.findings import Diagnosis
-from lvsctl.model.cause import Cause
-from lvsctl.model.counted import LOSSES, MARTIANS, REASONS, Dropped
+from lvsctl.model.claim import Cause
+from lvsctl.model.state import LOSSES
+from lvsctl.model.state import MARTIANS
+from lvsctl.model.state import REASONS
+from lvsctl.model.state import Dropped
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.exchange import Exchange, Failure
 from lvsctl.model.lab import Impairment

@@ -44,7 +44,7 @@ FORBIDDEN = {
 """Beyond the order: every verdict can be computed again from a saved report."""
 
 KNOWN_CIRCLES = {
-    frozenset({"lvsctl.model.frame", "lvsctl.model.frame_summary"}),
+    frozenset({"lvsctl.model.frame", "lvsctl.model.frame"}),
     frozenset({"lvsctl.kernel.probe", "lvsctl.kernel.probe_kernel", "lvsctl.kernel.probe_tools"}),
     frozenset(
         f"lvsctl.kernel.{name}"

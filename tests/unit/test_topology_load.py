@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lvsctl.errors import TopologyError, UsageError
-from lvsctl.model.lab import Impairment, Lab, Role, Route
-from lvsctl.model.rule import Violation
+from lvsctl.model.lab import Impairment, Lab, Role, Route, Violation
 from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, RealServer, Scheduler
 from lvsctl.topology import shipped
 from lvsctl.topology.loading import parse_topology

@@ -13,7 +13,9 @@ from ipaddress import ip_address
 
 from lvsctl.engine.labs import load_lab
 from lvsctl.model.lab import Lab
-from lvsctl.model.sample import Gauge, HalfOpen, Sample
+from lvsctl.model.state import Gauge
+from lvsctl.model.state import HalfOpen
+from lvsctl.model.state import Sample
 from lvsctl.model.state import (
     Counters,
     LinkState,
