@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from lvsctl.model.state import LOSSES
-from lvsctl.model.state import MARTIANS
-from lvsctl.model.state import REASONS
 from lvsctl.model.evidence import Evidence
+from lvsctl.model.state import LOSSES, MARTIANS, REASONS
 
 
 def everything(evidence: Evidence) -> Iterator[str]:

@@ -22,7 +22,7 @@ from lvsctl.errors import HostError
 from lvsctl.kernel import features as host_features
 from lvsctl.kernel import probe, probe_kernel
 from lvsctl.kernel.probe import Feature
-from lvsctl.machine import available_kernels, client
+from lvsctl.machine import client, kinds
 from lvsctl.machine.config import request_from_environment
 from lvsctl.machine.kinds import choose_kind
 from lvsctl.output.text.hosts import format_features
@@ -167,10 +167,10 @@ def _remedy(feature: Feature, module: str, tried: dict[str, bool], release: str)
     if feature.remedy == probe.MACHINE:
         has = tried.get(feature.id)
         if has is None and module:
-            has = available_kernels.default_kernel_has_module(request_from_environment(), module)
+            has = kinds.default_kernel_has_module(request_from_environment(), module)
         if has is not False:
             return feature.remedy
-    start = available_kernels.command_to_start_with(module, without=release) if module else None
+    start = kinds.command_to_start_with(module, without=release) if module else None
     return (
         f"a kernel that has it: lvsctl machine stop, then {start}" if start else probe.OTHER_KERNEL
     )

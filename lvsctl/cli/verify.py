@@ -27,7 +27,7 @@ from lvsctl.engine.findings import Verification
 from lvsctl.engine.inspect import recompute, verify_lab
 from lvsctl.engine.labs import running_lab
 from lvsctl.errors import UsageError
-from lvsctl.machine import writable
+from lvsctl.machine import config
 from lvsctl.model.claim import Verdict
 from lvsctl.output import safe_files, saved_report
 from lvsctl.output.evidence import capture_bytes
@@ -150,7 +150,7 @@ def directory_for_machine() -> Path | None:
     None if the machine must not write there. The command learns of it by its environment.
     """
     directory = _directory()
-    if _is_unsafe(directory) or writable.refusal(os.path.realpath(directory)) is not None:
+    if _is_unsafe(directory) or config.why_not_writable(os.path.realpath(directory)) is not None:
         return None
     os.environ[CAPTURES_VARIABLE] = str(directory)
     return directory

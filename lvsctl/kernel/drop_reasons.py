@@ -25,8 +25,7 @@ from typing import Self
 
 from lvsctl import linux
 from lvsctl.kernel import netns
-from lvsctl.model.state import REASONS
-from lvsctl.model.state import Dropped
+from lvsctl.model.state import REASONS, Dropped
 
 _TRACEFS = "/sys/kernel/tracing"
 _EVENT = f"{_TRACEFS}/events/skb/kfree_skb"

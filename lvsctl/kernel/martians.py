@@ -18,8 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-from lvsctl.model.state import MARTIANS
-from lvsctl.model.state import Dropped
+from lvsctl.model.state import MARTIANS, Dropped
 
 _COUNTS = Path("/proc/net/stat/rt_cache")
 _LOG = "/dev/kmsg"

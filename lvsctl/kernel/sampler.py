@@ -25,10 +25,7 @@ from lvsctl.kernel import connections, netns, paths, snmp, state
 from lvsctl.kernel.drop_reasons import DropReasons
 from lvsctl.kernel.session import OpenNamespace, Session
 from lvsctl.model.lab import Lab
-from lvsctl.model.state import Gauge
-from lvsctl.model.state import HalfOpen
-from lvsctl.model.state import Sample
-from lvsctl.model.state import NodeState, ServiceState
+from lvsctl.model.state import Gauge, HalfOpen, NodeState, Sample, ServiceState
 from lvsctl.netlink import ipvs, rtnl, sockets
 
 GROUPS = (1, 3, 5, 7, 9, 11, 24, 25)

@@ -1,8 +1,8 @@
 """The machine's background process on the host: owns its kernel and routes frames.
 
 Started by ``lvsctl.machine.launch`` as ``python -m lvsctl.machine.broker JSON``. It forks: the
-parent (``supervisor``) waits, and cleans up whatever happens to the broker or to the kernel; the
-child is the broker.
+parent (``launch.guard``) waits, and cleans up whatever happens to the broker or to the kernel;
+the child is the broker.
 """
 
 from __future__ import annotations
@@ -22,11 +22,39 @@ from pathlib import Path
 from typing import Any
 
 from lvsctl.errors import HostError, LvsctlError
-from lvsctl.machine import confinement, frames, mount_namespace, process, runtime_files, supervisor
+from lvsctl.machine import frames, launch, mount_namespace, process, runtime_files
 from lvsctl.machine.config import BrokerArguments, guest_config
 from lvsctl.machine.kinds import KINDS
 from lvsctl.machine.runtime_files import RuntimeFiles
-from lvsctl.machine.serial_link import SerialLink
+
+
+class SerialLink:
+    """The serial link to the guest. Never holds more than a window of unread bytes."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._window = frames.Credit(frames.LINK_WINDOW)
+        self._room = asyncio.Event()
+        # asyncio's locks are fair: sessions alternate frame by frame.
+        self._turn = asyncio.Lock()
+
+    async def send(self, data: bytes) -> None:
+        """Send one whole frame."""
+        async with self._turn:
+            while data:
+                taken = self._window.spend(len(data))
+                if taken:
+                    self._writer.write(data[:taken])
+                    data = data[taken:]
+                else:
+                    self._room.clear()
+                    await self._room.wait()
+
+    def acknowledged(self, amount: int) -> None:
+        """Record that the guest has read ``amount`` bytes."""
+        self._window.grant(amount)
+        self._room.set()
+
 
 POWER_OFF_TIMEOUT = 5.0
 """Seconds that a guest may take to power off before it is killed."""
@@ -82,7 +110,7 @@ class Broker:
             await self._wait_for_hello()
             server = await asyncio.start_unix_server(self._accept, str(self._where.socket))
             self._where.socket.chmod(0o600)
-            shown = [text for text in self._limitations if text != confinement.USUAL]
+            shown = [text for text in self._limitations if text != process.USUAL]
             _report(self._arguments.report, {"ready": True, "messages": shown})
             await self._wait_for_end()
             server.close()
@@ -318,7 +346,7 @@ def main() -> None:
     os.umask(0o077)
     if os.fork():
         os._exit(0)  # the client waits for this process, and so has no zombie child
-    supervisor.guard(files, arguments.life_lock, arguments.report)
+    launch.guard(files, arguments.life_lock, arguments.report)
     _start(arguments, files)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from lvsctl.errors import HostError, LabError
-from lvsctl.machine import frames, relay, runtime_files, writable
+from lvsctl.machine import config, frames, relay, runtime_files
 from lvsctl.machine.config import ANYTHING, MachineRequest, request_from_environment
 from lvsctl.machine.connection import Connection, connect
 from lvsctl.machine.runtime_files import RuntimeFiles
@@ -103,7 +103,9 @@ def start(
     directory that must not be written, and LabError if a machine of another kind is running.
     """
     files = runtime_files.for_machine()
-    directories = writable.named([*writable_directories, *writable.from_environment()])
+    directories = config.writable_directories(
+        [*writable_directories, *config.writable_from_environment()]
+    )
     connection, started = _connect_or_start(files, request, directories, emit)
     connection.__exit__(None, None, None)
     return started
@@ -159,9 +161,9 @@ def run(
     _open_missing_streams()
     files = runtime_files.for_machine()
     place = _place(cwd)
-    everywhere = writable.named(writable.from_environment())
+    everywhere = config.writable_directories(config.writable_from_environment())
     connection, started = _connect_or_start(files, ANYTHING, everywhere, emit)
-    here = [place] if writable.refusal(place) is None else []
+    here = [place] if config.why_not_writable(place) is None else []
     if started and here and place == str(Path.home().resolve()):  # printed once a machine
         emit(f"the command can write to your home directory {place}: it is the current directory")
     passed = streams(tty)
@@ -171,7 +173,7 @@ def run(
         "cwd": place,
         "umask": _umask(),
         "writable": list(
-            dict.fromkeys([*here, *everywhere, *writable.named(writable_directories)])
+            dict.fromkeys([*here, *everywhere, *config.writable_directories(writable_directories)])
         ),
         "visible": relay.paths_in(argv, place),
         "fingerprint": fingerprint(),

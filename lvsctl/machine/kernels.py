@@ -1,4 +1,4 @@
-"""Kernels for QEMU: named by the user, prepared once, kept in the user's cache.
+"""Kernels for QEMU: named by the user, prepared once, kept in the user's directories.
 
 A prepared kernel is a directory with ``vmlinux`` (or ``vmlinuz`` if it cannot be unpacked) and
 ``RELEASE/`` with its modules. The name that the user gave is a symbolic link to it, so that the
@@ -12,12 +12,12 @@ import os
 from pathlib import Path
 
 from lvsctl.errors import HostError, UsageError
-from lvsctl.machine import cache, distribution, kernel_image, module_files
+from lvsctl.machine import directories, kernel_files, packages
 from lvsctl.machine.config import Kernel
 from lvsctl.machine.guest import modules as guest_modules
 from lvsctl.machine.packages import Emit
 
-USUAL = distribution.META
+USUAL = packages.DEFAULT_KERNEL
 """The package of the distribution's current kernel."""
 
 _NAMES = "names"
@@ -25,7 +25,7 @@ _NAMES = "names"
 
 def directory() -> Path:
     """Return the directory of prepared kernels."""
-    return cache.directory() / "qemu"
+    return directories.cache_directory() / "qemu"
 
 
 def find(wanted: str | None) -> Kernel | None:
@@ -63,12 +63,12 @@ def ensure(wanted: str | None, emit: Emit) -> Kernel:
     place = directory()
     try:
         place.mkdir(parents=True, exist_ok=True)
-        with cache.scratch(place) as scratch:
+        with directories.scratch_directory(place) as scratch:
             if _is_file(wanted):
                 image, modules = _files(Path(wanted))
                 emit(f"preparing {wanted} in {place}")
             else:
-                tree = distribution.fetch(wanted, scratch, emit)
+                tree = packages.fetch_kernel(wanted, scratch, emit)
                 image, modules = _in_tree(tree, wanted)
             target = place / _key(image, modules)
             if _in(target) is None:
@@ -89,7 +89,7 @@ def ensure(wanted: str | None, emit: Emit) -> Kernel:
 
 def first_modules(modules: Path) -> list[str]:
     """Return the modules, as paths below ``modules``, that the guest's first program loads."""
-    return list(module_files.boot_order((modules / "modules.dep").read_text(encoding="utf-8")))
+    return list(kernel_files.boot_order((modules / "modules.dep").read_text(encoding="utf-8")))
 
 
 def _is_file(wanted: str) -> bool:
@@ -122,7 +122,7 @@ def _files(image: Path) -> tuple[Path, Path]:
             hint=f"sudo cp {image} . and sudo chown it, or let lvsctl download the package",
         )
     with image.open("rb") as file:
-        release = kernel_image.release(file.read(64 * 1024), str(image))
+        release = kernel_files.image_release(file.read(64 * 1024), str(image))
     roots = (image.absolute().parent.parent, Path("/"))
     candidates = [
         image.absolute().parent,  # Fedora keeps the kernel among its modules
@@ -157,15 +157,15 @@ def _key(image: Path, modules: Path) -> str:
 
 def _recipe() -> str:
     """Return a key that changes with what is kept of a kernel, such as its modules."""
-    sources = (guest_modules.__file__, module_files.__file__)
+    sources = (guest_modules.__file__, kernel_files.__file__)
     text = b"".join(Path(source).read_bytes() for source in sources)
     return hashlib.sha256(text).hexdigest()[:8]
 
 
 def _prepare(image: Path, modules: Path, target: Path) -> None:
     """Prepare a kernel. Raises HostError if it cannot access the host's files."""
-    files = module_files.Modules(modules)
-    missing = files.missing(module_files.BOOT)
+    files = kernel_files.ModuleFiles(modules)
+    missing = files.missing(kernel_files.BOOT_MODULES)
     if missing:
         raise HostError(
             f"the kernel {modules.name} cannot access the host's files: "
@@ -175,7 +175,7 @@ def _prepare(image: Path, modules: Path, target: Path) -> None:
     target.mkdir()
     files.copy(target / modules.name)
     data = image.read_bytes()
-    plain = kernel_image.plain(data)
+    plain = kernel_files.uncompressed(data)
     if plain is not None:
         (target / "vmlinux").write_bytes(plain)
     else:

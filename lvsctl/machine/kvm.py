@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from lvsctl.machine import cache, runtime_files
+from lvsctl.machine import directories, runtime_files
 
 DEVICE = "/dev/kvm"
 TIMEOUT = 5.0
@@ -71,7 +71,7 @@ def _last_line(output: bytes) -> str:
 
 
 def _memory() -> Path:
-    return cache.directory() / "kvm.json"
+    return directories.cache_directory() / "kvm.json"
 
 
 def _remembered() -> str:

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lvsctl import linux
-from lvsctl.machine import writable
+from lvsctl.machine import config
 
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442  # the same on every architecture
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
@@ -53,12 +53,14 @@ def is_own(pid: int) -> bool:
 def open_for(pid: int, directory: str) -> None:
     """Make a directory writable for the process ``pid`` in its mount namespace.
 
-    Raises OSError, for a directory that must not be written (``writable``) and for a path that
+    Raises OSError, for a directory that must not be written (``config``) and for a path that
     is no longer the directory it was (a symbolic link has been put into it) too.
     """
     fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if os.path.realpath(f"/proc/self/fd/{fd}") != directory or writable.refusal(directory):
+        if os.path.realpath(f"/proc/self/fd/{fd}") != directory or config.why_not_writable(
+            directory
+        ):
             raise PermissionError(1, "it must not be written", directory)
         if _as_here(pid, directory, fd):
             return

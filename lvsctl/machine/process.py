@@ -1,16 +1,27 @@
-"""The machine's process on the host: how one of any kind is started."""
+"""The machine's process on the host: how one of any kind is started, and what it may write.
+
+The guest's kernel restricts commands to the directories that they name, but root in the guest could
+mount the host's tree for writing. So the machine's process gives up rights before it starts: with
+a mount namespace of its own if possible (``mount_namespace``), by Landlock (landlock(7)), which
+needs no privilege, and by dropping all capabilities but those for files.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import socket
+import stat
+import struct
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from lvsctl import linux
 from lvsctl.errors import HostError
-from lvsctl.machine import confinement
+from lvsctl.machine import config, mount_namespace
 
 
 class StartedMachine(NamedTuple):
@@ -42,7 +53,7 @@ def start_process(
     read_end, write_end = os.pipe()
 
     def confined() -> None:
-        for limitation in confinement.confine(work, directories, *devices):
+        for limitation in confine(work, directories, *devices):
             os.write(write_end, f"{limitation}\n".encode())
 
     passed = [theirs.fileno()]
@@ -75,3 +86,103 @@ def start_process(
         os.close(write_end)
     with open(read_end, encoding="utf-8") as limitations:  # noqa: PTH123 (a descriptor)
         return StartedMachine(process, ours, tuple(limitations.read().splitlines()))
+
+
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
+_VERSION, _PATH_BENEATH = 1, 1
+
+_WRITE_FILE, _REFER, _TRUNCATE = 1 << 1, 1 << 13, 1 << 14
+_CHANGE_DIRECTORY = sum(1 << bit for bit in range(4, 13))  # REMOVE_DIR … MAKE_SYM
+_ATTRIBUTE = struct.Struct("=Q")
+_RULE = struct.Struct("=Qi")
+
+FILES = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 4
+"""CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID."""
+
+USUAL = "root in the machine could change modes and times of files that are yours"
+"""The limitation that remains unless the host's root starts the machine."""
+
+_LANDLOCK = "this kernel has no Landlock (Linux 5.13, and in its lsm=)"
+
+_CAPABILITY_VERSION = 0x20080522
+_CAPABILITY_HEADER = struct.Struct("=Ii")
+_CAPABILITIES = struct.Struct("=6I")
+"""Effective, permitted, inheritable: the lower 32 bits of each, then the upper ones."""
+
+
+def confine(work: Path, directories: Sequence[str], *devices: str) -> list[str]:
+    """Confine the process that is about to become a machine; return what cannot be enforced.
+
+    It may write its work directory, ``devices`` and ``directories``; later also directories that
+    the broker opens (``mount_namespace.open_for``) or, without a mount namespace of its own, any
+    that a command could name. Raises OSError.
+    """
+    limitations = []
+    no_mounts = ""
+    try:
+        mount_namespace.become_read_only((*directories, str(work)))
+    except OSError as error:
+        no_mounts = f"no mount namespace ({error.filename}: {error.strerror})"
+    drop_capabilities()
+    no_new_privileges()
+    if not restrict_writes((*config.writable_trees(), str(work), "/dev/null", *devices)):
+        what = "all that you can write" if no_mounts else "this host's devices"
+        limitations.append(f"{_LANDLOCK}: root in the machine could write {what}")
+    elif no_mounts and os.geteuid() == 0:
+        could = "change modes, owners and times of this host's files"
+        limitations.append(f"{no_mounts}: root in the machine could {could}")
+    elif no_mounts:
+        limitations.append(USUAL)
+    return limitations
+
+
+def drop_capabilities() -> None:
+    """Drop all capabilities but those needed to write other users' files. Raises OSError."""
+    data = ctypes.create_string_buffer(_CAPABILITIES.size)
+    header = _CAPABILITY_HEADER.pack(_CAPABILITY_VERSION, 0)
+    linux.check(linux.libc.capget(header, data), "capget")
+    effective, permitted, *_ = _CAPABILITIES.unpack(data.raw)
+    # With no_new_privs, exec cannot add any. No inheritable ones, hence no ambient ones either.
+    kept = (effective & FILES, permitted & FILES, 0, 0, 0, 0)
+    linux.check(linux.libc.capset(header, _CAPABILITIES.pack(*kept)), "capset")
+
+
+def no_new_privileges() -> None:
+    """Keep programs from gaining privileges at exec. Raises OSError."""
+    linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def restrict_writes(places: Iterable[str]) -> bool:
+    """Restrict writing, by this process and its children, to files below ``places``.
+
+    Needs ``no_new_privileges``. Open files are not affected; missing places are ignored. Returns
+    whether the kernel supports this (Linux 5.13); otherwise nothing is restricted. Raises OSError.
+    """
+    version = linux.libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION)
+    if version < 1:
+        return False
+    rights = _WRITE_FILE | _CHANGE_DIRECTORY
+    rights |= _REFER if version >= 2 else 0  # else renaming from directory to directory fails
+    rights |= _TRUNCATE if version >= 3 else 0
+    attribute = _ATTRIBUTE.pack(rights)
+    size = ctypes.c_size_t(len(attribute))
+    ruleset = linux.syscall("landlock_create_ruleset", _CREATE_RULESET, attribute, size, 0)
+    try:
+        for place in places:
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                _allow(ruleset, place, rights)
+        linux.syscall("landlock_restrict_self", _RESTRICT_SELF, ruleset, 0)
+    finally:
+        os.close(ruleset)
+    return True
+
+
+def _allow(ruleset: int, place: str, rights: int) -> None:
+    fd = os.open(place, os.O_PATH | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISDIR(os.fstat(fd).st_mode):
+            rights &= _WRITE_FILE | _TRUNCATE
+        rule = _RULE.pack(rights, fd)
+        linux.syscall(place, _ADD_RULE, ruleset, _PATH_BENEATH, rule, 0)
+    finally:
+        os.close(fd)

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from lvsctl.errors import UsageError
-from lvsctl.machine import initramfs, kernels, kvm, process, work_directory
+from lvsctl.machine import directories, initramfs, kernels, kvm, process
 from lvsctl.machine.config import Kernel, MachineConfig, quoted
 from lvsctl.machine.packages import Emit
 
@@ -79,7 +79,7 @@ class Qemu:
 
     def work_directory(self, _plan: MachineConfig) -> Path:
         """Make a directory for the initramfs."""
-        return work_directory.directory(_ROOM, executable=False)
+        return directories.create_work_directory(_ROOM, executable=False)
 
     def spawn(self, config: MachineConfig, work: Path) -> process.StartedMachine:
         """Start it, confined, with its initramfs in its work directory."""
@@ -107,7 +107,7 @@ class Qemu:
 def command_line(config: MachineConfig, initrd: Path, link: int) -> list[str]:
     """Return QEMU's arguments; ``link`` is the file descriptor that becomes the guest's port.
 
-    The host's tree is shared three times: ``guest.host_tree`` says why.
+    The host's tree is shared three times: see ``guest.mounts``.
     """
     return [
         str(shutil.which(PROGRAM)),

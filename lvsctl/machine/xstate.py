@@ -15,7 +15,7 @@ import zlib
 from pathlib import Path
 
 from lvsctl.errors import HostError
-from lvsctl.machine import cache, packages
+from lvsctl.machine import directories, packages
 from lvsctl.machine.packages import Emit
 
 KNOWN = 2696
@@ -44,7 +44,7 @@ def is_needed() -> bool:
 
 def library() -> Path:
     """Return the path of the compiled library, which may not exist yet."""
-    return cache.directory() / "uml" / f"xstate-{zlib.crc32(SOURCE.read_bytes()):x}.so"
+    return directories.cache_directory() / "uml" / f"xstate-{zlib.crc32(SOURCE.read_bytes()):x}.so"
 
 
 def ensure_library(emit: Emit) -> Path:
@@ -56,7 +56,7 @@ def ensure_library(emit: Emit) -> Path:
     emit(f"this processor needs a library for User-Mode Linux: compiling {SOURCE.name}")
     try:
         place.mkdir(parents=True, exist_ok=True)
-        with cache.scratch(place) as scratch:
+        with directories.scratch_directory(place) as scratch:
             made = scratch / "xstate.so"
             words = [*_compiler(scratch, emit), "-shared", "-nostdlib", "-fPIC"]
             done = packages.run([*words, "-o", str(made), str(SOURCE)], scratch)

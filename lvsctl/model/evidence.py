@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from lvsctl.model.state import Dropped
 from lvsctl.model.exchange import Exchange
 from lvsctl.model.frame import Frame, Tap
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import VipPort, VirtualService
-from lvsctl.model.state import Connection, NodeState, ServiceState
+from lvsctl.model.state import Connection, Dropped, NodeState, ServiceState
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
+from lvsctl.model.exchange import Exchange
 from lvsctl.model.lab import Impairment
 from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, ServiceMatch
-from collections.abc import Mapping
-from dataclasses import dataclass
-from lvsctl.model.addresses import IPAddress
-from lvsctl.model.exchange import Exchange
 
 
 @dataclass(frozen=True, slots=True)

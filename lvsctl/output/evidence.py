@@ -21,12 +21,11 @@ from lvsctl.capture.decode import decode_all
 from lvsctl.capture.pcapng import write_recording
 from lvsctl.capture.pcapng_reader import read_recording
 from lvsctl.errors import DamagedFile, LvsctlError
-from lvsctl.model.state import Dropped
 from lvsctl.model.evidence import Evidence, Run
 from lvsctl.model.frame import LinkType, Recording, Tap
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import GUE_PORT, Encapsulation
-from lvsctl.model.state import NodeState
+from lvsctl.model.state import Dropped, NodeState
 from lvsctl.output.serialize import structure_strictly, unstructure
 
 FORMAT, VERSION = "lvsctl evidence", 2

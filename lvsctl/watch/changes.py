@@ -10,9 +10,15 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from lvsctl.model.addresses import IPAddress
-from lvsctl.model.state import Sample
 from lvsctl.model.service import ServiceMatch
-from lvsctl.model.state import LinkState, NodeState, RealServerState, RouteState, ServiceState
+from lvsctl.model.state import (
+    LinkState,
+    NodeState,
+    RealServerState,
+    RouteState,
+    Sample,
+    ServiceState,
+)
 
 T = TypeVar("T")
 

@@ -17,9 +17,8 @@ from lvsctl.kernel.sampler import Sampler
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.exchange import Exchange
 from lvsctl.model.lab import Lab, Role
-from lvsctl.model.state import Answers
-from lvsctl.model.state import Sample
 from lvsctl.model.service import VirtualService
+from lvsctl.model.state import Answers, Sample
 from lvsctl.traffic import client
 from lvsctl.traffic.arp import arp_probe
 from lvsctl.watch.changes import changes

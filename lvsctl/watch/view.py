@@ -11,14 +11,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lvsctl.model.addresses import IPAddress
-from lvsctl.model.state import LOSSES
-from lvsctl.model.state import Dropped
 from lvsctl.model.lab import Lab, Role
-from lvsctl.model.state import Answers
-from lvsctl.model.state import Gauge
-from lvsctl.model.state import Sample
 from lvsctl.model.service import ForwardingMethod, RealServer, ServiceMatch, VirtualService
-from lvsctl.model.state import Counters, RealServerState, ServiceState
+from lvsctl.model.state import (
+    LOSSES,
+    Answers,
+    Counters,
+    Dropped,
+    Gauge,
+    RealServerState,
+    Sample,
+    ServiceState,
+)
 from lvsctl.watch.changes import ChangeEvent, names_of
 
 WINDOW = 2.0

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl.machine import confinement, runtime_files, writable
+from lvsctl.machine import config, process, runtime_files
 
 pytestmark = [pytest.mark.machine, pytest.mark.slow]
 
@@ -222,8 +222,8 @@ def test_every_directory_that_may_be_named_can_be_written(tmp_path: Path) -> Non
     """What the guest may be asked to write lies below what its process may write."""
     mine = ("/usr/local/mine", "/srv/x", f"/run/user/{os.getuid()}/x", "/run/lvsctl", "/run/x")
     for place in (tmp_path, Path.home() / "x", *map(Path, mine)):
-        named = writable.refusal(str(place)) is None
-        covered = any(place.is_relative_to(tree) for tree in writable.trees())
+        named = config.why_not_writable(str(place)) is None
+        covered = any(place.is_relative_to(tree) for tree in config.writable_trees())
         assert covered == named, place
 
 
@@ -237,5 +237,5 @@ def test_the_machines_process_has_what_it_needs_and_no_more(run: Run) -> None:
     for pid in of_it:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-        assert int(status["CapPrm"], 16) & ~confinement.FILES == 0
+        assert int(status["CapPrm"], 16) & ~process.FILES == 0
         assert status["NoNewPrivs"] == "1"

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl.machine import confinement, runtime_files
+from lvsctl.machine import process, runtime_files
 from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.machine, pytest.mark.slow]
@@ -479,7 +479,7 @@ def test_it_needs_no_root_and_files_are_the_users(fresh: Machine) -> None:
     assert (fresh.cwd / "result").stat().st_uid == NOBODY
     status = [python, "-B", *fresh.argv("status")[1:]]
     told = subprocess.run(status, env=env, check=True, capture_output=True, text=True, **user)  # type: ignore[call-overload]
-    assert confinement.USUAL in told.stdout
+    assert process.USUAL in told.stdout
     stop = [python, "-B", *fresh.argv("stop")[1:]]
     subprocess.run(stop, env=env, check=True, capture_output=True, **user)  # type: ignore[call-overload]
     assert list(fresh.where.directory.iterdir()) == []

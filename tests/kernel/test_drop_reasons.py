@@ -16,9 +16,7 @@ import pytest
 from lvsctl.kernel import netns, snmp
 from lvsctl.kernel.drop_reasons import DropReasons, named
 from lvsctl.kernel.martians import Martians, martian
-from lvsctl.model.state import LOSSES
-from lvsctl.model.state import MARTIANS
-from lvsctl.model.state import REASONS
+from lvsctl.model.state import LOSSES, MARTIANS, REASONS
 from tests.kernel.by_hand import cable, descriptors, namespaces, run
 
 COUNT = 3

@@ -9,7 +9,8 @@ import pytest
 from lvsctl.cli import doctor
 from lvsctl.kernel import probe, probe_kernel
 from lvsctl.kernel.probe import Feature
-from lvsctl.machine import available_kernels, kernels, kinds, uml_package
+from lvsctl.machine import kernels, kinds
+from lvsctl.machine import uml as uml_kind
 from lvsctl.machine.config import Kernel, request_from_environment
 
 TWOS = "kernel/net/netfilter/ipvs/ip_vs_twos.ko"
@@ -32,7 +33,7 @@ def absent(name: str, remedy: str = probe.MACHINE) -> Feature:
 def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in kinds.KINDS.values():
         monkeypatch.setattr(type(kind), "obstacle", lambda _: "")
-    monkeypatch.setattr(uml_package, "find", lambda: None)
+    monkeypatch.setattr(uml_kind, "find_kernel", lambda: None)
     monkeypatch.setattr(kernels, "ready", dict)
     for variable in ("LVSCTL_MACHINE_KIND", "LVSCTL_MACHINE_KERNEL"):
         monkeypatch.delenv(variable, raising=False)
@@ -40,18 +41,14 @@ def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_modules_are_looked_up_in_the_lists(tmp_path: Path) -> None:
     kernel = kernel_with(tmp_path / "a", MH, builtin="kernel/net/ipv6/ipv6.ko\n")
-    assert available_kernels.has_module(kernel, "ip_vs_mh") is True
-    assert available_kernels.has_module(kernel, "ipv6") is True
-    assert available_kernels.has_module(kernel, "ip_vs_twos") is False
+    assert kinds.has_module(kernel, "ip_vs_mh") is True
+    assert kinds.has_module(kernel, "ipv6") is True
+    assert kinds.has_module(kernel, "ip_vs_twos") is False
     # Not all kernels come with a list of what is built in; and a module that no machine loads.
-    assert (
-        available_kernels.has_module(kernel_with(tmp_path / "b", MH, builtin=None), "ipv6") is None
-    )
-    assert (
-        available_kernels.has_module(Kernel(tmp_path / "none", tmp_path / "none"), "ipv6") is None
-    )
+    assert kinds.has_module(kernel_with(tmp_path / "b", MH, builtin=None), "ipv6") is None
+    assert kinds.has_module(Kernel(tmp_path / "none", tmp_path / "none"), "ipv6") is None
     ftp = "kernel/net/netfilter/ipvs/ip_vs_ftp.ko"
-    assert available_kernels.has_module(kernel_with(tmp_path / "c", ftp), "ip_vs_ftp") is False
+    assert kinds.has_module(kernel_with(tmp_path / "c", ftp), "ip_vs_ftp") is False
 
 
 @pytest.mark.usefixtures("no_kernels")
@@ -59,7 +56,7 @@ def test_a_kernel_that_lacks_it_too_is_no_remedy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     uml = kernel_with(tmp_path / "uml", MH)
-    monkeypatch.setattr(uml_package, "find", lambda: uml)
+    monkeypatch.setattr(uml_kind, "find_kernel", lambda: uml)
     mh, twos = doctor.with_remedies([absent("mh"), absent("twos")])
     assert mh.remedy == probe.MACHINE
     assert twos.remedy == probe.OTHER_KERNEL  # none that is ready here has it
@@ -73,10 +70,7 @@ def test_a_kernel_that_lacks_it_too_is_no_remedy(
     assert doctor.with_remedies([absent("twos", probe.OTHER_KERNEL)])[0].remedy == twos.remedy
     monkeypatch.setenv("LVSCTL_MACHINE_KERNEL", "mine")
     monkeypatch.setattr(kernels, "find", lambda wanted: {"mine": new}[wanted])
-    assert (
-        available_kernels.default_kernel_has_module(request_from_environment(), "ip_vs_twos")
-        is True
-    )
+    assert kinds.default_kernel_has_module(request_from_environment(), "ip_vs_twos") is True
     assert doctor.with_remedies([absent("twos")])[0].remedy == probe.MACHINE
 
 
@@ -86,7 +80,7 @@ def test_what_was_tried_in_the_machine_counts_more(
 ) -> None:
     """User-Mode Linux has the module nf_tables, and no tables for IPv4 with it."""
     uml, other = (kernel_with(tmp_path / name, MH, TWOS) for name in ("6.1.176", "6.12"))
-    monkeypatch.setattr(uml_package, "find", lambda: uml)
+    monkeypatch.setattr(uml_kind, "find_kernel", lambda: uml)
     mh, twos = doctor.with_remedies([absent("mh"), absent("twos")], [absent("twos")], "6.1.176")
     assert (mh.remedy, twos.remedy) == (probe.MACHINE, probe.OTHER_KERNEL)
     monkeypatch.setattr(kernels, "ready", lambda: {"6.12": other})

@@ -15,15 +15,19 @@ from lvsctl.diagnosis.kernel_counters import COUNTERS_BY_CAUSE, corroborate
 from lvsctl.diagnosis.network import BlockReason, Network
 from lvsctl.engine.findings import Diagnosis
 from lvsctl.model.claim import Cause
-from lvsctl.model.state import LOSSES
-from lvsctl.model.state import MARTIANS
-from lvsctl.model.state import REASONS
-from lvsctl.model.state import Dropped
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.exchange import Exchange, Failure
 from lvsctl.model.lab import Impairment
 from lvsctl.model.service import Encapsulation, Scheduler
-from lvsctl.model.state import NeighbourState, NodeState, RouteState
+from lvsctl.model.state import (
+    LOSSES,
+    MARTIANS,
+    REASONS,
+    Dropped,
+    NeighbourState,
+    NodeState,
+    RouteState,
+)
 from lvsctl.output.serialize import to_json
 from lvsctl.output.text.diagnosis import format_diagnosis
 from lvsctl.output.text.style import Style

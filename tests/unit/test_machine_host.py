@@ -14,18 +14,9 @@ from pathlib import Path
 import pytest
 
 from lvsctl.errors import HostError, UsageError
-from lvsctl.machine import (
-    broker,
-    config,
-    mount_namespace,
-    relay,
-    runtime_files,
-    uml,
-    work_directory,
-    writable,
-)
+from lvsctl.machine import broker, config, directories, mount_namespace, relay, runtime_files, uml
 from lvsctl.machine.config import BrokerArguments
-from lvsctl.machine.guest import modprobe, modules, mounts
+from lvsctl.machine.guest import modules, mounts
 from tests.unit.another_user import acting_as, as_root, given_away
 
 
@@ -226,7 +217,7 @@ def test_only_work_directories_are_removed(tmp_path: Path) -> None:
     "directory", ["/", "/etc", "/etc/nginx", "/usr", "/home", "/var", "/dev", "/run/lvsctl"]
 )
 def test_system_directories_stay_read_only(directory: str) -> None:
-    assert writable.refusal(directory) is not None
+    assert config.why_not_writable(directory) is not None
 
 
 MINE = f"/run/user/{os.getuid()}/x"
@@ -236,15 +227,15 @@ MINE = f"/run/user/{os.getuid()}/x"
     "directory", ["/home/me", "/root", "/tmp/x", "/usr/src/app", "/srv/lab", "/run/media/me", MINE]
 )
 def test_peoples_own_directories_may_be_written(directory: str) -> None:
-    assert writable.refusal(directory) is None
+    assert config.why_not_writable(directory) is None
 
 
 def test_a_named_directory_must_exist(tmp_path: Path) -> None:
-    assert writable.named([str(tmp_path), str(tmp_path)]) == (str(tmp_path.resolve()),)
+    assert config.writable_directories([str(tmp_path), str(tmp_path)]) == (str(tmp_path.resolve()),)
     with pytest.raises(UsageError, match="not a directory"):
-        writable.named([str(tmp_path / "missing")])
+        config.writable_directories([str(tmp_path / "missing")])
     with pytest.raises(UsageError, match="belongs to the host's system"):
-        writable.named(["/etc"])
+        config.writable_directories(["/etc"])
 
 
 def test_a_link_that_came_where_a_directory_was_named_is_not_followed(tmp_path: Path) -> None:
@@ -287,7 +278,7 @@ def test_a_path_with_a_space_is_quoted_for_the_kernel(monkeypatch: pytest.Monkey
 
 def test_a_machine_that_fits_nowhere_says_where_it_was_tried() -> None:
     with pytest.raises(HostError, match=r"no space for a machine of 1099511627776 MiB\n/dev/shm: "):
-        work_directory.directory(2**40, executable=True)
+        directories.create_work_directory(2**40, executable=True)
 
 
 def test_the_console_s_telling_lines() -> None:
@@ -340,7 +331,7 @@ def test_the_kernel_asks_for_modules_by_these_names(tmp_path: Path) -> None:
     (tmp_path / "modules.dep").write_text(
         "kernel/net/sctp/sctp.ko: kernel/lib/libcrc32c.ko\nkernel/net/sched/act-x.ko.xz:\n"
     )
-    assert modprobe.names(str(tmp_path)) == {
+    assert modules.names_and_aliases(str(tmp_path)) == {
         "net-pf-2-proto-132": "sctp",
         "sctp": "sctp",
         "act-x": "act_x",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lvsctl.errors import HostError, UsageError
-from lvsctl.machine import distribution, kernel_image, kernels, module_files
+from lvsctl.machine import kernel_files, kernels, packages
 from lvsctl.machine.guest import modules
 
 KNOWN = (
@@ -44,8 +44,8 @@ KNOWN = (
 def test_what_a_word_means(
     wanted: str, package: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distribution, "ARCHITECTURE", "amd64")
-    assert distribution.named(wanted, KNOWN) == package
+    monkeypatch.setattr(packages, "ARCHITECTURE", "amd64")
+    assert packages.kernel_package(wanted, KNOWN) == package
 
 
 @pytest.mark.parametrize("word", ["-o", "", "6.1 6.2", "..", "LINUX", "6.12;true"])
@@ -54,7 +54,7 @@ def test_a_word_that_can_be_no_name_never_reaches_apt(
 ) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(UsageError, match="is not the name of a kernel") as raised:
-        distribution.fetch(word, tmp_path, print)
+        packages.fetch_kernel(word, tmp_path, print)
     assert "a suite (trixie)" in raised.value.hint
 
 
@@ -90,17 +90,17 @@ def test_the_plain_kernel_is_found_in_its_file() -> None:
     gzip = zlib.compressobj(wbits=31)
     for packed in (lzma.compress(PLAIN), gzip.compress(PLAIN) + gzip.flush()):
         image = an_image(packed)
-        assert kernel_image.release(image, "x") == "6.1.0-56-amd64"
-        assert kernel_image.plain(image) == PLAIN
+        assert kernel_files.image_release(image, "x") == "6.1.0-56-amd64"
+        assert kernel_files.uncompressed(image) == PLAIN
 
 
 def test_a_kernel_without_pvh_entry_is_started_as_it_is() -> None:
-    assert kernel_image.plain(an_image(lzma.compress(b"\x7fELF" + bytes(2000)))) is None
+    assert kernel_files.uncompressed(an_image(lzma.compress(b"\x7fELF" + bytes(2000)))) is None
 
 
 def test_what_is_no_kernel_is_refused() -> None:
     with pytest.raises(HostError, match="/etc/passwd is not a kernel"):
-        kernel_image.release(b"root:x:0:0" * 200, "/etc/passwd")
+        kernel_files.image_release(b"root:x:0:0" * 200, "/etc/passwd")
 
 
 def a_module(*needs: str, softly: str = "") -> bytes:
@@ -204,4 +204,4 @@ def test_a_rebuilt_kernel_is_another(root: Path) -> None:
 
 
 def test_every_boot_module_is_looked_for() -> None:
-    assert set(module_files.BOOT) == {"virtio_pci", "virtio_console", "9pnet_virtio", "9p"}
+    assert set(kernel_files.BOOT_MODULES) == {"virtio_pci", "virtio_console", "9pnet_virtio", "9p"}

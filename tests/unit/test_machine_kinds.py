@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lvsctl.errors import HostError, UsageError
-from lvsctl.machine import cache, initramfs, kinds, kvm, qemu
+from lvsctl.machine import directories, initramfs, kinds, kvm, qemu
 from lvsctl.machine.config import (
     ANYTHING,
     Kernel,
@@ -167,7 +167,7 @@ def test_a_kernel_that_did_not_start_by_kvm_is_emulated_and_that_is_remembered(
     assert kinds.KINDS["qemu"].fallback(TCG) is None
     speaks = a_qemu(tmp_path, "echo SeaBIOS; exec sleep 1000")
     assert "6.1.0 does not start, although firmware does" in kvm.obstacle([speaks])
-    memory = cache.directory() / "kvm.json"
+    memory = directories.cache_directory() / "kvm.json"
     memory.write_text(json.dumps({"boot": "an earlier one", "reason": "x"}))
     assert kvm.obstacle([speaks]) == ""
 
@@ -187,7 +187,7 @@ def test_the_initramfs_holds_what_its_first_program_needs(tmp_path: Path) -> Non
     assert files[python.lstrip("/")].startswith(b"\x7fELF")
     modules = "lvsctl/machine/guest/"
     ours = {name.partition(modules)[2] for name in files if modules in name}
-    assert {"early.py", "agent.py", "host_tree.py"} <= ours
+    assert {"early.py", "agent.py", "mounts.py"} <= ours
     assert [name for name in files if "/libc.so" in name or "/ld-musl" in name]
 
 

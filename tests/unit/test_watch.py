@@ -13,9 +13,7 @@ from rich.console import Console
 from lvsctl.kernel import snmp
 from lvsctl.model.exchange import Exchange, Failure
 from lvsctl.model.lab import Lab
-from lvsctl.model.state import Answers
-from lvsctl.model.state import Sample
-from lvsctl.model.state import NodeState, RouteState
+from lvsctl.model.state import Answers, NodeState, RouteState, Sample
 from lvsctl.output.text.watch_screen import Screen
 from lvsctl.watch.changes import changes
 from lvsctl.watch.view import View, view

@@ -13,15 +13,15 @@ from ipaddress import ip_address
 
 from lvsctl.engine.labs import load_lab
 from lvsctl.model.lab import Lab
-from lvsctl.model.state import Gauge
-from lvsctl.model.state import HalfOpen
-from lvsctl.model.state import Sample
 from lvsctl.model.state import (
     Counters,
+    Gauge,
+    HalfOpen,
     LinkState,
     NeighbourState,
     NodeState,
     RealServerState,
+    Sample,
     ServiceState,
 )
 from lvsctl.topology import shipped

@@ -16,7 +16,7 @@ import traceback
 
 from lvsctl import linux
 from lvsctl.machine import frames
-from lvsctl.machine.guest import boot, command, host_tree
+from lvsctl.machine.guest import boot, command, mounts
 from lvsctl.machine.guest.forkserver import EntryPoint, ForkServers
 from lvsctl.machine.guest.session import Session
 
@@ -123,7 +123,7 @@ class Agent:
 
     def _start(self, identity: int, request: command.Request) -> None:
         if request.fingerprint != self._fingerprint:
-            host_tree.drop_cache()
+            mounts.drop_cache()
             self._fingerprint = request.fingerprint
         session = Session(identity, request, self.send)
         self._sessions[identity] = session

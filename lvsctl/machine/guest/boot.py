@@ -13,7 +13,7 @@ import time
 import tty
 
 from lvsctl.machine import frames
-from lvsctl.machine.guest import host_tree, modprobe, modules, mounts
+from lvsctl.machine.guest import modules, mounts
 
 LINK_TIMEOUT = 10.0
 """Seconds for the kernel to create the link's device and to connect it."""
@@ -68,8 +68,8 @@ def _bring_up_loopback() -> None:
 
 def _load_modules(directory: str) -> dict[str, str]:
     """Load modules, now or on demand; return failures: name → reason. Raises OSError."""
-    if host_tree.modules_stay():
-        modprobe.install(directory)
+    if mounts.modules_stay():
+        modules.install_modprobe(directory)
         return modules.load(directory, modules.wanted_at_boot)
     return modules.load(directory, modules.wanted)
 
@@ -79,14 +79,14 @@ def set_up(config: dict[str, object]) -> dict[str, object]:
     visible = strings(config["visible"])
     writable = strings(config["writable"])
     complaints = mounts.set_up(visible)
-    host_tree.mount_stable(strings(config["stable"]))
+    mounts.mount_stable(strings(config["stable"]))
     _write("/proc/sys/kernel/hostname", "lvsctl")
     _disable_hotplug_helper()
     # Before any module is loaded that would create a fallback device in every namespace.
     _write("/proc/sys/net/core/fb_tunnels_only_for_init_net", "1")
     resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES, MAX_OPEN_FILES))
-    failed = _load_modules(host_tree.modules_in(str(config["modules"])))
-    host_tree.drop_modules()
+    failed = _load_modules(mounts.modules_in(str(config["modules"])))
+    mounts.drop_modules()
     complaints += mounts.open_for_writing(writable)
     _bring_up_loopback()
     return {

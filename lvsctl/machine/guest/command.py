@@ -9,7 +9,7 @@ import sys
 import termios
 
 from lvsctl import linux
-from lvsctl.machine.guest import host_tree, mounts
+from lvsctl.machine.guest import mounts
 from lvsctl.machine.guest.boot import strings
 
 NOT_FOUND = 127
@@ -76,7 +76,7 @@ def _mount_directories(request: Request) -> None:
         mounts.make_writable(directory)
     if mounts.hidden(request.cwd) and not os.path.isdir(request.cwd):
         mounts.show(request.cwd)
-    host_tree.hide_export()
+    mounts.hide_export()
 
 
 def restore_signals() -> None:

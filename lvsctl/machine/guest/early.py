@@ -11,7 +11,7 @@ import importlib
 import os
 
 from lvsctl import linux
-from lvsctl.machine.guest import agent, host_tree
+from lvsctl.machine.guest import agent, mounts
 
 ROOT = "/root"
 
@@ -33,13 +33,13 @@ def main() -> None:
     linux.mount("tree", ROOT, "9p", linux.MS_RDONLY, f"{OPTIONS}mmap")
     linux.mount("devtmpfs", f"{ROOT}/dev", "devtmpfs")
     for place, tag, flags, cache in (
-        (host_tree.EXPORT, "export", 0, "mmap"),
-        (host_tree.STABLE, "stable", linux.MS_RDONLY, "loose"),
+        (mounts.EXPORT, "export", 0, "mmap"),
+        (mounts.STABLE, "stable", linux.MS_RDONLY, "loose"),
     ):
         os.mkdir(ROOT + place)
         linux.mount(tag, ROOT + place, "9p", flags, OPTIONS + cache)
-    os.mkdir(ROOT + host_tree.MODULES)
-    linux.mount(MODULES, ROOT + host_tree.MODULES, flags=linux.MS_BIND)
+    os.mkdir(ROOT + mounts.MODULES_DIR)
+    linux.mount(MODULES, ROOT + mounts.MODULES_DIR, flags=linux.MS_BIND)
     os.chdir(ROOT)
     linux.mount(".", "/", flags=linux.MS_MOVE)
     os.chroot(".")

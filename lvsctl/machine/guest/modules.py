@@ -1,17 +1,22 @@
-"""Load the kernel modules that a lab could need, without kmod.
+"""Load the kernel modules that a lab could need, without kmod: at boot or on demand.
 
 Modules that most labs use, or that the kernel does not request by itself, are loaded at boot; the
-others on demand (``guest.modprobe``), or at boot too if they cannot be read later.
+others on demand, or at boot too if they cannot be read later.
+
+For the latter, the kernel and iptables start the program in /proc/sys/kernel/modprobe with a
+module's name or alias, as modprobe(8). Here it is a shell script that ignores unknown names
+(`ss -a` alone causes five) and starts Python, which is slow, only if there is a module to load.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import sys
 
 from lvsctl import linux
 
-TYPE_CHECKING = False
+TYPE_CHECKING = False  # typing's own, which takes long to import on this kernel
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -149,3 +154,69 @@ def load(directory: str, which: Callable[[str], bool]) -> dict[str, str]:
             if error.errno != errno.EEXIST:
                 failed[name] = error.strerror or str(error)
     return failed
+
+
+PROGRAM = "/run/modprobe"
+
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.,:/+")
+
+_SCRIPT = """#!/bin/sh
+# Written by lvsctl: loads the module that the last argument names.
+for name; do :; done
+case $name in
+{names}) exec {python} -I -S -c {code} {modules} "$name" ;;
+esac
+exit 1
+"""
+
+_CODE = """import sys
+sys.path.insert(0, {root!r})
+from lvsctl.machine.guest import modules
+raise SystemExit(not modules.load_by_name(*sys.argv[1:]))"""
+
+
+def install_modprobe(directory: str) -> None:
+    """Set the kernel's modprobe program, for the modules below ``directory``. Raises OSError."""
+    script = _SCRIPT.format(
+        names="|".join(sorted(names_and_aliases(directory))),
+        python=_quoted(sys.executable),
+        code=_quoted(_CODE.format(root=os.path.abspath(f"{os.path.dirname(__file__)}/../../.."))),
+        modules=_quoted(directory),
+    )
+    with open(PROGRAM, "w", encoding="utf-8") as file:
+        file.write(script)
+    os.chmod(PROGRAM, 0o755)
+    with open("/proc/sys/kernel/modprobe", "w", encoding="ascii") as file:
+        file.write(PROGRAM)
+
+
+def names_and_aliases(directory: str) -> dict[str, str]:
+    """Return the names and aliases of modules → the module's name. Raises OSError.
+
+    Without those that have a meaning for the shell: patterns, which are all of hardware, and names
+    of ciphers with parentheses.
+    """
+    found = {}
+    with open(f"{directory}/modules.alias", encoding="utf-8") as file:
+        for line in file:
+            word, *rest = line.split()
+            if word == "alias" and not set(rest[0]) - _PLAIN:
+                found[rest[0]] = rest[1]
+    with open(f"{directory}/modules.dep", encoding="utf-8") as file:
+        for line in file:
+            path = line.partition(":")[0]
+            found[name_of(path)] = name_of(path)
+            # The kernel uses the file's spelling too: 8021q, act_gact, nf_conntrack-2.
+            found[path.rpartition("/")[2].partition(".ko")[0]] = name_of(path)
+    return found
+
+
+def load_by_name(directory: str, name: str) -> bool:
+    """Load the module ``name`` and its dependencies; return success. Raises OSError."""
+    module = names_and_aliases(directory)[name]
+    return not load(directory, lambda path: name_of(path) == module)
+
+
+def _quoted(word: str) -> str:
+    """Quote a word for the shell, as shlex.quote does, whose import is slow on this kernel."""
+    return "'" + word.replace("'", "'\"'\"'") + "'"

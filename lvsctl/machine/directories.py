@@ -1,7 +1,13 @@
-"""The work directory of a machine, on a file system with enough space."""
+"""The host's directories that machines use: the cache, and a work directory for each machine.
+
+Kernels are unpacked in the cache once, by one process at a time. A work directory is on a file
+system with enough space.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
@@ -11,12 +17,51 @@ from pathlib import Path
 from lvsctl.errors import HostError
 from lvsctl.machine.runtime_files import WORK_PREFIX
 
+_SCRATCH_PREFIX = "unpack."
+
+
+def cache_directory() -> Path:
+    """Return the cache directory, which may not exist yet."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base else Path.home() / ".cache") / "lvsctl"
+
+
+@contextlib.contextmanager
+def scratch_directory(cache: Path) -> Iterator[Path]:
+    """Create a temporary directory, locked while in use; remove those of killed processes.
+
+    It is in the cache itself, so that its content can be renamed to its final place atomically.
+    """
+    with contextlib.ExitStack() as stack:
+        with _locked(
+            cache, wait=True
+        ):  # a new directory must be locked before another process checks it
+            for stale in cache.glob(f"{_SCRATCH_PREFIX}*"):
+                with contextlib.suppress(OSError), _locked(stale):
+                    shutil.rmtree(stale, ignore_errors=True)
+            made = tempfile.TemporaryDirectory(prefix=_SCRATCH_PREFIX, dir=cache)
+            place = Path(stack.enter_context(made))
+            stack.enter_context(_locked(place))
+        yield place
+
+
+@contextlib.contextmanager
+def _locked(directory: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold a directory's lock. Unless ``wait``, raises BlockingIOError if it is held."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(fd)
+
+
 MIB = 1024 * 1024
 SPARE = 64 * MIB
 """Space that must stay free beside what is requested."""
 
 
-def directory(needed: int, *, executable: bool) -> Path:
+def create_work_directory(needed: int, *, executable: bool) -> Path:
     """Create a machine's work directory where ``needed`` MiB are free.
 
     ``executable``: its files are mapped executable, so the file system must allow exec.
@@ -34,7 +79,7 @@ def directory(needed: int, *, executable: bool) -> Path:
     )
 
 
-def room() -> int:
+def work_directory_room() -> int:
     """Return the MiB that the largest possible work directory can hold."""
     free = 0
     for candidate in _candidates():
