@@ -82,9 +82,9 @@ def main() -> None:
 def respond(ready: Event) -> None:
     from lvsctl.model.service import Protocol
     from lvsctl.traffic import responder
-    from lvsctl.traffic.listening import Listener, listening
+    from lvsctl.traffic.responder import Listener
 
-    with listening([Listener("rs1", "n", Protocol.TCP, OUR_PORT)]) as sockets:
+    with responder.open_listeners([Listener("rs1", "n", Protocol.TCP, OUR_PORT)]) as sockets:
         ready.set()
         responder.serve(sockets)
 

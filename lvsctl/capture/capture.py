@@ -1,4 +1,4 @@
-"""Capturing at every tap of a lab: kept until it is over, or handed on as it comes."""
+"""Capture at every tap of a lab: into memory until it is over, or live, frame by frame."""
 
 from __future__ import annotations
 
@@ -6,14 +6,52 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from lvsctl.capture.decode import GUE_PORT, decode_all
 from lvsctl.capture.listener import Listener, Options, RawRecord, raw_frame
-from lvsctl.capture.order import in_order
 from lvsctl.model.frame import Frame, LinkType, RawFrame, Recording, Tap
+
+_OUT = 4
+"""packet(7), PACKET_OUTGOING."""
+
+
+def sort_records(seen: list[RawRecord]) -> list[RawRecord]:
+    """Sort records by time, and those of the same time by what must have come first.
+
+    Kernel timestamps order hops across namespaces if the clock is fine enough. In User-Mode Linux
+    it advances by 256 ns, so two hops of one packet may have the same time: then a frame sent by
+    one node comes before its arrival at another, and the frames of one node keep their order, in
+    which its socket received them.
+    """
+    seen.sort(key=itemgetter(0))
+    ordered: list[RawRecord] = []
+    for _, group in groupby(seen, key=itemgetter(0)):
+        same = list(group)
+        while len(same) > 1:
+            ordered.append(same.pop(_first_index(same)))
+        ordered += same
+    return ordered
+
+
+def _first_index(same: list[RawRecord]) -> int:
+    """Return the index of a record that no other in ``same`` must precede; 0 if there is none."""
+    waiting: set[str] = set()
+    for position, (_, tap, kind, _, _, data, _) in enumerate(same):
+        if tap.node not in waiting:
+            comes_from_there = kind != _OUT and any(
+                other[2] == _OUT and other[5] == data and other[1].node != tap.node
+                for other in same
+            )
+            if not comes_from_there:
+                return position
+            waiting.add(tap.node)
+    return 0
+
 
 QUIET = 0.01
 """Seconds without a frame at any tap after which a capture counts as settled."""
@@ -22,7 +60,7 @@ SETTLE = 2.0
 """Seconds after which a stopped capture ends although frames keep coming."""
 
 _DELIVERY = 1_000_000
-"""Nanoseconds, generously, from a frame's timestamp until its socket has it."""
+"""Maximum nanoseconds from a frame's timestamp until its socket has it."""
 
 
 def _now() -> int:
@@ -30,17 +68,15 @@ def _now() -> int:
 
 
 class Capture:
-    """Frames kept while the ``with`` block runs, and decoded when asked for.
+    """Captures while the ``with`` block runs; the frames are decoded on first use.
 
         with Capture({"lvs-dr-director": "director", "lvs-dr-client": "client"}) as capture:
             …traffic…
         for frame in capture.frames: print(frame.summary())
 
-    A thread of its own reads the sockets; nothing else is done meanwhile. The block is
-    entered once every tap is live, and left once they have been silent for ``quiet``
-    seconds (frames on their way through the lab are waited for) or after ``SETTLE``.
-    Memory grows with the frames kept: their bytes and about 300 more for each, and
-    another 700 once ``frames`` has decoded them.
+    A thread of its own reads the sockets. The block is entered once every tap is live, and left
+    once no frame has come for ``quiet`` seconds (so that frames on their way through the lab are
+    included) or after ``SETTLE`` seconds. Memory grows with the number of frames.
     """
 
     def __init__(
@@ -63,7 +99,7 @@ class Capture:
         self._recording: Recording | None = None
 
     def __enter__(self) -> Self:
-        """Listen. Raises UsageError (the filter), LabError (no such namespace), HostError."""
+        """Start. Raises UsageError (invalid filter), LabError (no such namespace), HostError."""
         self._listener = Listener(self._nodes, self._options)
         self._thread = threading.Thread(target=self._run, name="lvsctl-capture", daemon=True)
         self._thread.start()
@@ -78,7 +114,7 @@ class Capture:
         self.stop()
 
     def stop(self) -> Recording:
-        """End the capture once it has settled; what it saw. A second time changes nothing."""
+        """End the capture once no more frames come; return the recording, also if called again."""
         listener, thread = self._listener, self._thread
         if listener is None or thread is None:
             return self.recording
@@ -91,7 +127,7 @@ class Capture:
             drops = listener.drops()
         finally:
             listener.close()
-        frames = tuple(map(raw_frame, in_order(self._seen)))
+        frames = tuple(map(raw_frame, sort_records(self._seen)))
         self._seen = []
         taps = {frame.tap: frame.link for frame in frames} | listener.taps
         self._recording = Recording(taps, frames, drops)
@@ -102,7 +138,7 @@ class Capture:
         try:
             if listener is not None:
                 self._listen(listener)
-        except BaseException as error:  # noqa: BLE001 (handed over to ``stop``)
+        except BaseException as error:  # noqa: BLE001 (``stop`` raises it)
             self._error = error
 
     def _listen(self, listener: Listener) -> None:
@@ -122,33 +158,33 @@ class Capture:
     def recording(self) -> Recording:
         """Taps, raw frames and drops. RuntimeError while the capture runs."""
         if self._recording is None:
-            raise RuntimeError("a capture is read when it is over")
+            raise RuntimeError("the recording of a capture is available after its end")
         return self._recording
 
     @cached_property
     def frames(self) -> tuple[Frame, ...]:
-        """All frames in time order, decoded; decoding happens here, once."""
+        """All frames in time order, decoded on first use."""
         return decode_all(self.recording.frames, gue_port=self._gue_port)
 
     @property
     def drops(self) -> Mapping[str, int]:
-        """By node, the frames that the kernel could not hand over."""
+        """By node, the number of frames that the socket lost."""
         return self.recording.drops
 
     @property
     def taps(self) -> Mapping[Tap, LinkType]:
-        """Where it listened, silent taps included."""
+        """The taps, including those without a frame."""
         return self.recording.taps
 
 
 class LiveCapture:
-    """Frames one by one as they come, in time order; nothing is kept.
+    """Yields frames as they come, in time order, and keeps none.
 
         with LiveCapture(nodes) as live:
             for raw in live: writer.write(raw)
 
-    The loop that consumes is the one that reads the sockets: a slow one lets frames
-    wait in the kernel and, when its buffers are full, be dropped and counted.
+    The consuming loop reads the sockets: if it is slow, frames wait in the kernel and are dropped
+    (and counted) when its buffers are full.
     """
 
     def __init__(self, nodes: Mapping[str | Path, str], options: Options | None = None) -> None:
@@ -160,7 +196,7 @@ class LiveCapture:
         self.taps: dict[Tap, LinkType] = {}
 
     def __enter__(self) -> Self:
-        """Listen. Raises UsageError (the filter), LabError (no such namespace), HostError."""
+        """Start. Raises UsageError (invalid filter), LabError (no such namespace), HostError."""
         self._listener = Listener(self._nodes, self._options)
         self.taps = self._listener.taps
         return self
@@ -182,24 +218,24 @@ class LiveCapture:
         return self._drops if self._listener is None else self._listener.drops()
 
     def stop(self) -> None:
-        """Let the iteration end, after what has come until now. From any thread or a signal."""
+        """End the iteration after the frames received so far. From any thread or signal handler."""
         if self._listener is not None:
             self._listener.interrupt()
 
     def __iter__(self) -> Iterator[RawFrame]:
         listener = self._listener
         if listener is None:
-            raise RuntimeError("a live capture is read inside its `with` block")
+            raise RuntimeError("a live capture can only be read inside its `with` block")
         held: list[RawRecord] = []
         while not listener.interrupted:
-            # What has just been stamped may still be on its way to another socket: it is
-            # held back for a moment, so that frames leave in time order.
+            # A frame with an earlier timestamp may still be on its way to another socket: recent
+            # ones are held back for a moment, so that frames are yielded in time order.
             delivered = _now() - _DELIVERY
             listener.wait(2 * _DELIVERY / 1e9 if held else None)
             held += listener.read(_now())
-            held = in_order(held)
+            held = sort_records(held)
             ripe = next((i for i, seen in enumerate(held) if seen[0] > delivered), len(held))
             yield from map(raw_frame, held[:ripe])
             del held[:ripe]
         held += listener.read(_now(), everywhere=True)
-        yield from map(raw_frame, in_order(held))
+        yield from map(raw_frame, sort_records(held))

@@ -1,7 +1,7 @@
-"""Packet sockets: one per namespace, all read by whoever owns the listener.
+"""Capture at all taps: one packet socket a namespace, all read in one loop.
 
-An AF_PACKET socket bound to no device hears every device of the namespace in which
-it was opened, tunnel devices and later ones included, wherever it is read. So one
+An AF_PACKET socket that is bound to no device receives the frames of every device of the namespace
+in which it was opened, tunnel devices and later ones included, whichever thread reads it. So one
 process captures at every tap of a lab.
 
 Source: packet(7).
@@ -19,8 +19,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lvsctl.capture import bpf, sockets
-from lvsctl.capture.shared import as_on_the_wire
+from lvsctl.capture import sockets
+from lvsctl.capture.headers import U16
 from lvsctl.capture.sockets import (
     ANCILLARY,
     AUXDATA,
@@ -38,25 +38,25 @@ from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
 _STATUS_CSUMNOTREADY, _STATUS_VLAN, _STATUS_VLAN_PROTOCOL = 0x8, 0x10, 0x40
 
 _DIRECTIONS = {direction.value: direction for direction in Direction}
-_ETHERNET_LIKE = (bpf.ARPHRD_ETHER, bpf.ARPHRD_LOOPBACK)
+_ETHERNET_LIKE = (sockets.ARPHRD_ETHER, sockets.ARPHRD_LOOPBACK)
 
 RawRecord = tuple[int, Tap, int, int, int, bytes, bool]
-"""What is noted while frames rush in: time, tap, packet type, hardware type, length on the
-wire, bytes, checksum pending. A tuple, because making a RawFrame takes ten times as long."""
+"""A received frame: time, tap, packet type, hardware type, length on the wire, bytes, checksum
+pending. A tuple, because creating a RawFrame takes longer than receiving one."""
 
 
 def raw_frame(seen: RawRecord) -> RawFrame:
-    """The same, as everyone else knows it."""
+    """Convert a record to a RawFrame."""
     moment, tap, kind, hardware, length, data, pending = seen
     direction = _DIRECTIONS.get(kind, Direction.UNKNOWN)
     link = link_type(hardware)
     if link is LinkType.ETHERNET:
-        data = as_on_the_wire(data, length)
+        data = restore_total_length(data, length)
     return RawFrame(moment, tap, direction, link, length, data, pending)
 
 
 def link_type(hardware: int) -> LinkType:
-    """How frames of a device of this hardware type (ARPHRD_*) begin.
+    """Return how frames of a device of this hardware type (ARPHRD_*) begin.
 
     The others in a lab are tunnel devices: 768, 769, 776 begin with the inner IP header,
     778 (gre) and 823 (ip6gre) with the outer one where they accept any sender.
@@ -66,11 +66,11 @@ def link_type(hardware: int) -> LinkType:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to listen for. ``snaplen`` and ``buffer`` (one per namespace) in bytes.
+    """What to capture. ``snaplen`` and ``buffer`` (one per namespace) in bytes.
 
-    ``filter`` as in pcap-filter(7). ``loopback`` lets frames of ``lo`` in: it is no
-    wire, and what a node says to itself proves nothing about a forwarding method.
-    ``taps`` are the only ones wanted; empty: all.
+    ``filter`` is as in pcap-filter(7). ``loopback`` includes frames of ``lo``: they cross no wire,
+    and prove nothing about a forwarding method. ``taps`` are the only ones to capture at; empty:
+    all.
     """
 
     filter: str = ""
@@ -81,7 +81,7 @@ class Options:
 
 
 class PacketSocket:
-    """The socket of one namespace, and what was lost at it."""
+    """The socket of one namespace, and how many frames it lost."""
 
     __slots__ = ("_taps", "dropped", "node", "sock")
 
@@ -105,12 +105,11 @@ class PacketSocket:
 class Listener:
     """The open sockets of a capture. Frames wait in the kernel until ``read`` is called.
 
-    ``taps`` are the devices that were there at the beginning. Not for several threads at
-    once, but for ``interrupt``.
+    ``taps`` are the devices that existed at the beginning. Not thread-safe, except ``interrupt``.
     """
 
     def __init__(self, nodes: Mapping[str | Path, str], options: Options) -> None:
-        """Listen in the namespaces of ``nodes`` (name or path → the node's name).
+        """Start capturing in the namespaces of ``nodes`` (name or path → the node's name).
 
         Raises UsageError (the filter), LabError (no such namespace), HostError.
         """
@@ -120,12 +119,12 @@ class Listener:
         self._packet_sockets: dict[int, PacketSocket] = {}
         self._ready: list[PacketSocket] = []
         self.taps: dict[Tap, LinkType] = {}
-        instructions = bpf.program(
+        instructions = sockets.filter_program(
             options.filter, snaplen=options.snaplen, loopback=options.loopback
         )
         self._epoll = select.epoll()
-        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._epoll.register(self._bell, select.EPOLLIN)
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll.register(self._wake, select.EPOLLIN)
         try:
             netns.in_thread(lambda: self._open(nodes, instructions))
         except BaseException:
@@ -134,8 +133,8 @@ class Listener:
 
     def _open(self, nodes: Mapping[str | Path, str], instructions: bytes) -> None:
         wanted = {tap.node for tap in self._options.taps} or set(nodes.values())
-        if strangers := wanted.difference(nodes.values()):
-            raise UsageError(f"no node {', '.join(sorted(strangers))} to capture at",
+        if unknown := wanted.difference(nodes.values()):
+            raise UsageError(f"no node {', '.join(sorted(unknown))} to capture at",
                              hint=f"the nodes are {', '.join(nodes.values())}")  # fmt: skip
         ready: list[PacketSocket] = []
         for name, node in nodes.items():
@@ -156,38 +155,40 @@ class Listener:
         for _, device in socket.if_nameindex():
             hardware = sockets.hardware_type(packet_socket.sock, device)
             tap = packet_socket.tap(device)
-            if self._hears(tap) and (hardware != bpf.ARPHRD_LOOPBACK or self._options.loopback):
+            if self._wanted(tap) and (
+                hardware != sockets.ARPHRD_LOOPBACK or self._options.loopback
+            ):
                 yield tap, link_type(hardware)
 
-    def _hears(self, tap: Tap) -> bool:
+    def _wanted(self, tap: Tap) -> bool:
         return not self._options.taps or tap in self._options.taps
 
     def wait(self, seconds: float | None) -> bool:
-        """Wait for frames; whether there are any. ``None`` waits until there are or for a bell."""
+        """Wait for frames (None: without a timeout); return whether there are any."""
         ready = self._epoll.poll(-1 if seconds is None else seconds)
-        self._ready = [self._packet_sockets[fd] for fd, _ in ready if fd != self._bell]
+        self._ready = [self._packet_sockets[fd] for fd, _ in ready if fd != self._wake]
         return bool(self._ready)
 
     def interrupt(self) -> None:
-        """End a ``wait``, and every later one, at once. For any thread and signal handlers."""
+        """End a ``wait``, and every later one, at once. From any thread or a signal handler."""
         with suppress(BlockingIOError):
-            os.eventfd_write(self._bell, 1)
+            os.eventfd_write(self._wake, 1)
 
     @property
     def interrupted(self) -> bool:
-        """Whether the bell has rung."""
-        return sockets.readable(self._bell, 0)
+        """Whether ``interrupt`` was called."""
+        return sockets.readable(self._wake, 0)
 
     def forget_interrupt(self) -> None:
-        """Let ``wait`` wait again."""
+        """Undo ``interrupt``."""
         with suppress(BlockingIOError):
-            os.eventfd_read(self._bell)
+            os.eventfd_read(self._wake)
 
     def read(self, moment: int, *, everywhere: bool = False) -> list[RawRecord]:
-        """All that has come until ``moment`` (ns since the epoch), in no order.
+        """Return the frames received until ``moment`` (ns since the epoch), in no order.
 
-        From the namespaces that the last ``wait`` heard of, or from all. One later frame
-        from each may be among it: there is no way to put it back.
+        From the namespaces that the last ``wait`` found ready, or from all. One later frame
+        from each may be included, because it cannot be put back.
         """
         found: list[RawRecord] = []
         for packet_socket in self._packet_sockets.values() if everywhere else self._ready:
@@ -203,19 +204,19 @@ class Listener:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno != errno.ENETDOWN:  # said once, when a device goes down
+                if error.errno != errno.ENETDOWN:  # reported once, when a device goes down
                     raise
                 continue
             seen = _seen(
                 packet_socket.tap(address[0]), address, ancillary, bytes(self._view[:size])
             )
-            if self._hears(seen[1]):
+            if self._wanted(seen[1]):
                 found.append(seen)
-            if seen[0] > moment:  # without end, where frames come faster than they are read
+            if seen[0] > moment:  # otherwise endless if frames come faster than they are read
                 return
 
     def drops(self) -> dict[str, int]:
-        """How many frames were lost so far, by node."""
+        """Return how many frames were lost so far, by node."""
         for packet_socket in self._packet_sockets.values():
             packet_socket.count_drops()
         return {
@@ -224,16 +225,16 @@ class Listener:
         }
 
     def close(self) -> None:
-        """Hear no more."""
+        """Close the sockets."""
         sockets.close_together(
             [packet_socket.sock for packet_socket in self._packet_sockets.values()]
         )
         self._packet_sockets.clear()
         self._ready.clear()
         self._epoll.close()
-        if self._bell >= 0:
-            os.close(self._bell)
-            self._bell = -1
+        if self._wake >= 0:
+            os.close(self._wake)
+            self._wake = -1
 
 
 def _seen(tap: Tap, address: tuple[str, int, int, int, bytes],
@@ -252,3 +253,37 @@ def _seen(tap: Tap, address: tuple[str, int, int, int, bytes],
             seconds, nanoseconds = TIMESPEC.unpack_from(value)
             moment = seconds * 1_000_000_000 + nanoseconds
     return moment, tap, address[2], address[3], length, data, pending
+
+
+_ETHERNET = 14
+_IPV4_TYPE, _UDP = b"\x08\x00", 17
+_NO_OPTIONS = 0x45  # IPv4 with a header of 20 bytes
+
+
+def restore_total_length(data: bytes, length: int) -> bytes:
+    """Restore the IPv4 total length that an Ethernet frame of ``length`` bytes had on the wire.
+
+    A packet socket does not copy a frame when it is captured: it shares the bytes with the rest of
+    the kernel until it is read. The kernel copies before it writes, with one exception: when GUE
+    or FOU is decapsulated, the outer header's total length is lowered in place
+    (net/ipv4/fou_core.c, fou_recv_pull and gue_udp_recv).
+
+    The header's checksum is still that of the wire: only a length that the checksum confirms is
+    restored. Everything else is returned unchanged.
+    """
+    if len(data) < _ETHERNET + 20 or data[14] != _NO_OPTIONS or data[23] != _UDP:
+        return data
+    wire = length - _ETHERNET
+    if data[12:14] != _IPV4_TYPE or U16(data, 16)[0] == wire or wire > 0xFFFF or wire < 28:
+        return data
+    restored = data[:16] + wire.to_bytes(2, "big") + data[18:]
+    if _header_sum(data) == 0xFFFF or _header_sum(restored) != 0xFFFF:
+        return data
+    return restored
+
+
+def _header_sum(data: bytes) -> int:
+    """Return the ones' complement sum of the IPv4 header: 0xffff if its checksum is right."""
+    total = sum(int(U16(data, at)[0]) for at in range(_ETHERNET, _ETHERNET + 20, 2))
+    total = (total & 0xFFFF) + (total >> 16)
+    return (total & 0xFFFF) + (total >> 16)

@@ -1,6 +1,11 @@
-"""Packet sockets, one at a time: opened, set up, bound to every device, closed.
+"""Packet sockets and their filters: opened, set up, bound to every device, closed.
 
-Sources: packet(7), linux/if_packet.h, Documentation/networking/timestamping.rst.
+The filter is classic BPF, run by the kernel. A namespace has devices whose frames begin with
+Ethernet and tunnel devices whose frames begin with IP, and one socket receives both. So a filter
+expression is compiled twice, and a few instructions in front choose by the device's hardware type.
+
+Sources: packet(7), linux/if_packet.h, Documentation/networking/timestamping.rst, filter.rst,
+linux/filter.h, pcap-filter(7).
 """
 
 from __future__ import annotations
@@ -10,15 +15,95 @@ import errno
 import fcntl
 import os
 import select
+import shutil
 import socket
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from lvsctl.capture import bpf
-from lvsctl.errors import HostError
+from lvsctl.errors import HostError, UsageError
+from lvsctl.model.frame import LinkType
+
+ARPHRD_ETHER, ARPHRD_LOOPBACK = 1, 772
+
+_INSTRUCTION = struct.Struct("=HBBI")  # struct sock_filter: code, jump if true, if false, operand
+_LOAD_WORD, _JUMP_IF_EQUAL, _JUMP, _RETURN = 0x20, 0x15, 0x05, 0x06
+_HARDWARE_TYPE = 0xFFFFF000 + 28  # SKF_AD_OFF + SKF_AD_HATYPE
+_MOST_INSTRUCTIONS = 4096  # BPF_MAXINSNS
+_SO_ATTACH_FILTER = 26
+_PCAP_HEADER = struct.Struct("=IHHiIII")
+_COMPILE_TIMEOUT = 20.0  # seconds; a host name in the expression is looked up in the DNS
+
+
+def filter_program(expression: str, *, snaplen: int, loopback: bool) -> bytes:
+    """Compile a filter that keeps the frames that match ``expression`` (pcap-filter(7)); '': all.
+
+    ``snaplen`` bytes of each are kept. Frames of ``lo`` are dropped unless ``loopback``.
+    An expression that only applies to Ethernet (``arp``) keeps no frame of tunnel devices. VLAN
+    tags cannot match: the kernel has removed them by then.
+
+    Raises UsageError for an invalid expression, HostError without tcpdump.
+    """
+    if expression.strip():
+        ethernet = _compiled(expression, LinkType.ETHERNET, snaplen)
+        try:
+            raw = _compiled(expression, LinkType.RAW, snaplen)
+        except UsageError:
+            raw = [(_RETURN, 0, 0, 0)]
+    else:
+        ethernet = raw = [(_RETURN, 0, 0, snaplen)]
+    choose = [
+        (_LOAD_WORD, 0, 0, _HARDWARE_TYPE),
+        (_JUMP_IF_EQUAL, 0, 1, ARPHRD_LOOPBACK),
+        (_JUMP, 0, 0, 2) if loopback else (_RETURN, 0, 0, 0),
+        (_JUMP_IF_EQUAL, 1, 0, ARPHRD_ETHER),
+        (_JUMP, 0, 0, len(ethernet)),
+    ]
+    whole = [*choose, *ethernet, *raw]
+    if len(whole) > _MOST_INSTRUCTIONS:
+        raise UsageError(f"the filter is too long: {len(whole)} instructions,"
+                         f" the kernel takes {_MOST_INSTRUCTIONS}")  # fmt: skip
+    return b"".join(_INSTRUCTION.pack(*one) for one in whole)
+
+
+def attach_filter(sock: socket.socket, instructions: bytes) -> None:
+    """Attach a filter to ``sock``. Raises OSError."""
+    kept = ctypes.create_string_buffer(instructions, len(instructions))
+    count = len(instructions) // _INSTRUCTION.size
+    # struct sock_fprog; the kernel copies the program before this returns.
+    fprog = struct.pack("@HP", count, ctypes.addressof(kept))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+
+
+def _compiled(expression: str, link: LinkType, snaplen: int) -> list[tuple[int, int, int, int]]:
+    """Compile with tcpdump, for frames that begin as ``link`` says."""
+    tcpdump = shutil.which("tcpdump", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+    if tcpdump is None:
+        raise HostError("filters need tcpdump, which is not installed",
+                        hint="apt install tcpdump, or leave the filter out and let tshark -Y"
+                             " choose from the file")  # fmt: skip
+    # Reading an empty capture sets the link type, and needs neither a device nor root.
+    header = _PCAP_HEADER.pack(0xA1B2C3D4, 2, 4, 0, 0, snaplen, link)
+    try:
+        done = subprocess.run(
+            [tcpdump, "-r", "-", "-ddd", "--", expression],
+            input=header, capture_output=True, timeout=_COMPILE_TIMEOUT, check=False,
+        )  # fmt: skip
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        raise UsageError(f"tcpdump could not compile the filter {expression!r}: {error}") from error
+    lines = done.stdout.decode(errors="replace").split("\n")
+    if done.returncode or not lines[0].isdigit():
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        why = said[-1].removeprefix("tcpdump: ") if said else f"tcpdump ended {done.returncode}"
+        raise UsageError(f"the filter {expression!r} is wrong: {why}",
+                         hint="pcap-filter(7) has the syntax, such as 'tcp port 80 or arp'"
+                         )  # fmt: skip
+    rows = [[int(word) for word in line.split()] for line in lines[1 : 1 + int(lines[0])]]
+    return [(code, yes, no, operand) for code, yes, no, operand in rows]
+
 
 SOL_PACKET, PACKET_STATISTICS, PACKET_AUXDATA = 263, 6, 8
 SO_TIMESTAMPNS = 35
@@ -26,8 +111,8 @@ _SO_RCVBUFFORCE = 33
 _ETH_P_ALL = 3
 _SIOCGIFHWADDR = 0x8927
 _SOCKADDR_LL = struct.Struct("=HHiHBB8s")
-_STAMP_PATIENCE = 10.0  # seconds: a worker of the kernel's sees to it, which others may delay
-_LOOP_PATIENCE = 1.0  # seconds
+_STAMP_TIMEOUT = 10.0  # seconds: a worker thread of the kernel enables them
+_LOOP_TIMEOUT = 1.0  # seconds
 _CLOSERS = 64  # threads
 
 TIMESPEC = struct.Struct("@ll")
@@ -38,7 +123,7 @@ ANCILLARY = socket.CMSG_SPACE(TIMESPEC.size) + socket.CMSG_SPACE(AUXDATA.size)
 
 
 def packet_socket() -> socket.socket:
-    """One that hears nothing yet (protocol 0), so that no frame passes it by unfiltered."""
+    """Open a socket that receives nothing yet (protocol 0), so that no frame comes unfiltered."""
     try:
         return socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
     except PermissionError as error:
@@ -53,22 +138,22 @@ def packet_socket() -> socket.socket:
 
 
 def prepare(sock: socket.socket, instructions: bytes, buffer: int) -> None:
-    """Timestamps, auxiliary data, a receive buffer of so many bytes, and a filter."""
+    """Set timestamps, auxiliary data, a receive buffer of ``buffer`` bytes, and a filter."""
     sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     sock.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
     try:
         sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer)
-    except PermissionError:  # root of a user namespace only: as much as rmem_max lets us
+    except PermissionError:  # root of a user namespace only: at most rmem_max
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
     try:
-        bpf.attach(sock, instructions)
+        attach_filter(sock, instructions)
     except OSError as error:
-        raise HostError(f"the kernel does not take the filter: {error.strerror}",
+        raise HostError(f"the kernel rejects the filter: {error.strerror}",
                         hint="`sysctl net.core.optmem_max` limits its size") from error  # fmt: skip
 
 
 def bind_everywhere(sock: socket.socket) -> None:
-    """Begin to hear all protocols at all devices: ifindex 0, which Python's bind cannot say."""
+    """Receive all protocols at all devices: ifindex 0, which Python's bind cannot express."""
     address = _SOCKADDR_LL.pack(socket.AF_PACKET, socket.htons(_ETH_P_ALL), 0, 0, 0, 0, b"")
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.bind(sock.fileno(), address, len(address)):
@@ -80,8 +165,7 @@ def close_together(sockets: Sequence[socket.socket]) -> None:
     """Close each, many at a time.
 
     Closing a packet socket waits until no CPU can be using it (packet_release calls
-    synchronize_net): 16 ms each, one after the other, but those that wait at the same
-    time wait for the same thing.
+    synchronize_net); sockets that are closed at the same time share the wait.
     """
 
     def close(some: Sequence[socket.socket]) -> None:
@@ -99,21 +183,21 @@ def close_together(sockets: Sequence[socket.socket]) -> None:
 
 
 def hardware_type(sock: socket.socket, device: str) -> int:
-    """ARPHRD_* of a device in the socket's namespace; Ethernet's where it is gone."""
+    """Return ARPHRD_* of a device in the socket's namespace; Ethernet's if it was deleted."""
     try:
         found = fcntl.ioctl(sock, _SIOCGIFHWADDR, struct.pack("16s24x", device.encode()))
-    except OSError:  # gone in this instant
-        return bpf.ARPHRD_ETHER
+    except OSError:  # deleted meanwhile
+        return ARPHRD_ETHER
     return int(struct.unpack_from("=H", found, 16)[0])
 
 
 def await_timestamps() -> None:
-    """Wait until the kernel stamps frames when they come, not only when they are read.
+    """Wait until the kernel stamps frames on arrival, not only when they are read.
 
     The first socket that asks for timestamps starts that in the background
     (net_enable_timestamp); frames from before are stamped when read, which orders them
-    wrongly across namespaces. A datagram to ourselves shows it: the worker thread is
-    in the caller's own namespace. Where ``lo`` is down there, nothing can be told.
+    wrongly across namespaces. A datagram to ourselves shows it, unless ``lo`` is down in the
+    caller's namespace.
     """
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as ours,
@@ -122,10 +206,10 @@ def await_timestamps() -> None:
         ours.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         ours.bind(("127.0.0.1", 0))
         ours.connect(ours.getsockname())
-        deadline = time.monotonic() + _STAMP_PATIENCE
+        deadline = time.monotonic() + _STAMP_TIMEOUT
         while time.monotonic() < deadline:
             ours.send(b"?")
-            if not readable(ours.fileno(), _LOOP_PATIENCE):
+            if not readable(ours.fileno(), _LOOP_TIMEOUT):
                 return
             before = time.clock_gettime_ns(time.CLOCK_REALTIME)
             _, ancillary, _, _ = ours.recvmsg(1, ANCILLARY)
@@ -133,11 +217,11 @@ def await_timestamps() -> None:
                 seconds, nanoseconds = TIMESPEC.unpack_from(value)
                 if seconds * 1_000_000_000 + nanoseconds <= before:
                     return
-        raise HostError("the kernel does not stamp frames when they come")
+        raise HostError("the kernel does not stamp frames on arrival")
 
 
 def readable(fd: int, seconds: float) -> bool:
-    """Whether ``fd`` can be read within ``seconds``; select(2) knows no descriptor over 1023."""
+    """Return whether ``fd`` is readable within ``seconds``; unlike select(2), of any number."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(seconds * 1000))

@@ -18,8 +18,7 @@ from cattrs import BaseValidationError, transform_error
 
 from lvsctl import __version__
 from lvsctl.capture.decode import decode_all
-from lvsctl.capture.pcapng import write_recording
-from lvsctl.capture.pcapng_reader import read_recording
+from lvsctl.capture.pcapng import read_recording, write_recording
 from lvsctl.errors import DamagedFile, LvsctlError
 from lvsctl.model.evidence import Evidence, Run
 from lvsctl.model.frame import LinkType, Recording, Tap

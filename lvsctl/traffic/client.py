@@ -1,4 +1,4 @@
-"""Requests through the VIP, as a client of the lab sends them.
+"""Send requests through the VIP, as a client of the lab.
 
 Each request has a connection of its own, or for UDP a port of its own, since a
 connection is what IPVS balances.
@@ -30,15 +30,15 @@ def requests(
     timeout: float = 5.0,
     path: str = "/",
 ) -> tuple[Exchange, ...]:
-    """Send ``count`` requests from ``netns`` to ``url_host``:``port``; what came of each, in order.
+    """Send ``count`` requests from ``netns`` to ``url_host``:``port``; return their outcomes.
 
-    ``concurrency`` of them are under way at once, and each has ``timeout`` seconds from
-    opening its connection to the last byte of its answer. With ``hold`` every connection
-    stays open until the last request is over, as the schedulers that count connections
-    need it. A request without an answer is an ``Exchange`` with an error, never an exception.
+    ``concurrency`` requests run at the same time, and each has ``timeout`` seconds from opening
+    its connection to the last byte of its answer. With ``hold`` every connection stays open until
+    the last request is over, for schedulers that count connections. A request without an answer is
+    an ``Exchange`` with an error, never an exception.
 
-    Runs in a thread of its own; the caller's stays in its namespace. Raises LabError where
-    there is no such namespace, HostError where open files or memory run out.
+    Runs in a thread of its own; the caller's stays in its namespace. Raises LabError if the
+    namespace does not exist, HostError if open files or memory run out.
     """
     target = Target(url_host, port, protocol, timeout, path, keep=hold)
     with _attempted(netns, target, count, concurrency) as exchanges:
@@ -74,7 +74,7 @@ def held(
 def _attempted(
     netns: str, target: Target, count: int, concurrency: int
 ) -> Iterator[tuple[Exchange, ...]]:
-    """All requests over; what was kept open is closed at the end."""
+    """Complete all requests; close the connections that were kept open on leaving the context."""
     if concurrency < 1 or count < 0:
         raise ValueError(f"concurrency {concurrency}, count {count}")
     stop = os.eventfd(0)
@@ -95,7 +95,7 @@ def _attempted(
         in_thread(run)
         yield attempts.exchanges
     except BaseException:
-        # Interrupted while the thread is still at work: end that before its sockets go.
+        # Interrupted while the thread is still running: end it before its sockets are closed.
         os.eventfd_write(stop, 1)
         over.wait(1.0)
         raise

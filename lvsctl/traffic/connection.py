@@ -1,7 +1,8 @@
-"""One non-blocking connection of the responder.
+"""The responder's non-blocking sockets: a TCP connection, and a UDP socket.
 
-Input is read only while no output is pending, so that a client that does not read makes the
-process buffer no more than one reply.
+Input of a connection is read only while no output is pending, so that a client that does not read
+makes the process buffer no more than one reply. Replies over UDP come from the address to which
+the datagram was sent.
 """
 
 from __future__ import annotations
@@ -9,10 +10,18 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import struct
 from typing import Protocol
 
-from lvsctl.traffic.http import BadRequest, Request, RequestReader, parse_single_request
-from lvsctl.traffic.responses import BLOCK, CONTINUE, ResponseBuilder
+from lvsctl.traffic.http import (
+    BLOCK,
+    CONTINUE,
+    BadRequest,
+    Request,
+    RequestReader,
+    ResponseBuilder,
+    parse_single_request,
+)
 
 RECEIVE_BYTES = 64 * 1024
 SINGLE_REQUEST_BYTES = 1024
@@ -23,6 +32,9 @@ OUTPUT_BYTES = 64 * 1024
 
 TURN_BYTES = 1024 * 1024
 """Bytes streamed before other connections are served."""
+
+IP_PKTINFO = 8
+"""<linux/in.h>; Python has no name for it before 3.14."""
 
 _SEND_FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 _BLOCK = memoryview(BLOCK)
@@ -140,7 +152,7 @@ class Connection:
         self._last = not request.head.keep_alive
 
     def _compose(self, reader: RequestReader) -> None:
-        """Answer the whole requests that are here, as far as the output goes."""
+        """Answer the complete requests received, until the output is full."""
         while len(self._out) < OUTPUT_BYTES and not self._last and not self._stream_end:
             try:
                 request = reader.next()
@@ -157,7 +169,7 @@ class Connection:
             self._reader = None
 
     def _pump(self) -> None:
-        """Send what there is; then answer more, wait for more, or end."""
+        """Send the pending output; then answer more requests, wait for input, or end."""
         while True:
             if not self._sent():
                 self._host.expect(self, renew=True)
@@ -174,13 +186,13 @@ class Connection:
                 self._reader = None
                 self._host.rest(self)
             else:
-                # A head must be whole in time, however it drips in; a body may take long.
+                # A header must be complete in time, even if it comes slowly; a body may take long.
                 self._host.expect(self, renew=self._reader.in_body)
             self._watch(select.EPOLLIN)
             return
 
     def _sent(self) -> bool:
-        """Send as much as the kernel takes, within a turn; True once all is sent."""
+        """Send as much as the kernel accepts, within a turn; return whether all is sent."""
         try:
             while self._out:
                 count = self.sock.send(self._out, _SEND_FLAGS)
@@ -204,8 +216,8 @@ class Connection:
         if self._reader is None:
             self.close()
             return
-        # Closing with input unread sends a RST, which can overtake the answer and destroy it
-        # (RFC 9112, section 9.6): end our direction only, and throw away what still comes.
+        # Closing with unread input sends a RST, which can overtake and discard the answer
+        # (RFC 9112, section 9.6): shut down our direction only, and discard what still comes.
         self.sock.shutdown(socket.SHUT_WR)
         self._lingering = True
         self._reader = None
@@ -219,7 +231,59 @@ class Connection:
 
 
 def format_endpoint(name: tuple[object, ...]) -> str:
-    """``address:port`` of a socket's address as Python gives it; IPv6 in brackets."""
+    """Format a socket's address as ``address:port``; IPv6 in brackets."""
     if len(name) == 2:
         return f"{name[0]}:{name[1]}"
     return f"[{str(name[0]).partition('%')[0]}]:{name[1]}"
+
+
+BATCH = 64
+"""Datagrams answered before other sockets are served."""
+
+_IN_PKTINFO = struct.Struct("=i4s4s")  # ifindex, spec_dst, addr (ip(7))
+_IN6_PKTINFO = struct.Struct("=16si")  # addr, ifindex (ipv6(7))
+
+
+class UdpServer:
+    """A real server's UDP socket, from ``responder.open_listeners``."""
+
+    def __init__(self, sock: socket.socket, builder: ResponseBuilder) -> None:
+        self.sock = sock
+        self._builder = builder
+        self._port = sock.getsockname()[1]
+
+    def ready(self, _events: int = 0) -> None:
+        """Answer the datagrams received. One whose answer the kernel rejects gets none."""
+        for _ in range(BATCH):
+            try:
+                _, controls, _, peer = self.sock.recvmsg(0, 64, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # an ICMP error for an earlier answer: each is reported once
+            for level, kind, data in controls:
+                address, control = _parse_destination(level, kind, data)
+                if address:
+                    local = (address, self._port, *peer[2:])
+                    line = self._builder.line(format_endpoint(local), format_endpoint(peer))
+                    # A full send buffer, no route, a firewall: UDP may lose an answer, and the
+                    # client times out.
+                    with contextlib.suppress(OSError):
+                        self.sock.sendmsg([line], [control], socket.MSG_DONTWAIT, peer)
+
+
+def _parse_destination(level: int, kind: int, data: bytes) -> tuple[str, tuple[int, int, bytes]]:
+    """Return a datagram's destination address, and the control message to answer from it.
+
+    The routes choose the interface, except for link-local addresses, which need one.
+    """
+    if level == socket.IPPROTO_IP and kind == IP_PKTINFO:
+        _, _, address = _IN_PKTINFO.unpack(data[: _IN_PKTINFO.size])
+        control = _IN_PKTINFO.pack(0, address, bytes(4))
+        return socket.inet_ntop(socket.AF_INET, address), (level, kind, control)
+    if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
+        address, index = _IN6_PKTINFO.unpack(data[: _IN6_PKTINFO.size])
+        local = address[0] == 0xFE and address[1] & 0xC0 == 0x80
+        control = _IN6_PKTINFO.pack(address, index if local else 0)
+        return socket.inet_ntop(socket.AF_INET6, address), (level, kind, control)
+    return "", (0, 0, b"")

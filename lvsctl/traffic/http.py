@@ -1,19 +1,24 @@
-"""HTTP/1.1 requests out of a byte stream (RFC 9110, RFC 9112): no I/O.
+"""HTTP/1.1 for the responder: parse requests, build replies (RFC 9110, RFC 9112). No I/O.
 
-However the bytes are split, the same requests come out. What a client could make
-the process keep is bounded: ``HEAD_LIMIT`` bytes of head; bodies pass through.
+The requests do not depend on how the bytes were split. Memory is bounded: ``HEAD_LIMIT`` bytes of
+header; bodies are not kept.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from http import HTTPStatus
+
+from lvsctl import __version__
 
 HEAD_LIMIT = 16 * 1024
-"""Bytes of request line and headers that are read before the request is refused (431)."""
+"""Bytes of request line and headers that are read before the request is rejected (431)."""
 
 LINE_LIMIT = 4096
 """Bytes of a chunk's size line, or of a trailer, beyond which the request is malformed."""
@@ -22,13 +27,13 @@ HASHED_PATH = "/echo"
 """Requests to this path have their body's SHA-256 taken."""
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
-# A line may end in a bare LF (RFC 9112, section 2.2): people type requests into nc.
+# A line may end in a bare LF (RFC 9112, section 2.2), as typed into nc.
 _HEAD_END = re.compile(rb"\n\r?\n")
 _METHOD_BEGUN = re.compile(_TOKEN + rb"{0,32}(?: |\Z)")
 _REQUEST_LINE = re.compile(
     rb"(" + _TOKEN + rb"{1,32}) ([\x21-\x7e\x80-\xff]+) HTTP/([0-9])\.([0-9])\Z"
 )
-# Two patterns without a choice in them: a hostile line takes no longer than another.
+# Two patterns without alternatives, so that matching takes linear time.
 _FIELD_NAME = re.compile(rb"(" + _TOKEN + rb"+):")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?\Z")
@@ -36,7 +41,7 @@ _AUTHORITY = re.compile(r"\Ahttps?://[^/?]*", re.IGNORECASE)
 
 
 class BadRequest(Exception):
-    """The bytes are no request that can be answered; ``status`` is HTTP's for it."""
+    """An invalid request; ``status`` is the HTTP status of its reply."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
@@ -48,7 +53,7 @@ class BadRequest(Exception):
 class Head:
     """A request line and the header fields that matter here.
 
-    ``length`` is the announced length of the body in bytes; None where it comes in chunks.
+    ``length`` is the length of the body in bytes; None if it is chunked.
     """
 
     method: str
@@ -62,7 +67,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A whole request: ``received`` bytes of body; ``sha256`` is '' where nobody asked."""
+    """A complete request with ``received`` bytes of body; ``sha256`` is '' unless requested."""
 
     head: Head
     received: int = 0
@@ -70,7 +75,7 @@ class Request:
 
 
 class Body:
-    """A body of ``length`` bytes, or with None in chunks. ``take`` gets what is in it."""
+    """Parses a body of ``length`` bytes (None: chunked), and calls ``take`` with its content."""
 
     def __init__(self, length: int | None, take: Callable[[bytes], object]) -> None:
         self._take = take
@@ -80,7 +85,7 @@ class Body:
         self._trailers = 0
 
     def feed(self, buffer: bytearray) -> bool:
-        """Take what belongs to the body off the front of ``buffer``; True once it is whole.
+        """Remove the body from the front of ``buffer``; return whether it is complete.
 
         Raises BadRequest where the chunks make no sense.
         """
@@ -105,7 +110,7 @@ class Body:
                 return True
 
     def _ends_with(self, line: bytes) -> bool:
-        """Take in a line between the chunks; True for the last one."""
+        """Parse a line between the chunks; return whether it is the last one."""
         if self._awaits == "trailer":
             self._trailers += len(line)
             if self._trailers > HEAD_LIMIT:
@@ -125,7 +130,7 @@ class Body:
 
 
 class RequestReader:
-    """Requests out of the bytes that are fed to it, one after the other."""
+    """Parses requests incrementally."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -137,17 +142,17 @@ class RequestReader:
         self._continued = False
 
     def feed(self, data: bytes) -> None:
-        """More bytes from the client."""
+        """Add bytes from the client."""
         self._buffer += data
 
     @property
     def begun(self) -> bool:
-        """Whether part of a request is here."""
+        """Whether a part of a request has been received."""
         return bool(self._buffer or self._head)
 
     @property
     def in_body(self) -> bool:
-        """Whether the head is whole and the body is not."""
+        """Whether the header is complete and the body is not."""
         return self._head is not None
 
     def owes_continue(self) -> bool:
@@ -158,7 +163,7 @@ class RequestReader:
         return not self._received
 
     def next(self) -> Request | None:
-        """The next whole request; None where more bytes are needed.
+        """Return the next complete request; None if more bytes are needed.
 
         Raises BadRequest; the connection's bytes make no sense from there on.
         """
@@ -178,12 +183,12 @@ class RequestReader:
     def _next_head(self) -> Head | None:
         buffer = self._buffer
         if buffer.startswith((b"\r", b"\n")):
-            # Some clients end a body with a CRLF too many (RFC 9112, section 2.2).
+            # Some clients send an extra CRLF after a body (RFC 9112, section 2.2).
             buffer[:] = buffer.lstrip(b"\r\n")
         end = _HEAD_END.search(buffer, max(0, self._searched - 2), HEAD_LIMIT)
         if end is None:
             self._searched = len(buffer)
-            # TLS and other protocols have no line end to wait for: say no at once.
+            # TLS and other protocols may never send a line end: reject them at once.
             if not _METHOD_BEGUN.match(buffer):
                 raise BadRequest(400, "not an HTTP request")
             if len(buffer) >= HEAD_LIMIT:
@@ -203,7 +208,7 @@ class RequestReader:
 
 
 def head_of(text: bytes) -> Head:
-    """The head written in ``text`` (without the empty line). Raises BadRequest."""
+    """Parse a header (without the empty line). Raises BadRequest."""
     lines = [line.removesuffix(b"\r") for line in text.split(b"\n")]
     start = _REQUEST_LINE.match(lines[0])
     if not start:
@@ -231,7 +236,7 @@ def head_of(text: bytes) -> Head:
 
 
 def parse_fields(lines: list[bytes]) -> dict[bytes, bytes]:
-    """Header fields by lower-case name; repeated ones joined by commas. Raises BadRequest."""
+    """Parse header fields: lower-case name → value; repeated ones joined. Raises BadRequest."""
     fields: dict[bytes, bytes] = {}
     for line in lines:
         match = _FIELD_NAME.match(line)
@@ -243,7 +248,7 @@ def parse_fields(lines: list[bytes]) -> dict[bytes, bytes]:
 
 
 def _length_of(fields: dict[bytes, bytes]) -> int | None:
-    """The body's length; None for chunks (RFC 9112, section 6)."""
+    """Return the body's length; None if it is chunked (RFC 9112, section 6)."""
     coding = fields.get(b"transfer-encoding")
     announced = fields.get(b"content-length")
     if coding is not None:
@@ -262,7 +267,7 @@ def _length_of(fields: dict[bytes, bytes]) -> int | None:
 
 @lru_cache(maxsize=256)
 def parse_single_request(data: bytes) -> Request | None:
-    """The one request that ``data`` is from its first byte to its last; None otherwise.
+    """Parse ``data`` that is exactly one request; None otherwise.
 
     Clients say the same thing again and again, so that this is a look-up: the path
     of nearly every request. Ask only for short ``data``: the cache keeps it.
@@ -274,3 +279,96 @@ def parse_single_request(data: bytes) -> Request | None:
     except BadRequest:
         return None
     return None if reader.begun else request
+
+
+BYTES_LIMIT = 64 * 1024 * 1024
+"""The longest body that ``/bytes/N`` gives, in bytes."""
+
+METHODS = ("GET", "HEAD", "POST", "PUT")
+TEXT, JSON, BINARY = "text/plain; charset=utf-8", "application/json", "application/octet-stream"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+BLOCK = b"".join(b"%015x\n" % offset for offset in range(0, 64 * 1024, 16))
+"""The repeated body of ``/bytes/N``: each line of 16 bytes is its own offset in here."""
+
+_BYTES_PATH = re.compile(r"/bytes/([0-9]{1,12})(?:\?.*)?\Z")
+
+
+def pattern(offset: int, length: int) -> bytes:
+    """Return ``length`` bytes of the body of ``/bytes/N``, from ``offset`` on."""
+    start = offset % len(BLOCK)
+    return (BLOCK * (1 + (start + length) // len(BLOCK)))[start : start + length]
+
+
+@lru_cache(maxsize=1)
+def _date(now: int) -> bytes:
+    # Not strftime, which uses the locale: HTTP's names of days and months are English.
+    year, month, day, hour, minute, second, weekday, _, _ = time.gmtime(now)
+    days, months = "MonTueWedThuFriSatSun", "JanFebMarAprMayJunJulAugSepOctNovDec"
+    return (
+        f"{days[3 * weekday : 3 * weekday + 3]}, {day:02} {months[3 * month - 3 : 3 * month]} "
+        f"{year} {hour:02}:{minute:02}:{second:02} GMT"
+    ).encode()
+
+
+class ResponseBuilder:
+    """Builds the replies of the real server ``node``.
+
+    ``local`` and ``peer`` are the endpoints of a connection as ``address:port``.
+    """
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+        self._common = f"\r\nServer: lvsctl/{__version__}\r\nX-Real-Server: {node}\r\nDate: "
+        self._text_start = self._start(200, TEXT)
+
+    def line(self, local: str, peer: str) -> bytes:
+        """Return the reply as text; over UDP, this is all of it."""
+        return f"{self.node} answered on {local}, request from {peer}\n".encode()
+
+    def answer(self, request: Request, local: str, peer: str) -> tuple[bytes, int]:
+        """Return the reply, and how many bytes of ``pattern`` follow it."""
+        head = request.head
+        status, kind, body, following = 200, TEXT, self.line(local, peer), 0
+        more = b""
+        if not head.keep_alive:
+            more = b"Connection: close\r\n"
+        elif head.http10:
+            more = b"Connection: keep-alive\r\n"
+        if head.method not in METHODS:
+            status, body = 405, f"405: {head.method} is not known here\n".encode()
+            more += b"Allow: " + ", ".join(METHODS).encode() + b"\r\n"
+        elif head.path == HASHED_PATH and head.method in {"POST", "PUT"}:
+            said = {"node": self.node, "length": request.received, "sha256": request.sha256}
+            kind, body = JSON, _json(said)
+        elif head.path.startswith("/bytes/"):
+            match = _BYTES_PATH.match(head.path)
+            if match and int(match[1]) <= BYTES_LIMIT:
+                kind, body, following = BINARY, b"", int(match[1])
+            else:
+                status = 400
+                body = f"400: /bytes/N takes a number from 0 to {BYTES_LIMIT}\n".encode()
+        elif head.wants_json:
+            said = {"node": self.node, "local": local, "peer": peer}
+            kind, body = JSON, _json(said | {"method": head.method, "path": head.path})
+        start = self._start(status, kind) if status != 200 or kind != TEXT else self._text_start
+        answer = start % (_date(int(time.time())), len(body) + following, more)
+        return (answer, 0) if head.method == "HEAD" else (answer + body, following)
+
+    def refusal(self, bad: BadRequest) -> bytes:
+        """Return the reply to an invalid request; the connection closes after it."""
+        body = f"{bad.status}: {bad.why}\n".encode()
+        start = self._start(bad.status, TEXT)
+        return start % (_date(int(time.time())), len(body), b"Connection: close\r\n") + body
+
+    def _start(self, status: int, kind: str) -> bytes:
+        """Return a header with placeholders for the date, the length and further fields."""
+        phrase = HTTPStatus(status).phrase
+        return (
+            f"HTTP/1.1 {status} {phrase}{self._common.replace('%', '%%')}%b\r\n"
+            f"Content-Type: {kind}\r\nContent-Length: %d\r\n%b\r\n"
+        ).encode()
+
+
+def _json(said: dict[str, object]) -> bytes:
+    return json.dumps(said).encode() + b"\n"

@@ -9,24 +9,119 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import select
+import shlex
 import signal
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Protocol as Interface
 from typing import Self
 
+from lvsctl.errors import KernelError, LvsctlError
 from lvsctl.kernel.apply import Respond
+from lvsctl.kernel.netns import enter_for_good, in_thread, open_namespace
 from lvsctl.kernel.processes import Ready, give_up_root
 from lvsctl.model.lab import Lab
+from lvsctl.model.service import Protocol
 from lvsctl.resources.responder_port import ResponderPort
-from lvsctl.traffic.connection import Connection, format_endpoint
-from lvsctl.traffic.listening import Listener, listening
-from lvsctl.traffic.responses import ResponseBuilder
-from lvsctl.traffic.udp_server import UdpServer
+from lvsctl.traffic.connection import IP_PKTINFO, Connection, UdpServer, format_endpoint
+from lvsctl.traffic.http import ResponseBuilder
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A port of a real server: every IPv4 address of ``node``, or with ``ipv6`` every IPv6 one.
+
+    ``netns`` is the namespace's name, as `ip netns` lists it.
+    """
+
+    node: str
+    netns: str
+    protocol: Protocol
+    port: int
+    ipv6: bool = False
+
+
+@contextmanager
+def open_listeners(listeners: Sequence[Listener]) -> Iterator[list[tuple[str, socket.socket]]]:
+    """Open the sockets of all ``listeners``, each with its node; close them on leaving the context.
+
+    Raises the soft limit of open files to the hard one, because each connection is one. The
+    calling thread stays in its namespace. Raises KernelError if a port is in use or the kernel
+    lacks the protocol, and LabError if a namespace is missing.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with ExitStack() as stack:
+        yield in_thread(lambda: [(one.node, _open_listener(one, stack)) for one in listeners])
+
+
+def _ask_for_destination(sock: socket.socket) -> None:
+    """Request the destination address with each datagram, for ``UdpServer``."""
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+
+
+def _open_listener(listener: Listener, stack: ExitStack) -> socket.socket:
+    """Open the socket of ``listener``, until ``stack`` is closed.
+
+    The calling thread is in the listener's namespace afterwards.
+    """
+    where = f"{listener.protocol} port {listener.port}"
+    try:
+        namespace = open_namespace(listener.netns)
+        try:
+            enter_for_good(namespace)
+        finally:
+            os.close(namespace)
+        kind = socket.SOCK_DGRAM if listener.protocol is Protocol.UDP else socket.SOCK_STREAM
+        family = socket.AF_INET6 if listener.ipv6 else socket.AF_INET
+        sock = socket.socket(family, kind, listener.protocol.number)
+    except OSError as error:
+        hint = "the kernel has no such protocol" if error.errno == errno.EPROTONOSUPPORT else ""
+        raise _listen_error(listener, f"cannot listen on {where}", error, hint) from error
+    except LvsctlError as error:
+        raise type(error)(f"{listener.node}: {error.message}", hint=error.hint) from error
+    stack.enter_context(sock)
+    try:
+        sock.setblocking(False)
+        if listener.ipv6:
+            # IPv4 has a listener of its own, so that answers show IPv4 addresses, not mapped ones.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if listener.protocol is Protocol.UDP:
+            _ask_for_destination(sock)
+            sock.bind(("", listener.port))
+            return sock
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if listener.protocol is Protocol.TCP:
+            # Accepted sockets inherit it: answers are sent at once.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.bind(("", listener.port))
+        sock.listen(65535)  # limited to net.core.somaxconn
+    except OSError as error:
+        hint = ""
+        if error.errno == errno.EADDRINUSE:
+            hint = f"`ip netns exec {listener.netns} ss -ltunp` shows which process listens"
+        raise _listen_error(listener, f"cannot listen on {where}", error, hint) from error
+    return sock
+
+
+def _listen_error(listener: Listener, message: str, error: OSError, hint: str) -> KernelError:
+    return KernelError(
+        f"{listener.node}: {message}: {error.strerror}",
+        node=listener.node,
+        command=shlex.join(["respond", listener.netns, listener.node, str(listener.port)]),
+        errno=error.errno or 0,
+        hint=hint,
+    )
+
 
 IDLE_SECONDS = 900.0
 """How long a connection may be idle: as long as IPVS keeps an established one."""
@@ -52,7 +147,7 @@ def responder_of(lab: Lab) -> Respond:
             for one in ports
             for ipv6 in ((False, True) if lab.ipv6 else (False,))
         ]
-        with listening(wanted) as sockets:
+        with open_listeners(wanted) as sockets:
             ready(None)  # the kernel queues connections until they are accepted
             give_up_root()  # before the first byte is read
             serve(sockets)

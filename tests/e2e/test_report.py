@@ -26,7 +26,7 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl.capture.pcapng_reader import read_recording
+from lvsctl.capture.pcapng import read_recording
 from lvsctl.cli.failure import ExitStatus
 from lvsctl.output.saved_report import NAMES
 from tests.patience import PATIENCE

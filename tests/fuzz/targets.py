@@ -15,7 +15,7 @@ from io import BytesIO
 
 from lvsctl import modes
 from lvsctl.capture.decode import decode_all
-from lvsctl.capture.pcapng_reader import CaptureFileError, read_recording
+from lvsctl.capture.pcapng import CaptureFileError, read_recording
 from lvsctl.engine.findings import Verification
 from lvsctl.engine.inspect import recompute
 from lvsctl.engine.labs import list_labs, running_lab

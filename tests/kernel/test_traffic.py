@@ -34,9 +34,8 @@ from lvsctl.model.frame import Direction
 from lvsctl.model.service import Protocol
 from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.traffic.client import held, requests
-from lvsctl.traffic.listening import Listener, listening
-from lvsctl.traffic.responder import responder_of
-from lvsctl.traffic.responses import pattern
+from lvsctl.traffic.http import pattern
+from lvsctl.traffic.responder import Listener, open_listeners, responder_of
 from tests.kernel.by_hand import carries_frames, eventually
 from tests.kernel.labs import topology_of
 
@@ -49,7 +48,7 @@ import json, resource, sys
 from lvsctl.model.service import Protocol
 from lvsctl.traffic.responder import responder_of
 from lvsctl.traffic import responder
-from lvsctl.traffic.listening import Listener, listening
+from lvsctl.traffic.responder import Listener, open_listeners
 files, settings, listeners, late = json.loads(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(files, 256), files))
 vars(responder).update(settings)
@@ -259,7 +258,7 @@ def test_a_responder_is_ready_once_all_its_sockets_listen(wire: Wire) -> None:
 
 
 def open_and_close(*listeners: Listener) -> None:
-    with listening(listeners):
+    with open_listeners(listeners):
         pass
 
 

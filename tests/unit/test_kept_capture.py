@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl.capture.pcapng_reader import read_recording
+from lvsctl.capture.pcapng import read_recording
 from lvsctl.cli import verify
 from lvsctl.engine.findings import Verification
 from lvsctl.engine.inspect import recompute

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from lvsctl.capture import bpf
+from lvsctl.capture import sockets
 from lvsctl.errors import HostError, UsageError
 from tests.unit.decode_samples import samples
 from tests.witness import witness
@@ -53,12 +53,12 @@ def kept(instructions: bytes, frame: bytes, hardware: int) -> int:
 
 def test_without_an_expression_all_but_loopback_is_kept() -> None:
     frame = samples()["tcp data"]
-    everything = bpf.program("", snaplen=96, loopback=False)
+    everything = sockets.filter_program("", snaplen=96, loopback=False)
 
     assert kept(everything, frame, ETHERNET) == 96
     assert kept(everything, frame[14:], TUNNEL) == 96
     assert kept(everything, frame, LOOPBACK) == 0
-    assert kept(bpf.program("", snaplen=96, loopback=True), frame, LOOPBACK) == 96
+    assert kept(sockets.filter_program("", snaplen=96, loopback=True), frame, LOOPBACK) == 96
 
 
 @pytest.mark.usefixtures("tcpdump")
@@ -68,7 +68,7 @@ def test_without_an_expression_all_but_loopback_is_kept() -> None:
 )
 def test_a_filter_means_the_same_on_every_device(expression: str, wanted: bool) -> None:
     frame = samples()["tcp data"]
-    chosen = bpf.program(expression, snaplen=1500, loopback=True)
+    chosen = sockets.filter_program(expression, snaplen=1500, loopback=True)
 
     assert bool(kept(chosen, frame, ETHERNET)) is wanted
     assert bool(kept(chosen, frame, LOOPBACK)) is wanted
@@ -77,7 +77,7 @@ def test_a_filter_means_the_same_on_every_device(expression: str, wanted: bool) 
 
 @pytest.mark.usefixtures("tcpdump")
 def test_arp_is_never_on_a_tunnel_device() -> None:
-    arp = bpf.program("arp", snaplen=1500, loopback=False)
+    arp = sockets.filter_program("arp", snaplen=1500, loopback=False)
 
     assert kept(arp, samples()["arp request"], ETHERNET)
     assert not kept(arp, samples()["tcp data"][14:], TUNNEL)
@@ -87,7 +87,7 @@ def test_arp_is_never_on_a_tunnel_device() -> None:
 @pytest.mark.parametrize("expression", ["port", "(", "-w /tmp/x", "tcp prot 80", "ip and arp"])
 def test_a_wrong_filter_is_the_users_mistake(expression: str) -> None:
     with pytest.raises(UsageError, match="is wrong: ") as caught:
-        bpf.program(expression, snaplen=1500, loopback=False)
+        sockets.filter_program(expression, snaplen=1500, loopback=False)
 
     assert "pcap-filter(7)" in caught.value.hint
 
@@ -96,4 +96,4 @@ def test_without_tcpdump_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
 
     with pytest.raises(HostError, match="tcpdump, which is not installed"):
-        bpf.program("tcp", snaplen=1500, loopback=False)
+        sockets.filter_program("tcp", snaplen=1500, loopback=False)

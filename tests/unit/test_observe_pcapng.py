@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lvsctl.capture import pcapng
-from lvsctl.capture.pcapng import PcapngWriter, write_recording
-from lvsctl.capture.pcapng_reader import CaptureFileError, read_recording
+from lvsctl.capture.pcapng import CaptureFileError, PcapngWriter, read_recording, write_recording
 from lvsctl.model.frame import Direction, LinkType, RawFrame, Recording, Tap
 
 names = st.text("abcdefghijklmnop-0123456789", min_size=1, max_size=15)

@@ -7,7 +7,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
-from lvsctl.capture.shared import as_on_the_wire
+from lvsctl.capture.listener import restore_total_length
 
 
 def frame(packet: Packet) -> bytes:
@@ -25,7 +25,7 @@ def lowered(data: bytes, by: int) -> bytes:
 
 @pytest.mark.parametrize("by", [8, 12, 16])
 def test_what_the_checksum_confirms_is_put_back(by: int) -> None:
-    assert as_on_the_wire(lowered(GUE, by), len(GUE)) == GUE
+    assert restore_total_length(lowered(GUE, by), len(GUE)) == GUE
 
 
 OTHERS = {
@@ -43,4 +43,4 @@ OTHERS = {
 @pytest.mark.parametrize("what", OTHERS)
 def test_everything_else_is_left_alone(what: str) -> None:
     data, length = OTHERS[what]
-    assert as_on_the_wire(data, length) == data
+    assert restore_total_length(data, length) == data

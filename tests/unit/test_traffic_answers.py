@@ -7,9 +7,15 @@ from email.utils import formatdate
 
 import pytest
 
-from lvsctl.traffic import responses
-from lvsctl.traffic.http import Request, parse_single_request
-from lvsctl.traffic.responses import BLOCK, BYTES_LIMIT, ResponseBuilder, pattern
+from lvsctl.traffic import http
+from lvsctl.traffic.http import (
+    BLOCK,
+    BYTES_LIMIT,
+    Request,
+    ResponseBuilder,
+    parse_single_request,
+    pattern,
+)
 
 LOCAL, PEER = "10.10.0.100:80", "10.10.0.10:45678"
 
@@ -83,4 +89,4 @@ def test_an_unknown_method_learns_the_known_ones() -> None:
 
 def test_the_date_is_http_s() -> None:
     for now in (0, 951782400, 1795458768, 1798761599):
-        assert responses._date(now).decode() == formatdate(now, usegmt=True)
+        assert http._date(now).decode() == formatdate(now, usegmt=True)

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from lvsctl.traffic.connection import Connection, ConnectionOwner
+from lvsctl.traffic.http import ResponseBuilder, pattern
 from lvsctl.traffic.responder import IDLE_SECONDS, REQUEST_SECONDS, Loop
-from lvsctl.traffic.responses import ResponseBuilder, pattern
 
 GET = b"GET / HTTP/1.1\r\nHost: v\r\n\r\n"
 LINE = b"rs1 answered on vip:80, request from cip:1\n"

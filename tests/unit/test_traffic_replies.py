@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lvsctl.model.addresses import Endpoint
-from lvsctl.traffic.http import BadRequest, parse_single_request
+from lvsctl.traffic.http import BadRequest, ResponseBuilder, parse_single_request
 from lvsctl.traffic.replies import (
     ReplyReader,
     ServerIdentity,
@@ -18,7 +18,6 @@ from lvsctl.traffic.replies import (
     parse_identity,
     parse_single_reply,
 )
-from lvsctl.traffic.responses import ResponseBuilder
 
 LOCAL, PEER = "[fd00::100]:80", "[fd00::10]:45678"
 SAID = ServerIdentity("rs1", parse_endpoint(LOCAL), parse_endpoint(PEER))
