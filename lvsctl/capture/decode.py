@@ -159,7 +159,7 @@ class _PacketDecoder:
         return self
 
     def _header(self, kind: int, at: int, end: int) -> tuple[int, int, int]:
-        """Decode an IP header; return its payload's protocol (none in later fragments) and place."""
+        """Decode an IP header; return its payload's protocol (none in fragments) and place."""
         if self._depth == MOST_LAYERS:
             raise Malformed(f"more than {MOST_LAYERS} IP headers")
         self._depth += 1

@@ -19,7 +19,7 @@ from lvsctl.engine.teardown import tear_down
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError
 from lvsctl.kernel import registry
-from lvsctl.kernel.ipvs_counters import wait_for_ipvs_counters
+from lvsctl.kernel.counters import wait_for_ipvs_counters
 from lvsctl.model.claim import Verdict
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import ForwardingMethod

@@ -19,8 +19,8 @@ from lvsctl.cli.output import Format, show, show_json, style
 from lvsctl.cli.where import WHERE_VARIABLE, Where
 from lvsctl.engine.results import Features
 from lvsctl.errors import HostError
+from lvsctl.kernel import probe
 from lvsctl.kernel import features as host_features
-from lvsctl.kernel import probe, probe_kernel
 from lvsctl.kernel.probe import Feature
 from lvsctl.machine import client, kinds
 from lvsctl.machine.config import request_from_environment
@@ -63,7 +63,7 @@ def doctor(
         found_inside, remark = _features_of_machine(start=place is Where.MACHINE)
         release = _release_inside() if found_inside else ""
     if place is not Where.MACHINE or where.inside_machine():
-        found = with_remedies(host_features.features(), found_inside, release)
+        found = with_remedies(host_features.host_features(), found_inside, release)
         host = Features("host", found)
         host_can = _can_run_labs(found)
         texts.append(format_features(found, "host", style=style()))
@@ -139,7 +139,7 @@ def _output_of(words: list[str]) -> str:
 @app.command("_features", hidden=True)
 def features() -> None:
     """Print the features of this kernel as JSON."""
-    show(json.dumps([asdict(feature) for feature in host_features.features()]))
+    show(json.dumps([asdict(feature) for feature in host_features.host_features()]))
 
 
 def with_remedies(
@@ -151,7 +151,7 @@ def with_remedies(
     the kernels' lists of modules are read, if they are installed. The throwaway kernel is
     recommended unless it lacks the feature too; then another kernel that is ready to start.
     """
-    modules = probe_kernel.modules()
+    modules = host_features.modules()
     tried = {feature.id: feature.present for feature in inside}
     return tuple(
         feature

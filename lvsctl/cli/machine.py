@@ -14,7 +14,7 @@ from lvsctl.cli.nodes import shell_with_prompt
 from lvsctl.cli.output import Format, show, show_json, style
 from lvsctl.cli.where import refuse_inside
 from lvsctl.errors import UsageError
-from lvsctl.kernel import probe_kernel
+from lvsctl.kernel import features
 from lvsctl.machine import client
 from lvsctl.machine.config import MachineRequest, request_from_environment
 from lvsctl.machine.kinds import choose_kind, survey_kinds
@@ -138,7 +138,7 @@ def status(wanted: options.As = Format.TEXT) -> None:
 
 def _kernel_features() -> dict[str, bool]:
     """Return which of doctor's features, by name, the machine's kernel has."""
-    names = probe_kernel.names()
+    names = features.names()
     return {one.id: one.present for one in features_inside() if one.id in names}
 
 

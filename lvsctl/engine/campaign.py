@@ -15,7 +15,7 @@ from lvsctl.engine import collect
 from lvsctl.faults import FAULTS
 from lvsctl.faults.base import Fault
 from lvsctl.faults.injector import FaultInjector
-from lvsctl.kernel.injected import Injected
+from lvsctl.kernel.paths import InjectedFault
 from lvsctl.model.claim import Claim, Finding, Verdict, overall
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.lab import Lab
@@ -231,7 +231,7 @@ def _evidence_with_fault(injector: FaultInjector, fault: Fault, node: str) -> Ev
         injector.inject(fault, node)
         return collect.collect_evidence(injector.lab)
     finally:
-        injector.restore([Injected(fault.id, node)])
+        injector.restore([InjectedFault(fault.id, node)])
 
 
 def _trial(

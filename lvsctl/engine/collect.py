@@ -13,10 +13,9 @@ from pathlib import Path
 
 from lvsctl.capture.capture import Capture
 from lvsctl.claims.distribution import requests_needed
-from lvsctl.kernel import ipvs_counters, processes, snmp, state
-from lvsctl.kernel.drop_reasons import DropReasons
-from lvsctl.kernel.flush import flush_neighbours_and_routes
-from lvsctl.kernel.martians import Martians
+from lvsctl.kernel import counters, processes, state
+from lvsctl.kernel.drops import DropReasons, Martians
+from lvsctl.kernel.state import flush_neighbours_and_routes
 from lvsctl.model.evidence import Evidence, Run
 from lvsctl.model.exchange import Exchange
 from lvsctl.model.lab import Lab, Node, Role
@@ -43,10 +42,10 @@ def collect_evidence(lab: Lab, sender: Node | None = None) -> Evidence:
     nodes = {lab.netns(node.name): node.name for node in lab.nodes}
     with DropReasons() as reasons, Martians() as martians, _capture(lab) as capture:
         flush_neighbours_and_routes(nodes)
-        before = snmp.counters_of(nodes)
+        before = counters.counters_by_namespace(nodes)
         _probe_vips(lab)
         runs = tuple(_run(lab, service, sender) for service in lab.services)
-        after = snmp.counters_of(nodes)
+        after = counters.counters_by_namespace(nodes)
         kernel_drops = reasons.dropped() if reasons.told else martians.dropped()
         kernel_log = martians.logged()
     return Evidence(
@@ -56,7 +55,7 @@ def collect_evidence(lab: Lab, sender: Node | None = None) -> Evidence:
         taps=tuple(sorted(capture.taps)),
         drops={node: count for node, count in capture.drops.items() if count},
         states=_states(lab, nodes),
-        counters={nodes[name]: snmp.growth(before[name], after[name]) for name in nodes},
+        counters={nodes[name]: counters.growth(before[name], after[name]) for name in nodes},
         kernel_drops=kernel_drops,
         kernel_log=kernel_log,
     )
@@ -103,13 +102,13 @@ def _probe_vips(lab: Lab) -> None:
 
 def _run(lab: Lab, service: VirtualService, sender: Node) -> Run:
     director = lab.netns(lab.directors[0].name)
-    start = ipvs_counters.wait_for_ipvs_counters(director)
+    start = counters.wait_for_ipvs_counters(director)
     before = _in_table(start.state, service)
     count = requests_needed(service, before)
     # A request from the port of an earlier connection would not be scheduled.
     used_ports = frozenset(connection.client_port for connection in start.state.connections)
     with _held(lab, service.endpoint, sender, count, used_ports) as exchanges:
-        end = ipvs_counters.wait_for_ipvs_counters(director, unaccounted=start.unaccounted)
+        end = counters.wait_for_ipvs_counters(director, unaccounted=start.unaccounted)
     return Run(
         service=service,
         client=sender.name,

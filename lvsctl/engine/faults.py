@@ -15,7 +15,7 @@ from lvsctl.faults import FAULTS, find_fault
 from lvsctl.faults.base import Fault
 from lvsctl.faults.change import reversed_
 from lvsctl.faults.injector import FaultInjector
-from lvsctl.kernel import injected, registry
+from lvsctl.kernel import paths, registry
 from lvsctl.model.lab import Lab
 from lvsctl.plan import planner
 from lvsctl.topology import shipped
@@ -37,11 +37,11 @@ def inject_fault(lab: Lab, name: str, node: str | None = None) -> FaultShown:
 
 
 def restore_faults(lab: Lab, name: str | None = None, node: str | None = None) -> tuple[str, ...]:
-    """Restore one fault, or all of them. Raises UsageError if it is not injected."""
+    """Restore one fault, or all of them. Raises UsageError if it is not paths."""
     if name is None:
         return tuple(map(str, FaultInjector(lab).restore()))
     find_fault(name)
-    records = injected.read(lab.name)
+    records = paths.read_faults(lab.name)
     meant = [one for one in records if one.fault == name and node in (None, one.node)]
     if not meant:
         raise UsageError(
@@ -52,10 +52,10 @@ def restore_faults(lab: Lab, name: str | None = None, node: str | None = None) -
 
 
 def list_faults(lab: Lab | None = None) -> tuple[FaultListed, ...]:
-    """List every fault; with a lab, the nodes where it can be and where it is injected."""
+    """List every fault; with a lab, the nodes where it can be and where it is paths."""
     if lab is None:
         return tuple(map(FaultListed, FAULTS.values()))
-    plan, records = planner.plan_for(lab), injected.read(lab.name)
+    plan, records = planner.plan_for(lab), paths.read_faults(lab.name)
     return tuple(
         FaultListed(
             fault,

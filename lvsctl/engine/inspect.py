@@ -13,7 +13,7 @@ from lvsctl.engine.deviations import find_deviations
 from lvsctl.engine.findings import Diagnosis, Inspection, NodeInspection, Verification
 from lvsctl.engine.labs import find_node
 from lvsctl.errors import UsageError
-from lvsctl.kernel import injected, processes, registry, state
+from lvsctl.kernel import paths, processes, registry, state
 from lvsctl.kernel.registry import State
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.exchange import Exchange
@@ -36,7 +36,7 @@ def inspect_lab(lab: Lab, nodes: Sequence[str] = ()) -> Inspection:
         directors=[lab.netns(node.name) for node in wanted if node.role is Role.DIRECTOR],
         pids=processes.daemons(lab.name).values(),
     )
-    faults = tuple(map(str, injected.read(lab.name)))
+    faults = tuple(map(str, paths.read_faults(lab.name)))
     return inspection_of(lab, {names[netns]: found for netns, found in states.items()}, faults)
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from lvsctl import modes
 from lvsctl.engine.results import Listed
 from lvsctl.errors import LabError, LvsctlError, UsageError
-from lvsctl.kernel import injected, processes, registry
+from lvsctl.kernel import paths, processes, registry
 from lvsctl.kernel.registry import Entry, State
 from lvsctl.model.lab import Lab, Node
 from lvsctl.model.service import Scheduler
@@ -53,7 +53,7 @@ def _listed(entry: Entry) -> Listed:
         not lab.node(server.node).run for service in lab.services for server in service.real_servers
     )
     answering = not needed or processes.RESPONDER in processes.daemons(entry.lab)
-    faults = tuple(map(str, injected.read(entry.lab)))
+    faults = tuple(map(str, paths.read_faults(entry.lab)))
     return Listed(entry, lab, answering=answering, faults=faults)
 
 

@@ -9,7 +9,7 @@ from lvsctl.engine.read_back import check_applied
 from lvsctl.engine.results import Up
 from lvsctl.errors import LabError, LvsctlError
 from lvsctl.faults.injector import FaultInjector
-from lvsctl.kernel import commands, injected, netns, paths, processes, registry, state, undo
+from lvsctl.kernel import commands, netns, paths, processes, registry, state, undo
 from lvsctl.kernel.apply import apply_plan
 from lvsctl.kernel.registry import Entry, State
 from lvsctl.model.event import Emit, GoingBack, Notice
@@ -189,12 +189,12 @@ def _unbroken(lab: Lab) -> tuple[str, ...]:
     Where one cannot be taken back, because its node was removed by hand, it is forgotten:
     what the plan speaks of is made so anyway.
     """
-    noted = injected.read(lab.name)
+    noted = paths.read_faults(lab.name)
     if noted:
         try:
             FaultInjector(lab).restore_held()
         except LvsctlError:
-            injected.write(lab.name, ())
+            paths.write_faults(lab.name, ())
     return tuple(map(str, noted))
 
 

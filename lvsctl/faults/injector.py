@@ -14,8 +14,8 @@ from lvsctl.errors import UsageError
 from lvsctl.faults import FAULTS
 from lvsctl.faults.base import Fault, FaultContext
 from lvsctl.faults.change import Change, reversed_
-from lvsctl.kernel import apply, injected, netns, registry, undo
-from lvsctl.kernel.injected import Injected
+from lvsctl.kernel import apply, netns, paths, registry, undo
+from lvsctl.kernel.paths import InjectedFault
 from lvsctl.model.event import ignore
 from lvsctl.model.lab import Lab
 from lvsctl.netlink import rtnl
@@ -62,41 +62,43 @@ class FaultInjector:
             return f"it applies to {' and '.join(fault.modes)} only"
         return "this topology has nothing that it could change"
 
-    def inject(self, fault: Fault, node: str | None = None) -> Injected:
+    def inject(self, fault: Fault, node: str | None = None) -> InjectedFault:
         """Inject ``fault``. Raises UsageError if it does not apply there or is injected already."""
-        one = Injected(fault.id, self.node_for(fault, node))
+        one = InjectedFault(fault.id, self.node_for(fault, node))
         with registry.lock(self.lab.name):
-            noted = injected.read(self.lab.name)
+            noted = paths.read_faults(self.lab.name)
             if one in noted:
                 raise UsageError(f"{one} is injected already",
                                  hint=f"lvsctl fault restore {fault.id}")  # fmt: skip
             noted = (*noted, one)
-            injected.write(self.lab.name, noted)
+            paths.write_faults(self.lab.name, noted)
             self._carry_out(fault.changes_at(self.context(one.node)), noted)
         return one
 
-    def restore(self, some: Sequence[Injected] | None = None) -> tuple[Injected, ...]:
+    def restore(self, some: Sequence[InjectedFault] | None = None) -> tuple[InjectedFault, ...]:
         """Restore some faults, or all that are injected; the latest first."""
         with registry.lock(self.lab.name):
             return self.restore_held(some)
 
-    def restore_held(self, some: Sequence[Injected] | None = None) -> tuple[Injected, ...]:
+    def restore_held(
+        self, some: Sequence[InjectedFault] | None = None
+    ) -> tuple[InjectedFault, ...]:
         """The same, for a caller that holds the lab's lock."""
-        noted = injected.read(self.lab.name)
+        noted = paths.read_faults(self.lab.name)
         restored = [one for one in reversed(noted) if some is None or one in some]
         for one in restored:
             noted = tuple(other for other in noted if other != one)
             self._carry_out(reversed_(self._changes_of(one)), noted)
-            injected.write(self.lab.name, noted)
+            paths.write_faults(self.lab.name, noted)
         return tuple(restored)
 
-    def _changes_of(self, one: Injected) -> tuple[Change, ...]:
+    def _changes_of(self, one: InjectedFault) -> tuple[Change, ...]:
         """No changes for an unknown fault or a node that no longer exists."""
         if one.fault not in FAULTS or one.node not in {node.name for node in self.lab.nodes}:
             return ()
         return FAULTS[one.fault].changes_at(self.context(one.node))
 
-    def _carry_out(self, changes: Iterable[Change], staying: Iterable[Injected]) -> None:
+    def _carry_out(self, changes: Iterable[Change], staying: Iterable[InjectedFault]) -> None:
         """Each change in order; servers together at the end, because one process is all of them.
 
         ``staying`` are the faults that are there afterwards.
@@ -114,7 +116,7 @@ class FaultInjector:
         if servers:
             self._perform(*self._listening(staying))
 
-    def _listening(self, staying: Iterable[Injected]) -> tuple[ResponderPort, ...]:
+    def _listening(self, staying: Iterable[InjectedFault]) -> tuple[ResponderPort, ...]:
         """What should listen now: what the plan has, less what faults have stopped."""
         stopped = {
             change.before

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from lvsctl.errors import KernelError, LvsctlError
 from lvsctl.kernel import netns, paths, processes
-from lvsctl.kernel.files import explaining
+from lvsctl.kernel.paths import wrap_os_errors
 from lvsctl.model.event import Emit, Notice
 from lvsctl.model.lab import Lab, Node
 from lvsctl.model.service import Protocol
@@ -36,7 +36,7 @@ def start_commands(lab: str, ops: Sequence[UserCommand]) -> None:
     into the background (nginx does): ending with status 0 is no failure.
     Raises KernelError, with the end of the log, where one fails within the grace time.
     """
-    with explaining(f"keep the logs of lab {lab}"):
+    with wrap_os_errors(f"keep the logs of lab {lab}"):
         paths.of(lab).logs.mkdir(parents=True, exist_ok=True)
     watchers = {_start(lab, op): op for op in ops}
     failures: list[KernelError] = []

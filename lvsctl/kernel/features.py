@@ -1,17 +1,243 @@
-"""Every feature of this host that labs may need: root, the kernel's, and programs.
+"""Test every feature of this host that labs may need: root, the kernel's, and programs.
 
-lvsctl runs none of the programs itself; people do, in a lab.
+Each of the kernel's features is tried in a throwaway namespace, which has no name and ends with the
+thread that made it. Without root nothing can be tried: then a feature counts as present if the
+running kernel or its lists of modules have it, and its text says so. A new feature is one row in
+``_PROBES``. lvsctl itself runs none of the programs; people do, in a lab.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import socket
+import struct
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
 
-from lvsctl.kernel import probe, probe_kernel
+from lvsctl import linux
+from lvsctl.errors import HostError, KernelError
+from lvsctl.kernel import netns, probe
+from lvsctl.model.lab import Impairment
+from lvsctl.model.service import GUE_PORT, Protocol, Scheduler, VipPort
+from lvsctl.netlink import fou, ipvs, rtnl, sockets
+from lvsctl.resources.ipvs_service import IpvsService
 
-_PATIENCE = 5.0  # seconds for a program to tell its version
+_LOOPBACK_INDEX = 1  # in every namespace (LOOPBACK_IFINDEX)
+_ABSENT = {
+    *(errno.EOPNOTSUPP, errno.ENOENT, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT),
+    errno.ENODEV,  # of a file system
+}
+_NFTABLES, _NFPROTO_INET = 10, 1  # a subsystem of netfilter, a family
+_BATCH_BEGIN, _BATCH_END = 16, 17
+_TRACEFS = "/sys/kernel/tracing"
+_PROBE_TIMEOUT = 5.0
+_TEST_NET = IPv4Address("192.0.2.1")  # RFC 5737
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """A feature: ``attempt`` uses it in the calling thread's namespace, and raises if it cannot.
+
+    ``module`` is what it is called where the kernel has it as a module; None where no list
+    of modules tells.
+    """
+
+    id: str
+    module: str | None
+    needed_for: str
+    attempt: Callable[[], None]
+    optional: bool = False
+
+    def tried(self) -> probe.Feature:
+        """The feature, after an attempt."""
+        try:
+            self.attempt()
+        except HostError as error:
+            return self._feature(error.message, present=False)
+        except (KernelError, OSError) as error:
+            number = error.errno or 0
+            absent = "this kernel does not have it" if number in _ABSENT else os.strerror(number)
+            return self._feature(absent, present=False)
+        return self._feature("works", present=True)
+
+    def listed(self) -> probe.Feature:
+        """The feature as the kernel's lists of modules tell, for those who may not try it."""
+        if self.module is None:
+            return self._feature("cannot be told without root", present=False)
+        present = not self.module or probe.has_module(self.module)
+        if present:
+            what = f"module {self.module}" if self.module else "part of the kernel"
+            says = f"{what}, not tried: no root"
+        elif probe.modules_are_listed():
+            says = f"no module {self.module}"
+        else:
+            says = "cannot be told without root"
+        return self._feature(says, present=present)
+
+    def not_tried(self, reason: str) -> probe.Feature:
+        """The feature, of no use because of ``reason``."""
+        return self._feature(f"not tried: {reason}", present=False)
+
+    def _feature(self, says: str, *, present: bool) -> probe.Feature:
+        if probe.inside_machine():  # which loads what it has by itself
+            remedy = probe.OTHER_KERNEL
+        elif self.module and probe.has_module(self.module):
+            remedy = f"sudo modprobe {self.module}"
+        else:
+            remedy = probe.MACHINE
+        return probe.Feature(self.id, says, present, self.needed_for, remedy, self.optional)
+
+
+def names() -> frozenset[str]:
+    """What features are called that are the kernel's own."""
+    return frozenset(one.id for one in (_NAMESPACE, *_PROBES))
+
+
+def modules() -> dict[str, str]:
+    """What the kernel's features are called as modules, by their id, of those that can be one."""
+    return {one.id: one.module for one in _PROBES if one.module}
+
+
+def kernel_features(*, try_them: bool) -> tuple[probe.Feature, ...]:
+    """The kernel's features, tried or, for those who may not try, looked up."""
+    if not try_them:
+        return tuple(one.listed() for one in (_NAMESPACE, *_PROBES))
+    return netns.in_thread(_all_tried)
+
+
+def _all_tried() -> tuple[probe.Feature, ...]:
+    """Each probe in turn, in a namespace that dies with the calling thread."""
+    namespace = _NAMESPACE.tried()
+    if not namespace.present:  # then everything else would be tried on the host itself
+        return (namespace, *(one.not_tried("no namespace to try it in") for one in _PROBES))
+    return (namespace, *(one.tried() for one in _PROBES))
+
+
+def _request(message: bytearray) -> None:
+    with sockets.open_socket() as sock:
+        sockets.request(sock, message)
+
+
+def _make_link(kind: str) -> Callable[[], None]:
+    def attempt() -> None:
+        try:
+            _request(rtnl.add_link(f"probe-{kind}", kind))
+        except KernelError as error:
+            # The fallback tunnel of a new namespace has the same (no) addresses: it works.
+            if error.errno != errno.EEXIST:
+                raise
+
+    return attempt
+
+
+def _decapsulate_gue() -> None:
+    with sockets.open_socket(sockets.GENERIC) as sock:
+        sockets.request(sock, fou.add_port(GUE_PORT, fou.family_id(sock)))
+
+
+def _add_netem() -> None:
+    from lvsctl.netlink import tc  # heavy
+
+    _request(tc.set_netem(_LOOPBACK_INDEX, Impairment()))
+
+
+def _use_ipv6() -> None:
+    socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close()
+    disabled = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
+    if not disabled.exists():
+        raise OSError(errno.EAFNOSUPPORT, "no IPv6 in a new namespace")
+
+
+def _make_table() -> None:
+    """Add an nf_tables table for IPv4 and IPv6, as `nft add table inet probe` does."""
+    batch = struct.pack("=BBH", 0, 0, socket.htons(_NFTABLES))  # struct nfgenmsg
+    name = struct.pack("=HH6s2x", 10, 1, b"probe")  # NFTA_TABLE_NAME
+    table = struct.pack("=BBH", _NFPROTO_INET, 0, 0) + name
+    flags = sockets.CREATE | sockets.EXCL | sockets.ACK
+    messages = (
+        sockets.message(_BATCH_BEGIN, 0, batch),
+        sockets.message(_NFTABLES << 8, flags, table),  # NFT_MSG_NEWTABLE
+        sockets.message(_BATCH_END, 0, batch),
+    )
+    with sockets.open_socket(sockets.NETFILTER) as sock:
+        sock.settimeout(_PROBE_TIMEOUT)
+        sock.send(b"".join(messages))
+        # Of the table; of the batch as a whole where the kernel does not know what it is about.
+        (code,) = struct.unpack_from("=i", sock.recv(4096), sockets.HEADER.size)
+        if code:
+            raise OSError(-code, os.strerror(-code))
+
+
+def _read_drop_reasons() -> None:
+    """See that the tracepoint of dropped packets has a reason; in a mount namespace of its own."""
+    linux.unshare(linux.CLONE_NEWNS)
+    linux.mount("", "/", flags=linux.MS_SLAVE | linux.MS_REC)
+    linux.mount("tracefs", _TRACEFS, "tracefs")
+    shape = Path(_TRACEFS, "events/skb/kfree_skb/format").read_text(encoding="ascii")
+    if " reason;" not in shape:
+        raise HostError("this kernel tells that a packet was dropped, but not why")
+
+
+def _schedule(scheduler: Scheduler) -> Callable[[], None]:
+    def attempt() -> None:
+        if not probe.ipvs_loaded():
+            raise HostError("no IPVS")
+        service = IpvsService(
+            netns="",
+            service=VipPort(Protocol.TCP, _TEST_NET, 1 + list(Scheduler).index(scheduler)),
+            scheduler=scheduler,
+        )
+        with sockets.open_socket(sockets.GENERIC) as sock:
+            sockets.request(sock, ipvs.add_message(service, ipvs.family_id(sock)))
+
+    return attempt
+
+
+_NAMESPACE = _Probe("netns", "", "every mode", netns.unshare)
+_PROBES = (
+    _Probe("veth", "veth", "every mode", _make_link("veth")),
+    _Probe("bridge", "bridge", "every mode", _make_link("bridge")),
+    _Probe("ip_vs", "ip_vs", "every mode", probe.load_ipvs),
+    _Probe("ipip", "ipip", "tun", _make_link("ipip")),
+    _Probe("gre", "ip_gre", "services with encapsulation: gre", _make_link("gre"), optional=True),
+    _Probe("gue", "fou", "services with encapsulation: gue", _decapsulate_gue, optional=True),
+    _Probe("netem", "sch_netem", "delay, loss and rate in topologies", _add_netem, optional=True),
+    _Probe("ipv6", "ipv6", "topologies with IPv6", _use_ipv6, optional=True),
+    *(
+        _Probe(
+            f"scheduler {scheduler}",
+            f"ip_vs_{scheduler}",
+            f"services with scheduler: {scheduler}",
+            _schedule(scheduler),
+            optional=scheduler is not Scheduler.RR,
+        )
+        for scheduler in Scheduler
+    ),
+    _Probe(
+        "nf_tables",
+        "nf_tables",
+        "packet filters of your own (nft) on nodes",
+        _make_table,
+        optional=True,
+    ),
+    # The last, for it leaves the calling thread with mounts of its own.
+    _Probe(
+        "drop reasons",
+        None,
+        "the kernel's own word for why it dropped a packet",
+        _read_drop_reasons,
+        optional=True,
+    ),
+)
+"""In order of need. The first failure does not keep the others from being tried."""
+
+
+_VERSION_TIMEOUT = 5.0  # seconds for a program to tell its version
 _VERSION = re.compile(r"\d+(?:\.\d+)+")
 _MODPROBE = re.compile(r"^modprobe: .*", re.MULTILINE)
 """What ipvsadm has modprobe say, where there is no IPVS: it names the kernel's version."""
@@ -37,7 +263,7 @@ _TOOLS = (
 )
 
 
-def features() -> tuple[probe.Feature, ...]:
+def host_features() -> tuple[probe.Feature, ...]:
     """Test everything that labs may need of this host, the most important first.
 
     Takes a few tenths of a second. Leaves nothing behind but, perhaps, a kernel module.
@@ -50,7 +276,7 @@ def features() -> tuple[probe.Feature, ...]:
         needed_for="every mode",
         remedy="run it with sudo, or use the throwaway kernel: --where machine",
     )
-    return (privilege, *probe_kernel.features(try_them=root), *programs())
+    return (privilege, *kernel_features(try_them=root), *programs())
 
 
 def programs() -> tuple[probe.Feature, ...]:
@@ -89,7 +315,7 @@ def _feature(tool: _Tool, process: subprocess.Popen[str] | None) -> probe.Featur
 
 def _version(process: subprocess.Popen[str]) -> str:
     try:
-        output, _ = process.communicate(timeout=_PATIENCE)
+        output, _ = process.communicate(timeout=_VERSION_TIMEOUT)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()

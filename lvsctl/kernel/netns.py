@@ -21,7 +21,7 @@ from typing import NoReturn, TypeVar
 from lvsctl import linux
 from lvsctl.errors import HostError, LabError, UsageError
 from lvsctl.kernel import paths
-from lvsctl.kernel.files import explaining, in_words
+from lvsctl.kernel.paths import describe_os_error, wrap_os_errors
 from lvsctl.kernel.worker import block_signals
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ def check_free(lab: str, names: Sequence[str]) -> None:
 
     Raises HostError where that cannot be seen.
     """
-    with explaining("look for namespaces"):
+    with wrap_os_errors("look for namespaces"):
         try:
             here = set(os.listdir(paths.NETNS))  # noqa: PTH208 (a tenth of the time)
         except FileNotFoundError:
@@ -164,7 +164,7 @@ def name_again(lab: str, names: Iterable[str]) -> None:
     for name in names:
         place = paths.of(lab).namespaces / name
         if not os.path.lexists(paths.NETNS / name) and os.path.ismount(place):
-            with explaining(f"name {name}", paths.NETNS):
+            with wrap_os_errors(f"name {name}", paths.NETNS):
                 _name(lab, name, str(place))
 
 
@@ -180,7 +180,7 @@ def delete(lab: str, name: str) -> None:
 
 def _no_namespaces(error: OSError) -> HostError:
     if error.errno == errno.EACCES and error.filename:
-        said = in_words(error)
+        said = describe_os_error(error)
         return HostError(f"cannot create a network namespace: {said.message}", hint=said.hint)
     hints = {
         errno.EPERM: "run it as root, or in the throwaway kernel with --where machine",

@@ -1,24 +1,31 @@
-"""Where a lab keeps what it owns.
+"""The files of a lab: where they are, their errors, and the record of injected faults.
 
     /run/lvsctl/<lab>.lock                  held by the command that changes the lab
-    /run/lvsctl/<lab>/registry.json         what the lab is made of (kernel.registry)
-    /run/lvsctl/<lab>/faults.json           how it is broken on purpose (kernel.injected)
+    /run/lvsctl/<lab>/registry.json         what the lab is made of (``registry``)
+    /run/lvsctl/<lab>/faults.json           how it is broken on purpose (``write_faults``)
     /run/lvsctl/<lab>/netns/<namespace>     its namespaces, on one private tmpfs
     /run/lvsctl/<lab>/run/<daemon>.pid      locked by each daemon for as long as it lives
     /run/lvsctl/<lab>/log/<node>.log        what the lab's processes print
     /run/netns/<namespace>                  a symlink to the above, for ip(8)
 
-Everything that belongs to a lab lies in its directory or points into it: what exists shows
-what the lab owns.
+Everything that belongs to a lab is in its directory or points into it: what exists shows
+what the lab owns. ``diagnosis`` never reads the injected faults: only the kernel's state and
+frames.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
-from dataclasses import dataclass
+import json
+import os
+import resource
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lvsctl.errors import UsageError
+from lvsctl.errors import HostError, UsageError
 
 RUN = Path("/run/lvsctl")
 """Everything lvsctl keeps while labs run. Gone after a reboot where /run is a tmpfs."""
@@ -77,3 +84,84 @@ def _of(run: Path, lab: str) -> LabPaths:
         pids=directory / "run",
         logs=directory / "log",
     )
+
+
+_HINTS = {
+    errno.ENOSPC: "make room on it: `df -h /run; df -i /run`",
+    errno.EROFS: "that file system is mounted read-only; lvsctl keeps its labs there",
+}
+
+
+@contextlib.contextmanager
+def wrap_os_errors(doing: str, path: Path | None = None) -> Iterator[None]:
+    """Raise file system errors as HostErrors with the path and the reason."""
+    try:
+        yield
+    except OSError as error:
+        described = describe_os_error(error, path)
+        raise HostError(f"cannot {doing}: {described.message}", hint=described.hint) from error
+
+
+def describe_os_error(error: OSError, path: Path | None = None) -> HostError:
+    """Return an error with the path and the reason; ``hint`` may be empty.
+
+    Of two files (a link, a renaming) it names the second, which is the one changed.
+    """
+    where = path or error.filename2 or error.filename
+    message = f"{where}: {error.strerror}" if where else str(error.strerror or error)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return HostError(message, hint=_permission(str(where or "/run")))
+    return HostError(message, hint=_HINTS.get(error.errno or 0, ""))
+
+
+def _permission(where: str) -> str:
+    """Return the hint. Root may lack CAP_DAC_OVERRIDE, as in containers, or a file is immutable."""
+    if os.geteuid():
+        return f"run it as root: `namei -l {where}` shows who may"
+    return f"root may not do all here (a container's?): `namei -l {where}` shows who may"
+
+
+def raise_file_limit(more: int) -> None:
+    """Raise the limit so that ``more`` files than now can be open, at most to the hard limit.
+
+    Raises OSError if not even one more file can be opened.
+    """
+    need = len(os.listdir("/proc/self/fd")) + more  # noqa: PTH208 (a tenth of the time)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < need:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(need, hard), hard))
+
+
+@dataclass(frozen=True, slots=True)
+class InjectedFault:
+    """A fault, by its id, injected at a node."""
+
+    fault: str
+    node: str
+
+    def __str__(self) -> str:
+        return f"{self.fault} at {self.node}"
+
+
+def read_faults(lab: str) -> tuple[InjectedFault, ...]:
+    """Read the faults injected into ``lab``, the first one first; empty if unreadable."""
+    try:
+        said = json.loads(of(lab).faults.read_text(encoding="utf-8"))
+        return tuple(InjectedFault(str(one["fault"]), str(one["node"])) for one in said)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ()
+
+
+def write_faults(lab: str, injected: Iterable[InjectedFault]) -> None:
+    """Replace the record atomically, before the fault's first effect. Raises HostError.
+
+    Without faults there is no file.
+    """
+    file, noted = of(lab).faults, tuple(injected)
+    fresh = file.with_suffix(".new")
+    with wrap_os_errors(f"note the faults of lab {lab}", file):
+        if not noted:
+            file.unlink(missing_ok=True)
+            return
+        fresh.write_text(json.dumps([asdict(one) for one in noted]) + "\n", encoding="utf-8")
+        fresh.replace(file)

@@ -24,7 +24,7 @@ from typing import NoReturn, Self
 from lvsctl import linux
 from lvsctl.errors import HostError, KernelError, LabError, LvsctlError
 from lvsctl.kernel import paths
-from lvsctl.kernel.files import explaining, in_words
+from lvsctl.kernel.paths import describe_os_error, wrap_os_errors
 
 Ready = Callable[[str | None], None]
 """What a daemon calls once others may come to it (None), or with the reason why they cannot."""
@@ -172,7 +172,7 @@ class DaemonStart:
 
     def __init__(self, lab: str, name: str, main: Callable[[Ready], None]) -> None:
         self._lab, self._name = lab, name
-        with explaining(f"start the {name} of lab {lab}"):
+        with wrap_os_errors(f"start the {name} of lab {lab}"):
             paths.of(lab).pids.mkdir(parents=True, exist_ok=True)
             paths.of(lab).logs.mkdir(parents=True, exist_ok=True)
         self._reading, writing = os.pipe2(os.O_CLOEXEC)
@@ -304,7 +304,7 @@ def _serve(lab: str, name: str, main: Callable[[Ready], None], writing: int) -> 
             import traceback
 
             traceback.print_exc()
-        said = in_words(error)
+        said = describe_os_error(error)
         say(error="HostError" if said.hint else "KernelError",
             message=f"{name}: {said.message}", hint=said.hint)  # fmt: skip
     with contextlib.suppress(OSError):

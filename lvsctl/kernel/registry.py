@@ -21,7 +21,7 @@ from typing import Any
 
 from lvsctl.errors import HostError, LabError
 from lvsctl.kernel import netns, paths, processes
-from lvsctl.kernel.files import explaining
+from lvsctl.kernel.paths import wrap_os_errors
 
 FORMAT = 1
 """Of registry.json; another number is another version's, and only fit for removal."""
@@ -96,7 +96,7 @@ def lock(lab: str, seconds: float | None = None) -> Iterator[None]:
 
 
 def _acquire(lab: str, file: Path, deadline: float) -> int:
-    with explaining(f"lock lab {lab}"):
+    with wrap_os_errors(f"lock lab {lab}"):
         fd = _open_lock(file)
         try:
             while not _taken(fd, file):
@@ -205,7 +205,7 @@ def begin(entry: Entry) -> None:
             f"{directory} is in the way: lvsctl did not make it",
             hint=f"`ls -l {directory}`; remove it if it is not needed, or take another --name",
         )
-    with explaining(f"register lab {entry.lab}", directory):
+    with wrap_os_errors(f"register lab {entry.lab}", directory):
         directory.mkdir(mode=0o755, parents=True)
     try:
         write(entry)
@@ -219,7 +219,7 @@ def write(entry: Entry) -> None:
     """Replace the entry of a lab, in one step. Raises HostError where that is impossible."""
     file = paths.of(entry.lab).registry
     fresh = file.with_suffix(".new")
-    with explaining(f"register lab {entry.lab}", file):
+    with wrap_os_errors(f"register lab {entry.lab}", file):
         try:
             fresh.write_text(said(entry), encoding="utf-8")
             fresh.replace(file)
@@ -285,7 +285,7 @@ def _broken(lab: str, problem: str) -> Entry:
 
 def labs() -> tuple[Entry, ...]:
     """Return every lab of which anything exists, by name."""
-    with explaining("list the labs", paths.RUN):
+    with wrap_os_errors("list the labs", paths.RUN):
         try:
             found = [entry.name for entry in os.scandir(paths.RUN)]
         except FileNotFoundError:
@@ -296,7 +296,7 @@ def labs() -> tuple[Entry, ...]:
 
 def _is_ours(directory: Path) -> bool:
     """Return whether a lab's directory exists. A file or symlink of that name is not ours."""
-    with explaining("look for labs", directory):
+    with wrap_os_errors("look for labs", directory):
         return directory.is_dir() and not directory.is_symlink()
 
 
@@ -316,7 +316,7 @@ def remove(lab: str) -> Removed:
         netns.unmount_store(lab)
     names = _unlink_names(lab)
     if existed:
-        with explaining(f"remove lab {lab}", directory):
+        with wrap_os_errors(f"remove lab {lab}", directory):
             _remove_directory(directory)
     return Removed(existed or bool(names), names, ended)
 
@@ -345,7 +345,7 @@ def _unlink_names(lab: str) -> tuple[str, ...]:
     with contextlib.suppress(FileNotFoundError), os.scandir(paths.NETNS) as entries:
         found += (e.name for e in entries if e.is_symlink() and netns.owned(lab, Path(e.path)))
     for name in found:
-        with explaining(f"remove lab {lab}", paths.NETNS / name):
+        with wrap_os_errors(f"remove lab {lab}", paths.NETNS / name):
             (paths.NETNS / name).unlink(missing_ok=True)
     return tuple(sorted(found))
 

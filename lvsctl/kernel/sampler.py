@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from lvsctl.errors import LabError
-from lvsctl.kernel import connections, netns, paths, snmp, state
-from lvsctl.kernel.drop_reasons import DropReasons
+from lvsctl.kernel import counters, netns, paths, state
+from lvsctl.kernel.drops import DropReasons
 from lvsctl.kernel.session import OpenNamespace, Session
 from lvsctl.model.lab import Lab
 from lvsctl.model.state import Gauge, HalfOpen, NodeState, Sample, ServiceState
@@ -202,7 +202,7 @@ def _gauge(found: NodeState) -> Gauge:
     counts = [counts for device, counts in _devices() if device in wanted]
     columns = zip((0, 0, 0, 0), *counts, strict=True)
     received, packets_received, sent, packets_sent = map(sum, columns)
-    return Gauge(received, sent, packets_received, packets_sent, snmp.counters())
+    return Gauge(received, sent, packets_received, packets_sent, counters.read_counters())
 
 
 def _devices() -> Iterator[tuple[str, tuple[int, int, int, int]]]:
@@ -221,5 +221,5 @@ def _half_open(table: Collection[ServiceState]) -> HalfOpen | None:
         return None
     return frozenset(
         (one.rip, f"{one.protocol} {one.client}:{one.client_port} {one.vip}:{one.vport}")
-        for one in connections.connections(in_state=_WAITING)
+        for one in state.read_connections(in_state=_WAITING)
     )

@@ -10,12 +10,21 @@ import contextlib
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lvsctl.errors import LabError
-from lvsctl.kernel import connections, listeners, netns, sysctl
+from lvsctl.kernel import listeners, netns, sysctl
 from lvsctl.model.service import Protocol
-from lvsctl.model.state import LinkState, NodeState, ServiceState
+from lvsctl.model.state import Connection, LinkState, NodeState, ServiceState
 from lvsctl.netlink import fou, ipvs, rtnl, sockets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+if TYPE_CHECKING:
+    from lvsctl.model.addresses import IPAddress
+from collections.abc import Iterable
 
 DEVICE = "<dev>"
 """In a sysctl's name: each device of the namespace, and ``all`` and ``default``."""
@@ -171,7 +180,7 @@ def _visit(name: str, sysctls: Sequence[str], *, director: bool) -> _Visit:
         neighbours=neighbours,
         sysctls=settings(sysctls, links),
         services=_services() if director else (),
-        connections=connections.connections() if director else (),
+        connections=read_connections() if director else (),
         gue_ports=_gue_ports(links, listening),
     )
     return _Visit(state, listening)
@@ -237,3 +246,86 @@ def _read(path: str) -> str:
 
 
 _EXCHANGED = str.maketrans("./", "/.")
+
+
+CONNECTION_TABLE = Path("/proc/thread-self/net/ip_vs_conn")
+"""The table of the calling thread's namespace. (/proc/net is the thread-group leader's.)"""
+
+_PROTOCOLS = {str(protocol).upper(): protocol for protocol in Protocol}
+
+
+def read_connections(in_state: str = "") -> tuple[Connection, ...]:
+    """Read the connection table of the calling thread's namespace; empty without IPVS.
+
+    With ``in_state`` only entries in that state: the others are not even parsed.
+    """
+    try:
+        with CONNECTION_TABLE.open() as table:
+            return parse_connections(line for line in table if in_state in line)
+    except FileNotFoundError:
+        return ()
+
+
+def parse_connections(lines: Iterable[str]) -> tuple[Connection, ...]:
+    """Parse a table as /proc prints it (ip_vs_conn.c, ip_vs_conn_seq_show).
+
+    Persistence templates are entries too: client port 0, state NONE. Those of
+    firewall marks (protocol ``IP``) have no place in ``Connection`` and are left
+    out, like the heading.
+    """
+    found = []
+    for line in lines:
+        words = line.split()
+        if len(words) < 9 or words[0] not in _PROTOCOLS:
+            continue
+        found.append(
+            Connection(
+                protocol=_PROTOCOLS[words[0]],
+                client=_parse_hex_address(words[1]),
+                client_port=int(words[2], 16),
+                vip=_parse_hex_address(words[3]),
+                vport=int(words[4], 16),
+                rip=_parse_hex_address(words[5]),
+                rport=int(words[6], 16),
+                state=words[7],
+                expires=int(words[8]),
+            )
+        )
+    return tuple(found)
+
+
+def _parse_hex_address(word: str) -> IPAddress:
+    """Eight hexadecimal digits, or an IPv6 address in full."""
+    return IPv6Address(word) if ":" in word else IPv4Address(int(word, 16))
+
+
+_KEPT = frozenset({"permanent", "noarp"})
+"""States of entries that are configured, not learned."""
+
+
+def flush_neighbours_and_routes(namespaces: Iterable[str]) -> None:
+    """Flush the ARP and ND caches and the path MTUs that were learned in ``namespaces``.
+
+    Raises LabError where one does not exist, HostError without root.
+    """
+
+    def everywhere() -> None:
+        for name in namespaces:
+            with netns.enter(name):
+                _flush()
+
+    netns.in_thread(everywhere)
+
+
+def _flush() -> None:
+    with sockets.open_socket() as sock:
+        devices = {link.index: link.name for link in rtnl.dump_links(sock)}
+        indexes = {name: index for index, name in devices.items()}
+        learned = [
+            rtnl.delete_neighbour(entry.address, indexes[entry.device])
+            for entry in rtnl.dump_neighbours(sock, devices)
+            if entry.state not in _KEPT and entry.device in indexes
+        ]
+        sockets.send_all(sock, learned)  # one that expired meanwhile is no error
+    sysctl.write("net.ipv4.route.flush", "1")
+    sysctl.write("net.ipv6.route.flush", "1", optional=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from lvsctl import __version__
 from lvsctl.errors import HostError
-from lvsctl.kernel.files import raise_file_limit
+from lvsctl.kernel.paths import raise_file_limit
 from lvsctl.model.addresses import Endpoint, IPAddress
 from lvsctl.model.exchange import Exchange, Failure
 from lvsctl.model.service import Protocol

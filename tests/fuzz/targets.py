@@ -20,7 +20,7 @@ from lvsctl.engine.findings import Verification
 from lvsctl.engine.inspect import recompute
 from lvsctl.engine.labs import list_labs, running_lab
 from lvsctl.errors import DamagedFile, LvsctlError, TopologyError
-from lvsctl.kernel import injected, paths, registry
+from lvsctl.kernel import paths, registry
 from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
 from lvsctl.output import saved_report, shell_script
 from lvsctl.output.evidence import evidence_bytes, evidence_from
@@ -129,7 +129,7 @@ def registered(data: bytes) -> None:
     assert len(listed) == 1
     format_labs(listed, style=PLAIN)
     json.dumps(to_json(labs=listed))
-    injected.read("dr")
+    paths.read_faults("dr")
     with contextlib.suppress(LvsctlError):
         running_lab("dr")
     assert registry.read("dr") is not None

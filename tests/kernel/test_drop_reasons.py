@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl.kernel import netns, snmp
-from lvsctl.kernel.drop_reasons import DropReasons, named
-from lvsctl.kernel.martians import Martians, martian
+from lvsctl.kernel import counters, netns
+from lvsctl.kernel.drops import DropReasons, Martians, martian_text, parse_reasons
 from lvsctl.model.state import LOSSES, MARTIANS, REASONS
 from tests.kernel.by_hand import cable, descriptors, namespaces, run
 
@@ -49,17 +48,17 @@ def send(sender: str, source: str) -> None:
 
 def test_the_counters_are_each_namespaces_own(pair: tuple[str, str]) -> None:
     sender, receiver = pair
-    before = snmp.counters_of(pair)
+    before = counters.counters_by_namespace(pair)
     send(sender, "10.9.9.9")
-    after = snmp.counters_of(pair)
-    grown = {name: snmp.growth(before[name], after[name]) for name in pair}
+    after = counters.counters_by_namespace(pair)
+    grown = {name: counters.growth(before[name], after[name]) for name in pair}
     assert grown[receiver]["TcpExtIPReversePathFilter"] == COUNT
     assert "TcpExtIPReversePathFilter" not in grown[sender]
     # nstat(8), the witness, agrees about the names and the numbers.
     said = run("nstat -asz", netns=receiver)
     told = {line.split()[0]: int(line.split()[1]) for line in said.splitlines() if line[0] != "#"}
     # IPv6 reports its multicast groups when it likes: what counts that goes on meanwhile.
-    now = snmp.counters_of(pair)[receiver]
+    now = counters.counters_by_namespace(pair)[receiver]
     wrong = {name for name, old in after[receiver].items() if not old <= told[name] <= now[name]}
     assert not wrong
     assert told["TcpExtIPReversePathFilter"] == COUNT
@@ -116,7 +115,7 @@ def test_martians_are_counted_and_logged_where_the_receiver_asks_for_it(
     ],
 )  # fmt: skip
 def test_the_log_tells_of_other_things_too(record: str, says: str) -> None:
-    assert martian(record) == says
+    assert martian_text(record) == says
     assert "in_martian_src" in MARTIANS
 
 
@@ -124,5 +123,5 @@ def test_reasons_are_read_from_the_tracepoints_format() -> None:
     text = (
         'print fmt: "%s", __print_symbolic(REC->reason, { 2, "NO_SOCKET" }, { 16, "IP_RPFILTER" })'
     )
-    assert named(text) == {"NO_SOCKET": 2, "IP_RPFILTER": 16}
+    assert parse_reasons(text) == {"NO_SOCKET": 2, "IP_RPFILTER": 16}
     assert {"NO_SOCKET", "IP_RPFILTER"} <= REASONS.keys()

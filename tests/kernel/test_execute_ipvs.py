@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lvsctl.errors import KernelError
-from lvsctl.kernel import probe_kernel, undo
+from lvsctl.kernel import features, undo
 from lvsctl.kernel.apply import apply_plan
 from lvsctl.model.event import ignore
 from lvsctl.model.lab import Impairment
@@ -115,7 +115,7 @@ def test_an_error_among_many_is_that_of_its_operation(lab: str) -> None:
 
 def test_a_scheduler_that_the_kernel_lacks(lab: str) -> None:
     """Where it has all of them (Debian 13's), none is refused."""
-    has = {one.id: one.present for one in probe_kernel.features(try_them=True)}
+    has = {one.id: one.present for one in features.kernel_features(try_them=True)}
     if has[f"scheduler {Scheduler.TWOS}"]:
         up(with_stages(dr_plan(lab), (service(lab, Scheduler.TWOS),)))
         assert "twos" in " ".join(table(lab))

@@ -24,7 +24,7 @@ from lvsctl.engine.labs import list_labs
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import UsageError
 from lvsctl.faults import FAULTS
-from lvsctl.kernel import injected, paths
+from lvsctl.kernel import paths
 from lvsctl.model.claim import Verdict
 from lvsctl.model.lab import Lab
 from lvsctl.model.state import Counters, NodeState
@@ -47,7 +47,7 @@ def test_every_claim_of_a_shipped_topology_can_fail(name: str) -> None:
     with lab_up(name) as lab:
         proof = prove_claims(lab, lambda _: None)
         assert proof.holds, format_proof(proof, style=Style(color=False, width=200))
-        assert injected.read(lab.name) == ()
+        assert paths.read_faults(lab.name) == ()
 
 
 SOME = (
@@ -247,7 +247,7 @@ def test_diagnosis_does_not_read_what_was_injected(dr: Lab) -> None:
     noted = str(paths.of(dr.name).faults)
     assert noted not in opened
     assert any(name.startswith("/proc/sys/net") for name in opened), "the hook hears of files"
-    injected.read(dr.name)
+    paths.read_faults(dr.name)
     assert noted in opened, "and would have heard of that one"
     listening = False
     assert named == [("vip-missing", "rs2")]
@@ -275,7 +275,7 @@ def test_an_interrupted_proof_mends_the_lab(dr: Lab) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         prove_claims(dr, interrupt)
-    assert injected.read("dr") == ()
+    assert paths.read_faults("dr") == ()
     assert without_order(state_of(dr)) == before
 
 

@@ -20,7 +20,7 @@ from lvsctl.engine.labs import load_lab, make_plan, running_lab
 from lvsctl.engine.teardown import tear_down
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError
-from lvsctl.kernel import injected, registry
+from lvsctl.kernel import paths, registry
 from lvsctl.model.claim import Verdict
 from lvsctl.topology import shipped
 from lvsctl.topology.overrides import Overrides
@@ -312,8 +312,8 @@ def test_fault_inject_and_restore_killed(fault: str, wanted: int) -> None:
             up(name)()
             where = f"{fault} {work.__name__} {number}: {moment}"
             wrong = failing(name)
-            if injected.read(name) or wrong:
-                problems[where] = injected.read(name), wrong
+            if paths.read_faults(name) or wrong:
+                problems[where] = paths.read_faults(name), wrong
         down(name)
         if left := differences(before):
             problems["down"] = left

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl.kernel import features, netns, probe, probe_kernel
+from lvsctl.kernel import features, netns, probe
 from lvsctl.model.service import Scheduler
 from tests.kernel.by_hand import descriptors, run
 
@@ -26,9 +26,9 @@ def picture() -> tuple[str, ...]:
 
 
 def test_nothing_is_left_behind() -> None:
-    features.features()  # modules are loaded now, if any
+    features.host_features()  # modules are loaded now, if any
     before, opened = picture(), descriptors()
-    found = {feature.id: feature for feature in features.features()}
+    found = {feature.id: feature for feature in features.host_features()}
     assert picture() == before
     assert descriptors() == opened
     for needed in ("root", "netns", "veth", "bridge"):
@@ -41,10 +41,10 @@ def test_without_a_namespace_nothing_else_is_tried(monkeypatch: pytest.MonkeyPat
     def refuse() -> None:
         raise OSError(errno.EPERM, "no")
 
-    refused = probe_kernel._Probe("netns", "", "every mode", refuse)
-    monkeypatch.setattr(probe_kernel, "_NAMESPACE", refused)
+    refused = features._Probe("netns", "", "every mode", refuse)
+    monkeypatch.setattr(features, "_NAMESPACE", refused)
     before = picture()
-    found = probe_kernel.features(try_them=True)
+    found = features.kernel_features(try_them=True)
     assert picture() == before
     assert not any(feature.present for feature in found)
     assert found[0].text == "Operation not permitted"
@@ -52,7 +52,7 @@ def test_without_a_namespace_nothing_else_is_tried(monkeypatch: pytest.MonkeyPat
 
 
 def test_what_no_kernel_has_is_missing() -> None:
-    unknown = probe_kernel._Probe("x", "x", "x", probe_kernel._make_link("no-such"))
+    unknown = features._Probe("x", "x", "x", features._make_link("no-such"))
 
     def attempt() -> probe.Feature:
         netns.unshare()
@@ -67,7 +67,7 @@ def test_everything_is_found() -> None:
     """Where IPVS is. Kernels differ in the rest: Debian 12's has no scheduler `twos`, its
     User-Mode Linux no nf_tables for IPv4 and no tracing.
     """
-    found = {feature.id: feature for feature in probe_kernel.features(try_them=True)}
+    found = {feature.id: feature for feature in features.kernel_features(try_them=True)}
     differing = {f"scheduler {Scheduler.TWOS}", "nf_tables", "drop reasons"}
     assert {name for name, feature in found.items() if not feature.present} <= differing
     assert probe.has_ipvs()
@@ -78,7 +78,7 @@ def test_everything_is_found() -> None:
 @pytest.mark.ipvs
 def test_what_differs_between_kernels_is_what_is_there() -> None:
     """Held against what the kernel shows of itself elsewhere."""
-    found = {feature.id: feature.present for feature in probe_kernel.features(try_them=True)}
+    found = {feature.id: feature.present for feature in features.kernel_features(try_them=True)}
     known = Path("/proc/kallsyms").read_text(encoding="utf-8")
     symbols = {line.split(maxsplit=3)[2] for line in known.splitlines()}
     assert found[f"scheduler {Scheduler.TWOS}"] == ("ip_vs_twos_schedule" in symbols)

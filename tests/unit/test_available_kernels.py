@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lvsctl.cli import doctor
-from lvsctl.kernel import probe, probe_kernel
+from lvsctl.kernel import features, probe
 from lvsctl.kernel.probe import Feature
 from lvsctl.machine import kernels, kinds
 from lvsctl.machine import uml as uml_kind
@@ -99,7 +99,7 @@ def test_without_a_kernel_to_look_at_the_machine_may_have_it() -> None:
 
 
 def test_every_feature_that_can_be_a_module_is_known_by_its_name() -> None:
-    modules = probe_kernel.modules()
+    modules = features.modules()
     assert modules["scheduler twos"] == "ip_vs_twos"
     assert modules["gue"] == "fou"
-    assert modules.keys() < probe_kernel.names()
+    assert modules.keys() < features.names()

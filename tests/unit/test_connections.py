@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from lvsctl.kernel import connections
+from lvsctl.kernel import state
 from lvsctl.model.service import Protocol
 from lvsctl.model.state import Connection
 
@@ -38,7 +38,7 @@ def test_every_family_and_protocol() -> None:
     """Mixed families (tun only) and persistence templates too; not firewall marks' templates."""
     tcp, udp, sctp = Protocol.TCP, Protocol.UDP, Protocol.SCTP
     vip, vip6 = "10.10.0.100", "fd00::64"
-    assert connections.parsed(TABLE.splitlines(keepends=True)) == (
+    assert state.parse_connections(TABLE.splitlines(keepends=True)) == (
         connection(tcp, "10.10.0.10/40000", f"{vip}/80", "10.10.0.11/8080", "ESTABLISHED", 899),
         connection(udp, "10.10.0.10/53", f"{vip}/53", "10.10.0.12/53", "UDP", 300),
         connection(tcp, "10.10.0.10/0", f"{vip}/80", "10.10.0.11/80", "NONE", 58),
@@ -48,5 +48,5 @@ def test_every_family_and_protocol() -> None:
 
 
 def test_an_empty_table() -> None:
-    assert connections.parsed(TABLE.splitlines()[:1]) == ()
-    assert connections.parsed([]) == ()
+    assert state.parse_connections(TABLE.splitlines()[:1]) == ()
+    assert state.parse_connections([]) == ()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lvsctl.errors import HostError
-from lvsctl.kernel import features, netns, probe, probe_kernel
+from lvsctl.kernel import features, netns, probe
 from lvsctl.model.service import Scheduler
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def test_in_the_machine_another_kernel_helps_and_not_the_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(probe, "has_module", lambda name: name == "nf_tables")
-    by_module = {one.module: one for one in probe_kernel._PROBES}
+    by_module = {one.module: one for one in features._PROBES}
     twos, tables = by_module["ip_vs_twos"], by_module["nf_tables"]
     monkeypatch.delenv("LVSCTL_IN_MACHINE", raising=False)
     assert twos.not_tried("so").remedy == "use the throwaway kernel: --where machine"
@@ -140,7 +140,7 @@ def test_without_root_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(netns, "in_thread", never)
     monkeypatch.setattr(probe, "has_module", lambda name: name == "veth")
     monkeypatch.setattr(probe, "modules_are_listed", lambda: True)
-    found = {feature.id: feature for feature in features.features()}
+    found = {feature.id: feature for feature in features.host_features()}
     assert not found["root"].present
     assert "sudo" in found["root"].remedy
     assert (found["veth"].present, found["veth"].text) == (
@@ -148,12 +148,12 @@ def test_without_root_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     )  # fmt: skip
     assert (found["ipip"].present, found["ipip"].text) == (False, "no module ipip")
     monkeypatch.setattr(probe, "modules_are_listed", lambda: False)
-    found = {feature.id: feature for feature in features.features()}
+    found = {feature.id: feature for feature in features.host_features()}
     assert found["ipip"].text == "cannot be told without root"
 
 
 def test_every_scheduler_is_probed() -> None:
-    found = {feature.id: feature for feature in probe_kernel.features(try_them=False)}
+    found = {feature.id: feature for feature in features.kernel_features(try_them=False)}
     for scheduler in Scheduler:
         assert found[f"scheduler {scheduler}"].needed_for == f"services with scheduler: {scheduler}"
     assert all(feature.needed_for and feature.remedy for feature in found.values())
@@ -175,7 +175,7 @@ def test_tools_tell_their_versions(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     (tmp_path / "ethtool").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(probe, "_SYSTEM_PATHS", "")
-    monkeypatch.setattr(features, "_PATIENCE", 0.5)
+    monkeypatch.setattr(features, "_VERSION_TIMEOUT", 0.5)
     found = {feature.id: feature for feature in features.programs()}
     assert (found["ip"].text, found["ip"].present) == ("6.1.0", True)
     assert (found["ipvsadm"].text, found["ipvsadm"].present) == ("1.31", True)

@@ -1,20 +1,98 @@
-"""Wait until IPVS's counters are up to date.
+"""Read the counters of namespaces, and wait until those of IPVS are up to date.
 
-The kernel counts per CPU and adds that up for each service and real server every two
-seconds only (net/netfilter/ipvs/ip_vs_est.c); ipvsadm shows the same stale sums. The
-exact counts are in /proc/net/ip_vs_stats_percpu, for the namespace as a whole.
+Those of nstat(8) are in /proc/net/snmp, netstat and snmp6 of the calling thread's namespace
+(net/ipv4/proc.c, net/ipv6/proc.c).
+
+IPVS counts per CPU and adds that up for each service and real server every two seconds only
+(net/netfilter/ipvs/ip_vs_est.c); ipvsadm shows the same stale sums. The exact counts are in
+/proc/net/ip_vs_stats_percpu, for the namespace as a whole.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lvsctl.kernel import netns
 from lvsctl.kernel.state import node_state
 from lvsctl.model.state import Counters, NodeState
+
+_DIRECTORY = "/proc/thread-self/net/"
+_PAIRED = ("snmp", "netstat")
+_NOT_COUNTED = frozenset(
+    {"IpForwarding", "IpDefaultTTL", "TcpRtoAlgorithm", "TcpRtoMin", "TcpRtoMax", "TcpMaxConn",
+     "TcpCurrEstab"}
+)  # fmt: skip
+"""Settings and current values among the counters."""
+
+
+def read_counters() -> dict[str, int]:
+    """Read the counters that are not 0, by nstat's name (``TcpExtIPReversePathFilter``)."""
+    found: dict[str, int] = {}
+    for name in _PAIRED:
+        found.update(parse_paired(_text(name)))
+    found.update(parse_single(_text("snmp6")))
+    return found
+
+
+def counters_by_namespace(namespaces: Iterable[str]) -> dict[str, dict[str, int]]:
+    """Read the counters of several namespaces, by name. Raises LabError if one does not exist."""
+
+    def visits() -> dict[str, dict[str, int]]:
+        found = {}
+        for name in namespaces:
+            with netns.enter(name):
+                found[name] = read_counters()
+        return found
+
+    return netns.in_thread(visits)
+
+
+def growth(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
+    """Return by how much each counter has grown; those that have not are left out."""
+    return {
+        name: count - before.get(name, 0)
+        for name, count in after.items()
+        if count > before.get(name, 0)
+    }
+
+
+def parse_paired(text: str) -> Iterator[tuple[str, int]]:
+    """Parse snmp and netstat: a line of names, then a line of numbers."""
+    lines = text.splitlines()
+    for heading, values in zip(lines[::2], lines[1::2], strict=False):
+        prefix, _, names = heading.partition(":")
+        for name, value in zip(names.split(), values.partition(":")[2].split(), strict=False):
+            if value != "0" and prefix + name not in _NOT_COUNTED:
+                yield prefix + name, int(value)
+
+
+def parse_single(text: str) -> Iterator[tuple[str, int]]:
+    """Parse snmp6: a name and a number in each line."""
+    for line in text.splitlines():
+        name, value = line.split()
+        if value != "0":
+            yield name, int(value)
+
+
+def _text(name: str) -> str:
+    """Return a file's text; empty if the kernel lacks it (snmp6 without IPv6)."""
+    try:
+        fd = os.open(_DIRECTORY + name, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return ""
+    try:
+        parts = []
+        while part := os.read(fd, 65536):
+            parts.append(part)
+        return b"".join(parts).decode("ascii", errors="replace")
+    finally:
+        os.close(fd)
+
 
 PERIOD = 2.0
 """Seconds between two additions of the kernel (IPVS_EST_TICK × IPVS_EST_NTICKS)."""
