@@ -1,13 +1,14 @@
 """The exceptions of lvsctl, by cause.
 
 Each error says what is wrong, where, and what to type next. Only ``lvsctl.cli.failure`` maps them
-to exit statuses.
+to exit statuses. ``error_json`` describes one for programs, ``error_from`` creates it again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 class LvsctlError(Exception):
@@ -106,3 +107,53 @@ def legible(text: str) -> str:
     Errors quote commands, and a topology from an untrusted source can contain any command.
     """
     return "".join(sign if sign.isprintable() or sign in "\n\t" else "?" for sign in text)
+
+
+JSON_VARIABLE = "LVSCTL_ERRORS"
+"""Environment variable: with the value ``json``, errors are printed for programs."""
+
+JSON_VERSION = 2
+
+_KINDS = {
+    kind.__name__: kind
+    for kind in list(globals().values())
+    if isinstance(kind, type) and issubclass(kind, LvsctlError)
+}
+
+
+def error_json(error: LvsctlError) -> dict[str, Any]:
+    """Describe an error so that a program can raise it again.
+
+    ``{version, error, message, hint}``: ``error`` is the name of its class. A TopologyError also
+    has ``source`` and ``problems: [{line, column, path, message, hint}]``, a KernelError ``node``,
+    ``command`` and ``errno``.
+    """
+    document: dict[str, Any] = {
+        "version": JSON_VERSION,
+        "error": type(error).__name__,
+        "message": error.message,
+        "hint": error.hint,
+    }
+    if isinstance(error, TopologyError):
+        document |= {"source": error.source, "problems": [asdict(p) for p in error.problems]}
+    if isinstance(error, KernelError):
+        document |= {"node": error.node, "command": error.command, "errno": error.errno}
+    return document
+
+
+def error_from(document: dict[str, Any]) -> LvsctlError:
+    """Create the error that ``error_json`` described; LvsctlError if its class is unknown."""
+    kind = _KINDS.get(document["error"], LvsctlError)
+    if kind is TopologyError:
+        return TopologyError(
+            document["source"], [Problem(**problem) for problem in document["problems"]]
+        )
+    if kind is KernelError:
+        return KernelError(
+            document["message"],
+            node=document["node"],
+            command=document["command"],
+            errno=document["errno"],
+            hint=document["hint"],
+        )
+    return kind(document["message"], hint=document["hint"])

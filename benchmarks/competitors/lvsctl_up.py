@@ -94,7 +94,7 @@ def main() -> None:
         changes = {
             "lvsctl.plan.planner": leave_ipvs_out,
             "lvsctl.kernel.probe": load_no_ipvs,
-            "lvsctl.cli.progress": watch_stages(seen),
+            "lvsctl.cli.output": watch_stages(seen),
         }
         sys.meta_path.insert(0, Changing(changes))
         told(seen, sys.stdout)

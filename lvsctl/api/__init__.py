@@ -10,8 +10,7 @@ them: on this host's kernel or in the machine. Results are the types of ``lvsctl
 ``lvsctl.engine.findings``, errors those of ``lvsctl.errors``.
 """
 
-from lvsctl.api.lab import Lab, save_report
-from lvsctl.api.node import Node
+from lvsctl.api.lab import Lab, Node, save_report
 from lvsctl.engine.findings import (
     Diagnosis,
     FaultShown,

@@ -17,8 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from lvsctl.errors import LvsctlError
-from lvsctl.output.error_json import VARIABLE, error_from
+from lvsctl.errors import JSON_VARIABLE, LvsctlError, error_from
 
 Done = subprocess.CompletedProcess[bytes]
 
@@ -92,7 +91,7 @@ class Command:
         return Done(argv, process.returncode, out, err)
 
     def _environment(self) -> dict[str, str]:
-        given = {"LVSCTL_WHERE": self.where, "LVSCTL_MACHINE": self.machine, VARIABLE: "json"}
+        given = {"LVSCTL_WHERE": self.where, "LVSCTL_MACHINE": self.machine, JSON_VARIABLE: "json"}
         return {
             **os.environ,
             **{key: value for key, value in given.items() if value},

@@ -11,11 +11,10 @@ import typer
 from lvsctl.cli import options
 from lvsctl.cli.failure import ExitStatus
 from lvsctl.cli.help import Command, new_app
-from lvsctl.cli.output import show, style
-from lvsctl.cli.progress import Progress
+from lvsctl.cli.output import Progress, show, style
 from lvsctl.cli.where import Where, in_lab_kernel
 from lvsctl.engine.inspect import send_requests, verify_lab
-from lvsctl.engine.teardown import tear_down
+from lvsctl.engine.labs import tear_down
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError
 from lvsctl.kernel import registry

@@ -19,8 +19,8 @@ from lvsctl.cli.output import Format, show, show_json, style
 from lvsctl.cli.where import WHERE_VARIABLE, Where
 from lvsctl.engine.results import Features
 from lvsctl.errors import HostError
-from lvsctl.kernel import probe
 from lvsctl.kernel import features as host_features
+from lvsctl.kernel import probe
 from lvsctl.kernel.probe import Feature
 from lvsctl.machine import client, kinds
 from lvsctl.machine.config import request_from_environment

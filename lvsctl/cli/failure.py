@@ -1,6 +1,7 @@
-"""Exit statuses, and errors as messages on standard error.
+"""Exit statuses, errors as messages on standard error, and signals as exceptions.
 
 The exit statuses are a stable interface for scripts. A traceback is printed only on request.
+Signals that end a command become exceptions, so that unfinished changes are rolled back.
 """
 
 from __future__ import annotations
@@ -9,11 +10,15 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from lvsctl import __version__
 from lvsctl.errors import (
@@ -24,9 +29,9 @@ from lvsctl.errors import (
     LvsctlError,
     TopologyError,
     UsageError,
+    error_json,
     legible,
 )
-from lvsctl.output.error_json import error_json
 
 
 class ExitStatus(IntEnum):
@@ -149,3 +154,53 @@ def _write_report(error: BaseException) -> Path | None:
     except (OSError, RuntimeError):  # RuntimeError: the user has no home directory
         return None
     return file
+
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_DESCRIPTIONS: dict[int, str] = {signal.SIGINT: "interrupted"}
+
+
+class Signalled(BaseException):
+    """A signal has asked this command to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(_DESCRIPTIONS.get(number) or str(signal.strsignal(number)).lower())
+        self.number = number
+
+    @property
+    def status(self) -> int:
+        """The exit status that shells give a command ended by this signal."""
+        return 128 + self.number
+
+
+@contextlib.contextmanager
+def raise_on_signals() -> Iterator[None]:
+    """While entered, raise Signalled at the first signal that would end this process.
+
+    Later ones are ignored: a second Ctrl-C must not interrupt the rollback.
+    """
+    before = {number: signal.getsignal(number) for number in _ENDING}
+    # A signal that nohup(1) or a shell has set to be ignored stays ignored.
+    caught = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+
+    def end(number: int, _frame: FrameType | None) -> NoReturn:
+        for each in caught:
+            signal.signal(each, signal.SIG_IGN)
+        raise Signalled(number)
+
+    try:
+        for number in caught:
+            signal.signal(number, end)
+        yield
+    finally:
+        for number in caught:
+            signal.signal(number, before[number])
+
+
+def restore_for_exec() -> None:
+    """Reset the signals that Python ignores, for the command that replaces this process.
+
+    exec(2) keeps ignored signals ignored: without SIGPIPE, `yes | head` would print an error.
+    """
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)

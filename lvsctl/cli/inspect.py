@@ -14,11 +14,10 @@ from lvsctl.cli.output import Format, show, show_json, style
 from lvsctl.cli.where import Where, in_lab_kernel
 from lvsctl.engine.inspect import diagnose_lab, inspect_lab, walk_request
 from lvsctl.engine.labs import parse_lab_and_nodes, running_lab
-from lvsctl.output import mermaid
 from lvsctl.output.html import page as html_page
-from lvsctl.output.text.diagnosis import format_diagnosis
 from lvsctl.output.text.inspection import format_inspection
-from lvsctl.output.text.walk import format_walk
+from lvsctl.output.text.verification import format_diagnosis
+from lvsctl.output.text.walk import format_walk, mermaid
 
 app = new_app()
 
@@ -143,7 +142,7 @@ def walk(
         case WalkFormat.JSON:
             show_json(found)
         case WalkFormat.MERMAID:
-            show(mermaid.mermaid(found))
+            show(mermaid(found))
         case WalkFormat.HTML:
             show(html_page.walk_page(found))
     return ExitStatus.OK if found.exchange.answered else ExitStatus.CLAIM_FAILED

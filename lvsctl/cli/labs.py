@@ -13,8 +13,7 @@ from lvsctl import modes
 from lvsctl.cli import failure, options
 from lvsctl.cli.failure import ExitStatus
 from lvsctl.cli.help import Command, new_app
-from lvsctl.cli.output import Format, show, show_json, style
-from lvsctl.cli.progress import Progress
+from lvsctl.cli.output import Format, Progress, show, show_json, style
 from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
 from lvsctl.engine.labs import list_labs
 from lvsctl.engine.results import Listed
@@ -132,7 +131,7 @@ def down(
       lvsctl down --all
       lvsctl down dr --wait  return when its memory is free
     """
-    from lvsctl.engine.teardown import tear_down  # as in up
+    from lvsctl.engine.labs import tear_down
 
     if labs and all_:
         raise UsageError("name the labs, or use --all")

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from lvsctl.cli import commands, failure, output, where
-from lvsctl.cli.failure import ExitStatus
-from lvsctl.cli.signals import Signalled, raise_on_signals
+from lvsctl.cli.failure import ExitStatus, Signalled, raise_on_signals
 from lvsctl.errors import LvsctlError
 
 COMPLETE_VARIABLE = "_LVSCTL_COMPLETE"
@@ -76,7 +75,6 @@ def main(argv: Sequence[str]) -> int:
 def preload() -> None:
     """Import every command, so that processes forked from this one need not."""
     # Slow to import, and not needed by every command: JSON's converter, and what applies a plan.
-    from lvsctl.engine import teardown, up  # noqa: F401
     from lvsctl.output import serialize  # noqa: F401
 
     for name in commands.command().commands:

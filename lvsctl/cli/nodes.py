@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lvsctl.cli import failure, options, signals
+from lvsctl.cli import failure, options
 from lvsctl.cli.failure import ExitStatus
 from lvsctl.cli.help import ARGUMENTS_FOLLOW, Command, new_app
 from lvsctl.cli.where import Where, in_lab_kernel
@@ -113,7 +113,7 @@ def _exec(netns: str, argv: list[str], environment: dict[str, str]) -> int:
     """Replace this process by the command; return only if that fails."""
     sys.stdout.flush()
     sys.stderr.flush()
-    signals.restore_for_exec()
+    failure.restore_for_exec()
     try:
         namespaces.exec_in(netns, argv, environment)
     except UsageError as error:

@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from lvsctl.engine import campaign
 from lvsctl.engine.campaign import Cell, Column, Proof, Trial
 from lvsctl.engine.findings import FaultListed, FaultShown
-from lvsctl.engine.labs import find_node, load_lab
-from lvsctl.engine.teardown import tear_down
+from lvsctl.engine.labs import find_node, load_lab, tear_down
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError, UsageError
 from lvsctl.faults import FAULTS, find_fault

@@ -1,9 +1,10 @@
-"""The labs that exist, found by name; the lab and the plan that a topology describes."""
+"""The labs that exist: list, find, remove; the lab and the plan that a topology describes."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from lvsctl import modes
@@ -143,3 +144,21 @@ def not_running(name: str) -> LabError:
     else:
         hint = f"start it: lvsctl up {name}"
     return LabError(f"lab {name} is not running", hint=hint)
+
+
+def tear_down(lab: str, *, wait: bool = False) -> registry.Removed:
+    """Remove everything that ``lab`` owns. Raises LabError if the lab does not exist.
+
+    The kernel destroys namespaces in the background; ``wait`` until it has done so.
+    """
+    with registry.lock(lab), _wait_for_cleanup(lab) if wait else nullcontext():
+        removed = registry.remove(lab)
+    if not removed.existed:
+        raise not_running(lab)
+    return removed
+
+
+def _wait_for_cleanup(lab: str) -> AbstractContextManager[None]:
+    from lvsctl.kernel import netns_cleanup  # with pyroute2: heavy, and only for --wait
+
+    return netns_cleanup.wait_for_cleanup(lab)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 
+from lvsctl.engine.inspect import check_applied
 from lvsctl.engine.labs import configured, load_lab, make_plan
-from lvsctl.engine.read_back import check_applied
 from lvsctl.engine.results import Up
 from lvsctl.errors import LvsctlError
 from lvsctl.kernel import commands, probe, registry

@@ -66,7 +66,7 @@ def write(directory: Path, contents: Mapping[str, bytes]) -> None:
 def report_files(verification: Verification) -> Mapping[str, bytes]:
     """Return the content of each file of a report."""
     from lvsctl.output.html.page import page
-    from lvsctl.output.junit import junit
+    from lvsctl.output.text.verification import junit
 
     capture = capture_bytes(verification.evidence)
     document = to_json(verification, capture=CAPTURE)

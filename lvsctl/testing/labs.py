@@ -1,20 +1,26 @@
-"""The value of the fixtures: labs under unique names, which are removed at the end."""
+"""The value of the fixtures: labs under unique names, which are removed at the end.
+
+Also the sections of a failed test's report: findings, the cause, and the capture as files.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from lvsctl.api.command import Command, Done, is_lvsctl_error
-from lvsctl.api.lab import Lab, is_text
+from lvsctl.api.lab import Lab, is_text, save_report
 from lvsctl.engine.findings import Diagnosis, FaultShown, Inspection, Verification
 from lvsctl.errors import LvsctlError, UsageError
 from lvsctl.model.lab import Lab as Configuration
 from lvsctl.model.service import Scheduler
 from lvsctl.model.walk import Walk
+from lvsctl.output.saved_report import CAPTURE, HTML
 
 MAX_NAME = 31
 """Characters of a lab's name (topology.parsers.MAX_LABEL)."""
@@ -182,3 +188,58 @@ def _label(topology: str | os.PathLike[str], taken: set[str]) -> str:
         fresh = f"{label}-{number}"
         number += 1
     return fresh
+
+
+Section = tuple[str, str]
+_MAX_NAME = 120
+"""Characters of a directory's name."""
+
+
+def sections_of(lab: WatchedLab, directory: Path) -> Iterator[Section]:
+    """Yield sections about a lab, which is verified and diagnosed now unless its test did so.
+
+    The report of the verification, with the captured frames, is written to ``directory``.
+    """
+    if lab.last_walk is not None and not lab.last_walk:
+        yield f"lvsctl walk {lab.label}", str(lab.last_walk)
+    title, after = f"lvsctl verify {lab.label}", " (after the test had failed)"
+    try:
+        if lab.verification is None and lab.is_up:
+            title += after
+            lab.verify()
+        if lab.verification is not None:
+            yield title, str(lab.verification) + _attached(lab.verification, directory)
+        title = f"lvsctl diagnose {lab.label}"
+        if lab.diagnosis is None and lab.is_up:
+            title += after
+            lab.diagnose()
+        if lab.diagnosis is not None:
+            yield title, str(lab.diagnosis)
+    except LvsctlError as error:
+        yield title, f"not available: {error.message}"
+
+
+def _attached(verification: Verification, directory: Path) -> str:
+    try:
+        save_report(verification, directory)
+    except LvsctlError as error:
+        return f"\nthe capture could not be saved: {error.message}"
+    return f"\nreport: {directory / HTML}\ncapture: {directory / CAPTURE}"
+
+
+def report_directory(node_id: str) -> str:
+    """Return a readable and unique directory name for a test."""
+    name = re.sub(r"[^\w.-]+", "-", node_id).strip("-.")
+    if len(name) <= _MAX_NAME and re.sub(r"::|/", "-", node_id) == name:
+        return name
+    digest = hashlib.sha256(node_id.encode()).hexdigest()[:8]
+    return f"{name[: _MAX_NAME - 9]}-{digest}"
+
+
+def failure_report(labs: Sequence[WatchedLab], directory: Path) -> tuple[list[Section], bool]:
+    """Return the sections of every lab that a test used, and whether files were written."""
+    sections = [section for lab in labs for section in sections_of(lab, directory / lab.label)]
+    written = False
+    with suppress(OSError):
+        written = any(directory.iterdir())
+    return sections, written

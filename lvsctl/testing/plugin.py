@@ -64,7 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def _lvs_worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
-    from lvsctl.testing.worker import Worker
+    from lvsctl.testing.worker import Worker  # only if a test needs a lab
 
     config = request.config
     given = config.getoption("lvs_report_dir")
@@ -128,18 +128,18 @@ def pytest_testnodedown(node: Any, error: object) -> None:  # noqa: ARG001 (xdis
     """Take over the notes of an xdist worker that has ended."""
     output = getattr(node, "workeroutput", None) or {}
     if "lvsctl" in output:
-        from lvsctl.testing import notes
+        from lvsctl.testing import worker  # only if a test needed a lab
 
-        for note in output[notes.WORKER_OUTPUT]:
-            notes.leave(node.config, note)
+        for note in output[worker.WORKER_OUTPUT]:
+            worker.leave_note(node.config, note)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Report where the labs ran, and what could not be done."""
-    notes = sys.modules.get("lvsctl.testing.notes")
-    if notes is None or notes.NOTES not in config.stash:
+    worker = sys.modules.get("lvsctl.testing.worker")
+    if worker is None or worker.NOTES not in config.stash:
         return
-    lines = list(notes.summary(config.stash[notes.NOTES], "--lvs-unable"))
+    lines = list(worker.summary(config.stash[worker.NOTES], "--lvs-unable"))
     if lines:
         terminalreporter.section("lvsctl")
     for line, loud in lines:

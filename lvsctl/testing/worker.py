@@ -1,10 +1,14 @@
-"""One pytest process (one of xdist's workers, or all of pytest) and its labs."""
+"""One pytest process (one of xdist's workers, or all of pytest), its labs, and its notes.
+
+Notes become lines of the terminal's summary; xdist's workers send theirs to the controller.
+"""
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Generator
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ import pytest
 
 from lvsctl.api.command import Command
 from lvsctl.errors import HostError
-from lvsctl.testing import failure, notes
+from lvsctl.testing import labs
 from lvsctl.testing.guard import OWNER, Guard, Order
 from lvsctl.testing.labs import Labs, WatchedLab
 
@@ -114,8 +118,8 @@ class Worker:
         """Add sections about its labs to the report of a failed test."""
         report = yield
         if report.failed and call.when != "teardown" and self._touched:
-            directory = self.reports / failure.directory_name(item.nodeid)
-            sections, written = failure.report(list(self._touched), directory)
+            directory = self.reports / labs.report_directory(item.nodeid)
+            sections, written = labs.failure_report(list(self._touched), directory)
             report.sections += sections
             if written:
                 where = ("lvsctl report", str(directory))
@@ -137,9 +141,9 @@ class Worker:
         if self._skipped and self._error is not None:
             hint = f" → {self._error.hint}" if self._error.hint else ""
             note["skipped_for"] = f"{self._error.message}{hint}"
-        notes.leave(self._config, note)
+        leave_note(self._config, note)
         for complaint in complaints:
-            notes.leave(self._config, {"complaint": f"left behind: {complaint}"})
+            leave_note(self._config, {"complaint": f"left behind: {complaint}"})
 
 
 def _reason_for_machine(where: str) -> str | None:
@@ -156,3 +160,37 @@ def _reason_for_machine(where: str) -> str | None:
     if reason is not None and (wanted is Where.HOST or inside_machine()):
         raise HostError(reason, hint="--lvs-where=machine takes the throwaway kernel")
     return reason
+
+
+NOTES = pytest.StashKey[list[Mapping[str, Any]]]()
+"""Of this process and, in xdist's controller, of its workers: the fields of a worker's note."""
+
+WORKER_OUTPUT = "lvsctl"
+"""Key under which an xdist worker leaves its notes for the controller."""
+
+
+def leave_note(config: pytest.Config, note: Mapping[str, Any]) -> None:
+    """Add a note, and send it to the controller if this is an xdist worker."""
+    config.stash.setdefault(NOTES, []).append(note)
+    output = getattr(config, "workeroutput", None)
+    if output is not None:
+        output[WORKER_OUTPUT] = config.stash[NOTES]
+
+
+def summary(notes: Sequence[Mapping[str, Any]], how: str) -> Iterator[tuple[str, bool]]:
+    """Yield lines of the summary, and whether each is important. ``how`` is the option's name."""
+    for place, count in _counted(notes, "place").items():
+        labs = sum(note.get("labs", 0) for note in notes if note.get("place") == place)
+        workers = f" (by {count} workers, each in its own)" if count > 1 else ""
+        yield f"{labs} lab{'' if labs == 1 else 's'} on {place}{workers}", False
+    for reason in _counted(notes, "skipped_for"):
+        skipped = sum(note["skipped"] for note in notes if note.get("skipped_for") == reason)
+        tests = f"{skipped} test{' was' if skipped == 1 else 's were'}"
+        yield f"{tests} SKIPPED: this host cannot run labs: {reason}", True
+        yield f"{how}=fail makes that a failure, as it is where CI is set", True
+    for complaint in _counted(notes, "complaint"):
+        yield complaint, True
+
+
+def _counted(notes: Sequence[Mapping[str, Any]], key: str) -> Counter[str]:
+    return Counter(note[key] for note in notes if note.get(key))

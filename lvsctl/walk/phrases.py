@@ -1,12 +1,12 @@
-"""What a node did to a packet at a hop, in fields and in the words of LVS.
+"""Describe a hop: the fields that a node changed, and why, in the words of LVS.
 
-Told from frames alone: a director that is configured for one forwarding method and does
-another is described by what it does.
+Derived from frames alone: a director that is configured for one forwarding method and does another
+is described by what it does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from lvsctl.claims.base import join_names
@@ -15,12 +15,89 @@ from lvsctl.model.evidence import Run
 from lvsctl.model.exchange import Exchange
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Lab, Role
+from lvsctl.model.packet import Ip
 from lvsctl.model.walk import Change, Hop, Step
-from lvsctl.walk.packet_changes import DESTINATION, MACS, OUTER, SOURCE, TTL
+
+SOURCE_MAC, DESTINATION_MAC = "source MAC", "destination MAC"
+SOURCE, DESTINATION = "source", "destination"
+OUTER, TTL, INNER_TTL = "outer IP header", "TTL", "TTL inside"
+MACS = frozenset({SOURCE_MAC, DESTINATION_MAC})
+
+
+def label_of(frame: Frame) -> str:
+    """Describe the content of a frame in a few words."""
+    if frame.arp is not None:
+        arp = frame.arp
+        return f"who has {arp.target_ip}?" if arp.is_request else f"{arp.sender_ip} is at …"
+    if frame.icmp is not None:
+        nd = frame.icmp.nd
+        if nd is not None:
+            return f"who has {nd.target}?" if nd.is_solicit else f"{nd.target} is at …"
+        return f"ICMP {frame.icmp.name}"
+    size = len(frame.payload)
+    if frame.tcp is not None:
+        return f"{_first_line(frame.payload)}{size} bytes" if size else str(frame.tcp.flags)
+    return f"{size} bytes"
+
+
+def _first_line(payload: bytes) -> str:
+    """Return ``GET /, `` for an HTTP request, ``200 OK, `` for a reply; else an empty text."""
+    words = payload[:120].split(b"\r\n", 1)[0].decode("ascii", "replace").split()
+    if len(words) == 3 and words[2].startswith("HTTP/"):
+        path = words[1] if len(words[1]) <= 16 else words[1][:15] + "…"
+        return f"{words[0]} {path}, "
+    if len(words) > 1 and words[0].startswith("HTTP/"):
+        return f"{' '.join(words[1:3])}, "
+    return ""
+
+
+def changes_of(came: Frame, went: Frame) -> tuple[Change, ...]:
+    """Yield the fields of a packet that a node changed, outermost first."""
+    return tuple(_changes(came, went))
+
+
+def _changes(came: Frame, went: Frame) -> Iterator[Change]:
+    if came.ethernet is not None and went.ethernet is not None:
+        yield from _differing(SOURCE_MAC, came.ethernet.src, went.ethernet.src)
+        yield from _differing(DESTINATION_MAC, came.ethernet.dst, went.ethernet.dst)
+    wrapped, unwrapped = len(went.ips) > len(came.ips), len(went.ips) < len(came.ips)
+    if wrapped or unwrapped:
+        yield Change(
+            OUTER, _outer(came) if unwrapped else "none", _outer(went) if wrapped else "none"
+        )
+    before, after = came.inner, went.inner
+    if before is None or after is None:
+        return
+    yield from _differing(SOURCE, _end(came, before, 0), _end(went, after, 0))
+    yield from _differing(DESTINATION, _end(came, before, 1), _end(went, after, 1))
+    outer_before, outer_after = came.ips[0], went.ips[0]
+    if len(came.ips) == len(went.ips) > 1:
+        yield from _differing(TTL, str(outer_before.ttl), str(outer_after.ttl))
+        yield from _differing(INNER_TTL, str(before.ttl), str(after.ttl))
+    else:
+        yield from _differing(TTL, str(before.ttl), str(after.ttl))
+
+
+def _differing(what: str, before: str, after: str) -> Iterator[Change]:
+    if before != after:
+        yield Change(what, before, after)
+
+
+def _outer(frame: Frame) -> str:
+    outer = frame.ips[0]
+    kind = frame.packet.encapsulation
+    return f"{outer.src} → {outer.dst}, {kind}" if kind else f"{outer.src} → {outer.dst}"
+
+
+def _end(frame: Frame, ip: Ip, side: int) -> str:
+    flow = frame.flow
+    if flow is None:
+        return str((ip.src, ip.dst)[side])
+    return str((flow.src, flow.dst)[side])
 
 
 class HopContext(NamedTuple):
-    """A hop with what its sender had received (None: it made the packet itself)."""
+    """A hop, and what its sender had received (None: it created the packet)."""
 
     lab: Lab
     run: Run
@@ -31,21 +108,21 @@ class HopContext(NamedTuple):
     hops: Sequence[Hop]
 
     def role(self, node: str) -> Role | None:
-        """A node's role; None where the lab has no such node."""
+        """Return a node's role; None if the lab has no such node."""
         return next((known.role for known in self.lab.nodes if known.name == node), None)
 
     def changed(self, what: str) -> Change | None:
-        """The change of one field."""
+        """Return the change of one field."""
         return next((change for change in self.changes if change.what == what), None)
 
     @property
     def receivers(self) -> str:
-        """Who got it."""
+        """The names of the receivers."""
         return join_names(self.hop.receivers) or "nobody"
 
 
 def why_of(passed: HopContext) -> str:
-    """One sentence about a hop."""
+    """Explain a hop in one sentence."""
     said = _SENTENCES[passed.hop.step](passed)
     if passed.hop.lost and passed.hop.step is not Step.NEIGHBOUR_REQUEST:
         said += "; nobody received it"
@@ -106,7 +183,7 @@ def _asked_for(frame: Frame) -> str:
 
 
 def _owner(lab: Lab, address: str) -> str:
-    """The node that was given ``address``, with it."""
+    """Return the node that has ``address``, with the address."""
     for node in lab.nodes:
         for interface in node.interfaces:
             if any(str(a.ip) == address for a in interface.addresses):
@@ -129,7 +206,7 @@ def _request(passed: HopContext) -> str:
 
 
 def _directed(passed: HopContext) -> str:
-    """What the director did to a request: NAT, TUN or DR, as the frames show it."""
+    """Explain what the director did to a request: NAT, TUN or DR, according to the frames."""
     to, ttl = passed.receivers, _ttl(passed)
     outer = passed.changed(OUTER)
     if outer is not None and outer.after != "none":
@@ -192,7 +269,7 @@ def _reply(passed: HopContext) -> str:
 
 
 def _answered(passed: HopContext, source: Endpoint) -> str:
-    """A reply as its maker sent it."""
+    """Explain a reply as the real server sent it."""
     hop, endpoint = passed.hop, passed.run.endpoint
     if passed.role(hop.sender) is not Role.REAL_SERVER:
         return f"{hop.sender} itself answers from {source}"
@@ -231,7 +308,7 @@ _SENTENCES = {
 
 
 def outcome_of(exchange: Exchange, hops: Sequence[Hop]) -> str:
-    """How the request ended; without an answer, where the last was seen of it."""
+    """Describe how the request ended; without a reply, where its last frame was captured."""
     if exchange.answered:
         return f"answered by {exchange.node or 'a real server that does not say its name'}"
     said = f"no answer: {exchange.error}"

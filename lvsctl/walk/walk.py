@@ -12,8 +12,7 @@ from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.packet import Icmp, Tcp
 from lvsctl.model.walk import Hop, Step, Walk
-from lvsctl.walk.packet_changes import changes_of, label_of
-from lvsctl.walk.phrases import HopContext, outcome_of, why_of
+from lvsctl.walk.phrases import HopContext, changes_of, label_of, outcome_of, why_of
 
 _ORDER = (Role.CLIENT, Role.ROUTER, Role.DIRECTOR, Role.REAL_SERVER)
 _ROUNDING = 1000

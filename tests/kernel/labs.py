@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from lvsctl.engine.labs import load_lab
-from lvsctl.engine.teardown import tear_down
+from lvsctl.engine.labs import load_lab, tear_down
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError
 from lvsctl.model.lab import Lab

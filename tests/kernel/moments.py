@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lvsctl import linux
-from lvsctl.cli.signals import Signalled, raise_on_signals
+from lvsctl.cli.failure import Signalled, raise_on_signals
 from lvsctl.netlink import sockets
 from lvsctl.resources.address import Address
 from lvsctl.resources.base import Resource

@@ -15,8 +15,7 @@ import pytest
 from lvsctl.engine import collect
 from lvsctl.engine.faults import inject_fault, restore_faults
 from lvsctl.engine.inspect import send_requests, verify_lab
-from lvsctl.engine.labs import list_labs, running_lab
-from lvsctl.engine.teardown import tear_down
+from lvsctl.engine.labs import list_labs, running_lab, tear_down
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError, LvsctlError
 from lvsctl.kernel import paths, registry

@@ -17,8 +17,7 @@ from pathlib import Path
 import pytest
 
 from lvsctl.engine.inspect import verify_lab
-from lvsctl.engine.labs import list_labs, running_lab
-from lvsctl.engine.teardown import tear_down
+from lvsctl.engine.labs import list_labs, running_lab, tear_down
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import HostError, KernelError, LabError
 from lvsctl.kernel import paths, processes

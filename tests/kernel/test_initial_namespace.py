@@ -12,8 +12,7 @@ import pytest
 
 from lvsctl.engine.faults import inject_fault, restore_faults
 from lvsctl.engine.inspect import verify_lab
-from lvsctl.engine.labs import running_lab
-from lvsctl.engine.teardown import tear_down
+from lvsctl.engine.labs import running_lab, tear_down
 from lvsctl.engine.up import bring_up
 from lvsctl.kernel import netns
 from lvsctl.model.claim import Verdict

@@ -16,8 +16,7 @@ import pytest
 
 from lvsctl.engine.faults import inject_fault, restore_faults
 from lvsctl.engine.inspect import send_requests, verify_lab
-from lvsctl.engine.labs import load_lab, make_plan, running_lab
-from lvsctl.engine.teardown import tear_down
+from lvsctl.engine.labs import load_lab, make_plan, running_lab, tear_down
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError
 from lvsctl.kernel import paths, registry

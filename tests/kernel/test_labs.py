@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from lvsctl.engine.inspect import inspect_lab, verify_lab
-from lvsctl.engine.labs import list_labs, make_plan, running_lab
-from lvsctl.engine.teardown import tear_down
+from lvsctl.engine.labs import list_labs, make_plan, running_lab, tear_down
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import KernelError, LabError
 from lvsctl.kernel import processes

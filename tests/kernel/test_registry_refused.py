@@ -21,8 +21,7 @@ from pathlib import Path
 import pytest
 
 from lvsctl.engine.faults import inject_fault
-from lvsctl.engine.labs import list_labs, running_lab
-from lvsctl.engine.teardown import tear_down
+from lvsctl.engine.labs import list_labs, running_lab, tear_down
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import LvsctlError
 from lvsctl.kernel import paths

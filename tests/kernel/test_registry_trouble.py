@@ -16,8 +16,7 @@ import pytest
 
 from lvsctl.engine.faults import inject_fault
 from lvsctl.engine.inspect import verify_lab
-from lvsctl.engine.labs import list_labs, make_plan, running_lab
-from lvsctl.engine.teardown import tear_down
+from lvsctl.engine.labs import list_labs, make_plan, running_lab, tear_down
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import HostError, LabError
 from lvsctl.kernel import paths, processes, registry

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from lvsctl.engine.inspect import verify_lab
-from lvsctl.engine.teardown import tear_down
+from lvsctl.engine.labs import tear_down
 from lvsctl.engine.up import bring_up
 from lvsctl.model.claim import Finding, Verdict
 from lvsctl.model.lab import Lab

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from lvsctl.engine.inspect import watch_lab
-from lvsctl.engine.teardown import tear_down
+from lvsctl.engine.labs import tear_down
 from lvsctl.kernel.sampler import Sampler
 from lvsctl.model.lab import Lab
 from lvsctl.watch.loop import Watcher

@@ -29,8 +29,8 @@ from lvsctl.model.state import (
     RouteState,
 )
 from lvsctl.output.serialize import to_json
-from lvsctl.output.text.diagnosis import format_diagnosis
 from lvsctl.output.text.style import Style
+from lvsctl.output.text.verification import format_diagnosis
 from tests.unit.recorded.reports import NAMES, evidence_of
 
 Bend = Callable[[NodeState], NodeState]

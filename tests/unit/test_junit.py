@@ -9,7 +9,7 @@ import pytest
 
 from lvsctl.engine.inspect import recompute
 from lvsctl.model.claim import Claim, Verdict
-from lvsctl.output.junit import junit
+from lvsctl.output.text.verification import junit
 from tests.unit.recorded import mutations as m
 from tests.unit.recorded.reports import evidence_of
 from tests.unit.report_samples import lab_of, verification

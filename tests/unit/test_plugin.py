@@ -12,11 +12,17 @@ import pytest
 
 from lvsctl.api.command import Command
 from lvsctl.engine.findings import Verification
-from lvsctl.errors import KernelError, LvsctlError, Problem, TopologyError, UsageError
+from lvsctl.errors import (
+    KernelError,
+    LvsctlError,
+    Problem,
+    TopologyError,
+    UsageError,
+    error_from,
+    error_json,
+)
 from lvsctl.kernel import probe
-from lvsctl.output.error_json import error_from, error_json
-from lvsctl.testing.failure import directory_name
-from lvsctl.testing.labs import MAX_NAME, Labs, WatchedLab, _label
+from lvsctl.testing.labs import MAX_NAME, Labs, WatchedLab, _label, report_directory
 from tests.unit.recorded.reports import evidence_of
 
 
@@ -158,7 +164,7 @@ def test_a_label_is_a_name_that_a_lab_may_have(topology: str, taken: set[str], l
 
 def test_directories_of_tests_are_readable_and_differ() -> None:
     names = ["t/test_a.py::test_b[x/y]", "t/test_a.py::test_b[x:y]", "t/" + "a" * 300 + "::b"]
-    found = [directory_name(name) for name in names]
+    found = [report_directory(name) for name in names]
 
     assert len(set(found)) == len(found)
     assert found[0].startswith("t-test_a.py-test_b-x-y")

@@ -19,10 +19,8 @@ from hypothesis import strategies as st
 from lvsctl import modes
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import Encapsulation, Protocol
-from lvsctl.output.shell_script import WIDTH, script
-from lvsctl.output.shell_script_parts import RESPONDER
-from lvsctl.output.text.paragraphs import wrapped
-from lvsctl.output.text.plan import format_plan
+from lvsctl.output.shell_script import RESPONDER, WIDTH, script
+from lvsctl.output.text.plan import format_plan, wrap_command
 from lvsctl.output.text.style import Style
 from lvsctl.plan import planner
 from lvsctl.plan.stages import Plan, Stage
@@ -156,7 +154,7 @@ words = st.lists(signs | st.text(st.characters(exclude_characters="\0", exclude_
 @example(["nginx", "-e", "stderr", "-g", "daemon off; error_log stderr;", "-c", "x" * 80], 100)
 def test_a_shell_reads_the_words_of_a_command_in_lines(argv: list[str], width: int) -> None:
     command = shlex.join(["printf", r"%s\0", "-", *argv])
-    lines = wrapped(command, width)
+    lines = wrap_command(command, width)
     continued = [line.removesuffix(" \\") for line in lines[:-1]]
     assert [line + " \\" for line in continued] == lines[:-1]
     assert shlex.split(" ".join([*continued, lines[-1]])) == ["printf", r"%s\0", "-", *argv]
@@ -168,7 +166,7 @@ def test_a_shell_reads_the_words_of_a_command_in_lines(argv: list[str], width: i
 def test_what_is_the_shells_own_stays_so_in_lines(width: int) -> None:
     op = Tunnel(netns="lvs-tun-rs1", device="tunl0", index=3, encapsulation=Encapsulation.IPIP)
     command = op.describe()[0]
-    text = "\n".join(wrapped(command, width))
+    text = "\n".join(wrap_command(command, width))
     ip = "ip() { printf '%s|' \"$@\" >&3; return 1; }; exec 3>&1\n"
     runs = [
         subprocess.run(["sh", "-c", ip + one], capture_output=True, text=True, check=False)

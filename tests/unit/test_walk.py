@@ -7,9 +7,8 @@ import pytest
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.walk import Hop, Step, Walk
-from lvsctl.output.mermaid import mermaid
 from lvsctl.output.text.style import Style
-from lvsctl.output.text.walk import format_walk
+from lvsctl.output.text.walk import format_walk, mermaid
 from lvsctl.walk.walk import packets, walks
 from tests.unit.recorded import mutations as m
 from tests.unit.recorded.mutations import nothing_answered

@@ -14,8 +14,7 @@ from lvsctl.model.lab import Lab
 from lvsctl.model.walk import Walk
 from lvsctl.output.html import walk as html_walk
 from lvsctl.output.html.claims import badge, claims
-from lvsctl.output.html.markup import Html, joined, tag
-from lvsctl.output.html.style import STYLE
+from lvsctl.output.html.markup import STYLE, Html, joined, tag
 from lvsctl.output.html.topology import topology
 from lvsctl.output.phrases import counted, service_line
 from lvsctl.walk.walk import walks

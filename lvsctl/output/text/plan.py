@@ -1,19 +1,20 @@
-"""A plan for people: stage by stage, each command below the reason for it.
+"""A plan as text: stage by stage, each command below the reason for it.
 
-Condensed: what is the same on several nodes stands there once, for all of them. The
-complete commands are in the script (``lvsctl.output.shell_script``) and in the JSON.
+Condensed: what is the same on several nodes is printed once, for all of them. The complete
+commands are in the script (``lvsctl.output.shell_script``) and in the JSON.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter
 
 from lvsctl.errors import legible
 from lvsctl.model.lab import NAMESPACE_PREFIX
 from lvsctl.output.phrases import counted, listed
-from lvsctl.output.text.paragraphs import paragraphs, wrapped
 from lvsctl.output.text.style import Style
 from lvsctl.plan.stages import Plan, Stage
 from lvsctl.resources.base import Resource
@@ -21,21 +22,22 @@ from lvsctl.resources.bridge import Bridge
 from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.offloads import OffloadsOff
 from lvsctl.resources.responder_port import ResponderPort
+from lvsctl.resources.sysctl import Sysctl
 from lvsctl.resources.user_command import UserCommand
 from lvsctl.resources.veth_link import VethLink
 
 NODE = "NODE"
-"""Stands for the name of each node that a block is about: no name has capitals."""
+"""Placeholder for the name of each node that a block is about: no name has capitals."""
 
 FEW = 6
-"""So many nodes are named one by one even where they are all there are."""
+"""Up to so many nodes are named one by one."""
 
 Block = tuple[list[str], list[Resource]]
-"""The names that ``NODE`` stands for (one: it is written out; none: no node), and operations."""
+"""The names that replace ``NODE``, and resources. One name is written out; none means no node."""
 
 
 def format_plan(plan: Plan, *, style: Style) -> str:
-    """Everything that ``up`` does, in order, condensed."""
+    """Format everything that ``up`` does, in order, condensed."""
     condensed = _Condensed(plan)
     counts = (
         f"{counted(len(plan.resources), 'operation')}, {counted(len(plan.namespaces), 'namespace')}"
@@ -56,7 +58,7 @@ def _block(ops: Iterable[Resource], style: Style) -> Iterator[str]:
         for line in style.wrapped(paragraph.why, 5).splitlines() if paragraph.why else ():
             yield style.dim(f"   # {line.strip()}")
         for command in paragraph.commands:
-            lines = wrapped(command, style.width - 3)
+            lines = wrap_command(command, style.width - 3)
             yield from (f"   {legible(line)}" for line in lines)
 
 
@@ -141,3 +143,65 @@ class _Condensed:
         if isinstance(general, (ResponderPort, UserCommand)):
             general = replace(general, node=NODE)
         return why, general
+
+
+@dataclass(frozen=True, slots=True)
+class Paragraph:
+    """Commands that have the same reason."""
+
+    why: str
+    commands: tuple[str, ...]
+
+
+def paragraphs(ops: Iterable[Resource]) -> tuple[Paragraph, ...]:
+    """Group ``ops``, in order, by their reason.
+
+    Sysctls of one namespace that follow each other become one command: sysctl(8) takes several.
+    """
+    return tuple(
+        Paragraph(why, tuple(_merged_commands(list(group))))
+        for why, group in groupby(ops, key=attrgetter("why"))
+    )
+
+
+_WORD = re.compile(
+    r"""(?: [^ '"\\] | '[^']*' | "(?:[^"\\]|\\.)*" | \\. )+""", re.DOTALL | re.VERBOSE
+)
+"""A word of a command, with its quotes, as POSIX sh splits it
+ (XCU 2.2, 2.3): ``'a'"'"'b'``, shlex.quote's way to write ``a'b``, is one
+word of three quoted pieces. Operators (``||``, ``2>/dev/null``) are words here as well.
+"""
+
+
+def wrap_command(command: str, width: int) -> list[str]:
+    """Break ``command`` into lines of at most ``width``, continued with a backslash.
+
+    The words stay the same: it is broken at unquoted blanks only, and quotes are not changed.
+    """
+    if len(command) <= width:
+        return [command]
+    lines, line = [], ""
+    for word in _WORD.findall(command):
+        if line and len(line) + 1 + len(word) > width - 2:
+            lines.append(line + " \\")
+            line = "    " + word
+        else:
+            line = f"{line} {word}" if line else word
+    return [*lines, line]
+
+
+def _merged_commands(resources: Sequence[Resource]) -> Iterable[str]:
+    for _, group in groupby(resources, key=_mergeable):
+        first, *more = group
+        if isinstance(first, Sysctl):
+            (command,) = first.commands()
+            settings = [one.setting for one in more if isinstance(one, Sysctl)]
+            yield str(command._replace(argv=(*command.argv, *settings)))
+        else:
+            for resource in (first, *more):
+                yield from resource.describe()
+
+
+def _mergeable(resource: Resource) -> tuple[str, bool] | None:
+    """Return the key that sysctls of one command share; None for other resources."""
+    return (resource.netns, resource.optional) if isinstance(resource, Sysctl) else None

@@ -1,12 +1,19 @@
-"""The findings about a lab as text, service by service."""
+"""Findings and causes as text, and findings as JUnit XML, which CI servers show.
+
+In JUnit XML each service is a test suite and each claim a test case. An inconclusive claim is a
+failure too, of type ``inconclusive``: a ``skipped`` would let a pipeline pass on a claim that
+nothing has shown.
+"""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
 from itertools import groupby
+from xml.etree import ElementTree as ET
 
-from lvsctl.engine.findings import Verification
+from lvsctl.diagnosis import Cause
+from lvsctl.engine.findings import Diagnosis, Verification
 from lvsctl.model.claim import Finding, Verdict
 from lvsctl.model.lab import Lab
 from lvsctl.output.phrases import counted, service_line, verdict_paint
@@ -120,3 +127,98 @@ def _total(verification: Verification, style: Style) -> str:
     ]
     said = ", ".join(counts) or "no claim was decided"
     return f"{style.bold(verification.lab.name)}: {paint(str(verification.verdict))} ({said})"
+
+
+def format_diagnosis(result: Diagnosis, *, style: Style) -> str:
+    """Format each cause with its evidence and remedy; without causes, what was ruled out."""
+    lines = [_diagnosis_heading(result, style)]
+    for number, cause in enumerate(result.causes, 1):
+        lines += ["", *_cause(number, cause, style)]
+    if not result.works and not result.causes:
+        lines += _list("ruled out", result.ruled_out, style)
+        lines += _list("next steps", result.next_steps, style)
+    lines += _list("differs from the topology, harmless", result.remarks, style)
+    return style.finished("\n".join(lines))
+
+
+def _diagnosis_heading(result: Diagnosis, style: Style) -> str:
+    name = style.bold(result.lab.name)
+    if result.healthy:
+        return f"{name}: {style.green('healthy')}: no problem found"
+    if not result.causes:
+        return f"{name}: {style.red('not working')}; cause not identified"
+    found = counted(len(result.causes), "cause")
+    if result.works:
+        return f"{name}: {style.yellow(found)}, although every request was answered as required"
+    return f"{name}: {style.red('not working')}, {found}"
+
+
+def _cause(number: int, cause: Cause, style: Style) -> Iterator[str]:
+    label = style.dim(f"[{cause.fault}]")
+    yield f"{number}. {style.bold(cause.node)}: {printable(cause.text)}  {label}"
+    for fact in cause.evidence:
+        yield style.wrapped(f"· {printable(fact)}", 3, 2)
+    yield style.wrapped(f"so: {printable(cause.consequence)}", 3, 4)
+    commands = cause.remedy.split(" && ")
+    for position, command in enumerate(commands):
+        lead = "remedy: " if position == 0 else " " * 8
+        yield f"   {lead}{style.cyan(printable(command))}"
+
+
+def _list(title: str, items: tuple[str, ...], style: Style) -> Iterator[str]:
+    if items:
+        yield ""
+        yield style.bold(f"{title}:")
+        for item in items:
+            yield style.wrapped(f"· {printable(item)}", 2, 2)
+
+
+def junit(verification: Verification) -> str:
+    """Format the findings as JUnit XML (the schema of Jenkins's xunit plugin, and of GitLab)."""
+    lab = verification.lab.name
+    root = _xml_element("testsuites", name=f"lvsctl verify {lab}")
+    found = sorted(verification.findings, key=lambda finding: finding.service)
+    for service, group in groupby(found, key=lambda finding: finding.service):
+        findings = list(group)
+        suite = _xml_element("testsuite", name=f"{lab}.{service}")
+        root.append(suite)
+        _set_counts(suite, findings)
+        for finding in findings:
+            suite.append(_test_case(finding, f"{lab}.{service}"))
+    _set_counts(root, found)
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _set_counts(element: ET.Element, findings: list[Finding]) -> None:
+    element.set("tests", str(len(findings)))
+    element.set("failures", str(sum(f.verdict is not Verdict.PASS for f in findings)))
+    element.set("errors", "0")
+
+
+def _test_case(finding: Finding, classname: str) -> ET.Element:
+    case = _xml_element("testcase", classname=classname, name=finding.claim.id)
+    frames = [
+        f"#{f.number} {f.tap} {f.direction.name.lower()} {f.summary()}" for f in finding.frames
+    ]
+    said = [
+        finding.claim.text,
+        f"expected: {finding.expected}",
+        f"observed: {finding.observed}",
+        *finding.kernel,
+        *frames,
+    ]
+    text = "\n".join(map(printable, said))
+    if finding.verdict is Verdict.PASS:
+        shown = _xml_element("system-out")
+    else:
+        message = f"expected {finding.expected}; observed {finding.observed}"
+        shown = _xml_element("failure", type=str(finding.verdict), message=message)
+    shown.text = text
+    case.append(shown)
+    return case
+
+
+def _xml_element(tag: str, **attributes: str) -> ET.Element:
+    """Create an element; control characters, which XML 1.0 cannot express, become ``?``."""
+    return ET.Element(tag, {key: printable(value) for key, value in attributes.items()})

@@ -1,4 +1,4 @@
-"""The path of a request as text: each hop with what changed there and why."""
+"""The path of a request as text, and as a Mermaid sequence diagram for GitHub and GitLab."""
 
 from __future__ import annotations
 
@@ -76,3 +76,43 @@ def _repeated(hops: list[Hop], style: Style) -> list[str]:
         lines.append(f"{'':7}  {' → '.join(way)}  {packet[0].label}")
     said = "".join(f"{printable(line)}\n" for line in lines).rstrip("\n")
     return [style.dim(f"{'':7}  and along the same path:"), style.dim(said), ""]
+
+
+_ARROWS = {
+    Step.NEIGHBOUR_REQUEST: "--)",
+    Step.NEIGHBOUR_REPLY: "-->>",
+    Step.REPLY: "->>",
+    Step.ICMP_ERROR: "--x",
+}
+_FOR_MERMAID = str.maketrans(
+    {"#": "#35;", ";": "#59;", "<": "#60;", ">": "#62;", "%": "#37;", "{": "#123;", "}": "#125;"}
+)
+
+
+def mermaid(walk: Walk) -> str:
+    """Return the diagram; repeated hops have no explanation."""
+    ids = {name: f"n{number}" for number, name in enumerate(walk.nodes)}
+    lines = ["sequenceDiagram", "    autonumber"]
+    lines += [f"    participant {ids[name]} as {_mermaid_text(name)}" for name in walk.nodes]
+    for hop in walk.hops:
+        lines += _mermaid_hop(hop, ids)
+    lines.append(f"    Note over {ids[walk.client]}: {_mermaid_text(walk.outcome)}")
+    return "\n".join(lines) + "\n"
+
+
+def _mermaid_hop(hop: Hop, ids: dict[str, str]) -> list[str]:
+    sender = ids.get(hop.sender) or ids.get(hop.receivers[0] if hop.receivers else "")
+    if sender is None:
+        return []
+    receivers = [ids[name] for name in hop.receivers if name in ids] or [sender]
+    arrow = _ARROWS.get(hop.step, "->>") if hop.receivers else "-x"
+    label = _mermaid_text(f"{hop.label} ({hop.network})")
+    lines = [f"    {sender}{arrow}{receiver}: {label}" for receiver in receivers]
+    if not hop.again:
+        lines.append(f"    Note over {sender}: {_mermaid_text(hop.why)}")
+    return lines
+
+
+def _mermaid_text(text: str) -> str:
+    """Escape text so that it neither ends its line nor has a meaning for Mermaid."""
+    return printable(text).translate(_FOR_MERMAID)

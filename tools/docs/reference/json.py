@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from lvsctl.output import error_json, serialize
+from lvsctl import errors
+from lvsctl.output import serialize
 from lvsctl.output.json_schemas import DOCUMENTS, json_schema
 from tools.docs.reference.markdown import code, prose, table
 
@@ -29,7 +30,7 @@ def text() -> str:
         schema = json_schema(command)
         types |= schema["definitions"]
         parts += [f"## {command}", schema["description"], _keys(schema)]
-    parts += ["## Errors", prose(inspect.cleandoc(error_json.__doc__ or ""))]
+    parts += ["## Errors", prose(inspect.cleandoc(errors.__doc__ or ""))]
     parts += ["## Types"]
     for name in sorted(types):
         parts += [f"### {name}", prose(types[name]["description"]), _keys(types[name])]
