@@ -122,7 +122,7 @@ _KINDS = {
 
 
 def error_json(error: LvsctlError) -> dict[str, Any]:
-    """Describe an error so that a program can raise it again.
+    """Describe an error for programs: a line of JSON on stderr if LVSCTL_ERRORS is ``json``.
 
     ``{version, error, message, hint}``: ``error`` is the name of its class. A TopologyError also
     has ``source`` and ``problems: [{line, column, path, message, hint}]``, a KernelError ``node``,

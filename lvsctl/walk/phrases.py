@@ -52,7 +52,7 @@ def _first_line(payload: bytes) -> str:
 
 
 def changes_of(came: Frame, went: Frame) -> tuple[Change, ...]:
-    """Yield the fields of a packet that a node changed, outermost first."""
+    """Return the fields of a packet that a node changed, outermost first."""
     return tuple(_changes(came, went))
 
 

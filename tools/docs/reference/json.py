@@ -30,7 +30,7 @@ def text() -> str:
         schema = json_schema(command)
         types |= schema["definitions"]
         parts += [f"## {command}", schema["description"], _keys(schema)]
-    parts += ["## Errors", prose(inspect.cleandoc(errors.__doc__ or ""))]
+    parts += ["## Errors", prose(inspect.getdoc(errors.error_json) or "")]
     parts += ["## Types"]
     for name in sorted(types):
         parts += [f"### {name}", prose(types[name]["description"]), _keys(types[name])]
