@@ -6,7 +6,8 @@ to exit statuses. ``error_json`` describes one for programs, ``error_from`` crea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -107,6 +108,29 @@ def legible(text: str) -> str:
     Errors quote commands, and a topology from an untrusted source can contain any command.
     """
     return "".join(sign if sign.isprintable() or sign in "\n\t" else "?" for sign in text)
+
+
+def quoted(text: str) -> str:
+    """Quote a text for a message: shortened, and without control characters."""
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def nearest(word: str, known: Iterable[str]) -> tuple[str, ...]:
+    """Return at most three known words similar to ``word``, the most similar first."""
+    if len(word) > 64:
+        return ()
+    return tuple(difflib.get_close_matches(word.lower(), list(known), 3, 0.6))
+
+
+def choice_hint(word: str, known: Iterable[str], what: str) -> str:
+    """Return a hint: the most similar of the known words, and all of them."""
+    words = list(known)
+    if not words:
+        return f"there are no {what}"
+    near = nearest(word, words)
+    listed = ", ".join(words[:16]) + (f", … ({len(words)} in all)" if len(words) > 16 else "")
+    meant = f"did you mean {quoted(near[0])}? " if near else ""
+    return f"{meant}{what}: {listed}"
 
 
 JSON_VARIABLE = "LVSCTL_ERRORS"

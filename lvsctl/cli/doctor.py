@@ -17,11 +17,10 @@ from lvsctl.cli.failure import ExitStatus
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Format, show, show_json, style
 from lvsctl.cli.where import WHERE_VARIABLE, Where
-from lvsctl.engine.results import Features
 from lvsctl.errors import HostError
 from lvsctl.kernel import features as host_features
 from lvsctl.kernel import probe
-from lvsctl.kernel.probe import Feature
+from lvsctl.kernel.probe import Feature, Features
 from lvsctl.machine import client, kinds
 from lvsctl.machine.config import request_from_environment
 from lvsctl.machine.kinds import choose_kind

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import signal
 import sys
 import time
@@ -141,8 +140,9 @@ def _print_traceback(error: BaseException) -> None:
 
 def _write_report(error: BaseException) -> Path | None:
     base = os.environ.get("XDG_CACHE_HOME", "")
+    host = " ".join(os.uname()[index] for index in (0, 2, 4))  # kernel, release, machine
     lines = [
-        f"lvsctl {__version__}, Python {platform.python_version()}, {platform.platform()}\n",
+        f"lvsctl {__version__}, Python {sys.version.split()[0]}, {host}\n",
         f"command: {sys.argv}\n\n",
         *traceback.format_exception(error),
     ]

@@ -1,29 +1,27 @@
-"""Labs come and go: up, down, ls."""
+"""Create, remove and list labs: up, down, ls.
+
+A command imports what it needs of the engine when it runs: completion needs none of it, and ``ls``
+neither netlink nor plans.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from lvsctl import modes
 from lvsctl.cli import failure, options
 from lvsctl.cli.failure import ExitStatus
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Format, Progress, show, show_json, style
 from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
-from lvsctl.engine.labs import list_labs
-from lvsctl.engine.results import Listed
 from lvsctl.errors import LabError, LvsctlError, UsageError
 from lvsctl.kernel import registry
 from lvsctl.model.service import Scheduler
-from lvsctl.output.text.labs import format_labs, format_up
 from lvsctl.topology import shipped
-from lvsctl.topology.loading import parse_topology
-from lvsctl.topology.overrides import Overrides
 
 app = new_app()
 
@@ -37,9 +35,11 @@ def _check_topology(
     **_: object,
 ) -> ForwardRequest:
     """Parse the topology here, for its mistakes; forward its text if the machine cannot read it."""
+    from lvsctl.plan.planner import load_lab
+    from lvsctl.topology.overrides import Overrides
+
     found = shipped.find(topology, sys.stdin.buffer)
-    overrides = Overrides(name, servers, scheduler)
-    parse_topology(found.text, found.source, overrides=overrides, rules=modes.violations)
+    load_lab(found, Overrides(name, servers, scheduler))
     if topology in shipped.names() or _machine_can_read(topology):
         return ForwardRequest(words)
     return ForwardRequest(["-" if word == topology else word for word in words], found.text)
@@ -80,7 +80,9 @@ def up(
       lvsctl up dr --where machine          in the throwaway kernel
       generate-topology | lvsctl up -       from standard input
     """
-    from lvsctl.engine.up import bring_up  # ls and completion need no netlink
+    from lvsctl.engine.up import bring_up
+    from lvsctl.output.text.plan import format_up
+    from lvsctl.topology.overrides import Overrides
 
     found = shipped.find(topology, sys.stdin.buffer)
     with Progress() as progress:
@@ -183,11 +185,15 @@ def ls(
       lvsctl ls
       lvsctl ls --format json | jq -r '.labs[].name'
     """
+    from lvsctl.engine.labs import list_labs
+
     _list(list_labs(), wanted)
 
 
-def _list(found: Sequence[Listed], wanted: Format) -> None:
+def _list(found: Sequence[Any], wanted: Format) -> None:
     if wanted is Format.JSON:
         show_json(labs=found)
     else:
+        from lvsctl.output.text.labs import format_labs
+
         show(format_labs(found, style=style()))

@@ -75,6 +75,7 @@ def main(argv: Sequence[str]) -> int:
 def preload() -> None:
     """Import every command, so that processes forked from this one need not."""
     # Slow to import, and not needed by every command: JSON's converter, and what applies a plan.
+    from lvsctl.engine import up  # noqa: F401
     from lvsctl.output import serialize  # noqa: F401
 
     for name in commands.command().commands:

@@ -12,7 +12,6 @@ import typer
 
 from lvsctl.cli.output import Format
 from lvsctl.cli.where import WHERE_VARIABLE, Where
-from lvsctl.engine.labs import running_lab
 from lvsctl.errors import LvsctlError
 from lvsctl.kernel import registry
 from lvsctl.model.service import Scheduler
@@ -59,6 +58,8 @@ def _labs() -> list[str]:
 
 
 def _nodes(lab: str | None) -> list[str]:
+    from lvsctl.engine.labs import running_lab  # only names of nodes need the lab's topology
+
     try:
         return [node.name for node in running_lab(lab).nodes]
     except LvsctlError:

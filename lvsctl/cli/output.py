@@ -14,7 +14,7 @@ from typing import Any, Self, TextIO
 
 from lvsctl.cli.failure import say
 from lvsctl.errors import HostError
-from lvsctl.model.event import Event, GoingBack, Notice, OpsDone, StageBegun, Undoing
+from lvsctl.model.event import Event, Notice, OpsDone, Restoring, RollingBack, StageStarted
 from lvsctl.output.text.style import Style
 
 
@@ -110,7 +110,7 @@ class Progress:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
         self._next = time.monotonic() + DELAY if self._stream.isatty() else float("inf")
-        self._stage = StageBegun("", 0, 0, 0)
+        self._stage = StageStarted("", 0, 0, 0)
         self._done = 0
         self._drawn = False
 
@@ -123,16 +123,16 @@ class Progress:
     def __call__(self, event: Event) -> None:
         """Record an event, and redraw the line if it is time."""
         match event:
-            case StageBegun():
+            case StageStarted():
                 self._stage, self._done = event, 0
                 self._draw()
-            case OpsDone(count):
-                self._done += count
+            case OpsDone(number):
+                self._done += number
                 self._draw()
-            case Undoing(lab):
+            case RollingBack(lab):
                 self.clear()
                 say(f"removing the incomplete lab {lab}")
-            case GoingBack(lab):
+            case Restoring(lab):
                 self.clear()
                 say(f"restoring lab {lab} to its previous state")
             case Notice(text):

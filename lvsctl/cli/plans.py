@@ -14,11 +14,11 @@ import typer
 from lvsctl.cli import options
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Format, json_text, show, show_json, style
-from lvsctl.engine.labs import load_lab, make_plan
 from lvsctl.errors import HostError, UsageError
 from lvsctl.output import safe_files, shell_script
 from lvsctl.output.text.hosts import format_topologies
 from lvsctl.output.text.plan import format_plan
+from lvsctl.plan.planner import load_lab, plan_for
 from lvsctl.topology import shipped
 from lvsctl.topology.overrides import Overrides
 from lvsctl.topology.schema import json_schema
@@ -87,7 +87,7 @@ def plan(
     """
     found = shipped.find(topology, sys.stdin.buffer)
     lab = load_lab(found, Overrides(name, servers, scheduler))
-    result = make_plan(lab)
+    result = plan_for(lab)
     match wanted:
         case PlanFormat.SH:
             content = shell_script.script(lab, result)

@@ -11,10 +11,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from lvsctl.cli.failure import say
 from lvsctl.errors import HostError, LabError, UsageError
@@ -38,8 +37,7 @@ class Where(StrEnum):
     MACHINE = "machine"
 
 
-@dataclass(frozen=True, slots=True)
-class ForwardRequest:
+class ForwardRequest(NamedTuple):
     """The request to the lvsctl in the machine: its command line, and perhaps standard input.
 
     ``writes`` is a directory that the command writes. It is created for the command, and removed

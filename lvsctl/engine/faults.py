@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from lvsctl.engine import campaign
 from lvsctl.engine.campaign import Cell, Column, Proof, Trial
 from lvsctl.engine.findings import FaultListed, FaultShown
-from lvsctl.engine.labs import find_node, load_lab, tear_down
+from lvsctl.engine.labs import find_node, tear_down
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError, UsageError
 from lvsctl.faults import FAULTS, find_fault
@@ -17,6 +17,7 @@ from lvsctl.faults.injector import FaultInjector
 from lvsctl.kernel import paths, registry
 from lvsctl.model.lab import Lab
 from lvsctl.plan import planner
+from lvsctl.plan.planner import load_lab
 from lvsctl.topology import shipped
 from lvsctl.topology.overrides import Overrides
 from lvsctl.topology.shipped import Topology

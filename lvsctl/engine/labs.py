@@ -5,36 +5,27 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from lvsctl import modes
-from lvsctl.engine.results import Listed
 from lvsctl.errors import LabError, LvsctlError, UsageError
 from lvsctl.kernel import paths, processes, registry
 from lvsctl.kernel.registry import Entry, State
 from lvsctl.model.lab import Lab, Node
 from lvsctl.model.service import Scheduler
-from lvsctl.plan.stages import Plan
-from lvsctl.topology.loading import parse_topology
-from lvsctl.topology.overrides import Overrides
-from lvsctl.topology.shipped import Topology
 
 
-def load_lab(
-    topology: Topology,
-    overrides: Overrides = Overrides(),  # noqa: B008 (frozen)
-) -> Lab:
-    """Return the lab that a topology describes. Raises TopologyError with every mistake in it."""
-    return parse_topology(
-        topology.text, topology.source, overrides=overrides, rules=modes.violations
-    )
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A lab in the list. ``lab`` is None if its entry cannot be read (``entry.problem``).
 
+    ``answering``: whether the process that answers for its real servers is running.
+    ``faults`` are the injected faults with their nodes.
+    """
 
-def make_plan(lab: Lab) -> Plan:
-    """Return what ``up`` does for ``lab``."""
-    from lvsctl.plan import planner  # listing and completing labs needs no plan
-
-    return planner.plan_for(lab)
+    entry: Entry
+    lab: Lab | None
+    answering: bool
+    faults: tuple[str, ...] = ()
 
 
 def list_labs() -> tuple[Listed, ...]:
@@ -60,6 +51,10 @@ def _listed(entry: Entry) -> Listed:
 
 def configured(entry: Entry) -> Lab:
     """Return the lab that an entry describes. Raises LabError or TopologyError if it is damaged."""
+    # With PyYAML: only a lab that exists has a topology to read.
+    from lvsctl.topology.loading import parse_topology
+    from lvsctl.topology.overrides import Overrides
+
     words = entry.overrides
     name, servers, scheduler = (words.get(key) for key in ("name", "servers", "scheduler"))
     damaged = LabError(f"the entry of lab {entry.lab} is damaged", hint=f"lvsctl down {entry.lab}")
@@ -70,7 +65,8 @@ def configured(entry: Entry) -> Lab:
     except ValueError:
         raise damaged from None
     text = entry.topology.encode(errors="surrogatepass")  # what is no text is no topology either
-    lab = load_lab(Topology(entry.source, text), Overrides(name, servers, chosen))
+    # The forwarding methods' rules were checked when the lab was created.
+    lab = parse_topology(text, entry.source, overrides=Overrides(name, servers, chosen))
     if lab.name != entry.lab:
         raise damaged
     return lab

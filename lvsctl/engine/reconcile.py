@@ -6,18 +6,17 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
 from lvsctl.engine.inspect import check_applied
-from lvsctl.engine.results import Up
 from lvsctl.errors import LabError, LvsctlError
 from lvsctl.faults.injector import FaultInjector
 from lvsctl.kernel import commands, netns, paths, processes, registry, state, undo
 from lvsctl.kernel.apply import apply_plan
 from lvsctl.kernel.registry import Entry, State
-from lvsctl.model.event import Emit, GoingBack, Notice
+from lvsctl.model.event import Emit, Notice, Restoring
 from lvsctl.model.lab import Lab
 from lvsctl.model.state import NodeState
 from lvsctl.plan import diff
 from lvsctl.plan.diff import Difference
-from lvsctl.plan.stages import Plan, Stage
+from lvsctl.plan.stages import Plan, Stage, Up
 from lvsctl.resources.base import Resource
 from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.offloads import OffloadsOff
@@ -150,7 +149,7 @@ def _go_back(old: Form, new: Form, memory: _Memory, error: BaseException, emit: 
     if old.plan == new.plan:
         said = f"lab {name}, which was incomplete, is still incomplete: {anew}"
     else:
-        emit(GoingBack(name))
+        emit(Restoring(name))
         said = f"lab {name} was rolled back"
         try:
             _undo_change(old, new, memory, emit)

@@ -9,15 +9,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 
 from lvsctl.engine.inspect import check_applied
-from lvsctl.engine.labs import configured, load_lab, make_plan
-from lvsctl.engine.results import Up
+from lvsctl.engine.labs import configured
 from lvsctl.errors import LvsctlError
 from lvsctl.kernel import commands, probe, registry
 from lvsctl.kernel.apply import apply_plan
 from lvsctl.kernel.registry import Entry, State
-from lvsctl.model.event import Emit, Undoing, ignore
+from lvsctl.model.event import Emit, RollingBack, ignore
 from lvsctl.model.lab import Lab
-from lvsctl.plan.stages import Plan
+from lvsctl.plan.planner import load_lab, plan_for
+from lvsctl.plan.stages import Plan, Up
 from lvsctl.topology.overrides import Overrides
 from lvsctl.topology.shipped import Topology
 from lvsctl.traffic.responder import responder_of
@@ -35,7 +35,7 @@ def bring_up(
     """
     with _without_garbage_collection():
         lab = load_lab(topology, overrides)
-        plan = make_plan(lab)
+        plan = plan_for(lab)
         probe.load_ipvs()
         with registry.lock(lab.name):
             entry = _entry(lab, plan, topology, overrides)
@@ -48,7 +48,7 @@ def bring_up(
                 return _create(lab, plan, entry, emit)
             from lvsctl.engine import reconcile  # with all faults: heavy, and a new lab needs none
 
-            old = reconcile.Form(running, make_plan(running), before)
+            old = reconcile.Form(running, plan_for(running), before)
             entry = replace(entry, started=before.started, state=State.UP)
             return reconcile.change(old, reconcile.Form(lab, plan, entry), emit)
 
@@ -72,7 +72,7 @@ def _create(lab: Lab, plan: Plan, entry: Entry, emit: Emit) -> Up:
 
 
 def _remove(lab: str, emit: Emit) -> None:
-    emit(Undoing(lab))
+    emit(RollingBack(lab))
     registry.remove(lab)
 
 

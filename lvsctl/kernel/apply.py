@@ -22,7 +22,7 @@ from lvsctl.errors import LabError
 from lvsctl.kernel import commands, netns, processes, sysctl
 from lvsctl.kernel.session import OpenNamespace, Session
 from lvsctl.kernel.worker import in_worker
-from lvsctl.model.event import Emit, Notice, OpsDone, StageBegun
+from lvsctl.model.event import Emit, Notice, OpsDone, StageStarted
 from lvsctl.netlink import ethtool, fou, ipvs, rtnl, sockets
 from lvsctl.plan.stages import Plan, Stage
 from lvsctl.resources.address import Address
@@ -112,7 +112,7 @@ def _apply_stages(
 
     def work(say: Emit, stop: threading.Event) -> None:
         for number, stage in group:
-            say(StageBegun(stage.title, number, count, len(stage.resources)))
+            say(StageStarted(stage.title, number, count, len(stage.resources)))
             mine = [one for one in stage.resources if not isinstance(one, PROCESSES)]
             applier.apply(mine, say, stop)
             if stop.is_set():

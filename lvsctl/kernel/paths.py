@@ -22,8 +22,8 @@ import json
 import os
 import resource
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from lvsctl.errors import HostError, UsageError
 
@@ -43,8 +43,7 @@ def is_name(text: str) -> bool:
     return 0 < len(text) <= _LONGEST and _LETTERS.issuperset(text) and "-" not in edges
 
 
-@dataclass(frozen=True, slots=True)
-class LabPaths:
+class LabPaths(NamedTuple):
     """The places of one lab.
 
     ``lock``: whose lock says which command is changing the lab; its dot keeps it apart from
@@ -132,8 +131,7 @@ def raise_file_limit(more: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(need, hard), hard))
 
 
-@dataclass(frozen=True, slots=True)
-class InjectedFault:
+class InjectedFault(NamedTuple):
     """A fault, by its id, injected at a node."""
 
     fault: str
@@ -163,5 +161,5 @@ def write_faults(lab: str, injected: Iterable[InjectedFault]) -> None:
         if not noted:
             file.unlink(missing_ok=True)
             return
-        fresh.write_text(json.dumps([asdict(one) for one in noted]) + "\n", encoding="utf-8")
+        fresh.write_text(json.dumps([one._asdict() for one in noted]) + "\n", encoding="utf-8")
         fresh.replace(file)

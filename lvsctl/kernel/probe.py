@@ -43,6 +43,23 @@ class Feature:
     optional: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What a kernel, the host's or the machine's, offers labs (``where``).
+
+    ``remark`` explains why there are no features: the machine is not running.
+    """
+
+    where: str
+    features: tuple[Feature, ...]
+    remark: str = ""
+
+    @property
+    def able(self) -> bool:
+        """Whether only optional features are missing."""
+        return bool(self.features) and all(one.present or one.optional for one in self.features)
+
+
 def inside_machine() -> bool:
     """Return whether this is the throwaway kernel."""
     return bool(os.environ.get("LVSCTL_IN_MACHINE"))

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lvsctl.errors import HostError, LabError
 from lvsctl.kernel import netns, paths, processes
@@ -66,8 +66,7 @@ class Entry:
     problem: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Removed:
+class Removed(NamedTuple):
     """What ``remove`` found and removed: names of namespaces, and how many processes ended.
 
     ``existed`` False: there was nothing of that lab at all.

@@ -42,7 +42,7 @@ class _Progress:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, OpsDone):
-            self._done += event.count
+            self._done += event.number
             if time.monotonic() < self._next:
                 return
         self.flush()

@@ -1,14 +1,13 @@
-"""What the engine tells while it works. Only ``report`` and ``cli`` turn events into text."""
+"""Events of progress, for the caller of the engine. Only ``cli`` turns them into text."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class StageBegun:
-    """A stage of a plan is being carried out: ``number`` of ``total``."""
+class StageStarted(NamedTuple):
+    """The stage ``number`` of ``total`` of a plan has started; it has ``ops`` operations."""
 
     title: str
     number: int
@@ -16,37 +15,33 @@ class StageBegun:
     ops: int
 
 
-@dataclass(frozen=True, slots=True)
-class OpsDone:
-    """``count`` more operations of the current stage are done."""
+class OpsDone(NamedTuple):
+    """``number`` more operations of the current stage are done."""
 
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Undoing:
-    """Something failed or was interrupted: what was made is being removed."""
-
-    reason: str
+    number: int
 
 
-@dataclass(frozen=True, slots=True)
-class GoingBack:
-    """Changing a running lab failed or was interrupted: it is being made what it was."""
+class RollingBack(NamedTuple):
+    """Creating ``lab`` failed or was interrupted: what was created is being removed."""
 
     lab: str
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Restoring(NamedTuple):
+    """Changing a running lab failed or was interrupted: its previous state is being restored."""
+
+    lab: str
+
+
+class Notice(NamedTuple):
     """One line that the user should see on stderr."""
 
     text: str
 
 
-Event = StageBegun | OpsDone | Undoing | GoingBack | Notice
+Event = StageStarted | OpsDone | RollingBack | Restoring | Notice
 Emit = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """An ``Emit`` for callers that do not watch."""
+    """Do nothing: an ``Emit`` for callers that show no progress."""

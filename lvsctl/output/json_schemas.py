@@ -18,7 +18,8 @@ from lvsctl.engine.findings import (
     Inspection,
     Verification,
 )
-from lvsctl.engine.results import Features, Listed, Up
+from lvsctl.engine.labs import Listed
+from lvsctl.kernel.probe import Features
 from lvsctl.machine.client import MachineStatus
 from lvsctl.machine.kinds import KindStatus
 from lvsctl.model.addresses import Endpoint, IPAddress, IPInterface, IPNetwork
@@ -26,7 +27,7 @@ from lvsctl.model.frame import Frame
 from lvsctl.model.walk import Walk
 from lvsctl.output.json_formats import Format, PlannedResource, fields_of, format_of, types_of
 from lvsctl.output.serialize import VERSION
-from lvsctl.plan.stages import Plan
+from lvsctl.plan.stages import Plan, Up
 from lvsctl.resources.base import Resource
 from lvsctl.watch.view import View
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lvsctl.model.addresses import IPAddress
-from lvsctl.model.claim import Verdict
 from lvsctl.model.lab import Impairment, Lab, Role
 from lvsctl.model.service import (
     Encapsulation,
@@ -14,7 +13,7 @@ from lvsctl.model.service import (
     ServiceMatch,
     VirtualService,
 )
-from lvsctl.output.text.style import Paint, Style
+from lvsctl.output.text.style import Style
 
 ROLE = {
     Role.CLIENT: "client",
@@ -89,15 +88,6 @@ def duration(seconds: float) -> str:
         if number:
             words.append(f"{number} {unit}")
     return " ".join(words[:2]) or "0 s"
-
-
-def verdict_paint(style: Style, verdict: Verdict) -> Paint:
-    """The colour of a verdict."""
-    return {
-        Verdict.PASS: style.green,
-        Verdict.FAIL: style.red,
-        Verdict.INCONCLUSIVE: style.yellow,
-    }[verdict]
 
 
 def url(service: VirtualService) -> str:

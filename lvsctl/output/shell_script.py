@@ -12,8 +12,7 @@ from collections.abc import Iterable, Iterator
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.service import Protocol
 from lvsctl.output.phrases import url
-from lvsctl.output.text.labs import networks_and_services
-from lvsctl.output.text.plan import paragraphs, wrap_command
+from lvsctl.output.text.plan import networks_and_services, paragraphs, wrap_command
 from lvsctl.output.text.style import Style
 from lvsctl.plan.stages import Plan, Stage
 from lvsctl.resources.base import Resource

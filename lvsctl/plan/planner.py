@@ -19,7 +19,7 @@ from itertools import product
 
 from lvsctl.model.addresses import mac_for
 from lvsctl.model.lab import Lab, Node, Role
-from lvsctl.modes import MODES, placed_services
+from lvsctl.modes import MODES, placed_services, violations
 from lvsctl.modes.base import vips_on_director
 from lvsctl.plan.routing import gateway_director, routes_of
 from lvsctl.plan.stages import Plan, Stage, unique
@@ -37,6 +37,9 @@ from lvsctl.resources.static_route import StaticRoute
 from lvsctl.resources.sysctl import Sysctl
 from lvsctl.resources.user_command import UserCommand
 from lvsctl.resources.veth_link import VethLink
+from lvsctl.topology.loading import parse_topology
+from lvsctl.topology.overrides import Overrides
+from lvsctl.topology.shipped import Topology
 
 BRIDGE = "bridge"
 """The name of the bridge in the namespace of a network's switch."""
@@ -49,6 +52,17 @@ DEVICE_INDEX = 50
 """ifindex of a node's first interface."""
 PORT_INDEX = 2000
 """ifindex of a switch's first port: above any node's interfaces, so that ends always differ."""
+
+
+def load_lab(
+    topology: Topology,
+    overrides: Overrides = Overrides(),  # noqa: B008 (frozen)
+) -> Lab:
+    """Return the lab that a topology describes, checked by its forwarding methods' rules.
+
+    Raises TopologyError with every mistake in it.
+    """
+    return parse_topology(topology.text, topology.source, overrides=overrides, rules=violations)
 
 
 def plan_for(lab: Lab) -> Plan:

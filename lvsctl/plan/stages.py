@@ -1,10 +1,11 @@
-"""A plan: what ``up`` does for a lab, as resources in stages."""
+"""A plan: what ``up`` does for a lab, as resources in stages; and the outcome of ``up``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lvsctl.model.lab import Lab
 from lvsctl.resources.base import Resource
 from lvsctl.resources.namespace import Namespace
 
@@ -42,3 +43,31 @@ class Plan:
 def unique(resources: Iterable[Resource]) -> tuple[Resource, ...]:
     """Return ``resources`` in order, each thing once (the first reason given stays)."""
     return tuple(dict.fromkeys(resources))
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """A lab that ``up`` created, or changed so that it matches its topology.
+
+    ``created`` is true if the lab is new; otherwise ``added`` and ``removed`` are the changes.
+    ``edited`` are those of ``added`` that replaced something of the same kind: a virtual
+    service's scheduler, a real server's weight. ``restored`` are the faults that were removed
+    before anything else.
+    """
+
+    lab: Lab
+    created: bool
+    added: tuple[Resource, ...] = ()
+    removed: tuple[Resource, ...] = ()
+    restored: tuple[str, ...] = ()
+    edited: tuple[Resource, ...] = ()
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was done."""
+        return bool(self.created or self.added or self.removed or self.restored)
+
+    def commands(self, resource: Resource) -> tuple[str, ...]:
+        """Return the equivalent shell commands of one of ``added``."""
+        commands = resource.edit_commands() if resource in self.edited else resource.commands()
+        return tuple(map(str, commands))

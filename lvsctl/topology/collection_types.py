@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from lvsctl.errors import choice_hint, nearest, quoted
 from lvsctl.topology import tree as t
 from lvsctl.topology.parsers import InvalidValue
-from lvsctl.topology.problems import ProblemCollector, choice_hint, nearest
+from lvsctl.topology.problems import ProblemCollector
 from lvsctl.topology.scalar_types import Schema, Text, ValueType, example_of, refuse
 from lvsctl.topology.tree import Path
 
@@ -143,11 +144,11 @@ class Record(Generic[T]):
         for name, field in self.fields.items():
             if field.required and name not in tree.entries and name not in meant:
                 hint = f"for example: {name}: {field.value_type.example}"
-                problems.add(at, f"the key {t.quoted(name)} is missing", hint)
+                problems.add(at, f"the key {quoted(name)} is missing", hint)
         if self.any_of and not any(name in tree.entries for name in self.any_of):
             first = self.any_of[0]
             example = f"for example: {first}: {self.fields[first].value_type.example}"
-            wanted = " or ".join(t.quoted(name) for name in self.any_of)
+            wanted = " or ".join(quoted(name) for name in self.any_of)
             problems.add(at, f"needs {wanted}", example)
         return self.make(
             **{
@@ -164,7 +165,7 @@ class Record(Generic[T]):
         for name in tree.entries:
             if name not in self.fields:
                 hint = choice_hint(name, missing or self.fields, "other keys")
-                problems.add((*at, name), f"unknown key {t.quoted(name)}", hint, key=True)
+                problems.add((*at, name), f"unknown key {quoted(name)}", hint, key=True)
                 meant.update(nearest(name, missing)[:1])
         return meant
 

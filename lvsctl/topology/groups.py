@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lvsctl.errors import choice_hint, quoted
 from lvsctl.topology.config import TopologyConfig
 from lvsctl.topology.layout import Layout
-from lvsctl.topology.problems import ProblemCollector, choice_hint
-from lvsctl.topology.tree import quoted
+from lvsctl.topology.problems import ProblemCollector
 
 Nodes = tuple[str, ...]
 

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 
+from lvsctl.errors import choice_hint, quoted
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
 from lvsctl.model.lab import Impairment, Network, Role
 from lvsctl.topology.config import NetworkConfig, NodeConfig, TopologyConfig
 from lvsctl.topology.parsers import MAX_INTERFACE_NAME
-from lvsctl.topology.problems import ProblemCollector, choice_hint
-from lvsctl.topology.tree import quoted
+from lvsctl.topology.problems import ProblemCollector
 
 # A Linux bridge takes 1023 ports (BR_MAX_PORTS, net/bridge/br_private.h).
 MAX_PORTS = 1023

@@ -16,8 +16,8 @@ from ipaddress import (
     ip_network,
 )
 
+from lvsctl.errors import quoted
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
-from lvsctl.topology.tree import quoted
 
 # A network's name is the name of its interfaces and a node's that of its switch port:
 # IFNAMSIZ - 1 (linux/if.h).

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from lvsctl.errors import Problem, TopologyError
-from lvsctl.topology.tree import Mapping, Mark, Path, Scalar, Sequence, Tree, quoted
+from lvsctl.errors import Problem, TopologyError, quoted
+from lvsctl.topology.tree import Mapping, Mark, Path, Scalar, Sequence, Tree
 
 # Bounds the output for files that are not topologies at all.
 MAX_PROBLEMS = 100
@@ -96,23 +94,3 @@ def shown(path: Path) -> str:
             name = step if step.isprintable() and 0 < len(step) <= 60 else quoted(step)
             parts.append(f".{name}")
     return "".join(parts).removeprefix(".")
-
-
-def nearest(word: str, known: Iterable[str]) -> tuple[str, ...]:
-    """Return at most three known words similar to ``word``, the most similar first."""
-    if len(word) > 64:
-        return ()
-    import difflib
-
-    return tuple(difflib.get_close_matches(word.lower(), list(known), 3, 0.6))
-
-
-def choice_hint(word: str, known: Iterable[str], what: str) -> str:
-    """Return a hint: the most similar of the known words, and all of them."""
-    words = list(known)
-    if not words:
-        return f"there are no {what}"
-    near = nearest(word, words)
-    listed = ", ".join(words[:16]) + (f", … ({len(words)} in all)" if len(words) > 16 else "")
-    meant = f"did you mean {quoted(near[0])}? " if near else ""
-    return f"{meant}{what}: {listed}"

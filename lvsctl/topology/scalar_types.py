@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeVar
 
+from lvsctl.errors import choice_hint, quoted
 from lvsctl.topology import tree as t
 from lvsctl.topology.parsers import InvalidValue
-from lvsctl.topology.problems import ProblemCollector, choice_hint
+from lvsctl.topology.problems import ProblemCollector
 from lvsctl.topology.tree import Path
 
 T = TypeVar("T")
@@ -167,7 +168,7 @@ class Choice(Generic[E]):
         if tree.text not in words:
             word = self.synonyms.get(tree.text.lower(), tree.text)
             hint = choice_hint(word, words, self.plural)
-            problems.add(at, f"{t.quoted(tree.text)} is not {self.what}", hint)
+            problems.add(at, f"{quoted(tree.text)} is not {self.what}", hint)
             return None
         return self.kind(tree.text)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lvsctl.errors import choice_hint, quoted
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import Interface, Role
 from lvsctl.model.service import GUE_PORT, Encapsulation, ForwardingMethod, RealServer, VipPort
@@ -12,8 +13,8 @@ from lvsctl.topology.addresses import free_address, unusable_because
 from lvsctl.topology.config import RealServerConfig, ServiceConfig, TopologyConfig
 from lvsctl.topology.groups import NodeNames
 from lvsctl.topology.layout import Layout, subnet_with
-from lvsctl.topology.problems import ProblemCollector, choice_hint
-from lvsctl.topology.tree import Path, quoted
+from lvsctl.topology.problems import ProblemCollector
+from lvsctl.topology.tree import Path
 
 
 def check_services(config: TopologyConfig, layout: Layout, problems: ProblemCollector) -> None:

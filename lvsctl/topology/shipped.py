@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import lvsctl
-from lvsctl.errors import UsageError
-from lvsctl.topology.problems import choice_hint
-from lvsctl.topology.tree import quoted
-from lvsctl.topology.yaml_reader import MAX_BYTES
+from lvsctl.errors import UsageError, choice_hint, quoted
+
+MAX_BYTES = 1 << 20
+"""The maximum size of a topology."""
 
 _SUFFIX = ".yaml"
 _SUFFIXES = (_SUFFIX, ".yml", ".json")

@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from lvsctl.errors import quoted
+
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,30})")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _WORDS: dict[str, bool | None] = {
@@ -86,11 +88,6 @@ def plain(tree: Tree) -> Any:
     if isinstance(tree, Sequence):
         return [plain(item) for item in tree.items]
     return {key: plain(entry.value) for key, entry in tree.entries.items()}
-
-
-def quoted(text: str) -> str:
-    """Quote a text for a message: shortened, and without control characters."""
-    return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 def described(tree: Tree) -> str:

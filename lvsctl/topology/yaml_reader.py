@@ -12,20 +12,11 @@ from typing import Any
 
 import yaml
 
+from lvsctl.errors import quoted
 from lvsctl.topology.problems import ProblemCollector
-from lvsctl.topology.tree import (
-    Entry,
-    Mapping,
-    Mark,
-    Path,
-    Scalar,
-    Sequence,
-    Tree,
-    described,
-    quoted,
-)
+from lvsctl.topology.shipped import MAX_BYTES
+from lvsctl.topology.tree import Entry, Mapping, Mark, Path, Scalar, Sequence, Tree, described
 
-MAX_BYTES = 1 << 20
 MAX_DEPTH = 16
 MAX_VALUES = 50_000
 

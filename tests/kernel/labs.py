@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from lvsctl.engine.labs import load_lab, tear_down
+from lvsctl.engine.labs import tear_down
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError
 from lvsctl.model.lab import Lab
+from lvsctl.plan.planner import load_lab
 from lvsctl.topology import shipped
 from lvsctl.topology.overrides import Overrides
 from lvsctl.topology.shipped import Topology

@@ -23,7 +23,7 @@ from lvsctl.errors import HostError, KernelError, LabError
 from lvsctl.kernel import paths, processes
 from lvsctl.kernel.registry import State
 from lvsctl.model.claim import Verdict
-from lvsctl.model.event import Event, GoingBack, Notice, StageBegun, Undoing
+from lvsctl.model.event import Event, Notice, Restoring, RollingBack, StageStarted
 from lvsctl.model.lab import Lab
 from lvsctl.output.text.labs import format_labs
 from lvsctl.output.text.style import Style
@@ -85,7 +85,7 @@ class Events(list[Event]):
 
     def __call__(self, event: Event) -> None:
         self.append(event)
-        if isinstance(event, StageBegun) and event.title == self.stage:
+        if isinstance(event, StageStarted) and event.title == self.stage:
             self.stage = ""
             self.work()
 
@@ -109,7 +109,7 @@ def test_what_fails_half_way_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> N
             with pytest.raises(KernelError, match=said) as caught:
                 bring_up(topology_of(with_servers(words)), emit=events)
             assert "lab dr was rolled back" in caught.value.message
-            assert GoingBack("dr") in events
+            assert Restoring("dr") in events
             assert state() == before, words
             again = bring_up(topology_of("dr"))
             assert (again.created, again.added, again.removed) == (False, (), ()), words
@@ -149,7 +149,7 @@ def test_what_the_kernel_refuses_among_ipvs_messages_is_taken_back(
 
         def __call__(self, event: Event) -> None:
             super().__call__(event)
-            if isinstance(event, (GoingBack, Undoing)):
+            if isinstance(event, (Restoring, RollingBack)):
                 self.table = ipvs_table()
 
     monkeypatch.setattr(planner, "plan_for", plan_for)
@@ -183,7 +183,7 @@ def test_what_is_interrupted_half_way_is_taken_back() -> None:
         for words in ("count: 4", "count: 1, sysctls: {net.ipv4.tcp_syncookies: 0}"):
             trial = Events()
             bring_up(topology_of(with_servers(words)), emit=trial)
-            stages = [event.title for event in trial if isinstance(event, StageBegun)]
+            stages = [event.title for event in trial if isinstance(event, StageStarted)]
             assert stages
             tear_down("dr")
             bring_up(topology_of("dr"))

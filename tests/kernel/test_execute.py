@@ -25,7 +25,7 @@ import pytest
 from lvsctl.errors import HostError, KernelError, LabError
 from lvsctl.kernel import netns, paths, processes, registry, undo
 from lvsctl.kernel.apply import apply_plan
-from lvsctl.model.event import Event, OpsDone, StageBegun, ignore
+from lvsctl.model.event import Event, OpsDone, StageStarted, ignore
 from lvsctl.model.service import Protocol
 from lvsctl.plan import diff
 from lvsctl.plan.stages import Plan, Stage
@@ -175,9 +175,11 @@ def test_the_dr_shape(lab: str) -> None:
 
     assert reaches(lab, "client", "rs2", "10.10.0.13"), "the first frame was lost"
 
-    titles = [event.title for event in events if isinstance(event, StageBegun)]
+    titles = [event.title for event in events if isinstance(event, StageStarted)]
     assert titles == [stage.title for stage in plan.stages]
-    assert sum(event.count for event in events if isinstance(event, OpsDone)) == len(plan.resources)
+    assert sum(event.number for event in events if isinstance(event, OpsDone)) == len(
+        plan.resources
+    )
 
 
 def test_offloads_are_off_at_both_ends(lab: str) -> None:
@@ -288,7 +290,9 @@ def test_many_nodes_are_like_few(lab: str) -> None:
     """Also where the messages for the switch take several sends."""
     plan, events = dr_plan(lab, MANY), list[Event]()
     up(plan, events.append)
-    assert sum(event.count for event in events if isinstance(event, OpsDone)) == len(plan.resources)
+    assert sum(event.number for event in events if isinstance(event, OpsDone)) == len(
+        plan.resources
+    )
     many = as_seen(lab, "rs1")
     registry.remove(lab)
     up(dr_plan(lab))
@@ -374,7 +378,7 @@ def test_interrupted_anywhere_it_can_be_removed(lab: str, servers: int, after: i
 
     def emit(event: Event) -> None:
         nonlocal ops
-        ops += event.count if isinstance(event, OpsDone) else 0
+        ops += event.number if isinstance(event, OpsDone) else 0
         if ops >= after:
             raise Stopped
 

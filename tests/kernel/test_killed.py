@@ -16,11 +16,12 @@ import pytest
 
 from lvsctl.engine.faults import inject_fault, restore_faults
 from lvsctl.engine.inspect import send_requests, verify_lab
-from lvsctl.engine.labs import load_lab, make_plan, running_lab, tear_down
+from lvsctl.engine.labs import running_lab, tear_down
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError
 from lvsctl.kernel import paths, registry
 from lvsctl.model.claim import Verdict
+from lvsctl.plan.planner import load_lab, plan_for
 from lvsctl.topology import shipped
 from lvsctl.topology.overrides import Overrides
 from tests.in_machine import INSIDE
@@ -136,7 +137,7 @@ def check_up_killed(
     with untouched(name) as before:
         found = whole(name, lambda: None, work)
         lab = load_lab(topology_of(name), Overrides(**overrides))  # type: ignore[arg-type]
-        blind = unseen(make_plan(lab).resources, found.moments)
+        blind = unseen(plan_for(lab).resources, found.moments)
         assert blind == [], "the plan goes past the moments"
         numbers = tried(found.moments, wanted)
         for number in numbers:

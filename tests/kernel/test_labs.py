@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 from lvsctl.engine.inspect import inspect_lab, verify_lab
-from lvsctl.engine.labs import list_labs, make_plan, running_lab, tear_down
+from lvsctl.engine.labs import list_labs, running_lab, tear_down
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import KernelError, LabError
 from lvsctl.kernel import processes
 from lvsctl.model.addresses import Endpoint
 from lvsctl.model.claim import Verdict
-from lvsctl.model.event import Event, StageBegun
+from lvsctl.model.event import Event, StageStarted
 from lvsctl.model.service import Scheduler
+from lvsctl.plan.planner import plan_for
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.topology import shipped
@@ -52,7 +53,7 @@ def test_a_shipped_topology_answers_passes_and_leaves_nothing(name: str) -> None
         rules = re.sub(" --tun-type ipip| --tun-nocsum", "", saved).splitlines()
         planned = [
             command.split(" ipvsadm ")[1]
-            for op in make_plan(lab).resources
+            for op in plan_for(lab).resources
             if isinstance(op, IpvsService | IpvsRealServer)
             for command in op.describe()
         ]
@@ -224,7 +225,7 @@ class Interrupt:
         self.stage = stage
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, StageBegun) and event.number == self.stage:
+        if isinstance(event, StageStarted) and event.number == self.stage:
             raise KeyboardInterrupt
 
 

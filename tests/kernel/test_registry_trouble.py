@@ -16,10 +16,11 @@ import pytest
 
 from lvsctl.engine.faults import inject_fault
 from lvsctl.engine.inspect import verify_lab
-from lvsctl.engine.labs import list_labs, make_plan, running_lab, tear_down
+from lvsctl.engine.labs import list_labs, running_lab, tear_down
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import HostError, LabError
 from lvsctl.kernel import paths, processes, registry
+from lvsctl.plan.planner import plan_for
 from lvsctl.topology.overrides import Overrides
 from tests.kernel.by_hand import kill, run
 from tests.kernel.initial import differences, glance, initial_namespace
@@ -267,12 +268,12 @@ def test_an_entry_that_is_corrupt_or_older(mend: str, spoilt: Iterable[str]) -> 
 
 
 def without_namespaces() -> None:
-    for name in make_plan(running_lab("dr")).namespaces:
+    for name in plan_for(running_lab("dr")).namespaces:
         run(f"ip netns del {name}")
 
 
 def without_names() -> None:
-    for name in make_plan(running_lab("dr")).namespaces:
+    for name in plan_for(running_lab("dr")).namespaces:
         (paths.NETNS / name).unlink()
 
 

@@ -25,13 +25,13 @@ from pathlib import Path
 import pytest
 
 from lvsctl.capture.capture import Capture
-from lvsctl.engine.labs import load_lab
 from lvsctl.errors import KernelError, LabError
 from lvsctl.kernel.netns import enter, in_thread
 from lvsctl.model.addresses import Endpoint
 from lvsctl.model.exchange import Exchange, Failure
 from lvsctl.model.frame import Direction
 from lvsctl.model.service import Protocol
+from lvsctl.plan.planner import load_lab
 from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.traffic.client import held, requests
 from lvsctl.traffic.http import pattern

@@ -14,7 +14,7 @@ from lvsctl import modes
 from lvsctl.capture.decode import decode
 from lvsctl.engine.findings import Inspection, Verification
 from lvsctl.engine.inspect import inspection_of
-from lvsctl.engine.results import Listed
+from lvsctl.engine.labs import Listed
 from lvsctl.kernel.probe import Feature
 from lvsctl.kernel.registry import Entry, State
 from lvsctl.machine.client import MachineStatus

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from lvsctl.claims import BY_MODE, every
-from lvsctl.engine.labs import load_lab
 from lvsctl.faults import FAULTS, find_fault
 from lvsctl.faults.base import Fault, FaultContext
 from lvsctl.faults.change import Change, added, removed, reversed_
 from lvsctl.model.claim import Claim
 from lvsctl.model.lab import Lab
 from lvsctl.plan import planner
+from lvsctl.plan.planner import load_lab
 from lvsctl.plan.stages import Plan
 from lvsctl.resources.base import Resource
 from lvsctl.resources.drop_filter import DropFilter

@@ -18,8 +18,8 @@ from lvsctl.engine.campaign import Cell, Column, Health, Proof, Trial
 from lvsctl.engine.faults import list_faults, show_fault
 from lvsctl.engine.findings import Diagnosis, FaultShown, Inspection
 from lvsctl.engine.inspect import recompute
-from lvsctl.engine.results import Features, Up
 from lvsctl.faults import FAULTS
+from lvsctl.kernel.probe import Features
 from lvsctl.model.addresses import Endpoint
 from lvsctl.model.claim import Verdict
 from lvsctl.model.lab import Lab
@@ -29,6 +29,7 @@ from lvsctl.output.json_formats import FORMATS
 from lvsctl.output.json_schemas import DOCUMENTS, json_schema
 from lvsctl.output.serialize import from_json, structure_strictly, to_json, unstructure
 from lvsctl.plan import planner
+from lvsctl.plan.stages import Up
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.walk.walk import walks

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from lvsctl.engine.results import Up
 from lvsctl.model.claim import Verdict
 from lvsctl.output.text.hosts import (
     format_features,
@@ -15,12 +14,12 @@ from lvsctl.output.text.hosts import (
     format_topologies,
 )
 from lvsctl.output.text.inspection import format_inspection
-from lvsctl.output.text.labs import format_labs, format_up
-from lvsctl.output.text.plan import format_plan
+from lvsctl.output.text.labs import format_labs
+from lvsctl.output.text.plan import format_plan, format_up
 from lvsctl.output.text.style import Style
 from lvsctl.output.text.verification import format_verification
 from lvsctl.plan import planner
-from lvsctl.plan.stages import Plan, Stage
+from lvsctl.plan.stages import Plan, Stage, Up
 from lvsctl.resources.address import Address
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService

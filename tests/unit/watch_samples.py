@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import ip_address
 
-from lvsctl.engine.labs import load_lab
 from lvsctl.model.lab import Lab
 from lvsctl.model.state import (
     Counters,
@@ -24,6 +23,7 @@ from lvsctl.model.state import (
     Sample,
     ServiceState,
 )
+from lvsctl.plan.planner import load_lab
 from lvsctl.topology import shipped
 from lvsctl.topology.overrides import Overrides
 from lvsctl.topology.shipped import Topology

@@ -16,8 +16,8 @@ from lvsctl.diagnosis import Cause
 from lvsctl.engine.findings import Diagnosis, Verification
 from lvsctl.model.claim import Finding, Verdict
 from lvsctl.model.lab import Lab
-from lvsctl.output.phrases import counted, service_line, verdict_paint
-from lvsctl.output.text.style import Cell, Style, printable
+from lvsctl.output.phrases import counted, service_line
+from lvsctl.output.text.style import Cell, Paint, Style, printable
 
 FRAMES, FRAMES_VERBOSE = 4, 16
 """Frames of a claim that are shown at most, and with -v."""
@@ -65,14 +65,14 @@ def _claims(
 
 
 def _row(finding: Finding, style: Style) -> list[str | Cell]:
-    verdict = Cell(str(finding.verdict), verdict_paint(style, finding.verdict))
+    verdict = Cell(str(finding.verdict), _verdict_paint(style, finding.verdict))
     return [finding.claim.id, verdict, finding.observed]
 
 
 def _in_full(
     finding: Finding, style: Style, *, verbose: bool, capture: str | None
 ) -> Iterator[str]:
-    verdict = verdict_paint(style, finding.verdict)(str(finding.verdict))
+    verdict = _verdict_paint(style, finding.verdict)(str(finding.verdict))
     yield ""
     yield f"  {style.bold(finding.claim.id)}  {verdict}"
     yield style.wrapped(finding.claim.text, 4)
@@ -92,7 +92,7 @@ def _comparison(finding: Finding, style: Style) -> list[list[str | Cell]]:
     expected, observed = printable(finding.expected), printable(finding.observed)
     if finding.verdict is Verdict.PASS:
         return [[Cell("expected", style.dim), expected], [Cell("observed", style.dim), observed]]
-    paint = verdict_paint(style, finding.verdict)
+    paint = _verdict_paint(style, finding.verdict)
     return [
         [Cell("expected", style.dim), Cell("observed", style.dim)],
         [Cell(expected), Cell(observed, paint)],
@@ -119,7 +119,7 @@ def _frames(finding: Finding, most: int, style: Style) -> Iterator[str]:
 
 def _total(verification: Verification, style: Style) -> str:
     findings = verification.findings
-    paint = verdict_paint(style, verification.verdict)
+    paint = _verdict_paint(style, verification.verdict)
     counts = [
         f"{number} {verdict}"
         for verdict in Verdict
@@ -222,3 +222,12 @@ def _test_case(finding: Finding, classname: str) -> ET.Element:
 def _xml_element(tag: str, **attributes: str) -> ET.Element:
     """Create an element; control characters, which XML 1.0 cannot express, become ``?``."""
     return ET.Element(tag, {key: printable(value) for key, value in attributes.items()})
+
+
+def _verdict_paint(style: Style, verdict: Verdict) -> Paint:
+    """Return the colour of a verdict."""
+    return {
+        Verdict.PASS: style.green,
+        Verdict.FAIL: style.red,
+        Verdict.INCONCLUSIVE: style.yellow,
+    }[verdict]
