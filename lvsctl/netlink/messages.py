@@ -85,13 +85,17 @@ def decode(kind: Kind, whole: bytes, *names: str) -> Any:
     An attribute is decoded when it is asked for (``get_attr``); but to find one, pyroute2 makes
     an object of each.
     """
-    one = kind(_only(kind, whole, names) if names else whole)
+    one = kind(select(kind, whole, *names) if names else whole)
     one.decode()
     return one
 
 
-def _only(kind: Kind, whole: bytes, names: tuple[str, ...]) -> bytes:
-    """Return the message with only some of its attributes."""
+def select(kind: Kind, whole: bytes, *names: str) -> bytes:
+    """Return a message with only some of its attributes, and without its sequence number.
+
+    Namespaces have many equal links, addresses and routes: what is decoded of equal messages
+    can be kept by this.
+    """
     wanted = _numbers(kind, names)
     offset = sockets.HEADER.size + _layout(kind)[0].size
     kept = [whole[:offset]]
@@ -104,7 +108,7 @@ def _only(kind: Kind, whole: bytes, names: tuple[str, ...]) -> bytes:
             kept.append(whole[offset:end])
         offset = end
     short = b"".join(kept)
-    return len(short).to_bytes(4, sys.byteorder) + short[4:]
+    return len(short).to_bytes(4, sys.byteorder) + short[4:8] + bytes(8) + short[16:]
 
 
 @functools.cache

@@ -12,6 +12,7 @@ import functools
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
@@ -19,7 +20,7 @@ from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
 from lvsctl.model.lab import Impairment
 from lvsctl.model.state import LinkState, NeighbourState, RouteState
 from lvsctl.netlink import sockets
-from lvsctl.netlink.messages import attribute, body, decode, nested
+from lvsctl.netlink.messages import attribute, body, decode, nested, select
 
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg  # isort: skip (after the shim)
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg, ifinfveth  # isort: skip
@@ -57,6 +58,9 @@ _NEIGHBOUR_STATES = {
 _LINK_ATTRIBUTES = tuple(
     f"IFLA_{name}"
     for name in ("ADDRESS", "IFNAME", "MTU", "QDISC", "MASTER", "LINKINFO", "CARRIER")
+)
+_ROUTE_ATTRIBUTES = tuple(
+    f"RTA_{name}" for name in ("TABLE", "DST", "OIF", "GATEWAY", "VIA", "MULTIPATH")
 )
 _info = ifinfmsg.ifinfo
 _ONE_QUEUE = attribute(ifinfmsg, "IFLA_NUM_TX_QUEUES", 1) + attribute(
@@ -141,28 +145,38 @@ def dump_links(sock: socket.socket) -> tuple[LinkState, ...]:
     """
     asked = sockets.message(GETLINK, sockets.DUMP, body(ifinfmsg) + _WITHOUT_STATISTICS)
     answer = sockets.request(sock, asked)
-    decoded = (decode(ifinfmsg, whole, *_LINK_ATTRIBUTES) for whole in answer)
-    found = {link["index"]: link for link in decoded}
-    names = {index: link.get_attr("IFLA_IFNAME") for index, link in found.items()}
+    found = [_link(select(ifinfmsg, whole, *_LINK_ATTRIBUTES)) for whole in answer]
+    names = {link.index: link.name for link, _, _ in found}
     addresses = _dump_addresses(sock)
-    netem = any(link.get_attr("IFLA_QDISC") == "netem" for link in found.values())
+    netem = any(qdisc == "netem" for _, _, qdisc in found)
     impairments = _dump_impairments(sock) if netem else {}
     return tuple(
-        LinkState(
-            name=names[index],
-            index=index,
-            kind=_kind_of(link),
-            mac=link.get_attr("IFLA_ADDRESS") if link["ifi_type"] in _WITH_MAC else "",
-            mtu=link.get_attr("IFLA_MTU"),
-            up=bool(link["flags"] & _IFF_UP),
-            carrier=bool(link.get_attr("IFLA_CARRIER")),
-            master=names.get(link.get_attr("IFLA_MASTER") or 0, ""),
-            addresses=tuple(addresses.get(index, ())),
-            impairment=impairments.get(index, Impairment()),
-            noarp=bool(link["flags"] & _IFF_NOARP),
+        replace(
+            link,
+            master=names.get(master, ""),
+            addresses=tuple(addresses.get(link.index, ())),
+            impairment=impairments.get(link.index, Impairment()),
         )
-        for index, link in sorted(found.items())
+        for link, master, _ in sorted(found, key=lambda one: one[0].index)
     )
+
+
+@functools.lru_cache(maxsize=4096)
+def _link(whole: bytes) -> tuple[LinkState, int, str]:
+    """Decode a link: its state, the index of its bridge (0: none), its queueing discipline."""
+    link = decode(ifinfmsg, whole)
+    info = link.get_attr("IFLA_LINKINFO")
+    state = LinkState(
+        name=link.get_attr("IFLA_IFNAME"),
+        index=link["index"],
+        kind=str(info.get_attr("IFLA_INFO_KIND") or "") if info is not None else "",
+        mac=link.get_attr("IFLA_ADDRESS") if link["ifi_type"] in _WITH_MAC else "",
+        mtu=link.get_attr("IFLA_MTU"),
+        up=bool(link["flags"] & _IFF_UP),
+        carrier=bool(link.get_attr("IFLA_CARRIER")),
+        noarp=bool(link["flags"] & _IFF_NOARP),
+    )
+    return state, link.get_attr("IFLA_MASTER") or 0, link.get_attr("IFLA_QDISC") or ""
 
 
 def _dump_impairments(sock: socket.socket) -> dict[int, Impairment]:
@@ -196,11 +210,6 @@ def _operational(whole: bytes) -> int:
         return 0
     link = decode(ifinfmsg, whole, "IFLA_OPERSTATE")
     return int(link["index"]) if link.get_attr("IFLA_OPERSTATE") == "UP" else 0
-
-
-def _kind_of(link: Any) -> str:
-    info = link.get_attr("IFLA_LINKINFO")
-    return str(info.get_attr("IFLA_INFO_KIND") or "") if info is not None else ""
 
 
 def _mac(value: str | None) -> str:
@@ -237,15 +246,21 @@ def _dump_addresses(sock: socket.socket) -> dict[int, list[IPInterface]]:
     asked = sockets.message(GETADDR, sockets.DUMP, body(ifaddrmsg))
     found: dict[int, list[IPInterface]] = {}
     for whole in sockets.request(sock, asked):
-        one = decode(ifaddrmsg, whole, "IFA_LOCAL", "IFA_ADDRESS")
-        if one["family"] not in _FAMILIES.values():
-            continue
-        # On a point-to-point link ADDRESS is the other end; IPv6 has LOCAL only there.
-        own = one.get_attr("IFA_LOCAL") or one.get_attr("IFA_ADDRESS")
-        if own is not None:
-            interface = ip_interface(f"{own}/{one['prefixlen']}")
-            found.setdefault(one["index"], []).append(interface)
+        index, interface = _decode_address(select(ifaddrmsg, whole, "IFA_LOCAL", "IFA_ADDRESS"))
+        if interface is not None:
+            found.setdefault(index, []).append(interface)
     return found
+
+
+@functools.lru_cache(maxsize=4096)
+def _decode_address(whole: bytes) -> tuple[int, IPInterface | None]:
+    """Decode an address: the index of its link, and the address; None of other families."""
+    one = decode(ifaddrmsg, whole)
+    # On a point-to-point link ADDRESS is the other end; IPv6 has LOCAL only there.
+    own = one.get_attr("IFA_LOCAL") or one.get_attr("IFA_ADDRESS")
+    if own is None or one["family"] not in _FAMILIES.values():
+        return one["index"], None
+    return one["index"], ip_interface(f"{own}/{one['prefixlen']}")
 
 
 # ── routes ───────────────────────────────────────────────────────────────────────────────────
@@ -287,19 +302,26 @@ def dump_routes(sock: socket.socket, names: dict[int, str]) -> tuple[RouteState,
     asked = sockets.message(GETROUTE, sockets.DUMP, body(rtmsg, table=_TABLE_MAIN))
     found: list[RouteState] = []
     for whole in sockets.request(sock, asked):
-        route = decode(rtmsg, whole)
-        table = route.get_attr("RTA_TABLE") or route["table"]
-        wanted = route["family"] in _FAMILIES.values() and table == _TABLE_MAIN
-        if not wanted or route["flags"] & _CLONED:
-            continue
-        to = route.get_attr("RTA_DST")
-        network = ip_network(f"{to}/{route['dst_len']}") if to is not None else None
-        kernel = route["proto"] == _PROTOCOL_KERNEL
-        found += [
-            RouteState(to=network, via=via, device=names.get(index, ""), kernel=kernel)
-            for index, via in _next_hops(route)
-        ]
+        hops = _decode_route(select(rtmsg, whole, *_ROUTE_ATTRIBUTES))
+        found += [replace(route, device=names.get(index, "")) for index, route in hops]
     return tuple(found)
+
+
+@functools.lru_cache(maxsize=4096)
+def _decode_route(whole: bytes) -> tuple[tuple[int, RouteState], ...]:
+    """Decode a route of the main table: the index of each next hop's link, and its state."""
+    route = decode(rtmsg, whole)
+    table = route.get_attr("RTA_TABLE") or route["table"]
+    wanted = route["family"] in _FAMILIES.values() and table == _TABLE_MAIN
+    if not wanted or route["flags"] & _CLONED:
+        return ()
+    to = route.get_attr("RTA_DST")
+    network = ip_network(f"{to}/{route['dst_len']}") if to is not None else None
+    kernel = route["proto"] == _PROTOCOL_KERNEL
+    return tuple(
+        (index, RouteState(to=network, via=via, device="", kernel=kernel))
+        for index, via in _next_hops(route)
+    )
 
 
 def _next_hops(route: Any) -> Iterator[tuple[int, IPAddress | None]]:
