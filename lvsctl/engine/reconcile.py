@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
-from lvsctl.engine.inspect import check_applied
+from lvsctl.engine.deviations import check_applied
 from lvsctl.errors import LabError, LvsctlError
 from lvsctl.faults.injector import FaultInjector
 from lvsctl.kernel import commands, netns, paths, processes, registry, state, undo

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 
-from lvsctl.engine.inspect import check_applied
+from lvsctl.engine.deviations import check_applied
 from lvsctl.engine.labs import configured
 from lvsctl.errors import LvsctlError
 from lvsctl.kernel import commands, probe, registry
