@@ -23,9 +23,15 @@ from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import report  # noqa: E402
+from benchmarks.competitors.dr_shape import write_topology  # noqa: E402
+from lvsctl.kernel import netns_cleanup  # noqa: E402
+
 SOURCES = HERE / "competitors"
 INSIDE = "LVSCTL_BENCHMARK_INSIDE"
-UP_TO = {"lvsctl, YAML": 100, "plain shell": 100, "Mininet": 100, "ip -batch": 500}
+UP_TO = {"plain shell": 100, "Mininet": 100, "ip -batch": 500}
 """The largest size at which a competitor takes part without --all: beyond, it takes minutes."""
 
 LVSCTL = "from benchmarks.competitors.lvsctl_up import main"
@@ -35,7 +41,6 @@ PYTHON = [sys.executable, "-X", "utf8"]
 COMPETITORS: dict[str, list[str]] = {
     "floor (C)": ["{floor}"],
     "lvsctl": [*PYTHON, "-c", f"{LVSCTL}; main()"],
-    "lvsctl, YAML": [*PYTHON, "-c", f"{LVSCTL}; main()"],
     "ip -batch": [str(SOURCES / "batch.sh")],
     "plain shell": [str(SOURCES / "plain.sh")],
     "Mininet": [*PYTHON, str(SOURCES / "star.py")],
@@ -45,9 +50,6 @@ SMALL = 10
 
 PAUSE_SECONDS = 0.3
 """Between two competitors: see ``settle``."""
-
-TOPOLOGIES = {"lvsctl": "json", "lvsctl, YAML": "yaml"}
-"""Who reads a topology's file, and how it is written."""
 
 
 def main() -> None:
@@ -68,8 +70,6 @@ def main() -> None:
 
 def keep(chosen: argparse.Namespace, results: list[dict[str, Any]]) -> None:
     """Write what there is so far."""
-    from benchmarks import report
-
     about = {
         "command": f"python benchmarks/building.py {' '.join(sys.argv[1:])}".strip(),
         "kernel": os.uname().release,
@@ -122,14 +122,9 @@ def build_and_remove(name: str, size: int, prefix: str, floor: str) -> dict[str,
     """Milliseconds: the whole commands, their CPU time, and the building part where it is told."""
     command = [word.format(floor=floor) for word in COMPETITORS[name]]
     up_words, down_words = ["up", str(size), prefix], ["down", str(size), prefix]
-    if kind := TOPOLOGIES.get(name):
-        from benchmarks.competitors import dr_shape
-
+    if name == "lvsctl":
         lab = prefix.rstrip("-")
-        up_words = [
-            "up",
-            str(dr_shape.format_endpoint(kind, lab, size, Path("/run"))),
-        ]  # /run is ours
+        up_words = ["up", str(write_topology(lab, size, Path("/run")))]  # /run is ours
         down_words = ["down", lab]
     told, up, up_cpu = timed([*command, *up_words])
     gone, down, down_cpu = timed([*command, *down_words])
@@ -169,8 +164,6 @@ def settle() -> None:
     without the pause, whoever comes after the floor, whose `down` returns at once, takes 20 to
     60 ms longer.
     """
-    from lvsctl.kernel import netns_cleanup
-
     with netns_cleanup.wait_for_cleanup("no-such-lab"):
         pass
     time.sleep(PAUSE_SECONDS)  # noqa: TID251 (no event: above)

@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from benchmarks import building, report  # noqa: E402
-from benchmarks.competitors import dr_shape  # noqa: E402
+from benchmarks.competitors.dr_shape import write_topology  # noqa: E402
 
 FEW, MANY = 2, 102
 INODE = 1024
@@ -60,7 +60,7 @@ def beside_the_kernel(servers: int, lab: str) -> tuple[int, int]:
         subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
 
     with tempfile.TemporaryDirectory() as folder:
-        lvsctl("up", str(dr_shape.format_endpoint("json", lab, servers, Path(folder))))
+        lvsctl("up", str(write_topology(lab, servers, Path(folder))))
     try:
         ask_all(lab, servers)
         (pid,) = processes.daemons(lab).values()

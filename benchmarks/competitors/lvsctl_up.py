@@ -8,98 +8,63 @@ what they do, and besides that all settings that claims rest on, offloads, the r
 until every link carries frames, and the responder that answers for the real servers.
 Prints {"ms", "cpu_ms"} of the building part: from the first operation to the last, without
 the responder and the waiting.
-
-It imports nothing that `lvsctl` does not, and nothing sooner: what it changes of a module is
-changed when lvsctl imports that.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
+from pathlib import Path
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any, TextIO
-
-
-class Changing:
-    """Imports modules as usual, and changes those that ``changes`` names."""
-
-    def __init__(self, changes: dict[str, Callable[[Any], None]]) -> None:
-        self._changes = changes
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        change = self._changes.pop(name, None)
-        if change is None:
-            return None
-        others = (finder for finder in sys.meta_path if finder is not self)
-        spec = next(filter(None, (one.find_spec(name, path, target) for one in others)))
-        execute = spec.loader.exec_module
-
-        def execute_and_change(module: Any) -> None:
-            execute(module)
-            change(module)
-
-        spec.loader.exec_module = execute_and_change
-        return spec
-
-
-def leave_ipvs_out(planner: Any) -> None:
-    planned = planner._virtual_services
-    planner._virtual_services = lambda lab: (
-        op for op in planned(lab) if type(op).__name__ not in ("IpvsService", "IpvsRealServer")
-    )
-
-
-def load_no_ipvs(probe: Any) -> None:
-    probe.load_ipvs = lambda: None
-
-
-def watch_stages(seen: list[tuple[str, float, float]]) -> Callable[[Any], None]:
-    def change(progress: Any) -> None:
-        class Watching(progress.Progress):  # type: ignore[misc]
-            def __call__(self, event: Any) -> None:
-                if type(event).__name__ == "StageBegun":
-                    seen.append((event.title, time.perf_counter(), time.process_time()))
-                super().__call__(event)
-
-        progress.Progress = Watching
-
-    return change
-
-
-def told(seen: list[tuple[str, float, float]], stdout: TextIO) -> None:
-    """Have the building part's time printed when the command has done its work."""
-    from lvsctl.cli import main
-
-    command = main.main
-
-    def watched(argv: Sequence[str]) -> int:
-        status = command(argv)
-        (_, begun, cpu), (title, done, cpu_done) = seen[0], seen[-1]
-        assert title == "servers", title
-        wall, used = (done - begun) * 1e3, (cpu_done - cpu) * 1e3
-        print(f'{{"ms": {wall}, "cpu_ms": {used}}}', file=stdout, flush=True)
-        return status
-
-    main.main = watched
+from lvsctl.cli.main import entry
+from lvsctl.model.event import Event, StageStarted
+from lvsctl.model.lab import Lab
+from lvsctl.resources.base import Resource
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
+from lvsctl.resources.ipvs_service import IpvsService
 
 
 def main() -> None:
     """The command line's words: up FILE, or down LAB."""
     if sys.argv[1] == "up":
-        seen: list[tuple[str, float, float]] = []
-        changes = {
-            "lvsctl.plan.planner": leave_ipvs_out,
-            "lvsctl.kernel.probe": load_no_ipvs,
-            "lvsctl.cli.output": watch_stages(seen),
-        }
-        sys.meta_path.insert(0, Changing(changes))
-        told(seen, sys.stdout)
-        sys.stdout = open("/dev/null", "w")  # noqa: SIM115, PTH123 (until the end; no pathlib yet)
+        leave_ipvs_out()
+        report_building()
     sys.argv += ["--where", "host"]
-    from lvsctl.cli.main import entry
-
     entry()
+
+
+def leave_ipvs_out() -> None:
+    from lvsctl.engine import up
+    from lvsctl.plan import planner
+
+    planned = planner._virtual_services
+
+    def without_ipvs(lab: Lab) -> Iterator[Resource]:
+        return (r for r in planned(lab) if not isinstance(r, IpvsService | IpvsRealServer))
+
+    planner._virtual_services = without_ipvs
+    up.probe.load_ipvs = lambda: None
+
+
+def report_building() -> None:
+    """Have the building part's time printed, instead of what the command prints."""
+    from lvsctl.cli.output import Progress
+
+    told = os.dup(1)
+    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (until the end)
+    record = Progress.__call__
+    begun: list[tuple[float, float]] = []
+
+    def watched(progress: Progress, event: Event) -> None:
+        if isinstance(event, StageStarted):
+            wall, cpu = time.perf_counter(), time.process_time()
+            begun.append((wall, cpu))
+            if event.title == "servers":  # after the building part
+                ms, cpu_ms = ((now - then) * 1e3 for now, then in zip((wall, cpu), begun[0]))
+                os.write(told, json.dumps({"ms": ms, "cpu_ms": cpu_ms}).encode() + b"\n")
+        record(progress, event)
+
+    Progress.__call__ = watched
