@@ -58,7 +58,7 @@ def status() -> MachineStatus | None:
 
     Raises HostError if it runs and does not respond.
     """
-    from lvsctl.machine import kinds  # apart, for the usual command does without
+    from lvsctl.machine import kinds  # most commands find their machine running and need no kind
 
     files = runtime_files.for_machine()
     connection = _connect_or_sweep(files)
@@ -258,8 +258,7 @@ def _connect_or_start(
     connection = connect(files)
     if connection is not None:
         return _check_request(connection, request), False
-    # Apart, for the usual command finds its machine running and wants to be quick.
-    from lvsctl.machine import launch
+    from lvsctl.machine import launch  # only if no machine is running
 
     kind, config = launch.choose_config(request, directories, fingerprint(), emit)
     with runtime_files.starting(files):
@@ -280,7 +279,7 @@ def _check_request(connection: Connection, request: MachineRequest) -> Connectio
     """
     if request.kind is None and request.kernel is None:
         return connection
-    from lvsctl.machine import kinds
+    from lvsctl.machine import kinds  # only if a kind was requested
 
     try:
         connection.send(frames.STATUS)
