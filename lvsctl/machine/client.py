@@ -16,8 +16,8 @@ from lvsctl.errors import HostError, LabError
 from lvsctl.machine import config, frames, relay, runtime_files
 from lvsctl.machine.config import ANYTHING, MachineRequest, request_from_environment
 from lvsctl.machine.connection import Connection, connect
+from lvsctl.machine.relay import standard_streams
 from lvsctl.machine.runtime_files import RuntimeFiles
-from lvsctl.machine.terminal import streams
 
 Emit = Callable[[str], None]
 RunKind = Literal["lvsctl", "exec"]
@@ -166,7 +166,7 @@ def run(
     here = [place] if config.why_not_writable(place) is None else []
     if started and here and place == str(Path.home().resolve()):  # printed once a machine
         emit(f"the command can write to your home directory {place}: it is the current directory")
-    passed = streams(tty)
+    passed = standard_streams(tty)
     request = {
         "kind": kind,
         "argv": list(argv),

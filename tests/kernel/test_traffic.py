@@ -28,7 +28,7 @@ from lvsctl.capture.capture import Capture
 from lvsctl.errors import KernelError, LabError
 from lvsctl.kernel.netns import enter, in_thread
 from lvsctl.model.addresses import Endpoint
-from lvsctl.model.exchange import Exchange, Failure
+from lvsctl.model.evidence import Exchange, Failure
 from lvsctl.model.frame import Direction
 from lvsctl.model.service import Protocol
 from lvsctl.plan.planner import load_lab
