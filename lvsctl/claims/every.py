@@ -11,8 +11,7 @@ from lvsctl.claims.schedulers import Place
 from lvsctl.claims.trace import Trace
 from lvsctl.model.addresses import Endpoint, family_of
 from lvsctl.model.claim import Verdict
-from lvsctl.model.evidence import Run
-from lvsctl.model.exchange import Exchange
+from lvsctl.model.evidence import Exchange, Run
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.service import ForwardingMethod
 from lvsctl.model.state import RealServerState, ServiceState

@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from lvsctl.model.addresses import Endpoint
-from lvsctl.model.evidence import Evidence, Run
-from lvsctl.model.exchange import Exchange
+from lvsctl.model.evidence import Evidence, Exchange, Run
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Role
 from lvsctl.model.packet import Tcp, TcpFlag

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from lvsctl.claims.base import CheckResult, ClaimTable, inconclusive, join_names, passed_if
 from lvsctl.claims.direct_reply import reply_is_direct
 from lvsctl.claims.trace import Conversation, Passage, Trace
-from lvsctl.model.exchange import Failure
+from lvsctl.model.evidence import Failure
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Role
 from lvsctl.model.packet import GRE, IPIP, UDP, Gue, Tcp, TcpFlag

@@ -18,7 +18,7 @@ from lvsctl.errors import HostError, UsageError
 from lvsctl.output import safe_files, shell_script
 from lvsctl.output.text.hosts import format_topologies
 from lvsctl.output.text.plan import format_plan
-from lvsctl.plan.planner import load_lab, plan_for
+from lvsctl.plan import planner
 from lvsctl.topology import shipped
 from lvsctl.topology.overrides import Overrides
 from lvsctl.topology.schema import json_schema
@@ -86,8 +86,8 @@ def plan(
       sudo sh nat.sh && sudo sh nat.sh down
     """
     found = shipped.find(topology, sys.stdin.buffer)
-    lab = load_lab(found, Overrides(name, servers, scheduler))
-    result = plan_for(lab)
+    lab = planner.load_lab(found, Overrides(name, servers, scheduler))
+    result = planner.plan_for(lab)
     match wanted:
         case PlanFormat.SH:
             content = shell_script.script(lab, result)

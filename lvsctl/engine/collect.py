@@ -16,13 +16,12 @@ from lvsctl.claims.distribution import requests_needed
 from lvsctl.kernel import counters, processes, state
 from lvsctl.kernel.drops import DropReasons, Martians
 from lvsctl.kernel.state import flush_neighbours_and_routes
-from lvsctl.model.evidence import Evidence, Run
-from lvsctl.model.exchange import Exchange
+from lvsctl.model.evidence import Evidence, Exchange, Run
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.model.service import Protocol, VipPort, VirtualService
 from lvsctl.model.state import NodeState, ServiceState
 from lvsctl.traffic import client
-from lvsctl.traffic.arp import arp_probe
+from lvsctl.traffic.client import arp_probe
 
 LARGE = 4000
 """Bytes of a request that needs several full-sized segments (of 1460 bytes on Ethernet)."""

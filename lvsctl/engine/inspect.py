@@ -15,8 +15,7 @@ from lvsctl.engine.labs import find_node
 from lvsctl.errors import UsageError
 from lvsctl.kernel import paths, processes, registry, state
 from lvsctl.kernel.registry import State
-from lvsctl.model.evidence import Evidence
-from lvsctl.model.exchange import Exchange
+from lvsctl.model.evidence import Evidence, Exchange
 from lvsctl.model.frame import Tap
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.service import VirtualService

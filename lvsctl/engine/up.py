@@ -16,7 +16,7 @@ from lvsctl.kernel.apply import apply_plan
 from lvsctl.kernel.registry import Entry, State
 from lvsctl.model.event import Emit, RollingBack, ignore
 from lvsctl.model.lab import Lab
-from lvsctl.plan.planner import load_lab, plan_for
+from lvsctl.plan import planner
 from lvsctl.plan.stages import Plan, Up
 from lvsctl.topology.overrides import Overrides
 from lvsctl.topology.shipped import Topology
@@ -34,8 +34,8 @@ def bring_up(
     interrupted, a new lab is removed again, and a running one made what it was.
     """
     with _without_garbage_collection():
-        lab = load_lab(topology, overrides)
-        plan = plan_for(lab)
+        lab = planner.load_lab(topology, overrides)
+        plan = planner.plan_for(lab)
         probe.load_ipvs()
         with registry.lock(lab.name):
             entry = _entry(lab, plan, topology, overrides)
@@ -48,7 +48,7 @@ def bring_up(
                 return _create(lab, plan, entry, emit)
             from lvsctl.engine import reconcile  # with all faults: heavy, and a new lab needs none
 
-            old = reconcile.Form(running, plan_for(running), before)
+            old = reconcile.Form(running, planner.plan_for(running), before)
             entry = replace(entry, started=before.started, state=State.UP)
             return reconcile.change(old, reconcile.Form(lab, plan, entry), emit)
 

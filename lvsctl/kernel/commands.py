@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shlex
+import shutil
 import signal
 import threading
 import time
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 from lvsctl.errors import KernelError, LvsctlError
 from lvsctl.kernel import netns, paths, processes
 from lvsctl.kernel.paths import wrap_os_errors
+from lvsctl.kernel.state import node_state
 from lvsctl.model.event import Emit, Notice
 from lvsctl.model.lab import Lab, Node
 from lvsctl.model.service import Protocol
@@ -55,8 +58,6 @@ def _failure(lab: str, op: UserCommand, code: int) -> KernelError:
 
 
 def _refusal(lab: str, node: str, argv: Sequence[str], how: str) -> KernelError:
-    import shlex
-
     command = argv[2] if tuple(argv[:2]) == SHELL else shlex.join(argv)
     return KernelError(
         f"{node}: {command}: {how}{processes.last_lines(lab, node)}",
@@ -79,8 +80,6 @@ class _OwnServer:
     ports: frozenset[tuple[Protocol, int]]
 
     def listens(self) -> bool:
-        from lvsctl.kernel.state import node_state
-
         found = node_state(self.netns, sysctls=()).listeners
         return self.ports <= {(one.protocol, one.port) for one in found}
 
@@ -185,8 +184,6 @@ def _wait_for(fd: int, seconds: float) -> bool:
 
 def _become(lab: str, op: UserCommand, begun: int) -> None:
     """In the child: turn into the command, which closes ``begun``, or end."""
-    import shutil
-
     status = 1
     try:
         for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):

@@ -141,7 +141,7 @@ def _decapsulate_gue() -> None:
 
 
 def _add_netem() -> None:
-    from lvsctl.netlink import tc  # heavy
+    from lvsctl.netlink import tc  # heavy, and only where netem is tried
 
     _request(tc.set_netem(_LOOPBACK_INDEX, Impairment()))
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -314,8 +315,6 @@ def exec_in(
 
     Raises UsageError where there is no such command, LabError, HostError.
     """
-    import shutil
-
     os.chdir(cwd)
     program = shutil.which(argv[0], path=env.get("PATH", os.defpath))
     if program is None:

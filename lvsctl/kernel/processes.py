@@ -17,6 +17,7 @@ import signal
 import struct
 import sys
 import time
+import traceback
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import NoReturn, Self
@@ -254,8 +255,6 @@ def _detach(body: Callable[[], None]) -> NoReturn:
         status = 0
     except BaseException:  # noqa: BLE001 (nothing may return into the parent's code)
         with contextlib.suppress(BaseException):
-            import traceback
-
             traceback.print_exc()
             sys.stderr.flush()
     finally:
@@ -301,8 +300,6 @@ def _serve(lab: str, name: str, main: Callable[[Ready], None], writing: int) -> 
         say(error=type(error).__name__, message=error.message, hint=error.hint)
     except OSError as error:
         with contextlib.suppress(OSError):  # its log may be what cannot be written
-            import traceback
-
             traceback.print_exc()
         said = describe_os_error(error)
         say(error="HostError" if said.hint else "KernelError",

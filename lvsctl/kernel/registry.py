@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import stat
 import time
 from collections.abc import Iterator, Mapping
@@ -360,8 +361,6 @@ def _remove_directory(directory: Path) -> None:
 
 
 def _remove_tree(directory: Path) -> None:
-    import shutil  # 2 ms, which `up` and `ls` need not pay
-
     shutil.rmtree(directory)
 
 

@@ -1,7 +1,7 @@
-"""A snapshot of what the kernel holds for the nodes of a lab, read inside their namespaces.
+"""Read the state of a lab's nodes inside their namespaces, and flush what they have learned.
 
 One worker thread enters every namespace in turn; the caller's own thread stays where it is.
-Nothing is executed.
+Nothing is executed. IPVS's connection table is in /proc only, not in netlink.
 """
 
 from __future__ import annotations
@@ -12,19 +12,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lvsctl.errors import LabError
 from lvsctl.kernel import listeners, netns, sysctl
+from lvsctl.model.addresses import IPAddress
 from lvsctl.model.service import Protocol
 from lvsctl.model.state import Connection, LinkState, NodeState, ServiceState
 from lvsctl.netlink import fou, ipvs, rtnl, sockets
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-if TYPE_CHECKING:
-    from lvsctl.model.addresses import IPAddress
-from collections.abc import Iterable
 
 DEVICE = "<dev>"
 """In a sysctl's name: each device of the namespace, and ``all`` and ``default``."""
@@ -295,7 +289,7 @@ def parse_connections(lines: Iterable[str]) -> tuple[Connection, ...]:
 
 
 def _parse_hex_address(word: str) -> IPAddress:
-    """Eight hexadecimal digits, or an IPv6 address in full."""
+    """Parse eight hexadecimal digits, or an IPv6 address."""
     return IPv6Address(word) if ":" in word else IPv4Address(int(word, 16))
 
 
@@ -306,7 +300,8 @@ _KEPT = frozenset({"permanent", "noarp"})
 def flush_neighbours_and_routes(namespaces: Iterable[str]) -> None:
     """Flush the ARP and ND caches and the path MTUs that were learned in ``namespaces``.
 
-    Raises LabError where one does not exist, HostError without root.
+    So that new evidence shows it all again. Raises LabError if one does not exist, HostError
+    without root.
     """
 
     def everywhere() -> None:

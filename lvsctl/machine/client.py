@@ -16,8 +16,8 @@ from lvsctl.errors import HostError, LabError
 from lvsctl.machine import config, frames, relay, runtime_files
 from lvsctl.machine.config import ANYTHING, MachineRequest, request_from_environment
 from lvsctl.machine.connection import Connection, connect
+from lvsctl.machine.relay import standard_streams
 from lvsctl.machine.runtime_files import RuntimeFiles
-from lvsctl.machine.terminal import streams
 
 Emit = Callable[[str], None]
 RunKind = Literal["lvsctl", "exec"]
@@ -58,7 +58,7 @@ def status() -> MachineStatus | None:
 
     Raises HostError if it runs and does not respond.
     """
-    from lvsctl.machine import kinds  # apart, for the usual command does without
+    from lvsctl.machine import kinds  # most commands find their machine running and need no kind
 
     files = runtime_files.for_machine()
     connection = _connect_or_sweep(files)
@@ -166,7 +166,7 @@ def run(
     here = [place] if config.why_not_writable(place) is None else []
     if started and here and place == str(Path.home().resolve()):  # printed once a machine
         emit(f"the command can write to your home directory {place}: it is the current directory")
-    passed = streams(tty)
+    passed = standard_streams(tty)
     request = {
         "kind": kind,
         "argv": list(argv),
@@ -258,8 +258,7 @@ def _connect_or_start(
     connection = connect(files)
     if connection is not None:
         return _check_request(connection, request), False
-    # Apart, for the usual command finds its machine running and wants to be quick.
-    from lvsctl.machine import launch
+    from lvsctl.machine import launch  # only if no machine is running
 
     kind, config = launch.choose_config(request, directories, fingerprint(), emit)
     with runtime_files.starting(files):
@@ -280,7 +279,7 @@ def _check_request(connection: Connection, request: MachineRequest) -> Connectio
     """
     if request.kind is None and request.kernel is None:
         return connection
-    from lvsctl.machine import kinds
+    from lvsctl.machine import kinds  # only if a kind was requested
 
     try:
         connection.send(frames.STATUS)

@@ -1,16 +1,102 @@
-"""QEMU with a distribution's kernel: any release, several CPUs, with KVM or emulated."""
+"""QEMU with a distribution's kernel: any release, several CPUs, with KVM or emulated.
+
+KVM is tested by running a guest: where nested virtualization does not work fully, /dev/kvm can be
+opened, but guests fail at once, hang in their firmware, or hang when the kernel starts.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import platform
+import select
 import shutil
+import subprocess
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from lvsctl.errors import UsageError
-from lvsctl.machine import directories, initramfs, kernels, kvm, process
+from lvsctl.machine import directories, initramfs, kernels, process, runtime_files
 from lvsctl.machine.config import Kernel, MachineConfig, quoted
 from lvsctl.machine.packages import Emit
+
+KVM_DEVICE = "/dev/kvm"
+KVM_TIMEOUT = 5.0
+"""Seconds for the firmware to print its name."""
+
+_PORT = "0x402"
+_GREETING = b"SeaBIOS"
+
+
+def why_no_kvm(qemu: Sequence[str]) -> str:
+    """Return why QEMU cannot use KVM; empty if its firmware runs with KVM.
+
+    ``qemu`` is the command line of QEMU with KVM, without devices.
+    """
+    try:
+        os.close(os.open(KVM_DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
+        return f"{KVM_DEVICE} does not exist"
+    except OSError as error:
+        return f"{KVM_DEVICE}: {error.strerror}"
+    return _remembered_failure() or _run_firmware(qemu)
+
+
+def _run_firmware(qemu: Sequence[str]) -> str:
+    """Start QEMU without a guest and wait for its firmware's first message."""
+    arguments = [
+        *(*qemu, "-m", "64"),
+        *("-chardev", "stdio,id=debug", "-device", f"isa-debugcon,iobase={_PORT},chardev=debug"),
+    ]
+    deadline = time.monotonic() + KVM_TIMEOUT
+    output = b""
+    with subprocess.Popen(
+        arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        assert process.stdout is not None  # noqa: S101 - for the type checker
+        try:
+            while _GREETING not in output:
+                remaining = max(0.0, deadline - time.monotonic())
+                if not select.select([process.stdout], [], [], remaining)[0]:
+                    return f"a guest hangs in its firmware ({KVM_TIMEOUT:.0f} s)"
+                data = os.read(process.stdout.fileno(), 4096)
+                if not data:
+                    return _last_line(output) or "QEMU ends at once"
+                output += data
+            return ""
+        finally:
+            process.kill()
+
+
+def _last_line(output: bytes) -> str:
+    lines = [line for line in output.decode(errors="replace").splitlines() if line.strip()]
+    relevant = [line for line in lines if "error" in line or "failed" in line]
+    return (relevant or lines or [""])[0].removeprefix("qemu-system-x86_64: ")
+
+
+def _failure_file() -> Path:
+    return directories.cache_directory() / "kvm.json"
+
+
+def _remembered_failure() -> str:
+    """Return why a kernel did not start with KVM earlier since the host booted."""
+    try:
+        found = json.loads(_failure_file().read_text(encoding="utf-8"))
+        return str(found["reason"]) if found["boot"] == runtime_files.boot_id() else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def remember_failure(reason: str) -> None:
+    """Record that KVM does not work, until the host boots again. Raises OSError."""
+    _failure_file().parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"boot": runtime_files.boot_id(), "reason": reason})
+    draft = _failure_file().with_suffix(f".{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    draft.rename(_failure_file())
+
 
 PROGRAM = "qemu-system-x86_64"
 LINK_DEVICE = "/dev/vport0p1"
@@ -60,7 +146,7 @@ class Qemu:
 
     def accelerator(self) -> tuple[str, str]:
         """Return kvm if it can run a guest, else tcg, which emulates."""
-        reason = kvm.obstacle([PROGRAM, *machine_arguments("kvm")])
+        reason = why_no_kvm([PROGRAM, *machine_arguments("kvm")])
         if reason:
             return "tcg", f"emulated (TCG), because KVM does not work here: {reason}"
         return "kvm", "KVM"
@@ -87,7 +173,7 @@ class Qemu:
         modules = config.kernel.modules
         initrd.write_bytes(initramfs.content(modules, kernels.first_modules(modules)))
         return process.start_process(
-            lambda fd: command_line(config, initrd, fd), work, config.writable, kvm.DEVICE
+            lambda fd: command_line(config, initrd, fd), work, config.writable, KVM_DEVICE
         )
 
     def boot_timeout(self, config: MachineConfig) -> float:
@@ -99,7 +185,7 @@ class Qemu:
         if config.accelerator != "kvm":
             return None
         with contextlib.suppress(OSError):
-            kvm.remember(f"{config.kernel.release} does not start, although firmware does")
+            remember_failure(f"{config.kernel.release} does not start, although firmware does")
         message = f"KVM does not run {config.kernel.release} here: emulating (TCG), which is slower"
         return config._replace(accelerator="tcg"), message
 

@@ -9,13 +9,96 @@ import json
 import os
 import select
 import signal
+import stat
+import termios
 import time
+import tty
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple, Self
 
 from lvsctl.errors import HostError
-from lvsctl.machine import frames, terminal
+from lvsctl.machine import frames
 from lvsctl.machine.connection import Connection
+
+
+class Streams(NamedTuple):
+    """The way in which the three standard streams are passed to a command.
+
+    ``terminal`` are those that become a terminal in the guest. ``forward_stdin`` is false
+    if another process reads standard input.
+    """
+
+    terminal: tuple[int, ...]
+    forward_stdin: bool
+    raw: bool
+
+
+def standard_streams(tty_wanted: bool | None) -> Streams:
+    """Decide from this process's streams; ``tty_wanted`` overrides the decision (None: does not).
+
+    In ``lvsctl ls | less`` both could read the keyboard: lvsctl leaves it, and its mode, to the
+    pager unless ``tty_wanted``.
+    """
+    terminals = tuple(fd for fd in range(3) if tty_wanted is not False and _is_terminal(fd))
+    if 0 not in terminals:
+        return Streams(terminals, forward_stdin=not _is_terminal(0) or _foreground(), raw=False)
+    if not _foreground() or (_is_pipe(1) and not tty_wanted):
+        return Streams(tuple(fd for fd in terminals if fd), forward_stdin=False, raw=False)
+    return Streams(terminals, forward_stdin=True, raw=True)
+
+
+def _is_terminal(fd: int) -> bool:
+    try:
+        return os.isatty(fd)
+    except OSError:
+        return False
+
+
+def _is_pipe(fd: int) -> bool:
+    try:
+        return stat.S_ISFIFO(os.fstat(fd).st_mode)
+    except OSError:
+        return False
+
+
+def _foreground() -> bool:
+    """Return whether this process may read its terminal; a background job would be stopped."""
+    try:
+        return os.tcgetpgrp(0) == os.getpgrp()
+    except OSError:
+        return False
+
+
+def terminal_size(fds: Sequence[int]) -> tuple[int, int]:
+    """Return rows and columns of the first terminal among ``fds``; 24, 80 if there is none."""
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            found = os.get_terminal_size(fd)
+            if found.lines and found.columns:
+                return found.lines, found.columns
+    return 24, 80
+
+
+class RawMode:
+    """While entered, the terminal on standard input is raw: every key goes to the guest."""
+
+    def __init__(self, wanted: bool) -> None:
+        self._wanted = wanted
+        self._saved: list[int | list[bytes | int]] | None = None
+
+    def __enter__(self) -> Self:
+        if self._wanted:
+            self._saved = termios.tcgetattr(0)
+            tty.setraw(0, termios.TCSADRAIN)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._saved is not None:
+            # DRAIN, not FLUSH: keys typed ahead belong to the shell.
+            with contextlib.suppress(termios.error):  # the terminal has been closed
+                termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
+
 
 FORWARDED = (
     *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT),
@@ -29,14 +112,14 @@ _INTERRUPT_KEYS = (b"\x03", b"\x1c")
 _CREDIT_LUMP = frames.STREAM_CREDIT // 2
 
 
-def relay(connection: Connection, request: Mapping[str, object], passed: terminal.Streams) -> int:
+def relay(connection: Connection, request: Mapping[str, object], passed: Streams) -> int:
     """Send the request, pass data both ways, and return the command's exit status.
 
     The user's terminal is restored before this returns or raises. Raises HostError if the
     machine dies or does not respond to an interrupt, or if the command's output cannot be
     written (a full disk).
     """
-    with _signals() as wakeup, terminal.RawMode(passed.raw):
+    with _signals() as wakeup, RawMode(passed.raw):
         return _Relay(connection, passed, wakeup).run(request)
 
 
@@ -86,7 +169,7 @@ class _Output:
 
 
 class _Relay:
-    def __init__(self, connection: Connection, passed: terminal.Streams, wakeup: int) -> None:
+    def __init__(self, connection: Connection, passed: Streams, wakeup: int) -> None:
         self._connection = connection
         self._passed = passed
         self._wakeup = wakeup
@@ -97,7 +180,7 @@ class _Relay:
         self._status: int | None = None
 
     def run(self, request: Mapping[str, object]) -> int:
-        rows, columns = terminal.size((1, 2, 0))
+        rows, columns = terminal_size((1, 2, 0))
         message = {**request, "size": [str(rows), str(columns)]}
         self._connection.send(frames.RUN, json.dumps(message).encode())
         if not self._stdin_open and 0 not in self._passed.terminal:
@@ -193,7 +276,7 @@ class _Relay:
     def _forward_signals(self) -> None:
         for number in os.read(self._wakeup, 4096):
             if number == signal.SIGWINCH:
-                rows, columns = terminal.size((1, 2, 0))
+                rows, columns = terminal_size((1, 2, 0))
                 self._connection.send(frames.RESIZE, frames.pair(rows, columns))
             elif number in FORWARDED:
                 self._connection.send(frames.SIGNAL, frames.number(number))

@@ -16,6 +16,7 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import stat
 import time
@@ -298,6 +299,4 @@ def remove_work(work: str) -> None:
     """Remove a work directory; any other path is ignored."""
     path = Path(work)
     if path.name.startswith(WORK_PREFIX) and not path.is_symlink():
-        import shutil
-
         shutil.rmtree(path, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import socket
 from dataclasses import dataclass
 from ipaddress import (
@@ -88,7 +89,5 @@ def mac_for(address: IPAddress) -> str:
     if isinstance(address, IPv4Address):
         tail = address.packed
     else:
-        import hashlib
-
         tail = hashlib.sha256(address.packed).digest()[:4]
     return (b"\x02\x00" + tail).hex(":")

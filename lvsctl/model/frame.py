@@ -14,19 +14,15 @@ from lvsctl.model.packet import (
     SCTP,
     TCP,
     UDP,
-    UNSPECIFIED,
     Flow,
     Gre,
     Gue,
     Icmp,
     Ip,
     Packet,
-    Sctp,
     Tcp,
     Udp,
 )
-
-BROADCAST_MAC = "ff:ff:ff:ff:ff:ff"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -135,11 +131,6 @@ class Arp:
         """An announcement of the sender's own address (RFC 5227, section 3)."""
         return self.sender_ip == self.target_ip
 
-    @property
-    def is_probe(self) -> bool:
-        """Is the address free? (RFC 5227, section 1.1)"""
-        return self.sender_ip == UNSPECIFIED
-
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -202,12 +193,6 @@ class Frame:
         """The innermost packet's UDP header."""
         transport = self.packet.transport
         return transport if isinstance(transport, Udp) else None
-
-    @property
-    def sctp(self) -> Sctp | None:
-        """The innermost packet's SCTP header."""
-        transport = self.packet.transport
-        return transport if isinstance(transport, Sctp) else None
 
     @property
     def icmp(self) -> Icmp | None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
-from lvsctl.model.exchange import Exchange
 from lvsctl.model.lab import Impairment
 from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, ServiceMatch
 
@@ -261,15 +260,3 @@ class Sample:
     table: tuple[ServiceState, ...]
     half_open: HalfOpen | None
     dropped: tuple[Dropped, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """What came of one round of probes, where they are wanted.
-
-    ``exchanges`` by the service's name. ``arp`` are the MAC addresses that answered a question
-    for a VIP, by who asked and the VIP.
-    """
-
-    exchanges: Mapping[str, tuple[Exchange, ...]]
-    arp: Mapping[tuple[str, IPAddress], tuple[str, ...]]

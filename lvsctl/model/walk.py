@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lvsctl.model.exchange import Exchange
+from lvsctl.model.evidence import Exchange
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import VirtualService

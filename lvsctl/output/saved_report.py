@@ -26,7 +26,9 @@ from lvsctl.errors import DamagedFile, HostError, UsageError
 from lvsctl.model.evidence import Evidence
 from lvsctl.output import safe_files
 from lvsctl.output.evidence import FORMAT, capture_bytes, evidence_bytes, evidence_from
+from lvsctl.output.html.page import page
 from lvsctl.output.serialize import to_json
+from lvsctl.output.text.verification import junit
 
 CAPTURE, EVIDENCE = "capture.pcapng", "evidence.json"
 JSON, JUNIT, HTML = "report.json", "junit.xml", "report.html"
@@ -65,9 +67,6 @@ def write(directory: Path, contents: Mapping[str, bytes]) -> None:
 
 def report_files(verification: Verification) -> Mapping[str, bytes]:
     """Return the content of each file of a report."""
-    from lvsctl.output.html.page import page
-    from lvsctl.output.text.verification import junit
-
     capture = capture_bytes(verification.evidence)
     document = to_json(verification, capture=CAPTURE)
     return {

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from lvsctl.api.command import Command
+from lvsctl.cli.where import Where, inside_machine, why_not_here
 from lvsctl.errors import HostError
 from lvsctl.testing import labs
 from lvsctl.testing.guard import OWNER, Guard, Order
@@ -148,8 +149,6 @@ class Worker:
 
 def _reason_for_machine(where: str) -> str | None:
     """Why labs are in the machine; None: they are on the host. Raises HostError."""
-    from lvsctl.cli.where import Where, inside_machine, why_not_here
-
     try:
         wanted = Where(where or os.environ.get("LVSCTL_WHERE") or "auto")
     except ValueError:

@@ -15,7 +15,7 @@ from lvsctl import __version__
 from lvsctl.errors import HostError
 from lvsctl.kernel.paths import raise_file_limit
 from lvsctl.model.addresses import Endpoint, IPAddress
-from lvsctl.model.exchange import Exchange, Failure
+from lvsctl.model.evidence import Exchange, Failure
 from lvsctl.model.service import Protocol
 from lvsctl.traffic.http import BadRequest
 from lvsctl.traffic.replies import (

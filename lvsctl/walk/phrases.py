@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 from lvsctl.claims.base import join_names
 from lvsctl.model.addresses import Endpoint
-from lvsctl.model.evidence import Run
-from lvsctl.model.exchange import Exchange
+from lvsctl.model.evidence import Exchange, Run
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.packet import Ip

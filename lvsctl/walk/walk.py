@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from lvsctl.model.addresses import Endpoint
-from lvsctl.model.evidence import Evidence, Run
-from lvsctl.model.exchange import Exchange
+from lvsctl.model.evidence import Evidence, Exchange, Run
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.packet import Icmp, Tcp

@@ -15,12 +15,12 @@ from typing import Self
 from lvsctl.errors import LvsctlError
 from lvsctl.kernel.sampler import Sampler
 from lvsctl.model.addresses import IPAddress
-from lvsctl.model.exchange import Exchange
+from lvsctl.model.evidence import Answers, Exchange
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.service import VirtualService
-from lvsctl.model.state import Answers, Sample
+from lvsctl.model.state import Sample
 from lvsctl.traffic import client
-from lvsctl.traffic.arp import arp_probe
+from lvsctl.traffic.client import arp_probe
 from lvsctl.watch.changes import changes
 from lvsctl.watch.view import WINDOW, View, view
 

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lvsctl.model.addresses import IPAddress
+from lvsctl.model.evidence import Answers
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.service import ForwardingMethod, RealServer, ServiceMatch, VirtualService
 from lvsctl.model.state import (
     LOSSES,
-    Answers,
     Counters,
     Dropped,
     Gauge,

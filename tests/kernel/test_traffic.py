@@ -28,7 +28,7 @@ from lvsctl.capture.capture import Capture
 from lvsctl.errors import KernelError, LabError
 from lvsctl.kernel.netns import enter, in_thread
 from lvsctl.model.addresses import Endpoint
-from lvsctl.model.exchange import Exchange, Failure
+from lvsctl.model.evidence import Exchange, Failure
 from lvsctl.model.frame import Direction
 from lvsctl.model.service import Protocol
 from lvsctl.plan.planner import load_lab
@@ -53,7 +53,7 @@ files, settings, listeners, late = json.loads(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(files, 256), files))
 vars(responder).update(settings)
 wanted = [Listener(n, ns, Protocol(p), port, v6) for n, ns, p, port, v6 in listeners]
-with listening(wanted) as sockets:
+with open_listeners(wanted) as sockets:
     print("ready", flush=True)
     if late:
         sys.stdin.readline()

@@ -15,8 +15,7 @@ from lvsctl.diagnosis.kernel_counters import COUNTERS_BY_CAUSE, corroborate
 from lvsctl.diagnosis.network import BlockReason, Network
 from lvsctl.engine.findings import Diagnosis
 from lvsctl.model.claim import Cause
-from lvsctl.model.evidence import Evidence
-from lvsctl.model.exchange import Exchange, Failure
+from lvsctl.model.evidence import Evidence, Exchange, Failure
 from lvsctl.model.lab import Impairment
 from lvsctl.model.service import Encapsulation, Scheduler
 from lvsctl.model.state import (

@@ -22,8 +22,9 @@ from lvsctl.faults import FAULTS
 from lvsctl.kernel.probe import Features
 from lvsctl.model.addresses import Endpoint
 from lvsctl.model.claim import Verdict
+from lvsctl.model.evidence import Answers
 from lvsctl.model.lab import Lab
-from lvsctl.model.state import Answers, Dropped
+from lvsctl.model.state import Dropped
 from lvsctl.model.walk import Walk
 from lvsctl.output.json_formats import FORMATS
 from lvsctl.output.json_schemas import DOCUMENTS, json_schema

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lvsctl.errors import HostError, UsageError
-from lvsctl.machine import directories, initramfs, kinds, kvm, qemu
+from lvsctl.machine import directories, initramfs, kinds, qemu
 from lvsctl.machine.config import (
     ANYTHING,
     Kernel,
@@ -129,31 +129,31 @@ def kvm_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A host with a device that opens, and a cache of our own."""
     device = tmp_path / "kvm"
     device.touch()
-    monkeypatch.setattr(kvm, "DEVICE", str(device))
+    monkeypatch.setattr(qemu, "KVM_DEVICE", str(device))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return device
 
 
 def test_kvm_works_where_the_firmware_speaks(kvm_device: Path, tmp_path: Path) -> None:
     speaks = a_qemu(tmp_path, "echo SeaBIOS; exec sleep 1000")
-    assert kvm.obstacle([speaks]) == ""
+    assert qemu.why_no_kvm([speaks]) == ""
 
 
 def test_a_qemu_that_ends_is_quoted(kvm_device: Path, tmp_path: Path) -> None:
     ends = a_qemu(tmp_path, "echo hello; echo 'qemu-system-x86_64: error: no MSR' >&2; exit 1")
-    assert kvm.obstacle([ends]) == "error: no MSR"
+    assert qemu.why_no_kvm([ends]) == "error: no MSR"
 
 
 def test_a_guest_that_hangs_is_not_waited_for(
     kvm_device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kvm, "TIMEOUT", 0.05)
-    assert "hangs in its firmware" in kvm.obstacle([a_qemu(tmp_path, "exec sleep 1000")])
+    monkeypatch.setattr(qemu, "KVM_TIMEOUT", 0.05)
+    assert "hangs in its firmware" in qemu.why_no_kvm([a_qemu(tmp_path, "exec sleep 1000")])
 
 
 def test_without_the_device_nothing_is_tried(kvm_device: Path) -> None:
     kvm_device.unlink()
-    assert kvm.obstacle(["/nonexistent"]) == f"{kvm_device} does not exist"
+    assert qemu.why_no_kvm(["/nonexistent"]) == f"{kvm_device} does not exist"
 
 
 def test_a_kernel_that_did_not_start_by_kvm_is_emulated_and_that_is_remembered(
@@ -166,10 +166,10 @@ def test_a_kernel_that_did_not_start_by_kvm_is_emulated_and_that_is_remembered(
     assert "emulating" in second[1]
     assert kinds.KINDS["qemu"].fallback(TCG) is None
     speaks = a_qemu(tmp_path, "echo SeaBIOS; exec sleep 1000")
-    assert "6.1.0 does not start, although firmware does" in kvm.obstacle([speaks])
+    assert "6.1.0 does not start, although firmware does" in qemu.why_no_kvm([speaks])
     memory = directories.cache_directory() / "kvm.json"
     memory.write_text(json.dumps({"boot": "an earlier one", "reason": "x"}))
-    assert kvm.obstacle([speaks]) == ""
+    assert qemu.why_no_kvm([speaks]) == ""
 
 
 # The initramfs.

@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from lvsctl.kernel import counters
-from lvsctl.model.exchange import Exchange, Failure
+from lvsctl.model.evidence import Answers, Exchange, Failure
 from lvsctl.model.lab import Lab
-from lvsctl.model.state import Answers, NodeState, RouteState, Sample
+from lvsctl.model.state import NodeState, RouteState, Sample
 from lvsctl.output.text.watch_screen import Screen
 from lvsctl.watch.changes import changes
 from lvsctl.watch.view import View, view

@@ -1,23 +1,185 @@
 """HTML pages: one file each, without scripts and external resources.
 
-The topology drawn, a request's way, every claim with its verdict and the frames behind it.
+The drawn topology, a request's path, and every claim with its verdict and the frames behind it,
+with every header.
 """
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 
 from lvsctl import __version__
 from lvsctl.engine.findings import Verification
 from lvsctl.model.claim import Finding, Verdict
+from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Lab
+from lvsctl.model.packet import Icmp, Packet
 from lvsctl.model.walk import Walk
 from lvsctl.output.html import walk as html_walk
-from lvsctl.output.html.claims import badge, claims
 from lvsctl.output.html.markup import STYLE, Html, joined, tag
 from lvsctl.output.html.topology import topology
 from lvsctl.output.phrases import counted, service_line
 from lvsctl.walk.walk import walks
+
+MOST_FRAMES = 12
+MOST_BYTES = 160
+"""Bytes of a frame that are shown in hexadecimal."""
+
+SIGNS = {Verdict.PASS: "✓", Verdict.FAIL: "✗", Verdict.INCONCLUSIVE: "?"}
+"""Signs beside the colours, for readers who cannot distinguish these, and for print."""
+
+
+def badge(verdict: Verdict) -> Html:
+    """A verdict as a badge."""
+    return tag("span", f"{SIGNS[verdict]} {verdict}", class_=f"badge {verdict}")
+
+
+def claims(findings: Sequence[Finding], *, capture: str) -> Html:
+    """All claims about one service: those of its mode, and those of every mode.
+
+    ``capture`` is the file that contains the frames.
+    """
+    parts = []
+    for family, group in groupby(findings, key=lambda finding: finding.claim.id.split(".")[0]):
+        name = "every mode" if family == "all" else family.upper()
+        parts.append(tag("h4", f"Claims for {name}"))
+        parts += [_claim(finding, capture) for finding in group]
+    return tag("div", *parts, class_="claims")
+
+
+def _claim(finding: Finding, capture: str) -> Html:
+    claim = finding.claim
+    passed = finding.verdict is Verdict.PASS
+    summary = tag(
+        "summary",
+        badge(finding.verdict),
+        tag("span", tag("span", claim.text, class_="says"), tag("code", claim.id),
+            tag("span", finding.observed, class_="seen"), class_="claim-text"),
+    )  # fmt: skip
+    compared = tag(
+        "div",
+        tag("div", tag("h5", "expected"), tag("p", finding.expected)),
+        tag(
+            "div",
+            tag("h5", "observed"),
+            tag("p", finding.observed),
+            joined(*(tag("p", line) for line in finding.kernel)),
+            class_="observed",
+        ),
+        class_="compared",
+    )
+    return tag(
+        "details",
+        summary,
+        tag(
+            "div",
+            compared,
+            joined(*_evidence(finding, capture)),
+            joined(*_breaking(finding)),
+            class_="body",
+        ),
+        class_=f"claim {finding.verdict}",
+        open=None if passed else "",
+    )
+
+
+def _breaking(finding: Finding) -> Iterator[Html]:
+    claim = finding.claim
+    if claim.broken_by:
+        codes = [joined(" ", tag("code", fault)) for fault in claim.broken_by]
+        yield tag("p", "injected faults that make this claim fail:", *codes, class_="broken-by")
+    elif claim.unbroken:
+        yield tag("p", claim.unbroken, class_="broken-by")
+
+
+def _evidence(finding: Finding, capture: str) -> Iterator[Html]:
+    if not finding.frames:
+        if finding.verdict is not Verdict.INCONCLUSIVE:
+            said = "decided on counters, tables and the kernel's state: no single frame shows it"
+            yield tag("p", said, class_="none")
+        return
+    yield tag("h5", "the frames that show it")
+    for frame in finding.frames[:MOST_FRAMES]:
+        yield _frame(frame)
+    rest = len(finding.frames) - MOST_FRAMES
+    if rest > 0:
+        yield tag("p", f"and {counted(rest, 'frame')} more", class_="none")
+    if finding.verdict is not Verdict.PASS:
+        command = f"wireshark -g {finding.frames[0].number} {shlex.quote(capture)}"
+        yield tag("p", "open it: ", tag("code", command), class_="none")
+
+
+def _frame(frame: Frame) -> Html:
+    head = tag(
+        "summary",
+        tag("span", f"#{frame.number}", class_="number"),
+        tag("span", str(frame.tap), class_="tap"),
+        tag("span", frame.direction.name.lower(), class_="direction"),
+        tag("code", frame.summary()),
+    )
+    shown = [_layer(name, rows) for name, rows in layers(frame)]
+    return tag("details", head, tag("div", *shown, class_="layers"), _bytes(frame), class_="frame")
+
+
+def _layer(name: str, rows: Sequence[tuple[str, str]]) -> Html:
+    body = [tag("div", tag("dt", key), tag("dd", value)) for key, value in rows]
+    return tag("section", tag("h6", name), tag("dl", *body))
+
+
+def layers(frame: Frame) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Every header of a frame, outermost first, as names and values."""
+    if frame.ethernet is not None:
+        yield "Ethernet", _fields(frame.ethernet, {"type": "#06x"})
+    if frame.arp is not None:
+        yield "ARP", _fields(frame.arp)
+    yield from _packet_layers(frame.packet)
+
+
+def _packet_layers(packet: Packet, of: str = "") -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    for index, ip in enumerate(packet.ips):
+        outer = "outer " if index + 1 < len(packet.ips) else ""
+        yield f"{of}{outer}IPv{ip.version}", _fields(ip, {"identification": "#06x"})
+        for tunnel in packet.tunnels:
+            if tunnel.carrier == index:
+                yield f"{of}{type(tunnel).__name__.upper()}", _fields(tunnel)
+    transport = packet.transport
+    if transport is not None:
+        yield f"{of}{type(transport).__name__.upper()}", _fields(transport)
+    if packet.payload:
+        said = packet.payload[:400].decode("latin-1").replace("\r\n", " ⏎ ")
+        yield f"{of}payload", [("bytes", str(len(packet.payload))), ("text", said)]
+    if packet.malformed:
+        yield f"{of}malformed", [("why", packet.malformed)]
+    if isinstance(transport, Icmp) and transport.quoted is not None:
+        yield from _packet_layers(transport.quoted, "about: ")
+
+
+_HIDDEN = frozenset({"at", "quoted", "carrier", "payload"})
+
+
+def _fields(header: object, formats: dict[str, str] | None = None) -> list[tuple[str, str]]:
+    assert is_dataclass(header)  # noqa: S101
+    rows = []
+    for one in fields(header):
+        value = getattr(header, one.name)
+        if one.name in _HIDDEN or value is None or value == ():
+            continue
+        text = format(value, formats[one.name]) if formats and one.name in formats else str(value)
+        rows.append((one.name.replace("_", " "), text))
+    return rows
+
+
+def _bytes(frame: Frame) -> Html:
+    data = frame.raw.data[:MOST_BYTES]
+    lines = [f"{at:04x}  {data[at : at + 16].hex(' ')}" for at in range(0, len(data), 16)]
+    if len(frame.raw.data) > MOST_BYTES:
+        lines.append(f"… {len(frame.raw.data)} bytes in all")
+    return tag("pre", Html("\n".join(lines)))
+
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """A second line of defence: no script runs and nothing is loaded."""

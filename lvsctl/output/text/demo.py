@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lvsctl.engine.findings import Verification
 from lvsctl.model.addresses import Endpoint
 from lvsctl.model.claim import Verdict
-from lvsctl.model.exchange import Exchange
+from lvsctl.model.evidence import Exchange
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.service import ForwardingMethod, RealServer, VirtualService
 from lvsctl.model.state import Counters, ServiceState

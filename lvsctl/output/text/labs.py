@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from lvsctl.engine.labs import Listed
 from lvsctl.model.lab import Lab
@@ -40,8 +41,6 @@ def _listed_row(one: Listed, style: Style) -> Row:
         state = "not answering"
     started = ""
     if one.entry.started:
-        from datetime import UTC, datetime
-
         moment = datetime.fromtimestamp(one.entry.started, UTC)
         started = moment.strftime("%Y-%m-%d %H:%M UTC")
     return [

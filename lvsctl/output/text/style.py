@@ -6,6 +6,7 @@ to run, and ten times that in the machine; what is needed of it are the lines be
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -112,8 +113,6 @@ def display_width(text: str) -> int:
     """The number of terminal columns that ``text`` takes."""
     if text.isascii() or all(sign.isascii() or ord(sign) in _ASCII for sign in text):
         return len(text)
-    import unicodedata
-
     return sum(
         0 if unicodedata.combining(sign) else 1 + (unicodedata.east_asian_width(sign) in {"W", "F"})
         for sign in text
