@@ -39,7 +39,7 @@ class Expected:
     """
 
     total: int
-    says: str
+    text: str
     shares: dict[Place, int] = field(default_factory=dict)
     exact: bool = True
     one: bool = False
@@ -77,13 +77,13 @@ def expected_distribution(
         )
     if scheduler is Scheduler.TWOS:
         return Expected(total, "the less loaded of two chosen by chance", exact=False)
-    _, says = CHOOSING[scheduler]
+    _, text = CHOOSING[scheduler]
     starts = _starts(service, before)
     outcomes = [handed_out(scheduler, loads, total) for loads in islice(starts, _STARTS)]
     others = tuple(o for n, o in enumerate(outcomes) if n and o not in outcomes[:n])
     return Expected(
         total,
-        says + _limits(service),
+        text + _limits(service),
         outcomes[0],
         slack=max(_SLACK.get(scheduler, 0), _broken_rounds(service)),
         others=others,

@@ -160,7 +160,7 @@ def _changed(trace: Trace, passage: Passage) -> str:
     if not before.same_but_ttl(after) or came.flow != went.flow:
         return f"it left as {went.flow}"
     if after.ttl != before.ttl - 1:
-        return f"TTL {before.ttl} became {after.ttl}"
+        return f"{before.ttl_name} {before.ttl} became {after.ttl}"
     if went.ethernet is None or went.ethernet.src not in trace.macs(passage.node):
         return "it left with a source MAC that is not the director's"
     if not any(went.ethernet.dst in trace.macs(s.node) for s in trace.real_servers):

@@ -56,7 +56,7 @@ def real_servers_reached(trace: Trace) -> CheckResult:
         names = [_name(seen, place) for place in usable(seen.service)]
         return passed_if(
             any(answered[name] for name in names) and not _drained_answers(seen),
-            f"{prediction.says}: one of {', '.join(names)}",
+            f"{prediction.text}: one of {', '.join(names)}",
             _counts(answered),
         )
     outcomes = (prediction.shares, *prediction.others)
@@ -88,15 +88,15 @@ def distribution(trace: Trace) -> CheckResult:
     answered = _answers(seen)
     observed = _counts(answered)
     if not answered:
-        return inconclusive(prediction.says, "no request was answered")
+        return inconclusive(prediction.text, "no request was answered")
     if not prediction.exact:
         holds = not _drained_answers(seen) and (not prediction.one or len(answered) == 1)
-        return passed_if(holds, prediction.says, observed)
+        return passed_if(holds, prediction.text, observed)
     fitting = prediction.fitting({p: answered[_name(seen, p)] for p in prediction.shares})
     holds = fitting is not None
     told = fitting or prediction.shares
     shares = {_name(seen, place): share for place, share in told.items()}
-    expected = f"{_counts(shares)} ({seen.service.scheduler}: {prediction.says})"
+    expected = f"{_counts(shares)} ({seen.service.scheduler}: {prediction.text})"
     return _unless_disturbed(trace, passed_if(holds, expected, observed))
 
 

@@ -2,8 +2,8 @@
 
 Each of the kernel's features is tried in a throwaway namespace, which has no name and ends with the
 thread that made it. Without root nothing can be tried: then a feature counts as present if the
-running kernel or its lists of modules have it, and its text says so. A new feature is one row in
-``_PROBES``. lvsctl itself runs none of the programs; people do, in a lab.
+running kernel or its lists of modules have it, and its text tells which. A new feature is one
+row in ``_PROBES``. lvsctl itself runs none of the programs; people do, in a lab.
 """
 
 from __future__ import annotations
@@ -72,25 +72,25 @@ class _Probe:
         present = not self.module or probe.has_module(self.module)
         if present:
             what = f"module {self.module}" if self.module else "part of the kernel"
-            says = f"{what}, not tried: no root"
+            text = f"{what}, not tried: no root"
         elif probe.modules_are_listed():
-            says = f"no module {self.module}"
+            text = f"no module {self.module}"
         else:
-            says = "cannot be told without root"
-        return self._feature(says, present=present)
+            text = "cannot be told without root"
+        return self._feature(text, present=present)
 
     def not_tried(self, reason: str) -> probe.Feature:
         """The feature, of no use because of ``reason``."""
         return self._feature(f"not tried: {reason}", present=False)
 
-    def _feature(self, says: str, *, present: bool) -> probe.Feature:
+    def _feature(self, text: str, *, present: bool) -> probe.Feature:
         if probe.inside_machine():  # which loads what it has by itself
             remedy = probe.OTHER_KERNEL
         elif self.module and probe.has_module(self.module):
             remedy = f"sudo modprobe {self.module}"
         else:
             remedy = probe.MACHINE
-        return probe.Feature(self.id, says, present, self.needed_for, remedy, self.optional)
+        return probe.Feature(self.id, text, present, self.needed_for, remedy, self.optional)
 
 
 def names() -> frozenset[str]:

@@ -273,9 +273,9 @@ def _entry(lab: str, said: Mapping[str, Any]) -> Entry:
         state=State(said["state"]),
     )
     if entry.lab != lab:
-        raise ValueError(f"it says that it is lab {entry.lab!r}")
+        raise ValueError(f"it is named for lab {entry.lab!r}")
     if not 0 <= entry.started < _END_OF_TIME:
-        raise ValueError(f"it says that it began at {entry.started!r}")
+        raise ValueError(f"its start time is {entry.started!r}")
     return entry
 
 

@@ -50,6 +50,11 @@ class Ip:
         """Whether this is a piece of a packet; only the first piece has a transport header."""
         return self.mf or self.fragment_offset > 0
 
+    @property
+    def ttl_name(self) -> str:
+        """What the field is called: ``TTL``, or ``hop limit`` in IPv6."""
+        return "TTL" if self.version == 4 else "hop limit"
+
     def same_but_ttl(self, other: Ip) -> bool:
         """Whether ``other`` is this header, with any TTL: what plain routing leaves of it."""
         return replace(self, ttl=0, at=0) == replace(other, ttl=0, at=0)

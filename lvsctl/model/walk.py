@@ -137,10 +137,14 @@ def header_fields(frame: Frame) -> list[tuple[str, str]]:
         return rows
     if len(frame.ips) > 1:
         outer, kind = frame.ips[0], frame.packet.encapsulation
-        rows += [("outer IP header", f"{outer.src} → {outer.dst}, {kind}"), ("TTL", str(outer.ttl))]
+        rows += [
+            ("outer IP header", f"{outer.src} → {outer.dst}, {kind}"),
+            (outer.ttl_name, str(outer.ttl)),
+        ]
     inner, flow = frame.inner, frame.flow
     if inner is not None:
         rows.append(("source", str(flow.src if flow else inner.src)))
         rows.append(("destination", str(flow.dst if flow else inner.dst)))
-        rows.append(("TTL inside" if len(frame.ips) > 1 else "TTL", str(inner.ttl)))
+        name = f"{inner.ttl_name} inside" if len(frame.ips) > 1 else inner.ttl_name
+        rows.append((name, str(inner.ttl)))
     return rows

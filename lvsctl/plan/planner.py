@@ -233,8 +233,8 @@ def _base(lab: Lab, node: Node) -> Iterator[Sysctl]:
 def _without_ipv6(netns: str) -> Iterator[Sysctl]:
     yield Sysctl(
         netns=netns,
-        # Of devices to come; `all` would be for lo too, which tells nobody, and takes the
-        # kernel's RTNL lock, for which it does not wait in line (addrconf_disable_ipv6).
+        # For devices that are created later; `all` would include lo, which sends nothing, and
+        # takes the kernel's RTNL lock with a busy retry (addrconf_disable_ipv6).
         name="net.ipv6.conf.default.disable_ipv6",
         value="1",
         optional=True,

@@ -19,7 +19,8 @@ from lvsctl.model.walk import Change, Hop, Step
 
 SOURCE_MAC, DESTINATION_MAC = "source MAC", "destination MAC"
 SOURCE, DESTINATION = "source", "destination"
-OUTER, TTL, INNER_TTL = "outer IP header", "TTL", "TTL inside"
+OUTER = "outer IP header"
+TTL = frozenset({"TTL", "hop limit"})
 MACS = frozenset({SOURCE_MAC, DESTINATION_MAC})
 
 
@@ -71,10 +72,10 @@ def _changes(came: Frame, went: Frame) -> Iterator[Change]:
     yield from _differing(DESTINATION, _end(came, before, 1), _end(went, after, 1))
     outer_before, outer_after = came.ips[0], went.ips[0]
     if len(came.ips) == len(went.ips) > 1:
-        yield from _differing(TTL, str(outer_before.ttl), str(outer_after.ttl))
-        yield from _differing(INNER_TTL, str(before.ttl), str(after.ttl))
+        yield from _differing(outer_before.ttl_name, str(outer_before.ttl), str(outer_after.ttl))
+        yield from _differing(f"{before.ttl_name} inside", str(before.ttl), str(after.ttl))
     else:
-        yield from _differing(TTL, str(before.ttl), str(after.ttl))
+        yield from _differing(before.ttl_name, str(before.ttl), str(after.ttl))
 
 
 def _differing(what: str, before: str, after: str) -> Iterator[Change]:
@@ -115,39 +116,49 @@ class HopContext(NamedTuple):
         return next((change for change in self.changes if change.what == what), None)
 
     @property
+    def ttl_change(self) -> Change | None:
+        """The change of the TTL (IPv6: hop limit), the outer header's where there are two."""
+        return next((change for change in self.changes if change.what in TTL), None)
+
+    @property
+    def sender(self) -> str:
+        """The name of the sender."""
+        return self.hop.sender or "an unknown sender"
+
+    @property
     def receivers(self) -> str:
         """The names of the receivers."""
-        return join_names(self.hop.receivers) or "nobody"
+        return join_names(self.hop.receivers) or "no node"
 
 
 def why_of(passed: HopContext) -> str:
     """Explain a hop in one sentence."""
     said = _SENTENCES[passed.hop.step](passed)
     if passed.hop.lost and passed.hop.step is not Step.NEIGHBOUR_REQUEST:
-        said += "; nobody received it"
+        said += "; no node received it"
     return said
 
 
-def _question(passed: HopContext) -> str:
+def _neighbour_request(passed: HopContext) -> str:
     hop, frame = passed.hop, passed.hop.frame
     who = _asked_for(frame)
-    sender = hop.sender or "somebody"
     vip = passed.run.endpoint.vip
     if who == str(vip):
-        said = f"{sender} needs the MAC address of the VIP and asks everybody on {hop.network}"
+        to = "broadcasts an ARP request" if frame.arp is not None else "multicasts a solicitation"
+        said = f"{passed.sender} needs the MAC address of the VIP and {to} on {hop.network}"
     else:
         owner = _owner(passed.lab, who)
-        said = f"{sender} needs the MAC address of {owner or who} to send to it"
+        said = f"{passed.sender} needs the MAC address of {owner or who} to send to it"
     if frame.arp is not None and frame.arp.sender_ip == vip:
-        said += f"; it asks as {vip}, so neighbours may take it for the VIP's holder"
-    return said + f"; heard by {passed.receivers}"
+        said += f"; its sender address is {vip}, so neighbours may record its MAC for the VIP"
+    return said + f"; received by {passed.receivers}"
 
 
-def _answer(passed: HopContext) -> str:
+def _neighbour_reply(passed: HopContext) -> str:
     frame = passed.hop.frame
     if frame.arp is None:
-        return f"{passed.hop.sender} tells its MAC address"
-    said = f"{passed.hop.sender or 'somebody'} answers: {frame.arp.sender_ip} is at its MAC"
+        return f"{passed.sender} advertises its MAC address"
+    said = f"{passed.sender} replies: {frame.arp.sender_ip} is at its MAC address"
     if frame.arp.sender_ip != passed.run.endpoint.vip:
         return said
     heard = {
@@ -168,9 +179,9 @@ def _answer(passed: HopContext) -> str:
     )  # fmt: skip
     others = sorted(answered - {passed.hop.sender})
     if silent:
-        said += f"; {join_names(silent)} heard the question and kept silent"
+        said += f"; {join_names(silent)} received the request and did not reply"
     if others:
-        said += f"; but {join_names(others)} answered too: the ARP problem"
+        said += f"; but {join_names(others)} replied too: the ARP problem"
     return said
 
 
@@ -195,7 +206,7 @@ def _request(passed: HopContext) -> str:
     role = passed.role(hop.sender)
     if passed.before is None:
         if not hop.sender:
-            return f"{passed.receivers} received it; nobody was seen sending it"
+            return f"{passed.receivers} received it; its sending was not captured"
         flow = hop.frame.flow
         to = flow.dst if flow is not None else passed.run.endpoint.vip
         return f"{hop.sender} sends to {to}; the next hop is {passed.receivers}"
@@ -210,8 +221,8 @@ def _directed(passed: HopContext) -> str:
     outer = passed.changed(OUTER)
     if outer is not None and outer.after != "none":
         return (
-            f"the director put the packet into a second IP header ({outer.after}) and left what "
-            f"is inside alone{ttl}: tunnelling"
+            f"the director encapsulated the packet ({outer.after}) and left the inner packet "
+            f"unchanged{ttl}: tunnelling"
         )
     rewritten = passed.changed(DESTINATION)
     if rewritten is not None:
@@ -229,26 +240,28 @@ def _directed(passed: HopContext) -> str:
 
 
 def _ttl(passed: HopContext) -> str:
-    change = passed.changed(TTL)
-    return f" (TTL {change.before} → {change.after})" if change is not None else ""
+    change = passed.ttl_change
+    return f" ({change.what} {change.before} → {change.after})" if change is not None else ""
 
 
 def _forwarded(passed: HopContext) -> str:
-    change = passed.changed(TTL)
-    others = [c.what for c in passed.changes if c.what not in {*MACS, TTL}]
+    change = passed.ttl_change
+    others = [c.what for c in passed.changes if c.what not in MACS | TTL]
     said = f"{passed.hop.sender} forwarded it to {passed.receivers}"
     if change is not None:
-        said += f": TTL {change.before} → {change.after}"
+        said += f": {change.what} {change.before} → {change.after}"
     if len(passed.hop.frame.ips) > 1:
-        said += " of the outer header; it does not look inside"
+        said += " of the outer header; the inner packet stays as it was"
     return said + (f"; it changed the {', '.join(others)} too" if others else "")
 
 
-def _unpacked(passed: HopContext) -> str:
+def _decapsulated(passed: HopContext) -> str:
     hop, frame = passed.hop, passed.hop.frame
     to = frame.inner.dst if frame.inner is not None else "the VIP"
-    said = f"{hop.sender} took the outer header off"
-    return f"{said}: out of {hop.network} comes the client's packet, still addressed to {to}"
+    return (
+        f"{hop.sender} decapsulated it: {hop.network} delivers the client's packet, "
+        f"still addressed to {to}"
+    )
 
 
 def _reply(passed: HopContext) -> str:
@@ -263,62 +276,64 @@ def _reply(passed: HopContext) -> str:
         return _forwarded(passed)
     flow = hop.frame.flow
     if flow is None or not hop.sender:
-        return f"{passed.receivers} received it; nobody was seen sending it"
-    return _answered(passed, flow.src)
+        return f"{passed.receivers} received it; its sending was not captured"
+    return _first_reply(passed, flow.src)
 
 
-def _answered(passed: HopContext, source: Endpoint) -> str:
+def _first_reply(passed: HopContext, source: Endpoint) -> str:
     """Explain a reply as the real server sent it."""
     hop, endpoint = passed.hop, passed.run.endpoint
     if passed.role(hop.sender) is not Role.REAL_SERVER:
-        return f"{hop.sender} itself answers from {source}"
+        return f"{hop.sender} itself replies from {source}"
     if source != Endpoint(endpoint.vip, endpoint.port):
         if passed.run.client in hop.receivers:
-            return f"{hop.sender} answers from its own address {source}, straight to the client"
+            return f"{hop.sender} replies from its own address {source}, directly to the client"
         return (
-            f"{hop.sender} answers from its own address {source}; "
-            f"its way to the client leads through {passed.receivers}"
+            f"{hop.sender} replies from its own address {source}; "
+            f"its route to the client goes through {passed.receivers}"
         )
     if Role.DIRECTOR in {passed.role(node) for node in hop.receivers}:
-        return f"{hop.sender} answers from the VIP and sends it to {passed.receivers}"
-    straight = passed.run.client in hop.receivers
-    to = "straight to the client" if straight else f"by way of {passed.receivers}"
-    return f"{hop.sender} answers from the VIP, {to}, past the director"
+        return f"{hop.sender} replies from the VIP through {passed.receivers}"
+    direct = passed.run.client in hop.receivers
+    to = "directly to the client" if direct else f"through {passed.receivers}"
+    return f"{hop.sender} replies from the VIP {to}, bypassing the director"
 
 
-def _message(passed: HopContext) -> str:
+def _icmp_error(passed: HopContext) -> str:
     hop = passed.hop
     icmp = hop.frame.icmp
-    said = icmp.name if icmp is not None else "something"
+    said = icmp.name if icmp is not None else "an error"
     if passed.before is not None:
         return _forwarded(passed)
     more = f" (MTU {icmp.mtu})" if icmp is not None and icmp.mtu else ""
-    return f"{hop.sender or 'somebody'} reports {said}{more}"
+    return f"{passed.sender} reports {said}{more}"
 
 
 _SENTENCES = {
-    Step.NEIGHBOUR_REQUEST: _question,
-    Step.NEIGHBOUR_REPLY: _answer,
+    Step.NEIGHBOUR_REQUEST: _neighbour_request,
+    Step.NEIGHBOUR_REPLY: _neighbour_reply,
     Step.REQUEST: _request,
-    Step.DECAPSULATED: _unpacked,
+    Step.DECAPSULATED: _decapsulated,
     Step.REPLY: _reply,
-    Step.ICMP_ERROR: _message,
+    Step.ICMP_ERROR: _icmp_error,
 }
 
 
 def outcome_of(exchange: Exchange, hops: Sequence[Hop]) -> str:
     """Describe how the request ended; without a reply, where its last frame was captured."""
     if exchange.answered:
-        return f"answered by {exchange.node or 'a real server that does not say its name'}"
+        return f"answered by {exchange.node or 'a real server that does not give its name'}"
     said = f"no answer: {exchange.error}"
-    asked = [hop for hop in hops if hop.step in (Step.REQUEST, Step.DECAPSULATED)]
-    replied = [hop for hop in hops if hop.step in (Step.REPLY, Step.ICMP_ERROR)]
-    if replied:
-        last = replied[-1]
-        said += f"; the last of the replies was seen from {last.sender} to "
-    elif asked:
-        last = asked[-1]
-        said += f"; the last of the request was seen from {last.sender} to "
-    else:
-        return said + "; nothing of the request was seen on the wire"
-    return said + (join_names(last.receivers) or "nobody") + f" on {last.network}"
+    requests = [hop for hop in hops if hop.step in (Step.REQUEST, Step.DECAPSULATED)]
+    replies = [hop for hop in hops if hop.step in (Step.REPLY, Step.ICMP_ERROR)]
+    if not requests and not replies:
+        return said + "; no packet of the request was captured"
+    last, kind = (replies[-1], "reply") if replies else (requests[-1], "request")
+    if not last.receivers:
+        return said + (
+            f"; {last.sender} sent the last {kind} packet on {last.network}, no node received it"
+        )
+    return said + (
+        f"; the last {kind} packet was captured from {last.sender or 'an unknown sender'} to "
+        f"{join_names(last.receivers)} on {last.network}"
+    )

@@ -1,4 +1,4 @@
-"""A walk out of captured frames: which frame is which hop, and what each node changed."""
+"""Build a walk from captured frames: which frame is which hop, and what each node changed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ROUNDING = 1000
 
 
 def walks(evidence: Evidence) -> Iterator[Walk]:
-    """For each run, the way of its first request (of its first answered one, if any)."""
+    """Yield for each run the walk of its first answered request, or else of its first."""
     for run in evidence.runs:
         chosen = next(iter((*run.answered, *run.exchanges)), None)
         if chosen is not None:
@@ -27,12 +27,12 @@ def walks(evidence: Evidence) -> Iterator[Walk]:
 
 
 def walk_of(evidence: Evidence, run: Run, exchange: Exchange) -> Walk:
-    """The way of one request of ``run``, from the first ARP question to the last packet."""
+    """Return the walk of one request, from the first ARP request to the last packet."""
     lab = evidence.lab
-    found = _HopCollector(lab, exchange.local)
+    collector = _HopCollector(lab, exchange.local)
     for frame in _concerning(evidence.frames, exchange):
-        found.take(frame)
-    hops = tuple(_mark_repeated(_add_reasons(found.hops, lab, run, exchange)))
+        collector.take(frame)
+    hops = tuple(_mark_repeated(_add_reasons(collector.hops, lab, run, exchange)))
     return Walk(
         lab=lab,
         service=run.service,
@@ -45,7 +45,7 @@ def walk_of(evidence: Evidence, run: Run, exchange: Exchange) -> Walk:
 
 
 def _concerning(frames: Iterable[Frame], exchange: Exchange) -> Iterator[Frame]:
-    """The connection's own frames, messages about it, and address questions meanwhile."""
+    """Yield the connection's frames, ICMP errors about it, and ARP and ND during it."""
     begin = int(exchange.sent_at * 1e9) - _ROUNDING
     end = begin + int(exchange.seconds * 1e9) + _ROUNDING
     for frame in frames:
@@ -59,14 +59,14 @@ def _concerning(frames: Iterable[Frame], exchange: Exchange) -> Iterator[Frame]:
 
 
 def step_of(frame: Frame, client: Endpoint | None) -> Step | None:
-    """What a frame is to the connection of ``client``; None where it has nothing to do with it."""
+    """Return which step a frame is of the connection of ``client``; None if it is unrelated."""
     if frame.arp is not None:
         if frame.arp.is_request:
             return Step.NEIGHBOUR_REQUEST
         return Step.NEIGHBOUR_REPLY if frame.arp.is_reply else None
     icmp = frame.icmp
     if icmp is not None:
-        return _message(icmp, client)
+        return _icmp_step(icmp, client)
     flow = frame.flow
     if flow is None or client is None:
         return None
@@ -75,7 +75,7 @@ def step_of(frame: Frame, client: Endpoint | None) -> Step | None:
     return Step.REPLY if flow.dst == client else None
 
 
-def _message(icmp: Icmp, client: Endpoint | None) -> Step | None:
+def _icmp_step(icmp: Icmp, client: Endpoint | None) -> Step | None:
     if icmp.nd is not None:
         return Step.NEIGHBOUR_REQUEST if icmp.nd.is_solicit else Step.NEIGHBOUR_REPLY
     about = icmp.quoted.flow if icmp.quoted is not None else None
@@ -85,7 +85,7 @@ def _message(icmp: Icmp, client: Endpoint | None) -> Step | None:
 
 
 def identity(frame: Frame) -> object:
-    """What of a packet no node changes on its way, its client's side apart."""
+    """Return the parts of a packet that no node changes, without its addresses."""
     transport = frame.packet.transport
     numbers = (
         (transport.seq, transport.ack, int(transport.flags)) if isinstance(transport, Tcp) else ()
@@ -97,7 +97,7 @@ def identity(frame: Frame) -> object:
 
 @dataclass(slots=True)
 class _HopCollector:
-    """Hops while the frames come in, one after the other."""
+    """Collects hops from frames in time order."""
 
     lab: Lab
     client: Endpoint | None
@@ -108,7 +108,7 @@ class _HopCollector:
         self.networks = frozenset(network.name for network in self.lab.networks)
 
     def take(self, frame: Frame) -> None:
-        """Add a frame: a hop of its own, or the other end of one."""
+        """Add a frame: a new hop, or the receiver's side of one."""
         step = step_of(frame, self.client)
         if step is None:
             return
@@ -143,7 +143,7 @@ class _HopCollector:
         )
 
     def _arrived(self, frame: Frame) -> bool:
-        """Whether it is the other end of a hop that is there already."""
+        """Add the frame to the hop that it is the receiver's side of; False if there is none."""
         tap = frame.tap
         for index in range(len(self.hops) - 1, -1, -1):
             hop = self.hops[index]
@@ -160,12 +160,12 @@ class _HopCollector:
 
 
 def _inside(frame: Frame) -> Frame:
-    """What a tunnel device hands on: a gre device shows the outer headers still (LinkType.RAW)."""
+    """Return the inner packet: a gre device still shows the outer headers (LinkType.RAW)."""
     return replace(frame, packet=replace(frame.packet, ips=frame.ips[-1:], tunnels=()))
 
 
 def _add_reasons(hops: Iterable[Hop], lab: Lab, run: Run, exchange: Exchange) -> Iterator[Hop]:
-    """The hops with what changed, and why."""
+    """Yield the hops with what changed, and why."""
     came: dict[tuple[str, object], Frame] = {}
     everything = tuple(hops)
     for hop in everything:
@@ -180,12 +180,12 @@ def _add_reasons(hops: Iterable[Hop], lab: Lab, run: Run, exchange: Exchange) ->
 
 
 def _mark_repeated(hops: Iterable[Hop]) -> Iterator[Hop]:
-    """Mark what another packet of the connection has shown before."""
-    told = set()
+    """Mark hops that are like an earlier one of the connection."""
+    seen = set()
     for hop in hops:
         key = (hop.step, hop.sender, hop.receivers, hop.network, hop.changes)
-        known = hop.step in (Step.REQUEST, Step.DECAPSULATED, Step.REPLY) and key in told
-        told.add(key)
+        known = hop.step in (Step.REQUEST, Step.DECAPSULATED, Step.REPLY) and key in seen
+        seen.add(key)
         yield replace(hop, again=known)
 
 
@@ -198,7 +198,7 @@ def _nodes(lab: Lab, client: str, hops: Iterable[Hop]) -> tuple[str, ...]:
 
 
 def packets(hops: Iterable[Hop]) -> tuple[tuple[Hop, ...], ...]:
-    """Hops grouped by the packet that they carry, in the order of their first hops."""
+    """Group hops by the packet that they carry, in the order of their first hops."""
     found: dict[object, list[Hop]] = {}
     for hop in hops:
         found.setdefault((hop.step is Step.REPLY, identity(hop.frame)), []).append(hop)

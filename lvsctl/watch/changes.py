@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from lvsctl.model.addresses import IPAddress
+from lvsctl.model.addresses import Endpoint, IPAddress
 from lvsctl.model.service import ServiceMatch
 from lvsctl.model.state import (
     LinkState,
@@ -41,13 +41,13 @@ def changes(before: Sample, after: Sample, director: str) -> Iterator[ChangeEven
     for node in before.states.keys() | after.states.keys():
         old, new = before.states.get(node), after.states.get(node)
         if old is None or new is None:
-            said = ["its namespace is gone" if new is None else "its namespace exists again"]
+            found = ["its namespace is gone" if new is None else "its namespace exists again"]
         else:
-            said = list(_of_node(old, new, names))
-        for says in said:
-            yield ChangeEvent(after.when, node, says)
-    for says in _of_table(before.table, after.table):
-        yield ChangeEvent(after.when, director, says)
+            found = list(_of_node(old, new, names))
+        for text in found:
+            yield ChangeEvent(after.when, node, text)
+    for text in _of_table(before.table, after.table):
+        yield ChangeEvent(after.when, director, text)
 
 
 def names_of(sample: Sample) -> dict[str, str]:
@@ -102,7 +102,7 @@ def _route(route: RouteState) -> str:
 
 
 def _of_neighbours(old: NodeState, new: NodeState, names: NamesOf) -> Iterator[str]:
-    """Neighbours that have another MAC address now: for a VIP, somebody else has taken it."""
+    """Neighbours that have another MAC address now: for a VIP, another node replies for it."""
     before = {(entry.device, entry.address): entry for entry in old.neighbours}
     for entry in new.neighbours:
         was = before.get((entry.device, entry.address))
@@ -110,11 +110,11 @@ def _of_neighbours(old: NodeState, new: NodeState, names: NamesOf) -> Iterator[s
         before_that = f", was at {_whose(was.mac, names)}" if was is not None and moved else ""
         whose = _whose(entry.mac, names)
         if entry.state == "permanent" and (was is None or was.state != "permanent" or moved):
-            yield f"{entry.address} is at {whose} for good (nud permanent){before_that}"
+            yield f"{entry.address} is at {whose} (nud permanent){before_that}"
         elif moved:
             yield f"{entry.address} is at {whose} now{before_that}"
         elif entry.state == "failed" and (was is None or was.state != "failed"):
-            yield f"nobody answered ARP for {entry.address} on {entry.device}"
+            yield f"no neighbour reply for {entry.address} on {entry.device}"
 
 
 def _whose(mac: str, names: NamesOf) -> str:
@@ -142,7 +142,7 @@ def _of_servers(
 ) -> Iterator[str]:
     before: dict[tuple[IPAddress, int], RealServerState] = {(s.rip, s.port): s for s in old}
     for server in new:
-        name = f"{key} → {server.rip}:{server.port}"
+        name = f"{key} → {Endpoint(server.rip, server.port)}"
         was = before.pop((server.rip, server.port), None)
         if was is None:
             yield f"{name} added"
@@ -151,7 +151,7 @@ def _of_servers(
             yield f"{name}: weight {was.weight} → {server.weight}"
         if was.forward != server.forward:
             yield f"{name}: {was.forward} → {server.forward}"
-    yield from (f"{key} → {rip}:{port} removed" for rip, port in before)
+    yield from (f"{key} → {Endpoint(rip, port)} removed" for rip, port in before)
 
 
 def _more(some: Iterable[T], others: Iterable[T]) -> Iterator[T]:

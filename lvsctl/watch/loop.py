@@ -1,4 +1,4 @@
-"""The watching itself: a sample when the time has come, or at once when something rings."""
+"""Sample a running lab at intervals, and at once when the kernel reports a change."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from lvsctl.watch.changes import changes
 from lvsctl.watch.view import WINDOW, View, view
 
 CLOSEST = 0.1
-"""Seconds between two samples at least, however much rings."""
+"""Minimal seconds between two samples, however many changes the kernel reports."""
 
 MOST_REQUESTS = 10
-"""Requests of one round to one service; else as many as it has real servers."""
+"""Most requests to a service in one probe; otherwise one for each of its real servers."""
 
-REQUEST_PATIENCE = 2.0
-ARP_PATIENCE = 0.5
-"""Seconds that an answer is waited for."""
+REQUEST_TIMEOUT = 2.0
+ARP_TIMEOUT = 0.5
+"""Seconds to wait for a reply."""
 
 
 class Watcher:
-    """A running lab, looked at every ``interval`` seconds and when the kernel tells of a change.
+    """Samples a running lab every ``interval`` seconds and when the kernel reports a change.
 
         with Watcher(lab, interval=1.0) as watcher:
             for view in watcher.views(): …
 
-    With ``probing``, each interval asks aloud for every VIP by ARP and sends each service
-    some requests; without, nothing is sent and nothing is changed. ``stop`` may be called from
-    any thread or signal handler. ``still_there`` is asked before each sample.
+    With ``probing``, each interval sends an ARP request for every VIP and some requests to each
+    service; without, nothing is sent and nothing is changed. ``stop`` may be called from
+    any thread or signal handler. ``still_there`` is called before each sample.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class Watcher:
         self._interval = interval
         self._still_there = still_there
         self._sampler = Sampler(lab)
-        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
         self.lab_ended = False
-        """Whether the lab was gone when the iteration ended."""
-        self._prober = _Prober(lab, interval, self._ring) if probing else None
+        """Whether the iteration ended because the lab does not exist any more."""
+        self._prober = _Prober(lab, interval, self._wake) if probing else None
 
     def __enter__(self) -> Self:
         self._sampler.__enter__()
@@ -79,27 +79,27 @@ class Watcher:
         if self._prober is not None:
             self._prober.stop()
         self._sampler.close()
-        bell, self._bell = self._bell, -1
-        os.close(bell)
+        wakeup, self._wakeup = self._wakeup, -1
+        os.close(wakeup)
 
     def stop(self) -> None:
         """End the iteration."""
         self._stopping = True
-        self._ring()
+        self._wake()
 
     def redraw(self) -> None:
-        """Look at once."""
-        self._ring()
+        """Sample at once."""
+        self._wake()
 
-    def _ring(self) -> None:
-        if self._bell >= 0:
+    def _wake(self) -> None:
+        if self._wakeup >= 0:
             with suppress(OSError):
-                os.eventfd_write(self._bell, 1)
+                os.eventfd_write(self._wakeup, 1)
 
     def views(self) -> Iterator[View]:
-        """What is seen, without end: until ``stop``, or the lab is not there any more.
+        """Yield views until ``stop`` is called or the lab does not exist any more.
 
-        One for each interval, and one more for every change and every round of probes.
+        One for each interval, and one for every change and every probe.
         """
         samples: list[Sample] = []
         due = 0.0
@@ -119,21 +119,21 @@ class Watcher:
                 asked = answers
                 yield view(self._lab, samples, happened, answers)
                 if sample.clock >= due:
-                    # Where looking takes long (a slow machine), half the time is enough.
+                    # On a slow machine, spend at most half of the time on sampling.
                     due = sample.clock + max(self._interval, 2 * took)
             self._wait(sample.clock + max(CLOSEST, took), due)
 
     def _wait(self, earliest: float, due: float) -> None:
-        """Until ``due``; or, where something rings before, until ``earliest``."""
-        own = [self._bell]
+        """Wait until ``due``; after a change or a call of ``stop``, only until ``earliest``."""
+        own = [self._wakeup]
         if self._readable([*own, *(sock.fileno() for sock in self._sampler.event_sockets)], due):
             with suppress(BlockingIOError):
-                os.eventfd_read(self._bell)
+                os.eventfd_read(self._wakeup)
             if not self._stopping:
                 self._readable(own, earliest)
 
     def _readable(self, fds: list[int], until: float) -> bool:
-        """Wait until one of ``fds`` is readable; False: the time has come first."""
+        """Wait until one of ``fds`` is readable; return False if ``until`` comes first."""
         poll = select.poll()
         for fd in fds:
             poll.register(fd, select.POLLIN)
@@ -141,71 +141,71 @@ class Watcher:
 
 
 def _kept(samples: list[Sample], latest: Sample) -> list[Sample]:
-    """The first of all, and those that rates may still be counted from."""
+    """Return the first sample, and those from which rates may still be computed."""
     recent = [s for s in samples[1:] if latest.clock - s.clock < WINDOW + CLOSEST]
     older = samples[1 : len(samples) - len(recent)]
     return [*samples[:1], *older[-1:], *recent]
 
 
 class _Prober:
-    """Asks, in a thread of its own: an answer that does not come must not hold up the looking."""
+    """Sends requests from a thread of its own: a missing reply must not delay the samples."""
 
-    def __init__(self, lab: Lab, interval: float, ring: Callable[[], None]) -> None:
+    def __init__(self, lab: Lab, interval: float, wake: Callable[[], None]) -> None:
         self._lab = lab
         self._interval = interval
-        self._ring = ring
+        self._wake = wake
         self._stop = threading.Event()
         self.latest: Answers | None = None
 
     def start(self) -> None:
-        """Begin."""
+        """Start sending requests."""
         threading.Thread(target=self._run, name="lvsctl-probes", daemon=True).start()
 
     def stop(self) -> None:
-        """Send no more; what is under way is not waited for."""
+        """Send no more requests; do not wait for pending ones."""
         self._stop.set()
 
     def _run(self) -> None:
         while not self._stop.is_set():
             exchanges = {}
             arp: dict[tuple[str, IPAddress], tuple[str, ...]] = {
-                (node, vip): self._heard(node, device, vip)
-                for node, device, vip in _askers(self._lab)
+                (node, vip): self._arp_replies(node, device, vip)
+                for node, device, vip in _arp_senders(self._lab)
             }
             for service in self._lab.services:
                 exchanges[service.name] = self._sent(service)
             self.latest = Answers(exchanges, arp)
-            self._ring()
+            self._wake()
             self._stop.wait(self._interval)
 
-    def _heard(self, node: str, device: str, vip: IPv4Address) -> tuple[str, ...]:
-        """Who answers a question for the VIP; nobody where it cannot even be asked."""
+    def _arp_replies(self, node: str, device: str, vip: IPv4Address) -> tuple[str, ...]:
+        """Return the MACs that reply to an ARP request for the VIP; none if it cannot be sent."""
         interfaces = self._lab.node(node).addresses_on(device)
         own = next(a.ip for a in interfaces if isinstance(a, IPv4Interface))
         try:
-            return arp_probe(self._lab.netns(node), device, own, vip, ARP_PATIENCE)
+            return arp_probe(self._lab.netns(node), device, own, vip, ARP_TIMEOUT)
         except (LvsctlError, OSError):
             return ()
 
     def _sent(self, service: VirtualService) -> tuple[Exchange, ...]:
         count = max(1, min(len(service.real_servers), MOST_REQUESTS))
-        asking = self._lab.having(Role.CLIENT)[0]
+        sender = self._lab.having(Role.CLIENT)[0]
         try:
             return client.requests(
-                self._lab.netns(asking.name),
+                self._lab.netns(sender.name),
                 service.endpoint.vip,
                 service.endpoint.port,
                 count=count,
                 concurrency=count,
                 protocol=service.endpoint.protocol,
-                timeout=REQUEST_PATIENCE,
+                timeout=REQUEST_TIMEOUT,
             )
         except LvsctlError:
             return ()
 
 
-def _askers(lab: Lab) -> Iterator[tuple[str, str, IPv4Address]]:
-    """Each client and router beside a VIP, with its device there, and the VIP."""
+def _arp_senders(lab: Lab) -> Iterator[tuple[str, str, IPv4Address]]:
+    """Yield each client and router on a VIP's network, with its device there, and the VIP."""
     for vip in dict.fromkeys(vip for service in lab.services for vip in service.vips):
         network = lab.network_of(vip)
         if network is None or not isinstance(vip, IPv4Address):

@@ -1,8 +1,8 @@
-"""From samples to what is shown: rates, owners, losses, and what is amiss. Pure.
+"""Compute what `watch` shows from samples: rates, VIP owners, losses, problems. Pure functions.
 
-Rates are over the last two seconds at least: IPVS adds up its processors' counts every two
-seconds only (ip_vs_est.c), so between two samples nothing may seem to happen, and then twice
-as much. What IPVS holds otherwise, and what the nodes count, is of the moment.
+Rates are averages over at least two seconds: IPVS sums its per-CPU counters only every two
+seconds (ip_vs_est.c), so that over a shorter time a rate may seem to be zero, and then twice
+what it is. Connections in the table and the nodes' counters are current.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from lvsctl.model.state import (
 from lvsctl.watch.changes import ChangeEvent, names_of
 
 WINDOW = 2.0
-"""Seconds that a rate is over, at least."""
+"""Seconds over which a rate is averaged, at least."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Per second. ``connections`` and the ``in`` and ``out`` of IPVS; the node's own bytes.
+    """Rates per second: IPVS's ``connections``, ``bytes_in`` and ``bytes_out``; the node's bytes.
 
-    In TUN and DR replies do not pass the director: what a real server sends is seen at the
-    real server only.
+    In TUN and DR replies do not pass the director: only the real server
+    itself counts what it sends.
     """
 
     connections: float = 0.0
@@ -48,8 +48,8 @@ class Rates:
 class ServerView:
     """A real server of one service. ``entry`` None: IPVS does not have it.
 
-    ``half_open`` connections wait for their handshake to end; None: too many to count.
-    ``trouble`` is what is amiss, in words; empty: nothing that can be seen from here.
+    ``half_open`` counts connections whose handshake is not finished; None: too many to count.
+    ``trouble`` describes a problem; empty if none was found.
     """
 
     name: str
@@ -63,7 +63,7 @@ class ServerView:
 
 @dataclass(frozen=True, slots=True)
 class ServiceView:
-    """A virtual service. ``answered`` of ``asked`` requests were, in the last round of probes."""
+    """A virtual service. ``answered`` of ``asked`` requests got a reply in the last probe."""
 
     name: str
     match: ServiceMatch
@@ -79,11 +79,11 @@ class ServiceView:
 
 @dataclass(frozen=True, slots=True)
 class OwnerView:
-    """Who a client or router next to it takes for the VIP.
+    """The node to which a client or router on the VIP's network sends packets for the VIP.
 
-    ``owner`` is the node whose ``mac`` stands in its neighbour table, ``state`` that entry's;
-    all empty where there is none. ``answered`` are the nodes that answered a question aloud,
-    None where none was asked.
+    ``owner`` is the node whose ``mac`` is in its neighbour table, ``state`` that entry's;
+    all are empty if there is no entry. ``answered`` are the nodes that replied to an ARP request;
+    None if none was sent.
     """
 
     node: str
@@ -99,7 +99,7 @@ class OwnerView:
 class LossView:
     """A counter of losses that has grown at a node: by ``count`` since the sample before.
 
-    ``total`` is since the watching began. ``text`` is what the counter means.
+    ``total`` is since the first sample. ``text`` is what the counter means.
     """
 
     node: str
@@ -111,7 +111,7 @@ class LossView:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Everything to be shown of one moment. ``seconds`` since the view before (0: the first)."""
+    """Everything shown at one time. ``seconds`` since the previous view (0: the first)."""
 
     lab: Lab
     when: float
@@ -124,7 +124,7 @@ class View:
 
     @property
     def troubles(self) -> tuple[str, ...]:
-        """Everything that is amiss, each with its place."""
+        """Every problem, each with where it is."""
         return (
             *(f"{s.name}: {s.trouble}" for s in self.services if s.trouble),
             *(f"{r.name}: {r.trouble}" for s in self.services for r in s.servers if r.trouble),
@@ -138,7 +138,7 @@ def view(
     happened: Iterable[ChangeEvent] = (),
     answers: Answers | None = None,
 ) -> View:
-    """What the last of ``samples`` shows beside those before it, the first of all included."""
+    """Return what the last sample shows, compared with the earlier ones and the first."""
     last = samples[-1]
     before = samples[-2] if len(samples) > 1 else last
     return View(
@@ -247,7 +247,7 @@ def _carries(sample: Sample, node: str, device: str) -> bool:
 
 
 def _waiting(sample: Sample, service: VirtualService, server: RealServer) -> frozenset[str] | None:
-    """The service's half-open connections to a real server."""
+    """Return the service's half-open connections to a real server."""
     if sample.half_open is None:
         return None
     to = tuple(f" {endpoint.vip}:{endpoint.port}" for endpoint in service.endpoints)
@@ -257,9 +257,9 @@ def _waiting(sample: Sample, service: VirtualService, server: RealServer) -> fro
 
 
 def _stuck(service: VirtualService, server: RealServer, samples: Sequence[Sample]) -> int:
-    """Connections that have been half open for a second at least.
+    """Count connections that have been half open for at least a second.
 
-    A handshake takes a round trip, so a SYN that waits that long was lost, or its answer was.
+    A handshake takes a round trip, so after a second the SYN or its reply was probably lost.
     """
     last = samples[-1]
     earlier = next((s for s in reversed(samples) if last.clock - s.clock >= 1.0), None)
@@ -274,10 +274,10 @@ def _rates(
     if seconds <= 0:
         return Rates()
     now = now or Counters()
-    then = then or now  # new in the table: what it has counted is not of this moment
+    then = then or now  # new in the table: its counts are not recent
 
     def each(later: int, earlier: int) -> float:
-        # A counter that fell was begun anew: what it holds is what has come since.
+        # A counter that fell was reset: its value is what was counted since.
         return (later - earlier if later >= earlier else later) / seconds
 
     return Rates(
@@ -290,7 +290,7 @@ def _rates(
 
 
 def _window(samples: Sequence[Sample]) -> Sample:
-    """The latest sample that is old enough for rates; else the oldest."""
+    """Return the latest sample that is old enough for rates; else the oldest."""
     last = samples[-1]
     old = (s for s in reversed(samples) if last.clock - s.clock >= WINDOW)
     return next(old, samples[0])
@@ -310,7 +310,7 @@ def _entry(sample: Sample, key: ServiceMatch, server: RealServer) -> RealServerS
 
 
 def _owners(lab: Lab, sample: Sample, answers: Answers | None) -> Iterator[OwnerView]:
-    """As every client and router beside a VIP sees it."""
+    """Yield what every client and router on a VIP's network has in its neighbour table."""
     names = names_of(sample)
     directors = {node.name for node in lab.directors}
     for vip in dict.fromkeys(vip for service in lab.services for vip in service.vips):
@@ -322,8 +322,8 @@ def _owners(lab: Lab, sample: Sample, answers: Answers | None) -> Iterator[Owner
             entry = next((n for n in state.neighbours if n.address == vip), None) if state else None
             mac = entry.mac if entry is not None else ""
             owner = names.get(mac, "")
-            heard = answers.arp.get((node.name, vip)) if answers is not None else None
-            answered = None if heard is None else tuple(names.get(m, m) for m in heard)
+            replied = answers.arp.get((node.name, vip)) if answers is not None else None
+            answered = None if replied is None else tuple(names.get(m, m) for m in replied)
             yield OwnerView(
                 node=node.name,
                 vip=vip,
@@ -355,11 +355,11 @@ def _losses(first: Sample, before: Sample, last: Sample) -> Iterator[LossView]:
         counters: Mapping[str, int] = gauge.counters
         earlier = _counters(before, node)
         start = _counters(first, node)
-        for counter, says in LOSSES.items():
+        for counter, text in LOSSES.items():
             total = counters.get(counter, 0) - start.get(counter, 0)
             if total > 0:
                 count = max(0, counters[counter] - earlier.get(counter, 0))
-                yield LossView(node, counter, says, count, total)
+                yield LossView(node, counter, text, count, total)
 
 
 def _counters(sample: Sample, node: str) -> Mapping[str, int]:

@@ -66,13 +66,13 @@ def test_the_way_is_that_of_the_forwarding_method(name: str) -> None:
 
 
 SAID = {
-    "dr": ["changed only the destination MAC to", "direct routing", "kept silent",
-           "answers from the VIP, straight to the client, past the director"],
+    "dr": ["changed only the destination MAC to", "direct routing", "did not reply",
+           "replies from the VIP directly to the client, bypassing the director"],
     "nat": ["the director rewrote the destination 10.20.0.100:80 to", "NAT",
             "so that the client sees the VIP only"],
-    "tun": ["into a second IP header (10.30.1.2 →", "tunnelling", "out of tunl0 comes"],
-    "tun-gre": ["into a second IP header (10.40.1.2 →", "gre)", "out of gre0 comes"],
-    "tun-gue": ["into a second IP header (10.50.1.2 →", "gue)", "out of tunl0 comes"],
+    "tun": ["encapsulated the packet (10.30.1.2 →", "tunnelling", "tunl0 delivers"],
+    "tun-gre": ["encapsulated the packet (10.40.1.2 →", "gre)", "gre0 delivers"],
+    "tun-gue": ["encapsulated the packet (10.50.1.2 →", "gue)", "tunl0 delivers"],
     "dr-routed": ["router forwarded it to director: TTL 64 → 63"],
 }  # fmt: skip
 
@@ -110,10 +110,10 @@ def test_a_request_that_got_lost_says_where() -> None:
     lost = m.without(unseen_by_real_servers)(evidence_of("dr"))
     walk = walk_in(m.with_run(nothing_answered)(lost))
     assert walk.outcome == (
-        "no answer: timed out; the last of the request was seen from director to nobody on lan"
+        "no answer: timed out; director sent the last request packet on lan, no node received it"
     )
     assert any(hop.lost for hop in walk.hops)
-    assert "nobody received it" in format_walk(walk, style=PLAIN)
+    assert "no node received it" in format_walk(walk, style=PLAIN)
 
 
 @pytest.mark.parametrize("name", NAMES)

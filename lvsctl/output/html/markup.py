@@ -156,7 +156,7 @@ padding:10px 14px;
 align-items:start}
 .claim>summary::-webkit-details-marker{display:none}
 .claim-text{display:grid;grid-template-columns:1fr auto;gap:0 16px}
-.says{font-weight:600}.claim-text code{color:var(--soft)}
+.statement{font-weight:600}.claim-text code{color:var(--soft)}
 .seen{grid-column:1/-1;color:var(--soft)}
 .claim[open]>summary .seen{display:none}
 .body{padding:2px 14px 12px 146px}

@@ -57,7 +57,7 @@ def _claim(finding: Finding, capture: str) -> Html:
     summary = tag(
         "summary",
         badge(finding.verdict),
-        tag("span", tag("span", claim.text, class_="says"), tag("code", claim.id),
+        tag("span", tag("span", claim.text, class_="statement"), tag("code", claim.id),
             tag("span", finding.observed, class_="seen"), class_="claim-text"),
     )  # fmt: skip
     compared = tag(

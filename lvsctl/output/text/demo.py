@@ -110,7 +110,7 @@ def _steps(lab: Lab, service: VirtualService, server: RealServer) -> list[_Step]
         ]
     if service.forward is ForwardingMethod.TUN:
         dip = director.interfaces[0].addresses[0].ip
-        note = "in a second IP header"
+        note = "encapsulated in IP"
         return [
             request,
             (hop(director.name, "══▶", server.node), f"{dip} → {server.rip}", note),

@@ -33,7 +33,7 @@ def text() -> str:
     rows = []
     for scheduler in Scheduler:
         alike, differing = (_predicted(scheduler, weights) for weights in ((1,) * 4, _WEIGHTS))
-        rows.append((code(scheduler), differing.says, _shares(alike), _shares(differing)))
+        rows.append((code(scheduler), differing.text, _shares(alike), _shares(differing)))
     return "\n\n".join(
         [
             _INTRODUCTION,
