@@ -258,7 +258,7 @@ def test_what_cannot_be_injected_says_why(dr: Lab) -> None:
         inject_fault(dr, "wrong-gateway")
     with pytest.raises(UsageError, match="cannot be injected at 'client'"):
         inject_fault(dr, "vip-missing", "client")
-    with pytest.raises(UsageError, match="no fault 'vip-mising'"):
+    with pytest.raises(UsageError, match="fault 'vip-mising' does not exist"):
         inject_fault(dr, "vip-mising")
     inject_fault(dr, "vip-missing")
     with pytest.raises(UsageError, match="injected already"):
