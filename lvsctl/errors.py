@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class LvsctlError(Exception):
@@ -36,8 +35,7 @@ class UsageError(LvsctlError):
     """The command line names something that does not exist or cannot be combined."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Problem:
+class Problem(NamedTuple):
     """One mistake in a topology file.
 
     ``line`` and ``column`` count from 1; 0 means that the position is unknown.
@@ -159,7 +157,7 @@ def error_json(error: LvsctlError) -> dict[str, Any]:
         "hint": error.hint,
     }
     if isinstance(error, TopologyError):
-        document |= {"source": error.source, "problems": [asdict(p) for p in error.problems]}
+        document |= {"source": error.source, "problems": [p._asdict() for p in error.problems]}
     if isinstance(error, KernelError):
         document |= {"node": error.node, "command": error.command, "errno": error.errno}
     return document

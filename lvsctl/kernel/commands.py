@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lvsctl.errors import KernelError, LvsctlError
 from lvsctl.kernel import netns, paths, processes
@@ -71,8 +71,7 @@ def _refusal(lab: str, node: str, argv: Sequence[str], how: str) -> KernelError:
 # ── commands that are real servers ───────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
-class _OwnServer:
+class _OwnServer(NamedTuple):
     """A real server with the user's own command, and the ports on which it is to be found."""
 
     node: Node

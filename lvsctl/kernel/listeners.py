@@ -15,9 +15,9 @@ import os
 import socket
 import struct
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from typing import NamedTuple
 
 from lvsctl.errors import KernelError
 from lvsctl.model.addresses import IPAddress
@@ -38,8 +38,7 @@ _INODE = struct.Struct("=5I")  # the rest: expires, rqueue, wqueue, uid, inode
 _SCTP_LOADED = Path("/proc/thread-self/net/sctp")
 
 
-@dataclass(frozen=True, slots=True)
-class OpenSocket:
+class OpenSocket(NamedTuple):
     """A listening socket, without the process that holds it."""
 
     protocol: Protocol
@@ -48,8 +47,7 @@ class OpenSocket:
     inode: int
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(NamedTuple):
     """A process that has a socket open."""
 
     process: str

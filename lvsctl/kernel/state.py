@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from typing import NamedTuple
 
 from lvsctl.errors import LabError
 from lvsctl.kernel import listeners, netns, sysctl
@@ -46,8 +47,7 @@ INSPECTED_IPVS_SYSCTLS = (
 """The same of a director's IPVS (Documentation/networking/ipvs-sysctl.rst)."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Visit:
+class _Visit(NamedTuple):
     """The state of a namespace without its listeners' processes."""
 
     state: NodeState

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import socket
-from dataclasses import dataclass
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -33,8 +32,7 @@ class Endpoint(NamedTuple):
         return f"{host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class AddressFamily:
+class AddressFamily(NamedTuple):
     """What differs between IPv4 and IPv6 for LVS.
 
     ``number`` is AF_INET or AF_INET6, ``neighbours`` the protocol that resolves addresses,

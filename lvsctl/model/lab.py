@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
 from lvsctl.model.service import VirtualService
@@ -144,8 +145,7 @@ class Lab:
         return f"{NAMESPACE_PREFIX}-{self.name}-{member}"
 
 
-@dataclass(frozen=True, slots=True)
-class Violation:
+class Violation(NamedTuple):
     """Where the topology violates a rule, and what would be right.
 
     ``path`` leads to the key in the topology file: ``("services", 0, "real_servers", 1)``.

@@ -22,10 +22,9 @@ import functools
 import socket
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
+from typing import Any, NamedTuple
 
 from lvsctl.errors import HostError, KernelError
 from lvsctl.model.addresses import IPAddress
@@ -155,8 +154,7 @@ class Message(_MessageBase):  # type: ignore[misc]
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
+class Timeouts(NamedTuple):
     """How long IPVS remembers an idle connection, in seconds (``ipvsadm -L --timeout``)."""
 
     tcp: int

@@ -9,7 +9,7 @@ real servers. Links added by hand are left alone.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lvsctl.model.state import NodeState
 from lvsctl.plan.stages import Plan, Stage
@@ -22,8 +22,7 @@ from lvsctl.resources.user_command import UserCommand
 from lvsctl.resources.veth_link import VethLink
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(NamedTuple):
     """``missing``: the stages of the plan with only what is not so; ``extra``: to be undone.
 
     ``edited``: those of ``missing`` that take the place of something that exists.

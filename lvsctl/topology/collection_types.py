@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from lvsctl.errors import choice_hint, nearest, quoted
 from lvsctl.topology import tree as t
@@ -109,8 +109,7 @@ def _size_fits(
     return True
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(NamedTuple):
     """One key of a record. ``default`` is for the documentation: the value if it is omitted."""
 
     value_type: ValueType[object]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
+from typing import NamedTuple
 
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
 from lvsctl.model.lab import Role
@@ -16,8 +17,7 @@ from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, Sche
 AddressConfig = IPAddress | IPInterface
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkConfig:
+class NetworkConfig(NamedTuple):
     """One entry of ``networks``."""
 
     ipv4: IPv4Network | None = None
@@ -32,8 +32,7 @@ class NetworkConfig:
         return tuple(subnet for subnet in (self.ipv4, self.ipv6) if subnet is not None)
 
 
-@dataclass(frozen=True, slots=True)
-class RouteConfig:
+class RouteConfig(NamedTuple):
     """One entry of a node's ``routes``; ``to`` holds the target (None: default) in a tuple."""
 
     to: tuple[IPNetwork | None] | None = None
@@ -52,8 +51,7 @@ class NodeConfig:
     run: tuple[str, ...] | None = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RealServerConfig:
+class RealServerConfig(NamedTuple):
     """One entry of ``real_servers``: ``node`` names a node or a group."""
 
     node: str | None = None

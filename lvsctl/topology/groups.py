@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lvsctl.errors import choice_hint, quoted
 from lvsctl.topology.config import TopologyConfig
@@ -12,8 +12,7 @@ from lvsctl.topology.problems import ProblemCollector
 Nodes = tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class NodeNames:
+class NodeNames(NamedTuple):
     """Every name that a service or a group can refer to, with its nodes.
 
     The nodes are None if the name is declared but wrong, which has been reported.

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from lvsctl.errors import choice_hint, quoted
 from lvsctl.topology import tree as t
@@ -110,8 +110,7 @@ class Text(Generic[T]):
         return schema
 
 
-@dataclass(frozen=True)
-class Integer:
+class Integer(NamedTuple):
     """A whole number within limits, as a number or as text."""
 
     low: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lvsctl.errors import choice_hint, quoted
 from lvsctl.model.addresses import IPAddress
@@ -92,8 +92,7 @@ def _proposal(vip: IPAddress, layout: Layout) -> str:
     return "a free address in one of the director's networks"
 
 
-@dataclass(frozen=True, slots=True)
-class RealServerEntry:
+class RealServerEntry(NamedTuple):
     """A real server of a service: its node, its settings, and the index of its list item."""
 
     node: str

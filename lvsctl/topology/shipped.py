@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import lvsctl
 from lvsctl.errors import UsageError, choice_hint, quoted
@@ -17,8 +16,7 @@ _SUFFIX = ".yaml"
 _SUFFIXES = (_SUFFIX, ".yml", ".json")
 
 
-@dataclass(frozen=True, slots=True)
-class Topology:
+class Topology(NamedTuple):
     """A topology's text and the name of its source in messages."""
 
     source: str

@@ -11,9 +11,9 @@ import json
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
+from typing import NamedTuple
 
 from lvsctl import __version__
 
@@ -49,8 +49,7 @@ class BadRequest(Exception):
         self.why = why
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """A request line and the header fields that matter here.
 
     ``length`` is the length of the body in bytes; None if it is chunked.
@@ -65,8 +64,7 @@ class Head:
     expects_continue: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A complete request with ``received`` bytes of body; ``sha256`` is '' unless requested."""
 
     head: Head

@@ -18,9 +18,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple, Self
 from typing import Protocol as Interface
-from typing import Self
 
 from lvsctl.errors import KernelError, LvsctlError
 from lvsctl.kernel.apply import Respond
@@ -33,8 +32,7 @@ from lvsctl.traffic.connection import IP_PKTINFO, Connection, UdpServer, format_
 from lvsctl.traffic.http import ResponseBuilder
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
+class Listener(NamedTuple):
     """A port of a real server: every IPv4 address of ``node``, or with ``ipv6`` every IPv6 one.
 
     ``netns`` is the namespace's name, as `ip netns` lists it.

@@ -170,7 +170,7 @@ STATS = "TCP  10.10.0.100:80      {}       {}       {}     1185        0"
         (ANSWER.format(35748), ANSWER.format(60001)),
         (STATS.format(3, 18, 0), STATS.format(3, 19, 0)),
         ("   0.04  client → rs1  on lan  SYN", "  12.40  client → rs1  on lan  SYN"),
-        ("received by rs2,\n   rs1, director", "heard by director, rs1, rs2"),
+        ("received by rs2,\n   rs1, director", "received by director, rs1, rs2"),
         ("57 replies from 10.10.0.100", "48 replies from 10.10.0.100"),
         ("its kernel counted TcpOutRsts +24 (a", "its kernel counted TcpOutRsts +9 (a"),
         (
@@ -190,7 +190,7 @@ def test_what_may_differ(one: str, other: str) -> None:
         (ANSWER.format(35748), ANSWER.format(35748).replace("rs1", "rs2")),
         (STATS.format(3, 18, 0), STATS.format(4, 18, 0)),
         (STATS.format(3, 18, 0), STATS.format(3, 18, 5)),
-        ("received by rs2, rs1, director", "heard by rs2, director"),
+        ("received by rs2, rs1, director", "received by rs2, director"),
         ("57 replies from 10.10.0.100", "0 replies from 10.10.0.100"),
         ("its kernel counted TcpOutRsts +24 (a", "its kernel counted IpOutNoRoutes +24 (a"),
         (f"{ANSWER.format(40000)} :40000", f"{ANSWER.format(40000)} :40001"),
