@@ -302,7 +302,7 @@ def _wrapping(packet: Packet, index: int) -> str:
 
 def _innermost(packet: Packet, ip: Ip) -> str:
     transport, flow = packet.transport, packet.flow
-    tail = f"ttl {ip.ttl}" + _fragment(ip)
+    tail = f"{ip.ttl_name.lower()} {ip.ttl}" + _fragment(ip)
     if isinstance(transport, Icmp):
         kind = "ICMP" if transport.version == 4 else "ICMPv6"
         return f"{ip.src} → {ip.dst} {kind} {_icmp(transport)} {tail}"

@@ -60,7 +60,7 @@ class Ip:
         return replace(self, ttl=0, at=0) == replace(other, ttl=0, at=0)
 
     def __str__(self) -> str:
-        return f"{self.src} → {self.dst} ttl {self.ttl}"
+        return f"{self.src} → {self.dst} {self.ttl_name.lower()} {self.ttl}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from lvsctl.model.addresses import Endpoint
 from lvsctl.model.frame import Direction, Frame, LinkType, RawFrame, Tap
 from lvsctl.model.packet import Flow, Gre, Gue, TcpFlag
 from lvsctl.model.service import Encapsulation
+from lvsctl.model.walk import Change, header_fields
+from lvsctl.walk.phrases import changes_of
 from tests.unit.decode_samples import (
     CLIENT,
     DIP,
@@ -70,6 +72,16 @@ def test_an_encapsulated_request_shows_both_headers() -> None:
     assert frame.packet.encapsulation is Encapsulation.IPIP
     assert frame.payload == bytes(HELLO)
     assert frame.summary().startswith("10.10.0.1 → 10.10.0.11 ttl 64 IPIP [10.10.0.10:45678 → ")
+
+
+def test_a_router_lowers_what_ipv6_calls_hop_limit() -> None:
+    before, after = (
+        decoded(ethernet() / IPv6(src="fd00::1", dst="fd00::2", hlim=hlim) / TCP())
+        for hlim in (64, 63)
+    )
+    assert changes_of(before, after) == (Change("hop limit", "64", "63"),)
+    assert ("hop limit", "63") in header_fields(after)
+    assert after.summary().startswith("[fd00::1]:20 → [fd00::2]:80 TCP SYN hop limit 63")
 
 
 def test_routing_changes_nothing_but_the_ttl() -> None:
