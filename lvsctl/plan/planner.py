@@ -21,7 +21,7 @@ from lvsctl.model.addresses import mac_for
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.modes import MODES, placed_services, violations
 from lvsctl.modes.base import vips_on_director
-from lvsctl.plan.routing import gateway_director, routes_of
+from lvsctl.plan.routing import gateway_directors, routes_of
 from lvsctl.plan.stages import Plan, Stage, unique
 from lvsctl.resources.address import Address
 from lvsctl.resources.base import Resource
@@ -138,6 +138,7 @@ def _addresses_and_routes(lab: Lab) -> Iterator[Resource]:
     (veth_disable_gro in drivers/net/veth.c).
     """
     wire = "frames as a wire carries them: checksums filled in, nothing merged"
+    gateways = gateway_directors(lab)
     for node in lab.nodes:
         netns = lab.netns(node.name)
         yield LinkUp(netns=netns, device="lo", why="IPVS and local addresses need it")
@@ -158,9 +159,9 @@ def _addresses_and_routes(lab: Lab) -> Iterator[Resource]:
                     address=address,
                     why=f"its own address on {interface.network}",
                 )
-        director = gateway_director(lab, node)
+        director = gateways.get(node.name)
         own = set(node.routes)
-        for route in routes_of(lab, node):
+        for route in routes_of(lab, node, gateways):
             why = "the route to the other networks"
             if route in own:
                 why = "configured in the topology"

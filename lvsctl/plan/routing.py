@@ -7,36 +7,44 @@ so for the real servers of a NAT service, whose default gateway it is.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from lvsctl.model.addresses import IPAddress, IPNetwork
 from lvsctl.model.lab import Lab, Node, Role, Route
 from lvsctl.modes import MODES, placed_services
 
+Routes = tuple[Route, ...]
 
-def routes_of(lab: Lab, node: Node) -> tuple[Route, ...]:
+
+def routes_of(lab: Lab, node: Node, gateways: Mapping[str, Node] | None = None) -> Routes:
     """The static routes of ``node``: derived ones, with the topology's own first.
 
-    A derived route to where the topology has a route of its own is left out.
+    A derived route to where the topology has a route of its own is left out. Who asks for many
+    nodes passes ``gateway_directors(lab)``.
     """
+    director = (gateway_directors(lab) if gateways is None else gateways).get(node.name)
     own = {(route.to, route.via.version) for route in node.routes}
-    derived = (route for route in _derived(lab, node) if (route.to, route.via.version) not in own)
-    return (*node.routes, *derived)
+    derived = _derived(lab, node, director)
+    return (
+        *node.routes,
+        *(route for route in derived if (route.to, route.via.version) not in own),
+    )
 
 
-def gateway_director(lab: Lab, node: Node) -> Node | None:
-    """The director that is ``node``'s default gateway, if a forwarding method requires it."""
+def gateway_directors(lab: Lab) -> dict[str, Node]:
+    """Return the director that is a node's default gateway, by the node's name.
+
+    Only for nodes of which a forwarding method requires it.
+    """
+    found: dict[str, Node] = {}
     for placed in placed_services(lab):
-        if any(
-            server.node == node.name and MODES[server.forward].gateway_is_director
-            for server in placed.service.real_servers
-        ):
-            return placed.director
-    return None
+        for server in placed.service.real_servers:
+            if MODES[server.forward].gateway_is_director:
+                found.setdefault(server.node, placed.director)
+    return found
 
 
-def _derived(lab: Lab, node: Node) -> Iterator[Route]:
-    director = gateway_director(lab, node)
+def _derived(lab: Lab, node: Node, director: Node | None) -> Iterator[Route]:
     for version in (4, 6):
         if director is not None:
             via = _address_shared(node, director, version)
