@@ -333,6 +333,8 @@ def outcome_of(exchange: Exchange, hops: Sequence[Hop]) -> str:
         return said + (
             f"; {last.sender} sent the last {kind} packet on {last.network}, no node received it"
         )
+    if last.sender in last.receivers:  # inside the node, out of its tunnel device
+        return said + f"; the last {kind} packet was captured at {last.sender} on {last.network}"
     return said + (
         f"; the last {kind} packet was captured from {last.sender or 'an unknown sender'} to "
         f"{join_names(last.receivers)} on {last.network}"
