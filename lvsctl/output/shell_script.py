@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.service import Protocol
@@ -125,95 +126,7 @@ run() { # NETNS COMMAND...
 }
 """.strip("\n")
 
-RESPONDER = r'''
-"""respond.py NODE PORT tcp|udp inet|inet6: listens, then answers in the background."""
-import os
-import socket
-import socketserver
-import struct
-import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-node, port, protocol, family = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
-both = family == "inet6"  # IPv4 as well: an address of it then reads ::ffff:10.0.0.1
-
-
-def said(local, peer):
-    def written(address, number):
-        address = address.removeprefix("::ffff:")
-        return f"[{address}]:{number}" if ":" in address else f"{address}:{number}"
-
-    return f"{node} answered on {written(*local[:2])}, request from {written(*peer[:2])}\n".encode()
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    timeout = 60
-
-    def do_GET(self):
-        body = said(self.connection.getsockname(), self.client_address)
-        self.send_response(200)
-        self.send_header("Content-Type", "text/plain; charset=utf-8")
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("X-Real-Server", node)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    do_HEAD = do_GET
-
-    def log_message(self, *words):
-        pass
-
-
-class Server(ThreadingHTTPServer):
-    address_family = socket.AF_INET6 if both else socket.AF_INET
-    request_queue_size = 128
-
-    def server_bind(self):  # not HTTPServer's, which asks DNS for our name
-        if both:
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        socketserver.TCPServer.server_bind(self)
-
-
-def answer_datagrams(sock):
-    # An answer must come from the address that was asked, the VIP: IP_PKTINFO tells it.
-    while True:
-        _, controls, _, peer = sock.recvmsg(65535, 256)
-        for level, kind, data in controls:
-            if level == socket.IPPROTO_IPV6:
-                local = socket.inet_ntop(socket.AF_INET6, data[:16])
-                source = struct.pack("=16si", data[:16], 0)
-            else:
-                local = socket.inet_ntop(socket.AF_INET, data[8:12])
-                source = struct.pack("=i4s4s", 0, data[8:12], bytes(4))
-            sock.sendmsg([said((local, port), peer)], [(level, kind, source)], 0, peer)
-
-
-try:
-    if protocol == "udp":
-        sock = socket.socket(socket.AF_INET6 if both else socket.AF_INET, socket.SOCK_DGRAM)
-        if both:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-        else:
-            sock.setsockopt(socket.IPPROTO_IP, 8, 1)
-        sock.bind(("", port))
-    else:
-        server = Server(("", port), Handler)
-except OSError as error:
-    sys.exit(f"{node}: cannot listen on {protocol} port {port}: {error.strerror}")
-if os.fork():
-    os._exit(0)  # it listens: the script goes on
-os.setsid()
-nothing = os.open(os.devnull, os.O_RDWR)
-for stream in (0, 1, 2):
-    os.dup2(nothing, stream)
-if protocol == "udp":
-    answer_datagrams(sock)
-else:
-    server.serve_forever()
-'''.strip("\n")
+RESPONDER = Path(__file__).with_name("respond.py").read_text(encoding="utf-8").rstrip("\n")
 
 
 WIDTH = 100

@@ -163,7 +163,11 @@ trap undo EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 cat >"$state/respond.py" <<'END_OF_RESPONDER'
-"""respond.py NODE PORT tcp|udp inet|inet6: listens, then answers in the background."""
+"""respond.py NODE PORT tcp|udp inet|inet6: listens, then answers in the background.
+
+It stands alone: `lvsctl plan --format sh` writes it into the script, for hosts without lvsctl.
+"""
+
 import os
 import socket
 import socketserver
@@ -171,50 +175,94 @@ import struct
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-node, port, protocol, family = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
-both = family == "inet6"  # IPv4 as well: an address of it then reads ::ffff:10.0.0.1
+_IP_PKTINFO = 8  # linux/in.h; the socket module does not have it before Python 3.14
 
 
-def said(local, peer):
-    def written(address, number):
-        address = address.removeprefix("::ffff:")
-        return f"[{address}]:{number}" if ":" in address else f"{address}:{number}"
+def main() -> None:
+    """Open the socket, then serve it from a daemon; the script goes on once it listens."""
+    node, port, protocol, family = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+    both = family == "inet6"  # IPv4 as well: an address of it then reads ::ffff:10.0.0.1
+    Handler.node = node
+    Server.address_family = socket.AF_INET6 if both else socket.AF_INET
+    try:
+        server = udp_socket(port, both=both) if protocol == "udp" else Server(("", port), Handler)
+    except OSError as error:
+        raise SystemExit(
+            f"{node}: cannot listen on {protocol} port {port}: {error.strerror}"
+        ) from None
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    if isinstance(server, Server):
+        server.serve_forever()
+    else:
+        answer_datagrams(node, port, server)
 
-    return f"{node} answered on {written(*local[:2])}, request from {written(*peer[:2])}\n".encode()
+
+def answer(node: str, local: tuple[str, int], peer: tuple[str, int]) -> bytes:
+    """Return what every reply says: who answered, on which address, and the request's source."""
+    ends = []
+    for address, number in (local, peer):
+        plain = address.removeprefix("::ffff:")
+        ends.append(f"[{plain}]:{number}" if ":" in plain else f"{plain}:{number}")
+    return f"{node} answered on {ends[0]}, request from {ends[1]}\n".encode()
 
 
 class Handler(BaseHTTPRequestHandler):
+    """Answers HTTP requests."""
+
     protocol_version = "HTTP/1.1"
     timeout = 60
+    node = ""
 
-    def do_GET(self):
-        body = said(self.connection.getsockname(), self.client_address)
+    def do_GET(self) -> None:
+        """Answer a request for any path."""
+        body = answer(self.node, self.connection.getsockname()[:2], self.client_address[:2])
         self.send_response(200)
         self.send_header("Content-Type", "text/plain; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))
-        self.send_header("X-Real-Server", node)
+        self.send_header("X-Real-Server", self.node)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    do_HEAD = do_GET
+    def do_HEAD(self) -> None:
+        """Answer without a body."""
+        self.do_GET()
 
-    def log_message(self, *words):
-        pass
+    def log_message(self, *words: object) -> None:
+        """Log nothing."""
 
 
 class Server(ThreadingHTTPServer):
-    address_family = socket.AF_INET6 if both else socket.AF_INET
+    """Listens for HTTP requests."""
+
     request_queue_size = 128
 
-    def server_bind(self):  # not HTTPServer's, which asks DNS for our name
-        if both:
+    def server_bind(self) -> None:
+        """Bind, without HTTPServer's request to DNS for the host's name."""
+        if self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         socketserver.TCPServer.server_bind(self)
 
 
-def answer_datagrams(sock):
-    # An answer must come from the address that was asked, the VIP: IP_PKTINFO tells it.
+def udp_socket(port: int, *, both: bool) -> socket.socket:
+    """Return a socket that tells to which address a datagram was sent."""
+    sock = socket.socket(socket.AF_INET6 if both else socket.AF_INET, socket.SOCK_DGRAM)
+    if both:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+    sock.bind(("", port))
+    return sock
+
+
+def answer_datagrams(node: str, port: int, sock: socket.socket) -> None:
+    """Answer each datagram from the address to which it was sent, the VIP."""
     while True:
         _, controls, _, peer = sock.recvmsg(65535, 256)
         for level, kind, data in controls:
@@ -224,32 +272,12 @@ def answer_datagrams(sock):
             else:
                 local = socket.inet_ntop(socket.AF_INET, data[8:12])
                 source = struct.pack("=i4s4s", 0, data[8:12], bytes(4))
-            sock.sendmsg([said((local, port), peer)], [(level, kind, source)], 0, peer)
+            reply = answer(node, (local, port), peer[:2])
+            sock.sendmsg([reply], [(level, kind, source)], 0, peer)
 
 
-try:
-    if protocol == "udp":
-        sock = socket.socket(socket.AF_INET6 if both else socket.AF_INET, socket.SOCK_DGRAM)
-        if both:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-        else:
-            sock.setsockopt(socket.IPPROTO_IP, 8, 1)
-        sock.bind(("", port))
-    else:
-        server = Server(("", port), Handler)
-except OSError as error:
-    sys.exit(f"{node}: cannot listen on {protocol} port {port}: {error.strerror}")
-if os.fork():
-    os._exit(0)  # it listens: the script goes on
-os.setsid()
-nothing = os.open(os.devnull, os.O_RDWR)
-for stream in (0, 1, 2):
-    os.dup2(nothing, stream)
-if protocol == "udp":
-    answer_datagrams(sock)
-else:
-    server.serve_forever()
+if __name__ == "__main__":
+    main()
 END_OF_RESPONDER
 
 # ------------------------------------------- namespaces -------------------------------------------
