@@ -27,17 +27,12 @@ LARGE = 4000
 """Bytes of a request that needs several full-sized segments (of 1460 bytes on Ethernet)."""
 
 
-def default_client(lab: Lab) -> Node:
-    """The client that sends requests if none is named: the topology's first."""
-    return lab.having(Role.CLIENT)[0]
-
-
 def collect_evidence(lab: Lab, sender: Node | None = None) -> Evidence:
     """Send requests from ``sender`` (the default client) through every virtual service of ``lab``.
 
     Raises LabError if a part of the lab is missing, HostError without root.
     """
-    sender = sender or default_client(lab)
+    sender = sender or lab.default_client
     nodes = {lab.netns(node.name): node.name for node in lab.nodes}
     with DropReasons() as reasons, Martians() as martians, _capture(lab) as capture:
         flush_neighbours_and_routes(nodes)

@@ -80,7 +80,7 @@ def walk_request(lab: Lab, service: str | None = None, sender: str | None = None
 
     Raises UsageError that lists the names that exist.
     """
-    node = collect.default_client(lab) if sender is None else find_node(lab, sender)
+    node = lab.default_client if sender is None else find_node(lab, sender)
     evidence = collect.collect_request_evidence(lab, find_service(lab, service), node)
     return next(walks(evidence))
 
@@ -133,7 +133,7 @@ def send_requests(lab: Lab, index: int, count: int) -> tuple[Exchange, ...]:
     """Send ``count`` requests, one after the other, from the default client to one service."""
     endpoint = lab.services[index].endpoint
     return client.requests(
-        lab.netns(collect.default_client(lab).name),
+        lab.netns(lab.default_client.name),
         endpoint.vip,
         endpoint.port,
         count=count,

@@ -124,6 +124,11 @@ class Lab:
         return self._having.get(role, ())
 
     @property
+    def default_client(self) -> Node:
+        """The client that sends requests if none is named: the topology's first."""
+        return self.having(Role.CLIENT)[0]
+
+    @property
     def directors(self) -> tuple[Node, ...]:
         """The directors: IPVS is configured the same on each."""
         return self.having(Role.DIRECTOR)

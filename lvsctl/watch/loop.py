@@ -189,7 +189,7 @@ class _Prober:
 
     def _sent(self, service: VirtualService) -> tuple[Exchange, ...]:
         count = max(1, min(len(service.real_servers), MOST_REQUESTS))
-        sender = self._lab.having(Role.CLIENT)[0]
+        sender = self._lab.default_client
         try:
             return client.requests(
                 self._lab.netns(sender.name),

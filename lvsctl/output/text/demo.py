@@ -9,7 +9,7 @@ from lvsctl.engine.findings import Verification
 from lvsctl.model.addresses import Endpoint
 from lvsctl.model.claim import Verdict
 from lvsctl.model.evidence import Exchange
-from lvsctl.model.lab import Lab, Role
+from lvsctl.model.lab import Lab
 from lvsctl.model.service import ForwardingMethod, RealServer, VirtualService
 from lvsctl.model.state import Counters, ServiceState
 from lvsctl.output.text.style import Cell, Style
@@ -79,12 +79,12 @@ def closing(*, style: Style) -> str:
         ("lvsctl plan dr", "the commands behind it"),
         ("lvsctl down", "remove it"),
     ]
-    table = style.table([(Cell(words, style.cyan), says) for words, says in rows], indent=2)
+    table = style.table([(Cell(words, style.cyan), text) for words, text in rows], indent=2)
     return _finished(f"{style.bold('Next:')}\n{table}", style)
 
 
 def _steps(lab: Lab, service: VirtualService, server: RealServer) -> list[_Step]:
-    client, director = lab.having(Role.CLIENT)[0], lab.directors[0]
+    client, director = lab.default_client, lab.directors[0]
     cip = str(client.interfaces[0].addresses[0].ip)
     vip, rip = (
         str(Endpoint(service.endpoint.vip, service.endpoint.port)),
