@@ -12,8 +12,8 @@ from lvsctl.errors import KernelError
 from lvsctl.kernel import state
 from lvsctl.model.lab import Lab
 from lvsctl.model.state import NodeState
+from lvsctl.plan import planner
 from lvsctl.plan.diff import diff
-from lvsctl.plan.planner import plan_for
 from lvsctl.plan.stages import Plan, Stage
 from lvsctl.resources.base import Deviation, Resource, States
 from lvsctl.resources.gue_port import GuePort
@@ -31,7 +31,7 @@ def find_deviations(
 ) -> dict[str, tuple[Deviation, ...]]:
     """Return the deviations of each inspected node, by its name."""
     states = {state.netns: state for state in inspected.values()}
-    plan = _inspected(plan_for(lab), states)
+    plan = _inspected(planner.plan_for(lab), states)
     found = diff(plan, states)
     by_netns: dict[str, list[Deviation]] = {netns: [] for netns in states}
     for resource in (one for stage in found.missing for one in stage.resources):

@@ -21,7 +21,7 @@ from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError
 from lvsctl.kernel import paths, registry
 from lvsctl.model.claim import Verdict
-from lvsctl.plan.planner import load_lab, plan_for
+from lvsctl.plan import planner
 from lvsctl.topology import shipped
 from lvsctl.topology.overrides import Overrides
 from tests.in_machine import INSIDE
@@ -136,8 +136,8 @@ def check_up_killed(
     work = up(name, **overrides)
     with untouched(name) as before:
         found = whole(name, lambda: None, work)
-        lab = load_lab(topology_of(name), Overrides(**overrides))  # type: ignore[arg-type]
-        blind = unseen(plan_for(lab).resources, found.moments)
+        lab = planner.load_lab(topology_of(name), Overrides(**overrides))  # type: ignore[arg-type]
+        blind = unseen(planner.plan_for(lab).resources, found.moments)
         assert blind == [], "the plan goes past the moments"
         numbers = tried(found.moments, wanted)
         for number in numbers:

@@ -58,7 +58,7 @@ def until(views: Iterator[View], condition: Callable[[View], bool]) -> View:
         ("rs1", "ip link set lan down", "ip link set lan up", "lan is down"),
         ("client", "ip neigh replace 10.10.0.100 lladdr 02:00:0a:0a:00:0b dev lan nud permanent",
          "ip neigh del 10.10.0.100 dev lan",
-         "10.10.0.100 is at rs1 for good (nud permanent)"),
+         "10.10.0.100 is at rs1 (nud permanent)"),
         ("rs2", "ip route add default via 10.10.0.2", "ip route del default",
          "route default via 10.10.0.2 dev lan added"),
         # The kernel tells of rp_filter; what rings is the moment to look at the others too.
