@@ -117,6 +117,43 @@ def test_what_fails_half_way_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> N
     assert initial_namespace() == host
 
 
+INTERFERING = {
+    "ip addr del 10.10.0.100/32 dev lan": ("director", "10.10.0.100"),
+    "sysctl -qw net.ipv4.conf.all.arp_ignore=0": ("rs1", "arp_ignore"),
+    "ip link set lan down": ("rs2", "lan"),
+    "ipvsadm -d -t 10.10.0.100:80 -r 10.10.0.11:80": ("director", "10.10.0.11:80"),
+    "ipvsadm -e -t 10.10.0.100:80 -r 10.10.0.11:80 -m": ("director", "10.10.0.11:80"),
+}
+"""What another program changes while `up` works, at which node, and what the error names."""
+
+
+@pytest.mark.parametrize("command", INTERFERING)
+def test_a_state_that_differs_from_the_plan_is_an_error(command: str) -> None:
+    """`up` reads back what it applied: a new lab is removed, a running one rolled back."""
+    node, named = INTERFERING[command]
+
+    def interfere() -> None:
+        run(command, netns=f"lvs-dr-{node}")
+
+    host = initial_namespace()
+    with pytest.raises(KernelError, match="does not have it") as created:
+        bring_up(topology_of("dr"), emit=Events("servers", interfere))
+    assert created.value.node == node
+    assert named in created.value.command
+    assert f"wanted: {created.value.command}\n    found: " in created.value.message
+    assert list_labs() == ()
+    assert initial_namespace() == host
+    with lab_up("dr"):
+        before = state()
+        with pytest.raises(KernelError, match="does not have it") as changed:
+            bring_up(topology_of(with_servers("count: 3")), emit=Events("servers", interfere))
+        assert changed.value.node == node
+        assert "lab dr was rolled back" in changed.value.message
+        assert state() == before
+        is_up_and_proven()
+    assert initial_namespace() == host
+
+
 def ipvs_table() -> str:
     return run("ipvsadm -Sn", netns="lvs-dr-director")
 
