@@ -40,7 +40,7 @@ def collect_evidence(lab: Lab, sender: Node | None = None) -> Evidence:
         _probe_vips(lab)
         runs = tuple(_run(lab, service, sender) for service in lab.services)
         after = counters.counters_by_namespace(nodes)
-        kernel_drops = reasons.dropped() if reasons.told else martians.dropped()
+        kernel_drops = reasons.dropped() if reasons.supported else martians.dropped()
         kernel_log = martians.logged()
     return Evidence(
         lab=lab,

@@ -51,7 +51,7 @@ _NAMED = re.compile(r'\{ *(\d+), *"([A-Z0-9_]+)" *\}')
 
 
 class DropReasons:
-    """Counts while entered. ``told``: whether this kernel has drop reasons."""
+    """Counts while entered. ``supported``: whether this kernel has drop reasons."""
 
     def __init__(self) -> None:
         self._counters: dict[str, list[int]] = {}
@@ -74,7 +74,7 @@ class DropReasons:
         self._counters.clear()
 
     @property
-    def told(self) -> bool:
+    def supported(self) -> bool:
         """Whether there is anything to count by."""
         return bool(self._counters)
 

@@ -250,7 +250,7 @@ class Sample:
 
     ``states`` and ``gauges`` by node; a node whose namespace is gone is in neither. ``table``
     is the director's. ``half_open`` is None where the connection table is too long to be read
-    all the time. ``dropped`` is what the kernel told since the last sample, where it tells.
+    all the time. ``dropped`` are the drops that the kernel reported since the last sample.
     """
 
     when: float
