@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from lvsctl import claims
 from lvsctl.claims import packet_loss
 from lvsctl.claims.trace import traces
-from lvsctl.diagnosis import arp, hosts, ipvs, links, listeners, paths, tunnel
+from lvsctl.diagnosis import arp, hosts, ipvs, links, listeners, packet_filter, paths, tunnel
 from lvsctl.diagnosis import packet_loss as vanishing
 from lvsctl.diagnosis.base import Case, Rule
 from lvsctl.diagnosis.kernel_counters import corroborate
@@ -20,6 +20,7 @@ from lvsctl.walk.walk import walks
 
 RULES: tuple[Rule, ...] = (
     *hosts.RULES,
+    *packet_filter.RULES,
     *links.RULES,
     *listeners.RULES,
     *ipvs.RULES[:1],

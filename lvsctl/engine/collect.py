@@ -13,11 +13,12 @@ from pathlib import Path
 
 from lvsctl.capture.capture import Capture
 from lvsctl.claims.distribution import requests_needed
-from lvsctl.kernel import counters, processes, state
+from lvsctl.kernel import counters, packet_filters, processes, state
 from lvsctl.kernel.drops import DropReasons, Martians
 from lvsctl.kernel.state import flush_neighbours_and_routes
 from lvsctl.model.evidence import Evidence, Exchange, Run
 from lvsctl.model.lab import Lab, Node, Role
+from lvsctl.model.packet_filter import growth
 from lvsctl.model.service import Protocol, VipPort, VirtualService
 from lvsctl.model.state import NodeState, ServiceState
 from lvsctl.traffic import client
@@ -34,12 +35,15 @@ def collect_evidence(lab: Lab, sender: Node | None = None) -> Evidence:
     """
     sender = sender or lab.default_client
     nodes = {lab.netns(node.name): node.name for node in lab.nodes}
+    places = nodes | {lab.netns(network.name): network.name for network in lab.networks}
     with DropReasons() as reasons, Martians() as martians, _capture(lab) as capture:
         flush_neighbours_and_routes(nodes)
         before = counters.counters_by_namespace(nodes)
+        filters_before = packet_filters.read_filters(places)
         _probe_vips(lab)
         runs = tuple(_run(lab, service, sender) for service in lab.services)
         after = counters.counters_by_namespace(nodes)
+        filters_after = packet_filters.read_filters(places)
         kernel_drops = reasons.dropped() if reasons.supported else martians.dropped()
         kernel_log = martians.logged()
     return Evidence(
@@ -52,6 +56,11 @@ def collect_evidence(lab: Lab, sender: Node | None = None) -> Evidence:
         counters={nodes[name]: counters.growth(before[name], after[name]) for name in nodes},
         kernel_drops=kernel_drops,
         kernel_log=kernel_log,
+        filters={
+            places[name]: tuple(rule for rule in grown if rule.foreign)
+            for name in places
+            if (grown := growth(filters_before[name], filters_after[name]))
+        },
     )
 
 

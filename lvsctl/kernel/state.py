@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lvsctl.errors import LabError
-from lvsctl.kernel import listeners, netns, sysctl
+from lvsctl.kernel import listeners, netns, packet_filters, sysctl
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.service import Protocol
 from lvsctl.model.state import Connection, LinkState, NodeState, ServiceState
@@ -176,6 +176,7 @@ def _visit(name: str, sysctls: Sequence[str], *, director: bool) -> _Visit:
         services=_services() if director else (),
         connections=read_connections() if director else (),
         gue_ports=_gue_ports(links, listening),
+        packet_filters=packet_filters.current_filters(),
     )
     return _Visit(state, listening)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
 from lvsctl.model.lab import Impairment
+from lvsctl.model.packet_filter import FilterRule
 from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, ServiceMatch
 
 
@@ -133,6 +134,7 @@ class NodeState:
     listeners: tuple[ListenerState, ...] = ()
     gue_ports: tuple[int, ...] = ()
     """UDP ports on which GUE is decapsulated."""
+    packet_filters: tuple[FilterRule, ...] = ()
 
     def link(self, name: str) -> LinkState | None:
         """The device called ``name``; None if it does not exist."""
