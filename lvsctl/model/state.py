@@ -51,13 +51,26 @@ class NeighbourState:
 
 @dataclass(frozen=True, slots=True)
 class ListenerState:
-    """A listening socket, with the process that holds it if known."""
+    """A listening socket, with the process that holds it if known.
+
+    ``queued`` are connections (UDP: bytes) that the process has not accepted yet, ``backlog``
+    how many connections may wait so (TCP). ``state`` is the process's, by proc_pid_stat(5)'s
+    letter: T if it is stopped by a signal.
+    """
 
     protocol: Protocol
     address: IPAddress
     port: int
     process: str = ""
     pid: int = 0
+    queued: int = 0
+    backlog: int = 0
+    state: str = ""
+
+    @property
+    def full(self) -> bool:
+        """Whether no further connection may wait to be accepted (sk_acceptq_is_full)."""
+        return self.protocol is Protocol.TCP and 0 < self.backlog < self.queued
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from lvsctl.netlink.messages import attribute, body, decode, nested, select
 
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg  # isort: skip (after the shim)
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg, ifinfveth  # isort: skip
-from pyroute2.netlink.rtnl.ndmsg import NUD_PERMANENT, ndmsg, states  # isort: skip
+from pyroute2.netlink.rtnl.ndmsg import ndmsg, states  # isort: skip
 from pyroute2.netlink.rtnl.nsidmsg import nsidmsg  # isort: skip
 from pyroute2.netlink.rtnl.rtmsg import rtmsg  # isort: skip
 
@@ -54,6 +54,8 @@ _NEIGHBOUR_STATES = {
     number: name for name, number in states.items() if name not in ("noarp", "none")
 }
 """ip-neighbour(8)'s words. NOARP (loopback, multicast) and NONE are not entries to show."""
+
+_NUD = {name: number for number, name in _NEIGHBOUR_STATES.items()}
 
 _LINK_ATTRIBUTES = tuple(
     f"IFLA_{name}"
@@ -345,11 +347,13 @@ def _gateway(hop: Any) -> IPAddress | None:
 # ── neighbours ───────────────────────────────────────────────────────────────────────────────
 
 
-def set_neighbour(address: IPAddress, mac: str, index: int) -> bytearray:
-    """Set a permanent entry of the ARP or ND cache."""
+def set_neighbour(
+    address: IPAddress, mac: str, index: int, *, state: str = "permanent"
+) -> bytearray:
+    """Set an entry of the ARP or ND cache, by default a permanent one (ip-neighbour(8))."""
     attributes = [("NDA_DST", str(address)), ("NDA_LLADDR", mac)]
     family = _FAMILIES[address.version]
-    entry = body(ndmsg, attributes, family=family, ifindex=index, state=NUD_PERMANENT)
+    entry = body(ndmsg, attributes, family=family, ifindex=index, state=_NUD[state])
     return sockets.message(NEWNEIGH, SET, entry)
 
 

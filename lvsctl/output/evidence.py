@@ -47,6 +47,7 @@ class Written:
     counters: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     kernel_drops: tuple[Dropped, ...] = ()
     kernel_log: tuple[str, ...] = ()
+    before: Mapping[str, NodeState] = field(default_factory=dict)
 
 
 def capture_bytes(evidence: Evidence) -> bytes:
@@ -72,7 +73,7 @@ def evidence_bytes(evidence: Evidence, capture: bytes) -> bytes:
     written = Written(
         FORMAT, VERSION, __version__, hashlib.sha256(capture).hexdigest(),
         evidence.lab, evidence.runs, evidence.states, evidence.counters, evidence.kernel_drops,
-        evidence.kernel_log,
+        evidence.kernel_log, evidence.before,
     )  # fmt: skip
     value = unstructure(written)
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
@@ -104,6 +105,7 @@ def evidence_from(written: bytes, capture: bytes, *, source: str = "evidence.jso
         counters=found.counters,
         kernel_drops=found.kernel_drops,
         kernel_log=found.kernel_log,
+        before=found.before,
     )
 
 
@@ -182,6 +184,7 @@ def _check(found: Written, source: str) -> None:
     """Check what the claims rely on beyond the types."""
     nodes = {node.name for node in found.lab.nodes}
     named = {run.client for run in found.runs}
+    named |= {probe.client for run in found.runs for probe in run.others}
     named |= {server.node for run in found.runs for server in run.service.real_servers}
     named |= {server.node for service in found.lab.services for server in service.real_servers}
     unknown = sorted(named - nodes)
