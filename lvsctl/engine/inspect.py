@@ -73,6 +73,7 @@ def diagnose_lab(lab: Lab) -> Diagnosis:
         found.ruled_out,
         works=found.works,
         next_steps=found.next_steps,
+        differences=found.differences,
     )
 
 
