@@ -99,14 +99,17 @@ def holders(inodes: Iterable[int], *, likely: Iterable[int] = ()) -> dict[int, H
     return found
 
 
-def listener(open_socket: OpenSocket, holder: Holder | None) -> ListenerState:
-    """Combine a socket with its process."""
+def listener(
+    open_socket: OpenSocket, holder: Holder | None, own: Collection[int] = ()
+) -> ListenerState:
+    """Combine a socket with its process. ``own`` are the lab's own processes."""
     return ListenerState(
         protocol=open_socket.protocol,
         address=open_socket.address,
         port=open_socket.port,
         process=holder.process if holder else "",
         pid=holder.pid if holder else 0,
+        foreign=holder is not None and bool(own) and holder.pid not in own,
     )
 
 
