@@ -16,7 +16,8 @@ from pathlib import Path
 from lvsctl.capture.capture import Capture
 from lvsctl.claims.distribution import requests_for_each, requests_needed, room_for
 from lvsctl.claims.neighbours import CONFIGURED, wrong_neighbours
-from lvsctl.kernel import counters, learnt, processes, state
+from lvsctl.engine.whole import whole_state
+from lvsctl.kernel import counters, learnt
 from lvsctl.kernel.drops import DropReasons, Martians
 from lvsctl.kernel.netns import run_inside
 from lvsctl.kernel.state import flush_neighbours_and_routes, read_connections
@@ -58,13 +59,16 @@ def collect_evidence(lab: Lab, sender: Node | None = None, *, patient: bool = Fa
         after = counters.counters_by_namespace(nodes)
         kernel_drops = reasons.dropped() if reasons.supported else martians.dropped()
         kernel_log = martians.logged()
+    switches = {network.name for network in lab.networks}
+    states = {name.removeprefix(lab.netns("")): state for name, state in whole_state(lab).items()}
     evidence = Evidence(
         lab=lab,
         runs=runs,
         frames=capture.frames,
         taps=tuple(sorted(capture.taps)),
         drops={node: count for node, count in capture.drops.items() if count},
-        states=_states(lab, nodes),
+        states={name: state for name, state in states.items() if name not in switches},
+        switches={name: state for name, state in states.items() if name in switches},
         counters={nodes[name]: counters.growth(before[name], after[name]) for name in nodes},
         kernel_drops=kernel_drops,
         kernel_log=kernel_log,
@@ -299,15 +303,6 @@ def _at_once(
 
 _LARGE_PATH = "/?" + "x" * LARGE
 """The path of a request larger than a packet, which needs full-sized segments."""
-
-
-def _states(lab: Lab, nodes: dict[str, str]) -> dict[str, NodeState]:
-    found = state.lab_state(
-        nodes,
-        directors=[lab.netns(node.name) for node in lab.directors],
-        pids=processes.daemons(lab.name).values(),
-    )
-    return {nodes[netns]: seen for netns, seen in found.items()}
 
 
 def _in_table(table: NodeState, service: VirtualService) -> ServiceState | None:

@@ -102,8 +102,10 @@ def holders(inodes: Iterable[int], *, likely: Iterable[int] = ()) -> dict[int, H
     return found
 
 
-def listener(open_socket: OpenSocket, holder: Holder | None) -> ListenerState:
-    """Combine a socket with its process."""
+def listener(
+    open_socket: OpenSocket, holder: Holder | None, own: Collection[int] = ()
+) -> ListenerState:
+    """Combine a socket with its process. ``own`` are the lab's own processes."""
     return ListenerState(
         protocol=open_socket.protocol,
         address=open_socket.address,
@@ -113,6 +115,7 @@ def listener(open_socket: OpenSocket, holder: Holder | None) -> ListenerState:
         queued=open_socket.queued,
         backlog=open_socket.backlog if open_socket.protocol is not Protocol.UDP else 0,
         state=holder.state if holder else "",
+        foreign=holder is not None and bool(own) and holder.pid not in own,
     )
 
 

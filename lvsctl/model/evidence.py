@@ -139,10 +139,11 @@ class Evidence:
     """A lab, the requests sent through it, and everything observed.
 
     ``frames`` of all ``taps``, in time order; ``drops`` counts frames that the capture
-    lost, by node. ``states`` are the nodes' states afterwards, by node. ``counters`` is by how
-    much each node's kernel raised its own meanwhile (nstat(8)'s names), ``kernel_drops`` what
-    it dropped and why, ``kernel_log`` what it wrote of martians to its log; all three are empty
-    in reports written before they were noted, and the latter two where the kernel does not tell.
+    lost, by node. ``states`` are the nodes' states afterwards, by node, ``switches`` those of
+    the networks' bridges, by network. ``counters`` is by how much each node's kernel raised its
+    own meanwhile (nstat(8)'s names), ``kernel_drops`` what it dropped and why, ``kernel_log``
+    what it wrote of martians to its log; all three are empty in reports written before they
+    were noted, and the latter two where the kernel does not tell.
 
     ``before`` is what the nodes had learnt before the first request (neighbours, and the
     directors' connections), by node: asking begins with flushed caches. Entries of it that lead
@@ -155,6 +156,7 @@ class Evidence:
     taps: tuple[Tap, ...] = ()
     drops: Mapping[str, int] = field(default_factory=dict)
     states: Mapping[str, NodeState] = field(default_factory=dict)
+    switches: Mapping[str, NodeState] = field(default_factory=dict)
     counters: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     kernel_drops: tuple[Dropped, ...] = ()
     kernel_log: tuple[str, ...] = ()

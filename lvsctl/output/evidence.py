@@ -47,6 +47,7 @@ class Written:
     counters: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     kernel_drops: tuple[Dropped, ...] = ()
     kernel_log: tuple[str, ...] = ()
+    switches: Mapping[str, NodeState] = field(default_factory=dict)
     before: Mapping[str, NodeState] = field(default_factory=dict)
 
 
@@ -73,7 +74,7 @@ def evidence_bytes(evidence: Evidence, capture: bytes) -> bytes:
     written = Written(
         FORMAT, VERSION, __version__, hashlib.sha256(capture).hexdigest(),
         evidence.lab, evidence.runs, evidence.states, evidence.counters, evidence.kernel_drops,
-        evidence.kernel_log, evidence.before,
+        evidence.kernel_log, evidence.switches, evidence.before,
     )  # fmt: skip
     value = unstructure(written)
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
@@ -102,6 +103,7 @@ def evidence_from(written: bytes, capture: bytes, *, source: str = "evidence.jso
         taps=tuple(sorted(recording.taps)),
         drops={node: count for node, count in recording.drops.items() if count},
         states=found.states,
+        switches=found.switches,
         counters=found.counters,
         kernel_drops=found.kernel_drops,
         kernel_log=found.kernel_log,
