@@ -23,6 +23,9 @@ NO_ROOM = "thresholds let no real server take new connections (earlier ones leav
 AT_LEAST = 12
 """Requests to send at least: enough to tell the schedulers apart with a few real servers."""
 AT_MOST = 2000
+COVERING_MOST = 400
+"""Requests that are sent at most so that each real server gets one."""
+
 _STARTS = 256
 """States that the director may have been in before the run, looked at."""
 
@@ -148,8 +151,37 @@ def requests_needed(service: VirtualService, before: ServiceState | None) -> int
     if service.scheduler is Scheduler.WRR:
         round_ = sum(weights) // reduce(gcd, weights)
     count = min(-(-AT_LEAST // round_) * round_, max(AT_MOST, round_))
+    if service.scheduler in _COUNTING and not service.persistence:
+        while count < COVERING_MOST and not _covers(service, before, count):
+            count += round_
     room = room_for(service, before)
     return count if room is None else max(1, min(count, room))
+
+
+def _covers(service: VirtualService, before: ServiceState | None, count: int) -> bool:
+    """Whether each usable real server certainly gets one of ``count`` connections.
+
+    One that does not answer keeps earlier connections, half open, for a minute, and until the
+    others have as many it is not chosen.
+    """
+    least = 1 + _SLACK.get(service.scheduler, 0)
+    return all(
+        min((shares[place] for place in usable(service)), default=least) >= least
+        for shares in (
+            handed_out(service.scheduler, loads, count)
+            for loads in islice(_starts(service, before), _STARTS)
+        )
+    )
+
+
+def requests_for_each(service: VirtualService) -> int:
+    """How many requests at once reach each real server that the scheduler chooses."""
+    weights = [server.weight for server in service.real_servers if server.weight > 0]
+    if len(weights) < 2 or service.persistence or service.scheduler in _ONE_FOR_ALL:
+        return 1
+    if service.scheduler is Scheduler.WRR:
+        return min(sum(weights) // reduce(gcd, weights), max(AT_LEAST, len(weights)))
+    return len(weights)
 
 
 def room_for(service: VirtualService, before: ServiceState | None) -> int | None:
@@ -198,3 +230,9 @@ _HASHING = {
 
 _SLACK = dict.fromkeys((Scheduler.LC, Scheduler.WLC, Scheduler.LBLC, Scheduler.LBLCR), 1)
 # They look at connections that others opened before, and those expire while we ask.
+
+_COUNTING = frozenset({Scheduler.LC, Scheduler.WLC, Scheduler.SED, Scheduler.NQ})
+"""Schedulers that choose by the connections that a real server has, of all real servers."""
+
+_ONE_FOR_ALL = frozenset({*_HASHING, Scheduler.FO, Scheduler.OVF, Scheduler.LBLC, Scheduler.LBLCR})
+"""Schedulers that send the next connections of a client to the same real server."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from lvsctl.claims.base import CheckResult, ClaimTable, inconclusive, passed_if
+from lvsctl.claims.base import CheckResult, ClaimTable, inconclusive, join_names, passed_if
 from lvsctl.claims.distribution import Expected, expected_distribution, usable
+from lvsctl.claims.losses import sent_again
+from lvsctl.claims.neighbours import wrong_neighbours
 from lvsctl.claims.schedulers import Place
 from lvsctl.claims.trace import Trace
 from lvsctl.model.addresses import Endpoint, family_of
 from lvsctl.model.claim import Verdict
 from lvsctl.model.evidence import Exchange, Run
 from lvsctl.model.frame import Direction, Frame
-from lvsctl.model.service import ForwardingMethod
+from lvsctl.model.service import ForwardingMethod, Protocol
 from lvsctl.model.state import RealServerState, ServiceState
 
 CLAIMS = ClaimTable()
@@ -31,6 +33,7 @@ def requests_answered(trace: Trace) -> CheckResult:
     total = len(seen.exchanges)
     expected = f"{total} of {total} requests answered, by {_names(seen)}"
     failures = Counter(exchange.error for exchange in seen.exchanges if not exchange.answered)
+    failures.update(f"HTTP {e.status}" for e in seen.answered if e.server_error)
     others = sorted(
         {exchange.node or "an unnamed server" for exchange in seen.answered} - set(_known(seen))
     )
@@ -39,6 +42,102 @@ def requests_answered(trace: Trace) -> CheckResult:
     if others:
         observed.append(f"answers from {', '.join(others)}")
     return passed_if(total > 0 and not failures and not others, expected, ", ".join(observed))
+
+
+def _has_other_clients(trace: Trace) -> bool:
+    return bool(trace.run.others)
+
+
+@CLAIMS.add(
+    "all.every-client-answered",
+    "every client that reaches the VIP is answered",
+    unbroken="a fault at one client breaks it only where the lab has several",
+    applies=_has_other_clients,
+    needs_frames=False,
+)
+def every_client_answered(trace: Trace) -> CheckResult:
+    """Count the answers of the clients that did not send the run's own requests."""
+    others = trace.run.others
+    names = join_names([other.client for other in others])
+    failed = [
+        f"{other.client}: {len(lost)} of {len(other.exchanges)} {lost[0].error or 'server error'}"
+        for other in others
+        if (lost := [e for e in other.exchanges if not e.answered or e.server_error])
+    ]
+    total = sum(len(other.exchanges) for other in others)
+    observed = "; ".join(failed) or f"{total} of {total} requests of {names} answered"
+    return passed_if(not failed, f"requests of {names} answered", observed)
+
+
+def _has_large(trace: Trace) -> bool:
+    return bool(trace.run.larges)
+
+
+@CLAIMS.add(
+    "all.large-requests-answered",
+    "a request larger than a packet is answered by every real server that answers small ones",
+    broken_by=("icmp-filtered",),
+    unbroken="a path on which every packet fits does not lose the large ones alone",
+    applies=_has_large,
+    needs_frames=False,
+)
+def large_requests_answered(trace: Trace) -> CheckResult:
+    """Look at the large requests of real servers that answered every small one they were given."""
+    seen = trace.run
+    silent = {trace.assigned(e) for e in seen.exchanges if not e.answered}
+    judged = [e for e in seen.larges if e.answered or trace.assigned(e) not in silent]
+    lost = [e for e in judged if not e.answered]
+    expected = f"{len(judged)} of {len(judged)} answered"
+    if not judged:
+        return inconclusive("large requests answered", "no real server answers even small ones")
+    names = sorted({trace.assigned(e) or "a real server" for e in lost})
+    observed = f"{len(judged) - len(lost)} of {len(judged)} answered"
+    observed += f"; {lost[0].error}: {', '.join(names)}" if lost else ""
+    return passed_if(not lost, expected, observed)
+
+
+def _loses_nothing(trace: Trace) -> bool:
+    """Whether the topology itself asks for no loss, and the protocol repeats what is lost."""
+    lab = trace.evidence.lab
+    loses = any(network.impairment.loss for network in lab.networks)
+    return not loses and trace.run.endpoint.protocol is Protocol.TCP
+
+
+@CLAIMS.add(
+    "all.nothing-sent-again",
+    "no packet of an answered request is lost: none has to be sent a second time",
+    unbroken="every fault stops packets always, and then the request is not answered",
+    applies=_loses_nothing,
+)
+def nothing_sent_again(trace: Trace) -> CheckResult:
+    """Find segments that were sent twice, because the first copy or its reply was lost."""
+    answered = [c for c in trace.conversations if c.exchange.answered]
+    expected = "each segment of an answered request sent once"
+    if not any(c.requests for c in answered):
+        return inconclusive(expected, "no request was answered")
+    again = [frames for c in answered if (frames := sent_again(trace, c))]
+    shown = [frame for frames in again for frame in frames]
+    observed = f"{len(again)} of {len(answered)} answered requests needed a packet sent again"
+    return passed_if(not again, expected, observed, shown[:2])
+
+
+@CLAIMS.add(
+    "all.neighbours-right",
+    "before the requests, no node had learnt a wrong MAC address",
+    broken_by=("stale-neighbour", "stale-vip-neighbour"),
+    applies=lambda trace: bool(trace.evidence.before),
+    needs_requests=False,
+    needs_frames=False,
+)
+def neighbours_right(trace: Trace) -> CheckResult:
+    """Compare neighbour entries with the MAC addresses of the nodes that have the addresses."""
+    wrong = [str(one) for one in wrong_neighbours(trace.evidence)]
+    count = sum(len(state.neighbours) for state in trace.evidence.before.values())
+    return passed_if(
+        not wrong,
+        "every entry leads to the node that has the address",
+        "; ".join(wrong[:3]) or f"{count} entries, none wrong",
+    )
 
 
 @CLAIMS.add(
@@ -54,10 +153,12 @@ def real_servers_reached(trace: Trace) -> CheckResult:
     answered = _answers(seen)
     if not prediction.exact:
         names = [_name(seen, place) for place in usable(seen.service)]
+        unchosen = [name for name in names if not answered[name]]
         return passed_if(
             any(answered[name] for name in names) and not _drained_answers(seen),
             f"{prediction.text}: one of {', '.join(names)}",
-            _counts(answered),
+            _counts(answered)
+            + (f"; not chosen, so not judged: {', '.join(unchosen)}" if unchosen else ""),
         )
     outcomes = (prediction.shares, *prediction.others)
     wanted = [_name(seen, p) for p in prediction.shares if all(shares[p] for shares in outcomes)]

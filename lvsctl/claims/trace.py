@@ -49,15 +49,15 @@ class Conversation:
             if frame.tap.node != node:
                 continue
             if frame.direction is Direction.OUT:
-                waiting = coming.get(_identity(frame))
+                waiting = coming.get(identity(frame))
                 if waiting:
                     found.append(Passage(waiting.pop(0), frame))
             elif frame.direction is not Direction.OTHER:
-                coming.setdefault(_identity(frame), []).append(frame)
+                coming.setdefault(identity(frame), []).append(frame)
         return tuple(found)
 
 
-def _identity(frame: Frame) -> object:
+def identity(frame: Frame) -> object:
     """Identify a packet by what no hop changes: sequence numbers, identification, payload."""
     transport = frame.packet.transport
     numbers = (
@@ -75,6 +75,23 @@ class Trace:
     run: Run
     conversations: tuple[Conversation, ...]
     large: Conversation | None
+    further: tuple[Conversation, ...] = ()
+    """Those of every other request: large ones, other clients', and patient ones."""
+
+    @property
+    def everything(self) -> tuple[Conversation, ...]:
+        """Every conversation of the service."""
+        return (*self.conversations, *self.further)
+
+    def assigned(self, exchange: Exchange) -> str:
+        """The real server that IPVS chose for a request, by its connection table; or empty."""
+        end = exchange.local
+        if end is None:
+            return ""
+        for entry in self.run.connections:
+            if (entry.client, entry.client_port) == (end.address, end.port):
+                return next((s.node for s in self.real_servers if s.rip == entry.rip), "")
+        return ""
 
     @property
     def real_servers(self) -> tuple[RealServer, ...]:
@@ -151,7 +168,8 @@ class Trace:
     @property
     def other_clients(self) -> frozenset[Endpoint]:
         """Those of ``client_endpoints`` that are not the run's own."""
-        return self.client_endpoints.difference(exchange.local for exchange in self.run.exchanges)
+        own = {exchange.local for exchange in self.run.all_exchanges}
+        return self.client_endpoints.difference(own)
 
     def request_passages(self) -> tuple[Passage, ...]:
         """Request packets that crossed a director."""
@@ -177,19 +195,21 @@ def traces(evidence: Evidence) -> Iterator[Trace]:
     ends = {
         exchange.local
         for run in evidence.runs
-        for exchange in (*run.exchanges, *([run.large] if run.large else ()))
+        for exchange in run.all_exchanges
         if exchange.local is not None
     }
     requests: dict[Endpoint, list[Frame]] = {}
     replies: dict[Endpoint, list[Frame]] = {}
+    aliases = _source_translations(evidence, ends)
     for frame in evidence.frames:
         flow = frame.flow
         if flow is None:
             continue
-        if flow.src in ends:
-            requests.setdefault(flow.src, []).append(frame)
-        elif flow.dst in ends:
-            replies.setdefault(flow.dst, []).append(frame)
+        src, dst = aliases.get(flow.src, flow.src), aliases.get(flow.dst, flow.dst)
+        if src in ends:
+            requests.setdefault(src, []).append(frame)
+        elif dst in ends:
+            replies.setdefault(dst, []).append(frame)
 
     def conversation(exchange: Exchange) -> Conversation | None:
         end = exchange.local
@@ -199,12 +219,71 @@ def traces(evidence: Evidence) -> Iterator[Trace]:
             exchange, end, tuple(requests.get(end, ())), tuple(replies.get(end, ()))
         )
 
+    def conversations(exchanges: Iterable[Exchange]) -> tuple[Conversation, ...]:
+        return tuple(c for exchange in exchanges if (c := conversation(exchange)))
+
     for asked in evidence.runs:
         servers = {server.node for server in asked.service.real_servers}
-        run = replace(asked, exchanges=tuple(_named(e, servers, replies) for e in asked.exchanges))
-        found = [c for exchange in run.exchanges if (c := conversation(exchange))]
+
+        def named(
+            exchanges: Iterable[Exchange], servers: set[str] = servers
+        ) -> tuple[Exchange, ...]:
+            return tuple(_named(exchange, servers, replies) for exchange in exchanges)
+
+        run = replace(
+            asked,
+            exchanges=named(asked.exchanges),
+            larges=named(asked.larges),
+            others=tuple(replace(o, exchanges=named(o.exchanges)) for o in asked.others),
+            slow=named(asked.slow),
+        )
         large = conversation(run.large) if run.large else None
-        yield Trace(evidence, run, tuple(found), large)
+        further = run.all_exchanges[len(run.exchanges) :]
+        yield Trace(evidence, run, conversations(run.exchanges), large, conversations(further))
+
+
+def of_other_clients(trace: Trace) -> Iterator[Trace]:
+    """The requests of each further client of the service, as if it alone had asked."""
+    for probe in trace.run.others:
+        own = {exchange.local for exchange in probe.exchanges}
+        run = replace(
+            trace.run,
+            client=probe.client,
+            exchanges=probe.exchanges,
+            large=None,
+            larges=(),
+            others=(),
+            slow=(),
+        )
+        found = tuple(c for c in trace.further if c.client in own)
+        yield Trace(trace.evidence, run, found, None)
+
+
+def _source_translations(
+    evidence: Evidence, ends: Collection[Endpoint]
+) -> Mapping[Endpoint, Endpoint]:
+    """Where a director replaced a request's source (MASQUERADE, SNAT): by new source, the old.
+
+    The packet is recognized by what no hop changes.
+    """
+    directors = {node.name for node in evidence.lab.directors}
+    came: dict[tuple[str, object], Endpoint] = {}
+    found: dict[Endpoint, Endpoint] = {}
+    for frame in evidence.frames:
+        flow, tcp = frame.flow, frame.tcp
+        # The first segment is enough: its sequence number is as good as unique.
+        if flow is None or tcp is None or not tcp.flags & TcpFlag.SYN or tcp.flags & TcpFlag.ACK:
+            continue
+        if frame.tap.node not in directors:
+            continue
+        key = frame.tap.node, identity(frame)
+        if frame.direction is Direction.OUT:
+            before = came.get(key)
+            if before is not None and before != flow.src and flow.src not in ends:
+                found[flow.src] = before
+        elif flow.src in ends:
+            came[key] = flow.src
+    return found
 
 
 def _named(

@@ -84,13 +84,19 @@ def decapsulated(trace: Trace) -> CheckResult:
     if without:
         return passed_if(False, expected, f"{join_names(without)}: no {vip} on {device}")
     came = [f for c in trace.conversations for f in c.requests if f.direction.inward]
+    outside = {node: trace.evidence.lab.node(node).networks for node in nodes}
     wrapped = {
-        node: [f for f in came if (f.tap.node, len(f.ips)) == (node, 2) and f.tap.device != device]
+        node: [
+            f
+            for f in came
+            if (f.tap.node, len(f.ips)) == (node, 2) and f.tap.device in outside[node]
+        ]
         for node in nodes
     }
     shown: list[Frame] = []
     for node, frames in wrapped.items():
-        out = [f for f in came if (f.tap.node, f.tap.device) == (node, device)]
+        # A more specific tunnel device of the same node may have decapsulated them.
+        out = [f for f in came if f.tap.node == node and f.tap.device not in outside[node]]
         if frames and len(out) < len(frames):
             lost = f"{node} received {len(frames)} tunnelled packets and decapsulated {len(out)}"
             return passed_if(False, expected, lost, frames[:1])
@@ -208,12 +214,47 @@ def header_cost(trace: Trace) -> CheckResult:
         + (f"fragmentation needed, MTU {mtu}" if told else "no fragmentation-needed")
         + f"; {outcome}"
     )
+    if not told and added == {headers} and answered:
+        why = _nothing_too_big(trace, large, passages, headers)
+        if why:
+            return passed_if(True, expected, f"{observed}: {why}")
     right = added == {headers} and bool(told)
     if right and not answered and _made_progress(trace, large):
         return inconclusive(
             expected, f"{observed}, while data was still being acknowledged: this machine is slow"
         )
     return passed_if(right and answered, expected, observed, told[:1])
+
+
+def _nothing_too_big(
+    trace: Trace, conversation: Conversation, passages: list[Passage], headers: int
+) -> str:
+    """Why no packet had to be refused; empty if one was too large for the tunnel.
+
+    The client sends without DF (ip_no_pmtu_disc, RFC 1191), or its segments leave room for the
+    tunnel's headers (an advertised or clamped MSS, or a larger MTU on the way).
+    """
+    outers = [
+        frame.outer
+        for frame in conversation.requests
+        if frame.tap.node in trace.directors
+        and frame.direction is Direction.IN
+        and frame.outer is not None
+    ]
+    large = [outer for outer in outers if outer.total_length > _SMALLER - headers]
+    if not large:
+        most = max((outer.total_length for outer in outers), default=0)
+        return f"packets of at most {most} bytes leave room for the tunnel"
+    if all(outer.version == 4 and not outer.df for outer in large):
+        return "the client allows fragmentation (no DF)"
+    whole = [p.went.outer.total_length for p in passages if p.went.outer is not None]
+    if max(whole) > _SMALLER:
+        return f"the path carries packets of {max(whole)} bytes"
+    return ""
+
+
+_SMALLER = 1500
+"""The MTU of a lab's links in bytes, where nobody changed it."""
 
 
 def _made_progress(trace: Trace, conversation: Conversation) -> bool:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lvsctl.claims.neighbours import CONFIGURED, wrong_neighbours
 from lvsctl.diagnosis.base import DR, TUN, Case, Found, Rule, shown
 from lvsctl.model.addresses import host_route
 from lvsctl.model.claim import Cause, Remark
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Node
+from lvsctl.model.state import NeighbourState
 
 
 def _exposed(case: Case) -> Iterator[tuple[Node, str]]:
@@ -174,6 +176,44 @@ def learnt(case: Case) -> Iterator[Found]:
         )
 
 
+def wrongly_learnt(case: Case) -> Iterator[Found]:
+    """Before the requests, no node had learnt a MAC address of another node than the address's.
+
+    Entries that are set for good are found where they block a packet's path.
+    """
+    for node, entry, owners, leads_to in wrong_neighbours(case.evidence):
+        if entry.state in CONFIGURED and _blocks(case, node, entry):
+            continue
+        of_vip = entry.address == case.vip
+        where = f"which is {leads_to}" if leads_to else "which no node has"
+        yield Cause(
+            fault="stale-vip-neighbour" if of_vip else "stale-neighbour",
+            node=node,
+            text=(
+                f"{node} has a wrong MAC address for {entry.address} of {owners[0]} in its "
+                "neighbour table"
+            ),
+            evidence=(
+                f"{node}: {entry.address} at {entry.mac} ({entry.state}), {where}",
+                "read before the requests; flushed while they were sent, and put back afterwards",
+            ),
+            consequence=(
+                f"what {node} sends to {entry.address} goes to that MAC address until the entry "
+                "is replaced (a gratuitous ARP does so at a failover) or expires"
+            ),
+            remedy=case.type(node, "ip", "neigh", "del", entry.address, "dev", entry.device),
+        )
+
+
+def _blocks(case: Case, node: str, entry: NeighbourState) -> bool:
+    """Whether another rule names the entry: it is on the path of requests or replies."""
+    if entry.address == case.vip:
+        return bool(case.requests(node, out=True))
+    servers = {server.rip for server in case.service.real_servers}
+    on_way = {*servers, *case.clients_addresses}
+    return entry.address in on_way
+
+
 RULES = (
     Rule(
         find=answers,
@@ -186,6 +226,11 @@ RULES = (
         modes=(DR, TUN),
         latent=True,
         rules_out="no real server sends ARP requests from the VIP",
+    ),
+    Rule(
+        find=wrongly_learnt,
+        latent=True,
+        rules_out="no node had learnt a wrong MAC address before the requests",
     ),
     Rule(find=learnt, rules_out="every neighbour entry for the VIP is the director's"),
 )

@@ -10,11 +10,12 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from lvsctl.claims.losses import sent_again
 from lvsctl.claims.trace import Conversation, Trace
 from lvsctl.diagnosis.network import Network
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.claim import Cause, Finding, Remark, Verdict
-from lvsctl.model.evidence import Evidence
+from lvsctl.model.evidence import Evidence, Exchange
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Lab, Node
 from lvsctl.model.service import ForwardingMethod, RealServer, VipPort, VirtualService
@@ -115,16 +116,28 @@ class Case:
         )
 
     @property
+    def answered(self) -> bool:
+        """Whether every request of every client was answered, large ones too, without an error."""
+        run = self.trace.run
+        return bool(run.exchanges) and all(
+            e.answered and not e.server_error
+            for e in (*run.exchanges, *run.every_large, *self._others_exchanges)
+        )
+
+    @property
+    def _others_exchanges(self) -> tuple[Exchange, ...]:
+        return tuple(e for other in self.trace.run.others for e in other.exchanges)
+
+    @property
     def fine(self) -> bool:
         """Whether every request was answered, large ones too, and no claim that matters failed."""
-        large = self.trace.run.large
-        return (
-            bool(self.trace.run.exchanges)
-            and all(e.answered for e in self.trace.run.exchanges)
-            and (large is None or large.answered)
-            and not any(
-                f.verdict is Verdict.FAIL and f.claim.id not in HARMLESS for f in self.findings
-            )
+        return self.answered and not self.unmet
+
+    @property
+    def unmet(self) -> tuple[Finding, ...]:
+        """Claims that fail and matter."""
+        return tuple(
+            f for f in self.findings if f.verdict is Verdict.FAIL and f.claim.id not in HARMLESS
         )
 
     def served(self, node: str) -> bool:
@@ -138,10 +151,29 @@ class Case:
             for c in self.trace.conversations
         )
 
+    def given(self, node: str) -> tuple[Conversation, ...]:
+        """The connections that IPVS assigned to a real server, or that it answered."""
+        return tuple(
+            c
+            for c in self.trace.everything
+            if (self.trace.assigned(c.exchange) or c.exchange.node) == node
+        )
+
+    def troubled(self, node: str) -> bool:
+        """Whether a request that a real server was given failed, or needed a second try."""
+        own = frozenset(c.client for c in self.trace.conversations)
+        return any(
+            not c.exchange.answered
+            or c.exchange.server_error
+            or (c.client in own and bool(sent_again(self.trace, c)))
+            for c in self.given(node)
+        )
+
     @property
     def conversations(self) -> tuple[Conversation, ...]:
-        """Every connection, including the large request's; failed ones first."""
-        found = (*self.trace.conversations, *([self.trace.large] if self.trace.large else ()))
+        """Every connection, including those of large requests; failed ones first."""
+        large = (self.trace.large,) if self.trace.large and not self.trace.further else ()
+        found = (*self.trace.everything, *large)
         return tuple(sorted(found, key=lambda c: c.exchange.answered))
 
     def requests(self, node: str, *, out: bool = False) -> tuple[Frame, ...]:

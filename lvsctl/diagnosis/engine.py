@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lvsctl import claims
 from lvsctl.claims import packet_loss
-from lvsctl.claims.trace import traces
+from lvsctl.claims.trace import of_other_clients, traces
 from lvsctl.diagnosis import arp, hosts, ipvs, links, listeners, packet_filter, paths, tunnel
 from lvsctl.diagnosis import packet_loss as vanishing
 from lvsctl.diagnosis.base import Case, Rule
@@ -39,6 +39,8 @@ LAST = vanishing.RULES
 class Conclusion:
     """The result of all rules. ``works``: every claim that matters was observed.
 
+    ``works`` is also true where every request was answered and no cause was found, but in another
+    way than the topology's: then ``differences`` are the claims that do not hold.
     ``next_steps`` suggests next steps if it does not work and no cause was found.
     """
 
@@ -47,6 +49,7 @@ class Conclusion:
     ruled_out: tuple[str, ...]
     works: bool
     next_steps: tuple[str, ...]
+    differences: tuple[str, ...] = ()
 
 
 def conclusion(evidence: Evidence, topology: str = "") -> Conclusion:
@@ -61,21 +64,44 @@ def conclusion(evidence: Evidence, topology: str = "") -> Conclusion:
         Case(trace, network, tuple(f for f in findings if f.service == trace.run.service.name), up)
         for trace in traces(evidence)
     ]
+    # A client of its own case only if it fails: its way to the VIP is another one.
+    cases += [
+        case
+        for first in tuple(cases)
+        for trace in of_other_clients(first.trace)
+        if not (case := Case(trace, network, (), up)).answered
+    ]
     found = _Found()
     for case in cases:
         found.apply(RULES, case)
     works = all(case.fine for case in cases)
     for case in cases:
-        if not case.fine and not found.harmful:
+        if not case.fine and not found.harmful and not _only_differs(case, found):
             found.apply(LAST, case)
     causes = tuple(corroborate(cause, evidence) for cause in found.in_order())
+    differences: tuple[str, ...] = ()
+    if not works and not causes and all(case.answered for case in cases):
+        works = True
+        differences = tuple(
+            dict.fromkeys(
+                f"{finding.claim.id}: {finding.observed}"
+                for case in cases
+                for finding in case.unmet
+            )
+        )
     return Conclusion(
         causes=causes,
         remarks=tuple(dict.fromkeys(found.remarks)),
         ruled_out=tuple(rule for rule in found.clean if rule not in found.dirty),
         works=works,
         next_steps=() if works or causes else tuple(_next_steps(evidence, cases)),
+        differences=differences,
     )
+
+
+def _only_differs(case: Case, found: _Found) -> bool:
+    """Whether every request was answered and nothing was sent twice: no packet vanished."""
+    return case.answered and not found.harmful and not case.failed("all.nothing-sent-again")
 
 
 class _Found:
@@ -93,7 +119,7 @@ class _Found:
         return any(not latent for latent, _, _ in self.causes.values())
 
     def apply(self, rules: tuple[Rule, ...], case: Case) -> None:
-        """Apply the rules for the service's forwarding method."""
+        """Apply the rules for the service's forwarding methods."""
         for number, rule in enumerate(rules):
             if case.service.forward not in rule.modes:
                 continue
@@ -104,7 +130,7 @@ class _Found:
                     self.remarks.append(f"{found.node}: {found.text}")
                 elif rule.latent or _harms(case, rule, found):
                     key = (found.fault, found.node, found.text)
-                    rank = (rule.latent and case.fine, number, found)
+                    rank = (rule.latent and not _harms(case, rule, found), number, found)
                     self.causes.setdefault(key, rank)
                 else:
                     self.remarks.append(f"{found.node}: {found.text}; no harm observed")
@@ -123,7 +149,8 @@ def _harms(case: Case, rule: Rule, cause: Cause) -> bool:
     if case.fine or rule.harms_others:
         return not case.fine
     members = {server.node for server in case.service.real_servers}
-    return not (cause.node in members and case.served(cause.node))
+    harmless = case.served(cause.node) and not case.troubled(cause.node)
+    return not (cause.node in members and harmless)
 
 
 def _next_steps(evidence: Evidence, cases: list[Case]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lvsctl.claims.trace import Conversation
+from lvsctl.claims.trace import Conversation, identity
 from lvsctl.diagnosis.base import Case, Found, Rule, shown
 from lvsctl.model.claim import Cause, Remark
 from lvsctl.model.frame import Direction, Frame
@@ -67,7 +67,7 @@ def _matched(case: Case) -> Iterator[tuple[str, FilterRule]]:
 
     Those that the kernel does not count are among them.
     """
-    for place, rules in case.evidence.filters.items():
+    for place, rules in case.evidence.packet_filters.items():
         for rule in rules:
             if rule.foreign and rule.packets != 0:
                 yield place, rule
@@ -102,15 +102,14 @@ def _lost_at(case: Case, place: str) -> Iterator[Frame]:
     unanswered = [one for one in case.conversations if not one.exchange.answered]
     for conversation in unanswered or case.conversations:
         for frames in (conversation.requests, conversation.replies):
-            last = _last(frames)
-            if last is not None and place == _reached(last):
-                yield last
+            yield from (frame for frame in _last_of_each(frames) if _reached(frame) == place)
     yield from _unresolved(case, place)
 
 
-def _last(frames: tuple[Frame, ...]) -> Frame | None:
-    seen = [frame for frame in frames if frame.direction is not Direction.OTHER]
-    return max(seen, key=lambda frame: frame.time, default=None)
+def _last_of_each(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
+    """The last frame of each packet of a connection."""
+    last = {identity(frame): frame for frame in frames if frame.direction is not Direction.OTHER}
+    return tuple(last.values())
 
 
 def _reached(frame: Frame) -> str:

@@ -1,67 +1,103 @@
 """Collect evidence: send requests through a running lab and capture frames at every node.
 
-Each step serves a claim. Nothing is configured; neighbour entries and path MTUs are flushed
-first, so that the capture shows how they are learnt.
+Each step serves a claim. Nothing is configured; neighbour entries and path MTUs are read and
+then flushed, so that the capture shows how they are learnt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from ipaddress import IPv4Interface
 from pathlib import Path
 
 from lvsctl.capture.capture import Capture
-from lvsctl.claims.distribution import requests_needed
-from lvsctl.kernel import counters, packet_filters, processes, state
+from lvsctl.claims.distribution import requests_for_each, requests_needed, room_for
+from lvsctl.claims.neighbours import CONFIGURED, wrong_neighbours
+from lvsctl.engine.whole import whole_state
+from lvsctl.kernel import counters, learnt, packet_filters
 from lvsctl.kernel.drops import DropReasons, Martians
-from lvsctl.kernel.state import flush_neighbours_and_routes
-from lvsctl.model.evidence import Evidence, Exchange, Run
+from lvsctl.kernel.netns import run_inside
+from lvsctl.kernel.state import flush_neighbours_and_routes, read_connections
+from lvsctl.model.addresses import IPAddress
+from lvsctl.model.evidence import Evidence, Exchange, Failure, Probe, Run
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.model.packet_filter import growth
 from lvsctl.model.service import Protocol, VipPort, VirtualService
-from lvsctl.model.state import NodeState, ServiceState
+from lvsctl.model.state import Connection, NeighbourState, NodeState, ServiceState
+from lvsctl.plan.routing import routes_of
 from lvsctl.traffic import client
 from lvsctl.traffic.client import arp_probe
 
 LARGE = 4000
 """Bytes of a request that needs several full-sized segments (of 1460 bytes on Ethernet)."""
 
+PATIENCE = 10.0
+"""Seconds that ``diagnose`` waits for a server that accepts a connection and does not answer."""
 
-def collect_evidence(lab: Lab, sender: Node | None = None) -> Evidence:
-    """Send requests from ``sender`` (the default client) through every virtual service of ``lab``.
+_THREADS = 16
+"""Services and clients that are asked at the same time."""
+
+
+def collect_evidence(lab: Lab, sender: Node | None = None, *, patient: bool = False) -> Evidence:
+    """Send requests through every virtual service of ``lab``.
+
+    Each service is asked by the clients that reach its VIP, or by ``sender`` only. ``patient``:
+    where connections are accepted and requests not answered, wait longer for some.
 
     Raises LabError if a part of the lab is missing, HostError without root.
     """
-    sender = sender or lab.default_client
     nodes = {lab.netns(node.name): node.name for node in lab.nodes}
     places = nodes | {lab.netns(network.name): network.name for network in lab.networks}
+    directors = [lab.netns(node.name) for node in lab.directors]
+    learnt_before = learnt.read_learnt(nodes, directors)
     with DropReasons() as reasons, Martians() as martians, _capture(lab) as capture:
         flush_neighbours_and_routes(nodes)
         before = counters.counters_by_namespace(nodes)
         filters_before = packet_filters.read_filters(places)
         _probe_vips(lab)
-        runs = tuple(_run(lab, service, sender) for service in lab.services)
+        runs = _runs(lab, sender, patient=patient)
         after = counters.counters_by_namespace(nodes)
         filters_after = packet_filters.read_filters(places)
         kernel_drops = reasons.dropped() if reasons.supported else martians.dropped()
         kernel_log = martians.logged()
-    return Evidence(
+    switches = {network.name for network in lab.networks}
+    states = {name.removeprefix(lab.netns("")): state for name, state in whole_state(lab).items()}
+    evidence = Evidence(
         lab=lab,
         runs=runs,
         frames=capture.frames,
         taps=tuple(sorted(capture.taps)),
         drops={node: count for node, count in capture.drops.items() if count},
-        states=_states(lab, nodes),
+        states={name: state for name, state in states.items() if name not in switches},
+        switches={name: state for name, state in states.items() if name in switches},
         counters={nodes[name]: counters.growth(before[name], after[name]) for name in nodes},
         kernel_drops=kernel_drops,
         kernel_log=kernel_log,
-        filters={
+        packet_filters={
             places[name]: tuple(rule for rule in grown if rule.foreign)
             for name in places
             if (grown := growth(filters_before[name], filters_after[name]))
         },
+        before={nodes[name]: found for name, found in learnt_before.items()},
     )
+    _leave_as_found(evidence, nodes)
+    return evidence
+
+
+def _leave_as_found(evidence: Evidence, nodes: Iterable[str]) -> None:
+    """Flush what the requests taught the nodes, and put back what they had learnt wrong.
+
+    So that asking neither heals a lab nor breaks it, however often it is asked.
+    """
+    flush_neighbours_and_routes(nodes)
+    wrong: dict[str, list[NeighbourState]] = {}
+    for node, entry, *_ in wrong_neighbours(evidence):
+        if entry.state not in CONFIGURED:
+            wrong.setdefault(evidence.lab.netns(node), []).append(entry)
+    learnt.put_back(wrong)
 
 
 def collect_request_evidence(lab: Lab, service: VirtualService, sender: Node) -> Evidence:
@@ -71,7 +107,7 @@ def collect_request_evidence(lab: Lab, service: VirtualService, sender: Node) ->
     """
     with _capture(lab) as capture:
         flush_neighbours_and_routes([lab.netns(node.name) for node in lab.nodes])
-        exchange = _request(lab, service.endpoint, sender)
+        (exchange,) = _at_once(lab, service.endpoint, sender, 1)
     return Evidence(
         lab=lab,
         runs=(Run(service, sender.name, (exchange,), before=None, after=None, connections=()),),
@@ -103,26 +139,138 @@ def _probe_vips(lab: Lab) -> None:
                 arp_probe(netns, network.name, own, vip, answer_timeout(lab))
 
 
-def _run(lab: Lab, service: VirtualService, sender: Node) -> Run:
+def clients_of(lab: Lab, service: VirtualService) -> tuple[Node, ...]:
+    """The clients that reach the service's VIP, by its network or by a route.
+
+    The default client if none does, because its request shows what is missing.
+    """
+    vip = service.endpoint.vip
+    return tuple(node for node in lab.having(Role.CLIENT) if _reaches(lab, node, vip)) or (
+        lab.default_client,
+    )
+
+
+def _reaches(lab: Lab, node: Node, vip: IPAddress) -> bool:
+    if any(vip in address.network for i in node.interfaces for address in i.addresses):
+        return True
+    return any(
+        route.via.version == vip.version and (route.to is None or vip in route.to)
+        for route in routes_of(lab, node)
+    )
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A virtual service while it is asked: its clients, the first of which sends the run's own."""
+
+    service: VirtualService
+    clients: tuple[Node, ...]
+    before: ServiceState | None
+    exchanges: tuple[Exchange, ...] = ()
+    larges: tuple[Exchange, ...] = ()
+    others: tuple[Probe, ...] = ()
+    slow: tuple[Exchange, ...] = ()
+
+    @property
+    def left(self) -> int | None:
+        """How many more connections the real servers take; None: as many as one likes."""
+        room = room_for(self.service, self.before)
+        return None if room is None else max(0, room - len(self.exchanges))
+
+
+def _runs(lab: Lab, sender: Node | None, *, patient: bool) -> tuple[Run, ...]:
+    """Ask all services at once; compare counters around the first requests of each."""
     director = lab.netns(lab.directors[0].name)
     start = counters.wait_for_ipvs_counters(director)
-    before = _in_table(start.state, service)
-    count = requests_needed(service, before)
     # A request from the port of an earlier connection would not be scheduled.
     used_ports = frozenset(connection.client_port for connection in start.state.connections)
-    with _held(lab, service.endpoint, sender, count, used_ports) as exchanges:
+    asked = [
+        _Asked(
+            service,
+            (sender,) if sender is not None else clients_of(lab, service),
+            _in_table(start.state, service),
+        )
+        for service in lab.services
+    ]
+    with ExitStack() as held, ThreadPoolExecutor(_THREADS) as pool:
+        opening = [pool.submit(_first_requests, lab, one, used_ports, held) for one in asked]
+        for one, exchanges in zip(asked, opening, strict=True):
+            one.exchanges = exchanges.result()
         end = counters.wait_for_ipvs_counters(director, unaccounted=start.unaccounted)
-    return Run(
-        service=service,
-        client=sender.name,
-        exchanges=exchanges,
-        before=before,
-        after=_in_table(end.state, service),
-        connections=end.state.connections,
-        large=_large(lab, service.endpoint, sender) if any(e.answered for e in exchanges) else None,
-        began=start.when,
-        ended=end.when,
+        for waiting in [pool.submit(_further_requests, lab, one) for one in asked]:
+            waiting.result()
+        if patient:
+            for waiting in [pool.submit(_wait_longer, lab, one, end.state) for one in asked]:
+                waiting.result()
+        late = run_inside(director, read_connections)
+    known = {_client_of(connection) for connection in end.state.connections}
+    connections = (*end.state.connections, *(c for c in late if _client_of(c) not in known))
+    return tuple(
+        Run(
+            service=one.service,
+            client=one.clients[0].name,
+            exchanges=one.exchanges,
+            before=one.before,
+            after=_in_table(end.state, one.service),
+            connections=connections,
+            large=next((e for e in one.larges if not e.answered), next(iter(one.larges), None)),
+            began=start.when,
+            ended=end.when,
+            larges=one.larges,
+            others=one.others,
+            slow=one.slow,
+        )
+        for one in asked
     )
+
+
+def _client_of(connection: Connection) -> tuple[object, ...]:
+    return connection.client, connection.client_port, connection.vip, connection.vport
+
+
+def _first_requests(
+    lab: Lab, one: _Asked, used_ports: frozenset[int], held: ExitStack
+) -> tuple[Exchange, ...]:
+    """The requests that counters and distribution are judged by; they stay open in ``held``."""
+    count = requests_needed(one.service, one.before)
+    return held.enter_context(_held(lab, one.service.endpoint, one.clients[0], count, used_ports))
+
+
+def _further_requests(lab: Lab, one: _Asked) -> None:
+    """A large request for each real server, and ordinary ones of the other clients."""
+    if not any(exchange.answered for exchange in one.exchanges):
+        return
+    room = one.left
+    count = requests_for_each(one.service)
+    if one.service.endpoint.protocol is Protocol.TCP:
+        large = count if room is None else min(count, room)
+        one.larges = _at_once(lab, one.service.endpoint, one.clients[0], large, _LARGE_PATH)
+        room = None if room is None else room - len(one.larges)
+    one.others = tuple(_others(lab, one, count, room))
+
+
+def _others(lab: Lab, one: _Asked, count: int, room: int | None) -> Iterator[Probe]:
+    for client_node in one.clients[1:]:
+        number = count if room is None else min(count, room)
+        if number:
+            exchanges = _at_once(lab, one.service.endpoint, client_node, number)
+            yield Probe(client_node.name, exchanges)
+        room = None if room is None else room - number
+
+
+def _wait_longer(lab: Lab, one: _Asked, table: NodeState) -> None:
+    """Repeat requests that timed out although their connections are established."""
+    established = {(c.client, c.client_port) for c in table.connections if c.state == "ESTABLISHED"}
+    hanging = [
+        exchange
+        for exchange in one.exchanges
+        if exchange.error == Failure.TIMED_OUT
+        and exchange.local is not None
+        and (exchange.local.address, exchange.local.port) in established
+    ]
+    if hanging and one.left is None:
+        count = requests_for_each(one.service)
+        one.slow = _at_once(lab, one.service.endpoint, one.clients[0], count, timeout=PATIENCE)
 
 
 @contextmanager
@@ -141,33 +289,29 @@ def _held(
         yield exchanges
 
 
-def _request(lab: Lab, endpoint: VipPort, sender: Node, path: str = "/") -> Exchange:
-    (exchange,) = client.requests(
+def _at_once(
+    lab: Lab,
+    endpoint: VipPort,
+    sender: Node,
+    count: int,
+    path: str = "/",
+    timeout: float = 0.0,
+) -> tuple[Exchange, ...]:
+    """Send requests at the same time, each over a connection that is closed with its answer."""
+    return client.requests(
         lab.netns(sender.name),
         endpoint.vip,
         endpoint.port,
-        count=1,
+        count=count,
+        concurrency=max(1, count),
         protocol=endpoint.protocol,
         path=path,
-        timeout=answer_timeout(lab),
+        timeout=timeout or answer_timeout(lab),
     )
-    return exchange
 
 
-def _large(lab: Lab, endpoint: VipPort, sender: Node) -> Exchange | None:
-    """Send one request larger than a packet, which needs full-sized segments."""
-    if endpoint.protocol is not Protocol.TCP:
-        return None
-    return _request(lab, endpoint, sender, path="/?" + "x" * LARGE)
-
-
-def _states(lab: Lab, nodes: dict[str, str]) -> dict[str, NodeState]:
-    found = state.lab_state(
-        nodes,
-        directors=[lab.netns(node.name) for node in lab.directors],
-        pids=processes.daemons(lab.name).values(),
-    )
-    return {nodes[netns]: seen for netns, seen in found.items()}
+_LARGE_PATH = "/?" + "x" * LARGE
+"""The path of a request larger than a packet, which needs full-sized segments."""
 
 
 def _in_table(table: NodeState, service: VirtualService) -> ServiceState | None:

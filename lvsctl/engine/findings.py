@@ -120,7 +120,8 @@ class Verification:
 class Diagnosis:
     """Why a lab does not work: ``causes``, most likely first. True if it is healthy.
 
-    ``remarks`` are harmless differences. ``works``: everything that was promised was observed.
+    ``remarks`` are harmless differences. ``works``: everything that was promised was observed,
+    or every request was answered, but not as the topology says: see ``differences``.
     If it does not work and no cause was found, ``ruled_out`` and ``next_steps`` help further.
     """
 
@@ -130,11 +131,12 @@ class Diagnosis:
     ruled_out: tuple[str, ...]
     works: bool
     next_steps: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
 
     @property
     def healthy(self) -> bool:
-        """Whether the lab works, and nothing was found that may break it."""
-        return self.works and not self.causes
+        """Whether the lab works as its topology says, and nothing was found that may break it."""
+        return self.works and not self.causes and not self.differences
 
     def __bool__(self) -> bool:
         return self.healthy
@@ -143,12 +145,14 @@ class Diagnosis:
         name = self.lab.name
         if self.healthy:
             return f"<{name}: healthy>"
+        if self.works and not self.causes:
+            return f"<{name}: works, not as the topology says>"
         causes = "; ".join(f"{c.fault} at {c.node}" for c in self.causes) or "cause not identified"
         return f"<{name}: {'works by chance' if self.works else 'not working'}: {causes}>"
 
     def __str__(self) -> str:
-        lines = [*map(str, self.causes), *self.remarks]
-        if not self.healthy and not self.causes:
+        lines = [*map(str, self.causes), *self.remarks, *self.differences]
+        if not self.works and not self.causes:
             lines += ["not working; cause not identified", *self.ruled_out, *self.next_steps]
         return "\n".join(lines) or f"{self.lab.name}: healthy: no problem found"
 

@@ -64,7 +64,8 @@ def recompute(evidence: Evidence) -> Verification:
 def diagnose_lab(lab: Lab) -> Diagnosis:
     """Collect evidence of a running lab and find why it does not work."""
     entry = registry.read(lab.name)
-    found = diagnosis.conclusion(collect.collect_evidence(lab), entry.source if entry else "")
+    evidence = collect.collect_evidence(lab, patient=True)
+    found = diagnosis.conclusion(evidence, entry.source if entry else "")
     return Diagnosis(
         lab,
         found.causes,
@@ -72,6 +73,7 @@ def diagnose_lab(lab: Lab) -> Diagnosis:
         found.ruled_out,
         works=found.works,
         next_steps=found.next_steps,
+        differences=found.differences,
     )
 
 

@@ -128,7 +128,13 @@ def vip_on_lan(context: FaultContext) -> Iterator[Change]:
     modes=(DR, NAT),
     at=(Role.DIRECTOR,),
     symptom="requests leave the director to a MAC address that does not exist",
-    breaks=("dr.request-only-macs-change", "dr.one-segment", "dr.reply-direct", *ONE_SERVER_SILENT),
+    breaks=(
+        "dr.request-only-macs-change",
+        "dr.one-segment",
+        "dr.reply-direct",
+        "all.neighbours-right",
+        *ONE_SERVER_SILENT,
+    ),
 )
 def stale_neighbour(context: FaultContext) -> Iterator[Change]:
     """The director has a static neighbour entry for a real server whose network card was replaced.
@@ -151,7 +157,7 @@ def stale_neighbour(context: FaultContext) -> Iterator[Change]:
     modes=EVERY_MODE,
     at=(Role.CLIENT, Role.ROUTER),
     symptom=("requests are sent to a MAC address that does not exist, and IPVS counts nothing"),
-    breaks=("dr.only-director-answers-arp", *NO_ANSWER),
+    breaks=("dr.only-director-answers-arp", "all.neighbours-right", *NO_ANSWER),
 )
 def stale_vip_neighbour(context: FaultContext) -> Iterator[Change]:
     """A client, or the router before the director, still sends to a director that failed.

@@ -146,7 +146,7 @@ def tunnel_filtered(context: FaultContext) -> Iterator[Change]:
         "the director's fragmentation-needed does not reach the client, which sends the "
         "same full-sized segment again and again"
     ),
-    breaks=TUNNEL_COSTS,
+    breaks=(*TUNNEL_COSTS, "all.large-requests-answered"),
 )
 def icmp_filtered(context: FaultContext) -> Iterator[Change]:
     """A firewall drops ICMP, so senders do not learn that a packet is too large.

@@ -45,6 +45,8 @@ class OpenSocket(NamedTuple):
     address: IPAddress
     port: int
     inode: int
+    queued: int = 0
+    backlog: int = 0
 
 
 class Holder(NamedTuple):
@@ -52,6 +54,7 @@ class Holder(NamedTuple):
 
     process: str
     pid: int
+    state: str = ""
 
 
 def open_sockets(
@@ -93,20 +96,26 @@ def holders(inodes: Iterable[int], *, likely: Iterable[int] = ()) -> dict[int, H
             break
         held = wanted & _held_by(pid)
         if held:
-            holder = Holder(_name(pid), pid)
+            holder = Holder(_name(pid), pid, _process_state(pid))
             found.update(dict.fromkeys(held, holder))
             wanted -= held
     return found
 
 
-def listener(open_socket: OpenSocket, holder: Holder | None) -> ListenerState:
-    """Combine a socket with its process."""
+def listener(
+    open_socket: OpenSocket, holder: Holder | None, own: Collection[int] = ()
+) -> ListenerState:
+    """Combine a socket with its process. ``own`` are the lab's own processes."""
     return ListenerState(
         protocol=open_socket.protocol,
         address=open_socket.address,
         port=open_socket.port,
         process=holder.process if holder else "",
         pid=holder.pid if holder else 0,
+        queued=open_socket.queued,
+        backlog=open_socket.backlog if open_socket.protocol is not Protocol.UDP else 0,
+        state=holder.state if holder else "",
+        foreign=holder is not None and bool(own) and holder.pid not in own,
     )
 
 
@@ -120,12 +129,15 @@ def _asked() -> Iterator[tuple[Protocol, int]]:
 def _decoded(protocol: Protocol, message: bytes) -> OpenSocket:
     offset = sockets.HEADER.size
     family, _, _, _, port, _, address, *_ = _ANSWER.unpack_from(message, offset)
-    *_, inode = _INODE.unpack_from(message, offset + _ANSWER.size)
+    # Of a listening socket: connections that wait to be accepted, and how many may.
+    _, queued, backlog, _, inode = _INODE.unpack_from(message, offset + _ANSWER.size)
     return OpenSocket(
         protocol=protocol,
         address=IPv6Address(address) if family == _AF_INET6 else IPv4Address(address[:4]),
         port=int.from_bytes(port, "big"),
         inode=inode,
+        queued=queued,
+        backlog=backlog,
     )
 
 
@@ -154,6 +166,15 @@ def _name(pid: int) -> str:
         return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
     except OSError:
         return ""
+
+
+def _process_state(pid: int) -> str:
+    """The letter of proc_pid_stat(5), which follows the name in parentheses."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return ""
+    return text.rpartition(")")[2].strip()[:1]
 
 
 def _by_port(entry: OpenSocket) -> tuple[int, str, int, bytes]:

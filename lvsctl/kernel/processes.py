@@ -80,24 +80,40 @@ def pids_in(namespaces: Iterable[Path]) -> set[int]:
     Processes in the namespace of process 1 are the system's, even where it is bound to one of
     our names: they are left out.
     """
-    wanted: set[tuple[int, int]] = set()
+    return set(namespaces_of_pids(namespaces))
+
+
+def namespaces_of_pids(namespaces: Iterable[Path]) -> dict[int, Path]:
+    """Return in which of ``namespaces`` each process is that is in one of them; see ``pids_in``."""
+    wanted: dict[tuple[int, int], Path] = {}
     for file in namespaces:
         with contextlib.suppress(OSError):
             status = file.stat()
-            wanted.add((status.st_dev, status.st_ino))
+            wanted[status.st_dev, status.st_ino] = file
     with contextlib.suppress(OSError):
         status = os.stat("/proc/1/ns/net")  # noqa: PTH116 (as below)
-        wanted.discard((status.st_dev, status.st_ino))
-    found: set[int] = set()
+        wanted.pop((status.st_dev, status.st_ino), None)
+    found: dict[int, Path] = {}
     if not wanted:
         return found
     for name in os.listdir("/proc"):  # noqa: PTH208
         if name.isdigit():
             with contextlib.suppress(OSError):  # it ended, or is not ours to look at
                 status = os.stat(f"/proc/{name}/ns/net")  # noqa: PTH116 (a third of the time)
-                if (status.st_dev, status.st_ino) in wanted:
-                    found.add(int(name))
+                place = wanted.get((status.st_dev, status.st_ino))
+                if place is not None:
+                    found[int(name)] = place
     return found
+
+
+def name_and_state(pid: int) -> tuple[str, str]:
+    """Return a process's name and the letter of its state (proc_pid_stat(5)); empty: it ended."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return "", ""
+    start, _, rest = status.rpartition(")")
+    return start.partition("(")[2], rest.split()[0]
 
 
 def of_lab(lab: str) -> set[int]:

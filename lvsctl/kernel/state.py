@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lvsctl.errors import LabError
-from lvsctl.kernel import listeners, netns, packet_filters, sysctl
+from lvsctl.kernel import listeners, netns, sysctl, wide
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.service import Protocol
 from lvsctl.model.state import Connection, LinkState, NodeState, ServiceState
@@ -54,6 +54,15 @@ class _Visit(NamedTuple):
     listening: tuple[listeners.OpenSocket, ...]
 
 
+class Whole(NamedTuple):
+    """What is needed to read everything that can change what happens to a packet.
+
+    ``planned`` are the sysctls that the lab's plan sets, by namespace: these are no changes.
+    """
+
+    planned: Mapping[str, Mapping[str, str]]
+
+
 def node_state(
     name: str,
     *,
@@ -72,37 +81,43 @@ def lab_state(
     sysctls: Iterable[str] = INSPECTED_SYSCTLS,
     directors: Collection[str] = (),
     pids: Iterable[int] = (),
+    whole: Whole | None = None,
 ) -> dict[str, NodeState]:
     """Read the states of ``namespaces``: by name, in the order given.
 
     ``sysctls`` are dotted names, ``<dev>`` standing for each device. IPVS is read in
     ``directors`` only. ``pids`` are the lab's own processes: sockets are looked for in them
-    first, then in all of the machine's.
+    first, then in all of the machine's. Without ``whole``, what only a comparison with the
+    topology needs is left out (``NodeState.whole``).
 
     Raises LabError where a namespace does not exist, HostError without root or, for a
     director, without IPVS.
     """
-    wanted = tuple(sysctls)
+    wanted, own = tuple(sysctls), frozenset(pids)
 
     def visits() -> dict[str, _Visit]:
         found = {}
         for name in namespaces:
             with netns.enter(name):
                 found[name] = _visit(name, wanted, director=name in directors)
+                if whole is not None:
+                    more = wide.read(found[name].state, director=name in directors)
+                    found[name] = found[name]._replace(state=more)
         return found
 
     visited = netns.in_thread(visits)
     inodes = [entry.inode for visit in visited.values() for entry in visit.listening]
-    held = listeners.holders(inodes, likely=pids) if inodes else {}
-    return {
+    held = listeners.holders(inodes, likely=own) if inodes else {}
+    states = {
         name: replace(
             visit.state,
             listeners=tuple(
-                listeners.listener(entry, held.get(entry.inode)) for entry in visit.listening
+                listeners.listener(entry, held.get(entry.inode), own) for entry in visit.listening
             ),
         )
         for name, visit in visited.items()
     }
+    return states if whole is None else wide.compared(states, whole.planned)
 
 
 @dataclass(slots=True)
@@ -176,7 +191,6 @@ def _visit(name: str, sysctls: Sequence[str], *, director: bool) -> _Visit:
         services=_services() if director else (),
         connections=read_connections() if director else (),
         gue_ports=_gue_ports(links, listening),
-        packet_filters=packet_filters.current_filters(),
     )
     return _Visit(state, listening)
 

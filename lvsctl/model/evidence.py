@@ -66,6 +66,22 @@ class Exchange:
         """Whether a complete reply was received."""
         return not self.error
 
+    @property
+    def server_error(self) -> bool:
+        """Whether the reply is a server's error (HTTP 5xx)."""
+        return self.answered and self.status >= 500
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Requests of another client of the service, sent after those that counters are compared with.
+
+    ``client`` is the node that sent them.
+    """
+
+    client: str
+    exchanges: tuple[Exchange, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -75,8 +91,13 @@ class Run:
     was over (UDP has none to keep). ``before`` and ``after`` are the director's IPVS
     table around them, None where the service was not in it; ``connections`` its
     connection table while they were open. ``began`` and ``ended`` are when the counters
-    were read, in nanoseconds since the epoch, as frames' times are. ``large`` is one
-    request of several full-sized segments, sent afterwards (None: not sent, for UDP).
+    were read, in nanoseconds since the epoch, as frames' times are.
+
+    Afterwards ``larges`` are sent, requests of several full-sized segments, until every real
+    server that the scheduler chooses has had one; ``large`` is the first of them that failed, or
+    else the first (None: not sent, for UDP). ``others`` are requests of the service's other
+    clients. ``slow`` are requests like those that timed out, which were waited for longer.
+    ``connections`` contains the entries of all of these.
     """
 
     service: VirtualService
@@ -88,6 +109,9 @@ class Run:
     large: Exchange | None = None
     began: int = 0
     ended: int = 0
+    larges: tuple[Exchange, ...] = ()
+    others: tuple[Probe, ...] = ()
+    slow: tuple[Exchange, ...] = ()
 
     @property
     def endpoint(self) -> VipPort:
@@ -99,16 +123,32 @@ class Run:
         """The requests that were answered completely."""
         return tuple(exchange for exchange in self.exchanges if exchange.answered)
 
+    @property
+    def every_large(self) -> tuple[Exchange, ...]:
+        """Every large request, also of reports that contain only one."""
+        return self.larges or ((self.large,) if self.large is not None else ())
+
+    @property
+    def all_exchanges(self) -> tuple[Exchange, ...]:
+        """Every request of every client, ordinary and large."""
+        probed = (exchange for probe in self.others for exchange in probe.exchanges)
+        return (*self.exchanges, *self.every_large, *probed, *self.slow)
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """A lab, the requests sent through it, and everything observed.
 
     ``frames`` of all ``taps``, in time order; ``drops`` counts frames that the capture
-    lost, by node. ``states`` are the nodes' states afterwards, by node. ``counters`` is by how
-    much each node's kernel raised its own meanwhile (nstat(8)'s names), ``kernel_drops`` what
-    it dropped and why, ``kernel_log`` what it wrote of martians to its log; all three are empty
-    in reports written before they were noted, and the latter two where the kernel does not tell.
+    lost, by node. ``states`` are the nodes' states afterwards, by node, ``switches`` those of
+    the networks' bridges, by network. ``counters`` is by how much each node's kernel raised its
+    own meanwhile (nstat(8)'s names), ``kernel_drops`` what it dropped and why, ``kernel_log``
+    what it wrote of martians to its log; all three are empty in reports written before they
+    were noted, and the latter two where the kernel does not tell.
+
+    ``before`` is what the nodes had learnt before the first request (neighbours, and the
+    directors' connections), by node: asking begins with flushed caches. Entries of it that lead
+    to a wrong MAC address were put back afterwards.
     """
 
     lab: Lab
@@ -117,12 +157,14 @@ class Evidence:
     taps: tuple[Tap, ...] = ()
     drops: Mapping[str, int] = field(default_factory=dict)
     states: Mapping[str, NodeState] = field(default_factory=dict)
+    switches: Mapping[str, NodeState] = field(default_factory=dict)
     counters: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     kernel_drops: tuple[Dropped, ...] = ()
     kernel_log: tuple[str, ...] = ()
-    filters: Mapping[str, tuple[FilterRule, ...]] = field(default_factory=dict)
+    packet_filters: Mapping[str, tuple[FilterRule, ...]] = field(default_factory=dict)
     """Rules of packet filters by node, and by network for its switch: those that an empty
     table would not have. ``packets`` is how many each matched while requests were sent."""
+    before: Mapping[str, NodeState] = field(default_factory=dict)
 
     @property
     def dropped(self) -> int:

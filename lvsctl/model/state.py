@@ -12,6 +12,34 @@ from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, Serv
 
 
 @dataclass(frozen=True, slots=True)
+class Setting:
+    """A value that differs from that of a fresh namespace, or of a new device of the same kind."""
+
+    name: str
+    value: str
+    usual: str
+
+    def __str__(self) -> str:
+        """Return the difference as a phrase."""
+        return f"{self.name} is {self.value}, not {self.usual}"
+
+
+@dataclass(frozen=True, slots=True)
+class AddressState:
+    """An address that is not as ``ip addr add`` makes it.
+
+    ``flags`` are ip-address(8)'s words (deprecated, tentative, dadfailed, …); ``peer`` is the
+    other end of a point-to-point address.
+    """
+
+    address: IPInterface
+    flags: tuple[str, ...] = ()
+    peer: str = ""
+    scope: str = ""
+    """Empty where it is the usual one, ip-address(8)'s word otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
 class LinkState:
     """A device. ``kind`` is rtnetlink's (veth, bridge, ipip …; empty for lo); ``mtu`` in bytes."""
 
@@ -27,17 +55,142 @@ class LinkState:
     impairment: Impairment = field(default_factory=Impairment)
     noarp: bool = False
     """Whether the device does not use ARP (IFF_NOARP), as tunnels."""
+    settings: tuple[Setting, ...] = ()
+    """What differs from a new device of the same kind: flags, MTU (``mtu``), parameters of a
+    tunnel or bridge (``ttl``, ``stp_state``), of a bridge's port (``isolated``, ``state``)."""
+    offloads: tuple[str, ...] = ()
+    """The offloads that change frames and are on (``ethtool -k``), of a node's veth only."""
+    unusual_addresses: tuple[AddressState, ...] = ()
+    """Those of ``addresses`` that are not as ``ip addr add`` makes them."""
+    peer_elsewhere: bool = False
+    """Whether its other end is in a namespace without an id here (veth only)."""
+
+    def setting(self, name: str) -> str:
+        """The value of one of ``settings``; empty where it is as usual."""
+        return next((one.value for one in self.settings if one.name == name), "")
+
+
+MAIN_TABLE = 254
+"""The number of the routing table ``main`` (ip-route(8)); ``local`` is 255."""
 
 
 @dataclass(frozen=True, slots=True)
 class RouteState:
-    """A route of the main table. ``to`` None is the default route; ``via`` None is on-link."""
+    """A route. ``to`` None is the default route; ``via`` None is on-link.
+
+    A route over several next hops is one entry for each.
+    """
 
     to: IPNetwork | None
     via: IPAddress | None
     device: str
     kernel: bool
     """Made by the kernel itself, for an address."""
+    table: int = MAIN_TABLE
+    type: str = "unicast"
+    """ip-route(8)'s word: unicast, local, blackhole, unreachable, prohibit, throw …"""
+    metric: int = 0
+    version: int = 4
+    details: tuple[str, ...] = ()
+    """What else was given to it, in ip-route(8)'s words: ``src 10.0.0.1``, ``mtu 1400``."""
+    hops: int = 1
+    """How many next hops the route has, this one included."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleState:
+    """A rule of policy routing, as ip-rule(8) prints it (``text``, without the preference)."""
+
+    version: int
+    preference: int
+    text: str
+    raw: str
+    """The rule as the kernel reports it, in hexadecimal, to delete exactly this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class QdiscState:
+    """A queueing discipline that devices do not have by themselves (tc(8)).
+
+    ``parent`` is ``root``, ``ingress``, ``clsact`` or a class; ``options`` in tc's words as far
+    as they are known.
+    """
+
+    device: str
+    kind: str
+    handle: str
+    parent: str
+    options: tuple[str, ...] = ()
+    drops: int = 0
+    """Packets that it has dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilterState:
+    """A filter of traffic control (tc-u32(8) and others), and the actions in it by kind."""
+
+    device: str
+    parent: str
+    kind: str
+    preference: int
+    protocol: str
+    actions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class XfrmState:
+    """A policy or state of IPsec. ``what`` is ``policy`` or ``state``; ``text`` ip-xfrm(8)'s."""
+
+    what: str
+    text: str
+    raw: str
+    """What names it for the kernel, in hexadecimal."""
+
+
+@dataclass(frozen=True, slots=True)
+class FdbState:
+    """An entry of a bridge's forwarding table that was configured, not learned."""
+
+    mac: str
+    device: str
+    flags: tuple[str, ...] = ()
+    vlan: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VlanState:
+    """A VLAN that a port of a bridge (or the bridge) belongs to."""
+
+    device: str
+    vlan: int
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SyncDaemonState:
+    """IPVS's connection synchronization daemon: ``state`` is master or backup."""
+
+    state: str
+    interface: str
+    sync_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class IpvsTimeouts:
+    """How long IPVS keeps an idle connection, in seconds (ipvsadm -L --timeout)."""
+
+    tcp: int = 900
+    tcp_fin: int = 120
+    udp: int = 300
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessState:
+    """A process of the lab. ``state`` is proc_pid_stat(5)'s letter; T: stopped by a signal."""
+
+    pid: int
+    process: str
+    state: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +205,28 @@ class NeighbourState:
 
 @dataclass(frozen=True, slots=True)
 class ListenerState:
-    """A listening socket, with the process that holds it if known."""
+    """A listening socket, with the process that holds it if known.
+
+    ``queued`` are connections (UDP: bytes) that the process has not accepted yet, ``backlog``
+    how many connections may wait so (TCP). ``state`` is the process's, by proc_pid_stat(5)'s
+    letter: T if it is stopped by a signal.
+    """
 
     protocol: Protocol
     address: IPAddress
     port: int
     process: str = ""
     pid: int = 0
+    queued: int = 0
+    backlog: int = 0
+    state: str = ""
+    foreign: bool = False
+    """Whether another process than the lab's responder holds it (known only of a whole lab)."""
+
+    @property
+    def full(self) -> bool:
+        """Whether no further connection may wait to be accepted (sk_acceptq_is_full)."""
+        return self.protocol is Protocol.TCP and 0 < self.backlog < self.queued
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +260,10 @@ class RealServerState:
     """Used in TUN only."""
     tunnel_port: int = 0
     """The UDP port that GUE is sent to; 0 without GUE."""
+    persistent: int = 0
+    """Persistence templates that bind clients to it."""
+    tunnel_flags: int = 0
+    """IP_VS_TUNNEL_ENCAP_FLAG_*: 1 checksum, 2 remote checksum offload; 0: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +275,12 @@ class ServiceState:
     persistence: int
     real_servers: tuple[RealServerState, ...]
     counters: Counters = field(default_factory=Counters)
+    flags: tuple[str, ...] = ()
+    """ipvsadm(8)'s words: ``ops`` (one packet), ``flag-1`` to ``flag-3`` of the scheduler."""
+    netmask: int = 0
+    """Bits of a client's address that persistence looks at; 0: all of them."""
+    engine: str = ""
+    """The persistence engine (ipvsadm --pe); empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +313,28 @@ class NodeState:
     gue_ports: tuple[int, ...] = ()
     """UDP ports on which GUE is decapsulated."""
     packet_filters: tuple[FilterRule, ...] = ()
+    whole: bool = False
+    """Whether everything below was read too: only then does its absence mean anything."""
+    other_routes: tuple[RouteState, ...] = ()
+    """Routes of tables other than main; of table local only those that nobody but a user made."""
+    local_addresses: tuple[str, ...] = ()
+    """The destinations of table local that the kernel made itself."""
+    rules: tuple[RuleState, ...] = ()
+    """All rules of policy routing, the usual ones too."""
+    proxies: tuple[NeighbourState, ...] = ()
+    """Addresses that the node answers ARP or ND for in place of others (ip neigh show proxy)."""
+    qdiscs: tuple[QdiscState, ...] = ()
+    filters: tuple[FilterState, ...] = ()
+    xfrm: tuple[XfrmState, ...] = ()
+    fdb: tuple[FdbState, ...] = ()
+    vlans: tuple[VlanState, ...] = ()
+    changed_sysctls: tuple[Setting, ...] = ()
+    """Sysctls that differ from those of a fresh namespace, apart from what a lab sets."""
+    ipvs_timeouts: IpvsTimeouts | None = None
+    """Of a director."""
+    sync_daemons: tuple[SyncDaemonState, ...] = ()
+    processes: tuple[ProcessState, ...] = ()
+    """Processes of the lab in this namespace, or that listen in it."""
 
     def link(self, name: str) -> LinkState | None:
         """The device called ``name``; None if it does not exist."""

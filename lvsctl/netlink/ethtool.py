@@ -14,7 +14,7 @@ import socket
 import struct
 
 _SIOCGIFINDEX, _SIOCETHTOOL = 0x8933, 0x8946
-_GSTRINGS, _GSSET_INFO, _SFEATURES = 0x1B, 0x37, 0x3B
+_GSTRINGS, _GSSET_INFO, _GFEATURES, _SFEATURES = 0x1B, 0x37, 0x3A, 0x3B
 _FEATURES = 4  # ETH_SS_FEATURES
 _NAME_BYTES = 32  # ETH_GSTRING_LEN
 
@@ -44,6 +44,29 @@ def disable_offloads(sock: socket.socket, device: str) -> None:
     _ethtool(sock, device, array.array("I", _request(names)))
 
 
+def active_offloads(sock: socket.socket, device: str) -> tuple[str, ...]:
+    """Return those of ``OFFLOADS`` that are on, by the kernel's names. Raises OSError.
+
+    Those that the device cannot turn off are left out.
+    """
+    names = _cached_names(sock, device)
+    blocks = (len(names) + 31) // 32
+    # struct ethtool_gfeatures: command, size, then available, requested, active, never changed
+    answer = array.array("I", [_GFEATURES, blocks] + [0] * 4 * blocks)
+    _ethtool(sock, device, answer)
+    found = []
+    for bit, name in enumerate(names):
+        available, _, active, _ = answer[2 + 4 * (bit // 32) : 6 + 4 * (bit // 32)]
+        if available & active & 1 << bit % 32 and _is_offload(name):
+            found.append(name)
+    return tuple(found)
+
+
+@functools.cache
+def _is_offload(name: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in OFFLOADS)
+
+
 _names: list[tuple[str, ...]] = []
 
 
@@ -63,7 +86,7 @@ def _request(names: tuple[str, ...]) -> tuple[int, ...]:
     blocks = (len(names) + 31) // 32
     request = [_SFEATURES, blocks] + [0, 0] * blocks
     for bit, name in enumerate(names):
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in OFFLOADS):
+        if _is_offload(name):
             request[2 + 2 * (bit // 32)] |= 1 << bit % 32
     return tuple(request)
 

@@ -24,7 +24,7 @@ import struct
 from collections.abc import Iterable
 from enum import IntEnum, IntFlag
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, NamedTuple
+from typing import Any
 
 from lvsctl.errors import HostError, KernelError
 from lvsctl.model.addresses import IPAddress
@@ -38,7 +38,7 @@ from lvsctl.model.service import (
 )
 from lvsctl.model.state import Counters, RealServerState, ServiceState
 from lvsctl.netlink import lazy_pyroute2, messages, sockets
-from lvsctl.netlink.messages import attribute, body, nested
+from lvsctl.netlink.messages import attribute, body, decode, nested
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
 
@@ -78,6 +78,9 @@ class Command(IntEnum):
     SET_DEST = 6
     DEL_DEST = 7
     GET_DEST = 8
+    NEW_DAEMON = 9
+    DEL_DAEMON = 10
+    GET_DAEMON = 11
     SET_CONFIG = 12
     GET_CONFIG = 13
     ZERO = 16
@@ -92,6 +95,16 @@ class ServiceFlag(IntFlag):
     SCHED1 = 8
     SCHED2 = 16
     SCHED3 = 32
+
+
+FLAG_WORDS = {
+    ServiceFlag.ONEPACKET: "ops",
+    ServiceFlag.SCHED1: "flag-1",
+    ServiceFlag.SCHED2: "flag-2",
+    ServiceFlag.SCHED3: "flag-3",
+}
+"""ipvsadm(8)'s words (-o is ``ops`` in its list)."""
+_FLAG_BITS = {word: bit for bit, word in FLAG_WORDS.items()}
 
 
 def _with(attributes: Iterable[tuple[str, str]], **kinds: str) -> tuple[tuple[str, str], ...]:
@@ -154,14 +167,6 @@ class Message(_MessageBase):  # type: ignore[misc]
     )
 
 
-class Timeouts(NamedTuple):
-    """How long IPVS remembers an idle connection, in seconds (``ipvsadm -L --timeout``)."""
-
-    tcp: int
-    tcp_fin: int
-    udp: int
-
-
 def family_id(sock: socket.socket) -> int:
     """Return the number under which this kernel registered IPVS: the type of its messages.
 
@@ -183,21 +188,22 @@ def add_message(
     """Return the message that creates ``resource`` or, with ``replace``, changes it."""
     if isinstance(resource, IpvsService):
         command = Command.SET_SERVICE if replace else Command.NEW_SERVICE
-        return _message(family, command, _service(resource))
+        return message(family, command, _service(resource))
     command = Command.SET_DEST if replace else Command.NEW_DEST
-    return _message(family, command, _service_key(resource.service) + _dest(resource))
+    return message(family, command, _service_key(resource.service) + _dest(resource))
 
 
 def delete_message(resource: IpvsService | IpvsRealServer, family: int) -> bytearray:
     """Return the message that deletes ``resource``; a service goes with its real servers."""
     key = _service_key(resource.service)
     if isinstance(resource, IpvsService):
-        return _message(family, Command.DEL_SERVICE, key)
+        return message(family, Command.DEL_SERVICE, key)
     dest = nested(Message, "IPVS_CMD_ATTR_DEST", _dest_key(resource))
-    return _message(family, Command.DEL_DEST, key + dest)
+    return message(family, Command.DEL_DEST, key + dest)
 
 
-def _message(family: int, command: Command, attributes: bytes = b"", flags: int = 0) -> bytearray:
+def message(family: int, command: Command, attributes: bytes = b"", flags: int = 0) -> bytearray:
+    """Return a message of the family with encoded ``attributes``."""
     return sockets.message(family, flags, _command(command) + attributes)
 
 
@@ -215,13 +221,18 @@ def _service_key(key: ServiceMatch) -> bytes:
 @functools.lru_cache(maxsize=256)
 def _service(resource: IpvsService) -> bytes:
     flags = ServiceFlag.PERSISTENT if resource.persistence else ServiceFlag(0)
+    for word in resource.flags:
+        flags |= _FLAG_BITS[word]
+    netmask = encode_netmask(resource.service.version, resource.netmask or None)
     attributes = [
         *_key(resource.service),
         ("IPVS_SVC_ATTR_SCHED_NAME", str(resource.scheduler)),
         ("IPVS_SVC_ATTR_FLAGS", {"flags": int(flags), "mask": _ALL_FLAGS}),
         ("IPVS_SVC_ATTR_TIMEOUT", resource.persistence),
-        ("IPVS_SVC_ATTR_NETMASK", encode_netmask(resource.service.version)),
+        ("IPVS_SVC_ATTR_NETMASK", netmask),
     ]
+    if resource.engine:
+        attributes.append(("IPVS_SVC_ATTR_PE_NAME", resource.engine))
     return nested(Message, "IPVS_CMD_ATTR_SERVICE", body(Service, attributes))
 
 
@@ -294,7 +305,7 @@ def services(sock: socket.socket) -> tuple[ServiceState, ...]:
 
     The kernel keeps services in a hash table: they come sorted by VIP, port and protocol.
     Real servers come in the order in which they were added (the kernel dumps the last one
-    first). Services by firewall mark are left out.
+    first).
 
     Counters lag behind: the kernel adds up its processors' counts every two seconds, and
     never with net.ipv4.vs.run_estimation=0 (ip_vs_est.c); ipvsadm shows the same.
@@ -304,37 +315,55 @@ def services(sock: socket.socket) -> tuple[ServiceState, ...]:
     """
     family = family_id(sock)
     found = []
-    for answer in _dump(sock, family, Command.GET_SERVICE):
+    for answer in dump(sock, family, Command.GET_SERVICE):
         raw = answer.get_attr("IPVS_CMD_ATTR_SERVICE")
-        if raw.get_attr("IPVS_SVC_ATTR_FWMARK"):
-            continue
-        key = VipPort(
-            _PROTOCOLS[raw.get_attr("IPVS_SVC_ATTR_PROTOCOL")],
-            _decode_address(raw.get_attr("IPVS_SVC_ATTR_AF"), raw.get_attr("IPVS_SVC_ATTR_ADDR")),
-            raw.get_attr("IPVS_SVC_ATTR_PORT"),
-        )
-        persistent = raw.get_attr("IPVS_SVC_ATTR_FLAGS")["flags"] & ServiceFlag.PERSISTENT
+        key = _decode_key(raw)
+        flags = raw.get_attr("IPVS_SVC_ATTR_FLAGS")["flags"]
+        persistent = flags & ServiceFlag.PERSISTENT
         state = ServiceState(
             match=key,
             scheduler=raw.get_attr("IPVS_SVC_ATTR_SCHED_NAME") or "",
             persistence=raw.get_attr("IPVS_SVC_ATTR_TIMEOUT") if persistent else 0,
             real_servers=_real_servers(sock, family, key),
             counters=_counters(raw.get_attr("IPVS_SVC_ATTR_STATS64")),
+            flags=tuple(word for bit, word in FLAG_WORDS.items() if flags & bit),
+            netmask=_decode_netmask(key.version, raw.get_attr("IPVS_SVC_ATTR_NETMASK")),
+            engine=raw.get_attr("IPVS_SVC_ATTR_PE_NAME") or "",
         )
         found.append(state)
     return tuple(sorted(found, key=_by_key))
+
+
+def _decode_key(raw: Any) -> ServiceMatch:
+    family = raw.get_attr("IPVS_SVC_ATTR_AF")
+    if mark := raw.get_attr("IPVS_SVC_ATTR_FWMARK"):
+        return FwMark(mark, 6 if family == socket.AF_INET6 else 4)
+    address = _decode_address(family, raw.get_attr("IPVS_SVC_ATTR_ADDR"))
+    protocol = _PROTOCOLS[raw.get_attr("IPVS_SVC_ATTR_PROTOCOL")]
+    return VipPort(protocol, address, raw.get_attr("IPVS_SVC_ATTR_PORT"))
+
+
+def _decode_netmask(version: int, data: bytes | None) -> int:
+    """Return the bits of a client's address that count; 0: all of them."""
+    if data is None:
+        return 0
+    if version == 6:
+        bits = int(struct.unpack("=I", bytes(data[:4]))[0])
+        return 0 if bits == 128 else bits
+    bits = int.from_bytes(bytes(data[:4]), "big").bit_count()
+    return 0 if bits == 32 else bits
 
 
 def _real_servers(
     sock: socket.socket, family: int, key: ServiceMatch
 ) -> tuple[RealServerState, ...]:
     try:
-        dump = _dump(sock, family, Command.GET_DEST, _service_key(key))
+        answers = dump(sock, family, Command.GET_DEST, _service_key(key))
     except KernelError as error:
         if error.errno in (errno.ESRCH, errno.ENOENT):
             return ()  # the service was removed between the two dumps
         raise
-    return tuple(reversed([_real_server(answer, key) for answer in dump]))
+    return tuple(reversed([_real_server(answer, key) for answer in answers]))
 
 
 def _real_server(answer: Any, key: ServiceMatch) -> RealServerState:
@@ -355,6 +384,8 @@ def _real_server(answer: Any, key: ServiceMatch) -> RealServerState:
         inactive=get("INACT_CONNS"),
         encapsulation=_ENCAPSULATIONS.get(get("TUN_TYPE") or 0, Encapsulation.IPIP),
         tunnel_port=get("TUN_PORT") or 0,
+        persistent=get("PERSIST_CONNS") or 0,
+        tunnel_flags=get("TUN_FLAGS") or 0,
         counters=_counters(get("STATS64")),
     )
 
@@ -362,32 +393,13 @@ def _real_server(answer: Any, key: ServiceMatch) -> RealServerState:
 def zero(sock: socket.socket, key: ServiceMatch | None = None) -> None:
     """Set the counters of one virtual service and its real servers, or of all, to zero."""
     attributes = b"" if key is None else _service_key(key)
-    sockets.request(sock, _message(family_id(sock), Command.ZERO, attributes))
+    sockets.request(sock, message(family_id(sock), Command.ZERO, attributes))
 
 
-def timeouts(sock: socket.socket) -> Timeouts:
-    """Return the timeouts in force in the socket's namespace."""
-    (answer,) = sockets.request(sock, _message(family_id(sock), Command.GET_CONFIG))
-    found = messages.decode(Message, answer)
-    words = ("TCP", "TCP_FIN", "UDP")
-    return Timeouts(*(found.get_attr(f"IPVS_CMD_ATTR_TIMEOUT_{word}") for word in words))
-
-
-def set_timeouts(sock: socket.socket, wanted: Timeouts) -> None:
-    """Change the timeouts of the socket's namespace; 0 leaves one as it is."""
-    sockets.request(sock, _set_timeouts(family_id(sock), wanted))
-
-
-def _set_timeouts(family: int, wanted: Timeouts) -> bytearray:
-    attributes = attribute(Message, "IPVS_CMD_ATTR_TIMEOUT_TCP", wanted.tcp)
-    attributes += attribute(Message, "IPVS_CMD_ATTR_TIMEOUT_TCP_FIN", wanted.tcp_fin)
-    attributes += attribute(Message, "IPVS_CMD_ATTR_TIMEOUT_UDP", wanted.udp)
-    return _message(family, Command.SET_CONFIG, attributes)
-
-
-def _dump(sock: socket.socket, family: int, command: Command, attributes: bytes = b"") -> list[Any]:
-    asked = _message(family, command, attributes, sockets.DUMP)
-    return [messages.decode(Message, answer) for answer in sockets.request(sock, asked)]
+def dump(sock: socket.socket, family: int, command: Command, attributes: bytes = b"") -> list[Any]:
+    """Return the decoded answers to a command that lists things."""
+    asked = message(family, command, attributes, sockets.DUMP)
+    return [decode(Message, answer) for answer in sockets.request(sock, asked)]
 
 
 def _counters(stats: Any) -> Counters:

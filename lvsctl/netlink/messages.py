@@ -11,7 +11,7 @@ import functools
 import socket
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lvsctl.errors import KernelError
@@ -22,6 +22,7 @@ from pyroute2.netlink import ctrlmsg, nlmsg_base  # noqa: E402 (the shim comes f
 
 _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
 _NUMBER = 0x3FFF  # of an attribute's type; the other bits are flags
+_NESTED = 0x8000
 _CONTROLLER, _GETFAMILY = 0x10, 3  # GENL_ID_CTRL, CTRL_CMD_GETFAMILY
 
 
@@ -131,3 +132,39 @@ def generic_family(sock: socket.socket, name: str) -> int | None:
             return None
         raise
     return int(decode(ctrlmsg, answer[0]).get_attr("CTRL_ATTR_FAMILY_ID"))
+
+
+def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
+    """Split attributes into their contents by type, without flags; of several, the last.
+
+    For long dumps of which little is needed: pyroute2 makes an object of each attribute.
+    """
+    return dict(each_attribute(data, offset))
+
+
+def each_attribute(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Yield the type, without flags, and the content of each attribute."""
+    while offset + _ATTRIBUTE.size <= len(data):
+        length, number = _ATTRIBUTE.unpack_from(data, offset)
+        if length < _ATTRIBUTE.size:
+            return
+        yield number & _NUMBER, data[offset + _ATTRIBUTE.size : offset + length]
+        offset += (length + 3) & ~3
+
+
+def packed(number: int, content: bytes, *, nests: bool = False) -> bytes:
+    """Encode an attribute of a type that is given by its number, padded."""
+    kind = number | (_NESTED if nests else 0)
+    return (
+        _ATTRIBUTE.pack(_ATTRIBUTE.size + len(content), kind) + content + bytes(-len(content) % 4)
+    )
+
+
+def text_of(content: bytes | None) -> str:
+    """Decode a text that ends with a zero byte."""
+    return "" if content is None else content.rstrip(b"\0").decode(errors="replace")
+
+
+def number_of(content: bytes | None, default: int = 0) -> int:
+    """Decode a number in host byte order, of any size."""
+    return default if content is None else int.from_bytes(content, sys.byteorder)

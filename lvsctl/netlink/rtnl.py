@@ -18,13 +18,19 @@ from typing import Any
 
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
 from lvsctl.model.lab import Impairment
-from lvsctl.model.state import LinkState, NeighbourState, RouteState
-from lvsctl.netlink import sockets
+from lvsctl.model.state import (
+    MAIN_TABLE,
+    AddressState,
+    LinkState,
+    NeighbourState,
+    RouteState,
+)
+from lvsctl.netlink import devices, sockets
 from lvsctl.netlink.messages import attribute, body, decode, nested, select
 
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg  # isort: skip (after the shim)
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg, ifinfveth  # isort: skip
-from pyroute2.netlink.rtnl.ndmsg import NUD_PERMANENT, ndmsg, states  # isort: skip
+from pyroute2.netlink.rtnl.ndmsg import ndmsg, states  # isort: skip
 from pyroute2.netlink.rtnl.nsidmsg import nsidmsg  # isort: skip
 from pyroute2.netlink.rtnl.rtmsg import rtmsg  # isort: skip
 
@@ -44,23 +50,28 @@ SET = sockets.CREATE | sockets.REPLACE
 _IFF_UP, _IFF_NOARP = 0x1, 0x80
 _WITH_MAC = {1, 772}  # ARPHRD_ETHER, ARPHRD_LOOPBACK; pyroute2 decodes any address as a MAC
 _IFA_F_NODAD = 0x02
-_TABLE_MAIN = 254
+_TABLE_MAIN, TABLE_LOCAL = MAIN_TABLE, 255
 _PROTOCOL_KERNEL, _PROTOCOL_BOOT = 2, 3  # RTPROT_*; routes of ip-route(8) have BOOT
-_SCOPE_NOWHERE = 255
-_UNICAST = 1
+_SCOPE_LINK, _SCOPE_NOWHERE = 253, 255
+_TABLES_IN_HEADER = 256
 _CLONED = 0x200  # RTM_F_CLONED
 _FAMILIES = {4: int(socket.AF_INET), 6: int(socket.AF_INET6)}
-_NEIGHBOUR_STATES = {
-    number: name for name, number in states.items() if name not in ("noarp", "none")
-}
-"""ip-neighbour(8)'s words. NOARP (loopback, multicast) and NONE are not entries to show."""
+_NEIGHBOUR_STATES = {number: name for name, number in states.items() if name != "none"}
+"""ip-neighbour(8)'s words. NONE is no entry to show, NOARP only where a user made it."""
+_NTF_PROXY = 0x08
+
+_NUD = {name: number for number, name in _NEIGHBOUR_STATES.items()}
 
 _LINK_ATTRIBUTES = tuple(
     f"IFLA_{name}"
     for name in ("ADDRESS", "IFNAME", "MTU", "QDISC", "MASTER", "LINKINFO", "CARRIER")
 )
 _ROUTE_ATTRIBUTES = tuple(
-    f"RTA_{name}" for name in ("TABLE", "DST", "OIF", "GATEWAY", "VIA", "MULTIPATH")
+    f"RTA_{name}"
+    for name in (
+        *("TABLE", "DST", "OIF", "GATEWAY", "VIA", "MULTIPATH"),
+        *("PRIORITY", "PREFSRC", "METRICS", "ENCAP_TYPE"),
+    )
 )
 _info = ifinfmsg.ifinfo
 _ONE_QUEUE = attribute(ifinfmsg, "IFLA_NUM_TX_QUEUES", 1) + attribute(
@@ -144,8 +155,12 @@ def dump_links(sock: socket.socket) -> tuple[LinkState, ...]:
     ``mac`` is empty for links that have none (a tunnel's hardware address is an IP address).
     """
     asked = sockets.message(GETLINK, sockets.DUMP, body(ifinfmsg) + _WITHOUT_STATISTICS)
-    answer = sockets.request(sock, asked)
-    found = [_link(select(ifinfmsg, whole, *_LINK_ATTRIBUTES)) for whole in answer]
+    found = []
+    for whole in sockets.request(sock, asked):
+        link, master, qdisc = _link(select(ifinfmsg, whole, *_LINK_ATTRIBUTES))
+        device = devices.device(whole)
+        link = replace(link, settings=device.settings, peer_elsewhere=device.elsewhere)
+        found.append((link, master, qdisc))
     names = {link.index: link.name for link, _, _ in found}
     addresses = _dump_addresses(sock)
     netem = any(qdisc == "netem" for _, _, qdisc in found)
@@ -154,11 +169,16 @@ def dump_links(sock: socket.socket) -> tuple[LinkState, ...]:
         replace(
             link,
             master=names.get(master, ""),
-            addresses=tuple(addresses.get(link.index, ())),
+            addresses=tuple(one.address for one in addresses.get(link.index, ())),
+            unusual_addresses=tuple(one for one in addresses.get(link.index, ()) if _unusual(one)),
             impairment=impairments.get(link.index, Impairment()),
         )
         for link, master, _ in sorted(found, key=lambda one: one[0].index)
     )
+
+
+def _unusual(address: AddressState) -> bool:
+    return bool(address.flags or address.peer or address.scope)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -242,86 +262,214 @@ def _address(interface: IPInterface, index: int) -> bytes:
     )
 
 
-def _dump_addresses(sock: socket.socket) -> dict[int, list[IPInterface]]:
+def _dump_addresses(sock: socket.socket) -> dict[int, list[AddressState]]:
     asked = sockets.message(GETADDR, sockets.DUMP, body(ifaddrmsg))
-    found: dict[int, list[IPInterface]] = {}
+    found: dict[int, list[AddressState]] = {}
     for whole in sockets.request(sock, asked):
-        index, interface = _decode_address(select(ifaddrmsg, whole, "IFA_LOCAL", "IFA_ADDRESS"))
-        if interface is not None:
-            found.setdefault(index, []).append(interface)
+        index, address = _decode_address(
+            select(ifaddrmsg, whole, "IFA_LOCAL", "IFA_ADDRESS", "IFA_FLAGS")
+        )
+        if address is not None:
+            found.setdefault(index, []).append(address)
     return found
 
 
+_ADDRESS_FLAGS = {
+    0x01: "secondary",
+    0x04: "optimistic",
+    0x08: "dadfailed",
+    0x10: "home",
+    0x20: "deprecated",
+    0x40: "tentative",
+    0x200: "noprefixroute",
+    0x400: "autojoin",
+}
+"""IFA_F_*, in ip-address(8)'s words. One without PERMANENT has a lifetime: dynamic."""
+_IFA_F_PERMANENT = 0x80
+_SCOPES = {0: "global", 200: "site", 253: "link", 254: "host", 255: "nowhere"}
+
+
 @functools.lru_cache(maxsize=4096)
-def _decode_address(whole: bytes) -> tuple[int, IPInterface | None]:
+def _decode_address(whole: bytes) -> tuple[int, AddressState | None]:
     """Decode an address: the index of its link, and the address; None of other families."""
     one = decode(ifaddrmsg, whole)
     # On a point-to-point link ADDRESS is the other end; IPv6 has LOCAL only there.
-    own = one.get_attr("IFA_LOCAL") or one.get_attr("IFA_ADDRESS")
+    other = one.get_attr("IFA_ADDRESS")
+    own = one.get_attr("IFA_LOCAL") or other
     if own is None or one["family"] not in _FAMILIES.values():
         return one["index"], None
-    return one["index"], ip_interface(f"{own}/{one['prefixlen']}")
+    bits = one.get_attr("IFA_FLAGS") or one["flags"]
+    words = [word for bit, word in _ADDRESS_FLAGS.items() if bits & bit]
+    if not bits & _IFA_F_PERMANENT:
+        words.append("dynamic")
+    address = ip_interface(f"{own}/{one['prefixlen']}")
+    scope = ""
+    if address.version == 4:
+        usual = 254 if address.ip.is_loopback else 0
+        scope = "" if one["scope"] == usual else _SCOPES.get(one["scope"], str(one["scope"]))
+    peer = other if other is not None and ip_address(other) != address.ip else ""
+    return one["index"], AddressState(address, tuple(words), peer, scope)
 
 
 # ── routes ───────────────────────────────────────────────────────────────────────────────────
 
 
-def add_route(to: IPNetwork | None, via: IPAddress, *, replace: bool = False) -> bytearray:
-    """Add a static route to the main table; ``to`` None: the default route."""
-    fields = {"proto": _PROTOCOL_BOOT}
-    return sockets.message(NEWROUTE, SET if replace else ADD, _route(to, via, **fields))
+def add_route(
+    to: IPNetwork | None,
+    via: IPAddress | None,
+    *,
+    replace: bool = False,
+    table: int = _TABLE_MAIN,
+    kind: str = "unicast",
+    metric: int = 0,
+    version: int = 0,
+    index: int = 0,
+) -> bytearray:
+    """Add a route; ``to`` None: the default route of the IP ``version``.
+
+    ``kind`` is ip-route(8)'s word. ``index`` is that of the link of a route without gateway.
+    """
+    fields = {
+        "proto": _PROTOCOL_BOOT,
+        "type": _TYPE_NUMBERS[kind],
+        "scope": _SCOPE_LINK if index and via is None else 0,
+    }
+    data = _route(to, via, version or _version(to, via), table, metric, index, **fields)
+    return sockets.message(NEWROUTE, SET if replace else ADD, data)
 
 
-def delete_route(to: IPNetwork | None, via: IPAddress) -> bytearray:
+def delete_route(
+    to: IPNetwork | None,
+    via: IPAddress | None,
+    *,
+    table: int = _TABLE_MAIN,
+    kind: str = "unicast",
+    metric: int = 0,
+    version: int = 0,
+    index: int = 0,
+) -> bytearray:
     """Delete that route, whatever its scope."""
-    return sockets.message(DELROUTE, 0, _route(to, via, scope=_SCOPE_NOWHERE))
+    fields = {"scope": _SCOPE_NOWHERE, "type": _TYPE_NUMBERS[kind]}
+    data = _route(to, via, version or _version(to, via), table, metric, index, **fields)
+    return sockets.message(DELROUTE, 0, data)
+
+
+def _version(to: IPNetwork | None, via: IPAddress | None) -> int:
+    if via is not None:
+        return via.version
+    return 4 if to is None else to.version
 
 
 @functools.lru_cache(maxsize=1024)
-def _route(to: IPNetwork | None, via: IPAddress, **fields: int) -> bytes:
-    attributes = [("RTA_GATEWAY", str(via))]
+def _route(
+    to: IPNetwork | None,
+    via: IPAddress | None,
+    version: int,
+    table: int,
+    metric: int,
+    index: int,
+    **fields: int,
+) -> bytes:
+    attributes: list[tuple[str, Any]] = []
+    if via is not None:
+        attributes.append(("RTA_GATEWAY", str(via)))
     if to is not None:
         attributes.append(("RTA_DST", str(to.network_address)))
+    if table != _TABLE_MAIN:
+        attributes.append(("RTA_TABLE", table))
+    if metric:
+        attributes.append(("RTA_PRIORITY", metric))
+    if index:
+        attributes.append(("RTA_OIF", index))
     return body(
         rtmsg,
         attributes,
-        family=_FAMILIES[via.version],
+        family=_FAMILIES[version],
         dst_len=0 if to is None else to.prefixlen,
-        table=_TABLE_MAIN,
-        type=_UNICAST,
+        table=table if table < _TABLES_IN_HEADER else 0,
         **fields,
     )
 
 
-def dump_routes(sock: socket.socket, names: dict[int, str]) -> tuple[RouteState, ...]:
-    """Return the routes of the main table. ``names`` are the links by index.
+def dump_routes(
+    sock: socket.socket, names: dict[int, str], *, every: bool = False
+) -> tuple[RouteState, ...]:
+    """Return the routes of the main table; ``every``: of all. ``names`` are the links by index.
 
     A route over several next hops gives one entry for each. A route without a link
     (blackhole, unreachable, prohibit) has an empty ``device``.
     """
-    asked = sockets.message(GETROUTE, sockets.DUMP, body(rtmsg, table=_TABLE_MAIN))
+    table = 0 if every else _TABLE_MAIN
+    asked = sockets.message(GETROUTE, sockets.DUMP, body(rtmsg, table=table))
     found: list[RouteState] = []
     for whole in sockets.request(sock, asked):
         hops = _decode_route(select(rtmsg, whole, *_ROUTE_ATTRIBUTES))
-        found += [replace(route, device=names.get(index, "")) for index, route in hops]
+        found += [
+            replace(route, device=names.get(index, ""))
+            for index, route in hops
+            if every or route.table == _TABLE_MAIN
+        ]
     return tuple(found)
+
+
+_ROUTE_TYPES = {
+    1: "unicast",
+    2: "local",
+    3: "broadcast",
+    4: "anycast",
+    5: "multicast",
+    6: "blackhole",
+    7: "unreachable",
+    8: "prohibit",
+    9: "throw",
+    10: "nat",
+}
+"""RTN_*, in ip-route(8)'s words."""
+_TYPE_NUMBERS = {name: number for number, name in _ROUTE_TYPES.items()}
+IPV6_METRIC = 1024
+"""The metric of an IPv6 route that was given none (IP6_RT_PRIO_USER)."""
+_ONLINK = 4  # RTNH_F_ONLINK
 
 
 @functools.lru_cache(maxsize=4096)
 def _decode_route(whole: bytes) -> tuple[tuple[int, RouteState], ...]:
-    """Decode a route of the main table: the index of each next hop's link, and its state."""
+    """Decode a route: the index of each next hop's link, and its state."""
     route = decode(rtmsg, whole)
-    table = route.get_attr("RTA_TABLE") or route["table"]
-    wanted = route["family"] in _FAMILIES.values() and table == _TABLE_MAIN
-    if not wanted or route["flags"] & _CLONED:
+    if route["family"] not in _FAMILIES.values() or route["flags"] & _CLONED:
         return ()
     to = route.get_attr("RTA_DST")
-    network = ip_network(f"{to}/{route['dst_len']}") if to is not None else None
+    hops = tuple(_next_hops(route))
     kernel = route["proto"] == _PROTOCOL_KERNEL
-    return tuple(
-        (index, RouteState(to=network, via=via, device="", kernel=kernel))
-        for index, via in _next_hops(route)
+    state = RouteState(
+        to=ip_network(f"{to}/{route['dst_len']}") if to is not None else None,
+        via=None,
+        device="",
+        kernel=kernel,
+        table=route.get_attr("RTA_TABLE") or route["table"],
+        type=_ROUTE_TYPES.get(route["type"], str(route["type"])),
+        metric=route.get_attr("RTA_PRIORITY") or 0,
+        version=6 if route["family"] == socket.AF_INET6 else 4,
+        details=() if kernel else tuple(_details(route)),
+        hops=len(hops),
     )
+    return tuple((index, replace(state, via=via)) for index, via in hops)
+
+
+def _details(route: Any) -> Iterator[str]:
+    """Yield what was given to a route besides its destination, gateway and metric."""
+    if route["src_len"]:
+        yield "from a prefix"
+    if route["tos"]:
+        yield f"tos {route['tos']:#x}"
+    if route["flags"] & _ONLINK:
+        yield "onlink"
+    if (source := route.get_attr("RTA_PREFSRC")) is not None:
+        yield f"src {source}"
+    metrics = route.get_attr("RTA_METRICS")
+    for name, value in metrics["attrs"] if metrics is not None else ():
+        yield f"{name.removeprefix('RTAX_').lower()} {value}"
+    if route.get_attr("RTA_ENCAP_TYPE"):
+        yield "encap"
 
 
 def _next_hops(route: Any) -> Iterator[tuple[int, IPAddress | None]]:
@@ -345,11 +493,13 @@ def _gateway(hop: Any) -> IPAddress | None:
 # ── neighbours ───────────────────────────────────────────────────────────────────────────────
 
 
-def set_neighbour(address: IPAddress, mac: str, index: int) -> bytearray:
-    """Set a permanent entry of the ARP or ND cache."""
+def set_neighbour(
+    address: IPAddress, mac: str, index: int, *, state: str = "permanent"
+) -> bytearray:
+    """Set an entry of the ARP or ND cache, by default a permanent one (ip-neighbour(8))."""
     attributes = [("NDA_DST", str(address)), ("NDA_LLADDR", mac)]
     family = _FAMILIES[address.version]
-    entry = body(ndmsg, attributes, family=family, ifindex=index, state=NUD_PERMANENT)
+    entry = body(ndmsg, attributes, family=family, ifindex=index, state=_NUD[state])
     return sockets.message(NEWNEIGH, SET, entry)
 
 
@@ -367,15 +517,48 @@ def dump_neighbours(sock: socket.socket, names: dict[int, str]) -> tuple[Neighbo
         entry = decode(ndmsg, whole, "NDA_DST", "NDA_LLADDR")
         if entry["family"] not in _FAMILIES.values() or entry["state"] not in _NEIGHBOUR_STATES:
             continue
-        found.append(
-            NeighbourState(
-                address=ip_address(entry.get_attr("NDA_DST")),
-                device=names.get(entry["ifindex"], ""),
-                mac=_mac(entry.get_attr("NDA_LLADDR")),
-                state=_NEIGHBOUR_STATES[entry["state"]],
-            )
+        one = NeighbourState(
+            address=ip_address(entry.get_attr("NDA_DST")),
+            device=names.get(entry["ifindex"], ""),
+            mac=_mac(entry.get_attr("NDA_LLADDR")),
+            state=_NEIGHBOUR_STATES[entry["state"]],
         )
+        if one.state != "noarp" or _made_by_hand(one):
+            found.append(one)
     return tuple(found)
+
+
+def _made_by_hand(one: NeighbourState) -> bool:
+    """Return whether an entry without ARP is a user's.
+
+    The kernel makes such for loopback, multicast and broadcast, and on links without ARP.
+    """
+    unicast = bool(one.mac) and int(one.mac[:2], 16) % 2 == 0 and one.mac != "00:00:00:00:00:00"
+    return unicast and not one.address.is_multicast and one.device != "lo"
+
+
+def dump_proxies(sock: socket.socket, names: dict[int, str]) -> tuple[NeighbourState, ...]:
+    """Return the addresses that are answered for in place of others (ip neigh show proxy)."""
+    asked = sockets.message(GETNEIGH, sockets.DUMP, body(ndmsg, flags=_NTF_PROXY))
+    found = []
+    for whole in sockets.request(sock, asked):
+        entry = decode(ndmsg, whole, "NDA_DST")
+        if entry["family"] in _FAMILIES.values() and entry["flags"] & _NTF_PROXY:
+            address = ip_address(entry.get_attr("NDA_DST"))
+            found.append(NeighbourState(address, names.get(entry["ifindex"], ""), "", "proxy"))
+    return tuple(found)
+
+
+def proxy(address: IPAddress, index: int, *, delete: bool = False) -> bytearray:
+    """Answer ARP or ND for an address in place of others, or no longer."""
+    entry = body(
+        ndmsg,
+        [("NDA_DST", str(address))],
+        family=_FAMILIES[address.version],
+        ifindex=index,
+        flags=_NTF_PROXY,
+    )
+    return sockets.message(DELNEIGH if delete else NEWNEIGH, 0 if delete else SET, entry)
 
 
 # ── ids of namespaces ────────────────────────────────────────────────────────────────────────

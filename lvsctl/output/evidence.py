@@ -47,6 +47,8 @@ class Written:
     counters: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     kernel_drops: tuple[Dropped, ...] = ()
     kernel_log: tuple[str, ...] = ()
+    switches: Mapping[str, NodeState] = field(default_factory=dict)
+    before: Mapping[str, NodeState] = field(default_factory=dict)
 
 
 def capture_bytes(evidence: Evidence) -> bytes:
@@ -72,7 +74,7 @@ def evidence_bytes(evidence: Evidence, capture: bytes) -> bytes:
     written = Written(
         FORMAT, VERSION, __version__, hashlib.sha256(capture).hexdigest(),
         evidence.lab, evidence.runs, evidence.states, evidence.counters, evidence.kernel_drops,
-        evidence.kernel_log,
+        evidence.kernel_log, evidence.switches, evidence.before,
     )  # fmt: skip
     value = unstructure(written)
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
@@ -101,9 +103,11 @@ def evidence_from(written: bytes, capture: bytes, *, source: str = "evidence.jso
         taps=tuple(sorted(recording.taps)),
         drops={node: count for node, count in recording.drops.items() if count},
         states=found.states,
+        switches=found.switches,
         counters=found.counters,
         kernel_drops=found.kernel_drops,
         kernel_log=found.kernel_log,
+        before=found.before,
     )
 
 
@@ -182,6 +186,7 @@ def _check(found: Written, source: str) -> None:
     """Check what the claims rely on beyond the types."""
     nodes = {node.name for node in found.lab.nodes}
     named = {run.client for run in found.runs}
+    named |= {probe.client for run in found.runs for probe in run.others}
     named |= {server.node for run in found.runs for server in run.service.real_servers}
     named |= {server.node for service in found.lab.services for server in service.real_servers}
     unknown = sorted(named - nodes)

@@ -11,10 +11,10 @@ from typing import Any, get_type_hints
 
 from lvsctl.capture.decode import decode
 from lvsctl.faults import FAULTS
-from lvsctl.model.addresses import Endpoint
+from lvsctl.model.addresses import Endpoint, IPAddress
 from lvsctl.model.frame import Direction, Frame, LinkType, RawFrame, Tap
 from lvsctl.model.lab import Lab
-from lvsctl.model.service import ServiceMatch, VipPort
+from lvsctl.model.service import FwMark, Protocol, ServiceMatch, VipPort
 from lvsctl.resources.base import Resource
 
 Json = dict[str, Any]
@@ -200,10 +200,10 @@ def format_of(kind: type) -> Format:
 def types_of(kind: type) -> dict[str, Any]:
     """The types of a class's fields.
 
-    A service's match is written as VIP and port, because no topology has a firewall mark.
+    A service's match is written as ``WrittenMatch``.
     """
     hints = get_type_hints(kind)
-    return {name: VipPort if hint == ServiceMatch else hint for name, hint in hints.items()}
+    return {name: WrittenMatch if hint == ServiceMatch else hint for name, hint in hints.items()}
 
 
 def keys_of(kind: type) -> tuple[str, ...]:
@@ -225,6 +225,36 @@ def fields_of(kind: type) -> tuple[str, ...]:
 
 
 # Types that are not objects with their own fields.
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenMatch:
+    """What names a virtual service: protocol, VIP and port, or a firewall mark (0: none).
+
+    With a mark, ``protocol`` and ``vip`` are null, and ``ip_version`` is 4 or 6.
+    """
+
+    protocol: Protocol | None
+    vip: IPAddress | None
+    port: int
+    mark: int = 0
+    ip_version: int = 4
+
+
+def written_match(match: ServiceMatch) -> WrittenMatch:
+    """Return a service's match as it is written."""
+    if isinstance(match, FwMark):
+        return WrittenMatch(None, None, 0, match.mark, match.version)
+    return WrittenMatch(match.protocol, match.vip, match.port, 0, match.version)
+
+
+def read_match(written: WrittenMatch) -> ServiceMatch:
+    """Return a service's match as it was before it was written. Raises ValueError."""
+    if written.mark:
+        return FwMark(written.mark, written.ip_version)
+    if written.protocol is None or written.vip is None:
+        raise ValueError("neither a firewall mark nor a protocol, VIP and port")
+    return VipPort(written.protocol, written.vip, written.port)
 
 
 def write_frame(frame: Frame) -> Json:

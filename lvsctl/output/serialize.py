@@ -27,19 +27,22 @@ from lvsctl.faults.base import Fault
 from lvsctl.model.addresses import Endpoint, IPAddress, IPInterface, IPNetwork
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Lab
-from lvsctl.model.service import ForwardingMethod, ServiceMatch, VipPort
+from lvsctl.model.service import ForwardingMethod, ServiceMatch
 from lvsctl.output.json_formats import (
     Conversion,
     Json,
+    WrittenMatch,
     fields_of,
     format_of,
     is_named_tuple,
     keys_of,
     planned_resource,
     read_frame,
+    read_match,
     reading_about,
     types_of,
     write_frame,
+    written_match,
 )
 from lvsctl.resources.base import Resource
 
@@ -160,7 +163,10 @@ def _converter(*, strict: bool) -> JsonConverter:
     converter.register_unstructure_hook_func(is_named_tuple, _write_named_tuple(converter))
     converter.register_unstructure_hook(Frame, write_frame)
     converter.register_structure_hook(
-        ServiceMatch, lambda value, _: converter.structure(value, VipPort)
+        ServiceMatch, lambda value, _: read_match(converter.structure(value, WrittenMatch))
+    )
+    converter.register_unstructure_hook(
+        ServiceMatch, lambda match: converter.unstructure(written_match(match))
     )
     converter.register_structure_hook(Frame, read_frame)
     converter.register_structure_hook(Fault, lambda value, _: FAULTS[value["id"]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import ClassVar, Self
 
 from lvsctl.model.addresses import Endpoint
@@ -19,7 +20,10 @@ SERVICE_FLAG = {Protocol.TCP: "-t", Protocol.UDP: "-u", Protocol.SCTP: "--sctp-s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IpvsService(Resource):
-    """A virtual service. ``persistence`` in seconds; 0: none."""
+    """A virtual service. ``persistence`` in seconds; 0: none.
+
+    ``flags``, ``netmask`` (bits, 0: all) and ``engine`` are as in ``ServiceState``.
+    """
 
     HINTS: ClassVar[dict[int, str]] = {
         errno.EAFNOSUPPORT: "this kernel's IPVS has no IPv6",
@@ -32,6 +36,9 @@ class IpvsService(Resource):
     service: ServiceMatch
     scheduler: Scheduler
     persistence: int = 0
+    flags: tuple[str, ...] = ()
+    netmask: int = 0
+    engine: str = ""
 
     @property
     def key(self) -> Hashable:
@@ -41,6 +48,14 @@ class IpvsService(Resource):
         words = [verb, *service_words(self.service), "-s", str(self.scheduler)]
         if self.persistence:
             words += ["-p", str(self.persistence)]
+            if self.netmask:
+                words += ["-M", _mask(self.service.version, self.netmask)]
+        if self.engine:
+            words += ["--pe", self.engine]
+        if flags := [word for word in self.flags if word != "ops"]:
+            words += ["-b", ",".join(flags)]
+        if "ops" in self.flags:
+            words.append("-o")
         return (self.command("ipvsadm", *words),)
 
     def commands(self) -> tuple[Command, ...]:
@@ -73,17 +88,49 @@ class IpvsService(Resource):
                 service=service.match,
                 scheduler=scheduler,
                 persistence=service.persistence,
+                flags=service.flags,
+                netmask=service.netmask if service.persistence else 0,
+                engine=service.engine,
             )
 
     def deviation(self, state: NodeState, lab: Lab) -> Deviation | None:
         if self.holds(state):
             return None
+        for one in self.from_state(state):
+            if one.service == self.service:
+                differences = ", ".join(self._differences(one))
+                return Deviation(f"virtual service {self.service} has {differences}")
         known = any(service.match == self.service for service in state.services)
-        text = "is configured otherwise" if known else "is missing"
+        text = "has an unknown scheduler" if known else "is missing"
         return Deviation(f"virtual service {self.service} {text}", f"scheduler {self.scheduler}")
+
+    def _differences(self, found: IpvsService) -> Iterator[str]:
+        pairs = (
+            ("scheduler", found.scheduler, self.scheduler),
+            ("persistence", _seconds(found.persistence), _seconds(self.persistence)),
+            ("flags", _or_none(found.flags), _or_none(self.flags)),
+            ("netmask", found.netmask or "all bits", self.netmask or "all bits"),
+            ("engine", found.engine or "none", self.engine or "none"),
+        )
+        for name, has, should in pairs:
+            if has != should:
+                yield f"{name} {has}, not {should}"
 
     def surplus(self, lab: Lab) -> Deviation | None:
         return Deviation(f"virtual service {self.service} is there, not from the topology")
+
+
+def _seconds(persistence: int) -> str:
+    return f"{persistence} s" if persistence else "none"
+
+
+def _or_none(flags: tuple[str, ...]) -> str:
+    return ",".join(flags) or "none"
+
+
+def _mask(version: int, bits: int) -> str:
+    """Return a netmask as ipvsadm takes it: for IPv6 a number of bits."""
+    return str(bits) if version == 6 else str(ip_network(f"0.0.0.0/{bits}").netmask)
 
 
 def service_words(key: ServiceMatch) -> list[str]:

@@ -44,10 +44,15 @@ _FAILURES = {
     errno.EACCES: Failure.PROHIBITED,
     errno.EPERM: Failure.PROHIBITED,
     errno.EADDRNOTAVAIL: Failure.NO_PORT,
+    errno.EADDRINUSE: Failure.NO_PORT,
     errno.EAGAIN: Failure.NO_PORT,
 }
 _AT_ONCE = struct.pack("ii", 1, 0)
 """struct linger: closing discards unsent data and resets the connection (socket(7))."""
+
+IMPATIENCE = 0.3
+"""Seconds after which a request without an answer no longer delays the next one: requests that
+hang are worth waiting for together, not one after the other."""
 
 _CONNECTS = {0, errno.EINPROGRESS}
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -56,6 +61,8 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where requests go, and how. ``timeout`` in seconds; ``keep`` holds answered connections.
+
+    ``impatience``: seconds after which the remaining requests no longer wait for this one.
 
     ``avoid`` are local ports not to use: IPVS would assign a request from there to an earlier
     connection and schedule nothing.
@@ -68,6 +75,7 @@ class Target:
     path: str
     keep: bool
     avoid: frozenset[int] = frozenset()
+    impatience: float = IMPATIENCE
 
     def request(self) -> bytes:
         """Encode a request."""
@@ -284,12 +292,19 @@ class Attempts:
             attempt.sock.close()
 
     def _timeout(self) -> float:
-        """Seconds until the first deadline."""
+        """Seconds until the first deadline, or until more requests may start."""
         first = next(iter(self._open.values()))
-        return max(0.0, first.began + self._target.timeout - time.monotonic())
+        patience = self._target.timeout
+        if self._concurrency < len(self._results):
+            patience = min(patience, self._target.impatience)
+        return max(0.0, first.began + patience - time.monotonic())
 
     def _expire(self) -> None:
-        latest = time.monotonic() - self._target.timeout
+        now = time.monotonic()
+        oldest = next(iter(self._open.values()), None)
+        if oldest is not None and now - oldest.began >= self._target.impatience:
+            self._concurrency = len(self._results)
+        latest = now - self._target.timeout
         while self._open:
             first = next(iter(self._open.values()))
             if first.began > latest:
@@ -302,11 +317,14 @@ def _bind_elsewhere(sock: socket.SocketType, ports: frozenset[int]) -> None:
     with contextlib.ExitStack() as taken:
         for _ in range(_BINDS):
             probe = taken.enter_context(socket.socket(sock.family, sock.type))
-            probe.bind(("", 0))
+            try:
+                probe.bind(("", 0))
+            except OSError:  # no port is left: connecting fails with the same reason
+                return
             port = probe.getsockname()[1]
             if port not in ports:
                 probe.close()
-                with contextlib.suppress(OSError):  # somebody was quicker: any port will do
+                with contextlib.suppress(OSError):  # taken meanwhile: any port will do
                     sock.bind(("", port))
                 return
 

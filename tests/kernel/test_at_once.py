@@ -94,20 +94,20 @@ def proven(labs: Sequence[str]) -> None:
     Each asks only once all captures are open, and closes its own once all have asked.
     """
     asking, asked = meeting(len(labs)), meeting(len(labs))
-    ask = collect._run
+    ask = collect._runs
 
     def prove(own: int) -> None:
         running = running_lab(labs[own])
         assert len(running.services) == 1  # as often as there are, it would meet the others
 
-        def together(*words: Any) -> Any:
+        def together(*words: Any, **more: Any) -> Any:
             asking(own)
-            run = ask(*words)
+            run = ask(*words, **more)
             asked(own)
             return run
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(collect, "_run", together)
+            patch.setattr(collect, "_runs", together)
             assert verify_lab(running).verdict is Verdict.PASS, labs[own]
 
     assert at_once(*(partial(prove, own) for own in range(len(labs)))) == [0] * len(labs)

@@ -26,8 +26,8 @@ from lvsctl.model.service import (
     Scheduler,
     VipPort,
 )
-from lvsctl.model.state import Connection, Counters
-from lvsctl.netlink import ipvs, sockets
+from lvsctl.model.state import Connection, Counters, IpvsTimeouts
+from lvsctl.netlink import ipvs, ipvs_config, sockets
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
 from tests.kernel.by_hand import cable, eventually, namespaces, process, run
@@ -214,8 +214,8 @@ def test_refusals_carry_the_errno(director: str) -> None:
 
 def test_timeouts(director: str) -> None:
     with inside(director) as sock:
-        ipvs.set_timeouts(sock, ipvs.Timeouts(tcp=100, tcp_fin=0, udp=50))
-        found = ipvs.timeouts(sock)
+        ipvs_config.set_timeouts(sock, IpvsTimeouts(tcp=100, tcp_fin=0, udp=50))
+        found = ipvs_config.timeouts(sock)
     assert (found.tcp, found.udp) == (100, 50)
     printed = run("ipvsadm -L --timeout", netns=director)
     assert printed.split(":")[1].split() == [str(t) for t in (found.tcp, found.tcp_fin, found.udp)]

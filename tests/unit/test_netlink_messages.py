@@ -20,7 +20,8 @@ from lvsctl.model.service import (
     Scheduler,
     VipPort,
 )
-from lvsctl.netlink import fou, ipvs, rtnl, sockets, tc
+from lvsctl.model.state import IpvsTimeouts
+from lvsctl.netlink import fou, ipvs, ipvs_config, rtnl, sockets, tc
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
 
@@ -96,13 +97,13 @@ ENCODE: dict[str, Callable[..., bytearray]] = {
     "real_server": lambda *words: ipvs.add_message(real_server(*words), FAMILY),
     "edit_real_server": lambda *words: ipvs.add_message(real_server(*words), FAMILY, replace=True),
     "delete_real_server": lambda *words: ipvs.delete_message(real_server(*words), FAMILY),
-    "zero": lambda *which: ipvs._message(
+    "zero": lambda *which: ipvs.message(
         FAMILY, ipvs.Command.ZERO, ipvs._service_key(WEB) if which else b""
     ),
-    "get_config": lambda: ipvs._message(FAMILY, ipvs.Command.GET_CONFIG),
-    "set_config": lambda: ipvs._set_timeouts(FAMILY, ipvs.Timeouts(100, 0, 50)),
-    "get_services": lambda: ipvs._message(FAMILY, ipvs.Command.GET_SERVICE, flags=sockets.DUMP),
-    "get_real_servers": lambda: ipvs._message(
+    "get_config": lambda: ipvs.message(FAMILY, ipvs.Command.GET_CONFIG),
+    "set_config": lambda: ipvs_config.timeouts_message(FAMILY, IpvsTimeouts(100, 0, 50)),
+    "get_services": lambda: ipvs.message(FAMILY, ipvs.Command.GET_SERVICE, flags=sockets.DUMP),
+    "get_real_servers": lambda: ipvs.message(
         FAMILY, ipvs.Command.GET_DEST, ipvs._service_key(WEB), sockets.DUMP
     ),
 }

@@ -160,8 +160,7 @@ DR = (
     dr("real-servers-announce-rip", "rs1 asks nothing",
        m.without(m.both(m.at("rs1", OUT), m.arp_request)), INCONCLUSIVE),
     dr("request-only-macs-change", "TTL", m.with_ttl(requests_out, 64), FAIL),
-    dr("request-only-macs-change", "source", m.with_source(requests_out, "10.10.0.2"),
-       INCONCLUSIVE),  # the client's end is how a connection is followed
+    dr("request-only-macs-change", "source", m.with_source(requests_out, "10.10.0.2"), FAIL),
     dr("request-only-macs-change", "destination",
        m.with_destination(requests_out, "10.10.0.11"), FAIL),
     dr("request-only-macs-change", "to a stranger's MAC",
@@ -313,6 +312,9 @@ EVERY = (
     every("frames-agree", "one more counted", counting(packets_out=1), FAIL, "nat"),
     every("frames-agree", "a request not captured", m.without(requests_in), INCONCLUSIVE),
     every("frames-agree", "frames were lost", m.with_drops, INCONCLUSIVE),
+    every("nothing-sent-again", "a SYN that got lost", m.sent_again(m.at("client", OUT)), FAIL),
+    every("nothing-sent-again", "an answer that got lost",
+          m.sent_again(m.both(m.at("rs1", OUT), lambda f: bool(f.payload))), FAIL, "nat"),
 )  # fmt: skip
 
 ROWS = tuple(rows())

@@ -137,6 +137,7 @@ def format_diagnosis(result: Diagnosis, *, style: Style) -> str:
     if not result.works and not result.causes:
         lines += _list("ruled out", result.ruled_out, style)
         lines += _list("next steps", result.next_steps, style)
+    lines += _list("claims that do not hold", result.differences, style)
     lines += _list("differs from the topology, harmless", result.remarks, style)
     return style.finished("\n".join(lines))
 
@@ -145,6 +146,8 @@ def _diagnosis_heading(result: Diagnosis, style: Style) -> str:
     name = style.bold(result.lab.name)
     if result.healthy:
         return f"{name}: {style.green('healthy')}: no problem found"
+    if result.works and not result.causes:
+        return f"{name}: {style.yellow('works, but not as the topology says')}"
     if not result.causes:
         return f"{name}: {style.red('not working')}; cause not identified"
     found = counted(len(result.causes), "cause")

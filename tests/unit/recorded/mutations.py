@@ -74,6 +74,17 @@ def seen_also_at(which: Which, tap: Tap, direction: Direction) -> Change:
     return change
 
 
+def sent_again(which: Which) -> Change:
+    """The first of these segments had been sent before, and got lost."""
+
+    def change(evidence: Evidence) -> Evidence:
+        first = next(f for f in evidence.frames if which(f) and f.tcp is not None)
+        raw = replace(first.raw, time=first.time - 100)
+        return _framed(evidence, [replace(first, raw=raw), *evidence.frames])
+
+    return change
+
+
 def with_bytes(which: Which, edit: Callable[[Frame, bytearray], None]) -> Change:
     """These frames had other bytes."""
 

@@ -1,0 +1,71 @@
+"""Neighbour entries that lead to another node than the one that has the address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from lvsctl.model.addresses import IPAddress
+from lvsctl.model.evidence import Evidence
+from lvsctl.model.state import NeighbourState
+
+WITHOUT_MAC = frozenset({"incomplete", "failed"})
+"""States of entries that lead nowhere: the kernel asks again."""
+
+CONFIGURED = frozenset({"permanent", "noarp"})
+"""States of entries that somebody set, and that do not expire."""
+
+
+class WrongNeighbour(NamedTuple):
+    """An entry of ``node`` for an address of ``owners``, of which none has its MAC address.
+
+    ``leads_to`` is the node that has it; empty if none does.
+    """
+
+    node: str
+    entry: NeighbourState
+    owners: tuple[str, ...]
+    leads_to: str
+
+    def __str__(self) -> str:
+        where = f"which is {self.leads_to}" if self.leads_to else "which no node has"
+        return (
+            f"{self.node}: {self.entry.address} at {self.entry.mac} ({self.entry.state}), {where}"
+        )
+
+
+def wrong_neighbours(evidence: Evidence) -> Iterator[WrongNeighbour]:
+    """Find what nodes had learnt wrong before the first request (``Evidence.before``)."""
+    if not evidence.before:
+        return
+    owners = _owners(evidence)
+    macs = {
+        node: {link.name: link.mac for link in state.links if link.mac}
+        for node, state in evidence.states.items()
+    }
+    for node, learnt in evidence.before.items():
+        for entry in learnt.neighbours:
+            holders = owners.get(entry.address, ())
+            if not entry.mac or not holders or node in holders or entry.state in WITHOUT_MAC:
+                continue
+            if any(holder not in macs for holder in holders):
+                continue  # a state that was not read
+            if any(entry.mac in macs[holder].values() for holder in holders):
+                continue
+            there = (n for n, devices in macs.items() if devices.get(entry.device) == entry.mac)
+            yield WrongNeighbour(node, entry, holders, next(there, ""))
+
+
+def _owners(evidence: Evidence) -> dict[IPAddress, tuple[str, ...]]:
+    """Each address of the topology with the nodes that answer for it."""
+    lab = evidence.lab
+    found: dict[IPAddress, tuple[str, ...]] = {
+        address.ip: (node.name,)
+        for node in lab.nodes
+        for interface in node.interfaces
+        for address in interface.addresses
+    }
+    directors = tuple(node.name for node in lab.directors)
+    for service in lab.services:
+        found.update(dict.fromkeys(service.vips, directors))
+    return found

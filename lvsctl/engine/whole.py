@@ -1,0 +1,37 @@
+"""The whole state of a running lab: what its plan sets, and everything else that may differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lvsctl.kernel import netns, processes, state
+from lvsctl.model.lab import Lab
+from lvsctl.model.state import NodeState
+from lvsctl.plan import diff, planner
+from lvsctl.plan.stages import Plan
+from lvsctl.resources.sysctl import Sysctl
+
+
+def whole_state(
+    lab: Lab, plan: Plan | None = None, names: Iterable[str] | None = None
+) -> dict[str, NodeState]:
+    """Read the state of every node and switch of ``lab`` that exists, by its namespace.
+
+    ``plan`` is the lab's own where none is given. With ``names`` (of namespaces, which must
+    exist) only those are read. Raises as ``state.lab_state``.
+    """
+    plan = plan or planner.plan_for(lab)
+    wanted = netns.existing(lab.name, plan.namespaces) if names is None else tuple(names)
+    planned: dict[str, dict[str, str]] = {}
+    for one in plan.resources:
+        if isinstance(one, Sysctl):
+            planned.setdefault(one.netns, {})[one.name] = one.value
+    directors = {lab.netns(node.name) for node in lab.directors}
+    settings = (*state.INSPECTED_SYSCTLS, *diff.settings_of(plan))
+    return state.lab_state(
+        wanted,
+        sysctls=dict.fromkeys(settings),
+        directors=directors.intersection(wanted),
+        pids=processes.daemons(lab.name).values(),
+        whole=state.Whole(planned),
+    )

@@ -1,0 +1,136 @@
+"""Everything in a namespace that can change what happens to a packet and no plan sets.
+
+Read where a running lab is compared with its topology, and as evidence of a diagnosis; not
+where a lab is created or watched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from lvsctl.kernel import fresh, netns, packet_filters, paths, processes, sysctl
+from lvsctl.model.state import (
+    MAIN_TABLE,
+    LinkState,
+    NodeState,
+    ProcessState,
+    RouteState,
+)
+from lvsctl.netlink import (
+    ethtool,
+    ipvs_config,
+    queueing,
+    rtnl,
+    rules,
+    sockets,
+    switching,
+    xfrm,
+)
+
+
+def read(state: NodeState, *, director: bool) -> NodeState:
+    """Add what ``NodeState.whole`` promises to the state of the calling thread's namespace."""
+    names = {link.index: link.name for link in state.links}
+    bridged = any(link.kind == "bridge" for link in state.links)
+    with sockets.open_socket() as sock:
+        routes = rtnl.dump_routes(sock, names, every=True)
+        qdiscs, impairments = queueing.dump_qdiscs(sock, names)
+        state = replace(
+            state,
+            whole=True,
+            links=tuple(
+                replace(
+                    link,
+                    impairment=impairments.get(link.index, link.impairment),
+                    offloads=_offloads(sock, link),
+                )
+                for link in state.links
+            ),
+            routes=tuple(one for one in routes if one.table == MAIN_TABLE),
+            other_routes=tuple(one for one in routes if _is_other(one)),
+            local_addresses=tuple(_local_addresses(routes)),
+            rules=rules.dump_rules(sock),
+            proxies=rtnl.dump_proxies(sock, names),
+            qdiscs=qdiscs,
+            filters=queueing.dump_filters(sock, names, qdiscs),
+        )
+        if bridged:
+            own = {link.name: link.mac for link in state.links}
+            state = replace(
+                state,
+                fdb=switching.dump_fdb(sock, names, own),
+                vlans=switching.dump_vlans(sock, names),
+            )
+    if director:
+        with sockets.open_socket(sockets.GENERIC) as sock:
+            state = replace(
+                state,
+                ipvs_timeouts=ipvs_config.timeouts(sock),
+                sync_daemons=ipvs_config.sync_daemons(sock),
+            )
+    return replace(state, xfrm=xfrm.dump_xfrm(), packet_filters=packet_filters.current_filters())
+
+
+def _offloads(sock: socket.socket, link: LinkState) -> tuple[str, ...]:
+    """Return the offloads of a node's veth: of a switch's port they change no frame."""
+    if link.kind != "veth" or link.master:
+        return ()
+    with contextlib.suppress(OSError):  # it went this very moment
+        return ethtool.active_offloads(sock, link.name)
+    return ()
+
+
+def _is_other(route: RouteState) -> bool:
+    if route.table == MAIN_TABLE:
+        return False
+    return route.table != rtnl.TABLE_LOCAL or not route.kernel
+
+
+def _local_addresses(routes: tuple[RouteState, ...]) -> Iterator[str]:
+    for one in routes:
+        if one.kernel and one.table == rtnl.TABLE_LOCAL and one.type == "local" and one.to:
+            yield str(one.to)
+
+
+def compared(
+    states: Mapping[str, NodeState], planned: Mapping[str, Mapping[str, str]]
+) -> dict[str, NodeState]:
+    """Add what differs from a fresh namespace, and the processes, to the states of a lab."""
+    kinds = {link.kind for state in states.values() for link in state.links if not link.master}
+    usual = fresh.fresh_sysctls(kinds)
+
+    def changes() -> dict[str, NodeState]:
+        found = {}
+        with contextlib.closing(sysctl.Procfs()) as procfs:
+            for name, state in states.items():
+                with netns.enter(name):
+                    procfs.next_namespace()
+                    settings = planned.get(name, {})
+                    changed = fresh.changed_sysctls(usual, settings, state.links, procfs)
+                found[name] = replace(state, changed_sysctls=changed)
+        return found
+
+    return _with_processes(netns.in_thread(changes))
+
+
+def _with_processes(states: dict[str, NodeState]) -> dict[str, NodeState]:
+    by_name: dict[str, set[int]] = {
+        name: {one.pid for one in state.listeners if one.pid} for name, state in states.items()
+    }
+    own = processes.ancestors()
+    files = {paths.NETNS / name: name for name in states}
+    for pid, file in processes.namespaces_of_pids(files).items():
+        if pid not in own:
+            by_name[files[file]].add(pid)
+    return {
+        name: replace(
+            state,
+            processes=tuple(
+                ProcessState(pid, *processes.name_and_state(pid)) for pid in sorted(by_name[name])
+            ),
+        )
+        for name, state in states.items()
+    }

@@ -1,0 +1,195 @@
+"""Queueing disciplines and filters of a namespace, read without pyroute2's classes for them.
+
+``netlink.tc`` sets netem by those classes, which take long to load; this reads what any device
+may have, whenever a lab is compared with its topology.
+
+Sources: tc(8), linux/pkt_sched.h, linux/pkt_cls.h, linux/gen_stats.h.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterable, Iterator
+
+from lvsctl.errors import KernelError
+from lvsctl.model.lab import Impairment
+from lvsctl.model.state import FilterState, QdiscState
+from lvsctl.netlink import sockets
+from lvsctl.netlink.messages import attributes, each_attribute, number_of, packed, text_of
+
+DELQDISC, GETQDISC, GETTFILTER = 37, 38, 46
+"""Types of messages, RTM_*."""
+
+_HEADER = struct.Struct("=BxxxiIII")  # struct tcmsg: family, index, handle, parent, info
+_KIND, _OPTIONS, _STATS2 = 1, 2, 7  # TCA_*
+_QUEUE = 3  # TCA_STATS_QUEUE: queue length, backlog, drops, requeues, overlimits
+ROOT, CLSACT = 0xFFFFFFFF, 0xFFFFFFF1
+_INGRESS_HANDLE = 0xFFFF0000
+_PARENTS = {0xFFFFFFF2: "ingress", 0xFFFFFFF3: "egress", _INGRESS_HANDLE: "ingress"}
+_WITHOUT = frozenset({"noqueue", "noop"})
+"""What a virtual device has by itself."""
+
+_NETEM = struct.Struct("=6I")  # tc_netem_qopt: latency, limit, loss, gap, duplicate, jitter
+_CORRELATIONS, _REORDER, _CORRUPT, _LOSS_MODEL, _RATE = 1, 3, 4, 5, 6
+_ECN, _RATE64, _LATENCY64, _JITTER64, _SLOT = 7, 8, 10, 11, 12
+"""TCA_NETEM_*."""
+NETEM_LIMIT = 1000
+"""Packets that a netem queue holds: tc-netem(8)'s own default."""
+NANOSECONDS_PER_TICK = 64
+"""tc's clock tick inside the kernel (PSCHED_SHIFT in net/pkt_sched.h)."""
+_ALL = 0xFFFFFFFF  # a loss of 100 %
+
+_ACTIONS = {"u32": 7, "flower": 3, "matchall": 2, "basic": 3, "fw": 4, "bpf": 1, "cgroup": 2}
+"""The attribute with the actions, by the kind of filter."""
+_ACT_KIND, _ACT_OPTIONS = 1, 2
+_GACT = struct.Struct("=IIi")  # struct tc_gact: index, capabilities, action
+_VERDICTS = {0: "pass", 1: "reclassify", 2: "drop", 3: "continue", 4: "stolen"}
+_PROTOCOLS = {0x0003: "all", 0x0800: "ip", 0x86DD: "ipv6", 0x0806: "arp"}
+
+
+def dump_qdiscs(
+    sock: socket.socket, names: dict[int, str]
+) -> tuple[tuple[QdiscState, ...], dict[int, Impairment]]:
+    """Return the disciplines that devices do not have by themselves, and netem's impairments.
+
+    ``names`` are the devices by index; so are the impairments.
+    """
+    asked = sockets.message(GETQDISC, sockets.DUMP, _HEADER.pack(0, 0, 0, 0, 0))
+    found: list[QdiscState] = []
+    impairments: dict[int, Impairment] = {}
+    for whole in sockets.request(sock, asked):
+        _, index, handle, parent, _ = _HEADER.unpack_from(whole, sockets.HEADER.size)
+        parts = attributes(whole, sockets.HEADER.size + _HEADER.size)
+        kind = text_of(parts.get(_KIND))
+        top = parent in (ROOT, CLSACT)
+        # The queues inside a discipline with classes have no handle of their own.
+        if kind in _WITHOUT or not (top or handle):
+            continue
+        options: tuple[str, ...] = ()
+        if kind == "netem":
+            impairment, options = _netem(parts.get(_OPTIONS, b""))
+            if parent == ROOT:
+                impairments[index] = impairment
+        queue = attributes(parts.get(_STATS2, b"")).get(_QUEUE, b"")
+        found.append(
+            QdiscState(
+                device=names.get(index, ""),
+                kind=kind,
+                handle=_handle(handle),
+                parent=_parent(kind, parent),
+                options=options,
+                drops=number_of(queue[8:12]),
+            )
+        )
+    return tuple(found), impairments
+
+
+def _handle(handle: int) -> str:
+    return f"{handle >> 16:x}:" + (f"{handle & 0xFFFF:x}" if handle & 0xFFFF else "")
+
+
+def _parent(kind: str, parent: int) -> str:
+    if parent == ROOT:
+        return "root"
+    return kind if parent == CLSACT else _handle(parent)
+
+
+def _netem(options: bytes) -> tuple[Impairment, tuple[str, ...]]:
+    """Decode netem: what a topology can say of it, and the rest in tc-netem(8)'s words."""
+    latency, limit, loss, gap, duplicate, jitter = _NETEM.unpack_from(options)
+    more = attributes(options, _NETEM.size)
+    delay = number_of(more[_LATENCY64]) if _LATENCY64 in more else latency * NANOSECONDS_PER_TICK
+    rate = number_of(more[_RATE64]) if _RATE64 in more else number_of(more.get(_RATE, b"")[:4])
+    nanoseconds = number_of(more.get(_JITTER64)) or jitter * NANOSECONDS_PER_TICK
+    reorder, corrupt = (number_of(more.get(one, b"")[:4]) for one in (_REORDER, _CORRUPT))
+    words = (
+        (jitter, f"jitter {nanoseconds / 1e6:g}ms"),
+        (limit != NETEM_LIMIT, f"limit {limit}"),
+        (duplicate, f"duplicate {_percent(duplicate)}"),
+        (reorder, f"reorder {_percent(reorder)}"),
+        (corrupt, f"corrupt {_percent(corrupt)}"),
+        (gap, f"gap {gap}"),
+        (any(more.get(_CORRELATIONS, b"")), "correlation"),
+        (_LOSS_MODEL in more, "loss model"),
+        (number_of(more.get(_ECN)), "ecn"),
+        (any(more.get(_SLOT, b"")), "slot"),
+    )
+    impairment = Impairment(
+        delay=round(delay / 1e6, 3), loss=round(loss * 100 / _ALL, 6), rate=rate * 8
+    )
+    return impairment, tuple(word for there, word in words if there)
+
+
+def _percent(chance: int) -> str:
+    return f"{chance * 100 / _ALL:.3g}%"
+
+
+def dump_filters(
+    sock: socket.socket, names: dict[int, str], qdiscs: Iterable[QdiscState]
+) -> tuple[FilterState, ...]:
+    """Return the filters of the disciplines that can have some."""
+    indexes = {name: index for index, name in names.items()}
+    found: list[FilterState] = []
+    for one in qdiscs:
+        for parent in _filter_parents(one):
+            header = _HEADER.pack(0, indexes[one.device], 0, parent, 0)
+            asked = sockets.message(GETTFILTER, sockets.DUMP, header)
+            try:
+                answer = sockets.request(sock, asked)
+            except KernelError:
+                continue  # a discipline that takes no filters
+            for whole in answer:
+                state = _filter(whole, one.device, parent)
+                if state not in found:  # u32 lists its hash tables too
+                    found.append(state)
+    return tuple(found)
+
+
+def _filter_parents(one: QdiscState) -> tuple[int, ...]:
+    if one.parent == "clsact":
+        return (0xFFFFFFF2, 0xFFFFFFF3)
+    if one.parent == "ingress":
+        return (_INGRESS_HANDLE,)
+    major, _, _ = one.handle.partition(":")
+    return (int(major, 16) << 16,) if major and int(major, 16) else ()
+
+
+def _filter(whole: bytes, device: str, parent: int) -> FilterState:
+    info = _HEADER.unpack_from(whole, sockets.HEADER.size)[4]
+    parts = attributes(whole, sockets.HEADER.size + _HEADER.size)
+    kind = text_of(parts.get(_KIND))
+    protocol = socket.ntohs(info & 0xFFFF)
+    return FilterState(
+        device=device,
+        parent=_PARENTS.get(parent, _handle(parent)),
+        kind=kind,
+        preference=info >> 16,
+        protocol=_PROTOCOLS.get(protocol, f"{protocol:#x}"),
+        actions=tuple(_actions(kind, parts.get(_OPTIONS, b""))),
+    )
+
+
+def _actions(kind: str, options: bytes) -> Iterator[str]:
+    if kind not in _ACTIONS:
+        return
+    for number, content in each_attribute(options):
+        if number != _ACTIONS[kind]:
+            continue
+        for _, action in each_attribute(content):
+            parts = attributes(action)
+            name = text_of(parts.get(_ACT_KIND))
+            if name == "gact":
+                parameters = attributes(parts.get(_ACT_OPTIONS, b"")).get(2, b"")
+                verdict = _GACT.unpack_from(parameters)[2] if len(parameters) >= 12 else 0
+                name = _VERDICTS.get(verdict, str(verdict))
+            yield name
+
+
+def delete_qdisc(index: int, one: QdiscState) -> bytearray:
+    """Return the message that deletes a discipline, with the classes and filters in it."""
+    parent, handle = ROOT, 0
+    if one.parent in ("clsact", "ingress"):
+        parent, handle = CLSACT, _INGRESS_HANDLE
+    header = _HEADER.pack(0, index, handle, parent, 0)
+    return sockets.message(DELQDISC, 0, header + packed(_KIND, one.kind.encode() + b"\0"))
