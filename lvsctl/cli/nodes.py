@@ -44,10 +44,11 @@ def exec_(
     lab: options.LabOption = None,
     where: options.Placement = Where.AUTO,
 ) -> int:
-    """Run a command on a node, or on the switch of a network.
+    """Run a command on a node.
 
     The command runs in the node's network namespace and sees the host's files. Its standard
     streams, terminal and exit status are passed through; 127 if the command does not exist.
+    In place of a node, a network stands for its switch.
 
     Examples:
       lvsctl exec client -- curl -s http://10.10.0.100/
