@@ -19,13 +19,14 @@ from lvsctl.model.evidence import Evidence
 from lvsctl.walk.walk import walks
 
 RULES: tuple[Rule, ...] = (
+    *ipvs.RULES[:1],
     *hosts.RULES,
     *links.RULES,
     *listeners.RULES,
-    *ipvs.RULES[:1],
+    *ipvs.RULES[1:2],
     *tunnel.RULES,
     *paths.RULES,
-    *ipvs.RULES[1:],
+    *ipvs.RULES[2:],
     *arp.RULES,
 )
 """In the order in which causes are named: first those that mask others."""

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from lvsctl.diagnosis.base import NAT, TUN, Case, Found, Rule, shown
 from lvsctl.model.claim import Cause, Remark
-from lvsctl.model.frame import Direction
-from lvsctl.model.service import ForwardingMethod, RealServer
-from lvsctl.model.state import RealServerState
+from lvsctl.model.evidence import Failure
+from lvsctl.model.frame import Direction, Frame
+from lvsctl.model.service import ForwardingMethod, FwMark, RealServer, Scheduler
+from lvsctl.model.state import RealServerState, ServiceState
 from lvsctl.resources.base import Command
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
@@ -51,9 +52,67 @@ def _exchanged(case: Case, server: RealServer, entry: RealServerState) -> str:
     return _typed(case, wanted.commands(), wrong.undo_commands())
 
 
+def any_usable(case: Case) -> Iterator[Found]:
+    """At least one real server may get new connections."""
+    table = case.table
+    if table is None or any(entry.weight for entry in table.real_servers):
+        return
+    empty = not table.real_servers
+    intended = all(server.weight == 0 for server in case.service.real_servers)
+    remedies = [
+        _exchanged(case, replace(server, weight=server.weight or 1), entry)
+        for server in case.service.real_servers
+        if (entry := case.entry(server)) is not None
+    ]
+    added = [_typed(case, _real_server(case, s).commands()) for s in case.service.real_servers]
+    facts = ", ".join(f"{entry.rip}:{entry.port} weight 0" for entry in table.real_servers)
+    yield Cause(
+        fault="no-usable-real-server",
+        node=case.director,
+        text=(
+            "the virtual service has no real server"
+            if empty
+            else "every real server of the virtual service is drained: its weight is 0"
+        ),
+        evidence=(
+            f"{case.director}: {case.service.match}: {facts or 'no real server in the table'}",
+            *(["the topology itself gives each of them weight 0"] if intended else []),
+            *shown(_refused(case)),
+        ),
+        consequence="IPVS refuses every new request (ICMP port unreachable)",
+        remedy=" && ".join(added if empty else remedies),
+    )
+
+
+def _refused(case: Case) -> Iterator[Frame]:
+    """ICMP errors that the director sent about requests."""
+    for frame in case.trace.at(case.director):
+        if frame.icmp is None or frame.direction is not Direction.OUT:
+            continue
+        quoted = frame.icmp.quoted.flow if frame.icmp.quoted is not None else None
+        if quoted is not None and quoted.dst == case.trace.vip:
+            yield frame
+
+
+def _by_fwmark(case: Case) -> ServiceState | None:
+    """A service by firewall mark with the service's own real servers, made by hand."""
+    wanted = {server.rip for server in case.service.real_servers}
+    for found in case.state(case.director).services:
+        if isinstance(found.match, FwMark) and wanted & {s.rip for s in found.real_servers}:
+            return found
+    return None
+
+
 def service_there(case: Case) -> Iterator[Found]:
     """The virtual service is in the director's table."""
     if case.table is not None:
+        return
+    marked = _by_fwmark(case)
+    if marked is not None and case.answered:
+        yield Remark(
+            case.director,
+            f"{case.service.match} is served by {marked.match}, set by hand, in its place",
+        )
         return
     others = ", ".join(str(one.match) for one in case.state(case.director).services)
     servers = (_real_server(case, server).commands() for server in case.service.real_servers)
@@ -72,30 +131,348 @@ def service_there(case: Case) -> Iterator[Found]:
 
 
 def real_servers_there(case: Case) -> Iterator[Found]:
-    """Each real server is in the table, under its port, with a weight."""
-    if case.table is None:
+    """Each real server is in the table, under its port, with a weight; and no other is."""
+    table = case.table
+    if table is None or not any(entry.weight for entry in table.real_servers):
         return
+    missing = [s for s in case.service.real_servers if case.entry(s) is None]
+    unknown = _unknown_entries(case, table)
+    if len(missing) == len(unknown) == 1:
+        yield _misspelt(case, missing[0], unknown[0])
+        return
+    for server in missing:
+        yield from _removed(case, server)
     for server in case.service.real_servers:
         entry = case.entry(server)
-        where = f"{server.node} ({server.rip}:{server.port})"
-        if entry is None:
+        if entry is not None and entry.weight == 0 and server.weight > 0:
+            yield from _drained(case, server, entry)
+    for entry in unknown:
+        yield Cause(
+            fault="real-server-unknown",
+            node=case.director,
+            text=(
+                f"the director's IPVS table has a real server that the topology does not have: "
+                f"{entry.rip}:{entry.port}"
+            ),
+            evidence=(
+                f"{case.director}: {_described(entry)} in {case.service.match}",
+                *shown(_sent_to(case, entry)),
+            ),
+            consequence=_what_becomes(case, entry),
+            remedy=_typed(case, _entry(case, entry).undo_commands()),
+        )
+
+
+def _unknown_entries(case: Case, table: ServiceState) -> list[RealServerState]:
+    """Entries whose address is no real server's of the service; and doubles on other ports."""
+    known = {(s.rip, s.port) for s in case.service.real_servers}
+    taken = {(e.rip, e.port) for s in case.service.real_servers if (e := case.entry(s))}
+    return [e for e in table.real_servers if (e.rip, e.port) not in known | taken]
+
+
+def _described(entry: RealServerState) -> str:
+    return f"{entry.rip}:{entry.port} by {entry.forward}, weight {entry.weight}"
+
+
+def _entry(case: Case, entry: RealServerState) -> IpvsRealServer:
+    """An entry of the table as a resource, to delete it."""
+    method = entry.forward if isinstance(entry.forward, ForwardingMethod) else NAT
+    server = RealServer("", entry.rip, entry.port, entry.weight, forward=method)
+    return _real_server(case, server)
+
+
+def _sent_to(case: Case, entry: RealServerState) -> Iterator[Frame]:
+    """What the director asks or sends for an entry's address."""
+    for frame in case.trace.at(case.director):
+        if frame.direction is not Direction.OUT:
+            continue
+        arp = frame.arp
+        asks = arp is not None and arp.is_request and arp.target_ip == entry.rip
+        if asks or (frame.outer is not None and frame.outer.dst == entry.rip):
+            yield frame
+
+
+def _what_becomes(case: Case, entry: RealServerState) -> str:
+    holders = [n.name for n in case.lab.nodes if case.network.holders(n.name, entry.rip)]
+    if not holders:
+        return f"its share of the requests is lost: no node has {entry.rip}"
+    return f"{holders[0]} gets a share of the requests, which the topology does not give it"
+
+
+def _misspelt(case: Case, server: RealServer, entry: RealServerState) -> Cause:
+    wrong, right = _entry(case, entry), _real_server(case, server)
+    return Cause(
+        fault="real-server-misspelt",
+        node=case.director,
+        text=(
+            f"the director's IPVS table has {entry.rip}:{entry.port} in place of the real server "
+            f"{server.node}, {server.rip}:{server.port}"
+        ),
+        evidence=(
+            f"{case.director}: {_described(entry)} in {case.service.match}; no {server.rip}",
+            *shown(_sent_to(case, entry)),
+        ),
+        consequence=f"no request reaches {server.node}; {_what_becomes(case, entry)}",
+        remedy=_typed(case, wrong.undo_commands(), right.commands()),
+    )
+
+
+def _removed(case: Case, server: RealServer) -> Iterator[Found]:
+    if _checked_by_keepalived(case):
+        yield Remark(case.director, f"{server.node} is not in the table: keepalived removed it")
+        return
+    where = f"{server.node} ({server.rip}:{server.port})"
+    yield Cause(
+        fault="real-server-removed",
+        node=case.director,
+        text=f"the real server {server.node} is missing from the director's IPVS table",
+        evidence=(
+            f"{case.director}: {where} is not in {case.service.match}",
+            *_orphans(case, server),
+        ),
+        consequence=f"no new request reaches {server.node}; the others get its share",
+        remedy=_typed(case, _real_server(case, server).commands()),
+    )
+
+
+def _checked_by_keepalived(case: Case) -> bool:
+    """Whether a health check of keepalived, run on the director, decides who is in the table."""
+    return any("keepalived" in word for word in case.lab.node(case.director).run)
+
+
+def _orphans(case: Case, server: RealServer) -> Iterator[str]:
+    """Connections to a real server that is gone, and what becomes of them."""
+    learnt = case.evidence.before.get(case.director)
+    held = [
+        c
+        for c in (learnt.connections if learnt is not None else ())
+        if (c.rip, c.rport) == (server.rip, server.port) and c.client_port
+    ]
+    if held:
+        expires = case.state(case.director).sysctls.get("net.ipv4.vs.expire_nodest_conn", "0")
+        fate = "reset (expire_nodest_conn=1)" if expires == "1" else (
+            "dropped in silence until they time out (expire_nodest_conn=0; 1 would reset them)"
+        )  # fmt: skip
+        yield (
+            f"{case.director}: {len(held)} connections to it are left, the first of "
+            f"{held[0].client}:{held[0].client_port} for {held[0].expires} s more: "
+            f"their packets are {fate}"
+        )
+
+
+def _templates(case: Case, server: RealServer) -> Iterator[str]:
+    """Persistence templates (client port 0) that bind clients to a real server."""
+    learnt = case.evidence.before.get(case.director)
+    seen = (*(learnt.connections if learnt is not None else ()), *case.trace.run.connections)
+    for entry in dict.fromkeys(c for c in seen if not c.client_port and c.rip == server.rip):
+        yield (
+            f"{case.director}: a persistence template binds {entry.client} to {server.node} "
+            f"for {entry.expires} s"
+        )
+        return
+
+
+def _drained(case: Case, server: RealServer, entry: RealServerState) -> Iterator[Found]:
+    if _checked_by_keepalived(case):
+        yield Remark(case.director, f"{server.node} has weight 0: keepalived drained it")
+        return
+    where = f"{server.node} ({server.rip}:{server.port})"
+    bound = tuple(_templates(case, server))
+    yield Cause(
+        fault="real-server-drained",
+        node=case.director,
+        text=f"the real server {server.node} is drained: its weight is 0",
+        evidence=(
+            f"{case.director}: {where} has weight {entry.weight}, not {server.weight}",
+            *bound,
+        ),
+        consequence=(
+            f"no new client reaches {server.node}; clients that a template binds to it still do"
+            if bound
+            else f"no new connection reaches {server.node}"
+        ),
+        remedy=_typed(case, _real_server(case, server).edit_commands()),
+    )
+
+
+_QUIESCENT = "net.ipv4.vs.expire_quiescent_template"
+
+
+def templates(case: Case) -> Iterator[Found]:
+    """No persistence template leads requests to a drained real server that does not answer."""
+    for server in case.service.real_servers:
+        entry = case.entry(server)
+        failed = [c for c in case.given(server.node) if not c.exchange.answered]
+        bound = tuple(_templates(case, server))
+        if entry is None or entry.weight or not failed or not bound:
+            continue
+        yield Cause(
+            fault="template-holds-drained",
+            node=case.director,
+            text=f"persistence still leads clients to {server.node}, whose weight is 0",
+            evidence=(*bound, f"{case.director}: {_QUIESCENT}=0"),
+            consequence="clients that it served before reach no other real server",
+            remedy=case.sysctl(case.director, _QUIESCENT, 1),
+        )
+
+
+_HASHES = {"sh": "sh-fallback", "mh": "mh-fallback", "dh": ""}
+"""Schedulers that hash, and the flag with which they take another real server (ipvsadm(8), -b).
+
+The kernel calls both flags flag-1."""
+
+
+def fallback(case: Case) -> Iterator[Found]:
+    """A scheduler that hashes does not choose a real server that takes no connections."""
+    table = case.table
+    if table is None or table.scheduler not in _HASHES or {"flag-1"} & set(table.flags):
+        return
+    flag = _HASHES[table.scheduler]
+    drained = [e for e in table.real_servers if not e.weight]
+    full = [e for e in table.real_servers if e.upper and e.active + e.inactive >= e.upper]
+    blocked = drained or full
+    run = case.trace.run
+    refused = [
+        e
+        for e in (*run.exchanges, *(x for other in run.others for x in other.exchanges))
+        if e.error == Failure.REFUSED
+    ]
+    if not blocked or not refused or not any(entry.weight for entry in table.real_servers):
+        return
+    service = _service(case)
+    if flag:
+        words = [*service.edit_commands()[0].argv, "-b", flag]
+    else:
+        words = [*replace(service, scheduler=Scheduler.SH).edit_commands()[0].argv]
+        words += ["-b", "sh-fallback"]
+    why = "weight 0" if drained else "as many connections as its threshold allows"
+    clients = sorted({str(e.local.address) for e in refused if e.local is not None})
+    yield Cause(
+        fault="no-fallback",
+        node=case.director,
+        text=(
+            f"{table.scheduler} without a fallback refuses clients that hash to a real server "
+            "that takes no connections"
+        ),
+        evidence=(
+            f"{case.director}: {blocked[0].rip} has {why}, and {table.scheduler} has no fallback",
+            f"refused: {', '.join(clients[:4]) or 'the client'}",
+            *shown(_refused(case)),
+        ),
+        consequence="these clients are refused although other real servers are usable",
+        remedy=case.type(case.director, *words),
+    )
+
+
+_OTHERWISE = {
+    "net.ipv4.vs.drop_packet": (
+        "drop-packet",
+        "IPVS drops packets that open connections (drop_packet)",
+        "requests are lost at random and repeated after a second",
+    ),
+    "net.ipv4.vs.drop_entry": (
+        "drop-entry",
+        "IPVS drops half-open connections at random (drop_entry)",
+        "connections that are being opened hang",
+    ),
+    "net.ipv4.vs.run_estimation": (
+        "estimation-off",
+        "IPVS's estimation is off: the counters of services are never added up",
+        "ipvsadm --stats and --rate, and lvsctl's claims about counters, see no traffic",
+    ),
+}
+"""Settings of IPVS that lose requests or hide them: fault, text and consequence."""
+
+
+def settings(case: Case) -> Iterator[Found]:
+    """IPVS's own settings lose no packet (Documentation/networking/ipvs-sysctl.rst)."""
+    state = case.state(case.director)
+    planned = dict(case.lab.node(case.director).sysctls)
+    for setting in state.changed_sysctls:
+        if setting.name in planned or setting.name not in _OTHERWISE:
+            continue
+        fault, text, consequence = _OTHERWISE[setting.name]
+        yield Cause(
+            fault=fault,
+            node=case.director,
+            text=text,
+            evidence=(f"{case.director}: {setting.name}={setting.value}, not {setting.usual}",),
+            consequence=consequence,
+            remedy=case.sysctl(case.director, setting.name, setting.usual),
+        )
+    for setting in state.changed_sysctls:
+        if setting.name == "net.ipv4.vs.backup_only" and setting.value != "0":
+            backup = any(daemon.state == "backup" for daemon in state.sync_daemons)
+            fact = f"{case.director}: {setting.name}={setting.value}"
+            if not backup:
+                yield Remark(case.director, f"{setting.name}={setting.value}, without effect")
+                continue
             yield Cause(
-                fault="real-server-removed",
+                fault="backup-only",
                 node=case.director,
-                text=f"the real server {server.node} is missing from the director's IPVS table",
-                evidence=(f"{case.director}: {where} is not in {case.service.match}",),
-                consequence=f"no request reaches {server.node}; the others get its share",
-                remedy=_typed(case, _real_server(case, server).commands()),
+                text="IPVS does not schedule while this director is a backup (backup_only)",
+                evidence=(fact, f"{case.director}: its synchronization daemon is a backup"),
+                consequence="the director treats requests as its own and does not forward them",
+                remedy=case.sysctl(case.director, setting.name, 0),
             )
-        elif entry.weight == 0 and server.weight > 0:
-            yield Cause(
-                fault="real-server-drained",
-                node=case.director,
-                text=f"the real server {server.node} is drained: its weight is 0",
-                evidence=(f"{case.director}: {where} has weight 0, not {server.weight}",),
-                consequence=f"no new connection reaches {server.node}",
-                remedy=_typed(case, _real_server(case, server).edit_commands()),
+
+
+_LASTS = {"tcp": 900, "tcp_fin": 120, "udp": 300}
+
+
+def timeouts(case: Case) -> Iterator[Found]:
+    """IPVS keeps idle connections as long as it does by itself."""
+    found = case.state(case.director).ipvs_timeouts
+    if found is None:
+        return
+    for name, usual in _LASTS.items():
+        value = getattr(found, name)
+        if value != usual:
+            yield Remark(
+                case.director,
+                f"IPVS forgets an idle connection ({name}) after {value} s instead of {usual} s; "
+                f"lvsctl exec {case.lab.name}/{case.director} -- ipvsadm --set "
+                f"{' '.join(map(str, _LASTS.values()))} restores it",
             )
+
+
+def flags(case: Case) -> Iterator[Found]:
+    """The service's flags, and one-packet scheduling, are the topology's."""
+    table = case.table
+    wanted = set(_service(case).flags)
+    if table is None or set(table.flags) == wanted:
+        return
+    remedy = _typed(case, _service(case).edit_commands())
+    has = ", ".join(table.flags) or "none"
+    more = set(table.flags) - wanted
+    from_rip = [
+        frame
+        for server in case.service.real_servers
+        if server.forward is NAT
+        for frame in case.replies(case.client)
+        if frame.flow is not None and frame.flow.src.address == server.rip
+    ]
+    if "ops" in more and (from_rip or not case.fine):
+        yield Cause(
+            fault="one-packet-scheduling",
+            node=case.director,
+            text="one-packet scheduling is on: IPVS keeps no connection for what it forwards",
+            evidence=(f"{case.director}: {case.service.match} has the flag ops", *shown(from_rip)),
+            consequence=(
+                "in NAT the replies are not rewritten: they reach the client from the RIP"
+                if case.service.forward is NAT
+                else "each packet is scheduled by itself"
+            ),
+            remedy=remedy,
+        )
+        return
+    yield _differing(
+        case,
+        "scheduler-flags",
+        f"the virtual service has other flags than the topology: {has}",
+        f"{case.service.match} has flags: {has}",
+        remedy,
+    )
 
 
 def ports(case: Case) -> Iterator[Found]:
@@ -272,12 +649,21 @@ def _differing(case: Case, fault: str, says: str, fact: str, remedy: str) -> Fou
 
 
 RULES = (
+    Rule(find=any_usable, rules_out="a real server of the virtual service is usable"),
     Rule(find=service_there, rules_out="the virtual service is in the director's IPVS table"),
     Rule(
         find=real_servers_there,
         rules_out="every real server is in the table and not drained",
         latent=True,
     ),
+    Rule(
+        find=templates,
+        rules_out="no persistence template leads to a drained real server",
+    ),
+    Rule(find=fallback, rules_out="no client hashes to a real server that takes no connections"),
+    Rule(find=settings, latent=True, rules_out="no setting of IPVS loses packets"),
+    Rule(find=flags, rules_out="the service's flags are as configured"),
+    Rule(find=timeouts, rules_out="IPVS's timeouts are the usual ones"),
     Rule(find=ports, rules_out="the table's ports are right"),
     Rule(find=methods, rules_out="the table's forwarding method is as configured"),
     Rule(
