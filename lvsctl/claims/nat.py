@@ -37,7 +37,10 @@ def request_rewritten(trace: Trace) -> CheckResult:
         came, went = passage.came.flow, passage.went.flow
         if came is None or went is None or len(passage.went.ips) != 1:
             return passed_if(False, expected, f"it left as {passage.went.summary()}", passage)
-        if came.dst != vip or went.dst not in servers or went.src != came.src:
+        if came.dst == vip and went.dst in servers and went.src != came.src:
+            replaced = f"{came} left as {went}: its source is replaced (SNAT)"
+            return passed_if(False, expected, replaced, passage)
+        if came.dst != vip or went.dst not in servers:
             return passed_if(False, expected, f"{came} left as {went}", passage)
         if not _one_hop(passage):
             return passed_if(False, expected, _ttls(passage), passage)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lvsctl.diagnosis.base import TUN, Case, Found, Rule, shown
+from lvsctl.diagnosis.links import too_long
 from lvsctl.model.addresses import host_route
 from lvsctl.model.claim import Cause
 from lvsctl.model.frame import Direction, Frame
@@ -176,6 +177,8 @@ def icmp_filtered(case: Case) -> Iterator[Found]:
     large = case.trace.large
     if large is None or large.exchange.answered or not case.trace.run.answered:
         return
+    if too_long(case):
+        return  # the client learnt the tunnel's MTU; a switch on the way has a smaller one
     told = _told(case)
     sent = [f for f in told if f.tap.node == case.director and f.direction is Direction.OUT]
     came = [f for f in told if f.direction in (Direction.IN, Direction.UNKNOWN)]
