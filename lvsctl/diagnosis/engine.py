@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from lvsctl import claims
 from lvsctl.claims import packet_loss
 from lvsctl.claims.trace import of_other_clients, traces
-from lvsctl.diagnosis import arp, hosts, ipvs, links, listeners, paths, tunnel
+from lvsctl.diagnosis import arp, clients, hosts, ipvs, links, listeners, paths, tunnel
 from lvsctl.diagnosis import packet_loss as vanishing
 from lvsctl.diagnosis.base import Case, Rule
 from lvsctl.diagnosis.kernel_counters import corroborate
@@ -19,6 +19,7 @@ from lvsctl.model.evidence import Evidence
 from lvsctl.walk.walk import walks
 
 RULES: tuple[Rule, ...] = (
+    *clients.RULES,
     *ipvs.RULES[:1],
     *hosts.RULES,
     *links.RULES,
