@@ -49,15 +49,15 @@ class Conversation:
             if frame.tap.node != node:
                 continue
             if frame.direction is Direction.OUT:
-                waiting = coming.get(_identity(frame))
+                waiting = coming.get(identity(frame))
                 if waiting:
                     found.append(Passage(waiting.pop(0), frame))
             elif frame.direction is not Direction.OTHER:
-                coming.setdefault(_identity(frame), []).append(frame)
+                coming.setdefault(identity(frame), []).append(frame)
         return tuple(found)
 
 
-def _identity(frame: Frame) -> object:
+def identity(frame: Frame) -> object:
     """Identify a packet by what no hop changes: sequence numbers, identification, payload."""
     transport = frame.packet.transport
     numbers = (
@@ -276,7 +276,7 @@ def _source_translations(
             continue
         if frame.tap.node not in directors:
             continue
-        key = frame.tap.node, _identity(frame)
+        key = frame.tap.node, identity(frame)
         if frame.direction is Direction.OUT:
             before = came.get(key)
             if before is not None and before != flow.src and flow.src not in ends:

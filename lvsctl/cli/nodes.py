@@ -25,7 +25,7 @@ _Node = Annotated[
         metavar="[LAB/]NODE",
         autocompletion=options.complete_lab_nodes,
         show_default=False,
-        help="Name of the node, such as client or rs1.",
+        help="Name of the node, such as client or rs1; or of a network, for its switch.",
     ),
 ]
 
@@ -48,11 +48,13 @@ def exec_(
 
     The command runs in the node's network namespace and sees the host's files. Its standard
     streams, terminal and exit status are passed through; 127 if the command does not exist.
+    In place of a node, a network stands for its switch.
 
     Examples:
       lvsctl exec client -- curl -s http://10.10.0.100/
       lvsctl exec director -- ipvsadm -Ln --stats
       lvsctl exec dr/rs1 -- tcpdump -lnei lan
+      lvsctl exec dr/lan -- bridge link
     """
     words = command[command[:1] == ["--"] :]
     if not words:
@@ -105,7 +107,8 @@ def _namespace(lab: str | None, node: str) -> tuple[str, str]:
             raise UsageError(f"--lab {lab} and {node} name two labs")
         lab, node = before, after
     found = running_lab(lab)
-    find_node(found, node)
+    if node not in {network.name for network in found.networks}:
+        find_node(found, node)
     return found.netns(node), f"{found.name}/{node}"
 
 

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from enum import Enum, auto
 
 from lvsctl.diagnosis.base import NAT, Case, shown
-from lvsctl.diagnosis.network import Block, BlockReason, Path
+from lvsctl.diagnosis.network import Block, BlockReason, Hop, Path
+from lvsctl.diagnosis.route_lookup import Lookup
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.claim import Cause
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Role, Route
+from lvsctl.model.state import RuleState
 from lvsctl.plan.routing import routes_of
 
 
@@ -31,8 +33,11 @@ def block_cause(case: Case, path: Path, leg: Leg, to: IPAddress) -> Iterator[Cau
     if block is None:
         return
     match block.reason:
-        case BlockReason.NO_ROUTE:
-            yield _no_route(case, block, leg, to)
+        case BlockReason.NO_ROUTE | BlockReason.REFUSED:
+            found = block.lookup
+            yield (
+                _refused(case, block, found, leg, to) if found else _no_route(case, block, leg, to)
+            )
         case BlockReason.NOT_FORWARDING:
             yield _not_forwarding(case, path, block, leg, to)
         case BlockReason.RP_FILTER:
@@ -45,7 +50,7 @@ def block_cause(case: Case, path: Path, leg: Leg, to: IPAddress) -> Iterator[Cau
         case BlockReason.NO_OWNER:
             yield from _no_owner(case, block, leg, to)
         case BlockReason.LOOP:
-            yield _wrong_hop(case, block, path.hops[-1].node, leg, to)
+            yield _wrong_hop(case, block, path.hops[-1], leg, to)
         case BlockReason.LINK_DOWN | BlockReason.MARTIAN:
             pass  # checked by the rules for interfaces and addresses
 
@@ -80,6 +85,33 @@ def _no_route(case: Case, block: Block, leg: Leg, to: IPAddress) -> Cause:
     )
 
 
+def _refused(case: Case, block: Block, found: Lookup, leg: Leg, to: IPAddress) -> Cause:
+    node = block.node
+    what = "a rule of policy routing" if found.rule is not None else f"a route ({found.refused})"
+    if found.rule is not None:
+        remedy = rule_remedy(case, node, found.rule)
+    else:
+        route = found.route.to if found.route is not None else None
+        remedy = case.type(
+            node, "ip", f"-{to.version}", "route", "del", found.refused, route or "default"
+        )
+    return Cause(
+        fault="packets-refused",
+        node=node,
+        text=f"{what} of {node} refuses packets to {to}",
+        evidence=(block.fact, *shown(_frames(case, node, leg))),
+        consequence=f"packets for {to} are dropped there",
+        remedy=remedy,
+    )
+
+
+def rule_remedy(case: Case, node: str, rule: RuleState) -> str:
+    """The command that deletes a rule of policy routing."""
+    version = f"-{rule.version}"
+    words = ("ip", version, "rule", "del", "pref", rule.preference, *rule.text.split())
+    return case.type(node, *words)
+
+
 def _not_forwarding(case: Case, path: Path, block: Block, leg: Leg, to: IPAddress) -> Cause:
     node = block.node
     role = case.lab.node(node).role
@@ -102,7 +134,7 @@ def _not_forwarding(case: Case, path: Path, block: Block, leg: Leg, to: IPAddres
             consequence="the real servers' replies enter the director but do not leave it",
             remedy=case.sysctl(node, key, 1),
         )
-    return _wrong_hop(case, block, path.hops[-1].node, leg, to)
+    return _wrong_hop(case, block, path.hops[-1], leg, to)
 
 
 def _filtering(case: Case, block: Block, leg: Leg) -> Cause:
@@ -159,7 +191,7 @@ def _no_owner(case: Case, block: Block, leg: Leg, to: IPAddress) -> Iterator[Cau
     if block.address == case.vip and network is not None and block.device == network.name:
         return  # checked by the rule for the director's VIP
     if not owner:
-        yield _wrong_hop(case, block, block.node, leg, to)
+        yield _wrong_hop(case, block, None, leg, to)
         return
     held = [link for link in case.network.holders(owner, block.address or to) if link.up]
     live = owner in case.network.connected(block.device)
@@ -175,7 +207,8 @@ def _no_owner(case: Case, block: Block, leg: Leg, to: IPAddress) -> Iterator[Cau
         )
 
 
-def _wrong_hop(case: Case, block: Block, node: str, leg: Leg, to: IPAddress) -> Cause:
+def _wrong_hop(case: Case, block: Block, hop: Hop | None, leg: Leg, to: IPAddress) -> Cause:
+    node = hop.node if hop is not None else block.node
     """A node sends packets to a next hop that does not forward them."""
     role = case.lab.node(node).role
     gateway = role is Role.REAL_SERVER and leg is Leg.REPLY
@@ -195,15 +228,18 @@ def _wrong_hop(case: Case, block: Block, node: str, leg: Leg, to: IPAddress) -> 
         text=says,
         evidence=(fact, *shown(_frames(case, node, leg))),
         consequence="its packets are dropped there",
-        remedy=route_remedy(case, node, to),
+        remedy=route_remedy(case, node, to, hop.rule if hop is not None else None),
     )
 
 
-def route_remedy(case: Case, node: str, to: IPAddress) -> str:
+def route_remedy(case: Case, node: str, to: IPAddress, rule: RuleState | None = None) -> str:
     """The command that makes ``node`` send packets for ``to`` to the right next hop.
 
-    A more specific wrong route is deleted; otherwise the right one replaces it.
+    A foreign ``rule`` of policy routing that leads elsewhere is deleted, and so is a more
+    specific wrong route, or one beside the right one; otherwise the right one replaces it.
     """
+    if rule is not None:
+        return rule_remedy(case, node, rule)
     actual = case.network.route(node, to)
     planned = _planned(case, node, to)
     length = actual.to.prefixlen if actual is not None and actual.to is not None else 0
@@ -211,16 +247,23 @@ def route_remedy(case: Case, node: str, to: IPAddress) -> str:
     beside = _beside(case, node, to)
     if beside is not None:
         network, prefix = beside
-        if actual is not None and actual.to is not None and length >= ip_length(prefix):
-            via = ("via", actual.via) if actual.via is not None else ()
-            return case.type(node, "ip", "route", "del", actual.to, *via)
-        return case.type(node, "ip", "route", "replace", prefix, "dev", network)
-    if actual is not None and length > right:
-        return case.type(node, "ip", "route", "del", actual.to or "default")
+        if actual is None or actual.to is None or length < ip_length(prefix):
+            return case.type(node, "ip", "route", "replace", prefix, "dev", network)
+    if actual is not None and (beside is not None or length > right or _both(case, node, planned)):
+        via = ("via", actual.via) if actual.via is not None else ()
+        return case.type(node, "ip", "route", "del", actual.to or "default", *via)
     if planned is None:
-        return case.type(node, "ip", "route", "show")
+        return case.up
     target = planned.to or "default"
     return case.type(node, "ip", "route", "replace", target, "via", planned.via)
+
+
+def _both(case: Case, node: str, planned: Route | None) -> bool:
+    """Whether the right route exists, and a wrong one is preferred to it."""
+    if planned is None:
+        return False
+    routes = case.state(node).routes
+    return any((one.to, one.via) == (planned.to, planned.via) for one in routes)
 
 
 def ip_length(prefix: object) -> int:

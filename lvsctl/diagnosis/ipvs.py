@@ -6,50 +6,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from lvsctl.diagnosis.base import NAT, TUN, Case, Found, Rule, shown
+from lvsctl.diagnosis.ipvs_commands import exchanged, server_resource, service_resource, typed
 from lvsctl.model.claim import Cause, Remark
-from lvsctl.model.evidence import Failure
 from lvsctl.model.frame import Direction, Frame
-from lvsctl.model.service import ForwardingMethod, FwMark, RealServer, Scheduler
+from lvsctl.model.service import ForwardingMethod, FwMark, RealServer
 from lvsctl.model.state import RealServerState, ServiceState
-from lvsctl.resources.base import Command
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
-from lvsctl.resources.ipvs_service import IpvsService
-
-_BY_WEIGHT = frozenset({"wrr", "wlc", "sed", "nq", "sh", "mh", "lblc", "lblcr", "ovf", "fo"})
-"""Schedulers that use weights other than 0."""
-
-
-def _service(case: Case) -> IpvsService:
-    """The virtual service as configured."""
-    return IpvsService(
-        netns=case.lab.netns(case.director),
-        service=case.service.match,
-        scheduler=case.service.scheduler,
-        persistence=case.service.persistence,
-    )
-
-
-def _real_server(case: Case, server: RealServer) -> IpvsRealServer:
-    """A real server of the virtual service as configured."""
-    return IpvsRealServer(
-        netns=case.lab.netns(case.director),
-        service=case.service.match,
-        real_server=server,
-    )
-
-
-def _typed(case: Case, *commands: tuple[Command, ...]) -> str:
-    """Commands for the director, joined by ``&&``."""
-    return " && ".join(case.type(case.director, *one.argv) for each in commands for one in each)
-
-
-def _exchanged(case: Case, server: RealServer, entry: RealServerState) -> str:
-    """Replace the entry; with another port it is another entry for IPVS."""
-    wanted = _real_server(case, server)
-    if entry.port == server.port:
-        return _typed(case, wanted.edit_commands())
-    wrong = _real_server(case, replace(server, port=entry.port))
-    return _typed(case, wanted.commands(), wrong.undo_commands())
 
 
 def any_usable(case: Case) -> Iterator[Found]:
@@ -60,11 +22,11 @@ def any_usable(case: Case) -> Iterator[Found]:
     empty = not table.real_servers
     intended = all(server.weight == 0 for server in case.service.real_servers)
     remedies = [
-        _exchanged(case, replace(server, weight=server.weight or 1), entry)
+        exchanged(case, replace(server, weight=server.weight or 1), entry)
         for server in case.service.real_servers
         if (entry := case.entry(server)) is not None
     ]
-    added = [_typed(case, _real_server(case, s).commands()) for s in case.service.real_servers]
+    added = [typed(case, server_resource(case, s).commands()) for s in case.service.real_servers]
     facts = ", ".join(f"{entry.rip}:{entry.port} weight 0" for entry in table.real_servers)
     yield Cause(
         fault="no-usable-real-server",
@@ -77,14 +39,14 @@ def any_usable(case: Case) -> Iterator[Found]:
         evidence=(
             f"{case.director}: {case.service.match}: {facts or 'no real server in the table'}",
             *(["the topology itself gives each of them weight 0"] if intended else []),
-            *shown(_refused(case)),
+            *shown(refusals(case)),
         ),
         consequence="IPVS refuses every new request (ICMP port unreachable)",
         remedy=" && ".join(added if empty else remedies),
     )
 
 
-def _refused(case: Case) -> Iterator[Frame]:
+def refusals(case: Case) -> Iterator[Frame]:
     """ICMP errors that the director sent about requests."""
     for frame in case.trace.at(case.director):
         if frame.icmp is None or frame.direction is not Direction.OUT:
@@ -115,7 +77,7 @@ def service_there(case: Case) -> Iterator[Found]:
         )
         return
     others = ", ".join(str(one.match) for one in case.state(case.director).services)
-    servers = (_real_server(case, server).commands() for server in case.service.real_servers)
+    servers = (server_resource(case, server).commands() for server in case.service.real_servers)
     yield Cause(
         fault="service-missing",
         node=case.director,
@@ -126,7 +88,7 @@ def service_there(case: Case) -> Iterator[Found]:
             *shown(case.requests(case.director)),
         ),
         consequence="the director treats requests as its own and does not answer them",
-        remedy=_typed(case, _service(case).commands(), *servers),
+        remedy=typed(case, service_resource(case).commands(), *servers),
     )
 
 
@@ -159,7 +121,7 @@ def real_servers_there(case: Case) -> Iterator[Found]:
                 *shown(_sent_to(case, entry)),
             ),
             consequence=_what_becomes(case, entry),
-            remedy=_typed(case, _entry(case, entry).undo_commands()),
+            remedy=typed(case, _entry(case, entry).undo_commands()),
         )
 
 
@@ -178,7 +140,7 @@ def _entry(case: Case, entry: RealServerState) -> IpvsRealServer:
     """An entry of the table as a resource, to delete it."""
     method = entry.forward if isinstance(entry.forward, ForwardingMethod) else NAT
     server = RealServer("", entry.rip, entry.port, entry.weight, forward=method)
-    return _real_server(case, server)
+    return server_resource(case, server)
 
 
 def _sent_to(case: Case, entry: RealServerState) -> Iterator[Frame]:
@@ -200,7 +162,7 @@ def _what_becomes(case: Case, entry: RealServerState) -> str:
 
 
 def _misspelt(case: Case, server: RealServer, entry: RealServerState) -> Cause:
-    wrong, right = _entry(case, entry), _real_server(case, server)
+    wrong, right = _entry(case, entry), server_resource(case, server)
     return Cause(
         fault="real-server-misspelt",
         node=case.director,
@@ -213,7 +175,7 @@ def _misspelt(case: Case, server: RealServer, entry: RealServerState) -> Cause:
             *shown(_sent_to(case, entry)),
         ),
         consequence=f"no request reaches {server.node}; {_what_becomes(case, entry)}",
-        remedy=_typed(case, wrong.undo_commands(), right.commands()),
+        remedy=typed(case, wrong.undo_commands(), right.commands()),
     )
 
 
@@ -231,7 +193,7 @@ def _removed(case: Case, server: RealServer) -> Iterator[Found]:
             *_orphans(case, server),
         ),
         consequence=f"no new request reaches {server.node}; the others get its share",
-        remedy=_typed(case, _real_server(case, server).commands()),
+        remedy=typed(case, server_resource(case, server).commands()),
     )
 
 
@@ -260,24 +222,12 @@ def _orphans(case: Case, server: RealServer) -> Iterator[str]:
         )
 
 
-def _templates(case: Case, server: RealServer) -> Iterator[str]:
-    """Persistence templates (client port 0) that bind clients to a real server."""
-    learnt = case.evidence.before.get(case.director)
-    seen = (*(learnt.connections if learnt is not None else ()), *case.trace.run.connections)
-    for entry in dict.fromkeys(c for c in seen if not c.client_port and c.rip == server.rip):
-        yield (
-            f"{case.director}: a persistence template binds {entry.client} to {server.node} "
-            f"for {entry.expires} s"
-        )
-        return
-
-
 def _drained(case: Case, server: RealServer, entry: RealServerState) -> Iterator[Found]:
     if _checked_by_keepalived(case):
         yield Remark(case.director, f"{server.node} has weight 0: keepalived drained it")
         return
     where = f"{server.node} ({server.rip}:{server.port})"
-    bound = tuple(_templates(case, server))
+    bound = tuple(templates_of(case, server))
     yield Cause(
         fault="real-server-drained",
         node=case.director,
@@ -291,187 +241,7 @@ def _drained(case: Case, server: RealServer, entry: RealServerState) -> Iterator
             if bound
             else f"no new connection reaches {server.node}"
         ),
-        remedy=_typed(case, _real_server(case, server).edit_commands()),
-    )
-
-
-_QUIESCENT = "net.ipv4.vs.expire_quiescent_template"
-
-
-def templates(case: Case) -> Iterator[Found]:
-    """No persistence template leads requests to a drained real server that does not answer."""
-    for server in case.service.real_servers:
-        entry = case.entry(server)
-        failed = [c for c in case.given(server.node) if not c.exchange.answered]
-        bound = tuple(_templates(case, server))
-        if entry is None or entry.weight or not failed or not bound:
-            continue
-        yield Cause(
-            fault="template-holds-drained",
-            node=case.director,
-            text=f"persistence still leads clients to {server.node}, whose weight is 0",
-            evidence=(*bound, f"{case.director}: {_QUIESCENT}=0"),
-            consequence="clients that it served before reach no other real server",
-            remedy=case.sysctl(case.director, _QUIESCENT, 1),
-        )
-
-
-_HASHES = {"sh": "sh-fallback", "mh": "mh-fallback", "dh": ""}
-"""Schedulers that hash, and the flag with which they take another real server (ipvsadm(8), -b).
-
-The kernel calls both flags flag-1."""
-
-
-def fallback(case: Case) -> Iterator[Found]:
-    """A scheduler that hashes does not choose a real server that takes no connections."""
-    table = case.table
-    if table is None or table.scheduler not in _HASHES or {"flag-1"} & set(table.flags):
-        return
-    flag = _HASHES[table.scheduler]
-    drained = [e for e in table.real_servers if not e.weight]
-    full = [e for e in table.real_servers if e.upper and e.active + e.inactive >= e.upper]
-    blocked = drained or full
-    run = case.trace.run
-    refused = [
-        e
-        for e in (*run.exchanges, *(x for other in run.others for x in other.exchanges))
-        if e.error == Failure.REFUSED
-    ]
-    if not blocked or not refused or not any(entry.weight for entry in table.real_servers):
-        return
-    service = _service(case)
-    if flag:
-        words = [*service.edit_commands()[0].argv, "-b", flag]
-    else:
-        words = [*replace(service, scheduler=Scheduler.SH).edit_commands()[0].argv]
-        words += ["-b", "sh-fallback"]
-    why = "weight 0" if drained else "as many connections as its threshold allows"
-    clients = sorted({str(e.local.address) for e in refused if e.local is not None})
-    yield Cause(
-        fault="no-fallback",
-        node=case.director,
-        text=(
-            f"{table.scheduler} without a fallback refuses clients that hash to a real server "
-            "that takes no connections"
-        ),
-        evidence=(
-            f"{case.director}: {blocked[0].rip} has {why}, and {table.scheduler} has no fallback",
-            f"refused: {', '.join(clients[:4]) or 'the client'}",
-            *shown(_refused(case)),
-        ),
-        consequence="these clients are refused although other real servers are usable",
-        remedy=case.type(case.director, *words),
-    )
-
-
-_OTHERWISE = {
-    "net.ipv4.vs.drop_packet": (
-        "drop-packet",
-        "IPVS drops packets that open connections (drop_packet)",
-        "requests are lost at random and repeated after a second",
-    ),
-    "net.ipv4.vs.drop_entry": (
-        "drop-entry",
-        "IPVS drops half-open connections at random (drop_entry)",
-        "connections that are being opened hang",
-    ),
-    "net.ipv4.vs.run_estimation": (
-        "estimation-off",
-        "IPVS's estimation is off: the counters of services are never added up",
-        "ipvsadm --stats and --rate, and lvsctl's claims about counters, see no traffic",
-    ),
-}
-"""Settings of IPVS that lose requests or hide them: fault, text and consequence."""
-
-
-def settings(case: Case) -> Iterator[Found]:
-    """IPVS's own settings lose no packet (Documentation/networking/ipvs-sysctl.rst)."""
-    state = case.state(case.director)
-    planned = dict(case.lab.node(case.director).sysctls)
-    for setting in state.changed_sysctls:
-        if setting.name in planned or setting.name not in _OTHERWISE:
-            continue
-        fault, text, consequence = _OTHERWISE[setting.name]
-        yield Cause(
-            fault=fault,
-            node=case.director,
-            text=text,
-            evidence=(f"{case.director}: {setting.name}={setting.value}, not {setting.usual}",),
-            consequence=consequence,
-            remedy=case.sysctl(case.director, setting.name, setting.usual),
-        )
-    for setting in state.changed_sysctls:
-        if setting.name == "net.ipv4.vs.backup_only" and setting.value != "0":
-            backup = any(daemon.state == "backup" for daemon in state.sync_daemons)
-            fact = f"{case.director}: {setting.name}={setting.value}"
-            if not backup:
-                yield Remark(case.director, f"{setting.name}={setting.value}, without effect")
-                continue
-            yield Cause(
-                fault="backup-only",
-                node=case.director,
-                text="IPVS does not schedule while this director is a backup (backup_only)",
-                evidence=(fact, f"{case.director}: its synchronization daemon is a backup"),
-                consequence="the director treats requests as its own and does not forward them",
-                remedy=case.sysctl(case.director, setting.name, 0),
-            )
-
-
-_LASTS = {"tcp": 900, "tcp_fin": 120, "udp": 300}
-
-
-def timeouts(case: Case) -> Iterator[Found]:
-    """IPVS keeps idle connections as long as it does by itself."""
-    found = case.state(case.director).ipvs_timeouts
-    if found is None:
-        return
-    for name, usual in _LASTS.items():
-        value = getattr(found, name)
-        if value != usual:
-            yield Remark(
-                case.director,
-                f"IPVS forgets an idle connection ({name}) after {value} s instead of {usual} s; "
-                f"lvsctl exec {case.lab.name}/{case.director} -- ipvsadm --set "
-                f"{' '.join(map(str, _LASTS.values()))} restores it",
-            )
-
-
-def flags(case: Case) -> Iterator[Found]:
-    """The service's flags, and one-packet scheduling, are the topology's."""
-    table = case.table
-    wanted = set(_service(case).flags)
-    if table is None or set(table.flags) == wanted:
-        return
-    remedy = _typed(case, _service(case).edit_commands())
-    has = ", ".join(table.flags) or "none"
-    more = set(table.flags) - wanted
-    from_rip = [
-        frame
-        for server in case.service.real_servers
-        if server.forward is NAT
-        for frame in case.replies(case.client)
-        if frame.flow is not None and frame.flow.src.address == server.rip
-    ]
-    if "ops" in more and (from_rip or not case.fine):
-        yield Cause(
-            fault="one-packet-scheduling",
-            node=case.director,
-            text="one-packet scheduling is on: IPVS keeps no connection for what it forwards",
-            evidence=(f"{case.director}: {case.service.match} has the flag ops", *shown(from_rip)),
-            consequence=(
-                "in NAT the replies are not rewritten: they reach the client from the RIP"
-                if case.service.forward is NAT
-                else "each packet is scheduled by itself"
-            ),
-            remedy=remedy,
-        )
-        return
-    yield _differing(
-        case,
-        "scheduler-flags",
-        f"the virtual service has other flags than the topology: {has}",
-        f"{case.service.match} has flags: {has}",
-        remedy,
+        remedy=typed(case, server_resource(case, server).edit_commands()),
     )
 
 
@@ -502,7 +272,7 @@ def ports(case: Case) -> Iterator[Found]:
                 ),
             ),
             consequence="the real server refuses the connections (RST)",
-            remedy=_exchanged(case, server, entry),
+            remedy=exchanged(case, server, entry),
         )
 
 
@@ -528,7 +298,7 @@ def methods(case: Case) -> Iterator[Found]:
                 ),
             ),
             consequence=f"requests leave the director in a form that {server.node} cannot answer",
-            remedy=_exchanged(case, server, entry),
+            remedy=exchanged(case, server, entry),
         )
 
 
@@ -570,82 +340,20 @@ def encapsulations(case: Case) -> Iterator[Found]:
                 ),
             ),
             consequence=f"{server.node} does not decapsulate the requests",
-            remedy=_exchanged(case, server, entry),
+            remedy=exchanged(case, server, entry),
         )
 
 
-def scheduling(case: Case) -> Iterator[Found]:
-    """Scheduler and persistence."""
-    table, service = case.table, case.service
-    if table is None:
+def templates_of(case: Case, server: RealServer) -> Iterator[str]:
+    """Persistence templates (client port 0) that bind clients to a real server."""
+    learnt = case.evidence.before.get(case.director)
+    seen = (*(learnt.connections if learnt is not None else ()), *case.trace.run.connections)
+    for entry in dict.fromkeys(c for c in seen if not c.client_port and c.rip == server.rip):
+        yield (
+            f"{case.director}: a persistence template binds {entry.client} to {server.node} "
+            f"for {entry.expires} s"
+        )
         return
-    if table.scheduler != service.scheduler:
-        yield _differing(
-            case,
-            "scheduler-changed",
-            f"the virtual service is scheduled by {table.scheduler}, not by {service.scheduler}",
-            f"{service.match} has scheduler {table.scheduler}",
-            _typed(case, _service(case).edit_commands()),
-        )
-    if bool(table.persistence) != bool(service.persistence):
-        yield _differing(
-            case,
-            "persistence-added" if table.persistence else "persistence-missing",
-            "the virtual service is persistent but should not be"
-            if table.persistence
-            else "the virtual service should be persistent but is not",
-            f"{service.match} has persistence {table.persistence} s",
-            _typed(case, _service(case).edit_commands()),
-        )
-
-
-def shares(case: Case) -> Iterator[Found]:
-    """The weights and thresholds of real servers that are not drained."""
-    table = case.table
-    for server in case.service.real_servers:
-        entry = case.entry(server)
-        if table is None or entry is None or entry.weight == 0:
-            continue
-        remedy = _typed(case, _real_server(case, server).edit_commands())
-        if entry.weight != server.weight:
-            says = f"the real server {server.node} has weight {entry.weight}, not {server.weight}"
-            if table.scheduler in _BY_WEIGHT or not server.weight:
-                fact = f"{server.rip} weight {entry.weight}"
-                yield _differing(case, "weight-changed", says, fact, remedy)
-            else:
-                yield Remark(case.director, f"{says}; {table.scheduler} does not use it")
-        if (entry.upper, entry.lower) != (server.upper, server.lower):
-            yield _differing(
-                case,
-                "threshold-changed" if entry.upper else "threshold-missing",
-                f"the real server {server.node} accepts {_at_most(entry.upper)} connections, "
-                f"not {_at_most(server.upper)}",
-                f"{server.rip} has upper threshold {entry.upper}",
-                remedy,
-            )
-
-
-def _at_most(upper: int) -> str:
-    return f"at most {upper}" if upper else "any number of"
-
-
-def _differing(case: Case, fault: str, says: str, fact: str, remedy: str) -> Found:
-    """A cause if the distribution is wrong; else a remark."""
-    if not (case.failed("all.distribution") or case.failed("all.real-servers-reached")):
-        return Remark(case.director, says)
-    seen = [
-        f"connections: {f.observed}; expected {f.expected}"
-        for f in case.findings
-        if f.claim.id == "all.distribution"
-    ]
-    return Cause(
-        fault=fault,
-        node=case.director,
-        text=says,
-        evidence=(f"{case.director}: {fact}", *seen),
-        consequence="connections are not distributed as the topology says",
-        remedy=remedy,
-    )
 
 
 RULES = (
@@ -656,14 +364,6 @@ RULES = (
         rules_out="every real server is in the table and not drained",
         latent=True,
     ),
-    Rule(
-        find=templates,
-        rules_out="no persistence template leads to a drained real server",
-    ),
-    Rule(find=fallback, rules_out="no client hashes to a real server that takes no connections"),
-    Rule(find=settings, latent=True, rules_out="no setting of IPVS loses packets"),
-    Rule(find=flags, rules_out="the service's flags are as configured"),
-    Rule(find=timeouts, rules_out="IPVS's timeouts are the usual ones"),
     Rule(find=ports, rules_out="the table's ports are right"),
     Rule(find=methods, rules_out="the table's forwarding method is as configured"),
     Rule(
@@ -671,6 +371,4 @@ RULES = (
         modes=(TUN,),
         rules_out="both ends of the tunnel have the same type",
     ),
-    Rule(find=scheduling, rules_out="scheduler and persistence are as configured"),
-    Rule(find=shares, rules_out="weights and thresholds are as configured"),
 )

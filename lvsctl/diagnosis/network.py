@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from lvsctl.diagnosis.route_lookup import Lookup, lookup
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import Lab
-from lvsctl.model.state import LinkState, NeighbourState, NodeState, RouteState
+from lvsctl.model.state import LinkState, NeighbourState, NodeState, RouteState, RuleState
 
 MAX_HOPS = 16
 """More hops than this are a loop."""
@@ -22,6 +23,8 @@ class BlockReason(Enum):
     """Why a packet is not delivered."""
 
     NO_ROUTE = auto()
+    REFUSED = auto()
+    """A route or rule of type blackhole, unreachable or prohibit."""
     LINK_DOWN = auto()
     NO_OWNER = auto()
     """No node on the network holds the next hop's address."""
@@ -43,6 +46,8 @@ class Hop:
     to: IPAddress
     route: RouteState
     arrives: str
+    rule: RuleState | None = None
+    """The rule of policy routing that chose the route, if it is none of the usual ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,8 @@ class Block:
     device: str = ""
     address: IPAddress | None = None
     fact: str = ""
+    lookup: Lookup | None = None
+    """What refuses the packet (REFUSED)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,17 +126,9 @@ class Network:
                     return True
         return False
 
-    def route(self, node: str, to: IPAddress) -> RouteState | None:
-        """The route that a node uses: the longest prefix, the first of several."""
-        best, length = None, -1
-        for route in self.state(node).routes:
-            via = route.via
-            if route.to is None:
-                if (via or to).version == to.version and length < 0:
-                    best, length = route, 0
-            elif to in route.to and route.to.prefixlen > length:
-                best, length = route, route.to.prefixlen
-        return best
+    def route(self, node: str, to: IPAddress, source: IPAddress | None = None) -> RouteState | None:
+        """The route that a node uses for a packet from ``source`` (its own, if None)."""
+        return lookup(self.state(node), to, source).route
 
     def answers(self, node: str, device: str, address: IPAddress) -> bool:
         """Whether a node answers ARP requests for ``address`` that ``device`` receives."""
@@ -175,7 +174,7 @@ class Network:
         node = start
         try:
             while len(hops) < MAX_HOPS:
-                hop = self._step(node, dst, wanted)
+                hop = self._step(node, dst, wanted, src, hops[-1].device if hops else "")
                 hops.append(hop)
                 self._check_arrival(hop, src)
                 node = hop.arrives
@@ -188,13 +187,14 @@ class Network:
             return Path(tuple(hops), node, stopped.block)
         return Path(tuple(hops), node, Block(BlockReason.LOOP, hops[0].node, hops[0].device, dst))
 
-    def _step(self, node: str, dst: IPAddress, wanted: str) -> Hop:
-        route = self.route(node, dst)
+    def _step(self, node: str, dst: IPAddress, wanted: str, src: IPAddress, arrived: str) -> Hop:
+        found = lookup(self.state(node), dst, src, arrived)
+        route = found.route
+        if found.refused:
+            fact = f"{node}: {_named(found)} for packets to {dst}"
+            raise _Blocked(Block(BlockReason.REFUSED, node, "", dst, fact, found))
         if route is None:
             raise _Blocked(self._no_route(node, dst))
-        if not route.device:  # blackhole, unreachable or prohibit
-            fact = f"{node}: its route to {dst} ({route.to or 'default'}) has no device"
-            raise _Blocked(Block(BlockReason.NO_ROUTE, node, "", dst, fact))
         link, to = self.state(node).link(route.device), route.via or dst
         if link is None or not link.up or not link.carrier:
             fact = f"{node}: {route.device} is down"
@@ -214,7 +214,7 @@ class Network:
                 f"{node}: sends to {to} on {route.device}, where no node answers for that address"
             )
             raise _Blocked(Block(BlockReason.NO_OWNER, node, route.device, to, fact))
-        return Hop(node, route.device, to, route, owner)
+        return Hop(node, route.device, to, route, owner, found.rule)
 
     def _no_route(self, node: str, dst: IPAddress) -> Block:
         for name in self.lab.node(node).networks:
@@ -261,3 +261,11 @@ class Network:
         if mode == 2 and back is None:
             return f"{node}: rp_filter=2 applies to {device}, and it has no route to {src}"
         return ""
+
+
+def _named(found: Lookup) -> str:
+    """A route or rule that refuses packets, in ip(8)'s words."""
+    if found.rule is not None:
+        return f"the rule `{found.rule.preference}: {found.rule.text}` refuses ({found.refused})"
+    to = found.route.to if found.route is not None else None
+    return f"the route `{found.refused} {to or 'default'}`"

@@ -1,7 +1,7 @@
 """The rule of last resort: where a packet was captured last, if no setting explains its loss.
 
-A packet filter is not part of the state that is read. It shows in the frames: they enter a
-node that should forward or answer them, and nothing leaves it.
+What drops it is not known then. It shows in the frames where: they enter a node that should
+forward or answer them, and nothing leaves it.
 """
 
 from __future__ import annotations
@@ -107,18 +107,17 @@ def _swallowing(case: Case, node: str, last: Frame, reply: bool) -> Cause:
         text=(
             "a firewall between director and real servers drops the tunnel"
             if wrapped and role is Role.ROUTER
-            else f"{what} enter {node} but do not leave it: perhaps a firewall drops them"
+            else f"{what} enter {node} but do not leave it, and nothing that was read says why"
         ),
         evidence=(
             (
-                f"{node}: {what}{protocol} come in, no setting that was read explains it, "
-                "and nothing leaves it"
+                f"{node}: {what}{protocol} come in, no packet filter that counts its packets "
+                "matched them, and nothing leaves it"
             ),
             *shown([last]),
         ),
         consequence=f"{what} end at {node}",
-        remedy=case.type(node, "tc", "qdisc", "del", "dev", last.tap.device, "clsact")
-        + "  # or, where a packet filter does it: nft list ruleset; ip rule",
+        remedy=case.up,
     )
 
 

@@ -37,7 +37,7 @@ def to_director(case: Case) -> Iterator[Found]:
                     *shown(case.requests(path.end)),
                 ),
                 consequence=f"{path.end} answers them all, and IPVS counts nothing",
-                remedy=route_remedy(case, hop.node, vip),
+                remedy=route_remedy(case, hop.node, vip, hop.rule),
             )
 
 
@@ -77,7 +77,7 @@ def _behind_router(case: Case, server: RealServer, hop: Hop) -> Cause:
             f"{hop.arrives} finds the VIP as destination and forwards the packet back to the "
             "director until its TTL expires"
         ),
-        remedy=route_remedy(case, case.director, server.rip),
+        remedy=route_remedy(case, case.director, server.rip, hop.rule),
     )
 
 
@@ -108,7 +108,7 @@ def _back_through_director(case: Case, server: RealServer, cip: IPAddress) -> It
                     "its replies, if they arrive, have the RIP as source, and the client resets "
                     "them, because it connected to the VIP"
                 ),
-                remedy=route_remedy(case, node, cip),
+                remedy=route_remedy(case, node, cip, first.rule),
             )
         return
     if path.block is not None and case.director not in (hop.node for hop in path.hops):
@@ -162,7 +162,7 @@ def _back_directly(case: Case, server: RealServer, cip: IPAddress) -> Iterator[F
                 else "the director drops the replies: it does not forward (if it did, they would"
                 " be martians, for their source is its own address)"
             ),
-            remedy=route_remedy(case, through.node, cip),
+            remedy=route_remedy(case, through.node, cip, through.rule),
         )
         return
     yield from block_cause(case, path, Leg.REPLY, cip)
@@ -212,6 +212,8 @@ def redirects(case: Case) -> Iterator[Found]:
 
 def _leads(hop: Hop, to: IPAddress) -> str:
     route = f"{hop.route.to or 'default'}"
+    if hop.rule is not None:
+        route = f"{route} of table {hop.route.table} (by the rule `{hop.rule.text}`)"
     via = f" via {hop.route.via}" if hop.route.via is not None else ", on the link"
     return (
         f"{hop.node}: its route to {to} is {route} dev {hop.device}{via}, "

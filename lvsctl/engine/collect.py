@@ -17,13 +17,14 @@ from lvsctl.capture.capture import Capture
 from lvsctl.claims.distribution import requests_for_each, requests_needed, room_for
 from lvsctl.claims.neighbours import CONFIGURED, wrong_neighbours
 from lvsctl.engine.whole import whole_state
-from lvsctl.kernel import counters, learnt
+from lvsctl.kernel import counters, learnt, packet_filters
 from lvsctl.kernel.drops import DropReasons, Martians
 from lvsctl.kernel.netns import run_inside
 from lvsctl.kernel.state import flush_neighbours_and_routes, read_connections
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.evidence import Evidence, Exchange, Failure, Probe, Run
 from lvsctl.model.lab import Lab, Node, Role
+from lvsctl.model.packet_filter import growth
 from lvsctl.model.service import Protocol, VipPort, VirtualService
 from lvsctl.model.state import Connection, NeighbourState, NodeState, ServiceState
 from lvsctl.plan.routing import routes_of
@@ -49,14 +50,17 @@ def collect_evidence(lab: Lab, sender: Node | None = None, *, patient: bool = Fa
     Raises LabError if a part of the lab is missing, HostError without root.
     """
     nodes = {lab.netns(node.name): node.name for node in lab.nodes}
+    places = nodes | {lab.netns(network.name): network.name for network in lab.networks}
     directors = [lab.netns(node.name) for node in lab.directors]
     learnt_before = learnt.read_learnt(nodes, directors)
     with DropReasons() as reasons, Martians() as martians, _capture(lab) as capture:
         flush_neighbours_and_routes(nodes)
         before = counters.counters_by_namespace(nodes)
+        filters_before = packet_filters.read_filters(places)
         _probe_vips(lab)
         runs = _runs(lab, sender, patient=patient)
         after = counters.counters_by_namespace(nodes)
+        filters_after = packet_filters.read_filters(places)
         kernel_drops = reasons.dropped() if reasons.supported else martians.dropped()
         kernel_log = martians.logged()
     switches = {network.name for network in lab.networks}
@@ -72,6 +76,11 @@ def collect_evidence(lab: Lab, sender: Node | None = None, *, patient: bool = Fa
         counters={nodes[name]: counters.growth(before[name], after[name]) for name in nodes},
         kernel_drops=kernel_drops,
         kernel_log=kernel_log,
+        packet_filters={
+            places[name]: tuple(rule for rule in grown if rule.foreign)
+            for name in places
+            if (grown := growth(filters_before[name], filters_after[name]))
+        },
         before={nodes[name]: found for name, found in learnt_before.items()},
     )
     _leave_as_found(evidence, nodes)

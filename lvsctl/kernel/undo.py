@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lvsctl.errors import LabError
-from lvsctl.kernel import netns, paths, processes
+from lvsctl.kernel import netns, packet_filters, paths, processes
 from lvsctl.kernel.session import OpenNamespace, Session
 from lvsctl.kernel.worker import in_worker
 from lvsctl.model.event import Emit, OpsDone, ignore
@@ -30,6 +30,7 @@ from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.neighbour import Neighbour
 from lvsctl.resources.netem import Netem
 from lvsctl.resources.offloads import OffloadsOff
+from lvsctl.resources.packet_filter import PacketFilter
 from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.resources.static_route import StaticRoute
 from lvsctl.resources.tunnel import FALLBACK_DEVICES, Tunnel
@@ -79,10 +80,17 @@ def refuse(resources: Sequence[Resource], lab: str) -> None:
 def _undo(session: Session, resource: Resource) -> None:
     if isinstance(resource, Namespace):
         _delete_namespace(session, resource)
+    elif isinstance(resource, PacketFilter):
+        _empty_table(session, resource)
     elif isinstance(resource, ResponderPort):
         processes.stop_daemon(session.lab, processes.RESPONDER)
     elif not isinstance(resource, OffloadsOff):  # which go with their device
         _send(session, resource)
+
+
+def _empty_table(session: Session, resource: PacketFilter) -> None:
+    with netns.enter(session.open(resource.netns).fd):
+        packet_filters.empty_table(resource.program, resource.table)
 
 
 def _delete_namespace(session: Session, resource: Namespace) -> None:

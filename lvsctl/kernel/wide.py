@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from lvsctl.kernel import fresh, netns, paths, processes, sysctl
+from lvsctl.kernel import fresh, netns, packet_filters, paths, processes, sysctl
 from lvsctl.model.state import (
     MAIN_TABLE,
     LinkState,
@@ -71,7 +71,7 @@ def read(state: NodeState, *, director: bool) -> NodeState:
                 ipvs_timeouts=ipvs_config.timeouts(sock),
                 sync_daemons=ipvs_config.sync_daemons(sock),
             )
-    return replace(state, xfrm=xfrm.dump_xfrm())
+    return replace(state, xfrm=xfrm.dump_xfrm(), packet_filters=packet_filters.current_filters())
 
 
 def _offloads(sock: socket.socket, link: LinkState) -> tuple[str, ...]:

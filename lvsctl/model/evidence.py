@@ -12,6 +12,7 @@ from enum import StrEnum
 from lvsctl.model.addresses import Endpoint, IPAddress
 from lvsctl.model.frame import Frame, Tap
 from lvsctl.model.lab import Lab
+from lvsctl.model.packet_filter import FilterRule
 from lvsctl.model.service import VipPort, VirtualService
 from lvsctl.model.state import Connection, Dropped, NodeState, ServiceState
 
@@ -160,6 +161,9 @@ class Evidence:
     counters: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     kernel_drops: tuple[Dropped, ...] = ()
     kernel_log: tuple[str, ...] = ()
+    packet_filters: Mapping[str, tuple[FilterRule, ...]] = field(default_factory=dict)
+    """Rules of packet filters by node, and by network for its switch: those that an empty
+    table would not have. ``packets`` is how many each matched while requests were sent."""
     before: Mapping[str, NodeState] = field(default_factory=dict)
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
 from lvsctl.model.lab import Impairment
+from lvsctl.model.packet_filter import FilterRule
 from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, ServiceMatch
 
 
@@ -311,6 +312,7 @@ class NodeState:
     listeners: tuple[ListenerState, ...] = ()
     gue_ports: tuple[int, ...] = ()
     """UDP ports on which GUE is decapsulated."""
+    packet_filters: tuple[FilterRule, ...] = ()
     whole: bool = False
     """Whether everything below was read too: only then does its absence mean anything."""
     other_routes: tuple[RouteState, ...] = ()

@@ -57,8 +57,11 @@ def _encode(kind: Kind, attributes: list[tuple[str, Any]], fields: dict[str, Any
 
 @functools.cache
 def _layout(kind: Kind) -> tuple[struct.Struct, tuple[str, ...]]:
-    """Return how pyroute2 lays out the fields of ``kind``, and the names of those with a value."""
-    layout = struct.Struct("=" + "".join(code for _, code in kind.fields))
+    """Return how pyroute2 lays out the fields of ``kind``, and the names of those with a value.
+
+    Fields in network order (nfgen_msg's) are given and laid out as they are.
+    """
+    layout = struct.Struct("=" + "".join(code.lstrip("!") for _, code in kind.fields))
     return layout, tuple(name for name, code in kind.fields if not code.endswith("x"))
 
 

@@ -106,12 +106,12 @@ def send_all(sock: socket.socket, messages: Sequence[bytearray]) -> list[Netlink
         last = messages[end - 1]
         struct.pack_into("=H", last, 6, struct.unpack_from("=H", last, 6)[0] | ACK)
         sock.send(b"".join(messages[start:end]))
-        errors += _errors(sock, end)
+        errors += read_errors(sock, end)
         start = end
     return errors
 
 
-def _errors(sock: socket.socket, last: int) -> list[NetlinkError]:
+def read_errors(sock: socket.socket, last: int) -> list[NetlinkError]:
     """Return the errors among the answers up to that of sequence number ``last``."""
     errors: list[NetlinkError] = []
     while True:

@@ -14,6 +14,7 @@ from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.neighbour import Neighbour
 from lvsctl.resources.netem import Netem
 from lvsctl.resources.offloads import OffloadsOff
+from lvsctl.resources.packet_filter import PacketFilter
 from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.resources.static_route import StaticRoute
 from lvsctl.resources.sysctl import Sysctl
@@ -35,6 +36,7 @@ KINDS: tuple[type[Resource], ...] = (
     StaticRoute,
     Neighbour,
     DropFilter,
+    PacketFilter,
     IpvsService,
     IpvsRealServer,
     ResponderPort,

@@ -1,0 +1,163 @@
+"""Rules about packet filters: the rule that dropped, rejected or rewrote what was sent.
+
+A rule is a cause only where it matched packets while requests were sent, and where a request
+that was not answered was last captured at its node. Packets pass a capture before the filters of
+the node that receives them, and after those of the node that sends them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lvsctl.claims.trace import Conversation, identity
+from lvsctl.diagnosis.base import Case, Found, Rule, shown
+from lvsctl.model.claim import Cause, Remark
+from lvsctl.model.frame import Direction, Frame
+from lvsctl.model.packet_filter import FilterRule
+
+_SENDING = frozenset({"OUTPUT", "POSTROUTING", "output", "postrouting"})
+
+
+def dropped(case: Case) -> Iterator[Found]:
+    """Rules that dropped or rejected packets of the requests."""
+    for place, rule in _matched(case):
+        if not rule.drops:
+            continue
+        seen = tuple(_lost_at(case, place))
+        if case.fine or not (seen or _before_capture(case, place, rule)):
+            yield Remark(place, f"a packet filter has {rule}, which stopped no request")
+            continue
+        verb = "rejects" if rule.action == "REJECT" else "drops"
+        yield Cause(
+            fault="packet-filter",
+            node=place,
+            text=f"a packet filter {verb} packets: {rule.program}, {_where(rule)}",
+            evidence=(_fact(place, rule), *shown(seen)),
+            consequence=_CONSEQUENCES[verb].format(place=place),
+            remedy=_remedy(case, place, rule),
+        )
+
+
+_CONSEQUENCES = {
+    "drops": "what it matches ends at {place}, and whoever sent it is not told",
+    "rejects": "what it matches ends at {place}, which tells the sender by an ICMP error or a RST",
+}
+
+
+def rewritten(case: Case) -> Iterator[Found]:
+    """Rules that changed the address or port of packets of the requests."""
+    for place, rule in _matched(case):
+        if not rule.rewrites:
+            continue
+        if case.fine or not case.requests(place):
+            yield Remark(place, f"a packet filter rewrites packets: {rule}")
+            continue
+        yield Cause(
+            fault="packet-rewriting",
+            node=place,
+            text=f"a packet filter rewrites packets ({rule.action}): {_where(rule)}",
+            evidence=(_fact(place, rule), *shown(case.requests(place))),
+            consequence="addresses or ports are not those that the forwarding method relies on",
+            remedy=_remedy(case, place, rule),
+        )
+
+
+def _matched(case: Case) -> Iterator[tuple[str, FilterRule]]:
+    """Rules, with their nodes or networks, that matched packets while requests were sent.
+
+    Those that the kernel does not count are among them.
+    """
+    for place, rules in case.evidence.packet_filters.items():
+        for rule in rules:
+            if rule.foreign and rule.packets != 0:
+                yield place, rule
+
+
+def _where(rule: FilterRule) -> str:
+    what = f"policy of chain {rule.chain}" if rule.is_policy else f"chain {rule.chain}"
+    return f"table {rule.table}, {what}"
+
+
+def _fact(place: str, rule: FilterRule) -> str:
+    if rule.packets is None:
+        return f"{place}: {rule}  (not counted by the kernel)"
+    packets = "1 packet" if rule.packets == 1 else f"{rule.packets} packets"
+    return f"{place}: {rule}  (matched {packets} meanwhile)"
+
+
+def _remedy(case: Case, place: str, rule: FilterRule) -> str:
+    if not rule.tool:
+        return case.up  # which empties the table, where no program is installed that can
+    return case.type(place, *rule.delete_command())
+
+
+# ── where requests were lost ─────────────────────────────────────────────────────────────────
+
+
+def _lost_at(case: Case, place: str) -> Iterator[Frame]:
+    """Frames after which nothing more of an unanswered request was captured, at ``place``.
+
+    Where every request was answered in the end, those that were sent again count.
+    """
+    unanswered = [one for one in case.conversations if not one.exchange.answered]
+    for conversation in unanswered or case.conversations:
+        for frames in (conversation.requests, conversation.replies):
+            yield from (frame for frame in _last_of_each(frames) if _reached(frame) == place)
+    yield from _unresolved(case, place)
+
+
+def _last_of_each(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
+    """The last frame of each packet of a connection."""
+    last = {identity(frame): frame for frame in frames if frame.direction is not Direction.OTHER}
+    return tuple(last.values())
+
+
+def _reached(frame: Frame) -> str:
+    """The node that received a frame; for one that left a node, the network that carries it."""
+    if frame.direction is Direction.OUT:
+        return frame.tap.device
+    return frame.tap.node
+
+
+def _unresolved(case: Case, place: str) -> Iterator[Frame]:
+    """Requests for MAC addresses that were not answered: heard at ``place``, or sent there."""
+    answered = {
+        frame.arp.sender_ip
+        for frame in case.evidence.frames
+        if frame.arp is not None and frame.arp.is_reply and frame.direction is not Direction.OUT
+    }
+    for frame in case.evidence.frames:
+        if place not in (frame.tap.node, frame.tap.device):
+            continue
+        if frame.arp is not None and frame.arp.is_request:
+            if frame.arp.target_ip not in answered and not frame.arp.is_gratuitous:
+                yield frame
+        elif frame.icmp is not None and frame.icmp.nd is not None and frame.icmp.nd.is_solicit:
+            yield frame
+
+
+def _before_capture(case: Case, place: str, rule: FilterRule) -> bool:
+    """Whether the rule is about what its node sends, and nothing of a request left the node."""
+    if rule.chain not in _SENDING:
+        return False
+    return any(_stayed(conversation, place) for conversation in case.conversations)
+
+
+def _stayed(conversation: Conversation, place: str) -> bool:
+    frames = (*conversation.requests, *conversation.replies)
+    left = any(f.tap.node == place and f.direction is Direction.OUT for f in frames)
+    return not conversation.exchange.answered and not left
+
+
+RULES = (
+    Rule(
+        find=dropped,
+        harms_others=True,
+        rules_out="no packet filter of a node or switch dropped anything meanwhile",
+    ),
+    Rule(
+        find=rewritten,
+        harms_others=True,
+        rules_out="no packet filter rewrote anything meanwhile",
+    ),
+)

@@ -1,0 +1,107 @@
+"""Rules of packet filters: what iptables, ip6tables, arptables, ebtables and nft list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+
+class FilterProgram(StrEnum):
+    """The kind of a packet filter, by the program that lists it.
+
+    The first four are the legacy tables (ip_tables.ko and the like); what iptables-nft and its
+    siblings make are nftables' rules.
+    """
+
+    IPTABLES = "iptables"
+    IP6TABLES = "ip6tables"
+    ARPTABLES = "arptables"
+    EBTABLES = "ebtables"
+    NFT = "nft"
+
+
+DROPPING = frozenset({"DROP", "REJECT", "TARPIT", "STEAL"})
+"""Actions after which a packet goes no further."""
+
+REWRITING = frozenset({"DNAT", "SNAT", "REDIRECT", "MASQUERADE", "NETMAP", "TPROXY"})
+"""Actions that change a packet's address or port."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilterRule:
+    """A rule, or (``number`` 0) the policy of a chain, of one namespace.
+
+    ``table`` is nft's with its family (``inet filter``). ``number`` counts from 1 in the chain;
+    nft's ``handle`` is 0 elsewhere. ``text`` is the rule as its program lists it, ``complete``
+    whether that is all of it: matches of other modules are given by name only. ``action`` is the
+    target in iptables' words (DROP, REJECT, DNAT …), or the chain to jump to. ``packets`` are
+    those that it matched; None where the kernel does not count (nft without ``counter``).
+    """
+
+    program: FilterProgram
+    table: str
+    chain: str
+    number: int
+    text: str
+    action: str
+    packets: int | None = 0
+    complete: bool = True
+    handle: int = 0
+    tool: str = ""
+    """The installed program that deletes it (``iptables-legacy``); empty: none was found."""
+
+    @property
+    def is_policy(self) -> bool:
+        """Whether it is what happens to packets that no rule of the chain decides."""
+        return self.number == 0
+
+    @property
+    def drops(self) -> bool:
+        """Whether what it matches goes no further."""
+        return self.action in DROPPING
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether it changes addresses or ports of what it matches."""
+        return self.action in REWRITING
+
+    @property
+    def foreign(self) -> bool:
+        """Whether an empty table would not have it: any rule, and a policy that is not ACCEPT."""
+        return not self.is_policy or self.action != "ACCEPT"
+
+    def __str__(self) -> str:
+        if self.program is FilterProgram.NFT:
+            return f"nft {self.table} {self.chain}: {self.text}"
+        return f"{self.program} -t {self.table} {self.text}"
+
+    def delete_command(self) -> tuple[str, ...]:
+        """Return the words that delete the rule, or set the policy to ACCEPT."""
+        if self.program is FilterProgram.NFT:
+            if self.is_policy:
+                return ("nft", "chain", *self.table.split(), self.chain, "{ policy accept; }")
+            where = (*self.table.split(), self.chain, "handle", str(self.handle))
+            return ("nft", "delete", "rule", *where)
+        start = (self.tool or str(self.program), "-t", self.table)
+        if self.is_policy:
+            return (*start, "-P", self.chain, "ACCEPT")
+        return (*start, "-D", self.chain, str(self.number))
+
+
+def growth(before: Iterable[FilterRule], after: Iterable[FilterRule]) -> tuple[FilterRule, ...]:
+    """Return the rules of ``after``, ``packets`` being how many each matched since ``before``.
+
+    Rules that are new have no earlier count: all that they matched counts.
+    """
+    earlier: Mapping[object, int] = {_identity(rule): rule.packets or 0 for rule in before}
+    return tuple(
+        rule
+        if rule.packets is None
+        else replace(rule, packets=max(0, rule.packets - earlier.get(_identity(rule), 0)))
+        for rule in after
+    )
+
+
+def _identity(rule: FilterRule) -> object:
+    return rule.program, rule.table, rule.chain, rule.number, rule.text, rule.handle
