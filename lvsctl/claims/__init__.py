@@ -36,6 +36,9 @@ def _finding(row: CheckedClaim, trace: Trace, result: CheckResult) -> Finding:
     if verdict is Verdict.FAIL and refused and row.needs_requests:
         verdict = Verdict.INCONCLUSIVE
         observed += f"; {no_room(run.service)}"
+    elif verdict is Verdict.FAIL and row.needs_requests and trace.fails_by_planned_loss:
+        verdict = Verdict.INCONCLUSIVE
+        observed += f"; the topology itself asks for {trace.planned_loss:g} % loss"
     on_frames = row.needs_frames or bool(result.frames)
     if trace.evidence.dropped and on_frames and verdict is not Verdict.INCONCLUSIVE:
         verdict = Verdict.INCONCLUSIVE
