@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from lvsctl.claims import dr, every, nat, packet_loss, tun
 from lvsctl.claims.base import CheckedClaim, CheckResult, ClaimTable
-from lvsctl.claims.distribution import NO_ROOM, room_for
+from lvsctl.claims.distribution import no_room, room_for
 from lvsctl.claims.trace import Trace, traces
 from lvsctl.model.claim import Finding, Verdict
 from lvsctl.model.evidence import Evidence
@@ -35,7 +35,10 @@ def _finding(row: CheckedClaim, trace: Trace, result: CheckResult) -> Finding:
     refused = not run.answered and room_for(run.service, run.before) == 0
     if verdict is Verdict.FAIL and refused and row.needs_requests:
         verdict = Verdict.INCONCLUSIVE
-        observed += f"; {NO_ROOM}"
+        observed += f"; {no_room(run.service)}"
+    elif verdict is Verdict.FAIL and row.needs_requests and trace.fails_by_planned_loss:
+        verdict = Verdict.INCONCLUSIVE
+        observed += f"; the topology itself asks for {trace.planned_loss:g} % loss"
     on_frames = row.needs_frames or bool(result.frames)
     if trace.evidence.dropped and on_frames and verdict is not Verdict.INCONCLUSIVE:
         verdict = Verdict.INCONCLUSIVE

@@ -17,8 +17,13 @@ from lvsctl.claims.schedulers import CHOOSING, Load, Place, handed_out
 from lvsctl.model.service import Scheduler, VirtualService
 from lvsctl.model.state import ServiceState
 
-NO_ROOM = "thresholds let no real server take new connections (earlier ones leave in minutes)"
-"""Where ``room_for`` is 0."""
+
+def no_room(service: VirtualService) -> str:
+    """Why IPVS refuses every request where ``room_for`` is 0."""
+    if not usable(service):
+        return "the topology gives every real server weight 0, so IPVS refuses every request"
+    return "thresholds let no real server take new connections (earlier ones leave in minutes)"
+
 
 AT_LEAST = 12
 """Requests to send at least: enough to tell the schedulers apart with a few real servers."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from lvsctl.model.addresses import Endpoint
-from lvsctl.model.evidence import Evidence, Exchange, Run
+from lvsctl.model.evidence import Evidence, Exchange, Failure, Run
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Role
 from lvsctl.model.packet import Tcp, TcpFlag
@@ -82,6 +82,23 @@ class Trace:
     def everything(self) -> tuple[Conversation, ...]:
         """Every conversation of the service."""
         return (*self.conversations, *self.further)
+
+    @property
+    def planned_loss(self) -> float:
+        """The largest loss that the topology asks for on a network, in percent; 0: none."""
+        return max((n.impairment.loss for n in self.evidence.lab.networks), default=0.0)
+
+    @property
+    def fails_by_planned_loss(self) -> bool:
+        """Whether requests timed out that the loss which the topology asks for explains.
+
+        Not if a real server answered none of the requests that it was given.
+        """
+        lost = [e for e in self.run.exchanges if not e.answered]
+        if not self.planned_loss or any(e.error != Failure.TIMED_OUT for e in lost):
+            return False
+        answered = {self.assigned(e) or e.node for e in self.run.answered}
+        return bool(lost) and all(self.assigned(e) in answered for e in lost)
 
     def assigned(self, exchange: Exchange) -> str:
         """The real server that IPVS chose for a request, by its connection table; or empty."""

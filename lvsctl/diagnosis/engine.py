@@ -9,7 +9,18 @@ from dataclasses import dataclass
 from lvsctl import claims
 from lvsctl.claims import packet_loss
 from lvsctl.claims.trace import of_other_clients, traces
-from lvsctl.diagnosis import arp, hosts, ipvs, links, listeners, packet_filter, paths, tunnel
+from lvsctl.diagnosis import (
+    arp,
+    clients,
+    hosts,
+    ipvs,
+    links,
+    listeners,
+    packet_filter,
+    paths,
+    scheduling,
+    tunnel,
+)
 from lvsctl.diagnosis import packet_loss as vanishing
 from lvsctl.diagnosis.base import Case, Rule
 from lvsctl.diagnosis.kernel_counters import corroborate
@@ -19,14 +30,17 @@ from lvsctl.model.evidence import Evidence
 from lvsctl.walk.walk import walks
 
 RULES: tuple[Rule, ...] = (
+    *clients.RULES,
+    *ipvs.RULES[:1],
     *hosts.RULES,
     *packet_filter.RULES,
     *links.RULES,
     *listeners.RULES,
-    *ipvs.RULES[:1],
+    *ipvs.RULES[1:2],
     *tunnel.RULES,
     *paths.RULES,
-    *ipvs.RULES[1:],
+    *ipvs.RULES[2:],
+    *scheduling.RULES,
     *arp.RULES,
 )
 """In the order in which causes are named: first those that mask others."""

@@ -6,57 +6,78 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from lvsctl.diagnosis.base import NAT, TUN, Case, Found, Rule, shown
+from lvsctl.diagnosis.ipvs_commands import exchanged, server_resource, service_resource, typed
 from lvsctl.model.claim import Cause, Remark
-from lvsctl.model.frame import Direction
-from lvsctl.model.service import ForwardingMethod, RealServer
-from lvsctl.model.state import RealServerState
-from lvsctl.resources.base import Command
+from lvsctl.model.frame import Direction, Frame
+from lvsctl.model.service import ForwardingMethod, FwMark, RealServer
+from lvsctl.model.state import RealServerState, ServiceState
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
-from lvsctl.resources.ipvs_service import IpvsService
-
-_BY_WEIGHT = frozenset({"wrr", "wlc", "sed", "nq", "sh", "mh", "lblc", "lblcr", "ovf", "fo"})
-"""Schedulers that use weights other than 0."""
 
 
-def _service(case: Case) -> IpvsService:
-    """The virtual service as configured."""
-    return IpvsService(
-        netns=case.lab.netns(case.director),
-        service=case.service.match,
-        scheduler=case.service.scheduler,
-        persistence=case.service.persistence,
+def any_usable(case: Case) -> Iterator[Found]:
+    """At least one real server may get new connections."""
+    table = case.table
+    if table is None or any(entry.weight for entry in table.real_servers):
+        return
+    empty = not table.real_servers
+    intended = all(server.weight == 0 for server in case.service.real_servers)
+    remedies = [
+        exchanged(case, replace(server, weight=server.weight or 1), entry)
+        for server in case.service.real_servers
+        if (entry := case.entry(server)) is not None
+    ]
+    added = [typed(case, server_resource(case, s).commands()) for s in case.service.real_servers]
+    facts = ", ".join(f"{entry.rip}:{entry.port} weight 0" for entry in table.real_servers)
+    yield Cause(
+        fault="no-usable-real-server",
+        node=case.director,
+        text=(
+            "the virtual service has no real server"
+            if empty
+            else "every real server of the virtual service is drained: its weight is 0"
+        ),
+        evidence=(
+            f"{case.director}: {case.service.match}: {facts or 'no real server in the table'}",
+            *(["the topology itself gives each of them weight 0"] if intended else []),
+            *shown(refusals(case)),
+        ),
+        consequence="IPVS refuses every new request (ICMP port unreachable)",
+        remedy=" && ".join(added if empty else remedies),
     )
 
 
-def _real_server(case: Case, server: RealServer) -> IpvsRealServer:
-    """A real server of the virtual service as configured."""
-    return IpvsRealServer(
-        netns=case.lab.netns(case.director),
-        service=case.service.match,
-        real_server=server,
-    )
+def refusals(case: Case) -> Iterator[Frame]:
+    """ICMP errors that the director sent about requests."""
+    for frame in case.trace.at(case.director):
+        if frame.icmp is None or frame.direction is not Direction.OUT:
+            continue
+        quoted = frame.icmp.quoted.flow if frame.icmp.quoted is not None else None
+        if quoted is not None and quoted.dst == case.trace.vip:
+            yield frame
 
 
-def _typed(case: Case, *commands: tuple[Command, ...]) -> str:
-    """Commands for the director, joined by ``&&``."""
-    return " && ".join(case.type(case.director, *one.argv) for each in commands for one in each)
-
-
-def _exchanged(case: Case, server: RealServer, entry: RealServerState) -> str:
-    """Replace the entry; with another port it is another entry for IPVS."""
-    wanted = _real_server(case, server)
-    if entry.port == server.port:
-        return _typed(case, wanted.edit_commands())
-    wrong = _real_server(case, replace(server, port=entry.port))
-    return _typed(case, wanted.commands(), wrong.undo_commands())
+def _by_fwmark(case: Case) -> ServiceState | None:
+    """A service by firewall mark with the service's own real servers, made by hand."""
+    wanted = {server.rip for server in case.service.real_servers}
+    for found in case.state(case.director).services:
+        if isinstance(found.match, FwMark) and wanted & {s.rip for s in found.real_servers}:
+            return found
+    return None
 
 
 def service_there(case: Case) -> Iterator[Found]:
     """The virtual service is in the director's table."""
     if case.table is not None:
         return
+    marked = _by_fwmark(case)
+    if marked is not None and case.answered:
+        yield Remark(
+            case.director,
+            f"{case.service.match} is served by {marked.match}, set by hand, in its place",
+        )
+        return
     others = ", ".join(str(one.match) for one in case.state(case.director).services)
-    servers = (_real_server(case, server).commands() for server in case.service.real_servers)
+    servers = (server_resource(case, server).commands() for server in case.service.real_servers)
     yield Cause(
         fault="service-missing",
         node=case.director,
@@ -67,35 +88,161 @@ def service_there(case: Case) -> Iterator[Found]:
             *shown(case.requests(case.director)),
         ),
         consequence="the director treats requests as its own and does not answer them",
-        remedy=_typed(case, _service(case).commands(), *servers),
+        remedy=typed(case, service_resource(case).commands(), *servers),
     )
 
 
 def real_servers_there(case: Case) -> Iterator[Found]:
-    """Each real server is in the table, under its port, with a weight."""
-    if case.table is None:
+    """Each real server is in the table, under its port, with a weight; and no other is."""
+    table = case.table
+    if table is None or not any(entry.weight for entry in table.real_servers):
         return
+    missing = [s for s in case.service.real_servers if case.entry(s) is None]
+    unknown = _unknown_entries(case, table)
+    if len(missing) == len(unknown) == 1:
+        yield _misspelt(case, missing[0], unknown[0])
+        return
+    for server in missing:
+        yield from _removed(case, server)
     for server in case.service.real_servers:
         entry = case.entry(server)
-        where = f"{server.node} ({server.rip}:{server.port})"
-        if entry is None:
-            yield Cause(
-                fault="real-server-removed",
-                node=case.director,
-                text=f"the real server {server.node} is missing from the director's IPVS table",
-                evidence=(f"{case.director}: {where} is not in {case.service.match}",),
-                consequence=f"no request reaches {server.node}; the others get its share",
-                remedy=_typed(case, _real_server(case, server).commands()),
-            )
-        elif entry.weight == 0 and server.weight > 0:
-            yield Cause(
-                fault="real-server-drained",
-                node=case.director,
-                text=f"the real server {server.node} is drained: its weight is 0",
-                evidence=(f"{case.director}: {where} has weight 0, not {server.weight}",),
-                consequence=f"no new connection reaches {server.node}",
-                remedy=_typed(case, _real_server(case, server).edit_commands()),
-            )
+        if entry is not None and entry.weight == 0 and server.weight > 0:
+            yield from _drained(case, server, entry)
+    for entry in unknown:
+        yield Cause(
+            fault="real-server-unknown",
+            node=case.director,
+            text=(
+                f"the director's IPVS table has a real server that the topology does not have: "
+                f"{entry.rip}:{entry.port}"
+            ),
+            evidence=(
+                f"{case.director}: {_described(entry)} in {case.service.match}",
+                *shown(_sent_to(case, entry)),
+            ),
+            consequence=_what_becomes(case, entry),
+            remedy=typed(case, _entry(case, entry).undo_commands()),
+        )
+
+
+def _unknown_entries(case: Case, table: ServiceState) -> list[RealServerState]:
+    """Entries whose address is no real server's of the service; and doubles on other ports."""
+    known = {(s.rip, s.port) for s in case.service.real_servers}
+    taken = {(e.rip, e.port) for s in case.service.real_servers if (e := case.entry(s))}
+    return [e for e in table.real_servers if (e.rip, e.port) not in known | taken]
+
+
+def _described(entry: RealServerState) -> str:
+    return f"{entry.rip}:{entry.port} by {entry.forward}, weight {entry.weight}"
+
+
+def _entry(case: Case, entry: RealServerState) -> IpvsRealServer:
+    """An entry of the table as a resource, to delete it."""
+    method = entry.forward if isinstance(entry.forward, ForwardingMethod) else NAT
+    server = RealServer("", entry.rip, entry.port, entry.weight, forward=method)
+    return server_resource(case, server)
+
+
+def _sent_to(case: Case, entry: RealServerState) -> Iterator[Frame]:
+    """What the director asks or sends for an entry's address."""
+    for frame in case.trace.at(case.director):
+        if frame.direction is not Direction.OUT:
+            continue
+        arp = frame.arp
+        asks = arp is not None and arp.is_request and arp.target_ip == entry.rip
+        if asks or (frame.outer is not None and frame.outer.dst == entry.rip):
+            yield frame
+
+
+def _what_becomes(case: Case, entry: RealServerState) -> str:
+    holders = [n.name for n in case.lab.nodes if case.network.holders(n.name, entry.rip)]
+    if not holders:
+        return f"its share of the requests is lost: no node has {entry.rip}"
+    return f"{holders[0]} gets a share of the requests, which the topology does not give it"
+
+
+def _misspelt(case: Case, server: RealServer, entry: RealServerState) -> Cause:
+    wrong, right = _entry(case, entry), server_resource(case, server)
+    return Cause(
+        fault="real-server-misspelt",
+        node=case.director,
+        text=(
+            f"the director's IPVS table has {entry.rip}:{entry.port} in place of the real server "
+            f"{server.node}, {server.rip}:{server.port}"
+        ),
+        evidence=(
+            f"{case.director}: {_described(entry)} in {case.service.match}; no {server.rip}",
+            *shown(_sent_to(case, entry)),
+        ),
+        consequence=f"no request reaches {server.node}; {_what_becomes(case, entry)}",
+        remedy=typed(case, wrong.undo_commands(), right.commands()),
+    )
+
+
+def _removed(case: Case, server: RealServer) -> Iterator[Found]:
+    if _checked_by_keepalived(case):
+        yield Remark(case.director, f"{server.node} is not in the table: keepalived removed it")
+        return
+    where = f"{server.node} ({server.rip}:{server.port})"
+    yield Cause(
+        fault="real-server-removed",
+        node=case.director,
+        text=f"the real server {server.node} is missing from the director's IPVS table",
+        evidence=(
+            f"{case.director}: {where} is not in {case.service.match}",
+            *_orphans(case, server),
+        ),
+        consequence=f"no new request reaches {server.node}; the others get its share",
+        remedy=typed(case, server_resource(case, server).commands()),
+    )
+
+
+def _checked_by_keepalived(case: Case) -> bool:
+    """Whether a health check of keepalived, run on the director, decides who is in the table."""
+    return any("keepalived" in word for word in case.lab.node(case.director).run)
+
+
+def _orphans(case: Case, server: RealServer) -> Iterator[str]:
+    """Connections to a real server that is gone, and what becomes of them."""
+    learnt = case.evidence.before.get(case.director)
+    held = [
+        c
+        for c in (learnt.connections if learnt is not None else ())
+        if (c.rip, c.rport) == (server.rip, server.port) and c.client_port
+    ]
+    if held:
+        expires = case.state(case.director).sysctls.get("net.ipv4.vs.expire_nodest_conn", "0")
+        fate = "reset (expire_nodest_conn=1)" if expires == "1" else (
+            "dropped in silence until they time out (expire_nodest_conn=0; 1 would reset them)"
+        )  # fmt: skip
+        yield (
+            f"{case.director}: {len(held)} connections to it are left, the first of "
+            f"{held[0].client}:{held[0].client_port} for {held[0].expires} s more: "
+            f"their packets are {fate}"
+        )
+
+
+def _drained(case: Case, server: RealServer, entry: RealServerState) -> Iterator[Found]:
+    if _checked_by_keepalived(case):
+        yield Remark(case.director, f"{server.node} has weight 0: keepalived drained it")
+        return
+    where = f"{server.node} ({server.rip}:{server.port})"
+    bound = tuple(templates_of(case, server))
+    yield Cause(
+        fault="real-server-drained",
+        node=case.director,
+        text=f"the real server {server.node} is drained: its weight is 0",
+        evidence=(
+            f"{case.director}: {where} has weight {entry.weight}, not {server.weight}",
+            *bound,
+        ),
+        consequence=(
+            f"no new client reaches {server.node}; clients that a template binds to it still do"
+            if bound
+            else f"no new connection reaches {server.node}"
+        ),
+        remedy=typed(case, server_resource(case, server).edit_commands()),
+    )
 
 
 def ports(case: Case) -> Iterator[Found]:
@@ -125,7 +272,7 @@ def ports(case: Case) -> Iterator[Found]:
                 ),
             ),
             consequence="the real server refuses the connections (RST)",
-            remedy=_exchanged(case, server, entry),
+            remedy=exchanged(case, server, entry),
         )
 
 
@@ -151,7 +298,7 @@ def methods(case: Case) -> Iterator[Found]:
                 ),
             ),
             consequence=f"requests leave the director in a form that {server.node} cannot answer",
-            remedy=_exchanged(case, server, entry),
+            remedy=exchanged(case, server, entry),
         )
 
 
@@ -193,85 +340,24 @@ def encapsulations(case: Case) -> Iterator[Found]:
                 ),
             ),
             consequence=f"{server.node} does not decapsulate the requests",
-            remedy=_exchanged(case, server, entry),
+            remedy=exchanged(case, server, entry),
         )
 
 
-def scheduling(case: Case) -> Iterator[Found]:
-    """Scheduler and persistence."""
-    table, service = case.table, case.service
-    if table is None:
+def templates_of(case: Case, server: RealServer) -> Iterator[str]:
+    """Persistence templates (client port 0) that bind clients to a real server."""
+    learnt = case.evidence.before.get(case.director)
+    seen = (*(learnt.connections if learnt is not None else ()), *case.trace.run.connections)
+    for entry in dict.fromkeys(c for c in seen if not c.client_port and c.rip == server.rip):
+        yield (
+            f"{case.director}: a persistence template binds {entry.client} to {server.node} "
+            f"for {entry.expires} s"
+        )
         return
-    if table.scheduler != service.scheduler:
-        yield _differing(
-            case,
-            "scheduler-changed",
-            f"the virtual service is scheduled by {table.scheduler}, not by {service.scheduler}",
-            f"{service.match} has scheduler {table.scheduler}",
-            _typed(case, _service(case).edit_commands()),
-        )
-    if bool(table.persistence) != bool(service.persistence):
-        yield _differing(
-            case,
-            "persistence-added" if table.persistence else "persistence-missing",
-            "the virtual service is persistent but should not be"
-            if table.persistence
-            else "the virtual service should be persistent but is not",
-            f"{service.match} has persistence {table.persistence} s",
-            _typed(case, _service(case).edit_commands()),
-        )
-
-
-def shares(case: Case) -> Iterator[Found]:
-    """The weights and thresholds of real servers that are not drained."""
-    table = case.table
-    for server in case.service.real_servers:
-        entry = case.entry(server)
-        if table is None or entry is None or entry.weight == 0:
-            continue
-        remedy = _typed(case, _real_server(case, server).edit_commands())
-        if entry.weight != server.weight:
-            says = f"the real server {server.node} has weight {entry.weight}, not {server.weight}"
-            if table.scheduler in _BY_WEIGHT or not server.weight:
-                fact = f"{server.rip} weight {entry.weight}"
-                yield _differing(case, "weight-changed", says, fact, remedy)
-            else:
-                yield Remark(case.director, f"{says}; {table.scheduler} does not use it")
-        if (entry.upper, entry.lower) != (server.upper, server.lower):
-            yield _differing(
-                case,
-                "threshold-changed" if entry.upper else "threshold-missing",
-                f"the real server {server.node} accepts {_at_most(entry.upper)} connections, "
-                f"not {_at_most(server.upper)}",
-                f"{server.rip} has upper threshold {entry.upper}",
-                remedy,
-            )
-
-
-def _at_most(upper: int) -> str:
-    return f"at most {upper}" if upper else "any number of"
-
-
-def _differing(case: Case, fault: str, says: str, fact: str, remedy: str) -> Found:
-    """A cause if the distribution is wrong; else a remark."""
-    if not (case.failed("all.distribution") or case.failed("all.real-servers-reached")):
-        return Remark(case.director, says)
-    seen = [
-        f"connections: {f.observed}; expected {f.expected}"
-        for f in case.findings
-        if f.claim.id == "all.distribution"
-    ]
-    return Cause(
-        fault=fault,
-        node=case.director,
-        text=says,
-        evidence=(f"{case.director}: {fact}", *seen),
-        consequence="connections are not distributed as the topology says",
-        remedy=remedy,
-    )
 
 
 RULES = (
+    Rule(find=any_usable, rules_out="a real server of the virtual service is usable"),
     Rule(find=service_there, rules_out="the virtual service is in the director's IPVS table"),
     Rule(
         find=real_servers_there,
@@ -285,6 +371,4 @@ RULES = (
         modes=(TUN,),
         rules_out="both ends of the tunnel have the same type",
     ),
-    Rule(find=scheduling, rules_out="scheduler and persistence are as configured"),
-    Rule(find=shares, rules_out="weights and thresholds are as configured"),
 )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from lvsctl.diagnosis.base import Case, Found, Rule, shown
 from lvsctl.model.claim import Cause, Remark
-from lvsctl.model.frame import Frame
+from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Impairment, Network, Node, Role
 from lvsctl.model.state import LinkState
 from lvsctl.resources.netem import Netem
@@ -75,6 +76,85 @@ def same_mtu(case: Case) -> Iterator[Found]:
         )
 
 
+class TooLong(NamedTuple):
+    """Frames that left ``sender`` on ``network`` and reached no other node, by their length.
+
+    ``lost`` is the shortest of them and ``passed`` the longest that arrived, in bytes.
+    """
+
+    network: str
+    sender: str
+    lost: int
+    passed: int
+    frame: Frame
+
+
+def too_long(case: Case) -> tuple[TooLong, ...]:
+    """Networks on which the long frames of an unanswered large request are lost, short ones not."""
+    larges = {e.local for e in case.trace.run.every_large if not e.answered}
+    hanging = [c for c in case.conversations if c.client in larges]
+    frames = [f for c in hanging for f in (*c.requests, *c.replies)]
+    found = []
+    for network in case.lab.networks:
+        came = {
+            f.raw.data
+            for f in case.evidence.frames
+            if f.tap.device == network.name and f.direction is not Direction.OUT
+        }
+        left = [f for f in frames if f.tap.device == network.name and f.direction is Direction.OUT]
+        lost = sorted((f for f in left if f.raw.data not in came), key=lambda f: f.raw.length)
+        passed = max((f.raw.length for f in left if f.raw.data in came), default=0)
+        if lost and passed and lost[0].raw.length > passed:
+            first = lost[0]
+            found.append(TooLong(network.name, first.tap.node, first.raw.length, passed, first))
+    return tuple(found)
+
+
+_ETHERNET = 14
+"""Bytes of an Ethernet header, which the MTU does not count."""
+
+
+def switch_carries(case: Case) -> Iterator[Found]:
+    """A switch carries frames as long as the nodes on it send."""
+    for lost in too_long(case):
+        longest = lost.lost - _ETHERNET
+        nodes = [
+            f"{node.name}: {lost.network} has MTU {link.mtu}"
+            for node in case.lab.nodes
+            if (link := case.state(node.name).link(lost.network)) and link.mtu < longest
+        ]
+        if nodes:
+            continue  # named at the node
+        switch = case.evidence.switches.get(lost.network)
+        ports = [
+            f"port {link.name} MTU {link.mtu}"
+            for link in (switch.links if switch is not None else ())
+            if link.master and link.mtu < longest
+        ]
+        where = f"switch {lost.network}: {', '.join(ports[:4])}" if ports else ""
+        yield Cause(
+            fault="mtu-on-switch",
+            node=lost.network,
+            text=(
+                f"the switch of network {lost.network} does not carry packets of {longest} bytes: "
+                "its MTU is smaller than that of the nodes on it"
+            ),
+            evidence=(
+                *([where] if where else []),
+                (
+                    f"frames of {lost.passed} bytes arrive, one of {lost.lost} that "
+                    f"{lost.sender} sent does not"
+                ),
+                *shown([lost.frame]),
+            ),
+            consequence=(
+                "a switch does not fragment and reports nothing: small requests work, large ones "
+                "hang"
+            ),
+            remedy=case.up,
+        )
+
+
 def unimpaired(case: Case) -> Iterator[Found]:
     """No link has more loss or delay, or a lower rate, than the topology says."""
     for node, network, link in _links(case):
@@ -88,6 +168,8 @@ def unimpaired(case: Case) -> Iterator[Found]:
             worse.append(f"sends {actual.rate} bits a second at most")
         says = f"{_whose(node)} interface {link.name} {' and '.join(worse)}"
         if not worse:
+            if planned.loss and not case.answered:
+                yield _own_loss(case, node, network)
             continue
         if actual.loss <= planned.loss and actual.delay < LATE and not actual.rate:
             yield Remark(node.name, says)
@@ -100,6 +182,19 @@ def unimpaired(case: Case) -> Iterator[Found]:
             consequence="frames are delayed or lost",
             remedy=case.type(node.name, *_restore_command(link.name, planned)),
         )
+
+
+def _own_loss(case: Case, node: Node, network: Network) -> Cause:
+    """The topology itself asks for the loss with which requests failed."""
+    loss = network.impairment.loss
+    return Cause(
+        fault="link-impaired",
+        node=node.name,
+        text=f"the topology itself lets every link of {network.name} lose {loss:g} % of its frames",
+        evidence=(f"{node.name}: netem on {network.name} loses {loss:g} %, as the topology says",),
+        consequence="some requests time out before a lost packet has been sent again",
+        remedy=f"{case.up}  # after lowering networks.{network.name}.loss in the topology",
+    )
 
 
 def _restore_command(device: str, planned: Impairment) -> tuple[str, ...]:
@@ -115,6 +210,11 @@ RULES = (
         find=same_mtu,
         harms_others=True,
         rules_out="all interfaces on a network have the same MTU",
+    ),
+    Rule(
+        find=switch_carries,
+        harms_others=True,
+        rules_out="every switch carries packets as long as the nodes send",
     ),
     Rule(find=unimpaired, rules_out="no link loses or delays more than the topology says"),
 )

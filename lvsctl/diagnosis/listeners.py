@@ -230,7 +230,7 @@ def _kind(conversation: Conversation, node: str) -> Failing | None:
     if exchange.error == Failure.MALFORMED:
         return _MALFORMED
     said = [f for f in conversation.replies if f.tap.node == node and f.direction is Direction.OUT]
-    asked = any(f.tap.node == node and f.payload for f in conversation.requests)
+    asked = _received_whole(conversation, said)
     accepted = any(f.tcp is not None and f.tcp.is_syn_ack for f in said)
     reached = asked and accepted and not any(f.payload for f in said)
     if exchange.answered or not reached:
@@ -240,6 +240,16 @@ def _kind(conversation: Conversation, node: str) -> Failing | None:
     if ended and exchange.error in (Failure.CLOSED, Failure.RESET):
         return _CLOSES
     return _SILENT if exchange.error == Failure.TIMED_OUT else None
+
+
+def _received_whole(conversation: Conversation, said: Iterable[Frame]) -> bool:
+    """Whether a real server acknowledged all that the client sent it (``said``: its segments)."""
+    ends = [f.tcp.seq + len(f.payload) for f in conversation.requests if f.tcp and f.payload]
+    acknowledged = [f.tcp.ack for f in said if f.tcp is not None]
+    if not ends or not acknowledged:
+        return False
+    missing = (max(ends) - max(acknowledged)) % (1 << 32)
+    return missing == 0 or missing >= 1 << 31
 
 
 def _slow_or_silent(exchange: Exchange, slow: Iterable[Exchange]) -> tuple[str, str, str, str]:

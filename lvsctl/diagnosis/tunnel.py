@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lvsctl.diagnosis.base import TUN, Case, Found, Rule, shown
+from lvsctl.diagnosis.links import too_long
 from lvsctl.model.addresses import host_route
 from lvsctl.model.claim import Cause
 from lvsctl.model.frame import Direction, Frame
@@ -75,6 +76,39 @@ def gue_port_there(case: Case) -> Iterator[Found]:
         )
 
 
+def keys_agree(case: Case) -> Iterator[Found]:
+    """No tunnel device of a real server expects a GRE key, which IPVS does not send."""
+    if case.service.encapsulation is not Encapsulation.GRE:
+        return
+    for _, node in case.members():
+        for link in devices(case, node.name):
+            key = link.setting("ikey")
+            if not link.up or not key or case.served(node.name):
+                continue
+            usual = case.service.encapsulation.device
+            vip = host_route(case.vip)
+            restore = [case.type(node.name, "ip", "link", "del", link.name)]
+            if link.name != usual:
+                restore += [
+                    case.type(node.name, "ip", "link", "set", usual, "up"),
+                    case.type(node.name, "ip", "addr", "replace", vip, "dev", usual),
+                ]
+            else:
+                restore.append(case.up)
+            yield Cause(
+                fault="tunnel-key",
+                node=node.name,
+                text=f"a real server's GRE tunnel {link.name} expects a key; IPVS sends none",
+                evidence=(
+                    f"{node.name}: {link.name} has the key {key}",
+                    *shown(case.requests(node.name)),
+                    *shown(_unreachable(case, node.name)),
+                ),
+                consequence="the requests are not decapsulated",
+                remedy=" && ".join(restore),
+            )
+
+
 def _unreachable(case: Case, node: str) -> Iterator[Frame]:
     for frame in case.trace.at(node):
         if frame.icmp is not None and frame.icmp.type == 3 and frame.direction is Direction.OUT:
@@ -143,6 +177,8 @@ def icmp_filtered(case: Case) -> Iterator[Found]:
     large = case.trace.large
     if large is None or large.exchange.answered or not case.trace.run.answered:
         return
+    if too_long(case):
+        return  # the client learnt the tunnel's MTU; a switch on the way has a smaller one
     told = _told(case)
     sent = [f for f in told if f.tap.node == case.director and f.direction is Direction.OUT]
     came = [f for f in told if f.direction in (Direction.IN, Direction.UNKNOWN)]
@@ -188,6 +224,7 @@ def _unfiltered(case: Case, node: str, device: str) -> str:
 
 
 RULES = (
+    Rule(find=keys_agree, modes=(TUN,), rules_out="no tunnel device expects a GRE key"),
     Rule(find=device_there, modes=(TUN,), rules_out="every real server's tunnel device is up"),
     Rule(
         find=gue_port_there,

@@ -238,24 +238,24 @@ def _first_requests(
 
 def _further_requests(lab: Lab, one: _Asked) -> None:
     """A large request for each real server, and ordinary ones of the other clients."""
-    if not any(exchange.answered for exchange in one.exchanges):
-        return
     room = one.left
     count = requests_for_each(one.service)
-    if one.service.endpoint.protocol is Protocol.TCP:
+    answered = any(exchange.answered for exchange in one.exchanges)
+    if answered and one.service.endpoint.protocol is Protocol.TCP:
         large = count if room is None else min(count, room)
         one.larges = _at_once(lab, one.service.endpoint, one.clients[0], large, _LARGE_PATH)
         room = None if room is None else room - len(one.larges)
-    one.others = tuple(_others(lab, one, count, room))
+    others = one.clients[1:]
+    if room is not None:
+        count = min(count, room // max(1, len(others)))
+    if not others or not count:
+        return
 
+    def ask(node: Node) -> Probe:
+        return Probe(node.name, _at_once(lab, one.service.endpoint, node, count))
 
-def _others(lab: Lab, one: _Asked, count: int, room: int | None) -> Iterator[Probe]:
-    for client_node in one.clients[1:]:
-        number = count if room is None else min(count, room)
-        if number:
-            exchanges = _at_once(lab, one.service.endpoint, client_node, number)
-            yield Probe(client_node.name, exchanges)
-        room = None if room is None else room - number
+    with ThreadPoolExecutor(_THREADS) as pool:
+        one.others = tuple(pool.map(ask, others))
 
 
 def _wait_longer(lab: Lab, one: _Asked, table: NodeState) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+from lvsctl.claims.trace import traces
 from lvsctl.model.addresses import Endpoint
 from lvsctl.model.evidence import Evidence, Exchange, Run
 from lvsctl.model.frame import Direction, Frame
@@ -20,7 +21,8 @@ _ROUNDING = 1000
 
 def walks(evidence: Evidence) -> Iterator[Walk]:
     """Yield for each run the walk of its first answered request, or else of its first."""
-    for run in evidence.runs:
+    for trace in traces(evidence):
+        run = trace.run  # its requests name the real server that answered, as the frames show it
         chosen = next(iter((*run.answered, *run.exchanges)), None)
         if chosen is not None:
             yield walk_of(evidence, run, chosen)

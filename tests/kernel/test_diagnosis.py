@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from lvsctl.engine.findings import Diagnosis
-from lvsctl.engine.inspect import diagnose_lab
+from lvsctl.engine.inspect import diagnose_lab, verify_lab
 from lvsctl.engine.up import bring_up
 from lvsctl.kernel import processes
 from lvsctl.model.lab import Lab
@@ -75,6 +75,24 @@ BREAKS = (
     Break("dr-weighted", "director", "ipvsadm -e -t 10.12.0.100:80 "
           "-r 10.12.0.11:80 -g -w 1", "weight-changed"),
     Break("nat", "director", "ipvsadm -E -t 10.20.0.100:80 -s rr -p 300", "persistence-added"),
+    Break("dr", "director", "ipvsadm -a -t 10.10.0.100:80 -r 10.10.0.99 -g",
+          "real-server-unknown"),
+    Break("nat", "director", "ipvsadm -d -t 10.20.0.100:80 -r 192.168.20.11:8080; ipvsadm -a "
+          "-t 10.20.0.100:80 -r 192.168.20.21:8080 -m", "real-server-misspelt"),
+    Break("tun", "director", "for server in 2.11 2.12 3.11; do ipvsadm -e -t 10.30.1.100:80 "
+          "-r 10.30.$server -i -w 0; done", "no-usable-real-server"),
+    Break("dr", "director", "sysctl -w net.ipv4.vs.am_droprate=5 net.ipv4.vs.drop_packet=3",
+          "drop-packet"),
+    Break("tun-gre", "rs1", "ip addr del 10.40.1.100/32 dev gre0; ip link set gre0 down; ip link "
+          "add g1 type gre local 10.40.2.11 remote 10.40.1.2 key 7; ip link set g1 up; "
+          "ip addr add 10.40.1.100/32 dev g1", "tunnel-key"),
+    # what was learnt before, and the client's ports
+    Break("dr", "client", "ip neigh replace 10.10.0.100 lladdr 02:00:00:00:00:99 dev lan nud stale",
+          "stale-vip-neighbour"),
+    Break("nat", "director", "ip neigh replace 192.168.20.11 lladdr 02:00:00:00:00:99 "
+          "dev private nud reachable", "stale-neighbour"),
+    Break("dr", "client", "sysctl -w 'net.ipv4.ip_local_port_range=50000 50003'",
+          "local-ports-exhausted"),
     # ARP
     Break("dr", "rs1", "sysctl -w net.ipv4.conf.all.arp_ignore=0", "arp-ignore-unset"),
     Break("dr-routed", "rs2", "sysctl -w net.ipv4.conf.all.arp_ignore=0", "arp-ignore-unset"),
@@ -121,6 +139,7 @@ BREAKS = (
     Break("dr", "director", "ip link set lan arp off", "arp-off"),
     Break("dr", "director", "ip link set lan mtu 500", "mtu-mismatch"),
     Break("dr", "rs1", "tc qdisc add dev lan root netem loss 100%", "link-impaired"),
+    Break("tun", "far", "ip link set router mtu 1400", "mtu-on-switch"),
     # tunnels
     Break("tun", "rs1", "ip link set tunl0 down", "tunnel-down"),
     Break("tun", "rs2", "sysctl -w net.ipv4.conf.tunl0.rp_filter=1", "rp-filter-on-tunnel"),
@@ -253,7 +272,7 @@ def test_a_broken_lab_is_named_first_and_the_remedy_mends_it(one: Break) -> None
     ("sent", "undo", "fault"),
     [
         (signal.SIGKILL, None, "service-stopped"),
-        (signal.SIGSTOP, signal.SIGCONT, "server-silent"),
+        (signal.SIGSTOP, signal.SIGCONT, "process-stopped"),
     ],
 )
 def test_servers_that_ended_or_hang(sent: int, undo: int | None, fault: str) -> None:
@@ -267,6 +286,17 @@ def test_servers_that_ended_or_hang(sent: int, undo: int | None, fault: str) -> 
                 os.kill(pid, undo)
         bring_up(topology_of(lab))
         assert diagnose_lab(lab).healthy
+
+
+def test_a_dead_real_server_is_noticed_however_often_one_asks() -> None:
+    """Under wlc its half-open connections would keep it from being chosen again."""
+    with lab_up("dr", scheduler="wlc", servers=3) as lab:
+        break_lab(lab, "rs3", "tc qdisc add "
+                  "dev lan clsact && tc filter add dev lan ingress protocol ip "
+                  "u32 match ip protocol 6 0xff action drop")  # fmt: skip
+        for _ in range(3):
+            assert not verify_lab(lab).finding("all.real-servers-reached")
+        assert told(diagnose_lab(lab))[0][1] == "rs3"
 
 
 @pytest.mark.parametrize(("name", "node", "command"), some_of(HARMLESS), ids=lambda word: word[:60])

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
+from typing import Any
 
 import pytest
 
 from lvsctl.claims import findings
+from lvsctl.claims.trace import traces
 from lvsctl.diagnosis import conclusion
 from lvsctl.diagnosis.engine import LAST, RULES
 from lvsctl.diagnosis.kernel_counters import COUNTERS_BY_CAUSE, corroborate
 from lvsctl.diagnosis.network import BlockReason, Network
 from lvsctl.engine.findings import Diagnosis
-from lvsctl.model.claim import Cause
-from lvsctl.model.evidence import Evidence, Exchange, Failure
+from lvsctl.model.claim import Cause, Verdict
+from lvsctl.model.evidence import Evidence, Exchange, Failure, Probe
+from lvsctl.model.frame import Direction
 from lvsctl.model.lab import Impairment
-from lvsctl.model.service import Encapsulation, Scheduler
+from lvsctl.model.service import Encapsulation, Protocol, Scheduler
 from lvsctl.model.state import (
     LOSSES,
     MARTIANS,
@@ -25,11 +28,14 @@ from lvsctl.model.state import (
     Dropped,
     NeighbourState,
     NodeState,
+    RealServerState,
     RouteState,
+    Setting,
 )
 from lvsctl.output.serialize import to_json
 from lvsctl.output.text.style import Style
 from lvsctl.output.text.verification import format_diagnosis
+from tests.unit.recorded.mutations import at, both, tcp, to_port, with_source
 from tests.unit.recorded.reports import NAMES, evidence_of
 
 Bend = Callable[[NodeState], NodeState]
@@ -147,6 +153,56 @@ def deaf(state: NodeState) -> NodeState:
     return replace(state, listeners=())
 
 
+def listeners(**changes: Any) -> Bend:
+    """The real server's sockets, changed."""
+    return lambda state: replace(
+        state, listeners=tuple(replace(one, **changes) for one in state.listeners)
+    )
+
+
+def no_weights(state: NodeState) -> NodeState:
+    """Every real server has weight 0."""
+    return with_entries(lambda entries: tuple(replace(e, weight=0) for e in entries))(state)
+
+
+def with_entries(
+    change: Callable[[tuple[RealServerState, ...]], tuple[RealServerState, ...]],
+) -> Bend:
+    """The first service's real servers in the director's table, changed."""
+
+    def bend(state: NodeState) -> NodeState:
+        first, *others = state.services
+        changed = replace(first, real_servers=change(first.real_servers))
+        return replace(state, services=(changed, *others))
+
+    return bend
+
+
+def misspelt(entries: tuple[RealServerState, ...]) -> tuple[RealServerState, ...]:
+    return (replace(entries[0], rip=ip_address("10.10.0.99")), *entries[1:])
+
+
+def one_more(entries: tuple[RealServerState, ...]) -> tuple[RealServerState, ...]:
+    return (*entries, replace(entries[0], rip=ip_address("10.10.0.99")))
+
+
+def flagged(*flags: str) -> Bend:
+    """The first service has these flags."""
+
+    def bend(state: NodeState) -> NodeState:
+        first, *others = state.services
+        return replace(state, services=(replace(first, flags=flags), *others))
+
+    return bend
+
+
+def ipvs_set(name: str, value: str) -> Bend:
+    """A setting of IPVS that differs from a fresh namespace's."""
+    return lambda state: replace(
+        state, changed_sysctls=(Setting(f"net.ipv4.vs.{name}", value, "0"),)
+    )
+
+
 def empty(state: NodeState) -> NodeState:
     """No virtual service."""
     return replace(state, services=())
@@ -192,6 +248,13 @@ BENT = (
     ("dr-routed", "router", routed("10.11.0.100/32", "10.11.0.12", "lan"), "director-bypassed"),
     ("dr-routed", "client", no_default, "no-route"),
     ("nat", "rs1", deaf, "service-stopped"),
+    ("nat", "rs1", listeners(port=81), "listens-elsewhere"),
+    ("dr", "rs1", listeners(port=81, process="nginx"), "listens-elsewhere"),
+    ("dr", "rs2", listeners(address=ip_address("127.0.0.1")), "listens-elsewhere"),
+    ("dr", "rs2", listeners(address=ip_address("10.10.0.12")), "listens-elsewhere"),
+    ("tun", "rs1", listeners(protocol=Protocol.UDP), "listens-elsewhere"),
+    ("nat", "director", no_weights, "no-usable-real-server"),
+    ("dr", "director", no_weights, "no-usable-real-server"),
     ("dr", "director", empty, "service-missing"),
     ("dr", "director", neighbour("10.10.0.11", "02:01:00:00:00:01", "lan"), "stale-neighbour"),
     ("dr", "client", neighbour("10.10.0.100", "02:01:00:00:00:01", "lan"), "stale-vip-neighbour"),
@@ -224,6 +287,12 @@ LATENT: tuple[tuple[str, str, Bend, list[tuple[str, str]]], ...] = (
         setting(f"{IP4}.all.send_redirects", "1"),
         [("redirects-sent", "director")],
     ),
+    ("dr", "rs1", listeners(state="T"), [("process-stopped", "rs1")]),
+    ("dr", "director", with_entries(misspelt), [("real-server-misspelt", "director")]),
+    ("dr", "director", with_entries(one_more), [("real-server-unknown", "director")]),
+    ("dr", "director", ipvs_set("drop_packet", "3"), [("drop-packet", "director")]),
+    ("dr", "director", ipvs_set("backup_only", "1"), []),
+    ("dr", "director", flagged("flag-1"), []),
 )
 
 
@@ -233,6 +302,132 @@ def test_what_bites_later_is_named_though_all_works(
 ) -> None:
     """But not where the frames show the opposite: rs1 asked, and from its own address."""
     assert named(bent(evidence_of(name), node, bend)) == expected
+
+
+def learnt(address: str, mac: str, state: str = "stale") -> NodeState:
+    """What a node had learnt before the requests."""
+    entry = NeighbourState(ip_address(address), "lan", mac, state)
+    return NodeState("", neighbours=(entry,))
+
+
+@pytest.mark.parametrize(
+    ("node", "address", "mac", "state", "expected"),
+    [
+        ("client", "10.10.0.100", "02:01:00:00:00:01", "stale", "stale-vip-neighbour"),
+        ("client", "10.10.0.100", "02:00:0a:0a:00:0b", "reachable", "stale-vip-neighbour"),
+        ("director", "10.10.0.11", "02:00:0a:0a:00:0c", "delay", "stale-neighbour"),
+        ("rs1", "10.10.0.10", "02:01:00:00:00:01", "stale", "stale-neighbour"),
+        ("director", "10.10.0.11", "02:00:0a:0a:00:0b", "stale", ""),
+        ("director", "10.10.0.11", "02:01:00:00:00:01", "failed", ""),
+    ],
+)
+def test_what_was_learnt_wrong_before_asking_is_a_cause_and_fails_a_claim(
+    node: str, address: str, mac: str, state: str, expected: str
+) -> None:
+    evidence = replace(evidence_of("dr"), before={node: learnt(address, mac, state)})
+    failed = [f.claim.id for f in findings(evidence) if f.verdict is Verdict.FAIL]
+
+    assert named(evidence) == ([(expected, node)] if expected else [])
+    assert failed == (["all.neighbours-right"] if expected else [])
+
+
+def failing(evidence: Evidence, server: str, **changes: Any) -> Evidence:
+    """``evidence`` in which the requests that ``server`` answered ended otherwise."""
+
+    def failed(exchange: Exchange) -> Exchange:
+        return replace(exchange, **changes) if exchange.node == server else exchange
+
+    runs = tuple(replace(run, exchanges=tuple(map(failed, run.exchanges))) for run in evidence.runs)
+    return replace(evidence, runs=runs)
+
+
+def without_answers(evidence: Evidence, node: str) -> Evidence:
+    """No segment with data left ``node``."""
+    frames = tuple(
+        f
+        for f in evidence.frames
+        if not (f.tap.node == node and f.direction is Direction.OUT and f.payload)
+    )
+    return replace(evidence, frames=frames)
+
+
+@pytest.mark.parametrize("name", ["dr", "nat", "tun", "tun-gre"])
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"status": 503}, "server-error"),
+        ({"error": Failure.MALFORMED}, "server-malformed"),
+        ({"error": Failure.CLOSED}, "server-closes"),
+        ({"error": Failure.TIMED_OUT}, "server-silent"),
+    ],
+)
+def test_what_a_process_does_is_never_called_a_firewall(
+    name: str, changes: dict[str, Any], expected: str
+) -> None:
+    evidence = without_answers(failing(evidence_of(name), "rs1", **changes), "rs1")
+
+    assert named(evidence)[:1] == [(expected, "rs1")]
+    assert "filter" not in " ".join(fault for fault, _ in named(evidence))
+
+
+def test_a_full_queue_is_why_a_server_does_not_answer() -> None:
+    waiting = bent(evidence_of("dr"), "rs1", listeners(queued=6, backlog=5))
+    counted = replace(waiting, counters={"rs1": {"TcpExtListenOverflows": 4}})
+    (cause,) = conclusion(failing(counted, "rs1", error=Failure.TIMED_OUT)).causes
+
+    assert (cause.fault, cause.node) == ("backlog-full", "rs1")
+    assert "TcpExtListenOverflows +4" in " ".join(cause.evidence)
+
+
+def test_a_slow_server_is_told_by_what_it_took() -> None:
+    evidence = without_answers(failing(evidence_of("dr"), "rs1", error=Failure.TIMED_OUT), "rs1")
+    (run,) = evidence.runs
+    late = replace(run.exchanges[0], node="rs1", error="", seconds=4.2)
+    own = next(e for e in run.exchanges if run_assigned(evidence, e) == "rs1")
+    evidence = replace(evidence, runs=(replace(run, slow=(replace(late, local=own.local),)),))
+    (cause,) = conclusion(evidence).causes
+
+    assert cause.fault == "server-slow"
+    assert "4.2 s" in cause.text
+
+
+def run_assigned(evidence: Evidence, exchange: Exchange) -> str:
+    return next(traces(evidence)).assigned(exchange)
+
+
+def test_a_client_without_ports_is_the_cause() -> None:
+    evidence = failing(evidence_of("dr"), "rs1", node="", error=Failure.NO_PORT)
+    assert named(evidence)[:1] == [("local-ports-exhausted", "client")]
+
+
+def test_a_hash_without_fallback_is_why_some_are_refused() -> None:
+    def hashing(state: NodeState) -> NodeState:
+        (service, *others) = drained(state).services
+        return replace(state, services=(replace(service, scheduler="sh"), *others))
+
+    evidence = bent(failing(evidence_of("dr"), "rs1", error=Failure.REFUSED), "director", hashing)
+    assert ("no-fallback", "director") in named(evidence)
+
+
+def test_what_works_otherwise_is_no_failure_and_has_no_cause() -> None:
+    """Every request is answered, but its source is replaced on the way."""
+    there = both(at("director", Direction.OUT), to_port(8080), tcp)
+    said = conclusion(with_source(there, "192.168.20.2")(evidence_of("nat")))
+
+    assert said.works
+    assert said.causes == ()
+    assert any("nat.request-rewritten" in line for line in said.differences)
+
+
+def test_every_client_of_a_service_is_judged() -> None:
+    evidence = evidence_of("dr")
+    (run,) = evidence.runs
+    lost = replace(run.exchanges[0], node="", error=Failure.TIMED_OUT)
+    probed = replace(evidence, runs=(replace(run, others=(Probe("client", (lost,)),)),))
+    failed = [f.claim.id for f in findings(probed) if f.verdict is Verdict.FAIL]
+
+    assert failed == ["all.every-client-answered"]
+    assert not conclusion(probed).works
 
 
 def test_a_setting_counts_as_the_kernel_computes_it() -> None:

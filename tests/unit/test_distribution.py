@@ -12,7 +12,12 @@ from ipaddress import ip_address
 
 import pytest
 
-from lvsctl.claims.distribution import expected_distribution, requests_needed, room_for
+from lvsctl.claims.distribution import (
+    expected_distribution,
+    requests_for_each,
+    requests_needed,
+    room_for,
+)
 from lvsctl.claims.schedulers import Place
 from lvsctl.model.service import (
     ForwardingMethod,
@@ -157,3 +162,35 @@ def test_connections_held_before_count() -> None:
     ]
     before = ServiceState(of.match, "lc", 0, tuple(held))
     assert shares(of, 4, before) == [0, 4]
+
+
+@pytest.mark.parametrize("scheduler", [Scheduler.WLC, Scheduler.LC, Scheduler.SED, Scheduler.NQ])
+@pytest.mark.parametrize("stuck", [0, 6, 30])
+def test_a_real_server_with_stuck_connections_is_asked_all_the_same(
+    scheduler: Scheduler, stuck: int
+) -> None:
+    """Half-open connections keep a dead real server from being chosen, not from being judged."""
+    of = service(scheduler, 1, 1, 1)
+    full = holding(of, 0, 0, 0)
+    first, second, third = full.real_servers
+    before = replace(full, real_servers=(first, second, replace(third, active=stuck)))
+    total = requests_needed(of, before)
+
+    assert all(shares(of, total, before))
+    assert total >= 12
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "weights", "expected"),
+    [
+        (Scheduler.RR, (1, 1, 1), 3),
+        (Scheduler.WRR, (1, 2, 3), 6),
+        (Scheduler.WLC, (1, 1), 2),
+        (Scheduler.SH, (1, 1, 1), 1),
+        (Scheduler.RR, (1, 0, 1), 2),
+    ],
+)
+def test_a_large_request_for_each_real_server(
+    scheduler: Scheduler, weights: tuple[int, ...], expected: int
+) -> None:
+    assert requests_for_each(service(scheduler, *weights)) == expected
