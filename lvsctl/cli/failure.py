@@ -157,6 +157,9 @@ def _write_report(error: BaseException) -> Path | None:
 
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+RAISE_AGAIN = 0.005
+"""Seconds until a discarded Signalled is raised again, outside the code that discarded it."""
+
 _DESCRIPTIONS: dict[int, str] = {signal.SIGINT: "interrupted"}
 
 
@@ -177,7 +180,9 @@ class Signalled(BaseException):
 def raise_on_signals() -> Iterator[None]:
     """While entered, raise Signalled at the first signal that would end this process.
 
-    Later ones are ignored: a second Ctrl-C must not interrupt the rollback.
+    Later ones are ignored, also after it: a second Ctrl-C must not interrupt the rollback, nor
+    the end of the process. Where Python discards the exception, because the signal came in a
+    destructor or a callback of fork(2), it is raised again.
     """
     before = {number: signal.getsignal(number) for number in _ENDING}
     # A signal that nohup(1) or a shell has set to be ignored stays ignored.
@@ -186,15 +191,33 @@ def raise_on_signals() -> Iterator[None]:
     def end(number: int, _frame: FrameType | None) -> NoReturn:
         for each in caught:
             signal.signal(each, signal.SIG_IGN)
+        received.append(number)
         raise Signalled(number)
 
+    def again(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise Signalled(received[0])
+
+    def discarded(unraisable: sys.UnraisableHookArgs) -> None:
+        if isinstance(unraisable.exc_value, Signalled):
+            signal.signal(signal.SIGALRM, again)
+            signal.setitimer(signal.ITIMER_REAL, RAISE_AGAIN)
+        else:
+            hook(unraisable)
+
+    received: list[int] = []
+    hook = sys.unraisablehook
     try:
+        sys.unraisablehook = discarded
         for number in caught:
             signal.signal(number, end)
+        # The machine's fork server starts a command with these blocked, so that none is lost.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
         yield
     finally:
+        sys.unraisablehook = hook
         for number in caught:
-            signal.signal(number, before[number])
+            if not received:
+                signal.signal(number, before[number])
 
 
 def restore_for_exec() -> None:

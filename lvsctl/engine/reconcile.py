@@ -166,8 +166,8 @@ def _go_back(old: Form, new: Form, memory: _Memory, error: BaseException, emit: 
 
 def _undo_change(old: Form, new: Form, memory: _Memory, emit: Emit) -> None:
     name, staying = old.entry.lab, set(old.plan.namespaces)
-    begun = _inhabitants(name, memory.commands) - memory.pids_in
-    processes.terminate(begun - processes.ancestors())
+    kept = memory.pids_in | processes.ancestors()
+    processes.terminate(lambda: _inhabitants(name, memory.commands) - kept)
     added = diff.obsolete(new.plan.resources, old.plan.resources)
     outdated = [
         op for op in added if not (isinstance(op, (Sysctl, UserCommand)) and op.netns in staying)

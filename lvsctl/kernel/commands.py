@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from lvsctl.errors import KernelError, LvsctlError
-from lvsctl.kernel import netns, paths, processes
+from lvsctl.kernel import netns, paths, processes, worker
 from lvsctl.kernel.paths import wrap_os_errors
 from lvsctl.kernel.state import node_state
 from lvsctl.model.event import Emit, Notice
@@ -146,14 +146,14 @@ def _start(lab: str, op: UserCommand) -> int:
 
     It ends with the command's exit status, or with 0 where that goes on running.
     """
-    watcher = os.fork()
+    watcher = worker.fork()
     if watcher:
         return watcher
     status = 1
     try:
         os.setsid()
         reading, writing = os.pipe2(os.O_CLOEXEC)
-        child = os.fork()
+        child = worker.fork()
         if child == 0:
             _become(lab, op, writing)
         os.close(writing)

@@ -332,10 +332,10 @@ def _end_processes(lab: str) -> int:
     """End the lab's processes, and those that they start meanwhile; return how many."""
     ended = 0
     for _ in range(10):
-        pids = processes.of_lab(lab)
-        if not pids:
+        found = processes.terminate(lambda: processes.of_lab(lab))
+        if not found:
             break
-        ended += processes.terminate(pids)
+        ended += found
     return ended
 
 

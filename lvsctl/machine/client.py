@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from lvsctl.errors import HostError, LabError
-from lvsctl.machine import config, frames, relay, runtime_files
+from lvsctl.errors import HostError, LabError, UsageError
+from lvsctl.machine import config, frames, records, relay, runtime_files
 from lvsctl.machine.config import ANYTHING, MachineRequest, request_from_environment
 from lvsctl.machine.connection import Connection, connect
 from lvsctl.machine.relay import standard_streams
@@ -23,6 +24,9 @@ Emit = Callable[[str], None]
 RunKind = Literal["lvsctl", "exec"]
 
 ANSWER_TIMEOUT = 10.0
+
+MAX_REQUEST = frames.MAX_PAYLOAD // 2
+"""Bytes of a request: arguments, environment and directories. Linux allows a little less too."""
 
 
 class MachineStatus(NamedTuple):
@@ -112,23 +116,33 @@ def start(
 
 
 def stop() -> bool:
-    """Stop the machine and its labs; return whether one was running."""
+    """Stop the machine and its labs; return whether one was running, or starting.
+
+    If it does not stop by itself, its recorded processes are killed. Raises HostError if they do
+    not end.
+    """
     files = runtime_files.for_machine()
+    patience = runtime_files.END_TIMEOUT
     try:
         connection = connect(files, any_version=True)
     except HostError:  # it does not respond: killed below
-        connection = None
+        connection, patience = None, 0.0
     if connection is not None:
         with connection:
             connection.send(frames.STOP)
             connection.wait_for_end(runtime_files.END_TIMEOUT)
-    elif not files.record.exists():
+    elif not (files.record.exists() or files.lock.exists()):
         return False
-    life_lock = runtime_files.take_life_lock(files, runtime_files.END_TIMEOUT if connection else 0)
+    elif patience:  # it is starting, or has been killed
+        _end_background(files, signal.SIGTERM)
+    life_lock = runtime_files.take_life_lock(files, patience)
+    if life_lock is None:
+        _end_background(files, signal.SIGKILL)
+        life_lock = runtime_files.take_life_lock(files, records.KILL_TIMEOUT)
     if life_lock is None:
         raise HostError(
-            f"the machine {files.name} does not stop",
-            hint=f"kill the processes that hold its lock {files.lock}",
+            f"the machine {files.name} does not stop, and its processes are not recorded",
+            hint=f"list those that hold its lock: fuser -v {files.lock}",
         )
     try:
         runtime_files.sweep(files)
@@ -136,6 +150,12 @@ def stop() -> bool:
     finally:
         os.close(life_lock)
     return True
+
+
+def _end_background(files: RuntimeFiles, number: signal.Signals) -> None:
+    found = records.read(files.record)
+    if found is not None:
+        records.end_background(found, number)
 
 
 def run(
@@ -180,7 +200,14 @@ def run(
         "env": _environment(os.environ if env is None else env),
         "terminal": [str(stream) for stream in passed.terminal],
     }
+    size = len(json.dumps(request))
     with connection:
+        if size > MAX_REQUEST:
+            raise UsageError(
+                f"the command's arguments and environment have {size // 1024} KiB; "
+                f"the machine accepts {MAX_REQUEST // 1024} KiB",
+                hint="pass large input as a file or through standard input",
+            )
         return relay.relay(connection, request, passed)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lvsctl.errors import HostError
-from lvsctl.machine.runtime_files import WORK_PREFIX
+from lvsctl.machine.records import WORK_PREFIX
 
 _SCRATCH_PREFIX = "unpack."
 

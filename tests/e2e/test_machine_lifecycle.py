@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl.machine import process, runtime_files
+from lvsctl.machine import process, records, runtime_files
 from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.machine, pytest.mark.slow]
@@ -71,8 +71,8 @@ class Machine:
         keywords = {"cwd": self.cwd, "env": self.env, "stdout": subprocess.PIPE, **options}
         return subprocess.Popen(self.argv(*words), **keywords)  # type: ignore[call-overload,no-any-return]
 
-    def record(self) -> runtime_files.Record:
-        record = runtime_files.read_record(self.where)
+    def record(self) -> records.Record:
+        record = records.read(self.where.record)
         assert record is not None
         return record
 
@@ -80,11 +80,11 @@ class Machine:
         """The broker's process id, which holds the other end of the kernel's line."""
         return _parent(self.record().pid)
 
-    def assert_nothing_left(self, record: runtime_files.Record) -> None:
+    def assert_nothing_left(self, record: records.Record) -> None:
         _wait(lambda: not self.where.lock.exists(), "the machine's lock to go")
         assert list(self.where.directory.iterdir()) == []
         assert not Path(record.work).exists()
-        assert runtime_files.members(record) == []
+        assert records.members(record) == []
 
 
 def _parent(pid: int) -> int:
@@ -439,7 +439,7 @@ def test_everything_killed_at_once_is_swept_by_the_next_command(fresh: Machine) 
 
 
 def _dead(pid: int) -> bool:
-    return runtime_files.start_time(pid) is None or " Z " in Path(f"/proc/{pid}/stat").read_text()
+    return records.start_time(pid) is None or " Z " in Path(f"/proc/{pid}/stat").read_text()
 
 
 def test_a_panic_shows_the_console(fresh: Machine) -> None:

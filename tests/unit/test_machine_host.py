@@ -14,7 +14,16 @@ from pathlib import Path
 import pytest
 
 from lvsctl.errors import HostError, UsageError
-from lvsctl.machine import broker, config, directories, mount_namespace, relay, runtime_files, uml
+from lvsctl.machine import (
+    broker,
+    config,
+    directories,
+    mount_namespace,
+    records,
+    relay,
+    runtime_files,
+    uml,
+)
 from lvsctl.machine.config import BrokerArguments
 from lvsctl.machine.guest import modules, mounts
 from tests.unit.another_user import acting_as, as_root, given_away
@@ -147,12 +156,12 @@ def test_what_was_planted_in_tmp_is_refused(
 
 def test_the_record_survives_and_nonsense_is_no_record(tmp_path: Path) -> None:
     where = runtime_files.RuntimeFiles(tmp_path, "x")
-    assert runtime_files.read_record(where) is None
-    record = runtime_files.Record(runtime_files.boot_id(), 1, 2, "/dev/shm/lvsctl-machine-x")
-    runtime_files.write_record(where, record)
-    assert runtime_files.read_record(where) == record
+    assert records.read(where.record) is None
+    record = records.Record(records.boot_id(), 1, 2, "/dev/shm/lvsctl-machine-x")
+    records.write(where.record, record)
+    assert records.read(where.record) == record
     where.record.write_text("{")
-    assert runtime_files.read_record(where) is None
+    assert records.read(where.record) is None
 
 
 def test_the_life_lock_is_exclusive_and_free_after_its_file_was_removed(tmp_path: Path) -> None:
@@ -191,16 +200,14 @@ def test_machines_of_different_names_start_at_once_and_one_once_only(tmp_path: P
 
 def test_sweeping_ends_only_the_recorded_session(tmp_path: Path) -> None:
     where = runtime_files.RuntimeFiles(tmp_path, "x")
-    work = tmp_path / f"{runtime_files.WORK_PREFIX}x"
+    work = tmp_path / f"{records.WORK_PREFIX}x"
     work.mkdir()
     with subprocess.Popen(["sleep", "1000"], start_new_session=True) as ours:
-        started = runtime_files.start_time(ours.pid)
+        started = records.start_time(ours.pid)
         assert started is not None
-        later = runtime_files.Record(runtime_files.boot_id(), ours.pid, started + 1, str(work))
-        assert runtime_files.members(later) == []  # an older process of that session id is not ours
-        runtime_files.write_record(
-            where, runtime_files.Record(runtime_files.boot_id(), ours.pid, started, str(work))
-        )
+        later = records.Record(records.boot_id(), ours.pid, started + 1, str(work))
+        assert records.members(later) == []  # an older process of that session id is not ours
+        records.write(where.record, records.Record(records.boot_id(), ours.pid, started, str(work)))
         runtime_files.sweep(where)
         assert ours.wait(10) == -9
     assert not work.exists()
@@ -209,7 +216,7 @@ def test_sweeping_ends_only_the_recorded_session(tmp_path: Path) -> None:
 
 def test_only_work_directories_are_removed(tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
-    runtime_files.remove_work(str(tmp_path / "precious"))
+    records.remove_work(str(tmp_path / "precious"))
     assert (tmp_path / "precious").exists()
 
 
