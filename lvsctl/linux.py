@@ -77,6 +77,11 @@ def unmount(target: str, flags: int = MNT_DETACH) -> None:
     check(libc.umount2(os.fsencode(target), flags), target)
 
 
+def sync_file_system(fd: int) -> None:
+    """syncfs(2): write the file system of ``fd`` to its disk."""
+    check(libc.syncfs(fd), "syncfs")
+
+
 def prctl(option: int, value: int) -> None:
     """prctl(2) with one argument."""
     check(libc.prctl(option, value, 0, 0, 0), "prctl")

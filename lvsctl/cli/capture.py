@@ -29,6 +29,9 @@ from lvsctl.output.text.style import printable
 
 STDOUT = "-"
 
+LONGEST = 1e6
+"""Maximum of ``--seconds``, twelve days: a timer cannot wait for ever."""
+
 app = new_app()
 
 
@@ -89,7 +92,15 @@ def capture(
         int | None, typer.Option("--count", "-c", metavar="N", min=1, help="Stop after N frames.")
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option("--seconds", metavar="S", min=0, help="Stop after S seconds.")
+        float | None,
+        typer.Option(
+            "--seconds",
+            metavar="S",
+            min=0,
+            max=LONGEST,
+            callback=options.refuse_nan,
+            help="Stop after S seconds.",
+        ),
     ] = None,
     where: options.Placement = Where.AUTO,
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -31,6 +32,8 @@ from lvsctl.errors import (
     error_json,
     legible,
 )
+from lvsctl.kernel import probe
+from lvsctl.machine.directories import cache_directory
 
 
 class ExitStatus(IntEnum):
@@ -111,11 +114,22 @@ def explain(error: LvsctlError) -> ExitStatus:
         _print(legible(error.message))  # one a line, as editors expect them
     else:
         say(legible(error.message))
-    if error.hint:
-        hint(legible(error.hint))
+    if found := remedy_here(error.hint):
+        hint(legible(found))
     if _debugging():
         _print_traceback(error)
     return status_of(error)
+
+
+_ELSEWHERE = re.compile(r"(, or |; )?((use|in) )?the throwaway kernel(:| with) --where machine")
+
+
+def remedy_here(text: str) -> str:
+    """Return a hint without the advice to use the throwaway kernel where it is in use already."""
+    if not (probe.inside_machine() and _ELSEWHERE.search(text)):
+        return text
+    rest = _ELSEWHERE.sub("", text)
+    return f"{rest}; {probe.OTHER_KERNEL}" if rest else probe.OTHER_KERNEL
 
 
 def report_bug(error: BaseException) -> ExitStatus:
@@ -139,7 +153,6 @@ def _print_traceback(error: BaseException) -> None:
 
 
 def _write_report(error: BaseException) -> Path | None:
-    base = os.environ.get("XDG_CACHE_HOME", "")
     host = " ".join(os.uname()[index] for index in (0, 2, 4))  # kernel, release, machine
     lines = [
         f"lvsctl {__version__}, Python {sys.version.split()[0]}, {host}\n",
@@ -147,11 +160,11 @@ def _write_report(error: BaseException) -> Path | None:
         *traceback.format_exception(error),
     ]
     try:
-        directory = (Path(base) if base else Path.home() / ".cache") / "lvsctl"
+        directory = cache_directory()
         directory.mkdir(parents=True, exist_ok=True)
         file = directory / f"bug-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
         file.write_text("".join(lines), encoding="utf-8")
-    except (OSError, RuntimeError):  # RuntimeError: the user has no home directory
+    except (OSError, HostError):  # HostError: the user has no home directory
         return None
     return file
 

@@ -82,15 +82,28 @@ def up(
     """
     from lvsctl.engine.up import bring_up
     from lvsctl.output.text.plan import format_up
+    from lvsctl.plan.planner import load_lab
     from lvsctl.topology.overrides import Overrides
 
     found = shipped.find(topology, sys.stdin.buffer)
-    with Progress() as progress:
-        result = bring_up(found, Overrides(name, servers, scheduler), progress)
-    if wanted is Format.JSON:
-        show_json(result)
-    else:
-        show(format_up(result, style=style()))
+    overrides = Overrides(name, servers, scheduler)
+    try:
+        with Progress() as progress:
+            result = bring_up(found, overrides, progress)
+        if wanted is Format.JSON:
+            show_json(result)
+        else:
+            show(format_up(result, style=style()))
+    except failure.Signalled:
+        _say_what_is_up(load_lab(found, overrides).name)
+        raise
+
+
+def _say_what_is_up(lab: str) -> None:
+    """Say that a lab is up although its command is interrupted: the signal came too late."""
+    entry = registry.read(lab)
+    if entry is not None and entry.state is registry.State.UP:
+        failure.say(f"lab {lab} is up; remove it: lvsctl down {lab}")
 
 
 def _down_without_machine(labs: list[str] | None, all_: bool, wait: bool) -> int:

@@ -6,6 +6,7 @@ line is forwarded to the lvsctl inside.
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import sys
@@ -139,7 +140,7 @@ def _directory_for(directory: Path | None) -> Iterator[tuple[str, ...]]:
         return
     new = not directory.exists()
     try:
-        directory.mkdir(mode=0o775, parents=True, exist_ok=True)
+        fd = _shared(directory)
         safe_files.nofollow(directory)  # another user may have made a link since ``prepare``
     except FileExistsError:
         raise UsageError(f"{directory} is a file, not a directory") from None
@@ -149,8 +150,27 @@ def _directory_for(directory: Path | None) -> Iterator[tuple[str, ...]]:
         yield (str(directory),)
     finally:
         if new:
+            # Unless another command uses it, or there is something in it.
             with suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 directory.rmdir()
+        os.close(fd)
+
+
+def _shared(directory: Path) -> int:
+    """Create a directory and hold a shared lock on it, so that no other command removes it."""
+    while True:
+        directory.mkdir(mode=0o775, parents=True, exist_ok=True)
+        try:
+            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # removed by the command that created it, which has ended
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(fd, fcntl.LOCK_SH)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(fd), directory.stat()):
+                return fd
+        os.close(fd)
 
 
 def inside_machine() -> bool:

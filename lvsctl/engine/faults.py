@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 from lvsctl.engine import campaign
 from lvsctl.engine.campaign import Cell, Column, Proof, Trial
 from lvsctl.engine.findings import FaultListed, FaultShown
-from lvsctl.engine.labs import find_node, tear_down
+from lvsctl.engine.labs import find_node, remove_surely
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError, UsageError
 from lvsctl.faults import FAULTS, find_fault
@@ -131,8 +132,8 @@ def run_matrix_column(
     name = f"matrix-{topology}"
     if registry.read(name) is not None:
         raise LabError(f"lab {name} exists already", hint=f"lvsctl down {name}")
-    up = bring_up(Topology(topology, shipped.text_of(topology).encode()), Overrides(name=name))
-    try:
+    with ExitStack() as stack:
+        # Registered before the lab exists, so that no signal leaves it behind.
+        stack.callback(remove_surely, name)
+        up = bring_up(Topology(topology, shipped.text_of(topology).encode()), Overrides(name=name))
         return campaign.run_column(FaultInjector(up.lab), topology, report, only)
-    finally:
-        tear_down(name)

@@ -142,6 +142,19 @@ def not_running(name: str) -> LabError:
     return LabError(f"lab {name} is not running", hint=hint)
 
 
+def remove_surely(lab: str) -> None:
+    """Remove a lab, if it exists, also if a signal's exception interrupts that; then raise this."""
+    try:
+        if registry.read(lab) is not None:
+            tear_down(lab)
+    except LvsctlError:
+        raise
+    except BaseException:
+        if registry.read(lab) is not None:
+            tear_down(lab)
+        raise
+
+
 def tear_down(lab: str, *, wait: bool = False) -> registry.Removed:
     """Remove everything that ``lab`` owns. Raises LabError if the lab does not exist.
 

@@ -318,6 +318,10 @@ def _serve(lab: str, name: str, main: Callable[[Ready], None], writing: int) -> 
             raise  # the command has gone on: into the log
         say(error=type(error).__name__, message=error.message, hint=error.hint)
     except OSError as error:
+        if not paths.of(lab).directory.is_dir():  # while it started: nothing of this one is wrong
+            say(error="LabError", message=f"lab {lab} was removed while its {name} started",
+                hint="")  # fmt: skip
+            return
         with contextlib.suppress(OSError):  # its log may be what cannot be written
             traceback.print_exc()
         said = describe_os_error(error)

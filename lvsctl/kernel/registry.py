@@ -286,6 +286,7 @@ def _broken(lab: str, problem: str) -> Entry:
 def labs() -> tuple[Entry, ...]:
     """Return every lab of which anything exists, by name."""
     with wrap_os_errors("list the labs", paths.RUN):
+        _refuse_link()
         try:
             found = [entry.name for entry in os.scandir(paths.RUN)]
         except FileNotFoundError:
@@ -294,9 +295,19 @@ def labs() -> tuple[Entry, ...]:
     return tuple(entry for name in names if (entry := read(name)) is not None)
 
 
+def _refuse_link() -> None:
+    """Raise HostError if the directory of all labs is a symlink: its target may be anyone's."""
+    if paths.RUN.is_symlink():
+        raise HostError(
+            f"{paths.RUN} is a symlink, which lvsctl never makes and does not follow",
+            hint=f"`ls -ld {paths.RUN}`; remove it, lvsctl makes a directory",
+        )
+
+
 def _is_ours(directory: Path) -> bool:
     """Return whether a lab's directory exists. A file or symlink of that name is not ours."""
     with wrap_os_errors("look for labs", directory):
+        _refuse_link()
         return directory.is_dir() and not directory.is_symlink()
 
 

@@ -22,7 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from lvsctl.errors import HostError, LvsctlError
-from lvsctl.machine import frames, launch, mount_namespace, process, records, runtime_files
+from lvsctl.machine import (
+    directories,
+    frames,
+    launch,
+    mount_namespace,
+    process,
+    records,
+    runtime_files,
+)
 from lvsctl.machine.config import BrokerArguments, guest_config
 from lvsctl.machine.kinds import KINDS
 from lvsctl.machine.runtime_files import RuntimeFiles
@@ -85,6 +93,7 @@ class Broker:
         self._where = files
         self._work = work
         self._full = ""
+        self._has_mount_namespace = False
         self._clients: dict[int, asyncio.StreamWriter] = {}
         self._next_session = 1
         self._console: deque[str] = deque(maxlen=CONSOLE_LINES)
@@ -100,7 +109,8 @@ class Broker:
             loop.add_signal_handler(number, self._stop.set)
         self._process = started.process
         self._limitations = started.limitations
-        self._has_mount_namespace = mount_namespace.is_own(self._process.pid)
+        with contextlib.suppress(FileNotFoundError):  # it has ended already
+            self._has_mount_namespace = mount_namespace.is_own(self._process.pid)
         reader, writer = await asyncio.open_connection(sock=started.link)
         self._link = SerialLink(writer)
         console = asyncio.StreamReader()
@@ -154,7 +164,7 @@ class Broker:
             console = "\n".join(relevant_lines(list(self._console))) or "(nothing)"
             raise HostError(
                 f"the machine did not start; its console:\n{console}",
-                hint="lvsctl doctor lists what the machine needs",
+                hint=_hint(self._arguments.config.kernel.program),
             )
 
     async def _wait_for_end(self) -> None:
@@ -326,6 +336,16 @@ def relevant_lines(console: Sequence[str]) -> Sequence[str]:
     return console[-LINES_SHOWN:]
 
 
+def _hint(program: Path) -> str:
+    """Return what helps if a kernel does not start: to fetch it again, if lvsctl fetched it."""
+    cache = directories.cache_directory()
+    if not program.is_relative_to(cache):
+        return "lvsctl doctor lists what the machine needs"
+    tree = cache.joinpath(*program.relative_to(cache).parts[:2])
+    fetch = f"rm -r {tree}; lvsctl machine start"
+    return f"if the kernel's file is damaged, this fetches it again: {fetch}"
+
+
 async def _closed(fd: int) -> None:
     """Return when the reading end of a pipe has been closed."""
     loop = asyncio.get_running_loop()
@@ -369,7 +389,8 @@ def _start(arguments: BrokerArguments, files: RuntimeFiles) -> None:
         _cache_byte_code()
         asyncio.run(_serve(arguments, files, started, work))
     except LvsctlError as error:
-        _report(arguments.report, {"error": error.message, "hint": error.hint})
+        hint = error.hint or _hint(arguments.config.kernel.program)
+        _report(arguments.report, {"error": error.message, "hint": hint})
     except OSError as error:
         hint = f"free some space in {files.directory}" if error.errno == errno.ENOSPC else ""
         _report(arguments.report, {"error": f"the machine did not start: {error}", "hint": hint})

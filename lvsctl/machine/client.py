@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from lvsctl.errors import HostError, LabError, UsageError
-from lvsctl.machine import config, frames, records, relay, runtime_files
+from lvsctl.machine import config, directories, frames, records, relay, runtime_files
 from lvsctl.machine.config import ANYTHING, MachineRequest, request_from_environment
 from lvsctl.machine.connection import Connection, connect
 from lvsctl.machine.relay import standard_streams
@@ -184,7 +184,8 @@ def run(
     everywhere = config.writable_directories(config.writable_from_environment())
     connection, started = _connect_or_start(files, ANYTHING, everywhere, emit)
     here = [place] if config.why_not_writable(place) is None else []
-    if started and here and place == str(Path.home().resolve()):  # printed once a machine
+    home = directories.home_directory()
+    if started and here and home and place == str(home.resolve()):  # printed once a machine
         emit(f"the command can write to your home directory {place}: it is the current directory")
     passed = standard_streams(tty)
     request = {

@@ -78,8 +78,15 @@ GARBAGE = {
 def test_garbage_costs_its_sender_only(machine: Machine, sent: list[tuple[int, bytes]]) -> None:
     assert machine.exec("true").returncode == 0
     request = {
-        **{"kind": "exec", "argv": ["sleep", "1000"], "cwd": "/", "umask": 18, "writable": []},
-        **{"visible": [], "fingerprint": "", "env": {"PATH": "/bin"}, "terminal": ["0", "1", "2"]},
+        "kind": "exec",
+        "argv": ["sleep", "1000"],
+        "cwd": "/",
+        "umask": 18,
+        "writable": [],
+        "visible": [],
+        "fingerprint": "",
+        "env": {"PATH": "/bin"},
+        "terminal": ["0", "1", "2"],
         "size": ["24", "80"],
     }
     valid = json.dumps(request).encode()

@@ -232,3 +232,24 @@ def test_a_registry_that_cannot_be_written_says_where_and_why(
     assert str(paths.of("dr").registry) in caught.value.message
     assert caught.value.hint
     assert not paths.of("dr").directory.exists()
+
+
+def test_a_link_in_the_place_of_all_labs_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "theirs" / "dr").mkdir(parents=True)
+    paths.RUN.symlink_to(tmp_path / "theirs")
+    for look in (registry.labs, lambda: registry.read("dr")):
+        with pytest.raises(HostError, match="is a symlink"):
+            look()
+
+
+def test_a_full_directory_keeps_no_draft_of_the_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.begin(ENTRY)
+
+    def full(self: Path, *_: object, **__: object) -> None:
+        self.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(HostError):
+        paths.write_faults("dr", [paths.InjectedFault("vip-missing", "rs1")])
+    assert list(paths.of("dr").directory.iterdir()) == [paths.of("dr").registry]
