@@ -15,10 +15,11 @@ from lvsctl.faults import FAULTS, find_fault
 from lvsctl.faults.base import Fault
 from lvsctl.faults.change import reversed_
 from lvsctl.faults.injector import FaultInjector
-from lvsctl.kernel import paths, registry
+from lvsctl.kernel import paths, probe, registry
 from lvsctl.model.lab import Lab
 from lvsctl.plan import planner
 from lvsctl.plan.planner import load_lab
+from lvsctl.resources.typed import typeable
 from lvsctl.topology import shipped
 from lvsctl.topology.overrides import Overrides
 from lvsctl.topology.shipped import Topology
@@ -78,13 +79,18 @@ def show_fault(lab: Lab | None, name: str, node: str | None = None) -> FaultShow
     injector = FaultInjector(lab)
     context = injector.context(injector.node_for(fault, node))
     changes = fault.changes_at(context)
+    inside = probe.inside_machine()
+
+    def typed(command: str) -> str:
+        return typeable(command, lab, in_machine=inside)
+
     return FaultShown(
         fault=fault,
         lab=lab.name,
         node=context.node.name,
         predicted=fault.predicted(context),
-        commands=tuple(command for change in changes for command in change.commands()),
-        remedy=tuple(c for change in reversed_(changes) for c in change.commands()),
+        commands=tuple(typed(command) for change in changes for command in change.commands()),
+        remedy=tuple(typed(c) for change in reversed_(changes) for c in change.commands()),
     )
 
 

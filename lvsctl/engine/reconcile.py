@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
 from lvsctl.engine.deviations import check_applied
+from lvsctl.engine.labs import up_command
 from lvsctl.errors import LabError, LvsctlError
 from lvsctl.faults.injector import FaultInjector
 from lvsctl.kernel import commands, netns, paths, processes, registry, state, undo
@@ -145,7 +146,7 @@ def _go_back(old: Form, new: Form, memory: _Memory, error: BaseException, emit: 
     now = registry.read(name)
     if now is None or now.state is not State.CHANGING:
         return
-    anew = f"`lvsctl up` creates it again, `lvsctl down {name}` removes it"
+    anew = f"`{up_command(new.entry)}` creates it again, `lvsctl down {name}` removes it"
     if old.plan == new.plan:
         said = f"lab {name}, which was incomplete, is still incomplete: {anew}"
     else:

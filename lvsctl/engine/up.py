@@ -97,6 +97,7 @@ def _entry(lab: Lab, plan: Plan, topology: Topology, overrides: Overrides) -> En
         lab=lab.name,
         topology=topology.text.decode(),
         source=topology.source,
+        argument=topology.argument,
         overrides={key: value for key, value in asdict(overrides).items() if value is not None},
         namespaces=plan.namespaces,
         started=time.time(),

@@ -52,14 +52,15 @@ class Entry:
     """A lab in the registry.
 
     ``topology`` is the text that it was started from, ``source`` the place of that
-    text and ``overrides`` what the command line changed, so that the same plan can be
-    made again. ``started`` is in seconds since the epoch. ``problem`` says what is
-    wrong where ``state`` is BROKEN.
+    text, ``argument`` its name on the command line and ``overrides`` what that changed, so
+    that the same plan can be made again. ``started`` is in seconds since the epoch.
+    ``problem`` says what is wrong where ``state`` is BROKEN.
     """
 
     lab: str
     topology: str = ""
     source: str = ""
+    argument: str = ""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     namespaces: tuple[str, ...] = ()
     started: float = 0.0
@@ -267,6 +268,7 @@ def _entry(lab: str, said: Mapping[str, Any]) -> Entry:
         lab=str(said["lab"]),
         topology=str(said["topology"]),
         source=str(said["source"]),
+        argument=str(said.get("argument", "")),
         overrides=dict(said["overrides"]),
         namespaces=tuple(map(str, said["namespaces"])),
         started=float(said["started"]),

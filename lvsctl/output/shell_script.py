@@ -155,10 +155,14 @@ PLAIN = Style(color=False, width=WIDTH - 2, unicode=False)
 _PACKAGES = {
     "ip": "iproute2",
     "sysctl": "procps",
+    "ethtool": "ethtool",
     "tc": "iproute2",
     "ipvsadm": "ipvsadm",
 }
 """The programs that resources' commands run, and the packages that have them."""
+
+_OPTIONAL = "ethtool"
+"""The program without which a script does (``OFFLOADS``)."""
 
 _MODULES = ("ip_vs", "ipip", "ip_gre", "fou")
 """The kernel's modules that resources need, in the order in which they are loaded."""
@@ -216,7 +220,7 @@ def _has(plan: Plan, kind: type[Resource]) -> bool:
 def _tools(plan: Plan) -> Iterator[tuple[str, str]]:
     used = {command.argv[0] for one in plan.resources for command in one.commands()}
     for program, package in _PACKAGES.items():
-        if program in used or program == "ip":
+        if (program in used and program != _OPTIONAL) or program == "ip":
             yield program, package
 
 

@@ -8,10 +8,12 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from lvsctl.engine.labs import up_command
 from lvsctl.errors import HostError, LabError, UsageError
 from lvsctl.kernel import paths, registry
 from lvsctl.kernel.registry import Entry, State
@@ -253,3 +255,23 @@ def test_a_full_directory_keeps_no_draft_of_the_faults(monkeypatch: pytest.Monke
     with pytest.raises(HostError):
         paths.write_faults("dr", [paths.InjectedFault("vip-missing", "rs1")])
     assert list(paths.of("dr").directory.iterdir()) == [paths.of("dr").registry]
+
+
+@pytest.mark.parametrize(
+    ("entry", "typed"),
+    [
+        (Entry(lab="dr", argument="dr"), "lvsctl up dr"),
+        (Entry(lab="dr", source="dr.yaml"), "lvsctl up dr"),  # of an earlier version
+        (Entry(lab="dr", argument="/elsewhere/a b.yaml"), "lvsctl up '/elsewhere/a b.yaml'"),
+        (Entry(lab="x", argument="HERE/dr", overrides={"name": "x", "servers": 3}),
+         "lvsctl up ./dr --name x --servers 3"),
+        (Entry(lab="dr", argument="-", overrides={"scheduler": "wlc"}),
+         "lvsctl up - --scheduler wlc"),
+    ],
+)  # fmt: skip
+def test_the_command_that_brings_the_same_lab_up(
+    entry: Entry, typed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    entry = replace(entry, argument=entry.argument.replace("HERE", str(tmp_path)))
+    assert up_command(entry) == typed
