@@ -124,6 +124,8 @@ def capture(
             open_capture(running_lab(lab or None), taps or (), expression or "")
         )
         stack.enter_context(_stop_on_signals(live, seconds))
+        if out is not None and sys.stderr.isatty():
+            failure.say(f"capturing at {counted(len(live.taps), 'tap')}; Ctrl-C ends it")
         try:
             seen = _write(live, out, count) if out is not None else _print(live, count)
         except BrokenPipeError:

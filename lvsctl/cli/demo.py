@@ -12,7 +12,7 @@ from lvsctl.cli import options
 from lvsctl.cli.failure import ExitStatus
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Progress, show, style
-from lvsctl.cli.where import Where, in_lab_kernel
+from lvsctl.cli.where import Where, activation, in_lab_kernel, inside_machine
 from lvsctl.engine.inspect import send_requests, verify_lab
 from lvsctl.engine.labs import remove_surely
 from lvsctl.engine.up import bring_up
@@ -60,7 +60,7 @@ def demo(
       lvsctl demo dr --requests 100
     """
     verdicts = [_show(mode, requests) for mode in modes or _MODES]
-    show(report.closing(style=style()))
+    show(report.closing(activate=activation(), machine=inside_machine(), style=style()))
     passed = all(verdict is Verdict.PASS for verdict in verdicts)
     return ExitStatus.OK if passed else ExitStatus.CLAIM_FAILED
 

@@ -39,10 +39,13 @@ def _check_topology(
     from lvsctl.topology.overrides import Overrides
 
     found = shipped.find(topology, sys.stdin.buffer)
-    load_lab(found, Overrides(name, servers, scheduler))
+    lab = load_lab(found, Overrides(name, servers, scheduler))
+    # The commands of `run:` may name programs in the host's /tmp, in a shell's words too.
+    visible = [word for node in lab.nodes for part in node.run for word in (part, *part.split())]
     if topology in shipped.names() or _machine_can_read(topology):
-        return ForwardRequest(words)
-    return ForwardRequest(["-" if word == topology else word for word in words], found.text)
+        return ForwardRequest(words, visible=visible)
+    words = ["-" if word == topology else word for word in words]
+    return ForwardRequest(words, found.text, visible=visible)
 
 
 def _machine_can_read(topology: str) -> bool:

@@ -112,7 +112,12 @@ def verify(
     if wanted is Format.JSON:
         show_json(result, capture=capture)
     else:
-        show(format_verification(result, verbose=verbose, capture=capture, style=style()))
+        page = str(report / saved_report.HTML) if report else ""
+        show(
+            format_verification(
+                result, verbose=verbose, capture=capture, report=page, style=style()
+            )
+        )
     return ExitStatus.OK if result.verdict is Verdict.PASS else ExitStatus.CLAIM_FAILED
 
 

@@ -42,12 +42,13 @@ class ForwardRequest(NamedTuple):
     """The request to the lvsctl in the machine: its command line, and perhaps standard input.
 
     ``writes`` is a directory that the command writes. It is created for the command, and removed
-    again if it is new and stays empty.
+    again if it is new and stays empty. ``visible`` are words of other commands that it starts.
     """
 
     words: list[str]
     stdin: bytes | None = None
     writes: Path | None = None
+    visible: Sequence[str] = ()
 
 
 def in_lab_kernel(
@@ -129,6 +130,7 @@ class PlacedCommand:
                 given=request.stdin,
                 reason=reason if explained else "",
                 writable=writable,
+                visible=request.visible,
             )
 
 
@@ -176,6 +178,16 @@ def _shared(directory: Path) -> int:
 def inside_machine() -> bool:
     """Return whether this process runs in the machine."""
     return bool(os.environ.get("LVSCTL_IN_MACHINE"))
+
+
+def activation() -> str:
+    """Return what to type so that ``lvsctl`` is a command of the shell; empty if it is one.
+
+    In the machine, whose PATH is another, the host's answer is in the environment.
+    """
+    if inside_machine():
+        return os.environ.get(client.ACTIVATE_VARIABLE, "")
+    return client.activation(os.environ)
 
 
 def _reason_for_machine(where: Where) -> str | None:
@@ -230,6 +242,7 @@ def forward(
     given: bytes | None = None,
     reason: str = "",
     writable: Sequence[str] = (),
+    visible: Sequence[str] = (),
 ) -> int:
     """Run ``lvsctl WORDS`` in the machine, started if necessary; return its exit status.
 
@@ -249,7 +262,9 @@ def forward(
     sys.stdout.flush()
     if given is not None or not stdin:
         replace_stdin(given or b"")
-    return client.run(words, kind="lvsctl", emit=emit, writable_directories=writable)
+    return client.run(
+        words, kind="lvsctl", emit=emit, writable_directories=writable, visible=visible
+    )
 
 
 def replace_stdin(content: bytes) -> None:

@@ -87,7 +87,8 @@ def running_lab(name: str | None) -> Lab:
             raise LabError("no lab is running", hint="start one: lvsctl up dr")
         if len(names) > 1:
             raise UsageError(
-                f"{len(names)} labs are running: {', '.join(names)}", hint="say which one"
+                f"{len(names)} labs are running: {', '.join(names)}",
+                hint=f"name one of them in the command, such as {names[0]}",
             )
         name = names[0]
     entry = registry.read(name)

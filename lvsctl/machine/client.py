@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -166,6 +169,7 @@ def run(
     env: Mapping[str, str] | None = None,
     tty: bool | None = None,
     writable_directories: Sequence[str] = (),
+    visible: Sequence[str] = (),
     emit: Emit = lambda _: None,
 ) -> int:
     """Run a command in the machine, started if necessary, and return its exit status.
@@ -174,7 +178,8 @@ def run(
     streams, terminal, signals and end of input are passed through; the status is 128 + N for a
     command ended by signal N. The command may write ``writable_directories`` and ``cwd``
     (default: the current directory) unless this is a system directory. ``tty`` forces (True) or
-    forbids (False) a terminal. ``emit`` receives messages for the user.
+    forbids (False) a terminal. ``visible`` are words that may name files in the host's /tmp, as
+    those of ``argv`` do. ``emit`` receives messages for the user.
 
     Raises HostError if the machine cannot start or dies meanwhile.
     """
@@ -196,7 +201,7 @@ def run(
         "writable": list(
             dict.fromkeys([*here, *everywhere, *config.writable_directories(writable_directories)])
         ),
-        "visible": relay.paths_in(argv, place),
+        "visible": relay.paths_in([*argv, *visible], place, os.environ.get("PATH", "")),
         "fingerprint": fingerprint(),
         "env": _environment(os.environ if env is None else env),
         "terminal": [str(stream) for stream in passed.terminal],
@@ -256,6 +261,21 @@ def _umask() -> int:
     return mask
 
 
+ACTIVATE_VARIABLE = "LVSCTL_ACTIVATE"
+
+
+def activation(env: Mapping[str, str]) -> str:
+    """Return what to type so that ``lvsctl`` is a command of the shell; empty if it is one."""
+    if shutil.which("lvsctl", path=env.get("PATH", os.defpath)):
+        return ""
+    script = Path(sys.prefix, "bin", "activate")
+    if not script.is_file():
+        return f"alias lvsctl={shlex.quote(f'{sys.executable} -m lvsctl')}"
+    with contextlib.suppress(OSError, ValueError):
+        script = Path(script.relative_to(Path.cwd()))
+    return f". {shlex.quote(str(script))}"
+
+
 def _environment(env: Mapping[str, str]) -> dict[str, str]:
     """Return the user's environment, changed for lvsctl in the machine."""
     path = env.get("PATH", os.defpath).split(":")
@@ -265,6 +285,7 @@ def _environment(env: Mapping[str, str]) -> dict[str, str]:
         "PATH": ":".join(dict.fromkeys([*path, *system])),
         "LVSCTL_WHERE": "host",
         "LVSCTL_IN_MACHINE": "1",
+        ACTIVATE_VARIABLE: activation(env),
     }
 
 

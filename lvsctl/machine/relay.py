@@ -129,14 +129,16 @@ def relay(connection: Connection, request: Mapping[str, object], passed: Streams
         return _Relay(connection, passed, wakeup).run(request)
 
 
-def paths_in(argv: Sequence[str], cwd: str) -> list[str]:
+def paths_in(argv: Sequence[str], cwd: str, search: str = "") -> list[str]:
     """Return existing paths in /tmp and /var/tmp among the arguments (also ``--option=PATH``).
+
+    And among the directories in ``search``, which has them as PATH does.
 
     The guest has directories of its own there, but must see files of the host that the user
     names. /run is always the guest's own: it has the names of network namespaces.
     """
     found = []
-    for word in argv:
+    for word in (*argv, *search.split(":")):
         for candidate in {word, word.partition("=")[2]}:
             if "/" in candidate:
                 path = Path(os.path.normpath(Path(cwd, candidate)))
