@@ -85,7 +85,9 @@ def closing(*, activate: str = "", machine: bool = False, style: Style) -> str:
         ("lvsctl down", "remove it"),
         *([("lvsctl machine stop", "end the throwaway kernel, which runs on")] if machine else []),
     ]
-    table = style.table([(Cell(words, style.cyan, whole=True), text) for words, text in rows], indent=2)
+    table = style.table(
+        [(Cell(words, style.cyan, whole=True), text) for words, text in rows], indent=2
+    )
     return _finished(f"{style.bold('Next:')}\n{table}", style)
 
 
