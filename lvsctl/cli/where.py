@@ -220,9 +220,10 @@ def require_root(words: Sequence[str]) -> None:
 def _no_lab_is_running(**arguments: Any) -> NoReturn:
     """Raise LabError: no machine is running, hence no lab."""
     lab = arguments.get("lab")
+    if lab in shipped.names():
+        raise LabError(f"lab {lab} is not running", hint=f"start it: lvsctl up {lab}")
     if lab:
-        start = lab if lab in shipped.names() else f"TOPOLOGY --name {lab}"
-        raise LabError(f"lab {lab} is not running", hint=f"start it: lvsctl up {start}")
+        raise LabError(f"no lab is running, and none is called {lab}", hint="lvsctl up dr")
     raise LabError("no lab is running", hint="start one: lvsctl up dr")
 
 

@@ -162,8 +162,10 @@ def not_running(name: str) -> LabError:
         hint = f"did you mean {near[0]}?"
     elif names:
         hint = f"running: {', '.join(names)}"
-    else:
+    elif name in shipped.names():
         hint = f"start it: lvsctl up {name}"
+    else:
+        hint = "no lab is running; start one: lvsctl up dr"
     return LabError(f"lab {name} is not running", hint=hint)
 
 

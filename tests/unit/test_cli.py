@@ -117,6 +117,9 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "message", "hint"),
     [
         (["upp"], "no such command 'upp'. Did you mean 'up'?", "lvsctl --help"),
+        (["start"], "no such command 'start'", "did you mean: lvsctl up TOPOLOGY"),
+        (["ps"], "no such command 'ps'", "did you mean: lvsctl ls"),
+        (["stop", "dr"], "no such command 'stop'", "did you mean: lvsctl down LAB"),
         (["machine", "strat"], "Did you mean 'start'", "lvsctl machine --help"),
         (["up"], "missing argument 'TOPOLOGY'", "lvsctl up --help"),
         (
