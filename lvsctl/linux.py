@@ -11,6 +11,7 @@ import os
 
 CLONE_FS = 0x200
 CLONE_NEWNS = 0x20000
+CLONE_NEWUTS = 0x4000000
 CLONE_NEWNET = 0x40000000
 
 MS_RDONLY = 0x1
@@ -75,6 +76,11 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str
 def unmount(target: str, flags: int = MNT_DETACH) -> None:
     """umount2(2); by default the name is free at once and what is open stays usable."""
     check(libc.umount2(os.fsencode(target), flags), target)
+
+
+def sync_file_system(fd: int) -> None:
+    """syncfs(2): write the file system of ``fd`` to its disk."""
+    check(libc.syncfs(fd), "syncfs")
 
 
 def prctl(option: int, value: int) -> None:

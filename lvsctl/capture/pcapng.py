@@ -259,8 +259,8 @@ class _Reader:
             self.drops[node] = max(self.drops.get(node, 0), dropped)
 
 
-def read_recording(source: Path | BinaryIO) -> Recording:
-    """Read a recording. Frames keep the file's order.
+def read_recording(source: Path | BinaryIO, *, most: int | None = None) -> Recording:
+    """Read a recording. Frames keep the file's order. ``most`` limits their number.
 
     Taps of other programs' files have no node's name. Frames of link types other than Ethernet and
     plain IP are left out.
@@ -269,10 +269,12 @@ def read_recording(source: Path | BinaryIO) -> Recording:
     """
     if isinstance(source, Path):
         with source.open("rb") as stream:
-            return read_recording(stream)
+            return read_recording(stream, most=most)
     reader = _Reader()
     for kind, body, order in _blocks(source):
         reader.take(kind, body, order)
+        if most is not None and len(reader.frames) > most:
+            raise CaptureFileError(f"more than {most} frames")
     return Recording(reader.taps, tuple(reader.frames), reader.drops, reader.comments)
 
 

@@ -29,6 +29,9 @@ from lvsctl.output.text.style import printable
 
 STDOUT = "-"
 
+LONGEST = 1e6
+"""Maximum of ``--seconds``, twelve days: a timer cannot wait for ever."""
+
 app = new_app()
 
 
@@ -89,7 +92,15 @@ def capture(
         int | None, typer.Option("--count", "-c", metavar="N", min=1, help="Stop after N frames.")
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option("--seconds", metavar="S", min=0, help="Stop after S seconds.")
+        float | None,
+        typer.Option(
+            "--seconds",
+            metavar="S",
+            min=0,
+            max=LONGEST,
+            callback=options.refuse_nan,
+            help="Stop after S seconds.",
+        ),
     ] = None,
     where: options.Placement = Where.AUTO,
 ) -> None:
@@ -113,6 +124,8 @@ def capture(
             open_capture(running_lab(lab or None), taps or (), expression or "")
         )
         stack.enter_context(_stop_on_signals(live, seconds))
+        if out is not None and sys.stderr.isatty():
+            failure.say(f"capturing at {counted(len(live.taps), 'tap')}; Ctrl-C ends it")
         try:
             seen = _write(live, out, count) if out is not None else _print(live, count)
         except BrokenPipeError:

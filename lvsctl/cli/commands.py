@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, NamedTuple
 
@@ -20,6 +21,7 @@ from lvsctl.cli import failure
 from lvsctl.cli.failure import MEANINGS, ExitStatus
 from lvsctl.cli.help import SETTINGS, CommandList, Entry, usage_error
 from lvsctl.cli.output import show
+from lvsctl.cli.where import WHERE_VARIABLE, Where
 
 NAME = "lvsctl"
 
@@ -54,7 +56,7 @@ ROWS = (
     Row("walk", "inspect", _INSPECT, "Follow one request through the lab, hop by hop"),
     Row("capture", "capture", _INSPECT, "Capture frames at every interface of every node"),
     Row("watch", "watch", _INSPECT, "Watch a running lab live"),
-    Row("exec", "nodes", _INSPECT, "Run a command on a node"),
+    Row("exec", "nodes", _INSPECT, "Run a command on a node, or on the switch of a network"),
     Row("shell", "nodes", _INSPECT, "Open a shell on a node"),
     Row("fault", "fault", _INSPECT, "Inject and remove deliberate misconfigurations (faults)"),
     Row("plan", "plans", _TOPOLOGIES, "Print what up would do, as the equivalent commands"),
@@ -95,6 +97,12 @@ def _main(
             "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
+    where: Annotated[
+        Where | None,
+        typer.Option(
+            "--where", metavar="auto|host|machine", help="Where to run; also after the command."
+        ),
+    ] = None,
 ) -> None:
     """Linux Virtual Server labs on the kernel's real IPVS: NAT, TUN and DR.
 
@@ -106,6 +114,8 @@ def _main(
       lvsctl verify                             prove that it behaves as LVS specifies
       lvsctl down
     """
+    if where is not None:
+        os.environ[WHERE_VARIABLE] = where  # as the default of the command's own option
 
 
 class _Commands(Mapping[str, TyperCommand | TyperGroup]):

@@ -12,9 +12,9 @@ from lvsctl.cli import options
 from lvsctl.cli.failure import ExitStatus
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Progress, show, style
-from lvsctl.cli.where import Where, in_lab_kernel
+from lvsctl.cli.where import Where, activation, in_lab_kernel, inside_machine
 from lvsctl.engine.inspect import send_requests, verify_lab
-from lvsctl.engine.labs import tear_down
+from lvsctl.engine.labs import remove_surely
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError
 from lvsctl.kernel import registry
@@ -60,7 +60,7 @@ def demo(
       lvsctl demo dr --requests 100
     """
     verdicts = [_show(mode, requests) for mode in modes or _MODES]
-    show(report.closing(style=style()))
+    show(report.closing(activate=activation(), machine=inside_machine(), style=style()))
     passed = all(verdict is Verdict.PASS for verdict in verdicts)
     return ExitStatus.OK if passed else ExitStatus.CLAIM_FAILED
 
@@ -76,7 +76,7 @@ def _show(mode: ForwardingMethod, requests: int) -> Verdict:
     show(report.title(mode, style=look))
     with ExitStack() as stack:
         # Registered before the lab exists, so that no signal leaves it behind.
-        stack.callback(_take_down, name)
+        stack.callback(remove_surely, name)
         progress = stack.enter_context(Progress())
         lab = bring_up(shipped.find(mode, sys.stdin.buffer), Overrides(name=name), progress).lab
         progress.clear()
@@ -93,8 +93,3 @@ def _show(mode: ForwardingMethod, requests: int) -> Verdict:
 def _counted(director: NodeState, lab: Lab) -> ServiceState | None:
     key = lab.services[0].match
     return next((service for service in director.services if service.match == key), None)
-
-
-def _take_down(lab: str) -> None:
-    if registry.read(lab) is not None:
-        tear_down(lab)

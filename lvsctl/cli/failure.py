@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -31,6 +32,8 @@ from lvsctl.errors import (
     error_json,
     legible,
 )
+from lvsctl.kernel import probe
+from lvsctl.machine.directories import cache_directory
 
 
 class ExitStatus(IntEnum):
@@ -111,11 +114,22 @@ def explain(error: LvsctlError) -> ExitStatus:
         _print(legible(error.message))  # one a line, as editors expect them
     else:
         say(legible(error.message))
-    if error.hint:
-        hint(legible(error.hint))
+    if found := remedy_here(error.hint):
+        hint(legible(found))
     if _debugging():
         _print_traceback(error)
     return status_of(error)
+
+
+_ELSEWHERE = re.compile(r"(, or |; )?((use|in) )?the throwaway kernel(:| with) --where machine")
+
+
+def remedy_here(text: str) -> str:
+    """Return a hint without the advice to use the throwaway kernel where it is in use already."""
+    if not (probe.inside_machine() and _ELSEWHERE.search(text)):
+        return text
+    rest = _ELSEWHERE.sub("", text)
+    return f"{rest}; {probe.OTHER_KERNEL}" if rest else probe.OTHER_KERNEL
 
 
 def report_bug(error: BaseException) -> ExitStatus:
@@ -139,7 +153,6 @@ def _print_traceback(error: BaseException) -> None:
 
 
 def _write_report(error: BaseException) -> Path | None:
-    base = os.environ.get("XDG_CACHE_HOME", "")
     host = " ".join(os.uname()[index] for index in (0, 2, 4))  # kernel, release, machine
     lines = [
         f"lvsctl {__version__}, Python {sys.version.split()[0]}, {host}\n",
@@ -147,16 +160,19 @@ def _write_report(error: BaseException) -> Path | None:
         *traceback.format_exception(error),
     ]
     try:
-        directory = (Path(base) if base else Path.home() / ".cache") / "lvsctl"
+        directory = cache_directory()
         directory.mkdir(parents=True, exist_ok=True)
         file = directory / f"bug-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
         file.write_text("".join(lines), encoding="utf-8")
-    except (OSError, RuntimeError):  # RuntimeError: the user has no home directory
+    except (OSError, HostError):  # HostError: the user has no home directory
         return None
     return file
 
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+RAISE_AGAIN = 0.005
+"""Seconds until a discarded Signalled is raised again, outside the code that discarded it."""
+
 _DESCRIPTIONS: dict[int, str] = {signal.SIGINT: "interrupted"}
 
 
@@ -177,7 +193,9 @@ class Signalled(BaseException):
 def raise_on_signals() -> Iterator[None]:
     """While entered, raise Signalled at the first signal that would end this process.
 
-    Later ones are ignored: a second Ctrl-C must not interrupt the rollback.
+    Later ones are ignored, also after it: a second Ctrl-C must not interrupt the rollback, nor
+    the end of the process. Where Python discards the exception, because the signal came in a
+    destructor or a callback of fork(2), it is raised again.
     """
     before = {number: signal.getsignal(number) for number in _ENDING}
     # A signal that nohup(1) or a shell has set to be ignored stays ignored.
@@ -186,15 +204,33 @@ def raise_on_signals() -> Iterator[None]:
     def end(number: int, _frame: FrameType | None) -> NoReturn:
         for each in caught:
             signal.signal(each, signal.SIG_IGN)
+        received.append(number)
         raise Signalled(number)
 
+    def again(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise Signalled(received[0])
+
+    def discarded(unraisable: sys.UnraisableHookArgs) -> None:
+        if isinstance(unraisable.exc_value, Signalled):
+            signal.signal(signal.SIGALRM, again)
+            signal.setitimer(signal.ITIMER_REAL, RAISE_AGAIN)
+        else:
+            hook(unraisable)
+
+    received: list[int] = []
+    hook = sys.unraisablehook
     try:
+        sys.unraisablehook = discarded
         for number in caught:
             signal.signal(number, end)
+        # The machine's fork server starts a command with these blocked, so that none is lost.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
         yield
     finally:
+        sys.unraisablehook = hook
         for number in caught:
-            signal.signal(number, before[number])
+            if not received:
+                signal.signal(number, before[number])
 
 
 def restore_for_exec() -> None:

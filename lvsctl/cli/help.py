@@ -6,6 +6,7 @@ Typer's own help is laid out by rich, which takes longer to import than all of l
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -104,11 +105,35 @@ def _summary(text: str) -> str:
     return inspect.cleandoc(text).partition("\n\n")[0].replace("\n", " ").rstrip(".")
 
 
+_UNKNOWN = re.compile(r"No such command '([^']*)'")
+
+_WORDS = {
+    **dict.fromkeys(("start", "create", "deploy", "apply", "add"), "up TOPOLOGY"),
+    **dict.fromkeys(("stop", "delete", "destroy", "remove", "rm", "kill"), "down LAB"),
+    **dict.fromkeys(("status", "ps", "list", "labs"), "ls"),
+    **dict.fromkeys(("test", "prove"), "verify"),
+    **dict.fromkeys(("show", "describe", "state"), "inspect LAB"),
+    **dict.fromkeys(("trace", "traceroute", "follow"), "walk"),
+    **dict.fromkeys(("tcpdump", "dump", "sniff"), "capture"),
+    **dict.fromkeys(
+        ("run", "ssh", "attach", "console"), "exec NODE -- COMMAND, or lvsctl shell NODE"
+    ),
+    **dict.fromkeys(("explain", "debug", "why", "doctor-lab"), "diagnose"),
+    **dict.fromkeys(("validate", "lint"), "plan FILE"),
+    "break": "fault inject FAULT",
+}
+"""What other tools call lvsctl's commands."""
+
+
 def usage_error(error: TyperException) -> tuple[str, str]:
     """Return the message and the hint for a mistake on the command line."""
     message = error.format_message().rstrip(".")
     ctx = getattr(error, "ctx", None)
-    if ctx is None:
+    unknown = _UNKNOWN.match(message)
+    meant = _WORDS.get(unknown[1].lower(), "") if unknown and ctx and ctx.parent is None else ""
+    if meant:
+        message, hint = unknown[0] if unknown else message, f"did you mean: lvsctl {meant}"
+    elif ctx is None:
         hint = "lvsctl --help"
     elif "unexpected extra argument" in message and _takes_lab_as_option(ctx):
         words = (word for word in ctx.command.collect_usage_pieces(ctx) if word != "[OPTIONS]")

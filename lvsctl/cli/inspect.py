@@ -116,6 +116,9 @@ def walk(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Explain repeated hops in full.")
     ] = False,
+    brief: Annotated[
+        bool, typer.Option("--brief", "-b", help="A line a hop, without headers and reasons.")
+    ] = False,
     wanted: Annotated[
         WalkFormat,
         typer.Option(
@@ -133,12 +136,13 @@ def walk(
     Examples:
       lvsctl walk
       lvsctl walk tun -v
+      lvsctl walk --brief                a line a hop
       lvsctl walk dr --format html > walk.html
     """
     found = walk_request(running_lab(lab), service, client)
     match wanted:
         case WalkFormat.TEXT:
-            show(format_walk(found, style=style(), verbose=verbose))
+            show(format_walk(found, style=style(), verbose=verbose, brief=brief))
         case WalkFormat.JSON:
             show_json(found)
         case WalkFormat.MERMAID:

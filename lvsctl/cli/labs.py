@@ -39,10 +39,13 @@ def _check_topology(
     from lvsctl.topology.overrides import Overrides
 
     found = shipped.find(topology, sys.stdin.buffer)
-    load_lab(found, Overrides(name, servers, scheduler))
+    lab = load_lab(found, Overrides(name, servers, scheduler))
+    # The commands of `run:` may name programs in the host's /tmp, in a shell's words too.
+    visible = [word for node in lab.nodes for part in node.run for word in (part, *part.split())]
     if topology in shipped.names() or _machine_can_read(topology):
-        return ForwardRequest(words)
-    return ForwardRequest(["-" if word == topology else word for word in words], found.text)
+        return ForwardRequest(words, visible=visible)
+    words = ["-" if word == topology else word for word in words]
+    return ForwardRequest(words, found.text, visible=visible)
 
 
 def _machine_can_read(topology: str) -> bool:
@@ -82,15 +85,28 @@ def up(
     """
     from lvsctl.engine.up import bring_up
     from lvsctl.output.text.plan import format_up
+    from lvsctl.plan.planner import load_lab
     from lvsctl.topology.overrides import Overrides
 
     found = shipped.find(topology, sys.stdin.buffer)
-    with Progress() as progress:
-        result = bring_up(found, Overrides(name, servers, scheduler), progress)
-    if wanted is Format.JSON:
-        show_json(result)
-    else:
-        show(format_up(result, style=style()))
+    overrides = Overrides(name, servers, scheduler)
+    try:
+        with Progress() as progress:
+            result = bring_up(found, overrides, progress)
+        if wanted is Format.JSON:
+            show_json(result)
+        else:
+            show(format_up(result, style=style()))
+    except failure.Signalled:
+        _say_what_is_up(load_lab(found, overrides).name)
+        raise
+
+
+def _say_what_is_up(lab: str) -> None:
+    """Say that a lab is up although its command is interrupted: the signal came too late."""
+    entry = registry.read(lab)
+    if entry is not None and entry.state is registry.State.UP:
+        failure.say(f"lab {lab} is up; remove it: lvsctl down {lab}")
 
 
 def _down_without_machine(labs: list[str] | None, all_: bool, wait: bool) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -19,6 +20,9 @@ COMPLETE_VARIABLE = "_LVSCTL_COMPLETE"
 
 def entry() -> NoReturn:
     """Run the command line of this process, and exit."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Before and after the command, Ctrl-C ends the process, without a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

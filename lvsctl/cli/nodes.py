@@ -16,6 +16,7 @@ from lvsctl.cli.where import Where, in_lab_kernel
 from lvsctl.engine.labs import find_node, running_lab
 from lvsctl.errors import UsageError
 from lvsctl.kernel import netns as namespaces
+from lvsctl.kernel import registry
 
 app = new_app()
 
@@ -46,7 +47,8 @@ def exec_(
 ) -> int:
     """Run a command on a node.
 
-    The command runs in the node's network namespace and sees the host's files. Its standard
+    The command runs in the node's network namespace, under the node's host name, and sees the
+    host's files. Its standard
     streams, terminal and exit status are passed through; 127 if the command does not exist.
     In place of a node, a network stands for its switch.
 
@@ -59,10 +61,10 @@ def exec_(
     words = command[command[:1] == ["--"] :]
     if not words:
         raise UsageError("no command given", hint=f"lvsctl exec {node} -- ip addr")
-    netns, _ = _namespace(lab, node)
+    netns, place = _namespace(lab, node)
     environment = dict(os.environ)
     environment.pop("LVSCTL_ERRORS", None)  # meant for this lvsctl, not for the command
-    return _exec(netns, words, environment)
+    return _exec(netns, words, environment, place)
 
 
 @app.command(cls=Command, context_settings=ARGUMENTS_FOLLOW)
@@ -84,7 +86,7 @@ def shell(
     """
     netns, place = _namespace(lab, node)
     program, environment = shell_with_prompt(place)
-    return _exec(netns, [program], environment)
+    return _exec(netns, [program], environment, place)
 
 
 def shell_with_prompt(place: str) -> tuple[str, dict[str, str]]:
@@ -106,19 +108,23 @@ def _namespace(lab: str | None, node: str) -> tuple[str, str]:
         if lab not in (None, before):
             raise UsageError(f"--lab {lab} and {node} name two labs")
         lab, node = before, after
-    found = running_lab(lab)
+    try:
+        found = running_lab(lab)
+    except UsageError as error:  # several labs
+        names = ", ".join(f"{entry.lab}/{node}" for entry in registry.labs()[:4])
+        raise UsageError(error.message, hint=f"name it with the node: {names}") from None
     if node not in {network.name for network in found.networks}:
         find_node(found, node)
     return found.netns(node), f"{found.name}/{node}"
 
 
-def _exec(netns: str, argv: list[str], environment: dict[str, str]) -> int:
+def _exec(netns: str, argv: list[str], environment: dict[str, str], place: str) -> int:
     """Replace this process by the command; return only if that fails."""
     sys.stdout.flush()
     sys.stderr.flush()
     failure.restore_for_exec()
     try:
-        namespaces.exec_in(netns, argv, environment)
+        namespaces.exec_in(netns, argv, environment, hostname=place.rpartition("/")[2])
     except UsageError as error:
         failure.explain(error)
         exists = isinstance(error.__cause__, OSError)

@@ -5,6 +5,7 @@ Completion starts and changes nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Annotated
 
@@ -69,6 +70,13 @@ def _nodes(lab: str | None) -> list[str]:
 def starting_with(incomplete: str, names: Iterable[str]) -> list[str]:
     """Return the names that start with what was typed."""
     return [str(name) for name in names if name.startswith(incomplete)]
+
+
+def refuse_nan(value: float | None) -> float | None:
+    """Refuse what is not a number: no comparison with a limit does."""
+    if value is not None and math.isnan(value):
+        raise typer.BadParameter("nan is not a number of seconds.")
+    return value
 
 
 Placement = Annotated[

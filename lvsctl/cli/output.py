@@ -70,7 +70,18 @@ def json_text(result: object = None, /, *, indent: int | None = 2, **more: Any) 
     # cattrs is slow to import, and only JSON needs it.
     from lvsctl.output.serialize import to_json
 
-    return json.dumps(to_json(result, **more), indent=indent, ensure_ascii=False)
+    return escaped(json.dumps(to_json(result, **more), indent=indent, ensure_ascii=False))
+
+
+def escaped(text: str) -> str:
+    """Escape in JSON's strings what could control a terminal (C1 controls, bidirectional marks)."""
+    if text.isascii():
+        return text  # json.dumps has escaped C0 controls; DEL is harmless
+    return "".join(sign if sign.isprintable() or sign == "\n" else _escape(sign) for sign in text)
+
+
+def _escape(sign: str) -> str:
+    return json.dumps(sign).strip('"')
 
 
 def is_full_disk(error: OSError) -> bool:

@@ -20,7 +20,7 @@ from lvsctl.cli import options
 from lvsctl.cli.failure import ExitStatus, say
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Format, show, show_json, style
-from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
+from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel, inside_machine
 from lvsctl.engine.campaign import Trial
 from lvsctl.engine.faults import prove_claims
 from lvsctl.engine.findings import Verification
@@ -35,6 +35,11 @@ from lvsctl.output.text.faults import format_proof, format_trial
 from lvsctl.output.text.verification import format_verification
 
 CAPTURES_VARIABLE = "LVSCTL_CAPTURES"
+
+REFUSED_VARIABLE = "LVSCTL_CAPTURES_REFUSED"
+"""For the command in the machine: the directory that it must not write, and why."""
+
+NOT_YOURS = "the directory is not yours alone"
 
 app = new_app()
 
@@ -107,7 +112,12 @@ def verify(
     if wanted is Format.JSON:
         show_json(result, capture=capture)
     else:
-        show(format_verification(result, verbose=verbose, capture=capture, style=style()))
+        page = str(report / saved_report.HTML) if report else ""
+        show(
+            format_verification(
+                result, verbose=verbose, capture=capture, report=page, style=style()
+            )
+        )
     return ExitStatus.OK if result.verdict is Verdict.PASS else ExitStatus.CLAIM_FAILED
 
 
@@ -150,9 +160,12 @@ def directory_for_machine() -> Path | None:
     None if the machine must not write there. The command learns of it by its environment.
     """
     directory = _directory()
-    if _is_unsafe(directory) or config.why_not_writable(os.path.realpath(directory)) is not None:
+    refused = config.why_not_writable(os.path.realpath(directory))
+    if _is_unsafe(directory) or refused is not None:
+        os.environ[REFUSED_VARIABLE] = f"{directory}: {refused or NOT_YOURS}"
         return None
     os.environ[CAPTURES_VARIABLE] = str(directory)
+    os.environ.pop(REFUSED_VARIABLE, None)
     return directory
 
 
@@ -163,13 +176,17 @@ def keep_capture(result: Verification) -> str | None:
     """
     if result.verdict is Verdict.PASS or not result.evidence.frames:
         return None
+    refused = os.environ.get(REFUSED_VARIABLE, "")
+    if refused and inside_machine():
+        say(f"the capture is not kept in {refused}; --report DIR writes it elsewhere")
+        return None
     directory = _directory()
     path = directory / f"{result.lab.name}.pcapng"
     try:
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         # Checked now and not before: once it is ours, no other user can replace it.
         if _is_unsafe(directory):
-            _not_kept(path, "the directory is not yours alone")
+            _not_kept(path, NOT_YOURS)
             return None
         safe_files.replace(path, capture_bytes(result.evidence), mode=0o644)  # for sudo's user
     except OSError as error:

@@ -45,7 +45,13 @@ def watch(
     interval: Annotated[
         float,
         typer.Option(
-            "--interval", "-i", metavar="S", min=0.1, max=3600.0, help="Seconds between samples."
+            "--interval",
+            "-i",
+            metavar="S",
+            min=0.1,
+            max=3600.0,
+            callback=options.refuse_nan,
+            help="Seconds between samples.",
         ),
     ] = 1.0,
     count: Annotated[

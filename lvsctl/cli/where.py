@@ -6,6 +6,7 @@ line is forwarded to the lvsctl inside.
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import sys
@@ -41,12 +42,13 @@ class ForwardRequest(NamedTuple):
     """The request to the lvsctl in the machine: its command line, and perhaps standard input.
 
     ``writes`` is a directory that the command writes. It is created for the command, and removed
-    again if it is new and stays empty.
+    again if it is new and stays empty. ``visible`` are words of other commands that it starts.
     """
 
     words: list[str]
     stdin: bytes | None = None
     writes: Path | None = None
+    visible: Sequence[str] = ()
 
 
 def in_lab_kernel(
@@ -128,6 +130,7 @@ class PlacedCommand:
                 given=request.stdin,
                 reason=reason if explained else "",
                 writable=writable,
+                visible=request.visible,
             )
 
 
@@ -139,7 +142,7 @@ def _directory_for(directory: Path | None) -> Iterator[tuple[str, ...]]:
         return
     new = not directory.exists()
     try:
-        directory.mkdir(mode=0o775, parents=True, exist_ok=True)
+        fd = _shared(directory)
         safe_files.nofollow(directory)  # another user may have made a link since ``prepare``
     except FileExistsError:
         raise UsageError(f"{directory} is a file, not a directory") from None
@@ -149,13 +152,42 @@ def _directory_for(directory: Path | None) -> Iterator[tuple[str, ...]]:
         yield (str(directory),)
     finally:
         if new:
+            # Unless another command uses it, or there is something in it.
             with suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 directory.rmdir()
+        os.close(fd)
+
+
+def _shared(directory: Path) -> int:
+    """Create a directory and hold a shared lock on it, so that no other command removes it."""
+    while True:
+        directory.mkdir(mode=0o775, parents=True, exist_ok=True)
+        try:
+            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # removed by the command that created it, which has ended
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(fd, fcntl.LOCK_SH)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(fd), directory.stat()):
+                return fd
+        os.close(fd)
 
 
 def inside_machine() -> bool:
     """Return whether this process runs in the machine."""
     return bool(os.environ.get("LVSCTL_IN_MACHINE"))
+
+
+def activation() -> str:
+    """Return what to type so that ``lvsctl`` is a command of the shell; empty if it is one.
+
+    In the machine, whose PATH is another, the host's answer is in the environment.
+    """
+    if inside_machine():
+        return os.environ.get(client.ACTIVATE_VARIABLE, "")
+    return client.activation(os.environ)
 
 
 def _reason_for_machine(where: Where) -> str | None:
@@ -188,9 +220,10 @@ def require_root(words: Sequence[str]) -> None:
 def _no_lab_is_running(**arguments: Any) -> NoReturn:
     """Raise LabError: no machine is running, hence no lab."""
     lab = arguments.get("lab")
+    if lab in shipped.names():
+        raise LabError(f"lab {lab} is not running", hint=f"start it: lvsctl up {lab}")
     if lab:
-        start = lab if lab in shipped.names() else f"TOPOLOGY --name {lab}"
-        raise LabError(f"lab {lab} is not running", hint=f"start it: lvsctl up {start}")
+        raise LabError(f"no lab is running, and none is called {lab}", hint="lvsctl up dr")
     raise LabError("no lab is running", hint="start one: lvsctl up dr")
 
 
@@ -210,6 +243,7 @@ def forward(
     given: bytes | None = None,
     reason: str = "",
     writable: Sequence[str] = (),
+    visible: Sequence[str] = (),
 ) -> int:
     """Run ``lvsctl WORDS`` in the machine, started if necessary; return its exit status.
 
@@ -229,7 +263,9 @@ def forward(
     sys.stdout.flush()
     if given is not None or not stdin:
         replace_stdin(given or b"")
-    return client.run(words, kind="lvsctl", emit=emit, writable_directories=writable)
+    return client.run(
+        words, kind="lvsctl", emit=emit, writable_directories=writable, visible=visible
+    )
 
 
 def replace_stdin(content: bytes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -66,12 +65,12 @@ class Conclusion:
     differences: tuple[str, ...] = ()
 
 
-def conclusion(evidence: Evidence, topology: str = "") -> Conclusion:
+def conclusion(evidence: Evidence, up: str = "") -> Conclusion:
     """Find the causes, the most likely first.
 
-    ``topology`` is the argument of ``lvsctl up`` that made the lab.
+    ``up`` is the command that makes the lab what its topology says.
     """
-    up = f"lvsctl up {shlex.quote(topology or evidence.lab.name)}"
+    up = up or f"lvsctl up {evidence.lab.name}"
     findings = tuple(claims.findings(evidence))
     network = Network(evidence.lab, evidence.states)
     cases = [

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 from lvsctl.engine import campaign
 from lvsctl.engine.campaign import Cell, Column, Proof, Trial
 from lvsctl.engine.findings import FaultListed, FaultShown
-from lvsctl.engine.labs import find_node, tear_down
+from lvsctl.engine.labs import find_node, remove_surely
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError, UsageError
 from lvsctl.faults import FAULTS, find_fault
 from lvsctl.faults.base import Fault
 from lvsctl.faults.change import reversed_
 from lvsctl.faults.injector import FaultInjector
-from lvsctl.kernel import paths, registry
+from lvsctl.kernel import paths, probe, registry
 from lvsctl.model.lab import Lab
 from lvsctl.plan import planner
 from lvsctl.plan.planner import load_lab
+from lvsctl.resources.typed import typeable
 from lvsctl.topology import shipped
 from lvsctl.topology.overrides import Overrides
 from lvsctl.topology.shipped import Topology
@@ -77,13 +79,18 @@ def show_fault(lab: Lab | None, name: str, node: str | None = None) -> FaultShow
     injector = FaultInjector(lab)
     context = injector.context(injector.node_for(fault, node))
     changes = fault.changes_at(context)
+    inside = probe.inside_machine()
+
+    def typed(command: str) -> str:
+        return typeable(command, lab, in_machine=inside)
+
     return FaultShown(
         fault=fault,
         lab=lab.name,
         node=context.node.name,
         predicted=fault.predicted(context),
-        commands=tuple(command for change in changes for command in change.commands()),
-        remedy=tuple(c for change in reversed_(changes) for c in change.commands()),
+        commands=tuple(typed(command) for change in changes for command in change.commands()),
+        remedy=tuple(typed(c) for change in reversed_(changes) for c in change.commands()),
     )
 
 
@@ -131,8 +138,8 @@ def run_matrix_column(
     name = f"matrix-{topology}"
     if registry.read(name) is not None:
         raise LabError(f"lab {name} exists already", hint=f"lvsctl down {name}")
-    up = bring_up(Topology(topology, shipped.text_of(topology).encode()), Overrides(name=name))
-    try:
+    with ExitStack() as stack:
+        # Registered before the lab exists, so that no signal leaves it behind.
+        stack.callback(remove_surely, name)
+        up = bring_up(Topology(topology, shipped.text_of(topology).encode()), Overrides(name=name))
         return campaign.run_column(FaultInjector(up.lab), topology, report, only)
-    finally:
-        tear_down(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from operator import attrgetter
 
 from lvsctl import claims, diagnosis
@@ -17,10 +18,10 @@ from lvsctl.engine.findings import (
     SwitchInspection,
     Verification,
 )
-from lvsctl.engine.labs import find_node
+from lvsctl.engine.labs import find_node, up_command
 from lvsctl.engine.whole import whole_state
 from lvsctl.errors import UsageError
-from lvsctl.kernel import netns, paths, registry
+from lvsctl.kernel import netns, paths, probe, registry
 from lvsctl.kernel.registry import State
 from lvsctl.model.evidence import Evidence, Exchange
 from lvsctl.model.frame import Tap
@@ -28,6 +29,7 @@ from lvsctl.model.lab import Lab
 from lvsctl.model.service import VirtualService
 from lvsctl.model.state import NodeState
 from lvsctl.model.walk import Walk
+from lvsctl.resources.typed import typeable
 from lvsctl.traffic import client
 from lvsctl.walk.walk import walks
 from lvsctl.watch.loop import Watcher
@@ -79,14 +81,19 @@ def diagnose_lab(lab: Lab) -> Diagnosis:
     """Collect evidence of a running lab and find why it does not work."""
     entry = registry.read(lab.name)
     evidence = collect.collect_evidence(lab, patient=True)
-    found = diagnosis.conclusion(evidence, entry.source if entry else "")
+    found = diagnosis.conclusion(evidence, up_command(entry) if entry else "")
+    inside = probe.inside_machine()
+
+    def typed(command: str) -> str:
+        return typeable(command, lab, in_machine=inside)
+
     return Diagnosis(
         lab,
-        found.causes,
+        tuple(replace(cause, remedy=typed(cause.remedy)) for cause in found.causes),
         found.remarks,
         found.ruled_out,
         works=found.works,
-        next_steps=found.next_steps,
+        next_steps=tuple(map(typed, found.next_steps)),
         differences=found.differences,
     )
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from lvsctl.errors import LabError, LvsctlError, UsageError
 from lvsctl.kernel import paths, processes, registry
 from lvsctl.kernel.registry import Entry, State
 from lvsctl.model.lab import Lab, Node
 from lvsctl.model.service import Scheduler
+from lvsctl.topology import shipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,8 @@ def running_lab(name: str | None) -> Lab:
             raise LabError("no lab is running", hint="start one: lvsctl up dr")
         if len(names) > 1:
             raise UsageError(
-                f"{len(names)} labs are running: {', '.join(names)}", hint="say which one"
+                f"{len(names)} labs are running: {', '.join(names)}",
+                hint=f"name one of them in the command, such as {names[0]}",
             )
         name = names[0]
     entry = registry.read(name)
@@ -94,13 +98,13 @@ def running_lab(name: str | None) -> Lab:
         problem = entry.problem or f"it is {entry.state}, or the command that did so was killed"
         raise LabError(
             f"lab {name} is not usable: {problem}",
-            hint=f"lvsctl down {name}, then lvsctl up again",
+            hint=f"lvsctl down {name}" + (f" && {up_command(entry)}" if entry.source else ""),
         )
     if entry.state is State.CHANGING and not registry.is_held(name):
         raise LabError(
             f"lab {name} is not usable: a command that was changing it did not finish, "
             "so it matches neither its old nor its new topology",
-            hint=f"`lvsctl up` creates it again, `lvsctl down {name}` removes it",
+            hint=f"`{up_command(entry)}` creates it again, `lvsctl down {name}` removes it",
         )
     return configured(entry)
 
@@ -129,6 +133,27 @@ def find_node(lab: Lab, name: str) -> Node:
         raise UsageError(f"lab {lab.name} has no node {name!r}", hint=f"it has: {names}") from None
 
 
+def up_command(entry: Entry) -> str:
+    """Return the command that makes a lab what its topology says: typed here, it is this lab.
+
+    With the overrides that it was started with. A topology from standard input has to be given
+    again.
+    """
+    argument = entry.argument
+    if not argument:  # of an earlier version, or not from the command line
+        stem = entry.source.removesuffix(".yaml")
+        argument = stem if stem in shipped.names() else entry.source
+    elif "/" in argument:
+        path = Path(argument)
+        with suppress(OSError):
+            if path.is_relative_to(Path.cwd()):
+                argument = f"./{path.relative_to(Path.cwd())}"
+    words = ["lvsctl", "up", argument]
+    for key, value in entry.overrides.items():
+        words += [f"--{key}", str(value)]
+    return shlex.join(words)
+
+
 def not_running(name: str) -> LabError:
     """Return the error about a lab that does not run, with what may have been meant."""
     names = [entry.lab for entry in registry.labs()]
@@ -137,9 +162,24 @@ def not_running(name: str) -> LabError:
         hint = f"did you mean {near[0]}?"
     elif names:
         hint = f"running: {', '.join(names)}"
-    else:
+    elif name in shipped.names():
         hint = f"start it: lvsctl up {name}"
+    else:
+        hint = "no lab is running; start one: lvsctl up dr"
     return LabError(f"lab {name} is not running", hint=hint)
+
+
+def remove_surely(lab: str) -> None:
+    """Remove a lab, if it exists, also if a signal's exception interrupts that; then raise this."""
+    try:
+        if registry.read(lab) is not None:
+            tear_down(lab)
+    except LvsctlError:
+        raise
+    except BaseException:
+        if registry.read(lab) is not None:
+            tear_down(lab)
+        raise
 
 
 def tear_down(lab: str, *, wait: bool = False) -> registry.Removed:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 from lvsctl.engine.deviations import check_found
+from lvsctl.engine.labs import up_command
 from lvsctl.engine.whole import whole_state
 from lvsctl.errors import LabError, LvsctlError
 from lvsctl.faults.injector import FaultInjector
@@ -183,7 +184,7 @@ def _go_back(old: Form, new: Form, memory: _Memory, error: BaseException, emit: 
     now = registry.read(name)
     if now is None or now.state is not State.CHANGING:
         return
-    anew = f"`lvsctl up` creates it again, `lvsctl down {name}` removes it"
+    anew = f"`{up_command(new.entry)}` creates it again, `lvsctl down {name}` removes it"
     if old.plan == new.plan:
         said = f"lab {name}, which was incomplete, is still incomplete: {anew}"
     else:
@@ -204,8 +205,8 @@ def _go_back(old: Form, new: Form, memory: _Memory, error: BaseException, emit: 
 
 def _undo_change(old: Form, new: Form, memory: _Memory, emit: Emit) -> None:
     name, staying = old.entry.lab, set(old.plan.namespaces)
-    begun = _inhabitants(name, memory.commands) - memory.pids_in
-    processes.terminate(begun - processes.ancestors())
+    kept = memory.pids_in | processes.ancestors()
+    processes.terminate(lambda: _inhabitants(name, memory.commands) - kept)
     added = diff.obsolete(new.plan.resources, old.plan.resources)
     outdated = [
         op for op in added if not (isinstance(op, (Sysctl, UserCommand)) and op.netns in staying)

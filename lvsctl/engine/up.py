@@ -11,11 +11,12 @@ from dataclasses import asdict, replace
 from lvsctl.engine.deviations import check_applied
 from lvsctl.engine.labs import configured
 from lvsctl.errors import LvsctlError
-from lvsctl.kernel import commands, probe, registry
+from lvsctl.kernel import commands, features, probe, registry
 from lvsctl.kernel.apply import apply_plan
 from lvsctl.kernel.registry import Entry, State
 from lvsctl.model.event import Emit, RollingBack, ignore
 from lvsctl.model.lab import Lab
+from lvsctl.model.service import Encapsulation, ForwardingMethod, Scheduler
 from lvsctl.plan import planner
 from lvsctl.plan.stages import Plan, Up
 from lvsctl.topology.overrides import Overrides
@@ -37,6 +38,7 @@ def bring_up(
         lab = planner.load_lab(topology, overrides)
         plan = planner.plan_for(lab)
         probe.load_ipvs()
+        features.check(_rare_features(lab))
         with registry.lock(lab.name):
             entry = _entry(lab, plan, topology, overrides)
             before = registry.read(lab.name)
@@ -51,6 +53,20 @@ def bring_up(
             old = reconcile.Form(running, planner.plan_for(running), before)
             entry = replace(entry, started=before.started, state=State.UP)
             return reconcile.change(old, reconcile.Form(lab, plan, entry), emit)
+
+
+_EVERYWHERE = frozenset({Scheduler.RR, Scheduler.WRR, Scheduler.LC, Scheduler.WLC})
+"""Schedulers that every kernel with IPVS has: not tried before."""
+
+
+def _rare_features(lab: Lab) -> set[str]:
+    """Return what a lab needs of the kernel that some kernels lack, by names of ``features``."""
+    found = {
+        f"scheduler {one.scheduler}" for one in lab.services if one.scheduler not in _EVERYWHERE
+    }
+    servers = [server for service in lab.services for server in service.real_servers]
+    tunnels = {one.encapsulation for one in servers if one.forward is ForwardingMethod.TUN}
+    return found | {str(one) for one in tunnels if one is not Encapsulation.IPIP}
 
 
 def _create(lab: Lab, plan: Plan, entry: Entry, emit: Emit) -> Up:
@@ -81,6 +97,7 @@ def _entry(lab: Lab, plan: Plan, topology: Topology, overrides: Overrides) -> En
         lab=lab.name,
         topology=topology.text.decode(),
         source=topology.source,
+        argument=topology.argument,
         overrides={key: value for key, value in asdict(overrides).items() if value is not None},
         namespaces=plan.namespaces,
         started=time.time(),

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 
 from lvsctl.errors import KernelError, LvsctlError
-from lvsctl.kernel import netns, paths, processes
+from lvsctl.kernel import netns, paths, processes, worker
 from lvsctl.kernel.own_servers import note, own_servers
 from lvsctl.kernel.paths import wrap_os_errors
 from lvsctl.model.event import Emit, Notice
@@ -22,6 +22,8 @@ from lvsctl.resources.user_command import UserCommand
 
 NOT_FOUND = 127
 """The exit status of a command that does not exist, as in sh(1)."""
+
+NO_COMMAND = "no such command"
 
 SHELL = ("/bin/sh", "-c")
 """How a `run:` that is one string is run."""
@@ -51,17 +53,21 @@ def start_commands(lab: str, ops: Sequence[UserCommand]) -> None:
 
 
 def _failure(lab: str, op: UserCommand, code: int) -> KernelError:
-    how = "no such command" if code == NOT_FOUND else f"ended at once with status {code}"
+    how = NO_COMMAND if code == NOT_FOUND else f"ended at once with status {code}"
     return _refusal(lab, op.node, op.argv, how)
 
 
 def _refusal(lab: str, node: str, argv: Sequence[str], how: str) -> KernelError:
     command = argv[2] if tuple(argv[:2]) == SHELL else shlex.join(argv)
+    lines = processes.last_lines(lab, node)
+    missing = command.split()[0] if NO_COMMAND in how or ": not found" in lines else ""
     return KernelError(
-        f"{node}: {command}: {how}{processes.last_lines(lab, node)}",
+        f"{node}: {command}: {how}{lines}",
         node=node,
         command=command,
-        hint="to try it by hand: bring the lab up without that `run:`, "
+        hint=netns.not_found_hint(missing)
+        if missing
+        else "to try it by hand: bring the lab up without that `run:`, "
         f"then `lvsctl exec {lab}/{node} -- {command}`",
     )
 
@@ -100,14 +106,14 @@ def _start(lab: str, op: UserCommand) -> int:
 
     It ends with the command's exit status, or with 0 where that goes on running.
     """
-    watcher = os.fork()
+    watcher = worker.fork()
     if watcher:
         return watcher
     status = 1
     try:
         os.setsid()
         reading, writing = os.pipe2(os.O_CLOEXEC)
-        child = os.fork()
+        child = worker.fork()
         if child == 0:
             _become(lab, op, writing)
         os.close(writing)
@@ -149,7 +155,7 @@ def _become(lab: str, op: UserCommand, begun: int) -> None:
         if program is None:
             status = NOT_FOUND
             return
-        netns.become(paths.of(lab).namespaces / op.netns)
+        netns.become(paths.of(lab).namespaces / op.netns, op.node)
         os.execv(program, op.argv)  # noqa: S606
     except (LvsctlError, OSError) as error:
         with contextlib.suppress(OSError):

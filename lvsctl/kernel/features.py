@@ -14,7 +14,7 @@ import re
 import socket
 import struct
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -108,6 +108,24 @@ def kernel_features(*, try_them: bool) -> tuple[probe.Feature, ...]:
     if not try_them:
         return tuple(one.listed() for one in (_NAMESPACE, *_PROBES))
     return netns.in_thread(_all_tried)
+
+
+def check(wanted: Iterable[str]) -> None:
+    """Try features, by name. Raises HostError that names those which this kernel lacks."""
+    chosen = [one for one in _PROBES if one.id in set(wanted)]
+    if not chosen:
+        return
+
+    def tried() -> list[probe.Feature]:
+        netns.unshare()
+        return [one.tried() for one in chosen]
+
+    lacking = [one.id for one in netns.in_thread(tried) if not one.present]
+    if lacking:
+        raise HostError(
+            f"the kernel {os.uname().release} does not have: {', '.join(lacking)}",
+            hint=probe.OTHER_KERNEL if probe.inside_machine() else probe.MACHINE,
+        )
 
 
 def _all_tried() -> tuple[probe.Feature, ...]:

@@ -14,6 +14,7 @@ import contextlib
 import errno
 import os
 import shutil
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import NoReturn, TypeVar
 
 from lvsctl import linux
 from lvsctl.errors import HostError, LabError, UsageError
-from lvsctl.kernel import paths
+from lvsctl.kernel import paths, probe
 from lvsctl.kernel.paths import describe_os_error, wrap_os_errors
 from lvsctl.kernel.worker import block_signals
 
@@ -279,11 +280,16 @@ def run_inside(netns: str | Path, work: Callable[[], T]) -> T:
     return in_thread(inside)
 
 
-def become(netns: str | Path) -> None:
+HOST_NAME_MAX = 64
+"""Maximum of bytes in a host's name (gethostname(2)); a node's is shorter."""
+
+
+def become(netns: str | Path, hostname: str = "") -> None:
     """Move this process into ``netns`` for good, as `ip netns exec` does (ip-netns(8)).
 
     It gets a mount namespace of its own, in which /sys shows the devices of ``netns``
-    and the files in /etc/netns/<name>/ lie over those in /etc.
+    and the files in /etc/netns/<name>/ lie over those in /etc. With ``hostname`` it gets a UTS
+    namespace of its own too, with that name (uts_namespaces(7)).
     Raises LabError, HostError.
     """
     fd = open_namespace(netns)
@@ -292,6 +298,10 @@ def become(netns: str | Path) -> None:
     finally:
         os.close(fd)
     name = Path(netns).name
+    if hostname:
+        with contextlib.suppress(OSError):  # no more namespaces of this kind: the host's name
+            linux.unshare(linux.CLONE_NEWUTS)
+            socket.sethostname(hostname[:HOST_NAME_MAX])
     try:
         linux.unshare(linux.CLONE_NEWNS)
         linux.mount("", "/", flags=linux.MS_SLAVE | linux.MS_REC)
@@ -309,9 +319,14 @@ def become(netns: str | Path) -> None:
 
 
 def exec_in(
-    netns: str | Path, argv: Sequence[str], env: Mapping[str, str], cwd: str | Path = "."
+    netns: str | Path,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    cwd: str | Path = ".",
+    *,
+    hostname: str = "",
 ) -> NoReturn:
-    """Replace this process by ``argv``, run in ``netns`` as `ip netns exec` does.
+    """Replace this process by ``argv``, run in ``netns`` as ``become`` does.
 
     Raises UsageError where there is no such command, LabError, HostError.
     """
@@ -321,14 +336,27 @@ def exec_in(
         if "/" in argv[0] and Path(argv[0]).exists():
             denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             raise UsageError(f"{argv[0]}: it is not executable") from denied
-        raise UsageError(f"{argv[0]}: command not found",
-                         hint="it must be installed on this host: nodes share its files"
-                         )  # fmt: skip
-    become(netns)
+        raise UsageError(f"{argv[0]}: command not found", hint=not_found_hint(argv[0]))
+    become(netns, hostname)
     try:
         os.execve(program, list(argv), dict(env))  # noqa: S606
     except OSError as error:
         raise UsageError(f"{argv[0]}: {error.strerror}") from error
+
+
+def not_found_hint(program: str) -> str:
+    """Return what helps where a program does not exist."""
+    if probe.inside_machine() and "/" in program and Path(f"/run/host/{program}").exists():
+        return (
+            f"the machine has a directory of its own in the place of {Path(program).parent}: "
+            "copy the program elsewhere, or name its directory: LVSCTL_WRITABLE=DIRECTORY"
+        )
+    if "/" in program:
+        return "nodes share the files of this host, which has no such file"
+    return (
+        "nodes share the programs of this host: install it here, "
+        f"for example: sudo apt-get install {program}"
+    )
 
 
 def existing(lab: str, names: Iterable[str]) -> tuple[str, ...]:

@@ -113,7 +113,7 @@ def end_replaced(lab: Lab, namespaces: Collection[str]) -> None:
         for server in own_servers(lab)
         if server.netns in namespaces
     ]
-    processes.terminate(processes.pids_in(files) - processes.ancestors())
+    processes.terminate(lambda: processes.pids_in(files) - processes.ancestors())
 
 
 def note(lab: str, servers: Collection[OwnServer]) -> None:

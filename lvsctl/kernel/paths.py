@@ -165,5 +165,9 @@ def write_faults(lab: str, injected: Iterable[InjectedFault]) -> None:
         if not noted:
             file.unlink(missing_ok=True)
             return
-        fresh.write_text(json.dumps([one._asdict() for one in noted]) + "\n", encoding="utf-8")
-        fresh.replace(file)
+        try:
+            fresh.write_text(json.dumps([one._asdict() for one in noted]) + "\n", encoding="utf-8")
+            fresh.replace(file)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+            raise

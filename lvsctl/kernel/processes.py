@@ -24,7 +24,7 @@ from typing import NoReturn, Self
 
 from lvsctl import linux
 from lvsctl.errors import HostError, KernelError, LabError, LvsctlError
-from lvsctl.kernel import paths
+from lvsctl.kernel import paths, worker
 from lvsctl.kernel.paths import describe_os_error, wrap_os_errors
 
 Ready = Callable[[str | None], None]
@@ -138,18 +138,21 @@ def ancestors() -> set[int]:
     return found
 
 
-def terminate(pids: Collection[int], seconds: float = TERMINATE_SECONDS) -> int:
+def terminate(find: Callable[[], Collection[int]], seconds: float = TERMINATE_SECONDS) -> int:
     """End the processes: SIGTERM, and SIGKILL for what lives on after ``seconds``.
 
+    ``find`` returns their ids. It is called again when a descriptor of each is open, because an
+    id may have been reused before: a process that is not found again is left alone.
     Returns how many there were. When it returns, none is left (zombies aside).
     """
     handles: dict[int, int] = {}
     try:
-        for pid in pids:
+        for pid in find():
             with contextlib.suppress(ProcessLookupError):
                 handles[os.pidfd_open(pid)] = pid
-        ended = len(handles)
-        living = dict(handles)
+        still = set(find()) if handles else set()
+        living = {handle: pid for handle, pid in handles.items() if pid in still}
+        ended = len(living)
         for sign, patience in ((signal.SIGTERM, seconds), (signal.SIGKILL, 10.0)):
             for handle in living:
                 with contextlib.suppress(ProcessLookupError):
@@ -180,8 +183,8 @@ def _still_alive(handles: Iterable[int], seconds: float) -> set[int]:
 
 def stop_daemon(lab: str, name: str) -> None:
     """End one daemon of ``lab``; nothing happens where it does not run."""
-    if pid := holder(paths.of(lab).pids / f"{name}.pid"):
-        terminate([pid])
+    file = paths.of(lab).pids / f"{name}.pid"
+    terminate(lambda: [pid] if (pid := holder(file)) else [])
 
 
 class DaemonStart:
@@ -194,7 +197,7 @@ class DaemonStart:
             paths.of(lab).logs.mkdir(parents=True, exist_ok=True)
         self._reading, writing = os.pipe2(os.O_CLOEXEC)
         try:
-            self._child = os.fork()
+            self._child = worker.fork()
             if self._child == 0:
                 _detach(lambda: _serve(lab, name, main, writing))
         except BaseException:
@@ -264,7 +267,7 @@ def _detach(body: Callable[[], None]) -> NoReturn:
     status = 1
     try:
         os.setsid()
-        if os.fork() == 0:
+        if worker.fork() == 0:
             for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
                 signal.signal(sign, signal.SIG_DFL)
             body()
@@ -315,6 +318,10 @@ def _serve(lab: str, name: str, main: Callable[[Ready], None], writing: int) -> 
             raise  # the command has gone on: into the log
         say(error=type(error).__name__, message=error.message, hint=error.hint)
     except OSError as error:
+        if not paths.of(lab).directory.is_dir():  # while it started: nothing of this one is wrong
+            say(error="LabError", message=f"lab {lab} was removed while its {name} started",
+                hint="")  # fmt: skip
+            return
         with contextlib.suppress(OSError):  # its log may be what cannot be written
             traceback.print_exc()
         said = describe_os_error(error)

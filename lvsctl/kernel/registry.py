@@ -52,14 +52,15 @@ class Entry:
     """A lab in the registry.
 
     ``topology`` is the text that it was started from, ``source`` the place of that
-    text and ``overrides`` what the command line changed, so that the same plan can be
-    made again. ``started`` is in seconds since the epoch. ``problem`` says what is
-    wrong where ``state`` is BROKEN.
+    text, ``argument`` its name on the command line and ``overrides`` what that changed, so
+    that the same plan can be made again. ``started`` is in seconds since the epoch.
+    ``problem`` says what is wrong where ``state`` is BROKEN.
     """
 
     lab: str
     topology: str = ""
     source: str = ""
+    argument: str = ""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     namespaces: tuple[str, ...] = ()
     started: float = 0.0
@@ -267,6 +268,7 @@ def _entry(lab: str, said: Mapping[str, Any]) -> Entry:
         lab=str(said["lab"]),
         topology=str(said["topology"]),
         source=str(said["source"]),
+        argument=str(said.get("argument", "")),
         overrides=dict(said["overrides"]),
         namespaces=tuple(map(str, said["namespaces"])),
         started=float(said["started"]),
@@ -286,6 +288,7 @@ def _broken(lab: str, problem: str) -> Entry:
 def labs() -> tuple[Entry, ...]:
     """Return every lab of which anything exists, by name."""
     with wrap_os_errors("list the labs", paths.RUN):
+        _refuse_link()
         try:
             found = [entry.name for entry in os.scandir(paths.RUN)]
         except FileNotFoundError:
@@ -294,9 +297,19 @@ def labs() -> tuple[Entry, ...]:
     return tuple(entry for name in names if (entry := read(name)) is not None)
 
 
+def _refuse_link() -> None:
+    """Raise HostError if the directory of all labs is a symlink: its target may be anyone's."""
+    if paths.RUN.is_symlink():
+        raise HostError(
+            f"{paths.RUN} is a symlink, which lvsctl never makes and does not follow",
+            hint=f"`ls -ld {paths.RUN}`; remove it, lvsctl makes a directory",
+        )
+
+
 def _is_ours(directory: Path) -> bool:
     """Return whether a lab's directory exists. A file or symlink of that name is not ours."""
     with wrap_os_errors("look for labs", directory):
+        _refuse_link()
         return directory.is_dir() and not directory.is_symlink()
 
 
@@ -332,10 +345,10 @@ def _end_processes(lab: str) -> int:
     """End the lab's processes, and those that they start meanwhile; return how many."""
     ended = 0
     for _ in range(10):
-        pids = processes.of_lab(lab)
-        if not pids:
+        found = processes.terminate(lambda: processes.of_lab(lab))
+        if not found:
             break
-        ended += processes.terminate(pids)
+        ended += found
     return ended
 
 

@@ -129,7 +129,8 @@ def _empty_table(session: Session, resource: PacketFilter) -> None:
 
 def _delete_namespace(session: Session, resource: Namespace) -> None:
     files = [paths.of(session.lab).namespaces / resource.netns]
-    processes.terminate(processes.pids_in(files) - processes.ancestors())
+    ancestors = processes.ancestors()
+    processes.terminate(lambda: processes.pids_in(files) - ancestors)
     session.close(resource.netns)
     netns.delete(session.lab, resource.netns)
 

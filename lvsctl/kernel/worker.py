@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import signal
 import threading
@@ -30,6 +31,21 @@ def block_signals() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def fork() -> int:
+    """os.fork(), in whose child the signals that end a command end the process.
+
+    Blocked meanwhile: otherwise the parent's handler could raise in the child, which would then
+    roll the parent's work back, or in one of Python's callbacks, which discard the exception.
+    """
+    with block_signals():
+        pid = os.fork()
+        if pid == 0:
+            for number in _ENDING:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    signal.signal(number, signal.SIG_DFL)
+    return pid
 
 
 class _Progress:
@@ -104,7 +120,7 @@ def _wait_until_ended(events: queue.SimpleQueue[Event | None], ended: threading.
     """Wait until the worker has ended; its last event comes after ``ended`` is set.
 
     Not for the Event itself, whose lock is not safe from signals (``block_signals``). In the
-    command line only the first signal raises (``cli.signals``); elsewhere a second Ctrl-C may.
+    command line only the first signal raises (``cli.failure``); elsewhere a second Ctrl-C may.
     """
     while not ended.is_set():
         try:

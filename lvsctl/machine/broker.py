@@ -22,7 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from lvsctl.errors import HostError, LvsctlError
-from lvsctl.machine import frames, launch, mount_namespace, process, runtime_files
+from lvsctl.machine import (
+    directories,
+    frames,
+    launch,
+    mount_namespace,
+    process,
+    records,
+    runtime_files,
+)
 from lvsctl.machine.config import BrokerArguments, guest_config
 from lvsctl.machine.kinds import KINDS
 from lvsctl.machine.runtime_files import RuntimeFiles
@@ -37,11 +45,12 @@ class SerialLink:
         self._room = asyncio.Event()
         # asyncio's locks are fair: sessions alternate frame by frame.
         self._turn = asyncio.Lock()
+        self._ended = False
 
     async def send(self, data: bytes) -> None:
-        """Send one whole frame."""
+        """Send one whole frame; drop it if the guest has ended, or ends meanwhile."""
         async with self._turn:
-            while data:
+            while data and not self._ended:
                 taken = self._window.spend(len(data))
                 if taken:
                     self._writer.write(data[:taken])
@@ -53,6 +62,11 @@ class SerialLink:
     def acknowledged(self, amount: int) -> None:
         """Record that the guest has read ``amount`` bytes."""
         self._window.grant(amount)
+        self._room.set()
+
+    def end(self) -> None:
+        """Drop what is not sent yet: a guest that has ended acknowledges nothing any more."""
+        self._ended = True
         self._room.set()
 
 
@@ -74,9 +88,12 @@ _TO_CLIENTS = frozenset({frames.STDOUT, frames.STDERR, frames.EXIT, frames.PONG,
 class Broker:
     """One machine: its kernel's process, its serial link, its clients."""
 
-    def __init__(self, arguments: BrokerArguments, files: RuntimeFiles) -> None:
+    def __init__(self, arguments: BrokerArguments, files: RuntimeFiles, work: Path) -> None:
         self._arguments = arguments
         self._where = files
+        self._work = work
+        self._full = ""
+        self._has_mount_namespace = False
         self._clients: dict[int, asyncio.StreamWriter] = {}
         self._next_session = 1
         self._console: deque[str] = deque(maxlen=CONSOLE_LINES)
@@ -92,7 +109,8 @@ class Broker:
             loop.add_signal_handler(number, self._stop.set)
         self._process = started.process
         self._limitations = started.limitations
-        self._has_mount_namespace = mount_namespace.is_own(self._process.pid)
+        with contextlib.suppress(FileNotFoundError):  # it has ended already
+            self._has_mount_namespace = mount_namespace.is_own(self._process.pid)
         reader, writer = await asyncio.open_connection(sock=started.link)
         self._link = SerialLink(writer)
         console = asyncio.StreamReader()
@@ -116,7 +134,9 @@ class Broker:
             server.close()
         finally:
             loop.remove_reader(process_fd)
+            os.close(process_fd)
             await self._end_kernel()
+            self._link.end()
             for task in tasks:
                 await asyncio.wait([task], timeout=1)
         await self._notify_clients()
@@ -136,11 +156,15 @@ class Broker:
         )
         for task in (ended, abandoned, stopped):
             task.cancel()
+        if self._stop.is_set() and not self._hello.done():
+            raise HostError(
+                "the machine was stopped while it started", hint="start it again: the same command"
+            )
         if not self._hello.done():
             console = "\n".join(relevant_lines(list(self._console))) or "(nothing)"
             raise HostError(
                 f"the machine did not start; its console:\n{console}",
-                hint="lvsctl doctor lists what the machine needs",
+                hint=_hint(self._arguments.config.kernel.program),
             )
 
     async def _wait_for_end(self) -> None:
@@ -160,16 +184,13 @@ class Broker:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         await asyncio.to_thread(self._process.wait)
+        self._full = file_system_is_full(self._work)
 
     async def _notify_clients(self) -> None:
         if self._stop.is_set():
             died = {"message": "the machine was stopped", "hint": ""}
         else:
-            last = "\n".join(f"    {line}" for line in relevant_lines(list(self._console)))
-            died = {
-                "message": f"the machine died; the last lines of its console:\n{last}",
-                "hint": "start it again: its labs are lost, the host is not affected",
-            }
+            died = reason_of_death(list(self._console), self._arguments.config.memory, self._full)
         message = frames.frame(frames.DIED, 0, json.dumps(died).encode())
         for writer in list(self._clients.values()):
             with contextlib.suppress(OSError, asyncio.TimeoutError):
@@ -222,7 +243,7 @@ class Broker:
         )
         try:
             await self._serve(session, reader, writer)
-        except (OSError, frames.FrameError):
+        except (OSError, ValueError, KeyError, TypeError):
             pass  # a client that disconnects or sends garbage affects only itself
         finally:
             del self._clients[session]
@@ -270,12 +291,59 @@ class Broker:
         }
 
 
+_OUT_OF_MEMORY = ("Out of memory", "out of memory", "deadlocked on memory", "oom-kill")
+LITTLE = 1024 * 1024
+"""Bytes: a file system with less room than this is full."""
+
+
+def reason_of_death(console: Sequence[str], memory: int, full: str) -> dict[str, str]:
+    """Return why a machine of ``memory`` MiB died, as the content of a DIED frame.
+
+    ``full`` is the file system of its memory if that is full, else empty.
+    """
+    last = "\n".join(f"    {line}" for line in relevant_lines(console))
+    shown = f"; the last lines of its console:\n{last}" if last else ", without a word"
+    if full:
+        return {
+            "message": f"the machine died because {full}, which holds its memory, is full{shown}",
+            "hint": f"free some space in {full}, or set TMPDIR to another directory",
+        }
+    if any(word in line for line in console for word in _OUT_OF_MEMORY):
+        return {
+            "message": f"the machine ran out of its memory ({memory} MiB) and died{shown}",
+            "hint": f"start it with more: lvsctl machine start --memory {max(1024, 2 * memory)}",
+        }
+    return {
+        "message": f"the machine died{shown}",
+        "hint": "start it again: its labs are lost, the host is not affected",
+    }
+
+
+def file_system_is_full(work: Path) -> str:
+    """Return the directory that holds a work directory if its file system is full; else empty."""
+    try:
+        found = os.statvfs(work)
+    except OSError:
+        return ""
+    return str(work.parent) if found.f_bavail * found.f_frsize < LITTLE else ""
+
+
 def relevant_lines(console: Sequence[str]) -> Sequence[str]:
     """Return the lines of a dead machine's console that explain it: of a panic, else the last."""
     for index, line in enumerate(console):
         if "Kernel panic" in line or line.startswith("Traceback"):
             return console[index : index + LINES_SHOWN]
     return console[-LINES_SHOWN:]
+
+
+def _hint(program: Path) -> str:
+    """Return what helps if a kernel does not start: to fetch it again, if lvsctl fetched it."""
+    cache = directories.cache_directory()
+    if not program.is_relative_to(cache):
+        return "lvsctl doctor lists what the machine needs"
+    tree = cache.joinpath(*program.relative_to(cache).parts[:2])
+    fetch = f"rm -r {tree}; lvsctl machine start"
+    return f"if the kernel's file is damaged, this fetches it again: {fetch}"
 
 
 async def _closed(fd: int) -> None:
@@ -306,24 +374,29 @@ def _start(arguments: BrokerArguments, files: RuntimeFiles) -> None:
     try:
         kind = KINDS[arguments.config.kind]
         work = kind.work_directory(arguments.config)
-        started = kind.spawn(arguments.config, work)
-        record = runtime_files.Record(
-            boot=runtime_files.boot_id(),
-            pid=started.process.pid,
-            started=runtime_files.start_time(started.process.pid) or 0,
+        record = records.Record(
+            boot=records.boot_id(),
+            pid=0,
+            started=0,
             work=str(work),
+            broker=records.process(os.getpid()),
+            supervisor=records.process(os.getppid()),
         )
-        runtime_files.write_record(files, record)
+        records.write(files.record, record)  # before the kernel, which takes a moment to start
+        started = kind.spawn(arguments.config, work)
+        pid, time_started = records.process(started.process.pid)
+        records.write(files.record, record._replace(pid=pid, started=time_started))
         _cache_byte_code()
-        asyncio.run(_serve(arguments, files, started))
+        asyncio.run(_serve(arguments, files, started, work))
     except LvsctlError as error:
-        _report(arguments.report, {"error": error.message, "hint": error.hint})
+        hint = error.hint or _hint(arguments.config.kernel.program)
+        _report(arguments.report, {"error": error.message, "hint": hint})
     except OSError as error:
         hint = f"free some space in {files.directory}" if error.errno == errno.ENOSPC else ""
         _report(arguments.report, {"error": f"the machine did not start: {error}", "hint": hint})
     finally:
         if work is not None:
-            runtime_files.remove_work(str(work))
+            records.remove_work(str(work))
 
 
 def _cache_byte_code() -> None:
@@ -333,9 +406,9 @@ def _cache_byte_code() -> None:
 
 
 async def _serve(
-    arguments: BrokerArguments, files: RuntimeFiles, started: process.StartedMachine
+    arguments: BrokerArguments, files: RuntimeFiles, started: process.StartedMachine, work: Path
 ) -> None:
-    await Broker(arguments, files).run(started)
+    await Broker(arguments, files, work).run(started)
 
 
 def main() -> None:

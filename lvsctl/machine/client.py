@@ -5,15 +5,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shlex
+import shutil
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from lvsctl.errors import HostError, LabError
-from lvsctl.machine import config, frames, relay, runtime_files
+from lvsctl.errors import HostError, LabError, UsageError
+from lvsctl.machine import config, directories, frames, records, relay, runtime_files
 from lvsctl.machine.config import ANYTHING, MachineRequest, request_from_environment
 from lvsctl.machine.connection import Connection, connect
 from lvsctl.machine.relay import standard_streams
@@ -23,6 +27,9 @@ Emit = Callable[[str], None]
 RunKind = Literal["lvsctl", "exec"]
 
 ANSWER_TIMEOUT = 10.0
+
+MAX_REQUEST = frames.MAX_PAYLOAD // 2
+"""Bytes of a request: arguments, environment and directories. Linux allows a little less too."""
 
 
 class MachineStatus(NamedTuple):
@@ -112,23 +119,33 @@ def start(
 
 
 def stop() -> bool:
-    """Stop the machine and its labs; return whether one was running."""
+    """Stop the machine and its labs; return whether one was running, or starting.
+
+    If it does not stop by itself, its recorded processes are killed. Raises HostError if they do
+    not end.
+    """
     files = runtime_files.for_machine()
+    patience = runtime_files.END_TIMEOUT
     try:
         connection = connect(files, any_version=True)
     except HostError:  # it does not respond: killed below
-        connection = None
+        connection, patience = None, 0.0
     if connection is not None:
         with connection:
             connection.send(frames.STOP)
             connection.wait_for_end(runtime_files.END_TIMEOUT)
-    elif not files.record.exists():
+    elif not (files.record.exists() or files.lock.exists()):
         return False
-    life_lock = runtime_files.take_life_lock(files, runtime_files.END_TIMEOUT if connection else 0)
+    elif patience:  # it is starting, or has been killed
+        _end_background(files, signal.SIGTERM)
+    life_lock = runtime_files.take_life_lock(files, patience)
+    if life_lock is None:
+        _end_background(files, signal.SIGKILL)
+        life_lock = runtime_files.take_life_lock(files, records.KILL_TIMEOUT)
     if life_lock is None:
         raise HostError(
-            f"the machine {files.name} does not stop",
-            hint=f"kill the processes that hold its lock {files.lock}",
+            f"the machine {files.name} does not stop, and its processes are not recorded",
+            hint=f"list those that hold its lock: fuser -v {files.lock}",
         )
     try:
         runtime_files.sweep(files)
@@ -136,6 +153,12 @@ def stop() -> bool:
     finally:
         os.close(life_lock)
     return True
+
+
+def _end_background(files: RuntimeFiles, number: signal.Signals) -> None:
+    found = records.read(files.record)
+    if found is not None:
+        records.end_background(found, number)
 
 
 def run(
@@ -146,6 +169,7 @@ def run(
     env: Mapping[str, str] | None = None,
     tty: bool | None = None,
     writable_directories: Sequence[str] = (),
+    visible: Sequence[str] = (),
     emit: Emit = lambda _: None,
 ) -> int:
     """Run a command in the machine, started if necessary, and return its exit status.
@@ -154,7 +178,8 @@ def run(
     streams, terminal, signals and end of input are passed through; the status is 128 + N for a
     command ended by signal N. The command may write ``writable_directories`` and ``cwd``
     (default: the current directory) unless this is a system directory. ``tty`` forces (True) or
-    forbids (False) a terminal. ``emit`` receives messages for the user.
+    forbids (False) a terminal. ``visible`` are words that may name files in the host's /tmp, as
+    those of ``argv`` do. ``emit`` receives messages for the user.
 
     Raises HostError if the machine cannot start or dies meanwhile.
     """
@@ -164,7 +189,8 @@ def run(
     everywhere = config.writable_directories(config.writable_from_environment())
     connection, started = _connect_or_start(files, ANYTHING, everywhere, emit)
     here = [place] if config.why_not_writable(place) is None else []
-    if started and here and place == str(Path.home().resolve()):  # printed once a machine
+    home = directories.home_directory()
+    if started and here and home and place == str(home.resolve()):  # printed once a machine
         emit(f"the command can write to your home directory {place}: it is the current directory")
     passed = standard_streams(tty)
     request = {
@@ -175,12 +201,19 @@ def run(
         "writable": list(
             dict.fromkeys([*here, *everywhere, *config.writable_directories(writable_directories)])
         ),
-        "visible": relay.paths_in(argv, place),
+        "visible": relay.paths_in([*argv, *visible], place, os.environ.get("PATH", "")),
         "fingerprint": fingerprint(),
         "env": _environment(os.environ if env is None else env),
         "terminal": [str(stream) for stream in passed.terminal],
     }
+    size = len(json.dumps(request))
     with connection:
+        if size > MAX_REQUEST:
+            raise UsageError(
+                f"the command's arguments and environment have {size // 1024} KiB; "
+                f"the machine accepts {MAX_REQUEST // 1024} KiB",
+                hint="pass large input as a file or through standard input",
+            )
         return relay.relay(connection, request, passed)
 
 
@@ -228,6 +261,21 @@ def _umask() -> int:
     return mask
 
 
+ACTIVATE_VARIABLE = "LVSCTL_ACTIVATE"
+
+
+def activation(env: Mapping[str, str]) -> str:
+    """Return what to type so that ``lvsctl`` is a command of the shell; empty if it is one."""
+    if shutil.which("lvsctl", path=env.get("PATH", os.defpath)):
+        return ""
+    script = Path(sys.prefix, "bin", "activate")
+    if not script.is_file():
+        return f"alias lvsctl={shlex.quote(f'{sys.executable} -m lvsctl')}"
+    with contextlib.suppress(OSError, ValueError):
+        script = Path(script.relative_to(Path.cwd()))
+    return f". {shlex.quote(str(script))}"
+
+
 def _environment(env: Mapping[str, str]) -> dict[str, str]:
     """Return the user's environment, changed for lvsctl in the machine."""
     path = env.get("PATH", os.defpath).split(":")
@@ -237,6 +285,7 @@ def _environment(env: Mapping[str, str]) -> dict[str, str]:
         "PATH": ":".join(dict.fromkeys([*path, *system])),
         "LVSCTL_WHERE": "host",
         "LVSCTL_IN_MACHINE": "1",
+        ACTIVATE_VARIABLE: activation(env),
     }
 
 

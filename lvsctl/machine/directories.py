@@ -14,16 +14,80 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from lvsctl import linux
 from lvsctl.errors import HostError
-from lvsctl.machine.runtime_files import WORK_PREFIX
+from lvsctl.machine.records import WORK_PREFIX
 
 _SCRATCH_PREFIX = "unpack."
 
 
 def cache_directory() -> Path:
-    """Return the cache directory, which may not exist yet."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base else Path.home() / ".cache") / "lvsctl"
+    """Return the cache directory, which may not exist yet.
+
+    Raises HostError if the user has no home directory. A relative XDG_CACHE_HOME is ignored, as
+    the XDG Base Directory Specification requires.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if base.is_absolute():
+        return base / "lvsctl"
+    home = home_directory()
+    if home is None:
+        raise HostError(
+            "there is no directory for the throwaway kernel: this user has no home directory",
+            hint="set HOME, or XDG_CACHE_HOME, to a directory with 300 MB of free space",
+        )
+    return home / ".cache" / "lvsctl"
+
+
+def home_directory() -> Path | None:
+    """Return the user's home directory; None in a container whose user has none."""
+    try:
+        home = Path.home()
+    except (RuntimeError, KeyError):
+        return None
+    return home if home.is_absolute() else None
+
+
+MANIFEST = "lvsctl-sizes"
+"""In a directory of the cache: the size of each file that belongs to it."""
+
+
+def publish(tree: Path, target: Path) -> None:
+    """Give a tree its final name, with a list of its files, once it is on the disk.
+
+    Raises OSError.
+    """
+    files = sorted(path for path in tree.rglob("*") if path.is_file() and not path.is_symlink())
+    lines = [f"{path.stat().st_size} {path.relative_to(tree)}\n" for path in files]
+    (tree / MANIFEST).write_text("".join(lines), encoding="utf-8")
+    fd = os.open(tree, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        linux.sync_file_system(fd)
+    finally:
+        os.close(fd)
+    tree.rename(target)
+
+
+def damaged(tree: Path) -> str:
+    """Return what is wrong with a published tree; empty if its files have their sizes.
+
+    A tree of an earlier version has no list, and is trusted.
+    """
+    try:
+        lines = (tree / MANIFEST).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as error:
+        return f"{tree / MANIFEST} cannot be read: {error}"
+    for line in lines:
+        size, _, name = line.partition(" ")
+        try:
+            found = (tree / name).stat().st_size
+        except OSError as error:
+            return f"{tree / name}: {error.strerror}"
+        if str(found) != size:
+            return f"{tree / name} has {found} bytes instead of {size}"
+    return ""
 
 
 @contextlib.contextmanager

@@ -58,7 +58,10 @@ def ensure(wanted: str | None, emit: Emit) -> Kernel:
     """
     kernel = find(wanted)
     if kernel is not None:
-        return kernel
+        reason = directories.damaged(kernel.program.parent)
+        if not reason:
+            return kernel
+        emit(f"the kernel {kernel.release} is damaged: {reason}")
     wanted = wanted or USUAL
     place = directory()
     try:
@@ -71,6 +74,8 @@ def ensure(wanted: str | None, emit: Emit) -> Kernel:
                 tree = packages.fetch_kernel(wanted, scratch, emit)
                 image, modules = _in_tree(tree, wanted)
             target = place / _key(image, modules)
+            if _in(target) is not None and directories.damaged(target):
+                target.rename(scratch / "broken")
             if _in(target) is None:
                 _prepare(image, modules, scratch / "prepared")
                 _publish(scratch / "prepared", target)
@@ -184,7 +189,7 @@ def _prepare(image: Path, modules: Path, target: Path) -> None:
 
 def _publish(made: Path, target: Path) -> None:
     try:
-        made.rename(target)
+        directories.publish(made, target)
     except OSError:
         if _in(target) is None:  # nor has another process done it
             raise

@@ -5,19 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lvsctl import linux
 from lvsctl.errors import HostError
-from lvsctl.machine import runtime_files
+from lvsctl.machine import records, runtime_files
 from lvsctl.machine.config import BrokerArguments, MachineConfig, MachineRequest
-from lvsctl.machine.kinds import Emit, Kind, choose_kind
+from lvsctl.machine.kinds import KINDS, Emit, Kind, choose_kind
 from lvsctl.machine.runtime_files import RuntimeFiles
 
 
@@ -70,33 +71,48 @@ def _start_broker(files: RuntimeFiles, config: MachineConfig) -> Sequence[str]:
     life_lock = runtime_files.take_life_lock(files, runtime_files.END_TIMEOUT)
     if life_lock is None:
         raise HostError(
-            f"the previous machine {files.name} does not stop",
-            hint=f"kill the processes that hold its lock {files.lock}",
+            f"the previous machine {files.name} does not stop", hint="lvsctl machine stop"
         )
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, life_lock)
         runtime_files.sweep(files)
         read_end, write_end = os.pipe()
-        reports = stack.enter_context(os.fdopen(read_end, "rb"))
+        stack.callback(os.close, read_end)
         arguments = BrokerArguments(files.name, config, life_lock, write_end)
         try:
             _spawn_broker(arguments)
         finally:
             os.close(write_end)  # otherwise the broker's end could not be detected
-        message = _answer(reports)
+        patience = KINDS[config.kind].boot_timeout(config) + ANSWER_TIMEOUT
+        message = _answer(read_end, time.monotonic() + patience)
     if "error" in message:
         raise HostError(message["error"], hint=message.get("hint", ""))
     return [str(line) for line in message["messages"]]
 
 
-def _answer(reports: Iterable[bytes]) -> dict[str, Any]:
+ANSWER_TIMEOUT = 30.0
+"""Seconds beyond the boot's for the broker to answer."""
+
+
+def _answer(reports: int, deadline: float) -> dict[str, Any]:
     """Return the broker's answer: a line of JSON, or its traceback as an error."""
-    output = []
-    for line in reports:
-        try:
-            return dict(json.loads(line))
-        except ValueError:
-            output.append(line.decode(errors="replace").rstrip())
+    output: list[str] = []
+    data = b""
+    while select.select([reports], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        more = os.read(reports, 65536)
+        *lines, data = (data + more).split(b"\n")
+        for line in lines if more else [data]:
+            try:
+                return dict(json.loads(line))
+            except ValueError:
+                output.append(line.decode(errors="replace").rstrip())
+        if not more:
+            break
+    else:
+        return {
+            "error": "the machine's background process does not respond",
+            "hint": "end it: lvsctl machine stop",
+        }
     return {"error": "\n".join(["the machine's background process died:", *output[-8:]])}
 
 
@@ -153,7 +169,7 @@ def _forward(broker: int, number: int) -> None:
 
 
 def _clean_up(files: RuntimeFiles) -> None:
-    record = runtime_files.read_record(files)
+    record = records.read(files.record)
     if record is not None:
         _wait_for_power_off(record)
     runtime_files.sweep(files)
@@ -161,10 +177,10 @@ def _clean_up(files: RuntimeFiles) -> None:
     files.lock.unlink(missing_ok=True)
 
 
-def _wait_for_power_off(record: runtime_files.Record) -> None:
+def _wait_for_power_off(record: records.Record) -> None:
     """Reap the kernel, which is the supervisor's child by now, until it has ended or time is up."""
     deadline = time.monotonic() + POWER_OFF_TIMEOUT
-    while runtime_files.members(record):
+    while records.members(record):
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             return

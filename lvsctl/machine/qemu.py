@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lvsctl.errors import UsageError
-from lvsctl.machine import directories, initramfs, kernels, process, runtime_files
+from lvsctl.machine import directories, initramfs, kernels, process, records
 from lvsctl.machine.config import Kernel, MachineConfig, quoted
 from lvsctl.machine.packages import Emit
 
@@ -84,7 +84,7 @@ def _remembered_failure() -> str:
     """Return why a kernel did not start with KVM earlier since the host booted."""
     try:
         found = json.loads(_failure_file().read_text(encoding="utf-8"))
-        return str(found["reason"]) if found["boot"] == runtime_files.boot_id() else ""
+        return str(found["reason"]) if found["boot"] == records.boot_id() else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
@@ -92,7 +92,7 @@ def _remembered_failure() -> str:
 def remember_failure(reason: str) -> None:
     """Record that KVM does not work, until the host boots again. Raises OSError."""
     _failure_file().parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"boot": runtime_files.boot_id(), "reason": reason})
+    text = json.dumps({"boot": records.boot_id(), "reason": reason})
     draft = _failure_file().with_suffix(f".{os.getpid()}")
     draft.write_text(text, encoding="utf-8")
     draft.rename(_failure_file())

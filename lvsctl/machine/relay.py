@@ -108,6 +108,12 @@ FORWARDED = (
 ANSWER_TIMEOUT = 5.0
 """Seconds for the machine to respond after the user has interrupted the command."""
 
+QUIET = 10.0
+"""Seconds without anything from the machine after which it is asked whether it still runs."""
+
+QUIET_TIMEOUT = 30.0
+"""Seconds for its answer then: a busy machine may be slow."""
+
 _INTERRUPT_KEYS = (b"\x03", b"\x1c")
 _CREDIT_LUMP = frames.STREAM_CREDIT // 2
 
@@ -123,14 +129,16 @@ def relay(connection: Connection, request: Mapping[str, object], passed: Streams
         return _Relay(connection, passed, wakeup).run(request)
 
 
-def paths_in(argv: Sequence[str], cwd: str) -> list[str]:
+def paths_in(argv: Sequence[str], cwd: str, search: str = "") -> list[str]:
     """Return existing paths in /tmp and /var/tmp among the arguments (also ``--option=PATH``).
+
+    And among the directories in ``search``, which has them as PATH does.
 
     The guest has directories of its own there, but must see files of the host that the user
     names. /run is always the guest's own: it has the names of network namespaces.
     """
     found = []
-    for word in argv:
+    for word in (*argv, *search.split(":")):
         for candidate in {word, word.partition("=")[2]}:
             if "/" in candidate:
                 path = Path(os.path.normpath(Path(cwd, candidate)))
@@ -177,6 +185,7 @@ class _Relay:
         self._stdin_credit = frames.Credit(frames.STDIN_CREDIT)
         self._stdin_open = passed.forward_stdin
         self._answer_by: float | None = None
+        self._ask_at = time.monotonic() + QUIET
         self._status: int | None = None
 
     def run(self, request: Mapping[str, object]) -> int:
@@ -221,15 +230,17 @@ class _Relay:
                 self._receive()
         elif self._answer_by is not None and time.monotonic() >= self._answer_by:
             raise HostError("the machine does not respond", hint="stop it: lvsctl machine stop")
+        elif self._answer_by is None and time.monotonic() >= self._ask_at:
+            self._expect_answer(QUIET_TIMEOUT)
 
-    def _timeout(self) -> float | None:
-        if self._answer_by is None:
-            return None
-        return max(0.0, self._answer_by - time.monotonic()) * 1000 + 1
+    def _timeout(self) -> float:
+        due = self._ask_at if self._answer_by is None else self._answer_by
+        return max(0.0, due - time.monotonic()) * 1000 + 1
 
     def _receive(self) -> None:
         for kind, payload in self._connection.receive():
             self._answer_by = None
+            self._ask_at = time.monotonic() + QUIET
             if kind == frames.STDOUT:
                 self._outputs[1].queue.append(payload)
             elif kind == frames.STDERR:
@@ -282,8 +293,8 @@ class _Relay:
                 self._connection.send(frames.SIGNAL, frames.number(number))
                 self._expect_answer()
 
-    def _expect_answer(self) -> None:
+    def _expect_answer(self, seconds: float = ANSWER_TIMEOUT) -> None:
         """Expect a response soon, so that an interrupt works even if the machine hangs."""
         self._connection.send(frames.PING)
-        if self._answer_by is None:
-            self._answer_by = time.monotonic() + ANSWER_TIMEOUT
+        by = time.monotonic() + seconds
+        self._answer_by = by if self._answer_by is None else min(by, self._answer_by)

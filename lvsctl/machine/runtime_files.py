@@ -12,12 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import re
 import select
-import shutil
-import signal
 import stat
 import time
 from collections.abc import Iterator
@@ -25,15 +22,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lvsctl.errors import HostError, UsageError
-
-WORK_PREFIX = "lvsctl-machine-"
-"""The prefix of work directories; no other directory is ever removed."""
+from lvsctl.machine import records
 
 END_TIMEOUT = 15.0
 """Seconds for a machine to stop by itself before its processes are killed."""
 
-KILL_TIMEOUT = 5.0
-"""Seconds for killed processes to end."""
+START_TIMEOUT = 180.0
+"""Seconds to wait for another command that starts the same machine."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 _POLL = 0.02
@@ -60,20 +55,6 @@ class RuntimeFiles(NamedTuple):
     @property
     def record(self) -> Path:
         return self.directory / f"{self.name}.json"
-
-
-class Record(NamedTuple):
-    """A machine's process and work directory: enough to kill it and remove its files.
-
-    ``boot`` is the host's boot id. ``pid`` is the kernel's process, which has a session of its
-    own. ``started`` is its start time in clock ticks since boot, which distinguishes it from a
-    later process with the same id. ``work`` is its work directory.
-    """
-
-    boot: str
-    pid: int
-    started: int
-    work: str
 
 
 def machine_name() -> str:
@@ -137,15 +118,38 @@ def starting(files: RuntimeFiles) -> Iterator[None]:
     """Hold the lock for starting this machine; other commands wait. Raises HostError."""
     while True:
         fd = _opened(files.starting)
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        if not _locked_in_time(fd):
+            holder = os.pread(fd, 32, 0).decode(errors="replace").strip()
+            os.close(fd)
+            raise HostError(
+                f"another command (process {holder}) is starting the machine {files.name}, and "
+                f"is not done after {START_TIMEOUT:.0f} s",
+                hint=f"end it: kill -9 {holder}",
+            )
         if _is_same_file(fd, files.starting):
             break
         os.close(fd)  # its last holder removed it while we were waiting
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     try:
         yield
     finally:
         files.starting.unlink(missing_ok=True)
         os.close(fd)
+
+
+def _locked_in_time(fd: int) -> bool:
+    """Lock the file within START_TIMEOUT; return whether that was possible."""
+    deadline = time.monotonic() + START_TIMEOUT
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            select.select([], [], [], _POLL)  # flock has no timeout
+        else:
+            return True
 
 
 def take_life_lock(files: RuntimeFiles, timeout: float) -> int | None:
@@ -189,11 +193,11 @@ def _is_same_file(fd: int, path: Path) -> bool:
 
 def sweep(files: RuntimeFiles) -> None:
     """Kill and remove what a machine has left behind. The caller holds its life lock."""
-    record = read_record(files)
-    if record is not None:
-        end_kernel(record)
-        remove_work(record.work)
-    for path in (files.socket, files.record):
+    found = records.read(files.record)
+    if found is not None:
+        records.end_kernel(found)
+        records.remove_work(found.work)
+    for path in (files.socket, files.record, files.record.with_suffix(".new")):
         path.unlink(missing_ok=True)
     _sweep_starting(files)
 
@@ -220,83 +224,3 @@ def sweep_if_dead(files: RuntimeFiles) -> None:
         files.lock.unlink(missing_ok=True)
     finally:
         os.close(fd)
-
-
-def write_record(files: RuntimeFiles, record: Record) -> None:
-    """Write the machine's record atomically."""
-    draft = files.record.with_suffix(".new")
-    draft.write_text(json.dumps(record._asdict()), encoding="utf-8")
-    draft.rename(files.record)
-
-
-def read_record(files: RuntimeFiles) -> Record | None:
-    """Return the machine's record; None if it is missing or damaged."""
-    try:
-        fields = json.loads(files.record.read_text(encoding="utf-8"))
-        return Record(
-            str(fields["boot"]), int(fields["pid"]), int(fields["started"]), str(fields["work"])
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def boot_id() -> str:
-    """Return the id of the host's boot: process ids are valid only within one boot."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-
-
-def start_time(pid: int) -> int | None:
-    """Return a process's start in clock ticks since boot; None if it does not exist."""
-    fields = _stat_fields(pid)
-    return int(fields[19]) if fields else None
-
-
-def _stat_fields(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat from the third (the state) on; empty if it has ended."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    return text.rpartition(")")[2].split()
-
-
-def members(record: Record) -> list[int]:
-    """Return the ids of the living processes of a machine's kernel."""
-    if record.boot != boot_id():
-        return []
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        fields = _stat_fields(int(entry.name))
-        # The id of the session (6th) can be reused: an older process is not the machine's.
-        if (
-            fields
-            and fields[0] not in "ZX"
-            and int(fields[3]) == record.pid
-            and int(fields[19]) >= record.started
-        ):
-            found.append(int(entry.name))
-    return found
-
-
-def end_kernel(record: Record) -> None:
-    """Kill the processes of a machine's kernel, and wait for their end."""
-    deadline = time.monotonic() + KILL_TIMEOUT
-    # Repeated, because a process can fork while its session is listed.
-    while (living := members(record)) and time.monotonic() < deadline:
-        for pid in living:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                fd = os.pidfd_open(pid)
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                    select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
-                finally:
-                    os.close(fd)
-
-
-def remove_work(work: str) -> None:
-    """Remove a work directory; any other path is ignored."""
-    path = Path(work)
-    if path.name.startswith(WORK_PREFIX) and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)

@@ -39,6 +39,10 @@ def _kernel_in(root: Path, program: Path | None) -> Kernel | None:
     return Kernel(program.resolve(), modules[-1].parent.resolve())
 
 
+def _is_below(kernel: Kernel, place: Path) -> bool:
+    return kernel.program.is_relative_to(place.resolve())
+
+
 def why_no_kernel() -> str:
     """Return why this host has no such kernel and cannot download it; empty if it has or can."""
     if os.uname().machine not in ("x86_64", "i686"):
@@ -55,11 +59,14 @@ def why_no_kernel() -> str:
 def ensure_kernel(emit: Emit) -> Kernel:
     """Return the kernel, downloaded if it is missing. Raises HostError."""
     kernel = find_kernel()
+    place = unpack_directory()
     if kernel is not None:
-        return kernel
+        reason = directories.damaged(place / "current") if _is_below(kernel, place) else ""
+        if not reason:
+            return kernel
+        emit(f"the throwaway kernel is damaged: {reason}")
     if reason := why_no_kernel():
         raise HostError(f"this host cannot run User-Mode Linux: {reason}", hint=INSTALL_HINT)
-    place = unpack_directory()
     emit(f"unpacking the throwaway kernel (Debian package {PACKAGE}, 41 MB) into {place}")
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -84,12 +91,12 @@ def ensure_kernel(emit: Emit) -> Kernel:
 def _publish(tree: Path, place: Path) -> None:
     """Rename the unpacked tree to its final place, unless another process has done so."""
     target = place / "current"
-    if _kernel_in(target, None) is not None:
+    if _kernel_in(target, None) is not None and not directories.damaged(target):
         return  # another process has done it
-    if target.exists():  # not a kernel: replace it
+    if target.exists():  # not a kernel, or a damaged one: replace it
         target.rename(tree.parent / "broken")
     try:
-        tree.rename(target)
+        directories.publish(tree, target)
     except OSError:
         if _kernel_in(target, None) is None:
             raise

@@ -63,6 +63,8 @@ def ensure_library(emit: Emit) -> Path:
             if done.returncode != 0:
                 reason = packages.last_error(done.stderr)
                 raise HostError(f"{words[0]} cannot compile {SOURCE}: {reason}", hint=HINT)
+            with made.open("rb") as file:
+                os.fsync(file.fileno())
             made.rename(target)
     except (OSError, subprocess.SubprocessError) as error:
         raise HostError(f"cannot compile {SOURCE.name} in {place}: {error}", hint=HINT) from error

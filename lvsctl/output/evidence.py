@@ -29,6 +29,9 @@ from lvsctl.output.serialize import structure_strictly, unstructure
 
 FORMAT, VERSION = "lvsctl evidence", 2
 _TUNNELS = frozenset({"ipip", "gre", "sit", "ip6tnl", "ip6gre"})
+MOST_FRAMES = 500_000
+"""Maximum of frames: each takes up to 500 bytes of memory, even an empty one."""
+
 _MAX_LISTED = 5
 """Mistakes of a file that are listed."""
 
@@ -93,7 +96,7 @@ def evidence_from(written: bytes, capture: bytes, *, source: str = "evidence.jso
             hint="both files of a report belong together and must not be changed",
         )
     try:
-        recording = read_recording(BytesIO(capture))
+        recording = read_recording(BytesIO(capture), most=MOST_FRAMES)
     except LvsctlError as error:
         raise DamagedFile(f"the capture cannot be read: {error.message}") from error
     return Evidence(

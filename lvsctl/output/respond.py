@@ -4,6 +4,7 @@ It stands alone: `lvsctl plan --format sh` writes it into the script, for hosts 
 """
 
 import os
+import signal
 import socket
 import socketserver
 import struct
@@ -25,6 +26,8 @@ def main() -> None:
         raise SystemExit(
             f"{node}: cannot listen on {protocol} port {port}: {error.strerror}"
         ) from None
+    # Until setsid, the end of the script's terminal would end this process too.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if os.fork():
         os._exit(0)
     os.setsid()

@@ -6,6 +6,7 @@ top (``lab``, ``namespaces``, ``state``, ``family``), never inserted into comman
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from lvsctl.output.text.style import Style
 from lvsctl.plan.stages import Plan, Stage
 from lvsctl.resources.base import Resource
 from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.offloads import OffloadsOff
 from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.resources.user_command import UserCommand
 
@@ -126,6 +128,23 @@ run() { # NETNS COMMAND...
 }
 """.strip("\n")
 
+OFFLOADS = r"""
+# Hands frames over as a wire would carry them: checksums in, nothing merged. It changes what a
+# capture shows, and not what arrives: where there is no ethtool, the lab does without.
+offloads_off() { # NETNS DEVICE...
+    netns=$1
+    shift
+    for device; do
+        if ! command -v ethtool >/dev/null 2>&1; then
+            [ -n "${told-}" ] || say 'no ethtool: offloads stay on, so captures show merged frames'
+            told=yes
+            return
+        fi
+        ip netns exec "$netns" ethtool -K "$device" tx off sg off tso off gso off gro off
+    done
+}
+""".strip("\n")
+
 RESPONDER = Path(__file__).with_name("respond.py").read_text(encoding="utf-8").rstrip("\n")
 
 
@@ -141,6 +160,9 @@ _PACKAGES = {
     "ipvsadm": "ipvsadm",
 }
 """The programs that resources' commands run, and the packages that have them."""
+
+_OPTIONAL = "ethtool"
+"""The program without which a script does (``OFFLOADS``)."""
 
 _MODULES = ("ip_vs", "ipip", "ip_gre", "fou")
 """The kernel's modules that resources need, in the order in which they are loaded."""
@@ -158,13 +180,37 @@ def script(lab: Lab, plan: Plan) -> str:
         FUNCTIONS,
         *([RESPOND] if _has(plan, ResponderPort) else []),
         *([RUN] if _has(plan, UserCommand) else []),
+        *([OFFLOADS] if _has(plan, OffloadsOff) else []),
         _choice(),
         _checks(plan),
         _begin(plan),
         *(_stage(stage) for stage in plan.stages),
         _end(lab),
     ]
-    return "\n\n".join(parts) + "\n"
+    return _escaped("\n\n".join(parts) + "\n")
+
+
+def _escaped(text: str) -> str:
+    """Write characters that could control a terminal as printf's escapes.
+
+    They are only in the words of commands, which are quoted with ' if they have any (comments
+    have none).
+    """
+
+    def escaped(found: re.Match[str]) -> str:
+        signs = "".join(sign for sign in found[0])
+        octal = "".join(f"\\{byte:03o}" for byte in signs.encode(errors="surrogateescape"))
+        return f"""'"$(printf '{octal}')"'"""
+
+    return re.sub(
+        r"[^\n -~]+",
+        lambda run: re.sub(
+            r"(?s).+?",
+            lambda sign: sign[0] if sign[0].isprintable() or sign[0] == "\t" else escaped(sign),
+            run[0],
+        ),
+        text,
+    )
 
 
 def _has(plan: Plan, kind: type[Resource]) -> bool:
@@ -174,7 +220,7 @@ def _has(plan: Plan, kind: type[Resource]) -> bool:
 def _tools(plan: Plan) -> Iterator[tuple[str, str]]:
     used = {command.argv[0] for one in plan.resources for command in one.commands()}
     for program, package in _PACKAGES.items():
-        if program in used or program == "ip":
+        if (program in used and program != _OPTIONAL) or program == "ip":
             yield program, package
 
 
@@ -287,7 +333,16 @@ def _stage(stage: Stage) -> str:
 
 
 def _paragraphs(ops: Iterable[Resource]) -> Iterator[str]:
-    for paragraph in paragraphs(ops):
+    offloads: dict[str, list[str]] = {}
+    others: list[Resource] = []
+    for op in ops:
+        if isinstance(op, OffloadsOff):
+            offloads.setdefault(op.netns, []).append(op.device)
+        else:
+            others.append(op)
+    for netns, devices in offloads.items():
+        yield from wrap_command(shlex.join(["offloads_off", netns, *devices]), WIDTH)
+    for paragraph in paragraphs(others):
         if paragraph.why:
             yield _comment(PLAIN.wrapped(paragraph.why))
         for command in paragraph.commands:

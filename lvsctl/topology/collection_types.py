@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from dataclasses import field as with_default
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from lvsctl.errors import choice_hint, nearest, quoted
@@ -126,7 +127,8 @@ class Key(NamedTuple):
 class Record(Generic[T]):
     """A mapping with known keys, which become the arguments of ``make``.
 
-    At least one of the keys in ``any_of`` is required.
+    At least one of the keys in ``any_of`` is required. ``words`` are hints for keys that users
+    know from elsewhere.
     """
 
     make: Callable[..., T]
@@ -134,6 +136,7 @@ class Record(Generic[T]):
     expected: str
     example: str
     any_of: tuple[str, ...] = ()
+    words: Mapping[str, str] = with_default(default_factory=dict)
 
     def read(self, tree: t.Tree, at: Path, problems: ProblemCollector) -> T | None:
         if not isinstance(tree, t.Mapping):
@@ -163,7 +166,9 @@ class Record(Generic[T]):
         meant: set[str] = set()
         for name in tree.entries:
             if name not in self.fields:
-                hint = choice_hint(name, missing or self.fields, "other keys")
+                hint = self.words.get(name.lower().replace("_", "-")) or choice_hint(
+                    name, missing or self.fields, "other keys"
+                )
                 problems.add((*at, name), f"unknown key {quoted(name)}", hint, key=True)
                 meant.update(nearest(name, missing)[:1])
         return meant

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
+from lvsctl.errors import TopologyError
 from lvsctl.model.lab import Lab, Node, Role, Violation
 from lvsctl.model.service import (
     Encapsulation,
@@ -24,6 +27,7 @@ from lvsctl.topology.groups import resolve_names
 from lvsctl.topology.layout import Layout, build_layout
 from lvsctl.topology.overrides import Overrides, apply_overrides
 from lvsctl.topology.problems import ProblemCollector
+from lvsctl.topology.repair import repaired
 from lvsctl.topology.schema import TOPOLOGY
 from lvsctl.topology.services import (
     RealServerEntries,
@@ -64,7 +68,32 @@ def parse_topology(
         raise problems.error()
     if not problems.touches():
         config = apply_overrides(config, overrides)
-    return _build_lab(config, problems, rules)
+    try:
+        return _build_lab(config, problems, rules)
+    except TopologyError:
+        _find_more(problems, rules)
+        raise problems.error() from None
+
+
+ROUNDS = 3
+"""How often mistakes are corrected to find those that they hide."""
+
+
+def _find_more(problems: ProblemCollector, rules: Rules) -> None:
+    """Add the mistakes that show once the others are corrected as their hints propose."""
+    now = problems
+    for _ in range(ROUNDS):
+        found = repaired(now.root, now.mistakes) if now.root is not None else None
+        if found is None:
+            return
+        now = ProblemCollector(problems.source)
+        now.root, services = found
+        config = TOPOLOGY.read(now.root, (), now)
+        if config is not None:
+            with suppress(TopologyError):
+                _build_lab(config, now, rules)
+        if not problems.adopt(now, services):
+            return
 
 
 def _build_lab(config: TopologyConfig, problems: ProblemCollector, rules: Rules) -> Lab:
@@ -91,11 +120,34 @@ def _build_lab(config: TopologyConfig, problems: ProblemCollector, rules: Rules)
             if service and (key := service.key) and (forward := service.forward)
         ),
     )
-    for violation in rules(lab):
-        path = _file_path(violation.path, layout, entries)
-        problems.add(path, violation.message, violation.hint)
+    for path, message, hint in _once_for_each_group(rules(lab), layout, entries):
+        problems.add(path, message, hint)
     problems.raise_any()
     return lab
+
+
+def _once_for_each_group(
+    violations: Iterable[Violation], layout: Layout, entries: tuple[RealServerEntries, ...]
+) -> Iterator[tuple[Path, str, str]]:
+    """Yield violations with their paths in the file; one for all nodes of a group.
+
+    They are the same but for the nodes' names: the first is quoted, the others are counted.
+    """
+    found: dict[tuple[Path, str], list[tuple[str, str, str]]] = {}
+    for one in violations:
+        path = _file_path(one.path, layout, entries)
+        node = ""
+        match one.path:
+            case ("services", int(index), "real_servers", int(position), *_):
+                node = entries[index][position].node
+        generic = re.compile(rf"(?<![\w-]){re.escape(node)}(?![\w-])") if node else None
+        key = generic.sub("*", one.message) if generic else one.message
+        found.setdefault((path, key), []).append((one.message, one.hint, node))
+    for (path, _), several in found.items():
+        message, hint, _ = several[0]
+        others = [node for _, _, node in several[1:]]
+        shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        yield path, f"{message}; the same for {shown}" if others else message, hint
 
 
 def _build_node(name: str, layout: Layout, interfaces: Interfaces) -> Node:

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from collections.abc import Sequence as Sequence_
+from typing import NamedTuple
+
 from lvsctl.errors import Problem, TopologyError, quoted
 from lvsctl.topology.tree import Mapping, Mark, Path, Scalar, Sequence, Tree
 
 # Bounds the output for files that are not topologies at all.
 MAX_PROBLEMS = 100
+
+
+class Mistake(NamedTuple):
+    """A problem by its path in the file; ``key``: of a key and not of its value."""
+
+    path: Path
+    message: str
+    hint: str
+    key: bool
 
 
 class ProblemCollector:
@@ -17,10 +31,12 @@ class ProblemCollector:
         self.source = source
         self._problems: dict[Problem, None] = {}
         self._paths: set[Path] = set()
+        self.mistakes: dict[Mistake, None] = {}
 
     def add(self, path: Path, message: str, hint: str = "", *, key: bool = False) -> None:
         """Record a problem at ``path``: at its value or, with ``key``, at its key."""
         path, mark = place(self.root, path, key=key)
+        self.mistakes[Mistake(path, message, hint, key)] = None
         self.add_at(mark, path, message, hint)
 
     def add_at(self, mark: Mark, path: Path, message: str, hint: str) -> None:
@@ -30,6 +46,20 @@ class ProblemCollector:
         self._paths.update(path[:length] for length in range(len(path) + 1))
         problem = Problem(mark.line, mark.column, shown(path), message, hint)
         self._problems[problem] = None
+
+    def adopt(self, other: ProblemCollector, services: Sequence_[int]) -> bool:
+        """Add the problems of a corrected file that this one does not have; return whether any.
+
+        ``services`` are the indexes here of the services that are left there.
+        """
+        before = len(self._problems)
+        known = {(problem.line, problem.column) for problem in self._problems}
+        for problem in other._problems:
+            here = problem._replace(path=_SERVICE.sub(_renumbered(services), problem.path))
+            # What was corrected is not judged again: its author may mean something else.
+            if (here.line, here.column) not in known:
+                self._problems[here] = None
+        return len(self._problems) > before
 
     def touches(self, *path: str | int) -> bool:
         """Whether a problem was recorded at or below ``path``."""
@@ -43,6 +73,17 @@ class ProblemCollector:
     def error(self) -> TopologyError:
         """Return all problems as one error."""
         return TopologyError(self.source, tuple(self._problems))
+
+
+_SERVICE = re.compile(r"^services\[(\d+)\]")
+
+
+def _renumbered(services: Sequence_[int]) -> Callable[[re.Match[str]], str]:
+    def renumbered(found: re.Match[str]) -> str:
+        index = int(found[1])
+        return f"services[{services[index] if index < len(services) else index}]"
+
+    return renumbered
 
 
 def place(root: Tree | None, path: Path, *, key: bool = False) -> tuple[Path, Mark]:

@@ -30,9 +30,10 @@ _ROLE_SYNONYMS = {
     **dict.fromkeys(("gateway", "gw"), Role.ROUTER),
 }
 _METHOD_SYNONYMS = {
-    **dict.fromkeys(("masq", "masquerading", "m", "lvs-nat"), ForwardingMethod.NAT),
+    **dict.fromkeys(("masq", "masquerade", "masquerading", "m", "lvs-nat"), ForwardingMethod.NAT),
     **dict.fromkeys(("ipip", "tunnel", "tunneling", "i", "lvs-tun"), ForwardingMethod.TUN),
-    **dict.fromkeys(("gate", "gatewaying", "droute", "g", "lvs-dr"), ForwardingMethod.DR),
+    **dict.fromkeys(("gate", "gateway", "gatewaying", "g"), ForwardingMethod.DR),
+    **dict.fromkeys(("direct", "direct-routing", "route", "droute", "lvs-dr"), ForwardingMethod.DR),
 }
 _SCHEDULER_SYNONYMS = {
     "round-robin": Scheduler.RR,
@@ -42,6 +43,31 @@ _SCHEDULER_SYNONYMS = {
     "source-hash": Scheduler.SH,
     "maglev": Scheduler.MH,
 }
+
+
+def _meant(key: str, *words: str) -> dict[str, str]:
+    return dict.fromkeys(words, f"did you mean '{key}'?")
+
+
+_SERVICE_WORDS = {
+    **_meant("persistence", "sticky", "sticky-session", "persistent", "persistence-timeout"),
+    **_meant("forward", "mode", "method", "lb-kind", "forwarding", "type"),
+    **_meant("scheduler", "algorithm", "lb-algo", "sched", "balance"),
+    **_meant("real_servers", "servers", "backends", "members", "real-server", "destinations"),
+    **_meant("vip", "address", "ip", "virtual-ip"),
+    "weight": "a real server has it: real_servers: [{node: rs1, weight: 3}]",
+    "ports": "a service has one port: write one service for each",
+}
+_NODE_WORDS = {
+    "gateway": "write routes: [{to: default, via: 10.10.0.1}]; dr, tun and nat derive their own",
+    "weight": "a service has it: real_servers: [{node: rs1, weight: 3}]",
+    **_meant("networks", "network", "links", "interfaces", "nets"),
+    **_meant("run", "command", "cmd", "exec", "entrypoint"),
+    **_meant("sysctls", "sysctl"),
+    **_meant("count", "replicas", "instances"),
+    **_meant("role", "kind", "type"),
+}
+_NETWORK_WORDS = _meant("ipv4", "subnet", "cidr", "ip", "address")
 
 _MAX_NETWORKS = 200
 _MAX_GROUPS = 100
@@ -92,6 +118,7 @@ NETWORK = Record(
     "a network (a mapping)",
     "{ipv4: 10.10.0.0/24}",
     any_of=("ipv4", "ipv6"),
+    words=_NETWORK_WORDS,
 )
 
 _ADDRESSES = OneOf(
@@ -197,6 +224,7 @@ NODE = Record(
     },
     "a node (a mapping)",
     "{role: client, networks: [lan]}",
+    words=_NODE_WORDS,
 )
 
 _WEIGHT = Integer(0, 65535, "1")
@@ -262,6 +290,7 @@ SERVICE = Record(
     },
     "a service (a mapping)",
     "{name: web, vip: 10.10.0.100, port: 80, forward: dr, real_servers: [rs]}",
+    words=_SERVICE_WORDS,
 )
 
 TOPOLOGY = Record(

@@ -17,10 +17,14 @@ _SUFFIXES = (_SUFFIX, ".yml", ".json")
 
 
 class Topology(NamedTuple):
-    """A topology's text and the name of its source in messages."""
+    """A topology's text and the name of its source in messages.
+
+    ``argument`` is what names it on the command line: a shipped name, an absolute path, or ``-``.
+    """
 
     source: str
     text: bytes
+    argument: str = ""
 
 
 def names() -> tuple[str, ...]:
@@ -52,9 +56,10 @@ def find(argument: str, stdin: BinaryIO) -> Topology:
     Raises UsageError if it cannot be read.
     """
     if argument == "-":
-        return Topology("standard input", _checked(stdin.read(MAX_BYTES + 1), "standard input"))
+        text = _checked(stdin.read(MAX_BYTES + 1), "standard input")
+        return Topology("standard input", text, argument)
     if "/" not in argument and argument in names():
-        return Topology(f"{argument}{_SUFFIX}", path_of(argument).read_bytes())
+        return Topology(f"{argument}{_SUFFIX}", path_of(argument).read_bytes(), argument)
     if not argument:
         raise _missing(argument)
     path = Path(argument)
@@ -64,7 +69,8 @@ def find(argument: str, stdin: BinaryIO) -> Topology:
                 f"{quoted(argument)} is a directory", hint=_inside(path) or "name a file in it"
             )
         with path.open("rb") as file:
-            return Topology(argument, _checked(file.read(MAX_BYTES + 1), argument))
+            text = _checked(file.read(MAX_BYTES + 1), argument)
+            return Topology(argument, text, str(path.absolute()))
     except (FileNotFoundError, NotADirectoryError):
         raise _missing(argument) from None
     except PermissionError:

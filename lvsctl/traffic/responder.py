@@ -106,7 +106,7 @@ def _open_listener(listener: Listener, stack: ExitStack) -> socket.socket:
     except OSError as error:
         hint = ""
         if error.errno == errno.EADDRINUSE:
-            hint = f"`ip netns exec {listener.netns} ss -ltunp` shows which process listens"
+            hint = f"another process on {listener.node}, such as its `run:`, listens there"
         raise _listen_error(listener, f"cannot listen on {where}", error, hint) from error
     return sock
 

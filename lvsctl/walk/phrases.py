@@ -322,7 +322,12 @@ _SENTENCES = {
 def outcome_of(exchange: Exchange, hops: Sequence[Hop]) -> str:
     """Describe how the request ended; without a reply, where its last frame was captured."""
     if exchange.answered:
-        return f"answered by {exchange.node or 'a real server that does not give its name'}"
+        if not hops:
+            who = exchange.node or "a process that does not give its name"
+            return f"answered by {who}: the sender holds the VIP itself, and no packet left it"
+        # A server of the user's own does not give its name: the first reply shows it.
+        first = next((hop.sender for hop in hops if hop.step is Step.REPLY), "")
+        return f"answered by {exchange.node or first or 'a server that no frame shows'}"
     said = f"no answer: {exchange.error}"
     requests = [hop for hop in hops if hop.step in (Step.REQUEST, Step.DECAPSULATED)]
     replies = [hop for hop in hops if hop.step in (Step.REPLY, Step.ICMP_ERROR)]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl.machine import config, process, runtime_files
+from lvsctl.machine import config, process, records, runtime_files
 
 pytestmark = [pytest.mark.machine, pytest.mark.slow]
 
@@ -230,9 +230,9 @@ def test_every_directory_that_may_be_named_can_be_written(tmp_path: Path) -> Non
 def test_the_machines_process_has_what_it_needs_and_no_more(run: Run) -> None:
     """Capabilities are for others' files in directories that were named: ``sudo lvsctl``."""
     assert run("true").returncode == 0
-    record = runtime_files.read_record(runtime_files.for_machine(f"confined-{os.getpid()}"))
+    record = records.read(runtime_files.for_machine(f"confined-{os.getpid()}").record)
     assert record is not None
-    of_it = runtime_files.members(record)
+    of_it = records.members(record)
     assert record.pid in of_it
     for pid in of_it:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl.machine import process, runtime_files
+from lvsctl.machine import process, records, runtime_files
 from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.machine, pytest.mark.slow]
@@ -71,8 +71,8 @@ class Machine:
         keywords = {"cwd": self.cwd, "env": self.env, "stdout": subprocess.PIPE, **options}
         return subprocess.Popen(self.argv(*words), **keywords)  # type: ignore[call-overload,no-any-return]
 
-    def record(self) -> runtime_files.Record:
-        record = runtime_files.read_record(self.where)
+    def record(self) -> records.Record:
+        record = records.read(self.where.record)
         assert record is not None
         return record
 
@@ -80,11 +80,11 @@ class Machine:
         """The broker's process id, which holds the other end of the kernel's line."""
         return _parent(self.record().pid)
 
-    def assert_nothing_left(self, record: runtime_files.Record) -> None:
+    def assert_nothing_left(self, record: records.Record) -> None:
         _wait(lambda: not self.where.lock.exists(), "the machine's lock to go")
         assert list(self.where.directory.iterdir()) == []
         assert not Path(record.work).exists()
-        assert runtime_files.members(record) == []
+        assert records.members(record) == []
 
 
 def _parent(pid: int) -> int:
@@ -439,7 +439,7 @@ def test_everything_killed_at_once_is_swept_by_the_next_command(fresh: Machine) 
 
 
 def _dead(pid: int) -> bool:
-    return runtime_files.start_time(pid) is None or " Z " in Path(f"/proc/{pid}/stat").read_text()
+    return records.start_time(pid) is None or " Z " in Path(f"/proc/{pid}/stat").read_text()
 
 
 def test_a_panic_shows_the_console(fresh: Machine) -> None:
@@ -477,12 +477,40 @@ def test_it_needs_no_root_and_files_are_the_users(fresh: Machine) -> None:
     )
     assert (done.stdout, done.stderr) == ("0\n", "")
     assert (fresh.cwd / "result").stat().st_uid == NOBODY
+    # As Debian's nginx leaves them: only its own user may read its log and enter its directory.
+    with _closed_to_others() as (log, place):
+        script = f"id > {log} && touch {place}/new/body && ls -A {place}/new; stat -c %a {log}"
+        command = [python, "-B", *fresh.argv("stop")[1:]]
+        subprocess.run(command, cwd=fresh.cwd, env=env, check=True, capture_output=True, **user)  # type: ignore[call-overload]
+        command = [python, "-B", *fresh.argv("exec", "sh", "-c", script)[1:]]
+        done = subprocess.run(  # type: ignore[call-overload]
+            command, cwd=fresh.cwd, env=env, capture_output=True, text=True, check=False, **user
+        )
+        assert (done.stdout, done.stderr) == ("body\n640\n", "")
+        assert log.read_text() == "secret\n"
     status = [python, "-B", *fresh.argv("status")[1:]]
     told = subprocess.run(status, env=env, check=True, capture_output=True, text=True, **user)  # type: ignore[call-overload]
     assert process.USUAL in told.stdout
     stop = [python, "-B", *fresh.argv("stop")[1:]]
     subprocess.run(stop, env=env, check=True, capture_output=True, **user)  # type: ignore[call-overload]
     assert list(fresh.where.directory.iterdir()) == []
+
+
+@contextlib.contextmanager
+def _closed_to_others() -> Iterator[tuple[Path, Path]]:
+    """A log and a directory of root's in the places of services, which others cannot read."""
+    log, place = (Path(f"/var/{kind}/lvsctl-test-{os.getpid()}") for kind in ("log", "lib"))
+    try:
+        log.mkdir()
+        (log / "error.log").write_text("secret\n")
+        (log / "error.log").chmod(0o640)
+        (place / "new").mkdir(parents=True)
+        (place / "new" / "secret").touch()
+        (place / "new").chmod(0o700)
+        yield log / "error.log", place
+    finally:
+        shutil.rmtree(log, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def test_status_tells(machine: Machine) -> None:

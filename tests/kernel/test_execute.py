@@ -461,8 +461,8 @@ def test_processes_inside_end_with_the_lab(lab: str) -> None:
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        while pids := processes.of_lab(lab):  # its sleep may only now begin
-            processes.terminate(pids, 0.2)
+        while processes.terminate(lambda: processes.of_lab(lab), 0.2):
+            pass  # its sleep may only now begin
         assert process.wait() == -signal.SIGKILL
 
 

@@ -91,7 +91,7 @@ def test_a_server_of_the_users_own_is_waited_for_and_started_again() -> None:
         # It says nothing of itself: that it is rs1 who answers is seen in the frames.
         assert verify_lab(lab).verdict is Verdict.PASS
         assert bring_up(topology_of(text)).added == ()
-        processes.terminate([int(pid) for pid in run("ip netns pids lvs-dr-rs1").split()])
+        processes.terminate(lambda: [int(pid) for pid in run("ip netns pids lvs-dr-rs1").split()])
         again = bring_up(topology_of(text))
         assert [type(op) for op in again.added] == [UserCommand]
         assert verify_lab(lab).verdict is Verdict.PASS

@@ -12,11 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from lvsctl.cli import failure, where
 from lvsctl.cli.commands import ROWS, command
 from lvsctl.cli.failure import MEANINGS, ExitStatus, explain, status_of
 from lvsctl.cli.help import CommandList
 from lvsctl.cli.main import main
+from lvsctl.cli.output import json_text
 from lvsctl.errors import HostError, KernelError, LabError, LvsctlError, TopologyError, UsageError
+from lvsctl.kernel import probe
+from lvsctl.resources.base import Resource
+from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.topology import shipped
 
 NOBODY = 65534
@@ -112,6 +117,9 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "message", "hint"),
     [
         (["upp"], "no such command 'upp'. Did you mean 'up'?", "lvsctl --help"),
+        (["start"], "no such command 'start'", "did you mean: lvsctl up TOPOLOGY"),
+        (["ps"], "no such command 'ps'", "did you mean: lvsctl ls"),
+        (["stop", "dr"], "no such command 'stop'", "did you mean: lvsctl down LAB"),
         (["machine", "strat"], "Did you mean 'start'", "lvsctl machine --help"),
         (["up"], "missing argument 'TOPOLOGY'", "lvsctl up --help"),
         (
@@ -122,6 +130,10 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["walk", "dr", "twice"], "unexpected extra argument(s) (twice)", "lvsctl walk --help"),
         (["up", "dr", "--wehre", "host"], "no such option: --wehre", "lvsctl up --help"),
         (["up", "dr", "--where", "moon"], "'moon' is not one of", "lvsctl up --help"),
+        (["--where", "moon", "ls"], "'moon' is not one of", "lvsctl --help"),
+        (["capture", "--seconds", "inf"], "inf is not in the range", "lvsctl capture --help"),
+        (["capture", "--seconds", "nan"], "nan is not a number", "lvsctl capture --help"),
+        (["watch", "-i", "nan"], "nan is not a number", "lvsctl watch --help"),
         (["up", "dr", "--servers", "0"], "0 is not in the range", "lvsctl up --help"),
         (["plan", "drr"], "the topology 'drr' does not exist", "did you mean 'dr'?"),
         (["plan", "./none.yaml"], "the file './none.yaml' does not exist", "dr-routed"),
@@ -427,3 +439,87 @@ def test_an_error_about_a_command_cannot_steer_the_terminal(
     assert explain(failed) == ExitStatus.HOST_CANNOT
     said = capsys.readouterr().err
     assert said == "lvsctl: rs1: no such file\n    run lvs-dr-rs1 ?[2Kx\n  → see ?[2K\n"
+
+
+def test_where_may_come_before_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("LVSCTL_IN_MACHINE", raising=False)
+    monkeypatch.setenv("LVSCTL_WHERE", "machine")  # restored, whatever the command line changes
+    monkeypatch.setattr("lvsctl.kernel.probe.has_root", lambda: False)
+
+    assert main(["--where", "host", "down", "dr"]) == ExitStatus.HOST_CANNOT
+
+    assert "labs on this host's kernel need root" in capsys.readouterr().err
+
+
+def test_no_hint_leads_from_the_machine_to_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LVSCTL_IN_MACHINE", "1")
+    hints = [*IpvsService.HINTS.values(), *Resource.HINTS.values(), probe.MACHINE]
+    for hint in hints:
+        assert "--where machine" not in failure.remedy_here(hint)
+    assert failure.remedy_here(probe.MACHINE) == probe.OTHER_KERNEL
+    monkeypatch.delenv("LVSCTL_IN_MACHINE")
+    assert failure.remedy_here(probe.MACHINE) == probe.MACHINE
+
+
+DISCARDED = """
+import gc, os, signal, sys
+from lvsctl.cli import failure
+class Discards:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.sigtimedwait([], 0)  # a call after which Python runs the handler
+try:
+    with failure.raise_on_signals():
+        Discards()
+        signal.pause()
+except failure.Signalled as signalled:
+    os.kill(os.getpid(), signal.SIGINT)  # a second Ctrl-C: ignored until the end
+    print(signalled.status, flush=True)
+"""
+
+
+def test_a_signal_that_python_discards_is_raised_again() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DISCARDED], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "130\n", "")
+
+
+def test_a_child_that_is_forked_never_has_its_parents_handler() -> None:
+    script = """
+import os, signal
+from lvsctl.cli import failure
+from lvsctl.kernel import worker
+with failure.raise_on_signals():
+    pid = worker.fork()
+    if pid == 0:
+        os.kill(os.getpid(), signal.SIGINT)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "-2\n", "")
+
+
+def test_commands_share_a_new_directory_until_the_last_has_ended(tmp_path: Path) -> None:
+    place = tmp_path / "captures"
+    with where._directory_for(place):
+        with where._directory_for(place):
+            assert place.is_dir()
+        assert place.is_dir()
+    assert not place.exists()
+    with where._directory_for(place), where._directory_for(place):
+        (place / "dr.pcapng").touch()
+    assert place.is_dir()
+
+
+@pytest.mark.parametrize("sign", ["\x9b", "\u202e", "\u2028", "\udc80", "\U000e0001"])
+def test_json_cannot_steer_the_terminal(sign: str) -> None:
+    text = json_text(word=f"a{sign}b", fine="ä→")
+    assert sign not in text
+    assert json.loads(text)["word"] == f"a{sign}b"
+    assert "ä→" in text

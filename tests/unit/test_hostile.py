@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from lvsctl.errors import DamagedFile, TopologyError, UsageError
 from lvsctl.kernel import paths
-from lvsctl.output import saved_report
+from lvsctl.output import evidence, saved_report
 from lvsctl.topology import shipped
 from lvsctl.topology.loading import parse_topology
 from lvsctl.topology.overrides import Overrides
@@ -181,6 +181,13 @@ def test_a_report_that_is_too_large_is_not_read(
         file.truncate(saved_report.LARGEST[name] + 1)  # sparse: it takes no room
     with pytest.raises(DamagedFile, match="larger than any lvsctl report"):
         saved_report.load(tmp_path)
+
+
+def test_a_capture_of_too_many_frames_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = files_of("dr")
+    monkeypatch.setattr(evidence, "MOST_FRAMES", 5)
+    with pytest.raises(DamagedFile, match="more than 5 frames"):
+        evidence.evidence_from(files[saved_report.EVIDENCE], files[saved_report.CAPTURE])
 
 
 NAMES = ("..", ".", "../x", "/etc", "a/b", "a\nb", "-rf", "$(id)", "a b", "ä", "a\0", "x" * 64, "")

@@ -128,11 +128,18 @@ def test_what_comes_in_between_is_left_alone(
 
 
 def test_the_directory_can_be_chosen_and_is_handed_on(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert verify.directory_for_machine() == place
     assert os.environ[verify.CAPTURES_VARIABLE] == str(place)
     monkeypatch.setenv(verify.CAPTURES_VARIABLE, "/etc/captures")
     assert verify.directory_for_machine() is None  # not for the machine to write
+    with monkeypatch.context() as inside:
+        inside.setenv("LVSCTL_IN_MACHINE", "1")
+        assert verify.keep_capture(failing()) is None  # and not in a directory of the machine's own
+    assert "is not kept in /etc/captures: it belongs to the host" in capsys.readouterr().err
     monkeypatch.setenv(verify.CAPTURES_VARIABLE, str(tmp_path / "mine"))
     assert verify.keep_capture(failing()) == str(tmp_path / "mine" / "dr.pcapng")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import stat
 import subprocess
 import sys
@@ -14,7 +16,17 @@ from pathlib import Path
 import pytest
 
 from lvsctl.errors import HostError, UsageError
-from lvsctl.machine import broker, config, directories, mount_namespace, relay, runtime_files, uml
+from lvsctl.machine import (
+    broker,
+    config,
+    directories,
+    mount_namespace,
+    packages,
+    records,
+    relay,
+    runtime_files,
+    uml,
+)
 from lvsctl.machine.config import BrokerArguments
 from lvsctl.machine.guest import modules, mounts
 from tests.unit.another_user import acting_as, as_root, given_away
@@ -147,12 +159,12 @@ def test_what_was_planted_in_tmp_is_refused(
 
 def test_the_record_survives_and_nonsense_is_no_record(tmp_path: Path) -> None:
     where = runtime_files.RuntimeFiles(tmp_path, "x")
-    assert runtime_files.read_record(where) is None
-    record = runtime_files.Record(runtime_files.boot_id(), 1, 2, "/dev/shm/lvsctl-machine-x")
-    runtime_files.write_record(where, record)
-    assert runtime_files.read_record(where) == record
+    assert records.read(where.record) is None
+    record = records.Record(records.boot_id(), 1, 2, "/dev/shm/lvsctl-machine-x")
+    records.write(where.record, record)
+    assert records.read(where.record) == record
     where.record.write_text("{")
-    assert runtime_files.read_record(where) is None
+    assert records.read(where.record) is None
 
 
 def test_the_life_lock_is_exclusive_and_free_after_its_file_was_removed(tmp_path: Path) -> None:
@@ -191,16 +203,14 @@ def test_machines_of_different_names_start_at_once_and_one_once_only(tmp_path: P
 
 def test_sweeping_ends_only_the_recorded_session(tmp_path: Path) -> None:
     where = runtime_files.RuntimeFiles(tmp_path, "x")
-    work = tmp_path / f"{runtime_files.WORK_PREFIX}x"
+    work = tmp_path / f"{records.WORK_PREFIX}x"
     work.mkdir()
     with subprocess.Popen(["sleep", "1000"], start_new_session=True) as ours:
-        started = runtime_files.start_time(ours.pid)
+        started = records.start_time(ours.pid)
         assert started is not None
-        later = runtime_files.Record(runtime_files.boot_id(), ours.pid, started + 1, str(work))
-        assert runtime_files.members(later) == []  # an older process of that session id is not ours
-        runtime_files.write_record(
-            where, runtime_files.Record(runtime_files.boot_id(), ours.pid, started, str(work))
-        )
+        later = records.Record(records.boot_id(), ours.pid, started + 1, str(work))
+        assert records.members(later) == []  # an older process of that session id is not ours
+        records.write(where.record, records.Record(records.boot_id(), ours.pid, started, str(work)))
         runtime_files.sweep(where)
         assert ours.wait(10) == -9
     assert not work.exists()
@@ -209,7 +219,7 @@ def test_sweeping_ends_only_the_recorded_session(tmp_path: Path) -> None:
 
 def test_only_work_directories_are_removed(tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
-    runtime_files.remove_work(str(tmp_path / "precious"))
+    records.remove_work(str(tmp_path / "precious"))
     assert (tmp_path / "precious").exists()
 
 
@@ -349,3 +359,94 @@ def test_bridged_frames_never_meet_iptables() -> None:
 )
 def test_what_the_guest_hides(path: str, is_hidden: bool) -> None:
     assert mounts.hidden(path) is is_hidden
+
+
+@pytest.mark.parametrize("cache", ["", "relative/cache"])
+def test_without_a_home_the_cache_is_named(cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", cache)
+    monkeypatch.setattr(Path, "home", _no_home)
+    with pytest.raises(HostError, match="no home directory") as raised:
+        directories.cache_directory()
+    assert "set HOME, or XDG_CACHE_HOME" in raised.value.hint
+
+
+def _no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
+def test_a_relative_cache_is_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert directories.cache_directory() == tmp_path / ".cache" / "lvsctl"
+
+
+def _damage(tree: Path, how: str) -> None:
+    file = tree / "usr/bin/linux.uml"
+    if how == "truncated":
+        file.write_bytes(file.read_bytes()[:10])
+    elif how == "missing":
+        (tree / "usr/lib/uml/modules/6.1/ip_vs.ko").unlink()
+    else:
+        (tree / directories.MANIFEST).write_bytes(b"\xff")
+
+
+@pytest.mark.parametrize("how", ["truncated", "missing", "no list"])
+def test_a_damaged_kernel_is_fetched_anew(
+    how: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", "")  # nor is one installed
+    monkeypatch.setattr(packages, "missing_tool", lambda: "")
+
+    def download(_package: str, scratch: Path, *_: object) -> Path:
+        return scratch
+
+    def unpack(_package: Path, tree: Path, _hint: str) -> None:
+        modules = tree / "usr/lib/uml/modules/6.1"
+        modules.mkdir(parents=True)
+        (modules / "modules.dep").touch()
+        (modules / "ip_vs.ko").write_bytes(b"module")
+        (tree / "usr/bin").mkdir()
+        (tree / "usr/bin/linux.uml").write_bytes(b"a whole kernel")
+        (tree / "usr/bin/linux.uml").chmod(0o755)
+
+    monkeypatch.setattr(packages, "download", download)
+    monkeypatch.setattr(packages, "unpack", unpack)
+    said: list[str] = []
+    kernel = uml.ensure_kernel(said.append)
+    assert (uml.ensure_kernel(said.append), len(said)) == (kernel, 1)
+
+    _damage(uml.unpack_directory() / "current", how)
+    assert uml.ensure_kernel(said.append) == kernel
+
+    assert kernel.program.read_bytes() == b"a whole kernel"
+    assert str(uml.unpack_directory()) in said[1]
+    assert len(said) == 3
+    assert [path.name for path in uml.unpack_directory().iterdir()] == ["current"]
+
+
+def test_a_process_whose_id_was_reused_is_not_signalled() -> None:
+    with subprocess.Popen(["sleep", "60"]) as ours:
+        now = records.process(ours.pid)
+        earlier = now._replace(started=now.started - 1)
+        record = records.Record(records.boot_id(), 0, 0, "", broker=earlier, supervisor=earlier)
+        records.end_background(record, signal.SIGKILL)
+        assert ours.poll() is None
+        records.end_background(record._replace(broker=now), signal.SIGKILL)
+        assert ours.wait() == -signal.SIGKILL
+    assert records.members(record) == []  # without a kernel: never the kernel's own threads
+
+
+@pytest.mark.parametrize(
+    ("console", "full", "said"),
+    [
+        (["Kernel panic - not syncing: Attempted to kill init!"], "", "the machine died; the last"),
+        (["Out of memory: Killed process 1"], "", r"ran out of its memory \(64 MiB\)"),
+        ([], "/dev/shm", "because /dev/shm, which holds its memory, is full"),
+        ([], "", "died, without a word"),
+    ],
+)
+def test_why_a_machine_died(console: list[str], full: str, said: str) -> None:
+    died = broker.reason_of_death(console, 64, full)
+    assert re.search(said, died["message"])
+    assert died["hint"]

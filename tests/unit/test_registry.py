@@ -8,10 +8,12 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from lvsctl.engine.labs import up_command
 from lvsctl.errors import HostError, LabError, UsageError
 from lvsctl.kernel import paths, registry
 from lvsctl.kernel.registry import Entry, State
@@ -232,3 +234,44 @@ def test_a_registry_that_cannot_be_written_says_where_and_why(
     assert str(paths.of("dr").registry) in caught.value.message
     assert caught.value.hint
     assert not paths.of("dr").directory.exists()
+
+
+def test_a_link_in_the_place_of_all_labs_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "theirs" / "dr").mkdir(parents=True)
+    paths.RUN.symlink_to(tmp_path / "theirs")
+    for look in (registry.labs, lambda: registry.read("dr")):
+        with pytest.raises(HostError, match="is a symlink"):
+            look()
+
+
+def test_a_full_directory_keeps_no_draft_of_the_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.begin(ENTRY)
+
+    def full(self: Path, *_: object, **__: object) -> None:
+        self.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(HostError):
+        paths.write_faults("dr", [paths.InjectedFault("vip-missing", "rs1")])
+    assert list(paths.of("dr").directory.iterdir()) == [paths.of("dr").registry]
+
+
+@pytest.mark.parametrize(
+    ("entry", "typed"),
+    [
+        (Entry(lab="dr", argument="dr"), "lvsctl up dr"),
+        (Entry(lab="dr", source="dr.yaml"), "lvsctl up dr"),  # of an earlier version
+        (Entry(lab="dr", argument="/elsewhere/a b.yaml"), "lvsctl up '/elsewhere/a b.yaml'"),
+        (Entry(lab="x", argument="HERE/dr", overrides={"name": "x", "servers": 3}),
+         "lvsctl up ./dr --name x --servers 3"),
+        (Entry(lab="dr", argument="-", overrides={"scheduler": "wlc"}),
+         "lvsctl up - --scheduler wlc"),
+    ],
+)  # fmt: skip
+def test_the_command_that_brings_the_same_lab_up(
+    entry: Entry, typed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    entry = replace(entry, argument=entry.argument.replace("HERE", str(tmp_path)))
+    assert up_command(entry) == typed

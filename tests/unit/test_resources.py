@@ -21,7 +21,9 @@ from lvsctl.resources.kinds import KINDS
 from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.offloads import OffloadsOff
 from lvsctl.resources.responder_port import ResponderPort
+from lvsctl.resources.typed import typeable
 from tests.resource_values import values
+from tests.unit.report_samples import lab_of
 
 VALUES = values("lvs-x-rs1", "lvs-x-lan")
 LAB = Lab("x", "", networks=(), nodes=(), services=())
@@ -119,3 +121,28 @@ def test_a_link_state_satisfies_link_up() -> None:
     link_up = importlib.import_module("lvsctl.resources.link_up").LinkUp
     link = LinkState("lo", 1, "", "", 65536, up=True, carrier=True)
     assert link_up(netns="n", device="lo").holds(NodeState("n", links=(link,)))
+
+
+@pytest.mark.parametrize(
+    ("command", "typed"),
+    [
+        ("ip -n lvs-dr-rs1 addr del 10.10.0.100/32 dev lo",
+         "lvsctl exec dr/rs1 -- ip addr del 10.10.0.100/32 dev lo"),
+        ("ip netns exec lvs-dr-rs1 sysctl -w a='b c'",
+         "lvsctl exec dr/rs1 -- sysctl -w 'a=b c'"),
+        ("bridge -n lvs-dr-lan -d link show  # is a port isolated?",
+         "lvsctl machine run -- bridge -n lvs-dr-lan -d link show  # is a port isolated?"),
+        ("ip -n lvs-dr-lan link set rs1 up && ip -n lvs-dr-rs1 link set lan up",
+         ("lvsctl machine run -- ip -n lvs-dr-lan link set rs1 up && "
+          "lvsctl exec dr/rs1 -- ip link set lan up")),
+        ("ip -n lvs-dr-rs1 route show 2>/dev/null || ip -n lvs-dr-rs1 link >/dev/null",
+         ("lvsctl machine run -- sh -c 'ip -n lvs-dr-rs1 route show 2>/dev/null || "
+          "ip -n lvs-dr-rs1 link >/dev/null'")),
+        ("lvsctl exec dr/rs1 -- ip addr", "lvsctl exec dr/rs1 -- ip addr"),
+        ("ip addr", "ip addr"),
+    ],
+)  # fmt: skip
+def test_a_command_can_be_typed_where_labs_run_in_the_machine(command: str, typed: str) -> None:
+    lab = lab_of("dr")
+    assert typeable(command, lab, in_machine=True) == typed
+    assert typeable(command, lab, in_machine=False) == command

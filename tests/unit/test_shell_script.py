@@ -240,3 +240,34 @@ def test_an_ipv6_lab_answers_over_ipv6() -> None:
     both = replace(network, subnets=(*lab.networks[0].subnets, *network.subnets))
     assert "\nfamily=inet6\n" in of(replace(lab, networks=(both,)))
     assert "\nfamily=inet\n" in of(lab)
+
+
+def test_control_characters_reach_the_command_and_not_the_terminal(
+    tools: Path, tmp_path: Path
+) -> None:
+    said = "a\x1b[31m\u202eb\x9bc"
+    lab = parse_topology(
+        f"""
+version: 1
+name: dr
+networks: {{lan: {{ipv4: 10.0.0.0/24}}}}
+nodes:
+  client: {{role: client, networks: [lan]}}
+  director: {{role: director, networks: [lan]}}
+  rs: {{role: real-server, networks: [lan], run: {json.dumps(["echo", said])}}}
+services: [{{name: web, vip: 10.0.0.100, port: 80, forward: dr, real_servers: [rs]}}]
+""".encode(),
+        "t",
+    )
+    text = of(lab)
+    assert all(sign.isprintable() or sign == "\n" for sign in text)
+    _, calls = run(text, tools, tmp_path)
+    assert any(said in call for call in calls)
+
+
+def test_it_does_without_ethtool(tools: Path, tmp_path: Path) -> None:
+    text = of(lab_of("dr")).replace("command -v ethtool", "command -v no-such-command")
+    done, calls = run(text, tools, tmp_path)
+    assert done.returncode == 0
+    assert done.stderr.count("no ethtool: offloads stay on") == 1
+    assert not any("|ethtool|" in call for call in calls)

@@ -62,7 +62,7 @@ def test_up_of_a_running_lab_says_unchanged_or_what_changed() -> None:
     assert format_up(Up(lab, created=False), style=PLAIN) == "lab dr: unchanged\n"
     said = format_up(Up(lab, created=False, added=(vip,), removed=(other,)), style=PLAIN)
     assert "+ ip -n lvs-dr-rs1 addr add 10.10.0.100/32 dev lo" in said
-    assert "- ip -n lvs-dr-rs1 addr add 10.10.0.100/32 dev lan" in said
+    assert "- ip -n lvs-dr-rs1 addr del 10.10.0.100/32 dev lan" in said
 
 
 def test_up_tells_a_change_by_the_command_that_changes_and_not_by_one_that_adds() -> None:

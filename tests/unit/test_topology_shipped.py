@@ -88,8 +88,10 @@ def test_find_a_shipped_one_a_file_and_standard_input(
     Path("dr").write_text("not the shipped one")
     assert shipped.find("dr", NO_INPUT).source == "dr.yaml"
     assert shipped.find("./dr", NO_INPUT).text == b"not the shipped one"
-    assert shipped.find("mine.yaml", NO_INPUT) == shipped.Topology("mine.yaml", b"name: mine")
-    assert shipped.find("-", io.BytesIO(b"x")) == shipped.Topology("standard input", b"x")
+    assert shipped.find("mine.yaml", NO_INPUT) == shipped.Topology(
+        "mine.yaml", b"name: mine", str(Path("mine.yaml").absolute())
+    )
+    assert shipped.find("-", io.BytesIO(b"x")) == shipped.Topology("standard input", b"x", "-")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import json
 import os
 import select
 import signal
+import struct
 import sys
 import time
 import traceback
@@ -18,7 +19,10 @@ from lvsctl import linux
 from lvsctl.machine import frames
 from lvsctl.machine.guest import boot, command, mounts
 from lvsctl.machine.guest.forkserver import EntryPoint, ForkServers
-from lvsctl.machine.guest.session import Session
+from lvsctl.machine.guest.session import Session, memory_failures
+
+_REFUSED = (ValueError, LookupError, TypeError, OSError, RecursionError, MemoryError, struct.error)
+"""The errors by which a malformed frame shows."""
 
 
 class Agent:
@@ -96,7 +100,20 @@ class Agent:
             return
         self.send(frames.ACK, 0, frames.number(len(data)))
         for kind, session, payload in self._decoder.feed(data):
-            self._handle(kind, session, payload)
+            try:
+                self._handle(kind, session, payload)
+            except _REFUSED as error:
+                if session == 0:
+                    raise  # of the broker, which does not send garbage
+                self._refuse(session, f"the machine cannot do this: {error!r}")
+
+    def _refuse(self, identity: int, why: str) -> None:
+        """End the session of a client that sends garbage; no other session is affected."""
+        session = self._sessions.get(identity)
+        if session is not None:
+            session.hang_up(time.monotonic())
+        self.send(frames.STDERR, identity, f"lvsctl: {why}\n".encode())
+        self.send(frames.EXIT, identity, frames.number(command.HOST_CANNOT))
 
     def _handle(self, kind: int, identity: int, payload: bytes) -> None:
         if kind == frames.RUN:
@@ -125,16 +142,22 @@ class Agent:
         if request.fingerprint != self._fingerprint:
             mounts.drop_cache()
             self._fingerprint = request.fingerprint
+        if identity in self._sessions:
+            raise ValueError("a second request in one session")
         session = Session(identity, request, self.send)
         self._sessions[identity] = session
-        if request.kind == "lvsctl":
-            self._fork_servers.start_command(session)
-        else:
-            session.pid = self._fork_exec(session)
+        try:
+            if request.kind == "lvsctl":
+                self._fork_servers.start_command(session)
+            else:
+                session.started(self._fork_exec(session))
+        except OSError as error:  # no process can be created
+            command.print_refusal(session.child_streams[2], error)
+            session.reject(command.HOST_CANNOT)
         session.close_child_streams()
 
     def _fork_exec(self, session: Session) -> int:
-        pid = os.fork()
+        pid = command.fork()
         if pid:
             return pid
         try:
@@ -160,7 +183,20 @@ class Agent:
 
     def _session_ended(self, session: Session, wait_status: int) -> None:
         code = os.waitstatus_to_exitcode(wait_status)
+        if code == -signal.SIGKILL and memory_failures() > session.memory_failures:
+            self._say_memory_is_used_up(session)
+            code = command.HOST_CANNOT
         session.ended(code if code >= 0 else 128 - code, time.monotonic())
+
+    def _say_memory_is_used_up(self, session: Session) -> None:
+        if not session.hung_up:
+            total = self._status()["memory_total_kib"]
+            text = (
+                f"lvsctl: the machine ran out of its memory ({int(str(total)) // 1024} MiB), and "
+                "the kernel killed the command\n  → start it with more: lvsctl machine stop; "
+                "lvsctl machine start --memory 2048\n"
+            )
+            self.send(frames.STDERR, session.identity, text.encode())
 
     def _finish_sessions(self) -> None:
         now = time.monotonic()
@@ -177,7 +213,7 @@ class Agent:
             if session is None or session.status is not None:
                 continue
             if "pid" in answer:
-                session.pid = answer["pid"]
+                session.started(answer["pid"])
                 if session.hung_up:  # before there was a process to signal
                     session.hang_up(time.monotonic())
             else:
@@ -185,7 +221,17 @@ class Agent:
         if self._fork_servers.died():
             for session in self._sessions.values():
                 if session.request.kind == "lvsctl" and session.pid == 0:
-                    session.ended(command.BUG, time.monotonic())
+                    self._lost(session)
+
+    def _lost(self, session: Session) -> None:
+        """End a session whose fork server has died before it started the command."""
+        if memory_failures() > session.memory_failures:
+            self._say_memory_is_used_up(session)
+            session.ended(command.HOST_CANNOT, time.monotonic())
+            return
+        text = "lvsctl: the machine's fork server has died; the next command gets a new one\n"
+        self.send(frames.STDERR, session.identity, text.encode())
+        session.ended(command.BUG, time.monotonic())
 
 
 def _power_off() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -14,7 +15,11 @@ from lvsctl.machine.guest.boot import strings
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
+HOST_CANNOT = 69
 BUG = 70
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Blocked in a new child until the command has its own handlers, so that none is lost."""
 
 
 class Request:
@@ -48,7 +53,8 @@ def become(request: Request, streams: tuple[int, int, int]) -> None:
     ``streams`` become 0, 1 and 2. Problems with the directories are reported on the command's
     standard error and end the process.
     """
-    os.setsid()
+    if os.getsid(0) != os.getpid():
+        os.setsid()
     # dup2 onto 0..2 must not overwrite a stream that is yet to be moved.
     safe = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in streams]
     for fd in streams:
@@ -79,15 +85,38 @@ def _mount_directories(request: Request) -> None:
     mounts.hide_export()
 
 
+def fork() -> int:
+    """os.fork(), in whose child the signals that end a command wait (``ENDING``)."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    pid = -1
+    try:
+        pid = os.fork()
+    finally:
+        if pid != 0:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return pid
+
+
+def print_refusal(stream: int, error: OSError) -> None:
+    """Print on a command's standard error that no process could be created for it."""
+    text = (
+        f"lvsctl: the machine cannot start the command: {error.strerror}: its memory or its "
+        "processes are used up\n  → stop it and its labs: lvsctl machine stop\n"
+    )
+    with contextlib.suppress(OSError):
+        os.write(stream, text.encode())
+
+
 def restore_signals() -> None:
     """Reset the signals that Python and process 1 have changed."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
+    for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
 
 
 def execute(request: Request) -> None:
     """Replace this process by the command; end the process if that is impossible."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     try:
         os.execvpe(request.argv[0], request.argv, request.env)
     except FileNotFoundError:

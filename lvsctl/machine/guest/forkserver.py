@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 MAX_MESSAGE = 4 * 1024 * 1024
 NICENESS = 15
 
+LAST = "-900\n"
+"""Where memory is used up, commands are killed before their fork server."""
+
+RETRY = 500
+"""Milliseconds until the next attempt to fork."""
+
 _SO_SNDBUFFORCE = 32  # SO_SNDBUF beyond the limit; the socket module does not name it
 _ENDED = -1
 _SESSION = struct.Struct("!I")
@@ -167,6 +173,7 @@ def serve(channel: socket.socket, entry: EntryPoint) -> None:
     taken_read, taken_write = os.pipe2(os.O_CLOEXEC)
     # Forking the next child is for an idle moment: it must not delay the command just started.
     os.nice(NICENESS)
+    _be_killed_for_memory(LAST)
     children: dict[int, int] = {}
     preforked = 0
     poll = select.poll()
@@ -174,11 +181,9 @@ def serve(channel: socket.socket, entry: EntryPoint) -> None:
     poll.register(wakeup_read, select.POLLIN)
     while True:
         if preforked == 0:
-            preforked = os.fork()
-            if preforked == 0:
-                unused = (wakeup_read, wakeup_write, taken_read)
-                _run_preforked_child(channel, entry, taken_write, unused)
-        for fd, _ in poll.poll():
+            unused = (wakeup_read, wakeup_write, taken_read)
+            preforked = _fork_ahead(channel, entry, taken_write, unused)
+        for fd, _ in poll.poll(RETRY if preforked == 0 else None):
             if fd == taken_read:
                 children[preforked] = _SESSION.unpack(os.read(taken_read, _SESSION.size))[0]
                 preforked = 0
@@ -194,6 +199,48 @@ def serve(channel: socket.socket, entry: EntryPoint) -> None:
             return
 
 
+def _be_killed_for_memory(score: str) -> None:
+    """Set how early the kernel kills this process if memory is used up (proc_pid_oom_score_adj)."""
+    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write(score)
+
+
+def _refuse_request(channel: socket.socket, error: OSError) -> bool:
+    """Answer a request, if one waits, for which no process can be created.
+
+    Returns whether the channel is still open.
+    """
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    if not poll.poll(0):
+        return True
+    message, streams, _, _ = socket.recv_fds(channel, MAX_MESSAGE, 3)
+    if not message:
+        return False
+    command.print_refusal(streams[2], error)
+    for fd in streams:
+        os.close(fd)
+    status = command.HOST_CANNOT << 8  # as wait(2) encodes it
+    _answer(channel, {"session": json.loads(message)["session"], "status": status})
+    return True
+
+
+def _fork_ahead(
+    channel: socket.socket, entry: EntryPoint, taken: int, unused: tuple[int, ...]
+) -> int:
+    """Fork the child for the next request; return its id, 0 if none could be created.
+
+    Then a request that waits is refused; _ENDED if the channel has ended.
+    """
+    try:
+        pid = command.fork()
+    except OSError as error:  # no memory, or too many processes
+        return 0 if _refuse_request(channel, error) else _ENDED
+    if pid == 0:
+        _run_preforked_child(channel, entry, taken, unused)
+    return pid
+
+
 def _run_preforked_child(
     channel: socket.socket, entry: EntryPoint, taken: int, unused: tuple[int, ...]
 ) -> None:
@@ -207,6 +254,8 @@ def _run_preforked_child(
         os._exit(0)
     fields = json.loads(message)
     os.setpriority(os.PRIO_PROCESS, 0, 0)
+    _be_killed_for_memory("0\n")
+    os.setsid()  # before anyone can signal its process group
     _answer(channel, {"session": fields["session"], "pid": os.getpid()})
     os.write(taken, _SESSION.pack(fields["session"]))
     os.close(taken)
@@ -262,7 +311,6 @@ def _run(request: command.Request, streams: tuple[int, int, int], main: str) -> 
         os.environ.update(request.env)
         command.replace_standard_streams()
         sys.argv = ["lvsctl", *request.argv]
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         status = int(str(_call(main, request.argv)))
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else int(error.code is not None)

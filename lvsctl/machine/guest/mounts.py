@@ -90,6 +90,11 @@ _SCRATCH = ("/run", "/tmp", "/var/tmp")
 SERVICES = ("/var/cache", "/var/lib", "/var/log")
 """Directories that services such as nginx write: overlaid with the guest's memory."""
 
+_LOGS = "/var/log"
+
+_DEPTH = 2
+"""Levels of the services' directories in which what the user may not read is replaced."""
+
 _WRITTEN = "/run/written"
 
 
@@ -182,12 +187,64 @@ def _set_up_services() -> list[str]:
         upper, work = (f"{_WRITTEN}/{kind}{directory}" for kind in ("upper", "work"))
         os.makedirs(upper)
         os.makedirs(work)
+        _replace_closed(directory, upper, files=directory == _LOGS)
         try:
             options = f"lowerdir={directory},upperdir={upper},workdir={work}"
             linux.mount("overlay", directory, "overlay", 0, options)
         except OSError as error:
             complaints.append(f"services cannot write to {directory}: {error.strerror}")
     return complaints
+
+
+def _replace_closed(lower: str, upper: str, *, files: bool, depth: int = _DEPTH) -> None:
+    """Put an empty directory in the place of each that the machine's user may not enter.
+
+    With ``files``, also an empty file in the place of each that this user may not read: a service
+    appends to its log, for which overlayfs must copy it. Debian's nginx has both.
+    """
+    try:
+        entries = list(os.scandir(lower))
+    except OSError:
+        return
+    for entry in entries:
+        place = f"{upper}/{entry.name}"
+        if entry.is_dir(follow_symlinks=False):
+            if not _may(entry.path, os.O_DIRECTORY):
+                _make_like(entry, place)
+                os.setxattr(place, "trusted.overlay.opaque", b"y")
+            elif depth > 1:
+                _replace_closed(entry.path, place, files=files, depth=depth - 1)
+        elif files and entry.is_file(follow_symlinks=False) and not _may(entry.path, 0):
+            _make_like(entry, place)
+
+
+def _may(path: str, flags: int) -> bool:
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | flags))
+    except PermissionError:
+        return False
+    except OSError:  # gone, or no such file: not the user's rights
+        return True
+    return True
+
+
+def _make_like(entry: os.DirEntry[str], place: str) -> None:
+    """Create an empty file or directory, and those above it, with the modes of the lower ones."""
+    above = os.path.dirname(place)
+    if not os.path.isdir(above):
+        os.makedirs(above)
+        _copy_mode(os.path.dirname(entry.path), above)
+    if entry.is_dir(follow_symlinks=False):
+        os.mkdir(place)
+    else:
+        os.close(os.open(place, os.O_CREAT | os.O_WRONLY, 0o600))
+    _copy_mode(entry.path, place)
+
+
+def _copy_mode(source: str, target: str) -> None:
+    found = os.lstat(source)
+    os.chown(target, found.st_uid, found.st_gid)
+    os.chmod(target, found.st_mode & 0o7777)
 
 
 def show(path: str) -> None:

@@ -52,6 +52,8 @@ class Session:
         self.status: int | None = None
         self.hung_up = False
         self.kill_at: float | None = None
+        self.memory_failures = memory_failures()
+        self._early_signals: list[int] = []
         self._send = send
         self._ended_at = 0.0
         self._last_output = 0.0
@@ -240,9 +242,19 @@ class Session:
             size = struct.pack("HHHH", rows, columns, 0, 0)
             fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, size)
 
+    def started(self, pid: int) -> None:
+        """Record the command's process, and send it the signals that came before it existed."""
+        self.pid = pid
+        early, self._early_signals = self._early_signals, []
+        for number in early:
+            self.signal(number)
+
     def signal(self, number: int) -> None:
         """Send a signal to the command's process group, in a terminal to the foreground one."""
-        if self.pid == 0 or self.status is not None:
+        if self.status is not None:
+            return
+        if self.pid == 0:
+            self._early_signals.append(number)
             return
         groups = {self.pid}
         if self._terminal is not None:
@@ -253,9 +265,12 @@ class Session:
         if number in (signal.SIGHUP, signal.SIGKILL):
             groups.add(self.pid)
         for group in groups:
-            # The process may not have called setsid yet, or may have ended.
-            with contextlib.suppress(ProcessLookupError):
+            try:
                 os.killpg(group, number)
+            except ProcessLookupError:  # it has not called setsid yet, or has ended
+                if group == self.pid:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(group, number)
 
     def hang_up(self, now: float) -> None:
         """Close the streams and ask the command to end: the client has disconnected."""
@@ -296,6 +311,16 @@ class Session:
             if not starved and now >= max(self._ended_at, self._last_output) + QUIET:
                 self._drop(self.outputs[0])
         return not self.outputs
+
+
+def memory_failures() -> int:
+    """Return how many processes the kernel has killed because its memory was used up."""
+    with open("/proc/vmstat", encoding="ascii") as file:
+        for line in file:
+            name, _, value = line.partition(" ")
+            if name == "oom_kill":
+                return int(value)
+    return 0
 
 
 def _leave_line_ends(terminal: int) -> None:

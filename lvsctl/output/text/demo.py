@@ -70,16 +70,24 @@ def result(
     return _finished("\n".join(lines) + "\n ", style)
 
 
-def closing(*, style: Style) -> str:
-    """Format commands to try next."""
+def closing(*, activate: str = "", machine: bool = False, style: Style) -> str:
+    """Format commands to try next.
+
+    ``activate`` is the command that makes ``lvsctl`` a command of the shell, if it is not yet;
+    ``machine`` is true if the throwaway kernel runs, and goes on running.
+    """
     rows = [
+        *([(activate, "makes lvsctl a command in this shell")] if activate else []),
         ("lvsctl up dr", "a lab that keeps running"),
         ("lvsctl exec client -- curl -s http://10.10.0.100/", "a request through its VIP"),
         ("lvsctl inspect dr director", "the IPVS table's counters"),
         ("lvsctl plan dr", "the commands behind it"),
         ("lvsctl down", "remove it"),
+        *([("lvsctl machine stop", "end the throwaway kernel, which runs on")] if machine else []),
     ]
-    table = style.table([(Cell(words, style.cyan), text) for words, text in rows], indent=2)
+    table = style.table(
+        [(Cell(words, style.cyan, whole=True), text) for words, text in rows], indent=2
+    )
     return _finished(f"{style.bold('Next:')}\n{table}", style)
 
 

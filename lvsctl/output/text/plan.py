@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import TypeVar
 
 from lvsctl.errors import legible
+from lvsctl.kernel import probe
 from lvsctl.model.lab import NAMESPACE_PREFIX, Lab, Network, Node, Role
 from lvsctl.model.service import Protocol, RealServer, VirtualService
 from lvsctl.output.phrases import (
@@ -34,6 +35,7 @@ from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.offloads import OffloadsOff
 from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.resources.sysctl import Sysctl
+from lvsctl.resources.typed import typeable
 from lvsctl.resources.user_command import UserCommand
 from lvsctl.resources.veth_link import VethLink
 
@@ -236,15 +238,20 @@ def format_up(result: Up, *, style: Style) -> str:
     what = "changed" if changed else "unchanged, but not all of it is from the topology"
     lines = [f"lab {style.bold(lab.name)}: {what}"]
     lines += [style.green(f"restored: {fault}") for fault in result.restored]
+    inside = probe.inside_machine()
+
+    def typed(command: object) -> str:
+        return legible(typeable(str(command), lab, in_machine=inside))
+
     for op in result.removed:
-        lines += [style.red(f"- {legible(command)}") for command in op.describe()]
+        lines += [style.red(f"- {typed(one)}") for one in op.undo_commands() or op.commands()]
     for op in result.added:
         sign, paint = ("~", style.yellow) if op in result.edited else ("+", style.green)
-        lines += [paint(f"{sign} {legible(command)}") for command in result.commands(op)]
+        lines += [paint(f"{sign} {typed(command)}") for command in result.commands(op)]
     for one in result.left:
         lines.append(style.yellow(f"left alone: {legible(one.text)}"))
         if one.command:
-            lines.append(f"    remove it: {style.cyan(legible(one.command))}")
+            lines.append(f"    remove it: {style.cyan(typed(one.command))}")
     return style.finished("\n".join(lines))
 
 

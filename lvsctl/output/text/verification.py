@@ -24,11 +24,16 @@ FRAMES, FRAMES_VERBOSE = 4, 16
 
 
 def format_verification(
-    verification: Verification, *, verbose: bool, style: Style, capture: str | None = None
+    verification: Verification,
+    *,
+    verbose: bool,
+    style: Style,
+    capture: str | None = None,
+    report: str = "",
 ) -> str:
     """Format a table of claims for each service, and failed claims in full.
 
-    ``capture`` is the file that contains the frames, if it was written.
+    ``capture`` is the file that contains the frames, if it was written; ``report`` the page.
     """
     lines: list[str] = []
     found = sorted(verification.findings, key=lambda finding: _position(verification.lab, finding))
@@ -38,6 +43,8 @@ def format_verification(
     lines.append(_total(verification, style))
     if capture is not None:
         lines.append(f"frames: {style.cyan(capture)}")
+    if report:
+        lines.append(f"report: {style.cyan(report)}  (open it in a browser)")
     return style.finished("\n".join(lines))
 
 

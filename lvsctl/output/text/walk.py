@@ -13,8 +13,11 @@ from lvsctl.walk.walk import packets
 _INDENT = 9
 
 
-def format_walk(walk: Walk, *, style: Style, verbose: bool = False) -> str:
-    """Format every hop in time order; repeated hops take a line per packet, unless verbose."""
+def format_walk(walk: Walk, *, style: Style, verbose: bool = False, brief: bool = False) -> str:
+    """Format every hop in time order; repeated hops take a line per packet, unless verbose.
+
+    ``brief``: a line a hop, without headers and reasons.
+    """
     heading = style.bold(f"{walk.lab.name} / {walk.service.name}")
     lines = [f"{heading}  {service_line(walk.service)}", ""]
     start = walk.hops[0].frame.time if walk.hops else 0
@@ -23,9 +26,14 @@ def format_walk(walk: Walk, *, style: Style, verbose: bool = False) -> str:
         if hop.again and not verbose:
             repeated.append(hop)
             continue
-        lines += [*_repeated(repeated, style), *_hop(hop, start, style), ""]
+        if brief:
+            lines += [*_repeated(repeated, style), next(_hop(hop, start, style))]
+        else:
+            lines += [*_repeated(repeated, style), *_hop(hop, start, style), ""]
         repeated = []
     lines += _repeated(repeated, style)
+    if brief and not repeated:
+        lines.append("")
     paint = style.green if walk.exchange.answered else style.red
     packets = counted(len(walk.hops), "hop")
     lines.append(f"{paint(printable(walk.outcome))} ({packets}, {_duration(walk)})")
