@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from lvsctl.claims.losses import sent_again
 from lvsctl.claims.trace import Conversation, Trace
+from lvsctl.diagnosis.differences import Changed
 from lvsctl.diagnosis.network import Network
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.claim import Cause, Finding, Remark, Verdict
@@ -38,6 +39,8 @@ class Case:
     findings: tuple[Finding, ...]
     up: str
     """The command that makes the lab what its topology says."""
+    changes: tuple[Changed, ...] = ()
+    """Every difference of a node or switch from the topology."""
 
     @property
     def evidence(self) -> Evidence:

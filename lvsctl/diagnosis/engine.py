@@ -22,6 +22,7 @@ from lvsctl.diagnosis import (
 )
 from lvsctl.diagnosis import packet_loss as vanishing
 from lvsctl.diagnosis.base import Case, Rule
+from lvsctl.diagnosis.differences import changes
 from lvsctl.diagnosis.kernel_counters import corroborate
 from lvsctl.diagnosis.network import Network
 from lvsctl.model.claim import Cause, Remark, Verdict
@@ -44,8 +45,8 @@ RULES: tuple[Rule, ...] = (
 )
 """In the order in which causes are named: first those that mask others."""
 
-LAST = vanishing.RULES
-"""Applied if no other rule finds a cause."""
+LAST = (vanishing.CHANGED, vanishing.RULES)
+"""Applied one after the other, if no other rule finds a cause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +74,18 @@ def conclusion(evidence: Evidence, up: str = "") -> Conclusion:
     up = up or f"lvsctl up {evidence.lab.name}"
     findings = tuple(claims.findings(evidence))
     network = Network(evidence.lab, evidence.states)
+    changed = changes(evidence)
     cases = [
-        Case(trace, network, tuple(f for f in findings if f.service == trace.run.service.name), up)
+        Case(trace, network, own, up, changed)
         for trace in traces(evidence)
+        for own in [tuple(f for f in findings if f.service == trace.run.service.name)]
     ]
     # A client of its own case only if it fails: its way to the VIP is another one.
     cases += [
         case
         for first in tuple(cases)
         for trace in of_other_clients(first.trace)
-        if not (case := Case(trace, network, (), up)).answered
+        if not (case := Case(trace, network, (), up, changed)).answered
     ]
     found = _Found()
     for case in cases:
@@ -90,7 +93,9 @@ def conclusion(evidence: Evidence, up: str = "") -> Conclusion:
     works = all(case.fine for case in cases)
     for case in cases:
         if not case.fine and not found.harmful and not _only_differs(case, found):
-            found.apply(LAST, case)
+            for rules in LAST:
+                if not found.harmful:
+                    found.apply(rules, case)
     causes = tuple(corroborate(cause, evidence) for cause in found.in_order())
     differences: tuple[str, ...] = ()
     if not works and not causes and all(case.answered for case in cases):

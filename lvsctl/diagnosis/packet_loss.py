@@ -1,4 +1,6 @@
-"""The rule of last resort: where a packet was captured last, if no setting explains its loss.
+"""The rules of last resort, if no rule that knows what a setting does explains a loss.
+
+First whatever differs from the topology where the packets were captured last; then that place.
 
 What drops it is not known then. It shows in the frames where: they enter a node that should
 forward or answer them, and nothing leaves it.
@@ -6,11 +8,13 @@ forward or answer them, and nothing leaves it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from lvsctl.claims.trace import Conversation
 from lvsctl.diagnosis.base import Case, Found, Rule, shown
-from lvsctl.model.claim import Cause
+from lvsctl.diagnosis.differences import Changed
+from lvsctl.diagnosis.lost_at import lost_at
+from lvsctl.model.claim import Cause, Remark
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Role
 
@@ -121,4 +125,60 @@ def _swallowing(case: Case, node: str, last: Frame, reply: bool) -> Cause:
     )
 
 
+# ── differences from the topology ────────────────────────────────────────────────────────────
+
+
+def explaining(case: Case) -> Iterator[Found]:
+    """Differences where packets were lost; where there are none, all of them."""
+    losses = lost_at(case)
+    here = [one for one in case.changes if one.place in losses]
+    ends = _ends(case, (frame for frames in losses.values() for frame in frames))
+    beside = [one for one in case.changes if one.place in ends]
+    chosen = here or beside or case.changes
+    for one in case.changes:
+        if one not in chosen:
+            yield Remark(one.place, f"{one.difference.deviation.text} (differs from the topology)")
+            continue
+        yield Cause(
+            fault="differs-from-topology",
+            node=one.place,
+            text=one.difference.deviation.text,
+            evidence=(
+                f"{one.place} differs from the topology: {one.difference.deviation.text}",
+                *shown(losses.get(one.place, ()) or next(iter(losses.values()), ())),
+            ),
+            consequence=_consequence(case, one, losses),
+            remedy=_remedy(case, one),
+        )
+
+
+def _ends(case: Case, frames: Iterable[Frame]) -> frozenset[str]:
+    """The nodes that sent lost packets, and those that they were addressed to."""
+    found = set()
+    for frame in frames:
+        found.add(frame.tap.node)
+        if frame.ethernet is not None:
+            nodes = (node.name for node in case.lab.nodes)
+            found.update(name for name in nodes if frame.ethernet.dst in case.trace.macs(name))
+    return frozenset(found)
+
+
+def _consequence(case: Case, one: Changed, losses: Mapping[str, tuple[Frame, ...]]) -> str:
+    if one.place in losses:
+        return f"packets of the requests were captured last at {one.place}"
+    where = ", ".join(losses) or case.client
+    return f"packets of the requests were captured last at {where}; nothing else explains it"
+
+
+def _remedy(case: Case, one: Changed) -> str:
+    commands = one.difference.commands
+    if len(commands) != 1 or commands[0].comment or not commands[0].argv:
+        return case.up
+    return case.type(one.place, *commands[0].argv)
+
+
 RULES = (Rule(find=swallowed, rules_out="no node drops packets whose path is in order"),)
+CHANGED = (
+    Rule(find=explaining, harms_others=True, rules_out="nothing else differs from the topology"),
+)
+"""To be applied before ``RULES``: where one finds a cause, the packets did not just vanish."""

@@ -10,7 +10,6 @@ from lvsctl import claims, diagnosis
 from lvsctl.capture.capture import LiveCapture
 from lvsctl.capture.listener import Options
 from lvsctl.engine import collect
-from lvsctl.engine.deviations import find_deviations
 from lvsctl.engine.findings import (
     Diagnosis,
     Inspection,
@@ -29,6 +28,7 @@ from lvsctl.model.lab import Lab
 from lvsctl.model.service import VirtualService
 from lvsctl.model.state import NodeState
 from lvsctl.model.walk import Walk
+from lvsctl.plan.deviations import find_deviations
 from lvsctl.resources.typed import typeable
 from lvsctl.traffic import client
 from lvsctl.walk.walk import walks

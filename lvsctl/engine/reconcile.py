@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
-from lvsctl.engine.deviations import check_found
 from lvsctl.engine.labs import up_command
+from lvsctl.engine.read_back import check_found
 from lvsctl.engine.whole import whole_state
 from lvsctl.errors import LabError, LvsctlError
 from lvsctl.faults.injector import FaultInjector

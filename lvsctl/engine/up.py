@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 
-from lvsctl.engine.deviations import check_applied
 from lvsctl.engine.labs import configured
+from lvsctl.engine.read_back import check_applied
 from lvsctl.errors import LvsctlError
 from lvsctl.kernel import commands, features, probe, registry
 from lvsctl.kernel.apply import apply_plan

@@ -1,8 +1,4 @@
-"""Compare a lab's state with its plan.
-
-After applying a plan, because an acknowledgement of the kernel is not the state; and for
-``inspect``, which compares only what it has read.
-"""
+"""Compare a lab's state with its plan after applying it: an acknowledgement is not the state."""
 
 from __future__ import annotations
 
@@ -11,64 +7,14 @@ from collections.abc import Iterable
 from lvsctl.errors import KernelError
 from lvsctl.kernel import state
 from lvsctl.model.lab import Lab
-from lvsctl.plan import planner
-from lvsctl.plan.diff import diff, independent
-from lvsctl.plan.stages import Plan, Stage
-from lvsctl.resources.address import Address
-from lvsctl.resources.base import Deviation, Resource, States
+from lvsctl.plan.stages import Plan
+from lvsctl.resources.base import Resource, States
 from lvsctl.resources.gue_port import GuePort
 from lvsctl.resources.ipvs_service import IpvsService
-from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.resources.static_route import StaticRoute
 from lvsctl.resources.sysctl import Sysctl
 from lvsctl.resources.user_command import UserCommand
-from lvsctl.resources.veth_link import VethLink
-
-
-def find_deviations(lab: Lab, states: States) -> dict[str, tuple[Deviation, ...]]:
-    """Return the deviations in each inspected namespace, by its name."""
-    plan = planner.plan_for(lab)
-    found = diff(_inspected(plan, states), states)
-    by_netns: dict[str, list[Deviation]] = {netns: [] for netns in states}
-    for resource in (one for stage in found.missing for one in stage.resources):
-        netns = resource.node_netns if isinstance(resource, VethLink) else resource.netns
-        if (deviation := resource.deviation(states[netns], lab)) is not None:
-            by_netns[netns].append(deviation)
-    planned = {one.key for one in plan.resources}
-    parts = frozenset[object]().union(*(one.provides() for one in plan.resources))
-    alone = set(independent(found.extra))
-    for resource in found.extra:
-        # What is in the way of something missing is told with that; of what goes with another
-        # extra thing, only its addresses are worth a line.
-        if resource.key in planned or (resource.provides() and resource.provides() <= parts):
-            continue
-        if resource not in alone and not isinstance(resource, Address):
-            continue
-        if (deviation := resource.surplus(lab)) is not None:
-            by_netns[resource.netns].append(deviation)
-    for left in found.left:
-        one = Deviation(left.text, left=True, command=left.command)
-        by_netns[left.netns].append(one)
-    return {netns: tuple(dict.fromkeys(several)) for netns, several in by_netns.items()}
-
-
-def _inspected(plan: Plan, states: States) -> Plan:
-    """Return the part of ``plan`` about the inspected nodes and settings."""
-
-    def is_inspected(resource: Resource) -> bool:
-        if isinstance(resource, VethLink):
-            return resource.node_netns in states
-        if resource.netns not in states or isinstance(resource, Namespace):
-            return False
-        if isinstance(resource, Sysctl):
-            return resource.name in states[resource.netns].sysctls
-        return True
-
-    stages = (
-        Stage(stage.title, tuple(filter(is_inspected, stage.resources))) for stage in plan.stages
-    )
-    return Plan(plan.lab, tuple(stages))
 
 
 def check_applied(lab: Lab, plan: Plan) -> None:
