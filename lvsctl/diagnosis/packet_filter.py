@@ -49,7 +49,7 @@ def rewritten(case: Case) -> Iterator[Found]:
     for place, rule in _matched(case):
         if not rule.rewrites:
             continue
-        if case.fine or not case.requests(place):
+        if case.works_otherwise or not case.requests(place):
             yield Remark(place, f"a packet filter rewrites packets: {rule}")
             continue
         yield Cause(
