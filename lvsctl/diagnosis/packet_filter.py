@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lvsctl.claims.trace import Conversation, identity
+from lvsctl.claims.trace import Conversation
 from lvsctl.diagnosis.base import Case, Found, Rule, shown
+from lvsctl.diagnosis.lost_at import lost_at
 from lvsctl.model.claim import Cause, Remark
-from lvsctl.model.frame import Direction, Frame
+from lvsctl.model.frame import Direction
 from lvsctl.model.packet_filter import FilterRule
 
 _SENDING = frozenset({"OUTPUT", "POSTROUTING", "output", "postrouting"})
@@ -20,11 +21,12 @@ _SENDING = frozenset({"OUTPUT", "POSTROUTING", "output", "postrouting"})
 
 def dropped(case: Case) -> Iterator[Found]:
     """Rules that dropped or rejected packets of the requests."""
+    losses = lost_at(case)
     for place, rule in _matched(case):
         if not rule.drops:
             continue
-        seen = tuple(_lost_at(case, place))
-        if case.fine or not (seen or _before_capture(case, place, rule)):
+        seen = losses.get(place, ())
+        if case.fine or not (place in losses or _before_capture(case, place, rule)):
             yield Remark(place, f"a packet filter has {rule}, which stopped no request")
             continue
         verb = "rejects" if rule.action == "REJECT" else "drops"
@@ -89,51 +91,6 @@ def _remedy(case: Case, place: str, rule: FilterRule) -> str:
     if not rule.tool:
         return case.up  # which empties the table, where no program is installed that can
     return case.type(place, *rule.delete_command())
-
-
-# ── where requests were lost ─────────────────────────────────────────────────────────────────
-
-
-def _lost_at(case: Case, place: str) -> Iterator[Frame]:
-    """Frames after which nothing more of an unanswered request was captured, at ``place``.
-
-    Where every request was answered in the end, those that were sent again count.
-    """
-    unanswered = [one for one in case.conversations if not one.exchange.answered]
-    for conversation in unanswered or case.conversations:
-        for frames in (conversation.requests, conversation.replies):
-            yield from (frame for frame in _last_of_each(frames) if _reached(frame) == place)
-    yield from _unresolved(case, place)
-
-
-def _last_of_each(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
-    """The last frame of each packet of a connection."""
-    last = {identity(frame): frame for frame in frames if frame.direction is not Direction.OTHER}
-    return tuple(last.values())
-
-
-def _reached(frame: Frame) -> str:
-    """The node that received a frame; for one that left a node, the network that carries it."""
-    if frame.direction is Direction.OUT:
-        return frame.tap.device
-    return frame.tap.node
-
-
-def _unresolved(case: Case, place: str) -> Iterator[Frame]:
-    """Requests for MAC addresses that were not answered: heard at ``place``, or sent there."""
-    answered = {
-        frame.arp.sender_ip
-        for frame in case.evidence.frames
-        if frame.arp is not None and frame.arp.is_reply and frame.direction is not Direction.OUT
-    }
-    for frame in case.evidence.frames:
-        if place not in (frame.tap.node, frame.tap.device):
-            continue
-        if frame.arp is not None and frame.arp.is_request:
-            if frame.arp.target_ip not in answered and not frame.arp.is_gratuitous:
-                yield frame
-        elif frame.icmp is not None and frame.icmp.nd is not None and frame.icmp.nd.is_solicit:
-            yield frame
 
 
 def _before_capture(case: Case, place: str, rule: FilterRule) -> bool:

@@ -1,20 +1,20 @@
 """Compare a lab's state with its plan.
 
 After applying a plan, because an acknowledgement of the kernel is not the state; and for
-``inspect``, which compares only what it has read (neither every sysctl nor the bridges).
+``inspect``, which compares only what it has read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from lvsctl.errors import KernelError
 from lvsctl.kernel import state
 from lvsctl.model.lab import Lab
-from lvsctl.model.state import NodeState
 from lvsctl.plan import planner
-from lvsctl.plan.diff import diff
+from lvsctl.plan.diff import diff, independent
 from lvsctl.plan.stages import Plan, Stage
+from lvsctl.resources.address import Address
 from lvsctl.resources.base import Deviation, Resource, States
 from lvsctl.resources.gue_port import GuePort
 from lvsctl.resources.ipvs_service import IpvsService
@@ -26,25 +26,34 @@ from lvsctl.resources.user_command import UserCommand
 from lvsctl.resources.veth_link import VethLink
 
 
-def find_deviations(
-    lab: Lab, inspected: Mapping[str, NodeState]
-) -> dict[str, tuple[Deviation, ...]]:
-    """Return the deviations of each inspected node, by its name."""
-    states = {state.netns: state for state in inspected.values()}
-    plan = _inspected(planner.plan_for(lab), states)
-    found = diff(plan, states)
+def find_deviations(lab: Lab, states: States) -> dict[str, tuple[Deviation, ...]]:
+    """Return the deviations in each inspected namespace, by its name."""
+    plan = planner.plan_for(lab)
+    found = diff(_inspected(plan, states), states)
     by_netns: dict[str, list[Deviation]] = {netns: [] for netns in states}
     for resource in (one for stage in found.missing for one in stage.resources):
         netns = resource.node_netns if isinstance(resource, VethLink) else resource.netns
         if (deviation := resource.deviation(states[netns], lab)) is not None:
             by_netns[netns].append(deviation)
+    planned = {one.key for one in plan.resources}
+    parts = frozenset[object]().union(*(one.provides() for one in plan.resources))
+    alone = set(independent(found.extra))
     for resource in found.extra:
+        # What is in the way of something missing is told with that; of what goes with another
+        # extra thing, only its addresses are worth a line.
+        if resource.key in planned or (resource.provides() and resource.provides() <= parts):
+            continue
+        if resource not in alone and not isinstance(resource, Address):
+            continue
         if (deviation := resource.surplus(lab)) is not None:
             by_netns[resource.netns].append(deviation)
-    return {name: tuple(by_netns[state.netns]) for name, state in inspected.items()}
+    for left in found.left:
+        one = Deviation(left.text, left=True, command=left.command)
+        by_netns[left.netns].append(one)
+    return {netns: tuple(dict.fromkeys(several)) for netns, several in by_netns.items()}
 
 
-def _inspected(plan: Plan, states: dict[str, NodeState]) -> Plan:
+def _inspected(plan: Plan, states: States) -> Plan:
     """Return the part of ``plan`` about the inspected nodes and settings."""
 
     def is_inspected(resource: Resource) -> bool:
@@ -67,12 +76,20 @@ def check_applied(lab: Lab, plan: Plan) -> None:
 
     Nodes on which the user's own commands run are left out, because these may change anything.
     """
-    users = {one.netns for one in plan.resources if isinstance(one, UserCommand)}
-    resources = [one for one in plan.resources if users.isdisjoint(one.namespaces)]
-    states = state.read_states(_parts(resources))
-    for one in resources:
+    resources = _checked(plan)
+    check_found(lab, plan, state.read_states(_parts(resources)))
+
+
+def check_found(lab: Lab, plan: Plan, states: States) -> None:
+    """Raise KernelError if ``states``, which were read after applying ``plan``, differ from it."""
+    for one in _checked(plan):
         if not one.satisfied_by(states):
             raise _difference(lab, one, states)
+
+
+def _checked(plan: Plan) -> list[Resource]:
+    users = {one.netns for one in plan.resources if isinstance(one, UserCommand)}
+    return [one for one in plan.resources if users.isdisjoint(one.namespaces)]
 
 
 def _parts(resources: Iterable[Resource]) -> dict[str, state.Wanted]:

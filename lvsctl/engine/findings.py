@@ -7,7 +7,7 @@ Each is true if all is well, so that ``assert lab.verify()`` is a test. ``repr``
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lvsctl.faults.base import Fault
 from lvsctl.model.claim import Cause, Finding, Verdict, overall
@@ -31,6 +31,13 @@ class NodeInspection:
 
 
 @dataclass(frozen=True, slots=True)
+class SwitchInspection:
+    """How the switch of a network deviates from the topology."""
+
+    deviations: tuple[Deviation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Inspection:
     """The nodes of a lab by name. ``faults`` are the injected faults with their nodes.
 
@@ -40,6 +47,8 @@ class Inspection:
     lab: Lab
     nodes: dict[str, NodeInspection]
     faults: tuple[str, ...] = ()
+    switches: dict[str, SwitchInspection] = field(default_factory=dict)
+    """By the name of the network; empty where only some nodes were asked for."""
 
     @property
     def states(self) -> dict[str, NodeState]:
@@ -47,7 +56,16 @@ class Inspection:
         return {name: node.state for name, node in self.nodes.items()}
 
     def __bool__(self) -> bool:
-        return not any(node.deviations for node in self.nodes.values())
+        return not any(self.deviations)
+
+    @property
+    def deviations(self) -> tuple[Deviation, ...]:
+        """The deviations of all nodes and switches."""
+        parts: tuple[NodeInspection | SwitchInspection, ...] = (
+            *self.nodes.values(),
+            *self.switches.values(),
+        )
+        return tuple(one for part in parts for one in part.deviations)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -10,14 +10,21 @@ from lvsctl.capture.capture import LiveCapture
 from lvsctl.capture.listener import Options
 from lvsctl.engine import collect
 from lvsctl.engine.deviations import find_deviations
-from lvsctl.engine.findings import Diagnosis, Inspection, NodeInspection, Verification
+from lvsctl.engine.findings import (
+    Diagnosis,
+    Inspection,
+    NodeInspection,
+    SwitchInspection,
+    Verification,
+)
 from lvsctl.engine.labs import find_node
+from lvsctl.engine.whole import whole_state
 from lvsctl.errors import UsageError
-from lvsctl.kernel import paths, processes, registry, state
+from lvsctl.kernel import netns, paths, registry
 from lvsctl.kernel.registry import State
 from lvsctl.model.evidence import Evidence, Exchange
 from lvsctl.model.frame import Tap
-from lvsctl.model.lab import Lab, Role
+from lvsctl.model.lab import Lab
 from lvsctl.model.service import VirtualService
 from lvsctl.model.state import NodeState
 from lvsctl.model.walk import Walk
@@ -30,25 +37,32 @@ def inspect_lab(lab: Lab, nodes: Sequence[str] = ()) -> Inspection:
     """Read the state of some nodes of a running lab, or of all. Raises UsageError."""
     wanted = [find_node(lab, name) for name in nodes] or list(lab.nodes)
     names = {lab.netns(node.name): node.name for node in wanted}
-    states = state.lab_state(
-        names,
-        directors=[lab.netns(node.name) for node in wanted if node.role is Role.DIRECTOR],
-        pids=processes.daemons(lab.name).values(),
-    )
+    switches = {} if nodes else {lab.netns(one.name): one.name for one in lab.networks}
+    states = whole_state(lab, names=(*names, *netns.existing(lab.name, switches)))
     faults = tuple(map(str, paths.read_faults(lab.name)))
-    return inspection_of(lab, {names[netns]: found for netns, found in states.items()}, faults)
+    return inspection_of(
+        lab,
+        {name: states[place] for place, name in names.items()},
+        faults,
+        {name: states[place] for place, name in switches.items() if place in states},
+    )
 
 
 def inspection_of(
-    lab: Lab, states: Mapping[str, NodeState], faults: tuple[str, ...] = ()
+    lab: Lab,
+    states: Mapping[str, NodeState],
+    faults: tuple[str, ...] = (),
+    switches: Mapping[str, NodeState] | None = None,
 ) -> Inspection:
-    """Compare nodes' states with the topology."""
-    found = find_deviations(lab, states)
+    """Compare the states of nodes, and of networks' switches, with the topology."""
+    every = (*states.values(), *(switches or {}).values())
+    found = find_deviations(lab, {state.netns: state for state in every})
     nodes = {
-        name: NodeInspection(lab.node(name).role, state, found[name])
+        name: NodeInspection(lab.node(name).role, state, found[state.netns])
         for name, state in states.items()
     }
-    return Inspection(lab, nodes, faults)
+    ports = {name: SwitchInspection(found[one.netns]) for name, one in (switches or {}).items()}
+    return Inspection(lab, nodes, faults, ports)
 
 
 def verify_lab(lab: Lab) -> Verification:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from lvsctl.engine.deviations import check_applied
+from lvsctl.engine.deviations import check_found
+from lvsctl.engine.whole import whole_state
 from lvsctl.errors import LabError, LvsctlError
 from lvsctl.faults.injector import FaultInjector
-from lvsctl.kernel import commands, netns, paths, processes, registry, state, undo
+from lvsctl.kernel import commands, netns, own_servers, paths, processes, registry, state, undo
 from lvsctl.kernel.apply import apply_plan
 from lvsctl.kernel.registry import Entry, State
 from lvsctl.model.event import Emit, Notice, Restoring
 from lvsctl.model.lab import Lab
-from lvsctl.model.state import NodeState
 from lvsctl.plan import diff
 from lvsctl.plan.diff import Difference
-from lvsctl.plan.stages import Plan, Stage, Up
+from lvsctl.plan.stages import Left, Plan, Stage, Up
 from lvsctl.resources.base import Resource
 from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.offloads import OffloadsOff
@@ -50,11 +50,9 @@ def change(old: Form, new: Form, emit: Emit) -> Up:
     restored = _unbroken(old.lab)
     memory = _remembered(old, new)
     try:
-        removed, found = _equalize(
+        done = _equalize(
             new, outdated, memory.commands, emit, lambda: registry.mark(old.entry, State.CHANGING)
         )
-        if removed or found:
-            check_applied(new.lab, new.plan)
         registry.write(new.entry)
     except BaseException as error:
         _go_back(old, new, memory, error, emit)
@@ -62,12 +60,27 @@ def change(old: Form, new: Form, emit: Emit) -> Up:
     return Up(
         new.lab,
         created=False,
-        added=tuple(op for stage in found.missing for op in stage.resources),
+        added=tuple(dict.fromkeys(done.added)),
         # What was removed together with something larger is not listed separately.
-        removed=tuple(diff.independent((*removed, *found.extra))),
+        removed=tuple(diff.independent(one for one in done.removed if one not in done.added)),
         restored=restored,
-        edited=found.edited,
+        edited=tuple(done.edited),
+        left=tuple(done.left),
     )
+
+
+PASSES = 3
+"""How often a lab is compared and changed: what one change hides, the next comparison shows."""
+
+
+@dataclass(slots=True)
+class _Done:
+    """What was changed until a lab was as its topology says, and what was left alone."""
+
+    added: list[Resource] = field(default_factory=list)
+    removed: list[Resource] = field(default_factory=list)
+    edited: list[Resource] = field(default_factory=list)
+    left: list[Left] = field(default_factory=list)
 
 
 def _equalize(
@@ -76,12 +89,12 @@ def _equalize(
     starting: Collection[str],
     emit: Emit,
     begin: Callable[[], object],
-) -> tuple[tuple[Resource, ...], Difference]:
-    """Undo ``outdated`` and apply what ``form`` still needs.
+) -> _Done:
+    """Undo ``outdated`` and apply what ``form`` still needs, until nothing differs.
 
     ``starting`` are the namespaces whose commands, the user's own, do not run yet. ``begin`` is
-    called before the first effect, if there is any. Returns what of ``outdated`` was there,
-    and how the rest differed.
+    called before the first effect, if there is any. Raises KernelError where the kernel still
+    lacks something of the plan in the end, on a node without a command of the user's own.
     """
     name = form.entry.lab
     gone = {op.netns for op in outdated} - set(netns.existing(name, {o.netns for o in outdated}))
@@ -89,17 +102,42 @@ def _equalize(
     if there:
         begin()
         undo.undo(there, name, emit)
-    states = _states(form.lab, form.plan)
-    idle = commands.ended_commands(form.lab, states.keys())
-    found = diff.diff(form.plan, states, idle.union(starting))
-    if found:
+    done = _Done(removed=list(there))
+    for _ in range(PASSES):
+        states = whole_state(form.lab, form.plan)
+        idle = own_servers.to_restart(form.lab, states).union(starting)
+        found = diff.diff(form.plan, states, idle)
+        done.left = list(found.left)
+        if not found:
+            return done
         begin()
+        _once(form, found, idle, emit)
+        done.added += (op for stage in found.missing for op in stage.resources)
+        done.removed += found.extra
+        done.edited += found.edited
+        starting = ()
+    states = whole_state(form.lab, form.plan)
+    check_found(form.lab, form.plan, states)
+    rest = diff.diff(form.plan, states)
+    done.left = [*rest.left, *map(_could_not, rest.extra)]
+    return done
+
+
+def _once(form: Form, found: Difference, starting: Collection[str], emit: Emit) -> None:
+    """Undo and apply what was found."""
+    name = form.entry.lab
     undo.undo(found.extra, name, emit)
     if found.missing:
+        own_servers.end_replaced(form.lab, starting)
         respond = responder_of(form.lab)
         apply_plan(found.missing, name, emit, respond=respond, reconciling=True)
         commands.wait_for_servers(form.lab, emit)
-    return there, found
+
+
+def _could_not(one: Resource) -> Left:
+    command = next(iter(one.undo_commands()), None)
+    what = "; ".join(one.describe())
+    return Left(one.netns, f"{what}: it is still there", str(command) if command else "")
 
 
 # ── back ─────────────────────────────────────────────────────────────────────────────────────
@@ -225,15 +263,3 @@ def _refuse_rewiring(lab: str, before: Plan, after: Plan) -> None:
             + "\n  ".join(changed),
             hint=f"lvsctl down {lab}, then up again",
         )
-
-
-def _states(lab: Lab, plan: Plan) -> dict[str, NodeState]:
-    """The state of every existing namespace, bridges too, as far as the plan concerns it."""
-    names = netns.existing(lab.name, plan.namespaces)
-    directors = {lab.netns(node.name) for node in lab.directors}
-    return state.lab_state(
-        names,
-        sysctls=diff.settings_of(plan),
-        directors=directors.intersection(names),
-        pids=processes.daemons(lab.name).values(),
-    )

@@ -23,20 +23,23 @@ from lvsctl.kernel import commands, netns, processes, sysctl
 from lvsctl.kernel.session import OpenNamespace, Session
 from lvsctl.kernel.worker import in_worker
 from lvsctl.model.event import Emit, Notice, OpsDone, StageStarted
-from lvsctl.netlink import ethtool, fou, ipvs, rtnl, sockets
+from lvsctl.netlink import devices, ethtool, fou, ipvs, ipvs_config, rtnl, rules, sockets
 from lvsctl.plan.stages import Plan, Stage
 from lvsctl.resources.address import Address
 from lvsctl.resources.base import Resource
 from lvsctl.resources.bridge import Bridge
 from lvsctl.resources.drop_filter import DropFilter
 from lvsctl.resources.gue_port import GuePort
+from lvsctl.resources.ipvs_config import ConnectionTimeouts, SyncDaemon
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.link_up import LinkUp
 from lvsctl.resources.namespace import Namespace
-from lvsctl.resources.neighbour import Neighbour
+from lvsctl.resources.neighbour import Neighbour, ProxyNeighbour
 from lvsctl.resources.netem import Netem
 from lvsctl.resources.offloads import OffloadsOff
+from lvsctl.resources.policy_rule import PolicyRule
 from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.resources.static_route import StaticRoute
 from lvsctl.resources.sysctl import Sysctl
@@ -354,8 +357,27 @@ def _address(to: PlanApplier, resource: Address, namespace: OpenNamespace) -> No
     to.send(resource, rtnl.add_address(resource.address, index), to.ignored)
 
 
-def _route(to: PlanApplier, resource: StaticRoute, _: OpenNamespace) -> None:
-    to.send(resource, rtnl.add_route(resource.to, resource.via, replace=to.reconciling))
+def _route(to: PlanApplier, resource: StaticRoute, namespace: OpenNamespace) -> None:
+    data = rtnl.add_route(
+        resource.to,
+        resource.via,
+        replace=to.reconciling,
+        table=resource.table,
+        kind=resource.type,
+        metric=resource.metric,
+        version=resource.ip_version,
+        index=to.index(namespace, resource.device) if resource.device else 0,
+    )
+    to.send(resource, data)
+
+
+def _rule(to: PlanApplier, resource: PolicyRule, _: OpenNamespace) -> None:
+    to.send(resource, rules.add_rule(resource.state), to.ignored)
+
+
+def _setting(to: PlanApplier, resource: LinkSetting, namespace: OpenNamespace) -> None:
+    index = to.index(namespace, resource.device)
+    to.send(resource, devices.set_value(index, resource.group, resource.name, resource.value))
 
 
 def _netem(to: PlanApplier, resource: Netem, namespace: OpenNamespace) -> None:
@@ -382,6 +404,21 @@ def _neighbour(to: PlanApplier, resource: Neighbour, namespace: OpenNamespace) -
     to.send(resource, rtnl.set_neighbour(resource.address, resource.mac, index))
 
 
+def _proxy(to: PlanApplier, resource: ProxyNeighbour, namespace: OpenNamespace) -> None:
+    to.send(resource, rtnl.proxy(resource.address, to.index(namespace, resource.device)))
+
+
+def _timeouts(to: PlanApplier, resource: ConnectionTimeouts, namespace: OpenNamespace) -> None:
+    family = to.session.ipvs_family(namespace)
+    to.send_generic(resource, ipvs_config.timeouts_message(family, resource.timeouts))
+
+
+def _sync_daemon(to: PlanApplier, resource: SyncDaemon, namespace: OpenNamespace) -> None:
+    family = to.session.ipvs_family(namespace)
+    data = ipvs_config.sync_daemon_message(family, resource.daemon)
+    to.send_generic(resource, data, to.ignored)
+
+
 def _drop_filter(to: PlanApplier, resource: DropFilter, namespace: OpenNamespace) -> None:
     from lvsctl.netlink import tc  # heavy, and only a fault needs it
 
@@ -404,6 +441,11 @@ HANDLERS: dict[type[Resource], Callable[[PlanApplier, Any, OpenNamespace], None]
     IpvsService: _ipvs,
     IpvsRealServer: _ipvs,
     Neighbour: _neighbour,
+    ProxyNeighbour: _proxy,
+    PolicyRule: _rule,
+    LinkSetting: _setting,
+    ConnectionTimeouts: _timeouts,
+    SyncDaemon: _sync_daemon,
     DropFilter: _drop_filter,
 }
 """The function that applies each kind of resource: a new kind is a new row."""

@@ -10,16 +10,14 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from lvsctl.errors import KernelError, LvsctlError
 from lvsctl.kernel import netns, paths, processes
+from lvsctl.kernel.own_servers import note, own_servers
 from lvsctl.kernel.paths import wrap_os_errors
-from lvsctl.kernel.state import node_state
 from lvsctl.model.event import Emit, Notice
-from lvsctl.model.lab import Lab, Node
-from lvsctl.model.service import Protocol
+from lvsctl.model.lab import Lab
 from lvsctl.resources.user_command import UserCommand
 
 NOT_FOUND = 127
@@ -71,45 +69,6 @@ def _refusal(lab: str, node: str, argv: Sequence[str], how: str) -> KernelError:
 # ── commands that are real servers ───────────────────────────────────────────────────────────
 
 
-class _OwnServer(NamedTuple):
-    """A real server with the user's own command, and the ports on which it is to be found."""
-
-    node: Node
-    netns: str
-    ports: frozenset[tuple[Protocol, int]]
-
-    def listens(self) -> bool:
-        found = node_state(self.netns, sysctls=()).listeners
-        return self.ports <= {(one.protocol, one.port) for one in found}
-
-
-def _own_servers(lab: Lab) -> Iterator[_OwnServer]:
-    for node in lab.nodes:
-        if not node.run:
-            continue
-        ports = frozenset(
-            (endpoint.protocol, server.port)
-            for service in lab.services
-            for endpoint in service.endpoints
-            for server in service.real_servers
-            if server.node == node.name
-        )
-        if ports:
-            yield _OwnServer(node, lab.netns(node.name), ports)
-
-
-def ended_commands(lab: Lab, namespaces: Collection[str]) -> frozenset[str]:
-    """Return those of ``namespaces`` whose real server, a command of the user's own, has ended.
-
-    Only for real servers: another command may have ended because it was done.
-    """
-    return frozenset(
-        server.netns
-        for server in _own_servers(lab)
-        if server.netns in namespaces and not server.listens() and not _lives(lab.name, server)
-    )
-
-
 def wait_for_servers(lab: Lab, emit: Emit) -> None:
     """Wait until the users' own real servers listen; emit a notice for those that take too long.
 
@@ -117,25 +76,20 @@ def wait_for_servers(lab: Lab, emit: Emit) -> None:
     """
     deadline = time.monotonic() + LISTEN_SECONDS
     pause = threading.Event()  # never set: the kernel has no event for this
-    waiting = list(_own_servers(lab))
+    servers = list(own_servers(lab))
+    waiting = servers
     while waiting := [server for server in waiting if not server.listens()]:
         for server in waiting:
-            if not _lives(lab.name, server) and not server.listens():
-                how = f"ended without listening on {_ports(server)}"
+            if not server.lives(lab.name) and not server.listens():
+                how = f"ended without listening on {server.ports}"
                 raise _refusal(lab.name, server.node.name, server.node.run, how)
         if time.monotonic() > deadline:
             for server in waiting:
-                emit(Notice(f"{server.node.name}: nothing listens on {_ports(server)} yet"))
-            return
+                emit(Notice(f"{server.node.name}: nothing listens on {server.ports} yet"))
+            break
         pause.wait(0.02)
-
-
-def _lives(lab: str, server: _OwnServer) -> bool:
-    return bool(processes.pids_in([paths.of(lab).namespaces / server.netns]))
-
-
-def _ports(server: _OwnServer) -> str:
-    return ", ".join(f"{protocol} port {port}" for protocol, port in sorted(server.ports))
+    if servers:
+        note(lab.name, [server for server in servers if server not in waiting])
 
 
 # ── starting ─────────────────────────────────────────────────────────────────────────────────

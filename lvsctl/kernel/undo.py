@@ -6,33 +6,55 @@ command) needs `lvsctl down` and up, and is refused before anything is changed.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
+import signal
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from lvsctl.errors import LabError
-from lvsctl.kernel import netns, packet_filters, paths, processes
+from lvsctl.kernel import netns, packet_filters, paths, processes, sysctl
 from lvsctl.kernel.session import OpenNamespace, Session
 from lvsctl.kernel.worker import in_worker
 from lvsctl.model.event import Emit, OpsDone, ignore
-from lvsctl.netlink import fou, ipvs, rtnl, sockets
+from lvsctl.model.state import IpvsTimeouts
+from lvsctl.netlink import (
+    devices,
+    fou,
+    ipvs,
+    ipvs_config,
+    queueing,
+    rtnl,
+    rules,
+    sockets,
+    switching,
+    xfrm,
+)
 from lvsctl.plan.diff import independent
 from lvsctl.resources.address import Address
 from lvsctl.resources.base import Resource
 from lvsctl.resources.bridge import Bridge
+from lvsctl.resources.device import Device
 from lvsctl.resources.drop_filter import DropFilter
+from lvsctl.resources.foreign import BridgeVlan, FdbEntry, StoppedProcess, Xfrm
 from lvsctl.resources.gue_port import GuePort
+from lvsctl.resources.ipvs_config import ConnectionTimeouts, SyncDaemon
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.link_up import LinkUp
 from lvsctl.resources.namespace import Namespace
-from lvsctl.resources.neighbour import Neighbour
+from lvsctl.resources.neighbour import LearntNeighbour, Neighbour, ProxyNeighbour
 from lvsctl.resources.netem import Netem
 from lvsctl.resources.offloads import OffloadsOff
 from lvsctl.resources.packet_filter import PacketFilter
+from lvsctl.resources.policy_rule import PolicyRule
+from lvsctl.resources.qdisc import Qdisc
 from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.resources.static_route import StaticRoute
+from lvsctl.resources.sysctl import ChangedSysctl
 from lvsctl.resources.tunnel import FALLBACK_DEVICES, Tunnel
 from lvsctl.resources.veth_link import VethLink
 
@@ -84,6 +106,18 @@ def _undo(session: Session, resource: Resource) -> None:
         _empty_table(session, resource)
     elif isinstance(resource, ResponderPort):
         processes.stop_daemon(session.lab, processes.RESPONDER)
+    elif isinstance(resource, ChangedSysctl):
+        with netns.enter(session.open(resource.netns).fd), contextlib.suppress(FileNotFoundError):
+            sysctl.write(resource.name, resource.usual)
+    elif isinstance(resource, StoppedProcess):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(resource.pid, signal.SIGCONT)
+    elif isinstance(resource, Xfrm):
+        with (
+            netns.enter(session.open(resource.netns).fd),
+            sockets.open_socket(xfrm.PROTOCOL) as sock,
+        ):
+            _check(session, resource, sockets.send_all(sock, [xfrm.delete_xfrm(resource.found)]))
     elif not isinstance(resource, OffloadsOff):  # which go with their device
         _send(session, resource)
 
@@ -102,7 +136,9 @@ def _delete_namespace(session: Session, resource: Namespace) -> None:
 
 def _send(session: Session, resource: Resource) -> None:
     opened = session.open(resource.netns)
-    generic = isinstance(resource, (IpvsService, IpvsRealServer, GuePort))
+    generic = isinstance(
+        resource, (IpvsService, IpvsRealServer, GuePort, ConnectionTimeouts, SyncDaemon)
+    )
     sock = session.generic(opened) if generic else opened.route
     try:
         message = MESSAGES[type(resource)](session, resource, opened)
@@ -110,7 +146,11 @@ def _send(session: Session, resource: Resource) -> None:
         if missing.errno in GONE:
             return
         raise
-    for error in sockets.send_all(sock, [message]):
+    _check(session, resource, sockets.send_all(sock, [message]))
+
+
+def _check(session: Session, resource: Resource, errors: Sequence[sockets.NetlinkError]) -> None:
+    for error in errors:
         if error.errno not in GONE:
             raise session.failure(resource, error.errno or 0, str(error))
 
@@ -127,8 +167,55 @@ def _address(_: Session, resource: Address, to: OpenNamespace) -> bytearray:
     return rtnl.delete_address(resource.address, to.index(resource.device))
 
 
-def _route(_: Session, resource: StaticRoute, __: OpenNamespace) -> bytearray:
-    return rtnl.delete_route(resource.to, resource.via)
+def _route(_: Session, resource: StaticRoute, to: OpenNamespace) -> bytearray:
+    return rtnl.delete_route(
+        resource.to,
+        resource.via if resource.hops == 1 else None,
+        table=resource.table,
+        kind=resource.type,
+        metric=resource.metric,
+        version=resource.ip_version,
+        index=to.index(resource.device) if resource.device else 0,
+    )
+
+
+def _rule(_: Session, resource: PolicyRule, __: OpenNamespace) -> bytearray:
+    return rules.delete_rule(resource.state)
+
+
+def _setting(_: Session, resource: LinkSetting, to: OpenNamespace) -> bytearray:
+    index = to.index(resource.device)
+    return devices.set_value(index, resource.group, resource.name, resource.usual)
+
+
+def _extra_device(_: Session, resource: Device, __: OpenNamespace) -> bytearray:
+    return rtnl.delete_link(resource.device)
+
+
+def _proxy(_: Session, resource: ProxyNeighbour, to: OpenNamespace) -> bytearray:
+    return rtnl.proxy(resource.address, to.index(resource.device), delete=True)
+
+
+def _qdisc(_: Session, resource: Qdisc, to: OpenNamespace) -> bytearray:
+    return queueing.delete_qdisc(to.index(resource.device), resource.kind, resource.parent)
+
+
+def _fdb(_: Session, resource: FdbEntry, to: OpenNamespace) -> bytearray:
+    return switching.delete_fdb(to.index(resource.found.device), resource.found)
+
+
+def _vlan(_: Session, resource: BridgeVlan, to: OpenNamespace) -> bytearray:
+    index = to.index(resource.device)
+    return switching.delete_vlan(index, resource.vlan, of_bridge=resource.of_bridge)
+
+
+def _timeouts(session: Session, _: ConnectionTimeouts, to: OpenNamespace) -> bytearray:
+    return ipvs_config.timeouts_message(session.ipvs_family(to), IpvsTimeouts())
+
+
+def _sync_daemon(session: Session, resource: SyncDaemon, to: OpenNamespace) -> bytearray:
+    family = session.ipvs_family(to)
+    return ipvs_config.sync_daemon_message(family, resource.daemon, stop=True)
 
 
 def _veth_link(_: Session, resource: VethLink, __: OpenNamespace) -> bytearray:
@@ -145,7 +232,7 @@ def _link_up(_: Session, resource: LinkUp, __: OpenNamespace) -> bytearray:
     return rtnl.set_link_state(resource.device, up=False)
 
 
-def _neighbour(_: Session, resource: Neighbour, to: OpenNamespace) -> bytearray:
+def _neighbour(_: Session, resource: Neighbour | LearntNeighbour, to: OpenNamespace) -> bytearray:
     return rtnl.delete_neighbour(resource.address, to.index(resource.device))
 
 
@@ -164,14 +251,24 @@ def _drop_filter(_: Session, resource: DropFilter, to: OpenNamespace) -> bytearr
 MESSAGES: dict[type[Resource], Callable[[Session, Any, OpenNamespace], bytearray]] = {
     Address: _address,
     Bridge: _device,
+    BridgeVlan: _vlan,
+    ConnectionTimeouts: _timeouts,
+    Device: _extra_device,
     DropFilter: _drop_filter,
+    FdbEntry: _fdb,
     GuePort: _gue_port,
     IpvsRealServer: _ipvs,
     IpvsService: _ipvs,
+    LearntNeighbour: _neighbour,
+    LinkSetting: _setting,
     LinkUp: _link_up,
     Neighbour: _neighbour,
     Netem: _netem,
+    PolicyRule: _rule,
+    ProxyNeighbour: _proxy,
+    Qdisc: _qdisc,
     StaticRoute: _route,
+    SyncDaemon: _sync_daemon,
     Tunnel: _device,
     VethLink: _veth_link,
 }

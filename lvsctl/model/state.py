@@ -18,6 +18,8 @@ class Setting:
     name: str
     value: str
     usual: str
+    group: str = "link"
+    """Of a device: ``link`` (any), ``bridge``, ``port`` (of a bridge) or ``tunnel``."""
 
     def __str__(self) -> str:
         """Return the difference as a phrase."""
@@ -62,8 +64,10 @@ class LinkState:
     """The offloads that change frames and are on (``ethtool -k``), of a node's veth only."""
     unusual_addresses: tuple[AddressState, ...] = ()
     """Those of ``addresses`` that are not as ``ip addr add`` makes them."""
+    peer: int = 0
+    """The ifindex of a veth's other end, or of the device below this one; 0: none."""
     peer_elsewhere: bool = False
-    """Whether its other end is in a namespace without an id here (veth only)."""
+    """Whether that one is in another namespace."""
 
     def setting(self, name: str) -> str:
         """The value of one of ``settings``; empty where it is as usual."""

@@ -151,8 +151,9 @@ class Device(NamedTuple):
     """What ``device`` finds in an answer."""
 
     settings: tuple[Setting, ...]
+    peer: int
     elsewhere: bool
-    """Whether a veth's other end is in a namespace that has no id here."""
+    """Whether the device ``peer`` is in another namespace."""
 
 
 def device(whole: bytes) -> Device:
@@ -162,10 +163,8 @@ def device(whole: bytes) -> Device:
     found = attributes(whole, start + _HEADER.size)
     info = attributes(found.get(_LINKINFO, b""))
     kind = text_of(info.get(_INFO_KIND))
-    elsewhere = kind == "veth" and number_of(found.get(_LINK_NETNSID)) == 0xFFFFFFFF
-    if kind not in _USUAL_MTU:
-        return Device((), elsewhere)
-    return Device(tuple(_settings(kind, flags, found, info)), elsewhere)
+    settings = tuple(_settings(kind, flags, found, info)) if kind in _USUAL_MTU else ()
+    return Device(settings, number_of(found.get(_LINK)), _LINK_NETNSID in found)
 
 
 def _settings(
@@ -186,30 +185,32 @@ def _settings(
     data = attributes(info.get(_INFO_DATA, b""))
     parameters = BRIDGE if kind == "bridge" else TUNNELS.get(kind, {})
     for name, one in parameters.items():
-        yield from _differing(name, one, data)
+        yield from _differing(name, one, data, "bridge" if kind == "bridge" else "tunnel")
     if text_of(info.get(_SLAVE_KIND)) == "bridge":
         port = attributes(info.get(_SLAVE_DATA, b""))
         works = bool(flags & 1) and number_of(found.get(_CARRIER)) == 1
         for name, one in PORT.items():
             if name != "state" or works:  # a port that is down is disabled
-                yield from _differing(name, one, port)
+                yield from _differing(name, one, port, "port")
 
 
-def _differing(name: str, one: Parameter, found: Mapping[int, bytes]) -> Iterator[Setting]:
+def _differing(
+    name: str, one: Parameter, found: Mapping[int, bytes], group: str = "link"
+) -> Iterator[Setting]:
     content = found.get(one.number)
     if content is None:
         return
     if name in _ADDRESSES:
         address = IPv4Address(content[:4])
         if int(address):
-            yield Setting(name, str(address), "any")
+            yield Setting(name, str(address), "any", group)
     elif not one.size:
-        yield Setting(name, "on", "off")
+        yield Setting(name, "on", "off", group)
     else:
         order = "big" if name in _NETWORK_ORDER else None
         value = int.from_bytes(content, "big") if order else number_of(content)
         if value != one.usual:
-            yield Setting(name, one.text(value), one.text(one.usual))
+            yield Setting(name, one.text(value), one.text(one.usual), group)
 
 
 # ── messages ─────────────────────────────────────────────────────────────────────────────────

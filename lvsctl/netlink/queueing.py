@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from lvsctl.errors import KernelError
 from lvsctl.model.lab import Impairment
@@ -71,6 +72,8 @@ def dump_qdiscs(
             impairment, options = _netem(parts.get(_OPTIONS, b""))
             if parent == ROOT:
                 impairments[index] = impairment
+        elif kind == "tbf":
+            options = _tbf(parts.get(_OPTIONS, b""))
         queue = attributes(parts.get(_STATS2, b"")).get(_QUEUE, b"")
         found.append(
             QdiscState(
@@ -121,6 +124,13 @@ def _netem(options: bytes) -> tuple[Impairment, tuple[str, ...]]:
     return impairment, tuple(word for there, word in words if there)
 
 
+def _tbf(options: bytes) -> tuple[str, ...]:
+    """Decode a token bucket's rate (struct tc_tbf_qopt begins with struct tc_ratespec)."""
+    parts = attributes(options)
+    rate = number_of(parts.get(4)) or number_of(parts.get(1, b"")[8:12])  # TCA_TBF_RATE64, PARMS
+    return (f"rate {rate * 8}bit",)
+
+
 def _percent(chance: int) -> str:
     return f"{chance * 100 / _ALL:.3g}%"
 
@@ -141,9 +151,14 @@ def dump_filters(
                 continue  # a discipline that takes no filters
             for whole in answer:
                 state = _filter(whole, one.device, parent)
-                if state not in found:  # u32 lists its hash tables too
+                if state not in found:
                     found.append(state)
-    return tuple(found)
+    # The kernel lists a classifier before its filters, and u32 its hash tables.
+    return tuple(one for one in found if one.actions or not _has_action_like(one, found))
+
+
+def _has_action_like(one: FilterState, found: list[FilterState]) -> bool:
+    return any(replace(other, actions=()) == one and other.actions for other in found)
 
 
 def _filter_parents(one: QdiscState) -> tuple[int, ...]:
@@ -186,10 +201,11 @@ def _actions(kind: str, options: bytes) -> Iterator[str]:
             yield name
 
 
-def delete_qdisc(index: int, one: QdiscState) -> bytearray:
-    """Return the message that deletes a discipline, with the classes and filters in it."""
-    parent, handle = ROOT, 0
-    if one.parent in ("clsact", "ingress"):
-        parent, handle = CLSACT, _INGRESS_HANDLE
+def delete_qdisc(index: int, kind: str, place: str) -> bytearray:
+    """Return the message that deletes a discipline, with the classes and filters in it.
+
+    ``place`` is ``root``, ``ingress`` or ``clsact``.
+    """
+    parent, handle = (ROOT, 0) if place == "root" else (CLSACT, _INGRESS_HANDLE)
     header = _HEADER.pack(0, index, handle, parent, 0)
-    return sockets.message(DELQDISC, 0, header + packed(_KIND, one.kind.encode() + b"\0"))
+    return sockets.message(DELQDISC, 0, header + packed(_KIND, kind.encode() + b"\0"))

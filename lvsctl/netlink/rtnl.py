@@ -159,7 +159,12 @@ def dump_links(sock: socket.socket) -> tuple[LinkState, ...]:
     for whole in sockets.request(sock, asked):
         link, master, qdisc = _link(select(ifinfmsg, whole, *_LINK_ATTRIBUTES))
         device = devices.device(whole)
-        link = replace(link, settings=device.settings, peer_elsewhere=device.elsewhere)
+        link = replace(
+            link,
+            settings=device.settings,
+            peer=device.peer,
+            peer_elsewhere=device.elsewhere,
+        )
         found.append((link, master, qdisc))
     names = {link.index: link.name for link, _, _ in found}
     addresses = _dump_addresses(sock)

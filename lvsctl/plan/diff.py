@@ -1,23 +1,29 @@
 """Compare a plan with a running lab: what it lacks, and what it has beyond it. Pure.
 
 Both are resources, so that the same values describe, apply and undo them. Each kind of resource
-says whether a state satisfies it and which of its kind a state has (``resources``). Beyond the
-plan only what could change how the lab works counts: addresses, routes, virtual services and
-real servers. Links added by hand are left alone.
+says whether a state satisfies it and which of its kind a state has (``resources``). What is in a
+state and in no plan is undone, or left alone where a program or the host may use it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from lvsctl.model.addresses import IPAddress
 from lvsctl.model.state import NodeState
-from lvsctl.plan.stages import Plan, Stage
-from lvsctl.resources.base import Resource, States
+from lvsctl.plan.stages import Left, Plan, Stage
+from lvsctl.resources.address import Address
+from lvsctl.resources.base import Command, Resource, States
+from lvsctl.resources.bridge import Bridge
+from lvsctl.resources.device import Device
 from lvsctl.resources.kinds import KINDS
+from lvsctl.resources.neighbour import SET, LearntNeighbour
+from lvsctl.resources.policy_rule import PolicyRule
 from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.resources.static_route import StaticRoute
 from lvsctl.resources.sysctl import Sysctl
+from lvsctl.resources.tunnel import Tunnel
 from lvsctl.resources.user_command import UserCommand
 from lvsctl.resources.veth_link import VethLink
 
@@ -25,12 +31,14 @@ from lvsctl.resources.veth_link import VethLink
 class Difference(NamedTuple):
     """``missing``: the stages of the plan with only what is not so; ``extra``: to be undone.
 
-    ``edited``: those of ``missing`` that take the place of something that exists.
+    ``edited``: those of ``missing`` that take the place of something that exists. ``left``:
+    what is not from the topology and is left alone.
     """
 
     missing: tuple[Stage, ...]
     extra: tuple[Resource, ...]
     edited: tuple[Resource, ...] = ()
+    left: tuple[Left, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.extra)
@@ -42,27 +50,49 @@ def diff(plan: Plan, states: States, ended: Collection[str] = ()) -> Difference:
     ``ended`` are the namespaces in which the user's own command should run, and does not.
     """
     again = [one for one in plan.resources if isinstance(one, VethLink) and _is_cut(one, states)]
+    others = [one for one in plan.resources if isinstance(one, Tunnel) and _is_other(one, states)]
+    taken = dict(_taken(plan, states))
+    in_the_way = tuple(
+        dict.fromkeys(
+            each
+            for one in plan.resources
+            if not one.satisfied_by(states)
+            for each in one.in_the_way(states)
+        )
+    )
+    readdressed = {one.netns for one in in_the_way if isinstance(one, Address)}
     missing = []
-    for stage in plan.stages:
+    for stage in _stages(plan, states):
         resources = tuple(
             one
             for one in stage.resources
             if not one.satisfied_by(states)
             or any(_rests_on(one, link) for link in again)
+            or any(not one.rests_on().isdisjoint(tunnel.provides()) for tunnel in others)
+            or (isinstance(one, StaticRoute) and one.netns in readdressed)
             or (isinstance(one, UserCommand) and one.netns in ended)
         )
+        resources = tuple(one for one in resources if one not in taken)
         # The responder serves all ports of the lab from one process: all or none.
         if any(isinstance(one, ResponderPort) for one in resources):
             resources = tuple(
-                one for one in stage.resources if isinstance(one, ResponderPort) or one in resources
+                one
+                for one in stage.resources
+                if one not in taken and (isinstance(one, ResponderPort) or one in resources)
             )
         if resources:
             missing.append(Stage(stage.title, resources))
-    # Half a veth pair is in the way of a whole one: its port is deleted first.
-    halves = (one for one in again if one.netns in states and states[one.netns].link(one.port))
+    # Half a veth pair is in the way of a whole one, and so is another tunnel.
+    halves = _halves(again, states)
+    extra, left = _extra(plan, states, again)
     existing = {one.key for state in states.values() for one in _present(state)}
     edited = (one for stage in missing for one in stage.resources if one.key in existing)
-    return Difference(tuple(missing), (*halves, *_extra(plan, states)), tuple(edited))
+    return Difference(
+        tuple(missing),
+        tuple(dict.fromkeys((*halves, *others, *in_the_way, *extra))),
+        tuple(edited),
+        (*left, *taken.values()),
+    )
 
 
 def settings_of(plan: Plan) -> tuple[str, ...]:
@@ -81,6 +111,25 @@ def independent(resources: Iterable[Resource]) -> list[Resource]:
     every = list(dict.fromkeys(resources))
     going = frozenset[object]().union(*(one.provides() for one in every))
     return [one for one in every if one.rests_on().isdisjoint(going)]
+
+
+def _stages(plan: Plan, states: States) -> Iterator[Stage]:
+    """Yield the plan's stages, and what every namespace has without a plan."""
+    yield from plan.stages
+    nodes = [states[netns] for netns in _nodes(plan) if netns in states]
+    usual = tuple(one for state in nodes if state.whole for one in PolicyRule.usual(state))
+    if usual:
+        yield Stage("policy rules", usual)
+
+
+def _nodes(plan: Plan) -> tuple[str, ...]:
+    """Return the namespaces of the plan's nodes, without its switches."""
+    return tuple(
+        dict.fromkeys(one.node_netns for one in plan.resources if isinstance(one, VethLink))
+    )
+
+
+# ── what must be made again ──────────────────────────────────────────────────────────────────
 
 
 def _rests_on(resource: Resource, link: VethLink) -> bool:
@@ -105,16 +154,115 @@ def _is_cut(link: VethLink, states: States) -> bool:
     return not link.exists(states)
 
 
-def _extra(plan: Plan, states: States) -> Iterator[Resource]:
-    """Yield what exists and is neither in the plan nor about to be replaced by it."""
+def _halves(cut: Iterable[VethLink], states: States) -> Iterator[Resource]:
+    """Yield what is left of the links that are made again, and whatever has their names."""
+    for one in cut:
+        if one.netns in states and states[one.netns].link(one.port):
+            yield one
+        for netns, device in ((one.node_netns, one.device), (one.netns, one.port)):
+            link = states[netns].link(device) if netns in states else None
+            if link is not None and (netns, device) != (one.netns, one.port):
+                yield Device(netns=netns, device=device, kind=link.kind)
+
+
+def _is_other(tunnel: Tunnel, states: States) -> bool:
+    state = states.get(tunnel.netns)
+    return state is not None and tunnel.is_other(state)
+
+
+def _taken(plan: Plan, states: States) -> Iterator[tuple[ResponderPort, Left]]:
+    """Yield the responder's ports that another process has."""
+    for one in plan.resources:
+        if isinstance(one, ResponderPort) and (holder := one.taken_by(states)) is not None:
+            what = f"{holder.process or 'another process'} ({holder.pid})"
+            yield (
+                one,
+                Left(
+                    one.netns,
+                    f"{what} has {one.protocol} port {one.port}, on which {one.node} answers",
+                    str(Command(("kill", str(holder.pid)))),
+                ),
+            )
+
+
+# ── what no plan contains ────────────────────────────────────────────────────────────────────
+
+
+def _extra(
+    plan: Plan, states: States, again: Collection[VethLink]
+) -> tuple[tuple[Resource, ...], tuple[Left, ...]]:
+    """Return what exists and is neither in the plan nor about to be replaced by it.
+
+    The first part is to be undone, the second left alone, together with what rests on it.
+    """
     wanted = {one.key for one in plan.resources}
-    nodes = dict.fromkeys(one.node_netns for one in plan.resources if isinstance(one, VethLink))
-    for netns in nodes:
-        if netns in states:
-            yield from (one for one in _present(states[netns]) if one.key not in wanted)
+    provided = frozenset[object]().union(*(one.provides() for one in plan.resources))
+    going = {(one.node_netns, one.device_index) for one in again}
+    going |= {(one.netns, one.port_index) for one in again}
+    renamed = frozenset[object]()
+    found: list[Resource] = []
+    for state in _looked_at(plan, states):
+        for one in _present(state):
+            if one.key in wanted or (one.provides() and one.provides() <= provided):
+                continue
+            if isinstance(one, Device) and (one.netns, one.index) in going:
+                renamed |= one.provides()  # it goes with its other end
+            else:
+                found.append(one)
+    found = [one for one in found if one.rests_on().isdisjoint(renamed)]
+    found += _wrong_neighbours(plan, states)
+    kept = [one for one in found if one.left_because(states)]
+    stays = frozenset[object]().union(*(one.provides() for one in kept))
+    left = tuple(
+        Left(
+            one.netns,
+            f"{one.commands()[0].comment}: {one.left_because(states)}",
+            str(one.undo_commands()[0]),
+        )
+        for one in kept
+    )
+    extra = (one for one in found if one not in kept and one.rests_on().isdisjoint(stays))
+    return tuple(extra), left
+
+
+def _looked_at(plan: Plan, states: States) -> Iterator[NodeState]:
+    """Yield the states of nodes, and of switches where everything was read."""
+    switches = (one.netns for one in plan.resources if isinstance(one, Bridge))
+    for netns in dict.fromkeys((*_nodes(plan), *switches)):
+        state = states.get(netns)
+        if state is not None and (state.whole or netns in _nodes(plan)):
+            yield state
 
 
 def _present(state: NodeState) -> Iterator[Resource]:
     """Yield what a node has, as the resources that would have made it."""
     for kind in KINDS:
-        yield from kind.from_state(state)
+        if state.whole or kind.PLANNED:
+            yield from kind.from_state(state)
+
+
+def _wrong_neighbours(plan: Plan, states: States) -> Iterator[Resource]:
+    """Yield the learned entries with another MAC address than the topology's node has."""
+    right = _owners(plan)
+    for netns in _nodes(plan):
+        for one in states[netns].neighbours if netns in states else ():
+            mac = right.get((one.device, one.address))
+            if mac is not None and one.mac and one.mac != mac and one.state not in SET:
+                yield LearntNeighbour(
+                    netns=netns, device=one.device, address=one.address, mac=one.mac, right=mac
+                )
+
+
+def _owners(plan: Plan) -> Mapping[tuple[str, IPAddress], str]:
+    """Return who answers for an address on a network: the node that has it there.
+
+    A VIP is on a real server's loopback: only the director has it on the network.
+    """
+    macs = {
+        (one.node_netns, one.device): one.mac for one in plan.resources if isinstance(one, VethLink)
+    }
+    found: dict[tuple[str, IPAddress], set[str]] = {}
+    for one in plan.resources:
+        if isinstance(one, Address) and (mac := macs.get((one.netns, one.device))):
+            found.setdefault((one.device, one.address.ip), set()).add(mac)
+    return {place: next(iter(several)) for place, several in found.items() if len(several) == 1}

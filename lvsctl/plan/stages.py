@@ -46,13 +46,25 @@ def unique(resources: Iterable[Resource]) -> tuple[Resource, ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class Left:
+    """Something that is not from the topology and was left alone, and what would remove it.
+
+    ``netns`` is the namespace that it is in; the command is typed where the lab runs.
+    """
+
+    netns: str
+    text: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
 class Up:
     """A lab that ``up`` created, or changed so that it matches its topology.
 
     ``created`` is true if the lab is new; otherwise ``added`` and ``removed`` are the changes.
     ``edited`` are those of ``added`` that replaced something of the same kind: a virtual
     service's scheduler, a real server's weight. ``restored`` are the faults that were removed
-    before anything else.
+    before anything else. ``left`` is what differs from the topology still, and was left alone.
     """
 
     lab: Lab
@@ -61,6 +73,7 @@ class Up:
     removed: tuple[Resource, ...] = ()
     restored: tuple[str, ...] = ()
     edited: tuple[Resource, ...] = ()
+    left: tuple[Left, ...] = ()
 
     @property
     def changed(self) -> bool:

@@ -15,6 +15,7 @@ from lvsctl.resources.base import (
     Deviation,
     Part,
     Resource,
+    States,
     link_part,
     vip_or_address,
 )
@@ -45,9 +46,40 @@ class Address(Resource):
     def rests_on(self) -> frozenset[Part]:
         return Resource.rests_on(self) | {link_part(self.netns, self.device)}
 
-    def holds(self, state: NodeState) -> bool:
+    def _missing(self, state: NodeState) -> bool:
         link = state.link(self.device)
-        return link is not None and self.address in link.addresses
+        return link is None or self.address not in link.addresses
+
+    def _wrong(self, state: NodeState) -> str:
+        """Return what is wrong with the address, which exists; empty: nothing."""
+        link = state.link(self.device)
+        for one in link.unusual_addresses if link is not None else ():
+            if one.address == self.address:
+                words = [word for word in one.flags if word != "secondary"]
+                words += [f"peer {one.peer}"] if one.peer else []
+                words += [f"scope {one.scope}"] if one.scope else []
+                if words:
+                    return ", ".join(words)
+        if not state.whole or link is None or not link.up:
+            return ""
+        if f"{self.address.ip}/{self.address.max_prefixlen}" not in state.local_addresses:
+            return "its route in table local is missing"
+        network = self.address.network
+        connected = any(
+            one.kernel and (one.to, one.device) == (network, self.device) for one in state.routes
+        )
+        if network.prefixlen == network.max_prefixlen or self.device == "lo" or connected:
+            return ""
+        return f"the route to {network} on {self.device} is missing"
+
+    def holds(self, state: NodeState) -> bool:
+        return not self._missing(state) and not self._wrong(state)
+
+    def in_the_way(self, states: States) -> tuple[Resource, ...]:
+        """Return the address itself where it is there and not as it should be."""
+        state = states.get(self.netns)
+        wrong = state is not None and not self._missing(state) and self._wrong(state)
+        return (self,) if wrong else ()
 
     @classmethod
     def from_state(cls, state: NodeState) -> Iterator[Self]:
@@ -60,6 +92,8 @@ class Address(Resource):
         if self.holds(state):
             return None
         what = vip_or_address(self.address.ip, lab)
+        if not self._missing(state):
+            return Deviation(f"{what} on {self.device}: {self._wrong(state)}", self.why)
         return Deviation(f"{what} is missing on {self.device}", self.why)
 
     def surplus(self, lab: Lab) -> Deviation | None:

@@ -63,10 +63,15 @@ def in_namespace(netns: str, argv: tuple[str, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """A difference from the topology, and why the topology needs it (empty if unknown)."""
+    """A difference from the topology, and why the topology needs it (empty if unknown).
+
+    ``left``: what differs is left alone by `up`; ``command`` would remove it (empty: unknown).
+    """
 
     text: str
     why: str = ""
+    left: bool = False
+    command: str = ""
 
 
 Part = tuple[str, ...] | tuple[str, str, Hashable]
@@ -89,6 +94,9 @@ class Resource:
 
     UNDOABLE: ClassVar[bool] = True
     """Whether it can be undone while the lab runs."""
+
+    PLANNED: ClassVar[bool] = True
+    """Whether a plan may contain it. Otherwise it is only found in a state, and undone."""
 
     netns: str
     why: str = field(default="", compare=False)
@@ -148,6 +156,14 @@ class Resource:
     def deviation(self, state: NodeState, lab: Lab) -> Deviation | None:
         """Say how the state of its (or its node's) namespace differs; None: it does not."""
         return None
+
+    def in_the_way(self, states: States) -> tuple[Resource, ...]:
+        """Return what has its place and must be undone before it can be applied."""
+        return ()
+
+    def left_because(self, states: States) -> str:
+        """Return why it is not undone though no plan contains it; empty: it is undone."""
+        return ""
 
     def surplus(self, lab: Lab) -> Deviation | None:
         """Say that it exists though the topology has no such thing; None: no matter."""

@@ -37,7 +37,8 @@ class Bridge(Resource):
         return frozenset({link_part(self.netns, self.device)})
 
     def holds(self, state: NodeState) -> bool:
-        return is_up(state, self.device)
+        link = state.link(self.device)
+        return link is not None and link.kind in ("bridge", "") and is_up(state, self.device)
 
     def deviation(self, state: NodeState, lab: Lab) -> Deviation | None:
         return link_deviation(state, self.device, self.why)

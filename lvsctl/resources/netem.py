@@ -9,7 +9,16 @@ from typing import ClassVar
 
 from lvsctl.model.lab import Impairment, Lab
 from lvsctl.model.state import NodeState
-from lvsctl.resources.base import ELSEWHERE, Command, Deviation, Part, Resource, link_part
+from lvsctl.resources.base import (
+    ELSEWHERE,
+    Command,
+    Deviation,
+    Part,
+    Resource,
+    States,
+    link_part,
+)
+from lvsctl.resources.qdisc import Qdisc, netem_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +35,7 @@ class Netem(Resource):
 
     @property
     def key(self) -> Hashable:
-        return Netem, self.netns, self.device
+        return netem_key(self.netns, self.device)
 
     def commands(self) -> tuple[Command, ...]:
         words = ["tc", "qdisc", "replace", "dev", self.device, "root", "netem"]
@@ -46,9 +55,22 @@ class Netem(Resource):
 
     def holds(self, state: NodeState) -> bool:
         link = state.link(self.device)
-        return link is not None and link.impairment == self.impairment
+        if link is None or link.impairment != self.impairment:
+            return False
+        return not (state.whole and self._otherwise(state))
+
+    def _otherwise(self, state: NodeState) -> tuple[Qdisc, ...]:
+        """Return the netem of the device where it has options that no topology has."""
+        return tuple(one for one in Qdisc.from_state(state) if one.key == self.key and one.options)
+
+    def in_the_way(self, states: States) -> tuple[Resource, ...]:
+        """Return a netem with other options: they stay where it is replaced."""
+        state = states.get(self.netns)
+        return () if state is None else self._otherwise(state)
 
     def deviation(self, state: NodeState, lab: Lab) -> Deviation | None:
         if self.holds(state):
             return None
-        return Deviation(f"{self.device} is not impaired as configured", self.why)
+        found = ", ".join(word for one in self._otherwise(state) for word in one.options)
+        more = f": {found}" if found else ""
+        return Deviation(f"{self.device} is not impaired as configured{more}", self.why)

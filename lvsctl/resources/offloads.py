@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lvsctl.resources.base import Command, Part, Resource, link_part
+from lvsctl.model.lab import Lab
+from lvsctl.model.state import NodeState
+from lvsctl.resources.base import Command, Deviation, Part, Resource, link_part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OffloadsOff(Resource):
     """A link that hands over frames as a wire would carry them: checksums in, nothing merged.
 
-    They stay off until the link goes: nothing has to be undone, and no state shows it.
+    They stay off until the link goes: nothing has to be undone.
     """
 
     device: str
@@ -22,3 +24,13 @@ class OffloadsOff(Resource):
 
     def rests_on(self) -> frozenset[Part]:
         return Resource.rests_on(self) | {link_part(self.netns, self.device)}
+
+    def holds(self, state: NodeState) -> bool:
+        link = state.link(self.device)
+        return link is None or not link.offloads
+
+    def deviation(self, state: NodeState, lab: Lab) -> Deviation | None:
+        link = state.link(self.device)
+        if link is None or not link.offloads:
+            return None
+        return Deviation(f"{self.device}: offloads are on: {', '.join(link.offloads)}", self.why)

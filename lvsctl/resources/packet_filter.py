@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 from lvsctl.model.lab import Lab
 from lvsctl.model.packet_filter import FilterProgram, FilterRule
@@ -15,6 +15,8 @@ from lvsctl.resources.base import Command, Deviation, Resource
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PacketFilter(Resource):
     """A table with rules, or with a policy other than ACCEPT."""
+
+    PLANNED: ClassVar[bool] = False
 
     program: FilterProgram
     table: str

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import Protocol
-from lvsctl.model.state import NodeState
-from lvsctl.resources.base import Command, Deviation, Resource
+from lvsctl.model.state import ListenerState, NodeState
+from lvsctl.resources.base import Command, Deviation, Resource, States
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +37,23 @@ class ResponderPort(Resource):
         return (Command((), comment=stop),)
 
     def holds(self, state: NodeState) -> bool:
-        return any(
-            (one.port, one.protocol) == (self.port, self.protocol) for one in state.listeners
-        )
+        return any(not one.foreign for one in self._listeners(state))
+
+    def _listeners(self, state: NodeState) -> tuple[ListenerState, ...]:
+        wanted = (self.port, self.protocol)
+        return tuple(one for one in state.listeners if (one.port, one.protocol) == wanted)
+
+    def taken_by(self, states: States) -> ListenerState | None:
+        """Return the socket of another process that has the port; None: it is free or ours."""
+        state = states.get(self.netns)
+        if state is None or self.holds(state):
+            return None
+        return next(iter(self._listeners(state)), None)
 
     def deviation(self, state: NodeState, lab: Lab) -> Deviation | None:
         if self.holds(state):
             return None
+        for one in self._listeners(state):
+            holder = f"{one.process} ({one.pid})"
+            return Deviation(f"{holder} has {self.protocol} port {self.port}", self.why)
         return Deviation(f"nothing listens on {self.protocol} port {self.port}", self.why)

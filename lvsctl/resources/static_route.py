@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
 from lvsctl.model.addresses import IPAddress, IPNetwork
 from lvsctl.model.lab import Lab
-from lvsctl.model.state import NodeState
-from lvsctl.resources.base import Command, Deviation, Resource
+from lvsctl.model.state import MAIN_TABLE, NodeState, RouteState
+from lvsctl.resources.base import Command, Deviation, Part, Resource, States, link_part
 
 _GATEWAY = "{self.via} must be on a network of the node, and no address of its own"
+_IPV6_METRIC = 1024
+"""The metric of an IPv6 route that was given none (IP6_RT_PRIO_USER)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StaticRoute(Resource):
-    """A route of the main table; ``to`` None is the default route."""
+    """A route; ``to`` None is the default route of the IP ``version``.
+
+    ``via`` None: on the link ``device``, or, of another ``type`` than unicast, nowhere.
+    ``metric`` 0 is the usual one. ``details`` and ``hops`` are only found, never planned.
+    """
 
     HINTS: ClassVar[dict[int, str]] = {
         errno.EHOSTUNREACH: _GATEWAY,
@@ -26,14 +32,37 @@ class StaticRoute(Resource):
     }
 
     to: IPNetwork | None
-    via: IPAddress
+    via: IPAddress | None
+    table: int = MAIN_TABLE
+    type: str = "unicast"
+    metric: int = 0
+    device: str = ""
+    version: int = 0
+    details: tuple[str, ...] = field(default=(), compare=False)
+    hops: int = field(default=1, compare=False)
+
+    @property
+    def ip_version(self) -> int:
+        """The IP version: that of its addresses, else ``version``."""
+        known = self.via or self.to
+        return known.version if known is not None else self.version or 4
 
     @property
     def key(self) -> Hashable:
-        return StaticRoute, self.netns, self.to, self.via.version
+        return StaticRoute, self.netns, self.to, self.ip_version, self.table, self.metric
 
     def _route(self, verb: str) -> tuple[Command, ...]:
-        return (self.command("ip", "route", verb, self.to or "default", "via", self.via),)
+        words: list[object] = ["ip"]
+        if self.ip_version == 6 and self.via is None and self.to is None:
+            words.append("-6")
+        words += ["route", verb]
+        words += [] if self.type == "unicast" else [self.type]
+        words.append(self.to or "default")
+        words += ["via", self.via] if self.via is not None and self.hops == 1 else []
+        words += ["dev", self.device] if self.device and self.via is None else []
+        words += ["table", self.table] if self.table != MAIN_TABLE else []
+        words += ["metric", self.metric] if self.metric else []
+        return (self.command(*words),)
 
     def commands(self) -> tuple[Command, ...]:
         return self._route("add")
@@ -44,22 +73,79 @@ class StaticRoute(Resource):
     def undo_commands(self) -> tuple[Command, ...]:
         return self._route("del")
 
+    def rests_on(self) -> frozenset[Part]:
+        own = Resource.rests_on(self)
+        return own | {link_part(self.netns, self.device)} if self.device else own
+
+    def _present(self, state: NodeState) -> tuple[StaticRoute, ...]:
+        """Return what the state has with the key of this one."""
+        return tuple(one for one in StaticRoute.from_state(state) if one.key == self.key)
+
+    def _is(self, other: StaticRoute) -> bool:
+        plain = not other.details and other.hops == 1
+        return plain and (other.via, other.type) == (self.via, self.type)
+
     def holds(self, state: NodeState) -> bool:
-        return any((route.to, route.via) == (self.to, self.via) for route in state.routes)
+        found = self._present(state)
+        return len(found) == 1 and self._is(found[0])
+
+    def in_the_way(self, states: States) -> tuple[Resource, ...]:
+        state = states.get(self.netns)
+        found = () if state is None else self._present(state)
+        wrong = tuple(one for one in found if not self._is(one))
+        return wrong if wrong != found or any(one.type != "unicast" for one in wrong) else ()
 
     @classmethod
     def from_state(cls, state: NodeState) -> Iterator[Self]:
-        for route in state.routes:
-            if not route.kernel and route.via is not None:
-                yield cls(netns=state.netns, to=route.to, via=route.via)
+        seen: set[Hashable] = set()
+        for one in (*state.routes, *state.other_routes):
+            if one.kernel:
+                continue
+            route = cls._found(state.netns, one)
+            if one.hops > 1:  # one entry for each hop
+                if route.key in seen:
+                    continue
+                seen.add(route.key)
+            yield route
+
+    @classmethod
+    def _found(cls, netns: str, one: RouteState) -> Self:
+        return cls(
+            netns=netns,
+            to=one.to,
+            via=one.via,
+            table=one.table,
+            type=one.type,
+            metric=0 if one.version == 6 and one.metric == _IPV6_METRIC else one.metric,
+            device=one.device if one.via is None else "",
+            version=0 if one.to is not None or one.via is not None else one.version,
+            details=one.details,
+            hops=one.hops,
+        )
 
     def deviation(self, state: NodeState, lab: Lab) -> Deviation | None:
         if self.holds(state):
             return None
-        return Deviation(f"no route to {self.to or 'anywhere (default)'} via {self.via}", self.why)
+        found = self._present(state)
+        if found:
+            others = " and ".join(one.words() for one in found)
+            return Deviation(f"{others}, and not {self.words()}", self.why)
+        return Deviation(f"no {self.words().removeprefix('a ')}", self.why)
 
     def surplus(self, lab: Lab) -> Deviation | None:
-        return Deviation(
-            f"a route to {self.to or 'anywhere (default)'} via {self.via} is there, "
-            "which the topology does not say"
-        )
+        return Deviation(f"{self.words()} is there, which the topology does not say")
+
+    def words(self) -> str:
+        """Return the route as a phrase."""
+        kind = "route" if self.type == "unicast" else f"{self.type} route"
+        words = [f"a {kind} to {self.to or 'anywhere (default)'}"]
+        if self.hops > 1:
+            words.append(f"over {self.hops} next hops")
+        elif self.via is not None:
+            words.append(f"via {self.via}")
+        elif self.device:
+            words.append(f"on {self.device}")
+        words += self.details
+        words += [f"metric {self.metric}"] if self.metric else []
+        words += [f"in table {self.table}"] if self.table != MAIN_TABLE else []
+        return " ".join(words)

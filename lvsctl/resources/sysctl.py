@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Hashable
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar, Self
 
 from lvsctl.model.lab import Lab
 from lvsctl.model.state import NodeState
@@ -43,11 +43,7 @@ class Sysctl(Resource):
 
     def rests_on(self) -> frozenset[Part]:
         """Settings of a link (net.ipv4.conf.LINK.…) go with it."""
-        words = self.name.split(".")
-        own = Resource.rests_on(self)
-        if words[2:3] in (["conf"], ["neigh"]) and len(words) > 4:
-            return own | {link_part(self.netns, words[3].replace("/", "."))}
-        return own
+        return Resource.rests_on(self) | _link_of(self.netns, self.name)
 
     def holds(self, state: NodeState) -> bool:
         value = state.sysctls.get(self.name)
@@ -58,3 +54,47 @@ class Sysctl(Resource):
             return None
         found = state.sysctls.get(self.name, "missing")
         return Deviation(f"{self.name} is {found}, not {self.value}", self.why)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangedSysctl(Resource):
+    """A sysctl that no plan sets, and that differs from a fresh namespace's (``usual``)."""
+
+    PLANNED: ClassVar[bool] = False
+
+    name: str
+    value: str
+    usual: str = field(default="", compare=False)
+
+    @property
+    def key(self) -> Hashable:
+        return Sysctl, self.netns, self.name
+
+    def commands(self) -> tuple[Command, ...]:
+        return (self.command("sysctl", "-q", "-w", f"{self.name}={self.value}"),)
+
+    def undo_commands(self) -> tuple[Command, ...]:
+        return (self.command("sysctl", "-q", "-w", f"{self.name}={self.usual}"),)
+
+    def rests_on(self) -> frozenset[Part]:
+        return Resource.rests_on(self) | _link_of(self.netns, self.name)
+
+    def holds(self, state: NodeState) -> bool:
+        return self in self.from_state(state)
+
+    @classmethod
+    def from_state(cls, state: NodeState) -> Iterator[Self]:
+        for one in state.changed_sysctls:
+            yield cls(netns=state.netns, name=one.name, value=one.value, usual=one.usual)
+
+    def surplus(self, lab: Lab) -> Deviation | None:
+        found, usual = " ".join(self.value.split()), " ".join(self.usual.split())
+        return Deviation(f"{self.name} is {found}, not {usual} as in a fresh namespace")
+
+
+def _link_of(netns: str, name: str) -> frozenset[Part]:
+    """Return the link that a setting goes with (net.ipv4.conf.LINK.…)."""
+    words = name.split(".")
+    if words[2:3] in (["conf"], ["neigh"]) and len(words) > 4:
+        return frozenset({link_part(netns, words[3].replace("/", "."))})
+    return frozenset()

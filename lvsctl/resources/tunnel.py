@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import Encapsulation
-from lvsctl.model.state import NodeState
+from lvsctl.model.state import LinkState, NodeState, Setting
 from lvsctl.resources.base import ELSEWHERE, Command, Deviation, Part, Resource, link_part
 from lvsctl.resources.link_up import is_up, link_deviation
 
@@ -53,8 +53,24 @@ class Tunnel(Resource):
     def modules(self) -> tuple[str, ...]:
         return ("ip_gre",) if self.encapsulation is Encapsulation.GRE else ("ipip",)
 
+    def is_other(self, state: NodeState) -> bool:
+        """Return whether the device exists and is another one: its kind or its parameters."""
+        link = state.link(self.device)
+        if link is None or (self.device in FALLBACK_DEVICES and not link.up):
+            return False
+        return link.kind != str(self.encapsulation) or bool(_parameters(link))
+
     def holds(self, state: NodeState) -> bool:
-        return is_up(state, self.device)
+        return is_up(state, self.device) and not self.is_other(state)
 
     def deviation(self, state: NodeState, lab: Lab) -> Deviation | None:
+        link = state.link(self.device)
+        if link is not None and self.is_other(state):
+            kind = [] if link.kind == self.encapsulation else [f"is of kind {link.kind}"]
+            found = ", ".join([*kind, *map(str, _parameters(link))])
+            return Deviation(f"{self.device}: {found}", self.why)
         return link_deviation(state, self.device, self.why)
+
+
+def _parameters(link: LinkState) -> tuple[Setting, ...]:
+    return tuple(one for one in link.settings if one.group == "tunnel")

@@ -75,6 +75,8 @@ class VethLink(Resource):
         device = states[self.node_netns].link(self.device)
         if port is None or device is None:
             return False
+        if port.peer and device.peer and (port.peer, device.peer) != (device.index, port.index):
+            return False  # each has another end
         return (port.master, device.mac) == (self.bridge, self.mac)
 
     def satisfied_by(self, states: States) -> bool:
@@ -87,6 +89,9 @@ class VethLink(Resource):
         """Say how the node's end differs; the switch's end shows in its carrier."""
         link = state.link(self.device)
         if link is None:
+            other = next((one for one in state.links if one.index == self.device_index), None)
+            if other is not None and other.kind == "veth":
+                return Deviation(f"{self.device} is now called {other.name}", self.why)
             return Deviation(f"{self.device} is missing", self.why)
         if not link.up:
             return Deviation(f"{self.device} is down", self.why)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lvsctl.engine.findings import Inspection, NodeInspection
 from lvsctl.model.addresses import IPInterface
@@ -12,6 +12,7 @@ from lvsctl.model.service import Encapsulation, ForwardingMethod, FwMark, Protoc
 from lvsctl.model.state import Counters, RealServerState, RouteState, ServiceState
 from lvsctl.output.phrases import ROLE, counted, host_port, impaired, injected_faults, vips
 from lvsctl.output.text.style import Cell, Style, printable
+from lvsctl.resources.base import Deviation
 
 ARP = ("arp_ignore", "arp_announce", "rp_filter")
 """Sysctls that matter on an interface of a real server that holds the VIP (DR, TUN)."""
@@ -37,7 +38,11 @@ def format_inspection(inspection: Inspection, *, style: Style) -> str:
         lines += [_heading(inspection.lab, node, style)]
         one = _Node(inspection.lab, node, found, owners, style)
         lines += [*one.sections(), ""]
-    total = sum(len(node.deviations) for node in inspection.nodes.values())
+    for name, switch in inspection.switches.items():
+        if switch.deviations:
+            lines += [style.heading(name, "the switch of the network")]
+            lines += [*_deviations(switch.deviations, style), ""]
+    total = len(inspection.deviations)
     if total:
         differences = counted(total, "difference")
         lines.append(style.red(f"{differences} from the topology, marked with !"))
@@ -64,6 +69,14 @@ def _owners(inspection: Inspection) -> dict[str, str]:
         for link in state.links
         if link.mac
     }
+
+
+def _deviations(found: Iterable[Deviation], style: Style) -> Iterator[str]:
+    for one in found:
+        why = f" ({one.why})" if one.why else ""
+        yield style.red(style.wrapped(f"! {printable(one.text + why)}", 2, 2))
+        if one.left and one.command:
+            yield f"      `lvsctl up` leaves it alone; remove it: {style.cyan(one.command)}"
 
 
 class _Node:
@@ -95,9 +108,7 @@ class _Node:
                 yield f"  {self._style.dim(title)}"
                 yield self._style.table(shown, indent=4)
         yield from self._ipvs()
-        for one in self._deviations:
-            why = f" ({one.why})" if one.why else ""
-            yield self._style.red(self._style.wrapped(f"! {printable(one.text + why)}", 2, 2))
+        yield from _deviations(self._deviations, self._style)
 
     def _devices(self) -> Rows:
         for link in self._state.links:

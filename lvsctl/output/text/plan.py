@@ -230,15 +230,21 @@ def format_up(result: Up, *, style: Style) -> str:
     if result.created:
         heading = style.heading(f"lab {lab.name} is up", lab.description)
         return style.finished("\n".join([heading, *_drawing(lab, style), "", *_try(lab, style)]))
-    if not (result.added or result.removed or result.restored):
+    changed = result.added or result.removed or result.restored
+    if not changed and not result.left:
         return style.finished(f"lab {style.bold(lab.name)}: unchanged")
-    lines = [f"lab {style.bold(lab.name)}: changed"]
+    what = "changed" if changed else "unchanged, but not all of it is from the topology"
+    lines = [f"lab {style.bold(lab.name)}: {what}"]
     lines += [style.green(f"restored: {fault}") for fault in result.restored]
     for op in result.removed:
         lines += [style.red(f"- {legible(command)}") for command in op.describe()]
     for op in result.added:
         sign, paint = ("~", style.yellow) if op in result.edited else ("+", style.green)
         lines += [paint(f"{sign} {legible(command)}") for command in result.commands(op)]
+    for one in result.left:
+        lines.append(style.yellow(f"left alone: {legible(one.text)}"))
+        if one.command:
+            lines.append(f"    remove it: {style.cyan(legible(one.command))}")
     return style.finished("\n".join(lines))
 
 

@@ -1,0 +1,149 @@
+"""What a namespace may have that no plan sets: found in a state, and removed.
+
+Policies of IPsec, entries and VLANs of a bridge, processes that were stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar, Self
+
+from lvsctl.model.lab import Lab
+from lvsctl.model.state import FdbState, NodeState, XfrmState
+from lvsctl.resources.base import Command, Deviation, Part, Resource, link_part
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Xfrm(Resource):
+    """A policy or state of IPsec."""
+
+    PLANNED: ClassVar[bool] = False
+
+    found: XfrmState
+
+    def commands(self) -> tuple[Command, ...]:
+        return (Command((), self.netns, comment=f"xfrm {self.found.what} {self.found.text}"),)
+
+    def undo_commands(self) -> tuple[Command, ...]:
+        words = self.found.text.split()
+        if self.found.what == "policy":  # without the action
+            words = words[: words.index("action")]
+        return (self.command("ip", "xfrm", self.found.what, "delete", *words),)
+
+    def holds(self, state: NodeState) -> bool:
+        return self.found in state.xfrm
+
+    @classmethod
+    def from_state(cls, state: NodeState) -> Iterator[Self]:
+        for one in state.xfrm:
+            yield cls(netns=state.netns, found=one)
+
+    def surplus(self, lab: Lab) -> Deviation | None:
+        return Deviation(f"xfrm {self.found.what}: {self.found.text}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FdbEntry(Resource):
+    """An entry of a bridge's forwarding table that was set and not learned."""
+
+    PLANNED: ClassVar[bool] = False
+
+    found: FdbState
+
+    def _typed(self, verb: str) -> tuple[Command, ...]:
+        words = ["bridge", "fdb", verb, self.found.mac, "dev", self.found.device, "master"]
+        words += list(self.found.flags) if verb == "add" else []
+        words += ["vlan", str(self.found.vlan)] if self.found.vlan else []
+        return (self.command(*words),)
+
+    def commands(self) -> tuple[Command, ...]:
+        return self._typed("add")
+
+    def undo_commands(self) -> tuple[Command, ...]:
+        return self._typed("del")
+
+    def rests_on(self) -> frozenset[Part]:
+        return Resource.rests_on(self) | {link_part(self.netns, self.found.device)}
+
+    def holds(self, state: NodeState) -> bool:
+        return self.found in state.fdb
+
+    @classmethod
+    def from_state(cls, state: NodeState) -> Iterator[Self]:
+        for one in state.fdb:
+            yield cls(netns=state.netns, found=one)
+
+    def surplus(self, lab: Lab) -> Deviation | None:
+        flags = " ".join(self.found.flags)
+        return Deviation(f"{self.found.mac} is bound to port {self.found.device} ({flags})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeVlan(Resource):
+    """A VLAN that a port of a bridge, or the bridge itself, is in."""
+
+    PLANNED: ClassVar[bool] = False
+
+    device: str
+    vlan: int
+    of_bridge: bool = field(default=False, compare=False)
+
+    def _typed(self, verb: str) -> tuple[Command, ...]:
+        own = ("self",) if self.of_bridge else ()
+        words = ("bridge", "vlan", verb, "vid", self.vlan, "dev", self.device, *own)
+        return (self.command(*words),)
+
+    def commands(self) -> tuple[Command, ...]:
+        return self._typed("add")
+
+    def undo_commands(self) -> tuple[Command, ...]:
+        return self._typed("del")
+
+    def rests_on(self) -> frozenset[Part]:
+        return Resource.rests_on(self) | {link_part(self.netns, self.device)}
+
+    def holds(self, state: NodeState) -> bool:
+        return self in self.from_state(state)
+
+    @classmethod
+    def from_state(cls, state: NodeState) -> Iterator[Self]:
+        for one in state.vlans:
+            link = state.link(one.device)
+            yield cls(
+                netns=state.netns,
+                device=one.device,
+                vlan=one.vlan,
+                of_bridge=link is not None and link.kind == "bridge",
+            )
+
+    def surplus(self, lab: Lab) -> Deviation | None:
+        return Deviation(f"port {self.device} is in VLAN {self.vlan}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoppedProcess(Resource):
+    """A process of the lab that a signal has stopped."""
+
+    PLANNED: ClassVar[bool] = False
+
+    pid: int
+    process: str = field(compare=False)
+
+    def commands(self) -> tuple[Command, ...]:
+        return (Command(("kill", "-STOP", str(self.pid))),)
+
+    def undo_commands(self) -> tuple[Command, ...]:
+        return (Command(("kill", "-CONT", str(self.pid))),)
+
+    def holds(self, state: NodeState) -> bool:
+        return self in self.from_state(state)
+
+    @classmethod
+    def from_state(cls, state: NodeState) -> Iterator[Self]:
+        for one in state.processes:
+            if one.state == "T":
+                yield cls(netns=state.netns, pid=one.pid, process=one.process)
+
+    def surplus(self, lab: Lab) -> Deviation | None:
+        return Deviation(f"process {self.process} ({self.pid}) is stopped by a signal")
