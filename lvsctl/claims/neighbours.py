@@ -35,18 +35,21 @@ class WrongNeighbour(NamedTuple):
 
 
 def wrong_neighbours(evidence: Evidence) -> Iterator[WrongNeighbour]:
-    """Find what nodes had learnt wrong before the first request (``Evidence.before``)."""
+    """Find what nodes had learnt wrong before the first request (``Evidence.before``).
+
+    Left out is what a node was captured claiming while requests were sent: that mistake is there
+    still, and other claims show it.
+    """
     if not evidence.before:
         return
-    owners = _owners(evidence)
-    macs = {
-        node: {link.name: link.mac for link in state.links if link.mac}
-        for node, state in evidence.states.items()
-    }
+    owners, macs = _owners(evidence), _macs(evidence)
+    claimed = wrongly_claimed(evidence)
     for node, learnt in evidence.before.items():
         for entry in learnt.neighbours:
             holders = owners.get(entry.address, ())
             if not entry.mac or not holders or node in holders or entry.state in WITHOUT_MAC:
+                continue
+            if (entry.address, entry.mac) in claimed and entry.state not in CONFIGURED:
                 continue
             if any(holder not in macs for holder in holders):
                 continue  # a state that was not read
@@ -54,6 +57,42 @@ def wrong_neighbours(evidence: Evidence) -> Iterator[WrongNeighbour]:
                 continue
             there = (n for n, devices in macs.items() if devices.get(entry.device) == entry.mac)
             yield WrongNeighbour(node, entry, holders, next(there, ""))
+
+
+def wrongly_claimed(evidence: Evidence) -> frozenset[tuple[IPAddress, str]]:
+    """Addresses with MAC addresses that a node gave for them and that are not their owner's.
+
+    From the ARP packets (also requests, from whose sender neighbours learn) and the neighbour
+    solicitations and advertisements that were captured.
+    """
+    owners, macs = _owners(evidence), _macs(evidence)
+    found = set()
+    for address, mac in _claimed(evidence):
+        holders = owners.get(address, ())
+        known = {m for holder in holders for m in macs.get(holder, {}).values()}
+        if known and mac not in known:
+            found.add((address, mac))
+    return frozenset(found)
+
+
+def _claimed(evidence: Evidence) -> Iterator[tuple[IPAddress, str]]:
+    for frame in evidence.frames:
+        if frame.arp is not None:
+            yield frame.arp.sender_ip, frame.arp.sender_mac
+        elif frame.icmp is not None and frame.icmp.nd is not None and frame.icmp.nd.mac:
+            nd = frame.icmp.nd
+            if not nd.is_solicit:
+                yield nd.target, nd.mac
+            elif frame.outer is not None:
+                yield frame.outer.src, nd.mac
+
+
+def _macs(evidence: Evidence) -> dict[str, dict[str, str]]:
+    """The MAC addresses of each node's devices."""
+    return {
+        node: {link.name: link.mac for link in state.links if link.mac}
+        for node, state in evidence.states.items()
+    }
 
 
 def _owners(evidence: Evidence) -> dict[IPAddress, tuple[str, ...]]:

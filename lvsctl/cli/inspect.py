@@ -62,6 +62,7 @@ def inspect(
 def diagnose(
     ctx: typer.Context,
     lab: options.Lab = None,
+    client: options.Sender = None,
     wanted: options.As = Format.TEXT,
     where: options.Placement = Where.AUTO,
 ) -> ExitStatus:
@@ -75,8 +76,9 @@ def diagnose(
     Examples:
       lvsctl diagnose
       lvsctl diagnose dr --format json
+      lvsctl diagnose dr --client director     why it is not answered itself
     """
-    result = diagnose_lab(running_lab(lab))
+    result = diagnose_lab(running_lab(lab), client)
     if wanted is Format.JSON:
         show_json(result)
     else:

@@ -147,6 +147,16 @@ Name = Annotated[
     ),
 ]
 
+Sender = Annotated[
+    str | None,
+    typer.Option(
+        "--client",
+        metavar="NODE",
+        autocompletion=complete_nodes,
+        help="Node that sends the requests; default: every client that reaches the VIP.",
+    ),
+]
+
 As = Annotated[
     Format,
     typer.Option("--format", "-f", help="Output format: text for people, json for programs."),

@@ -63,6 +63,7 @@ def _is_saved(from_: Path | None, **_: object) -> bool:
 def verify(
     ctx: typer.Context,
     lab: options.Lab = None,
+    client: options.Sender = None,
     verbose: Annotated[
         bool,
         typer.Option("--verbose", "-v", help="Show what was expected and seen for each claim."),
@@ -105,10 +106,10 @@ def verify(
       lvsctl verify dr --prove             each claim can fail: takes minutes (lvsctl fault list)
     """
     if prove:
-        if report is not None or from_ is not None:
-            raise UsageError("--prove needs a running lab: use neither --report nor --from")
+        if client is not None or report is not None or from_ is not None:
+            raise UsageError("--prove needs a running lab: use no --client, --report or --from")
         return _prove(lab, wanted)
-    result, capture = _verify(lab, report, from_)
+    result, capture = _verify(lab, client, report, from_)
     if wanted is Format.JSON:
         show_json(result, capture=capture)
     else:
@@ -137,19 +138,19 @@ def _prove(lab: str | None, wanted: Format) -> ExitStatus:
 
 
 def _verify(
-    lab: str | None, report: Path | None, from_: Path | None
+    lab: str | None, client: str | None, report: Path | None, from_: Path | None
 ) -> tuple[Verification, str | None]:
     """Return the verification, live or from a saved report, and the path of its capture."""
     if from_ is not None:
-        if lab is not None or report is not None:
-            raise UsageError("--from reads a saved report: use neither a lab nor --report")
+        if lab is not None or client is not None or report is not None:
+            raise UsageError("--from reads a saved report: use no lab, --client or --report")
         return recompute(saved_report.load(from_)), str(from_ / saved_report.CAPTURE)
     found = running_lab(lab)
     if report is None:
-        result = verify_lab(found)
+        result = verify_lab(found, client)
         return result, keep_capture(result)
     saved_report.refuse_others(report)
-    result = verify_lab(found)
+    result = verify_lab(found, client)
     saved_report.save(report, result)
     return result, str(report / saved_report.CAPTURE)
 

@@ -21,7 +21,7 @@ from lvsctl.model.state import NeighbourState
 def _exposed(case: Case) -> Iterator[tuple[Node, str]]:
     """Real servers that hold the VIP and are on its network, with their device there."""
     network = case.lab.network_of(case.vip)
-    if network is None or case.vip.version != 4:
+    if network is None:
         return
     for _, node in case.members():
         if case.network.local(node.name, case.vip) and network.name in node.networks:
@@ -34,8 +34,49 @@ def _arp(case: Case, node: str, direction: Direction | None = None) -> Iterator[
             yield frame
 
 
+def advertised(case: Case) -> Iterator[Found]:
+    """Only the director answers neighbour solicitations for an IPv6 VIP.
+
+    A real server does so if its VIP is on the interface that receives them (RFC 4861).
+    """
+    if case.vip.version != 6:
+        return
+    for node, device in _exposed(case):
+        on_device = [link for link in case.network.holders(node.name, case.vip)
+                     if link.name == device]  # fmt: skip
+        if not on_device:
+            continue
+        held = next(a for link in on_device for a in link.addresses if a.ip == case.vip)
+        seen = [
+            f
+            for f in case.trace.at(node.name)
+            if f.direction is Direction.OUT
+            and f.icmp is not None
+            and f.icmp.nd is not None
+            and not f.icmp.nd.is_solicit
+            and f.icmp.nd.target == case.vip
+        ]
+        yield Cause(
+            fault="vip-on-lan",
+            node=node.name,
+            text="a real server holds the VIP on its LAN interface instead of its loopback device",
+            evidence=(
+                f"{node.name}: {held} on {device}, so it answers neighbour solicitations for it",
+                *shown(seen),
+            ),
+            consequence=(
+                f"{node.name} answers for {case.vip} as the director does; neighbours that accept "
+                "its advertisement bypass the director"
+            ),
+            remedy=f"{case.type(node.name, 'ip', 'addr', 'replace', host_route(case.vip))} dev lo "
+            f"&& {case.type(node.name, 'ip', 'addr', 'del', held, 'dev', device)}",
+        )
+
+
 def answers(case: Case) -> Iterator[Found]:
     """Only the director answers ARP requests for the VIP."""
+    if case.vip.version != 4:
+        return
     for node, device in _exposed(case):
         network = case.network
         answered = [
@@ -115,6 +156,8 @@ def _answering(case: Case, node: str, device: str, seen: tuple[str, ...]) -> Cau
 
 def questions(case: Case) -> Iterator[Found]:
     """A real server sends ARP requests from its RIP: neighbours learn their sender."""
+    if case.vip.version != 4:
+        return
     for node, device in _exposed(case):
         value = case.network.effective(node.name, device, "arp_announce")
         asked = [
@@ -152,7 +195,8 @@ def learnt(case: Case) -> Iterator[Found]:
     if network is None:
         return
     macs = case.trace.macs(case.director)
-    guilty = {c.node for c in (*answers(case), *questions(case)) if isinstance(c, Cause)}
+    found = (*answers(case), *questions(case), *advertised(case))
+    guilty = {c.node for c in found if isinstance(c, Cause)}
     for node in case.lab.nodes:
         entry = case.network.neighbour(node.name, network.name, case.vip)
         if entry is None or entry.mac in macs or node.name == case.director:
@@ -220,6 +264,12 @@ RULES = (
         modes=(DR, TUN),
         latent=True,
         rules_out="no real server answers ARP requests for the VIP",
+    ),
+    Rule(
+        find=advertised,
+        modes=(DR, TUN),
+        latent=True,
+        rules_out="no real server answers neighbour solicitations for the VIP",
     ),
     Rule(
         find=questions,

@@ -137,6 +137,17 @@ class Case:
         return self.answered and not self.unmet
 
     @property
+    def works_otherwise(self) -> bool:
+        """Whether all is answered and distributed as it should be, though in another way.
+
+        Claims that fail are of the forwarding method only, or about where replies go.
+        """
+        return self.answered and not any(
+            f.claim.id.startswith("all.") and f.claim.id != "all.reply-path-counted"
+            for f in self.unmet
+        )
+
+    @property
     def unmet(self) -> tuple[Finding, ...]:
         """Claims that fail and matter."""
         return tuple(

@@ -135,7 +135,8 @@ class Network:
         if not self.local(node, address):
             return False
         if address.version == 6:
-            return True
+            # Only for addresses of the interface itself: none of lo's (ndisc_recv_ns).
+            return any(link.name == device for link in self.holders(node, address))
         ignore = self.effective(node, device, "arp_ignore")
         if ignore in (1, 2):
             return any(link.name == device for link in self.holders(node, address))

@@ -51,7 +51,7 @@ def rewritten(case: Case) -> Iterator[Found]:
     for place, rule in _matched(case):
         if not rule.rewrites:
             continue
-        if case.answered or not case.requests(place):
+        if case.works_otherwise or not case.requests(place):
             yield Remark(place, f"a packet filter rewrites packets: {rule}")
             continue
         yield Cause(

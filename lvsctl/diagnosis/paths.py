@@ -141,6 +141,8 @@ def _client_beside(case: Case, server: RealServer, hop: Hop, cip: IPAddress) -> 
 
 def _back_directly(case: Case, server: RealServer, cip: IPAddress) -> Iterator[Found]:
     node = server.node
+    if case.client == case.director:
+        return  # named as client-is-director
     if not case.network.local(node, case.vip) or _is_wide(case, node, cip):
         return  # no source for replies, or they stay local: checked by other rules
     path = case.network.path(node, case.vip, cip, wanted=case.client)

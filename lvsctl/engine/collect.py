@@ -6,16 +6,16 @@ then flushed, so that the capture shows how they are learnt.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface
 from pathlib import Path
 
 from lvsctl.capture.capture import Capture
 from lvsctl.claims.distribution import requests_for_each, requests_needed, room_for
-from lvsctl.claims.neighbours import CONFIGURED, wrong_neighbours
+from lvsctl.claims.neighbours import CONFIGURED, wrong_neighbours, wrongly_claimed
 from lvsctl.engine.whole import whole_state
 from lvsctl.kernel import counters, learnt, packet_filters
 from lvsctl.kernel.drops import DropReasons, Martians
@@ -81,10 +81,21 @@ def collect_evidence(lab: Lab, sender: Node | None = None, *, patient: bool = Fa
             for name in places
             if (grown := growth(filters_before[name], filters_after[name]))
         },
-        before={nodes[name]: found for name, found in learnt_before.items()},
+        before=_not_taught(lab, {nodes[name]: found for name, found in learnt_before.items()}),
     )
     _leave_as_found(evidence, nodes)
     return evidence
+
+
+def _not_taught(lab: Lab, before: Mapping[str, NodeState]) -> dict[str, NodeState]:
+    """Leave out what lvsctl's own last requests taught: it is no evidence of earlier traffic."""
+    own = learnt.taught(lab.name)
+
+    def kept(state: NodeState) -> NodeState:
+        found = tuple(n for n in state.neighbours if (str(n.address), n.mac) not in own)
+        return replace(state, neighbours=found)
+
+    return {node: kept(state) for node, state in before.items()} if own else dict(before)
 
 
 def _leave_as_found(evidence: Evidence, nodes: Iterable[str]) -> None:
@@ -98,6 +109,8 @@ def _leave_as_found(evidence: Evidence, nodes: Iterable[str]) -> None:
         if entry.state not in CONFIGURED:
             wrong.setdefault(evidence.lab.netns(node), []).append(entry)
     learnt.put_back(wrong)
+    claimed = wrongly_claimed(evidence)
+    learnt.note_taught(evidence.lab.name, ((str(address), mac) for address, mac in claimed))
 
 
 def collect_request_evidence(lab: Lab, service: VirtualService, sender: Node) -> Evidence:

@@ -67,9 +67,14 @@ def inspection_of(
     return Inspection(lab, nodes, faults, ports)
 
 
-def verify_lab(lab: Lab) -> Verification:
-    """Send requests to every virtual service of a running lab and decide its claims."""
-    return recompute(collect.collect_evidence(lab))
+def verify_lab(lab: Lab, sender: str | None = None) -> Verification:
+    """Send requests to every virtual service of a running lab and decide its claims.
+
+    ``sender`` is the node that sends them; default: the clients of each service. Raises
+    UsageError if it does not exist.
+    """
+    node = None if sender is None else find_node(lab, sender)
+    return recompute(collect.collect_evidence(lab, node))
 
 
 def recompute(evidence: Evidence) -> Verification:
@@ -77,10 +82,14 @@ def recompute(evidence: Evidence) -> Verification:
     return Verification(evidence.lab, tuple(claims.findings(evidence)), evidence)
 
 
-def diagnose_lab(lab: Lab) -> Diagnosis:
-    """Collect evidence of a running lab and find why it does not work."""
+def diagnose_lab(lab: Lab, sender: str | None = None) -> Diagnosis:
+    """Collect evidence of a running lab and find why it does not work.
+
+    ``sender`` as for ``verify_lab``.
+    """
+    node = None if sender is None else find_node(lab, sender)
     entry = registry.read(lab.name)
-    evidence = collect.collect_evidence(lab, patient=True)
+    evidence = collect.collect_evidence(lab, node, patient=True)
     found = diagnosis.conclusion(evidence, up_command(entry) if entry else "")
     inside = probe.inside_machine()
 

@@ -6,9 +6,10 @@ read first: an entry that leads to a wrong MAC address is why earlier requests f
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping
 
-from lvsctl.kernel import netns
+from lvsctl.kernel import netns, paths
 from lvsctl.kernel.state import read_connections
 from lvsctl.model.state import NeighbourState, NodeState
 from lvsctl.netlink import rtnl, sockets
@@ -55,3 +56,34 @@ def put_back(entries: Mapping[str, Iterable[NeighbourState]]) -> None:
 
     if entries:
         netns.in_thread(visits)
+
+
+Entry = tuple[str, str]
+"""An address, and a MAC address that some node has for it."""
+
+
+def taught(lab: str) -> frozenset[Entry]:
+    """Return what lvsctl's own last requests may have taught wrong in ``lab``.
+
+    Their packets may still be answered after the caches are flushed, so that an entry comes back.
+    """
+    try:
+        said = json.loads(paths.of(lab).taught.read_text(encoding="utf-8"))
+        return frozenset((str(address), str(mac)) for address, mac in said)
+    except (OSError, ValueError, TypeError, RecursionError):
+        return frozenset()
+
+
+def note_taught(lab: str, entries: Iterable[Entry]) -> None:
+    """Note what the requests just sent may have taught wrong; without any, no file is left.
+
+    Raises HostError.
+    """
+    file, noted = paths.of(lab).taught, sorted(set(entries))
+    with paths.wrap_os_errors(f"note the neighbours of lab {lab}", file):
+        if not noted:
+            file.unlink(missing_ok=True)
+            return
+        fresh = file.with_suffix(".new")
+        fresh.write_text(json.dumps(noted) + "\n", encoding="utf-8")
+        fresh.replace(file)

@@ -3,6 +3,7 @@
     /run/lvsctl/<lab>.lock                  held by the command that changes the lab
     /run/lvsctl/<lab>/registry.json         what the lab is made of (``registry``)
     /run/lvsctl/<lab>/faults.json           how it is broken on purpose (``write_faults``)
+    /run/lvsctl/<lab>/taught.json           what lvsctl's own requests taught wrong (``learnt``)
     /run/lvsctl/<lab>/servers.json          which programs listen (``own_servers``)
     /run/lvsctl/<lab>/netns/<namespace>     its namespaces, on one private tmpfs
     /run/lvsctl/<lab>/run/<daemon>.pid      locked by each daemon for as long as it lives
@@ -48,7 +49,8 @@ class LabPaths(NamedTuple):
     """The places of one lab.
 
     ``lock``: whose lock says which command is changing the lab; its dot keeps it apart from
-    labs. ``registry``: what the lab is made of. ``faults``: the faults that are injected;
+    labs. ``registry``: what the lab is made of. ``faults``: the faults that are injected,
+    ``taught``: wrong neighbours that lvsctl's own requests left behind;
     absent without any. ``servers``: which programs listen for the users' own real servers.
     ``namespaces``: the mount point of their tmpfs. ``pids``: the daemons'
     pid files. ``logs``: what the lab's processes print.
@@ -58,6 +60,7 @@ class LabPaths(NamedTuple):
     lock: Path
     registry: Path
     faults: Path
+    taught: Path
     servers: Path
     namespaces: Path
     pids: Path
@@ -82,6 +85,7 @@ def _of(run: Path, lab: str) -> LabPaths:
         lock=run / f"{lab}.lock",
         registry=directory / "registry.json",
         faults=directory / "faults.json",
+        taught=directory / "taught.json",
         servers=directory / "servers.json",
         namespaces=directory / "netns",
         pids=directory / "run",
