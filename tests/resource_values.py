@@ -20,21 +20,34 @@ from lvsctl.model.service import (
     Scheduler,
     VipPort,
 )
+from lvsctl.model.state import (
+    FdbState,
+    FilterState,
+    IpvsTimeouts,
+    SyncDaemonState,
+    XfrmState,
+)
 from lvsctl.resources.address import Address
 from lvsctl.resources.base import Resource
 from lvsctl.resources.bridge import Bridge
+from lvsctl.resources.device import Device
 from lvsctl.resources.drop_filter import DropFilter
+from lvsctl.resources.foreign import BridgeVlan, FdbEntry, StoppedProcess, Xfrm
 from lvsctl.resources.gue_port import GuePort
+from lvsctl.resources.ipvs_config import ConnectionTimeouts, SyncDaemon
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.link_up import LinkUp
 from lvsctl.resources.namespace import Namespace
-from lvsctl.resources.neighbour import Neighbour
+from lvsctl.resources.neighbour import LearntNeighbour, Neighbour, ProxyNeighbour
 from lvsctl.resources.netem import Netem
 from lvsctl.resources.offloads import OffloadsOff
+from lvsctl.resources.policy_rule import PolicyRule
+from lvsctl.resources.qdisc import Qdisc
 from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.resources.static_route import StaticRoute
-from lvsctl.resources.sysctl import Sysctl
+from lvsctl.resources.sysctl import ChangedSysctl, Sysctl
 from lvsctl.resources.tunnel import Tunnel
 from lvsctl.resources.user_command import UserCommand
 from lvsctl.resources.veth_link import VethLink
@@ -47,6 +60,14 @@ _hosts = st.integers(0x0A0A0064, 0x0A0AFE00).map(IPv4Address)  # in 10.10.0.0/16
 _hosts6 = st.integers(1, 0xFFFF).map(lambda n: IPv6Address((0xFD << 120) + (7 << 64) + n))
 _devices = st.from_regex(r"[a-z][a-z0-9]{0,12}", fullmatch=True).map(lambda name: f"x-{name}"[:15])
 _weights = st.integers(0, 65535)
+
+
+_SETTINGS = (
+    ("mtu", "1400", "1500"),
+    ("promisc", "on", "off"),
+    ("arp", "off", "on"),
+    ("txqueuelen", "7", "1000"),
+)
 
 
 def values(netns: str, switch: str) -> dict[type[Resource], st.SearchStrategy[Resource]]:
@@ -102,6 +123,96 @@ def values(netns: str, switch: str) -> dict[type[Resource], st.SearchStrategy[Re
         GuePort: st.builds(GuePort, **node, port=_ports),
         Address: st.builds(Address, **lan, address=interfaces),
         StaticRoute: st.builds(StaticRoute, **node, to=networks, via=st.just(GATEWAY)),
+        ChangedSysctl: st.builds(
+            ChangedSysctl,
+            **node,
+            name=st.sampled_from(["net.ipv4.conf.lan.arp_ignore", "net.ipv4.ip_default_ttl"]),
+            value=st.sampled_from(["1", "2"]),
+            usual=st.just("0"),
+        ),
+        Device: st.builds(Device, **node, device=_devices, kind=st.sampled_from(["dummy", "tun"])),
+        LinkSetting: st.sampled_from(_SETTINGS).map(
+            lambda words: LinkSetting(
+                netns=netns,
+                device="lan",
+                group="link",
+                name=words[0],
+                value=words[1],
+                usual=words[2],
+            )
+        ),
+        Qdisc: st.builds(
+            Qdisc,
+            **lan,
+            kind=st.sampled_from(["tbf", "netem"]),
+            parent=st.just("root"),
+            options=st.sampled_from([(), ("rate 1000bit",)]),
+            filters=st.sampled_from([(), (FilterState("lan", "1:", "u32", 1, "ip", ("drop",)),)]),
+        ),
+        FdbEntry: st.builds(
+            FdbEntry,
+            netns=st.just(switch),
+            found=st.builds(
+                FdbState, _hosts.map(mac_for), st.just("rs1"), st.just(("static",)), st.just(0)
+            ),
+        ),
+        BridgeVlan: st.builds(
+            BridgeVlan,
+            netns=st.just(switch),
+            device=st.just("rs1"),
+            vlan=st.integers(1, 4094),
+            of_bridge=st.booleans(),
+        ),
+        PolicyRule: st.builds(
+            PolicyRule,
+            **node,
+            preference=st.integers(1, 32765),
+            text=st.sampled_from(
+                [
+                    "from 10.10.0.0/16 lookup 100",
+                    "from all to 10.10.0.9 fwmark 0x5 blackhole",
+                    "not from all fwmark 0x5/0xff iif lo lookup main",
+                ]
+            ),
+        ),
+        Xfrm: st.builds(
+            Xfrm,
+            **node,
+            found=st.sampled_from(
+                [
+                    XfrmState("policy", "src 0.0.0.0/0 dst 0.0.0.0/0 dir in action block", "00"),
+                    XfrmState("state", "src 10.0.0.1 dst 10.0.0.2 proto esp spi 0x00000100", "00"),
+                ]
+            ),
+        ),
+        LearntNeighbour: st.builds(
+            LearntNeighbour,
+            **lan,
+            address=_hosts,
+            mac=_hosts.map(mac_for),
+            right=_hosts.map(mac_for),
+        ),
+        ProxyNeighbour: st.builds(ProxyNeighbour, **lan, address=_hosts),
+        ConnectionTimeouts: st.builds(
+            ConnectionTimeouts,
+            **node,
+            timeouts=st.builds(
+                IpvsTimeouts, st.integers(901, 9000), st.integers(1, 100), st.integers(1, 100)
+            ),
+        ),
+        SyncDaemon: st.builds(
+            SyncDaemon,
+            **node,
+            daemon=st.builds(
+                SyncDaemonState,
+                st.sampled_from(["master", "backup"]),
+                st.just("lan"),
+                st.integers(0, 255),
+            ),
+        ),
+        StoppedProcess: st.builds(
+            StoppedProcess, **node, pid=st.integers(2, 99999), process=st.just("python3")
+        ),
         Neighbour: st.builds(Neighbour, **lan, address=_hosts, mac=_hosts.map(mac_for)),
         DropFilter: st.builds(DropFilter, **lan, protocol=st.integers(1, 255)),
         IpvsService: st.builds(
@@ -115,6 +226,7 @@ def values(netns: str, switch: str) -> dict[type[Resource], st.SearchStrategy[Re
             ),
             scheduler=st.sampled_from([Scheduler.RR, Scheduler.WLC, Scheduler.SH, Scheduler.MH]),
             persistence=st.integers(0, 86400),
+            flags=st.sampled_from([(), ("flag-1",), ("flag-1", "flag-2")]),
         ),
         IpvsRealServer: _real_servers(netns),
         ResponderPort: st.builds(

@@ -337,7 +337,11 @@ def _link_up(to: PlanApplier, resource: LinkUp, namespace: OpenNamespace) -> Non
 
 
 def _bridge(to: PlanApplier, resource: Bridge, namespace: OpenNamespace) -> None:
-    to.send(resource, rtnl.add_bridge(resource.device, resource.index), to.ignored)
+    data = rtnl.add_bridge(resource.device, resource.index)
+    if to.reconciling:  # it exists, and was set down
+        to.send(resource, data, instead=lambda: rtnl.set_link_state(resource.device, up=True))
+    else:
+        to.send(resource, data)
     namespace.indexes[resource.device] = resource.index
 
 

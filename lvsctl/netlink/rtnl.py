@@ -52,7 +52,7 @@ _WITH_MAC = {1, 772}  # ARPHRD_ETHER, ARPHRD_LOOPBACK; pyroute2 decodes any addr
 _IFA_F_NODAD = 0x02
 _TABLE_MAIN, TABLE_LOCAL = MAIN_TABLE, 255
 _PROTOCOL_KERNEL, _PROTOCOL_BOOT = 2, 3  # RTPROT_*; routes of ip-route(8) have BOOT
-_SCOPE_LINK, _SCOPE_NOWHERE = 253, 255
+_SCOPE_LINK, _SCOPE_HOST, _SCOPE_NOWHERE = 253, 254, 255
 _TABLES_IN_HEADER = 256
 _CLONED = 0x200  # RTM_F_CLONED
 _FAMILIES = {4: int(socket.AF_INET), 6: int(socket.AF_INET6)}
@@ -263,6 +263,7 @@ def _address(interface: IPInterface, index: int) -> bytes:
         family=_FAMILIES[interface.version],
         prefixlen=interface.network.prefixlen,
         flags=_IFA_F_NODAD if interface.version == 6 else 0,
+        scope=_SCOPE_HOST if interface.is_loopback else 0,
         index=index,
     )
 

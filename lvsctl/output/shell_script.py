@@ -157,6 +157,7 @@ _PACKAGES = {
     "sysctl": "procps",
     "ethtool": "ethtool",
     "tc": "iproute2",
+    "bridge": "iproute2",
     "ipvsadm": "ipvsadm",
 }
 """The programs that resources' commands run, and the packages that have them."""

@@ -8,6 +8,7 @@ state and in no plan is undone, or left alone where a program or the host may us
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from ipaddress import IPv4Interface
 from typing import NamedTuple
 
 from lvsctl.model.addresses import IPAddress
@@ -26,6 +27,9 @@ from lvsctl.resources.sysctl import Sysctl
 from lvsctl.resources.tunnel import Tunnel
 from lvsctl.resources.user_command import UserCommand
 from lvsctl.resources.veth_link import VethLink
+
+LOOPBACK = IPv4Interface("127.0.0.1/8")
+_EVERY = "every namespace has it"
 
 
 class Difference(NamedTuple):
@@ -116,10 +120,13 @@ def independent(resources: Iterable[Resource]) -> list[Resource]:
 def _stages(plan: Plan, states: States) -> Iterator[Stage]:
     """Yield the plan's stages, and what every namespace has without a plan."""
     yield from plan.stages
-    nodes = [states[netns] for netns in _nodes(plan) if netns in states]
-    usual = tuple(one for state in nodes if state.whole for one in PolicyRule.usual(state))
+    usual: list[Resource] = []
+    for netns in _nodes(plan):
+        if netns in states and states[netns].whole:
+            usual.append(Address(netns=netns, device="lo", address=LOOPBACK, why=_EVERY))
+            usual += PolicyRule.usual(states[netns])
     if usual:
-        yield Stage("policy rules", usual)
+        yield Stage("what every namespace has", tuple(usual))
 
 
 def _nodes(plan: Plan) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ States = Mapping[str, NodeState]
 
 ELSEWHERE = ", or use the throwaway kernel with --where machine"
 
-_TAKES_NAMESPACE = frozenset({"ip", "tc"})
+_TAKES_NAMESPACE = frozenset({"ip", "tc", "bridge"})
 """Programs with an option for the namespace to work in; others run under `ip netns exec`."""
 
 

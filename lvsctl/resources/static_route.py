@@ -130,7 +130,7 @@ class StaticRoute(Resource):
         if found:
             others = " and ".join(one.words() for one in found)
             return Deviation(f"{others}, and not {self.words()}", self.why)
-        return Deviation(f"no {self.words().removeprefix('a ')}", self.why)
+        return Deviation(f"no {self.words().partition(' ')[2]}", self.why)
 
     def surplus(self, lab: Lab) -> Deviation | None:
         return Deviation(f"{self.words()} is there, which the topology does not say")
@@ -138,7 +138,8 @@ class StaticRoute(Resource):
     def words(self) -> str:
         """Return the route as a phrase."""
         kind = "route" if self.type == "unicast" else f"{self.type} route"
-        words = [f"a {kind} to {self.to or 'anywhere (default)'}"]
+        article = "an" if kind.startswith("un") else "a"
+        words = [f"{article} {kind} to {self.to or 'anywhere (default)'}"]
         if self.hops > 1:
             words.append(f"over {self.hops} next hops")
         elif self.via is not None:

@@ -17,10 +17,12 @@ from lvsctl.model.lab import Lab
 from lvsctl.model.state import LinkState, NodeState
 from lvsctl.output.shell_script import _PACKAGES
 from lvsctl.resources.base import Command, Resource, in_namespace
+from lvsctl.resources.foreign import StoppedProcess, Xfrm
 from lvsctl.resources.kinds import KINDS
 from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.offloads import OffloadsOff
 from lvsctl.resources.responder_port import ResponderPort
+from lvsctl.resources.sysctl import ChangedSysctl
 from lvsctl.resources.typed import typeable
 from tests.resource_values import values
 from tests.unit.report_samples import lab_of
@@ -47,8 +49,12 @@ def test_every_kind_is_listed_and_has_values() -> None:
 
 @every_kind
 def test_a_kind_is_applied_and_undone_by_a_handler(kind: type[Resource]) -> None:
-    assert kind in apply.HANDLERS or kind is Namespace or kind in apply.PROCESSES
-    by_other_means = kind in (Namespace, OffloadsOff, ResponderPort)
+    applied = kind in apply.HANDLERS or kind is Namespace or kind in apply.PROCESSES
+    assert applied == kind.PLANNED
+    by_other_means = kind in (
+        *(Namespace, OffloadsOff, ResponderPort),
+        *(ChangedSysctl, StoppedProcess, Xfrm),
+    )
     assert kind in undo.MESSAGES or by_other_means or not kind.UNDOABLE
 
 
@@ -73,7 +79,7 @@ def check_typed(command: Command) -> None:
         return
     words = in_namespace(command.netns, command.argv)
     assert shlex.split(str(command))[: len(words)] == list(words)
-    assert command.argv[0] in {*_PACKAGES, "respond", "run"}
+    assert command.argv[0] in {*_PACKAGES, "respond", "run", "kill"}
 
 
 @every_kind
@@ -104,6 +110,10 @@ def test_an_empty_namespace_satisfies_only_what_no_state_shows(
     deviation = value.deviation(state, LAB)
     if value.satisfied_by(empty):
         assert deviation is None
+    elif not kind.PLANNED:
+        surplus = value.surplus(LAB)
+        assert surplus is not None
+        assert surplus.text
     elif deviation is not None:
         assert deviation.text
     assert list(kind.from_state(state)) == []
