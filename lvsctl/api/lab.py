@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import tempfile
@@ -54,7 +55,7 @@ class Node:
 
     def run(
         self,
-        argv: Sequence[str],
+        argv: str | Sequence[str],
         *,
         check: bool = False,
         stdin: str | None = None,
@@ -62,11 +63,13 @@ class Node:
     ) -> Ran:
         """Run a command on the node and wait for it; its output is decoded as UTF-8.
 
-        It has the node's network and the host's files (in the machine read-only, except for the
+        ``argv`` are its words; one string is a shell's command line, for /bin/sh. The command
+        has the node's network and the host's files (in the machine read-only, except for the
         current directory). ``timeout`` is in seconds. Raises UsageError if the command does not
         exist, LabError if the lab does not exist any more, subprocess.TimeoutExpired, and with
         ``check`` subprocess.CalledProcessError if the exit status is not 0.
         """
+        argv = ["/bin/sh", "-c", argv] if isinstance(argv, str) else list(argv)
         done = self._runs(self.name, argv, None if stdin is None else stdin.encode(), timeout)
         out, err = (stream.decode(errors="replace") for stream in (done.stdout, done.stderr))
         ran = Ran(list(argv), done.returncode, out, err)
@@ -78,6 +81,24 @@ class Node:
 __tracebackhide__ = is_lvsctl_error
 
 T = TypeVar("T")
+
+Topology = str | os.PathLike[str] | Mapping[str, object]
+"""A shipped name, a file's path, a topology's text (several lines, or JSON), or its content."""
+
+
+def topology_argument(topology: Topology) -> str | os.PathLike[str]:
+    """Return a topology as text, or its name or path. Raises UsageError for anything else."""
+    if isinstance(topology, Mapping):
+        try:
+            return json.dumps(topology)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"this topology cannot be written as JSON: {error}") from None
+    if isinstance(topology, str | os.PathLike):
+        return topology
+    raise UsageError(
+        f"a {type(topology).__name__} is not a topology",
+        hint="a shipped name, a path, a topology's text, or a dict",
+    )
 
 
 def is_text(topology: str | os.PathLike[str]) -> bool:
@@ -126,24 +147,30 @@ class Lab:
     @classmethod
     def up(
         cls,
-        topology: str | os.PathLike[str],
+        topology: Topology,
         *,
         name: str | None = None,
         servers: int | None = None,
         scheduler: Scheduler | str | None = None,
+        change: bool = False,
         command: Command = Command(),  # noqa: B008 (frozen)
     ) -> Self:
-        """Create a lab, as ``lvsctl up`` does, or change the running one to match its topology.
+        """Create a lab, as ``lvsctl up --new`` does.
 
-        ``topology`` is a shipped name, a file's path, or (if it has several lines, or is a JSON
-        object) a topology's text. ``name``, ``servers`` and ``scheduler`` override the
-        topology's. ``command`` decides where it runs, instead of the environment.
+        If a lab of that name is running, LabError is raised: it may be someone else's. With
+        ``change`` it is changed to match its topology, as ``lvsctl up`` does.
+
+        ``topology`` is a shipped name, a file's path, a topology's text (if it has several lines,
+        or is a JSON object), or a dict with its content. ``name``, ``servers`` and ``scheduler``
+        override the topology's. ``command`` decides where it runs, instead of the environment.
 
         Raises TopologyError with every mistake of the topology, UsageError if it does not exist,
         HostError if this host cannot run labs. If it fails or is interrupted, nothing remains.
         """
-        text = os.fspath(topology).encode() if is_text(topology) else None
-        words = ["up", "-" if text is not None else os.fspath(topology)]
+        given = topology_argument(topology)
+        text = os.fspath(given).encode() if is_text(given) else None
+        words = ["up", "-" if text is not None else os.fspath(given)]
+        words += [] if change else ["--new"]
         for option, value in (
             ("--name", name),
             ("--servers", servers),

@@ -24,7 +24,7 @@ from lvsctl.kernel.probe import Feature, Features
 from lvsctl.machine import client, kinds
 from lvsctl.machine.config import request_from_environment
 from lvsctl.machine.kinds import choose_kind
-from lvsctl.output.text.hosts import format_features
+from lvsctl.output.text.hosts import format_features, format_verdict
 
 app = new_app()
 
@@ -44,8 +44,9 @@ def doctor(
 ) -> ExitStatus:
     """Report what labs can do on this host and what is missing.
 
-    Tries each feature that a lab may need, on the host and in the machine if one is running
-    (--where machine starts one), with the command that installs or enables what is missing.
+    First whether labs can run and what to do, then each feature that a lab may need, tried on the
+    host and in the machine if one is running (--where machine starts one). Without root, some
+    features of the host are unknown.
     The exit status is 0 if labs can run on either kernel.
 
     Examples:
@@ -77,12 +78,17 @@ def doctor(
             texts.append(format_features(found, "machine", style=style()))
         else:
             machine = Features("machine", (), remark)
-            texts.append(f"machine: {remark}")
             machine_can = _can_start()
     if wanted is Format.JSON:
         show_json(host=host, machine=machine)
     else:
-        show("\n".join(shown.rstrip("\n") + "\n" for shown in texts))
+        verdict = format_verdict(
+            host=host_can,
+            machine=machine_can,
+            remark=machine.remark if machine else "",
+            style=style(),
+        )
+        show("\n".join(shown.rstrip("\n") + "\n" for shown in (verdict, *texts)))
     return ExitStatus.OK if host_can or machine_can else ExitStatus.HOST_CANNOT
 
 

@@ -66,6 +66,9 @@ def up(
     servers: options.Servers = None,
     scheduler: options.SchedulerOption = None,
     name: options.Name = None,
+    new: Annotated[
+        bool, typer.Option("--new", help="Refuse if a lab of that name is running.")
+    ] = False,
     wanted: options.As = Format.TEXT,
     where: options.Placement = Where.AUTO,
 ) -> None:
@@ -90,6 +93,11 @@ def up(
 
     found = shipped.find(topology, sys.stdin.buffer)
     overrides = Overrides(name, servers, scheduler)
+    if new and registry.read(lab := load_lab(found, overrides).name) is not None:
+        raise LabError(
+            f"lab {lab} is running already",
+            hint=f"another name: --name {lab}2; or change it: without --new (Python: change=True)",
+        )
     try:
         with Progress() as progress:
             result = bring_up(found, overrides, progress)

@@ -20,7 +20,7 @@ from lvsctl.cli.where import Where, in_lab_kernel
 from lvsctl.engine.inspect import watch_lab
 from lvsctl.engine.labs import running_lab
 from lvsctl.errors import UsageError
-from lvsctl.watch.changes import ChangeEvent
+from lvsctl.watch.changes import ChangeEvent, add_change
 from lvsctl.watch.loop import Watcher
 
 EVENTS_KEPT = 100
@@ -80,6 +80,10 @@ def watch(
     kernel reports most changes at once; the rest is sampled each interval. Nothing is sent
     and nothing is changed, except with --traffic. Ctrl-C quits.
 
+    Columns: active and inact are IPVS's connections in these states; half, those of which the
+    handshake is not finished; conn/s, in B/s and out B/s, IPVS's counters by second (out is 0 in
+    TUN and DR); sent B/s, what the real server's interfaces sent.
+
     Without a terminal (or with --format json) each sample is a line of JSON.
 
     Examples:
@@ -121,7 +125,8 @@ def _draw(watcher: Watcher, count: int | None, *, interval: float, probing: bool
     live = Live(console=console, screen=console.is_terminal, auto_refresh=False)
     with live:
         for number, view in enumerate(watcher.views(), 1):
-            happened.extend(view.changes)
+            for change in view.changes:
+                add_change(happened, change)
             screen = Screen(view, tuple(happened), interval=interval, probing=probing)
             if console.is_terminal:
                 live.update(screen, refresh=True)

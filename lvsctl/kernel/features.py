@@ -27,6 +27,9 @@ from lvsctl.model.service import GUE_PORT, Protocol, Scheduler, VipPort
 from lvsctl.netlink import fou, ipvs, rtnl, sockets
 from lvsctl.resources.ipvs_service import IpvsService
 
+TRY_AS_ROOT = "sudo lvsctl doctor --where host"
+"""What finds out the features that are not known without root."""
+
 _LOOPBACK_INDEX = 1  # in every namespace (LOOPBACK_IFINDEX)
 _ABSENT = {
     *(errno.EOPNOTSUPP, errno.ENOENT, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT),
@@ -68,7 +71,7 @@ class _Probe:
     def listed(self) -> probe.Feature:
         """The feature as the kernel's lists of modules tell, for those who may not try it."""
         if self.module is None:
-            return self._feature("cannot be told without root", present=False)
+            return self._feature("cannot be told without root", present=False, known=False)
         present = not self.module or probe.has_module(self.module)
         if present:
             what = f"module {self.module}" if self.module else "part of the kernel"
@@ -76,21 +79,23 @@ class _Probe:
         elif probe.modules_are_listed():
             text = f"no module {self.module}"
         else:
-            text = "cannot be told without root"
+            return self._feature("cannot be told without root", present=False, known=False)
         return self._feature(text, present=present)
 
     def not_tried(self, reason: str) -> probe.Feature:
         """The feature, of no use because of ``reason``."""
-        return self._feature(f"not tried: {reason}", present=False)
+        return self._feature(f"not tried: {reason}", present=False, known=False)
 
-    def _feature(self, text: str, *, present: bool) -> probe.Feature:
+    def _feature(self, text: str, *, present: bool, known: bool = True) -> probe.Feature:
         if probe.inside_machine():  # which loads what it has by itself
             remedy = probe.OTHER_KERNEL
         elif self.module and probe.has_module(self.module):
             remedy = f"sudo modprobe {self.module}"
         else:
             remedy = probe.MACHINE
-        return probe.Feature(self.id, text, present, self.needed_for, remedy, self.optional)
+        if not (known or probe.has_root()):
+            remedy = TRY_AS_ROOT
+        return probe.Feature(self.id, text, present, self.needed_for, remedy, self.optional, known)
 
 
 def names() -> frozenset[str]:

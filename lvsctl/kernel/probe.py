@@ -32,7 +32,8 @@ class Feature:
 
     ``text`` is what was found, in a few words; ``needed_for`` what does not work
     without it; ``remedy`` the command that fixes it, or what to do instead.
-    ``optional``: its absence is a remark and no error.
+    ``optional``: its absence is a remark and no error. ``known`` is false if it could not be
+    found out; ``present`` is false then, too.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Feature:
     needed_for: str
     remedy: str
     optional: bool = False
+    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -456,7 +456,9 @@ class Sample:
 
     ``states`` and ``gauges`` by node; a node whose namespace is gone is in neither. ``table``
     is the director's. ``half_open`` is None where the connection table is too long to be read
-    all the time. ``dropped`` are the drops that the kernel reported since the last sample.
+    all the time; ``left`` are those of them that IPVS only keeps until their timeout, because the
+    real server has answered others since. ``dropped`` are the drops that the kernel reported since
+    the last sample.
     """
 
     when: float
@@ -466,3 +468,4 @@ class Sample:
     table: tuple[ServiceState, ...]
     half_open: HalfOpen | None
     dropped: tuple[Dropped, ...] = ()
+    left: HalfOpen = frozenset()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lvsctl.api.command import Command, Done, is_lvsctl_error
-from lvsctl.api.lab import Lab, is_text, save_report
+from lvsctl.api.lab import Lab, Topology, is_text, save_report, topology_argument
 from lvsctl.engine.findings import Diagnosis, FaultShown, Inspection, Verification
 from lvsctl.errors import LvsctlError, UsageError
 from lvsctl.model.lab import Lab as Configuration
@@ -121,7 +121,7 @@ class Labs:
 
     def up(
         self,
-        topology: str | os.PathLike[str],
+        topology: Topology,
         *,
         servers: int | None = None,
         scheduler: Scheduler | str | None = None,
@@ -129,11 +129,12 @@ class Labs:
         """Create a lab under a unique name.
 
         ``topology`` is a shipped name (``dr``), a path, or (if it has several lines, or is a
-        JSON object) a topology's text. A path is relative to the test's directory, or else to
-        pytest's root directory. Raises the same errors as ``Lab.up``.
+        JSON object) a topology's text, or a dict. A path is relative to the test's directory, or
+        else to pytest's root directory. Raises the same errors as ``Lab.up``.
         """
-        found = self.found(topology)
-        label = _label(topology, {lab.label for lab in self._labs})
+        given = topology_argument(topology)
+        found = self.found(given)
+        label = _label(given, {lab.label for lab in self._labs})
         name = f"{label[: MAX_NAME - len(self._token) - 1]}-{self._token}{len(self._labs)}"
         self._watch.begins(name)
         try:

@@ -21,6 +21,9 @@ from lvsctl.testing import labs
 from lvsctl.testing.guard import OWNER, Guard, Order
 from lvsctl.testing.labs import Labs, WatchedLab
 
+TEST_MISTAKES = (NameError, SyntaxError, ImportError, TypeError, AttributeError)
+"""Errors of the test itself: the labs are not verified and diagnosed for them."""
+
 
 class Worker:
     """Runs this process's labs and removes them.
@@ -118,7 +121,8 @@ class Worker:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Add sections about its labs to the report of a failed test."""
         report = yield
-        if report.failed and call.when != "teardown" and self._touched:
+        mistake = call.excinfo is not None and issubclass(call.excinfo.type, TEST_MISTAKES)
+        if report.failed and call.when != "teardown" and self._touched and not mistake:
             directory = self.reports / labs.report_directory(item.nodeid)
             sections, written = labs.failure_report(list(self._touched), directory)
             report.sections += sections

@@ -28,11 +28,19 @@ def label_of(frame: Frame) -> str:
     """Describe the content of a frame in a few words."""
     if frame.arp is not None:
         arp = frame.arp
-        return f"who has {arp.target_ip}?" if arp.is_request else f"{arp.sender_ip} is at …"
+        return (
+            f"who has {arp.target_ip}?"
+            if arp.is_request
+            else f"{arp.sender_ip} is at {arp.sender_mac}"
+        )
     if frame.icmp is not None:
         nd = frame.icmp.nd
         if nd is not None:
-            return f"who has {nd.target}?" if nd.is_solicit else f"{nd.target} is at …"
+            return (
+                f"who has {nd.target}?"
+                if nd.is_solicit
+                else f"{nd.target} is at {nd.mac or 'an unknown address'}"
+            )
         return f"ICMP {frame.icmp.name}"
     size = len(frame.payload)
     if frame.tcp is not None:

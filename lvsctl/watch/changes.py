@@ -5,8 +5,8 @@ Changes that occur by themselves (a neighbour going stale, counters) are left ou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, MutableSequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from lvsctl.model.addresses import Endpoint, IPAddress
@@ -22,17 +22,32 @@ from lvsctl.model.state import (
 
 T = TypeVar("T")
 
+LOOK_BACK = 12
+"""Latest changes among which a repeated one is looked for: more is older news."""
+
 NamesOf = Mapping[str, str]
 """Nodes by MAC address."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeEvent:
-    """A change at ``node``, at ``when`` (seconds since the epoch)."""
+    """A change at ``node``, at ``when`` (seconds since the epoch), the ``times``-th time."""
 
     when: float
     node: str
     text: str
+    times: int = 1
+
+
+def add_change(happened: MutableSequence[ChangeEvent], change: ChangeEvent) -> None:
+    """Add a change to a list; one that is there again, as of a VIP that flaps, is only counted."""
+    for index in range(len(happened) - 1, max(-1, len(happened) - 1 - LOOK_BACK), -1):
+        known = happened[index]
+        if (known.node, known.text) == (change.node, change.text):
+            del happened[index]
+            change = replace(change, times=known.times + 1)
+            break
+    happened.append(change)
 
 
 def changes(before: Sample, after: Sample, director: str) -> Iterator[ChangeEvent]:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface
 from types import TracebackType
 from typing import Self
@@ -22,7 +23,7 @@ from lvsctl.model.state import Sample
 from lvsctl.traffic import client
 from lvsctl.traffic.client import arp_probe
 from lvsctl.watch.changes import changes
-from lvsctl.watch.view import WINDOW, View, view
+from lvsctl.watch.view import WINDOW, View, leftovers, view
 
 CLOSEST = 0.1
 """Minimal seconds between two samples, however many changes the kernel reports."""
@@ -111,6 +112,8 @@ class Watcher:
             self._sampler.take_events()
             sample = self._sampler.sample()
             took = time.monotonic() - sample.clock
+            if samples:
+                sample = replace(sample, left=leftovers(self._lab, samples[-1], sample))
             director = self._lab.directors[0].name
             happened = tuple(changes(samples[-1], sample, director)) if samples else ()
             answers = self._prober.latest if self._prober is not None else None

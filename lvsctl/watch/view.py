@@ -19,6 +19,7 @@ from lvsctl.model.state import (
     Counters,
     Dropped,
     Gauge,
+    HalfOpen,
     RealServerState,
     Sample,
     ServiceState,
@@ -256,6 +257,27 @@ def _waiting(sample: Sample, service: VirtualService, server: RealServer) -> fro
     )
 
 
+def leftovers(lab: Lab, before: Sample, after: Sample) -> HalfOpen:
+    """Return the half-open connections of ``after`` that are over (``Sample.left``).
+
+    IPVS keeps a connection without a reply for a minute. Those that were there before a real
+    server answered a new one do not tell how it is now.
+    """
+    if before.half_open is None or after.half_open is None:
+        return frozenset()
+    left = set(before.left)
+    for service in lab.services:
+        for server in service.real_servers:
+            old, new = _waiting(before, service, server), _waiting(after, service, server)
+            entries = _entry(before, service.match, server), _entry(after, service.match, server)
+            if old is None or new is None or entries[0] is None or entries[1] is None:
+                continue
+            begun = entries[1].counters.connections - entries[0].counters.connections
+            if begun > len(new - old):
+                left |= {(server.rip, name) for name in old}
+    return after.half_open & left
+
+
 def _stuck(service: VirtualService, server: RealServer, samples: Sequence[Sample]) -> int:
     """Count connections that have been half open for at least a second.
 
@@ -264,6 +286,8 @@ def _stuck(service: VirtualService, server: RealServer, samples: Sequence[Sample
     last = samples[-1]
     earlier = next((s for s in reversed(samples) if last.clock - s.clock >= 1.0), None)
     now = _waiting(last, service, server)
+    if now:
+        now -= {name for rip, name in last.left if rip == server.rip}
     then = _waiting(earlier, service, server) if earlier is not None else None
     return len(now & then) if now and then else 0
 

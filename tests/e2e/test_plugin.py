@@ -181,6 +181,9 @@ def test_a_worker_that_is_killed_leaves_no_lab(user: Somebody) -> None:
 
 def test_labs_from_python(user: Somebody) -> None:
     with Lab.up("dr", name="py", servers=3, command=user.command) as lab:
+        with pytest.raises(LabError, match="lab py is running already"):
+            Lab.up("dr", name="py", command=user.command)
+        assert lab.node("client").run("echo a; hostname").stdout == "a\nclient\n"
         assert list(lab.nodes) == ["client", "director", "rs1", "rs2", "rs3"]
         assert str(lab.services["web"].endpoint.vip) == "10.10.0.100"
         verification = lab.verify()

@@ -12,6 +12,7 @@ from lvsctl.output.text.hosts import (
     format_machine,
     format_machine_kinds,
     format_topologies,
+    format_verdict,
 )
 from lvsctl.output.text.inspection import format_inspection
 from lvsctl.output.text.labs import format_labs
@@ -195,7 +196,24 @@ def test_features_are_told_with_remedies_and_what_it_comes_to() -> None:
     said = format_features(FEATURES, "host", style=PLAIN)
     assert "scheduler rr wrr" in said
     assert "sudo modprobe -a ip_vs_mh ip_vs_twos" in said
-    assert said.endswith("host: labs can run here, but not tun\n")
+    assert said.startswith("host: labs can run here, but not tun\n")
+    assert said.index("ok       root") < said.index("missing  ipip")
+    unknown = replace(FEATURES[1], known=False, text="cannot be told without root")
+    said = format_features([FEATURES[0], unknown], "host", style=PLAIN)
+    assert "unknown  ipip" in said
+    assert "missing" not in said
+    assert said.startswith("host: labs can run here\n")
+
+
+def test_doctor_begins_with_what_works() -> None:
+    for host, machine, said in (
+        (True, True, "on the host's kernel: lvsctl up dr"),
+        (False, True, "in the throwaway kernel: lvsctl up dr"),
+        (False, False, "cannot run here yet"),
+    ):
+        text = format_verdict(host=host, machine=machine, remark="ready", style=PLAIN)
+        assert said in text.splitlines()[0]
+        assert text.endswith("throwaway kernel: ready")
 
 
 def test_the_machine_is_told() -> None:

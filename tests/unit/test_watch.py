@@ -15,8 +15,8 @@ from lvsctl.model.evidence import Answers, Exchange, Failure
 from lvsctl.model.lab import Lab
 from lvsctl.model.state import NodeState, RouteState, Sample
 from lvsctl.output.text.watch_screen import Screen
-from lvsctl.watch.changes import changes
-from lvsctl.watch.view import View, view
+from lvsctl.watch.changes import ChangeEvent, add_change, changes
+from lvsctl.watch.view import View, leftovers, view
 from tests.unit.watch_samples import VIP, lab_of, mac_of, sample, with_state
 
 RS1 = ip_address("10.10.0.11")
@@ -89,6 +89,31 @@ def test_a_handshake_that_does_not_end(lab: Lab) -> None:
     stuck = [sample(lab, 0, half_open=waiting), sample(lab, 1, half_open=waiting)]
     assert view(lab, stuck).troubles == ("rs1: 1 connection unanswered",)
     assert view(lab, [sample(lab, 0, half_open=None)]).services[0].servers[0].half_open is None
+
+
+def test_a_handshake_that_did_not_end_is_over_once_others_are_answered(lab: Lab) -> None:
+    waiting = frozenset({(RS1, "tcp 10.10.0.10:4711 10.10.0.100:80")})
+    more = waiting | {(RS1, "tcp 10.10.0.10:4712 10.10.0.100:80")}
+    before = sample(lab, 0, half_open=waiting)
+    failing = sample(lab, 1, half_open=more, connections=1)
+    assert leftovers(lab, before, failing) == frozenset()
+    answered = sample(lab, 1, half_open=waiting, connections=1)
+    answered = replace(answered, left=leftovers(lab, before, answered))
+    assert answered.left == waiting
+    quiet = sample(lab, 3, half_open=waiting, connections=1)
+    quiet = replace(quiet, left=leftovers(lab, answered, quiet))
+    assert view(lab, [before, answered, quiet]).troubles == ()
+
+
+def test_a_change_that_repeats_is_counted() -> None:
+    happened: list[ChangeEvent] = []
+    for second in range(50):
+        for owner in ("director", "rs1"):
+            add_change(happened, ChangeEvent(second, "client", f"the VIP is at {owner}"))
+    assert [(one.text, one.times) for one in happened] == [
+        ("the VIP is at director", 50),
+        ("the VIP is at rs1", 50),
+    ]
 
 
 def test_what_the_table_lacks_or_has_otherwise(lab: Lab) -> None:

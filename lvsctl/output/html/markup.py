@@ -108,9 +108,9 @@ stroke-linejoin:round}
 .walk thead th{border-bottom:1px solid var(--line);color:var(--soft);font-size:12px;
 padding-bottom:6px;
 vertical-align:bottom}
-.walk .n{width:34px;color:var(--soft);font-weight:700;font-size:12px;padding-top:20px;
+.walk .n{width:34px;color:var(--soft);font-weight:700;font-size:12px;padding-top:33px;
 text-align:right}
-.walk .lanes{width:calc(var(--nodes)*112px);max-width:60%;position:relative}
+.walk .lanes{width:calc(var(--nodes)*130px);max-width:52%;position:relative}
 .walk .why{padding:10px 0 12px 18px}
 .walk td.lanes svg{position:absolute;inset:0;width:100%;height:100%;overflow:visible}
 .walk tr.hop{height:64px}.walk tr.hop+tr.hop .why{border-top:1px solid var(--line)}
@@ -136,7 +136,7 @@ paint-order:stroke;stroke:var(--card);stroke-width:4px}
 .tunnelled .arrow{stroke-width:5;stroke-linecap:round;opacity:.9}
 .again.tunnelled .arrow{stroke-width:2.5}
 .unpack{fill:var(--card);stroke:var(--request);stroke-width:2.5}
-.way{font-size:13px}.since{float:right;color:var(--soft);font-size:12px}
+.carried{display:none}.way{font-size:13px}.since{float:right;color:var(--soft);font-size:12px}
 .fields{display:flex;flex-wrap:wrap;gap:4px 6px;margin:5px 0}
 .fields div{border:1px solid var(--line);border-radius:6px;padding:0 7px;display:flex;gap:7px;
 align-items:baseline}
@@ -183,11 +183,21 @@ font-size:12px}
 .defs{position:absolute}
 .skip{position:absolute;left:-999px}.skip:focus{left:8px}
 footer{padding-top:8px;padding-bottom:48px;color:var(--soft);font-size:13px}
+.cause{border-left:5px solid var(--fail)}.cause code{overflow-wrap:anywhere}
 @media (max-width:720px){.compared,.claim>summary,.claim-text{grid-template-columns:1fr}
-.body{padding-left:14px}main,header,footer{padding-left:12px;padding-right:12px}}
-@media print{:root{color-scheme:light;--bg:#fff}body{font-size:11px}.card{border:0;padding:0;
-overflow:visible}tr,details.claim,.card>svg{break-inside:avoid}
-main,header,footer{max-width:none;padding:0}
+.body{padding-left:14px}main,header,footer{padding-left:12px;padding-right:12px}
+.topology{min-width:var(--least)}
+.walk{min-width:0}.walk thead,.walk .lanes{display:none}
+.walk tbody{display:block}.walk,.walk tr.hop{height:auto;display:block}
+.walk tr,.walk tr.hop{display:grid;grid-template-columns:26px 1fr}.carried{display:inline}
+.walk .n{width:auto;padding-top:10px}
+.walk .why{padding-left:10px;overflow-wrap:anywhere}}
+@media print{:root{color-scheme:light;--bg:#fff}body,.lead{font-size:11px}
+.card{border:0;padding:0;overflow:visible}tr,details.claim,.card>svg{break-inside:avoid}
+main,header,footer{max-width:none;padding:0}h1{font-size:20px}h2{font-size:14px;margin:18px 0 6px}
+code,pre,.fields dd,.layers dd,.tap,.number,.fields dt,.layers dt,.frames,.since,.direction,.none,
+.broken-by,.way,.walk .n,.walk thead th,.head,.label,.badge,h4,h5,h6,footer,
+.walk tr.again .why{font-size:9px}h1 .badge{font-size:12px}
 .walk{min-width:0}.walk .lanes{width:calc(var(--nodes)*84px);max-width:48%}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """

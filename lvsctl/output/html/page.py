@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from itertools import groupby
 
 from lvsctl import __version__
+from lvsctl.diagnosis.engine import conclusion
 from lvsctl.engine.findings import Verification
 from lvsctl.model.claim import Finding, Verdict
 from lvsctl.model.frame import Frame
@@ -44,16 +45,19 @@ def claims(findings: Sequence[Finding], *, capture: str) -> Html:
     ``capture`` is the file that contains the frames.
     """
     parts = []
+    first = next((one for one in findings if one.verdict is not Verdict.PASS), None)
     for family, group in groupby(findings, key=lambda finding: finding.claim.id.split(".")[0]):
         name = "every mode" if family == "all" else family.upper()
         parts.append(tag("h4", f"Claims for {name}"))
-        parts += [_claim(finding, capture) for finding in group]
+        for finding in group:
+            # The first that does not pass; the others are mostly its consequences.
+            shown = first is finding
+            parts.append(_claim(finding, capture, shown=shown))
     return tag("div", *parts, class_="claims")
 
 
-def _claim(finding: Finding, capture: str) -> Html:
+def _claim(finding: Finding, capture: str, *, shown: bool) -> Html:
     claim = finding.claim
-    passed = finding.verdict is Verdict.PASS
     summary = tag(
         "summary",
         badge(finding.verdict),
@@ -83,7 +87,7 @@ def _claim(finding: Finding, capture: str) -> Html:
             class_="body",
         ),
         class_=f"claim {finding.verdict}",
-        open=None if passed else "",
+        open="" if shown else None,
     )
 
 
@@ -189,7 +193,7 @@ def page(verification: Verification, *, capture: str) -> str:
     """Return the report of a verification; ``capture`` is the file that contains its frames."""
     lab = verification.lab
     ways = {way.service.name: way for way in walks(verification.evidence)}
-    parts: list[Html] = [_topology(lab)]
+    parts: list[Html] = [*_causes(verification), _topology(lab)]
     for service in lab.services:
         found = [one for one in verification.findings if one.service == service.name]
         parts.append(tag("h2", f"{service.name}: {service_line(service)}"))
@@ -217,6 +221,26 @@ def page(verification: Verification, *, capture: str) -> str:
         joined(*parts),
         joined(*footer),
     )
+
+
+def _causes(verification: Verification) -> Iterator[Html]:
+    """Yield what diagnose finds in the same evidence, unless every claim passed."""
+    if verification.verdict is Verdict.PASS:
+        return
+    found = conclusion(verification.evidence)
+    yield tag("h2", "Why")
+    if not found.causes:
+        said = "no rule of diagnose explains it; lvsctl diagnose looks at the running lab"
+        yield tag("div", tag("p", said), class_="card")
+    for cause in found.causes:
+        yield tag(
+            "div",
+            tag("p", tag("b", cause.node), ": ", cause.text, " ", tag("code", cause.fault)),
+            tag("p", cause.consequence),
+            joined(*(tag("p", line, class_="frames") for line in cause.evidence)),
+            tag("p", "remedy: ", tag("code", cause.remedy)) if cause.remedy else None,
+            class_="card cause",
+        )
 
 
 def walk_page(walk: Walk) -> str:

@@ -48,7 +48,7 @@ def topology(lab: Lab) -> Html:
         class_="topology",
         role="img",
         viewBox=f"0 0 {width} {height}",
-        style=f"max-width:{width}px",
+        style=f"max-width:{width}px;--least:{width * 3 // 4}px",
     )
 
 

@@ -12,9 +12,6 @@ from lvsctl.model.walk import Hop, Step, Walk
 from lvsctl.output.html.markup import Html, joined, number, tag
 from lvsctl.walk.walk import packets
 
-MOST_LINES = 8
-"""Maximum of life lines; nodes that only received broadcasts are omitted first."""
-
 _ROW = 30
 """Where in a row its arrow is, in pixels from the top."""
 
@@ -34,13 +31,12 @@ def walk(walk: Walk) -> Html:
 
 
 def _drawn_nodes(walk: Walk) -> tuple[str, ...]:
+    """Return the nodes with a life line: not those that only received broadcasts."""
     acting = {hop.sender for hop in walk.hops} | {walk.client}
     acting |= {
         n for hop in walk.hops if hop.step is not Step.NEIGHBOUR_REQUEST for n in hop.receivers
     }
-    room = MOST_LINES - len(acting & set(walk.nodes))
-    hearing = [node for node in walk.nodes if node not in acting][: max(0, room)]
-    return tuple(node for node in walk.nodes if node in acting or node in hearing)
+    return tuple(node for node in walk.nodes if node in acting)
 
 
 def _heads(walk: Walk, nodes: Sequence[str]) -> Html:
@@ -87,7 +83,8 @@ def _words(hop: Hop, start: int) -> Iterator[Html]:
     if hop.step is Step.DECAPSULATED:
         way = hop.sender
     since = f"+{(hop.frame.time - start) / 1e6:.2f} ms"
-    yield tag("p", tag("b", way), " on " + hop.network, tag("span", since, class_="since"),
+    carried = tag("span", f": {hop.label}", class_="carried")  # where no arrow is shown
+    yield tag("p", tag("b", way), " on " + hop.network, carried, tag("span", since, class_="since"),
               class_="way")  # fmt: skip
     yield tag("p", hop.why)
     changed = {change.what: change for change in hop.changes}

@@ -15,26 +15,43 @@ Row = list[str | Cell]
 
 
 def format_features(features: Iterable[Feature], where: str, *, style: Style) -> str:
-    """Format a kernel's features, the remedies for missing ones, and whether labs can run."""
+    """Format whether labs can run on a kernel, what helps, and its features: first what is so."""
     found = _merged(features)
-    rows = [_feature_row(feature, style) for feature in found]
-    lines = [style.bold(where), style.table(rows, indent=2)]
+    lines = [_ability(found, where, style)]
     remedies: dict[str, list[str]] = {}
     for feature in found:
         if not feature.present:
             remedies.setdefault(feature.remedy, []).append(feature.id)
     if remedies:
-        lines += ["", "Remedies:"]
+        lines += ["  What helps:"]
         for remedy, ids in remedies.items():
             what: list[Row] = [[Cell(", ".join(ids), style.dim)]]
             # On a line of its own, so that it can be copied.
-            lines += ["  " + style.cyan(remedy), style.table(what, indent=6)]
-    return style.finished("\n".join([*lines, "", _ability(found, where, style)]))
+            lines += ["    " + style.cyan(remedy), style.table(what, indent=8)]
+    order = sorted(found, key=lambda feature: not feature.present)
+    rows = [_feature_row(feature, style) for feature in order]
+    return style.finished("\n".join([*lines, "", style.table(rows, indent=2)]))
+
+
+def format_verdict(*, host: bool, machine: bool, remark: str, style: Style) -> str:
+    """Format doctor's first line: whether and where labs can run on this computer.
+
+    ``remark`` says how the throwaway kernel is, if it is not running.
+    """
+    if host:
+        text = style.green("Labs can run here, on the host's kernel") + ": lvsctl up dr"
+    elif machine:
+        text = style.green("Labs can run here, in the throwaway kernel") + ": lvsctl up dr"
+    else:
+        text = style.red("Labs cannot run here yet")
+    return text + (f"\n{style.bold('throwaway kernel')}: {remark}" if remark else "")
 
 
 def _feature_row(feature: Feature, style: Style) -> Row:
     if feature.present:
         sign = Cell("ok", style.green)
+    elif not feature.known:
+        sign = Cell("unknown", style.dim)
     elif feature.optional:
         sign = Cell("absent", style.yellow)
     else:
@@ -43,12 +60,14 @@ def _feature_row(feature: Feature, style: Style) -> Row:
 
 
 def _ability(found: Sequence[Feature], where: str, style: Style) -> str:
-    needed = [feature for feature in found if not feature.present and not feature.optional]
+    needed = [one for one in found if not (one.present or one.optional) and one.known]
     if any(feature.needed_for == EVERY_MODE for feature in needed):
         return style.red(f"{where}: labs cannot run here")
     if needed:
         without = ", ".join(dict.fromkeys(feature.needed_for for feature in needed))
         return style.yellow(f"{where}: labs can run here, but not {without}")
+    if any(not one.known and one.needed_for == EVERY_MODE for one in found):
+        return f"{style.bold(where)}: whether labs can run here is not known without root"
     return style.green(f"{where}: labs can run here")
 
 

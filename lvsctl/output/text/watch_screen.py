@@ -243,6 +243,8 @@ def _event(one: ChangeEvent) -> Text:
     when = datetime.fromtimestamp(one.when).astimezone().strftime("%H:%M:%S")
     line = _line(f"{when} ", "dim")
     line.append(f"{one.node}: {printable(one.text)}", "not dim")
+    if one.times > 1:
+        line.append(f" ({one.times} times)", "dim")
     return line
 
 
