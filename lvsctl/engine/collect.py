@@ -172,13 +172,26 @@ def clients_of(lab: Lab, service: VirtualService) -> tuple[Node, ...]:
     )
 
 
-def _reaches(lab: Lab, node: Node, vip: IPAddress) -> bool:
+def _reaches(lab: Lab, node: Node, vip: IPAddress, passed: tuple[str, ...] = ()) -> bool:
+    """Whether packets for ``vip`` get from ``node`` to its network or to a director, by routes."""
     if any(vip in address.network for i in node.interfaces for address in i.addresses):
         return True
-    return any(
-        route.via.version == vip.version and (route.to is None or vip in route.to)
+    routes = [
+        route
         for route in routes_of(lab, node)
-    )
+        if route.via.version == vip.version and (route.to is None or vip in route.to)
+    ]
+    for route in sorted(routes, key=lambda one: one.to.prefixlen if one.to else 0, reverse=True):
+        for other in lab.nodes:
+            if other.name in (node.name, *passed) or not _holds(other, route.via):
+                continue
+            if other.role is Role.DIRECTOR or _reaches(lab, other, vip, (*passed, node.name)):
+                return True
+    return False
+
+
+def _holds(node: Node, address: IPAddress) -> bool:
+    return any(held.ip == address for i in node.interfaces for held in i.addresses)
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from lvsctl.claims import findings
+from lvsctl.claims.neighbours import wrongly_claimed
 from lvsctl.claims.trace import traces
 from lvsctl.diagnosis import conclusion
 from lvsctl.diagnosis.engine import LAST, RULES
@@ -36,7 +37,15 @@ from lvsctl.model.state import (
 from lvsctl.output.serialize import to_json
 from lvsctl.output.text.style import Style
 from lvsctl.output.text.verification import format_diagnosis
-from tests.unit.recorded.mutations import at, both, tcp, to_port, with_source
+from tests.unit.recorded.mutations import (
+    arp_request,
+    at,
+    both,
+    tcp,
+    to_port,
+    with_asker,
+    with_source,
+)
 from tests.unit.recorded.reports import NAMES, evidence_of
 
 Bend = Callable[[NodeState], NodeState]
@@ -340,6 +349,18 @@ def test_what_was_learnt_wrong_before_asking_is_a_cause_and_fails_a_claim(
 
     assert named(evidence) == ([(expected, node)] if expected else [])
     assert failed == (["all.neighbours-right"] if expected else [])
+
+
+def test_what_a_node_still_claims_is_not_called_learnt_before() -> None:
+    """Its own rule names it; and once it is mended, what it taught is not held against the lab."""
+    asking_as_vip = with_asker(both(at("rs1", Direction.OUT), arp_request), "10.10.0.100")
+    rs1 = "02:00:0a:0a:00:0b"
+    evidence = replace(
+        asking_as_vip(evidence_of("dr")), before={"client": learnt("10.10.0.100", rs1)}
+    )
+
+    assert wrongly_claimed(evidence) == {(ip_address("10.10.0.100"), rs1)}
+    assert "stale-vip-neighbour" not in dict(named(evidence))
 
 
 def failing(evidence: Evidence, server: str, **changes: Any) -> Evidence:

@@ -7,8 +7,11 @@ from dataclasses import replace
 import pytest
 
 from lvsctl import claims
+from lvsctl.engine.collect import clients_of
 from lvsctl.model.claim import Verdict
 from lvsctl.model.evidence import Evidence
+from lvsctl.plan.planner import load_lab
+from lvsctl.topology.shipped import Topology
 from tests.unit.recorded.reports import NAMES, evidence_of
 
 
@@ -61,3 +64,30 @@ def test_counters_that_nobody_explains_fail() -> None:
 
     assert found["all.counters-agree"] is Verdict.FAIL
     assert found["all.distribution"] is Verdict.FAIL
+
+
+TWO_NETWORKS = """
+version: 1
+name: two
+networks:
+  a: {ipv4: 192.0.2.0/24}
+  b: {ipv4: 198.51.100.0/24}
+  c: {ipv4: 203.0.113.0/24}
+nodes:
+  first:    {role: client, networks: [a]}
+  second:   {role: client, networks: [b]}
+  routed:   {role: client, networks: [c]}
+  router:   {role: router, networks: [b, c]}
+  director: {role: director, networks: [a, b]}
+  rs:       {role: real-server, networks: [a, b], count: 2}
+services:
+  - {name: one, vip: 192.0.2.100, port: 80, forward: dr, real_servers: [rs]}
+  - {name: two, vip: 198.51.100.100, port: 80, forward: dr, real_servers: [rs]}
+"""
+
+
+def test_each_service_is_asked_by_the_clients_that_reach_it() -> None:
+    lab = load_lab(Topology("two.yaml", TWO_NETWORKS.encode()))
+    asking = {s.name: [node.name for node in clients_of(lab, s)] for s in lab.services}
+
+    assert asking == {"one": ["first"], "two": ["second", "routed"]}
