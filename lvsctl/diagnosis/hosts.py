@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lvsctl.diagnosis.base import DR, NAT, TUN, Case, Found, Rule, shown
 from lvsctl.diagnosis.tunnel import devices
-from lvsctl.model.addresses import IPAddress, host_route
+from lvsctl.model.addresses import IPAddress, IPInterface, host_route, mac_for
 from lvsctl.model.claim import Cause
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Node, Role
@@ -86,7 +86,10 @@ def own_addresses(case: Case) -> Iterator[Found]:
     for node in case.lab.nodes:
         for interface in node.interfaces:
             for address in interface.addresses:
-                if not case.network.holders(node.name, address.ip):
+                switched_off = _ipv6_off(case, node, interface.network, address)
+                if switched_off is not None:
+                    yield switched_off
+                elif not case.network.holders(node.name, address.ip):
                     yield Cause(
                         fault="address-missing",
                         node=node.name,
@@ -97,7 +100,69 @@ def own_addresses(case: Case) -> Iterator[Found]:
                             node.name, *("ip", "addr", "add", address, "dev", interface.network)
                         ),
                     )
+                else:
+                    yield from _misconfigured(case, node, interface.network, address)
                 yield from _doubles(case, node, interface.network, address.ip)
+
+
+def _ipv6_off(case: Case, node: Node, device: str, address: IPInterface) -> Cause | None:
+    """IPv6 that is switched off at an interface, or at the whole node."""
+    if address.version != 6:
+        return None
+    for scope in ("all", device.replace(".", "/")):
+        key = f"net.ipv6.conf.{scope}.disable_ipv6"
+        changed = case.network.changed(node.name, key)
+        if changed is not None and changed.value != "0":
+            return Cause(
+                fault="ipv6-off",
+                node=node.name,
+                text=f"IPv6 is switched off at {node.name}",
+                evidence=(f"{node.name}: {key}={changed.value}",),
+                consequence=f"its IPv6 addresses are gone, {address.ip} among them",
+                remedy=case.up,  # which adds the addresses again
+            )
+    return None
+
+
+def _misconfigured(case: Case, node: Node, device: str, address: IPInterface) -> Iterator[Cause]:
+    """An address with another prefix length: other neighbours are on the link, or none."""
+    link = case.state(node.name).link(device)
+    held = [a for a in link.addresses if a.ip == address.ip] if link is not None else []
+    if held and address not in held:
+        yield Cause(
+            fault="wrong-prefix-length",
+            node=node.name,
+            text=f"{node.name} has the wrong netmask: {held[0]} in place of {address}",
+            evidence=(f"{node.name}: {held[0]} on {device}",),
+            consequence=f"its route to {address.network} on {device} is missing or another one",
+            remedy=case.up,  # which adds the routes again that went with the address
+        )
+
+
+def same_mac(case: Case) -> Iterator[Found]:
+    """Every interface has a MAC address of its own."""
+    for network in case.lab.networks:
+        having: dict[str, list[Node]] = {}
+        for node in case.lab.nodes:
+            link = case.state(node.name).link(network.name)
+            if link is not None and link.mac and network.name in node.networks:
+                having.setdefault(link.mac, []).append(node)
+        for mac, nodes in having.items():
+            for node in nodes if len(nodes) > 1 else ():
+                planned = mac_for(node.addresses_on(network.name)[0].ip)
+                if planned == mac:
+                    continue
+                others = " and ".join(other.name for other in nodes if other != node)
+                yield Cause(
+                    fault="duplicate-mac",
+                    node=node.name,
+                    text=f"{node.name} has the MAC address of {others}",
+                    evidence=(f"{node.name}: {network.name} has {mac}, as {others}",),
+                    consequence="the switch delivers frames for it to whoever sent last",
+                    remedy=case.type(
+                        node.name, "ip", "link", "set", "dev", network.name, "address", planned
+                    ),
+                )
 
 
 def _doubles(case: Case, node: Node, network: str, address: IPAddress) -> Iterator[Cause]:
@@ -240,6 +305,7 @@ RULES = (
         harms_others=True,
         rules_out="every node holds its own addresses, and no other node does",
     ),
+    Rule(find=same_mac, harms_others=True, rules_out="every interface has its own MAC address"),
     Rule(find=vip_on_director, rules_out="the director holds the VIP and answers for it"),
     Rule(find=vip_elsewhere, harms_others=True, rules_out="no other node holds the VIP"),
     Rule(

@@ -6,6 +6,8 @@ read, and after emptying it is what they print of a new namespace.
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from lvsctl.kernel import netns, packet_filters
@@ -27,7 +29,7 @@ IPTABLES = (
     "-A OWN -m mark --mark 0x5 -j RETURN",
 )  # fmt: skip
 NAT = (
-    "-A PREROUTING -d 10.10.0.100/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.10.0.11:8080",
+    "-A PREROUTING -d 10.0.0.1/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.2:81",
     "-A PREROUTING -p tcp -m tcp --dport 81 -j REDIRECT --to-ports 82",
     "-A POSTROUTING -s 10.0.0.1/32 -j SNAT --to-source 192.0.2.1",
     "-A POSTROUTING -o lan -j MASQUERADE",
@@ -101,7 +103,7 @@ def test_rules_about_arp_and_about_the_frames_of_a_bridge() -> None:
             "ebtables -t nat -A PREROUTING -s 02:00:00:00:00:01 -j DROP",
         }
         for program, table in {(one.program, one.table) for one in rules_in(name)}:
-            netns.run_inside(name, lambda p=program, t=table: packet_filters.empty_table(p, t))
+            netns.run_inside(name, partial(packet_filters.empty_table, program, table))
         assert not any(one.foreign for one in rules_in(name))
         assert "DROP" not in run("arptables-legacy -L", netns=name)
         assert "entries: 0, policy: ACCEPT" in run("ebtables-legacy -L FORWARD", netns=name)
