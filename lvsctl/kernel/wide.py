@@ -100,7 +100,7 @@ def compared(
 ) -> dict[str, NodeState]:
     """Add what differs from a fresh namespace, and the processes, to the states of a lab."""
     kinds = {link.kind for state in states.values() for link in state.links if not link.master}
-    usual = fresh.fresh_sysctls(kinds)
+    usual = fresh.fresh_sysctls(kinds, ipv6=any(map(_has_ipv6, states.values())))
 
     def changes() -> dict[str, NodeState]:
         found = {}
@@ -114,6 +114,12 @@ def compared(
         return found
 
     return _with_processes(netns.in_thread(changes))
+
+
+def _has_ipv6(state: NodeState) -> bool:
+    """Return whether a device but lo has an IPv6 address, as each gets that has IPv6."""
+    links = (link for link in state.links if link.name != "lo")
+    return any(one.version == 6 for link in links for one in link.addresses)
 
 
 def _with_processes(states: dict[str, NodeState]) -> dict[str, NodeState]:
