@@ -101,7 +101,7 @@ def test_another_server_in_the_place_of_the_users_own_is_replaced() -> None:
     text = with_command(SERVER)
     with lab_up(text) as lab:
         for other in ("8081", "80 --bind 127.0.0.1", "80 --bind 10.10.0.11"):
-            processes.terminate([int(pid) for pid in run("ip netns pids lvs-dr-rs1").split()])
+            processes.terminate(lambda: {int(p) for p in run("ip netns pids lvs-dr-rs1").split()})
             with process(f"python3 -u -m http.server {other}", netns="lvs-dr-rs1"):
                 again = bring_up(topology_of(text))
             assert [type(op) for op in again.added] == [UserCommand], other
