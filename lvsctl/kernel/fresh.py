@@ -35,6 +35,13 @@ _DERIVED = frozenset({"retrans_time", "base_reachable_time", "unres_qlen", "stab
 """Settings of a device that show another one in another unit, or cannot be read."""
 
 
+class Directory(NamedTuple):
+    """A directory of sysctls: its path, and of each file its name, its sysctl, its usual value."""
+
+    path: str
+    files: tuple[tuple[str, str, str], ...]
+
+
 class Fresh(NamedTuple):
     """The sysctls of a fresh namespace.
 
@@ -45,7 +52,7 @@ class Fresh(NamedTuple):
     plain: Mapping[str, str]
     devices: Mapping[tuple[str, str, str], str]
     kinds: Mapping[str, Mapping[tuple[str, str], str]]
-    expected: dict[object, tuple[tuple[str, str], ...]]
+    expected: dict[object, tuple[Directory, ...]]
     """What was worked out for namespaces that are alike."""
 
 
@@ -61,31 +68,34 @@ def fresh_sysctls(kinds: Iterable[str], *, ipv6: bool) -> Fresh:
         messages = [rtnl.add_link(f"{_SCRATCH}{kind}", kind) for kind in wanted]
         with sockets.open_socket() as sock:
             sockets.send_all(sock, messages)
-        found = {}
-        for name in _names(wanted, ipv6=ipv6):
-            if name not in _UNSTEADY and name.rpartition(".")[2] not in _DERIVED:
-                with contextlib.suppress(OSError, UnicodeDecodeError):
-                    value = sysctl.read(name)
-                    if value is not None:
-                        found[name] = value
-        return found
+        return dict(_all(wanted, ipv6=ipv6))
 
     return _sorted(netns.in_thread(read))
 
 
-def _names(kinds: Iterable[str], *, ipv6: bool) -> Iterator[str]:
+def _all(kinds: Iterable[str], *, ipv6: bool) -> Iterator[tuple[str, str]]:
     """Yield the sysctls of the calling thread's namespace that can be read and written."""
     root = f"{sysctl.ROOT}net"
     for place, directories, files in os.walk(root):
         if place == root and not ipv6 and "ipv6" in directories:
             directories.remove("ipv6")
-            devices = ("all", "default", *(f"{_SCRATCH}{kind}" for kind in kinds))
-            yield from (f"net.ipv6.conf.{device}.disable_ipv6" for device in devices)
+            for device in ("all", "default", *(f"{_SCRATCH}{kind}" for kind in kinds)):
+                yield from _readable(f"{root}/ipv6/conf/{device}", ("disable_ipv6",))
+        yield from _readable(place, files)
+
+
+def _readable(place: str, files: Iterable[str]) -> Iterator[tuple[str, str]]:
+    path = place[len(sysctl.ROOT) :]
+    start = path.translate(_EXCHANGED)
+    directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
         for file in files:
-            path = f"{place}/{file}"
-            if os.stat(path).st_mode & 0o600 == 0o600:  # noqa: PTH116 (there are hundreds)
-                name = path[len(sysctl.ROOT) :]
-                yield name.translate(_EXCHANGED) if "." in name else name.replace("/", ".")
+            name = f"{start}.{file}"
+            if file not in _DERIVED and name not in _UNSTEADY:
+                with contextlib.suppress(OSError, UnicodeDecodeError):
+                    yield name, _content(directory, file)
+    finally:
+        os.close(directory)
 
 
 _EXCHANGED = str.maketrans("./", "/.")
@@ -112,30 +122,53 @@ def changed_sysctls(
     fresh: Fresh,
     planned: Mapping[str, str],
     links: Collection[LinkState],
-    procfs: sysctl.Procfs,
 ) -> tuple[Setting, ...]:
     """Compare the calling thread's namespace with a fresh one, apart from ``planned`` settings."""
     # Frames of a bridge's port do not reach IP.
     mine = tuple((one.name, one.kind, one.mtu) for one in links if not one.master)
     alike = mine, frozenset(planned.items())
     if alike not in fresh.expected:
-        fresh.expected[alike] = tuple(_expected(fresh, planned, mine))
-    found: list[Setting] = []
-    for name, usual in fresh.expected[alike]:
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            now = sysctl.read(name, through=procfs)
-            if now is not None and now != usual:
-                found.append(Setting(name, now, usual))
-    return tuple(found)
+        fresh.expected[alike] = _expected(fresh, planned, mine)
+    return tuple(found for directory in fresh.expected[alike] for found in _differing(directory))
+
+
+def _differing(directory: Directory) -> Iterator[Setting]:
+    """Yield what differs in a directory, which is looked up once for all of its files."""
+    try:
+        place = os.open(directory.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        for file, name, usual in directory.files:
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                now = _content(place, file)
+                if now != usual:
+                    yield Setting(name, now, usual)
+    finally:
+        os.close(place)
+
+
+def _content(directory: int, file: str) -> str:
+    """Read a sysctl. Raises OSError, also for one that cannot be both read and written."""
+    fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        if os.fstat(fd).st_mode & 0o600 != 0o600:
+            raise PermissionError(f"{file} is only read, or only written")
+        return os.read(fd, 4096).decode().strip()
+    finally:
+        os.close(fd)
 
 
 def _expected(
     fresh: Fresh, planned: Mapping[str, str], links: Iterable[tuple[str, str, int]]
-) -> Iterator[tuple[str, str]]:
-    """Yield the names and usual values of a namespace's sysctls that no plan sets."""
+) -> tuple[Directory, ...]:
+    """Return the usual values of a namespace's sysctls that no plan sets, by directory."""
+    found: dict[str, list[tuple[str, str, str]]] = {}
     for name, usual in _usual(fresh, planned, links):
         if name not in planned:
-            yield name, usual
+            directory, _, file = sysctl.path(name).rpartition("/")
+            found.setdefault(directory, []).append((file, name, usual))
+    return tuple(Directory(path, tuple(files)) for path, files in found.items())
 
 
 def _usual(

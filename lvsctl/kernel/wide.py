@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from lvsctl.kernel import fresh, netns, packet_filters, paths, processes, sysctl
+from lvsctl.kernel import fresh, netns, packet_filters, paths, processes
 from lvsctl.model.state import (
     MAIN_TABLE,
     LinkState,
@@ -104,13 +104,10 @@ def compared(
 
     def changes() -> dict[str, NodeState]:
         found = {}
-        with contextlib.closing(sysctl.Procfs()) as procfs:
-            for name, state in states.items():
-                with netns.enter(name):
-                    procfs.next_namespace()
-                    settings = planned.get(name, {})
-                    changed = fresh.changed_sysctls(usual, settings, state.links, procfs)
-                found[name] = replace(state, changed_sysctls=changed)
+        for name, state in states.items():
+            with netns.enter(name):
+                changed = fresh.changed_sysctls(usual, planned.get(name, {}), state.links)
+            found[name] = replace(state, changed_sysctls=changed)
         return found
 
     return _with_processes(netns.in_thread(changes))
