@@ -100,7 +100,7 @@ def conclusion(evidence: Evidence, up: str = "") -> Conclusion:
                     found.apply(rules, case)
     causes = tuple(corroborate(cause, evidence) for cause in found.in_order())
     differences: tuple[str, ...] = ()
-    if not works and not causes and all(case.answered for case in cases):
+    if not works and not causes and all(case.works_otherwise for case in cases):
         works = True
         differences = tuple(
             dict.fromkeys(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from lvsctl.diagnosis.base import Case, Found, Rule, shown
+from lvsctl.model.addresses import mac_for
 from lvsctl.model.claim import Cause, Remark
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Impairment, Network, Node, Role
@@ -52,6 +53,33 @@ def _arp_requests(case: Case, node: Node, network: str) -> Iterator[Frame]:
     for frame in case.trace.at(node.name):
         if frame.arp is not None and frame.arp.is_request and frame.arp.target_ip in own:
             yield frame
+
+
+def own_macs(case: Case) -> Iterator[Found]:
+    """No two interfaces on a network have the same MAC address."""
+    holders: dict[tuple[str, str], list[tuple[Node, LinkState]]] = {}
+    for node, network, link in _links(case):
+        holders.setdefault((network.name, link.mac), []).append((node, link))
+    for (network_name, mac), found in holders.items():
+        if len(found) < 2 or not mac:
+            continue
+        for node, link in found:
+            addresses = node.addresses_on(network_name)
+            own = mac_for(addresses[0].ip) if addresses else mac
+            if own == mac:
+                continue  # the other one has taken it
+            others = ", ".join(other.name for other, _ in found if other != node)
+            yield Cause(
+                fault="duplicate-mac",
+                node=node.name,
+                text=f"{node.name} has the MAC address of {others} on {network_name}",
+                evidence=(f"{node.name}: {link.name} has {mac}, as {others} does",),
+                consequence=(
+                    f"the switch sends frames for {mac} to the port that it learnt last, so "
+                    f"{node.name} and {others} receive each other's packets"
+                ),
+                remedy=case.type(node.name, "ip", "link", "set", link.name, "address", own),
+            )
 
 
 def same_mtu(case: Case) -> Iterator[Found]:
@@ -206,6 +234,11 @@ def _restore_command(device: str, planned: Impairment) -> tuple[str, ...]:
 
 RULES = (
     Rule(find=arp_spoken, rules_out="every interface uses ARP"),
+    Rule(
+        find=own_macs,
+        latent=True,
+        rules_out="no two interfaces on a network have the same MAC address",
+    ),
     Rule(
         find=same_mtu,
         harms_others=True,

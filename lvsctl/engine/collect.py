@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
 from lvsctl.capture.capture import Capture
@@ -138,9 +138,10 @@ def _capture(lab: Lab) -> Capture:
 
 def _probe_vips(lab: Lab) -> None:
     """Broadcast an ARP request for each VIP from every client and router on its network."""
+    asked: list[tuple[str, str, IPv4Address, IPv4Address]] = []
     for vip in dict.fromkeys(vip for service in lab.services for vip in service.vips):
         network = lab.network_of(vip)
-        if network is None or vip.version != 4:
+        if network is None or not isinstance(vip, IPv4Address):
             continue
         for node in (*lab.having(Role.CLIENT), *lab.having(Role.ROUTER)):
             own = next(
@@ -148,8 +149,16 @@ def _probe_vips(lab: Lab) -> None:
                 None,
             )
             if own is not None:
-                netns = lab.netns(node.name)
-                arp_probe(netns, network.name, own, vip, answer_timeout(lab))
+                asked.append((lab.netns(node.name), network.name, own, vip))
+    patience = _ARP_PATIENCE + 8 * _one_way(lab)
+    # Where no node answers, all wait at the same time.
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for waiting in [pool.submit(arp_probe, *one, patience) for one in asked]:
+            waiting.result()
+
+
+_ARP_PATIENCE = 0.5
+"""Seconds to wait for an ARP reply, which no process has to give."""
 
 
 def clients_of(lab: Lab, service: VirtualService) -> tuple[Node, ...]:

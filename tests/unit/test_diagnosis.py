@@ -204,6 +204,14 @@ def ipvs_set(name: str, value: str) -> Bend:
     )
 
 
+def with_mac(mac: str) -> Bend:
+    """The node's interfaces have this MAC address."""
+    return lambda state: replace(
+        state,
+        links=tuple(replace(one, mac=mac) if one.kind == "veth" else one for one in state.links),
+    )
+
+
 def empty(state: NodeState) -> NodeState:
     """No virtual service."""
     return replace(state, services=())
@@ -289,6 +297,8 @@ LATENT: tuple[tuple[str, str, Bend, list[tuple[str, str]]], ...] = (
         [("redirects-sent", "director")],
     ),
     ("dr", "rs1", listeners(state="T"), [("process-stopped", "rs1")]),
+    ("dr", "rs2", with_mac("02:00:0a:0a:00:0b"), [("duplicate-mac", "rs2")]),
+    ("nat", "client", with_mac("02:00:0a:14:00:02"), [("duplicate-mac", "client")]),
     ("dr", "director", with_entries(misspelt), [("real-server-misspelt", "director")]),
     ("dr", "director", with_entries(one_more), [("real-server-unknown", "director")]),
     ("dr", "director", ipvs_set("drop_packet", "3"), [("drop-packet", "director")]),
