@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lvsctl.diagnosis.base import DR, NAT, TUN, Case, Found, Rule, shown
 from lvsctl.diagnosis.tunnel import devices
-from lvsctl.model.addresses import IPAddress, IPInterface, host_route, mac_for
+from lvsctl.model.addresses import IPAddress, IPInterface, host_route
 from lvsctl.model.claim import Cause
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Node, Role
@@ -137,32 +137,6 @@ def _misconfigured(case: Case, node: Node, device: str, address: IPInterface) ->
             consequence=f"its route to {address.network} on {device} is missing or another one",
             remedy=case.up,  # which adds the routes again that went with the address
         )
-
-
-def same_mac(case: Case) -> Iterator[Found]:
-    """Every interface has a MAC address of its own."""
-    for network in case.lab.networks:
-        having: dict[str, list[Node]] = {}
-        for node in case.lab.nodes:
-            link = case.state(node.name).link(network.name)
-            if link is not None and link.mac and network.name in node.networks:
-                having.setdefault(link.mac, []).append(node)
-        for mac, nodes in having.items():
-            for node in nodes if len(nodes) > 1 else ():
-                planned = mac_for(node.addresses_on(network.name)[0].ip)
-                if planned == mac:
-                    continue
-                others = " and ".join(other.name for other in nodes if other != node)
-                yield Cause(
-                    fault="duplicate-mac",
-                    node=node.name,
-                    text=f"{node.name} has the MAC address of {others}",
-                    evidence=(f"{node.name}: {network.name} has {mac}, as {others}",),
-                    consequence="the switch delivers frames for it to whoever sent last",
-                    remedy=case.type(
-                        node.name, "ip", "link", "set", "dev", network.name, "address", planned
-                    ),
-                )
 
 
 def _doubles(case: Case, node: Node, network: str, address: IPAddress) -> Iterator[Cause]:
@@ -305,7 +279,6 @@ RULES = (
         harms_others=True,
         rules_out="every node holds its own addresses, and no other node does",
     ),
-    Rule(find=same_mac, harms_others=True, rules_out="every interface has its own MAC address"),
     Rule(find=vip_on_director, rules_out="the director holds the VIP and answers for it"),
     Rule(find=vip_elsewhere, harms_others=True, rules_out="no other node holds the VIP"),
     Rule(
