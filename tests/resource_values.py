@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from lvsctl.model.addresses import mac_for
 from lvsctl.model.lab import Impairment
+from lvsctl.model.packet_filter import FilterProgram, FilterRule
 from lvsctl.model.service import (
     Encapsulation,
     ForwardingMethod,
@@ -43,6 +44,7 @@ from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.neighbour import LearntNeighbour, Neighbour, ProxyNeighbour
 from lvsctl.resources.netem import Netem
 from lvsctl.resources.offloads import OffloadsOff
+from lvsctl.resources.packet_filter import PacketFilter
 from lvsctl.resources.policy_rule import PolicyRule
 from lvsctl.resources.qdisc import Qdisc
 from lvsctl.resources.responder_port import ResponderPort
@@ -208,6 +210,27 @@ def values(netns: str, switch: str) -> dict[type[Resource], st.SearchStrategy[Re
                 st.sampled_from(["master", "backup"]),
                 st.just("lan"),
                 st.integers(0, 255),
+            ),
+        ),
+        PacketFilter: st.builds(
+            PacketFilter,
+            **node,
+            program=st.just(FilterProgram.IPTABLES),
+            table=st.sampled_from(["filter", "nat"]),
+            rules=st.just(
+                (
+                    FilterRule(
+                        FilterProgram.IPTABLES,
+                        "filter",
+                        "INPUT",
+                        1,
+                        "-A INPUT -p tcp -j DROP",
+                        "DROP",
+                    ),
+                    FilterRule(
+                        FilterProgram.IPTABLES, "filter", "FORWARD", 0, "-P FORWARD DROP", "DROP"
+                    ),
+                )
             ),
         ),
         StoppedProcess: st.builds(

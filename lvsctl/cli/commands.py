@@ -56,7 +56,7 @@ ROWS = (
     Row("walk", "inspect", _INSPECT, "Follow one request through the lab, hop by hop"),
     Row("capture", "capture", _INSPECT, "Capture frames at every interface of every node"),
     Row("watch", "watch", _INSPECT, "Watch a running lab live"),
-    Row("exec", "nodes", _INSPECT, "Run a command on a node, or on the switch of a network"),
+    Row("exec", "nodes", _INSPECT, "Run a command on a node"),
     Row("shell", "nodes", _INSPECT, "Open a shell on a node"),
     Row("fault", "fault", _INSPECT, "Inject and remove deliberate misconfigurations (faults)"),
     Row("plan", "plans", _TOPOLOGIES, "Print what up would do, as the equivalent commands"),

@@ -48,9 +48,8 @@ def exec_(
     """Run a command on a node.
 
     The command runs in the node's network namespace, under the node's host name, and sees the
-    host's files. Its standard
-    streams, terminal and exit status are passed through; 127 if the command does not exist.
-    In place of a node, a network stands for its switch.
+    host's files. Its standard streams, terminal and exit status are passed through; 127 if the
+    command does not exist. In place of a node, a network stands for its switch.
 
     Examples:
       lvsctl exec client -- curl -s http://10.10.0.100/

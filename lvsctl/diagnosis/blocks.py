@@ -115,7 +115,7 @@ def rule_remedy(case: Case, node: str, rule: RuleState) -> str:
 def _not_forwarding(case: Case, path: Path, block: Block, leg: Leg, to: IPAddress) -> Cause:
     node = block.node
     role = case.lab.node(node).role
-    key = "net.ipv4.ip_forward" if to.version == 4 else "net.ipv6.conf.all.forwarding"
+    key = case.network.forwarding_key(node, to.version, block.device)
     if role is Role.ROUTER:
         return Cause(
             fault="router-not-forwarding",

@@ -18,6 +18,7 @@ from lvsctl.diagnosis import (
     packet_filter,
     paths,
     scheduling,
+    ttl,
     tunnel,
 )
 from lvsctl.diagnosis import packet_loss as vanishing
@@ -34,6 +35,7 @@ RULES: tuple[Rule, ...] = (
     *ipvs.RULES[:1],
     *hosts.RULES,
     *packet_filter.RULES,
+    *ttl.RULES,
     *links.RULES,
     *listeners.RULES,
     *ipvs.RULES[1:2],

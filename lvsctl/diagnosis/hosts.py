@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lvsctl.diagnosis.base import DR, NAT, TUN, Case, Found, Rule, shown
 from lvsctl.diagnosis.tunnel import devices
-from lvsctl.model.addresses import IPAddress, host_route
+from lvsctl.model.addresses import IPAddress, IPInterface, host_route
 from lvsctl.model.claim import Cause
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Node, Role
@@ -86,7 +86,10 @@ def own_addresses(case: Case) -> Iterator[Found]:
     for node in case.lab.nodes:
         for interface in node.interfaces:
             for address in interface.addresses:
-                if not case.network.holders(node.name, address.ip):
+                switched_off = _ipv6_off(case, node, interface.network, address)
+                if switched_off is not None:
+                    yield switched_off
+                elif not case.network.holders(node.name, address.ip):
                     yield Cause(
                         fault="address-missing",
                         node=node.name,
@@ -97,7 +100,43 @@ def own_addresses(case: Case) -> Iterator[Found]:
                             node.name, *("ip", "addr", "add", address, "dev", interface.network)
                         ),
                     )
+                else:
+                    yield from _misconfigured(case, node, interface.network, address)
                 yield from _doubles(case, node, interface.network, address.ip)
+
+
+def _ipv6_off(case: Case, node: Node, device: str, address: IPInterface) -> Cause | None:
+    """IPv6 that is switched off at an interface, or at the whole node."""
+    if address.version != 6:
+        return None
+    for scope in ("all", device.replace(".", "/")):
+        key = f"net.ipv6.conf.{scope}.disable_ipv6"
+        changed = case.network.changed(node.name, key)
+        if changed is not None and changed.value != "0":
+            return Cause(
+                fault="ipv6-off",
+                node=node.name,
+                text=f"IPv6 is switched off at {node.name}",
+                evidence=(f"{node.name}: {key}={changed.value}",),
+                consequence=f"its IPv6 addresses are gone, {address.ip} among them",
+                remedy=case.up,  # which adds the addresses again
+            )
+    return None
+
+
+def _misconfigured(case: Case, node: Node, device: str, address: IPInterface) -> Iterator[Cause]:
+    """An address with another prefix length: other neighbours are on the link, or none."""
+    link = case.state(node.name).link(device)
+    held = [a for a in link.addresses if a.ip == address.ip] if link is not None else []
+    if held and address not in held:
+        yield Cause(
+            fault="wrong-prefix-length",
+            node=node.name,
+            text=f"{node.name} has the wrong netmask: {held[0]} in place of {address}",
+            evidence=(f"{node.name}: {held[0]} on {device}",),
+            consequence=f"its route to {address.network} on {device} is missing or another one",
+            remedy=case.up,  # which adds the routes again that went with the address
+        )
 
 
 def _doubles(case: Case, node: Node, network: str, address: IPAddress) -> Iterator[Cause]:

@@ -13,7 +13,7 @@ from enum import Enum, auto
 from lvsctl.diagnosis.route_lookup import Lookup, lookup
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import Lab
-from lvsctl.model.state import LinkState, NeighbourState, NodeState, RouteState, RuleState
+from lvsctl.model.state import LinkState, NeighbourState, NodeState, RouteState, RuleState, Setting
 
 MAX_HOPS = 16
 """More hops than this are a loop."""
@@ -96,7 +96,8 @@ class Network:
 
     def number(self, node: str, key: str) -> int:
         """A sysctl's value; 0 if it was not read."""
-        value = self.state(node).sysctls.get(key, "0")
+        changed = self.changed(node, key)
+        value = changed.value if changed else self.state(node).sysctls.get(key, "0")
         return int(value) if value.lstrip("-").isdigit() else 0
 
     def effective(self, node: str, device: str, setting: str) -> int:
@@ -104,10 +105,21 @@ class Network:
         keys = (f"net.ipv4.conf.{scope.replace('.', '/')}.{setting}" for scope in ("all", device))
         return max(self.number(node, key) for key in keys)
 
-    def forwards(self, node: str, version: int) -> bool:
-        """Whether a node forwards packets."""
-        key = "net.ipv4.ip_forward" if version == 4 else "net.ipv6.conf.all.forwarding"
-        return self.number(node, key) != 0
+    def forwards(self, node: str, version: int, device: str = "") -> bool:
+        """Whether a node forwards packets, those that ``device`` received in particular."""
+        return self.number(node, self.forwarding_key(node, version, device)) != 0
+
+    def forwarding_key(self, node: str, version: int, device: str = "") -> str:
+        """The sysctl that decides that: the device's own where it differs from all."""
+        own = f"net.ipv{version}.conf.{device.replace('.', '/')}.forwarding"
+        if self.changed(node, own) is not None:
+            return own
+        return "net.ipv4.ip_forward" if version == 4 else "net.ipv6.conf.all.forwarding"
+
+    def changed(self, node: str, key: str) -> Setting | None:
+        """A sysctl that no plan sets and that differs from a fresh namespace's."""
+        changed = self.state(node).changed_sysctls
+        return next((one for one in changed if one.name == key), None)
 
     def holders(self, node: str, address: IPAddress) -> tuple[LinkState, ...]:
         """The devices on which a node has an address, up or down."""
@@ -181,7 +193,7 @@ class Network:
                 node = hop.arrives
                 if self.local(node, dst):
                     return Path(tuple(hops), node)
-                if not self.forwards(node, dst.version):
+                if not self.forwards(node, dst.version, hop.device):
                     fact = f"{node}: does not forward, and {dst} is not its own address"
                     raise _Blocked(Block(BlockReason.NOT_FORWARDING, node, hop.device, dst, fact))
         except _Blocked as stopped:

@@ -3,8 +3,8 @@
 A scratch namespace gets a device of each kind that a lab has; its settings are what the kernel
 and this host give to every namespace. It has no name and goes with the thread that made it.
 
-Sources: Documentation/networking/ip-sysctl.rst; net/ipv4/devinet.c (inet_forward_change),
-net/ipv6/addrconf.c (ipv6_add_dev).
+Sources: Documentation/networking/ip-sysctl.rst; net/ipv4/devinet.c (inet_forward_change,
+devinet_copy_dflt_conf); net/ipv6/addrconf.c (ipv6_add_dev).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from pathlib import Path
+from typing import NamedTuple
 
 from lvsctl.kernel import netns, sysctl
 from lvsctl.model.state import LinkState, Setting
@@ -21,8 +21,6 @@ from lvsctl.netlink import rtnl, sockets
 _SCRATCH = "lvs"
 """How the scratch devices' names begin; their kind follows."""
 _KINDS = ("veth", "bridge", "ipip", "gre")
-_FAMILY, _DEVICE, _LAST = 1, 3, -1
-"""Places of the words of net.FAMILY.conf.DEVICE.SETTING."""
 
 _UNSTEADY = frozenset({
     "net.ipv4.tcp_fastopen_key",  # random
@@ -37,10 +35,31 @@ _DERIVED = frozenset({"retrans_time", "base_reachable_time", "unres_qlen", "stab
 """Settings of a device that show another one in another unit, or cannot be read."""
 
 
-def fresh_sysctls(kinds: Iterable[str]) -> dict[str, str]:
+class Directory(NamedTuple):
+    """A directory of sysctls: its path, and of each file its name, its sysctl, its usual value."""
+
+    path: str
+    files: tuple[tuple[str, str, str], ...]
+
+
+class Fresh(NamedTuple):
+    """The sysctls of a fresh namespace.
+
+    ``plain`` by name; ``devices`` those of all, default and lo, and ``kinds`` those of a device
+    of each kind, by their names split at the device's.
+    """
+
+    plain: Mapping[str, str]
+    devices: Mapping[tuple[str, str, str], str]
+    kinds: Mapping[str, Mapping[tuple[str, str], str]]
+    expected: dict[object, tuple[Directory, ...]]
+    """What was worked out for namespaces that are alike."""
+
+
+def fresh_sysctls(kinds: Iterable[str], *, ipv6: bool) -> Fresh:
     """Read the sysctls of a new namespace with a device of each of ``kinds``.
 
-    A device's settings are under its kind (net.ipv4.conf.veth.rp_filter). Raises HostError.
+    Without ``ipv6`` only whether each device has it. Raises HostError.
     """
     wanted = [kind for kind in _KINDS if kind in set(kinds)]
 
@@ -49,114 +68,137 @@ def fresh_sysctls(kinds: Iterable[str]) -> dict[str, str]:
         messages = [rtnl.add_link(f"{_SCRATCH}{kind}", kind) for kind in wanted]
         with sockets.open_socket() as sock:
             sockets.send_all(sock, messages)
-        found = {}
-        for name in _names():
-            key = _general(name)
-            if key not in _UNSTEADY and key.rpartition(".")[2] not in _DERIVED:
-                with contextlib.suppress(OSError, UnicodeDecodeError):
-                    value = sysctl.read(name)
-                    if value is not None:
-                        found[key] = value
-        return found
+        return dict(_all(wanted, ipv6=ipv6))
 
-    return netns.in_thread(read)
+    return _sorted(netns.in_thread(read))
 
 
-def _names() -> Iterator[str]:
+def _all(kinds: Iterable[str], *, ipv6: bool) -> Iterator[tuple[str, str]]:
     """Yield the sysctls of the calling thread's namespace that can be read and written."""
-    root = Path(sysctl.ROOT) / "net"
-    for place, _, files in os.walk(root):
+    root = f"{sysctl.ROOT}net"
+    for place, directories, files in os.walk(root):
+        if place == root and not ipv6 and "ipv6" in directories:
+            directories.remove("ipv6")
+            for device in ("all", "default", *(f"{_SCRATCH}{kind}" for kind in kinds)):
+                yield from _readable(f"{root}/ipv6/conf/{device}", ("disable_ipv6",))
+        yield from _readable(place, files)
+
+
+def _readable(place: str, files: Iterable[str]) -> Iterator[tuple[str, str]]:
+    path = place[len(sysctl.ROOT) :]
+    start = path.translate(_EXCHANGED)
+    directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
         for file in files:
-            path = f"{place}/{file}"
-            if os.stat(path).st_mode & 0o600 == 0o600:  # noqa: PTH116 (there are hundreds)
-                words = path[len(sysctl.ROOT) :].split("/")
-                yield ".".join(word.replace(".", "/") for word in words)
+            name = f"{start}.{file}"
+            if file not in _DERIVED and name not in _UNSTEADY:
+                with contextlib.suppress(OSError, UnicodeDecodeError):
+                    yield name, _content(directory, file)
+    finally:
+        os.close(directory)
 
 
-def _general(name: str) -> str:
-    words = name.split(".")
-    if _of_device(words) and words[_DEVICE].startswith(_SCRATCH):
-        words[_DEVICE] = words[_DEVICE].removeprefix(_SCRATCH)
-    return ".".join(words)
+_EXCHANGED = str.maketrans("./", "/.")
 
 
-def _of_device(words: list[str]) -> bool:
-    return len(words) > 4 and words[2] in ("conf", "neigh")
+def _sorted(found: Mapping[str, str]) -> Fresh:
+    plain: dict[str, str] = {}
+    devices: dict[tuple[str, str, str], str] = {}
+    kinds: dict[str, dict[tuple[str, str], str]] = {}
+    for name, value in found.items():
+        words = name.split(".")
+        if len(words) < 5 or words[2] not in ("conf", "neigh"):
+            plain[name] = value
+            continue
+        start, device, end = ".".join(words[:3]), words[3], ".".join(words[4:])
+        if device.startswith(_SCRATCH) and device.removeprefix(_SCRATCH) in _KINDS:
+            kinds.setdefault(device.removeprefix(_SCRATCH), {})[start, end] = value
+        else:
+            devices[start, device, end] = value
+    return Fresh(plain, devices, kinds, {})
 
 
 def changed_sysctls(
-    fresh: Mapping[str, str],
+    fresh: Fresh,
     planned: Mapping[str, str],
     links: Collection[LinkState],
-    procfs: sysctl.Procfs,
 ) -> tuple[Setting, ...]:
     """Compare the calling thread's namespace with a fresh one, apart from ``planned`` settings."""
-    found: list[Setting] = []
-    with_ipv6 = _with_ipv6(links, procfs)
-    for key, value in fresh.items():
-        words = key.split(".")
-        if words[_FAMILY] == "ipv6" and not with_ipv6 and words[_LAST] != "disable_ipv6":
-            continue
-        for name, usual in _instances(words, value, fresh, planned, links):
-            if name in planned:
-                continue
+    # Frames of a bridge's port do not reach IP.
+    mine = tuple((one.name, one.kind, one.mtu) for one in links if not one.master)
+    alike = mine, frozenset(planned.items())
+    if alike not in fresh.expected:
+        fresh.expected[alike] = _expected(fresh, planned, mine)
+    return tuple(found for directory in fresh.expected[alike] for found in _differing(directory))
+
+
+def _differing(directory: Directory) -> Iterator[Setting]:
+    """Yield what differs in a directory, which is looked up once for all of its files."""
+    try:
+        place = os.open(directory.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        for file, name, usual in directory.files:
             with contextlib.suppress(OSError, UnicodeDecodeError):
-                now = sysctl.read(name, through=procfs)
-                if now is not None and now != usual:
-                    found.append(Setting(name, now, usual))
-    return tuple(found)
+                now = _content(place, file)
+                if now != usual:
+                    yield Setting(name, now, usual)
+    finally:
+        os.close(place)
 
 
-def _with_ipv6(links: Collection[LinkState], procfs: sysctl.Procfs) -> bool:
-    """Return whether any device but lo has IPv6: without it, its settings are without effect."""
-    for link in links:
-        if link.name == "lo" or link.master:
-            continue
-        name = f"net.ipv6.conf.{link.name.replace('.', '/')}.disable_ipv6"
-        if sysctl.read(name, through=procfs) == "0":
-            return True
-    return False
+def _content(directory: int, file: str) -> str:
+    """Read a sysctl. Raises OSError, also for one that cannot be both read and written."""
+    fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        if os.fstat(fd).st_mode & 0o600 != 0o600:
+            raise PermissionError(f"{file} is only read, or only written")
+        return os.read(fd, 4096).decode().strip()
+    finally:
+        os.close(fd)
 
 
-def _instances(
-    words: list[str],
-    value: str,
-    fresh: Mapping[str, str],
-    planned: Mapping[str, str],
-    links: Collection[LinkState],
+def _expected(
+    fresh: Fresh, planned: Mapping[str, str], links: Iterable[tuple[str, str, int]]
+) -> tuple[Directory, ...]:
+    """Return the usual values of a namespace's sysctls that no plan sets, by directory."""
+    found: dict[str, list[tuple[str, str, str]]] = {}
+    for name, usual in _usual(fresh, planned, links):
+        if name not in planned:
+            directory, _, file = sysctl.path(name).rpartition("/")
+            found.setdefault(directory, []).append((file, name, usual))
+    return tuple(Directory(path, tuple(files)) for path, files in found.items())
+
+
+def _usual(
+    fresh: Fresh, planned: Mapping[str, str], links: Iterable[tuple[str, str, int]]
 ) -> Iterator[tuple[str, str]]:
-    """Yield the names that a setting of ``fresh`` has in a lab's namespace, with usual values."""
-    key = ".".join(words)
-    if not _of_device(words):
-        yield key, value
-        return
-    if words[_DEVICE] not in _KINDS:  # all, default, lo
-        yield key, _propagated(words, value, planned)
-        return
-    for link in links:
-        if link.kind != words[_DEVICE] or link.master:  # frames of a port do not reach IP
-            continue
-        mine = [*words]
-        mine[_DEVICE] = link.name.replace(".", "/")
-        if words[1] == "ipv6" and words[_LAST] == "mtu":
-            yield ".".join(mine), str(link.mtu)
-            continue
-        default = [*words]
-        default[_DEVICE] = "default"
+    yield from fresh.plain.items()
+    for (start, device, end), value in fresh.devices.items():
         usual = value
-        if fresh.get(".".join(default)) == value:  # no matter of its kind
-            usual = planned.get(".".join(default), value)
-        yield ".".join(mine), _propagated(words, usual, planned)
+        if start == "net.ipv4.conf" and device == "lo":  # gets what default is set to
+            usual = planned.get(f"{start}.default.{end}", value)
+        yield f"{start}.{device}.{end}", _propagated(start, device, end, usual, planned)
+    for device, kind, mtu in links:
+        typed = device.replace(".", "/")
+        for (start, end), value in fresh.kinds.get(kind, {}).items():
+            if (start, end) == ("net.ipv6.conf", "mtu"):
+                yield f"{start}.{typed}.mtu", str(mtu)
+                continue
+            usual = value
+            if fresh.devices.get((start, "default", end)) == value:  # no matter of its kind
+                usual = planned.get(f"{start}.default.{end}", value)
+            yield f"{start}.{typed}.{end}", _propagated(start, typed, end, usual, planned)
 
 
-def _propagated(words: list[str], value: str, planned: Mapping[str, str]) -> str:
+def _propagated(start: str, device: str, end: str, value: str, planned: Mapping[str, str]) -> str:
     """Return the usual value of a setting that the kernel changes together with another."""
-    family, device, last = words[_FAMILY], words[_DEVICE], words[_LAST]
     ipv4 = planned.get("net.ipv4.ip_forward", planned.get("net.ipv4.conf.all.forwarding"))
-    if family == "ipv4" and last == "forwarding" and ipv4 is not None:
+    if start == "net.ipv4.conf" and end == "forwarding" and ipv4 is not None:
         return ipv4
-    if family == "ipv4" and (device, last) == ("all", "accept_redirects") and ipv4 == "1":
+    if start == "net.ipv4.conf" and (device, end) == ("all", "accept_redirects") and ipv4 == "1":
         return "0"
-    if family == "ipv6" and last in ("forwarding", "disable_ipv6") and device != "all":
-        return planned.get(f"net.ipv6.conf.all.{last}", value)
+    if start == "net.ipv6.conf" and end in ("forwarding", "disable_ipv6") and device != "all":
+        return planned.get(f"net.ipv6.conf.all.{end}", value)
     return value

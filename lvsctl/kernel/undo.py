@@ -202,7 +202,8 @@ def _qdisc(_: Session, resource: Qdisc, to: OpenNamespace) -> bytearray:
 
 
 def _fdb(_: Session, resource: FdbEntry, to: OpenNamespace) -> bytearray:
-    return switching.delete_fdb(to.index(resource.found.device), resource.found)
+    index = to.index(resource.found.device)
+    return switching.delete_fdb(index, resource.found, of_bridge=resource.of_bridge)
 
 
 def _vlan(_: Session, resource: BridgeVlan, to: OpenNamespace) -> bytearray:

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from lvsctl.kernel import fresh, netns, packet_filters, paths, processes, sysctl
+from lvsctl.kernel import fresh, netns, packet_filters, paths, processes
 from lvsctl.model.state import (
     MAIN_TABLE,
     LinkState,
@@ -100,20 +100,23 @@ def compared(
 ) -> dict[str, NodeState]:
     """Add what differs from a fresh namespace, and the processes, to the states of a lab."""
     kinds = {link.kind for state in states.values() for link in state.links if not link.master}
-    usual = fresh.fresh_sysctls(kinds)
+    usual = fresh.fresh_sysctls(kinds, ipv6=any(map(_has_ipv6, states.values())))
 
     def changes() -> dict[str, NodeState]:
         found = {}
-        with contextlib.closing(sysctl.Procfs()) as procfs:
-            for name, state in states.items():
-                with netns.enter(name):
-                    procfs.next_namespace()
-                    settings = planned.get(name, {})
-                    changed = fresh.changed_sysctls(usual, settings, state.links, procfs)
-                found[name] = replace(state, changed_sysctls=changed)
+        for name, state in states.items():
+            with netns.enter(name):
+                changed = fresh.changed_sysctls(usual, planned.get(name, {}), state.links)
+            found[name] = replace(state, changed_sysctls=changed)
         return found
 
     return _with_processes(netns.in_thread(changes))
+
+
+def _has_ipv6(state: NodeState) -> bool:
+    """Return whether a device but lo has an IPv6 address, as each gets that has IPv6."""
+    links = (link for link in state.links if link.name != "lo")
+    return any(one.version == 6 for link in links for one in link.addresses)
 
 
 def _with_processes(states: dict[str, NodeState]) -> dict[str, NodeState]:

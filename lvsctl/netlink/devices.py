@@ -23,7 +23,7 @@ NEWLINK, SETLINK = 16, 19
 
 _HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
 _AF_BRIDGE = 7
-_MTU, _TXQLEN, _GROUP, _LINKINFO, _PROTINFO = 4, 13, 27, 18, 12
+_ADDRESS, _MTU, _TXQLEN, _GROUP, _LINKINFO, _PROTINFO = 1, 4, 13, 27, 18, 12
 _CARRIER, _PROTO_DOWN, _XDP, _LINK_NETNSID, _LINK = 33, 39, 43, 37, 5
 """IFLA_*."""
 _INFO_KIND, _INFO_DATA, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 4, 5
@@ -228,6 +228,8 @@ def set_value(index: int, group: str, name: str, value: str) -> bytearray:
     if group == "link" and name == "xdp":
         none = packed(_XDP_FD, struct.pack("=i", -1))
         return _message(NEWLINK, index, packed(_XDP, none, nests=True))
+    if group == "link" and name == "address":
+        return _message(NEWLINK, index, packed(_ADDRESS, bytes.fromhex(value.replace(":", ""))))
     if group == "link":
         return _message(NEWLINK, index, _packed(LINK[name], value))
     if group == "bridge":

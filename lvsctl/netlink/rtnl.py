@@ -167,12 +167,17 @@ def dump_links(sock: socket.socket) -> tuple[LinkState, ...]:
         )
         found.append((link, master, qdisc))
     names = {link.index: link.name for link, _, _ in found}
+    down = {link.index for link, _, _ in found if not link.up}
     addresses = _dump_addresses(sock)
     netem = any(qdisc == "netem" for _, _, qdisc in found)
     impairments = _dump_impairments(sock) if netem else {}
     return tuple(
         replace(
             link,
+            # The ports of a bridge that is down are disabled.
+            settings=tuple(
+                one for one in link.settings if one.name != "state" or master not in down
+            ),
             master=names.get(master, ""),
             addresses=tuple(one.address for one in addresses.get(link.index, ())),
             unusual_addresses=tuple(one for one in addresses.get(link.index, ()) if _unusual(one)),

@@ -48,12 +48,12 @@ def dump_fdb(
     return tuple(found)
 
 
-def delete_fdb(index: int, entry: FdbState) -> bytearray:
-    """Return the message that deletes an entry of a port."""
+def delete_fdb(index: int, entry: FdbState, *, of_bridge: bool) -> bytearray:
+    """Return the message that deletes an entry of a port, or of the bridge itself."""
     content = packed(_LLADDR, bytes.fromhex(entry.mac.replace(":", "")))
     if entry.vlan:
         content += packed(_VLAN, struct.pack("=H", entry.vlan))
-    header = _NEIGHBOUR.pack(_AF_BRIDGE, index, 0, _MASTER, 0)
+    header = _NEIGHBOUR.pack(_AF_BRIDGE, index, 0, _SELF if of_bridge else _MASTER, 0)
     return sockets.message(DELNEIGH, 0, header + content)
 
 

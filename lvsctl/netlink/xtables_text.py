@@ -146,7 +146,8 @@ def _limit(match: Extension) -> str | None:
     for unit, seconds in (("sec", 1), ("min", 60), ("hour", 3600), ("day", 86400)):
         rate = seconds * 10000 / average if average else 0  # XT_LIMIT_SCALE
         if rate >= 1:
-            return f"--limit {round(rate)}/{unit} --limit-burst {burst}"
+            more = "" if burst == 5 else f" --limit-burst {burst}"
+            return f"--limit {round(rate)}/{unit}{more}"
     return None
 
 

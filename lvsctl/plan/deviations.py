@@ -38,6 +38,10 @@ def deviating(lab: Lab, states: States) -> Iterator[Deviating]:
         if (deviation := resource.deviation(states[netns], lab)) is not None:
             edits = resource.edit_commands() if resource in found.edited else resource.commands()
             yield Deviating(netns, deviation, resource, edits)
+        if isinstance(resource, VethLink) and resource.netns in states:
+            port = resource.port_deviation(states[resource.netns])
+            if port is not None:
+                yield Deviating(resource.netns, port, resource, resource.commands())
     for resource in _worth_a_line(plan, found):
         if (deviation := resource.surplus(lab)) is not None:
             yield Deviating(resource.netns, deviation, resource, resource.undo_commands())

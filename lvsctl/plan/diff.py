@@ -19,6 +19,7 @@ from lvsctl.resources.base import Command, Resource, States
 from lvsctl.resources.bridge import Bridge
 from lvsctl.resources.device import Device
 from lvsctl.resources.kinds import KINDS
+from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.neighbour import SET, LearntNeighbour
 from lvsctl.resources.policy_rule import PolicyRule
 from lvsctl.resources.responder_port import ResponderPort
@@ -218,6 +219,7 @@ def _extra(
                 found.append(one)
     found = [one for one in found if one.rests_on().isdisjoint(renamed)]
     found += _wrong_neighbours(plan, states)
+    found += _taken_macs(plan, states)
     kept = [one for one in found if one.left_because(states)]
     stays = frozenset[object]().union(*(one.provides() for one in kept))
     left = tuple(
@@ -257,6 +259,21 @@ def _wrong_neighbours(plan: Plan, states: States) -> Iterator[Resource]:
             if mac is not None and one.mac and one.mac != mac and one.state not in SET:
                 yield LearntNeighbour(
                     netns=netns, device=one.device, address=one.address, mac=one.mac, right=mac
+                )
+
+
+def _taken_macs(plan: Plan, states: States) -> Iterator[Resource]:
+    """Yield the bridges and ports with a node's MAC address: they keep its frames.
+
+    Which address they had is not known; another one of the same node does as well.
+    """
+    macs = {one.mac for one in plan.resources if isinstance(one, VethLink)}
+    for netns in dict.fromkeys(one.netns for one in plan.resources if isinstance(one, Bridge)):
+        for link in states[netns].links if netns in states else ():
+            if link.mac in macs:
+                other = f"06{link.mac[2:]}"  # ours begin with 02, which is local too
+                yield LinkSetting(
+                    netns=netns, device=link.name, name="address", value=link.mac, usual=other
                 )
 
 

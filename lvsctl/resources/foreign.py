@@ -50,9 +50,11 @@ class FdbEntry(Resource):
     PLANNED: ClassVar[bool] = False
 
     found: FdbState
+    of_bridge: bool = field(default=False, compare=False)
 
     def _typed(self, verb: str) -> tuple[Command, ...]:
-        words = ["bridge", "fdb", verb, self.found.mac, "dev", self.found.device, "master"]
+        place = "self" if self.of_bridge else "master"
+        words = ["bridge", "fdb", verb, self.found.mac, "dev", self.found.device, place]
         words += list(self.found.flags) if verb == "add" else []
         words += ["vlan", str(self.found.vlan)] if self.found.vlan else []
         return (self.command(*words),)
@@ -72,7 +74,7 @@ class FdbEntry(Resource):
     @classmethod
     def from_state(cls, state: NodeState) -> Iterator[Self]:
         for one in state.fdb:
-            yield cls(netns=state.netns, found=one)
+            yield cls(netns=state.netns, found=one, of_bridge=_is_bridge(state, one.device))
 
     def surplus(self, lab: Lab) -> Deviation | None:
         flags = " ".join(self.found.flags)
@@ -109,16 +111,20 @@ class BridgeVlan(Resource):
     @classmethod
     def from_state(cls, state: NodeState) -> Iterator[Self]:
         for one in state.vlans:
-            link = state.link(one.device)
             yield cls(
                 netns=state.netns,
                 device=one.device,
                 vlan=one.vlan,
-                of_bridge=link is not None and link.kind == "bridge",
+                of_bridge=_is_bridge(state, one.device),
             )
 
     def surplus(self, lab: Lab) -> Deviation | None:
         return Deviation(f"port {self.device} is in VLAN {self.vlan}")
+
+
+def _is_bridge(state: NodeState, device: str) -> bool:
+    link = state.link(device)
+    return link is not None and link.kind == "bridge"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,4 +69,6 @@ class LinkSetting(Resource):
         return Deviation(f"{self.device}: {self.name} is not {self.value}", self.why)
 
     def surplus(self, lab: Lab) -> Deviation | None:
+        if self.name == "address":
+            return Deviation(f"{self.device} has a node's MAC address, {self.value}")
         return Deviation(f"{self.device}: {self.name} is {self.value}, not {self.usual}")

@@ -85,6 +85,18 @@ class VethLink(Resource):
         ends = states[self.netns].link(self.port), states[self.node_netns].link(self.device)
         return all(end is not None and end.up for end in ends)
 
+    def port_deviation(self, state: NodeState) -> Deviation | None:
+        """Say how the switch's end differs; ``state`` is that of the switch."""
+        port = state.link(self.port)
+        if port is None:
+            other = next((one for one in state.links if one.index == self.port_index), None)
+            if other is not None and other.kind == "veth":
+                return Deviation(f"port {self.port} is now called {other.name}", self.why)
+            return Deviation(f"port {self.port} is missing", self.why)
+        if port.master != self.bridge:
+            return Deviation(f"port {self.port} is not in the bridge", self.why)
+        return None if port.up else Deviation(f"port {self.port} is down", self.why)
+
     def deviation(self, state: NodeState, lab: Lab) -> Deviation | None:
         """Say how the node's end differs; the switch's end shows in its carrier."""
         link = state.link(self.device)

@@ -145,6 +145,11 @@ BREAKS = (
     ("lan", "ip addr add 10.10.0.10/24 dev bridge", "10.10.0.10 is on bridge"),
     ("lan", "ip link set bridge mtu 600", "bridge: mtu is 600"),
     ("lan", "ip link set bridge down", "bridge is down"),
+    ("lan", "ip link set rs1 nomaster", "port rs1 is not in the bridge"),
+    ("lan", "ip link set rs1 down; ip link set rs1 name x1; ip link set x1 up",
+     "port rs1 is now called x1"),
+    ("lan", "ip link set rs1 address 02:00:0a:0a:00:0b", "rs1 has a node's MAC address"),
+    ("lan", "bridge fdb add 02:00:0a:0a:00:0b dev bridge self permanent", "bound to port bridge"),
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from lvsctl.model.claim import Verdict
 from lvsctl.resources.user_command import UserCommand
 from lvsctl.resources.veth_link import VethLink
 from lvsctl.topology import shipped
-from tests.kernel.by_hand import run
+from tests.kernel.by_hand import process, run
 from tests.kernel.initial import initial_namespace
 from tests.kernel.labs import curl, lab_up, topology_of, url_of
 
@@ -95,6 +95,30 @@ def test_a_server_of_the_users_own_is_waited_for_and_started_again() -> None:
         again = bring_up(topology_of(text))
         assert [type(op) for op in again.added] == [UserCommand]
         assert verify_lab(lab).verdict is Verdict.PASS
+
+
+def test_another_server_in_the_place_of_the_users_own_is_replaced() -> None:
+    text = with_command(SERVER)
+    with lab_up(text) as lab:
+        for other in ("8081", "80 --bind 127.0.0.1", "80 --bind 10.10.0.11"):
+            processes.terminate(lambda: {int(p) for p in run("ip netns pids lvs-dr-rs1").split()})
+            with process(f"python3 -u -m http.server {other}", netns="lvs-dr-rs1"):
+                again = bring_up(topology_of(text))
+            assert [type(op) for op in again.added] == [UserCommand], other
+            assert curl(lab, url_of(lab))
+            assert bring_up(topology_of(text)).added == ()
+
+
+def test_a_process_on_the_responders_port_is_left_alone_and_named() -> None:
+    with lab_up("dr") as lab:
+        processes.stop_daemon("dr", processes.RESPONDER)
+        with process("python3 -u -m http.server 80", netns="lvs-dr-rs1") as other:
+            left = bring_up(topology_of("dr")).left
+            assert [one.command for one in left] == [f"kill {other.pid}"]
+            other.kill()
+            other.wait()
+        assert bring_up(topology_of("dr")).left == ()
+        assert {curl(lab, url_of(lab)).split()[0] for _ in range(2)} == {"rs1", "rs2"}
 
 
 @pytest.mark.parametrize(

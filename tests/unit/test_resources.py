@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lvsctl import resources
 from lvsctl.kernel import apply, undo
 from lvsctl.model.lab import Lab
+from lvsctl.model.packet_filter import FilterProgram
 from lvsctl.model.state import LinkState, NodeState
 from lvsctl.output.shell_script import _PACKAGES
 from lvsctl.resources.base import Command, Resource, in_namespace
@@ -21,6 +22,7 @@ from lvsctl.resources.foreign import StoppedProcess, Xfrm
 from lvsctl.resources.kinds import KINDS
 from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.offloads import OffloadsOff
+from lvsctl.resources.packet_filter import PacketFilter
 from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.resources.sysctl import ChangedSysctl
 from lvsctl.resources.typed import typeable
@@ -53,7 +55,7 @@ def test_a_kind_is_applied_and_undone_by_a_handler(kind: type[Resource]) -> None
     assert applied == kind.PLANNED
     by_other_means = kind in (
         *(Namespace, OffloadsOff, ResponderPort),
-        *(ChangedSysctl, StoppedProcess, Xfrm),
+        *(ChangedSysctl, PacketFilter, StoppedProcess, Xfrm),
     )
     assert kind in undo.MESSAGES or by_other_means or not kind.UNDOABLE
 
@@ -79,7 +81,7 @@ def check_typed(command: Command) -> None:
         return
     words = in_namespace(command.netns, command.argv)
     assert shlex.split(str(command))[: len(words)] == list(words)
-    assert command.argv[0] in {*_PACKAGES, "respond", "run", "kill"}
+    assert command.argv[0] in {*_PACKAGES, *FilterProgram, "respond", "run", "kill"}
 
 
 @every_kind

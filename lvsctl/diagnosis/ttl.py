@@ -1,0 +1,62 @@
+"""Rule about packets whose TTL (IPv6: hop limit) is used up before they arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lvsctl.claims.trace import identity
+from lvsctl.diagnosis.base import Case, Found, Rule, shown
+from lvsctl.model.claim import Cause
+from lvsctl.model.frame import Direction, Frame
+from lvsctl.model.lab import Role
+
+_DEFAULTS = {4: "net.ipv4.ip_default_ttl", 6: "net.ipv6.conf.all.hop_limit"}
+
+
+def expiring(case: Case) -> Iterator[Found]:
+    """Packets that came to a node that forwards with nothing left to take away."""
+    named = set()
+    for conversation in case.conversations:
+        if conversation.exchange.answered:
+            continue
+        for frames in (conversation.requests, conversation.replies):
+            for sender, last in _expired(case, frames):
+                if (sender, last.tap.node) not in named:
+                    named.add((sender, last.tap.node))
+                    yield _cause(case, sender, last)
+
+
+def _expired(case: Case, frames: tuple[Frame, ...]) -> Iterator[tuple[str, Frame]]:
+    """Senders of packets that ended at a forwarding node with a TTL of 1, with those packets."""
+    first: dict[object, Frame] = {}
+    last: dict[object, Frame] = {}
+    for frame in frames:
+        if frame.direction is not Direction.OTHER:
+            first.setdefault(identity(frame), frame)
+            last[identity(frame)] = frame
+    for packet, frame in last.items():
+        ip = frame.outer
+        role = case.lab.node(frame.tap.node).role
+        if ip is None or ip.ttl > 1 or frame.direction is Direction.OUT:
+            continue
+        if role in (Role.ROUTER, Role.DIRECTOR):
+            yield first[packet].tap.node, frame
+
+
+def _cause(case: Case, sender: str, last: Frame) -> Cause:
+    ip = last.outer
+    version, name = (ip.version, ip.ttl_name) if ip is not None else (4, "TTL")
+    key = _DEFAULTS[version]
+    changed = case.network.changed(sender, key)
+    facts = (f"{sender}: {key}={changed.value}",) if changed is not None else ()
+    return Cause(
+        fault="ttl-expired",
+        node=sender,
+        text=f"packets of {sender} have a {name} of 1 at {last.tap.node} and expire there",
+        evidence=(*facts, *shown([last])),
+        consequence=f"{last.tap.node} drops them, for each hop takes 1 from the {name}",
+        remedy=case.sysctl(sender, key, changed.usual) if changed is not None else case.up,
+    )
+
+
+RULES = (Rule(find=expiring, harms_others=True, rules_out="no packet's TTL is used up"),)

@@ -1,0 +1,153 @@
+"""Rules of packet filters are read as their own programs print them, and emptied.
+
+iptables, ip6tables, arptables, ebtables and nft are the witnesses: what they print is what was
+read, and after emptying it is what they print of a new namespace.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from lvsctl.kernel import netns, packet_filters
+from lvsctl.model.packet_filter import FilterProgram, FilterRule, growth
+from tests.kernel.by_hand import namespaces, run
+
+IPTABLES = (
+    "-A INPUT -p tcp -m tcp --dport 80 -j DROP",
+    "-A INPUT ! -s 10.0.0.0/8 -i eth+ -j REJECT --reject-with icmp-host-prohibited",
+    "-A INPUT -m statistic --mode random --probability 0.30000000028 -j DROP",
+    ("-A INPUT -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m conntrack --ctstate NEW"
+     " -m limit --limit 5/min -j ACCEPT"),
+    ("-A INPUT -p tcp -m multiport --dports 80,90:95 -m connlimit --connlimit-above 3"
+     " --connlimit-mask 32 --connlimit-saddr -j DROP"),
+    "-A INPUT -p tcp -j OWN",
+    "-A FORWARD -p udp -m udp --sport 1024:65535 --dport 53 -m length --length 100:200 -j DROP",
+    "-A OUTPUT -d 10.0.0.1/32 -o lan -p icmp -m icmp --icmp-type 8 -j DROP",
+    "-A OWN -p tcp -m conntrack --ctstate INVALID -j REJECT --reject-with tcp-reset",
+    "-A OWN -m mark --mark 0x5 -j RETURN",
+)  # fmt: skip
+NAT = (
+    "-A PREROUTING -d 10.0.0.1/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.2:81",
+    "-A PREROUTING -p tcp -m tcp --dport 81 -j REDIRECT --to-ports 82",
+    "-A POSTROUTING -s 10.0.0.1/32 -j SNAT --to-source 192.0.2.1",
+    "-A POSTROUTING -o lan -j MASQUERADE",
+)
+MANGLE = (
+    "-A PREROUTING -j MARK --set-xmark 0x1/0xffffffff",
+    "-A FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss 1400",
+)
+IP6TABLES = (
+    "-A INPUT -s fd00::/16 -p ipv6-icmp -j DROP",
+    "-A OUTPUT -p tcp -m tcp --dport 80 -j REJECT --reject-with icmp6-port-unreachable",
+)
+
+
+def rules_in(name: str) -> tuple[FilterRule, ...]:
+    """What was read of a namespace."""
+    return packet_filters.read_filters([name])[name]
+
+
+def texts(name: str, program: FilterProgram, table: str) -> list[str]:
+    """The rules and policies of one table, in the order of the text."""
+    found = rules_in(name)
+    return sorted(one.text for one in found if (one.program, one.table) == (program, table))
+
+
+@pytest.mark.ipvs
+@pytest.mark.parametrize(
+    ("program", "table", "rules"),
+    [
+        (FilterProgram.IPTABLES, "filter", IPTABLES),
+        (FilterProgram.IPTABLES, "nat", NAT),
+        (FilterProgram.IPTABLES, "mangle", MANGLE),
+        (FilterProgram.IP6TABLES, "filter", IP6TABLES),
+    ],
+)
+def test_rules_read_as_iptables_lists_them(
+    program: FilterProgram, table: str, rules: tuple[str, ...]
+) -> None:
+    with namespaces("a") as (name,):
+        assert rules_in(name) == ()  # and looking has not created a table
+        typed = f"xtables-legacy-multi {program} -t {table}"
+        before = run(f"{typed} -S", netns=name)
+        if any("OWN" in rule for rule in rules):
+            run(f"{typed} -N OWN", netns=name)
+        for rule in rules:
+            run(f"{typed} {rule}", netns=name)
+        if table == "filter":
+            run(f"{typed} -P FORWARD DROP", netns=name)
+        listed = [line for line in run(f"{typed} -S", netns=name).splitlines() if "-N" not in line]
+        assert texts(name, program, table) == sorted(listed)
+        assert all(one.complete for one in rules_in(name))
+        netns.run_inside(name, lambda: packet_filters.empty_table(program, table))
+        assert run(f"{typed} -S", netns=name) == before
+        assert not any(one.foreign for one in rules_in(name))
+
+
+@pytest.mark.ipvs
+def test_rules_about_arp_and_about_the_frames_of_a_bridge() -> None:
+    with namespaces("a") as (name,):
+        run("arptables-legacy -A INPUT -j DROP", netns=name)
+        run("arptables-legacy -A OUTPUT -s 10.0.0.1 --opcode 1 -j DROP", netns=name)
+        run("ebtables-legacy -A FORWARD -i director -o rs1 -p IPv4 -j DROP", netns=name)
+        run("ebtables-legacy -t nat -A PREROUTING -s 02:00:00:00:00:01 -j DROP", netns=name)
+        run("ebtables-legacy -P OUTPUT DROP", netns=name)
+        found = {str(one) for one in rules_in(name) if one.foreign}
+        assert found == {
+            "arptables -t filter -A INPUT -j DROP",
+            "arptables -t filter -A OUTPUT -s 10.0.0.1/32 --opcode 1 -j DROP",
+            "ebtables -t filter -A FORWARD -p IPv4 -i director -o rs1 -j DROP",
+            "ebtables -t filter -P OUTPUT DROP",
+            "ebtables -t nat -A PREROUTING -s 02:00:00:00:00:01 -j DROP",
+        }
+        for program, table in {(one.program, one.table) for one in rules_in(name)}:
+            netns.run_inside(name, partial(packet_filters.empty_table, program, table))
+        assert not any(one.foreign for one in rules_in(name))
+        assert "DROP" not in run("arptables-legacy -L", netns=name)
+        assert "entries: 0, policy: ACCEPT" in run("ebtables-legacy -L FORWARD", netns=name)
+
+
+@pytest.mark.ipvs
+def test_a_rule_tells_how_many_packets_it_matched() -> None:
+    with namespaces("a") as (name,):
+        typed = "xtables-legacy-multi iptables"
+        run(f"{typed} -A OUTPUT -d 127.0.0.9 -p icmp -j ACCEPT", netns=name)
+        before = rules_in(name)
+        run("python3 -c 'import socket; s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 1);"
+            ' s.sendto(bytes([8]) + bytes(7), ("127.0.0.9", 0))\'', netns=name)  # fmt: skip
+        (rule,) = (one for one in growth(before, rules_in(name)) if one.number)
+        assert rule.packets == 1
+
+
+NFT = (
+    "tcp dport 80 drop",
+    'ip saddr 10.0.0.0/8 ct state new iifname "lo" reject',
+    "ip6 daddr fd00::1 udp sport != 53 drop",
+    "ip ttl 3 drop",
+)  # fmt: skip
+
+
+def test_rules_of_nftables() -> None:
+    with namespaces("a") as (name,):
+        assert rules_in(name) == ()
+        run("nft add table inet t", netns=name)
+        run("nft 'add chain inet t in { type filter hook input priority 0; policy drop; }'",
+            netns=name)  # fmt: skip
+        for rule in NFT:
+            run(f"nft 'add rule inet t in {rule}'", netns=name)
+        run("nft add rule inet t in tcp dport 81 counter drop", netns=name)
+        run("nft add table ip kept", netns=name)
+        found = [one for one in rules_in(name) if one.foreign]
+        assert [one.text for one in found] == [
+            "policy drop",
+            *(rule.replace('"', "") for rule in NFT),
+            "tcp dport 81 drop",
+        ]
+        assert [one.action for one in found] == ["DROP", "DROP", "REJECT", *["DROP"] * 3]
+        assert [one.packets for one in found[1:]] == [None, None, None, None, 0]
+        run(" ".join(found[1].delete_command()), netns=name)
+        assert "dport 80" not in run("nft list ruleset", netns=name)
+        netns.run_inside(name, lambda: packet_filters.empty_table(FilterProgram.NFT, "inet t"))
+        assert run("nft list ruleset", netns=name).split() == ["table", "ip", "kept", "{", "}"]
