@@ -13,7 +13,7 @@ WITHOUT_MAC = frozenset({"incomplete", "failed"})
 """States of entries that lead nowhere: the kernel asks again."""
 
 CONFIGURED = frozenset({"permanent", "noarp"})
-"""States of entries that somebody set, and that do not expire."""
+"""States of entries that were set by a command, and that do not expire."""
 
 
 class WrongNeighbour(NamedTuple):

@@ -16,6 +16,7 @@ from lvsctl.faults.base import Fault, FaultContext
 from lvsctl.faults.change import Change, reversed_
 from lvsctl.kernel import apply, netns, paths, registry, undo
 from lvsctl.kernel.paths import InjectedFault
+from lvsctl.kernel.state import flush_neighbours_and_routes
 from lvsctl.model.event import ignore
 from lvsctl.model.lab import Lab
 from lvsctl.netlink import rtnl
@@ -90,6 +91,10 @@ class FaultInjector:
             noted = tuple(other for other in noted if other != one)
             self._carry_out(reversed_(self._changes_of(one)), noted)
             paths.write_faults(self.lab.name, noted)
+        if restored:
+            # What neighbours learnt while it was there would outlast the fault.
+            nodes = [self.lab.netns(node.name) for node in self.lab.nodes]
+            flush_neighbours_and_routes(netns.existing(self.lab.name, nodes))
         return tuple(restored)
 
     def _changes_of(self, one: InjectedFault) -> tuple[Change, ...]:
