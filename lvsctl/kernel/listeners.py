@@ -103,9 +103,9 @@ def holders(inodes: Iterable[int], *, likely: Iterable[int] = ()) -> dict[int, H
 
 
 def listener(
-    open_socket: OpenSocket, holder: Holder | None, own: Collection[int] = ()
+    open_socket: OpenSocket, holder: Holder | None, own: Collection[int] | None = None
 ) -> ListenerState:
-    """Combine a socket with its process. ``own`` are the lab's own processes."""
+    """Combine a socket with its process. ``own`` are the lab's own processes, if known."""
     return ListenerState(
         protocol=open_socket.protocol,
         address=open_socket.address,
@@ -115,7 +115,7 @@ def listener(
         queued=open_socket.queued,
         backlog=open_socket.backlog if open_socket.protocol is not Protocol.UDP else 0,
         state=holder.state if holder else "",
-        foreign=holder is not None and bool(own) and holder.pid not in own,
+        foreign=holder is not None and own is not None and holder.pid not in own,
     )
 
 

@@ -112,7 +112,8 @@ def lab_state(
         name: replace(
             visit.state,
             listeners=tuple(
-                listeners.listener(entry, held.get(entry.inode), own) for entry in visit.listening
+                listeners.listener(entry, held.get(entry.inode), own if whole else None)
+                for entry in visit.listening
             ),
         )
         for name, visit in visited.items()

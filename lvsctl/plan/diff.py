@@ -94,7 +94,7 @@ def diff(plan: Plan, states: States, ended: Collection[str] = ()) -> Difference:
     edited = (one for stage in missing for one in stage.resources if one.key in existing)
     return Difference(
         tuple(missing),
-        tuple(dict.fromkeys((*halves, *others, *in_the_way, *extra))),
+        tuple(dict.fromkeys((*halves, *_devices(others), *in_the_way, *extra))),
         tuple(edited),
         (*left, *taken.values()),
     )
@@ -171,6 +171,12 @@ def _halves(cut: Iterable[VethLink], states: States) -> Iterator[Resource]:
             link = states[netns].link(device) if netns in states else None
             if link is not None and (netns, device) != (one.netns, one.port):
                 yield Device(netns=netns, device=device, kind=link.kind)
+
+
+def _devices(tunnels: Iterable[Tunnel]) -> Iterator[Resource]:
+    """Yield the devices of tunnels, to be deleted; undoing a tunnel may only set it down."""
+    for one in tunnels:
+        yield Device(netns=one.netns, device=one.device, kind=str(one.encapsulation))
 
 
 def _is_other(tunnel: Tunnel, states: States) -> bool:
