@@ -95,7 +95,8 @@ def test_what_fails_is_open_with_expected_beside_observed() -> None:
 
 
 def test_a_page_of_a_failure_begins_with_the_cause() -> None:
-    evidence = nothing_answered(evidence_of("dr"))
+    whole = evidence_of("dr")
+    evidence = replace(whole, runs=tuple(map(nothing_answered, whole.runs)))
     source = page(recompute(evidence), capture="c")
     found = conclusion(evidence)
     why = source.index("<h2>Why</h2>")
