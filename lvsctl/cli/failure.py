@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from pathlib import Path
 from types import FrameType
@@ -190,22 +190,27 @@ class Signalled(BaseException):
 
 
 @contextlib.contextmanager
-def raise_on_signals() -> Iterator[None]:
+def raise_on_signals() -> Iterator[Callable[[], None]]:
     """While entered, raise Signalled at the first signal that would end this process.
 
     Later ones are ignored, also after it: a second Ctrl-C must not interrupt the rollback, nor
     the end of the process. Where Python discards the exception, because the signal came in a
     destructor or a callback of fork(2), it is raised again.
+
+    The value is a function that ignores signals from now on: for a command that one has ended.
     """
     before = {number: signal.getsignal(number) for number in _ENDING}
     # A signal that nohup(1) or a shell has set to be ignored stays ignored.
     caught = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
 
     def end(number: int, _frame: FrameType | None) -> NoReturn:
+        ignore(number)
+        raise Signalled(number)
+
+    def ignore(number: int = 0) -> None:
         for each in caught:
             signal.signal(each, signal.SIG_IGN)
         received.append(number)
-        raise Signalled(number)
 
     def again(_number: int, _frame: FrameType | None) -> NoReturn:
         raise Signalled(received[0])
@@ -225,7 +230,7 @@ def raise_on_signals() -> Iterator[None]:
             signal.signal(number, end)
         # The machine's fork server starts a command with these blocked, so that none is lost.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
-        yield
+        yield ignore
     finally:
         sys.unraisablehook = hook
         for number in caught:

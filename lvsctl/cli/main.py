@@ -66,8 +66,11 @@ def _open_closed_streams() -> None:
 def main(argv: Sequence[str]) -> int:
     """Run one command line and return its exit status; the machine's fork server calls it too."""
     try:
-        with raise_on_signals():
-            return _run(argv)
+        with raise_on_signals() as ignore:
+            status = _run(argv)
+            if status in (ExitStatus.HUNG_UP, ExitStatus.INTERRUPTED, ExitStatus.TERMINATED):
+                ignore()  # it has been passed on to the command in the machine
+            return status
     except Signalled as signalled:
         failure.say(str(signalled))
         return signalled.status

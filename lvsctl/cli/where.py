@@ -26,6 +26,9 @@ from lvsctl.topology import shipped
 Run = Callable[..., int | None]
 """A command's own function: keywords in, an exit status out (None: success)."""
 
+SHARED_PREFIX = "lvsctl-captures-"
+"""The name of the directory that commands share for captures begins with this."""
+
 WHERE_VARIABLE = "LVSCTL_WHERE"
 """The environment variable with the default of ``--where``."""
 
@@ -151,7 +154,7 @@ def _directory_for(directory: Path | None) -> Iterator[tuple[str, ...]]:
     try:
         yield (str(directory),)
     finally:
-        if new:
+        if new or directory.name.startswith(SHARED_PREFIX):
             # Unless another command uses it, or there is something in it.
             with suppress(OSError):
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

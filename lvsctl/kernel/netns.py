@@ -308,6 +308,8 @@ def become(netns: str | Path, hostname: str = "") -> None:
         read_only = os.statvfs("/sys").f_flag & os.ST_RDONLY
         with contextlib.suppress(OSError):  # nothing mounted there: fine
             linux.unmount("/sys")
+        if hostname:
+            _name_in_hosts(hostname)
         linux.mount(name, "/sys", "sysfs", linux.MS_RDONLY if read_only else 0)
         own = Path("/etc/netns") / name
         for entry in sorted(own.iterdir()) if own.is_dir() else ():
@@ -316,6 +318,25 @@ def become(netns: str | Path, hostname: str = "") -> None:
         raise HostError(
             f"cannot prepare the mounts for {name}: {error.strerror} ({error.filename})"
         ) from error
+
+
+def _name_in_hosts(hostname: str) -> None:
+    """Put the node's name into the calling process's /etc/hosts, as Debian does for a host's.
+
+    Otherwise programs that look their own name up, such as Python's http.server, would wait for a
+    name server that no node reaches. The file is on a tmpfs that only this mount keeps.
+    """
+    hosts = Path("/etc/hosts")
+    with contextlib.suppress(OSError):
+        text = f"127.0.1.1\t{hostname}\n{hosts.read_text(encoding='utf-8', errors='replace')}"
+        linux.mount("tmpfs", "/sys", "tmpfs")
+        try:
+            fresh = Path("/sys/hosts")
+            fresh.write_text(text, encoding="utf-8")
+            fresh.chmod(0o644)
+            linux.mount(str(fresh), str(hosts), flags=linux.MS_BIND)
+        finally:
+            linux.unmount("/sys")
 
 
 def exec_in(

@@ -111,7 +111,7 @@ ANSWER_TIMEOUT = 5.0
 QUIET = 10.0
 """Seconds without anything from the machine after which it is asked whether it still runs."""
 
-QUIET_TIMEOUT = 30.0
+QUIET_TIMEOUT = 20.0
 """Seconds for its answer then: a busy machine may be slow."""
 
 _INTERRUPT_KEYS = (b"\x03", b"\x1c")

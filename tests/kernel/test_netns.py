@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -167,6 +168,21 @@ def test_exec_is_as_ip_netns_exec(lab: str, tmp_path: Path) -> None:
         own.rmdir()
         if fresh:
             own.parent.rmdir()
+
+
+def test_a_node_has_a_host_name_of_its_own(lab: str) -> None:
+    (name,) = made(lab, "a")
+    before = socket.gethostname()
+    code = (
+        "from lvsctl.kernel import netns; import os;"
+        f"netns.exec_in({name!r}, ['sh', '-c', 'hostname; getent hosts rs7; ls /sys/class'],"
+        " os.environ, hostname='rs7')"
+    )
+    said = output(sys.executable, "-c", code).split()
+    assert said[:3] == ["rs7", "127.0.1.1", "rs7"]
+    assert "net" in said
+    assert socket.gethostname() == before
+    assert "rs7" not in Path("/etc/hosts").read_text()
 
 
 def test_exec_of_a_missing_command_says_so_before_it_moves(lab: str) -> None:

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from lvsctl.diagnosis.engine import conclusion
 from lvsctl.engine.findings import Verification
 from lvsctl.engine.inspect import recompute
 from lvsctl.model.claim import Claim, Verdict
@@ -18,6 +19,7 @@ from lvsctl.output.html.page import POLICY, page, walk_page
 from lvsctl.output.text.style import printable
 from lvsctl.walk.walk import walks
 from tests.unit.recorded import mutations as m
+from tests.unit.recorded.mutations import nothing_answered
 from tests.unit.recorded.reports import NAMES, evidence_of
 from tests.unit.report_samples import lab_of, verification
 
@@ -90,6 +92,18 @@ def test_what_fails_is_open_with_expected_beside_observed() -> None:
     assert '<details class="claim fail" open="">' in source
     assert '<details class="claim pass" open' not in source
     assert re.search(r"<code>wireshark -g \d+ capture\.pcapng</code>", source)
+
+
+def test_a_page_of_a_failure_begins_with_the_cause() -> None:
+    whole = evidence_of("dr")
+    evidence = replace(whole, runs=tuple(map(nothing_answered, whole.runs)))
+    source = page(recompute(evidence), capture="c")
+    found = conclusion(evidence)
+    why = source.index("<h2>Why</h2>")
+    assert why < source.index("<h2>Topology</h2>")
+    for cause in found.causes:
+        assert escaped(cause.text) in source[why:]
+    assert "<h2>Why</h2>" not in page(shown("dr"), capture="c")
 
 
 def test_names_cannot_become_markup() -> None:

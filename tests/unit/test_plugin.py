@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lvsctl.api.command import Command
+from lvsctl.api.lab import topology_argument
 from lvsctl.engine.findings import Verification
 from lvsctl.errors import (
     KernelError,
@@ -197,3 +198,11 @@ def test_nothing_found_is_no_success() -> None:
 
     assert not nothing
     assert repr(nothing) == "<dr: inconclusive: nothing was found>"
+
+
+def test_a_topology_is_a_name_a_path_a_text_or_a_dict() -> None:
+    assert topology_argument("dr") == "dr"
+    assert topology_argument({"version": 1}) == '{"version": 1}'
+    for wrong in (7, None, {"version": object()}):
+        with pytest.raises(UsageError):
+            topology_argument(wrong)  # type: ignore[arg-type]

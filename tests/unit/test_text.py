@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from lvsctl.model.claim import Verdict
+from lvsctl.output.text import demo
 from lvsctl.output.text.hosts import (
     format_features,
     format_machine,
@@ -268,3 +269,18 @@ def test_no_report_needs_a_width(width: int) -> None:
         assert report.endswith("\n")
         assert report.isascii()
         assert not any(line.endswith(" ") for line in report.splitlines())
+
+
+def test_a_report_names_its_page() -> None:
+    found = verification(lab_of("dr"))
+    said = format_verification(found, verbose=False, report="out/report.html", style=PLAIN)
+    assert said.endswith("report: out/report.html  (open it in a browser)\n")
+
+
+def test_the_demo_ends_with_what_can_be_typed() -> None:
+    said = demo.closing(activate=". .venv/bin/activate", machine=True, style=PLAIN)
+    lines = [line.strip() for line in said.splitlines()]
+    assert lines[1].startswith(". .venv/bin/activate ")
+    assert any(line.startswith("lvsctl exec client -- curl -s http://") for line in lines)
+    assert lines[-1].startswith("lvsctl machine stop ")
+    assert "machine stop" not in demo.closing(style=PLAIN)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from lvsctl.model.evidence import Evidence
@@ -9,6 +11,7 @@ from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.walk import Hop, Step, Walk
 from lvsctl.output.text.style import Style
 from lvsctl.output.text.walk import format_walk, mermaid
+from lvsctl.walk.phrases import outcome_of
 from lvsctl.walk.walk import packets, walks
 from tests.unit.recorded import mutations as m
 from tests.unit.recorded.mutations import nothing_answered
@@ -132,3 +135,19 @@ def test_mermaid_draws_every_hop_and_lets_nothing_out_of_its_line() -> None:
     assert lines[0] == "sequenceDiagram"
     assert sum("->>" in line or "--)" in line for line in lines) >= len(walk.hops)
     assert not any(";" in line.replace("#59;", "").replace("#35;", "") for line in lines)
+
+
+def test_brief_is_a_line_a_hop() -> None:
+    walk = walk_in(evidence_of("dr"))
+    said = format_walk(walk, style=PLAIN, brief=True)
+    told = [line for line in said.splitlines() if " on lan  " in line]
+    assert len(told) == len([hop for hop in walk.hops if not hop.again])
+    assert "frames #" not in said
+    assert any(" is at 02:00:" in line for line in told)
+
+
+def test_a_sender_that_holds_the_vip_is_told() -> None:
+    walk = walk_in(evidence_of("dr"))
+    assert "holds the VIP itself" in outcome_of(walk.exchange, ())
+    anonymous = replace(walk.exchange, node="")
+    assert outcome_of(anonymous, walk.hops) == f"answered by {walk.exchange.node}"
