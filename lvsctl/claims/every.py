@@ -15,6 +15,7 @@ from lvsctl.model.addresses import Endpoint, family_of
 from lvsctl.model.claim import Verdict
 from lvsctl.model.evidence import Exchange, Run
 from lvsctl.model.frame import Direction, Frame
+from lvsctl.model.lab import Role
 from lvsctl.model.service import ForwardingMethod, Protocol
 from lvsctl.model.state import RealServerState, ServiceState
 
@@ -42,6 +43,35 @@ def requests_answered(trace: Trace) -> CheckResult:
     if others:
         observed.append(f"answers from {', '.join(others)}")
     return passed_if(total > 0 and not failures and not others, expected, ", ".join(observed))
+
+
+@CLAIMS.add(
+    "all.interfaces-up",
+    "every node has its interfaces, by the names of their networks, and they are up",
+    broken_by=("real-server-down",),
+    needs_requests=False,
+    needs_frames=False,
+)
+def interfaces_up(trace: Trace) -> CheckResult:
+    """Look at each interface that the topology names, and at lo where it holds the VIP."""
+    lab = trace.evidence.lab
+    servers = {server.node for server in trace.real_servers}
+    count, wrong = 0, []
+    for node in lab.nodes:
+        state = trace.evidence.states.get(node.name)
+        if state is None or (node.role is Role.REAL_SERVER and node.name not in servers):
+            continue
+        lo = ("lo",) if "lo" in trace.holds(node.name, trace.run.endpoint.vip) else ()
+        for device in (*node.networks, *lo):
+            count += 1
+            link = state.link(device)
+            if link is None:
+                wrong.append(f"{node.name} has no {device}")
+            elif not (link.up and link.carrier):
+                wrong.append(f"{node.name}: {device} {'has no carrier' if link.up else 'is down'}")
+    if not count:
+        return inconclusive("every interface is up", "no node's state was read")
+    return passed_if(not wrong, f"{count} interfaces up", "; ".join(wrong) or f"{count} up")
 
 
 def _has_other_clients(trace: Trace) -> bool:

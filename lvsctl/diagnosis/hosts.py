@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lvsctl.diagnosis.base import DR, NAT, TUN, Case, Found, Rule, shown
 from lvsctl.diagnosis.tunnel import devices
-from lvsctl.model.addresses import IPAddress, IPInterface, host_route
+from lvsctl.model.addresses import IPAddress, IPInterface, host_route, mac_for
 from lvsctl.model.claim import Cause
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Node, Role
@@ -25,6 +25,8 @@ def interfaces(case: Case) -> Iterator[Found]:
             link = case.state(node.name).link(device)
             if link is not None and link.up and link.carrier:
                 continue
+            if link is None and _by_mac(case, node, device) is not None:
+                continue
             fact, remedy = _why_down(case, node, device, link)
             yield Cause(
                 fault="real-server-down" if server else "interface-down",
@@ -42,6 +44,11 @@ def interfaces(case: Case) -> Iterator[Found]:
                 ),
                 remedy=remedy,
             )
+
+
+def lo_up(case: Case) -> Iterator[Found]:
+    """The loopback device is up where it holds the VIP."""
+    for node in case.lab.nodes:
         lo = case.state(node.name).link("lo")
         if lo is not None and not lo.up and any(a.ip == case.vip for a in lo.addresses):
             yield Cause(
@@ -49,9 +56,38 @@ def interfaces(case: Case) -> Iterator[Found]:
                 node=node.name,
                 text="the loopback device, which holds the VIP, is down",
                 evidence=(f"{node.name}: lo is down, with {case.vip} on it",),
-                consequence="an address on a downed device is not local: requests are dropped",
+                consequence=(
+                    "the kernel keeps the VIP's route until anything reloads it; then the VIP is "
+                    "not local, and requests are dropped"
+                ),
                 remedy=case.type(node.name, "ip", "link", "set", "lo", "up"),
             )
+
+
+def renamed(case: Case) -> Iterator[Found]:
+    """Every interface has the name of its network."""
+    for node in case.lab.nodes:
+        state = case.state(node.name)
+        for device in node.networks:
+            other = _by_mac(case, node, device)
+            if state.link(device) is None and other is not None:
+                yield Cause(
+                    fault="interface-renamed",
+                    node=node.name,
+                    text=f"{node.name}'s interface {device} was renamed to {other.name}",
+                    evidence=(f"{node.name}: {other.name} has {device}'s MAC address {other.mac}",),
+                    consequence=(
+                        f"settings, scripts and taps for {device} do not reach it any more; what "
+                        "works goes on until they are needed"
+                    ),
+                    remedy=case.up,
+                )
+
+
+def _by_mac(case: Case, node: Node, device: str) -> LinkState | None:
+    """The device with the MAC address that the topology gives to one."""
+    planned = mac_for(node.addresses_on(device)[0].ip)
+    return next((link for link in case.state(node.name).links if link.mac == planned), None)
 
 
 def _why_down(case: Case, node: Node, device: str, link: LinkState | None) -> tuple[str, str]:
@@ -273,7 +309,11 @@ def vip_as_subnet(case: Case) -> Iterator[Found]:
 
 
 RULES = (
+    Rule(find=renamed, harms_others=True, rules_out="every interface has the name of its network"),
     Rule(find=interfaces, rules_out="every interface is up"),
+    Rule(
+        find=lo_up, harms_others=True, rules_out="the loopback device is up where it holds the VIP"
+    ),
     Rule(
         find=own_addresses,
         harms_others=True,

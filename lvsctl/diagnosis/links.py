@@ -151,14 +151,14 @@ def switch_carries(case: Case) -> Iterator[Found]:
             for node in case.lab.nodes
             if (link := case.state(node.name).link(lost.network)) and link.mtu < longest
         ]
-        if nodes:
-            continue  # named at the node
         switch = case.evidence.switches.get(lost.network)
         ports = [
             f"port {link.name} MTU {link.mtu}"
             for link in (switch.links if switch is not None else ())
             if link.master and link.mtu < longest
         ]
+        if nodes and not ports:
+            continue  # named at the node
         where = f"switch {lost.network}: {', '.join(ports[:4])}" if ports else ""
         yield Cause(
             fault="mtu-on-switch",
