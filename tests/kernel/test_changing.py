@@ -274,7 +274,7 @@ def test_where_it_cannot_be_mended_it_is_not_whole() -> None:
         with pytest.raises(KeyboardInterrupt):
             bring_up(topology_of("dr"), emit=events)
         (notice,) = (event.text for event in events if isinstance(event, Notice))
-        assert "is still incomplete: `lvsctl up` creates it again" in notice
+        assert "is still incomplete: `lvsctl up dr` creates it again" in notice
         assert bring_up(topology_of("dr")).created
         is_up_and_proven()
 
