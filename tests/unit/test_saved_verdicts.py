@@ -59,6 +59,15 @@ def no_vip(state: NodeState) -> NodeState:
     return replace(state, links=tuple(map(bare, state.links)))
 
 
+def renamed_device(state: NodeState) -> NodeState:
+    return replace(state, links=tuple(replace(link, name=f"x{link.name}") for link in state.links))
+
+
+def lo_down(state: NodeState) -> NodeState:
+    links = (replace(link, up=link.up and link.name != "lo") for link in state.links)
+    return replace(state, links=tuple(links))
+
+
 def arp_set(state: NodeState) -> NodeState:
     return replace(state, sysctls={**state.sysctls, "net.ipv4.conf.all.arp_ignore": "1"})
 
@@ -299,6 +308,9 @@ def every(claim: str, what: str, change: m.Change, verdict: Verdict, topology: s
 EVERY = (
     every("requests-answered", "one is not", m.with_run(one_unanswered), FAIL),
     every("requests-answered", "by a stranger", m.with_run(by_a_stranger), FAIL),
+    every("interfaces-up", "one is renamed", m.with_state("rs1", renamed_device), FAIL),
+    every("interfaces-up", "lo is down, with the VIP", m.with_state("rs1", lo_down), FAIL),
+    every("interfaces-up", "no state", lambda e: replace(e, states={}), INCONCLUSIVE),
     every("real-servers-reached", "rs1 alone", m.with_run(all_by_the_first), FAIL),
     every("distribution", "rs1 alone", m.with_run(all_by_the_first), FAIL),
     every("distribution", "weights ignored", m.with_run(all_by_the_first), FAIL, "dr-weighted"),
@@ -341,6 +353,7 @@ DECIDED_ON_STATE = {
     "dr.same-vip",
     "nat.real-servers-need-nothing",
     "all.requests-answered",
+    "all.interfaces-up",
     "all.real-servers-reached",
     "all.distribution",
     "all.counters-agree",
