@@ -18,9 +18,13 @@ from lvsctl.resources.address import Address
 from lvsctl.resources.base import Command, Resource, States
 from lvsctl.resources.bridge import Bridge
 from lvsctl.resources.device import Device
+from lvsctl.resources.ipvs_config import ConnectionTimeouts, SyncDaemon
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
+from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.kinds import KINDS
 from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.neighbour import SET, LearntNeighbour
+from lvsctl.resources.packet_filter import PacketFilter
 from lvsctl.resources.policy_rule import PolicyRule
 from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.resources.static_route import StaticRoute
@@ -56,7 +60,8 @@ def diff(plan: Plan, states: States, ended: Collection[str] = ()) -> Difference:
     """
     again = [one for one in plan.resources if isinstance(one, VethLink) and _is_cut(one, states)]
     others = [one for one in plan.resources if isinstance(one, Tunnel) and _is_other(one, states)]
-    taken = dict(_taken(plan, states))
+    taken: dict[Resource, Left] = dict(_taken(plan, states))
+    taken.update(_removed_by_command(plan, states))
     in_the_way = tuple(
         dict.fromkeys(
             each
@@ -184,7 +189,7 @@ def _is_other(tunnel: Tunnel, states: States) -> bool:
     return state is not None and tunnel.is_other(state)
 
 
-def _taken(plan: Plan, states: States) -> Iterator[tuple[ResponderPort, Left]]:
+def _taken(plan: Plan, states: States) -> Iterator[tuple[Resource, Left]]:
     """Yield the responder's ports that another process has."""
     for one in plan.resources:
         if isinstance(one, ResponderPort) and (holder := one.taken_by(states)) is not None:
@@ -197,6 +202,33 @@ def _taken(plan: Plan, states: States) -> Iterator[tuple[ResponderPort, Left]]:
                     str(Command(("kill", str(holder.pid)))),
                 ),
             )
+
+
+def _directed(plan: Plan) -> frozenset[str]:
+    """Return the directors on which a command of the user's own runs, such as keepalived."""
+    directors = {one.netns for one in plan.resources if isinstance(one, IpvsService)}
+    return frozenset(
+        one.netns for one in plan.resources if isinstance(one, UserCommand)
+    ).intersection(directors)
+
+
+def _removed_by_command(plan: Plan, states: States) -> Iterator[tuple[Resource, Left]]:
+    """Yield the real servers that a director's own command may have taken out of the table."""
+    directed = _directed(plan)
+    for one in plan.resources:
+        if not isinstance(one, IpvsRealServer) or one.netns not in directed:
+            continue
+        if one.netns in states and not one.satisfied_by(states):
+            text = f"{one.real_server.node} is not in the table as planned: {_BY_COMMAND}"
+            yield one, Left(one.netns, text, str(one.commands()[0]))
+
+
+_BY_COMMAND = "the director's own command may have decided so"
+_OF_COMMANDS = (
+    *(Address, ConnectionTimeouts, Device, IpvsRealServer, IpvsService, PacketFilter),
+    *(PolicyRule, StaticRoute, SyncDaemon),
+)
+"""What programs such as keepalived add to a director."""
 
 
 # ── what no plan contains ────────────────────────────────────────────────────────────────────
@@ -226,12 +258,18 @@ def _extra(
     found = [one for one in found if one.rests_on().isdisjoint(renamed)]
     found += _wrong_neighbours(plan, states)
     found += _taken_macs(plan, states)
-    kept = [one for one in found if one.left_because(states)]
+    directed = _directed(plan)
+
+    def because(one: Resource) -> str:
+        own = one.netns in directed and isinstance(one, _OF_COMMANDS)
+        return _BY_COMMAND if own else one.left_because(states)
+
+    kept = [one for one in found if because(one)]
     stays = frozenset[object]().union(*(one.provides() for one in kept))
     left = tuple(
         Left(
             one.netns,
-            f"{one.commands()[0].comment}: {one.left_because(states)}",
+            f"{one.commands()[0].comment or one.commands()[0]}: {because(one)}",
             str(one.undo_commands()[0]),
         )
         for one in kept

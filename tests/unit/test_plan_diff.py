@@ -9,7 +9,7 @@ import pytest
 
 from lvsctl.kernel.own_servers import Place
 from lvsctl.model.lab import Impairment
-from lvsctl.model.service import Encapsulation, Protocol
+from lvsctl.model.service import Encapsulation, FwMark, Protocol, Scheduler, VipPort
 from lvsctl.model.state import (
     LinkState,
     ListenerState,
@@ -18,6 +18,7 @@ from lvsctl.model.state import (
     QdiscState,
     RouteState,
     RuleState,
+    ServiceState,
     Setting,
 )
 from lvsctl.netlink import rules
@@ -26,12 +27,14 @@ from lvsctl.plan.stages import Plan, Stage
 from lvsctl.resources.address import Address
 from lvsctl.resources.base import Resource
 from lvsctl.resources.device import Device
+from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.neighbour import LearntNeighbour
 from lvsctl.resources.netem import Netem
 from lvsctl.resources.policy_rule import USUAL, PolicyRule
 from lvsctl.resources.static_route import StaticRoute
 from lvsctl.resources.sysctl import ChangedSysctl
 from lvsctl.resources.tunnel import Tunnel
+from lvsctl.resources.user_command import UserCommand
 from lvsctl.resources.veth_link import VethLink
 
 OWN = ip_interface("10.0.0.1/24")
@@ -256,3 +259,18 @@ def test_a_server_listens_where_requests_arrive(address: str, port: int, *, reac
     place = Place(Protocol.TCP, ip_address("10.0.0.100"), 80)
     listener = ListenerState(Protocol.TCP, ip_address(address), port)
     assert place.is_covered_by(listener) == reached
+
+
+def test_what_a_directors_own_command_may_have_made_is_left_alone() -> None:
+    web = VipPort(Protocol.TCP, ip_address("10.0.0.100"), 80)
+    service = IpvsService(netns="a", service=web, scheduler=Scheduler.RR)
+    dns = ServiceState(FwMark(5, 4), "rr", 0, ())
+    as_planned = ServiceState(web, "rr", 0, ())
+    state = node(services=(as_planned, dns), other_routes=())
+    assert [type(one) for one in found(state, service).extra] == [IpvsService]
+
+    difference = found(state, service, UserCommand(netns="a", node="a", argv=("keepalived", "-n")))
+    assert difference.extra == ()
+    (left,) = difference.left
+    assert "own command" in left.text
+    assert left.command == "ip netns exec a ipvsadm -D -f 5"
