@@ -12,9 +12,11 @@ from lvsctl.model.packet import Tcp, TcpFlag
 def sent_again(trace: Trace, conversation: Conversation) -> tuple[Frame, ...]:
     """The frames that repeat a segment, because no reply to its first copy came in time.
 
-    A copy is not counted if what answers the first one had reached its sender by then, or if the
-    other end answered the first one before it received the second: then the packets were only
-    late, as on a machine that is short of processor time.
+    A copy that is the same to the last bit was duplicated by a link: TCP's own second try has
+    another timestamp or IP identification. A copy is not counted either if what answers the
+    first one had reached its sender by then, or if the other end answered the first one before
+    it received the second: then the packets were only late, as on a machine that is short of
+    processor time.
     """
     client = trace.run.client
     servers = {server.node for server in trace.real_servers}
@@ -37,7 +39,8 @@ def _repeated(
         again
         for (_, *segment), (first, *others) in copies.items()
         for again in others[:1]
-        if not _was_answered(first, again, tuple(segment), sent, answers, senders, receivers)
+        if again.raw.data != first.raw.data  # else the link duplicated it: TCP changes something
+        and not _was_answered(first, again, tuple(segment), sent, answers, senders, receivers)
     ]
 
 

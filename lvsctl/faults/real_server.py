@@ -41,6 +41,7 @@ def service_stopped(context: FaultContext) -> Iterator[Change]:
         "tun.reply-direct",
         "tun.routed",
         "nat.both-directions-load-director",
+        "all.interfaces-up",
         *ONE_SERVER_SILENT,
     ),
 )

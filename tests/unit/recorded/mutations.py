@@ -79,7 +79,9 @@ def sent_again(which: Which) -> Change:
 
     def change(evidence: Evidence) -> Evidence:
         first = next(f for f in evidence.frames if which(f) and f.tcp is not None)
-        raw = replace(first.raw, time=first.time - 100)
+        data = bytearray(first.raw.data)
+        data[18] ^= 1  # IP's identification, of which each try has another
+        raw = replace(first.raw, time=first.time - 100, data=bytes(data))
         return _framed(evidence, [replace(first, raw=raw), *evidence.frames])
 
     return change
