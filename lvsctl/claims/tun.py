@@ -181,7 +181,7 @@ def header_cost(trace: Trace) -> CheckResult:
         f"{headers} bytes more per packet; a full-sized DF packet causes "
         "fragmentation-needed, and the request is still answered"
     )
-    large = trace.large
+    large = _informative(trace)
     if large is None:
         return inconclusive(expected, "no large request was sent")
     passages = [p for node in trace.directors for p in large.passages(node, large.requests)]
@@ -190,16 +190,7 @@ def header_cost(trace: Trace) -> CheckResult:
         for passage in passages
         if passage.went.outer is not None and passage.came.outer is not None
     }
-    told = [
-        frame
-        for client in trace.clients
-        for frame in trace.at(client)
-        if frame.icmp is not None
-        and frame.icmp.needs_fragmentation
-        and frame.icmp.quoted is not None
-        and frame.icmp.quoted.flow is not None
-        and frame.icmp.quoted.flow.src == large.client
-    ]
+    told = _told(trace, large)
     answered = large.exchange.answered
     outcome = "answered" if answered else large.exchange.error
     if not _established(trace, large):
@@ -224,6 +215,31 @@ def header_cost(trace: Trace) -> CheckResult:
             expected, f"{observed}, while data was still being acknowledged: this machine is slow"
         )
     return passed_if(right and answered, expected, observed, told[:1])
+
+
+def _informative(trace: Trace) -> Conversation | None:
+    """The large request to judge: one that failed, or one that was told of the smaller MTU.
+
+    They are sent at once, and what one is told, the others know from then on.
+    """
+    sent = {exchange.local for exchange in trace.run.every_large}
+    larges = [one for one in trace.everything if one.client in sent]
+    chosen = (one for one in larges if not one.exchange.answered or _told(trace, one))
+    return next(chosen, trace.large)
+
+
+def _told(trace: Trace, large: Conversation) -> list[Frame]:
+    """The errors (fragmentation needed) about a connection that reached a client."""
+    return [
+        frame
+        for client in trace.clients
+        for frame in trace.at(client)
+        if frame.icmp is not None
+        and frame.icmp.needs_fragmentation
+        and frame.icmp.quoted is not None
+        and frame.icmp.quoted.flow is not None
+        and frame.icmp.quoted.flow.src == large.client
+    ]
 
 
 def _nothing_too_big(
