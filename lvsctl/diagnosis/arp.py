@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from lvsctl.claims.neighbours import CONFIGURED, wrong_neighbours
 from lvsctl.diagnosis.base import DR, TUN, Case, Found, Rule, shown
+from lvsctl.diagnosis.proxies import answering_for_others
 from lvsctl.model.addresses import host_route
 from lvsctl.model.claim import Cause, Remark
 from lvsctl.model.frame import Direction, Frame
@@ -195,7 +196,7 @@ def learnt(case: Case) -> Iterator[Found]:
     if network is None:
         return
     macs = case.trace.macs(case.director)
-    found = (*answers(case), *questions(case), *advertised(case))
+    found = (*answers(case), *questions(case), *advertised(case), *answering_for_others(case))
     guilty = {c.node for c in found if isinstance(c, Cause)}
     for node in case.lab.nodes:
         entry = case.network.neighbour(node.name, network.name, case.vip)

@@ -203,7 +203,12 @@ def _no_owner(case: Case, block: Block, leg: Leg, to: IPAddress) -> Iterator[Cau
             text=f"{owner} does not answer ARP requests for its own address",
             evidence=(f"{owner}: arp_ignore={value} counts for {block.device}",),
             consequence=f"{block.node} cannot resolve its address",
-            remedy=case.sysctl(owner, "net.ipv4.conf.all.arp_ignore", 1),
+            # Not 0: a real server must not answer for the VIP either. The larger one applies.
+            remedy=case.type(
+                owner,
+                *("sysctl", "-w", "net.ipv4.conf.all.arp_ignore=1"),
+                f"net.ipv4.conf.{block.device}.arp_ignore=1",
+            ),
         )
 
 

@@ -10,7 +10,7 @@ from lvsctl.model.addresses import mac_for
 from lvsctl.model.claim import Cause, Remark
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Impairment, Network, Node, Role
-from lvsctl.model.state import LinkState
+from lvsctl.model.state import LinkState, NodeState, QdiscState
 from lvsctl.resources.netem import Netem
 
 LATE = 500.0
@@ -183,33 +183,85 @@ def switch_carries(case: Case) -> Iterator[Found]:
         )
 
 
+class _Sender(NamedTuple):
+    """A device with what it does to the frames it sends: a node's interface or a switch's port."""
+
+    place: str
+    says: str
+    device: str
+    planned: Impairment
+    actual: Impairment
+    qdiscs: tuple[QdiscState, ...]
+
+
+def _senders(case: Case) -> Iterator[_Sender]:
+    for node, network, link in _links(case):
+        qdiscs = _roots(case.state(node.name), link.name)
+        says = f"{_whose(node)} interface {link.name}"
+        planned = network.impairment
+        yield _Sender(node.name, says, link.name, planned, link.impairment, qdiscs)
+    for name, switch in case.evidence.switches.items():
+        for port in switch.links:
+            if port.master:
+                says = f"the port of {port.name} on the switch of network {name}"
+                qdiscs = _roots(switch, port.name)
+                yield _Sender(name, says, port.name, Impairment(), port.impairment, qdiscs)
+
+
+def _roots(state: NodeState, device: str) -> tuple[QdiscState, ...]:
+    return tuple(q for q in state.qdiscs if (q.device, q.parent) == (device, "root"))
+
+
 def unimpaired(case: Case) -> Iterator[Found]:
     """No link has more loss or delay, or a lower rate, than the topology says."""
-    for node, network, link in _links(case):
-        planned, actual = network.impairment, link.impairment
+    for sender in _senders(case):
+        planned, actual = sender.planned, sender.actual
+        limited = actual.rate and (not planned.rate or actual.rate < planned.rate)
         worse = []
         if actual.loss > planned.loss:
             worse.append(f"loses {actual.loss:g} % of what it sends")
         if actual.delay > planned.delay:
             worse.append(f"delays what it sends by {actual.delay:g} ms")
-        if actual.rate and (not planned.rate or actual.rate < planned.rate):
+        if limited:
             worse.append(f"sends {actual.rate} bits a second at most")
-        says = f"{_whose(node)} interface {link.name} {' and '.join(worse)}"
+        others = tuple(_otherwise_worse(sender.qdiscs))
+        worse += others
         if not worse:
-            if planned.loss and not case.answered:
-                yield _own_loss(case, node, network)
             continue
-        if actual.loss <= planned.loss and actual.delay < LATE and not actual.rate:
-            yield Remark(node.name, says)
+        says = f"{sender.says} {' and '.join(worse)}"
+        if not (actual.loss > planned.loss or actual.delay >= LATE or limited or others):
+            yield Remark(sender.place, says)
             continue
+        kinds = ", ".join(q.kind for q in sender.qdiscs) or "netem"
+        dropped = sum(q.drops for q in sender.qdiscs)
         yield Cause(
             fault="link-impaired",
-            node=node.name,
+            node=sender.place,
             text=says,
-            evidence=(f"{node.name}: netem on {link.name}: {' and '.join(worse)}",),
-            consequence="frames are delayed or lost",
-            remedy=case.type(node.name, *_restore_command(link.name, planned)),
+            evidence=(
+                f"{sender.place}: {kinds} on {sender.device}: {' and '.join(worse)}",
+                *([f"{sender.place}: it has dropped {dropped} frames so far"] if dropped else []),
+            ),
+            consequence="frames are delayed, damaged or lost",
+            remedy=case.type(sender.place, *_restore_command(sender.device, planned)),
         )
+    if not case.answered:
+        for node, network, link in _links(case):
+            if network.impairment.loss and network.impairment == link.impairment:
+                yield _own_loss(case, node, network)
+
+
+def _otherwise_worse(qdiscs: tuple[QdiscState, ...]) -> Iterator[str]:
+    """What disciplines do that no topology asks for, in words."""
+    for one in qdiscs:
+        for option in one.options:
+            word, _, value = option.partition(" ")
+            if (one.kind, word) == ("netem", "corrupt"):
+                yield f"corrupts {value.replace('%', ' %')} of what it sends"
+            elif (one.kind, word) == ("netem", "loss"):
+                yield "loses frames by a loss model"
+            elif (one.kind, word) == ("tbf", "rate"):
+                yield f"sends {value.removesuffix('bit')} bits a second at most"
 
 
 def _own_loss(case: Case, node: Node, network: Network) -> Cause:

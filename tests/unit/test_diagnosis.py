@@ -30,6 +30,7 @@ from lvsctl.model.state import (
     Dropped,
     NeighbourState,
     NodeState,
+    QdiscState,
     RealServerState,
     RouteState,
     Setting,
@@ -351,6 +352,30 @@ def test_what_was_learnt_wrong_before_asking_is_a_cause_and_fails_a_claim(
     assert failed == (["all.neighbours-right"] if expected else [])
 
 
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        ({"proxies": (NeighbourState(ip_address("10.10.0.11"), "lan", "", "proxy"),)},
+         "lvsctl exec dr/rs2 -- ip neigh del proxy 10.10.0.11 dev lan"),
+        ({"changed_sysctls": (Setting("net.ipv4.conf.all.proxy_arp", "1", "0"),)},
+         "lvsctl exec dr/rs2 -- sysctl -w net.ipv4.conf.all.proxy_arp=0"),
+        ({}, "lvsctl up dr"),
+    ],
+    ids=["entry", "proxy_arp", "unknown"],
+)  # fmt: skip
+def test_a_node_that_answers_for_anothers_address_is_named(
+    changes: dict[str, Any], remedy: str
+) -> None:
+    """rs2 sends what rs1 answers to an ARP request for its own address."""
+    evidence = bent(evidence_of("dr"), "rs2", lambda state: replace(state, **changes))
+    answers = (f for f in evidence.frames if f.arp is not None and f.arp.is_reply)
+    frame = next(f for f in answers if (f.tap.node, f.direction) == ("rs1", Direction.OUT))
+    taken = replace(frame, raw=replace(frame.raw, tap=replace(frame.tap, node="rs2")))
+
+    said = conclusion(replace(evidence, frames=(*evidence.frames, taken)))
+    assert [(c.fault, c.node, c.remedy) for c in said.causes] == [("proxy-answers", "rs2", remedy)]
+
+
 def test_what_a_node_still_claims_is_not_called_learnt_before() -> None:
     """Its own rule names it; and once it is mended, what it taught is not held against the lab."""
     asking_as_vip = with_asker(both(at("rs1", Direction.OUT), arp_request), "10.10.0.100")
@@ -640,6 +665,36 @@ def test_a_link_that_does_not_carry_is_the_cause(changes: dict[str, object], fau
     assert [(cause.fault, cause.node) for cause in said.causes] == [(fault, "rs1")]
     healthy = conclusion(bent(evidence_of("dr"), "rs1", bend))
     assert healthy.causes == (), "no harm was seen"
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "impairment", "words"),
+    [
+        ("netem", ("corrupt 100%",), Impairment(), "corrupts 100 % of what it sends"),
+        ("netem", (), Impairment(loss=50.0), "loses 50 % of what it sends"),
+        ("tbf", ("rate 2000bit",), Impairment(), "sends 2000 bits a second at most"),
+    ],
+)
+@pytest.mark.parametrize("place", ["director", "lan"])
+def test_an_impaired_link_is_named_at_the_node_or_the_switch(
+    place: str, kind: str, options: tuple[str, ...], impairment: Impairment, words: str
+) -> None:
+    evidence = unanswered(evidence_of("dr"), "rs1")
+    device = "lan" if place == "director" else "director"
+    qdisc = QdiscState(device, kind, "1:", "root", options, drops=7)
+    if place == "director":
+        links = relinked(device, impairment=impairment)
+        failing = bent(evidence, place, lambda state: replace(links(state), qdiscs=(qdisc,)))
+    else:
+        port = replace(evidence.states["rs1"].links[0], name=device, master="bridge",
+                       impairment=impairment)  # fmt: skip
+        switch = NodeState("lvs-dr-lan", links=(port,), qdiscs=(qdisc,))
+        failing = replace(evidence, switches={place: switch})
+
+    (cause, *_) = conclusion(failing).causes
+    assert (cause.fault, cause.node) == ("link-impaired", place)
+    assert words in cause.text
+    assert cause.remedy == f"lvsctl exec dr/{place} -- tc qdisc del dev {device} root"
 
 
 def test_another_mtu_is_a_cause_where_large_requests_hang_and_a_remark_elsewhere() -> None:
