@@ -14,7 +14,8 @@ def sent_again(trace: Trace, conversation: Conversation) -> tuple[Frame, ...]:
 
     A copy is not counted if what answers the first one had reached its sender by then, or if the
     other end answered the first one before it received the second: then the packets were only
-    late, as on a machine that is short of processor time.
+    late, as on a machine that is short of processor time. Nor is it counted if the link made it:
+    a link that duplicates frames sends the same bytes at once, and TCP does neither.
     """
     client = trace.run.client
     servers = {server.node for server in trace.real_servers}
@@ -36,9 +37,21 @@ def _repeated(
     return [
         again
         for (_, *segment), (first, *others) in copies.items()
-        for again in others[:1]
+        for again in [one for one in others if not _is_duplicate(first, one)][:1]
         if not _was_answered(first, again, tuple(segment), sent, answers, senders, receivers)
     ]
+
+
+_SOONEST = 200_000_000
+"""Nanoseconds after which TCP sends the same bytes again at the earliest (TCP_RTO_MIN).
+
+A probe of TCP for the last segment comes sooner, with another IP ID (tcp_send_loss_probe).
+"""
+
+
+def _is_duplicate(first: Frame, other: Frame) -> bool:
+    """Whether ``other`` is a copy of the frame ``first`` itself, which the link made."""
+    return first.raw.data == other.raw.data and other.time - first.time < _SOONEST
 
 
 def _segment(frame: Frame) -> tuple[object, ...] | None:
