@@ -12,11 +12,10 @@ from lvsctl.model.packet import Tcp, TcpFlag
 def sent_again(trace: Trace, conversation: Conversation) -> tuple[Frame, ...]:
     """The frames that repeat a segment, because no reply to its first copy came in time.
 
-    A copy that is the same to the last bit was duplicated by a link: TCP's own second try has
-    another timestamp or IP identification. A copy is not counted either if what answers the
-    first one had reached its sender by then, or if the other end answered the first one before
-    it received the second: then the packets were only late, as on a machine that is short of
-    processor time.
+    A copy is not counted if what answers the first one had reached its sender by then, or if the
+    other end answered the first one before it received the second: then the packets were only
+    late, as on a machine that is short of processor time. Nor is it counted if the link made it:
+    a link that duplicates frames sends the same bytes at once, and TCP does neither.
     """
     client = trace.run.client
     servers = {server.node for server in trace.real_servers}
@@ -38,10 +37,21 @@ def _repeated(
     return [
         again
         for (_, *segment), (first, *others) in copies.items()
-        for again in others[:1]
-        if again.raw.data != first.raw.data  # else the link duplicated it: TCP changes something
-        and not _was_answered(first, again, tuple(segment), sent, answers, senders, receivers)
+        for again in [one for one in others if not _is_duplicate(first, one)][:1]
+        if not _was_answered(first, again, tuple(segment), sent, answers, senders, receivers)
     ]
+
+
+_SOONEST = 200_000_000
+"""Nanoseconds after which TCP sends the same bytes again at the earliest (TCP_RTO_MIN).
+
+A probe of TCP for the last segment comes sooner, with another IP ID (tcp_send_loss_probe).
+"""
+
+
+def _is_duplicate(first: Frame, other: Frame) -> bool:
+    """Whether ``other`` is a copy of the frame ``first`` itself, which the link made."""
+    return first.raw.data == other.raw.data and other.time - first.time < _SOONEST
 
 
 def _segment(frame: Frame) -> tuple[object, ...] | None:

@@ -327,6 +327,10 @@ EVERY = (
     every("nothing-sent-again", "a SYN that got lost", m.sent_again(m.at("client", OUT)), FAIL),
     every("nothing-sent-again", "an answer that got lost",
           m.sent_again(m.both(m.at("rs1", OUT), lambda f: bool(f.payload))), FAIL, "nat"),
+    every("nothing-sent-again", "a link that duplicates frames",
+          m.duplicated(m.both(m.at("rs1", OUT), m.tcp), 5_000), PASS),
+    every("nothing-sent-again", "the same bytes a second before",
+          m.duplicated(m.both(m.at("client", OUT), m.opening), -1_000_000_000), FAIL),
 )  # fmt: skip
 
 ROWS = tuple(rows())

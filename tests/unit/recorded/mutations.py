@@ -31,6 +31,11 @@ def tcp(frame: Frame) -> bool:
     return frame.tcp is not None
 
 
+def opening(frame: Frame) -> bool:
+    """A segment that opens a connection."""
+    return frame.tcp is not None and frame.tcp.is_syn
+
+
 def arp_request(frame: Frame) -> bool:
     return frame.arp is not None and frame.arp.is_request
 
@@ -80,9 +85,23 @@ def sent_again(which: Which) -> Change:
     def change(evidence: Evidence) -> Evidence:
         first = next(f for f in evidence.frames if which(f) and f.tcp is not None)
         data = bytearray(first.raw.data)
-        data[18] ^= 1  # IP's identification, of which each try has another
+        _ip(first, data, 4, b"\x4c\x56")  # each copy has an identification of its own
         raw = replace(first.raw, time=first.time - 100, data=bytes(data))
         return _framed(evidence, [replace(first, raw=raw), *evidence.frames])
+
+    return change
+
+
+def duplicated(which: Which, nanoseconds: int) -> Change:
+    """These frames were seen once more, so much later."""
+
+    def change(evidence: Evidence) -> Evidence:
+        copies = (
+            replace(f, raw=replace(f.raw, time=f.time + nanoseconds))
+            for f in evidence.frames
+            if which(f)
+        )
+        return _framed(evidence, sorted([*evidence.frames, *copies], key=lambda f: f.time))
 
     return change
 
