@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lvsctl.errors import LabError
-from lvsctl.kernel import listeners, netns, sysctl, wide
+from lvsctl.kernel import listeners, netns, sysctl
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.service import Protocol
 from lvsctl.model.state import Connection, LinkState, NodeState, ServiceState
@@ -94,6 +94,8 @@ def lab_state(
     director, without IPVS.
     """
     wanted, own = tuple(sysctls), frozenset(pids)
+    if whole is not None:
+        from lvsctl.kernel import wide  # heavy, and a new lab is compared with its plan only
 
     def visits() -> dict[str, _Visit]:
         found = {}

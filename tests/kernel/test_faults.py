@@ -176,7 +176,7 @@ def configured(found: Inspection) -> list[NodeState]:
                 for service in state.services
             ),
             connections=(),
-            # Where a real server is stopped, one process for all of them takes the last one's place.
+            # Where a real server is stopped, another process serves for all of them.
             listeners=tuple(replace(one, pid=0, state="") for one in state.listeners),
             processes=(),
         )
