@@ -176,7 +176,7 @@ def configured(found: Inspection) -> list[NodeState]:
                 for service in state.services
             ),
             connections=(),
-            # Where a real server is stopped, another process serves for all of them.
+            # One process serves all ports: another one, where a port is opened or closed.
             listeners=tuple(replace(one, pid=0, state="") for one in state.listeners),
             processes=(),
         )
