@@ -10,7 +10,7 @@ import typer
 from lvsctl.cli import options
 from lvsctl.cli.failure import ExitStatus
 from lvsctl.cli.help import Command, new_app
-from lvsctl.cli.output import Format, show, show_json, style
+from lvsctl.cli.output import Format, say_asking, show, show_json, style
 from lvsctl.cli.where import Where, in_lab_kernel
 from lvsctl.engine.inspect import diagnose_lab, inspect_lab, walk_request
 from lvsctl.engine.labs import parse_lab_and_nodes, running_lab
@@ -78,7 +78,9 @@ def diagnose(
       lvsctl diagnose dr --format json
       lvsctl diagnose dr --client director     why it is not answered itself
     """
-    result = diagnose_lab(running_lab(lab), client)
+    found = running_lab(lab)
+    say_asking(found)
+    result = diagnose_lab(found, client)
     if wanted is Format.JSON:
         show_json(result)
     else:

@@ -15,6 +15,7 @@ from typing import Any, Self, TextIO
 from lvsctl.cli.failure import say
 from lvsctl.errors import HostError
 from lvsctl.model.event import Event, Notice, OpsDone, Restoring, RollingBack, StageStarted
+from lvsctl.model.lab import Lab
 from lvsctl.output.text.style import Style
 
 
@@ -178,3 +179,15 @@ class Progress:
         self._stream.write(f"\r\x1b[K{text}")
         self._stream.flush()
         self._drawn = True
+
+
+def say_asking(lab: Lab) -> None:
+    """Say on a terminal what the user waits for while requests are sent through ``lab``."""
+    if not sys.stderr.isatty():
+        return
+    services = ", ".join(service.name for service in lab.services)
+    text = f"sending requests to {services} and capturing at every interface of {lab.name}"
+    losing = [network for network in lab.networks if network.impairment.loss]
+    if losing:
+        text += f"; {losing[0].name} loses {losing[0].impairment.loss:g} %, so this takes longer"
+    say(text)

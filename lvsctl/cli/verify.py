@@ -19,7 +19,7 @@ import typer
 from lvsctl.cli import options
 from lvsctl.cli.failure import ExitStatus, say
 from lvsctl.cli.help import Command, new_app
-from lvsctl.cli.output import Format, show, show_json, style
+from lvsctl.cli.output import Format, say_asking, show, show_json, style
 from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel, inside_machine
 from lvsctl.engine.campaign import Trial
 from lvsctl.engine.faults import prove_claims
@@ -146,10 +146,12 @@ def _verify(
             raise UsageError("--from reads a saved report: use no lab, --client or --report")
         return recompute(saved_report.load(from_)), str(from_ / saved_report.CAPTURE)
     found = running_lab(lab)
+    if report is not None:
+        saved_report.refuse_others(report)
+    say_asking(found)
     if report is None:
         result = verify_lab(found, client)
         return result, keep_capture(result)
-    saved_report.refuse_others(report)
     result = verify_lab(found, client)
     saved_report.save(report, result)
     return result, str(report / saved_report.CAPTURE)
