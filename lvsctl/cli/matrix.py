@@ -80,9 +80,9 @@ def matrix(
 
     For each topology a lab of its own is brought up and must be healthy. Then each fault that
     applies is injected: `diagnose` must name it first, at its node; the claims of `verify` that
-    it breaks must fail, and no others; after its removal the lab must be healthy again. Each
-    fault takes ten to twenty seconds, all of them more than half an hour. The exit status is 1
-    if any result is different.
+    it breaks must fail, and no others; after its removal nothing may differ from the topology,
+    and after the last one the lab must be healthy again. Each fault takes some seconds, all of
+    them about half an hour. The exit status is 1 if any result is different.
 
     Examples:
       lvsctl fault matrix

@@ -21,7 +21,7 @@ from lvsctl.cli.failure import ExitStatus, say
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Format, say_asking, show, show_json, style
 from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel, inside_machine
-from lvsctl.engine.campaign import Trial
+from lvsctl.engine.campaign import Step, Trial
 from lvsctl.engine.faults import prove_claims
 from lvsctl.engine.findings import Verification
 from lvsctl.engine.inspect import recompute, verify_lab
@@ -123,13 +123,18 @@ def verify(
 
 
 def _prove(lab: str | None, wanted: Format) -> ExitStatus:
-    """Inject each fault, with a line for each on a terminal."""
+    """Inject each fault, with a line for each on a terminal, before and after it is tried."""
+    watched = sys.stderr.isatty()
+
+    def begin(step: Step) -> None:
+        if watched:
+            say(f"[{step.number}/{step.total}] requests {step.text} …")
 
     def report(trial: Trial) -> None:
-        if sys.stderr.isatty():
+        if watched:
             say(format_trial(trial))
 
-    proof = prove_claims(running_lab(lab), report)
+    proof = prove_claims(running_lab(lab), report, begin)
     if wanted is Format.JSON:
         show_json(proof)
     else:

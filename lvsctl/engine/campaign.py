@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from lvsctl import claims, diagnosis
 from lvsctl.engine import collect
+from lvsctl.engine.whole import whole_state
 from lvsctl.faults import FAULTS
 from lvsctl.faults.base import Fault
 from lvsctl.faults.injector import FaultInjector
@@ -19,6 +20,17 @@ from lvsctl.kernel.paths import InjectedFault
 from lvsctl.model.claim import Claim, Finding, Verdict, overall
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.lab import Lab
+from lvsctl.plan.deviations import find_deviations
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How far a proof is: the ``number`` of the fault, of how many, and what is tried now."""
+
+    number: int
+    total: int
+    text: str
+
 
 Causes = tuple[tuple[str, str], ...]
 """Causes that ``diagnose`` names: kinds and nodes, the most likely first."""
@@ -93,10 +105,15 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What ``verify`` and ``diagnose`` find in a lab without an injected fault."""
+    """What ``verify`` and ``diagnose`` find in a lab without an injected fault.
+
+    Right after a fault was restored the lab is compared with its topology instead: the verdict
+    is that of the comparison, and ``differences`` are what it found.
+    """
 
     verdict: Verdict
     causes: Causes
+    differences: tuple[str, ...] = ()
 
     @property
     def healthy(self) -> bool:
@@ -108,6 +125,8 @@ class Health:
         """What is wrong; empty if healthy."""
         if self.healthy:
             return ""
+        if self.differences:
+            return "; ".join(self.differences)
         return f"verify: {self.verdict}, diagnose: {_join(self.causes) or 'no cause'}"
 
 
@@ -145,16 +164,21 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One topology. ``before`` is its lab without a fault; if not healthy, nothing was injected."""
+    """One topology. ``before`` is its lab without a fault; if not healthy, nothing was injected.
+
+    ``after`` is the lab after the last fault was restored; None if nothing was injected.
+    """
 
     topology: str
     before: Health
     cells: tuple[Cell, ...]
+    after: Health | None = None
 
     @property
     def holds(self) -> bool:
-        """Healthy at the beginning, and every cell holds."""
-        return self.before.healthy and all(cell.holds for cell in self.cells)
+        """Healthy at the beginning and at the end, and every cell holds."""
+        ends = (self.before, self.after or self.before)
+        return all(end.healthy for end in ends) and all(cell.holds for cell in self.cells)
 
 
 def applicable(injector: FaultInjector, only: Sequence[str] = ()) -> tuple[tuple[Fault, str], ...]:
@@ -171,22 +195,29 @@ def prove(
     injector: FaultInjector,
     report: Callable[[Trial], None] = lambda _: None,
     only: Iterable[str] = (),
+    begin: Callable[[Step], None] = lambda _: None,
 ) -> Proof:
     """Test the claims of a running lab; ``only`` by some faults. ``report`` gets each trial.
+
+    ``begin`` gets each step before it is taken.
 
     Nothing is injected into a lab that is not healthy. What was injected is restored, also on
     an exception or Ctrl-C. Raises what ``collect.collect_evidence`` raises.
     """
     lab = injector.lab
+    faults = applicable(injector, tuple(only))
+    begin(Step(0, len(faults), "without a fault"))
     before = _findings(lab)
     if overall(before) is not Verdict.PASS:
         return Proof(lab, before, (), before)
     made = {finding.claim.id for finding in before}
     trials: list[Trial] = []
-    for fault, node in applicable(injector, tuple(only)):
+    for number, (fault, node) in enumerate(faults, 1):
+        begin(Step(number, len(faults), f"with {fault.id} at {node}"))
         trial = _trial(injector, fault, node, made, _evidence_with_fault(injector, fault, node))
         report(trial)
         trials.append(trial)
+    begin(Step(len(faults), len(faults), "without a fault, once more"))
     return Proof(lab, before, tuple(trials), _findings(lab))
 
 
@@ -209,7 +240,8 @@ def run_column(
         for cell in _cells(injector, topology, made, only):
             report(cell)
             cells.append(cell)
-    return Column(topology, before, tuple(cells))
+    after = _health(collect.collect_evidence(injector.lab)) if cells else None
+    return Column(topology, before, tuple(cells), after)
 
 
 def _cells(
@@ -221,8 +253,19 @@ def _cells(
             topology,
             _trial(injector, fault, node, made, evidence),
             _causes(evidence),
-            _health(collect.collect_evidence(injector.lab)),
+            _compared(injector.lab),
         )
+
+
+def _compared(lab: Lab) -> Health:
+    """Compare a lab with its topology, which needs no request."""
+    found = find_deviations(lab, whole_state(lab))
+    differences = tuple(
+        f"{netns.removeprefix(lab.netns(''))}: {one.text}"
+        for netns, several in found.items()
+        for one in several
+    )
+    return Health(Verdict.FAIL if differences else Verdict.PASS, (), differences)
 
 
 def _evidence_with_fault(injector: FaultInjector, fault: Fault, node: str) -> Evidence:

@@ -11,16 +11,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Interface
+from math import inf
 from pathlib import Path
+from typing import NamedTuple
 
 from lvsctl.capture.capture import Capture
 from lvsctl.claims.distribution import requests_for_each, requests_needed, room_for
 from lvsctl.claims.neighbours import CONFIGURED, wrong_neighbours, wrongly_claimed
-from lvsctl.engine.whole import whole_state
+from lvsctl.engine.whole import changed_settings, whole_state
 from lvsctl.kernel import counters, learnt, packet_filters
 from lvsctl.kernel.drops import DropReasons, Martians
 from lvsctl.kernel.netns import run_inside
 from lvsctl.kernel.state import flush_neighbours_and_routes, read_connections
+from lvsctl.kernel.wide import Changed
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.evidence import Evidence, Exchange, Failure, Probe, Run
 from lvsctl.model.lab import Lab, Node, Role
@@ -58,16 +61,17 @@ def collect_evidence(lab: Lab, sender: Node | None = None, *, patient: bool = Fa
         before = counters.counters_by_namespace(nodes)
         filters_before = packet_filters.read_filters(places)
         _probe_vips(lab)
-        runs = _runs(lab, sender, patient=patient)
+        asked = _ask_all(lab, sender, patient=patient)
         after = counters.counters_by_namespace(nodes)
         filters_after = packet_filters.read_filters(places)
         kernel_drops = reasons.dropped() if reasons.supported else martians.dropped()
         kernel_log = martians.logged()
     switches = {network.name for network in lab.networks}
-    states = {name.removeprefix(lab.netns("")): state for name, state in whole_state(lab).items()}
+    whole = whole_state(lab, changed=asked.changed)
+    states = {name.removeprefix(lab.netns("")): state for name, state in whole.items()}
     evidence = Evidence(
         lab=lab,
-        runs=runs,
+        runs=asked.runs,
         frames=capture.frames,
         taps=tuple(sorted(capture.taps)),
         drops={node: count for node, count in capture.drops.items() if count},
@@ -213,7 +217,14 @@ class _Asked:
         return None if room is None else max(0, room - len(self.exchanges))
 
 
-def _runs(lab: Lab, sender: Node | None, *, patient: bool) -> tuple[Run, ...]:
+class _Answers(NamedTuple):
+    """What came of asking; ``changed`` was read while there was nothing to do but wait."""
+
+    runs: tuple[Run, ...]
+    changed: Changed
+
+
+def _ask_all(lab: Lab, sender: Node | None, *, patient: bool) -> _Answers:
     """Ask all services at once; compare counters around the first requests of each."""
     director = lab.netns(lab.directors[0].name)
     start = counters.wait_for_ipvs_counters(director)
@@ -231,6 +242,7 @@ def _runs(lab: Lab, sender: Node | None, *, patient: bool) -> tuple[Run, ...]:
         opening = [pool.submit(_first_requests, lab, one, used_ports, held) for one in asked]
         for one, exchanges in zip(asked, opening, strict=True):
             one.exchanges = exchanges.result()
+        changed = pool.submit(changed_settings, lab)
         end = counters.wait_for_ipvs_counters(director, unaccounted=start.unaccounted)
         for waiting in [pool.submit(_further_requests, lab, one) for one in asked]:
             waiting.result()
@@ -238,9 +250,10 @@ def _runs(lab: Lab, sender: Node | None, *, patient: bool) -> tuple[Run, ...]:
             for waiting in [pool.submit(_wait_longer, lab, one, end.state) for one in asked]:
                 waiting.result()
         late = run_inside(director, read_connections)
+        settings = changed.result()
     known = {_client_of(connection) for connection in end.state.connections}
     connections = (*end.state.connections, *(c for c in late if _client_of(c) not in known))
-    return tuple(
+    runs = tuple(
         Run(
             service=one.service,
             client=one.clients[0].name,
@@ -257,6 +270,7 @@ def _runs(lab: Lab, sender: Node | None, *, patient: bool) -> tuple[Run, ...]:
         )
         for one in asked
     )
+    return _Answers(runs, settings)
 
 
 def _client_of(connection: Connection) -> tuple[object, ...]:
@@ -272,25 +286,32 @@ def _first_requests(
 
 
 def _further_requests(lab: Lab, one: _Asked) -> None:
-    """A large request for each real server, and ordinary ones of the other clients."""
-    room = one.left
-    count = requests_for_each(one.service)
+    """A large request for each real server, and ordinary ones of the other clients; at once."""
+    room, endpoint = one.left, one.service.endpoint
+    count = large = requests_for_each(one.service)
     answered = any(exchange.answered for exchange in one.exchanges)
-    if answered and one.service.endpoint.protocol is Protocol.TCP:
-        large = count if room is None else min(count, room)
-        one.larges = _at_once(lab, one.service.endpoint, one.clients[0], large, _LARGE_PATH)
-        room = None if room is None else room - len(one.larges)
+    if not answered or endpoint.protocol is not Protocol.TCP:
+        large = 0
+    elif room is not None:
+        large = min(count, room)
+        room -= large
     others = one.clients[1:]
     if room is not None:
         count = min(count, room // max(1, len(others)))
-    if not others or not count:
-        return
+    # A real server that does not answer small requests is not judged by large ones.
+    silent = any(exchange.error == Failure.TIMED_OUT for exchange in one.exchanges)
+    connect = _SILENT + 8 * _one_way(lab) if silent else inf
 
     def ask(node: Node) -> Probe:
-        return Probe(node.name, _at_once(lab, one.service.endpoint, node, count))
+        return Probe(node.name, _at_once(lab, endpoint, node, count))
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        one.others = tuple(pool.map(ask, others))
+        asking = pool.map(ask, others if count else ())
+        if large:
+            one.larges = _at_once(
+                lab, endpoint, one.clients[0], large, _LARGE_PATH, connect=connect
+            )
+        one.others = tuple(asking)
 
 
 def _wait_longer(lab: Lab, one: _Asked, table: NodeState) -> None:
@@ -318,7 +339,8 @@ def _held(
         endpoint.port,
         count=count,
         protocol=endpoint.protocol,
-        timeout=answer_timeout(lab),
+        timeout=answer_timeout(lab, endpoint.protocol),
+        connect=connect_timeout(lab),
         avoid=avoid,
     ) as exchanges:
         yield exchanges
@@ -331,6 +353,7 @@ def _at_once(
     count: int,
     path: str = "/",
     timeout: float = 0.0,
+    connect: float = inf,
 ) -> tuple[Exchange, ...]:
     """Send requests at the same time, each over a connection that is closed with its answer."""
     return client.requests(
@@ -341,7 +364,8 @@ def _at_once(
         concurrency=max(1, count),
         protocol=endpoint.protocol,
         path=path,
-        timeout=timeout or answer_timeout(lab),
+        timeout=timeout or answer_timeout(lab, endpoint.protocol),
+        connect=min(connect, connect_timeout(lab)),
     )
 
 
@@ -358,10 +382,25 @@ def _one_way(lab: Lab) -> float:
     return sum(network.impairment.delay for network in lab.networks) / 1000
 
 
-def answer_timeout(lab: Lab) -> float:
-    """Seconds to wait for a reply.
+def answer_timeout(lab: Lab, protocol: Protocol = Protocol.TCP) -> float:
+    """Seconds to wait for a reply: of UDP no longer than for a connection of TCP."""
+    if protocol is Protocol.UDP:
+        return connect_timeout(lab)
+    return 2.0 + 8 * _one_way(lab) + _for_losses(lab)
 
-    A lost SYN is sent again after one and three seconds (RFC 6298, section 2).
+
+def connect_timeout(lab: Lab) -> float:
+    """Seconds to wait for a connection.
+
+    A lost SYN is sent again after one and three seconds (RFC 6298, section 2). The kernel
+    answers it: no process has to be scheduled.
     """
-    lossy = any(network.impairment.loss for network in lab.networks)
-    return 2.0 + 8 * _one_way(lab) + (6.0 if lossy else 0.0)
+    return 1.3 + 8 * _one_way(lab) + _for_losses(lab)
+
+
+def _for_losses(lab: Lab) -> float:
+    return 6.0 if any(network.impairment.loss for network in lab.networks) else 0.0
+
+
+_SILENT = 0.5
+"""Seconds to wait for a connection where others, to a silent real server, have timed out."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from lvsctl.engine import campaign
-from lvsctl.engine.campaign import Cell, Column, Proof, Trial
+from lvsctl.engine.campaign import Cell, Column, Proof, Step, Trial
 from lvsctl.engine.findings import FaultListed, FaultShown
 from lvsctl.engine.labs import find_node, remove_surely
 from lvsctl.engine.up import bring_up
@@ -25,9 +25,11 @@ from lvsctl.topology.overrides import Overrides
 from lvsctl.topology.shipped import Topology
 
 
-def prove_claims(lab: Lab, report: Callable[[Trial], None]) -> Proof:
+def prove_claims(
+    lab: Lab, report: Callable[[Trial], None], begin: Callable[[Step], None] = lambda _: None
+) -> Proof:
     """Inject every applicable fault into a running lab and compare which claims fail."""
-    return campaign.prove(FaultInjector(lab), report)
+    return campaign.prove(FaultInjector(lab), report, begin=begin)
 
 
 def inject_fault(lab: Lab, name: str, node: str | None = None) -> FaultShown:

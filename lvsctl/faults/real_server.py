@@ -37,6 +37,7 @@ def service_stopped(context: FaultContext) -> Iterator[Change]:
     at=(Role.REAL_SERVER,),
     symptom="ARP requests for the RIP stay unanswered",
     breaks=(
+        "all.interfaces-up",
         "dr.reply-direct",
         "tun.reply-direct",
         "tun.routed",

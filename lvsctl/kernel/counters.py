@@ -14,12 +14,14 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from lvsctl.kernel import netns
 from lvsctl.kernel.state import node_state
-from lvsctl.model.state import Counters, NodeState
+from lvsctl.model.state import Counters, NodeState, ServiceState
+from lvsctl.netlink import ipvs, sockets
 
 _DIRECTORY = "/proc/thread-self/net/"
 _PAIRED = ("snmp", "netstat")
@@ -146,24 +148,41 @@ def wait_for_ipvs_counters(
     pause = threading.Event()  # never set: the kernel has no event for this
     latest, since, rounds = netns.run_inside(director, _exact), time.monotonic(), 0
     while True:
-        exact = netns.run_inside(director, _exact)
-        when = time.clock_gettime_ns(time.CLOCK_REALTIME)
-        state = node_state(director, sysctls=(), director=True)
+        look = netns.run_inside(director, _look)
         now = time.monotonic()
         rounds += 1
-        if exact != latest:
-            latest, since, rounds = exact, now, 0
-        missing = _missing(state, exact)
-        quiet = exact == netns.run_inside(director, _exact)
+        if look.exact != latest:
+            latest, since, rounds = look.exact, now, 0
+        missing = _missing(look.services, look.exact)
         waited = now > since + patience and rounds >= QUIET_ROUNDS
-        if (quiet and (missing == unaccounted or waited)) or now > deadline:
-            return IpvsCounters(state, when, missing)
+        if (look.quiet and (missing == unaccounted or waited)) or now > deadline:
+            # What else a director's state shows is not summed up, so it is read once.
+            state = node_state(director, sysctls=(), director=True)
+            return IpvsCounters(replace(state, services=look.services), look.when, missing)
         pause.wait(_AGAIN)
 
 
-def _missing(state: NodeState, exact: Counts) -> Unaccounted:
-    by_service = _sums([service.counters for service in state.services])
-    by_real_server = _sums([r.counters for service in state.services for r in service.real_servers])
+class _Look(NamedTuple):
+    """The counters at one moment; ``quiet``: nothing was counted while they were read."""
+
+    exact: Counts
+    when: int
+    services: tuple[ServiceState, ...]
+    quiet: bool
+
+
+def _look() -> _Look:
+    exact = _exact()
+    when = time.clock_gettime_ns(time.CLOCK_REALTIME)
+    with sockets.open_socket(sockets.GENERIC) as sock:
+        services = ipvs.services(sock)
+    return _Look(exact, when, services, exact == _exact())
+
+
+def _missing(services: Iterable[ServiceState], exact: Counts) -> Unaccounted:
+    found = tuple(services)
+    by_service = _sums([service.counters for service in found])
+    by_real_server = _sums([r.counters for service in found for r in service.real_servers])
     return _less(exact, by_service), _less(exact, by_real_server)
 
 

@@ -141,7 +141,7 @@ def _differing(directory: Directory) -> Iterator[Setting]:
     try:
         for file, name, usual in directory.files:
             with contextlib.suppress(OSError, UnicodeDecodeError):
-                now = _content(place, file)
+                now = _text(place, file)
                 if now != usual:
                     yield Setting(name, now, usual)
     finally:
@@ -154,6 +154,15 @@ def _content(directory: int, file: str) -> str:
     try:
         if os.fstat(fd).st_mode & 0o600 != 0o600:
             raise PermissionError(f"{file} is only read, or only written")
+        return os.read(fd, 4096).decode().strip()
+    finally:
+        os.close(fd)
+
+
+def _text(directory: int, file: str) -> str:
+    """Read a sysctl of which the scratch namespace has shown that it is read and written."""
+    fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
         return os.read(fd, 4096).decode().strip()
     finally:
         os.close(fd)

@@ -58,9 +58,11 @@ class Whole(NamedTuple):
     """What is needed to read everything that can change what happens to a packet.
 
     ``planned`` are the sysctls that the lab's plan sets, by namespace: these are no changes.
+    ``changed`` are those that differ from a fresh namespace's, where they were read before.
     """
 
     planned: Mapping[str, Mapping[str, str]]
+    changed: wide.Changed | None = None
 
 
 def node_state(
@@ -120,7 +122,7 @@ def lab_state(
         )
         for name, visit in visited.items()
     }
-    return states if whole is None else wide.compared(states, whole.planned)
+    return states if whole is None else wide.compared(states, whole.planned, whole.changed)
 
 
 @dataclass(slots=True)

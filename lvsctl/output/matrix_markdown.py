@@ -23,7 +23,7 @@ if
 
 - `diagnose` names the fault first, at that node,
 - the claims of `verify` that the fault must break fail, and no others,
-- and the lab is healthy again after the fault is removed.
+- and nothing differs from the topology after the fault is removed.
 
 {bad} is followed by the difference. {none} means that the fault does not apply to the topology. To
 update some cells only: `lvsctl fault matrix tun --fault tunnel-down --write docs/fault-matrix.md`.

@@ -9,6 +9,7 @@ import select
 import socket
 import struct
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lvsctl import __version__
@@ -63,6 +64,8 @@ class Target:
     """Where requests go, and how. ``timeout`` in seconds; ``keep`` holds answered connections.
 
     ``impatience``: seconds after which the remaining requests no longer wait for this one.
+    ``connect``: seconds after which a connection that is not established is given up, where
+    that is earlier than ``timeout``.
 
     ``avoid`` are local ports not to use: IPVS would assign a request from there to an earlier
     connection and schedule nothing.
@@ -76,6 +79,7 @@ class Target:
     keep: bool
     avoid: frozenset[int] = frozenset()
     impatience: float = IMPATIENCE
+    connect: float = float("inf")
 
     def request(self) -> bytes:
         """Encode a request."""
@@ -91,7 +95,10 @@ class Target:
 class _Attempt:
     """A request in progress. ``sent_at`` is CLOCK_REALTIME, ``began`` CLOCK_MONOTONIC."""
 
-    __slots__ = ("began", "index", "local", "reader", "sent_at", "sock", "status", "unsent")
+    __slots__ = (
+        *("began", "established", "index", "local", "reader", "sent_at"),
+        *("sock", "status", "unsent"),
+    )
 
     def __init__(self, index: int, sock: socket.SocketType, unsent: bytes) -> None:
         self.index = index
@@ -100,6 +107,7 @@ class _Attempt:
         self.local: Endpoint | None = None
         self.reader: ReplyReader | None = None
         self.status = 0
+        self.established = False
         self.sent_at = time.time()
         self.began = time.monotonic()
 
@@ -126,7 +134,7 @@ class Attempts:
         self._stop = stop
         self._results: list[Exchange | None] = [None] * count
         self._started = 0
-        # In order of their start, hence of their deadlines.
+        # In order of their start.
         self._open: dict[int, _Attempt] = {}
         self._kept: list[socket.SocketType] = []
 
@@ -217,6 +225,7 @@ class Attempts:
         except BlockingIOError:
             return False
         attempt.unsent = attempt.unsent[count:]
+        attempt.established = True
         return not attempt.unsent
 
     def _go_on(self, epoll: select.epoll, attempt: _Attempt) -> None:
@@ -294,22 +303,34 @@ class Attempts:
     def _timeout(self) -> float:
         """Seconds until the first deadline, or until more requests may start."""
         first = next(iter(self._open.values()))
-        patience = self._target.timeout
+        deadline = min(map(self._deadline, self._watched()))
         if self._concurrency < len(self._results):
-            patience = min(patience, self._target.impatience)
-        return max(0.0, first.began + patience - time.monotonic())
+            deadline = min(deadline, first.began + self._target.impatience)
+        return max(0.0, deadline - time.monotonic())
+
+    def _watched(self) -> Iterable[_Attempt]:
+        """The attempts of which one has the next deadline."""
+        if self._target.connect < self._target.timeout:
+            return self._open.values()
+        return (next(iter(self._open.values())),)
+
+    def _deadline(self, attempt: _Attempt) -> float:
+        """The time (CLOCK_MONOTONIC) after which the request is given up."""
+        if attempt.established:
+            return attempt.began + self._target.timeout
+        return attempt.began + min(self._target.timeout, self._target.connect)
 
     def _expire(self) -> None:
         now = time.monotonic()
         oldest = next(iter(self._open.values()), None)
         if oldest is not None and now - oldest.began >= self._target.impatience:
             self._concurrency = len(self._results)
-        latest = now - self._target.timeout
         while self._open:
-            first = next(iter(self._open.values()))
-            if first.began > latest:
+            late = [one for one in self._watched() if self._deadline(one) <= now]
+            if not late:
                 return
-            self._finish(first, ServerIdentity(), Failure.TIMED_OUT)
+            for attempt in late:
+                self._finish(attempt, ServerIdentity(), Failure.TIMED_OUT)
 
 
 def _bind_elsewhere(sock: socket.SocketType, ports: frozenset[int]) -> None:

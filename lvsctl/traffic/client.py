@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address
+from math import inf
 
 from lvsctl.kernel.netns import enter, in_thread, run_inside
 from lvsctl.model.addresses import IPAddress
@@ -36,19 +37,21 @@ def requests(
     concurrency: int = 1,
     hold: bool = False,
     timeout: float = 5.0,
+    connect: float = inf,
     path: str = "/",
 ) -> tuple[Exchange, ...]:
     """Send ``count`` requests from ``netns`` to ``url_host``:``port``; return their outcomes.
 
     ``concurrency`` requests run at the same time, and each has ``timeout`` seconds from opening
-    its connection to the last byte of its answer. With ``hold`` every connection stays open until
+    its connection to the last byte of its answer; a connection that is not established within
+    ``connect`` seconds is given up. With ``hold`` every connection stays open until
     the last request is over, for schedulers that count connections. A request without an answer is
     an ``Exchange`` with an error, never an exception.
 
     Runs in a thread of its own; the caller's stays in its namespace. Raises LabError if the
     namespace does not exist, HostError if open files or memory run out.
     """
-    target = Target(url_host, port, protocol, timeout, path, keep=hold)
+    target = Target(url_host, port, protocol, timeout, path, keep=hold, connect=connect)
     with _attempted(netns, target, count, concurrency) as exchanges:
         return exchanges
 
@@ -63,6 +66,7 @@ def held(
     protocol: Protocol = Protocol.TCP,
     concurrency: int = 1,
     timeout: float = 5.0,
+    connect: float = inf,
     path: str = "/",
     avoid: frozenset[int] = frozenset(),
 ) -> Iterator[tuple[Exchange, ...]]:
@@ -73,7 +77,9 @@ def held(
 
     So the connection table can be read while they are established.
     """
-    target = Target(url_host, port, protocol, timeout, path, keep=True, avoid=avoid)
+    target = Target(
+        url_host, port, protocol, timeout, path, keep=True, avoid=avoid, connect=connect
+    )
     with _attempted(netns, target, count, concurrency) as exchanges:
         yield exchanges
 

@@ -94,7 +94,7 @@ def proven(labs: Sequence[str]) -> None:
     Each asks only once all captures are open, and closes its own once all have asked.
     """
     asking, asked = meeting(len(labs)), meeting(len(labs))
-    ask = collect._runs
+    ask = collect._ask_all
 
     def prove(own: int) -> None:
         running = running_lab(labs[own])
@@ -107,7 +107,7 @@ def proven(labs: Sequence[str]) -> None:
             return run
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(collect, "_runs", together)
+            patch.setattr(collect, "_ask_all", together)
             assert verify_lab(running).verdict is Verdict.PASS, labs[own]
 
     assert at_once(*(partial(prove, own) for own in range(len(labs)))) == [0] * len(labs)

@@ -61,6 +61,9 @@ def test_a_cell_says_what_is_wrong(one: Cell, wrong: str) -> None:
 
 
 def test_a_topology_that_is_not_healthy_is_not_broken_further() -> None:
+    column = Column("dr", HEALTHY, (GOOD,), SICK)
+    assert not column.holds
+    assert "not healthy after all faults" in format_matrix([column], style=Style(False, 200))
     column = Column("dr", SICK, ())
     assert not column.holds
     said = format_matrix([column], style=Style(False, 200))

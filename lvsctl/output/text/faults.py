@@ -153,6 +153,9 @@ def format_matrix(columns: Sequence[Column], *, style: Style) -> str:
         if not column.before.healthy:
             told = f"{column.topology} was not healthy before any fault was injected"
             lines.append(style.red(style.wrapped(f"{told}: {column.before.text}", hanging=2)))
+        elif column.after is not None and not column.after.healthy:
+            told = f"{column.topology} is not healthy after all faults were removed"
+            lines.append(style.red(style.wrapped(f"{told}: {column.after.text}", hanging=2)))
     wrong = [cell for cell in cells.values() if not cell.holds]
     for cell in wrong:
         told = f"{cell.topology}: {format_cell(cell)}"
