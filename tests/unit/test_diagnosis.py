@@ -312,6 +312,8 @@ LATENT: tuple[tuple[str, str, Bend, list[tuple[str, str]]], ...] = (
     ("dr", "director", with_entries(misspelt), [("real-server-misspelt", "director")]),
     ("dr", "director", with_entries(one_more), [("real-server-unknown", "director")]),
     ("dr", "director", ipvs_set("drop_packet", "3"), [("drop-packet", "director")]),
+    ("dr", "director", ipvs_set("drop_packet", "1"), []),
+    ("dr", "director", ipvs_set("drop_entry", "3"), [("drop-entry", "director")]),
     ("dr", "director", ipvs_set("backup_only", "1"), []),
     ("dr", "director", flagged("flag-1"), []),
 )
