@@ -327,6 +327,24 @@ def test_what_bites_later_is_named_though_all_works(
     assert named(bent(evidence_of(name), node, bend)) == expected
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ((Setting("remote", "10.30.9.9", ""),), "from 10.30.9.9 only"),
+        ((Setting("local", "10.30.2.99", ""),), "to 10.30.2.99 only"),
+        ((Setting("remote", "10.30.1.2", ""), Setting("local", "10.30.2.11", "")), ""),
+    ],
+)
+def test_a_tunnel_device_with_other_ends_is_named(
+    settings: tuple[Setting, ...], words: str
+) -> None:
+    bend = relinked("tunl0", settings=settings)
+    causes = conclusion(unanswered(bent(evidence_of("tun"), "rs1", bend), "rs1")).causes
+    found = [cause for cause in causes if cause.fault == "tunnel-endpoint"]
+    assert [cause.node for cause in found] == (["rs1"] if words else [])
+    assert all(words in cause.evidence[0] for cause in found)
+
+
 def learnt(address: str, mac: str, state: str = "stale") -> NodeState:
     """What a node had learnt before the requests."""
     entry = NeighbourState(ip_address(address), "lan", mac, state)
