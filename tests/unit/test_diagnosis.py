@@ -345,9 +345,9 @@ def test_a_tunnel_device_with_other_ends_is_named(
     assert all(words in cause.evidence[0] for cause in found)
 
 
-def learnt(address: str, mac: str, state: str = "stale") -> NodeState:
+def learnt(address: str, mac: str, state: str = "stale", device: str = "lan") -> NodeState:
     """What a node had learnt before the requests."""
-    entry = NeighbourState(ip_address(address), "lan", mac, state)
+    entry = NeighbourState(ip_address(address), device, mac, state)
     return NodeState("", neighbours=(entry,))
 
 
@@ -394,6 +394,12 @@ def test_a_node_that_answers_for_anothers_address_is_named(
 
     said = conclusion(replace(evidence, frames=(*evidence.frames, taken)))
     assert [(c.fault, c.node, c.remedy) for c in said.causes] == [("proxy-answers", "rs2", remedy)]
+
+
+def test_what_a_dummy_device_has_was_not_learnt() -> None:
+    """Its entries have the device's own MAC address (state noarp)."""
+    own = learnt("10.10.0.100", "02:01:00:00:00:01", "noarp", "dummy7")
+    assert named(replace(evidence_of("dr"), before={"client": own})) == []
 
 
 def test_what_a_node_still_claims_is_not_called_learnt_before() -> None:
