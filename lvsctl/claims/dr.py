@@ -102,7 +102,10 @@ def _wrong_neighbour_entry(trace: Trace) -> str:
     """Find a neighbour entry that maps the VIP to a MAC address of no director; else empty."""
     macs = frozenset[str]().union(*map(trace.macs, trace.directors))
     for node, state in trace.evidence.states.items():
+        networks = trace.evidence.lab.node(node).networks
         for entry in state.neighbours:
+            if entry.device not in networks:
+                continue  # of a dummy or tunnel device: the kernel gives it the device's own
             if entry.address == trace.run.endpoint.vip and entry.mac and entry.mac not in macs:
                 directors = join_names(trace.directors)
                 return f"{node} has it at {entry.mac}, which is not a MAC address of {directors}"

@@ -45,7 +45,10 @@ def wrong_neighbours(evidence: Evidence) -> Iterator[WrongNeighbour]:
     owners, macs = _owners(evidence), _macs(evidence)
     claimed = wrongly_claimed(evidence)
     for node, learnt in evidence.before.items():
+        networks = evidence.lab.node(node).networks
         for entry in learnt.neighbours:
+            if entry.device not in networks:
+                continue  # of a dummy or tunnel device: the kernel gives it the device's own
             holders = owners.get(entry.address, ())
             if not entry.mac or not holders or node in holders or entry.state in WITHOUT_MAC:
                 continue

@@ -39,6 +39,7 @@ RULES: tuple[Rule, ...] = (
     *ttl.RULES,
     *links.RULES,
     *listeners.RULES,
+    *vanishing.BLOCKING,
     *ipvs.RULES[1:2],
     *proxies.RULES,
     *tunnel.RULES,

@@ -92,7 +92,7 @@ def _by_mac(case: Case, node: Node, device: str) -> LinkState | None:
 
 def _why_down(case: Case, node: Node, device: str, link: LinkState | None) -> tuple[str, str]:
     if link is None:
-        return f"{node.name}: {device} does not exist", f"lvsctl down {case.lab.name} && {case.up}"
+        return f"{node.name}: {device} does not exist", case.up
     if not link.up:
         # The routes through it were removed with it and do not come back by themselves.
         lost = [

@@ -104,7 +104,7 @@ def _unresolved(case: Case) -> Iterator[tuple[str, Frame]]:
         if frame.direction is Direction.OUT:
             yield frame.tap.device, frame
             yield frame.tap.node, frame
-        elif _has(case, frame.tap.node, target):
+        elif target is not None and _has(case, frame, target):
             yield frame.tap.node, frame
 
 
@@ -118,9 +118,8 @@ def _question(frame: Frame) -> tuple[IPAddress | None, bool]:
     return None, False
 
 
-def _has(case: Case, node: str, address: object) -> bool:
-    return any(
-        held.ip == address
-        for interface in case.lab.node(node).interfaces
-        for held in interface.addresses
-    )
+def _has(case: Case, frame: Frame, address: IPAddress) -> bool:
+    """Whether the node that received a question should answer it."""
+    node, device = frame.tap.node, frame.tap.device
+    own = any(held.ip == address for held in case.lab.node(node).addresses_on(device))
+    return own or case.network.answers(node, device, address)

@@ -7,11 +7,11 @@ packet can be followed through a lab that was changed by hand.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from lvsctl.diagnosis.route_lookup import Lookup, lookup
-from lvsctl.model.addresses import IPAddress
+from lvsctl.model.addresses import IPAddress, mac_for
 from lvsctl.model.lab import Lab
 from lvsctl.model.state import LinkState, NeighbourState, NodeState, RouteState, RuleState, Setting
 
@@ -146,20 +146,29 @@ class Network:
         """Whether a node answers ARP requests for ``address`` that ``device`` receives."""
         if not self.local(node, address):
             return False
+        receiving = self._link_on(node, device)
+        on_it = any(link == receiving for link in self.holders(node, address))
         if address.version == 6:
-            # Only for addresses of the interface itself: none of lo's (ndisc_recv_ns).
-            return any(link.name == device for link in self.holders(node, address))
+            return on_it  # only for addresses of the interface itself: none of lo's (ndisc_recv_ns)
         ignore = self.effective(node, device, "arp_ignore")
         if ignore in (1, 2):
-            return any(link.name == device for link in self.holders(node, address))
+            return on_it
         return ignore != 8
 
     def connected(self, device: str) -> Iterator[str]:
         """The nodes with a live interface on a network (interfaces are named after them)."""
         for node in self.lab.nodes:
-            link = self.state(node.name).link(device)
+            link = self._link_on(node.name, device)
             if link is not None and link.up and link.carrier:
                 yield node.name
+
+    def _link_on(self, node: str, network: str) -> LinkState | None:
+        """The device of a node on a network, also if it was renamed."""
+        state, planned = self.state(node), self.lab.node(node).addresses_on(network)
+        link = state.link(network)
+        if link is not None or not planned:
+            return link
+        return next((one for one in state.links if one.mac == mac_for(planned[0].ip)), None)
 
     def neighbour(self, node: str, device: str, address: IPAddress) -> NeighbourState | None:
         """The entry of a node's neighbour table, if it has a MAC address."""
@@ -171,7 +180,7 @@ class Network:
     def having_mac(self, device: str, mac: str) -> str:
         """The node that has a MAC address on a network; empty if none has."""
         for node in self.lab.nodes:
-            link = self.state(node.name).link(device)
+            link = self._link_on(node.name, device)
             if link is not None and link.mac == mac:
                 return node.name
         return ""
@@ -208,7 +217,9 @@ class Network:
             raise _Blocked(Block(BlockReason.REFUSED, node, "", dst, fact, found))
         if route is None:
             raise _Blocked(self._no_route(node, dst))
-        link, to = self.state(node).link(route.device), route.via or dst
+        link = self.state(node).link(route.device)
+        route = replace(route, device=self._network_of(node, route.device))
+        to = route.via or dst
         if link is None or not link.up or not link.carrier:
             fact = f"{node}: {route.device} is down"
             raise _Blocked(Block(BlockReason.LINK_DOWN, node, route.device, to, fact))
@@ -228,6 +239,14 @@ class Network:
             )
             raise _Blocked(Block(BlockReason.NO_OWNER, node, route.device, to, fact))
         return Hop(node, route.device, to, route, owner, found.rule)
+
+    def _network_of(self, node: str, device: str) -> str:
+        """The network that a device is on; its own name where it has not been renamed."""
+        link = self.state(node).link(device)
+        planned = self.lab.node(node).networks
+        if link is None or device in planned:
+            return device
+        return next((name for name in planned if self._link_on(node, name) == link), device)
 
     def _no_route(self, node: str, dst: IPAddress) -> Block:
         for name in self.lab.node(node).networks:

@@ -17,6 +17,11 @@ from lvsctl.diagnosis.lost_at import lost_at
 from lvsctl.model.claim import Cause, Remark
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Role
+from lvsctl.resources.bridge import Bridge
+from lvsctl.resources.drop_filter import DropFilter
+from lvsctl.resources.foreign import BridgeVlan, FdbEntry, Xfrm
+from lvsctl.resources.link_setting import LinkSetting
+from lvsctl.resources.qdisc import Qdisc
 
 
 def swallowed(case: Case) -> Iterator[Found]:
@@ -139,17 +144,46 @@ def explaining(case: Case) -> Iterator[Found]:
         if one not in chosen:
             yield Remark(one.place, f"{one.difference.deviation.text} (differs from the topology)")
             continue
-        yield Cause(
-            fault="differs-from-topology",
-            node=one.place,
-            text=one.difference.deviation.text,
-            evidence=(
-                f"{one.place} differs from the topology: {one.difference.deviation.text}",
-                *shown(losses.get(one.place, ()) or next(iter(losses.values()), ())),
-            ),
-            consequence=_consequence(case, one, losses),
-            remedy=_remedy(case, one),
-        )
+        yield _differing(case, one, losses)
+
+
+def _differing(case: Case, one: Changed, losses: Mapping[str, tuple[Frame, ...]]) -> Cause:
+    text = one.difference.deviation.text
+    return Cause(
+        fault=_fault(case, one, losses),
+        node=one.place,
+        text=text,
+        evidence=(
+            f"{one.place} differs from the topology: {text}",
+            *shown(losses.get(one.place, ()) or next(iter(losses.values()), ())),
+        ),
+        consequence=_consequence(case, one, losses),
+        remedy=_remedy(case, one),
+    )
+
+
+_BLOCKING = (Qdisc, DropFilter, Xfrm, Bridge, BridgeVlan, FdbEntry)
+"""What stops packets, and is known only as a difference from the topology: no rule reads it."""
+
+
+def blocking(case: Case) -> Iterator[Found]:
+    """Filters, policies and switch settings where packets were lost, whatever else is wrong.
+
+    Where only large requests hang, the rules for the path MTU know more.
+    """
+    small = all(exchange.answered for exchange in case.trace.run.exchanges)
+    losses = {} if small else lost_at(case)
+    for one in case.changes:
+        if one.place in losses and _blocks(case, one):
+            yield _differing(case, one, losses)
+
+
+def _blocks(case: Case, one: Changed) -> bool:
+    resource = one.difference.resource
+    if isinstance(resource, Qdisc) and resource.parent == "root":
+        return bool(resource.filters)  # what else it does is found by the rule for links
+    of_switch = one.place in case.evidence.switches
+    return isinstance(resource, _BLOCKING) or (of_switch and isinstance(resource, LinkSetting))
 
 
 def _ends(case: Case, frames: Iterable[Frame]) -> frozenset[str]:
@@ -161,6 +195,17 @@ def _ends(case: Case, frames: Iterable[Frame]) -> frozenset[str]:
             nodes = (node.name for node in case.lab.nodes)
             found.update(name for name in nodes if frame.ethernet.dst in case.trace.macs(name))
     return frozenset(found)
+
+
+def _fault(case: Case, one: Changed, losses: Mapping[str, tuple[Frame, ...]]) -> str:
+    resource = one.difference.resource
+    if one.place in case.evidence.switches or not isinstance(resource, (Qdisc, DropFilter)):
+        return "differs-from-topology"
+    if isinstance(resource, Qdisc) and not resource.filters:
+        return "differs-from-topology"
+    tunnelled = any(len(frame.ips) > 1 for frame in losses.get(one.place, ()))
+    routes = case.lab.node(one.place).role is Role.ROUTER
+    return "tunnel-filtered" if tunnelled and routes else "packets-filtered"
 
 
 def _consequence(case: Case, one: Changed, losses: Mapping[str, tuple[Frame, ...]]) -> str:
@@ -177,6 +222,14 @@ def _remedy(case: Case, one: Changed) -> str:
     return case.type(one.place, *commands[0].argv)
 
 
+BLOCKING = (
+    Rule(
+        find=blocking,
+        harms_others=True,
+        rules_out="no filter, policy or switch setting stops packets where they were lost",
+    ),
+)
+"""To be applied with the other rules."""
 RULES = (Rule(find=swallowed, rules_out="no node drops packets whose path is in order"),)
 CHANGED = (
     Rule(find=explaining, harms_others=True, rules_out="nothing else differs from the topology"),

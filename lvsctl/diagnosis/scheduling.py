@@ -100,6 +100,9 @@ _OTHERWISE = {
 }
 """Settings of IPVS that lose requests or hide them: fault, text and consequence."""
 
+_DEFENCES = frozenset({"net.ipv4.vs.drop_packet", "net.ipv4.vs.drop_entry"})
+"""Strategies against floods: 3 is always on, 1 and 2 only while memory is short."""
+
 
 def settings(case: Case) -> Iterator[Found]:
     """IPVS's own settings lose no packet (Documentation/networking/ipvs-sysctl.rst)."""
@@ -107,6 +110,10 @@ def settings(case: Case) -> Iterator[Found]:
     planned = dict(case.lab.node(case.director).sysctls)
     for setting in state.changed_sysctls:
         if setting.name in planned or setting.name not in _OTHERWISE:
+            continue
+        if setting.name in _DEFENCES and setting.value in ("1", "2"):
+            fact = f"{setting.name}={setting.value} drops only where memory is short"
+            yield Remark(case.director, fact)
             continue
         fault, text, consequence = _OTHERWISE[setting.name]
         yield Cause(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from lvsctl.diagnosis.base import TUN, Case, Found, Rule, shown
 from lvsctl.diagnosis.links import too_long
@@ -107,6 +107,43 @@ def keys_agree(case: Case) -> Iterator[Found]:
                 consequence="the requests are not decapsulated",
                 remedy=" && ".join(restore),
             )
+
+
+def endpoints_agree(case: Case) -> Iterator[Found]:
+    """A tunnel device of every real server takes packets from the director to its RIP."""
+    senders = {
+        str(address.ip)
+        for director in case.lab.directors
+        for interface in director.interfaces
+        for address in interface.addresses
+    }
+    for server, node in case.members():
+        found = [link for link in devices(case, node.name) if link.up]
+        wrong = [fact for link in found if (fact := _other_ends(link, senders, str(server.rip)))]
+        if not found or len(wrong) < len(found) or case.served(node.name):
+            continue
+        yield Cause(
+            fault="tunnel-endpoint",
+            node=node.name,
+            text="a real server's tunnel device takes no packets from the director",
+            evidence=(
+                *(f"{node.name}: {fact}" for fact in wrong),
+                *shown(case.requests(node.name)),
+                *shown(_unreachable(case, node.name)),
+            ),
+            consequence="the requests are not decapsulated",
+            remedy=case.up,
+        )
+
+
+def _other_ends(link: LinkState, senders: Collection[str], rip: str) -> str:
+    """Which of a device's addresses are not those of the packets; empty if they can be."""
+    remote, local = link.setting("remote"), link.setting("local")
+    if remote and remote not in senders:
+        return f"{link.name} takes packets from {remote} only; the director is not {remote}"
+    if local and local != rip:
+        return f"{link.name} takes packets to {local} only; they are sent to {rip}"
+    return ""
 
 
 def _unreachable(case: Case, node: str) -> Iterator[Frame]:
@@ -226,6 +263,11 @@ def _unfiltered(case: Case, node: str, device: str) -> str:
 RULES = (
     Rule(find=keys_agree, modes=(TUN,), rules_out="no tunnel device expects a GRE key"),
     Rule(find=device_there, modes=(TUN,), rules_out="every real server's tunnel device is up"),
+    Rule(
+        find=endpoints_agree,
+        modes=(TUN,),
+        rules_out="every real server's tunnel device takes packets from the director",
+    ),
     Rule(
         find=gue_port_there,
         modes=(TUN,),

@@ -6,6 +6,7 @@ then flushed, so that the capture shows how they are learnt.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -158,7 +159,12 @@ def _probe_vips(lab: Lab) -> None:
     # Where no node answers, all wait at the same time.
     with ThreadPoolExecutor(_THREADS) as pool:
         for waiting in [pool.submit(arp_probe, *one, patience) for one in asked]:
-            waiting.result()
+            try:
+                waiting.result()
+            except OSError as error:
+                # A device that is renamed, missing or down asks nothing; its state shows why.
+                if error.errno not in (errno.ENODEV, errno.ENETDOWN, errno.ENXIO):
+                    raise
 
 
 _ARP_PATIENCE = 0.5

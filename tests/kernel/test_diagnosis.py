@@ -139,6 +139,8 @@ BREAKS = (
     Break("dr", "director", "ip link set lan arp off", "arp-off"),
     Break("dr", "director", "ip link set lan mtu 500", "mtu-mismatch"),
     Break("dr", "rs1", "tc qdisc add dev lan root netem loss 100%", "link-impaired"),
+    Break("dr-routed", "router", "ip link set lan down; ip link set lan name eth7; "
+          "ip link set eth7 up", "interface-renamed"),
     Break("tun", "far", "ip link set router mtu 1400", "mtu-on-switch"),
     # tunnels
     Break("tun", "rs1", "ip link set tunl0 down", "tunnel-down"),

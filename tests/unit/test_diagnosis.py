@@ -312,6 +312,8 @@ LATENT: tuple[tuple[str, str, Bend, list[tuple[str, str]]], ...] = (
     ("dr", "director", with_entries(misspelt), [("real-server-misspelt", "director")]),
     ("dr", "director", with_entries(one_more), [("real-server-unknown", "director")]),
     ("dr", "director", ipvs_set("drop_packet", "3"), [("drop-packet", "director")]),
+    ("dr", "director", ipvs_set("drop_packet", "1"), []),
+    ("dr", "director", ipvs_set("drop_entry", "3"), [("drop-entry", "director")]),
     ("dr", "director", ipvs_set("backup_only", "1"), []),
     ("dr", "director", flagged("flag-1"), []),
 )
@@ -325,9 +327,27 @@ def test_what_bites_later_is_named_though_all_works(
     assert named(bent(evidence_of(name), node, bend)) == expected
 
 
-def learnt(address: str, mac: str, state: str = "stale") -> NodeState:
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ((Setting("remote", "10.30.9.9", ""),), "from 10.30.9.9 only"),
+        ((Setting("local", "10.30.2.99", ""),), "to 10.30.2.99 only"),
+        ((Setting("remote", "10.30.1.2", ""), Setting("local", "10.30.2.11", "")), ""),
+    ],
+)
+def test_a_tunnel_device_with_other_ends_is_named(
+    settings: tuple[Setting, ...], words: str
+) -> None:
+    bend = relinked("tunl0", settings=settings)
+    causes = conclusion(unanswered(bent(evidence_of("tun"), "rs1", bend), "rs1")).causes
+    found = [cause for cause in causes if cause.fault == "tunnel-endpoint"]
+    assert [cause.node for cause in found] == (["rs1"] if words else [])
+    assert all(words in cause.evidence[0] for cause in found)
+
+
+def learnt(address: str, mac: str, state: str = "stale", device: str = "lan") -> NodeState:
     """What a node had learnt before the requests."""
-    entry = NeighbourState(ip_address(address), "lan", mac, state)
+    entry = NeighbourState(ip_address(address), device, mac, state)
     return NodeState("", neighbours=(entry,))
 
 
@@ -374,6 +394,12 @@ def test_a_node_that_answers_for_anothers_address_is_named(
 
     said = conclusion(replace(evidence, frames=(*evidence.frames, taken)))
     assert [(c.fault, c.node, c.remedy) for c in said.causes] == [("proxy-answers", "rs2", remedy)]
+
+
+def test_what_a_dummy_device_has_was_not_learnt() -> None:
+    """Its entries have the device's own MAC address (state noarp)."""
+    own = learnt("10.10.0.100", "02:01:00:00:00:01", "noarp", "dummy7")
+    assert named(replace(evidence_of("dr"), before={"client": own})) == []
 
 
 def test_what_a_node_still_claims_is_not_called_learnt_before() -> None:
@@ -707,6 +733,20 @@ def test_another_mtu_is_a_cause_where_large_requests_hang_and_a_remark_elsewhere
     hanging = replace(run, large=replace(run.large, node="", status=0, error=Failure.TIMED_OUT))
     (cause,) = conclusion(replace(evidence, runs=(hanging,))).causes
     assert (cause.fault, cause.node) == ("mtu-mismatch", "director")
+
+
+@pytest.mark.parametrize("node", ["router", "client", "director", "rs1"])
+def test_a_renamed_interface_is_the_only_cause(node: str) -> None:
+    """Its node is still on the network: the path of packets is looked up as if it had its name."""
+
+    def renamed(state: NodeState) -> NodeState:
+        device = "outside" if node == "client" else "lan"
+        links = (replace(k, name="eth7") if k.name == device else k for k in state.links)
+        routes = (replace(r, device="eth7") if r.device == device else r for r in state.routes)
+        return replace(state, links=tuple(links), routes=tuple(routes))
+
+    said = conclusion(bent(unanswered(evidence_of("dr-routed")), node, renamed))
+    assert [(cause.fault, cause.node) for cause in said.causes] == [("interface-renamed", node)]
 
 
 def test_a_route_that_leads_nowhere_is_no_way() -> None:

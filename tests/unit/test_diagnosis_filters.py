@@ -10,13 +10,20 @@ import pytest
 from lvsctl.claims.trace import traces
 from lvsctl.diagnosis import conclusion
 from lvsctl.diagnosis.base import Case
+from lvsctl.diagnosis.differences import Changed
 from lvsctl.diagnosis.lost_at import lost_at
 from lvsctl.diagnosis.network import Network
+from lvsctl.diagnosis.packet_loss import blocking
 from lvsctl.diagnosis.route_lookup import lookup
+from lvsctl.model.claim import Cause
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.frame import Direction
 from lvsctl.model.packet_filter import FilterProgram, FilterRule, growth
-from lvsctl.model.state import NodeState, RouteState, RuleState
+from lvsctl.model.state import FilterState, NodeState, RouteState, RuleState, XfrmState
+from lvsctl.plan.deviations import Deviating
+from lvsctl.resources.base import Deviation, Resource
+from lvsctl.resources.foreign import BridgeVlan, Xfrm
+from lvsctl.resources.qdisc import Qdisc
 from tests.unit.recorded.reports import evidence_of
 from tests.unit.test_diagnosis import bent, unanswered
 
@@ -126,6 +133,60 @@ def test_a_packet_that_came_in_last_was_lost_in_the_node_and_one_that_went_out_o
     went = [f for f in director if f.direction is Direction.OUT]
     kept = replace(evidence, frames=(*came, *went))
     assert "lan" in lost_at(case_of(kept))
+
+
+def unasked(address: str) -> Evidence:
+    """The evidence of a lab in which nobody answered the client's ARP requests for an address."""
+    evidence = unanswered(evidence_of("dr"))
+    asked = (
+        f for f in evidence.frames if f.arp is not None and f.arp.target_ip == ip_address(address)
+    )
+    return replace(evidence, frames=tuple(f for f in asked if f.arp and f.arp.is_request))
+
+
+def test_a_question_for_the_vip_is_lost_at_the_director_that_should_answer_it() -> None:
+    assert set(lost_at(case_of(unasked("10.10.0.100")))) == {"client", "lan", "director"}
+
+
+# ── differences that stop packets ────────────────────────────────────────────────────────────
+
+
+def difference(place: str, resource: Resource) -> Changed:
+    """A foreign resource at a node or switch of the lab dr."""
+    undo = resource.undo_commands()
+    return Changed(place, Deviating(resource.netns, Deviation("made by hand"), resource, undo))
+
+
+POLICY = XfrmState("policy", "dir out action block", "")
+FILTER = FilterState("lan", "ingress", "u32", 1, "ip", ("drop",))
+CLSACT = Qdisc(netns="lvs-dr-rs1", device="lan", kind="clsact", parent="clsact", filters=(FILTER,))
+
+
+@pytest.mark.parametrize(
+    ("place", "resource", "fault"),
+    [
+        ("rs1", CLSACT, "packets-filtered"),
+        ("rs1", replace(CLSACT, kind="tbf", parent="root", filters=()), ""),
+        ("rs1", Xfrm(netns="lvs-dr-rs1", found=POLICY), "differs-from-topology"),
+        ("lan", BridgeVlan(netns="lvs-dr-lan", device="rs1", vlan=7), "differs-from-topology"),
+        ("rs2", CLSACT, ""),
+    ],
+)
+def test_what_stops_packets_is_named_beside_other_causes_where_they_were_lost(
+    place: str, resource: Resource, fault: str
+) -> None:
+    lost = unasked("10.10.0.100") if place == "lan" else unanswered(evidence_of("dr"), "rs1")
+    found = [
+        one
+        for one in blocking(replace(case_of(lost), changes=(difference(place, resource),)))
+        if isinstance(one, Cause)
+    ]
+    assert [(cause.fault, cause.node) for cause in found] == ([(fault, place)] if fault else [])
+
+
+def test_what_stops_packets_is_no_cause_where_all_are_answered() -> None:
+    healthy = replace(case_of(evidence_of("dr")), changes=(difference("rs1", CLSACT),))
+    assert list(blocking(healthy)) == []
 
 
 # ── policy routing ───────────────────────────────────────────────────────────────────────────
