@@ -47,6 +47,7 @@ from tests.unit.recorded.mutations import (
     with_asker,
     with_source,
 )
+from tests.unit.recorded.mutations import without as unseen
 from tests.unit.recorded.reports import NAMES, evidence_of
 
 Bend = Callable[[NodeState], NodeState]
@@ -735,20 +736,6 @@ def test_another_mtu_is_a_cause_where_large_requests_hang_and_a_remark_elsewhere
     assert (cause.fault, cause.node) == ("mtu-mismatch", "director")
 
 
-@pytest.mark.parametrize("node", ["router", "client", "director", "rs1"])
-def test_a_renamed_interface_is_the_only_cause(node: str) -> None:
-    """Its node is still on the network: the path of packets is looked up as if it had its name."""
-
-    def renamed(state: NodeState) -> NodeState:
-        device = "outside" if node == "client" else "lan"
-        links = (replace(k, name="eth7") if k.name == device else k for k in state.links)
-        routes = (replace(r, device="eth7") if r.device == device else r for r in state.routes)
-        return replace(state, links=tuple(links), routes=tuple(routes))
-
-    said = conclusion(bent(unanswered(evidence_of("dr-routed")), node, renamed))
-    assert [(cause.fault, cause.node) for cause in said.causes] == [("interface-renamed", node)]
-
-
 def test_a_route_that_leads_nowhere_is_no_way() -> None:
     nowhere = RouteState(ip_network("10.10.0.10/32"), None, "", kernel=False, type="blackhole")
 
@@ -758,3 +745,50 @@ def test_a_route_that_leads_nowhere_is_no_way() -> None:
     said = conclusion(unanswered(bent(evidence_of("dr"), "rs1", bend), "rs1"))
     assert [(cause.fault, cause.node) for cause in said.causes] == [("packets-refused", "rs1")]
     assert "ip -4 route del blackhole 10.10.0.10/32" in said.causes[0].remedy
+
+
+def renamed(device: str, name: str) -> Bend:
+    """A device renamed, with the routes through it."""
+    return lambda state: replace(
+        state,
+        links=tuple(replace(x, name=name) if x.name == device else x for x in state.links),
+        routes=tuple(replace(r, device=name) if r.device == device else r for r in state.routes),
+    )
+
+
+@pytest.mark.parametrize(
+    ("topology", "node", "device"),
+    [("dr", "director", "lan"), ("dr", "rs1", "lan"), ("nat", "director", "private"),
+     ("nat", "rs2", "private"), ("tun", "router", "near"), ("dr-routed", "client", "outside")],
+)  # fmt: skip
+def test_a_renamed_interface_is_the_only_cause(topology: str, node: str, device: str) -> None:
+    failing = bent(unanswered(evidence_of(topology)), node, renamed(device, "eth7"))
+    assert named(failing) == [("interface-renamed", node)]
+
+
+def test_who_answers_for_the_vip_explains_what_fails_elsewhere() -> None:
+    """It comes before differences from the topology, which are causes of last resort."""
+    open_to_arp = bent(evidence_of("dr"), "rs1", setting(f"{IP4}.all.arp_ignore", "0"))
+    failing = unseen(both(at("rs1"), arp_request))(unanswered(open_to_arp, "rs2"))
+    read = {name: replace(state, whole=True) for name, state in failing.states.items()}
+    assert named(replace(failing, states=read)) == [("arp-ignore-unset", "rs1")]
+
+
+@pytest.mark.parametrize("scope", ["all", "lan"])
+def test_without_ipv6_a_node_lacks_no_route(scope: str) -> None:
+    off = Setting(f"net.ipv6.conf.{scope}.disable_ipv6", "1", "0")
+    evidence = evidence_of("dr")
+    bend = bent(evidence, "rs1", lambda state: replace(state, changed_sysctls=(off,)))
+    path = Network(evidence.lab, bend.states).path(
+        "rs1", ip_address("fd00::100"), ip_address("fd00::10")
+    )
+    assert path.block is not None
+    assert path.block.reason is BlockReason.LINK_DOWN
+    assert path.block.fact == f"rs1: {off.name}=1"
+
+
+def test_a_director_that_sends_replies_to_a_real_server_is_not_also_told_to_be_quiet() -> None:
+    bend = routed("10.20.0.10/32", "192.168.20.12", "private")
+    redirecting = bent(evidence_of("nat"), "director", setting(f"{IP4}.all.send_redirects", "1"))
+    failing = bent(unanswered(redirecting), "director", bend)
+    assert named(failing) == [("wrong-next-hop", "director")]
