@@ -55,6 +55,29 @@ def _arp_requests(case: Case, node: Node, network: str) -> Iterator[Frame]:
             yield frame
 
 
+def independent(case: Case) -> Iterator[Found]:
+    """No node's interface belongs to a bridge, a VRF or a bond."""
+    for node, network, link in _links(case):
+        if not link.master:
+            continue
+        master = case.state(node.name).link(link.master)
+        kind = f" ({master.kind})" if master is not None and master.kind else ""
+        yield Cause(
+            fault="interface-enslaved",
+            node=node.name,
+            text=f"{_whose(node)} interface {link.name} belongs to {link.master}{kind}",
+            evidence=(
+                f"{node.name}: {link.name} has the master {link.master}{kind}",
+                *shown(case.requests(node.name)),
+            ),
+            consequence=(
+                f"what {network.name} delivers is handled by {link.master} and not by "
+                f"{link.name}, which lost its routes"
+            ),
+            remedy=case.up,
+        )
+
+
 def own_macs(case: Case) -> Iterator[Found]:
     """No two interfaces on a network have the same MAC address."""
     holders: dict[tuple[str, str], list[tuple[Node, LinkState]]] = {}
@@ -285,6 +308,11 @@ def _restore_command(device: str, planned: Impairment) -> tuple[str, ...]:
 
 
 RULES = (
+    Rule(
+        find=independent,
+        harms_others=True,
+        rules_out="no interface belongs to a bridge, a VRF or a bond",
+    ),
     Rule(find=arp_spoken, rules_out="every interface uses ARP"),
     Rule(
         find=own_macs,

@@ -682,6 +682,7 @@ def relinked(device: str, **changes: object) -> Bend:
     ("changes", "fault"),
     [
         ({"noarp": True}, "arp-off"),
+        ({"master": "vrf1"}, "interface-enslaved"),
         ({"impairment": Impairment(loss=100.0)}, "link-impaired"),
         ({"impairment": Impairment(delay=900.0)}, "link-impaired"),
     ],
