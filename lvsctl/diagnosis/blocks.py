@@ -12,7 +12,7 @@ from lvsctl.model.addresses import IPAddress
 from lvsctl.model.claim import Cause
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Role, Route
-from lvsctl.model.state import RuleState
+from lvsctl.model.state import RouteState, RuleState
 from lvsctl.plan.routing import routes_of
 
 
@@ -254,7 +254,9 @@ def route_remedy(case: Case, node: str, to: IPAddress, rule: RuleState | None = 
         network, prefix = beside
         if actual is None or actual.to is None or length < ip_length(prefix):
             return case.type(node, "ip", "route", "replace", prefix, "dev", network)
-    if actual is not None and (beside is not None or length > right or _both(case, node, planned)):
+    if actual is not None and (
+        beside is not None or length > right or _both(case, node, planned, actual)
+    ):
         via = ("via", actual.via) if actual.via is not None else ()
         return case.type(node, "ip", "route", "del", actual.to or "default", *via)
     if planned is None:
@@ -263,10 +265,10 @@ def route_remedy(case: Case, node: str, to: IPAddress, rule: RuleState | None = 
     return case.type(node, "ip", "route", "replace", target, "via", planned.via)
 
 
-def _both(case: Case, node: str, planned: Route | None) -> bool:
+def _both(case: Case, node: str, planned: Route | None, actual: RouteState | None) -> bool:
     """Whether the right route exists, and a wrong one is preferred to it."""
-    if planned is None:
-        return False
+    if planned is None or (actual is not None and actual.hops > 1):
+        return False  # of a route over several next hops, none can be deleted by itself
     routes = case.state(node).routes
     return any((one.to, one.via) == (planned.to, planned.via) for one in routes)
 

@@ -230,7 +230,7 @@ class ListenerState:
     @property
     def full(self) -> bool:
         """Whether no further connection may wait to be accepted (sk_acceptq_is_full)."""
-        return self.protocol is Protocol.TCP and 0 < self.backlog < self.queued
+        return self.protocol is Protocol.TCP and self.backlog < self.queued
 
 
 @dataclass(frozen=True, slots=True)

@@ -454,8 +454,10 @@ def test_what_a_process_does_is_never_called_a_firewall(
     assert "filter" not in " ".join(fault for fault, _ in named(evidence))
 
 
-def test_a_full_queue_is_why_a_server_does_not_answer() -> None:
-    waiting = bent(evidence_of("dr"), "rs1", listeners(queued=6, backlog=5))
+@pytest.mark.parametrize("backlog", [5, 0])
+def test_a_full_queue_is_why_a_server_does_not_answer(backlog: int) -> None:
+    """Of a backlog of 0, too: the kernel lets one connection more wait than that."""
+    waiting = bent(evidence_of("dr"), "rs1", listeners(queued=backlog + 1, backlog=backlog))
     counted = replace(waiting, counters={"rs1": {"TcpExtListenOverflows": 4}})
     (cause,) = conclusion(failing(counted, "rs1", error=Failure.TIMED_OUT)).causes
 
