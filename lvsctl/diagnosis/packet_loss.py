@@ -162,7 +162,8 @@ def _differing(case: Case, one: Changed, losses: Mapping[str, tuple[Frame, ...]]
     )
 
 
-_BLOCKING = (Qdisc, DropFilter, Xfrm, Bridge, BridgeVlan, FdbEntry)
+_BLOCKING = (Qdisc, DropFilter, Xfrm)
+_BLOCKING_SWITCH = (*_BLOCKING, Bridge, BridgeVlan, FdbEntry, LinkSetting)
 """What stops packets, and is known only as a difference from the topology: no rule reads it."""
 
 
@@ -182,8 +183,8 @@ def _blocks(case: Case, one: Changed) -> bool:
     resource = one.difference.resource
     if isinstance(resource, Qdisc) and resource.parent == "root":
         return bool(resource.filters)  # what else it does is found by the rule for links
-    of_switch = one.place in case.evidence.switches
-    return isinstance(resource, _BLOCKING) or (of_switch and isinstance(resource, LinkSetting))
+    of_switch = any(one.place == network.name for network in case.lab.networks)
+    return isinstance(resource, _BLOCKING_SWITCH if of_switch else _BLOCKING)
 
 
 def _ends(case: Case, frames: Iterable[Frame]) -> frozenset[str]:
@@ -199,7 +200,9 @@ def _ends(case: Case, frames: Iterable[Frame]) -> frozenset[str]:
 
 def _fault(case: Case, one: Changed, losses: Mapping[str, tuple[Frame, ...]]) -> str:
     resource = one.difference.resource
-    if one.place in case.evidence.switches or not isinstance(resource, (Qdisc, DropFilter)):
+    if one.place not in {node.name for node in case.lab.nodes} or not isinstance(
+        resource, (Qdisc, DropFilter)
+    ):
         return "differs-from-topology"
     if isinstance(resource, Qdisc) and not resource.filters:
         return "differs-from-topology"

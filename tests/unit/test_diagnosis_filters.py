@@ -169,6 +169,7 @@ CLSACT = Qdisc(netns="lvs-dr-rs1", device="lan", kind="clsact", parent="clsact",
         ("rs1", replace(CLSACT, kind="tbf", parent="root", filters=()), ""),
         ("rs1", Xfrm(netns="lvs-dr-rs1", found=POLICY), "differs-from-topology"),
         ("lan", BridgeVlan(netns="lvs-dr-lan", device="rs1", vlan=7), "differs-from-topology"),
+        ("rs1", BridgeVlan(netns="lvs-dr-rs1", device="lan", vlan=7), ""),
         ("rs2", CLSACT, ""),
     ],
 )
