@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lvsctl.diagnosis.base import DR, NAT, TUN, Case, Found, Rule, shown
 from lvsctl.diagnosis.tunnel import devices
-from lvsctl.model.addresses import IPAddress, IPInterface, host_route, mac_for
+from lvsctl.model.addresses import IPAddress, IPInterface, host_route
 from lvsctl.model.claim import Cause
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Node, Role
@@ -25,8 +25,8 @@ def interfaces(case: Case) -> Iterator[Found]:
             link = case.state(node.name).link(device)
             if link is not None and link.up and link.carrier:
                 continue
-            if link is None and _by_mac(case, node, device) is not None:
-                continue
+            if link is None and case.network.interface(node.name, device) is not None:
+                continue  # renamed
             fact, remedy = _why_down(case, node, device, link)
             yield Cause(
                 fault="real-server-down" if server else "interface-down",
@@ -69,7 +69,7 @@ def renamed(case: Case) -> Iterator[Found]:
     for node in case.lab.nodes:
         state = case.state(node.name)
         for device in node.networks:
-            other = _by_mac(case, node, device)
+            other = case.network.interface(node.name, device)
             if state.link(device) is None and other is not None:
                 yield Cause(
                     fault="interface-renamed",
@@ -82,12 +82,6 @@ def renamed(case: Case) -> Iterator[Found]:
                     ),
                     remedy=case.up,
                 )
-
-
-def _by_mac(case: Case, node: Node, device: str) -> LinkState | None:
-    """The device with the MAC address that the topology gives to one."""
-    planned = mac_for(node.addresses_on(device)[0].ip)
-    return next((link for link in case.state(node.name).links if link.mac == planned), None)
 
 
 def _why_down(case: Case, node: Node, device: str, link: LinkState | None) -> tuple[str, str]:

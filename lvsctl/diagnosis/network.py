@@ -7,7 +7,7 @@ packet can be followed through a lab that was changed by hand.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from lvsctl.diagnosis.route_lookup import Lookup, lookup
@@ -39,7 +39,7 @@ class BlockReason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One hop: out of ``device`` to the next hop ``to``, an address of the node ``arrives``."""
+    """One hop: on the network ``device`` to the next hop ``to``, an address of ``arrives``."""
 
     node: str
     device: str
@@ -146,7 +146,7 @@ class Network:
         """Whether a node answers ARP requests for ``address`` that ``device`` receives."""
         if not self.local(node, address):
             return False
-        receiving = self._link_on(node, device)
+        receiving = self.interface(node, device)
         on_it = any(link == receiving for link in self.holders(node, address))
         if address.version == 6:
             return on_it  # only for addresses of the interface itself: none of lo's (ndisc_recv_ns)
@@ -155,20 +155,32 @@ class Network:
             return on_it
         return ignore != 8
 
-    def connected(self, device: str) -> Iterator[str]:
-        """The nodes with a live interface on a network (interfaces are named after them)."""
+    def interface(self, node: str, network: str) -> LinkState | None:
+        """A node's interface on a network: by its name, or by its MAC address if renamed."""
+        state, planned = self.state(node), self.lab.node(node)
+        named = state.link(network)
+        if named is not None or network not in planned.networks:
+            return named
+        mac = mac_for(planned.addresses_on(network)[0].ip)
+        return next((link for link in state.links if link.mac == mac), None)
+
+    def network_of(self, node: str, device: str) -> str:
+        """The network of a node's device: its name, unless the device was renamed."""
+        networks = self.lab.node(node).networks
+        renamed = (n for n in networks if (own := self.interface(node, n)) and own.name == device)
+        return device if device in networks else next(renamed, device)
+
+    def arrival(self, hop: Hop) -> str:
+        """The device by which a packet comes in at the end of a hop."""
+        link = self.interface(hop.arrives, hop.device)
+        return link.name if link is not None else hop.device
+
+    def connected(self, network: str) -> Iterator[str]:
+        """The nodes with a live interface on a network."""
         for node in self.lab.nodes:
-            link = self._link_on(node.name, device)
+            link = self.interface(node.name, network)
             if link is not None and link.up and link.carrier:
                 yield node.name
-
-    def _link_on(self, node: str, network: str) -> LinkState | None:
-        """The device of a node on a network, also if it was renamed."""
-        state, planned = self.state(node), self.lab.node(node).addresses_on(network)
-        link = state.link(network)
-        if link is not None or not planned:
-            return link
-        return next((one for one in state.links if one.mac == mac_for(planned[0].ip)), None)
 
     def neighbour(self, node: str, device: str, address: IPAddress) -> NeighbourState | None:
         """The entry of a node's neighbour table, if it has a MAC address."""
@@ -177,10 +189,10 @@ class Network:
                 return entry
         return None
 
-    def having_mac(self, device: str, mac: str) -> str:
+    def having_mac(self, network: str, mac: str) -> str:
         """The node that has a MAC address on a network; empty if none has."""
         for node in self.lab.nodes:
-            link = self._link_on(node.name, device)
+            link = self.interface(node.name, network)
             if link is not None and link.mac == mac:
                 return node.name
         return ""
@@ -196,15 +208,17 @@ class Network:
         node = start
         try:
             while len(hops) < MAX_HOPS:
-                hop = self._step(node, dst, wanted, src, hops[-1].device if hops else "")
+                arrived = self.arrival(hops[-1]) if hops else ""
+                hop = self._step(node, dst, wanted, src, arrived)
                 hops.append(hop)
                 self._check_arrival(hop, src)
                 node = hop.arrives
                 if self.local(node, dst):
                     return Path(tuple(hops), node)
-                if not self.forwards(node, dst.version, hop.device):
+                device = self.arrival(hop)
+                if not self.forwards(node, dst.version, device):
                     fact = f"{node}: does not forward, and {dst} is not its own address"
-                    raise _Blocked(Block(BlockReason.NOT_FORWARDING, node, hop.device, dst, fact))
+                    raise _Blocked(Block(BlockReason.NOT_FORWARDING, node, device, dst, fact))
         except _Blocked as stopped:
             return Path(tuple(hops), node, stopped.block)
         return Path(tuple(hops), node, Block(BlockReason.LOOP, hops[0].node, hops[0].device, dst))
@@ -218,15 +232,15 @@ class Network:
         if route is None:
             raise _Blocked(self._no_route(node, dst))
         link = self.state(node).link(route.device)
-        route = replace(route, device=self._network_of(node, route.device))
         to = route.via or dst
         if link is None or not link.up or not link.carrier:
             fact = f"{node}: {route.device} is down"
             raise _Blocked(Block(BlockReason.LINK_DOWN, node, route.device, to, fact))
         entry = self.neighbour(node, route.device, to)
-        owner = self._owner(node, route.device, to, wanted)
+        network = self.network_of(node, route.device)
+        owner = self._owner(node, network, to, wanted)
         if entry is not None and entry.state == "permanent":
-            there = self.having_mac(route.device, entry.mac)
+            there = self.having_mac(network, entry.mac)
             if there != owner or not there:
                 fact = (
                     f"{node}: {to} is at {entry.mac} ({entry.state}), "
@@ -238,35 +252,29 @@ class Network:
                 f"{node}: sends to {to} on {route.device}, where no node answers for that address"
             )
             raise _Blocked(Block(BlockReason.NO_OWNER, node, route.device, to, fact))
-        return Hop(node, route.device, to, route, owner, found.rule)
-
-    def _network_of(self, node: str, device: str) -> str:
-        """The network that a device is on; its own name where it has not been renamed."""
-        link = self.state(node).link(device)
-        planned = self.lab.node(node).networks
-        if link is None or device in planned:
-            return device
-        return next((name for name in planned if self._link_on(node, name) == link), device)
+        return Hop(node, network, to, route, owner, found.rule)
 
     def _no_route(self, node: str, dst: IPAddress) -> Block:
         for name in self.lab.node(node).networks:
-            link = self.state(node).link(name)
+            link = self.interface(node, name)
             if link is None or not link.up or not link.carrier:
                 fact = f"{node}: {name} is {'down' if link else 'missing'}"
                 return Block(BlockReason.LINK_DOWN, node, name, dst, fact)
         return Block(BlockReason.NO_ROUTE, node, "", dst, f"{node}: no route to {dst}")
 
-    def _owner(self, node: str, device: str, address: IPAddress, wanted: str) -> str:
+    def _owner(self, node: str, network: str, address: IPAddress, wanted: str) -> str:
         found = [
             other
-            for other in self.connected(device)
-            if other != node and self.answers(other, device, address)
+            for other in self.connected(network)
+            if other != node
+            and (link := self.interface(other, network)) is not None
+            and self.answers(other, link.name, address)
         ]
         return wanted if wanted in found else next(iter(found), "")
 
     def _check_arrival(self, hop: Hop, src: IPAddress) -> None:
         """Validate the source as the receiving kernel does (fib_validate_source)."""
-        node, device = hop.arrives, hop.device
+        node, device = hop.arrives, self.arrival(hop)
         if src.version != 4:
             return
         if self.local(node, src) and not self.effective(node, device, "accept_local"):

@@ -218,7 +218,7 @@ def _leads(hop: Hop, to: IPAddress) -> str:
         route = f"{route} of table {hop.route.table} (by the rule `{hop.rule.text}`)"
     via = f" via {hop.route.via}" if hop.route.via is not None else ", on the link"
     return (
-        f"{hop.node}: its route to {to} is {route} dev {hop.device}{via}, "
+        f"{hop.node}: its route to {to} is {route} dev {hop.route.device}{via}, "
         f"which leads to {hop.arrives}"
     )
 

@@ -758,3 +758,22 @@ def test_a_route_that_leads_nowhere_is_no_way() -> None:
     said = conclusion(unanswered(bent(evidence_of("dr"), "rs1", bend), "rs1"))
     assert [(cause.fault, cause.node) for cause in said.causes] == [("packets-refused", "rs1")]
     assert "ip -4 route del blackhole 10.10.0.10/32" in said.causes[0].remedy
+
+
+def renamed(device: str, name: str) -> Bend:
+    """A device renamed, with the routes through it."""
+    return lambda state: replace(
+        state,
+        links=tuple(replace(x, name=name) if x.name == device else x for x in state.links),
+        routes=tuple(replace(r, device=name) if r.device == device else r for r in state.routes),
+    )
+
+
+@pytest.mark.parametrize(
+    ("topology", "node", "device"),
+    [("dr", "director", "lan"), ("dr", "rs1", "lan"), ("nat", "director", "private"),
+     ("nat", "rs2", "private"), ("tun", "router", "near")],
+)  # fmt: skip
+def test_a_renamed_interface_is_the_only_cause(topology: str, node: str, device: str) -> None:
+    failing = bent(unanswered(evidence_of(topology)), node, renamed(device, "eth7"))
+    assert named(failing) == [("interface-renamed", node)]
