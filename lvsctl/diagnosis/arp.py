@@ -264,18 +264,21 @@ RULES = (
         find=answers,
         modes=(DR, TUN),
         latent=True,
+        harms_others=True,
         rules_out="no real server answers ARP requests for the VIP",
     ),
     Rule(
         find=advertised,
         modes=(DR, TUN),
         latent=True,
+        harms_others=True,
         rules_out="no real server answers neighbour solicitations for the VIP",
     ),
     Rule(
         find=questions,
         modes=(DR, TUN),
         latent=True,
+        harms_others=True,
         rules_out="no real server sends ARP requests from the VIP",
     ),
     Rule(

@@ -47,6 +47,7 @@ from tests.unit.recorded.mutations import (
     with_asker,
     with_source,
 )
+from tests.unit.recorded.mutations import without as unseen
 from tests.unit.recorded.reports import NAMES, evidence_of
 
 Bend = Callable[[NodeState], NodeState]
@@ -777,3 +778,11 @@ def renamed(device: str, name: str) -> Bend:
 def test_a_renamed_interface_is_the_only_cause(topology: str, node: str, device: str) -> None:
     failing = bent(unanswered(evidence_of(topology)), node, renamed(device, "eth7"))
     assert named(failing) == [("interface-renamed", node)]
+
+
+def test_who_answers_for_the_vip_explains_what_fails_elsewhere() -> None:
+    """It comes before differences from the topology, which are causes of last resort."""
+    open_to_arp = bent(evidence_of("dr"), "rs1", setting(f"{IP4}.all.arp_ignore", "0"))
+    failing = unseen(both(at("rs1"), arp_request))(unanswered(open_to_arp, "rs2"))
+    read = {name: replace(state, whole=True) for name, state in failing.states.items()}
+    assert named(replace(failing, states=read)) == [("arp-ignore-unset", "rs1")]
