@@ -139,19 +139,17 @@ def _ipv6_off(case: Case, node: Node, device: str, address: IPInterface) -> Caus
     """IPv6 that is switched off at an interface, or at the whole node."""
     if address.version != 6:
         return None
-    for scope in ("all", device.replace(".", "/")):
-        key = f"net.ipv6.conf.{scope}.disable_ipv6"
-        changed = case.network.changed(node.name, key)
-        if changed is not None and changed.value != "0":
-            return Cause(
-                fault="ipv6-off",
-                node=node.name,
-                text=f"IPv6 is switched off at {node.name}",
-                evidence=(f"{node.name}: {key}={changed.value}",),
-                consequence=f"its IPv6 addresses are gone, {address.ip} among them",
-                remedy=case.up,  # which adds the addresses again
-            )
-    return None
+    off = case.network.ipv6_off(node.name, device)
+    if off is None:
+        return None
+    return Cause(
+        fault="ipv6-off",
+        node=node.name,
+        text=f"IPv6 is switched off at {node.name}",
+        evidence=(f"{node.name}: {off.name}={off.value}",),
+        consequence=f"its IPv6 addresses are gone, {address.ip} among them",
+        remedy=case.up,  # which adds the addresses again
+    )
 
 
 def _misconfigured(case: Case, node: Node, device: str, address: IPInterface) -> Iterator[Cause]:

@@ -26,6 +26,7 @@ class BlockReason(Enum):
     REFUSED = auto()
     """A route or rule of type blackhole, unreachable or prohibit."""
     LINK_DOWN = auto()
+    """Or IPv6 is switched off at it."""
     NO_OWNER = auto()
     """No node on the network holds the next hop's address."""
     STALE_NEIGHBOUR = auto()
@@ -120,6 +121,14 @@ class Network:
         """A sysctl that no plan sets and that differs from a fresh namespace's."""
         changed = self.state(node).changed_sysctls
         return next((one for one in changed if one.name == key), None)
+
+    def ipv6_off(self, node: str, device: str) -> Setting | None:
+        """The sysctl that switches IPv6 off at a device, or at the whole node."""
+        for scope in ("all", device.replace(".", "/")):
+            changed = self.changed(node, f"net.ipv6.conf.{scope}.disable_ipv6")
+            if changed is not None and changed.value != "0":
+                return changed
+        return None
 
     def holders(self, node: str, address: IPAddress) -> tuple[LinkState, ...]:
         """The devices on which a node has an address, up or down."""
@@ -259,6 +268,9 @@ class Network:
             link = self.interface(node, name)
             if link is None or not link.up or not link.carrier:
                 fact = f"{node}: {name} is {'down' if link else 'missing'}"
+                return Block(BlockReason.LINK_DOWN, node, name, dst, fact)
+            if dst.version == 6 and (off := self.ipv6_off(node, name)) is not None:
+                fact = f"{node}: {off.name}={off.value}"
                 return Block(BlockReason.LINK_DOWN, node, name, dst, fact)
         return Block(BlockReason.NO_ROUTE, node, "", dst, f"{node}: no route to {dst}")
 

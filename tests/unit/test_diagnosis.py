@@ -786,3 +786,16 @@ def test_who_answers_for_the_vip_explains_what_fails_elsewhere() -> None:
     failing = unseen(both(at("rs1"), arp_request))(unanswered(open_to_arp, "rs2"))
     read = {name: replace(state, whole=True) for name, state in failing.states.items()}
     assert named(replace(failing, states=read)) == [("arp-ignore-unset", "rs1")]
+
+
+@pytest.mark.parametrize("scope", ["all", "lan"])
+def test_without_ipv6_a_node_lacks_no_route(scope: str) -> None:
+    off = Setting(f"net.ipv6.conf.{scope}.disable_ipv6", "1", "0")
+    evidence = evidence_of("dr")
+    bend = bent(evidence, "rs1", lambda state: replace(state, changed_sysctls=(off,)))
+    path = Network(evidence.lab, bend.states).path(
+        "rs1", ip_address("fd00::100"), ip_address("fd00::10")
+    )
+    assert path.block is not None
+    assert path.block.reason is BlockReason.LINK_DOWN
+    assert path.block.fact == f"rs1: {off.name}=1"
