@@ -177,6 +177,7 @@ def _is_wide(case: Case, node: str, cip: IPAddress) -> bool:
 def redirects(case: Case) -> Iterator[Found]:
     """A one-armed director must not tell the real servers of the shorter way to the client."""
     director, network = case.director, case.network
+    members = {server.node for server in case.service.real_servers}
     for server in case.service.real_servers:
         for cip in case.clients_addresses:
             path: Path = network.path(server.node, server.rip, cip, wanted=case.client)
@@ -184,8 +185,8 @@ def redirects(case: Case) -> Iterator[Found]:
                 continue
             came, went = path.hops[:2]
             value = network.effective(director, went.device, "send_redirects")
-            if came.device != went.device or not value:
-                continue
+            if came.device != went.device or not value or went.arrives in members:
+                continue  # a real server as the next hop is a wrong one
             sent = [
                 f
                 for f in case.trace.at(director)

@@ -799,3 +799,10 @@ def test_without_ipv6_a_node_lacks_no_route(scope: str) -> None:
     assert path.block is not None
     assert path.block.reason is BlockReason.LINK_DOWN
     assert path.block.fact == f"rs1: {off.name}=1"
+
+
+def test_a_director_that_sends_replies_to_a_real_server_is_not_also_told_to_be_quiet() -> None:
+    bend = routed("10.20.0.10/32", "192.168.20.12", "private")
+    redirecting = bent(evidence_of("nat"), "director", setting(f"{IP4}.all.send_redirects", "1"))
+    failing = bent(unanswered(redirecting), "director", bend)
+    assert named(failing) == [("wrong-next-hop", "director")]
