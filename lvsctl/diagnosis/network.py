@@ -261,7 +261,7 @@ class Network:
             fact = (
                 f"{node}: sends to {to} on {route.device}, where no node answers for that address"
             )
-            raise _Blocked(Block(BlockReason.NO_OWNER, node, route.device, to, fact))
+            raise _Blocked(Block(BlockReason.NO_OWNER, node, network, to, fact))
         return Hop(node, network, to, route, owner, found.rule)
 
     def _no_route(self, node: str, dst: IPAddress) -> Block:

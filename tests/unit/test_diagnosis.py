@@ -736,20 +736,6 @@ def test_another_mtu_is_a_cause_where_large_requests_hang_and_a_remark_elsewhere
     assert (cause.fault, cause.node) == ("mtu-mismatch", "director")
 
 
-@pytest.mark.parametrize("node", ["router", "client", "director", "rs1"])
-def test_a_renamed_interface_is_the_only_cause(node: str) -> None:
-    """Its node is still on the network: the path of packets is looked up as if it had its name."""
-
-    def renamed(state: NodeState) -> NodeState:
-        device = "outside" if node == "client" else "lan"
-        links = (replace(k, name="eth7") if k.name == device else k for k in state.links)
-        routes = (replace(r, device="eth7") if r.device == device else r for r in state.routes)
-        return replace(state, links=tuple(links), routes=tuple(routes))
-
-    said = conclusion(bent(unanswered(evidence_of("dr-routed")), node, renamed))
-    assert [(cause.fault, cause.node) for cause in said.causes] == [("interface-renamed", node)]
-
-
 def test_a_route_that_leads_nowhere_is_no_way() -> None:
     nowhere = RouteState(ip_network("10.10.0.10/32"), None, "", kernel=False, type="blackhole")
 
@@ -773,9 +759,11 @@ def renamed(device: str, name: str) -> Bend:
 @pytest.mark.parametrize(
     ("topology", "node", "device"),
     [("dr", "director", "lan"), ("dr", "rs1", "lan"), ("nat", "director", "private"),
-     ("nat", "rs2", "private"), ("tun", "router", "near")],
+     ("nat", "rs2", "private"), ("tun", "router", "near"), ("dr-routed", "router", "lan"),
+     ("dr-routed", "client", "outside")],
 )  # fmt: skip
 def test_a_renamed_interface_is_the_only_cause(topology: str, node: str, device: str) -> None:
+    """Its node is still on the network: the path of packets is looked up as if it had its name."""
     failing = bent(unanswered(evidence_of(topology)), node, renamed(device, "eth7"))
     assert named(failing) == [("interface-renamed", node)]
 
