@@ -51,7 +51,7 @@ def block_cause(case: Case, path: Path, leg: Leg, to: IPAddress) -> Iterator[Cau
             yield from _no_owner(case, block, leg, to)
         case BlockReason.LOOP:
             yield _wrong_hop(case, block, path.hops[-1], leg, to)
-        case BlockReason.LINK_DOWN | BlockReason.MARTIAN:
+        case BlockReason.LINK_DOWN | BlockReason.NO_ADDRESS | BlockReason.MARTIAN:
             pass  # checked by the rules for interfaces and addresses
 
 

@@ -8,7 +8,7 @@ from lvsctl.diagnosis.base import DR, NAT, TUN, Case, Found, Rule, shown
 from lvsctl.diagnosis.tunnel import devices
 from lvsctl.model.addresses import IPAddress, IPInterface, host_route
 from lvsctl.model.claim import Cause
-from lvsctl.model.frame import Frame
+from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Node, Role
 from lvsctl.model.state import LinkState
 from lvsctl.plan.routing import routes_of
@@ -126,13 +126,18 @@ def own_addresses(case: Case) -> Iterator[Found]:
                         text=f"{node.name} does not hold its own address {address.ip}",
                         evidence=(f"{node.name}: {address.ip} is on no device",),
                         consequence="no node can reach it at that address",
-                        remedy=case.type(
-                            node.name, *("ip", "addr", "add", address, "dev", interface.network)
-                        ),
+                        remedy=_add_address(case, node, interface.network, address),
                     )
                 else:
                     yield from _misconfigured(case, node, interface.network, address)
                 yield from _doubles(case, node, interface.network, address.ip)
+
+
+def _add_address(case: Case, node: Node, device: str, address: IPInterface) -> str:
+    """The command that adds an address, with the routes that went with it if there are any."""
+    if any(route.via in address.network for route in routes_of(case.lab, node)):
+        return case.up
+    return case.type(node.name, "ip", "addr", "add", address, "dev", device)
 
 
 def _ipv6_off(case: Case, node: Node, device: str, address: IPInterface) -> Cause | None:
@@ -176,10 +181,29 @@ def _doubles(case: Case, node: Node, network: str, address: IPAddress) -> Iterat
             fault="duplicate-address",
             node=other.name,
             text=f"{other.name} holds {address}, which is {node.name}'s address",
-            evidence=(f"{other.name}: {address} on {holders[0].name}",),
-            consequence=f"packets to {node.name} go to the node whose ARP reply is accepted first",
+            evidence=(
+                f"{other.name}: {address} on {holders[0].name}",
+                *shown(_about(case, other.name, address)),
+            ),
+            consequence=(
+                f"packets to {node.name} go to the node whose ARP reply is accepted first"
+                if case.network.answers(other.name, network, address)
+                else f"{other.name} takes {address} for its own: it drops what comes from there, "
+                "and what it sends there does not leave it"
+            ),
             remedy=_without(case, other.name, address, holders[0]),
         )
+
+
+def _about(case: Case, node: str, address: IPAddress) -> Iterator[Frame]:
+    """ARP replies of a node for an address, and packets from that address that it received."""
+    for frame in case.trace.at(node):
+        arp = frame.arp
+        if arp is not None and arp.is_reply and arp.sender_ip == address:
+            if frame.direction is Direction.OUT:
+                yield frame
+        elif frame.direction is Direction.IN and frame.ips and frame.ips[-1].src == address:
+            yield frame
 
 
 def _without(case: Case, node: str, address: IPAddress, link: LinkState) -> str:

@@ -26,7 +26,8 @@ class BlockReason(Enum):
     REFUSED = auto()
     """A route or rule of type blackhole, unreachable or prohibit."""
     LINK_DOWN = auto()
-    """Or IPv6 is switched off at it."""
+    NO_ADDRESS = auto()
+    """There is no route, because the node lacks its own address, or has it with another prefix."""
     NO_OWNER = auto()
     """No node on the network holds the next hop's address."""
     STALE_NEIGHBOUR = auto()
@@ -240,7 +241,8 @@ class Network:
             raise _Blocked(Block(BlockReason.REFUSED, node, "", dst, fact, found))
         if route is None:
             raise _Blocked(self._no_route(node, dst))
-        link, to = self.state(node).link(route.device), route.via or dst
+        link = self.state(node).link(route.device)
+        to = route.via or dst
         if link is None or not link.up or not link.carrier:
             fact = f"{node}: {route.device} is down"
             raise _Blocked(Block(BlockReason.LINK_DOWN, node, route.device, to, fact))
@@ -259,7 +261,7 @@ class Network:
             fact = (
                 f"{node}: sends to {to} on {route.device}, where no node answers for that address"
             )
-            raise _Blocked(Block(BlockReason.NO_OWNER, node, route.device, to, fact))
+            raise _Blocked(Block(BlockReason.NO_OWNER, node, network, to, fact))
         return Hop(node, network, to, route, owner, found.rule)
 
     def _no_route(self, node: str, dst: IPAddress) -> Block:
@@ -268,9 +270,10 @@ class Network:
             if link is None or not link.up or not link.carrier:
                 fact = f"{node}: {name} is {'down' if link else 'missing'}"
                 return Block(BlockReason.LINK_DOWN, node, name, dst, fact)
-            if dst.version == 6 and (off := self.ipv6_off(node, name)) is not None:
-                fact = f"{node}: {off.name}={off.value}"
-                return Block(BlockReason.LINK_DOWN, node, name, dst, fact)
+            for address in self.lab.node(node).addresses_on(name):
+                if address.version == dst.version and address not in link.addresses:
+                    fact = f"{node}: {address} is not on {name}"
+                    return Block(BlockReason.NO_ADDRESS, node, name, dst, fact)
         return Block(BlockReason.NO_ROUTE, node, "", dst, f"{node}: no route to {dst}")
 
     def _owner(self, node: str, network: str, address: IPAddress, wanted: str) -> str:

@@ -762,9 +762,11 @@ def renamed(device: str, name: str) -> Bend:
 @pytest.mark.parametrize(
     ("topology", "node", "device"),
     [("dr", "director", "lan"), ("dr", "rs1", "lan"), ("nat", "director", "private"),
-     ("nat", "rs2", "private"), ("tun", "router", "near"), ("dr-routed", "client", "outside")],
+     ("nat", "rs2", "private"), ("tun", "router", "near"), ("dr-routed", "router", "lan"),
+     ("dr-routed", "client", "outside")],
 )  # fmt: skip
 def test_a_renamed_interface_is_the_only_cause(topology: str, node: str, device: str) -> None:
+    """Its node is still on the network: the path of packets is looked up as if it had its name."""
     failing = bent(unanswered(evidence_of(topology)), node, renamed(device, "eth7"))
     assert named(failing) == [("interface-renamed", node)]
 
@@ -777,17 +779,20 @@ def test_who_answers_for_the_vip_explains_what_fails_elsewhere() -> None:
     assert named(replace(failing, states=read)) == [("arp-ignore-unset", "rs1")]
 
 
-@pytest.mark.parametrize("scope", ["all", "lan"])
-def test_without_ipv6_a_node_lacks_no_route(scope: str) -> None:
-    off = Setting(f"net.ipv6.conf.{scope}.disable_ipv6", "1", "0")
-    evidence = evidence_of("dr")
-    bend = bent(evidence, "rs1", lambda state: replace(state, changed_sysctls=(off,)))
-    path = Network(evidence.lab, bend.states).path(
-        "rs1", ip_address("fd00::100"), ip_address("fd00::10")
-    )
-    assert path.block is not None
-    assert path.block.reason is BlockReason.LINK_DOWN
-    assert path.block.fact == f"rs1: {off.name}=1"
+@pytest.mark.parametrize(
+    ("address", "fault"),
+    [("192.168.20.11/32", "wrong-prefix-length"), ("192.168.20.99/24", "address-missing")],
+)
+def test_a_wrong_own_address_is_why_there_is_no_route(address: str, fault: str) -> None:
+    """A route by hand would be refused, or not be enough: `up` adds both."""
+
+    def bend(state: NodeState) -> NodeState:
+        lost = replace(state, routes=())
+        return having(address, "private")(without("192.168.20.11")(lost))
+
+    said = conclusion(unanswered(bent(evidence_of("nat"), "rs1", bend), "rs1"))
+    assert [(cause.fault, cause.node) for cause in said.causes] == [(fault, "rs1")]
+    assert said.causes[0].remedy == "lvsctl up nat"
 
 
 def test_a_director_that_sends_replies_to_a_real_server_is_not_also_told_to_be_quiet() -> None:
