@@ -1,4 +1,6 @@
-"""The rules of last resort, if no rule that knows what a setting does explains a loss.
+"""Rules about what stopped packets where no rule knows what the setting does.
+
+``BLOCKING`` is applied with the others; the rest are the last resort, if nothing explains a loss.
 
 First whatever differs from the topology where the packets were captured last; then that place.
 
