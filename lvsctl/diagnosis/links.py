@@ -317,6 +317,7 @@ RULES = (
     Rule(
         find=own_macs,
         latent=True,
+        harms_others=True,  # frames for the address go to either
         rules_out="no two interfaces on a network have the same MAC address",
     ),
     Rule(

@@ -40,7 +40,8 @@ Causes = tuple[tuple[str, str], ...]
 class Trial:
     """One fault, injected at ``node``: the claims that it must break, and what failed.
 
-    ``may_fail`` are claims that may fail as well, depending on a race.
+    ``may_fail`` are claims that may fail as well, depending on a race. ``cause`` is what
+    ``diagnose`` must name, and where.
     """
 
     fault: Fault
@@ -48,6 +49,7 @@ class Trial:
     predicted: tuple[str, ...]
     may_fail: tuple[str, ...]
     failed: tuple[Finding, ...]
+    cause: tuple[str, str] | None = None
 
     @property
     def failed_claims(self) -> tuple[str, ...]:
@@ -142,7 +144,8 @@ class Cell:
     @property
     def named_first(self) -> bool:
         """Whether ``diagnose`` named the fault and its node before any other cause."""
-        return self.named[:1] == ((self.trial.fault.id, self.trial.node),)
+        own = (self.trial.fault.id, self.trial.node)
+        return self.named[:1] == (self.trial.cause or own,)
 
     @property
     def holds(self) -> bool:
@@ -281,7 +284,8 @@ def _trial(
     injector: FaultInjector, fault: Fault, node: str, made: Collection[str], evidence: Evidence
 ) -> Trial:
     """Compare what a fault broke with what it must break, of the claims that the lab ``made``."""
-    predicted = fault.predicted(injector.context(node))
+    context = injector.context(node)
+    predicted = fault.predicted(context)
     failed = (f for f in claims.findings(evidence) if f.verdict is Verdict.FAIL)
     return Trial(
         fault,
@@ -289,6 +293,7 @@ def _trial(
         predicted=tuple(claim for claim in predicted if claim in made),
         may_fail=tuple(claim for claim in fault.may_break if claim in made),
         failed=tuple(failed),
+        cause=fault.named_as(context),
     )
 
 

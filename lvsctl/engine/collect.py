@@ -24,13 +24,12 @@ from lvsctl.kernel import counters, learnt, packet_filters
 from lvsctl.kernel.drops import DropReasons, Martians
 from lvsctl.kernel.netns import run_inside
 from lvsctl.kernel.state import flush_neighbours_and_routes, read_connections
-from lvsctl.kernel.wide import Changed
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.evidence import Evidence, Exchange, Failure, Probe, Run
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.model.packet_filter import growth
 from lvsctl.model.service import Protocol, VipPort, VirtualService
-from lvsctl.model.state import Connection, NeighbourState, NodeState, ServiceState
+from lvsctl.model.state import ChangedSysctls, Connection, NeighbourState, NodeState, ServiceState
 from lvsctl.plan.routing import routes_of
 from lvsctl.traffic import client
 from lvsctl.traffic.client import arp_probe
@@ -227,7 +226,7 @@ class _Answers(NamedTuple):
     """What came of asking; ``changed`` was read while there was nothing to do but wait."""
 
     runs: tuple[Run, ...]
-    changed: Changed
+    changed: ChangedSysctls
 
 
 def _ask_all(lab: Lab, sender: Node | None, *, patient: bool) -> _Answers:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lvsctl.kernel import netns, processes, state, wide
+from lvsctl.kernel import netns, processes, state
 from lvsctl.model.lab import Lab
-from lvsctl.model.state import NodeState
+from lvsctl.model.state import ChangedSysctls, NodeState
 from lvsctl.plan import diff, planner
 from lvsctl.plan.stages import Plan
 from lvsctl.resources.sysctl import Sysctl
@@ -16,7 +16,7 @@ def whole_state(
     lab: Lab,
     plan: Plan | None = None,
     names: Iterable[str] | None = None,
-    changed: wide.Changed | None = None,
+    changed: ChangedSysctls | None = None,
 ) -> dict[str, NodeState]:
     """Read the state of every node and switch of ``lab`` that exists, by its namespace.
 
@@ -37,11 +37,13 @@ def whole_state(
     )
 
 
-def changed_settings(lab: Lab) -> wide.Changed:
+def changed_settings(lab: Lab) -> ChangedSysctls:
     """Read the part of ``whole_state`` that takes longest and rests on no traffic, in advance.
 
     Raises as ``state.lab_state``.
     """
+    from lvsctl.kernel import wide  # heavy; a new lab is not compared
+
     plan = planner.plan_for(lab)
     return wide.read_changed(netns.existing(lab.name, plan.namespaces), _planned(plan))
 

@@ -175,3 +175,21 @@ def stale_vip_neighbour(context: FaultContext) -> Iterator[Change]:
                 yield added(
                     Neighbour(netns=context.netns, device=network.name, address=vip, mac=gone)
                 )
+
+
+@FAULTS.add(
+    "director-silent",
+    "the director does not answer ARP requests for the VIP",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    symptom="ARP requests for the VIP stay unanswered",
+    breaks=("dr.only-director-answers-arp", *NO_ANSWER),
+    may_break=("dr.reply-direct", "tun.reply-direct", "nat.both-directions-load-director"),
+)
+def director_silent(context: FaultContext) -> Iterator[Change]:
+    """The director has the ARP settings of a real server, and more: it answers for nothing.
+
+    Changes: arp_ignore=8 (ip-sysctl.rst: no reply for any local address).
+    """
+    setting = Sysctl(netns=context.netns, name="net.ipv4.conf.all.arp_ignore", value="0")
+    yield Change(setting, replace(setting, value="8"))

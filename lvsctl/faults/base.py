@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv4Network
 from typing import TypeVar
 
 from lvsctl.faults.change import Change
 from lvsctl.model.addresses import IPAddress
-from lvsctl.model.lab import Lab, Node, Role
+from lvsctl.model.lab import Lab, Network, Node, Role
 from lvsctl.model.service import ForwardingMethod, VirtualService
 from lvsctl.plan.stages import Plan
 from lvsctl.resources.address import Address
@@ -105,6 +106,17 @@ class FaultContext:
                 yield service
 
 
+def unused_address(lab: Lab, network: Network) -> IPv4Interface:
+    """Return the network's highest IPv4 address that no node and no service has."""
+    subnet = next(subnet for subnet in network.subnets if isinstance(subnet, IPv4Network))
+    taken = {a.ip for node in lab.nodes for a in node.addresses_on(network.name)}
+    taken |= {vip for service in lab.services for vip in service.vips}
+    number = int(subnet.broadcast_address) - 1
+    while (found := IPv4Interface((number, subnet.prefixlen))).ip in taken:
+        number -= 1
+    return found
+
+
 Changes = Callable[[FaultContext], Iterator[Change]]
 
 
@@ -128,6 +140,15 @@ class Fault:
     may_break: tuple[str, ...] = ()
     breaks_where: Callable[[FaultContext], tuple[str, ...]] | None = None
     """More claims that fail, depending on the topology."""
+    cause: str = ""
+    """The kind of cause that ``diagnose`` names; empty: the fault's own id."""
+    on_switch: bool = False
+    """Whether it is the switch of the node's first network that is changed, and named."""
+
+    def named_as(self, context: FaultContext) -> tuple[str, str]:
+        """The cause that ``diagnose`` must name first, and its node or network."""
+        place = context.node.networks[0] if self.on_switch else context.node.name
+        return self.cause or self.id, place
 
     def changes_at(self, context: FaultContext) -> tuple[Change, ...]:
         """The changes at a node; none if the fault does not apply there."""
@@ -166,6 +187,8 @@ class FaultTable:
         breaks: tuple[str, ...],
         may_break: tuple[str, ...] = (),
         breaks_where: Callable[[FaultContext], tuple[str, ...]] | None = None,
+        cause: str = "",
+        on_switch: bool = False,
     ) -> Callable[[Changes], Changes]:
         """Decorate the function that yields a fault's changes; see ``Fault``."""
 
@@ -181,6 +204,8 @@ class FaultTable:
                     breaks=breaks,
                     may_break=may_break,
                     breaks_where=breaks_where,
+                    cause=cause,
+                    on_switch=on_switch,
                 )
             )
             return changes

@@ -123,15 +123,14 @@ class FaultInjector:
 
     def _listening(self, staying: Iterable[InjectedFault]) -> tuple[ResponderPort, ...]:
         """What should listen now: what the plan has, less what faults have stopped."""
-        stopped = {
-            change.before
-            for one in staying
-            for change in self._changes_of(one)
-            if change.after is None
-        }
-        return tuple(
-            op for op in self.plan.resources if isinstance(op, ResponderPort) and op not in stopped
-        )
+        ports = dict.fromkeys(op for op in self.plan.resources if isinstance(op, ResponderPort))
+        for one in staying:
+            for change in self._changes_of(one):
+                if isinstance(change.before, ResponderPort):
+                    ports.pop(change.before, None)
+                if isinstance(change.after, ResponderPort):
+                    ports[change.after] = None
+        return tuple(ports)
 
     def _perform(self, *ops: Resource) -> None:
         apply.apply_plan(

@@ -13,14 +13,21 @@ from lvsctl.faults.base import (
     ONE_SERVER_SILENT,
     FaultContext,
     FaultTable,
+    unused_address,
 )
-from lvsctl.faults.change import Change, removed
+from lvsctl.faults.change import Change, added, removed
 from lvsctl.model.lab import Role
 from lvsctl.model.service import Scheduler
+from lvsctl.model.state import SyncDaemonState
+from lvsctl.resources.ipvs_config import SyncDaemon
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.sysctl import Sysctl
 
 FAULTS = FaultTable()
+
+NOT_SCHEDULED = ("dr.reply-direct", "tun.reply-direct", "all.frames-agree", *NO_ANSWER)
+"""Claims that fail if requests reach the director, and IPVS schedules and counts none."""
 
 
 @FAULTS.add(
@@ -249,3 +256,91 @@ def service_missing(context: FaultContext) -> Iterator[Change]:
     """
     yield from map(removed, context.planned(IpvsRealServer))
     yield from map(removed, context.planned(IpvsService))
+
+
+@FAULTS.add(
+    "no-usable-real-server",
+    "every real server has the weight 0",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    symptom="the director answers requests with ICMP port unreachable",
+    breaks=NOT_SCHEDULED,
+)
+def no_usable_real_server(context: FaultContext) -> Iterator[Change]:
+    """Every real server was drained, so that the director refuses the requests.
+
+    Changes: the weights of all real servers.
+    """
+    for server in context.planned(IpvsRealServer):
+        if server.real_server.weight:
+            yield Change(server, replace(server, real_server=replace(server.real_server, weight=0)))
+
+
+@FAULTS.add(
+    "real-server-unknown",
+    "the director's IPVS table has a real server that does not exist",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    symptom="ARP requests for the RIP of the missing real server stay unanswered",
+    breaks=(
+        "dr.reply-direct",
+        "nat.both-directions-load-director",
+        "all.requests-answered",
+        "all.distribution",
+        "all.counters-agree",
+    ),
+)
+def real_server_unknown(context: FaultContext) -> Iterator[Change]:
+    """A real server was dismantled and is still in the director's table.
+
+    Its share of the connections is lost.
+
+    Changes: each service whose real servers are on a network of the director gets an entry
+    for an unused address of that network.
+    """
+    for server in context.first_entries():
+        network = context.lab.network_of(server.real_server.rip)
+        if network is not None and network.name in context.node.networks:
+            unused = unused_address(context.lab, network).ip
+            gone = replace(server.real_server, node="gone", rip=unused, weight=1)
+            yield added(replace(server, real_server=gone))
+
+
+@FAULTS.add(
+    "drop-packet",
+    "the director's IPVS drops packets that open connections (drop_packet)",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    symptom="requests enter the director, do not leave it, and are not counted",
+    breaks=NOT_SCHEDULED,
+)
+def drop_packet(context: FaultContext) -> Iterator[Change]:
+    """IPVS's defence against floods drops new connections even without a flood.
+
+    drop_packet=3 drops one in am_droprate packets that open a connection
+    (Documentation/networking/ipvs-sysctl.rst).
+
+    Changes: both settings; every such packet is dropped.
+    """
+    for name, usual, value in (("am_droprate", "10", "1"), ("drop_packet", "0", "3")):
+        setting = Sysctl(netns=context.netns, name=f"net.ipv4.vs.{name}", value=usual)
+        yield Change(setting, replace(setting, value=value))
+
+
+@FAULTS.add(
+    "backup-only",
+    "the director is a backup, and as such does not schedule (backup_only)",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    symptom="the director itself refuses the connections (RST), or does not answer them",
+    breaks=("nat.both-directions-load-director", *NOT_SCHEDULED),
+)
+def backup_only(context: FaultContext) -> Iterator[Change]:
+    """A backup director that took over still has backup_only set and its daemon running.
+
+    Changes: a synchronization daemon in the state backup, and net.ipv4.vs.backup_only.
+    """
+    daemon = SyncDaemonState("backup", context.node.networks[0], 0)
+    yield added(SyncDaemon(netns=context.netns, daemon=daemon))
+    setting = Sysctl(netns=context.netns, name="net.ipv4.vs.backup_only", value="0")
+    yield Change(setting, replace(setting, value="1"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from lvsctl.faults.base import EVERY_MODE, ONE_SERVER_SILENT, FaultContext, FaultTable
 from lvsctl.faults.change import Change, removed
@@ -54,3 +55,23 @@ def real_server_down(context: FaultContext) -> Iterator[Change]:
     for op in context.plan.resources:
         if isinstance(op, VethLink) and op.node_netns == context.netns:
             yield removed(LinkUp(netns=op.netns, device=op.port))
+
+
+@FAULTS.add(
+    "listens-elsewhere",
+    "the server on a real server listens on another port",
+    modes=EVERY_MODE,
+    at=(Role.REAL_SERVER,),
+    symptom="the real server refuses the connections (RST)",
+    breaks=ONE_SERVER_SILENT,
+)
+def listens_elsewhere(context: FaultContext) -> Iterator[Change]:
+    """The server on a real server was configured for another port than the virtual service.
+
+    Changes: every listener of the real server moves to a port that no service has.
+    """
+    taken = {op.port for op in context.plan.resources if isinstance(op, ResponderPort)}
+    for op in context.planned(ResponderPort):
+        free = next(port for port in range(op.port + 1000, 65536) if port not in taken)
+        taken.add(free)
+        yield Change(op, replace(op, port=free))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import IPv4Interface, IPv4Network, ip_network
+from ipaddress import IPv4Interface, ip_interface, ip_network
 
 from lvsctl.faults.base import (
     DR,
@@ -15,13 +15,16 @@ from lvsctl.faults.base import (
     TUN,
     FaultContext,
     FaultTable,
+    unused_address,
 )
 from lvsctl.faults.change import Change, added, removed
 from lvsctl.model.addresses import mac_for
 from lvsctl.model.lab import Network, Role
 from lvsctl.resources.address import Address
 from lvsctl.resources.offloads import OffloadsOff
+from lvsctl.resources.policy_rule import PolicyRule
 from lvsctl.resources.static_route import StaticRoute
+from lvsctl.resources.sysctl import Sysctl
 from lvsctl.resources.veth_link import VethLink
 
 FAULTS = FaultTable()
@@ -199,7 +202,7 @@ def client_on_real_server_network(context: FaultContext) -> Iterator[Change]:
         if name in context.node.networks:
             continue
         network = context.lab.network(name)
-        address = _free_address(context, network)
+        address = unused_address(context.lab, network)
         yield added(_link(context, network, mac_for(address.ip)))
         yield added(OffloadsOff(netns=context.netns, device=name))
         yield added(Address(netns=context.netns, device=name, address=address))
@@ -225,17 +228,6 @@ def _link(context: FaultContext, network: Network, mac: str) -> VethLink:
         device_index=max(op.device_index for op in here) + 1,
         mac=mac,
     )
-
-
-def _free_address(context: FaultContext, network: Network) -> IPv4Interface:
-    """The network's highest unused address."""
-    subnet = next(subnet for subnet in network.subnets if isinstance(subnet, IPv4Network))
-    taken = {a.ip for node in context.lab.nodes for a in node.addresses_on(network.name)}
-    taken |= {vip for service in context.lab.services for vip in service.vips}
-    number = int(subnet.broadcast_address) - 1
-    while (found := IPv4Interface((number, subnet.prefixlen))).ip in taken:
-        number -= 1
-    return found
 
 
 @FAULTS.add(
@@ -289,3 +281,118 @@ def router_not_forwarding(context: FaultContext) -> Iterator[Change]:
     """
     setting = context.setting("net.ipv4.ip_forward")
     yield Change(setting, replace(setting, value="0"))
+
+
+def _served_clients(context: FaultContext) -> Iterator[IPv4Interface]:
+    """The IPv4 addresses of the lab's clients."""
+    for client in context.lab.having(Role.CLIENT):
+        for interface in client.interfaces:
+            for address in interface.addresses:
+                if isinstance(address, IPv4Interface):
+                    yield address
+
+
+UNANSWERED = ("dr.reply-direct", "tun.reply-direct", "nat.reply-crosses-director")
+"""Claims that fail if a real server receives requests and no reply leaves it."""
+
+
+@FAULTS.add(
+    "reply-blackholed",
+    "a route of a real server discards its replies",
+    modes=EVERY_MODE,
+    at=(Role.REAL_SERVER,),
+    cause="packets-refused",
+    symptom="requests reach the real server and no reply leaves it",
+    breaks=ONE_SERVER_SILENT,
+    may_break=UNANSWERED,
+)
+def reply_blackholed(context: FaultContext) -> Iterator[Change]:
+    """A real server has a blackhole route to the client, as tools against attacks add them.
+
+    Changes: a route of the type blackhole to each client.
+    """
+    for client in _served_clients(context):
+        yield added(
+            StaticRoute(netns=context.netns, to=ip_network(client.ip), via=None, type="blackhole")
+        )
+
+
+@FAULTS.add(
+    "reply-prohibited",
+    "a rule of policy routing at a real server refuses its replies",
+    modes=EVERY_MODE,
+    at=(Role.REAL_SERVER,),
+    cause="packets-refused",
+    symptom="requests reach the real server and no reply leaves it",
+    breaks=ONE_SERVER_SILENT,
+    may_break=UNANSWERED,
+)
+def reply_prohibited(context: FaultContext) -> Iterator[Change]:
+    """A rule of policy routing refuses what a real server sends to the clients.
+
+    Changes: a rule before that of the main table, for each client.
+    """
+    for number, client in enumerate(_served_clients(context)):
+        text = f"from all to {client.ip} prohibit"
+        yield added(PolicyRule(netns=context.netns, preference=100 + number, text=text))
+
+
+@FAULTS.add(
+    "ttl-expired",
+    "the client sends packets with a TTL of 1",
+    modes=EVERY_MODE,
+    at=(Role.CLIENT,),
+    symptom="requests reach the first node that forwards, which answers ICMP time exceeded",
+    breaks=NO_ANSWER,
+    may_break=("dr.reply-direct", "tun.reply-direct", "nat.both-directions-load-director"),
+)
+def ttl_expired(context: FaultContext) -> Iterator[Change]:
+    """The client's packets expire at the first router, or at the director.
+
+    IPVS takes 1 from the TTL too, in every forwarding method (net/netfilter/ipvs/ip_vs_xmit.c,
+    decrement_ttl).
+
+    Changes: net.ipv4.ip_default_ttl, which is 64.
+    """
+    setting = Sysctl(netns=context.netns, name="net.ipv4.ip_default_ttl", value="64")
+    yield Change(setting, replace(setting, value="1"))
+
+
+@FAULTS.add(
+    "no-route",
+    "the client has no route to the VIP",
+    modes=EVERY_MODE,
+    at=(Role.CLIENT,),
+    symptom="no request leaves the client",
+    breaks=NO_ANSWER,
+    may_break=("dr.reply-direct", "tun.reply-direct", "nat.both-directions-load-director"),
+)
+def no_route(context: FaultContext) -> Iterator[Change]:
+    """The client has no route to other networks.
+
+    Changes: all routes of the client to other networks are removed.
+    """
+    yield from map(removed, context.planned(StaticRoute))
+
+
+@FAULTS.add(
+    "wrong-prefix-length",
+    "a real server has the wrong netmask",
+    modes=EVERY_MODE,
+    at=(Role.REAL_SERVER,),
+    symptom="requests reach the real server and no reply leaves it",
+    breaks=ONE_SERVER_SILENT,
+    may_break=(*UNANSWERED, "nat.both-directions-load-director", "tun.routed"),
+)
+def wrong_prefix_length(context: FaultContext) -> Iterator[Change]:
+    """A real server has its address as a host address, so that it has no neighbours.
+
+    The kernel removes the routes through its gateway, which it cannot reach any more.
+
+    Changes: the prefix length of every address but the VIP's, and with it the routes.
+    """
+    networks = set(context.node.networks)
+    yield from map(removed, context.planned(StaticRoute))
+    for op in context.planned(Address):
+        if op.device in networks and op.address.version == 4 and op.address.network.prefixlen < 32:
+            yield Change(op, replace(op, address=ip_interface(op.address.ip)))

@@ -177,3 +177,22 @@ def pmtu_discovery_off(context: FaultContext) -> Iterator[Change]:
     """
     setting = Sysctl(netns=context.netns, name="net.ipv4.vs.pmtu_disc", value="1")
     yield Change(setting, replace(setting, value="0"))
+
+
+@FAULTS.add(
+    "gue-port-missing",
+    "a real server does not decapsulate GUE",
+    modes=(TUN,),
+    at=(Role.REAL_SERVER,),
+    symptom=(
+        "tunnelled requests reach the real server and are not decapsulated; it sends ICMP "
+        "port unreachable to the director"
+    ),
+    breaks=("tun.decapsulated-on-tunnel-device", "tun.reply-direct", *ONE_SERVER_SILENT),
+)
+def gue_port_missing(context: FaultContext) -> Iterator[Change]:
+    """A real server has its tunnel device, but no port on which the kernel takes GUE.
+
+    Changes: the port is removed (ip-fou(8)).
+    """
+    yield from map(removed, context.planned(GuePort))

@@ -17,7 +17,9 @@ from lvsctl.faults.base import (
     FaultTable,
 )
 from lvsctl.faults.change import Change, added, removed
+from lvsctl.model.addresses import host_route
 from lvsctl.model.lab import Role
+from lvsctl.resources.address import Address
 from lvsctl.resources.static_route import StaticRoute
 
 FAULTS = FaultTable()
@@ -111,3 +113,24 @@ def director_bypassed(context: FaultContext) -> Iterator[Change]:
         near = [ip for _, _, ip in context.neighbours(Role.REAL_SERVER) if ip in rips]
         for vip in service.vips if near else ():
             yield added(StaticRoute(netns=context.netns, to=ip_network(vip), via=near[0]))
+
+
+@FAULTS.add(
+    "vip-elsewhere",
+    "the client itself holds the VIP",
+    modes=EVERY_MODE,
+    at=(Role.CLIENT,),
+    symptom="no request leaves the client, which refuses its own connections",
+    breaks=NO_ANSWER,
+    may_break=("dr.reply-direct", "tun.reply-direct", "nat.both-directions-load-director"),
+)
+def vip_elsewhere(context: FaultContext) -> Iterator[Change]:
+    """The client holds the VIP, as a real server that was used as a client does.
+
+    Its requests are addressed to itself and do not leave it.
+
+    Changes: each VIP on the loopback device.
+    """
+    vips = dict.fromkeys(vip for service in context.services(EVERY_MODE) for vip in service.vips)
+    for vip in vips:
+        yield added(Address(netns=context.netns, device="lo", address=host_route(vip)))

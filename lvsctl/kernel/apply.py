@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lvsctl.errors import LabError
-from lvsctl.kernel import commands, netns, processes, sysctl
+from lvsctl.kernel import commands, netns, packet_filters, processes, sysctl
 from lvsctl.kernel.session import OpenNamespace, Session
 from lvsctl.kernel.worker import in_worker
 from lvsctl.model.event import Emit, Notice, OpsDone, StageStarted
@@ -39,6 +39,7 @@ from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.neighbour import Neighbour, ProxyNeighbour
 from lvsctl.resources.netem import Netem
 from lvsctl.resources.offloads import OffloadsOff
+from lvsctl.resources.packet_filter import PacketFilter
 from lvsctl.resources.policy_rule import PolicyRule
 from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.resources.static_route import StaticRoute
@@ -423,6 +424,15 @@ def _sync_daemon(to: PlanApplier, resource: SyncDaemon, namespace: OpenNamespace
     to.send_generic(resource, data, to.ignored)
 
 
+def _packet_filter(to: PlanApplier, resource: PacketFilter, namespace: OpenNamespace) -> None:
+    to.flush(namespace.name)
+    rules: dict[str, tuple[str, ...]] = {}
+    for rule in resource.rules:
+        rules[rule.chain] = (*rules.get(rule.chain, ()), rule.action)
+    with netns.enter(namespace.fd):
+        packet_filters.fill_table(resource.program, resource.table, rules)
+
+
 def _drop_filter(to: PlanApplier, resource: DropFilter, namespace: OpenNamespace) -> None:
     from lvsctl.netlink import tc  # heavy, and only a fault needs it
 
@@ -451,5 +461,6 @@ HANDLERS: dict[type[Resource], Callable[[PlanApplier, Any, OpenNamespace], None]
     ConnectionTimeouts: _timeouts,
     SyncDaemon: _sync_daemon,
     DropFilter: _drop_filter,
+    PacketFilter: _packet_filter,
 }
 """The function that applies each kind of resource: a new kind is a new row."""

@@ -1,15 +1,18 @@
-"""Packet filters of a lab's namespaces: read their rules, and empty what is foreign.
+"""Packet filters of a lab's namespaces: read, empty and fill them.
 
 Tables that no one has used in a namespace are not asked for, because asking creates them.
 """
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import shutil
-from collections.abc import Iterable
+import subprocess
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from lvsctl.kernel import netns
 from lvsctl.model.packet_filter import FilterProgram, FilterRule
@@ -50,6 +53,27 @@ def empty_table(program: FilterProgram, table: str) -> None:
         ebtables.empty(table)
     else:
         xtables.empty(program, table)
+
+
+def fill_table(program: FilterProgram, table: str, rules: Mapping[str, tuple[str, ...]]) -> None:
+    """Replace a legacy table in the calling thread's namespace; see ``xtables.fill``.
+
+    Raises OSError.
+    """
+    from lvsctl.netlink import xtables  # heavy, and only a fault needs it
+
+    try:
+        xtables.fill(program, table, rules)
+    except OSError as missing:
+        if missing.errno != errno.ENOPROTOOPT:
+            raise
+        # No one has asked for the module yet: load it as iptables(8) does.
+        loader = Path("/proc/sys/kernel/modprobe").read_text(encoding="utf-8").strip()
+        subprocess.run([loader, f"{_MODULES[program]}"], check=False, stdin=subprocess.DEVNULL)
+        xtables.fill(program, table, rules)
+
+
+_MODULES = {FilterProgram.IPTABLES: "ip_tables", FilterProgram.IP6TABLES: "ip6_tables"}
 
 
 @functools.cache

@@ -18,7 +18,7 @@ from lvsctl.errors import LabError
 from lvsctl.kernel import listeners, netns, sysctl
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.service import Protocol
-from lvsctl.model.state import Connection, LinkState, NodeState, ServiceState, Setting
+from lvsctl.model.state import ChangedSysctls, Connection, LinkState, NodeState, ServiceState
 from lvsctl.netlink import fou, ipvs, rtnl, sockets
 
 DEVICE = "<dev>"
@@ -62,7 +62,7 @@ class Whole(NamedTuple):
     """
 
     planned: Mapping[str, Mapping[str, str]]
-    changed: Mapping[str, tuple[Setting, ...]] | None = None
+    changed: ChangedSysctls | None = None
 
 
 def node_state(

@@ -14,11 +14,11 @@ from dataclasses import replace
 from lvsctl.kernel import fresh, netns, packet_filters, paths, processes
 from lvsctl.model.state import (
     MAIN_TABLE,
+    ChangedSysctls,
     LinkState,
     NodeState,
     ProcessState,
     RouteState,
-    Setting,
 )
 from lvsctl.netlink import (
     ethtool,
@@ -66,13 +66,18 @@ def read(state: NodeState, *, director: bool) -> NodeState:
                 vlans=switching.dump_vlans(sock, names),
             )
     if director:
-        with sockets.open_socket(sockets.GENERIC) as sock:
-            state = replace(
-                state,
-                ipvs_timeouts=ipvs_config.timeouts(sock),
-                sync_daemons=ipvs_config.sync_daemons(sock),
-            )
+        state = with_ipvs_config(state)
     return replace(state, xfrm=xfrm.dump_xfrm(), packet_filters=packet_filters.current_filters())
+
+
+def with_ipvs_config(state: NodeState) -> NodeState:
+    """Add IPVS's timeouts and sync daemons. Raises HostError without IPVS."""
+    with sockets.open_socket(sockets.GENERIC) as sock:
+        return replace(
+            state,
+            ipvs_timeouts=ipvs_config.timeouts(sock),
+            sync_daemons=ipvs_config.sync_daemons(sock),
+        )
 
 
 def _offloads(sock: socket.socket, link: LinkState) -> tuple[str, ...]:
@@ -96,11 +101,9 @@ def _local_addresses(routes: tuple[RouteState, ...]) -> Iterator[str]:
             yield str(one.to)
 
 
-Changed = Mapping[str, tuple[Setting, ...]]
-"""By namespace, the sysctls that no plan sets and that differ from a fresh namespace's."""
-
-
-def read_changed(namespaces: Iterable[str], planned: Mapping[str, Mapping[str, str]]) -> Changed:
+def read_changed(
+    namespaces: Iterable[str], planned: Mapping[str, Mapping[str, str]]
+) -> ChangedSysctls:
     """Find the changed sysctls of ``namespaces``, apart from those ``planned``.
 
     Reads thousands of files: no other part of a state takes as long, and none changes as rarely.
@@ -119,11 +122,11 @@ def read_changed(namespaces: Iterable[str], planned: Mapping[str, Mapping[str, s
 
 def _changed(
     links: Mapping[str, tuple[LinkState, ...]], planned: Mapping[str, Mapping[str, str]]
-) -> Changed:
+) -> ChangedSysctls:
     kinds = {link.kind for several in links.values() for link in several if not link.master}
     usual = fresh.fresh_sysctls(kinds, ipv6=any(map(_has_ipv6, links.values())))
 
-    def visits() -> Changed:
+    def visits() -> ChangedSysctls:
         found = {}
         for name, several in links.items():
             with netns.enter(name):
@@ -136,7 +139,7 @@ def _changed(
 def compared(
     states: Mapping[str, NodeState],
     planned: Mapping[str, Mapping[str, str]],
-    changed: Changed | None = None,
+    changed: ChangedSysctls | None = None,
 ) -> dict[str, NodeState]:
     """Add what differs from a fresh namespace, and the processes, to the states of a lab.
 

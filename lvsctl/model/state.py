@@ -170,6 +170,10 @@ class VlanState:
     flags: tuple[str, ...] = ()
 
 
+ChangedSysctls = Mapping[str, tuple[Setting, ...]]
+"""By namespace, the sysctls that no plan sets and that differ from a fresh namespace's."""
+
+
 @dataclass(frozen=True, slots=True)
 class SyncDaemonState:
     """IPVS's connection synchronization daemon: ``state`` is master or backup."""

@@ -1,6 +1,6 @@
 """The legacy packet filters of the calling thread's namespace: iptables, ip6tables, arptables.
 
-Read and emptied by the kernel's own interface (getsockopt and setsockopt on a raw socket), so
+Read, emptied and filled by the interface of the kernel (getsockopt and setsockopt), so
 that no program has to be installed, and what another version of iptables made is read too.
 
 Sources: linux/netfilter_ipv4/ip_tables.h, linux/netfilter_ipv6/ip6_tables.h,
@@ -102,6 +102,18 @@ def read() -> Iterator[FilterRule]:
 
 def empty(program: FilterProgram, table: str) -> None:
     """Delete all rules and chains of a table, and set its policies to ACCEPT. Raises OSError."""
+    fill(program, table, {})
+
+
+Rules = Mapping[str, tuple[str, ...]]
+"""By chain, the actions (DROP, REJECT) of rules that match every packet."""
+
+
+def fill(program: FilterProgram, table: str, rules: Rules) -> None:
+    """Replace all rules and chains of a table by ``rules``; its policies are ACCEPT.
+
+    A table that the namespace does not have is created. Raises OSError.
+    """
     layout = next(one for one in LAYOUTS if one.program is program)
     with socket.socket(layout.family, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
         for _ in range(3):
@@ -109,7 +121,7 @@ def empty(program: FilterProgram, table: str) -> None:
             counters = ctypes.create_string_buffer(16 * old.size)  # the kernel fills it
             try:
                 sock.setsockopt(
-                    layout.level, layout.get, _replacement(layout, table, old, counters)
+                    layout.level, layout.get, _replacement(layout, table, old, counters, rules)
                 )
             except OSError as error:
                 if error.errno != errno.EAGAIN:  # somebody else changed it meanwhile
@@ -332,26 +344,43 @@ _SUBJECTS = {
 }
 
 
-# ── an empty table ───────────────────────────────────────────────────────────────────────────
+# ── a new table ───────────────────────────────────────────────────────────────────────────
 
 
 def _replacement(
-    layout: _Layout, name: str, old: _Table, counters: ctypes.Array[ctypes.c_char]
+    layout: _Layout,
+    name: str,
+    old: _Table,
+    counters: ctypes.Array[ctypes.c_char],
+    rules: Rules,
 ) -> bytes:
-    """Return *t_replace: each hook's chain holds its policy ACCEPT alone.
+    """Return *t_replace: each hook's chain holds its ``rules``, and its policy ACCEPT.
 
     ``counters`` is where the kernel stores those of the old rules.
     """
-    entries, starts = b"", [0] * len(layout.hooks)
+    entries, starts, policies = b"", [0] * len(layout.hooks), [0] * len(layout.hooks)
+    count = len(old.hooks) + 1
     for hook in old.hooks:
         starts[hook] = len(entries)
+        for action in rules.get(layout.hooks[hook], ()):
+            entries += _new_entry(layout, *_ACTIONS[action])
+            count += 1
+        policies[hook] = len(entries)
         entries += _new_entry(layout, "", struct.pack("=i4x", _ACCEPT))
     entries += _new_entry(layout, "ERROR", b"ERROR".ljust(32, b"\0"))
     head = name.encode().ljust(_NAME, b"\0")
-    head += struct.pack("=3I", old.valid, len(old.hooks) + 1, len(entries))
-    head += struct.pack(f"={len(starts)}I", *starts) * 2 + struct.pack("=I", old.size)
+    head += struct.pack("=3I", old.valid, count, len(entries))
+    head += struct.pack(f"={2 * len(starts)}I", *starts, *policies) + struct.pack("=I", old.size)
     head = head.ljust(-(-len(head) // 8) * 8, b"\0") + struct.pack("=Q", ctypes.addressof(counters))
     return head + entries
+
+
+_PORT_UNREACHABLE = 3  # IPT_ICMP_PORT_UNREACHABLE, iptables' default
+_ACTIONS = {
+    "DROP": ("", struct.pack("=i4x", _DROP)),
+    "REJECT": ("REJECT", struct.pack("=i4x", _PORT_UNREACHABLE)),
+}
+"""The target and its data for each action."""
 
 
 def _new_entry(layout: _Layout, target: str, data: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -9,13 +10,21 @@ from typing import ClassVar, Self
 from lvsctl.model.lab import Lab
 from lvsctl.model.packet_filter import FilterProgram, FilterRule
 from lvsctl.model.state import NodeState
-from lvsctl.resources.base import Command, Deviation, Resource
+from lvsctl.resources.base import ELSEWHERE, Command, Deviation, Resource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PacketFilter(Resource):
-    """A table with rules, or with a policy other than ACCEPT."""
+    """A table with rules, or with a policy other than ACCEPT.
 
+    Only rules that drop or reject every packet of a chain can be applied, by faults.
+    """
+
+    HINTS: ClassVar[dict[int, str]] = {
+        errno.ENOPROTOOPT: "this kernel has no tables of iptables, or they are not loaded: "
+        "modprobe ip_tables iptable_filter ipt_REJECT" + ELSEWHERE,
+        errno.ENOENT: "modprobe iptable_filter ipt_REJECT" + ELSEWHERE,
+    }
     PLANNED: ClassVar[bool] = False
 
     program: FilterProgram

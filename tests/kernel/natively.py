@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from lvsctl.engine.labs import running_lab
-from lvsctl.kernel import netns, probe, state
+from lvsctl.kernel import features, netns, probe, state, wide
 from lvsctl.model.lab import Lab
 from lvsctl.plan import planner
 from lvsctl.plan.stages import Plan
@@ -47,7 +47,9 @@ def without_ipvs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(planner, "plan_for", reduced)
     monkeypatch.setattr(probe, "load_ipvs", lambda: None)
+    monkeypatch.setattr(features, "check", lambda _: None)
     monkeypatch.setattr(state, "_services", tuple)  # there are none
+    monkeypatch.setattr(wide, "with_ipvs_config", lambda found: found)
 
 
 def answers(name: str) -> bool:

@@ -269,7 +269,7 @@ def test_a_port_in_use_is_named(wire: Wire, protocol: Protocol) -> None:
     with pytest.raises(KernelError, match=rf"rs9: cannot listen on {protocol} port 80: ") as caught:
         open_and_close(wire.listener("rs8", port=81), wire.listener("rs9", protocol))
     assert (caught.value.node, caught.value.errno) == ("rs9", errno.EADDRINUSE)
-    assert wire.server in caught.value.hint
+    assert "rs9" in caught.value.hint
     assert descriptors() == before
 
 

@@ -1,0 +1,192 @@
+"""Links and switches: a port's settings, MTU, loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from lvsctl.faults.base import (
+    EVERY_MODE,
+    NO_ANSWER,
+    ONE_SERVER_SILENT,
+    TUNNEL_COSTS,
+    FaultContext,
+    FaultTable,
+)
+from lvsctl.faults.change import Change, added
+from lvsctl.model.lab import Impairment, Role
+from lvsctl.resources.link_setting import LinkSetting
+from lvsctl.resources.netem import Netem
+from lvsctl.resources.veth_link import VethLink
+
+FAULTS = FaultTable()
+
+FOUND_BY_COMPARISON = "differs-from-topology"
+"""The cause of what no rule is about: a difference where packets were captured last."""
+
+UNREACHED = (
+    "dr.reply-direct",
+    "tun.reply-direct",
+    "tun.routed",
+    "nat.both-directions-load-director",
+    *ONE_SERVER_SILENT,
+)
+"""Claims that fail if no packet reaches one real server."""
+
+
+def _set(device: str, name: str, before: str, after: str, *, netns: str, group: str) -> Change:
+    setting = LinkSetting(
+        netns=netns, device=device, name=name, value=before, group=group, usual=before
+    )
+    return Change(setting, replace(setting, value=after))
+
+
+def _ports(context: FaultContext) -> Iterator[VethLink]:
+    """The node's links, which end at a port of a switch; the first network's first."""
+    for op in context.plan.resources:
+        if isinstance(op, VethLink) and op.node_netns == context.netns:
+            yield op
+
+
+@FAULTS.add(
+    "link-impaired",
+    "a real server's link loses every frame that it sends",
+    modes=EVERY_MODE,
+    at=(Role.REAL_SERVER,),
+    symptom="requests and ARP requests reach the real server, and nothing that it sends arrives",
+    breaks=UNREACHED,
+)
+def link_impaired(context: FaultContext) -> Iterator[Change]:
+    """A real server's network card receives but does not send.
+
+    The link is up, and the real server's counters of sent packets grow.
+
+    Changes: a netem discipline that loses all frames; the topology's own impairment returns.
+    """
+    for network in context.node.networks:
+        planned = context.lab.network(network).impairment
+        lossy = Netem(netns=context.netns, device=network, impairment=Impairment(loss=100.0))
+        if planned:
+            yield Change(replace(lossy, impairment=planned), lossy)
+        else:
+            yield added(lossy)
+
+
+@FAULTS.add(
+    "arp-off",
+    "a real server's interface does not use ARP",
+    modes=EVERY_MODE,
+    at=(Role.REAL_SERVER,),
+    symptom="ARP requests for the RIP stay unanswered",
+    breaks=UNREACHED,
+)
+def arp_off(context: FaultContext) -> Iterator[Change]:
+    """ARP is switched off at a real server's interface, in place of arp_ignore and arp_announce.
+
+    A well-known recipe for direct routing: then nobody resolves the RIP either.
+
+    Changes: NOARP on every interface.
+    """
+    for network in context.node.networks:
+        yield _set(network, "arp", "on", "off", netns=context.netns, group="link")
+
+
+@FAULTS.add(
+    "mtu-mismatch",
+    "the director's MTU is smaller than that of other nodes",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    symptom="full-sized frames are sent to the director and do not arrive there",
+    breaks=("all.large-requests-answered", *TUNNEL_COSTS),
+)
+def mtu_mismatch(context: FaultContext) -> Iterator[Change]:
+    """The director's interface takes shorter frames than its neighbours send.
+
+    Neither end of a connection is the director, so its MTU is not announced (TCP's MSS).
+
+    Changes: an MTU of 1000 on the interface towards the clients.
+    """
+    yield _set(context.node.networks[0], "mtu", "1500", "1000", netns=context.netns, group="link")
+
+
+@FAULTS.add(
+    "mtu-on-switch",
+    "a switch does not carry packets as long as the nodes send",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    on_switch=True,
+    symptom="full-sized frames leave a node and reach no other",
+    breaks=("all.large-requests-answered", *TUNNEL_COSTS),
+)
+def mtu_on_switch(context: FaultContext) -> Iterator[Change]:
+    """A switch's port to the director has a smaller MTU than the nodes.
+
+    A switch does not fragment and reports nothing: small requests work, large ones hang.
+
+    Changes: an MTU of 1000 on the port.
+    """
+    port = next(_ports(context))
+    yield _set(port.port, "mtu", "1500", "1000", netns=port.netns, group="link")
+
+
+@FAULTS.add(
+    "port-isolated",
+    "the switch isolates a real server's port from the director's",
+    modes=EVERY_MODE,
+    at=(Role.REAL_SERVER,),
+    on_switch=True,
+    cause=FOUND_BY_COMPARISON,
+    symptom="what the director sends to the real server is not received there",
+    breaks=UNREACHED,
+)
+def port_isolated(context: FaultContext) -> Iterator[Change]:
+    """The switch's ports of the director and a real server are isolated (private VLAN).
+
+    Isolated ports exchange no frames with each other, but do with all others (bridge(8)).
+
+    Changes: both ports, where they are on one switch.
+    """
+    for network, director, _ in context.neighbours(Role.DIRECTOR):
+        for one in (context, context.at(director.name)):
+            for port in _ports(one):
+                if port.netns == context.lab.netns(network):
+                    yield _set(port.port, "isolated", "off", "on", netns=port.netns, group="port")
+
+
+@FAULTS.add(
+    "broadcast-not-flooded",
+    "the switch does not flood broadcasts to a real server's port",
+    modes=EVERY_MODE,
+    at=(Role.REAL_SERVER,),
+    on_switch=True,
+    cause=FOUND_BY_COMPARISON,
+    symptom="ARP requests for the RIP do not reach the real server",
+    breaks=UNREACHED,
+)
+def broadcast_not_flooded(context: FaultContext) -> Iterator[Change]:
+    """The switch does not send broadcasts to a real server: ARP requests among them.
+
+    Changes: broadcast flooding of the port is off.
+    """
+    for port in _ports(context):
+        yield _set(port.port, "bcast_flood", "on", "off", netns=port.netns, group="port")
+
+
+@FAULTS.add(
+    "wrong-vlan",
+    "the switch separates VLANs, and its ports are in none",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    on_switch=True,
+    cause=FOUND_BY_COMPARISON,
+    symptom="no frame of any node reaches another",
+    breaks=NO_ANSWER,
+    may_break=("dr.only-director-answers-arp", "nat.both-directions-load-director"),
+)
+def wrong_vlan(context: FaultContext) -> Iterator[Change]:
+    """VLAN filtering is on, and no port is in the VLAN of untagged frames.
+
+    Changes: VLAN filtering of the bridge.
+    """
+    port = next(_ports(context))
+    yield _set("bridge", "vlan_filtering", "0", "1", netns=port.netns, group="bridge")

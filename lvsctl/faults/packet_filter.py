@@ -1,0 +1,88 @@
+"""Packet filters (iptables) that drop or reject what the lab needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lvsctl.faults.base import (
+    EVERY_MODE,
+    NAT,
+    NO_ANSWER,
+    ONE_SERVER_SILENT,
+    FaultContext,
+    FaultTable,
+)
+from lvsctl.faults.change import Change, added
+from lvsctl.model.lab import Role
+from lvsctl.model.packet_filter import FilterProgram, FilterRule
+from lvsctl.resources.packet_filter import PacketFilter
+
+FAULTS = FaultTable()
+
+UNANSWERED = ("dr.reply-direct", "tun.reply-direct", "nat.reply-crosses-director")
+"""Claims that fail if a real server receives requests and no reply leaves it."""
+
+
+def _every_packet(context: FaultContext, chain: str, action: str) -> Change:
+    """The change that adds a rule for every packet of a chain of the table ``filter``."""
+    rule = FilterRule(FilterProgram.IPTABLES, "filter", chain, 1, f"-A {chain} -j {action}", action)
+    return added(
+        PacketFilter(netns=context.netns, program=rule.program, table=rule.table, rules=(rule,))
+    )
+
+
+@FAULTS.add(
+    "input-dropped",
+    "a packet filter of a real server drops what it receives",
+    modes=EVERY_MODE,
+    at=(Role.REAL_SERVER,),
+    cause="packet-filter",
+    symptom="requests reach the real server, which sends nothing",
+    breaks=ONE_SERVER_SILENT,
+    may_break=(*UNANSWERED, "tun.decapsulated-on-tunnel-device"),
+)
+def input_dropped(context: FaultContext) -> Iterator[Change]:
+    """A packet filter of a real server drops every IPv4 packet that it receives.
+
+    ARP is not filtered, so the director finds the real server.
+
+    Changes: a rule in the chain INPUT.
+    """
+    yield _every_packet(context, "INPUT", "DROP")
+
+
+@FAULTS.add(
+    "input-rejected",
+    "a packet filter of a real server rejects what it receives",
+    modes=EVERY_MODE,
+    at=(Role.REAL_SERVER,),
+    cause="packet-filter",
+    symptom="the real server answers requests with ICMP port unreachable",
+    breaks=ONE_SERVER_SILENT,
+    may_break=(*UNANSWERED, "tun.decapsulated-on-tunnel-device", "all.frames-agree"),
+)
+def input_rejected(context: FaultContext) -> Iterator[Change]:
+    """A packet filter of a real server rejects every IPv4 packet that it receives.
+
+    Changes: a rule in the chain INPUT.
+    """
+    yield _every_packet(context, "INPUT", "REJECT")
+
+
+@FAULTS.add(
+    "forward-dropped",
+    "a packet filter of the director drops what it forwards",
+    modes=(NAT,),
+    at=(Role.DIRECTOR,),
+    cause="packet-filter",
+    symptom="replies enter the director but do not leave it",
+    breaks=("nat.reply-crosses-director", "nat.both-directions-load-director", *NO_ANSWER),
+)
+def forward_dropped(context: FaultContext) -> Iterator[Change]:
+    """A packet filter of the director drops the replies, which it must forward in NAT.
+
+    Requests to the VIP are the director's own: IPVS takes them in the chain INPUT.
+
+    Changes: a rule in the chain FORWARD.
+    """
+    yield _every_packet(context, "FORWARD", "DROP")
