@@ -319,9 +319,18 @@ def _further_requests(lab: Lab, one: _Asked) -> None:
         one.others = tuple(asking)
 
 
+_HANDSHAKE = frozenset({"NONE", "SYN_SENT", "SYN_RECV", "SYNACK"})
+"""States of IPVS in which the client has not confirmed a connection yet (ip_vs_proto_tcp.c).
+
+One that timed out later is in state CLOSE: the client resets it.
+"""
+
+
 def _wait_longer(lab: Lab, one: _Asked, table: NodeState) -> None:
-    """Repeat requests that timed out although their connections are established."""
-    established = {(c.client, c.client_port) for c in table.connections if c.state == "ESTABLISHED"}
+    """Repeat requests that timed out although their connections had been established."""
+    established = {
+        (c.client, c.client_port) for c in table.connections if c.state not in _HANDSHAKE
+    }
     hanging = [
         exchange
         for exchange in one.exchanges

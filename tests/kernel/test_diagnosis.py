@@ -22,6 +22,7 @@ from lvsctl.engine.up import bring_up
 from lvsctl.kernel import processes
 from lvsctl.model.lab import Lab
 from lvsctl.topology import shipped
+from tests.kernel.by_hand import eventually, run
 from tests.kernel.labs import lab_up
 
 pytestmark = pytest.mark.ipvs
@@ -288,6 +289,42 @@ def test_servers_that_ended_or_hang(sent: int, undo: int | None, fault: str) -> 
                 os.kill(pid, undo)
         bring_up(topology_of(lab))
         assert diagnose_lab(lab).healthy
+
+
+SLOW = """
+version: 1
+name: slow
+networks:
+  lan: {ipv4: 10.60.0.0/24}
+nodes:
+  client:   {role: client,      networks: [lan]}
+  director: {role: director,    networks: [lan]}
+  rs1:      {role: real-server, networks: [lan]}
+  rs2:
+    role: real-server
+    networks: [lan]
+    run: |
+      exec python3 -c '
+      import _thread, socket, time
+      def answer(taken):
+          taken.recv(999)
+          time.sleep(4)
+          taken.sendall(b"HTTP/1.0 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n")
+          taken.close()
+      asked = socket.create_server(("", 80), backlog=99)
+      while True:
+          _thread.start_new_thread(answer, (asked.accept()[0],))'
+services:
+  - {name: web, vip: 10.60.0.100, port: 80, forward: dr, scheduler: rr, real_servers: [rs1, rs2]}
+"""
+
+
+def test_a_slow_server_is_told_from_one_that_never_answers() -> None:
+    with lab_up(SLOW) as lab:
+        eventually(lambda: "LISTEN" in run("ss -tln sport = 80", netns=lab.netns("rs2")))
+        result = diagnose_lab(lab)
+        assert told(result) == [("server-slow", "rs2")]
+        assert "answers after 4." in result.causes[0].text
 
 
 def test_a_dead_real_server_is_noticed_however_often_one_asks() -> None:
