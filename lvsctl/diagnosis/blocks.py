@@ -87,18 +87,19 @@ def _no_route(case: Case, block: Block, leg: Leg, to: IPAddress) -> Cause:
 
 def _refused(case: Case, block: Block, found: Lookup, leg: Leg, to: IPAddress) -> Cause:
     node = block.node
-    what = "a rule of policy routing" if found.rule is not None else f"a route ({found.refused})"
     if found.rule is not None:
+        what = f"a rule of policy routing ({found.rule.text})"
         remedy = rule_remedy(case, node, found.rule)
     else:
         route = found.route.to if found.route is not None else None
+        what = f"a route ({found.refused} {route or 'default'})"
         remedy = case.type(
             node, "ip", f"-{to.version}", "route", "del", found.refused, route or "default"
         )
     return Cause(
         fault="packets-refused",
         node=node,
-        text=f"{what} of {node} refuses packets to {to}",
+        text=f"{what} of {node} refuses packets",  # once, whatever they are sent to
         evidence=(block.fact, *shown(_frames(case, node, leg))),
         consequence=f"packets for {to} are dropped there",
         remedy=remedy,

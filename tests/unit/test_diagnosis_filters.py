@@ -246,3 +246,13 @@ def test_a_rule_that_leads_astray_is_the_remedy() -> None:
         "rs1",
         "lvsctl exec dr/rs1 -- ip -4 rule del pref 100 from 10.10.0.100 to 10.10.0.10 prohibit",
     )
+
+
+def test_a_rule_that_refuses_what_is_for_several_nodes_is_named_once() -> None:
+    def ruled(state: NodeState) -> NodeState:
+        rule = RuleState(4, 100, "from 10.30.1.2 blackhole", "")
+        return replace(state, rules=(USUAL[0], rule, *USUAL[1:]))
+
+    failing = bent(unanswered(evidence_of("tun")), "router", ruled)
+    causes = conclusion(failing).causes
+    assert [(cause.fault, cause.node) for cause in causes] == [("packets-refused", "router")]
