@@ -52,7 +52,7 @@ def test_every_claim_of_a_shipped_topology_can_fail(name: str) -> None:
 
 
 SOME = (
-    ("dr", ("vip-missing",)),
+    ("dr", ("vip-missing", "input-rejected", "port-isolated")),
     ("nat", ("wrong-gateway",)),
     ("tun", ("rp-filter-on-tunnel",)),
 )
