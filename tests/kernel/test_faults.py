@@ -179,6 +179,8 @@ def configured(found: Inspection) -> list[NodeState]:
             # One process serves all ports: another one, where a port is opened or closed.
             listeners=tuple(replace(one, pid=0, state="") for one in state.listeners),
             processes=(),
+            # A table that was used once stays, and lets everything pass.
+            packet_filters=tuple(rule for rule in state.packet_filters if rule.foreign),
         )
         for state in found.states.values()
     ]
