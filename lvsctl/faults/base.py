@@ -30,6 +30,9 @@ NO_ANSWER = ("all.requests-answered", "all.real-servers-reached")
 ONE_SERVER_SILENT = (*NO_ANSWER, "all.distribution", "all.counters-agree")
 """Claims that fail if one real server does not answer, although IPVS schedules it."""
 
+UNANSWERED = ("dr.reply-direct", "tun.reply-direct", "nat.reply-crosses-director")
+"""Claims that fail if a real server receives requests and no reply leaves it."""
+
 TUNNEL_COSTS = ("tun.costs-20-bytes", "tun.costs-24-bytes", "tun.costs-32-bytes")
 """A service makes the one of these for its encapsulation."""
 

@@ -9,6 +9,7 @@ from lvsctl.faults.base import (
     NAT,
     NO_ANSWER,
     ONE_SERVER_SILENT,
+    UNANSWERED,
     FaultContext,
     FaultTable,
 )
@@ -18,9 +19,6 @@ from lvsctl.model.packet_filter import FilterProgram, FilterRule
 from lvsctl.resources.packet_filter import PacketFilter
 
 FAULTS = FaultTable()
-
-UNANSWERED = ("dr.reply-direct", "tun.reply-direct", "nat.reply-crosses-director")
-"""Claims that fail if a real server receives requests and no reply leaves it."""
 
 
 def _every_packet(context: FaultContext, chain: str, action: str) -> Change:

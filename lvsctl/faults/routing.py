@@ -13,6 +13,7 @@ from lvsctl.faults.base import (
     NO_ANSWER,
     ONE_SERVER_SILENT,
     TUN,
+    UNANSWERED,
     FaultContext,
     FaultTable,
     unused_address,
@@ -290,10 +291,6 @@ def _served_clients(context: FaultContext) -> Iterator[IPv4Interface]:
             for address in interface.addresses:
                 if isinstance(address, IPv4Interface):
                     yield address
-
-
-UNANSWERED = ("dr.reply-direct", "tun.reply-direct", "nat.reply-crosses-director")
-"""Claims that fail if a real server receives requests and no reply leaves it."""
 
 
 @FAULTS.add(

@@ -87,6 +87,25 @@ def test_rules_read_as_iptables_lists_them(
 
 
 @pytest.mark.ipvs
+@pytest.mark.parametrize("program", [FilterProgram.IPTABLES, FilterProgram.IP6TABLES])
+def test_a_table_that_was_filled_is_what_iptables_lists(program: FilterProgram) -> None:
+    rules = {"INPUT": ("DROP",), "FORWARD": ("DROP", "DROP")}
+    with namespaces("a") as (name,):
+        netns.run_inside(name, lambda: packet_filters.fill_table(program, "filter", rules))
+        listed = run(f"xtables-legacy-multi {program} -S", netns=name).splitlines()
+        assert [line for line in listed if line.startswith("-A")] == [
+            "-A INPUT -j DROP",
+            "-A FORWARD -j DROP",
+            "-A FORWARD -j DROP",
+        ]
+        assert [line for line in listed if line.startswith("-P")] == [
+            "-P INPUT ACCEPT",
+            "-P FORWARD ACCEPT",
+            "-P OUTPUT ACCEPT",
+        ]
+
+
+@pytest.mark.ipvs
 def test_rules_about_arp_and_about_the_frames_of_a_bridge() -> None:
     with namespaces("a") as (name,):
         run("arptables-legacy -A INPUT -j DROP", netns=name)

@@ -398,6 +398,11 @@ def test_failures_have_names(
     assert descriptors() == before
 
 
+def test_a_connection_that_is_not_established_is_given_up_earlier(wire: Wire) -> None:
+    done = ask(wire, count=3, url_host=ip_address(silent(wire)), connect=0.2, timeout=600)
+    assert [e.error for e in done] == [Failure.TIMED_OUT] * 3
+
+
 @pytest.mark.parametrize(
     ("says", "error"),
     [(b"", Failure.CLOSED), (b"SSH-2.0\r\n", Failure.MALFORMED), (None, Failure.RESET)],

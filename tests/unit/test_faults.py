@@ -114,6 +114,13 @@ def test_commands_are_those_of_ip_ipvsadm_sysctl_and_tc() -> None:
     assert typed("dr", "service-missing")[-1] == (
         "ip netns exec lvs-dr-director ipvsadm -D -t 10.10.0.100:80"
     )
+    assert typed("nat", "forward-dropped") == [
+        "ip netns exec lvs-nat-director iptables -t filter -A FORWARD -j DROP"
+    ]
+    assert typed("dr", "port-isolated") == [
+        "bridge -n lvs-dr-lan link set dev rs1 isolated on",
+        "bridge -n lvs-dr-lan link set dev director isolated on",
+    ]
     assert typed("tun", "tunnel-down") == ["ip -n lvs-tun-rs1 link set dev tunl0 down"]
 
 
@@ -126,6 +133,14 @@ def test_what_a_fault_adds_is_removed_by_the_same_words() -> None:
     )
     drop: Resource = DropFilter(netns=netns, device="lan", protocol=1)
     assert removed(drop).commands() == (f"tc -n {netns} qdisc del dev lan clsact",)
+
+
+def test_a_fault_at_a_switch_is_named_there() -> None:
+    lab, plan = LABS["dr"]
+    one = find_fault("port-isolated")
+    context = FaultContext(lab, plan, lab.node("rs1"))
+    assert one.named_as(context) == ("differs-from-topology", "lan")
+    assert find_fault("vip-missing").named_as(context) == ("vip-missing", "rs1")
 
 
 def test_a_change_of_the_same_thing_is_made_in_place() -> None:
