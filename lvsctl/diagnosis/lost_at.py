@@ -47,6 +47,24 @@ def place(frame: Frame) -> str:
 def _ends(case: Case, conversation: Conversation) -> Iterator[Frame]:
     yield from _last_frames(conversation)
     yield from _not_forwarded(case, conversation)
+    yield from _untold(case, conversation)
+
+
+def _untold(case: Case, conversation: Conversation) -> Iterator[Frame]:
+    """ICMP errors about a request that came into a node on their way, and did not leave it."""
+    told = [
+        frame
+        for frame in case.evidence.frames
+        if frame.icmp is not None
+        and frame.icmp.quoted is not None
+        and frame.icmp.quoted.flow is not None
+        and frame.icmp.quoted.flow.src == conversation.client
+    ]
+    left = {frame.tap.node for frame in told if frame.direction is Direction.OUT}
+    for frame in told:
+        on_way = case.lab.node(frame.tap.node).role in _FORWARDING
+        if frame.direction.inward and on_way and frame.tap.node not in left:
+            yield frame
 
 
 def _last_frames(conversation: Conversation) -> Iterable[Frame]:

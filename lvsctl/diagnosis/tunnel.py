@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 
 from lvsctl.diagnosis.base import TUN, Case, Found, Rule, shown
 from lvsctl.diagnosis.links import too_long
+from lvsctl.diagnosis.packet_filter import dropped
 from lvsctl.model.addresses import host_route
 from lvsctl.model.claim import Cause
 from lvsctl.model.frame import Direction, Frame
@@ -225,6 +226,8 @@ def icmp_filtered(case: Case) -> Iterator[Found]:
         return  # the large segments did not reach the director: not a matter of ICMP
     last = max(came, key=lambda f: f.time, default=None)
     node = last.tap.node if last is not None else case.director
+    if any(isinstance(one, Cause) and one.node == node for one in dropped(case)):
+        return  # named with the rule of a packet filter that drops it
     where = "does not leave it" if node != case.client else "which still sends full-sized segments"
     fact = f"fragmentation-needed came to {node} {where}" if last else "no fragmentation-needed"
     yield Cause(

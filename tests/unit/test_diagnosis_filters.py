@@ -16,7 +16,7 @@ from lvsctl.diagnosis.network import Network
 from lvsctl.diagnosis.packet_loss import blocking
 from lvsctl.diagnosis.route_lookup import lookup
 from lvsctl.model.claim import Cause
-from lvsctl.model.evidence import Evidence
+from lvsctl.model.evidence import Evidence, Failure
 from lvsctl.model.frame import Direction
 from lvsctl.model.packet_filter import FilterProgram, FilterRule, growth
 from lvsctl.model.state import FilterState, NodeState, RouteState, RuleState, XfrmState
@@ -146,6 +146,27 @@ def unasked(address: str) -> Evidence:
 
 def test_a_question_for_the_vip_is_lost_at_the_director_that_should_answer_it() -> None:
     assert set(lost_at(case_of(unasked("10.10.0.100")))) == {"client", "lan", "director"}
+
+
+def test_an_icmp_error_that_a_router_keeps_is_lost_there_and_its_rule_named() -> None:
+    """The large request hangs at the client; what told it of the MTU came to the router only."""
+    evidence = evidence_of("tun")
+    (run,) = evidence.runs
+    assert run.large is not None
+    lost = replace(run.large, node="", status=0, error=Failure.TIMED_OUT)
+    kept = tuple(
+        f
+        for f in evidence.frames
+        if f.icmp is None
+        or (f.tap.node != "client" and (f.tap.node, f.direction) != ("router", Direction.OUT))
+    )
+    hanging = replace(evidence, runs=(replace(run, large=lost, larges=()),), frames=kept)
+    assert "router" in lost_at(case_of(hanging))
+    assert "router" not in lost_at(case_of(evidence))
+
+    forward = {"chain": "FORWARD", "text": "-A FORWARD -p icmp -j DROP"}
+    causes = conclusion(filtering(hanging, "router", **forward)).causes
+    assert [(cause.fault, cause.node) for cause in causes] == [("packet-filter", "router")]
 
 
 # ── differences that stop packets ────────────────────────────────────────────────────────────
