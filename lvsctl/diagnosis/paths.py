@@ -14,6 +14,7 @@ from lvsctl.diagnosis.blocks import Leg, block_cause, route_remedy
 from lvsctl.diagnosis.network import Hop, Path
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.claim import Cause
+from lvsctl.model.lab import Role
 from lvsctl.model.service import RealServer
 
 
@@ -26,7 +27,7 @@ def to_director(case: Case) -> Iterator[Found]:
         path = network.path(case.client, cip, vip, wanted=case.director)
         if path.block is not None:
             yield from block_cause(case, path, Leg.REQUEST, vip)
-        elif path.end != case.director:
+        elif case.lab.node(path.end).role is Role.REAL_SERVER:  # others: named as vip-elsewhere
             hop = path.hops[-1]
             yield Cause(
                 fault="director-bypassed",

@@ -800,3 +800,10 @@ def test_a_director_that_sends_replies_to_a_real_server_is_not_also_told_to_be_q
     redirecting = bent(evidence_of("nat"), "director", setting(f"{IP4}.all.send_redirects", "1"))
     failing = bent(unanswered(redirecting), "director", bend)
     assert named(failing) == [("wrong-next-hop", "director")]
+
+
+def test_a_router_with_the_vip_is_the_only_cause_and_no_route_is_to_blame() -> None:
+    bend = having("10.11.0.100/32", "lan")
+    assert named(bent(unanswered(evidence_of("dr-routed")), "router", bend)) == [
+        ("vip-elsewhere", "router")
+    ]
