@@ -112,11 +112,15 @@ class Network:
         return self.number(node, self.forwarding_key(node, version, device)) != 0
 
     def forwarding_key(self, node: str, version: int, device: str = "") -> str:
-        """The sysctl that decides that: the device's own where it differs from all."""
+        """The sysctl that decides that: the device's own where it differs from all.
+
+        Writing the one for all writes the devices' own: it is named if both are the same.
+        """
+        general = "net.ipv4.ip_forward" if version == 4 else "net.ipv6.conf.all.forwarding"
         own = f"net.ipv{version}.conf.{device.replace('.', '/')}.forwarding"
-        if self.changed(node, own) is not None:
-            return own
-        return "net.ipv4.ip_forward" if version == 4 else "net.ipv6.conf.all.forwarding"
+        if self.changed(node, own) is None or self.number(node, own) == self.number(node, general):
+            return general
+        return own
 
     def changed(self, node: str, key: str) -> Setting | None:
         """A sysctl that no plan sets and that differs from a fresh namespace's."""

@@ -25,8 +25,9 @@ if
 - the claims of `verify` that the fault must break fail, and no others,
 - and nothing differs from the topology after the fault is removed.
 
-{bad} is followed by the difference. {none} means that the fault does not apply to the topology. To
-update some cells only: `lvsctl fault matrix tun --fault tunnel-down --write docs/fault-matrix.md`.
+{bad} is followed by the difference. {none} means that the fault does not apply to the topology, an
+empty cell that it was not run there yet. To update some cells only:
+`lvsctl fault matrix tun --fault tunnel-down --write docs/fault-matrix.md`.
 `lvsctl fault show NAME` describes a fault, its effect on the wire and the claims that it breaks.
 
 """
