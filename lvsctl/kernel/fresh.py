@@ -87,7 +87,10 @@ def _all(kinds: Iterable[str], *, ipv6: bool) -> Iterator[tuple[str, str]]:
 def _readable(place: str, files: Iterable[str]) -> Iterator[tuple[str, str]]:
     path = place[len(sysctl.ROOT) :]
     start = path.translate(_EXCHANGED)
-    directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:  # a fallback tunnel of this kind kept another from being made
+        return
     try:
         for file in files:
             name = f"{start}.{file}"

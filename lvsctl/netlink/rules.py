@@ -5,11 +5,13 @@ Sources: ip-rule(8), linux/fib_rules.h, net/core/fib_rules.c.
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address, ip_network
 
+from lvsctl.errors import KernelError
 from lvsctl.model.state import RuleState
 from lvsctl.netlink import sockets
 from lvsctl.netlink.messages import attributes, number_of, packed, text_of
@@ -38,7 +40,13 @@ def dump_rules(sock: socket.socket) -> tuple[RuleState, ...]:
     found: list[RuleState] = []
     for family in _FAMILIES.values():
         asked = sockets.message(GETRULE, sockets.DUMP, _HEADER.pack(family, 0, 0, 0, 0, 0, 0))
-        for whole in sockets.request(sock, asked):
+        try:
+            answer = sockets.request(sock, asked)
+        except KernelError as error:
+            if error.errno == errno.EAFNOSUPPORT:  # a kernel without IPv6
+                continue
+            raise
+        for whole in answer:
             raw = bytes(whole[sockets.HEADER.size :])
             if raw[0] == family:
                 found.append(_rule(raw))
