@@ -73,4 +73,10 @@ class Tunnel(Resource):
 
 
 def _parameters(link: LinkState) -> tuple[Setting, ...]:
-    return tuple(one for one in link.settings if one.group == "tunnel")
+    """The parameters that differ; a fallback tunl0 of the kernel's own takes any protocol."""
+    return tuple(
+        one
+        for one in link.settings
+        if one.group == "tunnel"
+        and not (link.name in FALLBACK_DEVICES and (one.name, one.value) == ("proto", "0"))
+    )
