@@ -101,7 +101,7 @@ def conclusion(evidence: Evidence, up: str = "") -> Conclusion:
             for rules in LAST:
                 if not found.harmful:
                     found.apply(rules, case)
-    causes = tuple(corroborate(cause, evidence) for cause in found.in_order())
+    causes = tuple(corroborate(cause, evidence) for cause in _once(found.in_order()))
     differences: tuple[str, ...] = ()
     if not works and not causes and all(case.works_otherwise for case in cases):
         works = True
@@ -120,6 +120,14 @@ def conclusion(evidence: Evidence, up: str = "") -> Conclusion:
         next_steps=() if works or causes else tuple(_next_steps(evidence, cases)),
         differences=differences,
     )
+
+
+def _once(causes: tuple[Cause, ...]) -> Iterator[Cause]:
+    """Leave out a filter of packets where it is named as one of ICMP errors."""
+    known = {cause.node for cause in causes if cause.fault == "icmp-filtered"}
+    for cause in causes:
+        if cause.fault != "packets-filtered" or cause.node not in known:
+            yield cause
 
 
 def _only_differs(case: Case, found: _Found) -> bool:

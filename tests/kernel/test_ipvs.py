@@ -21,6 +21,7 @@ from lvsctl.model.service import (
     GUE_PORT,
     Encapsulation,
     ForwardingMethod,
+    FwMark,
     Protocol,
     RealServer,
     Scheduler,
@@ -143,14 +144,15 @@ def test_what_we_read_is_what_was_configured(director: str) -> None:
 
 
 def test_what_ipvsadm_configures_is_read(director: str) -> None:
-    """Services by firewall mark, for which there is no place yet, do not confuse us."""
+    """Services by firewall mark too."""
     run("ipvsadm -A -t 10.1.0.100:80 -s rr", netns=director)
     run("ipvsadm -a -t 10.1.0.100:80 -r 10.2.0.2:80 -i -w 5", netns=director)
     run("ipvsadm -A -f 7 -s rr", netns=director)
     with inside(director) as sock:
-        (found,) = ipvs.services(sock)
-    assert found.match == WEB
-    assert [(server.forward, server.weight) for server in found.real_servers] == [(TUN, 5)]
+        by_match = {found.match: found for found in ipvs.services(sock)}
+    assert set(by_match) == {WEB, FwMark(7, 4)}
+    servers = by_match[WEB].real_servers
+    assert [(server.forward, server.weight) for server in servers] == [(TUN, 5)]
 
 
 def test_replacing_changes_and_does_not_delete(director: str) -> None:
