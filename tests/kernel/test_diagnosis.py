@@ -132,9 +132,9 @@ BREAKS = (
     Break("dr-routed", "router", "ip route add 10.11.0.100/32 via 10.11.0.12", "director-bypassed"),
     Break("tun", "router", "sysctl -w net.ipv4.conf.all.rp_filter=1", "rp-filter-on-router"),
     Break("dr-routed", "client", "ip route del default", "no-route"),
-    Break("dr", "rs1", "ip route add blackhole 10.10.0.10/32", "no-default-gateway"),
-    Break("nat", "client", "ip route add unreachable 10.20.0.100/32", "no-route"),
-    Break("tun", "router", "ip route add blackhole 10.30.2.11/32", "no-route-to-real-server"),
+    Break("dr", "rs1", "ip route add blackhole 10.10.0.10/32", "packets-refused"),
+    Break("nat", "client", "ip route add unreachable 10.20.0.100/32", "packets-refused"),
+    Break("tun", "router", "ip route add blackhole 10.30.2.11/32", "packets-refused"),
     # links
     Break("dr", "rs1", "ip link set lan arp off", "arp-off"),
     Break("dr", "director", "ip link set lan arp off", "arp-off"),
