@@ -57,8 +57,8 @@ def lo_up(case: Case) -> Iterator[Found]:
                 text="the loopback device, which holds the VIP, is down",
                 evidence=(f"{node.name}: lo is down, with {case.vip} on it",),
                 consequence=(
-                    "the kernel keeps the VIP's route until anything reloads it; then the VIP is "
-                    "not local, and requests are dropped"
+                    "where the kernel does not keep the VIP's route in table local, the VIP is not "
+                    "local, and requests are dropped"
                 ),
                 remedy=case.type(node.name, "ip", "link", "set", "lo", "up"),
             )
@@ -77,8 +77,8 @@ def renamed(case: Case) -> Iterator[Found]:
                     text=f"{node.name}'s interface {device} was renamed to {other.name}",
                     evidence=(f"{node.name}: {other.name} has {device}'s MAC address {other.mac}",),
                     consequence=(
-                        f"settings, scripts and taps for {device} do not reach it any more; what "
-                        "works goes on until they are needed"
+                        f"settings, scripts and captures that name {device} do not find it, even "
+                        "where requests are still answered"
                     ),
                     remedy=case.up,
                 )

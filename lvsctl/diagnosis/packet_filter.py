@@ -27,7 +27,8 @@ def dropped(case: Case) -> Iterator[Found]:
             continue
         seen = losses.get(place, ())
         if case.fine or not (place in losses or _before_capture(case, place, rule)):
-            yield Remark(place, f"a packet filter has {rule}, which stopped no request")
+            harmless = "which stopped no request" if case.fine else "and no request was lost there"
+            yield Remark(place, f"a packet filter has {rule}, {harmless}")
             continue
         verb = "rejects" if rule.action == "REJECT" else "drops"
         yield Cause(

@@ -106,6 +106,13 @@ def _not_found(case: Case, node: str, question: Frame) -> Cause:
     )
 
 
+def _filters(case: Case) -> str:
+    """What is known of packet filters; older reports do not contain them."""
+    if any(state.whole for state in case.evidence.states.values()):
+        return "no packet filter that counts its packets matched them"
+    return "packet filters were not read"
+
+
 def _swallowing(case: Case, node: str, last: Frame, reply: bool) -> Cause:
     wrapped = len(last.ips) > 1
     what = "replies" if reply else "requests"
@@ -116,15 +123,10 @@ def _swallowing(case: Case, node: str, last: Frame, reply: bool) -> Cause:
         fault="tunnel-filtered" if wrapped and role is Role.ROUTER else "packets-filtered",
         node=node,
         text=(
-            "a firewall between director and real servers drops the tunnel"
-            if wrapped and role is Role.ROUTER
-            else f"{what} enter {node} but do not leave it, and nothing that was read says why"
+            f"{what}{protocol} enter {node} but do not leave it, and nothing that was read says why"
         ),
         evidence=(
-            (
-                f"{node}: {what}{protocol} come in, no packet filter that counts its packets "
-                "matched them, and nothing leaves it"
-            ),
+            f"{node}: {what}{protocol} come in, {_filters(case)}, and nothing leaves it",
             *shown([last]),
         ),
         consequence=f"{what} end at {node}",
