@@ -17,7 +17,7 @@ from lvsctl.model.evidence import Evidence, Exchange, Failure, Run
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Role
 from lvsctl.model.packet import Tcp, TcpFlag
-from lvsctl.model.service import RealServer
+from lvsctl.model.service import ForwardingMethod, RealServer
 
 
 class Passage(NamedTuple):
@@ -77,6 +77,35 @@ class Trace:
     large: Conversation | None
     further: tuple[Conversation, ...] = ()
     """Those of every other request: large ones, other clients', and patient ones."""
+
+    def by(self, method: ForwardingMethod) -> Trace:
+        """The same with the real servers of one forwarding method, and what they were given."""
+        service = self.run.service.only(method)
+        if service is self.run.service:
+            return self
+        names = {server.node for server in service.real_servers}
+
+        def theirs(exchange: Exchange) -> bool:
+            return (exchange.node or self.assigned(exchange)) in names
+
+        run = replace(
+            self.run,
+            service=service,
+            exchanges=tuple(filter(theirs, self.run.exchanges)),
+            larges=tuple(filter(theirs, self.run.larges)),
+            slow=tuple(filter(theirs, self.run.slow)),
+            others=tuple(
+                replace(other, exchanges=tuple(filter(theirs, other.exchanges)))
+                for other in self.run.others
+            ),
+        )
+        return replace(
+            self,
+            run=run,
+            conversations=tuple(c for c in self.conversations if theirs(c.exchange)),
+            large=self.large if self.large and theirs(self.large.exchange) else None,
+            further=tuple(c for c in self.further if theirs(c.exchange)),
+        )
 
     @property
     def everything(self) -> tuple[Conversation, ...]:

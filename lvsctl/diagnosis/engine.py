@@ -152,7 +152,7 @@ class _Found:
     def apply(self, rules: tuple[Rule, ...], case: Case) -> None:
         """Apply the rules for the service's forwarding methods."""
         for number, rule in enumerate(rules):
-            if case.service.forward not in rule.modes:
+            if not set(case.service.methods).intersection(rule.modes):
                 continue
             self.clean.setdefault(rule.rules_out)
             for found in rule.find(case):

@@ -184,7 +184,7 @@ def flags(case: Case) -> Iterator[Found]:
             evidence=(f"{case.director}: {case.service.match} has the flag ops", *shown(from_rip)),
             consequence=(
                 "in NAT the replies are not rewritten: they reach the client from the RIP"
-                if case.service.forward is NAT
+                if NAT in case.service.methods
                 else "each packet is scheduled by itself"
             ),
             remedy=remedy,

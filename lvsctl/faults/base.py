@@ -104,8 +104,12 @@ class FaultContext:
         Those that name it concern a real server; all of them concern any other node.
         """
         for service in self.lab.services:
-            mine = any(server.node == self.node.name for server in service.real_servers)
-            if service.forward in modes and (mine or self.node.role is not Role.REAL_SERVER):
+            methods = {
+                server.forward
+                for server in service.real_servers
+                if self.node.role is not Role.REAL_SERVER or server.node == self.node.name
+            }
+            if methods.intersection(modes):
                 yield service
 
 

@@ -80,7 +80,7 @@ class Tunneling:
 
     def violations(self, placed: Placed) -> Iterator[Violation]:
         """No port mapping, and (for now) no IPv6."""
-        yield from no_port_mapping(placed)
+        yield from no_port_mapping(placed, self.method)
         if any(vip.version == 6 for vip in placed.service.vips):
             yield Violation(
                 path=("services", placed.index, "vip"),

@@ -26,8 +26,9 @@ from lvsctl.plan.stages import Plan, Stage, unique
 from lvsctl.resources.address import Address
 from lvsctl.resources.base import Resource
 from lvsctl.resources.bridge import Bridge
+from lvsctl.resources.ipvs_config import ConnectionTimeouts
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
-from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.ipvs_service import FLAG_WORDS, IpvsService
 from lvsctl.resources.link_up import LinkUp
 from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.netem import Netem
@@ -263,6 +264,13 @@ def _tunnels_first(devices: Iterable[Resource], settings: Iterable[Resource]) ->
 
 
 def _virtual_services(lab: Lab) -> Iterator[Resource]:
+    for director in lab.directors:
+        if director.timeouts is not None:
+            yield ConnectionTimeouts(
+                netns=lab.netns(director.name),
+                timeouts=director.timeouts,
+                why="configured in the topology",
+            )
     for placed in placed_services(lab):
         netns, service = lab.netns(placed.director.name), placed.service
         yield from vips_on_director(placed)
@@ -271,6 +279,9 @@ def _virtual_services(lab: Lab) -> Iterator[Resource]:
             service=service.match,
             scheduler=service.scheduler,
             persistence=service.persistence,
+            flags=tuple(FLAG_WORDS[flag] for flag in service.flags),
+            netmask=service.netmask,
+            engine=service.engine or "",
             why=f"virtual service {service.name}",
         )
         for server in service.real_servers:
