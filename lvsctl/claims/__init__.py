@@ -23,8 +23,8 @@ BY_MODE: Mapping[ForwardingMethod, ClaimTable] = {
 def findings(evidence: Evidence) -> Iterator[Finding]:
     """Decide every claim about every virtual service, in the order in which they are shown."""
     for trace in traces(evidence):
-        methods = [(trace.by(method), BY_MODE[method]) for method in trace.run.service.methods]
-        for judged, claims in (*methods, (trace, every.CLAIMS)):
+        ways = [(trace.by(*way), BY_MODE[way[0]]) for way in trace.run.service.ways]
+        for judged, claims in (*ways, (trace, every.CLAIMS)):
             for row in claims:
                 if row.applies(judged):
                     yield _finding(row, judged, row.check(judged))

@@ -17,7 +17,7 @@ from lvsctl.model.evidence import Evidence, Exchange, Failure, Run
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Role
 from lvsctl.model.packet import Tcp, TcpFlag
-from lvsctl.model.service import ForwardingMethod, RealServer
+from lvsctl.model.service import Encapsulation, ForwardingMethod, RealServer
 
 
 class Passage(NamedTuple):
@@ -78,15 +78,16 @@ class Trace:
     further: tuple[Conversation, ...] = ()
     """Those of every other request: large ones, other clients', and patient ones."""
 
-    def by(self, method: ForwardingMethod) -> Trace:
-        """The same with the real servers of one forwarding method, and what they were given."""
-        service = self.run.service.only(method)
-        if service is self.run.service:
-            return self
+    def by(self, method: ForwardingMethod, encapsulation: Encapsulation) -> Trace:
+        """The same with the real servers that get requests so, and what they were given."""
+        service = self.run.service.only(method, encapsulation)
+        if service.real_servers == self.run.service.real_servers:
+            return replace(self, run=replace(self.run, service=service))
         names = {server.node for server in service.real_servers}
 
         def theirs(exchange: Exchange) -> bool:
-            return (exchange.node or self.assigned(exchange)) in names
+            # A request that got nowhere might have been any real server's.
+            return (exchange.node or self.assigned(exchange) or next(iter(names), "")) in names
 
         run = replace(
             self.run,

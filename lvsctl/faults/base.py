@@ -174,7 +174,20 @@ class Fault:
     def predicted(self, context: FaultContext) -> tuple[str, ...]:
         """The claims that must fail while the fault is injected at the node."""
         more = self.breaks_where(context) if self.breaks_where is not None else ()
-        return (*self.breaks, *more)
+        methods = _methods(context, self.changes_at(context))
+        return tuple(c for c in (*self.breaks, *more) if c.partition(".")[0] in methods)
+
+
+def _methods(context: FaultContext, changes: Iterable[Change]) -> set[str]:
+    """The forwarding methods of the real servers that changes concern, as claims begin."""
+    entries = [one.before or one.after for one in changes]
+    if entries and all(isinstance(one, IpvsRealServer) for one in entries):
+        return {
+            "all",
+            *(one.real_server.forward for one in entries if isinstance(one, IpvsRealServer)),
+        }
+    methods = (m for service in context.services(EVERY_MODE) for m in service.methods)
+    return {"all", *methods}
 
 
 class FaultTable:

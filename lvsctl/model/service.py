@@ -201,11 +201,19 @@ class VirtualService:
         """The real servers that requests are forwarded to by ``method``."""
         return tuple(server for server in self.real_servers if server.forward is method)
 
-    def only(self, method: ForwardingMethod) -> VirtualService:
-        """The service as if it had the real servers of one method alone."""
-        if self.methods == (method,) and self.forward is method:
-            return self
-        return replace(self, forward=method, real_servers=self.by(method))
+    @property
+    def ways(self) -> tuple[tuple[ForwardingMethod, Encapsulation], ...]:
+        """How its real servers get requests, each once; the default without any."""
+        ways = dict.fromkeys((server.forward, server.encapsulation) for server in self.real_servers)
+        return tuple(ways) or ((self.forward, self.encapsulation),)
+
+    def only(self, method: ForwardingMethod, encapsulation: Encapsulation) -> VirtualService:
+        """The service as if it had only the real servers that get requests in one of its ways."""
+        way = (method, encapsulation)
+        if self.ways == (way,):
+            return replace(self, forward=method, encapsulation=encapsulation)
+        theirs = tuple(s for s in self.real_servers if (s.forward, s.encapsulation) == way)
+        return replace(self, forward=method, encapsulation=encapsulation, real_servers=theirs)
 
     @property
     def methods(self) -> tuple[ForwardingMethod, ...]:

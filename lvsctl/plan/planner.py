@@ -28,7 +28,7 @@ from lvsctl.resources.base import Resource
 from lvsctl.resources.bridge import Bridge
 from lvsctl.resources.ipvs_config import ConnectionTimeouts
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
-from lvsctl.resources.ipvs_service import FLAG_WORDS, IpvsService
+from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.link_up import LinkUp
 from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.netem import Netem
@@ -274,16 +274,7 @@ def _virtual_services(lab: Lab) -> Iterator[Resource]:
     for placed in placed_services(lab):
         netns, service = lab.netns(placed.director.name), placed.service
         yield from vips_on_director(placed)
-        yield IpvsService(
-            netns=netns,
-            service=service.match,
-            scheduler=service.scheduler,
-            persistence=service.persistence,
-            flags=tuple(FLAG_WORDS[flag] for flag in service.flags),
-            netmask=service.netmask,
-            engine=service.engine or "",
-            why=f"virtual service {service.name}",
-        )
+        yield IpvsService.of(service, netns, f"virtual service {service.name}")
         for server in service.real_servers:
             yield IpvsRealServer(
                 netns=netns,

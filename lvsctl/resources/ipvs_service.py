@@ -10,7 +10,15 @@ from typing import ClassVar, Self
 
 from lvsctl.model.addresses import Endpoint
 from lvsctl.model.lab import Lab
-from lvsctl.model.service import FLAGGED, FwMark, Protocol, Scheduler, SchedulerFlag, ServiceMatch
+from lvsctl.model.service import (
+    FLAGGED,
+    FwMark,
+    Protocol,
+    Scheduler,
+    SchedulerFlag,
+    ServiceMatch,
+    VirtualService,
+)
 from lvsctl.model.state import NodeState
 from lvsctl.resources.base import ELSEWHERE, Command, Deviation, Part, Resource
 
@@ -42,6 +50,20 @@ class IpvsService(Resource):
     flags: tuple[str, ...] = ()
     netmask: int = 0
     engine: str = ""
+
+    @classmethod
+    def of(cls, service: VirtualService, netns: str, why: str = "") -> Self:
+        """Return a topology's virtual service in the IPVS table of one namespace."""
+        return cls(
+            netns=netns,
+            service=service.match,
+            scheduler=service.scheduler,
+            persistence=service.persistence,
+            flags=tuple(FLAG_WORDS[flag] for flag in service.flags),
+            netmask=service.netmask,
+            engine=service.engine or "",
+            why=why,
+        )
 
     @property
     def key(self) -> Hashable:
