@@ -180,12 +180,10 @@ class Fault:
 
 def _methods(context: FaultContext, changes: Iterable[Change]) -> set[str]:
     """The forwarding methods of the real servers that changes concern, as claims begin."""
-    entries = [one.before or one.after for one in changes]
-    if entries and all(isinstance(one, IpvsRealServer) for one in entries):
-        return {
-            "all",
-            *(one.real_server.forward for one in entries if isinstance(one, IpvsRealServer)),
-        }
+    changed = [one.before or one.after for one in changes]
+    entries = [one.real_server for one in changed if isinstance(one, IpvsRealServer)]
+    if entries and len(entries) == len(changed):
+        return {"all", *(entry.forward for entry in entries)}
     methods = (m for service in context.services(EVERY_MODE) for m in service.methods)
     return {"all", *methods}
 
