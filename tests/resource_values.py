@@ -17,6 +17,7 @@ from lvsctl.model.service import (
     Encapsulation,
     ForwardingMethod,
     IpvsTimeouts,
+    PortRange,
     Protocol,
     RealServer,
     Scheduler,
@@ -40,6 +41,7 @@ from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.link_up import LinkUp
+from lvsctl.resources.marks import Marking, Marks
 from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.neighbour import LearntNeighbour, Neighbour, ProxyNeighbour
 from lvsctl.resources.netem import Netem
@@ -238,6 +240,22 @@ def values(netns: str, switch: str) -> dict[type[Resource], st.SearchStrategy[Re
         ),
         Neighbour: st.builds(Neighbour, **lan, address=_hosts, mac=_hosts.map(mac_for)),
         DropFilter: st.builds(DropFilter, **lan, protocol=st.integers(1, 255)),
+        Marks: st.builds(
+            Marks,
+            **lan,
+            markings=st.lists(
+                st.builds(
+                    Marking,
+                    st.integers(1, 1000),
+                    st.one_of(_hosts, _hosts6),
+                    st.sampled_from(Protocol),
+                    st.sampled_from((None, PortRange(80, 80), PortRange(8000, 8010))),
+                ),
+                min_size=1,
+                max_size=3,
+                unique=True,
+            ).map(tuple),
+        ),
         IpvsService: st.builds(
             IpvsService,
             **node,

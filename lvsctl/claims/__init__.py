@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from lvsctl.claims import dr, every, nat, packet_loss, tun
+from lvsctl.claims import dr, every, joined, nat, packet_loss, tun
 from lvsctl.claims.base import CheckedClaim, CheckResult, ClaimTable
 from lvsctl.claims.distribution import no_room, room_for
 from lvsctl.claims.trace import Trace, traces
@@ -24,7 +24,7 @@ def findings(evidence: Evidence) -> Iterator[Finding]:
     """Decide every claim about every virtual service, in the order in which they are shown."""
     for trace in traces(evidence):
         ways = [(trace.by(*way), BY_MODE[way[0]]) for way in trace.run.service.ways]
-        for judged, claims in (*ways, (trace, every.CLAIMS)):
+        for judged, claims in (*ways, (trace, joined.CLAIMS), (trace, every.CLAIMS)):
             for row in claims:
                 if row.applies(judged):
                     yield _finding(row, judged, row.check(judged))

@@ -104,10 +104,11 @@ def expected_distribution(
 
 
 def hashed_choices(
-    service: VirtualService, clients: Sequence[Endpoint | None]
+    service: VirtualService, before: ServiceState | None, clients: Sequence[Endpoint | None]
 ) -> tuple[Place | None, ...] | None:
     """The real server that each client's connection is given by hash; None in it: refused.
 
+    The order in which the real servers were added decides too: it is read from the table.
     None where that cannot be told: another scheduler or persistence, thresholds, which look at
     the connections of the moment, or, for mh, weight 0, for which the kernel goes by the weight
     that the real server had before.
@@ -117,7 +118,12 @@ def hashed_choices(
     limited = any(server.upper for server in servers)
     if service.scheduler not in _HASHING or service.persistence or drained or limited:
         return None
-    table = tuple(Hashed((s.rip, s.port), s.weight) for s in reversed(servers))
+    added = [(s.rip, s.port) for s in before.real_servers] if before is not None else []
+    order = {place: position for position, place in enumerate(added)}
+    table = sorted(
+        (Hashed((s.rip, s.port), s.weight) for s in reversed(servers)),
+        key=lambda one: -order.get(one.place, 0),
+    )
     vip = service.endpoint.vip if service.scheduler is Scheduler.DH else None
     found: list[Place | None] = []
     for client in clients:

@@ -209,6 +209,8 @@ def real_servers_reached(trace: Trace) -> CheckResult:
     "connections are distributed according to scheduler, weights, thresholds and persistence",
     broken_by=(
         "scheduler-changed",
+        "scheduler-flag-missing",
+        "no-fallback",
         "weight-changed",
         "persistence-added",
         "persistence-missing",
@@ -409,7 +411,7 @@ def _errors(trace: Trace) -> tuple[list[Frame], list[Frame]]:
     seen = trace.run
     vip = trace.vip
     types = family_of(seen.endpoint.vip).icmp_errors
-    servers = {Endpoint(server.rip, server.port) for server in seen.service.real_servers}
+    servers = {Endpoint(s.rip, s.answers_at(seen.endpoint)) for s in seen.service.real_servers}
     about_replies: list[Frame] = []
     about_requests: list[Frame] = []
     for frame in trace.at_directors():
@@ -448,7 +450,8 @@ def _prediction(seen: Run) -> Expected:
 
 
 def _choices(seen: Run) -> tuple[Place | None, ...] | None:
-    return hashed_choices(seen.service, [exchange.local for exchange in seen.exchanges])
+    clients = [exchange.local for exchange in seen.exchanges]
+    return hashed_choices(seen.service, seen.before, clients)
 
 
 def _misplaced(seen: Run) -> Iterator[str]:
@@ -480,7 +483,7 @@ def _names(seen: Run) -> str:
 def _name(seen: Run, place: Place) -> str:
     """The node at ``place``, or the place itself if the topology has no real server there."""
     for server in seen.service.real_servers:
-        if (server.rip, server.port) == place:
+        if place in ((server.rip, server.port), (server.rip, server.answers_at(seen.endpoint))):
             return server.node
     return f"{place[0]}:{place[1]}"
 

@@ -17,7 +17,8 @@ ARP_SYSCTLS = ("net.ipv4.conf.all.arp_ignore", "net.ipv4.conf.all.arp_announce")
 def _maps_ports(trace: Trace) -> bool:
     """Whether a real server listens on a port other than the VIP's."""
     service = trace.run.service
-    return any(server.port != trace.run.endpoint.port for server in service.real_servers)
+    endpoint = trace.run.endpoint
+    return any(server.answers_at(endpoint) != endpoint.port for server in service.real_servers)
 
 
 @CLAIMS.add(
@@ -148,7 +149,7 @@ def real_servers_need_nothing(trace: Trace) -> CheckResult:
 def port_mapping(trace: Trace) -> CheckResult:
     """Compare the ports on both sides of the director."""
     port = trace.run.endpoint.port
-    mapped = sorted({server.port for server in trace.real_servers})
+    mapped = sorted({server.answers_at(trace.run.endpoint) for server in trace.real_servers})
     expected = f"port {port} becomes {' or '.join(map(str, mapped))} and comes back as {port}"
     there, back = trace.request_passages(), trace.reply_passages()
     if not there or not back:
@@ -216,7 +217,8 @@ def _segments(frames: Iterable[Frame]) -> set[tuple[int, bytes]]:
 
 
 def _servers(trace: Trace) -> frozenset[Endpoint]:
-    return frozenset(Endpoint(server.rip, server.port) for server in trace.real_servers)
+    endpoint = trace.run.endpoint
+    return frozenset(Endpoint(s.rip, s.answers_at(endpoint)) for s in trace.real_servers)
 
 
 def _received(trace: Trace) -> list[Frame]:

@@ -283,6 +283,7 @@ def traces(evidence: Evidence) -> Iterator[Trace]:
             larges=named(asked.larges),
             others=tuple(replace(o, exchanges=named(o.exchanges)) for o in asked.others),
             slow=named(asked.slow),
+            joined=tuple(replace(j, exchanges=named(j.exchanges)) for j in asked.joined),
         )
         large = conversation(run.large) if run.large else None
         further = run.all_exchanges[len(run.exchanges) :]
@@ -301,6 +302,7 @@ def of_other_clients(trace: Trace) -> Iterator[Trace]:
             larges=(),
             others=(),
             slow=(),
+            joined=(),
         )
         found = tuple(c for c in trace.further if c.client in own)
         yield Trace(trace.evidence, run, found, None)

@@ -122,9 +122,10 @@ class Case:
     def answered(self) -> bool:
         """Whether every request of every client was answered, large ones too, without an error."""
         run = self.trace.run
+        joined = tuple(exchange for one in run.joined for exchange in one.exchanges)
         return bool(run.exchanges) and all(
             e.answered and not e.server_error
-            for e in (*run.exchanges, *run.every_large, *self._others_exchanges)
+            for e in (*run.exchanges, *run.every_large, *self._others_exchanges, *joined)
         )
 
     @property

@@ -208,7 +208,7 @@ def _orphans(case: Case, server: RealServer) -> Iterator[str]:
     held = [
         c
         for c in (learnt.connections if learnt is not None else ())
-        if (c.rip, c.rport) == (server.rip, server.port) and c.client_port
+        if (c.rip, c.rport) == (server.rip, server.answers_at(case.endpoint)) and c.client_port
     ]
     if held:
         expires = case.state(case.director).sysctls.get("net.ipv4.vs.expire_nodest_conn", "0")

@@ -21,7 +21,7 @@ STOPPED = frozenset({"T", "t"})
 def _target(case: Case, server: RealServer) -> tuple[IPAddress, int]:
     """Where requests arrive: NAT rewrites their destination."""
     if server.forward is NAT:
-        return server.rip, server.port
+        return server.rip, server.answers_at(case.endpoint)
     return case.vip, case.endpoint.port
 
 

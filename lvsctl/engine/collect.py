@@ -25,7 +25,7 @@ from lvsctl.kernel.drops import DropReasons, Martians
 from lvsctl.kernel.netns import run_inside
 from lvsctl.kernel.state import flush_neighbours_and_routes, read_connections
 from lvsctl.model.addresses import IPAddress
-from lvsctl.model.evidence import Evidence, Exchange, Failure, Probe, Run
+from lvsctl.model.evidence import Evidence, Exchange, Failure, Joined, Probe, Run
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.model.packet_filter import growth
 from lvsctl.model.service import Protocol, VipPort, VirtualService
@@ -214,6 +214,7 @@ class _Asked:
     larges: tuple[Exchange, ...] = ()
     others: tuple[Probe, ...] = ()
     slow: tuple[Exchange, ...] = ()
+    joined: tuple[Joined, ...] = ()
 
     @property
     def left(self) -> int | None:
@@ -272,6 +273,7 @@ def _ask_all(lab: Lab, sender: Node | None, *, patient: bool) -> _Answers:
             larges=one.larges,
             others=one.others,
             slow=one.slow,
+            joined=one.joined,
         )
         for one in asked
     )
@@ -310,13 +312,29 @@ def _further_requests(lab: Lab, one: _Asked) -> None:
     def ask(node: Node) -> Probe:
         return Probe(node.name, _at_once(lab, endpoint, node, count))
 
+    def ask_at(other: VipPort) -> Joined:
+        return Joined(other, _at_once(lab, other, one.clients[0], requests_for_each(one.service)))
+
+    further = _few(one.service.endpoints[1:]) if room is None else ()
     with ThreadPoolExecutor(_THREADS) as pool:
         asking = pool.map(ask, others if count else ())
+        joining = pool.map(ask_at, further)
         if large:
             one.larges = _at_once(
                 lab, endpoint, one.clients[0], large, _LARGE_PATH, connect=connect
             )
         one.others = tuple(asking)
+        one.joined = tuple(joining)
+
+
+def _few(endpoints: tuple[VipPort, ...]) -> tuple[VipPort, ...]:
+    """Return some of many endpoints, those at both ends among them."""
+    half = _FURTHER // 2
+    return endpoints if len(endpoints) <= _FURTHER else (*endpoints[:half], *endpoints[-half:])
+
+
+_FURTHER = 8
+"""Ports and VIPs of one service that are asked besides the first."""
 
 
 _HANDSHAKE = frozenset({"NONE", "SYN_SENT", "SYN_RECV", "SYNACK"})

@@ -30,6 +30,9 @@ NO_ANSWER = ("all.requests-answered", "all.real-servers-reached")
 ONE_SERVER_SILENT = (*NO_ANSWER, "all.distribution", "all.counters-agree")
 """Claims that fail if one real server does not answer, although IPVS schedules it."""
 
+JOINED = ("joined.every-port-answered", "joined.client-stays")
+"""Claims about a service's further ports and VIPs."""
+
 UNANSWERED = ("dr.reply-direct", "tun.reply-direct", "nat.reply-crosses-director")
 """Claims that fail if a real server receives requests and no reply leaves it."""
 
@@ -171,21 +174,26 @@ class Fault:
         contexts = (FaultContext(lab, plan, node) for role in self.at for node in lab.having(role))
         return tuple(context.node.name for context in contexts if self.changes_at(context))
 
+    @property
+    def may_fail(self) -> tuple[str, ...]:
+        """Claims that may fail besides: what a service's other ports show as well as its first."""
+        return (*self.may_break, *JOINED)
+
     def predicted(self, context: FaultContext) -> tuple[str, ...]:
         """The claims that must fail while the fault is injected at the node."""
         more = self.breaks_where(context) if self.breaks_where is not None else ()
         methods = _methods(context, self.changes_at(context))
-        return tuple(c for c in (*self.breaks, *more) if c.partition(".")[0] in methods)
+        others = {str(method) for method in EVERY_MODE} - methods
+        return tuple(c for c in (*self.breaks, *more) if c.partition(".")[0] not in others)
 
 
 def _methods(context: FaultContext, changes: Iterable[Change]) -> set[str]:
-    """The forwarding methods of the real servers that changes concern, as claims begin."""
+    """The forwarding methods of the real servers that changes concern: their claims begin so."""
     changed = [one.before or one.after for one in changes]
     entries = [one.real_server for one in changed if isinstance(one, IpvsRealServer)]
     if entries and len(entries) == len(changed):
-        return {"all", *(entry.forward for entry in entries)}
-    methods = (m for service in context.services(EVERY_MODE) for m in service.methods)
-    return {"all", *methods}
+        return {entry.forward for entry in entries}
+    return {m for service in context.services(EVERY_MODE) for m in service.methods}
 
 
 class FaultTable:

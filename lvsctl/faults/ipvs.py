@@ -17,11 +17,12 @@ from lvsctl.faults.base import (
 )
 from lvsctl.faults.change import Change, added, removed
 from lvsctl.model.lab import Role
-from lvsctl.model.service import Scheduler
+from lvsctl.model.service import Scheduler, SchedulerFlag
 from lvsctl.model.state import SyncDaemonState
 from lvsctl.resources.ipvs_config import SyncDaemon
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
-from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.ipvs_service import FLAG_WORDS, IpvsService
+from lvsctl.resources.marks import Marks
 from lvsctl.resources.sysctl import Sysctl
 
 FAULTS = FaultTable()
@@ -114,6 +115,57 @@ def scheduler_changed(context: FaultContext) -> Iterator[Change]:
 
 
 @FAULTS.add(
+    "scheduler-flag-missing",
+    "the scheduler does not hash the client's port and should",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    symptom="all connections of a client go to one real server",
+    breaks=("all.distribution",),
+    may_break=("all.real-servers-reached",),
+    cause="scheduler-flags",
+)
+def scheduler_flag_missing(context: FaultContext) -> Iterator[Change]:
+    """A scheduler that should hash the client's port hashes the address alone.
+
+    Changes: each service with the flag sh-port or mh-port.
+    """
+    port = FLAG_WORDS[SchedulerFlag.PORT]
+    for service in context.planned(IpvsService):
+        if port in service.flags:
+            flags = tuple(flag for flag in service.flags if flag != port)
+            yield Change(service, replace(service, flags=flags))
+
+
+@FAULTS.add(
+    "no-fallback",
+    "a scheduler that hashes has no fallback, and a real server takes no connections",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    symptom="connections that hash to that real server are refused (ICMP port unreachable)",
+    breaks=(
+        "dr.reply-direct",
+        "tun.reply-direct",
+        "all.requests-answered",
+        "all.distribution",
+        "all.frames-agree",
+    ),
+    may_break=("all.real-servers-reached",),
+)
+def no_fallback(context: FaultContext) -> Iterator[Change]:
+    """A scheduler that hashes has no fallback for a real server of weight 0.
+
+    Changes: each service with the flags fallback and port and a drained real server. (Without
+    port all connections of a client hash alike, and it may be to another one.)
+    """
+    drained = {s.service for s in context.planned(IpvsRealServer) if not s.real_server.weight}
+    fallback, port = FLAG_WORDS[SchedulerFlag.FALLBACK], FLAG_WORDS[SchedulerFlag.PORT]
+    for service in context.planned(IpvsService):
+        if service.service in drained and {fallback, port} <= set(service.flags):
+            flags = tuple(flag for flag in service.flags if flag != fallback)
+            yield Change(service, replace(service, flags=flags))
+
+
+@FAULTS.add(
     "persistence-added",
     "the virtual service is persistent and should not be",
     modes=EVERY_MODE,
@@ -132,6 +184,25 @@ def persistence_added(context: FaultContext) -> Iterator[Change]:
             yield Change(service, replace(service, persistence=300))
 
 
+@FAULTS.add(
+    "mark-missing",
+    "the director does not mark requests to one of a service's ports",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    symptom="requests to that port do not reach IPVS: the director itself refuses them",
+    breaks=("joined.every-port-answered",),
+)
+def mark_missing(context: FaultContext) -> Iterator[Change]:
+    """The director does not mark requests to one port or VIP of a service by firewall mark.
+
+    Changes: the last one of several is marked no more, on every interface.
+    """
+    for marks in context.planned(Marks):
+        *rest, last = marks.markings
+        if any(one.mark == last.mark for one in rest):
+            yield Change(marks, replace(marks, markings=tuple(rest)))
+
+
 CONSTANT_PER_CLIENT = (Scheduler.SH, Scheduler.DH, Scheduler.MH, Scheduler.FO)
 """Schedulers that give a client the same real server each time."""
 
@@ -142,7 +213,7 @@ CONSTANT_PER_CLIENT = (Scheduler.SH, Scheduler.DH, Scheduler.MH, Scheduler.FO)
     modes=EVERY_MODE,
     at=(Role.DIRECTOR,),
     symptom="one client's connections go to several real servers",
-    breaks=("all.distribution",),
+    breaks=("all.distribution", "joined.client-stays"),
 )
 def persistence_missing(context: FaultContext) -> Iterator[Change]:
     """A virtual service that should be persistent is not.

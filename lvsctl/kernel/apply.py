@@ -35,6 +35,7 @@ from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.link_up import LinkUp
+from lvsctl.resources.marks import Marks
 from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.neighbour import Neighbour, ProxyNeighbour
 from lvsctl.resources.netem import Netem
@@ -441,6 +442,20 @@ def _drop_filter(to: PlanApplier, resource: DropFilter, namespace: OpenNamespace
     to.send(resource, tc.add_drop_filter(index, resource.protocol), to.ignored)
 
 
+def _marks(to: PlanApplier, resource: Marks, namespace: OpenNamespace) -> None:
+    from lvsctl.netlink import tc  # heavy, and few labs have marks
+
+    index = to.index(namespace, resource.device)
+    if to.reconciling:  # the kernel has no message that replaces all filters
+        to.send(resource, tc.delete_clsact(index), _NO_QDISC)
+    to.send(resource, tc.add_clsact(index), to.ignored)
+    for number, marking in enumerate(resource.markings, 1):
+        to.send(resource, tc.add_mark_filter(index, number, marking), to.ignored)
+
+
+_NO_QDISC = frozenset({errno.ENOENT, errno.EINVAL})
+"""There is no such discipline to delete."""
+
 HANDLERS: dict[type[Resource], Callable[[PlanApplier, Any, OpenNamespace], None]] = {
     Sysctl: PlanApplier.set_sysctl,
     LinkUp: _link_up,
@@ -461,6 +476,7 @@ HANDLERS: dict[type[Resource], Callable[[PlanApplier, Any, OpenNamespace], None]
     ConnectionTimeouts: _timeouts,
     SyncDaemon: _sync_daemon,
     DropFilter: _drop_filter,
+    Marks: _marks,
     PacketFilter: _packet_filter,
 }
 """The function that applies each kind of resource: a new kind is a new row."""

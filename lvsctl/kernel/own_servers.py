@@ -74,7 +74,11 @@ def own_servers(lab: Lab) -> Iterator[OwnServer]:
     """Yield the real servers whose node has a command of the user's own."""
     for node in lab.nodes:
         places = frozenset(
-            Place(endpoint.protocol, server.rip if nat else endpoint.vip, server.port)
+            Place(
+                endpoint.protocol,
+                server.rip if nat else endpoint.vip,
+                server.answers_at(endpoint),
+            )
             for service in lab.services
             for endpoint in service.endpoints
             for server in service.real_servers

@@ -45,6 +45,7 @@ from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.link_up import LinkUp
+from lvsctl.resources.marks import Marks
 from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.neighbour import LearntNeighbour, Neighbour, ProxyNeighbour
 from lvsctl.resources.netem import Netem
@@ -244,8 +245,8 @@ def _netem(_: Session, resource: Netem, to: OpenNamespace) -> bytearray:
     return tc.delete_netem(to.index(resource.device))
 
 
-def _drop_filter(_: Session, resource: DropFilter, to: OpenNamespace) -> bytearray:
-    from lvsctl.netlink import tc  # heavy, and only a fault needs it
+def _drop_filter(_: Session, resource: DropFilter | Marks, to: OpenNamespace) -> bytearray:
+    from lvsctl.netlink import tc  # heavy, and few labs have filters
 
     return tc.delete_clsact(to.index(resource.device))
 
@@ -257,6 +258,7 @@ MESSAGES: dict[type[Resource], Callable[[Session, Any, OpenNamespace], bytearray
     ConnectionTimeouts: _timeouts,
     Device: _extra_device,
     DropFilter: _drop_filter,
+    Marks: _drop_filter,
     FdbEntry: _fdb,
     GuePort: _gue_port,
     IpvsRealServer: _ipvs,

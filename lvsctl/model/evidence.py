@@ -84,6 +84,14 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class Joined:
+    """Requests of a run's client to another port or VIP of the same virtual service."""
+
+    endpoint: VipPort
+    exchanges: tuple[Exchange, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One virtual service under load from one client.
 
@@ -96,7 +104,8 @@ class Run:
     Afterwards ``larges`` are sent, requests of several full-sized segments, until every real
     server that the scheduler chooses has had one; ``large`` is the first of them that failed, or
     else the first (None: not sent, for UDP). ``others`` are requests of the service's other
-    clients. ``slow`` are requests like those that timed out, which were waited for longer.
+    clients, ``joined`` those of the same client to its other ports and VIPs. ``slow`` are requests
+    like those that timed out, which were waited for longer.
     ``connections`` contains the entries of all of these.
     """
 
@@ -112,6 +121,7 @@ class Run:
     larges: tuple[Exchange, ...] = ()
     others: tuple[Probe, ...] = ()
     slow: tuple[Exchange, ...] = ()
+    joined: tuple[Joined, ...] = ()
 
     @property
     def endpoint(self) -> VipPort:
@@ -132,7 +142,8 @@ class Run:
     def all_exchanges(self) -> tuple[Exchange, ...]:
         """Every request of every client, ordinary and large."""
         probed = (exchange for probe in self.others for exchange in probe.exchanges)
-        return (*self.exchanges, *self.every_large, *probed, *self.slow)
+        joined = (exchange for one in self.joined for exchange in one.exchanges)
+        return (*self.exchanges, *self.every_large, *probed, *joined, *self.slow)
 
 
 @dataclass(frozen=True, slots=True)

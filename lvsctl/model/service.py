@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 from lvsctl.model.addresses import Endpoint, IPAddress
 
@@ -97,9 +98,13 @@ class PersistenceEngine(StrEnum):
     """The Call-ID of the Session Initiation Protocol."""
 
 
+ASKED_OF_ANY = (80, 443)
+"""The ports of a service of any port that lvsctl sends its own requests to."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class VipPort:
-    """A virtual service's match in the kernel: protocol, VIP and port."""
+    """A virtual service's match in the kernel: protocol, VIP and port (0: any)."""
 
     protocol: Protocol
     vip: IPAddress
@@ -112,25 +117,40 @@ class VipPort:
 
     @property
     def endpoints(self) -> tuple[VipPort, ...]:
-        """Where clients reach the service: here."""
-        return (self,)
+        """Where clients reach the service; of any port, those that lvsctl's requests use."""
+        if self.port:
+            return (self,)
+        return tuple(VipPort(self.protocol, self.vip, port) for port in ASKED_OF_ANY)
 
     def __str__(self) -> str:
+        if not self.port:
+            return f"any {self.protocol} port of {self.vip}"
         return f"{Endpoint(self.vip, self.port)}/{self.protocol}"
+
+
+class PortRange(NamedTuple):
+    """Ports from ``first`` to ``last``."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.last}" if self.last > self.first else str(self.first)
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class FwMark:
     """A virtual service's match in the kernel: a firewall mark, and what is marked with it.
 
-    Packets to any of ``endpoints`` get the mark before IPVS sees them (ipvsadm(8), -f), so that
-    several ports or VIPs are one service. The kernel knows the mark and the address family
-    ``version`` (4 or 6) only.
+    Packets to ``ports`` (empty: any) of the VIPs get the mark before IPVS sees them (ipvsadm(8),
+    -f), so that several ports or VIPs are one service. ``endpoints`` are those that lvsctl sends
+    requests to. The kernel knows the mark and the address family ``version`` (4 or 6) only.
     """
 
     mark: int
     version: int
     endpoints: tuple[VipPort, ...] = field(default=(), compare=False)
+    ports: tuple[PortRange, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
         return f"fwmark {self.mark}"
@@ -144,9 +164,10 @@ ServiceMatch = VipPort | FwMark
 class RealServer:
     """A real server of one virtual service.
 
-    ``rip`` and ``port`` are where the director sends requests; ``weight`` 0 drains
-    it; ``upper`` and ``lower`` are connection thresholds (0: none; ipvsadm(8) -x, -y).
-    ``forward`` and ``encapsulation`` are its own: IPVS allows several methods in one service.
+    ``rip`` and ``port`` are where the director sends requests (port 0: to the port that the
+    client asked, as services of several ports need it); ``weight`` 0 drains it; ``upper`` and
+    ``lower`` are connection thresholds (0: none; ipvsadm(8) -x, -y). ``forward`` and
+    ``encapsulation`` are its own: IPVS allows several methods in one service.
     ``tunnel_port`` is the UDP port that GUE is sent to; 0 with other encapsulations.
     """
 
@@ -159,6 +180,10 @@ class RealServer:
     forward: ForwardingMethod = field(kw_only=True)
     encapsulation: Encapsulation = field(default=Encapsulation.IPIP, kw_only=True)
     tunnel_port: int = field(default=0, kw_only=True)
+
+    def answers_at(self, endpoint: VipPort) -> int:
+        """The port at which it gets requests that clients send to ``endpoint``."""
+        return self.port or endpoint.port
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,10 @@ class QdiscState:
 
 @dataclass(frozen=True, slots=True)
 class FilterState:
-    """A filter of traffic control (tc-u32(8) and others), and the actions in it by kind."""
+    """A filter of traffic control (tc-u32(8) and others), and the actions in it by kind.
+
+    ``match`` is what flower matches, in tc-flower(8)'s words; of other kinds it is not read.
+    """
 
     device: str
     parent: str
@@ -145,6 +148,7 @@ class FilterState:
     preference: int
     protocol: str
     actions: tuple[str, ...] = ()
+    match: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ from typing import Protocol as Interface
 
 from lvsctl.model.addresses import IPAddress, host_route
 from lvsctl.model.lab import Lab, Node, Violation
-from lvsctl.model.service import ForwardingMethod, RealServer, VirtualService
+from lvsctl.model.service import ForwardingMethod, FwMark, RealServer, VirtualService
 from lvsctl.resources.address import Address
 from lvsctl.resources.base import Resource
+from lvsctl.resources.marks import Marking, Marks
 from lvsctl.resources.sysctl import Sysctl
 
 
@@ -76,6 +77,25 @@ def vips_on_director(placed: Placed) -> Iterator[Address]:
         )
 
 
+def marks_of(lab: Lab, director: Node) -> Iterator[Marks]:
+    """What a director marks, at each of its interfaces: requests of services by firewall mark."""
+    markings = tuple(
+        Marking(service.match.mark, vip, service.endpoint.protocol, ports)
+        for service in lab.services
+        if isinstance(service.match, FwMark)
+        for vip in service.vips
+        for ports in (service.match.ports or (None,))
+    )
+    if markings:
+        for device in director.networks:
+            yield Marks(
+                netns=lab.netns(director.name),
+                device=device,
+                markings=markings,
+                why="several ports or VIPs are one virtual service: IPVS goes by the mark",
+            )
+
+
 def loose_reverse_path(netns: str, device: str, why: str) -> Iterator[Sysctl]:
     """Reverse path filtering off for ``device``: the maximum of `all` and the device is used.
 
@@ -89,7 +109,7 @@ def no_port_mapping(placed: Placed, method: ForwardingMethod) -> Iterator[Violat
     """TUN and DR do not rewrite ports, so the real server must listen on the VIP's port."""
     ports = sorted({endpoint.port for endpoint in placed.service.endpoints})
     for position, server in placed.servers(method):
-        if server.port not in ports:
+        if server.port and server.port not in ports:
             yield Violation(
                 path=("services", placed.index, "real_servers", position),
                 message=(

@@ -12,9 +12,11 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from ipaddress import ip_address
 
 from lvsctl.errors import KernelError
 from lvsctl.model.lab import Impairment
+from lvsctl.model.service import Protocol
 from lvsctl.model.state import FilterState, QdiscState
 from lvsctl.netlink import sockets
 from lvsctl.netlink.messages import attributes, each_attribute, number_of, packed, text_of
@@ -44,6 +46,7 @@ _ALL = 0xFFFFFFFF  # a loss of 100 %
 _ACTIONS = {"u32": 7, "flower": 3, "matchall": 2, "basic": 3, "fw": 4, "bpf": 1, "cgroup": 2}
 """The attribute with the actions, by the kind of filter."""
 _ACT_KIND, _ACT_OPTIONS = 1, 2
+_SKBEDIT_MARK = 5  # TCA_SKBEDIT_MARK
 _GACT = struct.Struct("=IIi")  # struct tc_gact: index, capabilities, action
 _VERDICTS = {0: "pass", 1: "reclassify", 2: "drop", 3: "continue", 4: "stolen"}
 _PROTOCOLS = {0x0003: "all", 0x0800: "ip", 0x86DD: "ipv6", 0x0806: "arp"}
@@ -158,7 +161,7 @@ def dump_filters(
 
 
 def _has_action_like(one: FilterState, found: list[FilterState]) -> bool:
-    return any(replace(other, actions=()) == one and other.actions for other in found)
+    return any(replace(other, actions=(), match=()) == one and other.actions for other in found)
 
 
 def _filter_parents(one: QdiscState) -> tuple[int, ...]:
@@ -182,7 +185,37 @@ def _filter(whole: bytes, device: str, parent: int) -> FilterState:
         preference=info >> 16,
         protocol=_PROTOCOLS.get(protocol, f"{protocol:#x}"),
         actions=tuple(_actions(kind, parts.get(_OPTIONS, b""))),
+        match=tuple(_flower(attributes(parts.get(_OPTIONS, b"")))) if kind == "flower" else (),
     )
+
+
+_DESTINATIONS = {12: 13, 16: 17}  # TCA_FLOWER_KEY_IPV4_DST, _IPV6_DST and their masks
+_PORTS = {19: 36, 21: 38, 42: 40}  # TCA_FLOWER_KEY_{TCP,UDP,SCTP}_DST and their masks
+_RANGE = 89, 90  # TCA_FLOWER_KEY_PORT_DST_MIN, _MAX
+_OF_FLOWER = frozenset({3, 8, 9, 22, 71, 86, *_DESTINATIONS, *_PORTS, *_RANGE})
+"""What is read or says nothing of a packet: actions, type, protocol, flags, counters."""
+_MASKS = frozenset({*_DESTINATIONS.values(), *_PORTS.values()})
+
+
+def _flower(options: dict[int, bytes]) -> Iterator[str]:
+    """What a flower filter matches, in tc-flower(8)'s words; keys that are not known as numbers."""
+    protocol = number_of(options.get(9))  # TCA_FLOWER_KEY_IP_PROTO
+    if protocol:
+        names = {one.number: str(one) for one in Protocol}
+        yield f"ip_proto {names.get(protocol, protocol)}"
+    for key, mask in _DESTINATIONS.items():
+        if key in options:
+            address = ip_address(options[key])
+            whole = not any(byte != 0xFF for byte in options.get(mask, b"\xff"))
+            yield f"dst_ip {address}" if whole else f"dst_ip {address}/{options[mask].hex()}"
+    for key in _PORTS:
+        if key in options:
+            yield f"dst_port {int.from_bytes(options[key], 'big')}"
+    if _RANGE[0] in options:
+        low, high = (int.from_bytes(options.get(one, b""), "big") for one in _RANGE)
+        yield f"dst_port {low}-{high}"
+    for key in sorted(set(options) - _OF_FLOWER - _MASKS):
+        yield f"key {key}"
 
 
 def _actions(kind: str, options: bytes) -> Iterator[str]:
@@ -198,6 +231,9 @@ def _actions(kind: str, options: bytes) -> Iterator[str]:
                 parameters = attributes(parts.get(_ACT_OPTIONS, b"")).get(2, b"")
                 verdict = _GACT.unpack_from(parameters)[2] if len(parameters) >= 12 else 0
                 name = _VERDICTS.get(verdict, str(verdict))
+            elif name == "skbedit":
+                mark = attributes(parts.get(_ACT_OPTIONS, b"")).get(_SKBEDIT_MARK)
+                name = f"mark {number_of(mark)}" if mark is not None else name
             yield name
 
 

@@ -29,7 +29,9 @@ def counted(number: int, what: str) -> str:
 
 
 def host_port(address: IPAddress, port: int) -> str:
-    """``address:port``, IPv6 in brackets."""
+    """``address:port``, IPv6 in brackets; the address alone where the port is any (0)."""
+    if not port:
+        return str(address)
     return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
 
 

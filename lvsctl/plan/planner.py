@@ -20,7 +20,7 @@ from itertools import product
 from lvsctl.model.addresses import mac_for
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.modes import MODES, placed_services, violations
-from lvsctl.modes.base import vips_on_director
+from lvsctl.modes.base import marks_of, vips_on_director
 from lvsctl.plan.routing import gateway_directors, routes_of
 from lvsctl.plan.stages import Plan, Stage, unique
 from lvsctl.resources.address import Address
@@ -265,6 +265,7 @@ def _tunnels_first(devices: Iterable[Resource], settings: Iterable[Resource]) ->
 
 def _virtual_services(lab: Lab) -> Iterator[Resource]:
     for director in lab.directors:
+        yield from marks_of(lab, director)
         if director.timeouts is not None:
             yield ConnectionTimeouts(
                 netns=lab.netns(director.name),
@@ -295,13 +296,12 @@ def _servers(lab: Lab) -> Iterator[Resource]:
                 why="the topology's command",
             )
     for service in lab.services:
-        protocols = dict.fromkeys(endpoint.protocol for endpoint in service.endpoints)
-        for server, protocol in product(service.real_servers, protocols):
+        for server, endpoint in product(service.real_servers, service.endpoints):
             if server.node not in running:
                 yield ResponderPort(
                     netns=lab.netns(server.node),
                     node=server.node,
-                    protocol=protocol,
-                    port=server.port,
+                    protocol=endpoint.protocol,
+                    port=server.answers_at(endpoint),
                     why=f"{server.node} answers for {service.name}",
                 )

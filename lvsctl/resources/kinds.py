@@ -14,6 +14,7 @@ from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.link_up import LinkUp
+from lvsctl.resources.marks import Marks
 from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.neighbour import LearntNeighbour, Neighbour, ProxyNeighbour
 from lvsctl.resources.netem import Netem
@@ -52,6 +53,7 @@ KINDS: tuple[type[Resource], ...] = (
     LearntNeighbour,
     ProxyNeighbour,
     DropFilter,
+    Marks,
     PacketFilter,
     IpvsService,
     IpvsRealServer,

@@ -127,15 +127,15 @@ class Key(NamedTuple):
 class Record(Generic[T]):
     """A mapping with known keys, which become the arguments of ``make``.
 
-    At least one of the keys in ``any_of`` is required. ``words`` are hints for keys that users
-    know from elsewhere.
+    At least one of the keys in each group of ``any_of`` is required. ``words`` are hints for
+    keys that users know from elsewhere.
     """
 
     make: Callable[..., T]
     fields: Mapping[str, Key]
     expected: str
     example: str
-    any_of: tuple[str, ...] = ()
+    any_of: tuple[tuple[str, ...], ...] = ()
     words: Mapping[str, str] = with_default(default_factory=dict)
 
     def read(self, tree: t.Tree, at: Path, problems: ProblemCollector) -> T | None:
@@ -147,11 +147,12 @@ class Record(Generic[T]):
             if field.required and name not in tree.entries and name not in meant:
                 hint = f"for example: {name}: {field.value_type.example}"
                 problems.add(at, f"the key {quoted(name)} is missing", hint)
-        if self.any_of and not any(name in tree.entries for name in self.any_of):
-            first = self.any_of[0]
-            example = f"for example: {first}: {self.fields[first].value_type.example}"
-            wanted = " or ".join(quoted(name) for name in self.any_of)
-            problems.add(at, f"needs {wanted}", example)
+        for group in self.any_of:
+            if not any(name in tree.entries or name in meant for name in group):
+                first = group[0]
+                example = f"for example: {first}: {self.fields[first].value_type.example}"
+                wanted = " or ".join(quoted(name) for name in group)
+                problems.add(at, f"needs {wanted}", example)
         return self.make(
             **{
                 name: field.value_type.read(tree.entries[name].value, (*at, name), problems)
@@ -182,8 +183,11 @@ class Record(Generic[T]):
         required = [name for name, field in self.fields.items() if field.required]
         if required:
             schema["required"] = required
-        if self.any_of:
-            schema["anyOf"] = [{"required": [name]} for name in self.any_of]
+        groups = [{"anyOf": [{"required": [n]} for n in group]} for group in self.any_of]
+        if len(groups) == 1:
+            schema |= groups[0]
+        elif groups:
+            schema["allOf"] = groups
         return schema
 
 

@@ -13,13 +13,17 @@ from typing import NamedTuple
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
 from lvsctl.model.lab import Role
 from lvsctl.model.service import (
+    ASKED_OF_ANY,
     Encapsulation,
     ForwardingMethod,
+    FwMark,
     IpvsTimeouts,
     PersistenceEngine,
+    PortRange,
     Protocol,
     Scheduler,
     SchedulerFlag,
+    ServiceMatch,
     VipPort,
 )
 
@@ -124,13 +128,45 @@ class ServiceConfig:
     )
     persistence: PersistenceConfig | None = None
     encapsulation: Encapsulation | None = None
+    vips: tuple[IPAddress | None, ...] | None = None
+    ports: tuple[PortRange, ...] | None = None
+    fwmark: int | None = None
+
+    @property
+    def marked(self) -> bool:
+        """Whether it is a service by firewall mark."""
+        return self.vips is not None or self.ports is not None or self.fwmark is not None
+
+    @property
+    def addresses(self) -> tuple[IPAddress, ...]:
+        """Its VIPs."""
+        return tuple(vip for vip in (self.vip, *(self.vips or ())) if vip is not None)
 
     @property
     def key(self) -> VipPort | None:
-        """What names the service in the kernel, if all three parts are there."""
-        if self.protocol is None or self.vip is None or self.port is None:
+        """The first protocol, VIP and port that it is reached by, if all three parts are there."""
+        port = self.port
+        if self.ports is not None:
+            port = self.ports[0].first if self.ports else ASKED_OF_ANY[0]
+        elif self.marked and port == 0:
+            port = ASKED_OF_ANY[0]
+        if self.protocol is None or not self.addresses or port is None:
             return None
-        return VipPort(self.protocol, self.vip, self.port)
+        return VipPort(self.protocol, self.addresses[0], port)
+
+    def match(self, mark: int) -> ServiceMatch | None:
+        """What names it in the kernel: ``mark`` if it is a service by firewall mark."""
+        first = self.key
+        if first is None or not self.marked:
+            return first
+        ranges = self.ports
+        if ranges is None:
+            ranges = (PortRange(self.port, self.port),) if self.port else ()
+        asked = dict.fromkeys(port for one in ranges for port in one) or ASKED_OF_ANY
+        endpoints = tuple(
+            VipPort(first.protocol, vip, port) for vip in self.addresses for port in asked
+        )
+        return FwMark(mark, first.version, endpoints, ranges)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from lvsctl.model.service import (
     Encapsulation,
     ForwardingMethod,
     Scheduler,
-    VipPort,
+    ServiceMatch,
     VirtualService,
 )
 from lvsctl.topology.addresses import (
@@ -38,6 +38,7 @@ from lvsctl.topology.services import (
     RealServerEntries,
     build_real_server,
     check_services,
+    marks_of,
     resolve_real_servers,
 )
 from lvsctl.topology.tree import Path
@@ -110,7 +111,7 @@ def _build_lab(config: TopologyConfig, problems: ProblemCollector, rules: Rules)
     entries = resolve_real_servers(config, layout, node_names, problems) if layout.members else ()
     interfaces: Interfaces = {}
     if not (problems.touches("networks") or problems.touches("nodes")):
-        vips = {service.vip for service in config.services or () if service and service.vip}
+        vips = {vip for service in config.services or () if service for vip in service.addresses}
         interfaces = assign_addresses(layout, vips, problems)
     problems.raise_any()
 
@@ -120,9 +121,11 @@ def _build_lab(config: TopologyConfig, problems: ProblemCollector, rules: Rules)
         tuple(layout.networks.values()),
         tuple(_build_node(name, layout, interfaces) for name in layout.members),
         tuple(
-            _build_service(service, key, forward, entries[index], layout, interfaces)
-            for index, service in enumerate(config.services or ())
-            if service and (key := service.key) and (forward := service.forward)
+            _build_service(service, match, forward, entries[index], layout, interfaces)
+            for index, (service, mark) in enumerate(
+                zip(config.services or (), marks_of(config), strict=True)
+            )
+            if service and (match := service.match(mark)) and (forward := service.forward)
         ),
     )
     for path, message, hint in _once_for_each_group(rules(lab), layout, entries):
@@ -171,7 +174,7 @@ def _build_node(name: str, layout: Layout, interfaces: Interfaces) -> Node:
 
 def _build_service(
     config: ServiceConfig,
-    key: VipPort,
+    match: ServiceMatch,
     forward: ForwardingMethod,
     entries: RealServerEntries,
     layout: Layout,
@@ -183,24 +186,24 @@ def _build_service(
     persistence = config.persistence or PersistenceConfig(0)
     return VirtualService(
         config.name or "",
-        key,
+        match,
         forward,
         scheduler.name or Scheduler.WLC,
         tuple(
-            build_real_server(entry, key, director, interfaces, forward, encapsulation)
+            build_real_server(entry, match, director, interfaces, forward, encapsulation)
             for entry in entries
         ),
         encapsulation,
         persistence.timeout or 0,
         tuple(sorted(flag for flag in scheduler.flags or () if flag is not None)),
-        _significant(persistence.netmask, key),
+        _significant(persistence.netmask, match),
         persistence.engine,
     )
 
 
-def _significant(netmask: int | None, key: VipPort) -> int:
+def _significant(netmask: int | None, match: ServiceMatch) -> int:
     """Return how many bits of a client's address count; 0 where all of them do."""
-    return 0 if netmask in (None, 32 if key.vip.version == 4 else 128) else netmask or 0
+    return 0 if netmask in (None, 32 if match.version == 4 else 128) else netmask or 0
 
 
 def _file_path(path: Path, layout: Layout, entries: tuple[RealServerEntries, ...]) -> Path:

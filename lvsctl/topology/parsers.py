@@ -19,6 +19,7 @@ from ipaddress import (
 
 from lvsctl.errors import quoted
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
+from lvsctl.model.service import PortRange
 
 # A network's name is the name of its interfaces and a node's that of its switch port:
 # IFNAMSIZ - 1 (linux/if.h).
@@ -223,6 +224,24 @@ def parse_duration(text: str) -> int:
     """Parse a duration; the result is in whole seconds."""
     right = "300 or 5m (at most 31d)"
     return round(_parse_quantity(text, _SPAN_UNITS, 1, (1, MAX_PERSISTENCE), "a time", right))
+
+
+PORTS_PATTERN = r"[0-9]{1,5}(-[0-9]{1,5})?|any"
+
+
+def parse_ports(text: str) -> tuple[PortRange, ...]:
+    """Parse a port or a range of ports; empty: any."""
+    right = "80, 8000-8010 or any"
+    if text == "any":
+        return ()
+    match = re.fullmatch("([0-9]{1,5})(?:-([0-9]{1,5}))?", text)
+    if match is None:
+        raise InvalidValue(f"{quoted(text)} is not a port or a range of ports", f"such as {right}")
+    first, last = int(match[1]), int(match[2] or match[1])
+    if not 1 <= first <= last <= 65535:
+        wrong = f"{quoted(text)}: ports are from 1 to 65535, the lower one first"
+        raise InvalidValue(wrong, f"such as {right}")
+    return (PortRange(first, last),)
 
 
 NETMASK_PATTERN = r"/?[0-9]{1,3}|[0-9.]{7,15}"

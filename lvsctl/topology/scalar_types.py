@@ -142,6 +142,30 @@ class Integer(NamedTuple):
         return {"anyOf": [number, {"type": "string", "pattern": "^(0|[1-9][0-9]{0,30})$"}]}
 
 
+class OrWord(NamedTuple):
+    """A number, or a word that stands for one."""
+
+    number: Integer
+    word: str
+    meaning: int
+
+    @property
+    def expected(self) -> str:
+        return f"{self.number.expected}, or the word {self.word}"
+
+    @property
+    def example(self) -> str:
+        return self.number.example
+
+    def read(self, tree: t.Tree, at: Path, problems: ProblemCollector) -> int | None:
+        if isinstance(tree, t.Scalar) and tree.value == self.word:
+            return self.meaning
+        return self.number.read(tree, at, problems)
+
+    def schema(self) -> Schema:
+        return {"anyOf": [*self.number.schema()["anyOf"], {"const": self.word}]}
+
+
 @dataclass(frozen=True)
 class Choice(Generic[E]):
     """A value of an enumeration. ``synonyms`` are words of other tools, used in hints only."""

@@ -30,7 +30,7 @@ from lvsctl.topology.config import (
     TimeoutsConfig,
     TopologyConfig,
 )
-from lvsctl.topology.scalar_types import Choice, Integer, Text
+from lvsctl.topology.scalar_types import Choice, Integer, OrWord, Text
 
 # Words that users know from ipvsadm(8), keepalived and elsewhere. They are not accepted, so
 # that all topology files look alike, but an error message proposes the right word.
@@ -66,7 +66,7 @@ _SERVICE_WORDS = {
     **_meant("real_servers", "servers", "backends", "members", "real-server", "destinations"),
     **_meant("vip", "address", "ip", "virtual-ip"),
     "weight": "a real server has it: real_servers: [{node: rs1, weight: 3}]",
-    "ports": "a service has one port: write one service for each",
+    **_meant("fwmark", "mark", "firewall-mark", "fwm"),
 }
 _NODE_WORDS = {
     "gateway": "write routes: [{to: default, via: 10.10.0.1}]; dr, tun and nat derive their own",
@@ -92,6 +92,8 @@ _NETWORK_WORDS = _meant("ipv4", "subnet", "cidr", "ip", "address")
 _MAX_NETWORKS = 200
 _MAX_GROUPS = 100
 _MAX_SERVICES = 200
+_MAX_VIPS = 32
+_MAX_PORTS = 32
 
 _NAME = Text(
     "a name",
@@ -137,7 +139,7 @@ NETWORK = Record(
     },
     "a network (a mapping)",
     "{ipv4: 10.10.0.0/24}",
-    any_of=("ipv4", "ipv6"),
+    any_of=(("ipv4", "ipv6"),),
     words=_NETWORK_WORDS,
 )
 
@@ -183,7 +185,7 @@ _TIMEOUTS = Record(
     },
     "timeouts (a mapping)",
     "{tcp: 15m, tcp_fin: 2m, udp: 5m}",
-    any_of=("tcp", "tcp_fin", "udp"),
+    any_of=(("tcp", "tcp_fin", "udp"),),
     words=_meant("tcp_fin", "tcpfin", "tcp-fin", "fin"),
 )
 
@@ -269,6 +271,7 @@ NODE = Record(
 _WEIGHT = Integer(0, 65535, "1")
 _THRESHOLD = Integer(0, 65535, "100", unit="connections")
 _PORT = Integer(1, 65535, "80")
+_PORTS = Text("a port or a range of ports", "80", p.parse_ports, p.PORTS_PATTERN, numeric=True)
 
 _METHOD = Choice(ForwardingMethod, "a forwarding method", "forwarding methods", _METHOD_SYNONYMS)
 _ENCAPSULATION = Choice(Encapsulation, "an encapsulation", "encapsulations")
@@ -302,8 +305,35 @@ SERVICE = Record(
     ServiceConfig,
     {
         "name": Key(_LABEL, "the service's name in reports", required=True),
-        "vip": Key(_ADDRESS, "the address that clients use", required=True),
-        "port": Key(_PORT, "the port that clients use", required=True),
+        "vip": Key(_ADDRESS, "the address that clients use"),
+        "vips": Key(
+            ListOf(
+                _ADDRESS,
+                "a list of addresses",
+                "[10.10.0.100, 10.10.0.101]",
+                at_least=1,
+                at_most=_MAX_VIPS,
+                distinct=True,
+            ),
+            "several of them: one service of the kernel, by a firewall mark",
+        ),
+        "port": Key(OrWord(_PORT, "any", 0), "the port that clients use; any needs persistence"),
+        "ports": Key(
+            OneOf(
+                "ports, a range, or the word any",
+                "[80, 443]",
+                single=_PORTS,
+                listed=Converted(
+                    ListOf(_PORTS, "a list of ports", "[80, 443]", at_least=1, at_most=_MAX_PORTS),
+                    lambda several: tuple(one for each in several if each for one in each),
+                ),
+            ),
+            "several of them: one service of the kernel, by a firewall mark",
+        ),
+        "fwmark": Key(
+            Integer(1, 0xFFFFFFFF, "1"),
+            "the firewall mark; chosen for several ports or VIPs if left out",
+        ),
         "protocol": Key(
             Choice(Protocol, "a protocol", "protocols"), "transport protocol", default="tcp"
         ),
@@ -379,6 +409,7 @@ SERVICE = Record(
     },
     "a service (a mapping)",
     "{name: web, vip: 10.10.0.100, port: 80, forward: dr, real_servers: [rs]}",
+    any_of=(("vip", "vips"), ("port", "ports")),
     words=_SERVICE_WORDS,
 )
 

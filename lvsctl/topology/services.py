@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import count
 from typing import NamedTuple
 
 from lvsctl.errors import choice_hint, quoted
@@ -15,6 +16,7 @@ from lvsctl.model.service import (
     ForwardingMethod,
     Protocol,
     RealServer,
+    ServiceMatch,
     VipPort,
 )
 from lvsctl.topology.addresses import free_address, unusable_because
@@ -39,11 +41,16 @@ def check_services(config: TopologyConfig, layout: Layout, problems: ProblemColl
             first = f"services[{names[service.name]}]"
             message = f"{first} has the name {service.name} already"
             problems.add((*path, "name"), message, "choose another name")
-        if (key := service.key) and keys.setdefault(key, index) != index:
-            first = f"services[{keys[key]}]"
-            problems.add((*path, "vip"), f"{first} has {key} already", "use another port or VIP")
+        match = None if service.marked else service.match(0)
+        if isinstance(match, VipPort) and keys.setdefault(match, index) != index:
+            first = f"services[{keys[match]}]"
+            problems.add((*path, "vip"), f"{first} has {match} already", "use another port or VIP")
         if service.vip is not None:
             _check_vip(service.vip, (*path, "vip"), layout, problems, trusted)
+        for number, vip in enumerate(service.vips or ()):
+            if vip is not None:
+                _check_vip(vip, (*path, "vips", number), layout, problems, trusted)
+        _check_marked(config, index, problems)
         if service.encapsulation and service.forward not in (None, ForwardingMethod.TUN):
             problems.add(
                 (*path, "encapsulation"),
@@ -53,6 +60,42 @@ def check_services(config: TopologyConfig, layout: Layout, problems: ProblemColl
             )
         _check_scheduler(service, path, problems)
         _check_persistence(service, path, problems)
+
+
+def _check_marked(config: TopologyConfig, index: int, problems: ProblemCollector) -> None:
+    """Check what only services by firewall mark, or of any port, have."""
+    services = config.services or ()
+    service, path = services[index], ("services", index)
+    if service is None:
+        return
+    for one, several in (("vip", "vips"), ("port", "ports")):
+        if getattr(service, one) is not None and getattr(service, several) is not None:
+            message = f"{one} and {several} are both given"
+            problems.add((*path, several), message, "remove one of the two", key=True)
+    if len({vip.version for vip in service.addresses}) > 1:
+        message = "a firewall mark is of one IP version, but the VIPs are of both"
+        problems.add((*path, "vips"), message, "write one service for each")
+    if service.port == 0 and not service.marked and service.persistence is None:
+        # ip_vs_genl_set_cmd takes it, but ip_vs_service_find uses port 0 for persistent ones only.
+        message = "a service of any port needs persistence"
+        problems.add((*path, "port"), message, "add persistence: 5m, or write ports: any")
+    for other in services[:index]:
+        if other is not None and service.fwmark and service.fwmark == other.fwmark:
+            message = f"{other.name} has the mark {service.fwmark} already"
+            problems.add((*path, "fwmark"), message, "another number, or leave it out")
+
+
+def marks_of(config: TopologyConfig) -> tuple[int, ...]:
+    """Return the firewall mark of each service, chosen where the file does not give one.
+
+    0 for services without.
+    """
+    taken = {service.fwmark for service in config.services or () if service}
+    free = (number for number in count(1) if number not in taken)
+    return tuple(
+        (service.fwmark or next(free)) if service and service.marked else 0
+        for service in config.services or ()
+    )
 
 
 def _check_timeouts(config: TopologyConfig, problems: ProblemCollector) -> None:
@@ -78,7 +121,7 @@ def _check_persistence(service: ServiceConfig, path: Path, problems: ProblemColl
     persistence, at = service.persistence, (*path, "persistence")
     if persistence is None:
         return
-    if service.vip and service.vip.version == 4 and (persistence.netmask or 0) > 32:
+    if service.key and service.key.version == 4 and (persistence.netmask or 0) > 32:
         message = f"{persistence.netmask} bits are more than an IPv4 address has"
         problems.add((*at, "netmask"), message, "such as 24")
     if persistence.engine and service.protocol not in (None, Protocol.UDP):
@@ -197,7 +240,7 @@ def _resolve_entries(
                 problems.add(path, f"{node} is a {role_name}, not a real server", hint)
                 break
             if _lacks_family(node, service, layout, problems):
-                family = f"IPv{service.vip.version}" if service.vip else "such"
+                family = f"IPv{service.key.version}" if service.key else "such"
                 problems.add(
                     path,
                     f"{node} has no {family} address, but the VIP is {family}",
@@ -266,17 +309,17 @@ def _is_elsewhere(
 def _lacks_family(
     node: str, service: ServiceConfig, layout: Layout, problems: ProblemCollector
 ) -> bool:
-    if service.vip is None or problems.touches("networks"):
+    if service.key is None or problems.touches("networks"):
         return False
     if problems.touches("nodes", layout.members[node], "networks"):
         return False
     versions = {s.version for network in layout.networks_of(node) for s in network.subnets}
-    return service.vip.version not in versions
+    return service.key.version not in versions
 
 
 def build_real_server(
     entry: RealServerEntry,
-    key: VipPort,
+    match: ServiceMatch,
     director: tuple[Interface, ...],
     interfaces: Mapping[str, tuple[Interface, ...]],
     forward: ForwardingMethod,
@@ -298,12 +341,12 @@ def build_real_server(
         key=lambda i: (i.network != config.network, i.network not in shared),
     )
     rips: list[IPAddress] = [
-        address.ip for i in own for address in i.addresses if address.version == key.vip.version
+        address.ip for i in own for address in i.addresses if address.version == match.version
     ]
     return RealServer(
         entry.node,
         rips[0],
-        config.port or key.port,
+        config.port or (match.port if isinstance(match, VipPort) else 0),
         1 if config.weight is None else config.weight,
         config.upper or 0,
         config.lower or 0,

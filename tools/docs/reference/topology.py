@@ -75,8 +75,9 @@ def _section(heading: str, key: str, record: Record[Any]) -> str:
     parts = [f"## {heading} {{ #{_anchor(heading)} }}"]
     if key:
         parts.append(f"Under {code(key)}. For example: {code(record.example)}.")
-    if record.any_of:
-        parts.append(f"At least one of {' and '.join(map(code, record.any_of))} is required.")
+    parts.extend(
+        f"At least one of {' and '.join(map(code, group))} is required." for group in record.any_of
+    )
     parts.append(
         table(
             ("key", "meaning", "value", "default"),
