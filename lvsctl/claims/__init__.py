@@ -17,14 +17,17 @@ BY_MODE: Mapping[ForwardingMethod, ClaimTable] = {
     ForwardingMethod.TUN: tun.CLAIMS,
     ForwardingMethod.DR: dr.CLAIMS,
 }
-"""Each forwarding method's own claims; ``every.CLAIMS`` hold for all of them."""
+"""Each forwarding method's own claims."""
+
+FOR_ALL = (joined.CLAIMS, every.CLAIMS)
+"""Claims that are made whatever the forwarding method."""
 
 
 def findings(evidence: Evidence) -> Iterator[Finding]:
     """Decide every claim about every virtual service, in the order in which they are shown."""
     for trace in traces(evidence):
         ways = [(trace.by(*way), BY_MODE[way[0]]) for way in trace.run.service.ways]
-        for judged, claims in (*ways, (trace, joined.CLAIMS), (trace, every.CLAIMS)):
+        for judged, claims in (*ways, *((trace, table) for table in FOR_ALL)):
             for row in claims:
                 if row.applies(judged):
                     yield _finding(row, judged, row.check(judged))

@@ -110,6 +110,9 @@ def _state(netns: str, ops: tuple[Resource, ...]) -> NodeState:
                 op.persistence,
                 _real_servers(mine, op.service),
                 Counters(12, 72),
+                flags=op.flags,
+                netmask=op.netmask,
+                engine=op.engine,
             )
             for op in mine
             if isinstance(op, IpvsService)
