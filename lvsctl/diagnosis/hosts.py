@@ -276,8 +276,8 @@ def vip_elsewhere(case: Case) -> Iterator[Found]:
 def vip_on_real_servers(case: Case) -> Iterator[Found]:
     """Every real server holds the VIP: requests arrive still addressed to it."""
     vip = case.vip
-    device = "lo" if case.service.forward is DR else case.service.encapsulation.device
     for server, node in case.members():
+        device = "lo" if case.service.forward is DR else server.tunnel(vip).device
         if case.service.forward is TUN and not devices(case, node.name):
             continue  # the VIP was removed with its device, whose remedy restores both
         if not case.network.holders(node.name, vip):

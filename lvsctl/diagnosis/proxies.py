@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from lvsctl.diagnosis.base import Case, Found, Rule, shown
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.claim import Cause
-from lvsctl.model.frame import Direction, Frame
+from lvsctl.model.frame import Direction
 
 
 def answering_for_others(case: Case) -> Iterator[Found]:
     """Name each node that was captured answering for an address that another node has."""
     named = set()
     for frame in case.evidence.frames:
-        address = _claimed(frame) if frame.direction is Direction.OUT else None
+        address = frame.answers_for if frame.direction is Direction.OUT else None
         node, device = frame.tap.node, frame.tap.device
         if address is None or (node, address) in named:
             continue
@@ -42,14 +42,6 @@ def answering_for_others(case: Case) -> Iterator[Found]:
             ),
             remedy=remedy,
         )
-
-
-def _claimed(frame: Frame) -> IPAddress | None:
-    """The address that a frame answers for."""
-    if frame.arp is not None:
-        return frame.arp.sender_ip if frame.arp.is_reply else None
-    nd = frame.icmp.nd if frame.icmp is not None else None
-    return nd.target if nd is not None and not nd.is_solicit else None
 
 
 def _owners(case: Case, device: str, address: IPAddress) -> tuple[str, ...]:

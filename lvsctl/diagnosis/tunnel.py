@@ -10,29 +10,32 @@ from lvsctl.diagnosis.packet_filter import dropped
 from lvsctl.model.addresses import host_route
 from lvsctl.model.claim import Cause
 from lvsctl.model.frame import Direction, Frame
-from lvsctl.model.service import GUE_PORT, Encapsulation
+from lvsctl.model.service import GUE_PORT, Encapsulation, TunnelKind
 from lvsctl.model.state import LinkState
 
 
 def devices(case: Case, node: str) -> tuple[LinkState, ...]:
     """A node's tunnel devices for the service's encapsulation."""
-    kind = case.service.encapsulation.device_kind
-    return tuple(link for link in case.state(node).links if link.kind == kind)
+    kinds = {server.tunnel(case.vip) for server in case.service.real_servers if server.node == node}
+    return tuple(link for link in case.state(node).links if link.kind in kinds)
 
 
 def device_there(case: Case) -> Iterator[Found]:
     """Every real server has a tunnel device, and it is up."""
-    device = case.service.encapsulation.device
-    for _, node in case.members():
+    for server, node in case.members():
+        kind = server.tunnel(case.vip)
+        device = kind.device
         found = devices(case, node.name)
         if any(link.up for link in found):
             continue
         up = case.type(node.name, "ip", "link", "set", device, "up")
-        loose = case.sysctl(node.name, f"net.ipv4.conf.{device}.rp_filter", 0)
+        loose = [case.sysctl(node.name, f"net.ipv4.conf.{device}.rp_filter", 0)]
+        if case.vip.version == 6:
+            loose = []  # IPv6 has no reverse path filter
         vip = case.type(node.name, "ip", "addr", "replace", host_route(case.vip), "dev", device)
-        kind = case.service.encapsulation.device_kind
-        making = case.type(node.name, *("ip", "link", "add", device, "type", kind))
-        remedy = up if found else f"{making} && {loose} && {up} && {vip}"
+        mode = ("mode", "any") if kind is TunnelKind.IP6TNL else ()
+        making = case.type(node.name, *("ip", "link", "add", device, "type", kind, *mode))
+        remedy = up if found else " && ".join([making, *loose, up, vip])
         seen = case.requests(node.name)
         yield Cause(
             fault="tunnel-down" if found else "tunnel-missing",
@@ -81,12 +84,12 @@ def keys_agree(case: Case) -> Iterator[Found]:
     """No tunnel device of a real server expects a GRE key, which IPVS does not send."""
     if case.service.encapsulation is not Encapsulation.GRE:
         return
-    for _, node in case.members():
+    for server, node in case.members():
         for link in devices(case, node.name):
             key = link.setting("ikey")
             if not link.up or not key or case.served(node.name):
                 continue
-            usual = case.service.encapsulation.device
+            usual = server.tunnel(case.vip).device
             vip = host_route(case.vip)
             restore = [case.type(node.name, "ip", "link", "del", link.name)]
             if link.name != usual:

@@ -15,6 +15,7 @@ from lvsctl.faults.change import Change
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import Lab, Network, Node, Role
 from lvsctl.model.service import ForwardingMethod, VirtualService
+from lvsctl.modes.tun import COSTS
 from lvsctl.plan.stages import Plan
 from lvsctl.resources.address import Address
 from lvsctl.resources.base import Resource
@@ -33,8 +34,8 @@ ONE_SERVER_SILENT = (*NO_ANSWER, "all.distribution", "all.counters-agree")
 UNANSWERED = ("dr.reply-direct", "tun.reply-direct", "nat.reply-crosses-director")
 """Claims that fail if a real server receives requests and no reply leaves it."""
 
-TUNNEL_COSTS = ("tun.costs-20-bytes", "tun.costs-24-bytes", "tun.costs-32-bytes")
-"""A service makes the one of these for its encapsulation."""
+TUNNEL_COSTS = tuple(f"tun.costs-{size}-bytes" for size in COSTS)
+"""A service makes the one of these for its encapsulation and the IP version of its RIPs."""
 
 DIRECTOR_BYPASSED = (
     "all.real-servers-reached",

@@ -16,7 +16,7 @@ from lvsctl.faults.base import (
 from lvsctl.faults.change import Change, added, removed
 from lvsctl.model.lab import Role
 from lvsctl.model.packet import GRE, ICMP, IPIP, UDP
-from lvsctl.model.service import GUE_PORT, Encapsulation
+from lvsctl.model.service import GUE_PORT, Encapsulation, TunnelKind
 from lvsctl.resources.drop_filter import DropFilter
 from lvsctl.resources.gue_port import GuePort
 from lvsctl.resources.link_up import LinkUp
@@ -88,7 +88,12 @@ def encapsulation_mismatch(context: FaultContext) -> Iterator[Change]:
 
 def _taken(context: FaultContext) -> set[Encapsulation]:
     """The encapsulations that a real server decapsulates: of several services, several."""
-    kinds = {tunnel.encapsulation for tunnel in context.planned(Tunnel)}
+    kinds = {
+        Encapsulation.GRE
+        if tunnel.kind in (TunnelKind.GRE, TunnelKind.IP6GRE)
+        else Encapsulation.IPIP
+        for tunnel in context.planned(Tunnel)
+    }
     return kinds | {Encapsulation.GUE for _ in context.planned(GuePort)}
 
 

@@ -11,6 +11,7 @@ Whatever fails raises; the caller removes the whole lab (``registry.remove``).
 from __future__ import annotations
 
 import errno
+import functools
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ from lvsctl.kernel import commands, netns, packet_filters, processes, sysctl
 from lvsctl.kernel.session import OpenNamespace, Session
 from lvsctl.kernel.worker import in_worker
 from lvsctl.model.event import Emit, Notice, OpsDone, StageStarted
+from lvsctl.model.service import TunnelKind
 from lvsctl.netlink import devices, ethtool, fou, ipvs, ipvs_config, rtnl, rules, sockets
 from lvsctl.plan.stages import Plan, Stage
 from lvsctl.resources.address import Address
@@ -347,8 +349,11 @@ def _bridge(to: PlanApplier, resource: Bridge, namespace: OpenNamespace) -> None
 
 
 def _tunnel(to: PlanApplier, resource: Tunnel, _: OpenNamespace) -> None:
-    kind = str(resource.encapsulation)
-    to.send(resource, rtnl.add_link(resource.device, kind, resource.index), EXISTS)
+    data = rtnl.add_link(resource.device, resource.kind, resource.index)
+    if resource.kind is TunnelKind.IP6TNL:
+        to.send(resource, data, instead=lambda: rtnl.set_any_mode(resource.device))
+    else:
+        to.send(resource, data, EXISTS)
     to.send(resource, rtnl.set_link_state(resource.device, up=True))
 
 
@@ -359,7 +364,13 @@ def _gue_port(to: PlanApplier, resource: GuePort, namespace: OpenNamespace) -> N
 
 def _address(to: PlanApplier, resource: Address, namespace: OpenNamespace) -> None:
     index = to.index(namespace, resource.device)
-    to.send(resource, rtnl.add_address(resource.address, index), to.ignored)
+    add = functools.partial(
+        rtnl.add_address, resource.address, index, deprecated=resource.deprecated, dad=resource.dad
+    )
+    if to.reconciling:
+        to.send(resource, add(), instead=lambda: add(replace=True))
+    else:
+        to.send(resource, add())
 
 
 def _route(to: PlanApplier, resource: StaticRoute, namespace: OpenNamespace) -> None:

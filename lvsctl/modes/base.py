@@ -61,13 +61,32 @@ class Mode(Interface):
 
 def vips_on_director(placed: Placed) -> Iterator[Address]:
     """The VIPs, addresses of the director in every mode: requests must reach IPVS."""
+    tunnels = _tunnels_by_ipv6(placed.lab)
     for vip in placed.service.vips:
+        deprecated = tunnels and vip.version == 6
+        never = "; deprecated: never the source of a tunnel, which is the DIP"
         yield Address(
             netns=placed.lab.netns(placed.director.name),
             device=placed.vip_device(vip),
             address=host_route(vip),
-            why=f"clients reach {placed.service.name} here: IPVS handles packets to the VIP",
+            deprecated=deprecated,
+            why=f"clients reach {placed.service.name} here: IPVS handles packets to the VIP"
+            + never * deprecated,
         )
+
+
+def _tunnels_by_ipv6(lab: Lab) -> bool:
+    """Whether directors send tunnelled packets over IPv6.
+
+    IPVS leaves their source to the kernel, which takes any address of the interface that is not
+    deprecated: the VIP too (ipv6_dev_get_saddr; net/netfilter/ipvs/ip_vs_xmit.c,
+    __ip_vs_route_output_v6).
+    """
+    return any(
+        server.rip.version == 6
+        for service in lab.services
+        for server in service.by(ForwardingMethod.TUN)
+    )
 
 
 def loose_reverse_path(netns: str, device: str, why: str) -> Iterator[Sysctl]:

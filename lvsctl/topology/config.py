@@ -59,6 +59,7 @@ class RealServerConfig(NamedTuple):
     port: int | None = None
     upper: int | None = 0
     lower: int | None = 0
+    address: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

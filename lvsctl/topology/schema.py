@@ -67,6 +67,10 @@ _NODE_WORDS = {
     **_meant("count", "replicas", "instances"),
     **_meant("role", "kind", "type"),
 }
+_REAL_SERVER_WORDS = {
+    **_meant("address", "rip", "family", "ip", "network", "ip-version"),
+    **_meant("node", "name", "server", "host", "real-server"),
+}
 _NETWORK_WORDS = _meant("ipv4", "subnet", "cidr", "ip", "address")
 
 _MAX_NETWORKS = 200
@@ -243,9 +247,15 @@ REAL_SERVER = OneOf(
             "port": Key(_PORT, "port on the real server (nat only); the service's otherwise"),
             "upper": Key(_THRESHOLD, "no new connections above so many (0: no limit)", default=0),
             "lower": Key(_THRESHOLD, "new connections again below so many", default=0),
+            "address": Key(
+                Text("ipv4, ipv6 or a network's name", "ipv4", p.parse_text),
+                "where requests are sent to: its IPv4 or IPv6 address, or that on one of its "
+                "networks; the VIP's IP version otherwise (another one: tun only)",
+            ),
         },
         "a real server (a mapping)",
         "{node: rs1, weight: 3}",
+        words=_REAL_SERVER_WORDS,
     ),
 )
 

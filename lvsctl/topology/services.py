@@ -160,6 +160,8 @@ def _resolve_entries(
                     f"give one of its networks a subnet: {family.lower()}: …",
                 )
                 break
+            if _reports_address(node, config, (*at, item, "address"), layout, problems):
+                break
             if name == node or node not in own_entry:
                 found.setdefault((node, port), RealServerEntry(node, config, item))
     return tuple(found.values())
@@ -201,6 +203,40 @@ def _lacks_family(
     return service.vip.version not in versions
 
 
+_VERSIONS = {"ipv4": 4, "ipv6": 6}
+"""Words for an IP version, as keys of networks are."""
+
+
+def _reports_address(
+    node: str,
+    config: RealServerConfig,
+    path: Path,
+    layout: Layout,
+    problems: ProblemCollector,
+) -> bool:
+    """Report an ``address`` that the node does not have; return whether it was reported."""
+    wanted = config.address
+    if wanted is None or problems.touches("networks"):
+        return False
+    networks = layout.networks_of(node)
+    names = [network.name for network in networks]
+    if wanted in names:
+        return False
+    if wanted not in _VERSIONS:
+        right = choice_hint(wanted, [*_VERSIONS, *names], "addresses")
+        problems.add(path, f"{quoted(wanted)} is no address of {node}", right)
+        return True
+    version = _VERSIONS[wanted]
+    if not any(s.version == version for network in networks for s in network.subnets):
+        problems.add(
+            path,
+            f"{node} has no IPv{version} address",
+            f"give one of its networks a subnet: {wanted}: …",
+        )
+        return True
+    return False
+
+
 def build_real_server(
     entry: RealServerEntry,
     key: VipPort,
@@ -212,13 +248,18 @@ def build_real_server(
     """Build the real server of a valid entry, by the service's method and encapsulation.
 
     Its RIP is the node's address on a network shared with the director, otherwise its
-    first address, which the director reaches through routers.
+    first address, which the director reaches through routers; of the VIP's IP version, unless
+    the entry says otherwise.
     """
     config = entry.config
     shared = {interface.network for interface in director}
-    own = sorted(interfaces[entry.node], key=lambda i: i.network not in shared)
+    version = _VERSIONS.get(config.address or "", key.vip.version)
     rips: list[IPAddress] = [
-        address.ip for i in own for address in i.addresses if address.version == key.vip.version
+        address.ip
+        for interface in sorted(interfaces[entry.node], key=lambda i: i.network not in shared)
+        for address in sorted(interface.addresses, key=lambda a: a.version != version)
+        if interface.network == config.address
+        or (config.address in (None, *_VERSIONS) and address.version == version)
     ]
     return RealServer(
         entry.node,

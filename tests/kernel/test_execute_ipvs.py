@@ -18,11 +18,11 @@ from lvsctl.kernel.apply import apply_plan
 from lvsctl.model.event import ignore
 from lvsctl.model.lab import Impairment
 from lvsctl.model.service import (
-    Encapsulation,
     ForwardingMethod,
     Protocol,
     RealServer,
     Scheduler,
+    TunnelKind,
     VipPort,
 )
 from lvsctl.plan.stages import Plan, Stage
@@ -127,12 +127,12 @@ def test_a_scheduler_that_the_kernel_lacks(lab: str) -> None:
 
 
 @pytest.mark.parametrize("fallback", ["0", "1"])
-@pytest.mark.parametrize("kind", [Encapsulation.IPIP, Encapsulation.GRE])
+@pytest.mark.parametrize("kind", list(TunnelKind))
 def test_a_tunnel_device_with_and_without_the_kernels_own(
-    lab: str, kind: Encapsulation, fallback: str
+    lab: str, kind: TunnelKind, fallback: str
 ) -> None:
     name, device = f"lvs-{lab}-rs1", kind.device
-    tunnel = Tunnel(netns=name, device=device, index=60, encapsulation=kind)
+    tunnel = Tunnel(netns=name, device=device, index=60, kind=kind)
     more: tuple[Resource, ...] = (
         tunnel,
         Address(netns=name, device=device, address=ip_interface("10.10.255.9/32")),

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from lvsctl.engine.findings import Inspection, NodeInspection
 from lvsctl.model.addresses import IPInterface
 from lvsctl.model.lab import Lab, Node, Role
-from lvsctl.model.service import Encapsulation, ForwardingMethod, FwMark, Protocol
+from lvsctl.model.service import Encapsulation, ForwardingMethod, FwMark, Protocol, TunnelKind
 from lvsctl.model.state import Counters, RealServerState, RouteState, ServiceState
 from lvsctl.output.phrases import ROLE, counted, host_port, impaired, injected_faults, vips
 from lvsctl.output.text.style import Cell, Style, printable
@@ -17,7 +17,7 @@ from lvsctl.resources.base import Deviation
 ARP = ("arp_ignore", "arp_announce", "rp_filter")
 """Sysctls that matter on an interface of a real server that holds the VIP (DR, TUN)."""
 
-TUNNELS = frozenset(map(str, Encapsulation))
+TUNNELS = frozenset(map(str, TunnelKind))
 """rtnetlink's kinds of tunnel device."""
 
 FORWARDING = ("rp_filter", "send_redirects")
