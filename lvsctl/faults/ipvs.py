@@ -60,6 +60,8 @@ def wrong_forwarding_method(context: FaultContext) -> Iterator[Change]:
     for server in context.first_entries():
         real = server.real_server
         other = NAT if real.forward is DR else DR
+        if real.rip.version != server.service.version:
+            continue  # the kernel refuses it: only a tunnel leads to another IP version
         yield Change(server, replace(server, real_server=replace(real, forward=other)))
 
 
@@ -301,7 +303,8 @@ def real_server_unknown(context: FaultContext) -> Iterator[Change]:
     for server in context.first_entries():
         network = context.lab.network_of(server.real_server.rip)
         if network is not None and network.name in context.node.networks:
-            unused = unused_address(context.lab, network).ip
+            rip = server.real_server.rip
+            unused = unused_address(context.lab, network, rip.version).ip
             gone = replace(server.real_server, node="gone", rip=unused, weight=1)
             yield added(replace(server, real_server=gone))
 
@@ -340,6 +343,11 @@ def backup_only(context: FaultContext) -> Iterator[Change]:
 
     Changes: a synchronization daemon in the state backup, and net.ipv4.vs.backup_only.
     """
+    mixed = (
+        op.real_server.rip.version != op.service.version for op in context.planned(IpvsRealServer)
+    )
+    if any(mixed):
+        return  # the kernel starts no daemon then (start_sync_thread in ip_vs_sync.c)
     daemon = SyncDaemonState("backup", context.node.networks[0], 0)
     yield added(SyncDaemon(netns=context.netns, daemon=daemon))
     setting = Sysctl(netns=context.netns, name="net.ipv4.vs.backup_only", value="0")

@@ -449,7 +449,8 @@ def _drop_filter(to: PlanApplier, resource: DropFilter, namespace: OpenNamespace
 
     index = to.index(namespace, resource.device)
     to.send(resource, tc.add_clsact(index), to.ignored)
-    to.send(resource, tc.add_drop_filter(index, resource.protocol), to.ignored)
+    data = tc.add_drop_filter(index, resource.protocol, resource.version, resource.icmp_type)
+    to.send(resource, data, to.ignored)
 
 
 HANDLERS: dict[type[Resource], Callable[[PlanApplier, Any, OpenNamespace], None]] = {

@@ -38,7 +38,8 @@ class AddressFamily(NamedTuple):
     ``name`` is IPv4 or IPv6, ``number`` is AF_INET or AF_INET6, ``neighbours`` the protocol that
     resolves addresses, ``sysctls`` the prefix of the family's settings, ``header_bytes`` the size
     of an IP header without options. ``icmp_errors`` are the ICMP types about another packet that
-    IPVS relates to its connections (net/netfilter/ipvs/ip_vs_core.c, ip_vs_in_icmp and ip_vs_in_icmp_v6).
+    IPVS relates to its connections (net/netfilter/ipvs/ip_vs_core.c, ip_vs_in_icmp and
+    ip_vs_in_icmp_v6).
     """
 
     version: int
