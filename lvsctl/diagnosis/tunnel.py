@@ -12,6 +12,7 @@ from lvsctl.model.claim import Cause
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.service import GUE_PORT, Encapsulation, TunnelKind
 from lvsctl.model.state import LinkState
+from lvsctl.modes.base import is_deprecated
 
 
 def devices(case: Case, node: str) -> tuple[LinkState, ...]:
@@ -35,7 +36,14 @@ def device_there(case: Case) -> Iterator[Found]:
         vip = case.type(node.name, "ip", "addr", "replace", host_route(case.vip), "dev", device)
         mode = ("mode", "any") if kind is TunnelKind.IP6TNL else ()
         making = case.type(node.name, *("ip", "link", "add", device, "type", kind, *mode))
-        remedy = up if found else " && ".join([making, *loose, up, vip])
+        if not found:
+            steps = [making, *loose, up, vip]
+        else:  # with the device an IPv6 address went
+            held = any(
+                link.addresses for link in found if case.vip in [a.ip for a in link.addresses]
+            )
+            steps = [up] if held else [up, vip]
+        remedy = " && ".join(steps)
         seen = case.requests(node.name)
         yield Cause(
             fault="tunnel-down" if found else "tunnel-missing",
@@ -152,7 +160,9 @@ def _other_ends(link: LinkState, senders: Collection[str], rip: str) -> str:
 
 def _unreachable(case: Case, node: str) -> Iterator[Frame]:
     for frame in case.trace.at(node):
-        if frame.icmp is not None and frame.icmp.type == 3 and frame.direction is Direction.OUT:
+        icmp = frame.icmp
+        unreachable = icmp is not None and icmp.type == (3 if icmp.version == 4 else 1)
+        if unreachable and frame.direction is Direction.OUT:
             yield frame
 
 
@@ -176,6 +186,37 @@ def tunnel_filter(case: Case) -> Iterator[Found]:
                         consequence="requests are decapsulated and then dropped as spoofed",
                         remedy=case.type(node.name, "sysctl", "-w", *settings),
                     )
+
+
+def outer_source(case: Case) -> Iterator[Found]:
+    """The director sends the tunnel from its DIP, not from the VIP."""
+    vip, director = case.vip, case.director
+    sent = [
+        frame
+        for frame in case.requests(director, out=True)
+        if len(frame.ips) > 1 and frame.outer is not None and frame.outer.src == vip
+    ]
+    if not sent or not is_deprecated(case.lab, vip):
+        return
+    device = sent[0].tap.device
+    yield Cause(
+        fault="vip-is-outer-source",
+        node=director,
+        text="the director sends the tunnel from the VIP instead of its DIP",
+        evidence=(
+            f"{director}: {vip} on {device} is not deprecated",
+            *shown(sent),
+        ),
+        consequence=(
+            "the real server holds the VIP too: errors about the tunnel do not come back, and "
+            "filters for the DIP do not match"
+        ),
+        remedy=case.type(
+            director,
+            *("ip", "addr", "change", host_route(vip), "dev", device),
+            *("nodad", "preferred_lft", 0),
+        ),
+    )
 
 
 def _told(case: Case) -> tuple[Frame, ...]:
@@ -231,12 +272,14 @@ def icmp_filtered(case: Case) -> Iterator[Found]:
     node = last.tap.node if last is not None else case.director
     if any(isinstance(one, Cause) and one.node == node for one in dropped(case)):
         return  # named with the rule of a packet filter that drops it
+    too_big = "fragmentation-needed" if case.vip.version == 4 else "packet-too-big"
+    dropped_kind = "ICMP" if case.vip.version == 4 else "ICMPv6 packet-too-big"
     where = "does not leave it" if node != case.client else "which still sends full-sized segments"
-    fact = f"fragmentation-needed came to {node} {where}" if last else "no fragmentation-needed"
+    fact = f"{too_big} came to {node} {where}" if last else f"no {too_big}"
     yield Cause(
         fault="icmp-filtered",
         node=node,
-        text="a firewall between director and client drops ICMP",
+        text=f"a firewall between director and client drops {dropped_kind}",
         evidence=(
             (
                 f"a request of at least {sum(len(f.payload) for f in again[:3])} bytes hangs "
@@ -267,6 +310,12 @@ def _unfiltered(case: Case, node: str, device: str) -> str:
 
 
 RULES = (
+    Rule(
+        find=outer_source,
+        modes=(TUN,),
+        latent=True,
+        rules_out="the director sends the tunnel from its DIP",
+    ),
     Rule(find=keys_agree, modes=(TUN,), rules_out="no tunnel device expects a GRE key"),
     Rule(find=device_there, modes=(TUN,), rules_out="every real server's tunnel device is up"),
     Rule(

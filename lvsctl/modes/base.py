@@ -61,9 +61,8 @@ class Mode(Interface):
 
 def vips_on_director(placed: Placed) -> Iterator[Address]:
     """The VIPs, addresses of the director in every mode: requests must reach IPVS."""
-    tunnels = _tunnels_by_ipv6(placed.lab)
     for vip in placed.service.vips:
-        deprecated = tunnels and vip.version == 6
+        deprecated = is_deprecated(placed.lab, vip)
         never = "; deprecated: never the source of a tunnel, which is the DIP"
         yield Address(
             netns=placed.lab.netns(placed.director.name),
@@ -75,14 +74,14 @@ def vips_on_director(placed: Placed) -> Iterator[Address]:
         )
 
 
-def _tunnels_by_ipv6(lab: Lab) -> bool:
-    """Whether directors send tunnelled packets over IPv6.
+def is_deprecated(lab: Lab, vip: IPAddress) -> bool:
+    """Whether directors hold ``vip`` as a deprecated address: where they tunnel over IPv6.
 
-    IPVS leaves their source to the kernel, which takes any address of the interface that is not
-    deprecated: the VIP too (ipv6_dev_get_saddr; net/netfilter/ipvs/ip_vs_xmit.c,
+    IPVS leaves the tunnel's source to the kernel, which takes any address of the interface that
+    is not deprecated: the VIP too (ipv6_dev_get_saddr; net/netfilter/ipvs/ip_vs_xmit.c,
     __ip_vs_route_output_v6).
     """
-    return any(
+    return vip.version == 6 and any(
         server.rip.version == 6
         for service in lab.services
         for server in service.by(ForwardingMethod.TUN)
