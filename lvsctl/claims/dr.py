@@ -69,7 +69,7 @@ def same_vip(trace: Trace) -> CheckResult:
         "arp-ignore-on-lo-only",
         "vip-on-lan",
         "proxy-ndp",
-        "dad-failed",
+        "vip-tentative",
         "vip-missing-on-director",
     ),
     applies=_is_asked_for,

@@ -237,7 +237,7 @@ def _told(case: Case) -> tuple[Frame, ...]:
 def discovery(case: Case) -> Iterator[Found]:
     """The director reports to clients that a packet is too large for the tunnel."""
     key = "net.ipv4.vs.pmtu_disc"
-    if case.state(case.director).sysctls.get(key, "1") != "0":
+    if case.vip.version == 6 or case.state(case.director).sysctls.get(key, "1") != "0":
         return
     fragments = [
         f

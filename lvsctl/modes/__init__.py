@@ -72,8 +72,8 @@ def _other_version(placed: Placed) -> Iterator[Violation]:
         yield Violation(
             path=("services", placed.index, "real_servers", position, "address"),
             message=(
-                f"{server.forward} cannot send {wanted} requests to {server.rip} of "
-                f"{server.node}: the packet stays {wanted}, and no {other} packet is made of it"
+                f"{server.forward} cannot send {wanted} requests to an {other} address of "
+                f"{server.node}: it leaves them {wanted} packets"
             ),
             hint=f"`address: {wanted.lower()}`, or `forward: tun`, which puts it into an {other} "
             "packet",

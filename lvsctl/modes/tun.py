@@ -42,7 +42,13 @@ def cost(encapsulation: Encapsulation, rip: IPAddress) -> int:
 COSTS = tuple(sorted(ip + between for ip in (20, 40) for between in _BETWEEN.values()))
 """Each that is possible."""
 
-TUNNEL_INDEX = {kind: 40 + position for position, kind in enumerate(TunnelKind)}
+TUNNEL_INDEX = {
+    TunnelKind.IPIP: 40,
+    TunnelKind.GRE: 41,
+    TunnelKind.SIT: 42,
+    TunnelKind.IP6TNL: 43,
+    TunnelKind.IP6GRE: 44,
+}
 """ifindex of a tunnel device: below the interfaces, which the planner counts from 50."""
 
 

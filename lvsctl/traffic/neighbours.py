@@ -13,6 +13,7 @@ import struct
 import time
 from collections.abc import Callable
 from ipaddress import IPv6Address
+from pathlib import Path
 from typing import NamedTuple
 
 from lvsctl.kernel.netns import run_inside
@@ -43,7 +44,8 @@ def ask_neighbours(
 ) -> tuple[str, ...]:
     """Ask for ``wanted`` on ``device`` of ``netns``; return the MAC addresses that replied.
 
-    ``sender`` is the address of the device to ask from. Waits for the first reply, at most
+    ``sender`` is the address of the device to ask from; in IPv6 it is asked from the link-local
+    one, as a router does, so that no real server learns the node's other addresses. Waits for the first reply, at most
     ``timeout`` seconds, and includes those received with it. Raises LabError if the namespace
     does not exist, OSError if the device is missing or down.
     """
@@ -56,8 +58,22 @@ def _ask(device: str, sender: IPAddress, wanted: IPAddress, timeout: float) -> t
     with socket.socket(socket.AF_PACKET, kind, socket.htons(protocol.ethertype)) as sock:
         sock.bind((device, protocol.ethertype))
         mac: bytes = sock.getsockname()[4]
+        if wanted.version == 6:
+            sender = _link_local(device) or sender
         sock.send(protocol.frame(mac, sender, wanted))
         return _receive_replies(sock, protocol, wanted, time.monotonic() + timeout)
+
+
+def _link_local(device: str) -> IPv6Address | None:
+    """Return the link-local address of a device of the calling thread's namespace."""
+    for line in Path("/proc/thread-self/net/if_inet6").read_text(encoding="ascii").splitlines():
+        digits, _, _, scope, _, name = line.split()
+        if (name, int(scope, 16)) == (device, _LINK_SCOPE):
+            return IPv6Address(int(digits, 16))
+    return None
+
+
+_LINK_SCOPE = 0x20  # IPV6_ADDR_LINKLOCAL (net/ipv6.h)
 
 
 def _receive_replies(
