@@ -61,7 +61,7 @@ def watch(
         bool,
         typer.Option(
             "--traffic",
-            help="Each interval, send requests, and ask for each VIP by ARP or neighbour discovery.",
+            help="Each interval, send requests, and ask for each VIP by ARP or ND.",
         ),
     ] = False,
     wanted: Annotated[
