@@ -46,8 +46,8 @@ def ask_neighbours(
 
     ``sender`` is the address of the device to ask from; in IPv6 it is asked from the link-local
     one, as a router does, so that no real server learns the node's other addresses. Waits for
-    the first reply, at most ``timeout`` seconds, and includes those received with it. Raises LabError if the namespace
-    does not exist, OSError if the device is missing or down.
+    the first reply, at most ``timeout`` seconds, and includes those received with it. Raises
+    LabError if the namespace does not exist, OSError if the device is missing or down.
     """
     return run_inside(netns, lambda: _ask(device, sender, wanted, timeout))
 
