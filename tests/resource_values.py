@@ -16,6 +16,7 @@ from lvsctl.model.packet_filter import FilterProgram, FilterRule
 from lvsctl.model.service import (
     Encapsulation,
     ForwardingMethod,
+    IpvsTimeouts,
     Protocol,
     RealServer,
     Scheduler,
@@ -25,7 +26,6 @@ from lvsctl.model.service import (
 from lvsctl.model.state import (
     FdbState,
     FilterState,
-    IpvsTimeouts,
     SyncDaemonState,
     XfrmState,
 )

@@ -23,9 +23,11 @@ BY_MODE: Mapping[ForwardingMethod, ClaimTable] = {
 def findings(evidence: Evidence) -> Iterator[Finding]:
     """Decide every claim about every virtual service, in the order in which they are shown."""
     for trace in traces(evidence):
-        for row in (*BY_MODE[trace.run.service.forward], *every.CLAIMS):
-            if row.applies(trace):
-                yield _finding(row, trace, row.check(trace))
+        ways = [(trace.by(*way), BY_MODE[way[0]]) for way in trace.run.service.ways]
+        for judged, claims in (*ways, (trace, every.CLAIMS)):
+            for row in claims:
+                if row.applies(judged):
+                    yield _finding(row, judged, row.check(judged))
 
 
 def _finding(row: CheckedClaim, trace: Trace, result: CheckResult) -> Finding:

@@ -13,8 +13,10 @@ from functools import reduce
 from itertools import combinations, islice, product
 from math import gcd
 
+from lvsctl.claims.hashing import Hashed, chosen
 from lvsctl.claims.schedulers import CHOOSING, Load, Place, handed_out
-from lvsctl.model.service import Scheduler, VirtualService
+from lvsctl.model.addresses import Endpoint
+from lvsctl.model.service import Scheduler, SchedulerFlag, VirtualService
 from lvsctl.model.state import ServiceState
 
 
@@ -27,6 +29,8 @@ def no_room(service: VirtualService) -> str:
 
 AT_LEAST = 12
 """Requests to send at least: enough to tell the schedulers apart with a few real servers."""
+HASHED_TIMES = 3
+"""So many times as many where the client's port is hashed, so that each real server gets one."""
 AT_MOST = 2000
 COVERING_MOST = 400
 """Requests that are sent at most so that each real server gets one."""
@@ -80,9 +84,10 @@ def expected_distribution(
             total, "persistence: one client stays with one real server", exact=False, one=True
         )
     if scheduler in _HASHING:
-        return Expected(
-            total, f"{_HASHING[scheduler]}: always the same real server", exact=False, one=True
-        )
+        text = _HASHING[scheduler]
+        if SchedulerFlag.PORT in service.flags:
+            return Expected(total, f"{text} and port", exact=False)
+        return Expected(total, f"{text}: always the same real server", exact=False, one=True)
     if scheduler is Scheduler.TWOS:
         return Expected(total, "the less loaded of two chosen by chance", exact=False)
     _, text = CHOOSING[scheduler]
@@ -96,6 +101,45 @@ def expected_distribution(
         slack=max(_SLACK.get(scheduler, 0), _broken_rounds(service)),
         others=others,
     )
+
+
+def hashed_choices(
+    service: VirtualService, clients: Sequence[Endpoint | None]
+) -> tuple[Place | None, ...] | None:
+    """The real server that each client's connection is given by hash; None in it: refused.
+
+    None where that cannot be told: another scheduler or persistence, thresholds, which look at
+    the connections of the moment, or, for mh, weight 0, for which the kernel goes by the weight
+    that the real server had before.
+    """
+    servers = service.real_servers
+    drained = service.scheduler is Scheduler.MH and any(s.weight == 0 for s in servers)
+    limited = any(server.upper for server in servers)
+    if service.scheduler not in _HASHING or service.persistence or drained or limited:
+        return None
+    table = tuple(Hashed((s.rip, s.port), s.weight) for s in reversed(servers))
+    vip = service.endpoint.vip if service.scheduler is Scheduler.DH else None
+    found: list[Place | None] = []
+    for client in clients:
+        if client is None:
+            return None
+        one = chosen(service.scheduler, service.flags, table, vip or client.address, client.port)
+        found.append(one.place if one is not None else None)
+    return tuple(found)
+
+
+def hashed_distribution(service: VirtualService, choices: Sequence[Place | None]) -> Expected:
+    """What ``hashed_choices`` says, as shares."""
+    shares = dict.fromkeys(((s.rip, s.port) for s in service.real_servers), 0)
+    for place in choices:
+        if place is not None:
+            shares[place] += 1
+    refused = sum(place is None for place in choices)
+    text = _HASHING[service.scheduler]
+    text += " and port" if SchedulerFlag.PORT in service.flags else ""
+    text += ", else another" if SchedulerFlag.FALLBACK in service.flags else ""
+    text += f"; {refused} refused: they hash to a real server with weight 0" if refused else ""
+    return Expected(len(choices), text + _limits(service), shares)
 
 
 def _broken_rounds(service: VirtualService) -> int:
@@ -153,6 +197,8 @@ def requests_needed(service: VirtualService, before: ServiceState | None) -> int
     if not weights:
         return 1
     round_ = len(weights)
+    if SchedulerFlag.PORT in service.flags and not service.persistence:
+        return AT_LEAST * HASHED_TIMES
     if service.scheduler is Scheduler.WRR:
         round_ = sum(weights) // reduce(gcd, weights)
     count = min(-(-AT_LEAST // round_) * round_, max(AT_MOST, round_))
@@ -182,11 +228,15 @@ def _covers(service: VirtualService, before: ServiceState | None, count: int) ->
 def requests_for_each(service: VirtualService) -> int:
     """How many requests at once reach each real server that the scheduler chooses."""
     weights = [server.weight for server in service.real_servers if server.weight > 0]
-    if len(weights) < 2 or service.persistence or service.scheduler in _ONE_FOR_ALL:
+    if len(weights) < 2 or service.persistence or _one_for_all(service):
         return 1
     if service.scheduler is Scheduler.WRR:
         return min(sum(weights) // reduce(gcd, weights), max(AT_LEAST, len(weights)))
     return len(weights)
+
+
+def _one_for_all(service: VirtualService) -> bool:
+    return service.scheduler in _ONE_FOR_ALL and SchedulerFlag.PORT not in service.flags
 
 
 def room_for(service: VirtualService, before: ServiceState | None) -> int | None:

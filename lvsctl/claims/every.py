@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from lvsctl.claims.base import CheckResult, ClaimTable, inconclusive, join_names, passed_if
-from lvsctl.claims.distribution import Expected, expected_distribution, usable
+from lvsctl.claims.distribution import (
+    Expected,
+    expected_distribution,
+    hashed_choices,
+    hashed_distribution,
+    usable,
+)
 from lvsctl.claims.losses import sent_again
 from lvsctl.claims.neighbours import wrong_neighbours
 from lvsctl.claims.schedulers import Place
@@ -221,8 +227,11 @@ def distribution(trace: Trace) -> CheckResult:
     if not prediction.exact:
         holds = not _drained_answers(seen) and (not prediction.one or len(answered) == 1)
         return passed_if(holds, prediction.text, observed)
+    misplaced = list(_misplaced(seen))
+    if misplaced:
+        observed += f"; {misplaced[0]}" + (f" and {len(misplaced) - 1} more" * (len(misplaced) > 1))
     fitting = prediction.fitting({p: answered[_name(seen, p)] for p in prediction.shares})
-    holds = fitting is not None
+    holds = fitting is not None and not misplaced
     told = fitting or prediction.shares
     shares = {_name(seen, place): share for place, share in told.items()}
     expected = f"{_counts(shares)} ({seen.service.scheduler}: {prediction.text})"
@@ -267,24 +276,39 @@ def reply_path_counted(trace: Trace) -> CheckResult:
     seen = trace.run
     if seen.before is None or seen.after is None:
         return _no_table(seen)
-    nat = seen.service.forward is ForwardingMethod.NAT
+    nat = {(s.rip, s.port) for s in seen.service.by(ForwardingMethod.NAT)}
+    direct = {(s.rip, s.port) for s in seen.service.real_servers} - nat
     expected = "reply packets counted" if nat else "request packets counted, no reply packets"
-    requests, replies = (
+    if nat and direct:
+        names = sorted(_name(seen, place) for place in nat)
+        expected = f"reply packets counted of {join_names(names)} only"
+    pairs = _pairs(seen.before, seen.after).items()
+    requests = sum(a.counters.packets_in - b.counters.packets_in for _, (b, a) in pairs)
+    given = sum(a.counters.packets_in - b.counters.packets_in for p, (b, a) in pairs if p in nat)
+    crossed, astray = (
         sum(
-            getattr(after.counters, direction) - getattr(before.counters, direction)
-            for before, after in _pairs(seen.before, seen.after).values()
+            a.counters.packets_out - b.counters.packets_out
+            for place, (b, a) in pairs
+            # A real server that the topology does not have gets replies as the others do.
+            if place in places or not (nat and direct)
         )
-        for direction in ("packets_in", "packets_out")
+        if places
+        else 0
+        for places in (nat, direct)
     )
-    observed = f"{requests} request packets, {replies} reply packets"
+    observed = f"{requests} request packets, {crossed + astray} reply packets"
+    if nat and direct:
+        observed = f"{requests} request packets, {crossed} reply packets, {astray} of the others"
     errors = len(_errors(trace)[1])
     if errors:
-        replies = max(0, replies - COUNTED * errors)
+        crossed, astray = (max(0, count - COUNTED * errors) for count in (crossed, astray))
         observed += f", including up to {_icmp(errors)}"
     if not requests or not seen.answered:
         # No reply counted proves nothing unless requests were, and were answered.
         return inconclusive(expected, observed)
-    return passed_if((replies > 0) is nat, expected, observed)
+    # A scheduler may have chosen none of those that are forwarded to by NAT.
+    nothing_due = not nat or (bool(direct) and not given)
+    return passed_if((crossed > 0) is not nothing_due and not astray, expected, observed)
 
 
 @CLAIMS.add(
@@ -417,7 +441,22 @@ def _leads(seen: Run, table: Mapping[Place, Place], exchange: Exchange) -> bool:
 
 
 def _prediction(seen: Run) -> Expected:
+    choices = _choices(seen)
+    if choices is not None:
+        return hashed_distribution(seen.service, choices)
     return expected_distribution(seen.service, seen.before, len(seen.exchanges))
+
+
+def _choices(seen: Run) -> tuple[Place | None, ...] | None:
+    return hashed_choices(seen.service, [exchange.local for exchange in seen.exchanges])
+
+
+def _misplaced(seen: Run) -> Iterator[str]:
+    """Connections that a hash gives to another real server than the one that answered."""
+    for exchange, place in zip(seen.exchanges, _choices(seen) or (), strict=False):
+        wanted = "none" if place is None else _name(seen, place)
+        if exchange.answered and exchange.node != wanted:
+            yield f"{exchange.local}: {exchange.node}, not {wanted}"
 
 
 def _drained_answers(seen: Run) -> bool:

@@ -17,7 +17,7 @@ from lvsctl.model.evidence import Evidence, Exchange, Failure, Run
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Role
 from lvsctl.model.packet import Tcp, TcpFlag
-from lvsctl.model.service import RealServer
+from lvsctl.model.service import Encapsulation, ForwardingMethod, RealServer
 
 
 class Passage(NamedTuple):
@@ -77,6 +77,36 @@ class Trace:
     large: Conversation | None
     further: tuple[Conversation, ...] = ()
     """Those of every other request: large ones, other clients', and patient ones."""
+
+    def by(self, method: ForwardingMethod, encapsulation: Encapsulation) -> Trace:
+        """The same with the real servers that get requests so, and what they were given."""
+        service = self.run.service.only(method, encapsulation)
+        if service.real_servers == self.run.service.real_servers:
+            return replace(self, run=replace(self.run, service=service))
+        names = {server.node for server in service.real_servers}
+
+        def theirs(exchange: Exchange) -> bool:
+            # A request that got nowhere might have been any real server's.
+            return (exchange.node or self.assigned(exchange) or next(iter(names), "")) in names
+
+        run = replace(
+            self.run,
+            service=service,
+            exchanges=tuple(filter(theirs, self.run.exchanges)),
+            larges=tuple(filter(theirs, self.run.larges)),
+            slow=tuple(filter(theirs, self.run.slow)),
+            others=tuple(
+                replace(other, exchanges=tuple(filter(theirs, other.exchanges)))
+                for other in self.run.others
+            ),
+        )
+        return replace(
+            self,
+            run=run,
+            conversations=tuple(c for c in self.conversations if theirs(c.exchange)),
+            large=self.large if self.large and theirs(self.large.exchange) else None,
+            further=tuple(c for c in self.further if theirs(c.exchange)),
+        )
 
     @property
     def everything(self) -> tuple[Conversation, ...]:

@@ -12,6 +12,7 @@ from lvsctl.model.addresses import IPAddress
 from lvsctl.model.claim import Cause
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Role, Route
+from lvsctl.model.service import ForwardingMethod
 from lvsctl.model.state import RouteState, RuleState
 from lvsctl.plan.routing import routes_of
 
@@ -126,7 +127,7 @@ def _not_forwarding(case: Case, path: Path, block: Block, leg: Leg, to: IPAddres
             consequence=f"packets for {to} enter {node} but do not leave it",
             remedy=case.sysctl(node, key, 1),
         )
-    if role is Role.DIRECTOR and case.service.forward is NAT and leg is Leg.REPLY:
+    if role is Role.DIRECTOR and NAT in case.service.methods and leg is Leg.REPLY:
         return Cause(
             fault="ip-forward-off",
             node=node,
@@ -222,7 +223,7 @@ def _wrong_hop(case: Case, block: Block, hop: Hop | None, leg: Leg, to: IPAddres
         fact = f"packets for {to} loop through {node}"
     else:
         fact = block.fact
-    if gateway and case.service.forward is NAT:
+    if gateway and NAT in _methods(case, node):
         says = "a real server's default gateway is not the director"
     elif gateway:
         says = "a real server's next hop to the client does not forward"
@@ -295,3 +296,8 @@ def _beside(case: Case, node: str, to: IPAddress) -> tuple[str, object] | None:
             if address.version == to.version and to in address.network:
                 return interface.network, address.network
     return None
+
+
+def _methods(case: Case, node: str) -> set[ForwardingMethod]:
+    """The forwarding methods by which a real server gets its requests."""
+    return {server.forward for server in case.service.real_servers if server.node == node}

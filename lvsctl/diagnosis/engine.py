@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lvsctl import claims
 from lvsctl.claims import packet_loss
@@ -23,7 +23,7 @@ from lvsctl.diagnosis import (
     tunnel,
 )
 from lvsctl.diagnosis import packet_loss as vanishing
-from lvsctl.diagnosis.base import Case, Rule
+from lvsctl.diagnosis.base import EVERY_MODE, Case, Rule
 from lvsctl.diagnosis.differences import changes
 from lvsctl.diagnosis.kernel_counters import corroborate
 from lvsctl.diagnosis.network import Network
@@ -152,10 +152,10 @@ class _Found:
     def apply(self, rules: tuple[Rule, ...], case: Case) -> None:
         """Apply the rules for the service's forwarding methods."""
         for number, rule in enumerate(rules):
-            if case.service.forward not in rule.modes:
-                continue
-            self.clean.setdefault(rule.rules_out)
-            for found in rule.find(case):
+            judged = _cases(case, rule)
+            if judged:
+                self.clean.setdefault(rule.rules_out)
+            for found in (found for one in judged for found in rule.find(one)):
                 self.dirty.add(rule.rules_out)
                 if isinstance(found, Remark):
                     self.remarks.append(f"{found.node}: {found.text}")
@@ -170,6 +170,14 @@ class _Found:
         """Causes of a present failure first, then latent ones."""
         ranked = sorted(self.causes.values(), key=lambda one: one[:2])
         return tuple(cause for _, _, cause in ranked)
+
+
+def _cases(case: Case, rule: Rule) -> tuple[Case, ...]:
+    """The case as the rule judges it: one of some methods only, by the real servers of each."""
+    ways = [way for way in case.service.ways if way[0] in rule.modes]
+    if len(case.service.ways) == 1 or set(rule.modes) == set(EVERY_MODE):
+        return (case,) if ways else ()
+    return tuple(replace(case, trace=case.trace.by(*way)) for way in ways)
 
 
 def _harms(case: Case, rule: Rule, cause: Cause) -> bool:

@@ -308,12 +308,13 @@ def _questions(case: Case) -> Iterator[Frame]:
 def vip_elsewhere(case: Case) -> Iterator[Found]:
     """Only the director, and the real servers that need it, hold the VIP."""
     network = case.lab.network_of(case.vip)
-    members = {server.node for server in case.service.real_servers}
+    servers = case.service.real_servers
+    members = {server.node for server in servers if server.forward is not NAT}
     for node in case.lab.nodes:
         holders = [link for link in case.network.holders(node.name, case.vip) if link.up]
         if not holders or node.name in {d.name for d in case.lab.directors}:
             continue
-        if node.name in members and case.service.forward is not NAT:
+        if node.name in members:
             continue
         beside = network is not None and case.network.answers(node.name, network.name, case.vip)
         on_way = node.role in (Role.CLIENT, Role.ROUTER)
@@ -332,8 +333,10 @@ def vip_on_real_servers(case: Case) -> Iterator[Found]:
     """Every real server holds the VIP: requests arrive still addressed to it."""
     vip = case.vip
     for server, node in case.members():
-        device = "lo" if case.service.forward is DR else server.tunnel(vip).device
-        if case.service.forward is TUN and not devices(case, node.name):
+        if server.forward is NAT:
+            continue
+        device = "lo" if server.forward is DR else server.tunnel(vip).device
+        if server.forward is TUN and not devices(case, node.name):
             continue  # the VIP was removed with its device, whose remedy restores both
         if not case.network.holders(node.name, vip):
             yield Cause(

@@ -14,12 +14,7 @@ from lvsctl.resources.ipvs_service import IpvsService
 
 def service_resource(case: Case) -> IpvsService:
     """The virtual service as configured."""
-    return IpvsService(
-        netns=case.lab.netns(case.director),
-        service=case.service.match,
-        scheduler=case.service.scheduler,
-        persistence=case.service.persistence,
-    )
+    return IpvsService.of(case.service, case.lab.netns(case.director))
 
 
 def server_resource(case: Case, server: RealServer) -> IpvsRealServer:

@@ -44,9 +44,9 @@ def to_director(case: Case) -> Iterator[Found]:
 
 def to_real_servers(case: Case) -> Iterator[Found]:
     """From the director to each real server; direct routing reaches only its own segment."""
-    mode = case.service.forward
     cips = case.clients_addresses
     for server in case.service.real_servers:
+        mode = server.forward
         dip = _dip(case, server.rip)
         sources = cips if mode is not TUN else (dip,) if dip is not None else ()
         for src in sources[:1]:
@@ -86,7 +86,7 @@ def back(case: Case) -> Iterator[Found]:
     """From each real server to the client."""
     for server in case.service.real_servers:
         for cip in case.clients_addresses:
-            if case.service.forward is NAT:
+            if server.forward is NAT:
                 yield from _back_through_director(case, server, cip)
             else:
                 yield from _back_directly(case, server, cip)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import astuple, fields, replace
 
 from lvsctl.diagnosis.base import NAT, Case, Found, Rule, shown
 from lvsctl.diagnosis.ipvs import refusals, templates_of
 from lvsctl.diagnosis.ipvs_commands import server_resource, service_resource, typed
 from lvsctl.model.claim import Cause, Remark
 from lvsctl.model.evidence import Failure
-from lvsctl.model.service import Scheduler
+from lvsctl.model.service import IpvsTimeouts, Scheduler
+from lvsctl.resources.ipvs_service import flag_names
 
 _QUIESCENT = "net.ipv4.vs.expire_quiescent_template"
 
@@ -57,11 +58,10 @@ def fallback(case: Case) -> Iterator[Found]:
     if not blocked or not refused or not any(entry.weight for entry in table.real_servers):
         return
     service = service_resource(case)
-    if flag:
-        words = [*service.edit_commands()[0].argv, "-b", flag]
-    else:
-        words = [*replace(service, scheduler=Scheduler.SH).edit_commands()[0].argv]
-        words += ["-b", "sh-fallback"]
+    scheduler = Scheduler(table.scheduler) if flag else Scheduler.SH
+    flags = tuple(dict.fromkeys(("flag-1", *table.flags)))
+    with_fallback = replace(service, scheduler=scheduler, flags=flags)
+    words = [*with_fallback.edit_commands()[0].argv]
     why = "weight 0" if drained else "as many connections as its threshold allows"
     clients = sorted({str(e.local.address) for e in refused if e.local is not None})
     yield Cause(
@@ -141,22 +141,20 @@ def settings(case: Case) -> Iterator[Found]:
             )
 
 
-_LASTS = {"tcp": 900, "tcp_fin": 120, "udp": 300}
-
-
 def timeouts(case: Case) -> Iterator[Found]:
-    """IPVS keeps idle connections as long as it does by itself."""
+    """IPVS keeps idle connections as long as the topology says, or as it does by itself."""
     found = case.state(case.director).ipvs_timeouts
+    wanted = case.lab.node(case.director).timeouts or IpvsTimeouts()
     if found is None:
         return
-    for name, usual in _LASTS.items():
-        value = getattr(found, name)
+    for one in fields(wanted):
+        value, usual = getattr(found, one.name), getattr(wanted, one.name)
         if value != usual:
+            words = ("ipvsadm", "--set", *map(str, astuple(wanted)))
             yield Remark(
                 case.director,
-                f"IPVS forgets an idle connection ({name}) after {value} s instead of {usual} s; "
-                f"lvsctl exec {case.lab.name}/{case.director} -- ipvsadm --set "
-                f"{' '.join(map(str, _LASTS.values()))} restores it",
+                f"IPVS forgets an idle connection ({one.name}) after {value} s instead of "
+                f"{usual} s; {case.type(case.director, *words)} restores it",
             )
 
 
@@ -167,7 +165,7 @@ def flags(case: Case) -> Iterator[Found]:
     if table is None or set(table.flags) == wanted:
         return
     remedy = typed(case, service_resource(case).edit_commands())
-    has = ", ".join(table.flags) or "none"
+    has = ", ".join(flag_names(table.scheduler, table.flags)) or "none"
     more = set(table.flags) - wanted
     from_rip = [
         frame
@@ -184,7 +182,7 @@ def flags(case: Case) -> Iterator[Found]:
             evidence=(f"{case.director}: {case.service.match} has the flag ops", *shown(from_rip)),
             consequence=(
                 "in NAT the replies are not rewritten: they reach the client from the RIP"
-                if case.service.forward is NAT
+                if NAT in case.service.methods
                 else "each packet is scheduled by itself"
             ),
             remedy=remedy,

@@ -10,6 +10,7 @@ from lvsctl.model.lab import Lab
 from lvsctl.plan.stages import Plan
 from lvsctl.resources.base import Resource, States
 from lvsctl.resources.gue_port import GuePort
+from lvsctl.resources.ipvs_config import ConnectionTimeouts
 from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.resources.static_route import StaticRoute
@@ -52,6 +53,8 @@ def _parts(resources: Iterable[Resource]) -> dict[str, state.Wanted]:
                 part.gue_ports = True
             case IpvsService():
                 part.ipvs = True
+            case ConnectionTimeouts():
+                part.timeouts = True
             case ResponderPort():
                 part.listeners.add(one.protocol)
     return wanted

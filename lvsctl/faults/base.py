@@ -128,8 +128,12 @@ class FaultContext:
         Those that name it concern a real server; all of them concern any other node.
         """
         for service in self.lab.services:
-            mine = any(server.node == self.node.name for server in service.real_servers)
-            if service.forward in modes and (mine or self.node.role is not Role.REAL_SERVER):
+            methods = {
+                server.forward
+                for server in service.real_servers
+                if self.node.role is not Role.REAL_SERVER or server.node == self.node.name
+            }
+            if methods.intersection(modes):
                 yield service
 
 
@@ -195,7 +199,18 @@ class Fault:
     def predicted(self, context: FaultContext) -> tuple[str, ...]:
         """The claims that must fail while the fault is injected at the node."""
         more = self.breaks_where(context) if self.breaks_where is not None else ()
-        return (*self.breaks, *more)
+        methods = _methods(context, self.changes_at(context))
+        return tuple(c for c in (*self.breaks, *more) if c.partition(".")[0] in methods)
+
+
+def _methods(context: FaultContext, changes: Iterable[Change]) -> set[str]:
+    """The forwarding methods of the real servers that changes concern, as claims begin."""
+    changed = [one.before or one.after for one in changes]
+    entries = [one.real_server for one in changed if isinstance(one, IpvsRealServer)]
+    if entries and len(entries) == len(changed):
+        return {"all", *(entry.forward for entry in entries)}
+    methods = (m for service in context.services(EVERY_MODE) for m in service.methods)
+    return {"all", *methods}
 
 
 class FaultTable:

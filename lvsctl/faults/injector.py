@@ -59,7 +59,8 @@ class FaultInjector:
         return node or nodes[0]
 
     def _why_not(self, fault: Fault) -> str:
-        if not any(service.forward in fault.modes for service in self.lab.services):
+        methods = {method for service in self.lab.services for method in service.methods}
+        if not methods.intersection(fault.modes):
             return f"it applies to {' and '.join(fault.modes)} only"
         return "this topology has nothing that it could change"
 

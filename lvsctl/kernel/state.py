@@ -17,9 +17,9 @@ from typing import NamedTuple
 from lvsctl.errors import LabError
 from lvsctl.kernel import listeners, netns, sysctl
 from lvsctl.model.addresses import IPAddress
-from lvsctl.model.service import Protocol
+from lvsctl.model.service import IpvsTimeouts, Protocol
 from lvsctl.model.state import ChangedSysctls, Connection, LinkState, NodeState, ServiceState
-from lvsctl.netlink import fou, ipvs, rtnl, sockets
+from lvsctl.netlink import fou, ipvs, ipvs_config, rtnl, sockets
 
 DEVICE = "<dev>"
 """In a sysctl's name: each device of the namespace, and ``all`` and ``default``."""
@@ -133,6 +133,7 @@ class Wanted:
     routes: bool = False
     gue_ports: bool = False
     ipvs: bool = False
+    timeouts: bool = False
     listeners: set[Protocol] = field(default_factory=set)
 
 
@@ -171,6 +172,7 @@ def _read_state(name: str, wanted: Wanted, procfs: sysctl.Procfs) -> NodeState:
             routes=routes,
             sysctls={key: value for key, value in found.items() if value is not None},
             services=_services() if wanted.ipvs else (),
+            ipvs_timeouts=_timeouts() if wanted.timeouts else None,
             listeners=tuple(listeners.listener(one, None) for one in listening),
             gue_ports=gue_ports,
         )
@@ -218,6 +220,11 @@ def _gue_ports(
 def _services() -> tuple[ServiceState, ...]:
     with sockets.open_socket(sockets.GENERIC) as sock:
         return ipvs.services(sock)
+
+
+def _timeouts() -> IpvsTimeouts:
+    with sockets.open_socket(sockets.GENERIC) as sock:
+        return ipvs_config.timeouts(sock)
 
 
 def settings(keys: Iterable[str], links: Iterable[LinkState]) -> dict[str, str]:

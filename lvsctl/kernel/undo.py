@@ -19,7 +19,7 @@ from lvsctl.kernel import netns, packet_filters, paths, processes, sysctl
 from lvsctl.kernel.session import OpenNamespace, Session
 from lvsctl.kernel.worker import in_worker
 from lvsctl.model.event import Emit, OpsDone, ignore
-from lvsctl.model.state import IpvsTimeouts
+from lvsctl.model.service import IpvsTimeouts
 from lvsctl.netlink import (
     devices,
     fou,

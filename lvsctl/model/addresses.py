@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import socket
+from enum import StrEnum
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -30,6 +31,23 @@ class Endpoint(NamedTuple):
     def __str__(self) -> str:
         host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
         return f"{host}:{self.port}"
+
+
+class IpFamily(StrEnum):
+    """An IP version, as topology files name it."""
+
+    IPV4 = "ipv4"
+    IPV6 = "ipv6"
+
+    @property
+    def version(self) -> int:
+        """The IP version's number."""
+        return 4 if self is IpFamily.IPV4 else 6
+
+    @property
+    def name_in_text(self) -> str:
+        """How it is written in sentences."""
+        return f"IPv{self.version}"
 
 
 class AddressFamily(NamedTuple):

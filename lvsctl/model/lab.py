@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
-from lvsctl.model.service import VirtualService
+from lvsctl.model.service import IpvsTimeouts, VirtualService
 
 NAMESPACE_PREFIX = "lvs"
 
@@ -68,6 +68,7 @@ class Node:
     ``group`` is the name under which the topology declares it (``rs`` for ``rs1``).
     ``routes`` and ``sysctls`` are the topology's own, beyond what is derived.
     ``run`` is the user's own command in place of the built-in responder (empty: none).
+    ``timeouts`` are those of a director's IPVS (None: as IPVS has them).
     """
 
     name: str
@@ -77,6 +78,7 @@ class Node:
     routes: tuple[Route, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
     run: tuple[str, ...] = ()
+    timeouts: IpvsTimeouts | None = None
 
     @property
     def networks(self) -> tuple[str, ...]:

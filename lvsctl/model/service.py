@@ -6,7 +6,7 @@ What the kernel reports about them at run time (counters, connections) is
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from lvsctl.model.addresses import Endpoint, IPAddress
@@ -106,6 +106,26 @@ class Scheduler(StrEnum):
     TWOS = "twos"
 
 
+class SchedulerFlag(StrEnum):
+    """What sh and mh may do besides (ipvsadm(8), -b: sh-fallback, sh-port and the same of mh)."""
+
+    FALLBACK = "fallback"
+    """Another real server gets the connection where the chosen one takes none."""
+    PORT = "port"
+    """The client's port is hashed with its address."""
+
+
+FLAGGED = (Scheduler.SH, Scheduler.MH)
+"""The schedulers that have flags."""
+
+
+class PersistenceEngine(StrEnum):
+    """What persistence tells clients apart by, besides their address (ipvsadm(8), --pe)."""
+
+    SIP = "sip"
+    """The Call-ID of the Session Initiation Protocol."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class VipPort:
     """A virtual service's match in the kernel: protocol, VIP and port."""
@@ -178,8 +198,10 @@ class RealServer:
 class VirtualService:
     """A service that clients reach through its VIP.
 
-    ``persistence`` is the persistence timeout in seconds (0: not persistent). ``forward`` and
-    ``encapsulation`` are the default of its real servers.
+    ``persistence`` is the persistence timeout in seconds (0: not persistent); clients count as
+    one whose addresses have the first ``netmask`` bits in common (0: all bits), or as ``engine``
+    tells them apart. ``flags`` are the scheduler's. ``forward`` and ``encapsulation`` are the
+    default of its real servers.
     """
 
     name: str
@@ -189,6 +211,9 @@ class VirtualService:
     real_servers: tuple[RealServer, ...]
     encapsulation: Encapsulation = Encapsulation.IPIP
     persistence: int = 0
+    flags: tuple[SchedulerFlag, ...] = ()
+    netmask: int = 0
+    engine: PersistenceEngine | None = None
 
     @property
     def endpoints(self) -> tuple[VipPort, ...]:
@@ -210,8 +235,31 @@ class VirtualService:
         return tuple(server for server in self.real_servers if server.forward is method)
 
     @property
+    def ways(self) -> tuple[tuple[ForwardingMethod, Encapsulation], ...]:
+        """How its real servers get requests, each once; the default without any."""
+        ways = dict.fromkeys((server.forward, server.encapsulation) for server in self.real_servers)
+        return tuple(ways) or ((self.forward, self.encapsulation),)
+
+    def only(self, method: ForwardingMethod, encapsulation: Encapsulation) -> VirtualService:
+        """The service as if it had only the real servers that get requests in one of its ways."""
+        way = (method, encapsulation)
+        if self.ways == (way,):
+            return replace(self, forward=method, encapsulation=encapsulation)
+        theirs = tuple(s for s in self.real_servers if (s.forward, s.encapsulation) == way)
+        return replace(self, forward=method, encapsulation=encapsulation, real_servers=theirs)
+
+    @property
     def methods(self) -> tuple[ForwardingMethod, ...]:
         """The forwarding methods of its real servers, each once; the default without any."""
         return tuple(dict.fromkeys(server.forward for server in self.real_servers)) or (
             self.forward,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class IpvsTimeouts:
+    """How long IPVS keeps an idle connection, in seconds (ipvsadm -L --timeout)."""
+
+    tcp: int = 900
+    tcp_fin: int = 120
+    udp: int = 300

@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
 from lvsctl.model.lab import Impairment
 from lvsctl.model.packet_filter import FilterRule
-from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, ServiceMatch
+from lvsctl.model.service import (
+    Encapsulation,
+    ForwardingMethod,
+    IpvsTimeouts,
+    Protocol,
+    ServiceMatch,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,15 +187,6 @@ class SyncDaemonState:
     state: str
     interface: str
     sync_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class IpvsTimeouts:
-    """How long IPVS keeps an idle connection, in seconds (ipvsadm -L --timeout)."""
-
-    tcp: int = 900
-    tcp_fin: int = 120
-    udp: int = 300
 
 
 @dataclass(frozen=True, slots=True)

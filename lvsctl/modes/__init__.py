@@ -70,34 +70,32 @@ def _other_version(placed: Placed) -> Iterator[Violation]:
             continue
         wanted, other = family_of(vip).name, family_of(server.rip).name
         yield Violation(
-            path=("services", placed.index, "real_servers", position, "address"),
+            path=("services", placed.index, "real_servers", position, "family"),
             message=(
                 f"{server.forward} cannot send {wanted} requests to an {other} address of "
                 f"{server.node}: it leaves them {wanted} packets"
             ),
-            hint=f"`address: {wanted.lower()}`, or `forward: tun`, which puts it into an {other} "
+            hint=f"`family: {wanted.lower()}`, or `forward: tun`, which puts it into an {other} "
             "packet",
         )
 
 
 def _two_gateways(placed: Placed) -> Iterator[Violation]:
     """A real server has one default gateway: the director (NAT) or a router (TUN, DR)."""
-    if MODES[placed.service.forward].gateway_is_director:
-        return
     behind = {
         server.node: other
         for other in placed.lab.services
-        if MODES[other.forward].gateway_is_director
         for server in other.real_servers
+        if MODES[server.forward].gateway_is_director
     }
     for position, server in enumerate(placed.service.real_servers):
         other = behind.get(server.node)
-        if other is not None:
+        if other is not None and not MODES[server.forward].gateway_is_director:
             yield Violation(
                 path=("services", placed.index, "real_servers", position),
                 message=(
-                    f"{server.node} serves {other.name} by {other.forward}, so its default gateway "
-                    f"is the director; by {placed.service.forward} its replies would go there too "
+                    f"{server.node} serves {other.name} by nat, so its default gateway "
+                    f"is the director; by {server.forward} its replies would go there too "
                     "and be dropped, because their source, the VIP, is the director's own address"
                 ),
                 hint=f"use other real servers for {placed.service.name}",

@@ -34,6 +34,12 @@ class Placed:
             raise ValueError(f"{vip} is in no network")
         return network.name
 
+    def servers(self, method: ForwardingMethod) -> Iterator[tuple[int, RealServer]]:
+        """The service's real servers of one method, each with its position in the service."""
+        for position, server in enumerate(self.service.real_servers):
+            if server.forward is method:
+                yield position, server
+
     def netns(self, server: RealServer) -> str:
         """The namespace of one of the service's real servers."""
         return self.lab.netns(server.node)
@@ -97,15 +103,15 @@ def loose_reverse_path(netns: str, device: str, why: str) -> Iterator[Sysctl]:
         yield Sysctl(netns=netns, name=f"net.ipv4.conf.{name}.rp_filter", value="0", why=why)
 
 
-def no_port_mapping(placed: Placed) -> Iterator[Violation]:
+def no_port_mapping(placed: Placed, method: ForwardingMethod) -> Iterator[Violation]:
     """TUN and DR do not rewrite ports, so the real server must listen on the VIP's port."""
     ports = sorted({endpoint.port for endpoint in placed.service.endpoints})
-    for position, server in enumerate(placed.service.real_servers):
+    for position, server in placed.servers(method):
         if server.port not in ports:
             yield Violation(
                 path=("services", placed.index, "real_servers", position),
                 message=(
-                    f"{server.node} listens on port {server.port}, but {placed.service.forward} "
+                    f"{server.node} listens on port {server.port}, but {method} "
                     "cannot map ports: the request arrives with port "
                     + " or ".join(map(str, ports))
                 ),

@@ -67,9 +67,9 @@ class DirectRouting:
 
     def violations(self, placed: Placed) -> Iterator[Violation]:
         """No port mapping; director and real servers share one L2 segment."""
-        yield from no_port_mapping(placed)
+        yield from no_port_mapping(placed, self.method)
         director = placed.director
-        for position, server in enumerate(placed.service.real_servers):
+        for position, server in placed.servers(self.method):
             node = placed.lab.node(server.node)
             if not set(node.networks) & set(director.networks):
                 yield Violation(

@@ -69,7 +69,7 @@ class Nat:
     def violations(self, placed: Placed) -> Iterator[Violation]:
         """Replies must return through the director: one hop away, and the only path."""
         lab, director = placed.lab, placed.director
-        for position, server in enumerate(placed.service.real_servers):
+        for position, server in placed.servers(self.method):
             node = lab.node(server.node)
             path = ("services", placed.index, "real_servers", position)
             if not set(node.networks) & set(director.networks):
@@ -99,5 +99,5 @@ class Nat:
         return any(
             placed.vip_device(vip) in placed.lab.node(server.node).networks
             for vip in placed.service.vips
-            for server in placed.service.real_servers
+            for _, server in placed.servers(ForwardingMethod.NAT)
         )

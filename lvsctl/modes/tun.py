@@ -98,11 +98,13 @@ class Tunneling:
 
     def violations(self, placed: Placed) -> Iterator[Violation]:
         """No port mapping; a DIP of the RIP's IP version; and (for now) no GUE over IPv6."""
-        yield from no_port_mapping(placed)
+        yield from no_port_mapping(placed, self.method)
         versions = {
             address.version for one in placed.director.interfaces for address in one.addresses
         }
         for position, server in enumerate(placed.service.real_servers):
+            if server.forward is not self.method:
+                continue
             path = ("services", placed.index, "real_servers", position)
             if server.rip.version not in versions:
                 family = family_of(server.rip).name
@@ -119,5 +121,5 @@ class Tunneling:
                     path=path,
                     message=f"GUE to an IPv6 address ({server.rip}) is not supported yet",
                     hint="use `encapsulation: ipip` or `gre`, or an IPv4 address: "
-                    "{node: …, address: ipv4}",
+                    "{node: …, family: ipv4}",
                 )

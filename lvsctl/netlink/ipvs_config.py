@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import socket
 
-from lvsctl.model.state import IpvsTimeouts, SyncDaemonState
+from lvsctl.model.service import IpvsTimeouts
+from lvsctl.model.state import SyncDaemonState
 from lvsctl.netlink import sockets
 from lvsctl.netlink.ipvs import Command, Daemon, Message, dump, family_id, message
 from lvsctl.netlink.messages import attribute, body, decode, nested

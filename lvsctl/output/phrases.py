@@ -34,10 +34,13 @@ def host_port(address: IPAddress, port: int) -> str:
 
 
 def method(service: VirtualService) -> str:
-    """The forwarding method, with the encapsulation unless it is IPIP."""
-    if service.forward is ForwardingMethod.TUN and service.encapsulation is not Encapsulation.IPIP:
-        return f"{service.forward} ({service.encapsulation})"
-    return str(service.forward)
+    """The forwarding methods, each with its encapsulations unless they are IPIP alone."""
+    words = []
+    for one in service.methods:
+        tunnels = dict.fromkeys(str(s.encapsulation) for s in service.by(one))
+        plain = one is not ForwardingMethod.TUN or set(tunnels) <= {Encapsulation.IPIP}
+        words.append(str(one) if plain else f"{one} ({', '.join(tunnels)})")
+    return " and ".join(words)
 
 
 def match_phrase(match: ServiceMatch) -> str:
@@ -52,10 +55,12 @@ def service_line(service: VirtualService) -> str:
     words = [
         match_phrase(service.match),
         method(service),
-        str(service.scheduler),
+        " ".join((str(service.scheduler), ",".join(service.flags))).rstrip(),
     ]
     if service.persistence:
         words.append(f"persistent {service.persistence} s")
+        words += [f"netmask {service.netmask}"] if service.netmask else []
+    words += [f"engine {service.engine}"] if service.engine else []
     return "  ".join(words)
 
 
@@ -106,9 +111,9 @@ def vips(lab: Lab, node: str) -> tuple[IPAddress, ...]:
         for service in lab.services
         for vip in service.vips
         if role is Role.DIRECTOR
-        or (
-            service.forward is not ForwardingMethod.NAT
-            and any(server.node == node for server in service.real_servers)
+        or any(
+            server.node == node and server.forward is not ForwardingMethod.NAT
+            for server in service.real_servers
         )
     )
     return tuple(dict.fromkeys(held))

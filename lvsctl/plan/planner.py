@@ -26,6 +26,7 @@ from lvsctl.plan.stages import Plan, Stage, unique
 from lvsctl.resources.address import Address
 from lvsctl.resources.base import Resource
 from lvsctl.resources.bridge import Bridge
+from lvsctl.resources.ipvs_config import ConnectionTimeouts
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.link_up import LinkUp
@@ -263,16 +264,17 @@ def _tunnels_first(devices: Iterable[Resource], settings: Iterable[Resource]) ->
 
 
 def _virtual_services(lab: Lab) -> Iterator[Resource]:
+    for director in lab.directors:
+        if director.timeouts is not None:
+            yield ConnectionTimeouts(
+                netns=lab.netns(director.name),
+                timeouts=director.timeouts,
+                why="configured in the topology",
+            )
     for placed in placed_services(lab):
         netns, service = lab.netns(placed.director.name), placed.service
         yield from vips_on_director(placed)
-        yield IpvsService(
-            netns=netns,
-            service=service.match,
-            scheduler=service.scheduler,
-            persistence=service.persistence,
-            why=f"virtual service {service.name}",
-        )
+        yield IpvsService.of(service, netns, f"virtual service {service.name}")
         for server in service.real_servers:
             yield IpvsRealServer(
                 netns=netns,

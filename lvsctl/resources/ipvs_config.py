@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from lvsctl.model.lab import Lab
-from lvsctl.model.state import IpvsTimeouts, NodeState, SyncDaemonState
+from lvsctl.model.service import IpvsTimeouts
+from lvsctl.model.state import NodeState, SyncDaemonState
 from lvsctl.resources.base import Command, Deviation, Resource
 
 

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import ClassVar, Self
 
 from lvsctl.model.addresses import Endpoint
 from lvsctl.model.lab import Lab
-from lvsctl.model.service import FwMark, Protocol, Scheduler, ServiceMatch
+from lvsctl.model.service import (
+    FLAGGED,
+    FwMark,
+    Protocol,
+    Scheduler,
+    SchedulerFlag,
+    ServiceMatch,
+    VirtualService,
+)
 from lvsctl.model.state import NodeState
 from lvsctl.resources.base import ELSEWHERE, Command, Deviation, Part, Resource
 
 SERVICE_FLAG = {Protocol.TCP: "-t", Protocol.UDP: "-u", Protocol.SCTP: "--sctp-service"}
 """ipvsadm's option for a virtual service of each protocol."""
+
+FLAG_WORDS = {SchedulerFlag.FALLBACK: "flag-1", SchedulerFlag.PORT: "flag-2"}
+"""The flags of sh and mh among IPVS's own (linux/ip_vs.h, IP_VS_SVC_F_SCHED_SH_FALLBACK …)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +51,20 @@ class IpvsService(Resource):
     netmask: int = 0
     engine: str = ""
 
+    @classmethod
+    def of(cls, service: VirtualService, netns: str, why: str = "") -> Self:
+        """Return a topology's virtual service in the IPVS table of one namespace."""
+        return cls(
+            netns=netns,
+            service=service.match,
+            scheduler=service.scheduler,
+            persistence=service.persistence,
+            flags=tuple(FLAG_WORDS[flag] for flag in service.flags),
+            netmask=service.netmask,
+            engine=service.engine or "",
+            why=why,
+        )
+
     @property
     def key(self) -> Hashable:
         return IpvsService, self.netns, self.service
@@ -49,10 +74,10 @@ class IpvsService(Resource):
         if self.persistence:
             words += ["-p", str(self.persistence)]
             if self.netmask:
-                words += ["-M", _mask(self.service.version, self.netmask)]
+                words += ["-M", mask_words(self.service.version, self.netmask)]
         if self.engine:
             words += ["--pe", self.engine]
-        if flags := [word for word in self.flags if word != "ops"]:
+        if flags := flag_names(self.scheduler, self.flags):
             words += ["-b", ",".join(flags)]
         if "ops" in self.flags:
             words.append("-o")
@@ -108,13 +133,17 @@ class IpvsService(Resource):
         pairs = (
             ("scheduler", found.scheduler, self.scheduler),
             ("persistence", _seconds(found.persistence), _seconds(self.persistence)),
-            ("flags", _or_none(found.flags), _or_none(self.flags)),
+            ("flags", found._flags(), self._flags()),
             ("netmask", found.netmask or "all bits", self.netmask or "all bits"),
             ("engine", found.engine or "none", self.engine or "none"),
         )
         for name, has, should in pairs:
             if has != should:
                 yield f"{name} {has}, not {should}"
+
+    def _flags(self) -> str:
+        names = flag_names(self.scheduler, self.flags)
+        return ",".join((*names, *(word for word in self.flags if word == "ops"))) or "none"
 
     def surplus(self, lab: Lab) -> Deviation | None:
         return Deviation(f"virtual service {self.service} is there, not from the topology")
@@ -124,11 +153,14 @@ def _seconds(persistence: int) -> str:
     return f"{persistence} s" if persistence else "none"
 
 
-def _or_none(flags: tuple[str, ...]) -> str:
-    return ",".join(flags) or "none"
+def flag_names(scheduler: Scheduler | str, flags: Iterable[str]) -> list[str]:
+    """Return a scheduler's flags as ipvsadm names them: ``sh-port`` for sh's ``flag-2``."""
+    names = {word: f"{scheduler}-{flag}" for flag, word in FLAG_WORDS.items()}
+    known = names if scheduler in FLAGGED else {}
+    return [known.get(word, word) for word in flags if word != "ops"]
 
 
-def _mask(version: int, bits: int) -> str:
+def mask_words(version: int, bits: int) -> str:
     """Return a netmask as ipvsadm takes it: for IPv6 a number of bits."""
     return str(bits) if version == 6 else str(ip_network(f"0.0.0.0/{bits}").netmask)
 

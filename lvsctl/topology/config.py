@@ -10,9 +10,18 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple
 
-from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
+from lvsctl.model.addresses import IPAddress, IpFamily, IPInterface, IPNetwork
 from lvsctl.model.lab import Role
-from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, Scheduler, VipPort
+from lvsctl.model.service import (
+    Encapsulation,
+    ForwardingMethod,
+    IpvsTimeouts,
+    PersistenceEngine,
+    Protocol,
+    Scheduler,
+    SchedulerFlag,
+    VipPort,
+)
 
 AddressConfig = IPAddress | IPInterface
 
@@ -39,6 +48,22 @@ class RouteConfig(NamedTuple):
     via: IPAddress | None = None
 
 
+class TimeoutsConfig(NamedTuple):
+    """A director's ``timeouts``, in seconds."""
+
+    tcp: int | None = None
+    tcp_fin: int | None = None
+    udp: int | None = None
+
+    @property
+    def wanted(self) -> IpvsTimeouts:
+        """The timeouts, those left out as IPVS has them."""
+        usual = IpvsTimeouts()
+        return IpvsTimeouts(
+            self.tcp or usual.tcp, self.tcp_fin or usual.tcp_fin, self.udp or usual.udp
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
     """One entry of ``nodes``: one node or, with ``count``, several alike."""
@@ -49,17 +74,40 @@ class NodeConfig:
     routes: tuple[RouteConfig | None, ...] | None = ()
     sysctls: dict[str, str | None] | None = field(default_factory=dict)
     run: tuple[str, ...] | None = ()
+    timeouts: TimeoutsConfig | None = None
 
 
 class RealServerConfig(NamedTuple):
-    """One entry of ``real_servers``: ``node`` names a node or a group."""
+    """One entry of ``real_servers``: ``node`` names a node or a group.
+
+    ``forward`` and ``encapsulation`` are the service's where None; ``network``: where the node
+    has the address that requests are sent to.
+    """
 
     node: str | None = None
     weight: int | None = 1
     port: int | None = None
     upper: int | None = 0
     lower: int | None = 0
-    address: str | None = None
+    forward: ForwardingMethod | None = None
+    encapsulation: Encapsulation | None = None
+    network: str | None = None
+    family: IpFamily | None = None
+
+
+class SchedulerConfig(NamedTuple):
+    """A service's ``scheduler``."""
+
+    name: Scheduler | None = None
+    flags: tuple[SchedulerFlag | None, ...] | None = ()
+
+
+class PersistenceConfig(NamedTuple):
+    """A service's ``persistence``: ``timeout`` in seconds, ``netmask`` in bits (0: all)."""
+
+    timeout: int | None = 300  # ipvsadm(8)'s own
+    netmask: int | None = 0
+    engine: PersistenceEngine | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +120,10 @@ class ServiceConfig:
     forward: ForwardingMethod | None = None
     real_servers: tuple[RealServerConfig | None, ...] | None = None
     protocol: Protocol | None = Protocol.TCP
-    scheduler: Scheduler | None = Scheduler.WLC
-    persistence: int | None = 0
+    scheduler: SchedulerConfig | None = field(
+        default_factory=lambda: SchedulerConfig(Scheduler.WLC)
+    )
+    persistence: PersistenceConfig | None = None
     encapsulation: Encapsulation | None = None
 
     @property

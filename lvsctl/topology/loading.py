@@ -22,7 +22,12 @@ from lvsctl.topology.addresses import (
     check_routes,
     place_given_addresses,
 )
-from lvsctl.topology.config import ServiceConfig, TopologyConfig
+from lvsctl.topology.config import (
+    PersistenceConfig,
+    SchedulerConfig,
+    ServiceConfig,
+    TopologyConfig,
+)
 from lvsctl.topology.groups import resolve_names
 from lvsctl.topology.layout import Layout, build_layout
 from lvsctl.topology.overrides import Overrides, apply_overrides
@@ -160,6 +165,7 @@ def _build_node(name: str, layout: Layout, interfaces: Interfaces) -> Node:
         build_routes(config),
         tuple((key, value or "") for key, value in (config.sysctls or {}).items()),
         config.run or (),
+        config.timeouts and config.timeouts.wanted,
     )
 
 
@@ -173,18 +179,28 @@ def _build_service(
 ) -> VirtualService:
     director = interfaces[layout.with_role(Role.DIRECTOR)[0]]
     encapsulation = config.encapsulation or Encapsulation.IPIP
+    scheduler = config.scheduler or SchedulerConfig()
+    persistence = config.persistence or PersistenceConfig(0)
     return VirtualService(
         config.name or "",
         key,
         forward,
-        config.scheduler or Scheduler.WLC,
+        scheduler.name or Scheduler.WLC,
         tuple(
             build_real_server(entry, key, director, interfaces, forward, encapsulation)
             for entry in entries
         ),
         encapsulation,
-        config.persistence or 0,
+        persistence.timeout or 0,
+        tuple(sorted(flag for flag in scheduler.flags or () if flag is not None)),
+        _significant(persistence.netmask, key),
+        persistence.engine,
     )
+
+
+def _significant(netmask: int | None, key: VipPort) -> int:
+    """Return how many bits of a client's address count; 0 where all of them do."""
+    return 0 if netmask in (None, 32 if key.vip.version == 4 else 128) else netmask or 0
 
 
 def _file_path(path: Path, layout: Layout, entries: tuple[RealServerEntries, ...]) -> Path:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from lvsctl.errors import UsageError
 from lvsctl.model.lab import Role
 from lvsctl.model.service import Scheduler
-from lvsctl.topology.config import NodeConfig, TopologyConfig
+from lvsctl.topology.config import NodeConfig, SchedulerConfig, TopologyConfig
 from lvsctl.topology.parsers import MAX_COUNT, InvalidValue, parse_label
 
 
@@ -31,7 +31,7 @@ def apply_overrides(config: TopologyConfig, overrides: Overrides) -> TopologyCon
         config = replace(config, nodes=_resized(config.nodes or {}, overrides.servers))
     if overrides.scheduler is not None:
         services = tuple(
-            service and replace(service, scheduler=overrides.scheduler)
+            service and replace(service, scheduler=SchedulerConfig(overrides.scheduler))
             for service in config.services or ()
         )
         config = replace(config, services=services)

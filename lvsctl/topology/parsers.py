@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from ipaddress import (
+    AddressValueError,
     IPv4Address,
     IPv4Network,
     IPv6Address,
@@ -222,6 +223,28 @@ def parse_duration(text: str) -> int:
     """Parse a duration; the result is in whole seconds."""
     right = "300 or 5m (at most 31d)"
     return round(_parse_quantity(text, _SPAN_UNITS, 1, (1, MAX_PERSISTENCE), "a time", right))
+
+
+NETMASK_PATTERN = r"/?[0-9]{1,3}|[0-9.]{7,15}"
+
+
+def parse_netmask(text: str) -> int:
+    """Parse how many first bits of an address count: a number, or IPv4's dotted netmask."""
+    right = "24 or 255.255.255.0 (IPv6: 64)"
+    bits = text.removeprefix("/")
+    if re.fullmatch("[0-9]{1,3}", bits) and 1 <= int(bits) <= 128:
+        return int(bits)
+    try:
+        dotted = IPv4Address(text)
+    except AddressValueError:
+        raise InvalidValue(f"{quoted(text)} is not a netmask", f"such as {right}") from None
+    mask = int(dotted)
+    length = mask.bit_count()
+    if not mask or mask != (0xFFFFFFFF << (32 - length)) & 0xFFFFFFFF:
+        raise InvalidValue(
+            f"{text} is not a netmask: its ones are not in front", f"such as {right}"
+        )
+    return length
 
 
 def _parse_quantity(

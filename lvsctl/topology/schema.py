@@ -8,16 +8,27 @@ from __future__ import annotations
 
 from typing import Any
 
+from lvsctl.model.addresses import IpFamily
 from lvsctl.model.lab import Role
-from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, Scheduler
+from lvsctl.model.service import (
+    Encapsulation,
+    ForwardingMethod,
+    PersistenceEngine,
+    Protocol,
+    Scheduler,
+    SchedulerFlag,
+)
 from lvsctl.topology import parsers as p
 from lvsctl.topology.collection_types import Converted, Key, ListOf, MapOf, OneOf, Record
 from lvsctl.topology.config import (
     NetworkConfig,
     NodeConfig,
+    PersistenceConfig,
     RealServerConfig,
     RouteConfig,
+    SchedulerConfig,
     ServiceConfig,
+    TimeoutsConfig,
     TopologyConfig,
 )
 from lvsctl.topology.scalar_types import Choice, Integer, Text
@@ -65,11 +76,26 @@ _NODE_WORDS = {
     **_meant("run", "command", "cmd", "exec", "entrypoint"),
     **_meant("sysctls", "sysctl"),
     **_meant("count", "replicas", "instances"),
+    **_meant("timeouts", "timeout", "lvs-timeouts", "connection-timeouts"),
     **_meant("role", "kind", "type"),
 }
+_FAMILY_SYNONYMS = {
+    **dict.fromkeys(("4", "v4", "inet", "ip4"), IpFamily.IPV4),
+    **dict.fromkeys(("6", "v6", "inet6", "ip6"), IpFamily.IPV6),
+}
 _REAL_SERVER_WORDS = {
-    **_meant("address", "rip", "family", "ip", "network", "ip-version"),
+    **_meant("family", "ip-version", "version", "ip", "af"),
+    **_meant("network", "rip", "address", "interface"),
     **_meant("node", "name", "server", "host", "real-server"),
+}
+_FLAG_SYNONYMS = {
+    **dict.fromkeys(("sh-port", "mh-port", "flag-2"), SchedulerFlag.PORT),
+    **dict.fromkeys(("sh-fallback", "mh-fallback", "flag-1"), SchedulerFlag.FALLBACK),
+}
+_PERSISTENCE_WORDS = {
+    **_meant("netmask", "granularity", "persistence-granularity", "mask", "prefix"),
+    **_meant("engine", "pe", "pe-name", "persistence-engine"),
+    **_meant("timeout", "time", "persistence-timeout"),
 }
 _NETWORK_WORDS = _meant("ipv4", "subnet", "cidr", "ip", "address")
 
@@ -156,6 +182,21 @@ _ROUTE = Record(
     "{to: default, via: 10.10.0.1}",
 )
 
+_SPAN = Text("a time", "5m", p.parse_duration, p.SPAN_PATTERN, numeric=True)
+
+_TIMEOUTS = Record(
+    TimeoutsConfig,
+    {
+        "tcp": Key(_SPAN, "an established TCP connection (15m if left out)"),
+        "tcp_fin": Key(_SPAN, "a TCP connection that is being closed (2m if left out)"),
+        "udp": Key(_SPAN, "a UDP flow (5m if left out)"),
+    },
+    "timeouts (a mapping)",
+    "{tcp: 15m, tcp_fin: 2m, udp: 5m}",
+    any_of=("tcp", "tcp_fin", "udp"),
+    words=_meant("tcp_fin", "tcpfin", "tcp-fin", "fin"),
+)
+
 NODE = Record(
     NodeConfig,
     {
@@ -225,6 +266,10 @@ NODE = Record(
             ),
             "own command in place of the built-in responder; text is run by /bin/sh -c",
         ),
+        "timeouts": Key(
+            _TIMEOUTS,
+            "how long a director's IPVS keeps a connection without packets (ipvsadm(8), --set)",
+        ),
     },
     "a node (a mapping)",
     "{role: client, networks: [lan]}",
@@ -234,6 +279,11 @@ NODE = Record(
 _WEIGHT = Integer(0, 65535, "1")
 _THRESHOLD = Integer(0, 65535, "100", unit="connections")
 _PORT = Integer(1, 65535, "80")
+
+_METHOD = Choice(ForwardingMethod, "a forwarding method", "forwarding methods", _METHOD_SYNONYMS)
+_ENCAPSULATION = Choice(Encapsulation, "an encapsulation", "encapsulations")
+_SCHEDULER = Choice(Scheduler, "a scheduler", "schedulers", _SCHEDULER_SYNONYMS)
+_FLAG = Choice(SchedulerFlag, "a scheduler's flag", "flags", _FLAG_SYNONYMS)
 
 REAL_SERVER = OneOf(
     "the name of a node or group, or a mapping",
@@ -247,10 +297,14 @@ REAL_SERVER = OneOf(
             "port": Key(_PORT, "port on the real server (nat only); the service's otherwise"),
             "upper": Key(_THRESHOLD, "no new connections above so many (0: no limit)", default=0),
             "lower": Key(_THRESHOLD, "new connections again below so many", default=0),
-            "address": Key(
-                Text("ipv4, ipv6 or a network's name", "ipv4", p.parse_text),
-                "where requests are sent to: its IPv4 or IPv6 address, or that on one of its "
-                "networks; the VIP's IP version otherwise (another one: tun only)",
+            "forward": Key(_METHOD, "its own forwarding method; the service's otherwise"),
+            "encapsulation": Key(_ENCAPSULATION, "its own encapsulation; the service's otherwise"),
+            "network": Key(
+                _NETWORK, "where it has the address that requests are sent to (its RIP)"
+            ),
+            "family": Key(
+                Choice(IpFamily, "an IP version", "IP versions", _FAMILY_SYNONYMS),
+                "the IP version of that address; the VIP's otherwise (another one: tun only)",
             ),
         },
         "a real server (a mapping)",
@@ -269,27 +323,67 @@ SERVICE = Record(
             Choice(Protocol, "a protocol", "protocols"), "transport protocol", default="tcp"
         ),
         "forward": Key(
-            Choice(
-                ForwardingMethod,
-                "a forwarding method",
-                "forwarding methods",
-                _METHOD_SYNONYMS,
-            ),
+            _METHOD,
             "how the director hands requests to the real servers",
             required=True,
         ),
         "encapsulation": Key(
-            Choice(Encapsulation, "an encapsulation", "encapsulations"),
+            _ENCAPSULATION,
             "what the tunnel puts around a request (tun only)",
             default="ipip",
         ),
         "scheduler": Key(
-            Choice(Scheduler, "a scheduler", "schedulers", _SCHEDULER_SYNONYMS),
+            OneOf(
+                "a scheduler, or a mapping",
+                "{name: sh, flags: [port, fallback]}",
+                single=Converted(_SCHEDULER, SchedulerConfig),
+                mapped=Record(
+                    SchedulerConfig,
+                    {
+                        "name": Key(_SCHEDULER, "the scheduler", required=True),
+                        "flags": Key(
+                            ListOf(_FLAG, "a list of flags", "[port, fallback]", distinct=True),
+                            "of sh and mh: port hashes the client's port as well, fallback chooses "
+                            "another real server for one that takes no connections",
+                            default=[],
+                        ),
+                    },
+                    "a scheduler (a mapping)",
+                    "{name: sh, flags: [port, fallback]}",
+                ),
+            ),
             "how the director chooses a real server (ipvsadm(8), --scheduler)",
             default="wlc",
         ),
         "persistence": Key(
-            Text("a time", "5m", p.parse_duration, p.SPAN_PATTERN, numeric=True),
+            OneOf(
+                "a time, or a mapping",
+                "5m",
+                single=Converted(_SPAN, PersistenceConfig),
+                mapped=Record(
+                    PersistenceConfig,
+                    {
+                        "timeout": Key(_SPAN, "how long, since its last connection", default="5m"),
+                        "netmask": Key(
+                            Text(
+                                "a netmask in bits",
+                                "24",
+                                p.parse_netmask,
+                                p.NETMASK_PATTERN,
+                                numeric=True,
+                            ),
+                            "clients whose addresses agree in so many bits count as one",
+                        ),
+                        "engine": Key(
+                            Choice(PersistenceEngine, "a persistence engine", "engines"),
+                            "what else tells clients apart: sip, by the Call-ID (udp only)",
+                        ),
+                    },
+                    "a persistence (a mapping)",
+                    "{timeout: 5m, netmask: 24}",
+                    words=_PERSISTENCE_WORDS,
+                ),
+            ),
             "a client keeps its real server that long: seconds, or with s, m, h, d",
         ),
         "real_servers": Key(

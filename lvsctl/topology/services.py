@@ -8,7 +8,15 @@ from typing import NamedTuple
 from lvsctl.errors import choice_hint, quoted
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import Interface, Role
-from lvsctl.model.service import GUE_PORT, Encapsulation, ForwardingMethod, RealServer, VipPort
+from lvsctl.model.service import (
+    FLAGGED,
+    GUE_PORT,
+    Encapsulation,
+    ForwardingMethod,
+    Protocol,
+    RealServer,
+    VipPort,
+)
 from lvsctl.topology.addresses import free_address, unusable_because
 from lvsctl.topology.config import RealServerConfig, ServiceConfig, TopologyConfig
 from lvsctl.topology.groups import NodeNames
@@ -20,6 +28,7 @@ from lvsctl.topology.tree import Path
 def check_services(config: TopologyConfig, layout: Layout, problems: ProblemCollector) -> None:
     """Report mistakes in the VIPs, names and keys of services."""
     trusted = _is_trusted(config, problems)
+    _check_timeouts(config, problems)
     names: dict[str, int] = {}
     keys: dict[VipPort, int] = {}
     for index, service in enumerate(config.services or ()):
@@ -42,6 +51,40 @@ def check_services(config: TopologyConfig, layout: Layout, problems: ProblemColl
                 "remove the key, or write forward: tun",
                 key=True,
             )
+        _check_scheduler(service, path, problems)
+        _check_persistence(service, path, problems)
+
+
+def _check_timeouts(config: TopologyConfig, problems: ProblemCollector) -> None:
+    for name, node in (config.nodes or {}).items():
+        if node and node.timeouts is not None and node.role not in (None, Role.DIRECTOR):
+            message = f"{name} is a {node.role.replace('-', ' ')}: only a director has IPVS"
+            hint = "move the key to the director"
+            problems.add(("nodes", name, "timeouts"), message, hint, key=True)
+
+
+def _check_scheduler(service: ServiceConfig, path: Path, problems: ProblemCollector) -> None:
+    scheduler = service.scheduler
+    if scheduler and scheduler.flags and scheduler.name not in (None, *FLAGGED):
+        problems.add(
+            (*path, "scheduler", "flags"),
+            f"{scheduler.name} has no flags",
+            f"remove the key, or choose {' or '.join(FLAGGED)}",
+            key=True,
+        )
+
+
+def _check_persistence(service: ServiceConfig, path: Path, problems: ProblemCollector) -> None:
+    persistence, at = service.persistence, (*path, "persistence")
+    if persistence is None:
+        return
+    if service.vip and service.vip.version == 4 and (persistence.netmask or 0) > 32:
+        message = f"{persistence.netmask} bits are more than an IPv4 address has"
+        problems.add((*at, "netmask"), message, "such as 24")
+    if persistence.engine and service.protocol not in (None, Protocol.UDP):
+        # ip_vs_sip_fill_param (net/netfilter/ipvs/ip_vs_pe_sip.c) reads UDP only.
+        message = f"the engine {persistence.engine} reads udp only, not {service.protocol}"
+        problems.add((*at, "engine"), message, "write protocol: udp")
 
 
 def _is_trusted(config: TopologyConfig, problems: ProblemCollector) -> bool:
@@ -137,6 +180,7 @@ def _resolve_entries(
         path = (*at, item, "node")
         name, port = config.node, config.port or service.port
         _check_thresholds(config, (*at, item), problems)
+        _check_own_encapsulation(config, service, (*at, item), problems)
         if not node_names.knows(name):
             hint = _counted_hint(name, layout) or choice_hint(name, known, "real servers")
             problems.add(path, f"the node or group {quoted(name)} does not exist", hint)
@@ -160,7 +204,9 @@ def _resolve_entries(
                     f"give one of its networks a subnet: {family.lower()}: …",
                 )
                 break
-            if _reports_address(node, config, (*at, item, "address"), layout, problems):
+            if _is_elsewhere(config, node, layout, problems, path) or _lacks_address(
+                node, config, (*at, item, "family"), layout, problems
+            ):
                 break
             if name == node or node not in own_entry:
                 found.setdefault((node, port), RealServerEntry(node, config, item))
@@ -192,6 +238,33 @@ def _check_thresholds(config: RealServerConfig, path: Path, problems: ProblemCol
         problems.add((*path, "lower"), message, f"at most {config.upper}, or a larger upper")
 
 
+def _check_own_encapsulation(
+    config: RealServerConfig, service: ServiceConfig, path: Path, problems: ProblemCollector
+) -> None:
+    method = config.forward or service.forward
+    if config.encapsulation and method not in (None, ForwardingMethod.TUN):
+        problems.add(
+            (*path, "encapsulation"),
+            f"{method} does not encapsulate",
+            "remove the key, or write forward: tun",
+            key=True,
+        )
+
+
+def _is_elsewhere(
+    config: RealServerConfig, node: str, layout: Layout, problems: ProblemCollector, path: Path
+) -> bool:
+    """Report a real server that is not on the network where its address should be."""
+    if problems.touches("nodes", layout.members[node], "networks"):
+        return False
+    names = [network.name for network in layout.networks_of(node)]
+    if config.network is None or config.network in names:
+        return False
+    hint = choice_hint(config.network, names, f"{node}'s networks")
+    problems.add((*path[:-1], "network"), f"{node} is not on {quoted(config.network)}", hint)
+    return True
+
+
 def _lacks_family(
     node: str, service: ServiceConfig, layout: Layout, problems: ProblemCollector
 ) -> bool:
@@ -203,38 +276,29 @@ def _lacks_family(
     return service.vip.version not in versions
 
 
-_VERSIONS = {"ipv4": 4, "ipv6": 6}
-"""Words for an IP version, as keys of networks are."""
-
-
-def _reports_address(
+def _lacks_address(
     node: str,
     config: RealServerConfig,
     path: Path,
     layout: Layout,
     problems: ProblemCollector,
 ) -> bool:
-    """Report an ``address`` that the node does not have; return whether it was reported."""
-    wanted = config.address
-    if wanted is None or problems.touches("networks"):
+    """Report a ``family`` of which the node has no address; return whether it was reported."""
+    family = config.family
+    if family is None or problems.touches("networks"):
         return False
     networks = layout.networks_of(node)
-    names = [network.name for network in networks]
-    if wanted in names:
+    if config.network is not None:
+        networks = tuple(one for one in networks if one.name == config.network)
+    if any(s.version == family.version for network in networks for s in network.subnets):
         return False
-    if wanted not in _VERSIONS:
-        right = choice_hint(wanted, [*_VERSIONS, *names], "addresses")
-        problems.add(path, f"{quoted(wanted)} is no address of {node}", right)
-        return True
-    version = _VERSIONS[wanted]
-    if not any(s.version == version for network in networks for s in network.subnets):
-        problems.add(
-            path,
-            f"{node} has no IPv{version} address",
-            f"give one of its networks a subnet: {wanted}: …",
-        )
-        return True
-    return False
+    where = f" on {config.network}" if config.network is not None else ""
+    problems.add(
+        path,
+        f"{node} has no {family.name_in_text} address{where}",
+        f"give its network a subnet: {family}: …",
+    )
+    return True
 
 
 def build_real_server(
@@ -247,19 +311,23 @@ def build_real_server(
 ) -> RealServer:
     """Build the real server of a valid entry, by the service's method and encapsulation.
 
-    Its RIP is the node's address on a network shared with the director, otherwise its
-    first address, which the director reaches through routers; of the VIP's IP version, unless
-    the entry says otherwise.
+    Its RIP is the node's address on the network that its entry names, otherwise on one shared
+    with the director, otherwise its first address, which the director reaches through routers; of
+    the VIP's IP version, unless the entry names another one.
     """
     config = entry.config
+    forward = config.forward or forward
+    encapsulation = config.encapsulation or encapsulation
+    if forward is not ForwardingMethod.TUN:
+        encapsulation = Encapsulation.IPIP
     shared = {interface.network for interface in director}
-    version = _VERSIONS.get(config.address or "", key.vip.version)
+    version = config.family.version if config.family is not None else key.vip.version
+    own = sorted(
+        interfaces[entry.node],
+        key=lambda i: (i.network != config.network, i.network not in shared),
+    )
     rips: list[IPAddress] = [
-        address.ip
-        for interface in sorted(interfaces[entry.node], key=lambda i: i.network not in shared)
-        for address in sorted(interface.addresses, key=lambda a: a.version != version)
-        if interface.network == config.address
-        or (config.address in (None, *_VERSIONS) and address.version == version)
+        address.ip for i in own for address in i.addresses if address.version == version
     ]
     return RealServer(
         entry.node,

@@ -235,7 +235,7 @@ def _troubles(
         if entry.weight != server.weight:
             drained = ", drained" if entry.weight == 0 else ""
             yield f"weight {entry.weight}, not {server.weight}{drained}"
-        if entry.forward != service.forward:
+        if entry.forward != server.forward:
             yield f"forwarded by {entry.forward}"
     stuck = _stuck(service, server, samples)
     if stuck:

@@ -22,12 +22,13 @@ from lvsctl.model.service import (
     Encapsulation,
     ForwardingMethod,
     FwMark,
+    IpvsTimeouts,
     Protocol,
     RealServer,
     Scheduler,
     VipPort,
 )
-from lvsctl.model.state import Connection, Counters, IpvsTimeouts
+from lvsctl.model.state import Connection, Counters
 from lvsctl.netlink import ipvs, ipvs_config, sockets
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService

@@ -15,12 +15,12 @@ from lvsctl.model.lab import Impairment
 from lvsctl.model.service import (
     Encapsulation,
     ForwardingMethod,
+    IpvsTimeouts,
     Protocol,
     RealServer,
     Scheduler,
     VipPort,
 )
-from lvsctl.model.state import IpvsTimeouts
 from lvsctl.netlink import fou, ipvs, ipvs_config, rtnl, sockets, tc
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService

@@ -13,6 +13,7 @@ from lvsctl.model.state import Counters, RealServerState, RouteState, ServiceSta
 from lvsctl.output.phrases import ROLE, counted, host_port, impaired, injected_faults, vips
 from lvsctl.output.text.style import Cell, Style, printable
 from lvsctl.resources.base import Deviation
+from lvsctl.resources.ipvs_service import flag_names, mask_words
 
 ARP = ("arp_ignore", "arp_announce", "rp_filter")
 """Sysctls that matter on an interface of a real server that holds the VIP (DR, TUN)."""
@@ -55,9 +56,10 @@ def format_inspection(inspection: Inspection, *, style: Style) -> str:
 
 def _heading(lab: Lab, node: Node, style: Style) -> str:
     serves = [
-        f"{service.name} by {service.forward}"
+        f"{service.name} by {server.forward}"
         for service in lab.services
-        if any(server.node == node.name for server in service.real_servers)
+        for server in service.real_servers
+        if server.node == node.name
     ]
     role = ROLE[node.role] + (f" of {', '.join(serves)}" if serves else "")
     return style.heading(node.name, f"{role}, namespace {lab.netns(node.name)}")
@@ -265,8 +267,14 @@ def _service_row(service: ServiceState, columns: Sequence[str]) -> Row:
     else:
         where = host_port(match.vip, match.port)
         words = [str(match.protocol).upper().ljust(4), where, service.scheduler]
+    flags = flag_names(service.scheduler, service.flags)
+    words += [f"({','.join(flags)})"] if flags else []
+    words += ["ops"] if "ops" in service.flags else []
     if service.persistence:
         words.append(f"persistent {service.persistence}")
+        bits = service.netmask
+        words += [f"mask {mask_words(service.match.version, bits)}"] if bits else []
+    words += [f"pe {service.engine}"] if service.engine else []
     counters = _counters(service.counters)
     return [
         Cell(" ".join(words), whole=True),
