@@ -336,8 +336,11 @@ def vip_on_real_servers(case: Case) -> Iterator[Found]:
         if server.forward is NAT:
             continue
         device = "lo" if server.forward is DR else server.tunnel(vip).device
-        if server.forward is TUN and not devices(case, node.name):
-            continue  # the VIP was removed with its device, whose remedy restores both
+        # With its device, and an IPv6 one with a device that is set down: the remedy restores both.
+        if server.forward is TUN and not any(
+            link.up or vip.version == 4 for link in devices(case, node.name)
+        ):
+            continue
         if not case.network.holders(node.name, vip):
             yield Cause(
                 fault="vip-missing",
