@@ -35,11 +35,16 @@ def _expired(case: Case, frames: tuple[Frame, ...]) -> Iterator[tuple[str, Frame
     """Senders of packets that ended at a forwarding node with a TTL of 1, with those packets."""
     first: dict[object, Frame] = {}
     last: dict[object, Frame] = {}
+    came: dict[object, set[int]] = {}
     for frame in frames:
         if frame.direction is not Direction.OTHER:
             first.setdefault(identity(frame), frame)
             last[identity(frame)] = frame
+        if frame.direction.inward and frame.outer is not None:
+            came.setdefault((identity(frame), frame.tap), set()).add(frame.outer.ttl)
     for packet, frame in last.items():
+        if len(came.get((packet, frame.tap), ())) > 1:
+            continue  # it went round and came back: another rule names the loop
         ip = frame.outer
         role = case.lab.node(frame.tap.node).role
         if ip is None or ip.ttl > 1 or frame.direction is Direction.OUT:

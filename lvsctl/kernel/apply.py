@@ -348,12 +348,13 @@ def _bridge(to: PlanApplier, resource: Bridge, namespace: OpenNamespace) -> None
     namespace.indexes[resource.device] = resource.index
 
 
-def _tunnel(to: PlanApplier, resource: Tunnel, _: OpenNamespace) -> None:
+def _tunnel(to: PlanApplier, resource: Tunnel, namespace: OpenNamespace) -> None:
     data = rtnl.add_link(resource.device, resource.kind, resource.index)
+    to.send(resource, data, EXISTS)
     if resource.kind is TunnelKind.IP6TNL:
-        to.send(resource, data, instead=lambda: rtnl.set_any_mode(resource.device))
-    else:
-        to.send(resource, data, EXISTS)
+        to.flush(namespace.name)
+        with netns.enter(namespace.fd):
+            ethtool.set_any_mode(resource.device)
     to.send(resource, rtnl.set_link_state(resource.device, up=True))
 
 

@@ -134,15 +134,6 @@ def add_link(device: str, kind: str, index: int = 0) -> bytearray:
     return sockets.message(NEWLINK, ADD, fields + _name(device) + _kind(kind))
 
 
-def set_any_mode(device: str) -> bytearray:
-    """Have an ip6tnl device take IPv4 and IPv6: `ip link set … type ip6tnl mode any`.
-
-    A new one does; the kernel's own ``ip6tnl0`` takes IPv6 only.
-    """
-    kind = _kind("ip6tnl", attribute(_info.ip6tnl_data, "IFLA_IP6TNL_PROTO", 0))
-    return sockets.message(NEWLINK, 0, body(ifinfmsg) + _name(device) + kind)
-
-
 def delete_link(device: str) -> bytearray:
     """Delete a link: `ip link del`."""
     return sockets.message(DELLINK, 0, body(ifinfmsg) + _name(device))

@@ -35,10 +35,12 @@ class Tunnel(Resource):
         mode = ("mode", "any") if self.kind is TunnelKind.IP6TNL else ()
         typed = ("type", str(self.kind), *mode)
         add = ("ip", "link", "add", "name", self.device, "index", str(self.index), *typed)
-        there = ("show", "dev", self.device) if not mode else ("set", "dev", self.device, *typed)
+        there: tuple[str, ...] = ("ip", "link", "show", "dev", self.device)
+        if mode:
+            there = ("ip", "-6", "tunnel", "change", self.device, *mode)
         # Not the other way round: to look first and load the module by adding makes it twice.
         return (
-            Command(add, self.netns, otherwise=("ip", "link", *there)),
+            Command(add, self.netns, otherwise=there),
             self.command("ip", "link", "set", "dev", self.device, "up"),
         )
 
