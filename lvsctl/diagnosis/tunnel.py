@@ -208,8 +208,8 @@ def outer_source(case: Case) -> Iterator[Found]:
             *shown(sent),
         ),
         consequence=(
-            "the real server holds the VIP too: errors about the tunnel do not come back, and "
-            "filters for the DIP do not match"
+            "the real servers hold the VIP too, and a tunnel takes no packets from an address of "
+            "its own host: requests are not decapsulated"
         ),
         remedy=case.type(
             director,

@@ -104,10 +104,10 @@ def mtu_mismatch(context: FaultContext) -> Iterator[Change]:
 
     Neither end of a connection is the director, so its MTU is not announced (TCP's MSS).
 
-    Changes: an MTU of 1300 on the interface towards the clients. (With less than 1280 the kernel
-    takes the IPv6 addresses from it.)
+    Changes: an MTU of 1400 on the interface towards the clients. (Where less than 1280 is left,
+    IPv6 and tunnels over it do not work at all.)
     """
-    yield _set(context.node.networks[0], "mtu", "1500", "1300", netns=context.netns, group="link")
+    yield _set(context.node.networks[0], "mtu", "1500", "1400", netns=context.netns, group="link")
 
 
 @FAULTS.add(

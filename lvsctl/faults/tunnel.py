@@ -215,15 +215,23 @@ def pmtu_discovery_off(context: FaultContext) -> Iterator[Change]:
     "the director sends the tunnel from the VIP instead of its DIP",
     modes=(TUN,),
     at=(Role.DIRECTOR,),
-    symptom="tunnelled requests leave the director with the VIP as their outer source",
-    breaks=("tun.request-encapsulated",),
-    may_break=("tun.decapsulated-on-tunnel-device", "tun.reply-direct", *NO_ANSWER),
+    symptom=(
+        "tunnelled requests leave the director with the VIP as their outer source, reach the real "
+        "servers and are not decapsulated"
+    ),
+    breaks=(
+        "tun.request-encapsulated",
+        "tun.decapsulated-on-tunnel-device",
+        "tun.reply-direct",
+        *NO_ANSWER,
+    ),
 )
 def vip_is_outer_source(context: FaultContext) -> Iterator[Change]:
     """The director's IPv6 VIP is an ordinary address, and the kernel chooses it as the source.
 
     Of two addresses that are equally good the kernel takes the one that was added last (RFC 6724;
-    ipv6_dev_get_saddr in net/ipv6/addrconf.c), unless it is deprecated.
+    ipv6_dev_get_saddr in net/ipv6/addrconf.c), unless it is deprecated. A real server's tunnel
+    takes no packets from an address that the real server itself has (ip6_tnl_rcv_ctl).
 
     Changes: the VIP's preferred lifetime.
     """
