@@ -21,6 +21,7 @@ from lvsctl.model.service import (
     Protocol,
     RealServer,
     Scheduler,
+    TunnelKind,
     VipPort,
 )
 from lvsctl.model.state import (
@@ -122,7 +123,7 @@ def values(netns: str, switch: str) -> dict[type[Resource], st.SearchStrategy[Re
             **node,
             device=st.just("tunl0"),
             index=st.integers(100, 999),
-            encapsulation=st.just(Encapsulation.IPIP),
+            kind=st.just(TunnelKind.IPIP),
         ),
         GuePort: st.builds(GuePort, **node, port=_ports),
         Address: st.builds(Address, **lan, address=interfaces),

@@ -50,7 +50,7 @@ def _finding(row: CheckedClaim, trace: Trace, result: CheckResult) -> Finding:
         observed += f"; but the capture lost {trace.evidence.dropped} frames"
     unanswered = row.check is every.requests_answered and verdict is Verdict.FAIL
     return Finding(
-        row.claim,
+        row.about(trace),
         run.service.name,
         verdict,
         result.expected,

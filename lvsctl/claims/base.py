@@ -10,7 +10,7 @@ A forwarding method's file reads as a list of rows: each check stands below its 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lvsctl.claims.trace import Trace
 from lvsctl.model.claim import Claim, Verdict
@@ -63,6 +63,12 @@ class CheckedClaim:
     applies: Callable[[Trace], bool] = always
     needs_requests: bool = True
     needs_frames: bool = True
+    wording: Callable[[Trace], str] | None = None
+    """The claim's text where it depends on the topology: on the IP version, for example."""
+
+    def about(self, trace: Trace) -> Claim:
+        """The claim in the words for one virtual service."""
+        return self.claim if self.wording is None else replace(self.claim, text=self.wording(trace))
 
 
 class ClaimTable:
@@ -81,12 +87,14 @@ class ClaimTable:
         applies: Callable[[Trace], bool] = always,
         needs_requests: bool = True,
         needs_frames: bool = True,
+        wording: Callable[[Trace], str] | None = None,
     ) -> Callable[[Check], Check]:
         """Decorate the function that decides a claim; see ``Claim`` and ``CheckedClaim``."""
 
         def decorate(check: Check) -> Check:
             claim = Claim(id, text, broken_by, unbroken)
-            self._rows.append(CheckedClaim(claim, check, applies, needs_requests, needs_frames))
+            row = CheckedClaim(claim, check, applies, needs_requests, needs_frames, wording)
+            self._rows.append(row)
             return check
 
         return decorate

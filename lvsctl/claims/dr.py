@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from lvsctl.claims.base import CheckResult, ClaimTable, inconclusive, join_names, passed_if
 from lvsctl.claims.direct_reply import reply_is_direct
 from lvsctl.claims.trace import Passage, Trace
@@ -10,23 +12,32 @@ from lvsctl.model.frame import Direction, Frame
 CLAIMS = ClaimTable()
 
 
-def _is_ipv4(trace: Trace) -> bool:
-    """IPv6 uses neighbour discovery, not ARP."""
-    return trace.run.endpoint.vip.version == 4
-
-
-def _is_asked_by_arp(trace: Trace) -> bool:
-    """Whether the VIP is found by ARP: it belongs to a network that the director is on.
+def _is_asked_for(trace: Trace) -> bool:
+    """Whether neighbours ask for the VIP: it belongs to a network that the director is on.
 
     A VIP on a network without the director is reached by routes, and no node asks for it.
     """
-    lab, vip = trace.evidence.lab, trace.run.endpoint.vip
-    network = lab.network_of(vip)
-    return (
-        vip.version == 4
-        and network is not None
-        and any(network.name in node.networks for node in lab.directors)
-    )
+    lab = trace.evidence.lab
+    network = lab.network_of(trace.run.endpoint.vip)
+    return network is not None and any(network.name in node.networks for node in lab.directors)
+
+
+def _words(trace: Trace) -> _Words:
+    return _WORDS[trace.run.endpoint.vip.version]
+
+
+class _Words(NamedTuple):
+    """What is asked and answered in ARP (RFC 826) and in neighbour discovery (RFC 4861)."""
+
+    question: str
+    asked: str
+    verb: str
+
+
+_WORDS = {
+    4: _Words("ARP request", "who-has {}", "answers ARP requests"),
+    6: _Words("neighbour solicitation", "a solicitation of {}", "answers neighbour solicitations"),
+}
 
 
 @CLAIMS.add(
@@ -57,16 +68,30 @@ def same_vip(trace: Trace) -> CheckResult:
         "arp-ignore-unset",
         "arp-ignore-on-lo-only",
         "vip-on-lan",
+        "proxy-ndp",
+        "vip-tentative",
         "vip-missing-on-director",
     ),
-    applies=_is_asked_by_arp,
+    applies=_is_asked_for,
     needs_requests=False,
+    wording=lambda trace: (
+        f"only the director {_words(trace).verb} for the VIP, although every real server "
+        "receives them"
+    ),
 )
 def only_director_answers_arp(trace: Trace) -> CheckResult:
-    """Positive control: every real server received a request, and the director answered it."""
+    """Positive control: every real server received a request, and the director answered it.
+
+    IPv6 asks by a neighbour solicitation to the VIP's solicited-node multicast address, which
+    the switch floods as it does a broadcast (RFC 4861, section 7.2.2).
+    """
     vip = trace.run.endpoint.vip
+    words = _words(trace)
     directors = join_names(trace.directors)
-    expected = f"who-has {vip} is answered by {directors} only, and received by every real server"
+    expected = (
+        f"{words.asked.format(vip)} is answered by {directors} only, and received by every real "
+        "server"
+    )
     lab = trace.evidence.lab
     network = lab.network_of(vip)
     beside = [
@@ -78,10 +103,7 @@ def only_director_answers_arp(trace: Trace) -> CheckResult:
     answers = [
         frame
         for frame in trace.evidence.frames
-        if frame.arp is not None
-        and frame.arp.is_reply
-        and frame.arp.sender_ip == vip
-        and frame.direction is Direction.OUT
+        if frame.direction is Direction.OUT and frame.answers_for == vip
     ]
     by = {frame.tap.node: frame for frame in answers}
     others = sorted(set(by) - set(trace.directors))
@@ -94,7 +116,8 @@ def only_director_answers_arp(trace: Trace) -> CheckResult:
     if not beside:
         observed += "; no real server is on the VIP's network"
     if unasked:
-        return inconclusive(expected, f"{observed}; {join_names(unasked)} received no ARP request")
+        none = f"{join_names(unasked)} received no {words.question}"
+        return inconclusive(expected, f"{observed}; {none}")
     return passed_if(not by.keys().isdisjoint(trace.directors), expected, observed, by.values())
 
 
@@ -113,43 +136,50 @@ def _wrong_neighbour_entry(trace: Trace) -> str:
 
 
 def _asks(frame: Frame, vip: object) -> bool:
-    arp = frame.arp
-    return (
-        arp is not None
-        and arp.is_request
-        and arp.target_ip == vip
-        and frame.direction in (Direction.IN, Direction.BROADCAST)
+    return frame.asks_for == vip and frame.direction in (
+        Direction.IN,
+        Direction.BROADCAST,
+        Direction.MULTICAST,
     )
 
 
 @CLAIMS.add(
     "dr.real-servers-announce-rip",
     "real servers send their own ARP requests from their RIP, never from the VIP",
-    broken_by=("arp-announce-unset",),
-    applies=_is_ipv4,
+    broken_by=("arp-announce-unset", "vip-on-lan"),
+    wording=lambda trace: (
+        "real servers send their own ARP requests from their RIP, never from the VIP"
+        if trace.run.endpoint.vip.version == 4
+        else "real servers solicit neighbours from an address of their own, never from the VIP"
+    ),
 )
 def real_servers_announce_rip(trace: Trace) -> CheckResult:
     """Positive control: every real server that replied sent an ARP request."""
     vip = trace.run.endpoint.vip
-    expected = "ARP requests of real servers come from their RIP"
+    question = _words(trace).question
+    own = "their RIP" if vip.version == 4 else "an address of their own"
+    expected = f"{question}s of real servers come from {own}"
     asked = [
         frame
         for server in trace.real_servers
         for frame in trace.at(server.node)
-        if frame.arp is not None and frame.arp.is_request and frame.direction is Direction.OUT
+        if frame.direction is Direction.OUT
+        and frame.asks_for is not None
+        and frame.asks_for.version == vip.version
     ]
-    wrong = [frame for frame in asked if frame.arp is not None and frame.arp.sender_ip == vip]
+    wrong = [frame for frame in asked if frame.asked_from == vip]
     if wrong:
         who = sorted({frame.tap.node for frame in wrong})
+        article = "an" if question.startswith("A") else "a"
         return passed_if(
-            False, expected, f"{join_names(who)} sent an ARP request from {vip}", wrong
+            False, expected, f"{join_names(who)} sent {article} {question} from {vip}", wrong
         )
     replied = {exchange.node for exchange in trace.run.answered}
     silent = sorted(replied - {frame.tap.node for frame in asked})
-    count = f"{len(asked)} ARP request{'s' * (len(asked) != 1)}"
+    count = f"{len(asked)} {question}{'s' * (len(asked) != 1)}"
     observed = f"{count}, none sent from {vip}"
     if not asked:
-        return inconclusive(expected, "no real server sent an ARP request")
+        return inconclusive(expected, f"no {question} of a real server was captured")
     if silent:
         return inconclusive(expected, f"{observed}; none from {join_names(silent)}", asked[:2])
     return passed_if(True, expected, observed, asked[:2])

@@ -8,6 +8,7 @@ from lvsctl.claims.base import CheckResult, ClaimTable, inconclusive, join_names
 from lvsctl.claims.trace import Passage, Trace
 from lvsctl.model.addresses import Endpoint
 from lvsctl.model.frame import Direction, Frame
+from lvsctl.model.service import TunnelKind
 
 CLAIMS = ClaimTable()
 
@@ -129,7 +130,7 @@ def real_servers_need_nothing(trace: Trace) -> CheckResult:
             return inconclusive(expected, f"the state of {node} was not read")
         # Where the module is loaded, the kernel puts a fallback device into every namespace.
         # It is down, so it decapsulates nothing (ip_tunnel_lookup in net/ipv4/ip_tunnel.c).
-        tunnels = (one for one in state.links if one.kind in ("ipip", "gre") and one.up)
+        tunnels = (one for one in state.links if one.kind in set(TunnelKind) and one.up)
         found += [f"{node} has {link.name}" for link in tunnels]
         found += [f"{node} decapsulates GUE on port {port}" for port in state.gue_ports]
         found += [f"{node} has {key}" for key in ARP_SYSCTLS if state.sysctls.get(key) != "0"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 
 from lvsctl.claims.base import CheckResult, ClaimTable, inconclusive, join_names, passed_if
 from lvsctl.claims.direct_reply import reply_is_direct
@@ -10,29 +10,44 @@ from lvsctl.claims.trace import Conversation, Passage, Trace
 from lvsctl.model.evidence import Failure
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Role
-from lvsctl.model.packet import GRE, IPIP, UDP, Gue, Tcp, TcpFlag
-from lvsctl.model.service import GUE_PORT, Encapsulation
-from lvsctl.modes.tun import HEADERS
+from lvsctl.model.packet import GRE, IPIP, IPV6, UDP, Gue, Tcp, TcpFlag
+from lvsctl.model.service import GUE_PORT, Encapsulation, ForwardingMethod, RealServer
+from lvsctl.modes.tun import COSTS, cost
 
 CLAIMS = ClaimTable()
 
-CARRIED = {
-    Encapsulation.IPIP: (IPIP, "protocol 4"),
-    Encapsulation.GRE: (GRE, "protocol 47, GRE"),
-    Encapsulation.GUE: (UDP, f"UDP port {GUE_PORT}, GUE"),
-}
-"""What the outer IP header carries: the protocol number, and its name in messages."""
+
+def carried(encapsulation: Encapsulation, inner: int) -> tuple[int, str]:
+    """What the outer IP header carries: the protocol number, and its name in messages.
+
+    ``inner`` is the IP version of the packet inside, which is the VIP's.
+    """
+    if encapsulation is Encapsulation.GRE:
+        return GRE, "protocol 47, GRE"
+    if encapsulation is Encapsulation.GUE:
+        return UDP, f"UDP port {GUE_PORT}, GUE"
+    return (IPIP, "protocol 4") if inner == 4 else (IPV6, "protocol 41")
+
+
+def _ttl(trace: Trace) -> str:
+    """What the field is called in the packet inside."""
+    return "TTL" if trace.run.endpoint.vip.version == 4 else "hop limit"
 
 
 @CLAIMS.add(
     "tun.request-encapsulated",
     "the director puts a request, unchanged but for its TTL, into a new IP packet DIP to RIP",
-    broken_by=("wrong-forwarding-method", "encapsulation-mismatch"),
+    broken_by=("wrong-forwarding-method", "encapsulation-mismatch", "vip-is-outer-source"),
+    wording=lambda trace: (
+        f"the director puts a request, unchanged but for its {_ttl(trace)}, into a new IP packet "
+        "DIP to RIP"
+    ),
 )
 def request_encapsulated(trace: Trace) -> CheckResult:
     """Compare each request packet as it came into the director and as it left."""
-    _, carried = CARRIED[trace.run.service.encapsulation]
-    expected = f"IP(DIP → RIP, {carried}) around the same packet with TTL − 1"
+    vip = trace.run.endpoint.vip
+    _, what = carried(trace.run.service.encapsulation, vip.version)
+    expected = f"IP(DIP → RIP, {what}) around the same packet with {_ttl(trace)} − 1"
     passages = trace.request_passages()
     if not passages:
         return inconclusive(expected, "no request crossed the director")
@@ -41,7 +56,7 @@ def request_encapsulated(trace: Trace) -> CheckResult:
         if wrong:
             return passed_if(False, expected, wrong, passage)
     first = passages[0]
-    around = f"{first.went.outer}, {carried}, around them"
+    around = f"{first.went.outer}, {what}, around them"
     return passed_if(True, expected, f"{len(passages)} packets: {around}", first)
 
 
@@ -55,7 +70,7 @@ def _encapsulation_error(trace: Trace, passage: Passage) -> str:
     ports = {tunnel.dport for tunnel in went.packet.tunnels if isinstance(tunnel, Gue)}
     if (
         went.packet.encapsulation is not wanted
-        or outer.protocol != CARRIED[wanted][0]
+        or outer.protocol != carried(wanted, before.version)[0]
         or ports - {GUE_PORT}
     ):
         to = "".join(f" to UDP port {port}" for port in ports)
@@ -77,12 +92,15 @@ def _encapsulation_error(trace: Trace, passage: Passage) -> str:
 def decapsulated(trace: Trace) -> CheckResult:
     """Find each tunnelled request again at the real server's tunnel device."""
     vip = trace.run.endpoint.vip
-    device = trace.run.service.encapsulation.device
     nodes = [server.node for server in trace.real_servers]
-    expected = f"requests are decapsulated on {device} of {join_names(nodes)}, which has {vip}"
-    without = [node for node in nodes if device not in trace.holds(node, vip)]
+    devices = {server.node: server.tunnel(vip).device for server in trace.real_servers}
+    names = " and ".join(dict.fromkeys(devices.values()))
+    expected = f"requests are decapsulated on {names} of {join_names(nodes)}, which has {vip}"
+    without = [node for node in nodes if devices[node] not in trace.holds(node, vip)]
     if without:
-        return passed_if(False, expected, f"{join_names(without)}: no {vip} on {device}")
+        return passed_if(
+            False, expected, f"{join_names(without)}: no {vip} on {devices[without[0]]}"
+        )
     came = [f for c in trace.conversations for f in c.requests if f.direction.inward]
     outside = {node: trace.evidence.lab.node(node).networks for node in nodes}
     wrapped = {
@@ -174,17 +192,24 @@ def _arrived(trace: Trace, node: str) -> bool:
     )
 
 
-def header_cost(trace: Trace) -> CheckResult:
-    """Send a request of full-sized DF segments: too large once the tunnel's headers are added."""
-    headers = HEADERS[trace.run.service.encapsulation]
+def header_cost(trace: Trace, headers: int) -> CheckResult:
+    """Send a request of full-sized packets: too large once the tunnel's headers are added."""
+    vip = trace.run.endpoint.vip
+    too_big, packet = _too_big(vip.version)
     expected = (
-        f"{headers} bytes more per packet; a full-sized DF packet causes "
-        "fragmentation-needed, and the request is still answered"
+        f"{headers} bytes more per packet; a full-sized {packet} causes "
+        f"{too_big}, and the request is still answered"
     )
+    paying = {server.rip for server in _paying(trace.real_servers, headers)}
     large = _informative(trace)
     if large is None:
         return inconclusive(expected, "no large request was sent")
-    passages = [p for node in trace.directors for p in large.passages(node, large.requests)]
+    passages = [
+        p
+        for node in trace.directors
+        for p in large.passages(node, large.requests)
+        if p.went.outer is None or len(p.went.ips) < 2 or p.went.outer.dst in paying
+    ]
     added = {
         passage.went.outer.total_length - passage.came.outer.total_length
         for passage in passages
@@ -202,7 +227,7 @@ def header_cost(trace: Trace) -> CheckResult:
     mtu = told[0].icmp.mtu if told and told[0].icmp is not None else 0
     observed = (
         f"{', '.join(map(str, sorted(added)))} bytes more; "
-        + (f"fragmentation needed, MTU {mtu}" if told else "no fragmentation-needed")
+        + (f"{too_big}, MTU {mtu}" if told else f"no {too_big}")
         + f"; {outcome}"
     )
     if not told and added == {headers} and answered:
@@ -229,12 +254,13 @@ def _informative(trace: Trace) -> Conversation | None:
 
 
 def _told(trace: Trace, large: Conversation) -> list[Frame]:
-    """The errors (fragmentation needed) about a connection that reached a client."""
+    """The errors (fragmentation needed, packet too big) about a connection at a client."""
     return [
         frame
         for client in trace.clients
         for frame in trace.at(client)
-        if frame.icmp is not None
+        if frame.direction.inward
+        and frame.icmp is not None
         and frame.icmp.needs_fragmentation
         and frame.icmp.quoted is not None
         and frame.icmp.quoted.flow is not None
@@ -301,14 +327,42 @@ def _established(trace: Trace, conversation: Conversation) -> bool:
     )
 
 
-def _uses(encapsulation: Encapsulation) -> Callable[[Trace], bool]:
-    return lambda trace: trace.run.service.encapsulation is encapsulation
+def _too_big(version: int) -> tuple[str, str]:
+    """What reports that a packet is too large, and which packets are not fragmented.
+
+    IPv6's routers never fragment (RFC 8200, section 5), and IPVS is one here.
+    """
+    if version == 4:
+        return "fragmentation-needed", "DF packet"
+    return "packet-too-big", "packet"
 
 
-for _encapsulation, _bytes in HEADERS.items():
+def _paying(servers: Iterable[RealServer], headers: int) -> list[RealServer]:
+    """The real servers whose tunnel costs so many bytes."""
+    return [
+        server
+        for server in servers
+        if server.forward is ForwardingMethod.TUN
+        and cost(server.encapsulation, server.rip) == headers
+    ]
+
+
+def _cost_claim(headers: int) -> None:
+    def wording(trace: Trace) -> str:
+        too_big, packet = _too_big(trace.run.endpoint.vip.version)
+        return f"the tunnel costs {headers} bytes: a larger {packet} causes {too_big}"
+
+    def applies(trace: Trace) -> bool:
+        return bool(_paying(trace.real_servers, headers))
+
     CLAIMS.add(
-        f"tun.costs-{_bytes}-bytes",
-        f"the tunnel costs {_bytes} bytes: a larger DF packet causes fragmentation-needed",
+        f"tun.costs-{headers}-bytes",
+        f"the tunnel costs {headers} bytes: a larger DF packet causes fragmentation-needed",
         broken_by=("icmp-filtered", "pmtu-discovery-off"),
-        applies=_uses(_encapsulation),
-    )(header_cost)
+        applies=applies,
+        wording=wording,
+    )(lambda trace: header_cost(trace, headers))
+
+
+for _headers in COSTS:
+    _cost_claim(_headers)

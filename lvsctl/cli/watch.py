@@ -59,7 +59,10 @@ def watch(
     ] = None,
     traffic: Annotated[
         bool,
-        typer.Option("--traffic", help="Each interval, send requests and an ARP request per VIP."),
+        typer.Option(
+            "--traffic",
+            help="Each interval, send requests, and ask for each VIP by ARP or ND.",
+        ),
     ] = False,
     wanted: Annotated[
         WatchFormat,

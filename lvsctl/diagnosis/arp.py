@@ -48,15 +48,12 @@ def advertised(case: Case) -> Iterator[Found]:
         if not on_device:
             continue
         held = next(a for link in on_device for a in link.addresses if a.ip == case.vip)
-        seen = [
-            f
-            for f in case.trace.at(node.name)
-            if f.direction is Direction.OUT
-            and f.icmp is not None
-            and f.icmp.nd is not None
-            and not f.icmp.nd.is_solicit
-            and f.icmp.nd.target == case.vip
-        ]
+        frames = list(case.trace.at(node.name))
+        seen = [f for f in frames if f.direction is Direction.OUT and f.answers_for == case.vip]
+        asked = [f for f in frames if f.direction.inward and f.asks_for == case.vip]
+        if asked and not seen:
+            yield Remark(node.name, f"{held} is on {device}, but it did not answer for it")
+            continue
         yield Cause(
             fault="vip-on-lan",
             node=node.name,

@@ -21,7 +21,7 @@ from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Lab, Node
 from lvsctl.model.service import ForwardingMethod, RealServer, VipPort, VirtualService
 from lvsctl.model.state import NodeState, RealServerState, ServiceState
-from lvsctl.modes.tun import HEADERS
+from lvsctl.modes.tun import COSTS
 
 NAT, TUN, DR = ForwardingMethod.NAT, ForwardingMethod.TUN, ForwardingMethod.DR
 EVERY_MODE = (NAT, TUN, DR)
@@ -223,7 +223,7 @@ class Case:
 
 
 HARMLESS = frozenset(
-    {"nat.real-servers-need-nothing", *(f"tun.costs-{size}-bytes" for size in HEADERS.values())}
+    {"nat.real-servers-need-nothing", *(f"tun.costs-{size}-bytes" for size in COSTS)}
 )
 """Claims that may fail although everything works.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lvsctl.claims.base import join_names
 from lvsctl.diagnosis.base import DR, NAT, TUN, Case, Found, Rule, shown
 from lvsctl.diagnosis.tunnel import devices
 from lvsctl.model.addresses import IPAddress, IPInterface, host_route
@@ -11,6 +12,7 @@ from lvsctl.model.claim import Cause
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Node, Role
 from lvsctl.model.state import LinkState
+from lvsctl.modes.base import is_deprecated
 from lvsctl.plan.routing import routes_of
 
 
@@ -104,10 +106,10 @@ def _why_down(case: Case, node: Node, device: str, link: LinkState | None) -> tu
 
 
 def _unanswered(case: Case, node: Node, device: str) -> Iterator[Frame]:
-    """ARP requests for the node's address."""
+    """ARP requests and neighbour solicitations for the node's address."""
     own = {a.ip for a in node.addresses_on(device)}
     for frame in case.evidence.frames:
-        if frame.arp is not None and frame.arp.is_request and frame.arp.target_ip in own:
+        if frame.asks_for in own:
             yield frame
 
 
@@ -196,10 +198,9 @@ def _doubles(case: Case, node: Node, network: str, address: IPAddress) -> Iterat
 
 
 def _about(case: Case, node: str, address: IPAddress) -> Iterator[Frame]:
-    """ARP replies of a node for an address, and packets from that address that it received."""
+    """Answers of a node for an address, and packets from that address that it received."""
     for frame in case.trace.at(node):
-        arp = frame.arp
-        if arp is not None and arp.is_reply and arp.sender_ip == address:
+        if frame.answers_for == address:
             if frame.direction is Direction.OUT:
                 yield frame
         elif frame.direction is Direction.IN and frame.ips and frame.ips[-1].src == address:
@@ -220,13 +221,12 @@ def vip_on_director(case: Case) -> Iterator[Found]:
             fault="vip-missing-on-director",
             node=director,
             text="the director does not hold the VIP",
-            evidence=(f"{director}: {vip} is on no device", *shown(_arp_requests(case))),
+            evidence=(f"{director}: {vip} is on no device", *shown(_questions(case))),
             consequence="clients' requests never reach IPVS",
-            remedy=case.type(
-                director,
-                *("ip", "addr", "add", host_route(vip), "dev", network.name if network else "lo"),
-            ),
+            remedy=_add_vip(case, network.name if network else "lo"),
         )
+    elif tentative := _tentative(case):
+        yield tentative
     elif network is not None and not case.network.answers(director, network.name, vip):
         value = case.network.effective(director, network.name, "arp_ignore")
         if value:
@@ -236,7 +236,7 @@ def vip_on_director(case: Case) -> Iterator[Found]:
                 text="the director does not answer ARP requests for the VIP",
                 evidence=(
                     f"{director}: arp_ignore={value} applies to {network.name}",
-                    *shown(_arp_requests(case)),
+                    *shown(_questions(case)),
                 ),
                 consequence="clients and routers cannot resolve the VIP",
                 remedy=case.sysctl(director, "net.ipv4.conf.all.arp_ignore", 0)
@@ -244,9 +244,64 @@ def vip_on_director(case: Case) -> Iterator[Found]:
             )
 
 
-def _arp_requests(case: Case) -> Iterator[Frame]:
+def _add_vip(case: Case, device: str) -> str:
+    """The command that adds the VIP to the director as the topology has it."""
+    words: list[object] = ["ip", "addr", "add", host_route(case.vip), "dev", device]
+    if case.vip.version == 6:
+        words.append("nodad")
+    if is_deprecated(case.lab, case.vip):
+        words += ["preferred_lft", 0]
+    return case.type(case.director, *words)
+
+
+def _tentative(case: Case) -> Cause | None:
+    """An IPv6 VIP that duplicate address detection keeps from being used."""
+    director, vip = case.director, case.vip
+    for link in case.network.holders(director, vip):
+        flags = next((a.flags for a in link.unusual_addresses if a.address.ip == vip), ())
+        failed = "dadfailed" in flags
+        if not (failed or "tentative" in flags):
+            continue
+        key = f"net.ipv6.conf.{link.name}.accept_dad"
+        keys = [key, f"net.ipv6.conf.{link.name}.dad_transmits"]
+        changed = [one for one in (case.network.changed(director, k) for k in keys) if one]
+        found = [f"{director}: {one.name}={one.value}" for one in changed]
+        off = [case.sysctl(director, one.name, one.usual) for one in changed]
+        others = [
+            node.name
+            for node in case.lab.nodes
+            if node.name != director and case.network.answers(node.name, link.name, vip)
+        ]
+        state = "dadfailed" if failed else "tentative"
+        taken = f": {join_names(others)} answers for it too" if others else ""
+        return Cause(
+            fault="vip-tentative",
+            node=director,
+            text=(
+                f"the director's VIP failed duplicate address detection{taken}"
+                if failed
+                else "duplicate address detection keeps the director's VIP tentative"
+            ),
+            evidence=(
+                f"{director}: {vip} on {link.name} is {state}",
+                *found,
+                *shown(_questions(case)),
+            ),
+            consequence=(
+                "an address is not used and not answered for before the detection has found no "
+                "other node that has it (RFC 4862)"
+            ),
+            remedy=" && ".join(
+                [*off, _without(case, director, vip, link), _add_vip(case, link.name)]
+            ),
+        )
+    return None
+
+
+def _questions(case: Case) -> Iterator[Frame]:
+    """ARP requests and neighbour solicitations for the VIP."""
     for frame in case.evidence.frames:
-        if frame.arp is not None and frame.arp.is_request and frame.arp.target_ip == case.vip:
+        if frame.asks_for == case.vip:
             yield frame
 
 
@@ -280,9 +335,12 @@ def vip_on_real_servers(case: Case) -> Iterator[Found]:
     for server, node in case.members():
         if server.forward is NAT:
             continue
-        device = "lo" if server.forward is DR else server.encapsulation.device
-        if server.forward is TUN and not devices(case, node.name):
-            continue  # the VIP was removed with its device, whose remedy restores both
+        device = "lo" if server.forward is DR else server.tunnel(vip).device
+        # With its device, and an IPv6 one with a device that is set down: the remedy restores both.
+        if server.forward is TUN and not any(
+            link.up or vip.version == 4 for link in devices(case, node.name)
+        ):
+            continue
         if not case.network.holders(node.name, vip):
             yield Cause(
                 fault="vip-missing",

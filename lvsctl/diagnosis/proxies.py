@@ -1,7 +1,8 @@
 """Rule about nodes that answer ARP or neighbour discovery for other nodes' addresses.
 
 A proxy does (proxy_arp, ``ip neigh add proxy``), and so does a node with a local route to an
-address that no device of it has. Nodes that hold the address are found by other rules.
+address that no device of it has. Nodes that hold the address are found by other rules. (In IPv6
+only those that hold it on the device that receives the question answer for that reason.)
 """
 
 from __future__ import annotations
@@ -11,19 +12,19 @@ from collections.abc import Iterator
 from lvsctl.diagnosis.base import Case, Found, Rule, shown
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.claim import Cause
-from lvsctl.model.frame import Direction, Frame
+from lvsctl.model.frame import Direction
 
 
 def answering_for_others(case: Case) -> Iterator[Found]:
     """Name each node that was captured answering for an address that another node has."""
     named = set()
     for frame in case.evidence.frames:
-        address = _claimed(frame) if frame.direction is Direction.OUT else None
+        address = frame.answers_for if frame.direction is Direction.OUT else None
         node, device = frame.tap.node, frame.tap.device
         if address is None or (node, address) in named:
             continue
         owners = _owners(case, device, address)
-        if not owners or node in owners or case.network.holders(node, address):
+        if not owners or node in owners or _holds(case, node, device, address):
             continue
         named.add((node, address))
         setting, remedy = _why(case, node, device, address)
@@ -33,7 +34,7 @@ def answering_for_others(case: Case) -> Iterator[Found]:
             text=f"{node} answers as a proxy for {address}, an address of {owners[0]}",
             evidence=(
                 *([f"{node}: {setting}"] if setting else []),
-                f"{node}: {address} is on no device of it",
+                f"{node}: {address} is not on {device}",
                 *shown([frame]),
             ),
             consequence=(
@@ -44,12 +45,10 @@ def answering_for_others(case: Case) -> Iterator[Found]:
         )
 
 
-def _claimed(frame: Frame) -> IPAddress | None:
-    """The address that a frame answers for."""
-    if frame.arp is not None:
-        return frame.arp.sender_ip if frame.arp.is_reply else None
-    nd = frame.icmp.nd if frame.icmp is not None else None
-    return nd.target if nd is not None and not nd.is_solicit else None
+def _holds(case: Case, node: str, device: str, address: IPAddress) -> bool:
+    """Whether a node answers for an address because it has it: an IPv6 one on that device."""
+    holders = case.network.holders(node, address)
+    return any(address.version == 4 or link.name == device for link in holders)
 
 
 def _owners(case: Case, device: str, address: IPAddress) -> tuple[str, ...]:

@@ -10,7 +10,12 @@ from lvsctl.model.claim import Cause
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Role
 
-_DEFAULTS = {4: "net.ipv4.ip_default_ttl", 6: "net.ipv6.conf.all.hop_limit"}
+
+def _keys(case: Case, sender: str, version: int) -> list[str]:
+    """The settings of what a node sends with: in IPv6 an interface's own (ip6_dst_hoplimit)."""
+    if version == 4:
+        return ["net.ipv4.ip_default_ttl"]
+    return [f"net.ipv6.conf.{name}.hop_limit" for name in case.lab.node(sender).networks]
 
 
 def expiring(case: Case) -> Iterator[Found]:
@@ -30,11 +35,16 @@ def _expired(case: Case, frames: tuple[Frame, ...]) -> Iterator[tuple[str, Frame
     """Senders of packets that ended at a forwarding node with a TTL of 1, with those packets."""
     first: dict[object, Frame] = {}
     last: dict[object, Frame] = {}
+    came: dict[object, set[int]] = {}
     for frame in frames:
         if frame.direction is not Direction.OTHER:
             first.setdefault(identity(frame), frame)
             last[identity(frame)] = frame
+        if frame.direction.inward and frame.outer is not None:
+            came.setdefault((identity(frame), frame.tap), set()).add(frame.outer.ttl)
     for packet, frame in last.items():
+        if len(came.get((packet, frame.tap), ())) > 1:
+            continue  # it went round and came back: another rule names the loop
         ip = frame.outer
         role = case.lab.node(frame.tap.node).role
         if ip is None or ip.ttl > 1 or frame.direction is Direction.OUT:
@@ -46,16 +56,17 @@ def _expired(case: Case, frames: tuple[Frame, ...]) -> Iterator[tuple[str, Frame
 def _cause(case: Case, sender: str, last: Frame) -> Cause:
     ip = last.outer
     version, name = (ip.version, ip.ttl_name) if ip is not None else (4, "TTL")
-    key = _DEFAULTS[version]
-    changed = case.network.changed(sender, key)
-    facts = (f"{sender}: {key}={changed.value}",) if changed is not None else ()
+    keys = _keys(case, sender, version)
+    changed = [one for one in (case.network.changed(sender, key) for key in keys) if one]
+    facts = [f"{sender}: {one.name}={one.value}" for one in changed]
+    usual = [case.sysctl(sender, one.name, one.usual) for one in changed]
     return Cause(
         fault="ttl-expired",
         node=sender,
         text=f"packets of {sender} have a {name} of 1 at {last.tap.node} and expire there",
         evidence=(*facts, *shown([last])),
         consequence=f"{last.tap.node} drops them, for each hop takes 1 from the {name}",
-        remedy=case.sysctl(sender, key, changed.usual) if changed is not None else case.up,
+        remedy=" && ".join(usual) or case.up,
     )
 
 

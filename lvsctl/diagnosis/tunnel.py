@@ -10,29 +10,40 @@ from lvsctl.diagnosis.packet_filter import dropped
 from lvsctl.model.addresses import host_route
 from lvsctl.model.claim import Cause
 from lvsctl.model.frame import Direction, Frame
-from lvsctl.model.service import GUE_PORT, Encapsulation
+from lvsctl.model.service import GUE_PORT, Encapsulation, TunnelKind
 from lvsctl.model.state import LinkState
+from lvsctl.modes.base import is_deprecated
 
 
 def devices(case: Case, node: str) -> tuple[LinkState, ...]:
     """A node's tunnel devices for the service's encapsulation."""
-    kind = case.service.encapsulation.device_kind
-    return tuple(link for link in case.state(node).links if link.kind == kind)
+    kinds = {server.tunnel(case.vip) for server in case.service.real_servers if server.node == node}
+    return tuple(link for link in case.state(node).links if link.kind in kinds)
 
 
 def device_there(case: Case) -> Iterator[Found]:
     """Every real server has a tunnel device, and it is up."""
-    device = case.service.encapsulation.device
-    for _, node in case.members():
+    for server, node in case.members():
+        kind = server.tunnel(case.vip)
+        device = kind.device
         found = devices(case, node.name)
         if any(link.up for link in found):
             continue
         up = case.type(node.name, "ip", "link", "set", device, "up")
-        loose = case.sysctl(node.name, f"net.ipv4.conf.{device}.rp_filter", 0)
+        loose = [case.sysctl(node.name, f"net.ipv4.conf.{device}.rp_filter", 0)]
+        if case.vip.version == 6:
+            loose = []  # IPv6 has no reverse path filter
         vip = case.type(node.name, "ip", "addr", "replace", host_route(case.vip), "dev", device)
-        kind = case.service.encapsulation.device_kind
-        making = case.type(node.name, *("ip", "link", "add", device, "type", kind))
-        remedy = up if found else f"{making} && {loose} && {up} && {vip}"
+        mode = ("mode", "any") if kind is TunnelKind.IP6TNL else ()
+        making = case.type(node.name, *("ip", "link", "add", device, "type", kind, *mode))
+        if not found:
+            steps = [making, *loose, up, vip]
+        else:  # with the device an IPv6 address went
+            held = any(
+                link.addresses for link in found if case.vip in [a.ip for a in link.addresses]
+            )
+            steps = [up] if held else [up, vip]
+        remedy = " && ".join(steps)
         seen = case.requests(node.name)
         yield Cause(
             fault="tunnel-down" if found else "tunnel-missing",
@@ -81,12 +92,12 @@ def keys_agree(case: Case) -> Iterator[Found]:
     """No tunnel device of a real server expects a GRE key, which IPVS does not send."""
     if case.service.encapsulation is not Encapsulation.GRE:
         return
-    for _, node in case.members():
+    for server, node in case.members():
         for link in devices(case, node.name):
             key = link.setting("ikey")
             if not link.up or not key or case.served(node.name):
                 continue
-            usual = case.service.encapsulation.device
+            usual = server.tunnel(case.vip).device
             vip = host_route(case.vip)
             restore = [case.type(node.name, "ip", "link", "del", link.name)]
             if link.name != usual:
@@ -149,7 +160,9 @@ def _other_ends(link: LinkState, senders: Collection[str], rip: str) -> str:
 
 def _unreachable(case: Case, node: str) -> Iterator[Frame]:
     for frame in case.trace.at(node):
-        if frame.icmp is not None and frame.icmp.type == 3 and frame.direction is Direction.OUT:
+        icmp = frame.icmp
+        unreachable = icmp is not None and icmp.type == (3 if icmp.version == 4 else 1)
+        if unreachable and frame.direction is Direction.OUT:
             yield frame
 
 
@@ -175,6 +188,37 @@ def tunnel_filter(case: Case) -> Iterator[Found]:
                     )
 
 
+def outer_source(case: Case) -> Iterator[Found]:
+    """The director sends the tunnel from its DIP, not from the VIP."""
+    vip, director = case.vip, case.director
+    sent = [
+        frame
+        for frame in case.requests(director, out=True)
+        if len(frame.ips) > 1 and frame.outer is not None and frame.outer.src == vip
+    ]
+    if not sent or not is_deprecated(case.lab, vip):
+        return
+    device = sent[0].tap.device
+    yield Cause(
+        fault="vip-is-outer-source",
+        node=director,
+        text="the director sends the tunnel from the VIP instead of its DIP",
+        evidence=(
+            f"{director}: {vip} on {device} is not deprecated",
+            *shown(sent),
+        ),
+        consequence=(
+            "the real servers hold the VIP too, and a tunnel takes no packets from an address of "
+            "its own host: requests are not decapsulated"
+        ),
+        remedy=case.type(
+            director,
+            *("ip", "addr", "change", host_route(vip), "dev", device),
+            *("nodad", "preferred_lft", 0),
+        ),
+    )
+
+
 def _told(case: Case) -> tuple[Frame, ...]:
     """Fragmentation-needed messages about the large request."""
     large = case.trace.large
@@ -193,7 +237,7 @@ def _told(case: Case) -> tuple[Frame, ...]:
 def discovery(case: Case) -> Iterator[Found]:
     """The director reports to clients that a packet is too large for the tunnel."""
     key = "net.ipv4.vs.pmtu_disc"
-    if case.state(case.director).sysctls.get(key, "1") != "0":
+    if case.vip.version == 6 or case.state(case.director).sysctls.get(key, "1") != "0":
         return
     fragments = [
         f
@@ -228,12 +272,14 @@ def icmp_filtered(case: Case) -> Iterator[Found]:
     node = last.tap.node if last is not None else case.director
     if any(isinstance(one, Cause) and one.node == node for one in dropped(case)):
         return  # named with the rule of a packet filter that drops it
+    too_big = "fragmentation-needed" if case.vip.version == 4 else "packet-too-big"
+    dropped_kind = "ICMP" if case.vip.version == 4 else "ICMPv6 packet-too-big"
     where = "does not leave it" if node != case.client else "which still sends full-sized segments"
-    fact = f"fragmentation-needed came to {node} {where}" if last else "no fragmentation-needed"
+    fact = f"{too_big} came to {node} {where}" if last else f"no {too_big}"
     yield Cause(
         fault="icmp-filtered",
         node=node,
-        text="a firewall between director and client drops ICMP",
+        text=f"a firewall between director and client drops {dropped_kind}",
         evidence=(
             (
                 f"a request of at least {sum(len(f.payload) for f in again[:3])} bytes hangs "
@@ -264,6 +310,12 @@ def _unfiltered(case: Case, node: str, device: str) -> str:
 
 
 RULES = (
+    Rule(
+        find=outer_source,
+        modes=(TUN,),
+        latent=True,
+        rules_out="the director sends the tunnel from its DIP",
+    ),
     Rule(find=keys_agree, modes=(TUN,), rules_out="no tunnel device expects a GRE key"),
     Rule(find=device_there, modes=(TUN,), rules_out="every real server's tunnel device is up"),
     Rule(

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Interface
 from math import inf
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +31,7 @@ from lvsctl.model.service import Protocol, VipPort, VirtualService
 from lvsctl.model.state import ChangedSysctls, Connection, NeighbourState, NodeState, ServiceState
 from lvsctl.plan.routing import routes_of
 from lvsctl.traffic import client
-from lvsctl.traffic.client import arp_probe
+from lvsctl.traffic.neighbours import ask_neighbours
 
 LARGE = 4000
 """Bytes of a request that needs several full-sized segments (of 1460 bytes on Ethernet)."""
@@ -141,23 +140,21 @@ def _capture(lab: Lab) -> Capture:
 
 
 def _probe_vips(lab: Lab) -> None:
-    """Broadcast an ARP request for each VIP from every client and router on its network."""
-    asked: list[tuple[str, str, IPv4Address, IPv4Address]] = []
+    """Ask all neighbours for each VIP from every client and router on its network."""
+    asked: list[tuple[str, str, IPAddress, IPAddress]] = []
     for vip in dict.fromkeys(vip for service in lab.services for vip in service.vips):
         network = lab.network_of(vip)
-        if network is None or not isinstance(vip, IPv4Address):
+        if network is None:
             continue
         for node in (*lab.having(Role.CLIENT), *lab.having(Role.ROUTER)):
-            own = next(
-                (a.ip for a in node.addresses_on(network.name) if isinstance(a, IPv4Interface)),
-                None,
-            )
+            held = node.addresses_on(network.name)
+            own = next((a.ip for a in held if a.version == vip.version), None)
             if own is not None:
                 asked.append((lab.netns(node.name), network.name, own, vip))
-    patience = _ARP_PATIENCE + 8 * _one_way(lab)
+    patience = _NEIGHBOUR_PATIENCE + 8 * _one_way(lab)
     # Where no node answers, all wait at the same time.
     with ThreadPoolExecutor(_THREADS) as pool:
-        for waiting in [pool.submit(arp_probe, *one, patience) for one in asked]:
+        for waiting in [pool.submit(ask_neighbours, *one, patience) for one in asked]:
             try:
                 waiting.result()
             except OSError as error:
@@ -166,8 +163,8 @@ def _probe_vips(lab: Lab) -> None:
                     raise
 
 
-_ARP_PATIENCE = 0.5
-"""Seconds to wait for an ARP reply, which no process has to give."""
+_NEIGHBOUR_PATIENCE = 0.5
+"""Seconds to wait for a neighbour's reply, which no process has to give."""
 
 
 def clients_of(lab: Lab, service: VirtualService) -> tuple[Node, ...]:

@@ -16,7 +16,7 @@ from lvsctl.kernel.apply import apply_plan
 from lvsctl.kernel.registry import Entry, State
 from lvsctl.model.event import Emit, RollingBack, ignore
 from lvsctl.model.lab import Lab
-from lvsctl.model.service import Encapsulation, ForwardingMethod, Scheduler
+from lvsctl.model.service import ForwardingMethod, Scheduler, TunnelKind
 from lvsctl.plan import planner
 from lvsctl.plan.stages import Plan, Up
 from lvsctl.topology.overrides import Overrides
@@ -64,9 +64,11 @@ def _rare_features(lab: Lab) -> set[str]:
     found = {
         f"scheduler {one.scheduler}" for one in lab.services if one.scheduler not in _EVERYWHERE
     }
-    servers = [server for service in lab.services for server in service.real_servers]
-    tunnels = {one.encapsulation for one in servers if one.forward is ForwardingMethod.TUN}
-    return found | {str(one) for one in tunnels if one is not Encapsulation.IPIP}
+    for service in lab.services:
+        for server in service.by(ForwardingMethod.TUN):
+            found |= {str(server.tunnel(vip)) for vip in service.vips}
+            found.add(str(server.encapsulation))
+    return found - {str(TunnelKind.IPIP)}
 
 
 def _create(lab: Lab, plan: Plan, entry: Entry, emit: Emit) -> Up:

@@ -15,10 +15,10 @@ from lvsctl.faults.base import (
     FaultContext,
     FaultTable,
 )
-from lvsctl.faults.change import Change, added
+from lvsctl.faults.change import Change, added, removed
 from lvsctl.model.addresses import mac_for
 from lvsctl.model.lab import Role
-from lvsctl.resources.neighbour import Neighbour
+from lvsctl.resources.neighbour import Neighbour, ProxyNeighbour
 from lvsctl.resources.sysctl import Sysctl
 
 FAULTS = FaultTable()
@@ -44,6 +44,8 @@ def arp_ignore_unset(context: FaultContext) -> Iterator[Change]:
 
     Changes: the setting on `all` is the kernel's default.
     """
+    if 4 not in context.versions:
+        return
     setting = context.setting("net.ipv4.conf.all.arp_ignore")
     yield Change(setting, replace(setting, value="0"))
 
@@ -68,6 +70,8 @@ def arp_ignore_on_lo_only(context: FaultContext) -> Iterator[Change]:
 
     Changes: the setting moves from `all` to `lo`.
     """
+    if 4 not in context.versions:
+        return
     setting = context.setting("net.ipv4.conf.all.arp_ignore")
     yield Change(setting, replace(setting, value="0"))
     lo = Sysctl(netns=context.netns, name="net.ipv4.conf.lo.arp_ignore", value="0")
@@ -94,8 +98,33 @@ def arp_announce_unset(context: FaultContext) -> Iterator[Change]:
 
     Changes: the setting on `all` is the kernel's default.
     """
+    if 4 not in context.versions:
+        return
     setting = context.setting("net.ipv4.conf.all.arp_announce")
     yield Change(setting, replace(setting, value="0"))
+
+
+def solicits_from_vip(context: FaultContext) -> tuple[str, ...]:
+    """In IPv6 the address of a reply is also that of the solicitation before it.
+
+    If it is on the interface (ndisc_solicit in net/ipv6/ndisc.c): there is no arp_announce. A
+    client beside the real server is not asked for: it has asked for the VIP itself, and so told
+    its MAC address. A router asks from its link-local address, and is asked for.
+    """
+    beside = any(context.neighbours(Role.CLIENT, 6))
+    routed = any(context.neighbours(Role.ROUTER, 6))
+    return ("dr.real-servers-announce-rip",) if routed and not beside else ()
+
+
+ADVERTISED_TWICE = (
+    *DIRECTOR_BYPASSED,
+    *("dr.reply-direct", "dr.one-segment", "all.requests-answered", "all.frames-agree"),
+    *("all.large-requests-answered", "all.nothing-sent-again"),
+)
+"""Claims that may fail if two nodes answer for the VIP.
+
+In IPv6 each advertisement replaces the other one, also while a connection lasts.
+"""
 
 
 @FAULTS.add(
@@ -108,18 +137,80 @@ def arp_announce_unset(context: FaultContext) -> Iterator[Change]:
         "neighbours that accept its reply bypass the director"
     ),
     breaks=("dr.only-director-answers-arp",),
-    may_break=DIRECTOR_BYPASSED,
+    breaks_where=solicits_from_vip,
+    may_break=ADVERTISED_TWICE,
 )
 def vip_on_lan(context: FaultContext) -> Iterator[Change]:
     """The VIP is on a real server's LAN interface, where arp_ignore=1 still answers for it.
 
     arp_ignore=1 answers for addresses of the receiving interface (ip-sysctl.rst). So the VIP
-    belongs on a device that receives no ARP requests, such as lo.
+    belongs on a device that receives no ARP requests, such as lo. A neighbour solicitation
+    is answered for such addresses only, and always (RFC 4861, section 7.2.3).
 
     Changes: the VIP moves from the loopback device to the interface.
     """
     for vip in context.vips(device="lo"):
         yield Change(vip, replace(vip, device=context.node.networks[0]))
+
+
+@FAULTS.add(
+    "proxy-ndp",
+    "a real server answers neighbour solicitations for the VIP as a proxy",
+    modes=(DR,),
+    at=(Role.REAL_SERVER,),
+    cause="proxy-answers",
+    symptom=(
+        "the real server answers neighbour solicitations for the VIP as the director does; "
+        "neighbours that accept its advertisement bypass the director"
+    ),
+    breaks=("dr.only-director-answers-arp",),
+    may_break=ADVERTISED_TWICE,
+)
+def proxy_ndp(context: FaultContext) -> Iterator[Change]:
+    """A real server is a neighbour discovery proxy for the VIP, as a router would be.
+
+    The kernel answers as a proxy on interfaces that forward (ip-sysctl.rst, proxy_ndp; net/ipv6/
+    ndisc.c, ndisc_recv_ns).
+
+    Changes: forwarding and proxy_ndp of the interface, and a proxy entry for each VIP.
+    """
+    for service in context.services((DR,)):
+        for vip in service.vips:
+            network = context.lab.network_of(vip)
+            if vip.version == 4 or network is None or network.name not in context.node.networks:
+                continue
+            for name in ("forwarding", "proxy_ndp"):
+                key = f"net.ipv6.conf.{network.name}.{name}"
+                setting = Sysctl(netns=context.netns, name=key, value="0")
+                yield Change(setting, replace(setting, value="1"))
+            yield added(ProxyNeighbour(netns=context.netns, device=network.name, address=vip))
+
+
+@FAULTS.add(
+    "vip-tentative",
+    "duplicate address detection keeps the director's VIP tentative",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    symptom="neighbour solicitations for the VIP stay unanswered, and IPVS counts nothing",
+    breaks=("dr.only-director-answers-arp", *NO_ANSWER),
+    may_break=("dr.reply-direct", "tun.reply-direct", "nat.both-directions-load-director"),
+)
+def vip_tentative(context: FaultContext) -> Iterator[Change]:
+    """The director's VIP was added without nodad, where duplicate address detection is on.
+
+    Until it is over the address is tentative, and is answered for by no one (RFC 4862, section
+    5.4). It usually takes a second, at each failover too; here it takes ten minutes.
+
+    Changes: accept_dad and dad_transmits of the interface, and each IPv6 VIP is added again.
+    """
+    for vip in context.vips():
+        if vip.address.version == 6:
+            for name, usual, value in (("accept_dad", "0", "1"), ("dad_transmits", "1", "600")):
+                key = f"net.ipv6.conf.{vip.device}.{name}"
+                setting = Sysctl(netns=context.netns, name=key, value=usual)
+                yield Change(setting, replace(setting, value=value))
+            yield removed(vip)
+            yield added(replace(vip, dad=True))
 
 
 @FAULTS.add(
@@ -191,5 +282,6 @@ def director_silent(context: FaultContext) -> Iterator[Change]:
 
     Changes: arp_ignore=8 (ip-sysctl.rst: no reply for any local address).
     """
-    setting = Sysctl(netns=context.netns, name="net.ipv4.conf.all.arp_ignore", value="0")
-    yield Change(setting, replace(setting, value="8"))
+    if 4 in context.versions:
+        setting = Sysctl(netns=context.netns, name="net.ipv4.conf.all.arp_ignore", value="0")
+        yield Change(setting, replace(setting, value="8"))

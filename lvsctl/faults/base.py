@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import ip_interface
 from typing import TypeVar
 
 from lvsctl.faults.change import Change
-from lvsctl.model.addresses import IPAddress
+from lvsctl.model.addresses import IPAddress, IPInterface
 from lvsctl.model.lab import Lab, Network, Node, Role
 from lvsctl.model.service import ForwardingMethod, VirtualService
+from lvsctl.modes.tun import COSTS
 from lvsctl.plan.stages import Plan
 from lvsctl.resources.address import Address
 from lvsctl.resources.base import Resource
@@ -36,8 +37,8 @@ JOINED = ("joined.every-port-answered", "joined.client-stays")
 UNANSWERED = ("dr.reply-direct", "tun.reply-direct", "nat.reply-crosses-director")
 """Claims that fail if a real server receives requests and no reply leaves it."""
 
-TUNNEL_COSTS = ("tun.costs-20-bytes", "tun.costs-24-bytes", "tun.costs-32-bytes")
-"""A service makes the one of these for its encapsulation."""
+TUNNEL_COSTS = tuple(f"tun.costs-{size}-bytes" for size in COSTS)
+"""A service makes the one of these for its encapsulation and the IP version of its RIPs."""
 
 DIRECTOR_BYPASSED = (
     "all.real-servers-reached",
@@ -93,12 +94,35 @@ class FaultContext:
         """The context of another node of the lab."""
         return FaultContext(self.lab, self.plan, self.lab.node(name))
 
-    def neighbours(self, role: Role) -> Iterator[tuple[str, Node, IPAddress]]:
-        """Other nodes of ``role`` on the node's networks: network, node, its IPv4 address there."""
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """The IP versions of the VIPs of the services that concern the node."""
+        vips = (vip for service in self.services(EVERY_MODE) for vip in service.vips)
+        return tuple(dict.fromkeys(vip.version for vip in vips))
+
+    @property
+    def rip_versions(self) -> tuple[int, ...]:
+        """The IP versions of the addresses that requests to the node's services are sent to."""
+        servers = (s for service in self.services(EVERY_MODE) for s in service.real_servers)
+        own = (s for s in servers if self.node.name in (s.node, *self._directors))
+        return tuple(dict.fromkeys(server.rip.version for server in own))
+
+    @property
+    def _directors(self) -> tuple[str, ...]:
+        return tuple(node.name for node in self.lab.directors)
+
+    def neighbours(
+        self, role: Role, version: int | None = None
+    ) -> Iterator[tuple[str, Node, IPAddress]]:
+        """Other nodes of ``role`` on the node's networks: network, node, its address there.
+
+        Of each IP version of the VIPs, or only of ``version``.
+        """
+        versions = self.versions if version is None else (version,)
         for network in self.node.networks:
             for other in self.lab.having(role):
                 for interface in other.addresses_on(network):
-                    if other != self.node and interface.version == 4:
+                    if other != self.node and interface.version in versions:
                         yield network, other, interface.ip
 
     def services(self, modes: Iterable[ForwardingMethod]) -> Iterator[VirtualService]:
@@ -116,15 +140,15 @@ class FaultContext:
                 yield service
 
 
-def unused_address(lab: Lab, network: Network) -> IPv4Interface:
-    """Return the network's highest IPv4 address that no node and no service has."""
-    subnet = next(subnet for subnet in network.subnets if isinstance(subnet, IPv4Network))
+def unused_address(lab: Lab, network: Network, version: int) -> IPInterface:
+    """Return the network's highest address of an IP version that no node and no service has."""
+    subnet = next(subnet for subnet in network.subnets if subnet.version == version)
     taken = {a.ip for node in lab.nodes for a in node.addresses_on(network.name)}
     taken |= {vip for service in lab.services for vip in service.vips}
-    number = int(subnet.broadcast_address) - 1
-    while (found := IPv4Interface((number, subnet.prefixlen))).ip in taken:
-        number -= 1
-    return found
+    address = subnet.broadcast_address - 1
+    while address in taken:
+        address -= 1
+    return ip_interface(f"{address}/{subnet.prefixlen}")
 
 
 Changes = Callable[[FaultContext], Iterator[Change]]
@@ -165,9 +189,10 @@ class Fault:
         if context.node.role not in self.at or not any(context.services(self.modes)):
             return ()
         try:
-            return tuple(dict.fromkeys(self.changes(context)))
+            found = dict.fromkeys(self.changes(context))
         except LookupError:  # the plan does not make the setting that the fault would change
             return ()
+        return tuple(change for change in found if change.before != change.after)
 
     def nodes(self, lab: Lab, plan: Plan) -> tuple[str, ...]:
         """Nodes where the fault can be injected, the default first; none if it does not apply."""

@@ -49,6 +49,8 @@ NOT_SCHEDULED = ("dr.reply-direct", "tun.reply-direct", "all.frames-agree", *NO_
         "tun.reply-direct",
         *ONE_SERVER_SILENT,
     ),
+    # By DR behind a router: an IPv6 router redirects the client, as in `behind-router`.
+    may_break=("all.large-requests-answered",),
 )
 def wrong_forwarding_method(context: FaultContext) -> Iterator[Change]:
     """The director forwards to a real server by a method that it is not configured for.
@@ -61,6 +63,8 @@ def wrong_forwarding_method(context: FaultContext) -> Iterator[Change]:
     for server in context.first_entries():
         real = server.real_server
         other = NAT if real.forward is DR else DR
+        if real.rip.version != server.service.version:
+            continue  # the kernel refuses it: only a tunnel leads to another IP version
         yield Change(server, replace(server, real_server=replace(real, forward=other)))
 
 
@@ -372,7 +376,8 @@ def real_server_unknown(context: FaultContext) -> Iterator[Change]:
     for server in context.first_entries():
         network = context.lab.network_of(server.real_server.rip)
         if network is not None and network.name in context.node.networks:
-            unused = unused_address(context.lab, network).ip
+            rip = server.real_server.rip
+            unused = unused_address(context.lab, network, rip.version).ip
             gone = replace(server.real_server, node="gone", rip=unused, weight=1)
             yield added(replace(server, real_server=gone))
 
@@ -411,6 +416,11 @@ def backup_only(context: FaultContext) -> Iterator[Change]:
 
     Changes: a synchronization daemon in the state backup, and net.ipv4.vs.backup_only.
     """
+    mixed = (
+        op.real_server.rip.version != op.service.version for op in context.planned(IpvsRealServer)
+    )
+    if any(mixed):
+        return  # the kernel starts no daemon then (start_sync_thread in ip_vs_sync.c)
     daemon = SyncDaemonState("backup", context.node.networks[0], 0)
     yield added(SyncDaemon(netns=context.netns, daemon=daemon))
     setting = Sysctl(netns=context.netns, name="net.ipv4.vs.backup_only", value="0")

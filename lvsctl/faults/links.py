@@ -104,9 +104,10 @@ def mtu_mismatch(context: FaultContext) -> Iterator[Change]:
 
     Neither end of a connection is the director, so its MTU is not announced (TCP's MSS).
 
-    Changes: an MTU of 1000 on the interface towards the clients.
+    Changes: an MTU of 1400 on the interface towards the clients. (Where less than 1280 is left,
+    IPv6 and tunnels over it do not work at all.)
     """
-    yield _set(context.node.networks[0], "mtu", "1500", "1000", netns=context.netns, group="link")
+    yield _set(context.node.networks[0], "mtu", "1500", "1400", netns=context.netns, group="link")
 
 
 @FAULTS.add(
@@ -166,10 +167,15 @@ def port_isolated(context: FaultContext) -> Iterator[Change]:
 def broadcast_not_flooded(context: FaultContext) -> Iterator[Change]:
     """The switch does not send broadcasts to a real server: ARP requests among them.
 
-    Changes: broadcast flooding of the port is off.
+    In IPv6 it does not send it multicasts, as a switch that snoops without a querier: neighbour
+    solicitations among them.
+
+    Changes: flooding of broadcasts (or multicasts) to the port is off.
     """
+    floods = [{4: "bcast_flood", 6: "mcast_flood"}[version] for version in context.rip_versions]
     for port in _ports(context):
-        yield _set(port.port, "bcast_flood", "on", "off", netns=port.netns, group="port")
+        for flood in floods:
+            yield _set(port.port, flood, "on", "off", netns=port.netns, group="port")
 
 
 @FAULTS.add(

@@ -21,12 +21,19 @@ from lvsctl.resources.packet_filter import PacketFilter
 FAULTS = FaultTable()
 
 
-def _every_packet(context: FaultContext, chain: str, action: str) -> Change:
-    """The change that adds a rule for every packet of a chain of the table ``filter``."""
-    rule = FilterRule(FilterProgram.IPTABLES, "filter", chain, 1, f"-A {chain} -j {action}", action)
-    return added(
-        PacketFilter(netns=context.netns, program=rule.program, table=rule.table, rules=(rule,))
-    )
+UNRESOLVED = ("tun.routed", "nat.both-directions-load-director")
+"""Claims that fail if the real server answers no neighbour solicitation either."""
+
+PROGRAMS = {4: FilterProgram.IPTABLES, 6: FilterProgram.IP6TABLES}
+
+
+def _every_packet(context: FaultContext, chain: str, action: str) -> Iterator[Change]:
+    """The changes that add a rule for every packet of a chain of the table ``filter``."""
+    for version in context.versions:
+        rule = FilterRule(PROGRAMS[version], "filter", chain, 1, f"-A {chain} -j {action}", action)
+        yield added(
+            PacketFilter(netns=context.netns, program=rule.program, table=rule.table, rules=(rule,))
+        )
 
 
 @FAULTS.add(
@@ -37,16 +44,17 @@ def _every_packet(context: FaultContext, chain: str, action: str) -> Change:
     cause="packet-filter",
     symptom="requests reach the real server, which sends nothing",
     breaks=ONE_SERVER_SILENT,
-    may_break=(*UNANSWERED, "tun.decapsulated-on-tunnel-device"),
+    may_break=(*UNANSWERED, *UNRESOLVED, "tun.decapsulated-on-tunnel-device"),
 )
 def input_dropped(context: FaultContext) -> Iterator[Change]:
-    """A packet filter of a real server drops every IPv4 packet that it receives.
+    """A packet filter of a real server drops every packet that it receives.
 
-    ARP is not filtered, so the director finds the real server.
+    Of the VIP's IP version. ARP is not filtered, so the director finds the real server; neighbour
+    discovery is.
 
     Changes: a rule in the chain INPUT.
     """
-    yield _every_packet(context, "INPUT", "DROP")
+    yield from _every_packet(context, "INPUT", "DROP")
 
 
 @FAULTS.add(
@@ -57,14 +65,19 @@ def input_dropped(context: FaultContext) -> Iterator[Change]:
     cause="packet-filter",
     symptom="the real server answers requests with ICMP port unreachable",
     breaks=ONE_SERVER_SILENT,
-    may_break=(*UNANSWERED, "tun.decapsulated-on-tunnel-device", "all.frames-agree"),
+    may_break=(
+        *UNANSWERED,
+        *UNRESOLVED,
+        "tun.decapsulated-on-tunnel-device",
+        "all.frames-agree",
+    ),
 )
 def input_rejected(context: FaultContext) -> Iterator[Change]:
-    """A packet filter of a real server rejects every IPv4 packet that it receives.
+    """A packet filter of a real server rejects every packet that it receives.
 
     Changes: a rule in the chain INPUT.
     """
-    yield _every_packet(context, "INPUT", "REJECT")
+    yield from _every_packet(context, "INPUT", "REJECT")
 
 
 @FAULTS.add(
@@ -83,4 +96,4 @@ def forward_dropped(context: FaultContext) -> Iterator[Change]:
 
     Changes: a rule in the chain FORWARD.
     """
-    yield _every_packet(context, "FORWARD", "DROP")
+    yield from _every_packet(context, "FORWARD", "DROP")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import IPv4Interface, ip_interface, ip_network
+from ipaddress import ip_interface, ip_network
 
 from lvsctl.faults.base import (
     DR,
@@ -19,7 +19,7 @@ from lvsctl.faults.base import (
     unused_address,
 )
 from lvsctl.faults.change import Change, added, removed
-from lvsctl.model.addresses import mac_for
+from lvsctl.model.addresses import IPInterface, mac_for
 from lvsctl.model.lab import Network, Role
 from lvsctl.resources.address import Address
 from lvsctl.resources.offloads import OffloadsOff
@@ -38,6 +38,8 @@ FAULTS = FaultTable()
     at=(Role.DIRECTOR,),
     symptom="requests go back and forth between the director and the router until their TTL ends",
     breaks=("dr.request-only-macs-change", "dr.one-segment", "dr.reply-direct", *ONE_SERVER_SILENT),
+    # An IPv6 router redirects the sender, and a client on another network believes it.
+    may_break=("all.large-requests-answered",),
 )
 def behind_router(context: FaultContext) -> Iterator[Change]:
     """The director reaches a real server through a router; direct routing needs one segment.
@@ -49,7 +51,7 @@ def behind_router(context: FaultContext) -> Iterator[Change]:
     """
     for server in context.first_entries():
         rip = server.real_server.rip
-        for network, _, address in context.neighbours(Role.ROUTER):
+        for network, _, address in context.neighbours(Role.ROUTER, rip.version):
             if context.lab.network_of(rip) == context.lab.network(network):
                 yield added(StaticRoute(netns=context.netns, to=ip_network(rip), via=address))
 
@@ -78,8 +80,11 @@ def wrong_gateway(context: FaultContext) -> Iterator[Change]:
 
     Changes: the default route goes through a router, or else through another real server.
     """
-    others = (*context.neighbours(Role.ROUTER), *context.neighbours(Role.REAL_SERVER))
     for route in context.planned(StaticRoute):
+        others = (
+            *context.neighbours(Role.ROUTER, route.ip_version),
+            *context.neighbours(Role.REAL_SERVER, route.ip_version),
+        )
         if route.to is None and others:
             yield Change(route, replace(route, via=others[0][2]))
 
@@ -102,9 +107,9 @@ def gateway_is_director(context: FaultContext) -> Iterator[Change]:
     """
     for network, _, dip in context.neighbours(Role.DIRECTOR):
         for route in context.planned(StaticRoute):
-            if route.to is None:
+            if route.to is None and route.ip_version == dip.version:
                 yield Change(route, replace(route, via=dip))
-        for beside, _, cip in context.neighbours(Role.CLIENT):
+        for beside, _, cip in context.neighbours(Role.CLIENT, dip.version):
             if beside == network:
                 yield added(StaticRoute(netns=context.netns, to=ip_network(cip), via=dip))
 
@@ -143,8 +148,7 @@ def ip_forward_off(context: FaultContext) -> Iterator[Change]:
 
     Changes: forwarding is off, the kernel's default.
     """
-    setting = context.setting("net.ipv4.ip_forward")
-    yield Change(setting, replace(setting, value="0"))
+    yield from _not_forwarding(context)
 
 
 @FAULTS.add(
@@ -173,8 +177,9 @@ def redirects_sent(context: FaultContext) -> Iterator[Change]:
 
     Changes: redirects are on, the kernel's default (`all` or the interface's own is enough).
     """
-    setting = context.setting("net.ipv4.conf.all.send_redirects")
-    yield Change(setting, replace(setting, value="1"))
+    if 4 in context.versions:
+        setting = context.setting("net.ipv4.conf.all.send_redirects")
+        yield Change(setting, replace(setting, value="1"))
 
 
 @FAULTS.add(
@@ -203,15 +208,20 @@ def client_on_real_server_network(context: FaultContext) -> Iterator[Change]:
         if name in context.node.networks:
             continue
         network = context.lab.network(name)
-        address = unused_address(context.lab, network)
-        yield added(_link(context, network, mac_for(address.ip)))
+        addresses = {
+            version: unused_address(context.lab, network, version) for version in context.versions
+        }
+        first, *_ = addresses.values()
+        yield added(_link(context, network, mac_for(first.ip)))
         yield added(OffloadsOff(netns=context.netns, device=name))
-        yield added(Address(netns=context.netns, device=name, address=address))
-        dip = next(a.ip for a in director.node.addresses_on(name) if a.version == 4)
+        for address in addresses.values():
+            yield added(Address(netns=context.netns, device=name, address=address))
+        dips = {a.version: a.ip for a in director.node.addresses_on(name)}
         for service in context.services((NAT,)):
             for vip in service.vips:
-                if vip not in address.network:
-                    yield added(StaticRoute(netns=context.netns, to=ip_network(vip), via=dip))
+                if vip not in addresses[vip.version].network:
+                    via = dips[vip.version]
+                    yield added(StaticRoute(netns=context.netns, to=ip_network(vip), via=via))
         return
 
 
@@ -247,8 +257,9 @@ def rp_filter_on_router(context: FaultContext) -> Iterator[Change]:
 
     Changes: strict filtering is on for every interface of the router.
     """
-    setting = context.setting("net.ipv4.conf.all.rp_filter")
-    yield Change(setting, replace(setting, value="1"))
+    if 4 in context.versions:  # IPv6 has no reverse path filter
+        setting = context.setting("net.ipv4.conf.all.rp_filter")
+        yield Change(setting, replace(setting, value="1"))
 
 
 @FAULTS.add(
@@ -280,16 +291,26 @@ def router_not_forwarding(context: FaultContext) -> Iterator[Change]:
 
     Changes: forwarding is off, the kernel's default.
     """
-    setting = context.setting("net.ipv4.ip_forward")
-    yield Change(setting, replace(setting, value="0"))
+    yield from _not_forwarding(context)
 
 
-def _served_clients(context: FaultContext) -> Iterator[IPv4Interface]:
-    """The IPv4 addresses of the lab's clients."""
+FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
+"""The setting that makes a host a router, by IP version."""
+
+
+def _not_forwarding(context: FaultContext) -> Iterator[Change]:
+    """Forwarding off for the IP versions of the VIPs."""
+    for version in context.versions:
+        setting = context.setting(FORWARDING[version])
+        yield Change(setting, replace(setting, value="0"))
+
+
+def _served_clients(context: FaultContext) -> Iterator[IPInterface]:
+    """The addresses of the lab's clients from which they send to the VIPs."""
     for client in context.lab.having(Role.CLIENT):
         for interface in client.interfaces:
             for address in interface.addresses:
-                if isinstance(address, IPv4Interface):
+                if address.version in context.versions:
                     yield address
 
 
@@ -331,7 +352,11 @@ def reply_prohibited(context: FaultContext) -> Iterator[Change]:
     """
     for number, client in enumerate(_served_clients(context)):
         text = f"from all to {client.ip} prohibit"
-        yield added(PolicyRule(netns=context.netns, preference=100 + number, text=text))
+        yield added(
+            PolicyRule(
+                netns=context.netns, preference=100 + number, text=text, version=client.version
+            )
+        )
 
 
 @FAULTS.add(
@@ -349,10 +374,14 @@ def ttl_expired(context: FaultContext) -> Iterator[Change]:
     IPVS takes 1 from the TTL too, in every forwarding method (net/netfilter/ipvs/ip_vs_xmit.c,
     decrement_ttl).
 
-    Changes: net.ipv4.ip_default_ttl, which is 64.
+    Changes: net.ipv4.ip_default_ttl, and in IPv6 the hop_limit of each interface; both are 64.
     """
-    setting = Sysctl(netns=context.netns, name="net.ipv4.ip_default_ttl", value="64")
-    yield Change(setting, replace(setting, value="1"))
+    names = ["net.ipv4.ip_default_ttl"] if 4 in context.versions else []
+    if 6 in context.versions:
+        names += [f"net.ipv6.conf.{network}.hop_limit" for network in context.node.networks]
+    for name in names:
+        setting = Sysctl(netns=context.netns, name=name, value="64")
+        yield Change(setting, replace(setting, value="1"))
 
 
 @FAULTS.add(
@@ -391,5 +420,6 @@ def wrong_prefix_length(context: FaultContext) -> Iterator[Change]:
     networks = set(context.node.networks)
     yield from map(removed, context.planned(StaticRoute))
     for op in context.planned(Address):
-        if op.device in networks and op.address.version == 4 and op.address.network.prefixlen < 32:
+        whole = op.address.network.prefixlen == op.address.max_prefixlen
+        if op.device in networks and op.address.version in context.versions and not whole:
             yield Change(op, replace(op, address=ip_interface(op.address.ip)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from lvsctl.claims.tun import carried
 from lvsctl.faults.base import (
     NO_ANSWER,
     ONE_SERVER_SILENT,
@@ -15,8 +16,8 @@ from lvsctl.faults.base import (
 )
 from lvsctl.faults.change import Change, added, removed
 from lvsctl.model.lab import Role
-from lvsctl.model.packet import GRE, ICMP, IPIP, UDP
-from lvsctl.model.service import GUE_PORT, Encapsulation
+from lvsctl.model.packet import ICMP, ICMPV6
+from lvsctl.model.service import GUE_PORT, Encapsulation, TunnelKind
 from lvsctl.resources.drop_filter import DropFilter
 from lvsctl.resources.gue_port import GuePort
 from lvsctl.resources.link_up import LinkUp
@@ -24,6 +25,9 @@ from lvsctl.resources.sysctl import Sysctl
 from lvsctl.resources.tunnel import Tunnel
 
 FAULTS = FaultTable()
+
+PACKET_TOO_BIG = 2
+"""ICMPv6's type (RFC 4443, section 3.2)."""
 
 
 @FAULTS.add(
@@ -40,9 +44,12 @@ FAULTS = FaultTable()
 def tunnel_down(context: FaultContext) -> Iterator[Change]:
     """A real server's tunnel device is down: requests are not decapsulated.
 
-    Changes: the device is down; its VIP stays.
+    Changes: the device is down. Its VIP stays; an IPv6 one goes, as the kernel has it.
     """
     for tunnel in context.planned(Tunnel):
+        for vip in context.vips(device=tunnel.device):
+            if vip.address.version == 6:
+                yield removed(vip)
         yield removed(LinkUp(netns=context.netns, device=tunnel.device))
 
 
@@ -88,7 +95,12 @@ def encapsulation_mismatch(context: FaultContext) -> Iterator[Change]:
 
 def _taken(context: FaultContext) -> set[Encapsulation]:
     """The encapsulations that a real server decapsulates: of several services, several."""
-    kinds = {tunnel.encapsulation for tunnel in context.planned(Tunnel)}
+    kinds = {
+        Encapsulation.GRE
+        if tunnel.kind in (TunnelKind.GRE, TunnelKind.IP6GRE)
+        else Encapsulation.IPIP
+        for tunnel in context.planned(Tunnel)
+    }
     return kinds | {Encapsulation.GUE for _ in context.planned(GuePort)}
 
 
@@ -113,9 +125,6 @@ def rp_filter_on_tunnel(context: FaultContext) -> Iterator[Change]:
         yield Change(setting, replace(setting, value="1"))
 
 
-PROTOCOL = {Encapsulation.IPIP: IPIP, Encapsulation.GRE: GRE, Encapsulation.GUE: UDP}
-
-
 @FAULTS.add(
     "tunnel-filtered",
     "a firewall between director and real servers drops the tunnel",
@@ -127,14 +136,23 @@ PROTOCOL = {Encapsulation.IPIP: IPIP, Encapsulation.GRE: GRE, Encapsulation.GUE:
 def tunnel_filtered(context: FaultContext) -> Iterator[Change]:
     """A firewall on the path accepts TCP but drops the tunnel.
 
-    The tunnel is IP protocol 4 (IP in IP) or 47 (GRE), which few rule sets allow, or UDP (GUE).
+    The tunnel is IP protocol 4 or 41 (IP in IP) or 47 (GRE), which few rule sets allow, or UDP
+    (GUE).
 
     Changes: the router drops the protocol on every interface.
     """
     for service in context.services([TUN]):
-        protocol = PROTOCOL[service.encapsulation]
-        for device in context.node.networks:
-            yield added(DropFilter(netns=context.netns, device=device, protocol=protocol))
+        for server in service.by(TUN):
+            protocol, _ = carried(server.encapsulation, service.endpoint.vip.version)
+            for device in context.node.networks:
+                yield added(
+                    DropFilter(
+                        netns=context.netns,
+                        device=device,
+                        protocol=protocol,
+                        version=server.rip.version,
+                    )
+                )
 
 
 @FAULTS.add(
@@ -143,8 +161,8 @@ def tunnel_filtered(context: FaultContext) -> Iterator[Change]:
     modes=(TUN,),
     at=(Role.ROUTER, Role.CLIENT),
     symptom=(
-        "the director's fragmentation-needed does not reach the client, which sends the "
-        "same full-sized segment again and again"
+        "the director's fragmentation-needed (IPv6: packet too big) does not reach the client, "
+        "which sends the same full-sized segment again and again"
     ),
     breaks=(*TUNNEL_COSTS, "all.large-requests-answered"),
 )
@@ -153,10 +171,21 @@ def icmp_filtered(context: FaultContext) -> Iterator[Change]:
 
     Small requests work; a large one hangs until the connection times out.
 
-    Changes: a router, or the client itself, drops ICMP on every interface.
+    Changes: a router, or the client itself, drops ICMP on every interface. Of ICMPv6 it drops
+    packet too big only: neighbour discovery is ICMPv6 too (RFC 4890).
     """
-    for device in context.node.networks:
-        yield added(DropFilter(netns=context.netns, device=device, protocol=ICMP))
+    for version in context.versions:
+        protocol, kind = (ICMP, None) if version == 4 else (ICMPV6, PACKET_TOO_BIG)
+        for device in context.node.networks:
+            yield added(
+                DropFilter(
+                    netns=context.netns,
+                    device=device,
+                    protocol=protocol,
+                    version=version,
+                    icmp_type=kind,
+                )
+            )
 
 
 @FAULTS.add(
@@ -171,12 +200,45 @@ def pmtu_discovery_off(context: FaultContext) -> Iterator[Change]:
     """The director does not report to clients that a packet is too large for the tunnel.
 
     Requests still work, but fragmented: with pmtu_disc=0 it clears DF on the outer header
-    (Documentation/networking/ipvs-sysctl.rst).
+    (Documentation/networking/ipvs-sysctl.rst). IPv6 packets are never fragmented on their way,
+    whatever it says.
 
     Changes: net.ipv4.vs.pmtu_disc, which is on by default.
     """
-    setting = Sysctl(netns=context.netns, name="net.ipv4.vs.pmtu_disc", value="1")
-    yield Change(setting, replace(setting, value="0"))
+    if 4 in context.versions:
+        setting = Sysctl(netns=context.netns, name="net.ipv4.vs.pmtu_disc", value="1")
+        yield Change(setting, replace(setting, value="0"))
+
+
+@FAULTS.add(
+    "vip-is-outer-source",
+    "the director sends the tunnel from the VIP instead of its DIP",
+    modes=(TUN,),
+    at=(Role.DIRECTOR,),
+    symptom=(
+        "tunnelled requests leave the director with the VIP as their outer source, reach the real "
+        "servers and are not decapsulated"
+    ),
+    breaks=(
+        "tun.request-encapsulated",
+        "tun.decapsulated-on-tunnel-device",
+        "tun.reply-direct",
+        *NO_ANSWER,
+    ),
+)
+def vip_is_outer_source(context: FaultContext) -> Iterator[Change]:
+    """The director's IPv6 VIP is an ordinary address, and the kernel chooses it as the source.
+
+    Of two addresses that are equally good the kernel takes the one that was added last (RFC 6724;
+    ipv6_dev_get_saddr in net/ipv6/addrconf.c), unless it is deprecated. A real server's tunnel
+    takes no packets from an address that the real server itself has (ip6_tnl_rcv_ctl).
+
+    Changes: the VIP's preferred lifetime.
+    """
+    for vip in context.vips():
+        if vip.deprecated:
+            yield removed(vip)
+            yield added(replace(vip, deprecated=False))
 
 
 @FAULTS.add(

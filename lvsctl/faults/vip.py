@@ -86,7 +86,8 @@ def vip_as_subnet(context: FaultContext) -> Iterator[Change]:
     Changes: the VIP gets the prefix length of its network.
     """
     for vip in context.vips(device="lo"):
-        for network, _, cip in context.neighbours(Role.CLIENT):
+        # In IPv6 the prefix of an address on lo is not local.
+        for network, _, cip in context.neighbours(Role.CLIENT, 4):
             subnet = next(s for s in context.lab.network(network).subnets if cip in s)
             if vip.address.ip in subnet:
                 wide = ip_interface(f"{vip.address.ip}/{subnet.prefixlen}")
@@ -109,10 +110,12 @@ def director_bypassed(context: FaultContext) -> Iterator[Change]:
     Changes: a route to each VIP through a real server, at the client or a router.
     """
     for service in context.services((DR, TUN)):
-        rips = [s.rip for s in service.real_servers]
-        near = [ip for _, _, ip in context.neighbours(Role.REAL_SERVER) if ip in rips]
-        for vip in service.vips if near else ():
-            yield added(StaticRoute(netns=context.netns, to=ip_network(vip), via=near[0]))
+        nodes = {server.node for server in service.real_servers}
+        for vip in service.vips:
+            beside = context.neighbours(Role.REAL_SERVER, vip.version)
+            near = [ip for _, node, ip in beside if node.name in nodes]
+            if near:
+                yield added(StaticRoute(netns=context.netns, to=ip_network(vip), via=near[0]))
 
 
 @FAULTS.add(

@@ -11,6 +11,7 @@ Whatever fails raises; the caller removes the whole lab (``registry.remove``).
 from __future__ import annotations
 
 import errno
+import functools
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ from lvsctl.kernel import commands, netns, packet_filters, processes, sysctl
 from lvsctl.kernel.session import OpenNamespace, Session
 from lvsctl.kernel.worker import in_worker
 from lvsctl.model.event import Emit, Notice, OpsDone, StageStarted
+from lvsctl.model.service import TunnelKind
 from lvsctl.netlink import devices, ethtool, fou, ipvs, ipvs_config, rtnl, rules, sockets
 from lvsctl.plan.stages import Plan, Stage
 from lvsctl.resources.address import Address
@@ -347,9 +349,13 @@ def _bridge(to: PlanApplier, resource: Bridge, namespace: OpenNamespace) -> None
     namespace.indexes[resource.device] = resource.index
 
 
-def _tunnel(to: PlanApplier, resource: Tunnel, _: OpenNamespace) -> None:
-    kind = str(resource.encapsulation)
-    to.send(resource, rtnl.add_link(resource.device, kind, resource.index), EXISTS)
+def _tunnel(to: PlanApplier, resource: Tunnel, namespace: OpenNamespace) -> None:
+    data = rtnl.add_link(resource.device, resource.kind, resource.index)
+    to.send(resource, data, EXISTS)
+    if resource.kind is TunnelKind.IP6TNL:
+        to.flush(namespace.name)
+        with netns.enter(namespace.fd):
+            ethtool.set_any_mode(resource.device)
     to.send(resource, rtnl.set_link_state(resource.device, up=True))
 
 
@@ -360,7 +366,13 @@ def _gue_port(to: PlanApplier, resource: GuePort, namespace: OpenNamespace) -> N
 
 def _address(to: PlanApplier, resource: Address, namespace: OpenNamespace) -> None:
     index = to.index(namespace, resource.device)
-    to.send(resource, rtnl.add_address(resource.address, index), to.ignored)
+    add = functools.partial(
+        rtnl.add_address, resource.address, index, deprecated=resource.deprecated, dad=resource.dad
+    )
+    if to.reconciling:
+        to.send(resource, add(), instead=lambda: add(replace=True))
+    else:
+        to.send(resource, add())
 
 
 def _route(to: PlanApplier, resource: StaticRoute, namespace: OpenNamespace) -> None:
@@ -439,7 +451,8 @@ def _drop_filter(to: PlanApplier, resource: DropFilter, namespace: OpenNamespace
 
     index = to.index(namespace, resource.device)
     to.send(resource, tc.add_clsact(index), to.ignored)
-    to.send(resource, tc.add_drop_filter(index, resource.protocol), to.ignored)
+    data = tc.add_drop_filter(index, resource.protocol, resource.version, resource.icmp_type)
+    to.send(resource, data, to.ignored)
 
 
 def _marks(to: PlanApplier, resource: Marks, namespace: OpenNamespace) -> None:

@@ -15,12 +15,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from lvsctl.kernel import netns, sysctl
+from lvsctl.model.service import TunnelKind
 from lvsctl.model.state import LinkState, Setting
 from lvsctl.netlink import rtnl, sockets
 
 _SCRATCH = "lvs"
 """How the scratch devices' names begin; their kind follows."""
-_KINDS = ("veth", "bridge", "ipip", "gre")
+_KINDS = ("veth", "bridge", *TunnelKind)
 
 _UNSTEADY = frozenset({
     "net.ipv4.tcp_fastopen_key",  # random

@@ -36,6 +36,7 @@ FOLLOWED = (
     f"net.ipv4.conf.{state.DEVICE}.arp_ignore",
     f"net.ipv4.conf.{state.DEVICE}.arp_announce",
     f"net.ipv4.conf.{state.DEVICE}.rp_filter",
+    "net.ipv6.conf.all.forwarding",
 )
 """Sysctls that decide whether packets get through, read each time: few, since files are slow."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import socket
+from enum import StrEnum
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -32,16 +33,35 @@ class Endpoint(NamedTuple):
         return f"{host}:{self.port}"
 
 
+class IpFamily(StrEnum):
+    """An IP version, as topology files name it."""
+
+    IPV4 = "ipv4"
+    IPV6 = "ipv6"
+
+    @property
+    def version(self) -> int:
+        """The IP version's number."""
+        return 4 if self is IpFamily.IPV4 else 6
+
+    @property
+    def name_in_text(self) -> str:
+        """How it is written in sentences."""
+        return f"IPv{self.version}"
+
+
 class AddressFamily(NamedTuple):
     """What differs between IPv4 and IPv6 for LVS.
 
-    ``number`` is AF_INET or AF_INET6, ``neighbours`` the protocol that resolves addresses,
-    ``sysctls`` the prefix of the family's settings, ``header_bytes`` the size of an IP header
-    without options. ``icmp_errors`` are the ICMP types about another packet that IPVS relates
-    to its connections (net/netfilter/ipvs/ip_vs_core.c, ip_vs_in_icmp and ip_vs_in_icmp_v6).
+    ``name`` is IPv4 or IPv6, ``number`` is AF_INET or AF_INET6, ``neighbours`` the protocol that
+    resolves addresses, ``sysctls`` the prefix of the family's settings, ``header_bytes`` the size
+    of an IP header without options. ``icmp_errors`` are the ICMP types about another packet that
+    IPVS relates to its connections (net/netfilter/ipvs/ip_vs_core.c, ip_vs_in_icmp and
+    ip_vs_in_icmp_v6).
     """
 
     version: int
+    name: str
     number: int
     neighbours: str
     sysctls: str
@@ -51,6 +71,7 @@ class AddressFamily(NamedTuple):
 
 IPV4 = AddressFamily(
     version=4,
+    name="IPv4",
     number=int(socket.AF_INET),
     neighbours="ARP",
     sysctls="net.ipv4",
@@ -59,6 +80,7 @@ IPV4 = AddressFamily(
 )
 IPV6 = AddressFamily(
     version=6,
+    name="IPv6",
     number=int(socket.AF_INET6),
     neighbours="neighbour discovery",
     sysctls="net.ipv6",

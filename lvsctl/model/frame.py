@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from ipaddress import IPv4Address
 
+from lvsctl.model.addresses import IPAddress
 from lvsctl.model.packet import (
     GRE,
     IPIP,
@@ -19,6 +20,7 @@ from lvsctl.model.packet import (
     Gue,
     Icmp,
     Ip,
+    Nd,
     Packet,
     Tcp,
     Udp,
@@ -199,6 +201,34 @@ class Frame:
         """The innermost packet's ICMP or ICMPv6 message."""
         transport = self.packet.transport
         return transport if isinstance(transport, Icmp) else None
+
+    @property
+    def nd(self) -> Nd | None:
+        """The neighbour solicitation or advertisement; None where it is none."""
+        return self.icmp.nd if self.icmp is not None else None
+
+    @property
+    def asks_for(self) -> IPAddress | None:
+        """The address that an ARP request or neighbour solicitation asks for."""
+        if self.arp is not None:
+            return self.arp.target_ip if self.arp.is_request else None
+        return self.nd.target if self.nd is not None and self.nd.is_solicit else None
+
+    @property
+    def asked_from(self) -> IPAddress | None:
+        """The address that an ARP request or neighbour solicitation is sent from."""
+        if self.asks_for is None:
+            return None
+        if self.arp is not None:
+            return self.arp.sender_ip
+        return self.outer.src if self.outer is not None else None
+
+    @property
+    def answers_for(self) -> IPAddress | None:
+        """The address that an ARP reply or neighbour advertisement gives a MAC address for."""
+        if self.arp is not None:
+            return self.arp.sender_ip if self.arp.is_reply else None
+        return self.nd.target if self.nd is not None and not self.nd.is_solicit else None
 
     @property
     def flow(self) -> Flow | None:

@@ -28,18 +28,47 @@ class Encapsulation(StrEnum):
     GRE = "gre"
     GUE = "gue"
 
+    def decapsulated_by(self, outer: int, inner: int) -> TunnelKind:
+        """The kind of device that decapsulates it, by the IP versions of its two IP headers.
+
+        GRE's devices take both inner versions. What comes in by GUE goes on as IP in IP, to that
+        one's device (net/ipv4/fou_core.c).
+        """
+        if self is Encapsulation.GRE:
+            return TunnelKind.GRE if outer == 4 else TunnelKind.IP6GRE
+        if outer == 6:
+            return TunnelKind.IP6TNL
+        return TunnelKind.IPIP if inner == 4 else TunnelKind.SIT
+
+
+class TunnelKind(StrEnum):
+    """Kinds of tunnel devices, in rtnetlink's words (ip-link(8))."""
+
+    IPIP = "ipip"
+    """IPv4 in IPv4."""
+    SIT = "sit"
+    """IPv6 in IPv4."""
+    IP6TNL = "ip6tnl"
+    """IPv4 or IPv6 in IPv6."""
+    GRE = "gre"
+    """GRE in IPv4."""
+    IP6GRE = "ip6gre"
+    """GRE in IPv6."""
+
     @property
     def device(self) -> str:
-        """The tunnel device of a real server that takes it off.
-
-        What comes in by GUE goes on as IP in IP, to that one's device (net/ipv4/fou_core.c).
-        """
-        return "gre0" if self is Encapsulation.GRE else "tunl0"
+        """The name of the device that takes packets of any sender: that of the kernel's own."""
+        return {TunnelKind.IPIP: "tunl0"}.get(self, f"{self}0")
 
     @property
-    def device_kind(self) -> Encapsulation:
-        """What that device itself understands, which is rtnetlink's word for its kind too."""
-        return Encapsulation.GRE if self is Encapsulation.GRE else Encapsulation.IPIP
+    def module(self) -> str:
+        """The kernel module that has it."""
+        modules = {
+            TunnelKind.IP6TNL: "ip6_tunnel",
+            TunnelKind.GRE: "ip_gre",
+            TunnelKind.IP6GRE: "ip6_gre",
+        }
+        return modules.get(self, str(self))
 
 
 GUE_PORT = 6080
@@ -184,6 +213,10 @@ class RealServer:
     def answers_at(self, endpoint: VipPort) -> int:
         """The port at which it gets requests that clients send to ``endpoint``."""
         return self.port or endpoint.port
+
+    def tunnel(self, vip: IPAddress) -> TunnelKind:
+        """The kind of tunnel device that decapsulates requests to ``vip`` there."""
+        return self.encapsulation.decapsulated_by(self.rip.version, vip.version)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lvsctl.model.addresses import family_of
 from lvsctl.model.lab import Lab, Violation
 from lvsctl.model.service import ForwardingMethod, Protocol
 from lvsctl.modes.base import Mode, Placed
@@ -30,6 +31,7 @@ def violations(lab: Lab) -> Iterator[Violation]:
     for placed in placed_services(lab):
         found.update(dict.fromkeys(_unbuilt(placed)))
         found.update(dict.fromkeys(_two_directors(placed)))
+        found.update(dict.fromkeys(_other_version(placed)))
         found.update(dict.fromkeys(_two_gateways(placed)))
         for method in placed.service.methods:
             found.update(dict.fromkeys(MODES[method].violations(placed)))
@@ -57,6 +59,24 @@ def _two_directors(placed: Placed) -> Iterator[Violation]:
                 "and answer for it: active/standby directors (VRRP failover) are not supported yet"
             ),
             hint="let one node have `role: director`",
+        )
+
+
+def _other_version(placed: Placed) -> Iterator[Violation]:
+    """Only a tunnel carries requests to an address of another IP version than the VIP's."""
+    vip = placed.service.endpoint.vip
+    for position, server in enumerate(placed.service.real_servers):
+        if server.rip.version == vip.version or server.forward is ForwardingMethod.TUN:
+            continue
+        wanted, other = family_of(vip).name, family_of(server.rip).name
+        yield Violation(
+            path=("services", placed.index, "real_servers", position, "family"),
+            message=(
+                f"{server.forward} cannot send {wanted} requests to an {other} address of "
+                f"{server.node}: it leaves them {wanted} packets"
+            ),
+            hint=f"`family: {wanted.lower()}`, or `forward: tun`, which puts it into an {other} "
+            "packet",
         )
 
 

@@ -69,11 +69,15 @@ class Mode(Interface):
 def vips_on_director(placed: Placed) -> Iterator[Address]:
     """The VIPs, addresses of the director in every mode: requests must reach IPVS."""
     for vip in placed.service.vips:
+        deprecated = is_deprecated(placed.lab, vip)
+        never = "; deprecated: never the source of a tunnel, which is the DIP"
         yield Address(
             netns=placed.lab.netns(placed.director.name),
             device=placed.vip_device(vip),
             address=host_route(vip),
-            why=f"clients reach {placed.service.name} here: IPVS handles packets to the VIP",
+            deprecated=deprecated,
+            why=f"clients reach {placed.service.name} here: IPVS handles packets to the VIP"
+            + never * deprecated,
         )
 
 
@@ -94,6 +98,20 @@ def marks_of(lab: Lab, director: Node) -> Iterator[Marks]:
                 markings=markings,
                 why="several ports or VIPs are one virtual service: IPVS goes by the mark",
             )
+
+
+def is_deprecated(lab: Lab, vip: IPAddress) -> bool:
+    """Whether directors hold ``vip`` as a deprecated address: where they tunnel over IPv6.
+
+    IPVS leaves the tunnel's source to the kernel, which takes any address of the interface that
+    is not deprecated: the VIP too (ipv6_dev_get_saddr; net/netfilter/ipvs/ip_vs_xmit.c,
+    __ip_vs_route_output_v6).
+    """
+    return vip.version == 6 and any(
+        server.rip.version == 6
+        for service in lab.services
+        for server in service.by(ForwardingMethod.TUN)
+    )
 
 
 def loose_reverse_path(netns: str, device: str, why: str) -> Iterator[Sysctl]:

@@ -52,8 +52,19 @@ class Nat:
                 )
 
     def real_server_needs(self, placed: Placed, server: RealServer) -> Iterator[Resource]:
-        """Nothing: a real server behind NAT is any host with a private address."""
-        yield from ()
+        """Nothing: a real server behind NAT is any host with a private address.
+
+        But with one arm in IPv6: Linux has no setting that keeps a router from sending redirects
+        (ip6_forward in net/ipv6/ip6_output.c), so the real servers ignore them.
+        """
+        if server.rip.version == 6 and self._one_arm(placed):
+            for device in ("all", "default"):
+                yield Sysctl(
+                    netns=placed.netns(server),
+                    name=f"net.ipv6.conf.{device}.accept_redirects",
+                    value="0",
+                    why="one arm: a redirect would make it bypass the director",
+                )
 
     def violations(self, placed: Placed) -> Iterator[Violation]:
         """Replies must return through the director: one hop away, and the only path."""

@@ -7,18 +7,21 @@ The real server decapsulates, finds the VIP on its tunnel device, and answers th
 client directly. It may sit in any network that the director can reach; its replies
 never cross the director. (LVS HOWTO, "LVS-Tun".)
 
-What goes between the two IP headers is the encapsulation: nothing (IPIP, protocol 4,
-RFC 2003), a GRE header (protocol 47, RFC 2784), or UDP and a GUE header, which
-firewalls and equal-cost routing take for any other UDP (draft-ietf-intarea-gue-09).
+Either header is IPv4 or IPv6, whatever the other one is: a real server's RIP may be of another
+IP version than the VIP, in this forwarding method only (ip_vs_new_dest in ip_vs_ctl.c).
+
+What goes between the two IP headers is the encapsulation: nothing (IPIP, protocol 4 or 41 by the
+inner version, RFC 2003, RFC 2473), a GRE header (protocol 47, RFC 2784), or UDP and a GUE header,
+which firewalls and equal-cost routing take for any other UDP (draft-ietf-intarea-gue-09).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lvsctl.model.addresses import host_route
+from lvsctl.model.addresses import IPAddress, family_of, host_route
 from lvsctl.model.lab import Violation
-from lvsctl.model.service import Encapsulation, ForwardingMethod, RealServer
+from lvsctl.model.service import Encapsulation, ForwardingMethod, RealServer, TunnelKind
 from lvsctl.modes.base import Placed, loose_reverse_path, no_port_mapping
 from lvsctl.modes.dr import arp_suppression
 from lvsctl.resources.address import Address
@@ -26,12 +29,26 @@ from lvsctl.resources.base import Resource
 from lvsctl.resources.gue_port import GuePort
 from lvsctl.resources.tunnel import Tunnel
 
-HEADERS = {Encapsulation.IPIP: 20, Encapsulation.GRE: 24, Encapsulation.GUE: 32}
-"""Bytes before the request: an IPv4 header (20), GRE without checksum, key and sequence number
-(4), UDP (8) and GUE without options (4). IPVS uses none of these options."""
+_BETWEEN = {Encapsulation.IPIP: 0, Encapsulation.GRE: 4, Encapsulation.GUE: 12}
+"""Bytes between the two IP headers: GRE without checksum, key and sequence number (4), UDP (8)
+and GUE without options (4). IPVS uses none of these options."""
 
 
-TUNNEL_INDEX = {Encapsulation.IPIP: 40, Encapsulation.GRE: 41}
+def cost(encapsulation: Encapsulation, rip: IPAddress) -> int:
+    """Bytes before the request: an IPv4 (20) or IPv6 (40) header, and what follows it."""
+    return family_of(rip).header_bytes + _BETWEEN[encapsulation]
+
+
+COSTS = tuple(sorted(ip + between for ip in (20, 40) for between in _BETWEEN.values()))
+"""Each that is possible."""
+
+TUNNEL_INDEX = {
+    TunnelKind.IPIP: 40,
+    TunnelKind.GRE: 41,
+    TunnelKind.SIT: 42,
+    TunnelKind.IP6TNL: 43,
+    TunnelKind.IP6GRE: 44,
+}
 """ifindex of a tunnel device: below the interfaces, which the planner counts from 50."""
 
 
@@ -48,42 +65,61 @@ class Tunneling:
     def real_server_needs(self, placed: Placed, server: RealServer) -> Iterator[Resource]:
         """A tunnel device that decapsulates the requests, with the VIP on it and ARP suppressed."""
         netns, vips = placed.netns(server), placed.service.vips
-        encapsulation = server.encapsulation
-        device, kind = encapsulation.device, encapsulation.device_kind
         for vip in vips:
             if vip.version == 4:
                 yield from arp_suppression(netns, vip)
-        if encapsulation is Encapsulation.GUE:
+        if server.encapsulation is Encapsulation.GUE:
             yield GuePort(
                 netns=netns,
                 why="decapsulate UDP and GUE: IP in IP remains",
             )
-        yield Tunnel(
-            netns=netns,
-            device=device,
-            index=TUNNEL_INDEX[kind],
-            encapsulation=kind,
-            why="decapsulate what the director sends",
-        )
-        yield from loose_reverse_path(
-            netns,
-            device,
-            "requests come out of the tunnel, but the route to the client does not lead through it",
-        )
         for vip in vips:
+            kind = server.tunnel(vip)
+            yield Tunnel(
+                netns=netns,
+                device=kind.device,
+                index=TUNNEL_INDEX[kind],
+                kind=kind,
+                why="decapsulate what the director sends",
+            )
+            if vip.version == 4:  # IPv6 has no reverse path filter
+                yield from loose_reverse_path(
+                    netns,
+                    kind.device,
+                    "requests come out of the tunnel, but the route to the client does not lead "
+                    "through it",
+                )
             yield Address(
                 netns=netns,
-                device=device,
+                device=kind.device,
                 address=host_route(vip),
                 why="accept the decapsulated requests, still addressed to the VIP",
             )
 
     def violations(self, placed: Placed) -> Iterator[Violation]:
-        """No port mapping, and (for now) no IPv6."""
+        """No port mapping; a DIP of the RIP's IP version; and (for now) no GUE over IPv6."""
         yield from no_port_mapping(placed, self.method)
-        if any(vip.version == 6 for vip in placed.service.vips):
-            yield Violation(
-                path=("services", placed.index, "vip"),
-                message="tunnels for IPv6 (protocol 41) are not supported yet",
-                hint="use an IPv4 VIP, or `forward: dr` or `forward: nat`",
-            )
+        versions = {
+            address.version for one in placed.director.interfaces for address in one.addresses
+        }
+        for position, server in enumerate(placed.service.real_servers):
+            if server.forward is not self.method:
+                continue
+            path = ("services", placed.index, "real_servers", position)
+            if server.rip.version not in versions:
+                family = family_of(server.rip).name
+                yield Violation(
+                    path=path,
+                    message=(
+                        f"{placed.director.name} has no {family} address, the source of the "
+                        f"tunnel to {server.node} at {server.rip}"
+                    ),
+                    hint=f"give one of its networks a subnet: {family.lower()}: …",
+                )
+            if server.encapsulation is Encapsulation.GUE and server.rip.version == 6:
+                yield Violation(
+                    path=path,
+                    message=f"GUE to an IPv6 address ({server.rip}) is not supported yet",
+                    hint="use `encapsulation: ipip` or `gre`, or an IPv4 address: "
+                    "{node: …, family: ipv4}",
+                )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import NamedTuple
 
 from lvsctl.model.state import Setting
@@ -136,14 +136,32 @@ _GRE = {
     "ignore_df": Parameter(19, 1, 0),
     "fwmark": Parameter(20, 4, 0),
 }
-TUNNELS: Mapping[str, Mapping[str, Parameter]] = {"ipip": _IPTUN, "gre": _GRE}
+TUNNELS: Mapping[str, Mapping[str, Parameter]] = {
+    "ipip": _IPTUN,
+    "sit": {**_IPTUN, "proto": Parameter(9, 1, 41), "ttl": Parameter(4, 1, 64)},
+    "ip6tnl": {**_IPTUN, "proto": Parameter(9, 1, 0)},
+    "gre": _GRE,
+    "ip6gre": _GRE,
+}
 """The parameters of a tunnel that takes packets of any sender, as a lab's; by its kind."""
 
 _ADDRESSES = frozenset({"local", "remote"})
 _NETWORK_ORDER = frozenset({"iflags", "oflags", "ikey", "okey"})
 
-_USUAL_MTU = {"veth": 1500, "bridge": 1500, "": 65536, "ipip": 1480, "gre": 1476}
-"""By kind: without a device below it, a tunnel's MTU is Ethernet's less its headers."""
+_USUAL_MTU = {
+    "veth": 1500,
+    "bridge": 1500,
+    "": 65536,
+    "ipip": 1480,
+    "sit": 1480,
+    "ip6tnl": 1452,
+    "gre": 1476,
+    "ip6gre": 1448,
+}
+"""By kind: without a device below it, a tunnel's MTU is Ethernet's less its headers.
+
+IPv6's leave room for the tunnel encapsulation limit, an option of 8 bytes (RFC 2473).
+"""
 _ETHERNET = frozenset({"veth", "bridge"})
 
 
@@ -201,7 +219,7 @@ def _differing(
     if content is None:
         return
     if name in _ADDRESSES:
-        address = IPv4Address(content[:4])
+        address = ip_address(content[: 16 if len(content) >= 16 else 4])
         if int(address):
             yield Setting(name, str(address), "any", group)
     elif not one.size:

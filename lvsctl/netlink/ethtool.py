@@ -1,4 +1,4 @@
-"""Offloads and indexes of links, through ioctls on a netlink socket.
+"""Offloads and indexes of links, and the mode of an IPv6 tunnel, through ioctls.
 
 An ioctl acts in the namespace in which its socket, of any kind, was opened
 (net/core/dev_ioctl.c), so no thread has to enter the namespace.
@@ -33,6 +33,26 @@ def index_of(sock: socket.socket, device: str) -> int:
     request = struct.pack("16si20x", device.encode(), 0)
     (index,) = struct.unpack_from("16xi", fcntl.ioctl(sock, _SIOCGIFINDEX, request))
     return int(index)
+
+
+_SIOCCHGTUNNEL = 0x89F3
+_IP6_TNL_PARM = struct.Struct("=16siBBBxII16s16s")
+"""struct ip6_tnl_parm (linux/ip6_tunnel.h): its name first, then the link and the protocol."""
+
+
+def set_any_mode(device: str) -> None:
+    """Have an ip6tnl device take IPv4 and IPv6: `ip -6 tunnel change … mode any`.
+
+    A new one does; the kernel's own ``ip6tnl0`` takes IPv6 only, and netlink does not change that
+    (ip6_tnl_changelink in net/ipv6/ip6_tunnel.c, before Linux 6.2). In the calling thread's
+    namespace. Raises OSError.
+    """
+    name = device.encode()
+    any_protocol = _IP6_TNL_PARM.pack(name, 0, 0, 0, 0, 0, 0, bytes(16), bytes(16))
+    value = array.array("B", any_protocol)
+    address, _ = value.buffer_info()
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        fcntl.ioctl(sock, _SIOCCHGTUNNEL, struct.pack("16sP16x", name, address))
 
 
 def disable_offloads(sock: socket.socket, device: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,7 +27,7 @@ from lvsctl.model.state import (
     RouteState,
 )
 from lvsctl.netlink import devices, sockets
-from lvsctl.netlink.messages import attribute, body, decode, nested, select
+from lvsctl.netlink.messages import attribute, body, decode, nested, packed, select
 
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg  # isort: skip (after the shim)
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg, ifinfveth  # isort: skip
@@ -249,9 +250,23 @@ def _mac(value: str | None) -> str:
 # ── addresses ────────────────────────────────────────────────────────────────────────────────
 
 
-def add_address(interface: IPInterface, index: int) -> bytearray:
-    """Add an address to the link ``index``. IPv6 is usable at once (nodad)."""
-    return sockets.message(NEWADDR, ADD, _address(interface, index))
+def add_address(
+    interface: IPInterface,
+    index: int,
+    *,
+    deprecated: bool = False,
+    dad: bool = False,
+    replace: bool = False,
+) -> bytearray:
+    """Add an address to the link ``index``. IPv6 is usable at once, unless ``dad`` (RFC 4862).
+
+    ``deprecated``: its preferred lifetime is over, so that the kernel does not choose it as a
+    source (RFC 6724, rule 3).
+    """
+    data = _address(interface, index, dad=dad)
+    if deprecated:
+        data += _DEPRECATED
+    return sockets.message(NEWADDR, SET if replace else ADD, data)
 
 
 def delete_address(interface: IPInterface, index: int) -> bytearray:
@@ -259,15 +274,20 @@ def delete_address(interface: IPInterface, index: int) -> bytearray:
     return sockets.message(DELADDR, 0, _address(interface, index))
 
 
+_IFA_CACHEINFO = 6
+_DEPRECATED = packed(_IFA_CACHEINFO, struct.pack("=IIII", 0, 0xFFFFFFFF, 0, 0))
+"""Lifetimes in seconds (struct ifa_cacheinfo): none as a source, endless as an address."""
+
+
 @functools.lru_cache(maxsize=1024)
-def _address(interface: IPInterface, index: int) -> bytes:
+def _address(interface: IPInterface, index: int, *, dad: bool = False) -> bytes:
     text = str(interface.ip)
     return body(
         ifaddrmsg,
         [("IFA_LOCAL", text), ("IFA_ADDRESS", text)],
         family=_FAMILIES[interface.version],
         prefixlen=interface.network.prefixlen,
-        flags=_IFA_F_NODAD if interface.version == 6 else 0,
+        flags=_IFA_F_NODAD if interface.version == 6 and not dad else 0,
         scope=_SCOPE_HOST if interface.is_loopback else 0,
         index=index,
     )

@@ -36,10 +36,12 @@ _SET = sockets.CREATE | sockets.REPLACE
 _ROOT, _CLSACT, _INGRESS = 0xFFFFFFFF, 0xFFFFFFF1, 0xFFFFFFF2
 _CLSACT_HANDLE = 0xFFFF0000
 _ALL = 0xFFFFFFFF  # a loss of 100 %
-_IPV4 = socket.htons(0x0800)
 _ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 _PORT_KEYS = {"TCP": 19, "UDP": 21, "SCTP": 42}  # TCA_FLOWER_KEY_*_DST
-_PROTOCOL_AT = 9  # bytes into the IP header
+_PROTOCOL_AT = {4: 9, 6: 6}
+"""Where the protocol is: bytes into the IP header."""
+_MESSAGE_AT = 40
+"""Where what an IPv6 header without extension headers carries begins."""
 
 
 class _NetemOptions(sched_netem.options):  # type: ignore[misc]  # pyroute2 has no types
@@ -133,13 +135,22 @@ def _clsact(index: int) -> bytes:
     return body(tcmsg, attributes, index=index, parent=_CLSACT, handle=_CLSACT_HANDLE)
 
 
-def add_drop_filter(index: int, protocol: int) -> bytearray:
-    """Drop the IPv4 packets of ``protocol`` that a link receives (tc-u32(8))."""
-    key = f"{protocol:#x}/0xff+{_PROTOCOL_AT}"
-    options: Any = u32_parameters({"action": "drop", "target": 0, "keys": [key]})
+def add_drop_filter(
+    index: int, protocol: int, version: int = 4, icmp_type: int | None = None
+) -> bytearray:
+    """Drop the packets of ``protocol`` and an IP ``version`` that a link receives (tc-u32(8)).
+
+    With ``icmp_type`` only ICMPv6 messages of that type.
+    """
+    keys = [f"{protocol:#x}/0xff+{_PROTOCOL_AT[version]}"]
+    if icmp_type is not None:
+        keys.append(f"{icmp_type:#x}/0xff+{_MESSAGE_AT}")
+    options: Any = u32_parameters({"action": "drop", "target": 0, "keys": keys})
     options["attrs"] = [entry for entry in options["attrs"] if entry[0] != "TCA_U32_CLASSID"]
     attributes = [("TCA_KIND", "u32"), ("TCA_OPTIONS", options)]
-    fields = body(tcmsg, attributes, index=index, parent=_INGRESS, info=_IPV4)
+    fields = body(
+        tcmsg, attributes, index=index, parent=_INGRESS, info=socket.htons(_ETHERTYPES[version])
+    )
     return sockets.message(NEWTFILTER, _ADD, fields)
 
 

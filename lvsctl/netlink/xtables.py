@@ -363,7 +363,7 @@ def _replacement(
     for hook in old.hooks:
         starts[hook] = len(entries)
         for action in rules.get(layout.hooks[hook], ()):
-            entries += _new_entry(layout, *_ACTIONS[action])
+            entries += _new_entry(layout, *_action(layout, action))
             count += 1
         policies[hook] = len(entries)
         entries += _new_entry(layout, "", struct.pack("=i4x", _ACCEPT))
@@ -375,12 +375,15 @@ def _replacement(
     return head + entries
 
 
-_PORT_UNREACHABLE = 3  # IPT_ICMP_PORT_UNREACHABLE, iptables' default
-_ACTIONS = {
-    "DROP": ("", struct.pack("=i4x", _DROP)),
-    "REJECT": ("REJECT", struct.pack("=i4x", _PORT_UNREACHABLE)),
-}
-"""The target and its data for each action."""
+_PORT_UNREACHABLE = {socket.AF_INET: 3, socket.AF_INET6: 4}
+"""IPT_ICMP_PORT_UNREACHABLE and IP6T_ICMP6_PORT_UNREACH, the programs' default."""
+
+
+def _action(layout: _Layout, action: str) -> tuple[str, bytes]:
+    """Return the target of an action, and its data."""
+    if action == "DROP":
+        return "", struct.pack("=i4x", _DROP)
+    return "REJECT", struct.pack("=i4x", _PORT_UNREACHABLE[socket.AddressFamily(layout.family)])
 
 
 def _new_entry(layout: _Layout, target: str, data: bytes) -> bytes:

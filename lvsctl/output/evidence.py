@@ -23,12 +23,12 @@ from lvsctl.errors import DamagedFile, LvsctlError
 from lvsctl.model.evidence import Evidence, Run
 from lvsctl.model.frame import LinkType, Recording, Tap
 from lvsctl.model.lab import Lab
-from lvsctl.model.service import GUE_PORT, Encapsulation
+from lvsctl.model.service import GUE_PORT, Encapsulation, TunnelKind
 from lvsctl.model.state import Dropped, NodeState
 from lvsctl.output.serialize import structure_strictly, unstructure
 
 FORMAT, VERSION = "lvsctl evidence", 2
-_TUNNELS = frozenset({"ipip", "gre", "sit", "ip6tnl", "ip6gre"})
+_TUNNELS = frozenset(TunnelKind)
 MOST_FRAMES = 500_000
 """Maximum of frames: each takes up to 500 bytes of memory, even an empty one."""
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lvsctl.model.lab import Lab, Role
-from lvsctl.model.service import Protocol
+from lvsctl.model.service import Protocol, TunnelKind
 from lvsctl.output.phrases import url
 from lvsctl.output.text.plan import networks_and_services, paragraphs, wrap_command
 from lvsctl.output.text.style import Style
@@ -165,7 +165,7 @@ _PACKAGES = {
 _OPTIONAL = "ethtool"
 """The program without which a script does (``OFFLOADS``)."""
 
-_MODULES = ("ip_vs", "ipip", "ip_gre", "fou")
+_MODULES = ("ip_vs", *dict.fromkeys(kind.module for kind in TunnelKind), "fou")
 """The kernel's modules that resources need, in the order in which they are loaded."""
 
 

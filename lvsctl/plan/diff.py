@@ -181,7 +181,7 @@ def _halves(cut: Iterable[VethLink], states: States) -> Iterator[Resource]:
 def _devices(tunnels: Iterable[Tunnel]) -> Iterator[Resource]:
     """Yield the devices of tunnels, to be deleted; undoing a tunnel may only set it down."""
     for one in tunnels:
-        yield Device(netns=one.netns, device=one.device, kind=str(one.encapsulation))
+        yield Device(netns=one.netns, device=one.device, kind=str(one.kind))
 
 
 def _is_other(tunnel: Tunnel, states: States) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -25,7 +25,11 @@ _NO_IPV6 = "this kernel has no IPv6"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address(Resource):
-    """An address on a link. IPv6 is usable at once: without duplicate address detection."""
+    """An address on a link. IPv6 is usable at once: without duplicate address detection.
+
+    ``deprecated``: an IPv6 address that the kernel does not choose as a source by itself (RFC 6724,
+    rule 3). ``dad``: with duplicate address detection after all, as only a fault asks for it.
+    """
 
     HINTS: ClassVar[dict[int, str]] = {
         errno.EACCES: "IPv6 is off there: look at its disable_ipv6, in net.ipv6.conf",
@@ -35,10 +39,24 @@ class Address(Resource):
 
     device: str
     address: IPInterface
+    deprecated: bool = False
+    dad: bool = False
+
+    @property
+    def key(self) -> Hashable:
+        return Address, self.netns, self.device, self.address
 
     def commands(self) -> tuple[Command, ...]:
-        nodad = ["nodad"] if self.address.version == 6 else []
-        return (self.command("ip", "addr", "add", self.address, "dev", self.device, *nodad),)
+        return (self._typed("add"),)
+
+    def edit_commands(self) -> tuple[Command, ...]:
+        return (self._typed("replace"),)
+
+    def _typed(self, verb: str) -> Command:
+        nodad = ["nodad"] if self.address.version == 6 and not self.dad else []
+        lifetime = ["preferred_lft", "0"] if self.deprecated else []
+        words = ("ip", "addr", verb, self.address, "dev", self.device, *nodad, *lifetime)
+        return self.command(*words)
 
     def undo_commands(self) -> tuple[Command, ...]:
         return (self.command("ip", "addr", "del", self.address, "dev", self.device),)
@@ -53,9 +71,15 @@ class Address(Resource):
     def _wrong(self, state: NodeState) -> str:
         """Return what is wrong with the address, which exists; empty: nothing."""
         link = state.link(self.device)
-        for one in link.unusual_addresses if link is not None else ():
+        usual = {"secondary", "deprecated"} if self.deprecated else {"secondary"}
+        unusual = link.unusual_addresses if link is not None else ()
+        if self.deprecated and not any(
+            one.address == self.address and "deprecated" in one.flags for one in unusual
+        ):
+            return "not deprecated"
+        for one in unusual:
             if one.address == self.address:
-                words = [word for word in one.flags if word != "secondary"]
+                words = [word for word in one.flags if word not in usual]
                 words += [f"peer {one.peer}"] if one.peer else []
                 words += [f"scope {one.scope}"] if one.scope else []
                 if words:
@@ -85,7 +109,8 @@ class Address(Resource):
     def from_state(cls, state: NodeState) -> Iterator[Self]:
         for link in state.links:
             for address in link.addresses:
-                if not (address.ip.is_loopback or address.ip.is_link_local):
+                own = address.ip.is_loopback or address.ip.is_link_local
+                if not (own or _is_compatible(address)):
                     yield cls(netns=state.netns, device=link.name, address=address)
 
     def deviation(self, state: NodeState, lab: Lab) -> Deviation | None:
@@ -105,3 +130,11 @@ class Address(Resource):
             if on_network and what.startswith("VIP")
             else "",
         )
+
+
+def _is_compatible(address: IPInterface) -> bool:
+    """Whether it is one that the kernel gives a sit device: an IPv4 address in ::/96.
+
+    net/ipv6/addrconf.c, sit_add_v4_addrs.
+    """
+    return address.version == 6 and int(address.ip) < 1 << 32

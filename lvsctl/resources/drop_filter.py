@@ -9,7 +9,9 @@ from lvsctl.resources.base import Command, Part, Resource, link_part
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DropFilter(Resource):
-    """IPv4 packets of one protocol that ``device`` receives are dropped, as by a firewall.
+    """Packets of one protocol that ``device`` receives are dropped, as by a firewall.
+
+    Of one IP ``version``; with ``icmp_type`` only ICMPv6 messages of that type.
 
     With tc(8) rather than a packet filter: every kernel that lvsctl runs on has it, User-Mode
     Linux too, which has no nftables. A capture still sees what is dropped.
@@ -17,9 +19,15 @@ class DropFilter(Resource):
 
     device: str
     protocol: int
+    version: int = 4
+    icmp_type: int | None = None
 
     def commands(self) -> tuple[Command, ...]:
-        match = f"protocol ip u32 match ip protocol {self.protocol} 0xff action drop"
+        ethernet, ip = ("ip", "ip") if self.version == 4 else ("ipv6", "ip6")
+        match = f"protocol {ethernet} u32 match {ip} protocol {self.protocol} 0xff"
+        if self.icmp_type is not None:
+            match += f" match u8 {self.icmp_type} 0xff at 40"
+        match += " action drop"
         return (
             self.command("tc", "qdisc", "add", "dev", self.device, "clsact"),
             self.command("tc", "filter", "add", "dev", self.device, "ingress", *match.split()),

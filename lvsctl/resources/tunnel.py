@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lvsctl.model.lab import Lab
-from lvsctl.model.service import Encapsulation
+from lvsctl.model.service import TunnelKind
 from lvsctl.model.state import LinkState, NodeState, Setting
 from lvsctl.resources.base import ELSEWHERE, Command, Deviation, Part, Resource, link_part
 from lvsctl.resources.link_up import is_up, link_deviation
 
-FALLBACK_DEVICES = frozenset({"tunl0", "gre0"})
+FALLBACK_DEVICES = frozenset(kind.device for kind in TunnelKind)
 """Devices that the kernel may have made by itself, and cannot delete: they are set down instead."""
 
 
@@ -21,24 +21,26 @@ class Tunnel(Resource):
     """A tunnel device that decapsulates whatever reaches the node, from any sender; up.
 
     A kernel that makes fallback devices in new namespaces has made ``tunl0`` and ``gre0``
-    already (net.core.fb_tunnels_only_for_init_net=0): then it only has to be set up.
-    ``encapsulation`` is what the device understands: IPIP or GRE.
+    already (net.core.fb_tunnels_only_for_init_net=0): then it only has to be set up. Its
+    ``ip6tnl0`` takes IPv6 in IPv6 only, until its mode is changed (net/ipv6/ip6_tunnel.c).
     """
 
-    HINTS: ClassVar[dict[int, str]] = {
-        errno.EOPNOTSUPP: "modprobe {self.encapsulation} ip_gre" + ELSEWHERE
-    }
+    HINTS: ClassVar[dict[int, str]] = {errno.EOPNOTSUPP: "modprobe {self.kind.module}" + ELSEWHERE}
 
     device: str
     index: int
-    encapsulation: Encapsulation
+    kind: TunnelKind
 
     def commands(self) -> tuple[Command, ...]:
-        kind = str(self.encapsulation)
-        add = ("ip", "link", "add", "name", self.device, "index", str(self.index), "type", kind)
+        mode = ("mode", "any") if self.kind is TunnelKind.IP6TNL else ()
+        typed = ("type", str(self.kind), *mode)
+        add = ("ip", "link", "add", "name", self.device, "index", str(self.index), *typed)
+        there: tuple[str, ...] = ("ip", "link", "show", "dev", self.device)
+        if mode:
+            there = ("ip", "-6", "tunnel", "change", self.device, *mode)
         # Not the other way round: to look first and load the module by adding makes it twice.
         return (
-            Command(add, self.netns, otherwise=("ip", "link", "show", "dev", self.device)),
+            Command(add, self.netns, otherwise=there),
             self.command("ip", "link", "set", "dev", self.device, "up"),
         )
 
@@ -51,14 +53,14 @@ class Tunnel(Resource):
         return frozenset({link_part(self.netns, self.device)})
 
     def modules(self) -> tuple[str, ...]:
-        return ("ip_gre",) if self.encapsulation is Encapsulation.GRE else ("ipip",)
+        return (self.kind.module,)
 
     def is_other(self, state: NodeState) -> bool:
         """Return whether the device exists and is another one: its kind or its parameters."""
         link = state.link(self.device)
         if link is None or (self.device in FALLBACK_DEVICES and not link.up):
             return False
-        return link.kind != str(self.encapsulation) or bool(_parameters(link))
+        return link.kind != self.kind or bool(_parameters(link))
 
     def holds(self, state: NodeState) -> bool:
         return is_up(state, self.device) and not self.is_other(state)
@@ -66,7 +68,7 @@ class Tunnel(Resource):
     def deviation(self, state: NodeState, lab: Lab) -> Deviation | None:
         link = state.link(self.device)
         if link is not None and self.is_other(state):
-            kind = [] if link.kind == self.encapsulation else [f"is of kind {link.kind}"]
+            kind = [] if link.kind == self.kind else [f"is of kind {link.kind}"]
             found = ", ".join([*kind, *map(str, _parameters(link))])
             return Deviation(f"{self.device}: {found}", self.why)
         return link_deviation(state, self.device, self.why)

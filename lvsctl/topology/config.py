@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple
 
-from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
+from lvsctl.model.addresses import IPAddress, IpFamily, IPInterface, IPNetwork
 from lvsctl.model.lab import Role
 from lvsctl.model.service import (
     ASKED_OF_ANY,
@@ -96,6 +96,7 @@ class RealServerConfig(NamedTuple):
     forward: ForwardingMethod | None = None
     encapsulation: Encapsulation | None = None
     network: str | None = None
+    family: IpFamily | None = None
 
 
 class SchedulerConfig(NamedTuple):

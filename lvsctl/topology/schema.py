@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lvsctl.model.addresses import IpFamily
 from lvsctl.model.lab import Role
 from lvsctl.model.service import (
     Encapsulation,
@@ -77,6 +78,15 @@ _NODE_WORDS = {
     **_meant("count", "replicas", "instances"),
     **_meant("timeouts", "timeout", "lvs-timeouts", "connection-timeouts"),
     **_meant("role", "kind", "type"),
+}
+_FAMILY_SYNONYMS = {
+    **dict.fromkeys(("4", "v4", "inet", "ip4"), IpFamily.IPV4),
+    **dict.fromkeys(("6", "v6", "inet6", "ip6"), IpFamily.IPV6),
+}
+_REAL_SERVER_WORDS = {
+    **_meant("family", "ip-version", "version", "ip", "af"),
+    **_meant("network", "rip", "address", "interface"),
+    **_meant("node", "name", "server", "host", "real-server"),
 }
 _FLAG_SYNONYMS = {
     **dict.fromkeys(("sh-port", "mh-port", "flag-2"), SchedulerFlag.PORT),
@@ -295,9 +305,14 @@ REAL_SERVER = OneOf(
             "network": Key(
                 _NETWORK, "where it has the address that requests are sent to (its RIP)"
             ),
+            "family": Key(
+                Choice(IpFamily, "an IP version", "IP versions", _FAMILY_SYNONYMS),
+                "the IP version of that address; the VIP's otherwise (another one: tun only)",
+            ),
         },
         "a real server (a mapping)",
         "{node: rs1, weight: 3}",
+        words=_REAL_SERVER_WORDS,
     ),
 )
 

@@ -247,7 +247,9 @@ def _resolve_entries(
                     f"give one of its networks a subnet: {family.lower()}: …",
                 )
                 break
-            if config.network is not None and _is_elsewhere(config, node, layout, problems, path):
+            if _is_elsewhere(config, node, layout, problems, path) or _lacks_address(
+                node, config, (*at, item, "family"), layout, problems
+            ):
                 break
             if name == node or node not in own_entry:
                 found.setdefault((node, port), RealServerEntry(node, config, item))
@@ -299,10 +301,10 @@ def _is_elsewhere(
     if problems.touches("nodes", layout.members[node], "networks"):
         return False
     names = [network.name for network in layout.networks_of(node)]
-    if config.network in names:
+    if config.network is None or config.network in names:
         return False
-    hint = choice_hint(config.network or "", names, f"{node}'s networks")
-    problems.add((*path[:-1], "network"), f"{node} is not on {quoted(config.network or '')}", hint)
+    hint = choice_hint(config.network, names, f"{node}'s networks")
+    problems.add((*path[:-1], "network"), f"{node} is not on {quoted(config.network)}", hint)
     return True
 
 
@@ -317,6 +319,31 @@ def _lacks_family(
     return service.key.version not in versions
 
 
+def _lacks_address(
+    node: str,
+    config: RealServerConfig,
+    path: Path,
+    layout: Layout,
+    problems: ProblemCollector,
+) -> bool:
+    """Report a ``family`` of which the node has no address; return whether it was reported."""
+    family = config.family
+    if family is None or problems.touches("networks"):
+        return False
+    networks = layout.networks_of(node)
+    if config.network is not None:
+        networks = tuple(one for one in networks if one.name == config.network)
+    if any(s.version == family.version for network in networks for s in network.subnets):
+        return False
+    where = f" on {config.network}" if config.network is not None else ""
+    problems.add(
+        path,
+        f"{node} has no {family.name_in_text} address{where}",
+        f"give its network a subnet: {family}: …",
+    )
+    return True
+
+
 def build_real_server(
     entry: RealServerEntry,
     match: ServiceMatch,
@@ -328,7 +355,8 @@ def build_real_server(
     """Build the real server of a valid entry, by the service's method and encapsulation.
 
     Its RIP is the node's address on the network that its entry names, otherwise on one shared
-    with the director, otherwise its first address, which the director reaches through routers.
+    with the director, otherwise its first address, which the director reaches through routers; of
+    the VIP's IP version, unless the entry names another one.
     """
     config = entry.config
     forward = config.forward or forward
@@ -336,12 +364,13 @@ def build_real_server(
     if forward is not ForwardingMethod.TUN:
         encapsulation = Encapsulation.IPIP
     shared = {interface.network for interface in director}
+    version = config.family.version if config.family is not None else match.version
     own = sorted(
         interfaces[entry.node],
         key=lambda i: (i.network != config.network, i.network not in shared),
     )
     rips: list[IPAddress] = [
-        address.ip for i in own for address in i.addresses if address.version == match.version
+        address.ip for i in own for address in i.addresses if address.version == version
     ]
     return RealServer(
         entry.node,

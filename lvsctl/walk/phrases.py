@@ -149,7 +149,7 @@ def why_of(passed: HopContext) -> str:
 
 def _neighbour_request(passed: HopContext) -> str:
     hop, frame = passed.hop, passed.hop.frame
-    who = _asked_for(frame)
+    who = str(frame.asks_for)
     vip = passed.run.endpoint.vip
     if who == str(vip):
         to = "broadcasts an ARP request" if frame.arp is not None else "multicasts a solicitation"
@@ -157,30 +157,27 @@ def _neighbour_request(passed: HopContext) -> str:
     else:
         owner = _owner(passed.lab, who)
         said = f"{passed.sender} needs the MAC address of {owner or who} to send to it"
-    if frame.arp is not None and frame.arp.sender_ip == vip:
+    if frame.asked_from == vip:
         said += f"; its sender address is {vip}, so neighbours may record its MAC for the VIP"
     return said + f"; received by {passed.receivers}"
 
 
 def _neighbour_reply(passed: HopContext) -> str:
     frame = passed.hop.frame
-    if frame.arp is None:
-        return f"{passed.sender} advertises its MAC address"
-    said = f"{passed.sender} replies: {frame.arp.sender_ip} is at its MAC address"
-    if frame.arp.sender_ip != passed.run.endpoint.vip:
+    address = frame.answers_for
+    said = f"{passed.sender} replies: {address} is at its MAC address"
+    if address != passed.run.endpoint.vip:
         return said
     heard = {
         node
         for hop in passed.hops
-        if hop.step is Step.NEIGHBOUR_REQUEST and _asked_for(hop.frame) == str(frame.arp.sender_ip)
+        if hop.step is Step.NEIGHBOUR_REQUEST and hop.frame.asks_for == address
         for node in hop.receivers
     }
     answered = {
         hop.sender
         for hop in passed.hops
-        if hop.step is Step.NEIGHBOUR_REPLY
-        and hop.frame.arp is not None
-        and hop.frame.arp.sender_ip == frame.arp.sender_ip
+        if hop.step is Step.NEIGHBOUR_REPLY and hop.frame.answers_for == address
     }
     silent = sorted(
         node for node in heard - answered if passed.role(node) is Role.REAL_SERVER
@@ -189,15 +186,9 @@ def _neighbour_reply(passed: HopContext) -> str:
     if silent:
         said += f"; {join_names(silent)} received the request and did not reply"
     if others:
-        said += f"; but {join_names(others)} replied too: the ARP problem"
+        problem = "the ARP problem" if frame.arp is not None else "the ARP problem's like in IPv6"
+        said += f"; but {join_names(others)} replied too: {problem}"
     return said
-
-
-def _asked_for(frame: Frame) -> str:
-    if frame.arp is not None:
-        return str(frame.arp.target_ip)
-    nd = frame.icmp.nd if frame.icmp is not None else None
-    return str(nd.target) if nd is not None else ""
 
 
 def _owner(lab: Lab, address: str) -> str:

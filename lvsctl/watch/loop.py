@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Interface
 from types import TracebackType
 from typing import Self
 
@@ -21,7 +20,7 @@ from lvsctl.model.lab import Lab, Role
 from lvsctl.model.service import VirtualService
 from lvsctl.model.state import Sample
 from lvsctl.traffic import client
-from lvsctl.traffic.client import arp_probe
+from lvsctl.traffic.neighbours import ask_neighbours
 from lvsctl.watch.changes import changes
 from lvsctl.watch.view import WINDOW, View, leftovers, view
 
@@ -181,12 +180,12 @@ class _Prober:
             self._wake()
             self._stop.wait(self._interval)
 
-    def _arp_replies(self, node: str, device: str, vip: IPv4Address) -> tuple[str, ...]:
-        """Return the MACs that reply to an ARP request for the VIP; none if it cannot be sent."""
+    def _arp_replies(self, node: str, device: str, vip: IPAddress) -> tuple[str, ...]:
+        """Return the MACs that reply to a request for the VIP; none if it cannot be sent."""
         interfaces = self._lab.node(node).addresses_on(device)
-        own = next(a.ip for a in interfaces if isinstance(a, IPv4Interface))
+        own = next(a.ip for a in interfaces if a.version == vip.version)
         try:
-            return arp_probe(self._lab.netns(node), device, own, vip, ARP_TIMEOUT)
+            return ask_neighbours(self._lab.netns(node), device, own, vip, ARP_TIMEOUT)
         except (LvsctlError, OSError):
             return ()
 
@@ -207,12 +206,12 @@ class _Prober:
             return ()
 
 
-def _arp_senders(lab: Lab) -> Iterator[tuple[str, str, IPv4Address]]:
+def _arp_senders(lab: Lab) -> Iterator[tuple[str, str, IPAddress]]:
     """Yield each client and router on a VIP's network, with its device there, and the VIP."""
     for vip in dict.fromkeys(vip for service in lab.services for vip in service.vips):
         network = lab.network_of(vip)
-        if network is None or not isinstance(vip, IPv4Address):
+        if network is None:
             continue
         for node in (*lab.having(Role.CLIENT), *lab.having(Role.ROUTER)):
-            if any(isinstance(a, IPv4Interface) for a in node.addresses_on(network.name)):
+            if any(a.version == vip.version for a in node.addresses_on(network.name)):
                 yield node.name, network.name, vip

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from lvsctl.model.addresses import IPAddress
+from lvsctl.model.addresses import IPAddress, family_of
 from lvsctl.model.evidence import Answers
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.service import ForwardingMethod, RealServer, ServiceMatch, VirtualService
@@ -365,10 +365,10 @@ def _of_owner(
     if mac and owner not in directors:
         yield f"takes {owner or mac} for {vip}, not the director"
     if answered is not None and not directors.intersection(answered):
-        yield f"the director did not answer ARP for {vip}"
+        yield f"the director did not answer {family_of(vip).neighbours} for {vip}"
     others = [name for name in answered or () if name not in directors]
     if others:
-        yield f"{', '.join(others)} answered ARP for {vip}"
+        yield f"{', '.join(others)} answered {family_of(vip).neighbours} for {vip}"
 
 
 # ── losses ───────────────────────────────────────────────────────────────────────────────────

@@ -18,6 +18,8 @@ NUMBERED_BY_THE_KERNEL = frozenset({
     "forward_delay_timer", "message_age_timer", "hold_timer",
     "valid_life_time", "preferred_life_time", "stable_secret", "designated_root",
     "designated_bridge", "root_id", "bridge_id", "refcnt",
+    "permaddr",  # an IPv6 tunnel's, random
+    "encap_limit", "ttl",  # of what a tunnel sends: none of a lab's sends anything
     "seed",  # netem's, shown by iproute2 6.6 and newer
 })  # fmt: skip
 COUNTING = (
@@ -61,9 +63,21 @@ def settings(netns: str) -> list[str]:
 
 def node(netns: str) -> dict[str, Any]:
     tc = json.loads(output("tc", "-j", "-n", netns, "qdisc") or "[]")
+    links = by_ip(netns, "addr")
+    routes = by_ip(netns, "route", "show", "table", "all")
+    # An IPv6 tunnel's link-local address is random, as its hardware address.
+    random = {
+        address.get("local")
+        for link in links
+        for address in link["addr_info"]
+        if link["link_type"] != "ether" and address["scope"] == "link"
+    }
+    for link in links:
+        link["addr_info"] = [one for one in link["addr_info"] if one.get("local") not in random]
     return {
-        "links and addresses": by_ip(netns, "addr"),
-        "routes": by_ip(netns, "route", "show", "table", "all"),
+        "links and addresses": links,
+        # IPv6's are listed in the order in which links came up.
+        "routes": sorted((one for one in routes if one["dst"] not in random), key=json.dumps),
         "rules": by_ip(netns, "rule"),
         "qdiscs": without(tc, NUMBERED_BY_THE_KERNEL),
         "ipvs": sorted(output("ip", "netns", "exec", netns, "ipvsadm", "-Sn").splitlines()),

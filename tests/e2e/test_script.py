@@ -73,7 +73,8 @@ def test_the_script_builds_what_up_builds(
     by_script, by_up = machines
     script = tmp_path / f"{name}.sh"
     script.write_text(by_up.run(*LVSCTL, "plan", name, "--format", "sh"), encoding="utf-8")
-    url = f"http://{vip_of(name)}/"
+    vip = vip_of(name)
+    url = f"http://[{vip}]/" if ":" in vip else f"http://{vip}/"
 
     def scripted_state() -> dict[str, Any]:
         by_script.inside("sh", str(script))

@@ -18,11 +18,11 @@ from lvsctl.kernel.apply import apply_plan
 from lvsctl.model.event import ignore
 from lvsctl.model.lab import Impairment
 from lvsctl.model.service import (
-    Encapsulation,
     ForwardingMethod,
     Protocol,
     RealServer,
     Scheduler,
+    TunnelKind,
     VipPort,
 )
 from lvsctl.plan.stages import Plan, Stage
@@ -33,6 +33,7 @@ from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.netem import Netem
 from lvsctl.resources.sysctl import Sysctl
 from lvsctl.resources.tunnel import Tunnel
+from tests.kernel.by_hand import run
 from tests.kernel.dr_shape import VIP, dr_plan
 from tests.kernel.test_execute import ip, up
 from tests.kernel.test_execute import lab as lab  # noqa: PLC0414 (a fixture)
@@ -127,12 +128,12 @@ def test_a_scheduler_that_the_kernel_lacks(lab: str) -> None:
 
 
 @pytest.mark.parametrize("fallback", ["0", "1"])
-@pytest.mark.parametrize("kind", [Encapsulation.IPIP, Encapsulation.GRE])
+@pytest.mark.parametrize("kind", list(TunnelKind))
 def test_a_tunnel_device_with_and_without_the_kernels_own(
-    lab: str, kind: Encapsulation, fallback: str
+    lab: str, kind: TunnelKind, fallback: str
 ) -> None:
     name, device = f"lvs-{lab}-rs1", kind.device
-    tunnel = Tunnel(netns=name, device=device, index=60, encapsulation=kind)
+    tunnel = Tunnel(netns=name, device=device, index=60, kind=kind)
     more: tuple[Resource, ...] = (
         tunnel,
         Address(netns=name, device=device, address=ip_interface("10.10.255.9/32")),
@@ -155,7 +156,13 @@ def test_a_tunnel_device_with_and_without_the_kernels_own(
         subprocess.run(["ip", "-n", f"lvs-{lab}-rs2", "link", "set", device, "up"], check=True)
         (mine,) = ip("-d", "-n", name, "link", "show", "dev", device)
         (theirs,) = ip("-d", "-n", f"lvs-{lab}-rs2", "link", "show", "dev", device)
+        for one in (mine, theirs):  # what ip sends with: a random address, and limits of its own
+            one.pop("permaddr", None)
+            if kind.startswith("ip6"):
+                one["linkinfo"].pop("info_data")
         assert mine == theirs
+    if kind is TunnelKind.IP6TNL:  # also the kernel's own, which takes IPv6 alone
+        assert "ip6tnl any" in run("ip -d link show dev ip6tnl0", netns=name)
     undo.undo([tunnel], lab)
     assert device not in [link.get("ifname") for link in ip("-n", name, "link", "show", "up")]
 

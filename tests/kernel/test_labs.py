@@ -32,8 +32,11 @@ from tests.kernel.labs import curl, lab_up, topology_of, url_of
 pytestmark = pytest.mark.ipvs
 
 SHIPPED = shipped.names()
-LONG = {"tun-gre": pytest.mark.exhaustive, "dr-limits": pytest.mark.exhaustive}
-"""Alike others that run always: tun-gue, whose real servers need more; test_schedulers."""
+LONG = dict.fromkeys(
+    ("tun-gre", "dr-limits", "nat-ipv6", "tun-ipv6", "tun-4in6"), pytest.mark.exhaustive
+)
+"""Alike others that run always: tun-gue, whose real servers need more; test_schedulers; dr-ipv6
+and tun-6in4, which have what is new in IPv6."""
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=LONG.get(n, ())) for n in SHIPPED])

@@ -89,14 +89,15 @@ def test_rules_read_as_iptables_lists_them(
 @pytest.mark.ipvs
 @pytest.mark.parametrize("program", [FilterProgram.IPTABLES, FilterProgram.IP6TABLES])
 def test_a_table_that_was_filled_is_what_iptables_lists(program: FilterProgram) -> None:
-    rules = {"INPUT": ("DROP",), "FORWARD": ("DROP", "DROP")}
+    rules = {"INPUT": ("DROP",), "FORWARD": ("DROP", "REJECT")}
+    icmp = "icmp" if program is FilterProgram.IPTABLES else "icmp6"
     with namespaces("a") as (name,):
         netns.run_inside(name, lambda: packet_filters.fill_table(program, "filter", rules))
         listed = run(f"xtables-legacy-multi {program} -S", netns=name).splitlines()
         assert [line for line in listed if line.startswith("-A")] == [
             "-A INPUT -j DROP",
             "-A FORWARD -j DROP",
-            "-A FORWARD -j DROP",
+            f"-A FORWARD -j REJECT --reject-with {icmp}-port-unreachable",
         ]
         assert [line for line in listed if line.startswith("-P")] == [
             "-P INPUT ACCEPT",

@@ -25,6 +25,7 @@ from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
 from lvsctl.model.lab import Impairment, Lab
 from lvsctl.model.service import Protocol, ServiceMatch
 from lvsctl.model.state import (
+    AddressState,
     Connection,
     Counters,
     LinkState,
@@ -80,7 +81,7 @@ def _state(netns: str, ops: tuple[Resource, ...]) -> NodeState:
         if isinstance(op, VethLink) and op.node_netns == netns
     ]
     links += [
-        LinkState(op.device, op.index, str(op.encapsulation), "", 1480, True, True)
+        LinkState(op.device, op.index, str(op.kind), "", 1480, True, True)
         for op in mine
         if isinstance(op, Tunnel)
     ]
@@ -90,6 +91,11 @@ def _state(netns: str, ops: tuple[Resource, ...]) -> NodeState:
             replace(
                 link,
                 addresses=tuple(op.address for op in added if op.device == link.name),
+                unusual_addresses=tuple(
+                    AddressState(op.address, ("deprecated",))
+                    for op in added
+                    if op.device == link.name and op.deprecated
+                ),
                 impairment=impairments.get(link.name, Impairment()),
             )
             for link in links

@@ -27,7 +27,9 @@ from lvsctl.model.state import (
     LOSSES,
     MARTIANS,
     REASONS,
+    AddressState,
     Dropped,
+    LinkState,
     NeighbourState,
     NodeState,
     QdiscState,
@@ -215,6 +217,19 @@ def ipvs_set(name: str, value: str) -> Bend:
     )
 
 
+def address_flag(device: str, flag: str) -> Bend:
+    """The VIPs on a device have a flag of ip-address(8)."""
+
+    def flagged(link: LinkState) -> LinkState:
+        vips = (a for a in link.addresses if a.network.prefixlen == a.max_prefixlen)
+        return replace(link, unusual_addresses=tuple(AddressState(a, (flag,)) for a in vips))
+
+    return lambda state: replace(
+        state,
+        links=tuple(flagged(link) if link.name == device else link for link in state.links),
+    )
+
+
 def with_mac(mac: str) -> Bend:
     """The node's interfaces have this MAC address."""
     return lambda state: replace(
@@ -278,6 +293,10 @@ BENT = (
     ("dr", "director", empty, "service-missing"),
     ("dr", "director", neighbour("10.10.0.11", "02:01:00:00:00:01", "lan"), "stale-neighbour"),
     ("dr", "client", neighbour("10.10.0.100", "02:01:00:00:00:01", "lan"), "stale-vip-neighbour"),
+    ("dr-ipv6", "director", address_flag("lan", "tentative"), "vip-tentative"),
+    ("dr-ipv6", "director", address_flag("lan", "dadfailed"), "vip-tentative"),
+    ("dr-ipv6", "router", setting("net.ipv6.conf.all.forwarding", "0"), "router-not-forwarding"),
+    ("tun-ipv6", "rs1", down("ip6tnl0"), "tunnel-down"),
 )
 
 
@@ -300,6 +319,7 @@ def test_what_did_no_harm_is_at_most_a_remark(name: str, node: str, bend: Bend, 
 
 LATENT: tuple[tuple[str, str, Bend, list[tuple[str, str]]], ...] = (
     ("dr", "rs1", setting(f"{IP4}.all.arp_announce", "1"), []),
+    ("dr-ipv6", "rs1", having("fd00:11::100/128", "lan"), []),
     ("dr", "director", drained, [("real-server-drained", "director")]),
     (
         "nat-one-arm",

@@ -9,7 +9,7 @@ import pytest
 
 from lvsctl.kernel.own_servers import Place
 from lvsctl.model.lab import Impairment
-from lvsctl.model.service import Encapsulation, FwMark, Protocol, Scheduler, VipPort
+from lvsctl.model.service import FwMark, Protocol, Scheduler, TunnelKind, VipPort
 from lvsctl.model.state import (
     LinkState,
     ListenerState,
@@ -220,7 +220,7 @@ def test_netem_with_options_that_no_topology_has_is_replaced() -> None:
 
 
 def test_a_tunnel_with_other_parameters_is_made_again() -> None:
-    tunnel = Tunnel(netns="a", device="tunl0", index=60, encapsulation=Encapsulation.IPIP)
+    tunnel = Tunnel(netns="a", device="tunl0", index=60, kind=TunnelKind.IPIP)
     link = LinkState("tunl0", 60, "ipip", "", 1480, up=True, carrier=True)
     assert missing(found(node(links=(*node().links, link)), tunnel)) == []
     other = replace(link, settings=(Setting("ttl", "3", "0", "tunnel"),))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import NamedTuple
 
 import pytest
@@ -16,7 +17,13 @@ from lvsctl import claims as verify
 from lvsctl.model.claim import Verdict
 from lvsctl.model.evidence import Evidence, Run
 from lvsctl.model.frame import Direction, Tap
-from lvsctl.model.state import LinkState, NodeState, RealServerState, ServiceState
+from lvsctl.model.state import (
+    LinkState,
+    NeighbourState,
+    NodeState,
+    RealServerState,
+    ServiceState,
+)
 from tests.unit.recorded import mutations as m
 from tests.unit.recorded.reports import NAMES, evidence_of, report_of
 
@@ -142,6 +149,7 @@ def rows() -> Iterator[Row]:
     yield from TUN
     yield from BY_GRE
     yield from BY_GUE
+    yield from BY_IPV6
     yield from EVERY
 
 
@@ -301,6 +309,50 @@ BY_GUE = (
 )  # fmt: skip
 
 
+VIP6 = "fd00:11::100"
+advertised = m.advertisement_of(VIP6)
+rs1_solicits = m.both(m.at("rs1", OUT), m.solicitation_of("fd00:11::1"))
+
+BY_IPV6 = (
+    dr("only-director-answers-arp", "rs1 advertises too",
+       m.seen_also_at(m.both(at_director, advertised), Tap("rs1", "lan"), OUT), FAIL, "dr-ipv6"),
+    dr("only-director-answers-arp", "nobody advertises", m.without(advertised), FAIL, "dr-ipv6"),
+    dr("only-director-answers-arp", "rs2 receives no solicitation",
+       m.without(m.both(m.at("rs2"), m.solicitation_of(VIP6))), INCONCLUSIVE, "dr-ipv6"),
+    dr("real-servers-announce-rip", "rs1 solicits from the VIP",
+       m.with_source(rs1_solicits, VIP6), FAIL, "dr-ipv6"),
+    dr("real-servers-announce-rip", "rs1 solicits nothing",
+       m.without(m.both(m.at("rs1", OUT), lambda f: f.asks_for is not None)), INCONCLUSIVE,
+       "dr-ipv6"),
+    dr("request-only-macs-change", "hop limit", m.with_ttl(requests_out, 63), FAIL, "dr-ipv6"),
+    *(
+        Row("tun-ipv6", f"tun.{claim}", what, change, verdict)
+        for claim, what, change, verdict in (
+            ("request-encapsulated", "from the VIP",
+             m.with_source(tunnelled, "fd00:30:1::100"), FAIL),
+            ("request-encapsulated", "to a stranger",
+             m.with_destination(tunnelled, "fd00:30:2::99"), FAIL),
+            ("decapsulated-on-tunnel-device", "nothing comes out",
+             m.without(m.both(m.at("rs1"), lambda f: f.tap.device == "ip6tnl0")), FAIL),
+            ("costs-40-bytes", "nobody tells the client",
+             m.without(m.both(m.at("client"), lambda f: f.icmp is not None and f.nd is None)),
+             FAIL),
+        )
+    ),
+)  # fmt: skip
+
+
+def one_large_hangs(run: Run) -> Run:
+    first, *others = run.larges
+    return replace(run, larges=(replace(first, error="timed out"), *others))
+
+
+def learnt_a_stranger(evidence: Evidence) -> Evidence:
+    entry = NeighbourState(ip_address(VIP6), "lan", STRANGER, "reachable")
+    router = replace(evidence.before["router"], neighbours=(entry,))
+    return replace(evidence, before={**evidence.before, "router": router})
+
+
 def every(claim: str, what: str, change: m.Change, verdict: Verdict, topology: str = "dr") -> Row:
     return Row(topology, f"all.{claim}", what, change, verdict)
 
@@ -320,6 +372,8 @@ EVERY = (
     every("reply-path-counted", "no answers", m.with_run(m.nothing_answered), INCONCLUSIVE),
     every("connection-table-agrees", "an empty table",
           m.with_run(lambda run: replace(run, connections=())), FAIL),
+    every("large-requests-answered", "one hangs", m.with_run(one_large_hangs), FAIL, "dr-ipv6"),
+    every("neighbours-right", "a stranger for the VIP", learnt_a_stranger, FAIL, "dr-ipv6"),
     every("frames-agree", "one more counted", counting(packets_in=1), FAIL),
     every("frames-agree", "one more counted", counting(packets_out=1), FAIL, "nat"),
     every("frames-agree", "a request not captured", m.without(requests_in), INCONCLUSIVE),
@@ -363,6 +417,8 @@ DECIDED_ON_STATE = {
     "all.counters-agree",
     "all.reply-path-counted",
     "all.connection-table-agrees",
+    "all.large-requests-answered",
+    "all.neighbours-right",
 }
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from lvsctl import modes
 from lvsctl.model.lab import Lab
-from lvsctl.model.service import Encapsulation, Protocol
+from lvsctl.model.service import Protocol, TunnelKind
 from lvsctl.output.shell_script import RESPONDER, WIDTH, script
 from lvsctl.output.text.plan import format_plan, wrap_command
 from lvsctl.output.text.style import Style
@@ -164,7 +164,7 @@ def test_a_shell_reads_the_words_of_a_command_in_lines(argv: list[str], width: i
 
 @pytest.mark.parametrize("width", [20, 60, WIDTH, 400])
 def test_what_is_the_shells_own_stays_so_in_lines(width: int) -> None:
-    op = Tunnel(netns="lvs-tun-rs1", device="tunl0", index=3, encapsulation=Encapsulation.IPIP)
+    op = Tunnel(netns="lvs-tun-rs1", device="tunl0", index=3, kind=TunnelKind.IPIP)
     command = op.describe()[0]
     text = "\n".join(wrap_command(command, width))
     ip = "ip() { printf '%s|' \"$@\" >&3; return 1; }; exec 3>&1\n"

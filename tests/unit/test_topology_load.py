@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from lvsctl.errors import TopologyError, UsageError
 from lvsctl.model.lab import Impairment, Lab, Role, Route, Violation
 from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, RealServer, Scheduler
+from lvsctl.modes.base import is_deprecated
+from lvsctl.modes.tun import cost
 from lvsctl.topology import shipped
 from lvsctl.topology.loading import parse_topology
 from lvsctl.topology.overrides import Overrides
@@ -96,6 +98,36 @@ def test_an_ipv6_service_has_ipv6_real_servers() -> None:
     six = lab(("0.0/24", "0.0/24, ipv6: 'fd00:10::/64'"), ("vip: 10.10.0.100", "vip: fd00:10::100"))
     assert str(six.services[0].match) == "[fd00:10::100]:80/tcp"
     assert str(six.services[0].real_servers[0].rip) == "fd00:10::11"
+
+
+@pytest.mark.parametrize(
+    ("vip", "family", "encapsulation", "rip", "device", "costs"),
+    [
+        ("10.10.0.100", "", "ipip", "10.10.0.11", "tunl0", 20),
+        ("10.10.0.100", "ipv4", "gue", "10.10.0.11", "tunl0", 32),
+        ("10.10.0.100", "ipv6", "ipip", "fd00:10::11", "ip6tnl0", 40),
+        ("10.10.0.100", "ipv6", "gre", "fd00:10::11", "ip6gre0", 44),
+        ("fd00:10::100", "", "ipip", "fd00:10::11", "ip6tnl0", 40),
+        ("fd00:10::100", "ipv4", "ipip", "10.10.0.11", "sit0", 20),
+        ("fd00:10::100", "ipv4", "gue", "10.10.0.11", "sit0", 32),
+        ("fd00:10::100", "ipv4", "gre", "10.10.0.11", "gre0", 24),
+    ],
+)
+def test_a_tunnel_ends_at_an_address_of_either_family(
+    vip: str, family: str, encapsulation: str, rip: str, device: str, costs: int
+) -> None:
+    entry = f"{{node: rs, family: {family}}}" if family else "rs"
+    both = lab(
+        ("0.0/24", "0.0/24, ipv6: 'fd00:10::/64'"),
+        ("vip: 10.10.0.100", f"vip: '{vip}'"),
+        ("forward: dr", f"forward: tun\n    encapsulation: {encapsulation}"),
+        ("[rs]", f"[{entry}]"),
+    )
+    server = both.services[0].real_servers[0]
+    assert (str(server.rip), server.tunnel(ip_address(vip)).device) == (rip, device)
+    assert cost(server.encapsulation, server.rip) == costs
+    # Over IPv6 the kernel could choose the VIP as the tunnel's source.
+    assert is_deprecated(both, ip_address(vip)) == (":" in vip and ":" in rip)
 
 
 def test_an_address_with_count_is_the_first() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from lvsctl.engine.findings import Inspection, NodeInspection
 from lvsctl.model.addresses import IPInterface
 from lvsctl.model.lab import Lab, Node, Role
-from lvsctl.model.service import Encapsulation, ForwardingMethod, FwMark, Protocol
+from lvsctl.model.service import Encapsulation, ForwardingMethod, FwMark, Protocol, TunnelKind
 from lvsctl.model.state import Counters, RealServerState, RouteState, ServiceState
 from lvsctl.output.phrases import ROLE, counted, host_port, impaired, injected_faults, vips
 from lvsctl.output.text.style import Cell, Style, printable
@@ -18,7 +18,7 @@ from lvsctl.resources.ipvs_service import flag_names, mask_words
 ARP = ("arp_ignore", "arp_announce", "rp_filter")
 """Sysctls that matter on an interface of a real server that holds the VIP (DR, TUN)."""
 
-TUNNELS = frozenset(map(str, Encapsulation))
+TUNNELS = frozenset(map(str, TunnelKind))
 """rtnetlink's kinds of tunnel device."""
 
 FORWARDING = ("rp_filter", "send_redirects")
@@ -26,6 +26,8 @@ FORWARDING = ("rp_filter", "send_redirects")
 
 _CONF = "net.ipv4.conf"
 _IPVS = "net.ipv4.vs."
+_TOLD = frozenset({"deprecated", "tentative", "dadfailed"})
+"""What decides how IPv6 uses an address (ip-address(8))."""
 
 Rows = Iterator[list[str | Cell]]
 
@@ -116,7 +118,8 @@ class _Node:
         for link in self._state.links:
             state = "up" if link.up and link.carrier else "no carrier" if link.up else "down"
             good = link.up and (link.carrier or link.kind in TUNNELS)
-            words = [", ".join(self._address(one) for one in link.addresses)]
+            flags = {one.address: one.flags for one in link.unusual_addresses}
+            words = [", ".join(self._address(one, flags.get(one, ())) for one in link.addresses)]
             if link.impairment:
                 words.append(impaired(link.impairment))
             kind = f"tunnel ({link.kind})" if link.kind in TUNNELS else link.mac
@@ -130,8 +133,10 @@ class _Node:
                 "; ".join(filter(None, words)),
             ]
 
-    def _address(self, address: IPInterface) -> str:
-        return f"{address} (VIP)" if self._is_vip(address) else str(address)
+    def _address(self, address: IPInterface, flags: Sequence[str]) -> str:
+        vip = ("VIP",) if self._is_vip(address) else ()
+        words = (*vip, *(flag for flag in flags if flag in _TOLD))
+        return f"{address} ({', '.join(words)})" if words else str(address)
 
     def _is_vip(self, address: IPInterface) -> bool:
         return any(address.ip in service.vips for service in self._lab.services)
@@ -164,9 +169,12 @@ class _Node:
                 for setting in settings:
                     row += self._effective(setting, link.name)
                 yield row
-        key = "net.ipv4.ip_forward"
-        if self._node.role in {Role.DIRECTOR, Role.ROUTER} and key in self._state.sysctls:
-            yield ["", *self._named("ip_forward", self._state.sysctls[key], key)]
+        keys = {"ip_forward": "net.ipv4.ip_forward"}
+        if self._lab.ipv6:
+            keys["forwarding (IPv6)"] = "net.ipv6.conf.all.forwarding"
+        for name, key in keys.items():
+            if self._node.role in {Role.DIRECTOR, Role.ROUTER} and key in self._state.sysctls:
+                yield ["", *self._named(name, self._state.sysctls[key], key)]
 
     def _decisive(self) -> Sequence[str]:
         """The sysctls that matter on this node; none on a client or a NAT real server."""

@@ -5,9 +5,9 @@ A frame's bytes are changed and decoded again, so that the decoder is under test
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 
 from lvsctl.capture.decode import decode_all
 from lvsctl.model.evidence import Evidence, Run
@@ -42,6 +42,16 @@ def arp_request(frame: Frame) -> bool:
 
 def arp_reply(frame: Frame) -> bool:
     return frame.arp is not None and frame.arp.is_reply
+
+
+def solicitation_of(address: str) -> Which:
+    """Neighbour solicitations for an address."""
+    return lambda f: f.nd is not None and f.nd.is_solicit and str(f.nd.target) == address
+
+
+def advertisement_of(address: str) -> Which:
+    """Neighbour advertisements of an address."""
+    return lambda f: f.nd is not None and not f.nd.is_solicit and str(f.nd.target) == address
 
 
 def icmp(frame: Frame) -> bool:
@@ -85,7 +95,7 @@ def sent_again(which: Which) -> Change:
     def change(evidence: Evidence) -> Evidence:
         first = next(f for f in evidence.frames if which(f) and f.tcp is not None)
         data = bytearray(first.raw.data)
-        _ip(first, data, 4, b"\x4c\x56")  # each copy has an identification of its own
+        _ip(first, data, {4: 4}, b"\x4c\x56")  # each copy has an identification of its own
         raw = replace(first.raw, time=first.time - 100, data=bytes(data))
         return _framed(evidence, [replace(first, raw=raw), *evidence.frames])
 
@@ -120,15 +130,17 @@ def with_bytes(which: Which, edit: Callable[[Frame, bytearray], None]) -> Change
 
 
 def with_ttl(which: Which, ttl: int) -> Change:
-    return with_bytes(which, lambda f, data: _ip(f, data, 8, bytes([ttl])))
+    return with_bytes(which, lambda f, data: _ip(f, data, {4: 8, 6: 7}, bytes([ttl])))
 
 
 def with_source(which: Which, address: str) -> Change:
-    return with_bytes(which, lambda f, data: _ip(f, data, 12, IPv4Address(address).packed))
+    packed = ip_address(address).packed
+    return with_bytes(which, lambda f, data: _ip(f, data, {4: 12, 6: 8}, packed))
 
 
 def with_destination(which: Which, address: str) -> Change:
-    return with_bytes(which, lambda f, data: _ip(f, data, 16, IPv4Address(address).packed))
+    packed = ip_address(address).packed
+    return with_bytes(which, lambda f, data: _ip(f, data, {4: 16, 6: 24}, packed))
 
 
 def with_destination_mac(which: Which, mac: str) -> Change:
@@ -173,11 +185,16 @@ def with_drops(evidence: Evidence) -> Evidence:
     return replace(evidence, drops={"director": 3})
 
 
-def _ip(frame: Frame, data: bytearray, offset: int, value: bytes) -> None:
-    """Write a field of the outermost IPv4 header, and the checksum that goes with it."""
+def _ip(frame: Frame, data: bytearray, offsets: Mapping[int, int], value: bytes) -> None:
+    """Write a field of the outermost IP header, and IPv4's checksum that goes with it.
+
+    ``offsets`` are where the field is, by IP version.
+    """
     outer = frame.ips[0]
-    start = outer.at
+    start, offset = outer.at, offsets[outer.version]
     data[start + offset : start + offset + len(value)] = value
+    if outer.version == 6:
+        return
     data[start + 10 : start + 12] = b"\0\0"
     header = data[start : start + outer.header_length]
     total = sum(int.from_bytes(header[i : i + 2]) for i in range(0, len(header), 2))

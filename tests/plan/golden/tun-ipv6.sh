@@ -1,0 +1,535 @@
+#!/bin/sh
+# lab tun-ipv6: IP tunnelling, IPv6 in IPv6, real servers in another network
+#
+#   outside  fd00:30::/64
+#     client  client  fd00:30::10
+#     router  router  fd00:30::1
+#
+#   hub  fd00:30:1::/64
+#     router    router    fd00:30:1::1
+#     director  director  fd00:30:1::2  VIP fd00:30:1::100
+#
+#   near  fd00:30:2::/64
+#     router  router       fd00:30:2::1
+#     rs1     real server  fd00:30:2::11  (VIP fd00:30:1::100)
+#     rs2     real server  fd00:30:2::12  (VIP fd00:30:1::100)
+#
+#   web  tcp [fd00:30:1::100]:80  tun  rr
+#     -> rs1  [fd00:30:2::11]:80  weight 1
+#     -> rs2  [fd00:30:2::12]:80  weight 1
+#
+# sh tun-ipv6.sh         builds it: 8 namespaces, nothing outside of them
+# sh tun-ipv6.sh down    removes it
+#
+# Needs root, a kernel with IPVS, and: ip, sysctl, ipvsadm. Real servers
+# answer where there is python3.
+# Written by `lvsctl plan tun-ipv6 --format sh`; does what `lvsctl up tun-ipv6` does.
+
+set -eu
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+export PATH
+
+lab=tun-ipv6
+namespaces='lvs-tun-ipv6-outside
+lvs-tun-ipv6-hub
+lvs-tun-ipv6-near
+lvs-tun-ipv6-client
+lvs-tun-ipv6-router
+lvs-tun-ipv6-director
+lvs-tun-ipv6-rs1
+lvs-tun-ipv6-rs2'
+state=/run/lvs-tun-ipv6.script # says that the namespaces are this script's
+family=inet6
+complete=yes
+
+say() {
+    printf '%s\n' "$lab: $*" >&2
+}
+
+refuse() {
+    say "$*"
+    say 'nothing was touched'
+    exit 69
+}
+
+need() { # COMMAND PACKAGE
+    command -v "$1" >/dev/null 2>&1 ||
+        refuse "the command $1 is missing (Debian and Ubuntu: apt-get install $2)"
+}
+
+exists() { # NETNS
+    [ -e "/var/run/netns/$1" ] || [ -L "/var/run/netns/$1" ]
+}
+
+# The processes that run in the lab.
+inhabitants() {
+    for netns in $namespaces; do
+        if exists "$netns"; then
+            ip netns pids "$netns" 2>/dev/null || :
+        fi
+    done
+}
+
+# Removes the namespaces listed above, with whatever runs in them.
+remove() {
+    for signal in TERM KILL; do
+        # shellcheck disable=SC2046  # several numbers
+        kill -s "$signal" $(inhabitants) 2>/dev/null || :
+        patience=30
+        while [ "$patience" -gt 0 ] && [ -n "$(inhabitants)" ]; do
+            patience=$((patience - 1))
+            sleep 0.1
+        done
+    done
+    for netns in $namespaces; do
+        if exists "$netns"; then
+            ip netns del "$netns" || return
+        fi
+    done
+    rm -rf "$state"
+}
+
+down() {
+    if [ -d "$state" ]; then
+        remove
+        say 'is down'
+        return
+    fi
+    for netns in $namespaces; do
+        if exists "$netns"; then
+            say "there is a namespace $netns, which this script did not make"
+            return 1
+        fi
+    done
+    say 'is not up'
+}
+
+# A failure half-way leaves nothing behind.
+undo() {
+    status=$?
+    [ "$complete" = no ] || return 0
+    say 'failed; removing what was made'
+    trap '' INT TERM HUP
+    remove
+    exit "$status"
+}
+
+# A real server: answers with its own name and what it saw, in the background.
+respond() { # NETNS NODE PORT [udp]
+    if ! command -v python3 >/dev/null 2>&1; then
+        say "no python3: nothing answers on port $3 of $2, start a server of your own there"
+        return
+    fi
+    ip netns exec "$1" python3 "$state/respond.py" "$2" "$3" "${4-tcp}" "$family"
+}
+
+# Hands frames over as a wire would carry them: checksums in, nothing merged. It changes what a
+# capture shows, and not what arrives: where there is no ethtool, the lab does without.
+offloads_off() { # NETNS DEVICE...
+    netns=$1
+    shift
+    for device; do
+        if ! command -v ethtool >/dev/null 2>&1; then
+            [ -n "${told-}" ] || say 'no ethtool: offloads stay on, so captures show merged frames'
+            told=yes
+            return
+        fi
+        ip netns exec "$netns" ethtool -K "$device" tx off sg off tso off gso off gro off
+    done
+}
+
+case ${1-} in
+    '' | up) ;;
+    down)
+        [ "$(id -u)" -eq 0 ] || refuse 'only root may do that'
+        need ip iproute2
+        down
+        exit
+        ;;
+    *)
+        printf 'usage: sh %s [up|down]\n' "$0" >&2
+        exit 2
+        ;;
+esac
+
+# Can it be built here? Nothing is touched before that is known.
+[ "$(id -u)" -eq 0 ] || refuse 'only root may make network namespaces'
+need ip iproute2
+need sysctl procps
+need ipvsadm ipvsadm
+# Now and not when first needed: a module loaded half-way puts devices of its own
+# into the namespaces that are there.
+modprobe -qa ip_vs ip6_tunnel 2>/dev/null || :
+[ -e /proc/net/ip_vs ] || refuse 'this kernel has no IPVS (modprobe ip_vs)'
+for netns in $namespaces; do
+    if exists "$netns"; then
+        refuse "there is a namespace $netns already (remove it: sh $0 down)"
+    fi
+done
+
+[ ! -e "$state" ] ||
+    refuse "there is $state: it is being built, or was killed (sh $0 down)"
+mkdir "$state" || refuse 'it needs a place for its state'
+complete=no
+trap undo EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+cat >"$state/respond.py" <<'END_OF_RESPONDER'
+"""respond.py NODE PORT tcp|udp inet|inet6: listens, then answers in the background.
+
+It stands alone: `lvsctl plan --format sh` writes it into the script, for hosts without lvsctl.
+"""
+
+import os
+import signal
+import socket
+import socketserver
+import struct
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+_IP_PKTINFO = 8  # linux/in.h; the socket module does not have it before Python 3.14
+
+
+def main() -> None:
+    """Open the socket, then serve it from a daemon; the script goes on once it listens."""
+    node, port, protocol, family = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+    both = family == "inet6"  # IPv4 as well: an address of it then reads ::ffff:10.0.0.1
+    Handler.node = node
+    Server.address_family = socket.AF_INET6 if both else socket.AF_INET
+    try:
+        server = udp_socket(port, both=both) if protocol == "udp" else Server(("", port), Handler)
+    except OSError as error:
+        raise SystemExit(
+            f"{node}: cannot listen on {protocol} port {port}: {error.strerror}"
+        ) from None
+    # Until setsid, the end of the script's terminal would end this process too.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    if isinstance(server, Server):
+        server.serve_forever()
+    else:
+        answer_datagrams(node, port, server)
+
+
+def answer(node: str, local: tuple[str, int], peer: tuple[str, int]) -> bytes:
+    """Return what every reply says: who answered, on which address, and the request's source."""
+    ends = []
+    for address, number in (local, peer):
+        plain = address.removeprefix("::ffff:")
+        ends.append(f"[{plain}]:{number}" if ":" in plain else f"{plain}:{number}")
+    return f"{node} answered on {ends[0]}, request from {ends[1]}\n".encode()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers HTTP requests."""
+
+    protocol_version = "HTTP/1.1"
+    timeout = 60
+    node = ""
+
+    def do_GET(self) -> None:
+        """Answer a request for any path."""
+        body = answer(self.node, self.connection.getsockname()[:2], self.client_address[:2])
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("X-Real-Server", self.node)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def do_HEAD(self) -> None:
+        """Answer without a body."""
+        self.do_GET()
+
+    def log_message(self, *words: object) -> None:
+        """Log nothing."""
+
+
+class Server(ThreadingHTTPServer):
+    """Listens for HTTP requests."""
+
+    request_queue_size = 128
+
+    def server_bind(self) -> None:
+        """Bind, without HTTPServer's request to DNS for the host's name."""
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        socketserver.TCPServer.server_bind(self)
+
+
+def udp_socket(port: int, *, both: bool) -> socket.socket:
+    """Return a socket that tells to which address a datagram was sent."""
+    sock = socket.socket(socket.AF_INET6 if both else socket.AF_INET, socket.SOCK_DGRAM)
+    if both:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+    sock.bind(("", port))
+    return sock
+
+
+def answer_datagrams(node: str, port: int, sock: socket.socket) -> None:
+    """Answer each datagram from the address to which it was sent, the VIP."""
+    while True:
+        _, controls, _, peer = sock.recvmsg(65535, 256)
+        for level, kind, data in controls:
+            if level == socket.IPPROTO_IPV6:
+                local = socket.inet_ntop(socket.AF_INET6, data[:16])
+                source = struct.pack("=16si", data[:16], 0)
+            else:
+                local = socket.inet_ntop(socket.AF_INET, data[8:12])
+                source = struct.pack("=i4s4s", 0, data[8:12], bytes(4))
+            reply = answer(node, (local, port), peer[:2])
+            sock.sendmsg([reply], [(level, kind, source)], 0, peer)
+
+
+if __name__ == "__main__":
+    main()
+END_OF_RESPONDER
+
+# ------------------------------------------- namespaces -------------------------------------------
+
+# the bridge of network outside
+ip netns add lvs-tun-ipv6-outside
+# no IPv6 on this network, so no IPv6 background traffic
+ip netns exec lvs-tun-ipv6-outside sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
+# one L2 segment for its members
+ip -n lvs-tun-ipv6-outside link add name bridge index 20 type bridge mcast_snooping 0 \
+    vlan_default_pvid 0
+ip -n lvs-tun-ipv6-outside link set dev bridge up
+
+# the bridge of network hub
+ip netns add lvs-tun-ipv6-hub
+# no IPv6 on this network, so no IPv6 background traffic
+ip netns exec lvs-tun-ipv6-hub sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
+# one L2 segment for its members
+ip -n lvs-tun-ipv6-hub link add name bridge index 20 type bridge mcast_snooping 0 \
+    vlan_default_pvid 0
+ip -n lvs-tun-ipv6-hub link set dev bridge up
+
+# the bridge of network near
+ip netns add lvs-tun-ipv6-near
+# no IPv6 on this network, so no IPv6 background traffic
+ip netns exec lvs-tun-ipv6-near sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
+# one L2 segment for its members
+ip -n lvs-tun-ipv6-near link add name bridge index 20 type bridge mcast_snooping 0 \
+    vlan_default_pvid 0
+ip -n lvs-tun-ipv6-near link set dev bridge up
+
+# client
+ip netns add lvs-tun-ipv6-client
+# a host does not forward
+ip netns exec lvs-tun-ipv6-client sysctl -q -w net.ipv4.ip_forward=0
+# a new namespace copies this from the host: decided here
+ip netns exec lvs-tun-ipv6-client sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
+    net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
+# addresses are usable immediately
+ip netns exec lvs-tun-ipv6-client sysctl -q -w net.ipv6.conf.all.accept_dad=0 \
+    net.ipv6.conf.default.accept_dad=0
+
+# router
+ip netns add lvs-tun-ipv6-router
+# a router forwards
+ip netns exec lvs-tun-ipv6-router sysctl -q -w net.ipv4.ip_forward=1
+# a new namespace copies this from the host: decided here
+ip netns exec lvs-tun-ipv6-router sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
+    net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
+# a router forwards
+ip netns exec lvs-tun-ipv6-router sysctl -q -w net.ipv6.conf.all.forwarding=1
+# addresses are usable immediately
+ip netns exec lvs-tun-ipv6-router sysctl -q -w net.ipv6.conf.all.accept_dad=0 \
+    net.ipv6.conf.default.accept_dad=0
+
+# director
+ip netns add lvs-tun-ipv6-director
+# a host does not forward
+ip netns exec lvs-tun-ipv6-director sysctl -q -w net.ipv4.ip_forward=0
+# a new namespace copies this from the host: decided here
+ip netns exec lvs-tun-ipv6-director sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
+    net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
+# addresses are usable immediately
+ip netns exec lvs-tun-ipv6-director sysctl -q -w net.ipv6.conf.all.accept_dad=0 \
+    net.ipv6.conf.default.accept_dad=0
+
+# real-server rs1
+ip netns add lvs-tun-ipv6-rs1
+# a host does not forward
+ip netns exec lvs-tun-ipv6-rs1 sysctl -q -w net.ipv4.ip_forward=0
+# a new namespace copies this from the host: decided here
+ip netns exec lvs-tun-ipv6-rs1 sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
+    net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
+# addresses are usable immediately
+ip netns exec lvs-tun-ipv6-rs1 sysctl -q -w net.ipv6.conf.all.accept_dad=0 \
+    net.ipv6.conf.default.accept_dad=0
+
+# real-server rs2
+ip netns add lvs-tun-ipv6-rs2
+# a host does not forward
+ip netns exec lvs-tun-ipv6-rs2 sysctl -q -w net.ipv4.ip_forward=0
+# a new namespace copies this from the host: decided here
+ip netns exec lvs-tun-ipv6-rs2 sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
+    net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
+# addresses are usable immediately
+ip netns exec lvs-tun-ipv6-rs2 sysctl -q -w net.ipv6.conf.all.accept_dad=0 \
+    net.ipv6.conf.default.accept_dad=0
+
+# --------------------------------------------- links ----------------------------------------------
+
+# client is on network outside
+ip -n lvs-tun-ipv6-outside link add name client index 2000 numtxqueues 1 numrxqueues 1 type veth \
+    peer name outside index 50 address 02:00:80:23:f3:c9 numtxqueues 1 numrxqueues 1 netns \
+    lvs-tun-ipv6-client
+ip -n lvs-tun-ipv6-outside link set dev client master bridge up
+ip -n lvs-tun-ipv6-client link set dev outside up
+# router is on network outside
+ip -n lvs-tun-ipv6-outside link add name router index 2001 numtxqueues 1 numrxqueues 1 type veth \
+    peer name outside index 50 address 02:00:e1:3d:14:6b numtxqueues 1 numrxqueues 1 netns \
+    lvs-tun-ipv6-router
+ip -n lvs-tun-ipv6-outside link set dev router master bridge up
+ip -n lvs-tun-ipv6-router link set dev outside up
+
+# router is on network hub
+ip -n lvs-tun-ipv6-hub link add name router index 2000 numtxqueues 1 numrxqueues 1 type veth peer \
+    name hub index 51 address 02:00:fb:83:6c:e8 numtxqueues 1 numrxqueues 1 netns \
+    lvs-tun-ipv6-router
+ip -n lvs-tun-ipv6-hub link set dev router master bridge up
+ip -n lvs-tun-ipv6-router link set dev hub up
+# director is on network hub
+ip -n lvs-tun-ipv6-hub link add name director index 2001 numtxqueues 1 numrxqueues 1 type veth \
+    peer name hub index 50 address 02:00:e0:8a:5d:74 numtxqueues 1 numrxqueues 1 netns \
+    lvs-tun-ipv6-director
+ip -n lvs-tun-ipv6-hub link set dev director master bridge up
+ip -n lvs-tun-ipv6-director link set dev hub up
+
+# router is on network near
+ip -n lvs-tun-ipv6-near link add name router index 2000 numtxqueues 1 numrxqueues 1 type veth peer \
+    name near index 52 address 02:00:d5:54:33:31 numtxqueues 1 numrxqueues 1 netns \
+    lvs-tun-ipv6-router
+ip -n lvs-tun-ipv6-near link set dev router master bridge up
+ip -n lvs-tun-ipv6-router link set dev near up
+# rs1 is on network near
+ip -n lvs-tun-ipv6-near link add name rs1 index 2001 numtxqueues 1 numrxqueues 1 type veth peer \
+    name near index 50 address 02:00:05:b4:20:fe numtxqueues 1 numrxqueues 1 netns \
+    lvs-tun-ipv6-rs1
+ip -n lvs-tun-ipv6-near link set dev rs1 master bridge up
+ip -n lvs-tun-ipv6-rs1 link set dev near up
+# rs2 is on network near
+ip -n lvs-tun-ipv6-near link add name rs2 index 2002 numtxqueues 1 numrxqueues 1 type veth peer \
+    name near index 50 address 02:00:0c:f9:7a:11 numtxqueues 1 numrxqueues 1 netns \
+    lvs-tun-ipv6-rs2
+ip -n lvs-tun-ipv6-near link set dev rs2 master bridge up
+ip -n lvs-tun-ipv6-rs2 link set dev near up
+
+# -------------------------------------- addresses and routes --------------------------------------
+
+offloads_off lvs-tun-ipv6-client outside
+# IPVS and local addresses need it
+ip -n lvs-tun-ipv6-client link set dev lo up
+# its own address on outside
+ip -n lvs-tun-ipv6-client addr add fd00:30::10/64 dev outside nodad
+# the route to the other networks
+ip -n lvs-tun-ipv6-client route add default via fd00:30::1
+
+offloads_off lvs-tun-ipv6-router outside hub near
+# IPVS and local addresses need it
+ip -n lvs-tun-ipv6-router link set dev lo up
+# its own address on outside
+ip -n lvs-tun-ipv6-router addr add fd00:30::1/64 dev outside nodad
+# its own address on hub
+ip -n lvs-tun-ipv6-router addr add fd00:30:1::1/64 dev hub nodad
+# its own address on near
+ip -n lvs-tun-ipv6-router addr add fd00:30:2::1/64 dev near nodad
+
+offloads_off lvs-tun-ipv6-director hub
+# IPVS and local addresses need it
+ip -n lvs-tun-ipv6-director link set dev lo up
+# its own address on hub
+ip -n lvs-tun-ipv6-director addr add fd00:30:1::2/64 dev hub nodad
+# the route to the other networks
+ip -n lvs-tun-ipv6-director route add default via fd00:30:1::1
+
+offloads_off lvs-tun-ipv6-rs1 near
+# IPVS and local addresses need it
+ip -n lvs-tun-ipv6-rs1 link set dev lo up
+# its own address on near
+ip -n lvs-tun-ipv6-rs1 addr add fd00:30:2::11/64 dev near nodad
+# the route to the other networks
+ip -n lvs-tun-ipv6-rs1 route add default via fd00:30:2::1
+
+offloads_off lvs-tun-ipv6-rs2 near
+# IPVS and local addresses need it
+ip -n lvs-tun-ipv6-rs2 link set dev lo up
+# its own address on near
+ip -n lvs-tun-ipv6-rs2 addr add fd00:30:2::12/64 dev near nodad
+# the route to the other networks
+ip -n lvs-tun-ipv6-rs2 route add default via fd00:30:2::1
+
+# ------------------------------------------ real servers ------------------------------------------
+
+# decapsulate what the director sends
+ip -n lvs-tun-ipv6-rs1 link add name ip6tnl0 index 43 type ip6tnl mode any 2>/dev/null || ip -n \
+    lvs-tun-ipv6-rs1 -6 tunnel change ip6tnl0 mode any >/dev/null
+ip -n lvs-tun-ipv6-rs1 link set dev ip6tnl0 up
+# accept the decapsulated requests, still addressed to the VIP
+ip -n lvs-tun-ipv6-rs1 addr add fd00:30:1::100/128 dev ip6tnl0 nodad
+
+# decapsulate what the director sends
+ip -n lvs-tun-ipv6-rs2 link add name ip6tnl0 index 43 type ip6tnl mode any 2>/dev/null || ip -n \
+    lvs-tun-ipv6-rs2 -6 tunnel change ip6tnl0 mode any >/dev/null
+ip -n lvs-tun-ipv6-rs2 link set dev ip6tnl0 up
+# accept the decapsulated requests, still addressed to the VIP
+ip -n lvs-tun-ipv6-rs2 addr add fd00:30:1::100/128 dev ip6tnl0 nodad
+
+# ---------------------------------------- virtual services ----------------------------------------
+
+# clients reach web here: IPVS handles packets to the VIP; deprecated: never the source of a tunnel,
+# which is the DIP
+ip -n lvs-tun-ipv6-director addr add fd00:30:1::100/128 dev hub nodad preferred_lft 0
+# virtual service web
+ip netns exec lvs-tun-ipv6-director ipvsadm -A -t '[fd00:30:1::100]:80' -s rr
+# rs1, by tun
+ip netns exec lvs-tun-ipv6-director ipvsadm -a -t '[fd00:30:1::100]:80' -r '[fd00:30:2::11]:80' -i \
+    -w 1
+# rs2, by tun
+ip netns exec lvs-tun-ipv6-director ipvsadm -a -t '[fd00:30:1::100]:80' -r '[fd00:30:2::12]:80' -i \
+    -w 1
+
+# -------------------------------------------- servers ---------------------------------------------
+
+# rs1 answers for web
+respond lvs-tun-ipv6-rs1 rs1 80
+
+# rs2 answers for web
+respond lvs-tun-ipv6-rs2 rs2 80
+
+complete=yes
+say "is up; remove it: sh $0 down"
+say 'try: ip netns exec lvs-tun-ipv6-client curl -s '"'"'http://[fd00:30:1::100]/'"'"''
