@@ -96,6 +96,7 @@ def diff(plan: Plan, states: States, ended: Collection[str] = ()) -> Difference:
     halves = _halves(again, states)
     extra, left = _extra(plan, states, again)
     existing = {one.key for state in states.values() for one in _present(state)}
+    existing -= {one.key for one in in_the_way}
     edited = (one for stage in missing for one in stage.resources if one.key in existing)
     return Difference(
         tuple(missing),

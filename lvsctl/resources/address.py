@@ -21,6 +21,7 @@ from lvsctl.resources.base import (
 )
 
 _NO_IPV6 = "this kernel has no IPv6"
+_NOT_DEPRECATED = "not deprecated"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +77,7 @@ class Address(Resource):
         if self.deprecated and not any(
             one.address == self.address and "deprecated" in one.flags for one in unusual
         ):
-            return "not deprecated"
+            return _NOT_DEPRECATED
         for one in unusual:
             if one.address == self.address:
                 words = [word for word in one.flags if word not in usual]
@@ -100,10 +101,13 @@ class Address(Resource):
         return not self._missing(state) and not self._wrong(state)
 
     def in_the_way(self, states: States) -> tuple[Resource, ...]:
-        """Return the address itself where it is there and not as it should be."""
+        """Return the address itself where it is there and not as it should be.
+
+        Its lifetime alone is changed in place.
+        """
         state = states.get(self.netns)
-        wrong = state is not None and not self._missing(state) and self._wrong(state)
-        return (self,) if wrong else ()
+        wrong = self._wrong(state) if state is not None and not self._missing(state) else ""
+        return (self,) if wrong not in ("", _NOT_DEPRECATED) else ()
 
     @classmethod
     def from_state(cls, state: NodeState) -> Iterator[Self]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from lvsctl.engine.labs import tear_down
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError
+from lvsctl.model.addresses import Endpoint
 from lvsctl.model.lab import Lab
 from lvsctl.plan.planner import load_lab
 from lvsctl.topology import shipped
@@ -43,5 +44,5 @@ def curl(lab: Lab, url: str, node: str = "client") -> str:
 
 def url_of(lab: Lab, index: int = 0) -> str:
     """Where clients reach a virtual service of the lab."""
-    service = lab.services[index]
-    return f"http://{service.endpoint.vip}:{service.endpoint.port}/"
+    endpoint = lab.services[index].endpoint
+    return f"http://{Endpoint(endpoint.vip, endpoint.port)}/"

@@ -7,6 +7,7 @@ import json
 import subprocess
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +128,17 @@ def test_a_scheduler_that_the_kernel_lacks(lab: str) -> None:
     assert caught.value.hint.startswith("modprobe ip_vs_twos")
 
 
-@pytest.mark.parametrize("fallback", ["0", "1"])
-@pytest.mark.parametrize("kind", list(TunnelKind))
+@pytest.mark.parametrize(
+    ("kind", "fallback"),
+    [
+        *product((TunnelKind.IPIP, TunnelKind.GRE), "01"),
+        (TunnelKind.IP6TNL, "0"),  # the kernel's own takes IPv6 only, unless it is changed
+        (TunnelKind.SIT, "1"),
+        pytest.param(TunnelKind.IP6TNL, "1", marks=pytest.mark.exhaustive),
+        pytest.param(TunnelKind.SIT, "0", marks=pytest.mark.exhaustive),
+        *(pytest.param(TunnelKind.IP6GRE, n, marks=pytest.mark.exhaustive) for n in "01"),
+    ],
+)
 def test_a_tunnel_device_with_and_without_the_kernels_own(
     lab: str, kind: TunnelKind, fallback: str
 ) -> None:

@@ -55,7 +55,6 @@ SOME = (
     ("dr", ("vip-missing", "input-rejected", "port-isolated")),
     ("nat", ("wrong-gateway",)),
     ("tun", ("rp-filter-on-tunnel",)),
-    ("tun-ipv6", ("vip-is-outer-source",)),
 )
 """Always run: one of each forwarding method's own. All others in `make test-all`."""
 

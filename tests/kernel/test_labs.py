@@ -55,7 +55,7 @@ def test_a_shipped_topology_answers_passes_and_leaves_nothing(name: str) -> None
         # The defaults, spelled out.
         rules = re.sub(" --tun-type ipip| --tun-nocsum", "", saved).splitlines()
         planned = [
-            command.split(" ipvsadm ")[1]
+            " ".join(shlex.split(command.split(" ipvsadm ")[1]))
             for op in plan_for(lab).resources
             if isinstance(op, IpvsService | IpvsRealServer)
             for command in op.describe()
