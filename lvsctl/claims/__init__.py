@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 
-from lvsctl.claims import dr, every, nat, packet_loss, tun
+from lvsctl.claims import dr, every, nat, packet_loss, tun, udp
 from lvsctl.claims.base import CheckedClaim, CheckResult, ClaimTable
 from lvsctl.claims.distribution import no_room, room_for
 from lvsctl.claims.trace import Trace, traces
@@ -17,13 +18,22 @@ BY_MODE: Mapping[ForwardingMethod, ClaimTable] = {
     ForwardingMethod.TUN: tun.CLAIMS,
     ForwardingMethod.DR: dr.CLAIMS,
 }
-"""Each forwarding method's own claims; ``every.CLAIMS`` hold for all of them."""
+"""Each forwarding method's own claims; those of ``COMMON`` hold for all of them."""
+
+COMMON: tuple[ClaimTable, ...] = (udp.CLAIMS, every.CLAIMS)
+"""Claims that do not depend on the forwarding method: of a protocol, and of every service."""
+
+
+def tables() -> Iterator[ClaimTable]:
+    """Yield every table of claims."""
+    yield from BY_MODE.values()
+    yield from COMMON
 
 
 def findings(evidence: Evidence) -> Iterator[Finding]:
     """Decide every claim about every virtual service, in the order in which they are shown."""
     for trace in traces(evidence):
-        for row in (*BY_MODE[trace.run.service.forward], *every.CLAIMS):
+        for row in chain(BY_MODE[trace.run.service.forward], *COMMON):
             if row.applies(trace):
                 yield _finding(row, trace, row.check(trace))
 

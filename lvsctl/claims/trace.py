@@ -77,6 +77,8 @@ class Trace:
     large: Conversation | None
     further: tuple[Conversation, ...] = ()
     """Those of every other request: large ones, other clients', and patient ones."""
+    flow: Conversation | None = None
+    """The frames of the requests that come from one port; that of its first request."""
 
     @property
     def everything(self) -> tuple[Conversation, ...]:
@@ -253,10 +255,14 @@ def traces(evidence: Evidence) -> Iterator[Trace]:
             larges=named(asked.larges),
             others=tuple(replace(o, exchanges=named(o.exchanges)) for o in asked.others),
             slow=named(asked.slow),
+            flow=named(asked.flow),
         )
         large = conversation(run.large) if run.large else None
-        further = run.all_exchanges[len(run.exchanges) :]
-        yield Trace(evidence, run, conversations(run.exchanges), large, conversations(further))
+        kept = conversation(run.flow[0]) if run.flow else None
+        further = run.all_exchanges[len(run.exchanges) : len(run.all_exchanges) - len(run.flow)]
+        yield Trace(
+            evidence, run, conversations(run.exchanges), large, conversations(further), kept
+        )
 
 
 def of_other_clients(trace: Trace) -> Iterator[Trace]:
@@ -271,6 +277,7 @@ def of_other_clients(trace: Trace) -> Iterator[Trace]:
             larges=(),
             others=(),
             slow=(),
+            flow=(),
         )
         found = tuple(c for c in trace.further if c.client in own)
         yield Trace(trace.evidence, run, found, None)
@@ -312,6 +319,9 @@ def _named(
     sent = (
         frame.tap.node
         for frame in replies.get(exchange.local, ())
-        if frame.direction is Direction.OUT and frame.tap.node in servers
+        if frame.direction is Direction.OUT
+        and frame.tap.node in servers
+        # Of several requests from one port, each has its own reply.
+        and frame.time >= exchange.sent_at * 1e9
     )
     return replace(exchange, node=next(sent, ""))

@@ -302,7 +302,10 @@ def _established(trace: Trace, conversation: Conversation) -> bool:
 
 
 def _uses(encapsulation: Encapsulation) -> Callable[[Trace], bool]:
-    return lambda trace: trace.run.service.encapsulation is encapsulation
+    return lambda trace: (
+        trace.run.service.encapsulation is encapsulation
+        and trace.run.endpoint.protocol.has_connections
+    )
 
 
 for _encapsulation, _bytes in HEADERS.items():

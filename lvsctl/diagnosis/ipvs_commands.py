@@ -19,6 +19,7 @@ def service_resource(case: Case) -> IpvsService:
         service=case.service.match,
         scheduler=case.service.scheduler,
         persistence=case.service.persistence,
+        flags=("ops",) if case.service.one_packet else (),
     )
 
 

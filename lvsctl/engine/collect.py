@@ -214,6 +214,7 @@ class _Asked:
     larges: tuple[Exchange, ...] = ()
     others: tuple[Probe, ...] = ()
     slow: tuple[Exchange, ...] = ()
+    flow: tuple[Exchange, ...] = ()
 
     @property
     def left(self) -> int | None:
@@ -272,6 +273,7 @@ def _ask_all(lab: Lab, sender: Node | None, *, patient: bool) -> _Answers:
             larges=one.larges,
             others=one.others,
             slow=one.slow,
+            flow=one.flow,
         )
         for one in asked
     )
@@ -291,11 +293,23 @@ def _first_requests(
 
 
 def _further_requests(lab: Lab, one: _Asked) -> None:
-    """A large request for each real server, and ordinary ones of the other clients; at once."""
+    """A large request for each real server, and ordinary ones of the other clients; at once.
+
+    Over UDP, before them, several from one port.
+    """
     room, endpoint = one.left, one.service.endpoint
     count = large = requests_for_each(one.service)
     answered = any(exchange.answered for exchange in one.exchanges)
-    if not answered or endpoint.protocol is not Protocol.TCP:
+    if endpoint.protocol is Protocol.UDP and room != 0:
+        one.flow = client.flow(
+            lab.netns(one.clients[0].name),
+            endpoint.vip,
+            endpoint.port,
+            count=requests_needed(one.service, one.before),
+            timeout=answer_timeout(lab, endpoint.protocol),
+        )
+        room = None if room is None else room - 1
+    if not answered or not endpoint.protocol.has_connections:
         large = 0
     elif room is not None:
         large = min(count, room)

@@ -108,6 +108,22 @@ class FaultContext:
             if service.forward in modes and (mine or self.node.role is not Role.REAL_SERVER):
                 yield service
 
+    @property
+    def large_requests(self) -> bool:
+        """Whether requests longer than a packet are sent through the lab."""
+        return any(service.endpoint.protocol.has_connections for service in self.lab.services)
+
+
+def unanswered_udp(context: FaultContext) -> tuple[str, ...]:
+    """Claims that fail where a UDP port is closed: no RST comes from the VIP.
+
+    The real server's ICMP error is from its own address, or none comes.
+    """
+    udp = any(
+        not service.endpoint.protocol.has_connections for service in context.services(EVERY_MODE)
+    )
+    return UNANSWERED if udp else ()
+
 
 def unused_address(lab: Lab, network: Network) -> IPv4Interface:
     """Return the network's highest IPv4 address that no node and no service has."""

@@ -17,7 +17,7 @@ from lvsctl.faults.base import (
 )
 from lvsctl.faults.change import Change, added, removed
 from lvsctl.model.lab import Role
-from lvsctl.model.service import Scheduler
+from lvsctl.model.service import Protocol, Scheduler, VipPort
 from lvsctl.model.state import SyncDaemonState
 from lvsctl.resources.ipvs_config import SyncDaemon
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
@@ -130,6 +130,68 @@ def persistence_added(context: FaultContext) -> Iterator[Change]:
     for service in context.planned(IpvsService):
         if not service.persistence:
             yield Change(service, replace(service, persistence=300))
+
+
+def _lost_in_nat(context: FaultContext) -> tuple[str, ...]:
+    """Replies that NAT does not rewrite reach the client from the RIP, and are no answers."""
+    if not any(s.endpoint.protocol is Protocol.UDP for s in context.services((NAT,))):
+        return ()
+    return (
+        "nat.reply-crosses-director",
+        "nat.client-never-sees-rip",
+        "all.reply-path-counted",
+        "all.counters-agree",
+        *NO_ANSWER,
+    )
+
+
+@FAULTS.add(
+    "one-packet-scheduling",
+    "every packet of a UDP service is scheduled by itself, and flows should stay",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    symptom=(
+        "packets from one port of a client go to several real servers; in NAT replies leave the "
+        "director with the RIP as their source"
+    ),
+    breaks=("udp.flow-stays", "all.connection-table-agrees"),
+    may_break=("all.distribution",),
+    breaks_where=_lost_in_nat,
+)
+def one_packet_scheduling(context: FaultContext) -> Iterator[Change]:
+    """A UDP service whose clients expect to stay with a real server has ipvsadm's option -o.
+
+    Changes: each UDP service without one-packet scheduling gets it.
+    """
+    for service in context.planned(IpvsService):
+        if _is_udp(service) and "ops" not in service.flags:
+            yield Change(service, replace(service, flags=(*service.flags, "ops")))
+
+
+@FAULTS.add(
+    "one-packet-missing",
+    "a UDP service should schedule every packet by itself and does not",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    symptom="all packets from one port of a client go to one real server",
+    breaks=("ops.each-packet-scheduled",),
+)
+def one_packet_missing(context: FaultContext) -> Iterator[Change]:
+    """A UDP service lacks ipvsadm's option -o.
+
+    So a resolver that sends all its queries from one port loads a single real server.
+
+    Changes: each service with one-packet scheduling loses it.
+    """
+    for service in context.planned(IpvsService):
+        if "ops" in service.flags:
+            flags = tuple(word for word in service.flags if word != "ops")
+            yield Change(service, replace(service, flags=flags))
+
+
+def _is_udp(service: IpvsService) -> bool:
+    match = service.service
+    return isinstance(match, VipPort) and match.protocol is Protocol.UDP
 
 
 CONSTANT_PER_CLIENT = (Scheduler.SH, Scheduler.DH, Scheduler.MH, Scheduler.FO)

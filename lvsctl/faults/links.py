@@ -106,7 +106,9 @@ def mtu_mismatch(context: FaultContext) -> Iterator[Change]:
 
     Changes: an MTU of 1000 on the interface towards the clients.
     """
-    yield _set(context.node.networks[0], "mtu", "1500", "1000", netns=context.netns, group="link")
+    if context.large_requests:
+        device = context.node.networks[0]
+        yield _set(device, "mtu", "1500", "1000", netns=context.netns, group="link")
 
 
 @FAULTS.add(
@@ -125,8 +127,9 @@ def mtu_on_switch(context: FaultContext) -> Iterator[Change]:
 
     Changes: an MTU of 1000 on the port.
     """
-    port = next(_ports(context))
-    yield _set(port.port, "mtu", "1500", "1000", netns=port.netns, group="link")
+    if context.large_requests:
+        port = next(_ports(context))
+        yield _set(port.port, "mtu", "1500", "1000", netns=port.netns, group="link")
 
 
 @FAULTS.add(

@@ -155,8 +155,9 @@ def icmp_filtered(context: FaultContext) -> Iterator[Change]:
 
     Changes: a router, or the client itself, drops ICMP on every interface.
     """
-    for device in context.node.networks:
-        yield added(DropFilter(netns=context.netns, device=device, protocol=ICMP))
+    if context.large_requests:
+        for device in context.node.networks:
+            yield added(DropFilter(netns=context.netns, device=device, protocol=ICMP))
 
 
 @FAULTS.add(
@@ -175,8 +176,9 @@ def pmtu_discovery_off(context: FaultContext) -> Iterator[Change]:
 
     Changes: net.ipv4.vs.pmtu_disc, which is on by default.
     """
-    setting = Sysctl(netns=context.netns, name="net.ipv4.vs.pmtu_disc", value="1")
-    yield Change(setting, replace(setting, value="0"))
+    if context.large_requests:
+        setting = Sysctl(netns=context.netns, name="net.ipv4.vs.pmtu_disc", value="1")
+        yield Change(setting, replace(setting, value="0"))
 
 
 @FAULTS.add(

@@ -112,6 +112,9 @@ class Run:
     larges: tuple[Exchange, ...] = ()
     others: tuple[Probe, ...] = ()
     slow: tuple[Exchange, ...] = ()
+    flow: tuple[Exchange, ...] = ()
+    """Requests over UDP from one port, one after the other: all but the first belong to a flow
+    that exists already. Empty for other protocols."""
 
     @property
     def endpoint(self) -> VipPort:
@@ -132,7 +135,7 @@ class Run:
     def all_exchanges(self) -> tuple[Exchange, ...]:
         """Every request of every client, ordinary and large."""
         probed = (exchange for probe in self.others for exchange in probe.exchanges)
-        return (*self.exchanges, *self.every_large, *probed, *self.slow)
+        return (*self.exchanges, *self.every_large, *probed, *self.slow, *self.flow)
 
 
 @dataclass(frozen=True, slots=True)

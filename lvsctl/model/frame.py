@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from ipaddress import IPv4Address
 
+from lvsctl.model import dns
 from lvsctl.model.packet import (
     GRE,
     IPIP,
@@ -317,6 +318,9 @@ def _innermost(packet: Packet, ip: Ip) -> str:
         what = _PROTOCOL_NAMES[flow.protocol]
         chunk = getattr(transport, "chunk", -1)
         what += f" {_SCTP_CHUNKS.get(chunk, f'chunk {chunk}')}" if chunk >= 0 else ""
+    if isinstance(transport, Udp) and dns.PORT in (transport.sport, transport.dport):
+        said = dns.summary(packet.payload)
+        what += f" {said}" if said else ""
     size = f" {len(packet.payload)} bytes" if packet.payload and flow.protocol != SCTP else ""
     return f"{flow} {what}{size} {tail}"
 

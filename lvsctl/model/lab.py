@@ -83,6 +83,11 @@ class Node:
         """The names of the networks that the node is on, first one first."""
         return tuple(interface.network for interface in self.interfaces)
 
+    @property
+    def addresses(self) -> tuple[IPAddress, ...]:
+        """The node's own addresses, those of its first network first."""
+        return tuple(address.ip for i in self.interfaces for address in i.addresses)
+
     def addresses_on(self, network: str) -> tuple[IPInterface, ...]:
         """The node's addresses on ``network``; empty if it is not on it."""
         return next((i.addresses for i in self.interfaces if i.network == network), ())

@@ -57,6 +57,11 @@ class Protocol(StrEnum):
         """The protocol's number in the IP header (IANA, Assigned Internet Protocol Numbers)."""
         return {Protocol.TCP: 6, Protocol.UDP: 17, Protocol.SCTP: 132}[self]
 
+    @property
+    def has_connections(self) -> bool:
+        """Whether clients connect first, so that a request may be longer than a packet."""
+        return self is not Protocol.UDP
+
 
 class Scheduler(StrEnum):
     """IPVS's schedulers, by the names that ``ipvsadm -s`` takes (ipvsadm(8))."""
@@ -146,7 +151,8 @@ class VirtualService:
     """A service that clients reach through its VIP.
 
     ``persistence`` is the persistence timeout in seconds (0: not persistent). ``forward`` and
-    ``encapsulation`` are the default of its real servers.
+    ``encapsulation`` are the default of its real servers. ``one_packet``: every packet is
+    scheduled by itself, and no connection is kept (ipvsadm(8), --ops; UDP only).
     """
 
     name: str
@@ -156,6 +162,7 @@ class VirtualService:
     real_servers: tuple[RealServer, ...]
     encapsulation: Encapsulation = Encapsulation.IPIP
     persistence: int = 0
+    one_packet: bool = False
 
     @property
     def endpoints(self) -> tuple[VipPort, ...]:

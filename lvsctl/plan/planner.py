@@ -271,6 +271,7 @@ def _virtual_services(lab: Lab) -> Iterator[Resource]:
             service=service.match,
             scheduler=service.scheduler,
             persistence=service.persistence,
+            flags=("ops",) if service.one_packet else (),
             why=f"virtual service {service.name}",
         )
         for server in service.real_servers:

@@ -74,6 +74,7 @@ class ServiceConfig:
     scheduler: Scheduler | None = Scheduler.WLC
     persistence: int | None = 0
     encapsulation: Encapsulation | None = None
+    one_packet: bool | None = False
 
     @property
     def key(self) -> VipPort | None:

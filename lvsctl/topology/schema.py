@@ -20,7 +20,7 @@ from lvsctl.topology.config import (
     ServiceConfig,
     TopologyConfig,
 )
-from lvsctl.topology.scalar_types import Choice, Integer, Text
+from lvsctl.topology.scalar_types import Boolean, Choice, Integer, Text
 
 # Words that users know from ipvsadm(8), keepalived and elsewhere. They are not accepted, so
 # that all topology files look alike, but an error message proposes the right word.
@@ -55,6 +55,7 @@ _SERVICE_WORDS = {
     **_meant("scheduler", "algorithm", "lb-algo", "sched", "balance"),
     **_meant("real_servers", "servers", "backends", "members", "real-server", "destinations"),
     **_meant("vip", "address", "ip", "virtual-ip"),
+    **_meant("one_packet", "ops", "one-packet", "onepacket", "one-packet-scheduling"),
     "weight": "a real server has it: real_servers: [{node: rs1, weight: 3}]",
     "ports": "a service has one port: write one service for each",
 }
@@ -281,6 +282,11 @@ SERVICE = Record(
         "persistence": Key(
             Text("a time", "5m", p.parse_duration, p.SPAN_PATTERN, numeric=True),
             "a client keeps its real server that long: seconds, or with s, m, h, d",
+        ),
+        "one_packet": Key(
+            Boolean(),
+            "schedule every packet by itself and keep no connection (udp only; ipvsadm(8), --ops)",
+            default=False,
         ),
         "real_servers": Key(
             ListOf(REAL_SERVER, "a list of real servers", "[rs]", at_least=1),

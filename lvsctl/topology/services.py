@@ -8,7 +8,14 @@ from typing import NamedTuple
 from lvsctl.errors import choice_hint, quoted
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import Interface, Role
-from lvsctl.model.service import GUE_PORT, Encapsulation, ForwardingMethod, RealServer, VipPort
+from lvsctl.model.service import (
+    GUE_PORT,
+    Encapsulation,
+    ForwardingMethod,
+    Protocol,
+    RealServer,
+    VipPort,
+)
 from lvsctl.topology.addresses import free_address, unusable_because
 from lvsctl.topology.config import RealServerConfig, ServiceConfig, TopologyConfig
 from lvsctl.topology.groups import NodeNames
@@ -42,6 +49,28 @@ def check_services(config: TopologyConfig, layout: Layout, problems: ProblemColl
                 "remove the key, or write forward: tun",
                 key=True,
             )
+        _check_one_packet(service, (*path, "one_packet"), problems)
+
+
+def _check_one_packet(service: ServiceConfig, path: Path, problems: ProblemCollector) -> None:
+    if not service.one_packet:
+        return
+    if service.protocol not in (None, Protocol.UDP):
+        # ip_vs_schedule (net/netfilter/ipvs/ip_vs_core.c) ignores the flag for the others.
+        problems.add(
+            path,
+            f"{service.protocol} has connections, which one-packet scheduling would tear apart",
+            "write protocol: udp, or remove the key",
+            key=True,
+        )
+    elif service.forward is ForwardingMethod.NAT:
+        problems.add(
+            path,
+            "in nat IPVS rewrites a reply by its request's connection, and one-packet scheduling "
+            "keeps none: replies would reach the client from the RIP",
+            "write forward: dr or forward: tun, or remove the key",
+            key=True,
+        )
 
 
 def _is_trusted(config: TopologyConfig, problems: ProblemCollector) -> bool:

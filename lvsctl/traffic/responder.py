@@ -16,7 +16,7 @@ import signal
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple, Self
 from typing import Protocol as Interface
@@ -25,6 +25,7 @@ from lvsctl.errors import KernelError, LvsctlError
 from lvsctl.kernel.apply import Respond
 from lvsctl.kernel.netns import enter_for_good, in_thread, open_namespace
 from lvsctl.kernel.processes import Ready, give_up_root
+from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import Protocol
 from lvsctl.resources.responder_port import ResponderPort
@@ -148,16 +149,21 @@ def responder_of(lab: Lab) -> Respond:
         with open_listeners(wanted) as sockets:
             ready(None)  # the kernel queues connections until they are accepted
             give_up_root()  # before the first byte is read
-            serve(sockets)
+            serve(sockets, {node.name: node.addresses for node in lab.nodes})
 
     return respond
 
 
-def serve(sockets: Sequence[tuple[str, socket.socket]]) -> None:
-    """Serve the nodes' listening ``sockets`` until SIGTERM, in the main thread of a process."""
+def serve(
+    sockets: Sequence[tuple[str, socket.socket]], addresses: Mapping[str, Sequence[IPAddress]]
+) -> None:
+    """Serve the nodes' listening ``sockets`` until SIGTERM, in the main thread of a process.
+
+    ``addresses`` are the nodes' own, by node.
+    """
     with ExitStack() as stack:
         loop = stack.enter_context(Loop())
-        builders = {node: ResponseBuilder(node) for node, _ in sockets}
+        builders = {node: ResponseBuilder(node, addresses.get(node, ())) for node, _ in sockets}
         for node, sock in sockets:
             loop.add(sock, builders[node])
         wake, signalled = socket.socketpair()

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from lvsctl.claims.base import join_names
+from lvsctl.model import dns
 from lvsctl.model.addresses import Endpoint
 from lvsctl.model.evidence import Exchange, Run
 from lvsctl.model.frame import Frame
@@ -45,6 +46,9 @@ def label_of(frame: Frame) -> str:
     size = len(frame.payload)
     if frame.tcp is not None:
         return f"{_first_line(frame.payload)}{size} bytes" if size else str(frame.tcp.flags)
+    udp = frame.udp
+    if udp is not None and dns.PORT in (udp.sport, udp.dport):
+        return dns.summary(frame.payload) or f"{size} bytes"
     return f"{size} bytes"
 
 

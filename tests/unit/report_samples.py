@@ -110,6 +110,7 @@ def _state(netns: str, ops: tuple[Resource, ...]) -> NodeState:
                 op.persistence,
                 _real_servers(mine, op.service),
                 Counters(12, 72),
+                flags=op.flags,
             )
             for op in mine
             if isinstance(op, IpvsService)

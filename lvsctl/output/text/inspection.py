@@ -259,6 +259,7 @@ def _service_row(service: ServiceState, columns: Sequence[str]) -> Row:
         words = [str(match.protocol).upper().ljust(4), where, service.scheduler]
     if service.persistence:
         words.append(f"persistent {service.persistence}")
+    words += service.flags
     counters = _counters(service.counters)
     return [
         Cell(" ".join(words), whole=True),
