@@ -16,7 +16,7 @@ from lvsctl.model.addresses import Endpoint
 from lvsctl.model.evidence import Evidence, Exchange, Failure, Run
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Role
-from lvsctl.model.packet import Tcp, TcpFlag
+from lvsctl.model.packet import Sctp, Tcp
 from lvsctl.model.service import RealServer
 
 
@@ -60,9 +60,11 @@ class Conversation:
 def identity(frame: Frame) -> object:
     """Identify a packet by what no hop changes: sequence numbers, identification, payload."""
     transport = frame.packet.transport
-    numbers = (
-        (transport.seq, transport.ack, int(transport.flags)) if isinstance(transport, Tcp) else ()
-    )
+    numbers: tuple[int, ...] = ()
+    if isinstance(transport, Tcp):
+        numbers = (transport.seq, transport.ack, int(transport.flags))
+    elif isinstance(transport, Sctp):
+        numbers = (transport.tag, transport.chunk)
     inner = frame.inner
     return numbers, inner.identification if inner else 0, frame.payload
 
@@ -181,7 +183,7 @@ class Trace:
             and frame.flow is not None
             and frame.flow.dst == self.vip
             and run.began <= frame.time <= run.ended
-            and (frame.tcp is None or frame.tcp.flags & TcpFlag.SYN)
+            and frame.packet.opens_connection
         )
 
     @property
@@ -294,9 +296,9 @@ def _source_translations(
     came: dict[tuple[str, object], Endpoint] = {}
     found: dict[Endpoint, Endpoint] = {}
     for frame in evidence.frames:
-        flow, tcp = frame.flow, frame.tcp
-        # The first segment is enough: its sequence number is as good as unique.
-        if flow is None or tcp is None or not tcp.flags & TcpFlag.SYN or tcp.flags & TcpFlag.ACK:
+        flow = frame.flow
+        # The first packet is enough: its sequence number or tag is as good as unique.
+        if flow is None or not frame.packet.opens_connection:
             continue
         if frame.tap.node not in directors:
             continue

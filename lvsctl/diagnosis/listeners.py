@@ -113,7 +113,7 @@ def _process(listener: ListenerState) -> str:
 
 def _refusals(case: Case, node: str) -> Iterator[Frame]:
     for frame in case.replies(node, out=True):
-        if frame.tcp is not None and frame.tcp.flags & TcpFlag.RST:
+        if frame.packet.refuses:
             yield frame
 
 

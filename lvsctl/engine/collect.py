@@ -333,8 +333,14 @@ def _further_requests(lab: Lab, one: _Asked) -> None:
         one.others = tuple(asking)
 
 
-_HANDSHAKE = frozenset({"NONE", "SYN_SENT", "SYN_RECV", "SYNACK"})
-"""States of IPVS in which the client has not confirmed a connection yet (ip_vs_proto_tcp.c).
+_HANDSHAKE = frozenset(
+    {
+        *("NONE", "SYN_SENT", "SYN_RECV", "SYNACK"),
+        *("INIT1", "INIT", "COOKIE_SENT", "COOKIE_REPLIED", "COOKIE_WAIT", "COOKIE"),
+    }
+)
+"""States of IPVS in which the client has not confirmed a connection yet (ip_vs_proto_tcp.c,
+ip_vs_proto_sctp.c).
 
 One that timed out later is in state CLOSE: the client resets it.
 """
@@ -414,7 +420,16 @@ def answer_timeout(lab: Lab, protocol: Protocol = Protocol.TCP) -> float:
     """Seconds to wait for a reply: of UDP no longer than for a connection of TCP."""
     if protocol is Protocol.UDP:
         return connect_timeout(lab)
-    return 2.0 + 8 * _one_way(lab) + _for_losses(lab)
+    patience = _SCTP_PATIENCE if protocol is Protocol.SCTP else 2.0
+    return patience + 8 * _one_way(lab) + _for_losses(lab)
+
+
+_SCTP_PATIENCE = 7.0
+"""Seconds in which SCTP sends lost data again twice.
+
+Its first retransmission comes after net.sctp.rto_initial, three seconds, also of a packet that was
+too large for the path; TCP's comes at once then.
+"""
 
 
 def connect_timeout(lab: Lab) -> float:

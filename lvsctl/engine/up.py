@@ -16,7 +16,7 @@ from lvsctl.kernel.apply import apply_plan
 from lvsctl.kernel.registry import Entry, State
 from lvsctl.model.event import Emit, RollingBack, ignore
 from lvsctl.model.lab import Lab
-from lvsctl.model.service import Encapsulation, ForwardingMethod, Scheduler
+from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, Scheduler
 from lvsctl.plan import planner
 from lvsctl.plan.stages import Plan, Up
 from lvsctl.topology.overrides import Overrides
@@ -66,6 +66,8 @@ def _rare_features(lab: Lab) -> set[str]:
     }
     servers = [server for service in lab.services for server in service.real_servers]
     tunnels = {one.encapsulation for one in servers if one.forward is ForwardingMethod.TUN}
+    if any(end.protocol is Protocol.SCTP for one in lab.services for end in one.endpoints):
+        found.add("sctp")
     return found | {str(one) for one in tunnels if one is not Encapsulation.IPIP}
 
 

@@ -17,7 +17,7 @@ from lvsctl.faults.base import (
 )
 from lvsctl.faults.change import Change, added, removed
 from lvsctl.model.lab import Role
-from lvsctl.model.service import Protocol, Scheduler, VipPort
+from lvsctl.model.service import Protocol, Scheduler, ServiceMatch, VipPort
 from lvsctl.model.state import SyncDaemonState
 from lvsctl.resources.ipvs_config import SyncDaemon
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
@@ -132,17 +132,15 @@ def persistence_added(context: FaultContext) -> Iterator[Change]:
             yield Change(service, replace(service, persistence=300))
 
 
-def _lost_in_nat(context: FaultContext) -> tuple[str, ...]:
+def _without_connections(context: FaultContext) -> tuple[str, ...]:
     """Replies that NAT does not rewrite reach the client from the RIP, and are no answers."""
-    if not any(s.endpoint.protocol is Protocol.UDP for s in context.services((NAT,))):
-        return ()
-    return (
-        "nat.reply-crosses-director",
-        "nat.client-never-sees-rip",
-        "all.reply-path-counted",
-        "all.counters-agree",
-        *NO_ANSWER,
-    )
+    methods = {s.forward for s in context.services(EVERY_MODE) if _is_udp(s.match)}
+    broken: tuple[str, ...] = ()
+    if methods - {NAT}:
+        broken += ("all.connection-table-agrees",)
+    if NAT in methods:
+        broken += ("nat.reply-crosses-director", "nat.client-never-sees-rip", *NO_ANSWER)
+    return broken
 
 
 @FAULTS.add(
@@ -154,9 +152,9 @@ def _lost_in_nat(context: FaultContext) -> tuple[str, ...]:
         "packets from one port of a client go to several real servers; in NAT replies leave the "
         "director with the RIP as their source"
     ),
-    breaks=("udp.flow-stays", "all.connection-table-agrees"),
+    breaks=("udp.flow-stays",),
     may_break=("all.distribution",),
-    breaks_where=_lost_in_nat,
+    breaks_where=_without_connections,
 )
 def one_packet_scheduling(context: FaultContext) -> Iterator[Change]:
     """A UDP service whose clients expect to stay with a real server has ipvsadm's option -o.
@@ -164,7 +162,7 @@ def one_packet_scheduling(context: FaultContext) -> Iterator[Change]:
     Changes: each UDP service without one-packet scheduling gets it.
     """
     for service in context.planned(IpvsService):
-        if _is_udp(service) and "ops" not in service.flags:
+        if _is_udp(service.service) and "ops" not in service.flags:
             yield Change(service, replace(service, flags=(*service.flags, "ops")))
 
 
@@ -189,8 +187,7 @@ def one_packet_missing(context: FaultContext) -> Iterator[Change]:
             yield Change(service, replace(service, flags=flags))
 
 
-def _is_udp(service: IpvsService) -> bool:
-    match = service.service
+def _is_udp(match: ServiceMatch) -> bool:
     return isinstance(match, VipPort) and match.protocol is Protocol.UDP
 
 

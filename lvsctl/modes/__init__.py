@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lvsctl.model.lab import Lab, Violation
-from lvsctl.model.service import ForwardingMethod, Protocol
+from lvsctl.model.service import ForwardingMethod
 from lvsctl.modes.base import Mode, Placed
 from lvsctl.modes.dr import DirectRouting
 from lvsctl.modes.nat import Nat
@@ -28,22 +28,11 @@ def violations(lab: Lab) -> Iterator[Violation]:
     """Every rule of a forwarding method that the lab breaks, each once."""
     found: dict[Violation, None] = {}
     for placed in placed_services(lab):
-        found.update(dict.fromkeys(_unbuilt(placed)))
         found.update(dict.fromkeys(_two_directors(placed)))
         found.update(dict.fromkeys(_two_gateways(placed)))
         for method in placed.service.methods:
             found.update(dict.fromkeys(MODES[method].violations(placed)))
     yield from found
-
-
-def _unbuilt(placed: Placed) -> Iterator[Violation]:
-    """Keys that are valid but not supported yet: rejected, never ignored."""
-    if any(e.protocol is Protocol.SCTP for e in placed.service.endpoints):
-        yield Violation(
-            path=("services", placed.index, "protocol"),
-            message="the built-in responder does not support SCTP yet",
-            hint="use `protocol: tcp` or `protocol: udp`",
-        )
 
 
 def _two_directors(placed: Placed) -> Iterator[Violation]:

@@ -17,8 +17,9 @@ import functools
 from collections.abc import Iterable, Iterator
 from itertools import product
 
-from lvsctl.model.addresses import mac_for
+from lvsctl.model.addresses import IPAddress, mac_for
 from lvsctl.model.lab import Lab, Node, Role
+from lvsctl.model.service import ForwardingMethod, Protocol, RealServer
 from lvsctl.modes import MODES, placed_services, violations
 from lvsctl.modes.base import vips_on_director
 from lvsctl.plan.routing import gateway_directors, routes_of
@@ -302,5 +303,21 @@ def _servers(lab: Lab) -> Iterator[Resource]:
                     node=server.node,
                     protocol=protocol,
                     port=server.port,
+                    addresses=_bound(lab, server, protocol),
                     why=f"{server.node} answers for {service.name}",
                 )
+
+
+def _bound(lab: Lab, server: RealServer, protocol: Protocol) -> tuple[IPAddress, ...]:
+    """The addresses that a real server's SCTP socket is bound to: where requests are sent."""
+    if protocol is not Protocol.SCTP:
+        return ()
+    found: dict[IPAddress, None] = {}
+    for service in lab.services:
+        for one in service.real_servers:
+            if (one.node, one.port) != (server.node, server.port):
+                continue
+            vips = [end.vip for end in service.endpoints if end.protocol is protocol]
+            if vips:
+                found |= dict.fromkeys([one.rip] if one.forward is ForwardingMethod.NAT else vips)
+    return tuple(found)

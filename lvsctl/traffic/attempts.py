@@ -221,7 +221,8 @@ class Attempts:
         address, port, *_ = sock.getsockname()
         attempt.local = Endpoint(parse_address(address.partition("%")[0]), port)
         try:
-            sent = self._send(attempt)
+            # SCTP would take the request before the association exists, as if it were established.
+            sent = self._target.protocol is not Protocol.SCTP and self._send(attempt)
             epoll.register(sock.fileno(), select.EPOLLIN if sent else select.EPOLLOUT)
         except OSError as error:
             self._fail(attempt, error)

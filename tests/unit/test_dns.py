@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from lvsctl.model import dns
+from lvsctl.output import respond
 from lvsctl.traffic.connection import IP_PKTINFO, UdpServer
 from lvsctl.traffic.http import ResponseBuilder
 from lvsctl.traffic.replies import parse_datagram
@@ -101,6 +102,21 @@ def test_the_client_reads_who_answered() -> None:
 def test_what_is_no_query_gets_the_line(data: bytes) -> None:
     line = b"rs1 answered on 10.70.0.100:53, request from 10.70.0.10:40000\n"
     assert ResponseBuilder("rs1", ADDRESSES).datagram(data, LOCAL, PEER) == line
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        (of_type(dns.TXT), "DNS answer TXT rs1 answered"),
+        (WITH_EDNS, "DNS answer A no record"),
+        (b"lvsctl /\n", ""),
+        (QUERY[:-1], ""),
+    ],
+)
+def test_the_scripts_responder_answers_queries_too(query: bytes, said: str) -> None:
+    reply = respond.dns_response(query, b"rs1 answered")
+    assert dns.summary(reply) == said
+    assert reply[:2] == (query[:2] if said else b"")
 
 
 def test_messages_are_told_in_a_few_words() -> None:
