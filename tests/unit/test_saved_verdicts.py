@@ -317,6 +317,11 @@ def stale_neighbour(evidence: Evidence) -> Evidence:
     return replace(evidence, before={**evidence.before, "client": known})
 
 
+def larges_fail(run: Run) -> Run:
+    """Real servers answer small requests and no large ones."""
+    return replace(run, larges=tuple(replace(e, error="timed out") for e in run.larges))
+
+
 def flow_by_turns(run: Run) -> Run:
     """Each packet of the flow was answered by another real server than the one before."""
     names = cycle(server.node for server in run.service.real_servers)
@@ -373,6 +378,7 @@ EVERY = (
     every("interfaces-up", "one is renamed", m.with_state("rs1", renamed_device), FAIL),
     every("interfaces-up", "lo is down, with the VIP", m.with_state("rs1", lo_down), FAIL),
     every("interfaces-up", "no state", lambda e: replace(e, states={}), INCONCLUSIVE),
+    every("large-requests-answered", "none is", m.with_run(larges_fail), FAIL, "sctp"),
     every("neighbours-right", "the VIP at a stranger's MAC", stale_neighbour, FAIL, "dns"),
     every("real-servers-reached", "rs1 alone", m.with_run(all_by_the_first), FAIL),
     every("distribution", "rs1 alone", m.with_run(all_by_the_first), FAIL),
@@ -421,6 +427,7 @@ DECIDED_ON_STATE = {
     "nat.real-servers-need-nothing",
     "all.requests-answered",
     "all.interfaces-up",
+    "all.large-requests-answered",
     "all.neighbours-right",
     "all.real-servers-reached",
     "all.distribution",

@@ -195,7 +195,8 @@ def main() -> None:
     node, port, protocol, family = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
     both = family == "inet6"  # IPv4 as well: an address of it then reads ::ffff:10.0.0.1
     Handler.node = node
-    datagrams, servers = None, []
+    datagrams: socket.socket | None = None
+    servers: list[Server] = []
     try:
         if protocol == "udp":
             datagrams = udp_socket(port, both=both)
