@@ -19,6 +19,7 @@ from lvsctl.diagnosis import (
     paths,
     proxies,
     scheduling,
+    snat,
     ttl,
     tunnel,
 )
@@ -39,6 +40,7 @@ RULES: tuple[Rule, ...] = (
     *ttl.RULES,
     *links.RULES,
     *listeners.RULES,
+    *snat.RULES,
     *vanishing.BLOCKING,
     *ipvs.RULES[1:2],
     *proxies.RULES,

@@ -22,6 +22,7 @@ from lvsctl.model.state import SyncDaemonState
 from lvsctl.resources.ipvs_config import SyncDaemon
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.masquerade import Masquerade
 from lvsctl.resources.sysctl import Sysctl
 
 FAULTS = FaultTable()
@@ -403,3 +404,48 @@ def backup_only(context: FaultContext) -> Iterator[Change]:
     yield added(SyncDaemon(netns=context.netns, daemon=daemon))
     setting = Sysctl(netns=context.netns, name="net.ipv4.vs.backup_only", value="0")
     yield Change(setting, replace(setting, value="1"))
+
+
+SOURCE_KEPT = (
+    "snat.source-is-director",
+    "snat.client-address-lost",
+    "nat.both-directions-load-director",
+    *NO_ANSWER,
+)
+"""Claims that fail if requests reach the real servers from the client, to whom they know no way."""
+
+
+@FAULTS.add(
+    "masquerade-missing",
+    "the director does not replace the source of requests by its own address",
+    modes=(NAT,),
+    at=(Role.DIRECTOR,),
+    symptom="requests reach the real servers from the client's address; no reply comes back",
+    breaks=SOURCE_KEPT,
+)
+def masquerade_missing(context: FaultContext) -> Iterator[Change]:
+    """The rule that masquerades requests was lost, for example by another set of rules.
+
+    Changes: each rule is removed.
+    """
+    yield from map(removed, context.planned(Masquerade))
+
+
+@FAULTS.add(
+    "conntrack-off",
+    "netfilter does not track what IPVS forwards, so that no rule replaces its source",
+    modes=(NAT,),
+    at=(Role.DIRECTOR,),
+    symptom="requests reach the real servers from the client's address, whatever rules there are",
+    breaks=SOURCE_KEPT,
+)
+def conntrack_off(context: FaultContext) -> Iterator[Change]:
+    """The kernel's default: IPVS hides what it forwards from netfilter's connection tracking.
+
+    Documentation/networking/ipvs-sysctl.rst, conntrack.
+
+    Changes: net.ipv4.vs.conntrack, where a service needs it.
+    """
+    setting = context.setting("net.ipv4.vs.conntrack")
+    if setting.value == "1":
+        yield Change(setting, replace(setting, value="0"))

@@ -152,7 +152,8 @@ class VirtualService:
 
     ``persistence`` is the persistence timeout in seconds (0: not persistent). ``forward`` and
     ``encapsulation`` are the default of its real servers. ``one_packet``: every packet is
-    scheduled by itself, and no connection is kept (ipvsadm(8), --ops; UDP only).
+    scheduled by itself, and no connection is kept (ipvsadm(8), --ops; UDP only). ``snat``: the
+    director replaces the source of requests by its own address (nat only).
     """
 
     name: str
@@ -163,6 +164,7 @@ class VirtualService:
     encapsulation: Encapsulation = Encapsulation.IPIP
     persistence: int = 0
     one_packet: bool = False
+    snat: bool = False
 
     @property
     def endpoints(self) -> tuple[VipPort, ...]:

@@ -51,12 +51,12 @@ def _two_directors(placed: Placed) -> Iterator[Violation]:
 
 def _two_gateways(placed: Placed) -> Iterator[Violation]:
     """A real server has one default gateway: the director (NAT) or a router (TUN, DR)."""
-    if MODES[placed.service.forward].gateway_is_director:
+    if MODES[placed.service.forward].gateway_is_director or placed.service.snat:
         return
     behind = {
         server.node: other
         for other in placed.lab.services
-        if MODES[other.forward].gateway_is_director
+        if MODES[other.forward].gateway_is_director and not other.snat
         for server in other.real_servers
     }
     for position, server in enumerate(placed.service.real_servers):

@@ -56,6 +56,8 @@ def service_line(service: VirtualService) -> str:
     ]
     if service.persistence:
         words.append(f"persistent {service.persistence} s")
+    if service.snat:
+        words.append("snat")
     if service.one_packet:
         words.append("one-packet")
     return "  ".join(words)

@@ -14,6 +14,7 @@ from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.link_up import LinkUp
+from lvsctl.resources.masquerade import Masquerade
 from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.neighbour import LearntNeighbour, Neighbour, ProxyNeighbour
 from lvsctl.resources.netem import Netem
@@ -53,6 +54,7 @@ KINDS: tuple[type[Resource], ...] = (
     ProxyNeighbour,
     DropFilter,
     PacketFilter,
+    Masquerade,
     IpvsService,
     IpvsRealServer,
     ConnectionTimeouts,

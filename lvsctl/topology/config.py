@@ -75,6 +75,7 @@ class ServiceConfig:
     persistence: int | None = 0
     encapsulation: Encapsulation | None = None
     one_packet: bool | None = False
+    snat: bool | None = False
 
     @property
     def key(self) -> VipPort | None:

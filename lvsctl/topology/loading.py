@@ -185,6 +185,7 @@ def _build_service(
         encapsulation,
         config.persistence or 0,
         one_packet=bool(config.one_packet),
+        snat=bool(config.snat),
     )
 
 

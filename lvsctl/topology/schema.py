@@ -55,6 +55,7 @@ _SERVICE_WORDS = {
     **_meant("scheduler", "algorithm", "lb-algo", "sched", "balance"),
     **_meant("real_servers", "servers", "backends", "members", "real-server", "destinations"),
     **_meant("vip", "address", "ip", "virtual-ip"),
+    **_meant("snat", "masquerade", "masq", "full-nat", "fullnat", "source-nat"),
     **_meant("one_packet", "ops", "one-packet", "onepacket", "one-packet-scheduling"),
     "weight": "a real server has it: real_servers: [{node: rs1, weight: 3}]",
     "ports": "a service has one port: write one service for each",
@@ -286,6 +287,11 @@ SERVICE = Record(
         "one_packet": Key(
             Boolean(),
             "schedule every packet by itself and keep no connection (udp only; ipvsadm(8), --ops)",
+            default=False,
+        ),
+        "snat": Key(
+            Boolean(),
+            "replace the source of requests by the director's own address (nat only)",
             default=False,
         ),
         "real_servers": Key(

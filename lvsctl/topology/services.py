@@ -50,6 +50,13 @@ def check_services(config: TopologyConfig, layout: Layout, problems: ProblemColl
                 key=True,
             )
         _check_one_packet(service, (*path, "one_packet"), problems)
+        if service.snat and service.forward not in (None, ForwardingMethod.NAT):
+            problems.add(
+                (*path, "snat"),
+                f"{service.forward} sends replies directly to the client, whose address must stay",
+                "write forward: nat, or remove the key",
+                key=True,
+            )
 
 
 def _check_one_packet(service: ServiceConfig, path: Path, problems: ProblemCollector) -> None:
