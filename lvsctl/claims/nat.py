@@ -59,7 +59,7 @@ def source_is_director(trace: Trace) -> CheckResult:
 @CLAIMS.add(
     "snat.client-address-lost",
     "what it costs: real servers see the director's address as their client, never the client's",
-    broken_by=("masquerade-missing", "conntrack-off"),
+    broken_by=("wrong-forwarding-method", "wrong-port", "masquerade-missing", "conntrack-off"),
     applies=_replaces_source,
 )
 def client_address_lost(trace: Trace) -> CheckResult:

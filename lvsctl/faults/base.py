@@ -109,6 +109,14 @@ class FaultContext:
                 yield service
 
     @property
+    def tunnel_is_tight(self) -> bool:
+        """Whether a client's full-sized packet is too large for a path with a tunnel's headers."""
+        lab = self.lab
+        clients = [lab.network(n).mtu for c in lab.having(Role.CLIENT) for n in c.networks]
+        ends = (*lab.directors, *lab.having(Role.REAL_SERVER))
+        return max(clients) >= min(lab.network(n).mtu for node in ends for n in node.networks)
+
+    @property
     def large_requests(self) -> bool:
         """Whether requests longer than a packet are sent through the lab."""
         return any(service.endpoint.protocol.has_connections for service in self.lab.services)

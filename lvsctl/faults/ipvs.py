@@ -43,6 +43,8 @@ NOT_SCHEDULED = ("dr.reply-direct", "tun.reply-direct", "all.frames-agree", *NO_
     breaks=(
         "nat.request-rewritten",
         "nat.port-mapping",
+        "snat.source-is-director",
+        "snat.client-address-lost",
         "tun.request-encapsulated",
         "dr.request-only-macs-change",
         "dr.reply-direct",
@@ -74,6 +76,8 @@ def wrong_forwarding_method(context: FaultContext) -> Iterator[Change]:
         "nat.request-rewritten",
         "nat.reply-crosses-director",
         "nat.port-mapping",
+        "snat.source-is-director",
+        "snat.client-address-lost",
         *ONE_SERVER_SILENT,
     ),
 )

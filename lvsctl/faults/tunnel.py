@@ -155,7 +155,7 @@ def icmp_filtered(context: FaultContext) -> Iterator[Change]:
 
     Changes: a router, or the client itself, drops ICMP on every interface.
     """
-    if context.large_requests:
+    if context.large_requests and context.tunnel_is_tight:
         for device in context.node.networks:
             yield added(DropFilter(netns=context.netns, device=device, protocol=ICMP))
 
@@ -176,7 +176,7 @@ def pmtu_discovery_off(context: FaultContext) -> Iterator[Change]:
 
     Changes: net.ipv4.vs.pmtu_disc, which is on by default.
     """
-    if context.large_requests:
+    if context.large_requests and context.tunnel_is_tight:
         setting = Sysctl(netns=context.netns, name="net.ipv4.vs.pmtu_disc", value="1")
         yield Change(setting, replace(setting, value="0"))
 

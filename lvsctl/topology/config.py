@@ -25,6 +25,7 @@ class NetworkConfig(NamedTuple):
     delay: float | None = None
     loss: float | None = None
     rate: int | None = None
+    mtu: int | None = None
 
     @property
     def subnets(self) -> tuple[IPNetwork, ...]:

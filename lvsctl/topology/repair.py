@@ -18,7 +18,7 @@ _PROPOSED = re.compile(r"did you mean '([^']+)'\?|write ([^\s`]+)$")
 
 _LEFT_OUT = frozenset(
     {
-        *("delay", "loss", "rate", "routes", "sysctls", "run", "scheduler", "persistence"),
+        *("delay", "loss", "rate", "mtu", "routes", "sysctls", "run", "scheduler", "persistence"),
         *(
             "encapsulation",
             "one_packet",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lvsctl.model.lab import Role
+from lvsctl.model.lab import USUAL_MTU, Role
 from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, Scheduler
 from lvsctl.topology import parsers as p
 from lvsctl.topology.collection_types import Converted, Key, ListOf, MapOf, OneOf, Record
@@ -115,6 +115,11 @@ NETWORK = Record(
         "rate": Key(
             Text("a rate", "10mbit", p.parse_rate, p.RATE_PATTERN, numeric=True),
             "rate of every link in tc's units, such as 10mbit; no limit when left out",
+        ),
+        "mtu": Key(
+            Integer(576, 65535, "9000", unit="bytes"),
+            "largest IP packet that its links carry, at the nodes and at the switch",
+            default=USUAL_MTU,
         ),
     },
     "a network (a mapping)",

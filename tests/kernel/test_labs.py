@@ -353,6 +353,16 @@ def test_another_protocol_by_another_method(name: str, protocol: str) -> None:
     assert bool(came) is (protocol == "sctp")
 
 
+@pytest.mark.exhaustive
+def test_a_tunnel_costs_nothing_where_its_networks_carry_more() -> None:
+    text = re.sub(r"(hub|near|far)(: +\{ipv4: [^,}]+)", r"\1\2, mtu: 1600", shipped.text_of("tun"))
+    with lab_up(text):
+        found = {f.claim.id: f for f in verify_lab(running_lab("tun")).findings}
+        assert [f for f in found.values() if f.verdict is not Verdict.PASS] == []
+        assert "the path carries packets of 1520 bytes" in found["tun.costs-20-bytes"].observed
+        assert inspect_lab(running_lab("tun")).deviations == ()
+
+
 def _sctp_checksum_ok(packet: bytes) -> bool:
     """Whether the CRC32c of an SCTP packet (RFC 9260, appendix A), padded by none, is right."""
     crc = 0xFFFFFFFF
