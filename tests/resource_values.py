@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lvsctl.model.addresses import mac_for
 from lvsctl.model.lab import Impairment
-from lvsctl.model.packet_filter import FilterProgram, FilterRule
+from lvsctl.model.packet_filter import FilterProgram, FilterRule, MasqueradeTarget
 from lvsctl.model.service import (
     Encapsulation,
     ForwardingMethod,
@@ -43,6 +43,7 @@ from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.link_up import LinkUp
 from lvsctl.resources.marks import Marking, Marks
+from lvsctl.resources.masquerade import Masquerade
 from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.neighbour import LearntNeighbour, Neighbour, ProxyNeighbour
 from lvsctl.resources.netem import Netem
@@ -234,6 +235,13 @@ def values(netns: str, switch: str) -> dict[type[Resource], st.SearchStrategy[Re
                         FilterProgram.IPTABLES, "filter", "FORWARD", 0, "-P FORWARD DROP", "DROP"
                     ),
                 )
+            ),
+        ),
+        Masquerade: st.builds(
+            Masquerade,
+            **node,
+            target=st.builds(
+                MasqueradeTarget, st.sampled_from(Protocol), st.one_of(_hosts, _hosts6), _ports
             ),
         ),
         StoppedProcess: st.builds(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from lvsctl.claims import dr, every, joined, nat, packet_loss, tun
+from lvsctl.claims import dr, every, joined, nat, packet_loss, tun, udp
 from lvsctl.claims.base import CheckedClaim, CheckResult, ClaimTable
 from lvsctl.claims.distribution import no_room, room_for
 from lvsctl.claims.trace import Trace, traces
@@ -17,17 +17,23 @@ BY_MODE: Mapping[ForwardingMethod, ClaimTable] = {
     ForwardingMethod.TUN: tun.CLAIMS,
     ForwardingMethod.DR: dr.CLAIMS,
 }
-"""Each forwarding method's own claims."""
+"""Each forwarding method's own claims; those of ``COMMON`` hold for all of them."""
 
-FOR_ALL = (joined.CLAIMS, every.CLAIMS)
-"""Claims that are made whatever the forwarding method."""
+COMMON: tuple[ClaimTable, ...] = (udp.CLAIMS, joined.CLAIMS, every.CLAIMS)
+"""Claims that do not depend on the forwarding method: of a protocol, and of every service."""
+
+
+def tables() -> Iterator[ClaimTable]:
+    """Yield every table of claims."""
+    yield from BY_MODE.values()
+    yield from COMMON
 
 
 def findings(evidence: Evidence) -> Iterator[Finding]:
     """Decide every claim about every virtual service, in the order in which they are shown."""
     for trace in traces(evidence):
         ways = [(trace.by(*way), BY_MODE[way[0]]) for way in trace.run.service.ways]
-        for judged, claims in (*ways, *((trace, table) for table in FOR_ALL)):
+        for judged, claims in (*ways, *((trace, table) for table in COMMON)):
             for row in claims:
                 if row.applies(judged):
                     yield _finding(row, judged, row.check(judged))

@@ -92,11 +92,12 @@ def expected_distribution(
         return Expected(total, "the less loaded of two chosen by chance", exact=False)
     _, text = CHOOSING[scheduler]
     starts = _starts(service, before)
-    outcomes = [handed_out(scheduler, loads, total) for loads in islice(starts, _STARTS)]
+    kept = not service.one_packet
+    outcomes = [handed_out(scheduler, loads, total, kept=kept) for loads in islice(starts, _STARTS)]
     others = tuple(o for n, o in enumerate(outcomes) if n and o not in outcomes[:n])
     return Expected(
         total,
-        text + _limits(service),
+        text + (_IDLE if not kept and scheduler in _COUNTING else "") + _limits(service),
         outcomes[0],
         slack=max(_SLACK.get(scheduler, 0), _broken_rounds(service)),
         others=others,
@@ -208,7 +209,7 @@ def requests_needed(service: VirtualService, before: ServiceState | None) -> int
     if service.scheduler is Scheduler.WRR:
         round_ = sum(weights) // reduce(gcd, weights)
     count = min(-(-AT_LEAST // round_) * round_, max(AT_MOST, round_))
-    if service.scheduler in _COUNTING and not service.persistence:
+    if service.scheduler in _COUNTING and not (service.persistence or service.one_packet):
         while count < COVERING_MOST and not _covers(service, before, count):
             count += round_
     room = room_for(service, before)
@@ -247,6 +248,8 @@ def _one_for_all(service: VirtualService) -> bool:
 
 def room_for(service: VirtualService, before: ServiceState | None) -> int | None:
     """How many new connections the real servers certainly take; None: as many as one likes."""
+    if service.one_packet:  # no connection stays
+        return None
     ovf = service.scheduler is Scheduler.OVF and not service.persistence
     rooms = [_room(load, ovf=ovf) for load in _loads(service, before) if load.weight > 0]
     return None if None in rooms else sum(room or 0 for room in rooms)
@@ -294,6 +297,9 @@ _SLACK = dict.fromkeys((Scheduler.LC, Scheduler.WLC, Scheduler.LBLC, Scheduler.L
 
 _COUNTING = frozenset({Scheduler.LC, Scheduler.WLC, Scheduler.SED, Scheduler.NQ})
 """Schedulers that choose by the connections that a real server has, of all real servers."""
+
+_IDLE = "; one-packet scheduling keeps none, so always the same"
+"""What is added about them."""
 
 _ONE_FOR_ALL = frozenset({*_HASHING, Scheduler.FO, Scheduler.OVF, Scheduler.LBLC, Scheduler.LBLCR})
 """Schedulers that send the next connections of a client to the same real server."""

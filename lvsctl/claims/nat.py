@@ -22,10 +22,105 @@ def _maps_ports(trace: Trace) -> bool:
     return any(server.answers_at(endpoint) != endpoint.port for server in service.real_servers)
 
 
+def _keeps_source(trace: Trace) -> bool:
+    return not trace.run.service.snat
+
+
+def _replaces_source(trace: Trace) -> bool:
+    return trace.run.service.snat
+
+
+@CLAIMS.add(
+    "snat.source-is-director",
+    "the director rewrites a request's destination to the RIP and its source to its own address",
+    broken_by=("wrong-forwarding-method", "wrong-port", "masquerade-missing", "conntrack-off"),
+    applies=_replaces_source,
+)
+def source_is_director(trace: Trace) -> CheckResult:
+    """Compare each request packet as it came into the director and as it left."""
+    servers = _servers(trace)
+    expected = f"{trace.vip} becomes a real server's address, and the client's the director's own"
+    passages = trace.request_passages()
+    if not passages:
+        return inconclusive(expected, "no request crossed the director")
+    for passage in passages:
+        came, went = passage.came.flow, passage.went.flow
+        if came is None or went is None or len(passage.went.ips) != 1:
+            return passed_if(False, expected, f"it left as {passage.went.summary()}", passage)
+        own = trace.holds(passage.node, went.src.address)
+        vip = went.src.address == trace.vip.address
+        if came.dst != trace.vip or went.dst not in servers or not own or vip:
+            return passed_if(False, expected, f"{came} left as {went}", passage)
+        if not _one_hop(passage):
+            return passed_if(False, expected, _ttls(passage), passage)
+    first = passages[0]
+    observed = f"{len(passages)} packets: {first.came.flow} became {first.went.flow}"
+    return passed_if(True, expected, observed, first)
+
+
+@CLAIMS.add(
+    "snat.client-address-lost",
+    "what it costs: real servers see the director's address as their client, never the client's",
+    broken_by=("wrong-forwarding-method", "wrong-port", "masquerade-missing", "conntrack-off"),
+    applies=_replaces_source,
+)
+def client_address_lost(trace: Trace) -> CheckResult:
+    """Look at what comes into the real servers, and at whom they name as their client."""
+    cips = {conversation.client.address for conversation in trace.conversations}
+    nodes = [server.node for server in trace.real_servers]
+    expected = f"no packet at {join_names(nodes)} carries {join_names(sorted(map(str, cips)))}"
+    came = [
+        frame
+        for conversation in trace.conversations
+        for frame in conversation.requests
+        if frame.tap.node in nodes and frame.direction is Direction.IN
+    ]
+    shown = [f for f in came if any(ip.src in cips for ip in f.ips)]
+    if shown:
+        observed = f"{len(shown)} of {len(came)} packets do: {shown[0].flow}"
+        return passed_if(False, expected, observed, shown[:1])
+    named = {e.peer_seen.address for e in trace.run.answered if e.peer_seen is not None}
+    if not came:
+        return inconclusive(expected, "no request reached a real server")
+    says = f"; the real servers name {join_names(sorted(map(str, named)))} as their client"
+    return passed_if(
+        not named & cips,
+        expected,
+        f"none of {len(came)} packets does" + (says if named else ""),
+        came[:1],
+    )
+
+
+@CLAIMS.add(
+    "snat.any-gateway",
+    "real servers need no route back through the director: replies go to its own address",
+    unbroken="a route through the director does no harm",
+    applies=_replaces_source,
+    needs_frames=False,
+)
+def any_gateway(trace: Trace) -> CheckResult:
+    """Look at the real servers' routes while requests are answered."""
+    expected = "requests answered by real servers whose default gateway is not the director"
+    directors = {a for name in trace.directors for a in trace.evidence.lab.node(name).addresses}
+    through = [
+        server.node
+        for server in trace.real_servers
+        if (state := trace.evidence.states.get(server.node)) is not None
+        and any(route.via in directors for route in state.routes)
+    ]
+    if not trace.run.answered:
+        return inconclusive(expected, "no request was answered")
+    if through:
+        return inconclusive(expected, f"{join_names(through)} has a route through the director")
+    count = len(trace.run.answered)
+    return passed_if(True, expected, f"{count} requests answered, no route through the director")
+
+
 @CLAIMS.add(
     "nat.request-rewritten",
     "the director rewrites a request's destination from VIP to RIP; its source stays the client's",
     broken_by=("wrong-forwarding-method", "wrong-port"),
+    applies=_keeps_source,
 )
 def request_rewritten(trace: Trace) -> CheckResult:
     """Compare each request packet as it came into the director and as it left."""

@@ -141,16 +141,23 @@ CHOOSING: dict[Scheduler, tuple[Choose, str]] = {
 }
 
 
-def handed_out(scheduler: Scheduler, loads: list[Load], total: int) -> dict[Place, int]:
-    """How many of ``total`` connections each real server is given."""
+def handed_out(
+    scheduler: Scheduler, loads: list[Load], total: int, *, kept: bool = True
+) -> dict[Place, int]:
+    """How many of ``total`` connections each real server is given.
+
+    Not ``kept``: each connection ends with its first packet, before the next one is scheduled
+    (one-packet scheduling; __ip_vs_conn_put_notimer in net/netfilter/ipvs/ip_vs_conn.c).
+    """
     choose, _ = CHOOSING[scheduler]
     for number in range(1, total + 1):
         chosen = choose([load for load in loads if load.weight > 0 and not load.full])
         if chosen is None:  # nobody has room: refused
             break
-        chosen.active += 1
         chosen.given += 1
-        chosen.full |= chosen.at_threshold
+        if kept:
+            chosen.active += 1
+            chosen.full |= chosen.at_threshold
         if scheduler is Scheduler.LBLC:
             for load in loads:
                 load.known = load is chosen

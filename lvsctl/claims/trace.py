@@ -16,7 +16,7 @@ from lvsctl.model.addresses import Endpoint
 from lvsctl.model.evidence import Evidence, Exchange, Failure, Run
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Role
-from lvsctl.model.packet import Tcp, TcpFlag
+from lvsctl.model.packet import Sctp, Tcp
 from lvsctl.model.service import Encapsulation, ForwardingMethod, RealServer
 
 
@@ -60,9 +60,11 @@ class Conversation:
 def identity(frame: Frame) -> object:
     """Identify a packet by what no hop changes: sequence numbers, identification, payload."""
     transport = frame.packet.transport
-    numbers = (
-        (transport.seq, transport.ack, int(transport.flags)) if isinstance(transport, Tcp) else ()
-    )
+    numbers: tuple[int, ...] = ()
+    if isinstance(transport, Tcp):
+        numbers = (transport.seq, transport.ack, int(transport.flags))
+    elif isinstance(transport, Sctp):
+        numbers = (transport.tag, transport.chunk)
     inner = frame.inner
     return numbers, inner.identification if inner else 0, frame.payload
 
@@ -77,6 +79,8 @@ class Trace:
     large: Conversation | None
     further: tuple[Conversation, ...] = ()
     """Those of every other request: large ones, other clients', and patient ones."""
+    flow: Conversation | None = None
+    """The frames of the requests that come from one port; that of its first request."""
 
     def by(self, method: ForwardingMethod, encapsulation: Encapsulation) -> Trace:
         """The same with the real servers that get requests so, and what they were given."""
@@ -209,7 +213,7 @@ class Trace:
             and frame.flow is not None
             and frame.flow.dst == self.vip
             and run.began <= frame.time <= run.ended
-            and (frame.tcp is None or frame.tcp.flags & TcpFlag.SYN)
+            and frame.packet.opens_connection
         )
 
     @property
@@ -284,10 +288,14 @@ def traces(evidence: Evidence) -> Iterator[Trace]:
             others=tuple(replace(o, exchanges=named(o.exchanges)) for o in asked.others),
             slow=named(asked.slow),
             joined=tuple(replace(j, exchanges=named(j.exchanges)) for j in asked.joined),
+            flow=named(asked.flow),
         )
         large = conversation(run.large) if run.large else None
-        further = run.all_exchanges[len(run.exchanges) :]
-        yield Trace(evidence, run, conversations(run.exchanges), large, conversations(further))
+        kept = conversation(run.flow[0]) if run.flow else None
+        further = run.all_exchanges[len(run.exchanges) : len(run.all_exchanges) - len(run.flow)]
+        yield Trace(
+            evidence, run, conversations(run.exchanges), large, conversations(further), kept
+        )
 
 
 def of_other_clients(trace: Trace) -> Iterator[Trace]:
@@ -303,6 +311,7 @@ def of_other_clients(trace: Trace) -> Iterator[Trace]:
             others=(),
             slow=(),
             joined=(),
+            flow=(),
         )
         found = tuple(c for c in trace.further if c.client in own)
         yield Trace(trace.evidence, run, found, None)
@@ -319,9 +328,9 @@ def _source_translations(
     came: dict[tuple[str, object], Endpoint] = {}
     found: dict[Endpoint, Endpoint] = {}
     for frame in evidence.frames:
-        flow, tcp = frame.flow, frame.tcp
-        # The first segment is enough: its sequence number is as good as unique.
-        if flow is None or tcp is None or not tcp.flags & TcpFlag.SYN or tcp.flags & TcpFlag.ACK:
+        flow = frame.flow
+        # The first packet is enough: its sequence number or tag is as good as unique.
+        if flow is None or not frame.packet.opens_connection:
             continue
         if frame.tap.node not in directors:
             continue
@@ -344,6 +353,9 @@ def _named(
     sent = (
         frame.tap.node
         for frame in replies.get(exchange.local, ())
-        if frame.direction is Direction.OUT and frame.tap.node in servers
+        if frame.direction is Direction.OUT
+        and frame.tap.node in servers
+        # Of several requests from one port, each has its own reply.
+        and frame.time >= exchange.sent_at * 1e9
     )
     return replace(exchange, node=next(sent, ""))

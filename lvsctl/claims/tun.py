@@ -10,7 +10,7 @@ from lvsctl.claims.trace import Conversation, Passage, Trace
 from lvsctl.model.evidence import Failure
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Role
-from lvsctl.model.packet import GRE, IPIP, IPV6, UDP, Gue, Tcp, TcpFlag
+from lvsctl.model.packet import GRE, IPIP, IPV6, UDP, Gue, Tcp
 from lvsctl.model.service import GUE_PORT, Encapsulation, ForwardingMethod, RealServer
 from lvsctl.modes.tun import COSTS, cost
 
@@ -319,9 +319,9 @@ def _made_progress(trace: Trace, conversation: Conversation) -> bool:
 
 
 def _established(trace: Trace, conversation: Conversation) -> bool:
-    """Whether the client received a SYN+ACK."""
+    """Whether the client received a SYN+ACK or INIT-ACK."""
     return any(
-        isinstance(frame.packet.transport, Tcp) and frame.packet.transport.flags & TcpFlag.SYN
+        frame.packet.accepts_connection
         for frame in conversation.replies
         if frame.tap.node in trace.clients and frame.direction.inward
     )

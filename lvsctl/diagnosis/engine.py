@@ -20,6 +20,7 @@ from lvsctl.diagnosis import (
     paths,
     proxies,
     scheduling,
+    snat,
     ttl,
     tunnel,
 )
@@ -41,6 +42,7 @@ RULES: tuple[Rule, ...] = (
     *links.RULES,
     *marks.RULES,
     *listeners.RULES,
+    *snat.RULES,
     *vanishing.BLOCKING,
     *ipvs.RULES[1:2],
     *proxies.RULES,

@@ -265,11 +265,7 @@ def ports(case: Case) -> Iterator[Found]:
             evidence=(
                 f"{case.director}: {says}",
                 f"{server.node} listens on {', '.join(map(str, listening)) or 'no port'}",
-                *shown(
-                    f
-                    for f in case.replies(server.node, out=True)
-                    if f.tcp is not None and f.tcp.flags & 4
-                ),
+                *shown(f for f in case.replies(server.node, out=True) if f.packet.refuses),
             ),
             consequence="the real server refuses the connections (RST)",
             remedy=exchanged(case, server, entry),

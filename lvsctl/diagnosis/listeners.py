@@ -113,7 +113,7 @@ def _process(listener: ListenerState) -> str:
 
 def _refusals(case: Case, node: str) -> Iterator[Frame]:
     for frame in case.replies(node, out=True):
-        if frame.tcp is not None and frame.tcp.flags & TcpFlag.RST:
+        if frame.packet.refuses:
             yield frame
 
 
@@ -282,8 +282,9 @@ def answering_as_vip(case: Case) -> Iterator[Found]:
     if case.endpoint.protocol is not Protocol.UDP:
         return
     for server, _ in case.members():
-        if server.forward is NAT:
-            continue
+        entry = case.entry(server)
+        if server.forward is NAT or (entry is not None and entry.forward != server.forward):
+            continue  # a request whose destination NAT has rewritten is answered from the RIP
         wrong = [
             frame
             for frame in case.replies(server.node, out=True)

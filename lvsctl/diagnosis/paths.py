@@ -86,6 +86,8 @@ def back(case: Case) -> Iterator[Found]:
     """From each real server to the client."""
     for server in case.service.real_servers:
         for cip in case.clients_addresses:
+            if case.service.snat:
+                continue  # replies go to the director's own address
             if server.forward is NAT:
                 yield from _back_through_director(case, server, cip)
             else:

@@ -188,6 +188,24 @@ def flags(case: Case) -> Iterator[Found]:
             remedy=remedy,
         )
         return
+    if "ops" in wanted - set(table.flags):
+        says = "one-packet scheduling is off: IPVS keeps a connection for each port of a client"
+        missed = [f for f in case.findings if f.claim.id == "ops.each-packet-scheduled"]
+        if not case.failed("ops.each-packet-scheduled"):
+            yield Remark(case.director, says)
+            return
+        yield Cause(
+            fault="one-packet-missing",
+            node=case.director,
+            text=says,
+            evidence=(
+                f"{case.director}: {case.service.match} lacks the flag ops",
+                *(f"{f.observed}; expected {f.expected}" for f in missed),
+            ),
+            consequence="a client that keeps its port reaches one real server only",
+            remedy=remedy,
+        )
+        return
     yield _differing(
         case,
         "scheduler-flags",

@@ -212,6 +212,7 @@ class _Asked:
     others: tuple[Probe, ...] = ()
     slow: tuple[Exchange, ...] = ()
     joined: tuple[Joined, ...] = ()
+    flow: tuple[Exchange, ...] = ()
 
     @property
     def left(self) -> int | None:
@@ -271,6 +272,7 @@ def _ask_all(lab: Lab, sender: Node | None, *, patient: bool) -> _Answers:
             others=one.others,
             slow=one.slow,
             joined=one.joined,
+            flow=one.flow,
         )
         for one in asked
     )
@@ -290,11 +292,23 @@ def _first_requests(
 
 
 def _further_requests(lab: Lab, one: _Asked) -> None:
-    """A large request for each real server, and ordinary ones of the other clients; at once."""
+    """A large request for each real server, and ordinary ones of the other clients; at once.
+
+    Over UDP, before them, several from one port.
+    """
     room, endpoint = one.left, one.service.endpoint
     count = large = requests_for_each(one.service)
     answered = any(exchange.answered for exchange in one.exchanges)
-    if not answered or endpoint.protocol is not Protocol.TCP:
+    if endpoint.protocol is Protocol.UDP and room != 0:
+        one.flow = client.flow(
+            lab.netns(one.clients[0].name),
+            endpoint.vip,
+            endpoint.port,
+            count=requests_needed(one.service, one.before),
+            timeout=answer_timeout(lab, endpoint.protocol),
+        )
+        room = None if room is None else room - 1
+    if not answered or not endpoint.protocol.has_connections:
         large = 0
     elif room is not None:
         large = min(count, room)
@@ -334,8 +348,14 @@ _FURTHER = 8
 """Ports and VIPs of one service that are asked besides the first."""
 
 
-_HANDSHAKE = frozenset({"NONE", "SYN_SENT", "SYN_RECV", "SYNACK"})
-"""States of IPVS in which the client has not confirmed a connection yet (ip_vs_proto_tcp.c).
+_HANDSHAKE = frozenset(
+    {
+        *("NONE", "SYN_SENT", "SYN_RECV", "SYNACK"),
+        *("INIT1", "INIT", "COOKIE_SENT", "COOKIE_REPLIED", "COOKIE_WAIT", "COOKIE"),
+    }
+)
+"""States of IPVS in which the client has not confirmed a connection yet (ip_vs_proto_tcp.c,
+ip_vs_proto_sctp.c).
 
 One that timed out later is in state CLOSE: the client resets it.
 """
@@ -415,7 +435,16 @@ def answer_timeout(lab: Lab, protocol: Protocol = Protocol.TCP) -> float:
     """Seconds to wait for a reply: of UDP no longer than for a connection of TCP."""
     if protocol is Protocol.UDP:
         return connect_timeout(lab)
-    return 2.0 + 8 * _one_way(lab) + _for_losses(lab)
+    patience = _SCTP_PATIENCE if protocol is Protocol.SCTP else 2.0
+    return patience + 8 * _one_way(lab) + _for_losses(lab)
+
+
+_SCTP_PATIENCE = 7.0
+"""Seconds in which SCTP sends lost data again twice.
+
+Its first retransmission comes after net.sctp.rto_initial, three seconds, also of a packet that was
+too large for the path; TCP's comes at once then.
+"""
 
 
 def connect_timeout(lab: Lab) -> float:

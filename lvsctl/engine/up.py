@@ -16,7 +16,7 @@ from lvsctl.kernel.apply import apply_plan
 from lvsctl.kernel.registry import Entry, State
 from lvsctl.model.event import Emit, RollingBack, ignore
 from lvsctl.model.lab import Lab
-from lvsctl.model.service import ForwardingMethod, Scheduler, TunnelKind
+from lvsctl.model.service import ForwardingMethod, Protocol, Scheduler, TunnelKind
 from lvsctl.plan import planner
 from lvsctl.plan.stages import Plan, Up
 from lvsctl.topology.overrides import Overrides
@@ -65,6 +65,8 @@ def _rare_features(lab: Lab) -> set[str]:
         f"scheduler {one.scheduler}" for one in lab.services if one.scheduler not in _EVERYWHERE
     }
     for service in lab.services:
+        if any(endpoint.protocol is Protocol.SCTP for endpoint in service.endpoints):
+            found.add("sctp")
         for server in service.by(ForwardingMethod.TUN):
             found |= {str(server.tunnel(vip)) for vip in service.vips}
             found.add(str(server.encapsulation))

@@ -139,6 +139,30 @@ class FaultContext:
             if methods.intersection(modes):
                 yield service
 
+    @property
+    def tunnel_is_tight(self) -> bool:
+        """Whether a client's full-sized packet is too large for a path with a tunnel's headers."""
+        lab = self.lab
+        clients = [lab.network(n).mtu for c in lab.having(Role.CLIENT) for n in c.networks]
+        ends = (*lab.directors, *lab.having(Role.REAL_SERVER))
+        return max(clients) >= min(lab.network(n).mtu for node in ends for n in node.networks)
+
+    @property
+    def large_requests(self) -> bool:
+        """Whether requests longer than a packet are sent through the lab."""
+        return any(service.endpoint.protocol.has_connections for service in self.lab.services)
+
+
+def unanswered_udp(context: FaultContext) -> tuple[str, ...]:
+    """Claims that fail where a UDP port is closed: no RST comes from the VIP.
+
+    The real server's ICMP error is from its own address, or none comes.
+    """
+    udp = any(
+        not service.endpoint.protocol.has_connections for service in context.services(EVERY_MODE)
+    )
+    return UNANSWERED if udp else ()
+
 
 def unused_address(lab: Lab, network: Network, version: int) -> IPInterface:
     """Return the network's highest address of an IP version that no node and no service has."""

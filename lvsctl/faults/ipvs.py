@@ -17,12 +17,13 @@ from lvsctl.faults.base import (
 )
 from lvsctl.faults.change import Change, added, removed
 from lvsctl.model.lab import Role
-from lvsctl.model.service import Scheduler, SchedulerFlag
+from lvsctl.model.service import Protocol, Scheduler, SchedulerFlag, ServiceMatch, VipPort
 from lvsctl.model.state import SyncDaemonState
 from lvsctl.resources.ipvs_config import SyncDaemon
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import FLAG_WORDS, IpvsService
 from lvsctl.resources.marks import Marks
+from lvsctl.resources.masquerade import Masquerade
 from lvsctl.resources.sysctl import Sysctl
 
 FAULTS = FaultTable()
@@ -43,6 +44,8 @@ NOT_SCHEDULED = ("dr.reply-direct", "tun.reply-direct", "all.frames-agree", *NO_
     breaks=(
         "nat.request-rewritten",
         "nat.port-mapping",
+        "snat.source-is-director",
+        "snat.client-address-lost",
         "tun.request-encapsulated",
         "dr.request-only-macs-change",
         "dr.reply-direct",
@@ -78,6 +81,8 @@ def wrong_forwarding_method(context: FaultContext) -> Iterator[Change]:
         "nat.request-rewritten",
         "nat.reply-crosses-director",
         "nat.port-mapping",
+        "snat.source-is-director",
+        "snat.client-address-lost",
         *ONE_SERVER_SILENT,
     ),
 )
@@ -205,6 +210,65 @@ def mark_missing(context: FaultContext) -> Iterator[Change]:
         *rest, last = marks.markings
         if any(one.mark == last.mark for one in rest):
             yield Change(marks, replace(marks, markings=tuple(rest)))
+
+
+def _without_connections(context: FaultContext) -> tuple[str, ...]:
+    """Replies that NAT does not rewrite reach the client from the RIP, and are no answers."""
+    methods = {s.forward for s in context.services(EVERY_MODE) if _is_udp(s.match)}
+    broken: tuple[str, ...] = ()
+    if methods - {NAT}:
+        broken += ("all.connection-table-agrees",)
+    if NAT in methods:
+        broken += ("nat.reply-crosses-director", "nat.client-never-sees-rip", *NO_ANSWER)
+    return broken
+
+
+@FAULTS.add(
+    "one-packet-scheduling",
+    "every packet of a UDP service is scheduled by itself, and flows should stay",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    symptom=(
+        "packets from one port of a client go to several real servers; in NAT replies leave the "
+        "director with the RIP as their source"
+    ),
+    breaks=("udp.flow-stays",),
+    may_break=("all.distribution",),
+    breaks_where=_without_connections,
+)
+def one_packet_scheduling(context: FaultContext) -> Iterator[Change]:
+    """A UDP service whose clients expect to stay with a real server has ipvsadm's option -o.
+
+    Changes: each UDP service without one-packet scheduling gets it.
+    """
+    for service in context.planned(IpvsService):
+        if _is_udp(service.service) and "ops" not in service.flags:
+            yield Change(service, replace(service, flags=(*service.flags, "ops")))
+
+
+@FAULTS.add(
+    "one-packet-missing",
+    "a UDP service should schedule every packet by itself and does not",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    symptom="all packets from one port of a client go to one real server",
+    breaks=("ops.each-packet-scheduled",),
+)
+def one_packet_missing(context: FaultContext) -> Iterator[Change]:
+    """A UDP service lacks ipvsadm's option -o.
+
+    So a resolver that sends all its queries from one port loads a single real server.
+
+    Changes: each service with one-packet scheduling loses it.
+    """
+    for service in context.planned(IpvsService):
+        if "ops" in service.flags:
+            flags = tuple(word for word in service.flags if word != "ops")
+            yield Change(service, replace(service, flags=flags))
+
+
+def _is_udp(match: ServiceMatch) -> bool:
+    return isinstance(match, VipPort) and match.protocol is Protocol.UDP
 
 
 CONSTANT_PER_CLIENT = (Scheduler.SH, Scheduler.DH, Scheduler.MH, Scheduler.FO)
@@ -425,3 +489,48 @@ def backup_only(context: FaultContext) -> Iterator[Change]:
     yield added(SyncDaemon(netns=context.netns, daemon=daemon))
     setting = Sysctl(netns=context.netns, name="net.ipv4.vs.backup_only", value="0")
     yield Change(setting, replace(setting, value="1"))
+
+
+SOURCE_KEPT = (
+    "snat.source-is-director",
+    "snat.client-address-lost",
+    "nat.both-directions-load-director",
+    *NO_ANSWER,
+)
+"""Claims that fail if requests reach the real servers from the client, to whom they know no way."""
+
+
+@FAULTS.add(
+    "masquerade-missing",
+    "the director does not replace the source of requests by its own address",
+    modes=(NAT,),
+    at=(Role.DIRECTOR,),
+    symptom="requests reach the real servers from the client's address; no reply comes back",
+    breaks=SOURCE_KEPT,
+)
+def masquerade_missing(context: FaultContext) -> Iterator[Change]:
+    """The rule that masquerades requests was lost, for example by another set of rules.
+
+    Changes: each rule is removed.
+    """
+    yield from map(removed, context.planned(Masquerade))
+
+
+@FAULTS.add(
+    "conntrack-off",
+    "netfilter does not track what IPVS forwards, so that no rule replaces its source",
+    modes=(NAT,),
+    at=(Role.DIRECTOR,),
+    symptom="requests reach the real servers from the client's address, whatever rules there are",
+    breaks=SOURCE_KEPT,
+)
+def conntrack_off(context: FaultContext) -> Iterator[Change]:
+    """The kernel's default: IPVS hides what it forwards from netfilter's connection tracking.
+
+    Documentation/networking/ipvs-sysctl.rst, conntrack.
+
+    Changes: net.ipv4.vs.conntrack, where a service needs it.
+    """
+    setting = context.setting("net.ipv4.vs.conntrack")
+    if setting.value == "1":
+        yield Change(setting, replace(setting, value="0"))

@@ -41,6 +41,15 @@ def _set(device: str, name: str, before: str, after: str, *, netns: str, group: 
     return Change(setting, replace(setting, value=after))
 
 
+def _shorter(context: FaultContext, network: str, *, netns: str, device: str) -> Change:
+    """A device's MTU is smaller than that of its network.
+
+    Not by much: where less than 1280 is left, IPv6 and tunnels over it do not work at all.
+    """
+    mtu = context.lab.network(network).mtu
+    return _set(device, "mtu", str(mtu), str(mtu - 100), netns=netns, group="link")
+
+
 def _ports(context: FaultContext) -> Iterator[VethLink]:
     """The node's links, which end at a port of a switch; the first network's first."""
     for op in context.plan.resources:
@@ -104,10 +113,11 @@ def mtu_mismatch(context: FaultContext) -> Iterator[Change]:
 
     Neither end of a connection is the director, so its MTU is not announced (TCP's MSS).
 
-    Changes: an MTU of 1400 on the interface towards the clients. (Where less than 1280 is left,
-    IPv6 and tunnels over it do not work at all.)
+    Changes: an MTU of 1400 (100 less than the network's) on the interface towards the clients.
     """
-    yield _set(context.node.networks[0], "mtu", "1500", "1400", netns=context.netns, group="link")
+    if context.large_requests:
+        device = context.node.networks[0]
+        yield _shorter(context, device, netns=context.netns, device=device)
 
 
 @FAULTS.add(
@@ -124,10 +134,11 @@ def mtu_on_switch(context: FaultContext) -> Iterator[Change]:
 
     A switch does not fragment and reports nothing: small requests work, large ones hang.
 
-    Changes: an MTU of 1000 on the port.
+    Changes: an MTU of 1400 (100 less than the network's) on the port.
     """
-    port = next(_ports(context))
-    yield _set(port.port, "mtu", "1500", "1000", netns=port.netns, group="link")
+    if context.large_requests:
+        port = next(_ports(context))
+        yield _shorter(context, port.device, netns=port.netns, device=port.port)
 
 
 @FAULTS.add(

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from lvsctl.faults.base import EVERY_MODE, ONE_SERVER_SILENT, FaultContext, FaultTable
+from lvsctl.faults.base import (
+    EVERY_MODE,
+    ONE_SERVER_SILENT,
+    FaultContext,
+    FaultTable,
+    unanswered_udp,
+)
 from lvsctl.faults.change import Change, removed
 from lvsctl.model.lab import Role
 from lvsctl.resources.link_up import LinkUp
@@ -20,8 +26,9 @@ FAULTS = FaultTable()
     "nothing listens on a real server",
     modes=EVERY_MODE,
     at=(Role.REAL_SERVER,),
-    symptom="the real server refuses the connections (RST)",
+    symptom="the real server refuses the connections (RST; UDP: ICMP port unreachable)",
     breaks=ONE_SERVER_SILENT,
+    breaks_where=unanswered_udp,
 )
 def service_stopped(context: FaultContext) -> Iterator[Change]:
     """The server process on a real server has ended; the director still sends requests.
@@ -62,8 +69,9 @@ def real_server_down(context: FaultContext) -> Iterator[Change]:
     "the server on a real server listens on another port",
     modes=EVERY_MODE,
     at=(Role.REAL_SERVER,),
-    symptom="the real server refuses the connections (RST)",
+    symptom="the real server refuses the connections (RST; UDP: ICMP port unreachable)",
     breaks=ONE_SERVER_SILENT,
+    breaks_where=unanswered_udp,
 )
 def listens_elsewhere(context: FaultContext) -> Iterator[Change]:
     """The server on a real server was configured for another port than the virtual service.

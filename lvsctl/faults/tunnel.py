@@ -174,6 +174,8 @@ def icmp_filtered(context: FaultContext) -> Iterator[Change]:
     Changes: a router, or the client itself, drops ICMP on every interface. Of ICMPv6 it drops
     packet too big only: neighbour discovery is ICMPv6 too (RFC 4890).
     """
+    if not (context.large_requests and context.tunnel_is_tight):
+        return
     for version in context.versions:
         protocol, kind = (ICMP, None) if version == 4 else (ICMPV6, PACKET_TOO_BIG)
         for device in context.node.networks:
@@ -205,7 +207,7 @@ def pmtu_discovery_off(context: FaultContext) -> Iterator[Change]:
 
     Changes: net.ipv4.vs.pmtu_disc, which is on by default.
     """
-    if 4 in context.versions:
+    if 4 in context.versions and context.large_requests and context.tunnel_is_tight:
         setting = Sysctl(netns=context.netns, name="net.ipv4.vs.pmtu_disc", value="1")
         yield Change(setting, replace(setting, value="0"))
 

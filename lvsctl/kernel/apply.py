@@ -38,6 +38,7 @@ from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.link_up import LinkUp
 from lvsctl.resources.marks import Marks
+from lvsctl.resources.masquerade import Masquerade
 from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.neighbour import Neighbour, ProxyNeighbour
 from lvsctl.resources.netem import Netem
@@ -446,6 +447,12 @@ def _packet_filter(to: PlanApplier, resource: PacketFilter, namespace: OpenNames
         packet_filters.fill_table(resource.program, resource.table, rules)
 
 
+def _masquerade(to: PlanApplier, resource: Masquerade, namespace: OpenNamespace) -> None:
+    to.flush(namespace.name)
+    with netns.enter(namespace.fd):
+        packet_filters.masquerade([resource.target])
+
+
 def _drop_filter(to: PlanApplier, resource: DropFilter, namespace: OpenNamespace) -> None:
     from lvsctl.netlink import tc  # heavy, and only a fault needs it
 
@@ -491,5 +498,6 @@ HANDLERS: dict[type[Resource], Callable[[PlanApplier, Any, OpenNamespace], None]
     DropFilter: _drop_filter,
     Marks: _marks,
     PacketFilter: _packet_filter,
+    Masquerade: _masquerade,
 }
 """The function that applies each kind of resource: a new kind is a new row."""

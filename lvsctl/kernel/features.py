@@ -176,6 +176,10 @@ def _use_ipv6() -> None:
         raise OSError(errno.EAFNOSUPPORT, "no IPv6 in a new namespace")
 
 
+def _open_sctp() -> None:
+    socket.socket(socket.AF_INET, socket.SOCK_STREAM, Protocol.SCTP.number).close()
+
+
 def _make_table() -> None:
     """Add an nf_tables table for IPv4 and IPv6, as `nft add table inet probe` does."""
     batch = struct.pack("=BBH", 0, 0, socket.htons(_NFTABLES))  # struct nfgenmsg
@@ -240,6 +244,7 @@ _PROBES = (
     _Probe("gue", "fou", "services with encapsulation: gue", _decapsulate_gue, optional=True),
     _Probe("netem", "sch_netem", "delay, loss and rate in topologies", _add_netem, optional=True),
     _Probe("ipv6", "ipv6", "topologies with IPv6", _use_ipv6, optional=True),
+    _Probe("sctp", "sctp", "services with protocol: sctp", _open_sctp, optional=True),
     *(
         _Probe(
             f"scheduler {scheduler}",

@@ -14,8 +14,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from lvsctl.errors import KernelError
 from lvsctl.kernel import netns
-from lvsctl.model.packet_filter import FilterProgram, FilterRule
+from lvsctl.model.packet_filter import FilterProgram, FilterRule, MasqueradeTarget
 
 
 def read_filters(namespaces: Iterable[str]) -> dict[str, tuple[FilterRule, ...]]:
@@ -55,7 +56,9 @@ def empty_table(program: FilterProgram, table: str) -> None:
         xtables.empty(program, table)
 
 
-def fill_table(program: FilterProgram, table: str, rules: Mapping[str, tuple[str, ...]]) -> None:
+def fill_table(
+    program: FilterProgram, table: str, rules: Mapping[str, tuple[str | MasqueradeTarget, ...]]
+) -> None:
     """Replace a legacy table in the calling thread's namespace; see ``xtables.fill``.
 
     Raises OSError.
@@ -72,6 +75,42 @@ def fill_table(program: FilterProgram, table: str, rules: Mapping[str, tuple[str
         subprocess.run([loader, f"{_MODULES[program]}"], check=False, stdin=subprocess.DEVNULL)
         xtables.fill(program, table, rules)
 
+
+def masquerade(changed: Iterable[MasqueradeTarget], *, remove: bool = False) -> None:
+    """Add (or ``remove``) lvsctl's own rules for ``changed`` in the calling thread's namespace.
+
+    By nftables where the kernel has it, else by the legacy table ``nat``, whose other rules go.
+    Raises OSError, KernelError.
+    """
+    from lvsctl.netlink import nftables, xtables  # heavy, and only a service with snat needs it
+
+    rules = (*xtables.read(), *nftables.read())
+    there = {to: rule.program for rule in rules if (to := rule.masquerades) is not None}
+    for version in {one.address.version for one in changed}:
+        own = {to: program for to, program in there.items() if to.address.version == version}
+        wanted = dict.fromkeys(own)
+        for one in changed:
+            if one.address.version == version:
+                wanted.pop(one, None) if remove else wanted.setdefault(one)
+        legacy = FilterProgram.IPTABLES if version == 4 else FilterProgram.IP6TABLES
+        programs = set(own.values())
+        if not programs:
+            try:
+                nftables.replace_masquerade(version, wanted)
+            except (OSError, KernelError) as error:
+                if error.errno not in _NO_NAT:
+                    raise
+                fill_table(legacy, "nat", {"POSTROUTING": tuple(wanted)})
+        elif FilterProgram.NFT in programs:
+            nftables.replace_masquerade(version, wanted)
+        else:
+            fill_table(legacy, "nat", {"POSTROUTING": tuple(wanted)})
+
+
+_NO_NAT = frozenset(
+    {errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.EINVAL, errno.ENOENT}
+)
+"""What a kernel without nf_tables for the family, or without its NAT, answers."""
 
 _MODULES = {FilterProgram.IPTABLES: "ip_tables", FilterProgram.IP6TABLES: "ip6_tables"}
 

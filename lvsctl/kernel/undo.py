@@ -46,6 +46,7 @@ from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.link_up import LinkUp
 from lvsctl.resources.marks import Marks
+from lvsctl.resources.masquerade import Masquerade
 from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.neighbour import LearntNeighbour, Neighbour, ProxyNeighbour
 from lvsctl.resources.netem import Netem
@@ -105,6 +106,9 @@ def _undo(session: Session, resource: Resource) -> None:
         _delete_namespace(session, resource)
     elif isinstance(resource, PacketFilter):
         _empty_table(session, resource)
+    elif isinstance(resource, Masquerade):
+        with netns.enter(session.open(resource.netns).fd):
+            packet_filters.masquerade([resource.target], remove=True)
     elif isinstance(resource, ResponderPort):
         processes.stop_daemon(session.lab, processes.RESPONDER)
     elif isinstance(resource, ChangedSysctl):

@@ -122,6 +122,9 @@ class Run:
     others: tuple[Probe, ...] = ()
     slow: tuple[Exchange, ...] = ()
     joined: tuple[Joined, ...] = ()
+    flow: tuple[Exchange, ...] = ()
+    """Requests over UDP from one port, one after the other: all but the first belong to a flow
+    that exists already. Empty for other protocols."""
 
     @property
     def endpoint(self) -> VipPort:
@@ -143,7 +146,7 @@ class Run:
         """Every request of every client, ordinary and large."""
         probed = (exchange for probe in self.others for exchange in probe.exchanges)
         joined = (exchange for one in self.joined for exchange in one.exchanges)
-        return (*self.exchanges, *self.every_large, *probed, *joined, *self.slow)
+        return (*self.exchanges, *self.every_large, *probed, *joined, *self.slow, *self.flow)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from ipaddress import IPv4Address
 
+from lvsctl.model import dns
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.packet import (
     GRE,
@@ -22,6 +23,8 @@ from lvsctl.model.packet import (
     Ip,
     Nd,
     Packet,
+    Sctp,
+    SctpChunk,
     Tcp,
     Udp,
 )
@@ -191,6 +194,12 @@ class Frame:
         return transport if isinstance(transport, Tcp) else None
 
     @property
+    def sctp(self) -> Sctp | None:
+        """The innermost packet's SCTP header."""
+        transport = self.packet.transport
+        return transport if isinstance(transport, Sctp) else None
+
+    @property
     def udp(self) -> Udp | None:
         """The innermost packet's UDP header."""
         transport = self.packet.transport
@@ -277,11 +286,14 @@ _PROTOCOL_NAMES = {
     IPIP: "IPIP", TCP: "TCP", UDP: "UDP", IPV6: "IPv6", GRE: "GRE", 50: "ESP", 112: "VRRP",
     SCTP: "SCTP",
 }  # fmt: skip
-_SCTP_CHUNKS = {
-    0: "DATA", 1: "INIT", 2: "INIT-ACK", 3: "SACK", 4: "HEARTBEAT", 5: "HEARTBEAT-ACK",
-    6: "ABORT", 7: "SHUTDOWN", 8: "SHUTDOWN-ACK", 9: "ERROR", 10: "COOKIE-ECHO",
-    11: "COOKIE-ACK", 14: "SHUTDOWN-COMPLETE",
-}  # fmt: skip
+
+
+def chunk_name(chunk: int) -> str:
+    """Return the name of an SCTP chunk's type, such as ``INIT-ACK``."""
+    try:
+        return SctpChunk(chunk).name.replace("_", "-")
+    except ValueError:
+        return f"chunk {chunk}"
 
 
 def summary_of(frame: Frame) -> str:
@@ -346,7 +358,10 @@ def _innermost(packet: Packet, ip: Ip) -> str:
     else:
         what = _PROTOCOL_NAMES[flow.protocol]
         chunk = getattr(transport, "chunk", -1)
-        what += f" {_SCTP_CHUNKS.get(chunk, f'chunk {chunk}')}" if chunk >= 0 else ""
+        what += f" {chunk_name(chunk)}" if chunk >= 0 else ""
+    if isinstance(transport, Udp) and dns.PORT in (transport.sport, transport.dport):
+        said = dns.summary(packet.payload)
+        what += f" {said}" if said else ""
     size = f" {len(packet.payload)} bytes" if packet.payload and flow.protocol != SCTP else ""
     return f"{flow} {what}{size} {tail}"
 

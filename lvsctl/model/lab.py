@@ -36,6 +36,10 @@ class Impairment:
         return bool(self.delay or self.loss or self.rate)
 
 
+USUAL_MTU = 1500
+"""Of Ethernet, and of a new veth (IEEE 802.3)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Network:
     """One L2 segment: every node receives every broadcast of the others."""
@@ -43,6 +47,8 @@ class Network:
     name: str
     subnets: tuple[IPNetwork, ...]
     impairment: Impairment = Impairment()
+    mtu: int = USUAL_MTU
+    """Bytes of the largest IP packet that its links carry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,11 @@ class Node:
     def networks(self) -> tuple[str, ...]:
         """The names of the networks that the node is on, first one first."""
         return tuple(interface.network for interface in self.interfaces)
+
+    @property
+    def addresses(self) -> tuple[IPAddress, ...]:
+        """The node's own addresses, those of its first network first."""
+        return tuple(address.ip for i in self.interfaces for address in i.addresses)
 
     def addresses_on(self, network: str) -> tuple[IPInterface, ...]:
         """The node's addresses on ``network``; empty if it is not on it."""

@@ -8,7 +8,7 @@ fills these in is ``observe.decode``.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import IntFlag
+from enum import IntEnum, IntFlag
 from ipaddress import IPv4Address
 
 from lvsctl.model.addresses import Endpoint, IPAddress
@@ -159,9 +159,27 @@ class Udp:
     dport: int
 
 
+class SctpChunk(IntEnum):
+    """Types of SCTP chunks (RFC 9260, section 3.2)."""
+
+    DATA = 0
+    INIT = 1
+    INIT_ACK = 2
+    SACK = 3
+    HEARTBEAT = 4
+    HEARTBEAT_ACK = 5
+    ABORT = 6
+    SHUTDOWN = 7
+    SHUTDOWN_ACK = 8
+    ERROR = 9
+    COOKIE_ECHO = 10
+    COOKIE_ACK = 11
+    SHUTDOWN_COMPLETE = 14
+
+
 @dataclass(frozen=True, slots=True)
 class Sctp:
-    """An SCTP header (RFC 9260) and the type of its first chunk (1 INIT, 0 DATA; -1: none)."""
+    """An SCTP header (RFC 9260) and the type of its first chunk (``SctpChunk``; -1: none)."""
 
     sport: int
     dport: int
@@ -299,6 +317,32 @@ class Packet:
         ip = self.ips[-1]
         src, dst = Endpoint(ip.src, transport.sport), Endpoint(ip.dst, transport.dport)
         return Flow(_NUMBERS[type(transport)], src, dst)
+
+    @property
+    def opens_connection(self) -> bool:
+        """Whether a client begins with it: a SYN, an INIT, and any datagram of UDP."""
+        transport = self.transport
+        if isinstance(transport, Tcp):
+            return transport.is_syn
+        if isinstance(transport, Sctp):
+            return transport.chunk == SctpChunk.INIT
+        return isinstance(transport, Udp)
+
+    @property
+    def accepts_connection(self) -> bool:
+        """Whether a server accepts a connection with it: a SYN+ACK or an INIT-ACK."""
+        transport = self.transport
+        if isinstance(transport, Tcp):
+            return transport.is_syn_ack
+        return isinstance(transport, Sctp) and transport.chunk == SctpChunk.INIT_ACK
+
+    @property
+    def refuses(self) -> bool:
+        """Whether it ends a connection at once: a RST or an ABORT."""
+        transport = self.transport
+        if isinstance(transport, Tcp):
+            return bool(transport.flags & TcpFlag.RST)
+        return isinstance(transport, Sctp) and transport.chunk == SctpChunk.ABORT
 
     @property
     def encapsulation(self) -> Encapsulation | None:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import NamedTuple
+
+from lvsctl.model.addresses import IPAddress
+from lvsctl.model.service import Protocol
 
 
 class FilterProgram(StrEnum):
@@ -26,6 +33,36 @@ DROPPING = frozenset({"DROP", "REJECT", "TARPIT", "STEAL"})
 
 REWRITING = frozenset({"DNAT", "SNAT", "REDIRECT", "MASQUERADE", "NETMAP", "TPROXY"})
 """Actions that change a packet's address or port."""
+
+
+OWN = "lvsctl"
+"""The name of lvsctl's own table of nftables, and the comment of its rules in legacy tables."""
+
+
+class MasqueradeTarget(NamedTuple):
+    """Where packets are sent whose source a director replaces by its own address."""
+
+    protocol: Protocol
+    address: IPAddress
+    port: int
+
+
+@lru_cache(maxsize=4096)
+def _own_target(table: str, text: str) -> MasqueradeTarget | None:
+    found = _OWN_LEGACY.fullmatch(text)
+    if found is None and table in _OWN_TABLES:
+        found = _OWN_NFT.fullmatch(text)
+    if found is None:
+        return None
+    return MasqueradeTarget(Protocol(found[2]), ip_address(found[1]), int(found[3]))
+
+
+_OWN_TABLES = frozenset({f"ip {OWN}", f"ip6 {OWN}"})
+_OWN_LEGACY = re.compile(
+    r"-A POSTROUTING -d ([0-9a-f.:]+)/(?:32|128) -p (tcp|udp|sctp) -m multiport --dports ([0-9]+) "
+    rf'-m comment --comment "{OWN}" -j MASQUERADE'
+)
+_OWN_NFT = re.compile(r"ip6? daddr ([0-9a-f.:]+) (tcp|udp|sctp) dport ([0-9]+) masquerade")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +105,18 @@ class FilterRule:
 
     @property
     def foreign(self) -> bool:
-        """Whether an empty table would not have it: any rule, and a policy that is not ACCEPT."""
+        """Whether an empty table would not have it: any rule, and a policy that is not ACCEPT.
+
+        What lvsctl itself adds for a service with ``snat`` is not foreign.
+        """
+        if self.masquerades is not None:
+            return False
         return not self.is_policy or self.action != "ACCEPT"
+
+    @property
+    def masquerades(self) -> MasqueradeTarget | None:
+        """What lvsctl's own rule masquerades; None: it is another rule."""
+        return _own_target(self.table, self.text) if self.action == "MASQUERADE" else None
 
     def __str__(self) -> str:
         if self.program is FilterProgram.NFT:

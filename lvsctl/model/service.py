@@ -87,6 +87,11 @@ class Protocol(StrEnum):
         """The protocol's number in the IP header (IANA, Assigned Internet Protocol Numbers)."""
         return {Protocol.TCP: 6, Protocol.UDP: 17, Protocol.SCTP: 132}[self]
 
+    @property
+    def has_connections(self) -> bool:
+        """Whether clients connect first, so that a request may be longer than a packet."""
+        return self is not Protocol.UDP
+
 
 class Scheduler(StrEnum):
     """IPVS's schedulers, by the names that ``ipvsadm -s`` takes (ipvsadm(8))."""
@@ -226,7 +231,9 @@ class VirtualService:
     ``persistence`` is the persistence timeout in seconds (0: not persistent); clients count as
     one whose addresses have the first ``netmask`` bits in common (0: all bits), or as ``engine``
     tells them apart. ``flags`` are the scheduler's. ``forward`` and ``encapsulation`` are the
-    default of its real servers.
+    default of its real servers. ``one_packet``: every packet is scheduled by itself, and no
+    connection is kept (ipvsadm(8), --ops; UDP only). ``snat``: the director replaces the source
+    of requests by its own address (nat only).
     """
 
     name: str
@@ -239,6 +246,8 @@ class VirtualService:
     flags: tuple[SchedulerFlag, ...] = ()
     netmask: int = 0
     engine: PersistenceEngine | None = None
+    one_packet: bool = False
+    snat: bool = False
 
     @property
     def endpoints(self) -> tuple[VipPort, ...]:

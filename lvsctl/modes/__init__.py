@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lvsctl.model.addresses import family_of
 from lvsctl.model.lab import Lab, Violation
-from lvsctl.model.service import ForwardingMethod, Protocol
+from lvsctl.model.service import ForwardingMethod
 from lvsctl.modes.base import Mode, Placed
 from lvsctl.modes.dr import DirectRouting
 from lvsctl.modes.nat import Nat
@@ -29,23 +29,12 @@ def violations(lab: Lab) -> Iterator[Violation]:
     """Every rule of a forwarding method that the lab breaks, each once."""
     found: dict[Violation, None] = {}
     for placed in placed_services(lab):
-        found.update(dict.fromkeys(_unbuilt(placed)))
         found.update(dict.fromkeys(_two_directors(placed)))
         found.update(dict.fromkeys(_other_version(placed)))
         found.update(dict.fromkeys(_two_gateways(placed)))
         for method in placed.service.methods:
             found.update(dict.fromkeys(MODES[method].violations(placed)))
     yield from found
-
-
-def _unbuilt(placed: Placed) -> Iterator[Violation]:
-    """Keys that are valid but not supported yet: rejected, never ignored."""
-    if any(e.protocol is Protocol.SCTP for e in placed.service.endpoints):
-        yield Violation(
-            path=("services", placed.index, "protocol"),
-            message="the built-in responder does not support SCTP yet",
-            hint="use `protocol: tcp` or `protocol: udp`",
-        )
 
 
 def _two_directors(placed: Placed) -> Iterator[Violation]:
@@ -82,9 +71,12 @@ def _other_version(placed: Placed) -> Iterator[Violation]:
 
 def _two_gateways(placed: Placed) -> Iterator[Violation]:
     """A real server has one default gateway: the director (NAT) or a router (TUN, DR)."""
+    if placed.service.snat:
+        return
     behind = {
         server.node: other
         for other in placed.lab.services
+        if not other.snat
         for server in other.real_servers
         if MODES[server.forward].gateway_is_director
     }

@@ -5,6 +5,9 @@
 
 The real servers need nothing for LVS: no VIP, no tunnel, no sysctl. Their replies must return
 through the director, which is therefore their default gateway. (LVS HOWTO, "LVS-NAT".)
+
+With ``snat`` the director replaces the source of requests too, so that replies come back to its
+own address from anywhere, and the real servers do not see the client's.
 """
 
 from __future__ import annotations
@@ -12,9 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lvsctl.model.lab import Role, Violation
+from lvsctl.model.packet_filter import MasqueradeTarget
 from lvsctl.model.service import ForwardingMethod, RealServer
 from lvsctl.modes.base import Placed
 from lvsctl.resources.base import Resource
+from lvsctl.resources.masquerade import Masquerade
 from lvsctl.resources.sysctl import Sysctl
 
 
@@ -40,7 +45,9 @@ class Nat:
                 value="1",
                 why="replies from the real servers are routed through the director",
             )
-        if self._one_arm(placed):
+        if placed.service.snat:
+            yield from self._source_translation(placed, netns)
+        elif self._one_arm(placed):
             # `default` is what its interfaces start with; `all` or the interface's own is enough
             # for a redirect to be sent (ip-sysctl.rst, send_redirects).
             for device in ("all", "default"):
@@ -49,6 +56,27 @@ class Nat:
                     name=f"net.ipv4.conf.{device}.send_redirects",
                     value="0",
                     why="one arm: a redirect would make the real servers bypass the director",
+                )
+
+    @staticmethod
+    def _source_translation(placed: Placed, netns: str) -> Iterator[Resource]:
+        """Netfilter's connection tracking for what IPVS forwards, and a rule for each real server.
+
+        Documentation/networking/ipvs-sysctl.rst, conntrack.
+        """
+        yield Sysctl(
+            netns=netns,
+            name="net.ipv4.vs.conntrack",
+            value="1",
+            why="netfilter must track what IPVS forwards, to replace its source",
+        )
+        for server in placed.service.by(ForwardingMethod.NAT):
+            ports = ((one.protocol, server.answers_at(one)) for one in placed.service.endpoints)
+            for protocol, port in dict.fromkeys(ports):
+                yield Masquerade(
+                    netns=netns,
+                    target=MasqueradeTarget(protocol, server.rip, port),
+                    why=f"{server.node} answers to the director, and needs no route to the clients",
                 )
 
     def real_server_needs(self, placed: Placed, server: RealServer) -> Iterator[Resource]:
@@ -68,6 +96,8 @@ class Nat:
 
     def violations(self, placed: Placed) -> Iterator[Violation]:
         """Replies must return through the director: one hop away, and the only path."""
+        if placed.service.snat:  # replies go to the director, wherever the real servers are
+            return
         lab, director = placed.lab, placed.director
         for position, server in placed.servers(self.method):
             node = lab.node(server.node)

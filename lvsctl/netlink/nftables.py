@@ -13,12 +13,12 @@ import errno
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from lvsctl.errors import KernelError
-from lvsctl.model.packet_filter import FilterProgram, FilterRule
+from lvsctl.model.packet_filter import OWN, FilterProgram, FilterRule, MasqueradeTarget
 from lvsctl.netlink import sockets
 from lvsctl.netlink.messages import Kind, body, decode
 
@@ -79,6 +79,98 @@ def delete_table(table: str) -> None:
         sock.send(b"".join(messages))
         for error in sockets.read_errors(sock, 2):
             raise error
+
+
+def replace_masquerade(version: int, targets: Iterable[MasqueradeTarget]) -> None:
+    """Replace lvsctl's own table of an address family by one that masquerades ``targets``.
+
+    All at once; without targets the table is deleted. Raises OSError, KernelError.
+    """
+    family, wanted = (_NFPROTO_IPV4 if version == 4 else _NFPROTO_IPV6), tuple(targets)
+    table = _text_attribute(1, OWN)
+    new_table = sockets.message(_SUBSYSTEM, sockets.CREATE, _family(family) + table)
+    messages = [
+        sockets.message(_BATCH_BEGIN, 0, _family(0, res_id=10)),
+        new_table,
+        sockets.message(_SUBSYSTEM | _DELTABLE, 0, _family(family) + table),
+    ]
+    if wanted:
+        hook = _number(1, _POSTROUTING) + _number(2, _PRIORITY_SRCNAT)
+        chain = table + _text_attribute(3, _OWN_CHAIN) + _nested(4, hook)
+        chain += _number(5, _ACCEPT) + _text_attribute(7, "nat")
+        messages.append(bytearray(new_table))
+        messages.append(
+            sockets.message(_SUBSYSTEM | _NEWCHAIN, sockets.CREATE, _family(family) + chain)
+        )
+        for one in wanted:
+            rule = table + _text_attribute(2, _OWN_CHAIN) + _nested(4, _expressions(one))
+            data = _family(family) + rule
+            messages.append(sockets.message(_SUBSYSTEM | _NEWRULE, sockets.CREATE | _APPEND, data))
+    messages.append(sockets.message(_BATCH_END, 0, _family(0, res_id=10)))
+    for sequence, one_message in enumerate(messages, 1):
+        struct.pack_into("=I", one_message, 8, sequence)
+    struct.pack_into("=H", messages[-2], 6, _flags(messages[-2]) | sockets.ACK)
+    with sockets.open_socket(sockets.NETFILTER) as sock:
+        sock.send(b"".join(messages))
+        for error in sockets.read_errors(sock, len(messages) - 1):
+            raise error
+
+
+_NEWCHAIN, _NEWRULE, _APPEND = 3, 6, 0x800
+_NFPROTO_IPV4, _NFPROTO_IPV6 = 2, 10
+_POSTROUTING, _PRIORITY_SRCNAT, _ACCEPT = 4, 100, 1
+_OWN_CHAIN = "postrouting"
+_META_L4PROTO, _NETWORK_HEADER, _TRANSPORT_HEADER = 16, 1, 2
+
+
+def _flags(message: bytearray) -> int:
+    return int(struct.unpack_from("=H", message, 6)[0])
+
+
+def _family(number: int, res_id: int = 0) -> bytes:
+    return struct.pack(">BBH", number, 0, res_id)
+
+
+def _attribute(kind: int, data: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(data), kind) + data.ljust(-(-len(data) // 4) * 4, b"\0")
+
+
+def _text_attribute(kind: int, text: str) -> bytes:
+    return _attribute(kind, text.encode() + b"\0")
+
+
+def _number(kind: int, number: int) -> bytes:
+    return _attribute(kind, struct.pack(">I", number))
+
+
+def _nested(kind: int, data: bytes) -> bytes:
+    return _attribute(kind | 0x8000, data)  # NLA_F_NESTED
+
+
+def _expressions(to: MasqueradeTarget) -> bytes:
+    """Encode ``ip daddr ADDRESS PROTOCOL dport PORT counter masquerade``."""
+    at = 16 if to.address.version == 4 else 24
+    parts = (
+        ("meta", _number(1, 1) + _number(2, _META_L4PROTO)),
+        ("cmp", _compare_equal(bytes((to.protocol.number,)))),
+        ("payload", _load_payload(_NETWORK_HEADER, at, len(to.address.packed))),
+        ("cmp", _compare_equal(to.address.packed)),
+        ("payload", _load_payload(_TRANSPORT_HEADER, 2, 2)),
+        ("cmp", _compare_equal(struct.pack(">H", to.port))),
+        ("counter", b""),
+        ("masq", b""),
+    )
+    return b"".join(_nested(1, _text_attribute(1, name) + _nested(2, data)) for name, data in parts)
+
+
+def _load_payload(base: int, offset: int, length: int) -> bytes:
+    """Into register 1."""
+    return _number(1, 1) + _number(2, base) + _number(3, offset) + _number(4, length)
+
+
+def _compare_equal(value: bytes) -> bytes:
+    """Register 1 with ``value``."""
+    return _number(1, 1) + _number(2, 0) + _nested(3, _attribute(1, value))
 
 
 def _dump(sock: socket.socket, number: int, kind: Kind) -> list[Any]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lvsctl import linux
-from lvsctl.model.packet_filter import FilterProgram, FilterRule
+from lvsctl.model.packet_filter import OWN, FilterProgram, FilterRule, MasqueradeTarget
 from lvsctl.netlink.xtables_text import Extension, Text, match_text, target_text
 
 _IPV6 = 41  # SOL_IPV6
@@ -105,8 +105,8 @@ def empty(program: FilterProgram, table: str) -> None:
     fill(program, table, {})
 
 
-Rules = Mapping[str, tuple[str, ...]]
-"""By chain, the actions (DROP, REJECT) of rules that match every packet."""
+Rules = Mapping[str, tuple[str | MasqueradeTarget, ...]]
+"""By chain, the actions (DROP, REJECT) of rules that match every packet, and what to masquerade."""
 
 
 def fill(program: FilterProgram, table: str, rules: Rules) -> None:
@@ -363,7 +363,11 @@ def _replacement(
     for hook in old.hooks:
         starts[hook] = len(entries)
         for action in rules.get(layout.hooks[hook], ()):
-            entries += _new_entry(layout, *_action(layout, action))
+            entries += (
+                _new_entry(layout, *_action(layout, action))
+                if isinstance(action, str)
+                else _masquerade(layout, action)
+            )
             count += 1
         policies[hook] = len(entries)
         entries += _new_entry(layout, "", struct.pack("=i4x", _ACCEPT))
@@ -391,3 +395,35 @@ def _new_entry(layout: _Layout, target: str, data: bytes) -> bytes:
     entry = bytearray(layout.header)
     struct.pack_into("=HH", entry, layout.offsets, layout.header, size)
     return bytes(entry) + struct.pack("=H29sB", _TARGET + len(data), target.encode(), 0) + data
+
+
+def _masquerade(layout: _Layout, to: MasqueradeTarget) -> bytes:
+    """Return ``-d ADDRESS -p PROTOCOL -m multiport --dports PORT … -j MASQUERADE`` as an entry.
+
+    Sources: linux/netfilter/xt_multiport.h, xt_comment.h, nf_nat.h.
+    """
+    packed = to.address.packed
+    subject = bytearray(layout.header)
+    if layout.program is FilterProgram.IPTABLES:
+        subject[4:8], subject[12:16] = packed, b"\xff" * 4
+        struct.pack_into("=H", subject, 80, to.protocol.number)
+        data = struct.pack("=I20x", 1)  # one range, without addresses and ports
+    else:
+        subject[16:32], subject[48:64] = packed, b"\xff" * 16
+        struct.pack_into("=HBB", subject, 128, to.protocol.number, 0, _F_PROTO)
+        data = bytes(40)  # struct nf_nat_range
+    ports = struct.pack("=BBH44x", _DESTINATION_PORTS, 1, to.port)
+    matches = _new_extension("multiport", 1, ports)
+    matches += _new_extension("comment", 0, OWN.encode().ljust(256, b"\0"))
+    target = _new_extension("MASQUERADE", 0, data)
+    target_at = layout.header + len(matches)
+    struct.pack_into("=HH", subject, layout.offsets, target_at, target_at + len(target))
+    return bytes(subject) + matches + target
+
+
+_DESTINATION_PORTS = 1  # XT_MULTIPORT_DESTINATION
+_F_PROTO = 1  # IP6T_F_PROTO
+
+
+def _new_extension(name: str, revision: int, data: bytes) -> bytes:
+    return struct.pack("=H29sB", _TARGET + len(data), name.encode(), revision) + data

@@ -63,6 +63,10 @@ def service_line(service: VirtualService) -> str:
         words.append(f"persistent {service.persistence} s")
         words += [f"netmask {service.netmask}"] if service.netmask else []
     words += [f"engine {service.engine}"] if service.engine else []
+    if service.snat:
+        words.append("snat")
+    if service.one_packet:
+        words.append("one-packet")
     return "  ".join(words)
 
 

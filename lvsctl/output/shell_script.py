@@ -99,12 +99,14 @@ undo() {
 
 RESPOND = r"""
 # A real server: answers with its own name and what it saw, in the background.
-respond() { # NETNS NODE PORT [udp]
+respond() { # NETNS NODE PORT [udp|sctp [ADDRESS...]]
     if ! command -v python3 >/dev/null 2>&1; then
         say "no python3: nothing answers on port $3 of $2, start a server of your own there"
         return
     fi
-    ip netns exec "$1" python3 "$state/respond.py" "$2" "$3" "${4-tcp}" "$family"
+    netns=$1 node=$2 port=$3 protocol=${4-tcp}
+    shift "$(($# > 4 ? 4 : $#))"
+    ip netns exec "$netns" python3 "$state/respond.py" "$node" "$port" "$protocol" "$family" "$@"
 }
 """.strip("\n")
 

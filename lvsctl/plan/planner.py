@@ -17,8 +17,9 @@ import functools
 from collections.abc import Iterable, Iterator
 from itertools import product
 
-from lvsctl.model.addresses import mac_for
-from lvsctl.model.lab import Lab, Node, Role
+from lvsctl.model.addresses import IPAddress, mac_for
+from lvsctl.model.lab import USUAL_MTU, Lab, Network, Node, Role
+from lvsctl.model.service import ForwardingMethod, Protocol, RealServer, VipPort
 from lvsctl.modes import MODES, placed_services, violations
 from lvsctl.modes.base import marks_of, vips_on_director
 from lvsctl.plan.routing import gateway_directors, routes_of
@@ -29,6 +30,7 @@ from lvsctl.resources.bridge import Bridge
 from lvsctl.resources.ipvs_config import ConnectionTimeouts
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.link_up import LinkUp
 from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.netem import Netem
@@ -129,6 +131,23 @@ def _links(lab: Lab) -> Iterator[Resource]:
                 why=f"{node.name} is on network {interface.network}",
             )
             ports[interface.network] += 1
+    for network in lab.networks:
+        if network.mtu != USUAL_MTU:
+            yield from _switch_mtu(lab, network)
+
+
+def _switch_mtu(lab: Lab, network: Network) -> Iterator[Resource]:
+    """The MTU of a network's ports and bridge: a bridge drops what is larger than its port's."""
+    members = [node.name for node in lab.nodes if network.name in node.networks]
+    for device in (*members, BRIDGE):
+        yield LinkSetting(
+            netns=lab.netns(network.name),
+            device=device,
+            name="mtu",
+            value=str(network.mtu),
+            usual=str(USUAL_MTU),
+            why=f"network {network.name} carries packets of {network.mtu} bytes",
+        )
 
 
 def _addresses_and_routes(lab: Lab) -> Iterator[Resource]:
@@ -145,7 +164,17 @@ def _addresses_and_routes(lab: Lab) -> Iterator[Resource]:
         yield LinkUp(netns=netns, device="lo", why="IPVS and local addresses need it")
         for interface in node.interfaces:
             yield OffloadsOff(netns=netns, device=interface.network, why=wire)
-            impairment = lab.network(interface.network).impairment
+            network = lab.network(interface.network)
+            if network.mtu != USUAL_MTU:
+                yield LinkSetting(
+                    netns=netns,
+                    device=network.name,
+                    name="mtu",
+                    value=str(network.mtu),
+                    usual=str(USUAL_MTU),
+                    why=f"network {network.name} carries packets of {network.mtu} bytes",
+                )
+            impairment = network.impairment
             if impairment:
                 yield Netem(
                     netns=netns,
@@ -303,5 +332,24 @@ def _servers(lab: Lab) -> Iterator[Resource]:
                     node=server.node,
                     protocol=endpoint.protocol,
                     port=server.answers_at(endpoint),
+                    addresses=_bound(lab, server, endpoint),
                     why=f"{server.node} answers for {service.name}",
                 )
+
+
+def _bound(lab: Lab, server: RealServer, asked: VipPort) -> tuple[IPAddress, ...]:
+    """The addresses that a real server's SCTP socket is bound to: where requests are sent."""
+    if asked.protocol is not Protocol.SCTP:
+        return ()
+    port = server.answers_at(asked)
+    return tuple(
+        dict.fromkeys(
+            one.rip if one.forward is ForwardingMethod.NAT else endpoint.vip
+            for service in lab.services
+            for one in service.real_servers
+            for endpoint in service.endpoints
+            if one.node == server.node
+            and endpoint.protocol is asked.protocol
+            and one.answers_at(endpoint) == port
+        )
+    )

@@ -59,7 +59,10 @@ class IpvsService(Resource):
             service=service.match,
             scheduler=service.scheduler,
             persistence=service.persistence,
-            flags=tuple(FLAG_WORDS[flag] for flag in service.flags),
+            flags=(
+                *(("ops",) if service.one_packet else ()),
+                *(FLAG_WORDS[flag] for flag in service.flags),
+            ),
             netmask=service.netmask,
             engine=service.engine or "",
             why=why,

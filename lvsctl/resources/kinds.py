@@ -15,6 +15,7 @@ from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.link_up import LinkUp
 from lvsctl.resources.marks import Marks
+from lvsctl.resources.masquerade import Masquerade
 from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.neighbour import LearntNeighbour, Neighbour, ProxyNeighbour
 from lvsctl.resources.netem import Netem
@@ -55,6 +56,7 @@ KINDS: tuple[type[Resource], ...] = (
     DropFilter,
     Marks,
     PacketFilter,
+    Masquerade,
     IpvsService,
     IpvsRealServer,
     ConnectionTimeouts,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import Protocol
 from lvsctl.model.state import ListenerState, NodeState
@@ -15,12 +16,16 @@ from lvsctl.resources.base import Command, Deviation, Resource, States
 class ResponderPort(Resource):
     """The built-in responder answers on ``port`` of every address of ``node``.
 
+    With ``addresses``, of these alone: an SCTP socket that is bound to no address offers all of
+    its host's as paths to the client (RFC 9260, section 5.1.2), the RIP beside the VIP.
+
     One process serves all listeners of a lab; `respond` is a function of the script.
     """
 
     node: str
     protocol: Protocol
     port: int
+    addresses: tuple[IPAddress, ...] = ()
 
     @property
     def key(self) -> Hashable:
@@ -30,6 +35,7 @@ class ResponderPort(Resource):
         words = ["respond", self.netns, self.node, str(self.port)]
         if self.protocol is not Protocol.TCP:
             words.append(str(self.protocol))
+        words += map(str, self.addresses)
         return (Command(tuple(words)),)
 
     def undo_commands(self) -> tuple[Command, ...]:
@@ -37,7 +43,8 @@ class ResponderPort(Resource):
         return (Command((), comment=stop),)
 
     def holds(self, state: NodeState) -> bool:
-        return any(not one.foreign for one in self._listeners(state))
+        own = [one for one in self._listeners(state) if not one.foreign]
+        return bool(own) and {one.address for one in own} >= set(self.addresses)
 
     def _listeners(self, state: NodeState) -> tuple[ListenerState, ...]:
         wanted = (self.port, self.protocol)

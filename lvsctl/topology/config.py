@@ -38,6 +38,7 @@ class NetworkConfig(NamedTuple):
     delay: float | None = None
     loss: float | None = None
     rate: int | None = None
+    mtu: int | None = None
 
     @property
     def subnets(self) -> tuple[IPNetwork, ...]:
@@ -129,6 +130,8 @@ class ServiceConfig:
     )
     persistence: PersistenceConfig | None = None
     encapsulation: Encapsulation | None = None
+    one_packet: bool | None = False
+    snat: bool | None = False
     vips: tuple[IPAddress | None, ...] | None = None
     ports: tuple[PortRange, ...] | None = None
     fwmark: int | None = None

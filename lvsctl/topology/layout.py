@@ -12,7 +12,7 @@ from itertools import combinations
 
 from lvsctl.errors import choice_hint, quoted
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
-from lvsctl.model.lab import Impairment, Network, Role
+from lvsctl.model.lab import USUAL_MTU, Impairment, Network, Role
 from lvsctl.topology.config import NetworkConfig, NodeConfig, TopologyConfig
 from lvsctl.topology.parsers import MAX_INTERFACE_NAME
 from lvsctl.topology.problems import ProblemCollector
@@ -67,6 +67,10 @@ def subnet_with(network: Network, address: IPAddress) -> IPNetwork | None:
     return next((subnet for subnet in network.subnets if address in subnet), None)
 
 
+IPV6_MTU = 1280
+"""Bytes that every link must carry in IPv6."""
+
+
 def build_layout(config: TopologyConfig, problems: ProblemCollector) -> Layout:
     """Build the networks and nodes, without addresses yet."""
     networks = {name: n for name, n in (config.networks or {}).items() if n is not None}
@@ -80,7 +84,12 @@ def build_layout(config: TopologyConfig, problems: ProblemCollector) -> Layout:
     layout.members = _members(nodes, config.networks or {}, problems)
     _check_roles(config, problems)
     _check_networks(config, problems)
-    for name in layout.networks:
+    for name, network in layout.networks.items():
+        if network.mtu < IPV6_MTU and any(subnet.version == 6 for subnet in network.subnets):
+            message = (
+                f"IPv6 needs links that carry packets of {IPV6_MTU} bytes (RFC 8200, section 5)"
+            )
+            problems.add(("networks", name, "mtu"), message, f"at least {IPV6_MTU}")
         if (ports := len(layout.nodes_on(name))) > MAX_PORTS:
             problems.add(
                 ("networks", name),
@@ -93,7 +102,7 @@ def build_layout(config: TopologyConfig, problems: ProblemCollector) -> Layout:
 
 def _network(name: str, config: NetworkConfig) -> Network:
     impairment = Impairment(config.delay or 0.0, config.loss or 0.0, config.rate or 0)
-    return Network(name, config.subnets, impairment)
+    return Network(name, config.subnets, impairment, config.mtu or USUAL_MTU)
 
 
 def _check_overlaps(networks: Mapping[str, Network], problems: ProblemCollector) -> None:

@@ -198,6 +198,8 @@ def _build_service(
         tuple(sorted(flag for flag in scheduler.flags or () if flag is not None)),
         _significant(persistence.netmask, match),
         persistence.engine,
+        one_packet=bool(config.one_packet),
+        snat=bool(config.snat),
     )
 
 

@@ -18,8 +18,17 @@ _PROPOSED = re.compile(r"did you mean '([^']+)'\?|write ([^\s`]+)$")
 
 _LEFT_OUT = frozenset(
     {
-        *("delay", "loss", "rate", "routes", "sysctls", "run", "scheduler", "persistence"),
-        *("encapsulation", "protocol", "weight", "upper", "lower", "description"),
+        *("delay", "loss", "rate", "mtu", "routes", "sysctls", "run", "scheduler", "persistence"),
+        *(
+            "encapsulation",
+            "one_packet",
+            "snat",
+            "protocol",
+            "weight",
+            "upper",
+            "lower",
+            "description",
+        ),
     }
 )
 """Optional keys without which the rest can be judged."""

@@ -166,6 +166,23 @@ class OrWord(NamedTuple):
         return {"anyOf": [*self.number.schema()["anyOf"], {"const": self.word}]}
 
 
+class Boolean(NamedTuple):
+    """The words true and false."""
+
+    expected: str = "true or false"
+    example: str = "true"
+
+    def read(self, tree: t.Tree, at: Path, problems: ProblemCollector) -> bool | None:
+        value = tree.value if isinstance(tree, t.Scalar) else None
+        if not isinstance(value, bool):
+            refuse(self, tree, at, problems)
+            return None
+        return value
+
+    def schema(self) -> Schema:
+        return {"type": "boolean"}
+
+
 @dataclass(frozen=True)
 class Choice(Generic[E]):
     """A value of an enumeration. ``synonyms`` are words of other tools, used in hints only."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from lvsctl.model.addresses import IpFamily
-from lvsctl.model.lab import Role
+from lvsctl.model.lab import USUAL_MTU, Role
 from lvsctl.model.service import (
     Encapsulation,
     ForwardingMethod,
@@ -31,7 +31,7 @@ from lvsctl.topology.config import (
     TimeoutsConfig,
     TopologyConfig,
 )
-from lvsctl.topology.scalar_types import Choice, Integer, OrWord, Text
+from lvsctl.topology.scalar_types import Boolean, Choice, Integer, OrWord, Text
 
 # Words that users know from ipvsadm(8), keepalived and elsewhere. They are not accepted, so
 # that all topology files look alike, but an error message proposes the right word.
@@ -66,6 +66,8 @@ _SERVICE_WORDS = {
     **_meant("scheduler", "algorithm", "lb-algo", "sched", "balance"),
     **_meant("real_servers", "servers", "backends", "members", "real-server", "destinations"),
     **_meant("vip", "address", "ip", "virtual-ip"),
+    **_meant("snat", "masquerade", "masq", "full-nat", "fullnat", "source-nat"),
+    **_meant("one_packet", "ops", "one-packet", "onepacket", "one-packet-scheduling"),
     "weight": "a real server has it: real_servers: [{node: rs1, weight: 3}]",
     **_meant("fwmark", "mark", "firewall-mark", "fwm"),
 }
@@ -145,6 +147,11 @@ NETWORK = Record(
         "rate": Key(
             Text("a rate", "10mbit", p.parse_rate, p.RATE_PATTERN, numeric=True),
             "rate of every link in tc's units, such as 10mbit; no limit when left out",
+        ),
+        "mtu": Key(
+            Integer(576, 65535, "9000", unit="bytes"),
+            "largest IP packet that its links carry, at the nodes and at the switch",
+            default=USUAL_MTU,
         ),
     },
     "a network (a mapping)",
@@ -415,6 +422,16 @@ SERVICE = Record(
                 ),
             ),
             "a client keeps its real server that long: seconds, or with s, m, h, d",
+        ),
+        "one_packet": Key(
+            Boolean(),
+            "schedule every packet by itself and keep no connection (udp only; ipvsadm(8), --ops)",
+            default=False,
+        ),
+        "snat": Key(
+            Boolean(),
+            "replace the source of requests by the director's own address (nat only)",
+            default=False,
         ),
         "real_servers": Key(
             ListOf(REAL_SERVER, "a list of real servers", "[rs]", at_least=1),

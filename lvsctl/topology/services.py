@@ -60,6 +60,18 @@ def check_services(config: TopologyConfig, layout: Layout, problems: ProblemColl
             )
         _check_scheduler(service, path, problems)
         _check_persistence(service, path, problems)
+        _check_one_packet(service, (*path, "one_packet"), problems)
+        wide = service.port == 0 or service.ports == ()
+        if service.snat and (wide or any(p.first < p.last for p in service.ports or ())):
+            message = "snat is for ports that are named one by one"
+            problems.add((*path, "snat"), message, "list the ports, as [80, 443]", key=True)
+        if service.snat and service.forward not in (None, ForwardingMethod.NAT):
+            problems.add(
+                (*path, "snat"),
+                f"{service.forward} sends replies directly to the client, whose address must stay",
+                "write forward: nat, or remove the key",
+                key=True,
+            )
 
 
 def _check_marked(config: TopologyConfig, index: int, problems: ProblemCollector) -> None:
@@ -128,6 +140,27 @@ def _check_persistence(service: ServiceConfig, path: Path, problems: ProblemColl
         # ip_vs_sip_fill_param (net/netfilter/ipvs/ip_vs_pe_sip.c) reads UDP only.
         message = f"the engine {persistence.engine} reads udp only, not {service.protocol}"
         problems.add((*at, "engine"), message, "write protocol: udp")
+
+
+def _check_one_packet(service: ServiceConfig, path: Path, problems: ProblemCollector) -> None:
+    if not service.one_packet:
+        return
+    if service.protocol not in (None, Protocol.UDP):
+        # ip_vs_schedule (net/netfilter/ipvs/ip_vs_core.c) ignores the flag for the others.
+        problems.add(
+            path,
+            f"{service.protocol} has connections, which one-packet scheduling would tear apart",
+            "write protocol: udp, or remove the key",
+            key=True,
+        )
+    elif service.forward is ForwardingMethod.NAT:
+        problems.add(
+            path,
+            "in nat IPVS rewrites a reply by its request's connection, and one-packet scheduling "
+            "keeps none: replies would reach the client from the RIP",
+            "write forward: dr or forward: tun, or remove the key",
+            key=True,
+        )
 
 
 def _is_trusted(config: TopologyConfig, problems: ProblemCollector) -> bool:

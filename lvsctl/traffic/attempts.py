@@ -10,11 +10,12 @@ import socket
 import struct
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lvsctl import __version__
 from lvsctl.errors import HostError
 from lvsctl.kernel.paths import raise_file_limit
+from lvsctl.model import dns
 from lvsctl.model.addresses import Endpoint, IPAddress
 from lvsctl.model.evidence import Exchange, Failure
 from lvsctl.model.service import Protocol
@@ -23,7 +24,7 @@ from lvsctl.traffic.replies import (
     ReplyReader,
     ServerIdentity,
     parse_address,
-    parse_identity,
+    parse_datagram,
     parse_single_reply,
 )
 
@@ -84,12 +85,19 @@ class Target:
     def request(self) -> bytes:
         """Encode a request."""
         if self.protocol is Protocol.UDP:
-            return f"lvsctl {self.path}\n".encode()
+            return datagram(self.port, self.path)
         close = "" if self.keep else "Connection: close\r\n"
         return (
             f"GET {self.path} HTTP/1.1\r\nHost: {Endpoint(self.host, self.port)}\r\n"
             f"User-Agent: lvsctl/{__version__}\r\nAccept: text/plain\r\n{close}\r\n"
         ).encode()
+
+
+def datagram(port: int, path: str) -> bytes:
+    """Encode a request over UDP: on port 53 a DNS query, on others a line with ``path``."""
+    if port == dns.PORT:
+        return dns.encode_query(int.from_bytes(os.urandom(2), "big"), "real-server", dns.TXT)
+    return f"lvsctl {path}\n".encode()
 
 
 class _Attempt:
@@ -213,7 +221,8 @@ class Attempts:
         address, port, *_ = sock.getsockname()
         attempt.local = Endpoint(parse_address(address.partition("%")[0]), port)
         try:
-            sent = self._send(attempt)
+            # SCTP would take the request before the association exists, as if it were established.
+            sent = self._target.protocol is not Protocol.SCTP and self._send(attempt)
             epoll.register(sock.fileno(), select.EPOLLIN if sent else select.EPOLLOUT)
         except OSError as error:
             self._fail(attempt, error)
@@ -241,7 +250,7 @@ class Attempts:
             self._fail(attempt, error)
             return
         if self._target.protocol is Protocol.UDP:
-            self._finish(attempt, parse_identity(data))
+            self._finish(attempt, parse_datagram(data))
         else:
             self._read(epoll, attempt, data)
 
@@ -331,6 +340,38 @@ class Attempts:
                 return
             for attempt in late:
                 self._finish(attempt, ServerIdentity(), Failure.TIMED_OUT)
+
+
+def exchange_datagram(sock: socket.socket, request: bytes) -> Exchange:
+    """Send ``request`` over a connected UDP socket that has a timeout, and wait for the reply."""
+    address, port, *_ = sock.getsockname()
+    local = Endpoint(parse_address(address.partition("%")[0]), port)
+    sent_at, began = time.time(), time.monotonic()
+    try:
+        sock.send(request)
+        said = parse_datagram(sock.recv(RECEIVE_BYTES))
+    except OSError as error:
+        lost = failed_exchange(error)
+        return replace(lost, sent_at=sent_at, local=local, seconds=time.monotonic() - began)
+    return Exchange(
+        sent_at=sent_at,
+        local=local,
+        status=0,
+        node=said.node,
+        local_seen=said.local,
+        peer_seen=said.peer,
+        seconds=time.monotonic() - began,
+    )
+
+
+def failed_exchange(error: OSError) -> Exchange:
+    """Return a request that failed before anything was sent."""
+    number = error.errno or 0
+    timed_out = isinstance(error, TimeoutError)
+    why = Failure.TIMED_OUT if timed_out else _FAILURES.get(number, os.strerror(number).lower())
+    return Exchange(
+        time.time(), None, 0, node="", local_seen=None, peer_seen=None, seconds=0.0, error=why
+    )
 
 
 def _bind_elsewhere(sock: socket.SocketType, ports: frozenset[int]) -> None:

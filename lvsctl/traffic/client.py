@@ -7,16 +7,17 @@ IPVS balances.
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf
 
-from lvsctl.kernel.netns import enter, in_thread
+from lvsctl.kernel.netns import enter, in_thread, run_inside
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.evidence import Exchange
 from lvsctl.model.service import Protocol
-from lvsctl.traffic.attempts import Attempts, Target
+from lvsctl.traffic.attempts import Attempts, Target, datagram, exchange_datagram, failed_exchange
 
 
 def requests(
@@ -108,3 +109,32 @@ def _attempted(
     finally:
         attempts.close()
         os.close(stop)
+
+
+def flow(
+    netns: str, host: IPAddress, port: int, *, count: int, timeout: float
+) -> tuple[Exchange, ...]:
+    """Send ``count`` requests over UDP from one port, one after the other, as one flow.
+
+    Ends early after the second one without an answer within ``timeout`` seconds. Raises as
+    ``requests``.
+    """
+    return run_inside(netns, lambda: _send_flow(host, port, count, timeout))
+
+
+_UNANSWERED = 2
+"""Requests of a flow without an answer after which no more are sent."""
+
+
+def _send_flow(host: IPAddress, port: int, count: int, timeout: float) -> tuple[Exchange, ...]:
+    family = socket.AF_INET6 if host.version == 6 else socket.AF_INET
+    found: list[Exchange] = []
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(timeout)
+        try:
+            sock.connect((str(host), port))
+        except OSError as error:
+            return (failed_exchange(error),)
+        while len(found) < count and sum(not one.answered for one in found) < _UNANSWERED:
+            found.append(exchange_datagram(sock, datagram(port, f"/{len(found)}")))
+    return tuple(found)

@@ -240,6 +240,9 @@ def format_endpoint(name: tuple[object, ...]) -> str:
 BATCH = 64
 """Datagrams answered before other sockets are served."""
 
+DATAGRAM = 512
+"""Bytes of a datagram that are read: as long as a DNS query may be (RFC 1035, section 2.3.4)."""
+
 _IN_PKTINFO = struct.Struct("=i4s4s")  # ifindex, spec_dst, addr (ip(7))
 _IN6_PKTINFO = struct.Struct("=16si")  # addr, ifindex (ipv6(7))
 
@@ -256,20 +259,22 @@ class UdpServer:
         """Answer the datagrams received. One whose answer the kernel rejects gets none."""
         for _ in range(BATCH):
             try:
-                _, controls, _, peer = self.sock.recvmsg(0, 64, socket.MSG_DONTWAIT)
+                data, controls, _, peer = self.sock.recvmsg(DATAGRAM, 64, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
             except OSError:
                 continue  # an ICMP error for an earlier answer: each is reported once
-            for level, kind, data in controls:
-                address, control = _parse_destination(level, kind, data)
+            for level, kind, content in controls:
+                address, control = _parse_destination(level, kind, content)
                 if address:
                     local = (address, self._port, *peer[2:])
-                    line = self._builder.line(format_endpoint(local), format_endpoint(peer))
+                    reply = self._builder.datagram(
+                        data, format_endpoint(local), format_endpoint(peer)
+                    )
                     # A full send buffer, no route, a firewall: UDP may lose an answer, and the
                     # client times out.
                     with contextlib.suppress(OSError):
-                        self.sock.sendmsg([line], [control], socket.MSG_DONTWAIT, peer)
+                        self.sock.sendmsg([reply], [control], socket.MSG_DONTWAIT, peer)
 
 
 def _parse_destination(level: int, kind: int, data: bytes) -> tuple[str, tuple[int, int, bytes]]:

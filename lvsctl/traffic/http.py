@@ -10,12 +10,14 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from typing import NamedTuple
 
 from lvsctl import __version__
+from lvsctl.model import dns
+from lvsctl.model.addresses import IPAddress
 
 HEAD_LIMIT = 16 * 1024
 """Bytes of request line and headers that are read before the request is rejected (431)."""
@@ -312,17 +314,27 @@ def _date(now: int) -> bytes:
 class ResponseBuilder:
     """Builds the replies of the real server ``node``.
 
-    ``local`` and ``peer`` are the endpoints of a connection as ``address:port``.
+    ``local`` and ``peer`` are the endpoints of a connection as ``address:port``. ``addresses``
+    are the node's own, which DNS queries are answered with.
     """
 
-    def __init__(self, node: str) -> None:
+    def __init__(self, node: str, addresses: Sequence[IPAddress] = ()) -> None:
         self.node = node
+        self._addresses = addresses
         self._common = f"\r\nServer: lvsctl/{__version__}\r\nX-Real-Server: {node}\r\nDate: "
         self._text_start = self._start(200, TEXT)
 
     def line(self, local: str, peer: str) -> bytes:
-        """Return the reply as text; over UDP, this is all of it."""
+        """Return the reply as text."""
         return f"{self.node} answered on {local}, request from {peer}\n".encode()
+
+    def datagram(self, data: bytes, local: str, peer: str) -> bytes:
+        """Return the reply to a datagram: to a DNS query, on any port, a DNS response."""
+        query = dns.parse_query(data)
+        line = self.line(local, peer)
+        if query is None:
+            return line
+        return dns.encode_response(query, self._addresses, line.decode().rstrip())
 
     def answer(self, request: Request, local: str, peer: str) -> tuple[bytes, int]:
         """Return the reply, and how many bytes of ``pattern`` follow it."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
 
+from lvsctl.model import dns
 from lvsctl.model.addresses import Endpoint
 from lvsctl.traffic.http import HEAD_LIMIT, BadRequest, Body, parse_fields
 
@@ -54,6 +55,12 @@ def parse_identity(body: bytes) -> ServerIdentity:
         except (ValueError, RecursionError):
             pass
     return ServerIdentity()
+
+
+def parse_datagram(data: bytes) -> ServerIdentity:
+    """Parse a reply over UDP, which may be a DNS response; empty if it is another server's."""
+    text = dns.answered_text(data)
+    return parse_identity(data if text is None else f"{text}\n".encode())
 
 
 def parse_endpoint(text: str) -> Endpoint | None:

@@ -16,7 +16,7 @@ import signal
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple, Self
 from typing import Protocol as Interface
@@ -25,8 +25,10 @@ from lvsctl.errors import KernelError, LvsctlError
 from lvsctl.kernel.apply import Respond
 from lvsctl.kernel.netns import enter_for_good, in_thread, open_namespace
 from lvsctl.kernel.processes import Ready, give_up_root
+from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import Protocol
+from lvsctl.resources.base import ELSEWHERE
 from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.traffic.connection import IP_PKTINFO, Connection, UdpServer, format_endpoint
 from lvsctl.traffic.http import ResponseBuilder
@@ -35,7 +37,7 @@ from lvsctl.traffic.http import ResponseBuilder
 class Listener(NamedTuple):
     """A port of a real server: every IPv4 address of ``node``, or with ``ipv6`` every IPv6 one.
 
-    ``netns`` is the namespace's name, as `ip netns` lists it.
+    With ``address``, that one alone. ``netns`` is the namespace's name, as `ip netns` lists it.
     """
 
     node: str
@@ -43,6 +45,7 @@ class Listener(NamedTuple):
     protocol: Protocol
     port: int
     ipv6: bool = False
+    address: str = ""
 
 
 @contextmanager
@@ -57,6 +60,10 @@ def open_listeners(listeners: Sequence[Listener]) -> Iterator[list[tuple[str, so
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with ExitStack() as stack:
         yield in_thread(lambda: [(one.node, _open_listener(one, stack)) for one in listeners])
+
+
+_IP_FREEBIND, _IPV6_FREEBIND = (socket.IPPROTO_IP, 15), (socket.IPPROTO_IPV6, 78)
+"""<linux/in.h> and <linux/in6.h>; Python has no names for them."""
 
 
 def _ask_for_destination(sock: socket.socket) -> None:
@@ -83,7 +90,8 @@ def _open_listener(listener: Listener, stack: ExitStack) -> socket.socket:
         family = socket.AF_INET6 if listener.ipv6 else socket.AF_INET
         sock = socket.socket(family, kind, listener.protocol.number)
     except OSError as error:
-        hint = "the kernel has no such protocol" if error.errno == errno.EPROTONOSUPPORT else ""
+        missing = error.errno == errno.EPROTONOSUPPORT
+        hint = f"modprobe {listener.protocol}" + ELSEWHERE if missing else ""
         raise _listen_error(listener, f"cannot listen on {where}", error, hint) from error
     except LvsctlError as error:
         raise type(error)(f"{listener.node}: {error.message}", hint=error.hint) from error
@@ -101,7 +109,10 @@ def _open_listener(listener: Listener, stack: ExitStack) -> socket.socket:
         if listener.protocol is Protocol.TCP:
             # Accepted sockets inherit it: answers are sent at once.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.bind(("", listener.port))
+        if listener.address:
+            # Also while the node does not hold it: `up` may restore the address later.
+            sock.setsockopt(*(_IPV6_FREEBIND if listener.ipv6 else _IP_FREEBIND), 1)
+        sock.bind((listener.address, listener.port))
         sock.listen(65535)  # limited to net.core.somaxconn
     except OSError as error:
         hint = ""
@@ -140,24 +151,36 @@ def responder_of(lab: Lab) -> Respond:
     """Return what serves the lab's real servers, once it has a process of its own."""
 
     def respond(ports: tuple[ResponderPort, ...], ready: Ready) -> None:
-        wanted = [
-            Listener(one.node, one.netns, one.protocol, one.port, ipv6=ipv6)
-            for one in ports
-            for ipv6 in ((False, True) if lab.ipv6 else (False,))
-        ]
+        wanted = [listener for port in ports for listener in _listeners(lab, port)]
         with open_listeners(wanted) as sockets:
             ready(None)  # the kernel queues connections until they are accepted
             give_up_root()  # before the first byte is read
-            serve(sockets)
+            serve(sockets, {node.name: node.addresses for node in lab.nodes})
 
     return respond
 
 
-def serve(sockets: Sequence[tuple[str, socket.socket]]) -> None:
-    """Serve the nodes' listening ``sockets`` until SIGTERM, in the main thread of a process."""
+def _listeners(lab: Lab, port: ResponderPort) -> Iterator[Listener]:
+    general = Listener(port.node, port.netns, port.protocol, port.port)
+    if port.addresses:
+        for address in port.addresses:
+            yield general._replace(ipv6=address.version == 6, address=str(address))
+    else:
+        yield general
+        if lab.ipv6:
+            yield general._replace(ipv6=True)
+
+
+def serve(
+    sockets: Sequence[tuple[str, socket.socket]], addresses: Mapping[str, Sequence[IPAddress]]
+) -> None:
+    """Serve the nodes' listening ``sockets`` until SIGTERM, in the main thread of a process.
+
+    ``addresses`` are the nodes' own, by node.
+    """
     with ExitStack() as stack:
         loop = stack.enter_context(Loop())
-        builders = {node: ResponseBuilder(node) for node, _ in sockets}
+        builders = {node: ResponseBuilder(node, addresses.get(node, ())) for node, _ in sockets}
         for node, sock in sockets:
             loop.add(sock, builders[node])
         wake, signalled = socket.socketpair()

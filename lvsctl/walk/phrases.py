@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from lvsctl.claims.base import join_names
+from lvsctl.model import dns
 from lvsctl.model.addresses import Endpoint
 from lvsctl.model.evidence import Exchange, Run
-from lvsctl.model.frame import Frame
+from lvsctl.model.frame import Frame, chunk_name
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.packet import Ip
 from lvsctl.model.walk import Change, Hop, Step
@@ -42,9 +43,18 @@ def label_of(frame: Frame) -> str:
                 else f"{nd.target} is at {nd.mac or 'an unknown address'}"
             )
         return f"ICMP {frame.icmp.name}"
+    return _of_transport(frame)
+
+
+def _of_transport(frame: Frame) -> str:
     size = len(frame.payload)
     if frame.tcp is not None:
         return f"{_first_line(frame.payload)}{size} bytes" if size else str(frame.tcp.flags)
+    if frame.sctp is not None and frame.sctp.chunk >= 0:
+        return f"SCTP {chunk_name(frame.sctp.chunk)}"
+    udp = frame.udp
+    if udp is not None and dns.PORT in (udp.sport, udp.dport):
+        return dns.summary(frame.payload) or f"{size} bytes"
     return f"{size} bytes"
 
 

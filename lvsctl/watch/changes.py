@@ -148,6 +148,9 @@ def _of_table(old: Iterable[ServiceState], new: Iterable[ServiceState]) -> Itera
         if was.persistence != service.persistence:
             change = f"{was.persistence} s → {service.persistence} s"
             yield f"service {service.match}: persistent {change}"
+        if was.flags != service.flags:
+            change = f"{','.join(was.flags) or 'none'} → {','.join(service.flags) or 'none'}"
+            yield f"service {service.match}: flags {change}"
         yield from _of_servers(service.match, was.real_servers, service.real_servers)
     yield from (f"service {key} removed" for key in before)
 

@@ -7,11 +7,14 @@ read, and after emptying it is what they print of a new namespace.
 from __future__ import annotations
 
 from functools import partial
+from ipaddress import ip_address
 
 import pytest
 
 from lvsctl.kernel import netns, packet_filters
-from lvsctl.model.packet_filter import FilterProgram, FilterRule, growth
+from lvsctl.model.packet_filter import FilterProgram, FilterRule, MasqueradeTarget, growth
+from lvsctl.model.service import Protocol
+from lvsctl.netlink import nftables
 from tests.kernel.by_hand import namespaces, run
 
 IPTABLES = (
@@ -171,3 +174,56 @@ def test_rules_of_nftables() -> None:
         assert "dport 80" not in run("nft list ruleset", netns=name)
         netns.run_inside(name, lambda: packet_filters.empty_table(FilterProgram.NFT, "inet t"))
         assert run("nft list ruleset", netns=name).split() == ["table", "ip", "kept", "{", "}"]
+
+
+OWN_TARGETS = (
+    MasqueradeTarget(Protocol.TCP, ip_address("10.0.0.11"), 8080),
+    MasqueradeTarget(Protocol.SCTP, ip_address("10.0.0.12"), 2905),
+    MasqueradeTarget(Protocol.UDP, ip_address("fd00::11"), 53),
+)
+OWN_LISTED = (
+    (FilterProgram.IPTABLES, "10.0.0.11/32 -p tcp -m multiport --dports 8080"),
+    (FilterProgram.IPTABLES, "10.0.0.12/32 -p sctp -m multiport --dports 2905"),
+    (FilterProgram.IP6TABLES, "fd00::11/128 -p udp -m multiport --dports 53"),
+)
+
+
+@pytest.mark.ipvs
+def test_what_is_masqueraded_is_listed_by_iptables_and_removed_one_by_one() -> None:
+    with namespaces("a") as (name,):
+        netns.run_inside(name, partial(packet_filters.masquerade, OWN_TARGETS))
+        listed = [
+            (program, line)
+            for program in (FilterProgram.IPTABLES, FilterProgram.IP6TABLES)
+            for line in run(f"xtables-legacy-multi {program} -t nat -S", netns=name).splitlines()
+            if line.startswith("-A")
+        ]
+        assert listed == [
+            (program, f"-A POSTROUTING -d {to} -m comment --comment lvsctl -j MASQUERADE")
+            for program, to in OWN_LISTED
+        ]
+        rules = rules_in(name)
+        assert [one.masquerades for one in rules if one.masquerades] == list(OWN_TARGETS)
+        assert not any(one.foreign for one in rules)
+        gone = partial(packet_filters.masquerade, OWN_TARGETS[:1], remove=True)
+        netns.run_inside(name, gone)
+        left = {one.masquerades for one in rules_in(name)} - {None}
+        assert left == set(OWN_TARGETS[1:])
+
+
+def test_what_is_masqueraded_is_listed_by_nft() -> None:
+    with namespaces("a") as (name,):
+        for version in (4, 6):
+            own = [one for one in OWN_TARGETS if one.address.version == version]
+            netns.run_inside(name, partial(nftables.replace_masquerade, version, own))
+        listed = run("nft -s list ruleset", netns=name)
+        assert [line.strip() for line in listed.splitlines() if "daddr" in line] == [
+            "ip daddr 10.0.0.11 tcp dport 8080 counter masquerade",
+            "ip daddr 10.0.0.12 sctp dport 2905 counter masquerade",
+            "ip6 daddr fd00::11 udp dport 53 counter masquerade",
+        ]
+        assert listed.count("type nat hook postrouting priority srcnat; policy accept;") == 2
+        assert [one.masquerades for one in rules_in(name) if one.masquerades] == list(OWN_TARGETS)
+        for version in (4, 6):
+            netns.run_inside(name, partial(nftables.replace_masquerade, version, ()))
+        assert run("nft list ruleset", netns=name) == ""

@@ -12,6 +12,8 @@ from lvsctl.model.lab import Lab
 from lvsctl.plan import planner
 from lvsctl.plan.routing import routes_of
 from lvsctl.resources.address import Address
+from lvsctl.resources.link_setting import LinkSetting
+from lvsctl.resources.masquerade import Masquerade
 from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.resources.static_route import StaticRoute
 from lvsctl.resources.sysctl import Sysctl
@@ -188,3 +190,33 @@ def test_ipv6_networks_have_routes_of_their_own() -> None:
 
 def test_a_plan_is_the_same_every_time() -> None:
     assert planner.plan_for(load(TWO_ROUTERS)) == planner.plan_for(load(TWO_ROUTERS))
+
+
+def test_the_mtu_of_a_network_is_that_of_every_end_of_its_links() -> None:
+    lab = load(TWO_ROUTERS.replace("10.2.0.0/24}", "10.2.0.0/24, mtu: 9000}"))
+    plan = planner.plan_for(lab)
+    wanted = {
+        (op.netns.removeprefix("lvs-chain-"), op.device)
+        for op in plan.resources
+        if isinstance(op, LinkSetting) and (op.name, op.value) == ("mtu", "9000")
+    }
+    assert wanted == {
+        *(("middle", "router1"), ("middle", "router2"), ("middle", "bridge")),
+        *(("router1", "middle"), ("router2", "middle")),
+    }
+
+
+@pytest.mark.parametrize(("forward", "bound"), [("dr", "10.3.0.100"), ("nat", "10.3.0.11")])
+def test_an_sctp_socket_is_bound_to_where_requests_are_sent(forward: str, bound: str) -> None:
+    lab = load(TWO_ROUTERS.replace("forward: dr", f"forward: {forward}, protocol: sctp"))
+    (port,) = (op for op in planner.plan_for(lab).resources if isinstance(op, ResponderPort))
+    assert [str(address) for address in port.addresses] == [bound]
+
+
+def test_with_snat_real_servers_have_no_route_through_the_director() -> None:
+    text = TWO_ROUTERS.replace("forward: dr", "forward: nat, snat: true")
+    lab = load(text)
+    assert routes(lab, "rs1") == {"default": routes(load(TWO_ROUTERS), "rs1")["default"]}
+    (rule,) = (op for op in planner.plan_for(lab).resources if isinstance(op, Masquerade))
+    assert rule.netns == lab.netns("director")
+    assert str(rule.target.address) == str(lab.services[0].real_servers[0].rip)

@@ -125,7 +125,9 @@ def _state(netns: str, ops: tuple[Resource, ...]) -> NodeState:
         ),
         connections=_connections(mine),
         listeners=tuple(
-            ListenerState(op.protocol, IPv4Address(0), op.port, "lvsctl", 4711)
+            ListenerState(
+                op.protocol, next(iter(op.addresses), IPv4Address(0)), op.port, "lvsctl", 4711
+            )
             for op in mine
             if isinstance(op, ResponderPort)
         ),

@@ -73,6 +73,22 @@ def test_twelve_held_connections(scheduler: Scheduler, measured: list[int]) -> N
     assert shares(service(scheduler, 1, 2, 3, 4), 12) == measured
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "measured"),
+    [
+        (Scheduler.RR, [3, 3, 3, 3]),
+        (Scheduler.WLC, [0, 0, 0, 12]),
+        (Scheduler.SED, [0, 0, 0, 12]),
+        (Scheduler.LC, [0, 0, 0, 12]),
+    ],
+)
+def test_twelve_packets_that_are_scheduled_one_by_one(
+    scheduler: Scheduler, measured: list[int]
+) -> None:
+    of = replace(service(scheduler, 1, 2, 3, 4), one_packet=True)
+    assert shares(of, 12) == measured
+
+
 def test_wrr_over_whole_rounds_is_exactly_the_weights() -> None:
     of = service(Scheduler.WRR, 1, 2, 3, 4)
     assert requests_needed(of, None) == 20

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import typer
 
-from lvsctl.claims import BY_MODE, FOR_ALL
+from lvsctl.claims import tables
 from lvsctl.cli.commands import command
 from lvsctl.faults import FAULTS
 from lvsctl.topology import shipped
@@ -26,7 +26,7 @@ from tools.docs.page import File, Page, PageError, Prose, read
 from tools.docs.reference import json as json_reference
 
 PAGES = sorted(path for path in DOCS.rglob("*.md") if path.parent != DOCS / "reference")
-CLAIMS = {row.claim.id for table in (*BY_MODE.values(), *FOR_ALL) for row in table}
+CLAIMS = {row.claim.id for table in tables() for row in table}
 
 README = ROOT / "README.md"
 

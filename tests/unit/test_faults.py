@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from lvsctl.claims import BY_MODE, FOR_ALL
+from lvsctl.claims import tables
 from lvsctl.faults import FAULTS, find_fault
 from lvsctl.faults.base import Fault, FaultContext
 from lvsctl.faults.change import Change, added, removed, reversed_
@@ -24,7 +24,7 @@ from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.topology import shipped
 from lvsctl.topology.shipped import Topology
 
-CLAIMS = {row.claim.id: row.claim for table in (*BY_MODE.values(), *FOR_ALL) for row in table}
+CLAIMS = {row.claim.id: row.claim for table in tables() for row in table}
 
 
 def shipped_labs() -> dict[str, tuple[Lab, Plan]]:

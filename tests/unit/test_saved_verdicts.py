@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
+from itertools import cycle
 from typing import NamedTuple
 
 import pytest
@@ -18,6 +19,7 @@ from lvsctl.model.claim import Verdict
 from lvsctl.model.evidence import Evidence, Run
 from lvsctl.model.frame import Direction, Tap
 from lvsctl.model.state import (
+    Connection,
     LinkState,
     NeighbourState,
     NodeState,
@@ -150,6 +152,7 @@ def rows() -> Iterator[Row]:
     yield from BY_GRE
     yield from BY_GUE
     yield from BY_IPV6
+    yield from UDP
     yield from EVERY
 
 
@@ -353,6 +356,64 @@ def learnt_a_stranger(evidence: Evidence) -> Evidence:
     return replace(evidence, before={**evidence.before, "router": router})
 
 
+def stale_neighbour(evidence: Evidence) -> Evidence:
+    """As if the client had known the VIP at a stranger's MAC address before."""
+    entry = NeighbourState(evidence.lab.services[0].vips[0], "lan", STRANGER, "stale")
+    known = replace(evidence.before["client"], neighbours=(entry,))
+    return replace(evidence, before={**evidence.before, "client": known})
+
+
+def larges_fail(run: Run) -> Run:
+    """Real servers answer small requests and no large ones."""
+    return replace(run, larges=tuple(replace(e, error="timed out") for e in run.larges))
+
+
+def flow_by_turns(run: Run) -> Run:
+    """Each packet of the flow was answered by another real server than the one before."""
+    names = cycle(server.node for server in run.service.real_servers)
+    return replace(run, flow=tuple(replace(e, node=next(names)) for e in run.flow))
+
+
+def flow_by_one(run: Run) -> Run:
+    node = run.service.real_servers[0].node
+    return replace(run, flow=tuple(replace(e, node=node) for e in run.flow))
+
+
+def flow_lost(run: Run) -> Run:
+    return replace(run, flow=tuple(replace(e, node="", error="timed out") for e in run.flow))
+
+
+def flow_in_table(run: Run) -> Run:
+    """As if the flow had an entry in the connection table, for the first real server."""
+    end, endpoint, server = run.flow[0].local, run.endpoint, run.service.real_servers[0]
+    assert end
+    entry = Connection(
+        endpoint.protocol, end.address, end.port, endpoint.vip, endpoint.port,
+        server.rip, server.port, "UDP", 300,
+    )  # fmt: skip
+    return replace(run, connections=(*run.connections, entry))
+
+
+def without_table(run: Run) -> Run:
+    return replace(run, connections=())
+
+
+UDP = tuple(
+    Row("dns", claim, what, change, verdict)
+    for claim, what, change, verdict in (
+        ("udp.flow-stays", "both answer", m.with_run(flow_by_turns), FAIL),
+        ("udp.flow-stays", "another than the table says", m.with_run(flow_by_one), FAIL),
+        ("udp.flow-stays", "no entry", m.with_run(without_table), FAIL),
+        ("udp.flow-stays", "no answer", m.with_run(flow_lost), INCONCLUSIVE),
+        ("udp.flow-stays", "nothing at the director", m.without(at_director), INCONCLUSIVE),
+        ("ops.each-packet-scheduled", "one answers all", m.with_run(flow_by_one), FAIL),
+        ("ops.each-packet-scheduled", "an entry", m.with_run(flow_in_table), FAIL),
+        ("ops.each-packet-scheduled", "nothing at the director",
+         m.without(at_director), INCONCLUSIVE),
+    )
+)  # fmt: skip
+
+
 def every(claim: str, what: str, change: m.Change, verdict: Verdict, topology: str = "dr") -> Row:
     return Row(topology, f"all.{claim}", what, change, verdict)
 
@@ -363,6 +424,8 @@ EVERY = (
     every("interfaces-up", "one is renamed", m.with_state("rs1", renamed_device), FAIL),
     every("interfaces-up", "lo is down, with the VIP", m.with_state("rs1", lo_down), FAIL),
     every("interfaces-up", "no state", lambda e: replace(e, states={}), INCONCLUSIVE),
+    every("large-requests-answered", "none is", m.with_run(larges_fail), FAIL, "sctp"),
+    every("neighbours-right", "the VIP at a stranger's MAC", stale_neighbour, FAIL, "dns"),
     every("real-servers-reached", "rs1 alone", m.with_run(all_by_the_first), FAIL),
     every("distribution", "rs1 alone", m.with_run(all_by_the_first), FAIL),
     every("distribution", "weights ignored", m.with_run(all_by_the_first), FAIL, "dr-weighted"),
@@ -412,13 +475,13 @@ DECIDED_ON_STATE = {
     "nat.real-servers-need-nothing",
     "all.requests-answered",
     "all.interfaces-up",
+    "all.large-requests-answered",
+    "all.neighbours-right",
     "all.real-servers-reached",
     "all.distribution",
     "all.counters-agree",
     "all.reply-path-counted",
     "all.connection-table-agrees",
-    "all.large-requests-answered",
-    "all.neighbours-right",
 }
 
 

@@ -99,11 +99,15 @@ def test_find_a_shipped_one_a_file_and_standard_input(
     [
         ("dr-ruoted", "the topology 'dr-ruoted' does not exist", "did you mean 'dr-routed'?"),
         ("./dr.yml", "the file './dr.yml' does not exist", "did you mean 'dr'?"),
-        ("none/such.yaml", "the file 'none/such.yaml' does not exist", "shipped topologies: dr,"),
+        (
+            "none/such.yaml",
+            "the file 'none/such.yaml' does not exist",
+            "shipped topologies: dns, dr,",
+        ),
         ("dr-ruoted.json", "the file 'dr-ruoted.json' does not exist", "did you mean 'dr-routed'?"),
         ("labs", "'labs' is a directory", "it contains a.yaml, b.json"),
         ("binary", "'binary' is binary, not a topology", "name a YAML or JSON file"),
-        ("", "the topology '' does not exist", "shipped topologies: dr,"),
+        ("", "the topology '' does not exist", "shipped topologies: dns, dr,"),
         ("a\0b", "'a\\x00b' cannot be read: embedded null byte", ""),
         ("a" * 300, "cannot be read: File name too long", ""),
         ("file/in.yaml", "the file 'file/in.yaml' does not exist", ""),

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from lvsctl.errors import legible
 from lvsctl.kernel import probe
-from lvsctl.model.lab import NAMESPACE_PREFIX, Lab, Network, Node, Role
+from lvsctl.model.lab import NAMESPACE_PREFIX, USUAL_MTU, Lab, Network, Node, Role
 from lvsctl.model.service import Protocol, RealServer, VirtualService
 from lvsctl.output.phrases import (
     ROLE,
@@ -264,6 +264,8 @@ def _drawing(lab: Lab, style: Style) -> Iterator[str]:
     for network in lab.networks:
         yield ""
         words = [style.bold(network.name), *map(str, network.subnets)]
+        if network.mtu != USUAL_MTU:
+            words.append(f"MTU {network.mtu}")
         if network.impairment:
             words.append(style.yellow(impaired(network.impairment)))
         yield "  " + "  ".join(words)

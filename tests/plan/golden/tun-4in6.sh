@@ -115,12 +115,14 @@ undo() {
 }
 
 # A real server: answers with its own name and what it saw, in the background.
-respond() { # NETNS NODE PORT [udp]
+respond() { # NETNS NODE PORT [udp|sctp [ADDRESS...]]
     if ! command -v python3 >/dev/null 2>&1; then
         say "no python3: nothing answers on port $3 of $2, start a server of your own there"
         return
     fi
-    ip netns exec "$1" python3 "$state/respond.py" "$2" "$3" "${4-tcp}" "$family"
+    netns=$1 node=$2 port=$3 protocol=${4-tcp}
+    shift "$(($# > 4 ? 4 : $#))"
+    ip netns exec "$netns" python3 "$state/respond.py" "$node" "$port" "$protocol" "$family" "$@"
 }
 
 # Hands frames over as a wire would carry them: checksums in, nothing merged. It changes what a
@@ -175,7 +177,7 @@ trap undo EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 cat >"$state/respond.py" <<'END_OF_RESPONDER'
-"""respond.py NODE PORT tcp|udp inet|inet6: listens, then answers in the background.
+"""respond.py NODE PORT tcp|udp|sctp inet|inet6 [ADDRESS...]: listens, then answers in background.
 
 It stands alone: `lvsctl plan --format sh` writes it into the script, for hosts without lvsctl.
 """
@@ -186,19 +188,27 @@ import socket
 import socketserver
 import struct
 import sys
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 _IP_PKTINFO = 8  # linux/in.h; the socket module does not have it before Python 3.14
 
 
 def main() -> None:
-    """Open the socket, then serve it from a daemon; the script goes on once it listens."""
+    """Open the sockets, then serve them from a daemon; the script goes on once they listen."""
     node, port, protocol, family = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
     both = family == "inet6"  # IPv4 as well: an address of it then reads ::ffff:10.0.0.1
     Handler.node = node
-    Server.address_family = socket.AF_INET6 if both else socket.AF_INET
+    datagrams: socket.socket | None = None
+    servers: list[Server] = []
     try:
-        server = udp_socket(port, both=both) if protocol == "udp" else Server(("", port), Handler)
+        if protocol == "udp":
+            datagrams = udp_socket(port, both=both)
+        elif protocol == "sctp":
+            servers = [SctpServer(address, port) for address in sys.argv[5:]]
+        else:
+            Server.address_family = socket.AF_INET6 if both else socket.AF_INET
+            servers = [Server(("", port), Handler)]
     except OSError as error:
         raise SystemExit(
             f"{node}: cannot listen on {protocol} port {port}: {error.strerror}"
@@ -211,10 +221,10 @@ def main() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
-    if isinstance(server, Server):
-        server.serve_forever()
-    else:
-        answer_datagrams(node, port, server)
+    for server in servers:
+        threading.Thread(target=server.serve_forever).start()
+    if datagrams is not None:
+        answer_datagrams(node, port, datagrams)
 
 
 def answer(node: str, local: tuple[str, int], peer: tuple[str, int]) -> bytes:
@@ -264,6 +274,18 @@ class Server(ThreadingHTTPServer):
         socketserver.TCPServer.server_bind(self)
 
 
+class SctpServer(Server):
+    """The same over SCTP, at one address: bound to none, it would offer all to its clients."""
+
+    def __init__(self, address: str, port: int) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        super().__init__((address, port), Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = socket.socket(self.address_family, socket.SOCK_STREAM, socket.IPPROTO_SCTP)
+        self.server_bind()
+        self.server_activate()
+
+
 def udp_socket(port: int, *, both: bool) -> socket.socket:
     """Return a socket that tells to which address a datagram was sent."""
     sock = socket.socket(socket.AF_INET6 if both else socket.AF_INET, socket.SOCK_DGRAM)
@@ -279,16 +301,35 @@ def udp_socket(port: int, *, both: bool) -> socket.socket:
 def answer_datagrams(node: str, port: int, sock: socket.socket) -> None:
     """Answer each datagram from the address to which it was sent, the VIP."""
     while True:
-        _, controls, _, peer = sock.recvmsg(65535, 256)
-        for level, kind, data in controls:
+        data, controls, _, peer = sock.recvmsg(65535, 256)
+        for level, kind, info in controls:
             if level == socket.IPPROTO_IPV6:
-                local = socket.inet_ntop(socket.AF_INET6, data[:16])
-                source = struct.pack("=16si", data[:16], 0)
+                local = socket.inet_ntop(socket.AF_INET6, info[:16])
+                source = struct.pack("=16si", info[:16], 0)
             else:
-                local = socket.inet_ntop(socket.AF_INET, data[8:12])
-                source = struct.pack("=i4s4s", 0, data[8:12], bytes(4))
+                local = socket.inet_ntop(socket.AF_INET, info[8:12])
+                source = struct.pack("=i4s4s", 0, info[8:12], bytes(4))
             reply = answer(node, (local, port), peer[:2])
+            reply = dns_response(data, reply.rstrip()) or reply
             sock.sendmsg([reply], [(level, kind, source)], 0, peer)
+
+
+def dns_response(query: bytes, text: bytes) -> bytes:
+    """Answer a DNS query (RFC 1035) for TXT with ``text``, others with no record; else empty."""
+    end = 12
+    while end < len(query) and query[end]:
+        end += 1 + query[end]
+    end += 5  # the name's end, type and class
+    if len(query) < end or query[2] & 0xF8 or query[4:6] != b"\0\1":
+        return b""  # not a standard query with one question
+    group = query[end - 2 : end]
+    record = b""
+    if query[end - 4 : end - 2] == b"\0\x10":
+        data = bytes((min(len(text), 255),)) + text[:255]
+        record = b"\xc0\x0c\0\x10" + group + bytes(4) + struct.pack(">H", len(data)) + data
+    flags = bytes((0x84 | query[2] & 1, 0))
+    counts = struct.pack(">HHHH", 1, bool(record), 0, 0)
+    return query[:2] + flags + counts + query[12:end] + record
 
 
 if __name__ == "__main__":

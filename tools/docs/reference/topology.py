@@ -7,7 +7,7 @@ from typing import Any
 
 from lvsctl.topology import schema
 from lvsctl.topology.collection_types import Converted, Key, ListOf, MapOf, OneOf, Record
-from lvsctl.topology.scalar_types import Choice, Integer, Text
+from lvsctl.topology.scalar_types import Boolean, Choice, Integer, Text
 from tools.docs.reference.markdown import block, code, table
 
 TITLE = "# Topology files"
@@ -97,6 +97,8 @@ def _row(field: Key) -> Iterator[str]:
     yield _value(field.value_type)
     if field.required:
         yield "**required**"
+    elif isinstance(field.default, bool):
+        yield code(str(field.default).lower())
     elif field.default in (None, "", [], {}):
         yield ""
     else:
@@ -125,6 +127,8 @@ def _value(value_type: object) -> str:  # noqa: PLR0911 (one for each kind of va
         return "; or ".join(map(_value, ways))
     if isinstance(value_type, (Text, Integer)):
         return f"{value_type.expected}, as {code(value_type.example)}"
+    if isinstance(value_type, Boolean):
+        return value_type.expected
     raise TypeError(f"no words for {value_type!r}")
 
 
