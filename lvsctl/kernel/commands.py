@@ -101,29 +101,31 @@ def wait_for_servers(lab: Lab, emit: Emit) -> None:
 
 
 def _wait_for_keepalived(lab: Lab, emit: Emit) -> None:
-    """Wait until keepalived has set up every virtual service on its directors.
+    """Wait until keepalived has set up every virtual service on its directors, and the VIPs.
 
-    Emits a notice for those that take too long. Raises KernelError, with the end of the log,
-    where keepalived ends without having done so.
+    Emits a notice for what takes too long. Raises KernelError, with the end of the log, where
+    keepalived ends without having done so.
     """
     deadline = time.monotonic() + LISTEN_SECONDS
     pause = threading.Event()  # never set
-    wanted = {service.match for service in lab.services}
     for node in lab.directors:
-        netns_name = lab.netns(node.name)
-        while node.runs_keepalived:
-            found = {
-                one.match for one in node_state(netns_name, sysctls=(), director=True).services
-            }
-            if not (missing := wanted - found):
-                break
-            if not processes.pids_in([paths.of(lab.name).namespaces / netns_name]):
+        while node.runs_keepalived and (missing := _not_set_up(lab, lab.netns(node.name))):
+            if not processes.pids_in([paths.of(lab.name).namespaces / lab.netns(node.name)]):
                 raise _refusal(lab.name, node.name, node.run, "ended without its virtual services")
             if time.monotonic() > deadline:
-                names = ", ".join(sorted(map(str, missing)))
+                names = ", ".join(sorted(missing))
                 emit(Notice(f"{node.name}: keepalived has not set up {names} yet"))
                 break
             pause.wait(0.05)
+
+
+def _not_set_up(lab: Lab, director: str) -> set[str]:
+    """Return the virtual services and VIPs that a director does not have."""
+    state = node_state(director, sysctls=(), director=True)
+    services = {service.match for service in lab.services} - {one.match for one in state.services}
+    held = {address.ip for link in state.links for address in link.addresses}
+    vips = {vip for service in lab.services for vip in service.vips} - held
+    return {*map(str, services), *map(str, vips)}
 
 
 # ── starting ─────────────────────────────────────────────────────────────────────────────────
