@@ -61,17 +61,7 @@ def check_services(config: TopologyConfig, layout: Layout, problems: ProblemColl
         _check_scheduler(service, path, problems)
         _check_persistence(service, path, problems)
         _check_one_packet(service, (*path, "one_packet"), problems)
-        wide = service.port == 0 or service.ports == ()
-        if service.snat and (wide or any(p.first < p.last for p in service.ports or ())):
-            message = "snat is for ports that are named one by one"
-            problems.add((*path, "snat"), message, "list the ports, as [80, 443]", key=True)
-        if service.snat and service.forward not in (None, ForwardingMethod.NAT):
-            problems.add(
-                (*path, "snat"),
-                f"{service.forward} sends replies directly to the client, whose address must stay",
-                "write forward: nat, or remove the key",
-                key=True,
-            )
+        _check_snat(service, (*path, "snat"), problems)
 
 
 def _check_marked(config: TopologyConfig, index: int, problems: ProblemCollector) -> None:
@@ -140,6 +130,22 @@ def _check_persistence(service: ServiceConfig, path: Path, problems: ProblemColl
         # ip_vs_sip_fill_param (net/netfilter/ipvs/ip_vs_pe_sip.c) reads UDP only.
         message = f"the engine {persistence.engine} reads udp only, not {service.protocol}"
         problems.add((*at, "engine"), message, "write protocol: udp")
+
+
+def _check_snat(service: ServiceConfig, path: Path, problems: ProblemCollector) -> None:
+    if not service.snat:
+        return
+    wide = service.port == 0 or service.ports == ()
+    if wide or any(one.first < one.last for one in service.ports or ()):
+        message = "snat is for ports that are named one by one"
+        problems.add(path, message, "list the ports, as [80, 443]", key=True)
+    if service.forward not in (None, ForwardingMethod.NAT):
+        problems.add(
+            path,
+            f"{service.forward} sends replies directly to the client, whose address must stay",
+            "write forward: nat, or remove the key",
+            key=True,
+        )
 
 
 def _check_one_packet(service: ServiceConfig, path: Path, problems: ProblemCollector) -> None:
