@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -98,8 +99,8 @@ class Mark(NamedTuple):
 class Service:
     """One virtual service, named by a VIP and port, or by a firewall mark.
 
-    ``persistence`` in seconds (0: none), ``netmask`` in bits (0: all), ``flags`` are those of its
-    scheduler by ipvsadm's names and ``ops``. ``port`` 0 of a VIP means all ports.
+    ``persistence`` in seconds (0: none), ``netmask`` in bits (0: all), ``flags`` as in
+    ``model.state.ServiceState``, in their order. ``port`` 0 of a VIP means all ports.
     """
 
     match: VipPort | Mark
@@ -149,6 +150,26 @@ class Configuration:
     timeouts: IpvsTimeouts | None = None
     daemons: tuple[SyncDaemonState, ...] = ()
     remarks: tuple[Remark, ...] = ()
+
+
+_FLAGS = ("ops", "flag-1", "flag-2", "flag-3")
+_FLAG_OF = {
+    f"{scheduler}-{word}": flag
+    for scheduler in (Scheduler.SH, Scheduler.MH)
+    for word, flag in (("fallback", "flag-1"), ("port", "flag-2"))
+}
+"""include/uapi/linux/ip_vs.h, IP_VS_SVC_F_SCHED_SH_FALLBACK and the following lines."""
+
+
+def in_order(flags: Iterable[str]) -> tuple[str, ...]:
+    """Return flags by the kernel's names, each once, in the order of ``ServiceState``."""
+    found = {_FLAG_OF.get(flag, flag) for flag in flags}
+    return tuple(flag for flag in _FLAGS if flag in found)
+
+
+def is_flag(word: str) -> bool:
+    """Return whether a word of ipvsadm's -b, or of keepalived, is a scheduler's flag."""
+    return word in _FLAG_OF or word in _FLAGS[1:]
 
 
 class PortMapping(NamedTuple):

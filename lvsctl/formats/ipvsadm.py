@@ -18,6 +18,8 @@ from lvsctl.formats.configuration import (
     Notes,
     Place,
     Service,
+    in_order,
+    is_flag,
     port_mapping,
     unknown_scheduler,
 )
@@ -220,6 +222,9 @@ def _service(rule: _Rule) -> Service:
             raise _Refused(f"{quoted(options['-p'])} is not a timeout", "seconds, at most 31 days")
         persistence = given
     flags = [flag for flag in options.get("-b", "").split(",") if flag]
+    if unknown := next((flag for flag in flags if not is_flag(flag)), ""):
+        hint = "flags: sh-port, sh-fallback, mh-port, mh-fallback, flag-1, flag-2, flag-3"
+        raise _Refused(f"{quoted(unknown)} is not a flag of a scheduler", hint)
     if "-o" in options:
         flags.append("ops")
     if isinstance(match, VipPort) and not match.port and not persistence:
@@ -228,7 +233,7 @@ def _service(rule: _Rule) -> Service:
         match,
         rule.place,
         scheduler,
-        tuple(flags),
+        in_order(flags),
         persistence,
         _netmask(options["-M"], match) if "-M" in options and persistence else 0,
         options.get("--pe", "") if persistence else "",

@@ -18,7 +18,7 @@ from lvsctl.formats.configuration import (
 )
 from lvsctl.formats.surroundings import OUTSIDE, Segment, Surroundings, assume, vips_of
 from lvsctl.model.addresses import IPAddress
-from lvsctl.model.service import GUE_PORT, Encapsulation, ForwardingMethod, VipPort
+from lvsctl.model.service import GUE_PORT, Encapsulation, ForwardingMethod, Scheduler, VipPort
 from lvsctl.topology.collection_types import OneOf, Record
 from lvsctl.topology.parsers import MAX_LABEL
 from lvsctl.topology.schema import NODE, REAL_SERVER, SERVICE
@@ -28,6 +28,10 @@ MAX_THRESHOLD = 65535
 _NO_HOST = tuple(
     map(ip_network, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3", "::/8", "fe80::/10", "ff00::/8"))
 )
+
+_WITH_FLAGS = (Scheduler.SH, Scheduler.MH)
+_FLAG_WORDS = {"flag-1": "fallback", "flag-2": "port"}
+"""A topology's words for the flags of these schedulers."""
 
 _SERVER_KEYS = REAL_SERVER.mapped.fields if isinstance(REAL_SERVER.mapped, Record) else {}
 
@@ -124,10 +128,11 @@ def _with_known_settings(service: Service, notes: Notes) -> Service:
     if "ops" in flags and "one_packet" not in SERVICE.fields:
         notes.remark(service.place, "ops: a topology has no key for one-packet scheduling")
         flags = tuple(flag for flag in flags if flag != "ops")
-    of_scheduler = [flag for flag in flags if flag != "ops"]
-    if of_scheduler and not _is_mapping("scheduler"):
-        notes.remark(service.place, f"{', '.join(of_scheduler)}: a topology has no key for it")
-        flags = tuple(flag for flag in flags if flag == "ops")
+    words = _FLAG_WORDS if service.scheduler in _WITH_FLAGS and _is_mapping("scheduler") else {}
+    if unknown := [flag for flag in flags if flag != "ops" and flag not in words]:
+        what = ", ".join(f"{flag} of {service.scheduler}" for flag in unknown)
+        notes.remark(service.place, f"{what}: a topology has no key for it")
+        flags = tuple(flag for flag in flags if flag not in unknown)
     netmask, engine = service.netmask, service.engine
     if (netmask or engine) and not _is_mapping("persistence"):
         what = "the granularity" if netmask else "the engine"
@@ -138,11 +143,19 @@ def _with_known_settings(service: Service, notes: Notes) -> Service:
 
 def _is_server(one: Destination, service: Service, vips: set[IPAddress], notes: Notes) -> bool:
     """Return whether a real server can be in a topology; note why not, or what of it cannot."""
+    is_tun = one.forward is ForwardingMethod.TUN
+    usual = _default_encapsulation(service) if is_tun else one.encapsulation
     if not _can_be_host(one.rip) or one.rip in vips:
         notes.remark(one.place, f"{one.rip} is the director itself, which cannot be a real server")
         return False
     if "forward" not in _SERVER_KEYS and one.forward is not default_method(service):
         notes.remark(one.place, "a method of its own: a topology has one for each service")
+        return False
+    if one.rip.version != service.match.version:
+        notes.remark(one.place, f"{one.rip}: a real server of another IP version than the VIP")
+        return False
+    if "encapsulation" not in _SERVER_KEYS and one.encapsulation is not usual:
+        notes.remark(one.place, "a tunnel of its own: a topology has one for each service")
         return False
     if one.encapsulation is Encapsulation.GUE and one.tunnel_port != GUE_PORT:
         notes.remark(one.place, f"port {one.tunnel_port} of the tunnel: lvsctl's is {GUE_PORT}")
@@ -276,7 +289,7 @@ def _entry(
     encapsulation: Encapsulation,
 ) -> Iterator[str]:
     yield f"node: {node}"
-    if one.port != match.port:
+    if one.port not in (0, match.port):  # 0: IPVS keeps the port (ip_vs_schedule)
         yield f"port: {one.port}"
     if one.weight != 1:
         yield f"weight: {one.weight}"
@@ -299,10 +312,9 @@ def _default_encapsulation(service: Service) -> Encapsulation:
 
 
 def _scheduler(service: Service) -> str:
-    flags = [flag for flag in service.flags if flag != "ops"]
-    if not flags:
+    names = [_FLAG_WORDS[flag] for flag in service.flags if flag != "ops"]
+    if not names:
         return str(service.scheduler)
-    names = [flag.removeprefix(f"{service.scheduler}-") for flag in flags]
     return f"{{name: {service.scheduler}, flags: [{', '.join(names)}]}}"
 
 

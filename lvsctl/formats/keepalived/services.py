@@ -17,6 +17,7 @@ from lvsctl.formats.configuration import (
     Notes,
     Place,
     Service,
+    in_order,
     port_mapping,
     unknown_scheduler,
 )
@@ -75,6 +76,7 @@ class VirtualServer:
         self.servers: list[_Server] = []
         self.sorry: _Server | None = None
         self.sorry_inhibited = False
+        self.is_group = block.arguments[:1] == ("group",)
 
     def _wrong(self, block: Block, message: str, hint: str = "") -> None:
         self._notes.wrong(block.place, message, hint)
@@ -332,7 +334,7 @@ class VirtualServer:
             match,
             self._block.place,
             self.scheduler or Scheduler.WLC,
-            tuple(flags),
+            in_order(flags),
             persistence,
             self.netmask if persistence and self.netmask != _all_bits(match) else 0,
             self.engine if persistence else "",
@@ -395,6 +397,8 @@ class VirtualServer:
                     server.place, "a port with fwmark: keepalived ignores it, except with NAT"
                 )
             return server.port if nat else 0
+        if not server.port and nat and self.is_group:
+            return 0  # only of servers without a group is it set (validate_check_config)
         if not server.port or server.port == match.port:
             return match.port
         if nat:
