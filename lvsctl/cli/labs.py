@@ -6,14 +6,13 @@ neither netlink nor plans.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lvsctl.cli import failure, options
+from lvsctl.cli import failure, options, sources
 from lvsctl.cli.failure import ExitStatus
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Format, Progress, show, show_json, style
@@ -38,10 +37,11 @@ def _check_topology(
     from lvsctl.plan.planner import load_lab
     from lvsctl.topology.overrides import Overrides
 
-    found = shipped.find(topology, sys.stdin.buffer)
+    found, imported = sources.find_imported(topology)
     lab = load_lab(found, Overrides(name, servers, scheduler))
     # The commands of `run:` may name programs in the host's /tmp, in a shell's words too.
     visible = [word for node in lab.nodes for part in node.run for word in (part, *part.split())]
+    visible += imported.files if imported is not None else ()
     if topology in shipped.names() or _machine_can_read(topology):
         return ForwardRequest(words, visible=visible)
     words = ["-" if word == topology else word for word in words]
@@ -91,7 +91,7 @@ def up(
     from lvsctl.plan.planner import load_lab
     from lvsctl.topology.overrides import Overrides
 
-    found = shipped.find(topology, sys.stdin.buffer)
+    found = sources.find_topology(topology)
     overrides = Overrides(name, servers, scheduler)
     if new and registry.read(lab := load_lab(found, overrides).name) is not None:
         raise LabError(

@@ -41,6 +41,8 @@ class Notes:
 
     def __init__(self, source: str) -> None:
         self.source = source
+        self.files: list[str] = []
+        """The files that it includes."""
         self._problems: dict[Problem, None] = {}
         self._remarks: dict[Remark, None] = {}
 
@@ -139,7 +141,7 @@ class Configuration:
     """What a file says.
 
     ``addresses`` are those of interfaces, as far as the file has them: an address with its prefix
-    length, and the name of its interface (empty: unknown).
+    length, and the name of its interface (empty: unknown). ``files`` are those that it includes.
     """
 
     source: str
@@ -150,6 +152,7 @@ class Configuration:
     timeouts: IpvsTimeouts | None = None
     daemons: tuple[SyncDaemonState, ...] = ()
     remarks: tuple[Remark, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 _FLAGS = ("ops", "flag-1", "flag-2", "flag-3")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 
@@ -20,7 +20,7 @@ from lvsctl.formats.surroundings import OUTSIDE, Segment, Surroundings, assume, 
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.service import GUE_PORT, Encapsulation, ForwardingMethod, Scheduler, VipPort
 from lvsctl.topology.collection_types import OneOf, Record
-from lvsctl.topology.parsers import MAX_LABEL
+from lvsctl.topology.parsers import MAX_INTERFACE_NAME, MAX_LABEL
 from lvsctl.topology.schema import NODE, REAL_SERVER, SERVICE
 
 MAX_THRESHOLD = 65535
@@ -45,10 +45,16 @@ def _is_mapping(key: str) -> bool:
 class Imported:
     """A topology, what was assumed for it, and what of the file it does not contain."""
 
+    configuration: Configuration
     name: str
     text: str
     assumptions: tuple[str, ...]
     remarks: tuple[Remark, ...]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that the file includes."""
+        return self.configuration.files
 
 
 def to_topology(configuration: Configuration, name: str) -> Imported:
@@ -68,7 +74,7 @@ def to_topology(configuration: Configuration, name: str) -> Imported:
     surroundings = assume(configuration, services)
     writer = _Writer(configuration, name, services, surroundings, notes.remarks)
     text = "\n".join(writer.lines()) + "\n"
-    return Imported(name, text, tuple(writer.assumptions), notes.remarks)
+    return Imported(configuration, name, text, tuple(writer.assumptions), notes.remarks)
 
 
 def label(text: str) -> str:
@@ -192,7 +198,7 @@ class _Writer:
         self._services, self._around, self._remarks = services, around, remarks
         self.assumptions: list[str] = []
         rips = dict.fromkeys(one.rip for service in services for one in service.destinations)
-        self._nodes = {rip: f"rs{number}" for number, rip in enumerate(rips, 1)}
+        self._nodes = node_names(rips)
 
     def _assume(self, text: str) -> str:
         self.assumptions.append(text)
@@ -327,6 +333,27 @@ def _persistence(service: Service) -> str:
     if service.engine:
         words.append(f"engine: {service.engine}")
     return f"{{{', '.join(words)}}}"
+
+
+def node_names(rips: Iterable[IPAddress]) -> dict[IPAddress, str]:
+    """Name each real server after its address, so that it keeps its name when others come and go.
+
+    As much of the address as tells them apart: rs-0-11 is 192.168.0.11.
+    """
+    found = list(rips)
+    short = {rip: [_node_name(rip, parts) for parts in (2, 3, 4)] for rip in found}
+    for index in range(3):
+        names = [choices[index] for choices in short.values()]
+        if len(set(names)) == len(names) and max(map(len, names), default=0) <= MAX_INTERFACE_NAME:
+            return {rip: choices[index] for rip, choices in short.items()}
+    return {rip: f"rs{number}" for number, rip in enumerate(found, 1)}
+
+
+def _node_name(rip: IPAddress, parts: int) -> str:
+    if rip.version == 4:
+        return "-".join(["rs", *str(rip).split(".")[-parts:]])
+    words = rip.exploded.split(":")[-parts + 1 :]
+    return "-".join(["rs6", *(word.lstrip("0") or "0" for word in words)])
 
 
 class _Namer:

@@ -60,6 +60,7 @@ class Files:
     def read(self, path: Path, place: Place) -> str:
         """Return a file's text; empty, with a mistake noted at ``place``, if it has none."""
         self._count += 1
+        self._notes.files.append(str(path))
         try:
             with path.open("rb") as file:
                 raw = file.read(MAX_BYTES + 1)

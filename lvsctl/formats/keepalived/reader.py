@@ -37,5 +37,13 @@ def _meaning(root: Block, notes: Notes) -> Configuration:
         hint = "virtual_server 10.0.0.100 80 { … real_server 10.0.0.11 80 { } }"
         notes.wrong(first.place, "the file has no virtual server with real servers", hint)
     return Configuration(
-        notes.source, "keepalived", services, instances, addresses, timeouts, daemons, notes.remarks
+        notes.source,
+        "keepalived",
+        services,
+        instances,
+        addresses,
+        timeouts,
+        daemons,
+        notes.remarks,
+        tuple(notes.files),
     )
