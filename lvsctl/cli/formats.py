@@ -1,4 +1,4 @@
-"""Other programs' configuration, without root and without a kernel: import."""
+"""Configuration in and out, and what it changes: import, diff."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from typing import Annotated
 
 import typer
 
-from lvsctl.cli import failure, sources
+from lvsctl.cli import failure, options, sources
+from lvsctl.cli.failure import ExitStatus
 from lvsctl.cli.files import write_text
 from lvsctl.cli.help import Command, new_app
-from lvsctl.cli.output import show
+from lvsctl.cli.output import Format, show, show_json, style
+from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
 from lvsctl.errors import legible
+from lvsctl.output.text.plan import format_difference, format_preview
+from lvsctl.plan import planner
+from lvsctl.plan.stages import Up
 from lvsctl.topology import shipped
-from lvsctl.topology.overrides import valid_name
+from lvsctl.topology.overrides import Overrides, valid_name
 
 app = new_app()
 
@@ -84,3 +89,83 @@ def import_(
         show(imported.text)
     else:
         write_text(output, imported.text)
+
+
+def _are_files(other: str | None, **_: object) -> bool:
+    """Return whether two files are compared, for which no lab is needed."""
+    return other is not None and ("/" in other or Path(other).is_file())
+
+
+def _forwarded(words: list[str], topology: str, **_: object) -> ForwardRequest:
+    """Check the topology here; forward its text if the machine cannot read it."""
+    return sources.forwarded(words, topology, Overrides(), brief=False)
+
+
+def _without_machine(topology: str, other: str | None, wanted: Format, **_: object) -> ExitStatus:
+    """Answer ``diff`` if no machine is running, and so no lab."""
+    found = sources.find_topology(topology, brief=False)
+    lab = planner.load_lab(found, Overrides(other))
+    return _show_preview(Up(lab, True, planner.plan_for(lab).resources), wanted, exit_code=False)
+
+
+@app.command(cls=Command)
+@in_lab_kernel(prepare=_forwarded, without_machine=_without_machine, anywhere=_are_files)
+def diff(
+    ctx: typer.Context,
+    topology: options.Topology,
+    other: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[LAB|FILE]",
+            autocompletion=options.complete_labs,
+            help="Running lab to compare with; default: the topology's. Or a second file.",
+        ),
+    ] = None,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with status 1 if anything differs.")
+    ] = False,
+    wanted: options.As = Format.TEXT,
+    where: options.Placement = Where.AUTO,
+) -> ExitStatus:
+    """Print what up would change, or what differs in two files.
+
+    With one topology: what `up` would do to the running lab, as commands, without doing it. Also
+    what was changed by hand, because up undoes that. With two files: what changes from the first
+    to the second, which needs no lab. Each may be keepalived.conf, ipvsadm rules or ldirectord.cf.
+
+    Examples:
+      lvsctl diff ./mine.yaml                  before lvsctl up ./mine.yaml
+      lvsctl diff dr trial                     compare the running lab `trial` with topology dr
+      lvsctl diff keepalived.conf keepalived.conf.new
+      lvsctl diff old.yaml new.yaml --format json
+    """
+    if _are_files(other):
+        assert other is not None  # noqa: S101 - for the type checker
+        return _compare(topology, other, wanted, exit_code=exit_code)
+    from lvsctl.engine.preview import preview  # with all of the engine
+
+    found = sources.find_topology(topology, brief=False)
+    result = preview(planner.load_lab(found, Overrides(other)))
+    return _show_preview(result, wanted, exit_code=exit_code)
+
+
+def _show_preview(result: Up, wanted: Format, *, exit_code: bool) -> ExitStatus:
+    if wanted is Format.JSON:
+        show_json(result)
+    else:
+        show(format_preview(result, style=style()))
+    return ExitStatus.CLAIM_FAILED if exit_code and result.changed else ExitStatus.OK
+
+
+def _compare(topology: str, other: str, wanted: Format, *, exit_code: bool) -> ExitStatus:
+    from lvsctl.engine.preview import between
+
+    first = planner.load_lab(sources.find_topology(topology, brief=False))
+    found = sources.find_topology(other, brief=False)
+    second = planner.load_lab(found, Overrides(first.name))
+    result = between(planner.plan_for(first), planner.plan_for(second), second)
+    if wanted is Format.JSON:
+        show_json(result)
+    else:
+        show(format_difference(result, topology, other, style=style()))
+    return ExitStatus.CLAIM_FAILED if exit_code and result.changed else ExitStatus.OK

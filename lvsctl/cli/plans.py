@@ -36,6 +36,7 @@ class SchemaOf(StrEnum):
     """Commands whose JSON has a schema."""
 
     UP = "up"
+    DIFF = "diff"
     LS = "ls"
     INSPECT = "inspect"
     VERIFY = "verify"

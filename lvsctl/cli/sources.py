@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lvsctl.cli import failure
-from lvsctl.cli.where import inside_machine
+from lvsctl.cli.where import ForwardRequest, inside_machine
 from lvsctl.errors import TopologyError, legible
 from lvsctl.topology import shipped
 from lvsctl.topology.shipped import Topology
 
 if TYPE_CHECKING:
     from lvsctl.formats.to_topology import Imported
+    from lvsctl.topology.overrides import Overrides
 
 _TOPOLOGY_SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -42,6 +43,37 @@ def find_imported(argument: str, *, brief: bool = True) -> tuple[Topology, Impor
         if brief and not inside_machine():
             say_in_brief(argument, imported)
     return topology, imported
+
+
+def forwarded(
+    words: list[str], argument: str, overrides: Overrides, *, brief: bool = True
+) -> ForwardRequest:
+    """Check a topology, and return the command line for the machine.
+
+    Standard input, pipes and what is in directories that the machine has its own of are forwarded
+    as text. Raises TopologyError with the topology's mistakes.
+    """
+    from lvsctl.plan import planner
+
+    found, imported = find_imported(argument, brief=brief)
+    lab = planner.load_lab(found, overrides)
+    # The commands of `run:` may name programs in the host's /tmp, in a shell's words too.
+    visible = [word for node in lab.nodes for part in node.run for word in (part, *part.split())]
+    visible += imported.files if imported is not None else ()
+    if argument in shipped.names() or _machine_can_read(argument):
+        return ForwardRequest(words, visible=visible)
+    words = ["-" if word == argument else word for word in words]
+    return ForwardRequest(words, found.text, visible=visible)
+
+
+def _machine_can_read(argument: str) -> bool:
+    """Return whether it is a file, and not in a directory that the machine has its own of.
+
+    Standard input and pipes, as <(command) makes them, cannot be read there.
+    """
+    path = Path(argument).resolve()
+    own = any(path.is_relative_to(place) for place in ("/dev", "/proc", "/run", "/sys"))
+    return argument != "-" and path.is_file() and not own
 
 
 def check(imported: Imported) -> None:

@@ -45,7 +45,7 @@ def change(old: Form, new: Form, emit: Emit) -> Up:
     """
     name = old.entry.lab
     outdated = diff.obsolete(old.plan.resources, new.plan.resources)
-    _refuse_rewiring(name, old.plan, new.plan)
+    refuse_rewiring(name, old.plan, new.plan)
     undo.refuse(outdated, name)
     netns.name_again(name, old.plan.namespaces)
     restored = _unbroken(old.lab)
@@ -236,7 +236,7 @@ def _unbroken(lab: Lab) -> tuple[str, ...]:
     return tuple(map(str, noted))
 
 
-def _refuse_rewiring(lab: str, before: Plan, after: Plan) -> None:
+def refuse_rewiring(lab: str, before: Plan, after: Plan) -> None:
     """Reject changes to the interfaces of a node that stays: processes use them."""
     cables = {(op.node_netns, op.device): op for op in before.resources if isinstance(op, VethLink)}
     kept = {op.netns for op in before.resources if isinstance(op, Namespace)}
