@@ -28,3 +28,11 @@ def write_text(file: Path, text: str) -> None:
         mistaken = (IsADirectoryError, NotADirectoryError, FileNotFoundError)
         kind = UsageError if isinstance(error, mistaken) else HostError
         raise kind(f"cannot write {file}: {error.strerror}") from error
+
+
+def make_directory(directory: Path) -> None:
+    """Create a directory, if it does not exist. Raises UsageError if that is impossible."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot create the directory {directory}: {error.strerror}") from error

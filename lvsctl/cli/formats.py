@@ -1,4 +1,4 @@
-"""Configuration in and out, and what it changes: import, diff."""
+"""Configuration in and out, and what it changes: import, diff, export."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from lvsctl.cli import failure, options, sources
 from lvsctl.cli.failure import ExitStatus
-from lvsctl.cli.files import write_text
+from lvsctl.cli.files import make_directory, write_text
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Format, show, show_json, style
 from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
@@ -169,3 +169,82 @@ def _compare(topology: str, other: str, wanted: Format, *, exit_code: bool) -> E
     else:
         show(format_difference(result, topology, other, style=style()))
     return ExitStatus.CLAIM_FAILED if exit_code and result.changed else ExitStatus.OK
+
+
+class To(StrEnum):
+    """The formats that export writes."""
+
+    KEEPALIVED = "keepalived"
+    IPVSADM = "ipvsadm"
+
+
+def _is_topology(topology: str, **_: object) -> bool:
+    """Return whether a topology is exported, for which no lab is needed."""
+    named = topology in shipped.names() or topology == "-" or "/" in topology
+    return named or Path(topology).is_file()
+
+
+@app.command(cls=Command)
+@in_lab_kernel(needs_root=False, anywhere=_is_topology)
+def export(
+    ctx: typer.Context,
+    topology: Annotated[
+        str,
+        typer.Argument(
+            metavar="TOPOLOGY|LAB",
+            autocompletion=options.complete_topologies,
+            help="A topology's name, a file, - for standard input, or the name of a running lab.",
+        ),
+    ],
+    to: Annotated[To, typer.Option("--to", help="Format: keepalived or ipvsadm.")],
+    servers: options.Servers = None,
+    scheduler: options.SchedulerOption = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write to this file, or to this directory if there are several (one for each "
+            "director); default: standard output.",
+        ),
+    ] = None,
+    where: options.Placement = Where.AUTO,
+) -> None:
+    """Write a lab's configuration as keepalived.conf or rules.
+
+    keepalived: VRRP for the VIPs, the virtual services, a TCP check for each real server; with
+    two directors one file for each, and the synchronization of connections. ipvsadm: the
+    director's rules, as `ipvsadm -R` takes them. A file in another program's format is imported
+    first, so that this also converts one into the other.
+
+    Examples:
+      lvsctl export dr --to keepalived
+      lvsctl export ./mine.yaml --to keepalived -o keepalived.conf
+      lvsctl export keepalived.conf --to ipvsadm | sudo ipvsadm -R
+    """
+    from lvsctl.formats import writers
+
+    overrides = Overrides(None, servers, scheduler)
+    if _is_topology(topology):
+        lab = planner.load_lab(sources.find_topology(topology), overrides)
+    else:
+        from lvsctl.engine.labs import running_lab
+
+        lab = running_lab(topology)
+    files = writers.export(lab, planner.plan_for(lab).resources, writers.Target(to))
+    if output is None:
+        show("\n".join(_named(files)))
+    elif len(files) == 1:
+        write_text(output, next(iter(files.values())))
+    else:
+        make_directory(output)
+        for name, text in files.items():
+            write_text(output / name, text)
+
+
+def _named(files: dict[str, str]) -> list[str]:
+    """Return the texts, with the files' names as comments if there are several."""
+    if len(files) == 1:
+        return list(files.values())
+    return [f"# {name}\n{text}" for name, text in files.items()]

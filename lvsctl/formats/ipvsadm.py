@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -25,8 +26,12 @@ from lvsctl.formats.configuration import (
 )
 from lvsctl.formats.keepalived.numbers import address, netmask_bits, number
 from lvsctl.model.addresses import IPAddress
+from lvsctl.model.lab import Lab
 from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, Scheduler, VipPort
 from lvsctl.model.state import IpvsTimeouts
+from lvsctl.resources.base import Resource
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
+from lvsctl.resources.ipvs_service import IpvsService
 
 _LONG = {
     "--add-service": "-A",
@@ -288,3 +293,21 @@ def _destination(rule: _Rule, match: VipPort | Mark, notes: Notes) -> Destinatio
 def is_rule(line: str) -> bool:
     """Return whether a line adds a virtual service."""
     return bool(re.match(r"\s*(\S*ipvsadm\s+)?(-A|--add-service|-Sn?|-a)\s+-", line))
+
+
+def write(lab: Lab, resources: Iterable[Resource]) -> dict[str, str]:
+    """Return the rules of each director, as ``ipvsadm -R`` takes them, by the file's name."""
+    every = tuple(resources)
+    several = len(lab.directors) > 1
+    found = {}
+    for director in lab.directors:
+        netns = lab.netns(director.name)
+        lines = [
+            shlex.join(command.argv[1:])
+            for one in every
+            if isinstance(one, IpvsService | IpvsRealServer) and one.netns == netns
+            for command in one.commands()
+        ]
+        name = f"ipvsadm-{director.name}.rules" if several else "ipvsadm.rules"
+        found[name] = "\n".join(lines) + "\n"
+    return found
