@@ -8,8 +8,15 @@ from typing import NamedTuple
 
 from lvsctl.errors import Problem, TopologyError, quoted
 from lvsctl.model.addresses import IPAddress, IPInterface
-from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, Scheduler, VipPort
-from lvsctl.model.state import IpvsTimeouts, SyncDaemonState
+from lvsctl.model.service import (
+    Encapsulation,
+    ForwardingMethod,
+    IpvsTimeouts,
+    Protocol,
+    Scheduler,
+    VipPort,
+)
+from lvsctl.model.state import SyncDaemonState
 
 MAX_PROBLEMS = 100
 MAX_SERVICES = 200

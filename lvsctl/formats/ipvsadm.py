@@ -27,8 +27,14 @@ from lvsctl.formats.configuration import (
 from lvsctl.formats.keepalived.numbers import address, netmask_bits, number
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import Lab
-from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, Scheduler, VipPort
-from lvsctl.model.state import IpvsTimeouts
+from lvsctl.model.service import (
+    Encapsulation,
+    ForwardingMethod,
+    IpvsTimeouts,
+    Protocol,
+    Scheduler,
+    VipPort,
+)
 from lvsctl.resources.base import Resource
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService

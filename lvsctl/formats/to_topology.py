@@ -18,10 +18,17 @@ from lvsctl.formats.configuration import (
 )
 from lvsctl.formats.surroundings import OUTSIDE, Segment, Surroundings, assume, vips_of
 from lvsctl.model.addresses import IPAddress
-from lvsctl.model.service import GUE_PORT, Encapsulation, ForwardingMethod, Scheduler, VipPort
-from lvsctl.topology.collection_types import OneOf, Record
+from lvsctl.model.service import (
+    GUE_PORT,
+    Encapsulation,
+    ForwardingMethod,
+    PersistenceEngine,
+    Protocol,
+    Scheduler,
+    VipPort,
+)
 from lvsctl.topology.parsers import MAX_INTERFACE_NAME, MAX_LABEL
-from lvsctl.topology.schema import NODE, REAL_SERVER, SERVICE
+from lvsctl.topology.schema import SERVICE
 
 MAX_THRESHOLD = 65535
 
@@ -32,13 +39,6 @@ _NO_HOST = tuple(
 _WITH_FLAGS = (Scheduler.SH, Scheduler.MH)
 _FLAG_WORDS = {"flag-1": "fallback", "flag-2": "port"}
 """A topology's words for the flags of these schedulers."""
-
-_SERVER_KEYS = REAL_SERVER.mapped.fields if isinstance(REAL_SERVER.mapped, Record) else {}
-
-
-def _is_mapping(key: str) -> bool:
-    kind = SERVICE.fields[key].value_type
-    return isinstance(kind, OneOf) and kind.mapped is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +109,6 @@ def _expressible(configuration: Configuration, notes: Notes) -> Iterator[Service
                 yield replace(shown, destinations=destinations)
             else:
                 notes.remark(service.place, "left out: none of its real servers can be in a lab")
-    timeouts = configuration.timeouts
-    if timeouts is not None and "timeouts" not in NODE.fields and configuration.services:
-        notes.remark(configuration.services[0].place, "IPVS's timeouts: a topology has no key")
 
 
 def _no_service(service: Service) -> str | None:
@@ -134,34 +131,26 @@ def _with_known_settings(service: Service, notes: Notes) -> Service:
     if "ops" in flags and "one_packet" not in SERVICE.fields:
         notes.remark(service.place, "ops: a topology has no key for one-packet scheduling")
         flags = tuple(flag for flag in flags if flag != "ops")
-    words = _FLAG_WORDS if service.scheduler in _WITH_FLAGS and _is_mapping("scheduler") else {}
+    words = _FLAG_WORDS if service.scheduler in _WITH_FLAGS else {}
     if unknown := [flag for flag in flags if flag != "ops" and flag not in words]:
         what = ", ".join(f"{flag} of {service.scheduler}" for flag in unknown)
         notes.remark(service.place, f"{what}: a topology has no key for it")
         flags = tuple(flag for flag in flags if flag not in unknown)
-    netmask, engine = service.netmask, service.engine
-    if (netmask or engine) and not _is_mapping("persistence"):
-        what = "the granularity" if netmask else "the engine"
-        notes.remark(service.place, f"{what} of persistence: a topology has no key for it")
-        netmask, engine = 0, ""
-    return replace(service, flags=flags, netmask=netmask, engine=engine)
+    engine = service.engine
+    if engine and (engine not in list(PersistenceEngine) or service.protocol is not Protocol.UDP):
+        what = f"persistence engine {engine} of {service.protocol}"
+        notes.remark(service.place, f"{what}: a topology has sip for udp only")
+        engine = ""
+    return replace(service, flags=flags, engine=engine)
 
 
 def _is_server(one: Destination, service: Service, vips: set[IPAddress], notes: Notes) -> bool:
     """Return whether a real server can be in a topology; note why not, or what of it cannot."""
-    is_tun = one.forward is ForwardingMethod.TUN
-    usual = _default_encapsulation(service) if is_tun else one.encapsulation
     if not _can_be_host(one.rip) or one.rip in vips:
         notes.remark(one.place, f"{one.rip} is the director itself, which cannot be a real server")
         return False
-    if "forward" not in _SERVER_KEYS and one.forward is not default_method(service):
-        notes.remark(one.place, "a method of its own: a topology has one for each service")
-        return False
     if one.rip.version != service.match.version:
         notes.remark(one.place, f"{one.rip}: a real server of another IP version than the VIP")
-        return False
-    if "encapsulation" not in _SERVER_KEYS and one.encapsulation is not usual:
-        notes.remark(one.place, "a tunnel of its own: a topology has one for each service")
         return False
     if one.encapsulation is Encapsulation.GUE and one.tunnel_port != GUE_PORT:
         notes.remark(one.place, f"port {one.tunnel_port} of the tunnel: lvsctl's is {GUE_PORT}")
@@ -256,7 +245,7 @@ class _Writer:
             f"a router between {router}, which carries replies of dr and tun"
         )
         director = f"role: director, networks: [{_names(around.director)}]"
-        if "timeouts" in NODE.fields and (timeouts := self._configuration.timeouts) is not None:
+        if (timeouts := self._configuration.timeouts) is not None:
             of_idle = f"tcp: {timeouts.tcp}, tcp_fin: {timeouts.tcp_fin}, udp: {timeouts.udp}"
             director += f", timeouts: {{{of_idle}}}"
         yield f"  director: {{{director}}}" + self._assume("its own addresses are chosen")

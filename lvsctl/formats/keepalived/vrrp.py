@@ -11,7 +11,8 @@ from lvsctl.formats.keepalived.keywords import ROOT
 from lvsctl.formats.keepalived.numbers import interface, number
 from lvsctl.formats.keepalived.tree import Block
 from lvsctl.model.addresses import IPInterface
-from lvsctl.model.state import IpvsTimeouts, SyncDaemonState
+from lvsctl.model.service import IpvsTimeouts
+from lvsctl.model.state import SyncDaemonState
 
 Addresses = tuple[tuple[IPInterface, str], ...]
 
