@@ -44,7 +44,9 @@ def change(old: Form, new: Form, emit: Emit) -> Up:
     neither: the error says so, and so does the registry (State.CHANGING) until the next ``up``.
     """
     name = old.entry.lab
-    outdated = diff.obsolete(old.plan.resources, new.plan.resources)
+    owned = diff.owned_by_keepalived(new.plan)
+    obsolete = diff.obsolete(old.plan.resources, new.plan.resources)
+    outdated = tuple(one for one in obsolete if not diff.is_owned(one, owned))
     refuse_rewiring(name, old.plan, new.plan)
     undo.refuse(outdated, name)
     netns.name_again(name, old.plan.namespaces)

@@ -74,6 +74,7 @@ _NODE_WORDS = {
     **_meant("networks", "network", "links", "interfaces", "nets"),
     **_meant("run", "command", "cmd", "exec", "entrypoint"),
     **_meant("sysctls", "sysctl"),
+    **_meant("keepalived", "keepalived-conf", "keepalived-config"),
     **_meant("count", "replicas", "instances"),
     **_meant("timeouts", "timeout", "lvs-timeouts", "connection-timeouts"),
     **_meant("role", "kind", "type"),
@@ -255,6 +256,10 @@ NODE = Record(
                 ),
             ),
             "own command in place of the built-in responder; text is run by /bin/sh -c",
+        ),
+        "keepalived": Key(
+            Text("a file", "keepalived.conf", p.parse_text),
+            "a director's keepalived.conf, beside this file: keepalived sets up its IPVS table",
         ),
         "timeouts": Key(
             _TIMEOUTS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
 
+from lvsctl.model.addresses import host_route
 from lvsctl.model.lab import Lab, Node
 from lvsctl.model.service import (
     Encapsulation,
@@ -91,8 +92,7 @@ def _instances(lab: Lab, director: Node) -> Iterator[tuple[str, list[str]]]:
     for vip in dict.fromkeys(vip for service in lab.services for vip in service.vips):
         network = lab.network_of(vip)
         if network is not None:
-            length = next(subnet.prefixlen for subnet in network.subnets if vip in subnet)
-            vips.setdefault((network.name, vip.version), []).append(f"{vip}/{length}")
+            vips.setdefault((network.name, vip.version), []).append(str(host_route(vip)))
     position = lab.directors.index(director)
     for number, ((network_name, version), addresses) in enumerate(vips.items()):
         name = f"{network_name}-{version}".upper()
