@@ -7,21 +7,11 @@ from collections.abc import Iterator
 from lvsctl.diagnosis.base import DR, NAT, TUN, Case, Found, Rule, shown
 from lvsctl.diagnosis.tunnel import devices
 from lvsctl.model.addresses import IPAddress, IPInterface, host_route
-from lvsctl.model.claim import Cause, Remark
+from lvsctl.model.claim import Cause
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Node, Role
 from lvsctl.model.state import LinkState
 from lvsctl.plan.routing import routes_of
-
-_BY_KEEPALIVED = "keepalived has taken it out of the director's table"
-
-
-def _taken_out(case: Case, node: Node) -> bool:
-    """Whether keepalived, on the director, has removed the real server, or drained it."""
-    if not case.lab.node(case.director).runs_keepalived or case.table is None:
-        return False
-    entries = [case.entry(one) for one in case.service.real_servers if one.node == node.name]
-    return all(entry is None or not entry.weight for entry in entries)
 
 
 def interfaces(case: Case) -> Iterator[Found]:
@@ -38,9 +28,6 @@ def interfaces(case: Case) -> Iterator[Found]:
             if link is None and case.network.interface(node.name, device) is not None:
                 continue  # renamed
             fact, remedy = _why_down(case, node, device, link)
-            if server and _taken_out(case, node):
-                yield Remark(node.name, f"{fact.removeprefix(f'{node.name}: ')}; {_BY_KEEPALIVED}")
-                continue
             yield Cause(
                 fault="real-server-down" if server else "interface-down",
                 node=node.name,

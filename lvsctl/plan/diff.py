@@ -236,7 +236,8 @@ def _removed_by_command(plan: Plan, states: States) -> Iterator[tuple[Resource, 
             named = one.real_server.node if isinstance(one, IpvsRealServer) else _service_of(one)
             because = _BY_KEEPALIVED if one.netns in owned else _BY_COMMAND
             text = f"{named} is not in the table as planned: {because}"
-            yield one, Left(one.netns, text, str(one.commands()[0]))
+            command = "" if one.netns in owned else str(one.commands()[0])
+            yield one, Left(one.netns, text, command)
 
 
 def _service_of(one: Resource) -> str:
