@@ -23,6 +23,10 @@ MAX_SERVICES = 200
 """As many as a topology can have."""
 
 
+MAX_DESTINATIONS = 20_000
+"""How many real servers all virtual services may have together."""
+
+
 class Place(NamedTuple):
     """A line of a file."""
 

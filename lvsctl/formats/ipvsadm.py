@@ -87,6 +87,13 @@ class _Refused(Exception):
         self.hint = hint
 
 
+class _Entry(NamedTuple):
+    """A service and its real servers, by address and port."""
+
+    service: Service
+    servers: dict[tuple[IPAddress, int], Destination]
+
+
 class _Rule(NamedTuple):
     """The options of one line: short names where there is one; without a value, empty."""
 
@@ -97,7 +104,7 @@ class _Rule(NamedTuple):
 def read(text: str, source: str) -> Configuration:
     """Return what the rules say. Raises TopologyError with all their mistakes."""
     notes = Notes(source)
-    services: dict[VipPort | Mark, Service] = {}
+    services: dict[VipPort | Mark, _Entry] = {}
     timeouts = None
     for number_, line in enumerate(text.split("\n"), 1):
         place = Place(source, number_)
@@ -114,7 +121,9 @@ def read(text: str, source: str) -> Configuration:
     if not services:
         notes.wrong(Place(source, 1), "the file has no virtual service", "-A -t 10.0.0.1:80 -s rr")
     notes.raise_any()
-    found = tuple(services.values())
+    found = tuple(
+        replace(one.service, destinations=tuple(one.servers.values())) for one in services.values()
+    )
     return Configuration(source, "ipvsadm", found, timeouts=timeouts, remarks=notes.remarks)
 
 
@@ -161,7 +170,7 @@ def _timeouts(words: list[str]) -> IpvsTimeouts:
     return IpvsTimeouts(tcp or usual.tcp, tcp_fin or usual.tcp_fin, udp or usual.udp)
 
 
-def _take(rule: _Rule, services: dict[VipPort | Mark, Service], notes: Notes) -> None:
+def _take(rule: _Rule, services: dict[VipPort | Mark, _Entry], notes: Notes) -> None:
     """Add what one line says to ``services``."""
     options = rule.options
     if "-C" in options:
@@ -169,26 +178,21 @@ def _take(rule: _Rule, services: dict[VipPort | Mark, Service], notes: Notes) ->
     elif options.keys() & {"-A", "-E"}:
         service = _service(rule)
         if service.match in services and "-A" in options:
-            first = services[service.match].place
+            first = services[service.match].service.place
             raise _Refused(f"the service is in {first} already", "remove one of the two")
         before = services.get(service.match)
-        destinations = () if before is None else before.destinations
-        services[service.match] = replace(service, destinations=destinations)
+        services[service.match] = _Entry(service, {} if before is None else before.servers)
     elif options.keys() & {"-a", "-e"}:
         match = _match(options)
         if match not in services:
             raise _Refused("the service of this real server is not above it", "-A comes before -a")
         destination = _destination(rule, match, notes)
-        service = services[match]
-        kept = [
-            one
-            for one in service.destinations
-            if (one.rip, one.port) != (destination.rip, destination.port)
-        ]
-        if len(kept) < len(service.destinations) and "-a" in options:
+        servers = services[match].servers
+        key = destination.rip, destination.port
+        if key in servers and "-a" in options:
             message = f"{destination.rip} is a real server of this service already"
             raise _Refused(message, "remove one of the two")
-        services[match] = replace(service, destinations=(*kept, destination))
+        servers[key] = destination
     elif not options.keys() <= {"-n", "-R", "-Z"}:
         raise _Refused("the line is not a rule", "-A adds a service, -a a real server")
 

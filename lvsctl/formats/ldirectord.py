@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from lvsctl.errors import choice_hint, quoted
 from lvsctl.formats.configuration import (
+    MAX_DESTINATIONS,
     Configuration,
     Destination,
     Mark,
@@ -156,6 +157,9 @@ def _service(entry: _Entry, notes: Notes) -> Service:
     for text, place in entry.reals:
         for one in _destinations(text, entry, place, notes):
             found.setdefault((one.rip, one.port), one)
+        if len(found) > MAX_DESTINATIONS:
+            notes.wrong(place, f"these are more than {MAX_DESTINATIONS} real servers")
+            break
     longest = 128 if entry.match.version == 6 else 32
     return Service(
         entry.match,

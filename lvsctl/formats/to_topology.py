@@ -31,6 +31,8 @@ from lvsctl.topology.parsers import MAX_INTERFACE_NAME, MAX_LABEL
 from lvsctl.topology.schema import SERVICE
 
 MAX_THRESHOLD = 65535
+MAX_SERVERS = 1000
+"""As many as one network can have, with some room (BR_MAX_PORTS)."""
 
 _NO_HOST = tuple(
     map(ip_network, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3", "::/8", "fe80::/10", "ff00::/8"))
@@ -70,6 +72,8 @@ def to_topology(configuration: Configuration, name: str) -> Imported:
         place = configuration.services[0].place
         reasons = "; ".join(f"{remark}" for remark in notes.remarks[:3])
         notes.wrong(place, "none of its virtual services can be a lab", reasons)
+    if len({one.rip for service in services for one in service.destinations}) > MAX_SERVERS:
+        notes.wrong(services[0].place, f"these are more than {MAX_SERVERS} real servers")
     notes.raise_any()
     surroundings = assume(configuration, services)
     writer = _Writer(configuration, name, services, surroundings, notes.remarks)

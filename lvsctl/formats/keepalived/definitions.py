@@ -18,6 +18,9 @@ MAX_LINE = 1024
 MAX_STEPS = 10_000
 """How many lines one ``~SEQ`` or ``~LST`` may stand for."""
 
+MAX_REPLACEMENTS = 200_000
+"""How many parameters are replaced in one configuration, with each repetition."""
+
 _DEFINITION = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t]*(.*)", re.DOTALL)
 _USE = re.compile(r"\$(?:\{([A-Za-z_]\w*)((?: +\d+)*)\}|([A-Za-z_]\w*)(?=[ \t,)]|$))", re.ASCII)
 # $NAME ends at a blank, a comma, a parenthesis or the line's end (find_definition).
@@ -55,6 +58,7 @@ class Definitions:
     def __init__(self) -> None:
         self._values: dict[str, tuple[str, ...]] = dict(_STANDARD)
         self.defined = False
+        self._left = MAX_REPLACEMENTS
 
     def define(self, name: str, lines: tuple[str, ...]) -> None:
         """Define a parameter, or define it anew."""
@@ -73,6 +77,9 @@ class Definitions:
             found = _USE.search(line, position)
             if found is None:
                 return line, rest
+            self._left -= 1
+            if self._left < 0:
+                raise InvalidParameter(f"more than {MAX_REPLACEMENTS} parameters are replaced")
             name = found[1] or found[3]
             value = self._values.get(name)
             if name == _RANDOM and value is None:

@@ -19,6 +19,10 @@ from lvsctl.formats.configuration import Notes, Place
 MAX_DEPTH = 16
 MAX_FILES = 500
 MAX_BYTES = 4 << 20
+MAX_WILDCARDS = 3
+"""How many directories of a pattern may have wildcards: each multiplies what is looked at."""
+_NO_FILES = ("/proc", "/sys", "/dev")
+"""Where a regular file may be a device, or reading it may wait for ever."""
 MAX_PATTERNS = 64
 """How many patterns the braces of one ``include`` may mean."""
 
@@ -45,6 +49,10 @@ class Files:
         if depth >= MAX_DEPTH:
             hint = "does a file include itself?"
             self._notes.wrong(place, f"files include each other {MAX_DEPTH} levels deep", hint)
+            return []
+        if sum(bool(re.search(r"[*?\[]", part)) for part in pattern.split("/")) > MAX_WILDCARDS:
+            hint = f"at most {MAX_WILDCARDS} parts of the path"
+            self._notes.wrong(place, "include has too many wildcards", hint)
             return []
         found: list[Path] = []
         for one in _without_braces(pattern):
@@ -78,7 +86,9 @@ class Files:
 def _is_configuration(path: Path) -> bool:
     try:
         mode = path.stat().st_mode
-    except (OSError, ValueError):
+        if any(path.resolve().is_relative_to(place) for place in _NO_FILES):
+            return False
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: a loop of links
         return False
     return stat.S_ISREG(mode) and not mode & 0o111
 

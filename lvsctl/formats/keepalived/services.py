@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from lvsctl.errors import choice_hint, quoted
 from lvsctl.formats.configuration import (
+    MAX_DESTINATIONS,
+    MAX_SERVICES,
     Destination,
     Mark,
     Notes,
@@ -423,6 +426,7 @@ def _all_bits(match: Match) -> int:
 def read_virtual_servers(root: Block, notes: Notes) -> Iterator[Service]:
     """Yield every virtual service of the file, in its order."""
     groups: dict[str, Block] = {}
+    total = services = 0
     for block in root.each("virtual_server_group"):
         name = block.arguments[0] if block.arguments else ""
         groups[name] = block
@@ -432,7 +436,14 @@ def read_virtual_servers(root: Block, notes: Notes) -> Iterator[Service]:
             continue
         server = VirtualServer(block, notes)
         server.read()
-        yield from server.services(list(_matches(block, server, groups, notes)))
+        matches = list(islice(_matches(block, server, groups, notes), MAX_SERVICES + 1))
+        total += len(server.servers) * len(matches)
+        services += len(matches)
+        if total > MAX_DESTINATIONS or services > MAX_SERVICES:
+            limits = f"{MAX_SERVICES} virtual services and {MAX_DESTINATIONS} real servers"
+            notes.wrong(block.place, "the configuration is too large", f"at most {limits}")
+            return
+        yield from server.services(matches)
 
 
 def _matches(
