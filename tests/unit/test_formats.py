@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from lvsctl.claims.keepalived import as_decided
+from lvsctl.cli.main import main
 from lvsctl.engine.preview import between
 from lvsctl.errors import TopologyError
 from lvsctl.formats import readers, writers
@@ -23,8 +25,10 @@ from lvsctl.plan import planner
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.topology import shipped
+from lvsctl.topology.loading import parse_topology
 from lvsctl.topology.shipped import Topology
 from tests.formats import corpus_files as corpus
+from tests.unit.recorded.reports import evidence_of
 
 NO_LAB = {
     "fwmark": "which ports a mark is for is in no file",
@@ -338,3 +342,83 @@ def test_names_of_real_servers_are_different_and_short() -> None:
     )
     rips = [one.rip for one in several.configuration.services[0].destinations]
     assert list(node_names(rips).values()) == ["rs-0-0-11", "rs-1-0-11"]
+
+
+def test_claims_expect_what_keepalived_has_decided() -> None:
+    """Only where a director runs it, and only what its table had before the requests."""
+    evidence = evidence_of("dr")
+    assert as_decided(evidence) is evidence
+    lab = evidence.lab
+    nodes = tuple(
+        replace(node, run=("keepalived", "-n")) if node.role == "director" else node
+        for node in lab.nodes
+    )
+    run = evidence.runs[0]
+    assert run.before is not None
+    drained = replace(run.before.real_servers[0], weight=0)
+    table = replace(run.before, scheduler="wrr", real_servers=(drained,))
+    changed = replace(evidence, lab=replace(lab, nodes=nodes), runs=(replace(run, before=table),))
+    (service,) = as_decided(changed).lab.services
+    assert service.scheduler == "wrr"
+    assert [(str(one.rip), one.weight) for one in service.real_servers] == [(str(drained.rip), 0)]
+    (nothing,) = as_decided(replace(changed, runs=(replace(run, before=None),))).lab.services
+    assert nothing.real_servers == run.service.real_servers
+
+
+CONF = server("real_server 10.0.0.11 80 { weight 1 }")
+
+
+def test_the_command_line_imports_compares_and_exports(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, after, out = tmp_path / "a.conf", tmp_path / "b.conf", tmp_path / "out.yaml"
+    before.write_text(CONF)
+    after.write_text(CONF.replace("weight 1", "weight 7"))
+    assert main(["import", str(before), "-o", str(out), "--name", "site"]) == 0
+    assert planner.load_lab(Topology("out", out.read_bytes())).name == "site"
+    assert f"{before}:1: it has no lb_algo: keepalived takes wlc" in capsys.readouterr().err
+
+    assert main(["diff", str(before), str(after), "--exit-code"]) == 1
+    said = capsys.readouterr()
+    weight = "ipvsadm -e -t 10.0.0.100:80 -r 10.0.0.11:80 -g -w 7"
+    assert said.out.splitlines()[1:] == [f"~ lvsctl exec a/director -- {weight}"]
+    assert main(["diff", str(before), str(before), "--exit-code"]) == 0
+    assert "are the same lab" in capsys.readouterr().out
+
+    assert main(["export", str(after), "--to", "ipvsadm"]) == 0
+    rule = "-a -t 10.0.0.100:80 -r 10.0.0.11:80 -g -w 7"
+    assert capsys.readouterr().out.splitlines()[1] == rule
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["import", "{wrong}"], 65, "'x' is not a scheduler of IPVS"),
+        (["plan", "{wrong}"], 65, "'x' is not a scheduler of IPVS"),
+        (["import", "{topology}"], 2, "is in none of the formats that can be imported"),
+        (["import", "{wrong}", "--name", "A B"], 2, "--name: 'A B' is not a name"),
+        (["import", "{wrong}", "--from", "ldirectord"], 65, "is not a setting"),
+        (["export", "{wrong}", "--to", "keepalived"], 65, "'x' is not a scheduler of IPVS"),
+        (["diff", "dr", "{wrong}"], 65, "'x' is not a scheduler of IPVS"),
+    ],
+)
+def test_the_command_line_refuses(
+    words: list[str], status: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {"wrong": tmp_path / "wrong.conf", "topology": tmp_path / "topology.yaml"}
+    files["wrong"].write_text(server("lb_algo x"))
+    files["topology"].write_bytes(shipped.text_of("dr").encode())
+    assert main([word.format(**files) for word in words]) == status
+    assert said in capsys.readouterr().err
+
+
+def test_two_directors_get_a_file_each() -> None:
+    text = shipped.text_of("dr").replace("role: director,", "role: director, count: 2,")
+    lab = parse_topology(text, "dr2")  # without rules: `up` has no VRRP yet
+    files = writers.export(lab, planner.plan_for(lab).resources, writers.Target.KEEPALIVED)
+    first, second = files["keepalived-director1.conf"], files["keepalived-director2.conf"]
+    assert "state MASTER" in first
+    assert "priority 150" in first
+    assert "state BACKUP" in second
+    assert "priority 100" in second
+    assert "lvs_sync_daemon lan LAN-4" in first

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from lvsctl.errors import choice_hint, quoted
+from lvsctl.errors import choice_hint, nearest, quoted
 from lvsctl.formats.configuration import (
     MAX_DESTINATIONS,
     MAX_SERVICES,
@@ -121,7 +121,9 @@ class VirtualServer:
             self._remark(block, f"{word}: {k.REMOVED[word]}")
             return False
         if word not in known:
-            hint = choice_hint(word, sorted(known), f"keywords in {where}")
+            near = nearest(word, known)
+            every = choice_hint(word, sorted(known), f"keywords in {where}")
+            hint = f"did you mean {quoted(near[0])}?" if near else every
             self._wrong(block, f"{quoted(word)} is not a keyword in {where}", hint)
             return False
         if word in k.NEEDS_BLOCK and block.children is None:
