@@ -36,11 +36,12 @@ class UsageError(LvsctlError):
 
 
 class Problem(NamedTuple):
-    """One mistake in a topology file.
+    """One mistake in a topology file, or in a file that is imported.
 
     ``line`` and ``column`` count from 1; 0 means that the position is unknown.
     ``path`` is the key's path, such as ``services[0].port``.
-    ``hint`` says what would be right.
+    ``hint`` says what would be right. ``file`` is where it is, if in a file that the source
+    includes.
     """
 
     line: int
@@ -48,6 +49,7 @@ class Problem(NamedTuple):
     path: str
     message: str
     hint: str = ""
+    file: str = ""
 
 
 class TopologyError(LvsctlError):
@@ -55,10 +57,11 @@ class TopologyError(LvsctlError):
 
     def __init__(self, source: str, problems: Sequence[Problem]) -> None:
         self.source = source
-        self.problems = tuple(sorted(problems))
+        self.problems = tuple(sorted(problems, key=lambda one: (one.file, *one)))
         lines = []
         for problem in self.problems:
-            place = f"{source}:{problem.line}:{problem.column}" if problem.line else source
+            position = [str(number) for number in (problem.line, problem.column) if number]
+            place = ":".join([problem.file or source, *position])
             path = f"{problem.path}: " if problem.path else ""
             lines.append(f"{place}: {path}{problem.message}")
             if problem.hint:

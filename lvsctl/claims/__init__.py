@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from lvsctl.claims import dr, every, joined, nat, packet_loss, tun, udp
 from lvsctl.claims.base import CheckedClaim, CheckResult, ClaimTable
 from lvsctl.claims.distribution import no_room, room_for
+from lvsctl.claims.keepalived import as_decided
 from lvsctl.claims.trace import Trace, traces
 from lvsctl.model.claim import Finding, Verdict
 from lvsctl.model.evidence import Evidence
@@ -31,7 +32,7 @@ def tables() -> Iterator[ClaimTable]:
 
 def findings(evidence: Evidence) -> Iterator[Finding]:
     """Decide every claim about every virtual service, in the order in which they are shown."""
-    for trace in traces(evidence):
+    for trace in traces(as_decided(evidence)):
         ways = [(trace.by(*way), BY_MODE[way[0]]) for way in trace.run.service.ways]
         for judged, claims in (*ways, *((trace, table) for table in COMMON)):
             for row in claims:

@@ -60,6 +60,16 @@ ROWS = (
     Row("shell", "nodes", _INSPECT, "Open a shell on a node"),
     Row("fault", "fault", _INSPECT, "Inject and remove deliberate misconfigurations (faults)"),
     Row("plan", "plans", _TOPOLOGIES, "Print what up would do, as the equivalent commands"),
+    Row(
+        "import",
+        "formats",
+        _TOPOLOGIES,
+        "Turn keepalived.conf, ipvsadm rules or ldirectord.cf into a topology",
+    ),
+    Row("diff", "formats", _TOPOLOGIES, "Print what up would change, or what differs in two files"),
+    Row(
+        "export", "formats", _TOPOLOGIES, "Write a lab's configuration as keepalived.conf or rules"
+    ),
     Row("topologies", "plans", _TOPOLOGIES, "List the shipped topologies, or print one of them"),
     Row(
         "schema",

@@ -92,6 +92,11 @@ def say(text: str) -> None:
     _print(f"lvsctl: {text}")
 
 
+def warn(text: str) -> None:
+    """Print a message about a line of a file on standard error, as compilers do."""
+    _print(text)
+
+
 def hint(text: str) -> None:
     """Print what to type or change, below the message."""
     _print(f"  → {text}")

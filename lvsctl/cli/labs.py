@@ -6,22 +6,19 @@ neither netlink nor plans.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lvsctl.cli import failure, options
+from lvsctl.cli import failure, options, sources
 from lvsctl.cli.failure import ExitStatus
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Format, Progress, show, show_json, style
-from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
+from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel, machine_is_running, why_not_here
 from lvsctl.errors import LabError, LvsctlError, UsageError
 from lvsctl.kernel import registry
 from lvsctl.model.service import Scheduler
-from lvsctl.topology import shipped
 
 app = new_app()
 
@@ -35,31 +32,18 @@ def _check_topology(
     **_: object,
 ) -> ForwardRequest:
     """Parse the topology here, for its mistakes; forward its text if the machine cannot read it."""
-    from lvsctl.plan.planner import load_lab
     from lvsctl.topology.overrides import Overrides
 
-    found = shipped.find(topology, sys.stdin.buffer)
-    lab = load_lab(found, Overrides(name, servers, scheduler))
-    # The commands of `run:` may name programs in the host's /tmp, in a shell's words too.
-    visible = [word for node in lab.nodes for part in node.run for word in (part, *part.split())]
-    if topology in shipped.names() or _machine_can_read(topology):
-        return ForwardRequest(words, visible=visible)
-    words = ["-" if word == topology else word for word in words]
-    return ForwardRequest(words, found.text, visible=visible)
+    return sources.forwarded(words, topology, Overrides(name, servers, scheduler))
 
 
-def _machine_can_read(topology: str) -> bool:
-    """Return whether it is a file, and not in a directory that the machine has its own of.
-
-    Standard input and pipes, as <(command) makes them, cannot be read there.
-    """
-    path = Path(topology).resolve()
-    own = any(path.is_relative_to(place) for place in ("/dev", "/proc", "/run", "/sys"))
-    return topology != "-" and path.is_file() and not own
+def _needs_no_machine(*, dry_run: bool, **_: object) -> bool:
+    """Return whether the answer is known without a kernel: no machine is running, so no lab."""
+    return dry_run and why_not_here() is not None and not machine_is_running()
 
 
 @app.command(cls=Command)
-@in_lab_kernel(starts=True, prepare=_check_topology)
+@in_lab_kernel(starts=True, prepare=_check_topology, anywhere=_needs_no_machine)
 def up(
     ctx: typer.Context,
     topology: options.Topology,
@@ -68,6 +52,9 @@ def up(
     name: options.Name = None,
     new: Annotated[
         bool, typer.Option("--new", help="Refuse if a lab of that name is running.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be changed, and change nothing.")
     ] = False,
     wanted: options.As = Format.TEXT,
     where: options.Placement = Where.AUTO,
@@ -84,6 +71,8 @@ def up(
       lvsctl up ./mine.yaml --name trial    your own file, with another lab name
       lvsctl up nat -s 8 --scheduler wlc    with eight real servers
       lvsctl up dr --where machine          in the throwaway kernel
+      lvsctl up keepalived.conf             keepalived's virtual services (lvsctl import)
+      lvsctl up ./mine.yaml --dry-run       what it would change (lvsctl diff)
       generate-topology | lvsctl up -       from standard input
     """
     from lvsctl.engine.up import bring_up
@@ -91,13 +80,23 @@ def up(
     from lvsctl.plan.planner import load_lab
     from lvsctl.topology.overrides import Overrides
 
-    found = shipped.find(topology, sys.stdin.buffer)
+    found = sources.find_topology(topology)
     overrides = Overrides(name, servers, scheduler)
     if new and registry.read(lab := load_lab(found, overrides).name) is not None:
         raise LabError(
             f"lab {lab} is running already",
             hint=f"another name: --name {lab}2; or change it: without --new (Python: change=True)",
         )
+    if dry_run:
+        from lvsctl.engine.preview import preview
+        from lvsctl.output.text.plan import format_preview
+
+        planned = preview(load_lab(found, overrides))
+        if wanted is Format.JSON:
+            show_json(planned)
+        else:
+            show(format_preview(planned, style=style()))
+        return
     try:
         with Progress() as progress:
             result = bring_up(found, overrides, progress)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import stat
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lvsctl.cli import options
+from lvsctl.cli import options, sources
+from lvsctl.cli.files import write_text
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Format, json_text, show, show_json, style
-from lvsctl.errors import HostError, UsageError
-from lvsctl.output import safe_files, shell_script
+from lvsctl.output import shell_script
 from lvsctl.output.text.hosts import format_topologies
 from lvsctl.output.text.plan import format_plan
 from lvsctl.plan import planner
@@ -38,6 +36,7 @@ class SchemaOf(StrEnum):
     """Commands whose JSON has a schema."""
 
     UP = "up"
+    DIFF = "diff"
     LS = "ls"
     INSPECT = "inspect"
     VERIFY = "verify"
@@ -85,7 +84,7 @@ def plan(
       lvsctl plan nat --format sh -o nat.sh
       sudo sh nat.sh && sudo sh nat.sh down
     """
-    found = shipped.find(topology, sys.stdin.buffer)
+    found = sources.find_topology(topology)
     lab = planner.load_lab(found, Overrides(name, servers, scheduler))
     result = planner.plan_for(lab)
     match wanted:
@@ -98,25 +97,7 @@ def plan(
     if output is None:
         show(content)
     else:
-        _write(output, content)
-
-
-def _write(file: Path, text: str) -> None:
-    """Write the whole text or nothing: on a full disk an existing file stays as it was."""
-    content = (text.rstrip("\n") + "\n").encode()
-    try:
-        is_link = not safe_files.nofollow(file)
-        if file.is_file() or not file.exists():
-            mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else None
-            # Resolved: through a link to the file, not in place of the link.
-            safe_files.replace(file.resolve() if is_link else file, content, mode=mode)
-        else:  # a device or a pipe, such as /dev/stdout
-            with safe_files.opened(file) as stream:
-                stream.write(content)
-    except OSError as error:
-        mistaken = (IsADirectoryError, NotADirectoryError, FileNotFoundError)
-        kind = UsageError if isinstance(error, mistaken) else HostError
-        raise kind(f"cannot write {file}: {error.strerror}") from error
+        write_text(output, content)
 
 
 @app.command(cls=Command)

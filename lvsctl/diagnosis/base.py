@@ -99,6 +99,13 @@ class Case:
         exact = [e for e in entries if e.port == server.port]
         return next(iter((*exact, *entries)), None)
 
+    def taken_out(self, node: str) -> bool:
+        """Whether keepalived, on the director, has removed a real server or drained it."""
+        if self.table is None or not self.lab.node(self.director).runs_keepalived:
+            return False
+        entries = [self.entry(one) for one in self.service.real_servers if one.node == node]
+        return bool(entries) and all(entry is None or not entry.weight for entry in entries)
+
     @property
     def clients_addresses(self) -> tuple[IPAddress, ...]:
         """The CIPs of the requests; the client's own address if no request was sent."""

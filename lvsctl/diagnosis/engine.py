@@ -163,6 +163,10 @@ class _Found:
                 self.dirty.add(rule.rules_out)
                 if isinstance(found, Remark):
                     self.remarks.append(f"{found.node}: {found.text}")
+                elif case.taken_out(found.node):
+                    self.remarks.append(
+                        f"{found.node}: {found.text}; keepalived sends it no requests"
+                    )
                 elif rule.latent or _harms(case, rule, found):
                     key = (found.fault, found.node, found.text)
                     rank = (rule.latent and not _harms(case, rule, found), number, found)

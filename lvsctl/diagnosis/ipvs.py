@@ -199,7 +199,7 @@ def _removed(case: Case, server: RealServer) -> Iterator[Found]:
 
 def _checked_by_keepalived(case: Case) -> bool:
     """Whether a health check of keepalived, run on the director, decides who is in the table."""
-    return any("keepalived" in word for word in case.lab.node(case.director).run)
+    return case.lab.node(case.director).runs_keepalived
 
 
 def _orphans(case: Case, server: RealServer) -> Iterator[str]:

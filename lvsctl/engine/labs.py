@@ -69,7 +69,13 @@ def configured(entry: Entry) -> Lab:
         raise damaged from None
     text = entry.topology.encode(errors="surrogatepass")  # what is no text is no topology either
     # The forwarding methods' rules were checked when the lab was created.
-    lab = parse_topology(text, entry.source, overrides=Overrides(name, servers, chosen))
+    topology = shipped.Topology(entry.source, text, entry.argument)
+    lab = parse_topology(
+        topology.text,
+        topology.source,
+        overrides=Overrides(name, servers, chosen),
+        directory=topology.directory,
+    )
     if lab.name != entry.lab:
         raise damaged
     return lab

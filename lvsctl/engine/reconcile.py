@@ -44,8 +44,10 @@ def change(old: Form, new: Form, emit: Emit) -> Up:
     neither: the error says so, and so does the registry (State.CHANGING) until the next ``up``.
     """
     name = old.entry.lab
-    outdated = diff.obsolete(old.plan.resources, new.plan.resources)
-    _refuse_rewiring(name, old.plan, new.plan)
+    owned = diff.owned_by_keepalived(new.plan)
+    obsolete = diff.obsolete(old.plan.resources, new.plan.resources)
+    outdated = tuple(one for one in obsolete if not diff.is_owned(one, owned))
+    refuse_rewiring(name, old.plan, new.plan)
     undo.refuse(outdated, name)
     netns.name_again(name, old.plan.namespaces)
     restored = _unbroken(old.lab)
@@ -236,7 +238,7 @@ def _unbroken(lab: Lab) -> tuple[str, ...]:
     return tuple(map(str, noted))
 
 
-def _refuse_rewiring(lab: str, before: Plan, after: Plan) -> None:
+def refuse_rewiring(lab: str, before: Plan, after: Plan) -> None:
     """Reject changes to the interfaces of a node that stays: processes use them."""
     cables = {(op.node_netns, op.device): op for op in before.resources if isinstance(op, VethLink)}
     kept = {op.netns for op in before.resources if isinstance(op, Namespace)}

@@ -17,8 +17,8 @@ from lvsctl.kernel.registry import Entry, State
 from lvsctl.model.event import Emit, RollingBack, ignore
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import ForwardingMethod, Protocol, Scheduler, TunnelKind
-from lvsctl.plan import planner
-from lvsctl.plan.stages import Plan, Up
+from lvsctl.plan import diff, planner
+from lvsctl.plan.stages import Plan, Stage, Up
 from lvsctl.topology.overrides import Overrides
 from lvsctl.topology.shipped import Topology
 from lvsctl.traffic.responder import responder_of
@@ -83,12 +83,24 @@ def _create(lab: Lab, plan: Plan, entry: Entry, emit: Emit) -> Up:
         except LvsctlError:
             failing.pop_all()  # there is nothing of ours to remove
             raise
-        apply_plan(plan, lab.name, emit, respond=responder_of(lab))
+        apply_plan(_without_owned(plan), lab.name, emit, respond=responder_of(lab))
         check_applied(lab, plan)
         commands.wait_for_servers(lab, emit)
         registry.mark(entry, State.UP)
         failing.pop_all()
     return Up(lab, created=True)
+
+
+def _without_owned(plan: Plan) -> Plan:
+    """Return a plan without what keepalived, started by it, sets up itself."""
+    owned = diff.owned_by_keepalived(plan)
+    if not owned:
+        return plan
+    stages = (
+        Stage(stage.title, tuple(one for one in stage.resources if not diff.is_owned(one, owned)))
+        for stage in plan.stages
+    )
+    return Plan(plan.lab, tuple(stage for stage in stages if stage.resources))
 
 
 def _remove(lab: str, emit: Emit) -> None:

@@ -16,6 +16,7 @@ from lvsctl.errors import KernelError, LvsctlError
 from lvsctl.kernel import netns, paths, processes, worker
 from lvsctl.kernel.own_servers import note, own_servers
 from lvsctl.kernel.paths import wrap_os_errors
+from lvsctl.kernel.state import node_state
 from lvsctl.model.event import Emit, Notice
 from lvsctl.model.lab import Lab
 from lvsctl.resources.user_command import UserCommand
@@ -96,6 +97,33 @@ def wait_for_servers(lab: Lab, emit: Emit) -> None:
         pause.wait(0.02)
     if servers:
         note(lab.name, [server for server in servers if server not in waiting])
+    _wait_for_keepalived(lab, emit)
+
+
+def _wait_for_keepalived(lab: Lab, emit: Emit) -> None:
+    """Wait until keepalived has set up every virtual service on its directors.
+
+    Emits a notice for those that take too long. Raises KernelError, with the end of the log,
+    where keepalived ends without having done so.
+    """
+    deadline = time.monotonic() + LISTEN_SECONDS
+    pause = threading.Event()  # never set
+    wanted = {service.match for service in lab.services}
+    for node in lab.directors:
+        netns_name = lab.netns(node.name)
+        while node.runs_keepalived:
+            found = {
+                one.match for one in node_state(netns_name, sysctls=(), director=True).services
+            }
+            if not (missing := wanted - found):
+                break
+            if not processes.pids_in([paths.of(lab.name).namespaces / netns_name]):
+                raise _refusal(lab.name, node.name, node.run, "ended without its virtual services")
+            if time.monotonic() > deadline:
+                names = ", ".join(sorted(map(str, missing)))
+                emit(Notice(f"{node.name}: keepalived has not set up {names} yet"))
+                break
+            pause.wait(0.05)
 
 
 # ── starting ─────────────────────────────────────────────────────────────────────────────────

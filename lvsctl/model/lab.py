@@ -67,6 +67,12 @@ class Route:
     via: IPAddress
 
 
+def runs_keepalived(argv: tuple[str, ...]) -> bool:
+    """Return whether a command, of words or of a shell, runs keepalived."""
+    words = argv[2].split() if argv[:2] == ("/bin/sh", "-c") and len(argv) > 2 else argv[:1]
+    return any(word.rpartition("/")[2] == "keepalived" for word in words)
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """A host of the lab, living in a network namespace of its own.
@@ -74,7 +80,8 @@ class Node:
     ``group`` is the name under which the topology declares it (``rs`` for ``rs1``).
     ``routes`` and ``sysctls`` are the topology's own, beyond what is derived.
     ``run`` is the user's own command in place of the built-in responder (empty: none).
-    ``timeouts`` are those of a director's IPVS (None: as IPVS has them).
+    ``timeouts`` are those of a director's IPVS (None: as IPVS has them). ``keepalived`` is the
+    path of the file that a director's keepalived reads: then ``run`` is the command for it.
     """
 
     name: str
@@ -85,6 +92,12 @@ class Node:
     sysctls: tuple[tuple[str, str], ...] = ()
     run: tuple[str, ...] = ()
     timeouts: IpvsTimeouts | None = None
+    keepalived: str = ""
+
+    @property
+    def runs_keepalived(self) -> bool:
+        """Whether its own command is keepalived: then that decides what is in its IPVS table."""
+        return runs_keepalived(self.run)
 
     @property
     def networks(self) -> tuple[str, ...]:

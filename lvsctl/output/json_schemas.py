@@ -49,6 +49,7 @@ class Document:
 
 DOCUMENTS: Mapping[str, Document] = {
     "up": Document("A lab that was created or changed.", Up),
+    "diff": Document("What `up` would change, or what changes between two files.", Up),
     "ls": Document("The labs that exist.", None, {"labs": tuple[Listed, ...]}),
     "inspect": Document("The nodes' state in the kernel.", Inspection),
     "verify": Document(

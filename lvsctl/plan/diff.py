@@ -213,15 +213,39 @@ def _directed(plan: Plan) -> frozenset[str]:
     ).intersection(directors)
 
 
+def owned_by_keepalived(plan: Plan) -> frozenset[str]:
+    """Return the directors whose IPVS table keepalived sets up."""
+    running = {
+        one.netns for one in plan.resources if isinstance(one, UserCommand) and one.runs_keepalived
+    }
+    return _directed(plan).intersection(running)
+
+
+def is_owned(one: Resource, owned: Collection[str]) -> bool:
+    """Return whether keepalived, in the namespaces ``owned``, decides about a resource."""
+    return isinstance(one, (IpvsService, IpvsRealServer)) and one.netns in owned
+
+
 def _removed_by_command(plan: Plan, states: States) -> Iterator[tuple[Resource, Left]]:
-    """Yield the real servers that a director's own command may have taken out of the table."""
-    directed = _directed(plan)
+    """Yield what a director's own command may have taken out of the table, or not put into it."""
+    directed, owned = _directed(plan), owned_by_keepalived(plan)
     for one in plan.resources:
-        if not isinstance(one, IpvsRealServer) or one.netns not in directed:
+        mine = isinstance(one, IpvsRealServer) or is_owned(one, owned)
+        if not mine or one.netns not in directed or one.netns not in states:
             continue
-        if one.netns in states and not one.satisfied_by(states):
-            text = f"{one.real_server.node} is not in the table as planned: {_BY_COMMAND}"
-            yield one, Left(one.netns, text, str(one.commands()[0]))
+        if not one.satisfied_by(states):
+            named = one.real_server.node if isinstance(one, IpvsRealServer) else _service_of(one)
+            because = _BY_KEEPALIVED if one.netns in owned else _BY_COMMAND
+            text = f"{named} is not in the table as planned: {because}"
+            command = "" if one.netns in owned else str(one.commands()[0])
+            yield one, Left(one.netns, text, command)
+
+
+def _service_of(one: Resource) -> str:
+    return f"virtual service {one.service}" if isinstance(one, IpvsService) else str(one.key)
+
+
+_BY_KEEPALIVED = "keepalived decides what is in it, by its file and its health checks"
 
 
 _BY_COMMAND = "the director's own command may have decided so"
@@ -260,6 +284,17 @@ def _extra(
     found += _wrong_neighbours(plan, states)
     found += _taken_macs(plan, states)
     directed = _directed(plan)
+    vips = {
+        (one.netns, one.address.ip)
+        for one in plan.resources
+        if isinstance(one, Address) and one.netns in directed
+    }
+    # keepalived adds a VIP with the prefix length of its file: it is the same VIP.
+    found = [
+        one
+        for one in found
+        if not (isinstance(one, Address) and (one.netns, one.address.ip) in vips)
+    ]
 
     def because(one: Resource) -> str:
         own = one.netns in directed and isinstance(one, _OF_COMMANDS)

@@ -65,7 +65,13 @@ def load_lab(
 
     Raises TopologyError with every mistake in it.
     """
-    return parse_topology(topology.text, topology.source, overrides=overrides, rules=violations)
+    return parse_topology(
+        topology.text,
+        topology.source,
+        overrides=overrides,
+        rules=violations,
+        directory=topology.directory,
+    )
 
 
 def plan_for(lab: Lab) -> Plan:
@@ -304,7 +310,8 @@ def _virtual_services(lab: Lab) -> Iterator[Resource]:
     for placed in placed_services(lab):
         netns, service = lab.netns(placed.director.name), placed.service
         yield from vips_on_director(placed)
-        yield IpvsService.of(service, netns, f"virtual service {service.name}")
+        by = ", which keepalived sets up" if placed.director.runs_keepalived else ""
+        yield IpvsService.of(service, netns, f"virtual service {service.name}{by}")
         for server in service.real_servers:
             yield IpvsRealServer(
                 netns=netns,

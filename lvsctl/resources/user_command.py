@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from lvsctl.model.lab import runs_keepalived
 from lvsctl.resources.base import Command, Resource
 
 
@@ -19,6 +20,11 @@ class UserCommand(Resource):
 
     node: str
     argv: tuple[str, ...]
+
+    @property
+    def runs_keepalived(self) -> bool:
+        """Whether it is keepalived."""
+        return runs_keepalived(self.argv)
 
     def commands(self) -> tuple[Command, ...]:
         return (Command(("run", self.netns, *self.argv)),)

@@ -80,6 +80,7 @@ class NodeConfig:
     sysctls: dict[str, str | None] | None = field(default_factory=dict)
     run: tuple[str, ...] | None = ()
     timeouts: TimeoutsConfig | None = None
+    keepalived: str | None = None
 
 
 class RealServerConfig(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -29,6 +30,7 @@ from lvsctl.topology.config import (
     TopologyConfig,
 )
 from lvsctl.topology.groups import resolve_names
+from lvsctl.topology.keepalived import check_keepalived, keepalived_command
 from lvsctl.topology.layout import Layout, build_layout
 from lvsctl.topology.overrides import Overrides, apply_overrides
 from lvsctl.topology.problems import ProblemCollector
@@ -58,11 +60,13 @@ def parse_topology(
     *,
     overrides: Overrides = Overrides(),  # noqa: B008  (frozen)
     rules: Rules = no_rules,
+    directory: pathlib.Path | None = None,
 ) -> Lab:
     """Parse a topology file and return the lab that it describes.
 
     ``source`` names the file in messages. ``rules`` are the forwarding methods' own:
-    they are asked once the lab is otherwise valid.
+    they are asked once the lab is otherwise valid. ``directory`` is the file's own, for the
+    files that it names (None: it is not a file).
 
     Raises TopologyError with all problems of the file, and UsageError where ``overrides``
     do not fit a valid file.
@@ -75,9 +79,9 @@ def parse_topology(
     if not problems.touches():
         config = apply_overrides(config, overrides)
     try:
-        return _build_lab(config, problems, rules)
+        return _build_lab(config, problems, rules, directory)
     except TopologyError:
-        _find_more(problems, rules)
+        _find_more(problems, rules, directory)
         raise problems.error() from None
 
 
@@ -85,7 +89,7 @@ ROUNDS = 3
 """How often mistakes are corrected to find those that they hide."""
 
 
-def _find_more(problems: ProblemCollector, rules: Rules) -> None:
+def _find_more(problems: ProblemCollector, rules: Rules, directory: pathlib.Path | None) -> None:
     """Add the mistakes that show once the others are corrected as their hints propose."""
     now = problems
     for _ in range(ROUNDS):
@@ -97,15 +101,18 @@ def _find_more(problems: ProblemCollector, rules: Rules) -> None:
         config = TOPOLOGY.read(now.root, (), now)
         if config is not None:
             with suppress(TopologyError):
-                _build_lab(config, now, rules)
+                _build_lab(config, now, rules, directory)
         if not problems.adopt(now, services):
             return
 
 
-def _build_lab(config: TopologyConfig, problems: ProblemCollector, rules: Rules) -> Lab:
+def _build_lab(
+    config: TopologyConfig, problems: ProblemCollector, rules: Rules, directory: pathlib.Path | None
+) -> Lab:
     layout = build_layout(config, problems)
     place_given_addresses(layout, problems)
     check_routes(layout, problems)
+    check_keepalived(layout, directory, problems)
     check_services(config, layout, problems)
     node_names = resolve_names(config, layout, problems)
     entries = resolve_real_servers(config, layout, node_names, problems) if layout.members else ()
@@ -119,7 +126,10 @@ def _build_lab(config: TopologyConfig, problems: ProblemCollector, rules: Rules)
         config.name or "",
         config.description or "",
         tuple(layout.networks.values()),
-        tuple(_build_node(name, layout, interfaces) for name in layout.members),
+        tuple(
+            _build_node(name, layout, interfaces, directory, config.name or "")
+            for name in layout.members
+        ),
         tuple(
             _build_service(service, match, forward, entries[index], layout, interfaces)
             for index, (service, mark) in enumerate(
@@ -158,8 +168,11 @@ def _once_for_each_group(
         yield path, f"{message}; the same for {shown}" if others else message, hint
 
 
-def _build_node(name: str, layout: Layout, interfaces: Interfaces) -> Node:
+def _build_node(
+    name: str, layout: Layout, interfaces: Interfaces, directory: pathlib.Path | None, lab: str
+) -> Node:
     config = layout.config_of(name)
+    file = str((directory or pathlib.Path("/")) / config.keepalived) if config.keepalived else ""
     return Node(
         name,
         config.role or Role.CLIENT,
@@ -167,8 +180,9 @@ def _build_node(name: str, layout: Layout, interfaces: Interfaces) -> Node:
         interfaces[name],
         build_routes(config),
         tuple((key, value or "") for key, value in (config.sysctls or {}).items()),
-        config.run or (),
+        keepalived_command(file, lab, name) if file else config.run or (),
         config.timeouts and config.timeouts.wanted,
+        file,
     )
 
 

@@ -23,10 +23,7 @@ class Overrides:
 def apply_overrides(config: TopologyConfig, overrides: Overrides) -> TopologyConfig:
     """Apply the overrides. Raises UsageError if the topology does not allow them."""
     if overrides.name is not None:
-        try:
-            config = replace(config, name=parse_label(overrides.name))
-        except InvalidValue as wrong:
-            raise UsageError(f"--name: {wrong.message}", hint=wrong.hint) from None
+        config = replace(config, name=valid_name(overrides.name))
     if overrides.servers is not None:
         config = replace(config, nodes=_resized(config.nodes or {}, overrides.servers))
     if overrides.scheduler is not None:
@@ -36,6 +33,14 @@ def apply_overrides(config: TopologyConfig, overrides: Overrides) -> TopologyCon
         )
         config = replace(config, services=services)
     return config
+
+
+def valid_name(name: str | None) -> str | None:
+    """Return a lab's name from the command line. Raises UsageError if it cannot be one."""
+    try:
+        return None if name is None else parse_label(name)
+    except InvalidValue as wrong:
+        raise UsageError(f"--name: {wrong.message}", hint=wrong.hint) from None
 
 
 def _resized(nodes: dict[str, NodeConfig | None], servers: int) -> dict[str, NodeConfig | None]:

@@ -77,6 +77,7 @@ _NODE_WORDS = {
     **_meant("networks", "network", "links", "interfaces", "nets"),
     **_meant("run", "command", "cmd", "exec", "entrypoint"),
     **_meant("sysctls", "sysctl"),
+    **_meant("keepalived", "keepalived-conf", "keepalived-config"),
     **_meant("count", "replicas", "instances"),
     **_meant("timeouts", "timeout", "lvs-timeouts", "connection-timeouts"),
     **_meant("role", "kind", "type"),
@@ -168,7 +169,7 @@ _ADDRESSES = OneOf(
     nothing=(),
 )
 
-_ROUTE = Record(
+ROUTE = Record(
     RouteConfig,
     {
         "to": Key(
@@ -193,7 +194,7 @@ _ROUTE = Record(
 
 _SPAN = Text("a time", "5m", p.parse_duration, p.SPAN_PATTERN, numeric=True)
 
-_TIMEOUTS = Record(
+TIMEOUTS = Record(
     TimeoutsConfig,
     {
         "tcp": Key(_SPAN, "an established TCP connection (15m if left out)"),
@@ -236,7 +237,7 @@ NODE = Record(
             "that many nodes alike, their names numbered (rs1, rs2); an address is the first one's",
         ),
         "routes": Key(
-            ListOf(_ROUTE, "a list of routes", "[{to: default, via: 10.10.0.1}]"),
+            ListOf(ROUTE, "a list of routes", "[{to: default, via: 10.10.0.1}]"),
             "static routes, beyond those that the forwarding method needs",
             default=[],
         ),
@@ -275,8 +276,12 @@ NODE = Record(
             ),
             "own command in place of the built-in responder; text is run by /bin/sh -c",
         ),
+        "keepalived": Key(
+            Text("a file", "keepalived.conf", p.parse_text),
+            "a director's keepalived.conf, beside this file: keepalived sets up its IPVS table",
+        ),
         "timeouts": Key(
-            _TIMEOUTS,
+            TIMEOUTS,
             "how long a director's IPVS keeps a connection without packets (ipvsadm(8), --set)",
         ),
     },
@@ -321,6 +326,45 @@ REAL_SERVER = OneOf(
         "{node: rs1, weight: 3}",
         words=_REAL_SERVER_WORDS,
     ),
+)
+
+SCHEDULER = Record(
+    SchedulerConfig,
+    {
+        "name": Key(_SCHEDULER, "the scheduler", required=True),
+        "flags": Key(
+            ListOf(_FLAG, "a list of flags", "[port, fallback]", distinct=True),
+            "of sh and mh: port hashes the client's port as well, fallback chooses "
+            "another real server for one that takes no connections",
+            default=[],
+        ),
+    },
+    "a scheduler (a mapping)",
+    "{name: sh, flags: [port, fallback]}",
+)
+
+PERSISTENCE = Record(
+    PersistenceConfig,
+    {
+        "timeout": Key(_SPAN, "how long, since its last connection", default="5m"),
+        "netmask": Key(
+            Text(
+                "a netmask in bits",
+                "24",
+                p.parse_netmask,
+                p.NETMASK_PATTERN,
+                numeric=True,
+            ),
+            "clients whose addresses agree in so many bits count as one",
+        ),
+        "engine": Key(
+            Choice(PersistenceEngine, "a persistence engine", "engines"),
+            "what else tells clients apart: sip, by the Call-ID (udp only)",
+        ),
+    },
+    "a persistence (a mapping)",
+    "{timeout: 5m, netmask: 24}",
+    words=_PERSISTENCE_WORDS,
 )
 
 SERVICE = Record(
@@ -374,20 +418,7 @@ SERVICE = Record(
                 "a scheduler, or a mapping",
                 "{name: sh, flags: [port, fallback]}",
                 single=Converted(_SCHEDULER, SchedulerConfig),
-                mapped=Record(
-                    SchedulerConfig,
-                    {
-                        "name": Key(_SCHEDULER, "the scheduler", required=True),
-                        "flags": Key(
-                            ListOf(_FLAG, "a list of flags", "[port, fallback]", distinct=True),
-                            "of sh and mh: port hashes the client's port as well, fallback chooses "
-                            "another real server for one that takes no connections",
-                            default=[],
-                        ),
-                    },
-                    "a scheduler (a mapping)",
-                    "{name: sh, flags: [port, fallback]}",
-                ),
+                mapped=SCHEDULER,
             ),
             "how the director chooses a real server (ipvsadm(8), --scheduler)",
             default="wlc",
@@ -397,29 +428,7 @@ SERVICE = Record(
                 "a time, or a mapping",
                 "5m",
                 single=Converted(_SPAN, PersistenceConfig),
-                mapped=Record(
-                    PersistenceConfig,
-                    {
-                        "timeout": Key(_SPAN, "how long, since its last connection", default="5m"),
-                        "netmask": Key(
-                            Text(
-                                "a netmask in bits",
-                                "24",
-                                p.parse_netmask,
-                                p.NETMASK_PATTERN,
-                                numeric=True,
-                            ),
-                            "clients whose addresses agree in so many bits count as one",
-                        ),
-                        "engine": Key(
-                            Choice(PersistenceEngine, "a persistence engine", "engines"),
-                            "what else tells clients apart: sip, by the Call-ID (udp only)",
-                        ),
-                    },
-                    "a persistence (a mapping)",
-                    "{timeout: 5m, netmask: 24}",
-                    words=_PERSISTENCE_WORDS,
-                ),
+                mapped=PERSISTENCE,
             ),
             "a client keeps its real server that long: seconds, or with s, m, h, d",
         ),

@@ -26,6 +26,11 @@ class Topology(NamedTuple):
     text: bytes
     argument: str = ""
 
+    @property
+    def directory(self) -> Path | None:
+        """The directory of the file; None if it is not from one."""
+        return Path(self.argument).parent if "/" in self.argument else None
+
 
 def names() -> tuple[str, ...]:
     """Return the names of the shipped topologies in alphabetical order."""

@@ -36,6 +36,10 @@ def seeds(target: str) -> Iterator[bytes]:
     if target == "topology":
         yield from (file.read_bytes() for file in files)
         yield (ROOT / "tests/unit/topology/small.json").read_bytes()
+    elif target == "configuration":
+        yield from (b"\0" + file.read_bytes() for file in ROOT.glob("tests/formats/corpus/*.conf"))
+        yield b"\1-A -t 10.0.0.1:80 -s sh -b sh-port -p 60\n-a -t 10.0.0.1:80 -r 10.0.0.2 -m -w 2\n"
+        yield b"\2virtual=10.0.0.1:80\n\treal=10.0.0.2->10.0.0.9:80 gate 5\n\tscheduler=wlc\n"
     elif target == "capture":
         for name in NAMES:
             evidence = evidence_of(name)

@@ -20,6 +20,7 @@ from lvsctl.engine.findings import Verification
 from lvsctl.engine.inspect import recompute
 from lvsctl.engine.labs import list_labs, running_lab
 from lvsctl.errors import DamagedFile, LvsctlError, TopologyError
+from lvsctl.formats import readers
 from lvsctl.kernel import paths, registry
 from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
 from lvsctl.output import saved_report, shell_script
@@ -30,6 +31,7 @@ from lvsctl.output.text.plan import format_plan
 from lvsctl.output.text.style import Style
 from lvsctl.plan import planner
 from lvsctl.topology.loading import parse_topology
+from lvsctl.topology.shipped import Topology
 from tests.unit.recorded.reports import evidence_of, files_of
 
 PLAIN = Style(color=False, width=80)
@@ -56,6 +58,24 @@ def topology(data: bytes) -> None:
         shell_script.script(lab, plan)
         format_plan(plan, style=PLAIN)
         json.dumps(to_json(lab))
+
+
+def configuration(data: bytes) -> None:
+    """A file in another program's format: a topology that can be read, or TopologyError.
+
+    The first byte chooses the format; one that includes files may do so from an empty directory.
+    """
+    sources = tuple(readers.Source)
+    source = sources[data[0] % len(sources)] if data else sources[0]
+    found = Topology("fuzz.conf", data[1:], "/nonexistent/fuzz.conf")
+    readers.detect(found.text.decode(errors="replace"))
+    try:
+        imported = readers.import_file(found, source, "fuzz")
+    except TopologyError as error:
+        error.message.encode()
+        return
+    if len(imported.text) < 50_000:
+        topology(imported.text.encode())
 
 
 def capture(data: bytes) -> None:
@@ -137,6 +157,7 @@ def registered(data: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "topology": topology,
+    "configuration": configuration,
     "capture": capture,
     "frames": frames,
     "evidence": evidence,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,11 +21,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lvsctl.errors import DamagedFile, TopologyError, UsageError
+from lvsctl.formats import readers
 from lvsctl.kernel import paths
 from lvsctl.output import evidence, saved_report
 from lvsctl.topology import shipped
 from lvsctl.topology.loading import parse_topology
 from lvsctl.topology.overrides import Overrides
+from lvsctl.topology.shipped import Topology
+from tests.formats import corpus_files as corpus
 from tests.fuzz.bombs import BOMBS
 from tests.fuzz.targets import HOSTILE, TARGETS
 from tests.unit.recorded.reports import files_of
@@ -122,6 +126,60 @@ def test_a_topology_with_anything_anywhere(
     for ascii_only in (False, True):
         text = json.dumps(tree, ensure_ascii=ascii_only, default=str)
         TARGETS["topology"](text.encode(errors="surrogatepass"))
+
+
+WORDS = (
+    *("{", "}", '"', "\\", "$A", "${A}", "$A=$A", "$A= \\", "~SEQ(N, 1, 9)", "~LST(A, x, y)", "#"),
+    *("@a", "@^a", "include *", "include /dev/zero", "group", "fwmark", "0", "-1", "4294967296"),
+    *("10.0.0.1-300", "10.0.0.0/8", "fd00::/64", "::", "255.255.255.255", "real_server", "\0"),
+    *("-a", "-t", "--tun-type", "=", "->", "virtual", "\x85", "\r"),
+)
+"""What a hostile configuration has where something else should be."""
+
+
+@often
+@given(
+    st.sampled_from(corpus.FILES),
+    st.lists(st.tuples(st.integers(0, 400), st.sampled_from(WORDS)), min_size=1, max_size=6),
+    st.integers(0, 2),
+)
+def test_a_configuration_with_anything_anywhere(
+    file: Path, changes: list[tuple[int, str]], source: int
+) -> None:
+    words = re.split(r"(\s+)", file.read_text())
+    for place, word in changes:
+        words[place % len(words)] = word
+    TARGETS["configuration"](bytes([source]) + "".join(words).encode())
+
+
+@often
+@given(st.binary(max_size=300))
+def test_any_bytes_as_a_configuration(data: bytes) -> None:
+    TARGETS["configuration"](data)
+
+
+LARGE = {
+    "sequences in sequences": "~SEQ(A, 1, 9999) ~SEQ(B, 1, 9999) ~SEQ(C, 1, 9999) x $A $B $C\n",
+    "a definition of definitions": "".join(
+        f"${chr(98 + n)}=${chr(97 + n)},${chr(97 + n)}\n" for n in range(20)
+    )
+    + "$u\n",
+    "ranges": "virtual_server_group G {\n" + "10.0.0.0/22 80\n" * 5000 + "}\n"
+    "virtual_server group G {\n~SEQ(N, 1, 250) real_server 10.1.0.$N 80 { }\n}\n" * 50,
+    "blocks": "a {\n" * 20_000,
+    "words": "x " * 400_000,
+    "quotation marks": '" ' * 400_000,
+    "real servers": "virtual_server 10.0.0.1 80 {\n"
+    "~SEQ(A, 0, 250) ~SEQ(B, 1, 250) real_server 10.1.$A.$B 80 { }\n}\n",
+}
+
+
+@pytest.mark.parametrize("text", LARGE.values(), ids=LARGE.keys())
+def test_no_configuration_grows_without_bounds(text: str) -> None:
+    """Its time is bounded by the test suite's own limit; its lines by the readers'."""
+    found = Topology("large.conf", text.encode(), "/nonexistent/large.conf")
+    with pytest.raises(TopologyError):
+        readers.import_file(found, readers.Source.KEEPALIVED)
 
 
 @often

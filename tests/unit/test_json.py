@@ -18,6 +18,7 @@ from lvsctl.engine.campaign import Cell, Column, Health, Proof, Trial
 from lvsctl.engine.faults import list_faults, show_fault
 from lvsctl.engine.findings import Diagnosis, FaultShown, Inspection
 from lvsctl.engine.inspect import recompute
+from lvsctl.engine.preview import between
 from lvsctl.faults import FAULTS
 from lvsctl.kernel.probe import Features
 from lvsctl.model.addresses import Endpoint
@@ -95,6 +96,7 @@ def watched() -> dict[str, Any]:
 DOCUMENT_SAMPLES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("up", to_json(Up(DR, created=True))),
     ("up", to_json(Up(TUN, created=False, added=planner.plan_for(TUN).resources))),
+    ("diff", to_json(between(planner.plan_for(DR), planner.plan_for(TUN), TUN))),
     ("ls", to_json(labs=listed(DR))),
     ("inspect", to_json(healthy(DR))),
     ("inspect", to_json(healthy(TUN))),

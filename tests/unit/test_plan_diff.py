@@ -274,3 +274,21 @@ def test_what_a_directors_own_command_may_have_made_is_left_alone() -> None:
     (left,) = difference.left
     assert "own command" in left.text
     assert left.command == "ip netns exec a ipvsadm -D -f 5"
+
+
+def test_what_keepalived_has_not_put_into_its_table_is_left_to_it() -> None:
+    web = VipPort(Protocol.TCP, ip_address("10.0.0.100"), 80)
+    service = IpvsService(netns="a", service=web, scheduler=Scheduler.RR)
+    vip = Address(netns="a", device="lan", address=ip_interface("10.0.0.100/32"))
+    state = node(services=(ServiceState(web, "wlc", 0, ()),), other_routes=())
+    shell = UserCommand(netns="a", node="a", argv=("/bin/sh", "-c", "exec keepalived -n -l"))
+    for command, owned in (
+        (shell, True),
+        (replace(shell, argv=("/usr/sbin/keepalived", "-n")), True),
+        (replace(shell, argv=("/bin/sh", "-c", "sleep 9")), False),
+        (replace(shell, argv=("cat", "/etc/keepalived")), False),
+    ):
+        difference = found(state, service, vip, command)
+        assert (service in missing(difference)) is not owned
+        texts = [left.text for left in difference.left]
+        assert any("keepalived decides what is in it" in text for text in texts) is owned

@@ -17,6 +17,7 @@ ROOMS = (
     "resources",
     "netlink",
     "topology",
+    "formats",
     "modes",
     "plan",
     "kernel",

@@ -237,8 +237,59 @@ def format_up(result: Up, *, style: Style) -> str:
         return style.finished(f"lab {style.bold(lab.name)}: unchanged")
     what = "changed" if changed else "unchanged, but not all of it is from the topology"
     lines = [f"lab {style.bold(lab.name)}: {what}"]
-    lines += [style.green(f"restored: {fault}") for fault in result.restored]
-    inside = probe.inside_machine()
+    return style.finished("\n".join([*lines, *_changes(result, style, probe.inside_machine())]))
+
+
+def format_preview(result: Up, *, style: Style) -> str:
+    """Format what ``up`` would do."""
+    name = style.bold(result.lab.name)
+    if result.created:
+        return style.finished(
+            f"lab {name} is not running: up would create it, with all of its {len(result.added)} "
+            "settings (lvsctl plan prints them)"
+        )
+    if not result.changed and not result.left:
+        return style.finished(f"lab {name}: up would change nothing")
+    what = "up would change it" if result.changed else "up would change nothing"
+    lines = [f"lab {name}: {what}", *_collapsed(result, style, probe.inside_machine())]
+    return style.finished("\n".join(lines))
+
+
+def format_difference(result: Up, before: str, after: str, *, style: Style) -> str:
+    """Format what changes from one file to another, as commands for a lab of the second."""
+    if not result.changed:
+        return style.finished(f"{legible(before)} and {legible(after)} are the same lab")
+    heading = f"from {legible(before)} to {legible(after)}:"
+    return style.finished("\n".join([heading, *_collapsed(result, style, inside=True)]))
+
+
+def _collapsed(result: Up, style: Style, inside: bool) -> list[str]:
+    """Format changes, with one line for a node that comes or goes with everything in it."""
+    coming = {one.netns: one for one in result.added if isinstance(one, Namespace)}
+    going = {one.netns: one for one in result.removed if isinstance(one, Namespace)}
+    lines = [style.red(f"- {_member(netns, result)}") for netns in going]
+    for netns in coming:
+        count = sum(netns in one.namespaces for one in result.added) - 1
+        more = f" with {count} settings (lvsctl plan prints them)"
+        lines.append(style.green(f"+ {_member(netns, result)}{more}"))
+    rest = replace(
+        result,
+        added=tuple(one for one in result.added if coming.keys().isdisjoint(one.namespaces)),
+        removed=tuple(one for one in result.removed if going.keys().isdisjoint(one.namespaces)),
+    )
+    return [*lines, *_changes(rest, style, inside)]
+
+
+def _member(netns: str, result: Up) -> str:
+    name = netns.removeprefix(result.lab.netns(""))
+    is_network = any(network.name == name for network in result.lab.networks)
+    return f"{'network' if is_network else 'node'} {legible(name)}"
+
+
+def _changes(result: Up, style: Style, inside: bool) -> list[str]:
+    """Format changes as commands; ``inside``: those of a lab in the machine."""
+    lab = result.lab
+    lines = [style.green(f"restored: {fault}") for fault in result.restored]
 
     def typed(command: object) -> str:
         return legible(typeable(str(command), lab, in_machine=inside))
@@ -252,7 +303,7 @@ def format_up(result: Up, *, style: Style) -> str:
         lines.append(style.yellow(f"left alone: {legible(one.text)}"))
         if one.command:
             lines.append(f"    remove it: {style.cyan(typed(one.command))}")
-    return style.finished("\n".join(lines))
+    return lines
 
 
 def networks_and_services(lab: Lab, style: Style) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from lvsctl.topology import schema
 from lvsctl.topology.collection_types import Converted, Key, ListOf, MapOf, OneOf, Record
-from lvsctl.topology.scalar_types import Boolean, Choice, Integer, Text
+from lvsctl.topology.scalar_types import Boolean, Choice, Integer, OrWord, Text
 from tools.docs.reference.markdown import block, code, table
 
 TITLE = "# Topology files"
@@ -35,8 +35,11 @@ _RECORDS: tuple[tuple[str, str, Record[Any]], ...] = (
     ("The file", "", schema.TOPOLOGY),
     ("A network", "networks", schema.NETWORK),
     ("A node", "nodes", schema.NODE),
-    ("A route", "routes", schema._ROUTE),  # noqa: SLF001 (a piece of the same table)
+    ("A route", "routes", schema.ROUTE),
+    ("A director's timeouts", "timeouts", schema.TIMEOUTS),
     ("A virtual service", "services", schema.SERVICE),
+    ("A scheduler", "scheduler", schema.SCHEDULER),
+    ("A persistence", "persistence", schema.PERSISTENCE),
     ("A real server", "real_servers", _REAL_SERVER),
 )
 """Heading, key and record of each table."""
@@ -85,11 +88,17 @@ def _section(heading: str, key: str, record: Record[Any]) -> str:
         )
     )
     choices = [
-        f"{code(name)}: {', '.join(code(word.value) for word in field.value_type.kind)}."
+        f"{code(name)}: {', '.join(code(word.value) for word in choice.kind)}."
         for name, field in record.fields.items()
-        if isinstance(field.value_type, Choice)
+        if (choice := _choice(field.value_type)) is not None
     ]
     return "\n\n".join([*parts, *choices])
+
+
+def _choice(value_type: object) -> Choice[Any] | None:
+    """Return the words of which a value, or each item of a list, is one."""
+    one = value_type.item if isinstance(value_type, ListOf) else value_type
+    return one if isinstance(one, Choice) else None
 
 
 def _row(field: Key) -> Iterator[str]:
@@ -125,8 +134,14 @@ def _value(value_type: object) -> str:  # noqa: PLR0911 (one for each kind of va
             if way is not None
         ]
         return "; or ".join(map(_value, ways))
+    return _scalar(value_type)
+
+
+def _scalar(value_type: object) -> str:
     if isinstance(value_type, (Text, Integer)):
         return f"{value_type.expected}, as {code(value_type.example)}"
+    if isinstance(value_type, OrWord):
+        return f"{_scalar(value_type.number)}; or {code(value_type.word)}"
     if isinstance(value_type, Boolean):
         return value_type.expected
     raise TypeError(f"no words for {value_type!r}")

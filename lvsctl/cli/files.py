@@ -1,0 +1,38 @@
+"""Files that commands write."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from lvsctl.errors import HostError, UsageError
+from lvsctl.output import safe_files
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write the whole text or nothing: on a full disk an existing file stays as it was.
+
+    Raises UsageError or HostError if it cannot be written.
+    """
+    content = (text.rstrip("\n") + "\n").encode()
+    try:
+        is_link = not safe_files.nofollow(file)
+        if file.is_file() or not file.exists():
+            mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else None
+            # Resolved: through a link to the file, not in place of the link.
+            safe_files.replace(file.resolve() if is_link else file, content, mode=mode)
+        else:  # a device or a pipe, such as /dev/stdout
+            with safe_files.opened(file) as stream:
+                stream.write(content)
+    except OSError as error:
+        mistaken = (IsADirectoryError, NotADirectoryError, FileNotFoundError)
+        kind = UsageError if isinstance(error, mistaken) else HostError
+        raise kind(f"cannot write {file}: {error.strerror}") from error
+
+
+def make_directory(directory: Path) -> None:
+    """Create a directory, if it does not exist. Raises UsageError if that is impossible."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot create the directory {directory}: {error.strerror}") from error

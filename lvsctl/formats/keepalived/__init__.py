@@ -1,0 +1,1 @@
+"""keepalived.conf: its lines (``lines``), blocks (``tree``), meaning (``services``), and writer."""

@@ -1,0 +1,202 @@
+"""Write keepalived.conf for a lab's directors: one file for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from ipaddress import ip_network
+
+from lvsctl.model.addresses import host_route
+from lvsctl.model.lab import Lab, Node
+from lvsctl.model.service import (
+    Encapsulation,
+    ForwardingMethod,
+    FwMark,
+    Protocol,
+    RealServer,
+    Scheduler,
+    VipPort,
+)
+from lvsctl.resources.base import Resource
+from lvsctl.resources.ipvs_config import ConnectionTimeouts
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
+from lvsctl.resources.ipvs_service import IpvsService
+
+FIRST_ROUTER_ID = 51
+"""The VRID of the first VRRP instance (keepalived.conf(5), virtual_router_id)."""
+
+_METHODS = {
+    ForwardingMethod.NAT: "NAT",
+    ForwardingMethod.DR: "DR",
+    ForwardingMethod.TUN: "TUN",
+}
+_FLAGS = {"flag-1": "fallback", "flag-2": "port"}
+
+
+def write(lab: Lab, resources: Iterable[Resource]) -> dict[str, str]:
+    """Return the text of each director's keepalived.conf by the file's name.
+
+    ``resources`` are those of the lab's plan.
+    """
+    every = tuple(resources)
+    several = len(lab.directors) > 1
+    return {
+        f"keepalived-{director.name}.conf" if several else "keepalived.conf": "\n".join(
+            _lines(lab, director, every)
+        )
+        + "\n"
+        for director in lab.directors
+    }
+
+
+def _lines(lab: Lab, director: Node, resources: tuple[Resource, ...]) -> Iterator[str]:
+    netns = lab.netns(director.name)
+    mine = [one for one in resources if one.netns == netns]
+    names = {service.match: service.name for service in lab.services}
+    yield f"# {director.name} of lab {lab.name}, written by lvsctl export."
+    yield "# Interfaces are named as in the lab: change them to those of your directors."
+    instances = list(_instances(lab, director))
+    yield from _global(lab, director, mine, [name for name, _ in instances])
+    for _, lines in instances:
+        yield ""
+        yield from lines
+    for one in mine:
+        if isinstance(one, IpvsService):
+            servers = [
+                other.real_server
+                for other in mine
+                if isinstance(other, IpvsRealServer) and other.service == one.service
+            ]
+            yield ""
+            yield from _service(one, names.get(one.service, ""), servers)
+
+
+def _global(lab: Lab, director: Node, mine: list[Resource], instances: list[str]) -> Iterator[str]:
+    yield "global_defs {"
+    yield f"    router_id {director.name}"
+    for one in mine:
+        if isinstance(one, ConnectionTimeouts):
+            times = one.timeouts
+            yield f"    lvs_timeouts tcp {times.tcp} tcpfin {times.tcp_fin} udp {times.udp}"
+    if len(lab.directors) > 1 and instances:
+        yield "    # Connections survive a failover if they are synchronized."
+        yield f"    lvs_sync_daemon {director.networks[0]} {instances[0]}"
+    yield "}"
+
+
+def _instances(lab: Lab, director: Node) -> Iterator[tuple[str, list[str]]]:
+    """Yield a VRRP instance for each network and IP version with a VIP: its name and lines.
+
+    VRRP carries one IP version in an instance (RFC 5798, section 1).
+    """
+    vips: dict[tuple[str, int], list[str]] = {}
+    for vip in dict.fromkeys(vip for service in lab.services for vip in service.vips):
+        network = lab.network_of(vip)
+        if network is not None:
+            vips.setdefault((network.name, vip.version), []).append(str(host_route(vip)))
+    position = lab.directors.index(director)
+    for number, ((network_name, version), addresses) in enumerate(vips.items()):
+        name = f"{network_name}-{version}".upper()
+        yield (
+            name,
+            [
+                f"vrrp_instance {name} {{",
+                f"    state {'BACKUP' if position else 'MASTER'}",
+                f"    interface {network_name}",
+                f"    virtual_router_id {FIRST_ROUTER_ID + number}",
+                f"    priority {150 - 50 * min(position, 2)}",
+                "    advert_int 1",
+                "    virtual_ipaddress {",
+                *(f"        {address}" for address in addresses),
+                "    }",
+                "}",
+            ],
+        )
+
+
+def _service(one: IpvsService, name: str, servers: list[RealServer]) -> Iterator[str]:
+    match = one.service
+    if name:
+        yield f"# {name}"
+    yield from _heading(match)
+    yield "    delay_loop 6"
+    yield f"    lb_algo {one.scheduler}"
+    for flag in one.flags:
+        is_named = flag in _FLAGS and one.scheduler in (Scheduler.SH, Scheduler.MH)
+        yield f"    {one.scheduler}-{_FLAGS[flag]}" if is_named else f"    {flag}"
+    usual = servers[0] if servers else None
+    if usual is not None:
+        yield f"    lb_kind {_method(usual)}"
+    yield from _persistence(one)
+    if isinstance(match, VipPort):
+        yield f"    protocol {match.protocol.upper()}"
+    for server in servers:
+        yield ""
+        yield from _real_server(server, match, usual)
+    yield "}"
+
+
+def _heading(match: VipPort | FwMark) -> Iterator[str]:
+    if isinstance(match, FwMark):
+        for endpoint in match.endpoints:
+            program = "ip6tables" if endpoint.version == 6 else "iptables"
+            yield (
+                f"# {program} -t mangle -A PREROUTING -d {endpoint.vip} -p {endpoint.protocol} "
+                f"--dport {endpoint.port} -j MARK --set-mark {match.mark}"
+            )
+        yield f"virtual_server fwmark {match.mark} {{"
+        yield f"    ip_family {'inet6' if match.version == 6 else 'inet'}"
+    else:
+        yield f"virtual_server {match.vip} {match.port} {{"
+
+
+def _persistence(one: IpvsService) -> Iterator[str]:
+    if one.persistence:
+        yield f"    persistence_timeout {one.persistence}"
+        if one.netmask:
+            yield f"    persistence_granularity {_granularity(one.service.version, one.netmask)}"
+        if one.engine:
+            yield f"    persistence_engine {one.engine}"
+
+
+def _real_server(
+    server: RealServer, match: VipPort | FwMark, usual: RealServer | None
+) -> Iterator[str]:
+    yield f"    # {server.node}" if server.node else "    # a real server"
+    yield f"    real_server {server.rip} {server.port} {{"
+    yield f"        weight {server.weight}"
+    if usual is not None and _method(server) != _method(usual):
+        yield f"        lvs_method {_method(server)}"
+    if server.upper:
+        yield f"        uthreshold {server.upper}"
+    if server.lower:
+        yield f"        lthreshold {server.lower}"
+    if port := _checked_port(server, match):
+        yield "        TCP_CHECK {"
+        if port != server.port:
+            yield f"            connect_port {port}"
+        yield "            connect_timeout 3"
+        yield "            retry 3"
+        yield "            delay_before_retry 3"
+        yield "        }"
+    yield "    }"
+
+
+def _checked_port(server: RealServer, match: VipPort | FwMark) -> int:
+    """Return the TCP port to check; 0: none, because the service is not TCP."""
+    if isinstance(match, VipPort):
+        return server.port if match.protocol is Protocol.TCP else 0
+    ports = [one.port for one in match.endpoints if one.protocol is Protocol.TCP]
+    return server.port or (ports[0] if ports else 0)
+
+
+def _method(server: RealServer) -> str:
+    words = [_METHODS[server.forward]]
+    if server.forward is ForwardingMethod.TUN and server.encapsulation is not Encapsulation.IPIP:
+        words += ["type", str(server.encapsulation)]
+        if server.tunnel_port:
+            words += ["port", str(server.tunnel_port)]
+    return " ".join(words)
+
+
+def _granularity(version: int, bits: int) -> str:
+    return str(bits) if version == 6 else str(ip_network(f"0.0.0.0/{bits}").netmask)

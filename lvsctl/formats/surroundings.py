@@ -1,0 +1,164 @@
+"""What no configuration of a director says, and a lab needs: networks, client, router.
+
+The addresses of virtual services and real servers decide the networks. Each assumption is a
+sentence, which the topology has as a comment beside what rests on it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
+from lvsctl.formats.configuration import Configuration, Service
+from lvsctl.model.addresses import IPAddress, IPNetwork
+from lvsctl.model.service import ForwardingMethod
+from lvsctl.topology.addresses import unusable_because
+from lvsctl.topology.parsers import MAX_INTERFACE_NAME, NAME_PATTERN, RESERVED_NAMES
+
+OUTSIDE = "outside"
+"""The clients' network."""
+
+_OUTSIDE_SUBNETS = (
+    *(IPv4Network("198.51.100.0/24"), IPv4Network("203.0.113.0/24"), IPv4Network("192.0.2.0/24")),
+    *(IPv4Network("10.254.254.0/24"), IPv6Network("2001:db8:ffff::/64"), IPv6Network("fdff::/64")),
+)
+"""Networks for documentation (RFC 5737, RFC 3849) first: a real configuration has none of them."""
+
+_PREFIXES = {4: (24, 23, 22, 20, 16, 25, 26, 27, 28, 29), 6: (64, 60, 56, 72, 80, 96, 112)}
+"""Prefix lengths to try for an address whose network is unknown, the most likely one first."""
+
+_TAKEN_NAMES = frozenset((*RESERVED_NAMES, OUTSIDE, "client", "router", "director"))
+
+
+@dataclass(slots=True)
+class Segment:
+    """A network of the topology: subnets by IP version, and where they are from."""
+
+    name: str
+    subnets: dict[int, IPNetwork] = field(default_factory=dict)
+    assumed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """The networks, and who is on them; ``server_segments`` by the real server's address."""
+
+    segments: tuple[Segment, ...]
+    director: tuple[Segment, ...]
+    router: tuple[Segment, ...]
+    server_segments: dict[IPAddress, Segment]
+
+
+def assume(configuration: Configuration, services: Iterable[Service]) -> Surroundings:
+    """Decide the networks for ``services``, whose addresses hosts can have."""
+    found = list(services)
+    vips = {vip: None for service in found for vip in vips_of(service)}
+    methods: dict[IPAddress, set[ForwardingMethod]] = {}
+    for service in found:
+        for one in service.destinations:
+            methods.setdefault(one.rip, set()).add(one.forward)
+    networks = _Networks(configuration)
+    front = [networks.of(vip) for vip in vips]
+    behind = {rip: networks.of(rip) for rip in methods}
+    networks.name_all(front)
+    local = {ForwardingMethod.NAT, ForwardingMethod.DR}
+    near = [behind[rip] for rip, used in methods.items() if used & local]
+    routed = [behind[rip] for rip, used in methods.items() if used != {ForwardingMethod.NAT}]
+    outside = Segment(OUTSIDE, assumed="the clients are behind a router")
+    for version in sorted({vip.version for vip in vips}):
+        outside.subnets[version] = networks.free(version)
+    return Surroundings(
+        (outside, *networks.segments),
+        _distinct((*front, *near)),
+        _distinct((outside, *front, *routed)),
+        behind,
+    )
+
+
+def vips_of(service: Service) -> tuple[IPAddress, ...]:
+    """Return the addresses by which clients reach a service; none of a firewall mark."""
+    vip = getattr(service.match, "vip", None)
+    return () if vip is None else (vip,)
+
+
+def _distinct(segments: Iterable[Segment]) -> tuple[Segment, ...]:
+    return tuple({id(segment): segment for segment in segments}.values())
+
+
+class _Networks:
+    """Finds the network of each address: those of the file first, likely ones otherwise."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.segments: list[Segment] = []
+        self._known = list(_known(configuration))
+
+    def of(self, address: IPAddress) -> Segment:
+        """Return the segment with the address, a new one if there is none."""
+        for segment in self.segments:
+            subnet = segment.subnets.get(address.version)
+            if subnet is not None and address in subnet:
+                return segment
+        for subnet, device in self._known:
+            if address in subnet and not unusable_because(subnet, address):
+                return self._add(subnet, device, "")
+        subnet = self._likely(address)
+        return self._add(subnet, "", f"the file does not say which network {address} is in")
+
+    def _add(self, subnet: IPNetwork, device: str, assumed: str) -> Segment:
+        for segment in self.segments:
+            if device and segment.name == device and subnet.version not in segment.subnets:
+                segment.subnets[subnet.version] = subnet
+                return segment
+        usable = device if all(one.name != device for one in self.segments) else ""
+        segment = Segment(usable, {subnet.version: subnet}, assumed)
+        self.segments.append(segment)
+        return segment
+
+    def _subnets(self) -> Iterator[IPNetwork]:
+        for segment in self.segments:
+            yield from segment.subnets.values()
+
+    def _overlaps(self, subnet: IPNetwork) -> bool:
+        others = (*self._subnets(), *(known for known, _ in self._known))
+        return any(one.version == subnet.version and one.overlaps(subnet) for one in others)
+
+    def _likely(self, address: IPAddress) -> IPNetwork:
+        for prefix in _PREFIXES[address.version]:
+            subnet = ip_network(f"{address}/{prefix}", strict=False)
+            if not unusable_because(subnet, address) and not self._overlaps(subnet):
+                return subnet
+        return ip_network(f"{address}/{address.max_prefixlen - 2}", strict=False)
+
+    def free(self, version: int) -> IPNetwork:
+        """Return a network for the clients that overlaps none of the others."""
+        fitting = [one for one in _OUTSIDE_SUBNETS if one.version == version]
+        return next((one for one in fitting if not self._overlaps(one)), fitting[-1])
+
+    def name_all(self, front: Iterable[Segment]) -> None:
+        """Name the segments that the file has no interface for, by what is on them."""
+        with_vips = {id(segment) for segment in front}
+        used = {segment.name for segment in self.segments if segment.name}
+        only = len(self.segments) == 1
+        for segment in self.segments:
+            if not segment.name:
+                base = "lan" if only else "front" if id(segment) in with_vips else "back"
+                numbered = (base if n == 1 else f"{base}{n}" for n in range(1, 2000))
+                segment.name = next(name for name in numbered if name not in used)
+                used.add(segment.name)
+
+
+def _known(configuration: Configuration) -> Iterator[tuple[IPNetwork, str]]:
+    """Yield the networks that the file has prefix lengths for, with their interface's name."""
+    found: list[IPNetwork] = []
+    given = [pair for instance in configuration.instances for pair in instance.addresses]
+    for address, device in (*given, *configuration.addresses):
+        subnet = address.network
+        if subnet.prefixlen > subnet.max_prefixlen - 2:
+            continue
+        if any(one.version == subnet.version and one.overlaps(subnet) for one in found):
+            continue
+        found.append(subnet)
+        usable = re.fullmatch(NAME_PATTERN, device) and len(device) <= MAX_INTERFACE_NAME
+        yield subnet, device if usable and device not in _TAKEN_NAMES else ""

@@ -1,0 +1,381 @@
+"""Write the topology of a configuration: text, with comments for what is assumed or left out."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
+
+from lvsctl.formats.configuration import (
+    MAX_SERVICES,
+    Configuration,
+    Destination,
+    Notes,
+    Remark,
+    Service,
+)
+from lvsctl.formats.surroundings import OUTSIDE, Segment, Surroundings, assume, vips_of
+from lvsctl.model.addresses import IPAddress
+from lvsctl.model.service import (
+    GUE_PORT,
+    Encapsulation,
+    ForwardingMethod,
+    PersistenceEngine,
+    Protocol,
+    Scheduler,
+    VipPort,
+)
+from lvsctl.topology.parsers import MAX_INTERFACE_NAME, MAX_LABEL
+from lvsctl.topology.schema import SERVICE
+
+MAX_THRESHOLD = 65535
+MAX_SERVERS = 1000
+"""As many as one network can have, with some room (BR_MAX_PORTS)."""
+
+_NO_HOST = tuple(
+    map(ip_network, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3", "::/8", "fe80::/10", "ff00::/8"))
+)
+
+_WITH_FLAGS = (Scheduler.SH, Scheduler.MH)
+_FLAG_WORDS = {"flag-1": "fallback", "flag-2": "port"}
+"""A topology's words for the flags of these schedulers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A topology, what was assumed for it, and what of the file it does not contain."""
+
+    configuration: Configuration
+    name: str
+    text: str
+    assumptions: tuple[str, ...]
+    remarks: tuple[Remark, ...]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that the file includes."""
+        return self.configuration.files
+
+
+def to_topology(configuration: Configuration, name: str) -> Imported:
+    """Return the topology of a configuration, for a lab called ``name``.
+
+    Raises TopologyError where nothing of it can be a lab, or the kernel would refuse it.
+    """
+    notes = Notes(configuration.source)
+    for remark in configuration.remarks:
+        notes.remark(*remark)
+    services = tuple(_expressible(configuration, notes))
+    if not services and configuration.services:
+        place = configuration.services[0].place
+        reasons = "; ".join(f"{remark}" for remark in notes.remarks[:3])
+        notes.wrong(place, "none of its virtual services can be a lab", reasons)
+    if len({one.rip for service in services for one in service.destinations}) > MAX_SERVERS:
+        notes.wrong(services[0].place, f"these are more than {MAX_SERVERS} real servers")
+    notes.raise_any()
+    surroundings = assume(configuration, services)
+    writer = _Writer(configuration, name, services, surroundings, notes.remarks)
+    text = "\n".join(writer.lines()) + "\n"
+    return Imported(configuration, name, text, tuple(writer.assumptions), notes.remarks)
+
+
+def label(text: str) -> str:
+    """Return a name for a lab from a file's name; ``imported`` if nothing of it can be used."""
+    name = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:MAX_LABEL].strip("-")
+    return name if re.match(r"[a-z]", name) else "imported"
+
+
+# ── what a topology can say ──────────────────────────────────────────────────────────────────
+
+
+def _expressible(configuration: Configuration, notes: Notes) -> Iterator[Service]:
+    """Yield the services without what a topology has no key for, noting each such thing."""
+    seen: dict[object, Service] = {}
+    vips = {vip for service in configuration.services for vip in vips_of(service)}
+    for service in configuration.services:
+        first = seen.setdefault(service.match, service)
+        if first is not service:
+            message = f"{service.match} is in {first.place} already"
+            notes.wrong(service.place, message, "remove one of the two")
+        elif len(seen) > MAX_SERVICES:
+            notes.wrong(service.place, f"these are more than {MAX_SERVICES} virtual services")
+            return
+        elif (reason := _no_service(service)) is not None:
+            notes.remark(service.place, f"left out: {reason}")
+        else:
+            shown = _with_known_settings(service, notes)
+            destinations = tuple(
+                one for one in service.destinations if _is_server(one, shown, vips, notes)
+            )
+            if destinations:
+                yield replace(shown, destinations=destinations)
+            else:
+                notes.remark(service.place, "left out: none of its real servers can be in a lab")
+
+
+def _no_service(service: Service) -> str | None:
+    """Return why a service cannot be in a topology; None if it can."""
+    if not isinstance(service.match, VipPort):
+        return f"a topology has no fwmark {service.match.mark} without the ports that it marks"
+    if not service.match.port:
+        return "a service of all ports (port 0) cannot be in a topology"
+    if not _can_be_host(service.match.vip):
+        return f"no host can have the address {service.match.vip}"
+    return None
+
+
+def _can_be_host(address: IPAddress) -> bool:
+    return not any(address.version == one.version and address in one for one in _NO_HOST)
+
+
+def _with_known_settings(service: Service, notes: Notes) -> Service:
+    flags = service.flags
+    if "ops" in flags and "one_packet" not in SERVICE.fields:
+        notes.remark(service.place, "ops: a topology has no key for one-packet scheduling")
+        flags = tuple(flag for flag in flags if flag != "ops")
+    words = _FLAG_WORDS if service.scheduler in _WITH_FLAGS else {}
+    if unknown := [flag for flag in flags if flag != "ops" and flag not in words]:
+        what = ", ".join(f"{flag} of {service.scheduler}" for flag in unknown)
+        notes.remark(service.place, f"{what}: a topology has no key for it")
+        flags = tuple(flag for flag in flags if flag not in unknown)
+    engine = service.engine
+    if engine and (engine not in list(PersistenceEngine) or service.protocol is not Protocol.UDP):
+        what = f"persistence engine {engine} of {service.protocol}"
+        notes.remark(service.place, f"{what}: a topology has sip for udp only")
+        engine = ""
+    return replace(service, flags=flags, engine=engine)
+
+
+def _is_server(one: Destination, service: Service, vips: set[IPAddress], notes: Notes) -> bool:
+    """Return whether a real server can be in a topology; note why not, or what of it cannot."""
+    if not _can_be_host(one.rip) or one.rip in vips:
+        notes.remark(one.place, f"{one.rip} is the director itself, which cannot be a real server")
+        return False
+    if one.rip.version != service.match.version:
+        notes.remark(one.place, f"{one.rip}: a real server of another IP version than the VIP")
+        return False
+    if one.encapsulation is Encapsulation.GUE and one.tunnel_port != GUE_PORT:
+        notes.remark(one.place, f"port {one.tunnel_port} of the tunnel: lvsctl's is {GUE_PORT}")
+    if max(one.upper, one.lower) > MAX_THRESHOLD:
+        notes.remark(one.place, f"thresholds above {MAX_THRESHOLD}: no limit in the topology")
+    elif one.upper < one.lower:
+        hint = "a lower threshold is at most the upper one"
+        message = f"lower threshold {one.lower} is above the upper one, {one.upper}"
+        notes.wrong(one.place, message, hint)
+    return True
+
+
+def default_method(service: Service) -> ForwardingMethod:
+    """Return the forwarding method that most of a service's real servers have."""
+    methods = [one.forward for one in service.destinations]
+    return max(dict.fromkeys(methods), key=methods.count, default=service.forward)
+
+
+# ── text ─────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Writer:
+    """Writes one topology."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        name: str,
+        services: tuple[Service, ...],
+        around: Surroundings,
+        remarks: tuple[Remark, ...],
+    ) -> None:
+        self._configuration, self._name = configuration, name
+        self._services, self._around, self._remarks = services, around, remarks
+        self.assumptions: list[str] = []
+        rips = dict.fromkeys(one.rip for service in services for one in service.destinations)
+        self._nodes = node_names(rips)
+
+    def _assume(self, text: str) -> str:
+        self.assumptions.append(text)
+        return f"  # assumed: {text}"
+
+    def lines(self) -> Iterator[str]:
+        """Yield the lines of the file."""
+        source = self._configuration.source
+        program = self._configuration.program
+        yield f"# The lab of {_printable(source)} ({program}), written by lvsctl import."
+        yield "# What is `assumed` is not from the file: change it to what is so at your site."
+        if self._remarks:
+            yield "#"
+            yield "# Not carried over:"
+            for remark in self._remarks:
+                yield from textwrap.wrap(
+                    _printable(str(remark)),
+                    98,
+                    initial_indent="#   ",
+                    subsequent_indent="#       ",
+                    break_on_hyphens=False,
+                )
+        yield "version: 1"
+        yield f"name: {self._name}"
+        yield f"description: {program}'s virtual services of {_plain(source)}"
+        yield ""
+        yield "networks:"
+        yield from map(self._network, self._around.segments)
+        yield ""
+        yield "nodes:"
+        yield from self._hosts()
+        yield ""
+        yield "services:"
+        namer = _Namer()
+        for service in self._services:
+            yield from self._service(service, namer.name(service))
+
+    def _network(self, segment: Segment) -> str:
+        subnets = ", ".join(
+            f"ipv{version}: {_quoted(segment.subnets[version])}"
+            for version in sorted(segment.subnets)
+        )
+        line = f"  {segment.name}: {{{subnets}}}"
+        if not segment.assumed:
+            return line
+        named = " and ".join(str(subnet) for subnet in segment.subnets.values())
+        return line + self._assume(f"{named}: {segment.assumed}")
+
+    def _hosts(self) -> Iterator[str]:
+        around = self._around
+        client = f"  client: {{role: client, networks: [{OUTSIDE}]}}"
+        yield client + self._assume("one client")
+        router = _names(around.router)
+        yield f"  router: {{role: router, networks: [{router}]}}" + self._assume(
+            f"a router between {router}, which carries replies of dr and tun"
+        )
+        director = f"role: director, networks: [{_names(around.director)}]"
+        if (timeouts := self._configuration.timeouts) is not None:
+            of_idle = f"tcp: {timeouts.tcp}, tcp_fin: {timeouts.tcp_fin}, udp: {timeouts.udp}"
+            director += f", timeouts: {{{of_idle}}}"
+        yield f"  director: {{{director}}}" + self._assume("its own addresses are chosen")
+        for rip, node in self._nodes.items():
+            segment = around.server_segments[rip]
+            yield f"  {node}: {{role: real-server, networks: {{{segment.name}: {_quoted(rip)}}}}}"
+
+    def _service(self, service: Service, name: str) -> Iterator[str]:
+        match = service.match
+        assert isinstance(match, VipPort)  # noqa: S101 - others are left out
+        yield f"  - name: {name}  # {_printable(str(service.place))}"
+        yield f"    vip: {_quoted(match.vip)}"
+        yield f"    port: {match.port}"
+        yield f"    protocol: {match.protocol}"
+        method = default_method(service)
+        yield f"    forward: {method}"
+        encapsulation = _default_encapsulation(service)
+        if method is ForwardingMethod.TUN and encapsulation is not Encapsulation.IPIP:
+            yield f"    encapsulation: {encapsulation}"
+        yield f"    scheduler: {_scheduler(service)}"
+        if service.persistence:
+            yield f"    persistence: {_persistence(service)}"
+        if "ops" in service.flags:
+            yield "    one_packet: true"
+        yield "    real_servers:"
+        for one in service.destinations:
+            entry = ", ".join(_entry(one, self._nodes[one.rip], match, method, encapsulation))
+            yield f"      - {{{entry}}}"
+
+
+def _entry(
+    one: Destination,
+    node: str,
+    match: VipPort,
+    method: ForwardingMethod,
+    encapsulation: Encapsulation,
+) -> Iterator[str]:
+    yield f"node: {node}"
+    if one.port not in (0, match.port):  # 0: IPVS keeps the port (ip_vs_schedule)
+        yield f"port: {one.port}"
+    if one.weight != 1:
+        yield f"weight: {one.weight}"
+    if one.forward is not method:
+        yield f"forward: {one.forward}"
+    if one.forward is ForwardingMethod.TUN and one.encapsulation is not encapsulation:
+        yield f"encapsulation: {one.encapsulation}"
+    if max(one.upper, one.lower) <= MAX_THRESHOLD:
+        if one.upper:
+            yield f"upper: {one.upper}"
+        if one.lower:
+            yield f"lower: {one.lower}"
+
+
+def _default_encapsulation(service: Service) -> Encapsulation:
+    kinds = [
+        one.encapsulation for one in service.destinations if one.forward is ForwardingMethod.TUN
+    ]
+    return max(dict.fromkeys(kinds), key=kinds.count, default=Encapsulation.IPIP)
+
+
+def _scheduler(service: Service) -> str:
+    names = [_FLAG_WORDS[flag] for flag in service.flags if flag != "ops"]
+    if not names:
+        return str(service.scheduler)
+    return f"{{name: {service.scheduler}, flags: [{', '.join(names)}]}}"
+
+
+def _persistence(service: Service) -> str:
+    if not (service.netmask or service.engine):
+        return str(service.persistence)
+    words = [f"timeout: {service.persistence}"]
+    if service.netmask:
+        words.append(f"netmask: {service.netmask}")
+    if service.engine:
+        words.append(f"engine: {service.engine}")
+    return f"{{{', '.join(words)}}}"
+
+
+def node_names(rips: Iterable[IPAddress]) -> dict[IPAddress, str]:
+    """Name each real server after its address, so that it keeps its name when others come and go.
+
+    As much of the address as tells them apart: rs-0-11 is 192.168.0.11.
+    """
+    found = list(rips)
+    short = {rip: [_node_name(rip, parts) for parts in (2, 3, 4)] for rip in found}
+    for index in range(3):
+        names = [choices[index] for choices in short.values()]
+        if len(set(names)) == len(names) and max(map(len, names), default=0) <= MAX_INTERFACE_NAME:
+            return {rip: choices[index] for rip, choices in short.items()}
+    return {rip: f"rs{number}" for number, rip in enumerate(found, 1)}
+
+
+def _node_name(rip: IPAddress, parts: int) -> str:
+    if rip.version == 4:
+        return "-".join(["rs", *str(rip).split(".")[-parts:]])
+    words = rip.exploded.split(":")[-parts + 1 :]
+    return "-".join(["rs6", *(word.lstrip("0") or "0" for word in words)])
+
+
+class _Namer:
+    """Names services by protocol and port, with a number where several have both."""
+
+    def __init__(self) -> None:
+        self._used: dict[str, int] = {}
+
+    def name(self, service: Service) -> str:
+        """Return a name that no service before has."""
+        match = service.match
+        base = f"{match.protocol}-{match.port}" if isinstance(match, VipPort) else "fwmark"
+        self._used[base] = self._used.get(base, 0) + 1
+        return base if self._used[base] == 1 else f"{base}-{self._used[base]}"
+
+
+def _names(segments: tuple[Segment, ...]) -> str:
+    return ", ".join(segment.name for segment in segments)
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return f"'{text}'" if ":" in text else text
+
+
+def _printable(text: str) -> str:
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
+
+
+def _plain(text: str) -> str:
+    """Return a file's name that YAML reads as it is."""
+    return re.sub(r"[^A-Za-z0-9._/-]+", "?", text)[-200:]

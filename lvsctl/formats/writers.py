@@ -1,0 +1,35 @@
+"""The formats that lvsctl exports a lab to.
+
+To add one: a module with ``write``, and a row in ``WRITERS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from enum import StrEnum
+
+from lvsctl.formats import ipvsadm
+from lvsctl.formats.keepalived import writer as keepalived
+from lvsctl.model.lab import Lab
+from lvsctl.resources.base import Resource
+
+Writer = Callable[[Lab, Iterable[Resource]], dict[str, str]]
+"""Returns the text of each file by its name; the resources are those of the lab's plan."""
+
+
+class Target(StrEnum):
+    """The formats that a lab can be exported to."""
+
+    KEEPALIVED = "keepalived"
+    IPVSADM = "ipvsadm"
+
+
+WRITERS: Mapping[Target, Writer] = {
+    Target.KEEPALIVED: keepalived.write,
+    Target.IPVSADM: ipvsadm.write,
+}
+
+
+def export(lab: Lab, resources: Iterable[Resource], target: Target) -> dict[str, str]:
+    """Return a lab's configuration in a format: the text of each file by its name."""
+    return WRITERS[target](lab, resources)

@@ -1,0 +1,424 @@
+"""Configuration of other programs, in and out, without a kernel.
+
+That keepalived reads the files of the corpus likewise is in tests/kernel/test_formats.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lvsctl.claims.keepalived import as_decided
+from lvsctl.cli.main import main
+from lvsctl.engine.preview import between
+from lvsctl.errors import TopologyError
+from lvsctl.formats import readers, writers
+from lvsctl.formats.configuration import Configuration, Place
+from lvsctl.formats.ipvs_table import Rule, table
+from lvsctl.formats.to_topology import Imported, node_names, to_topology
+from lvsctl.model.lab import Lab
+from lvsctl.model.service import VipPort
+from lvsctl.plan import planner
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
+from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.topology import shipped
+from lvsctl.topology.loading import parse_topology
+from lvsctl.topology.shipped import Topology
+from tests.formats import corpus_files as corpus
+from tests.unit.recorded.reports import evidence_of
+
+NO_LAB = {
+    "fwmark": "which ports a mark is for is in no file",
+    "fwmark-corrected": "the same",
+    "fwmark-ipv6": "the same",
+    "group-fwmark": "the same",
+    "port-zero": "a topology's service has one port",
+    "sctp": "the responder",
+    "tun-6-in-4": "a topology has one IP version in a service",
+}
+"""Files of which nothing can be a lab yet, and why."""
+
+
+def imported(text: str, name: str = "site.conf") -> Imported:
+    return readers.import_file(Topology(name, text.encode(), f"/nowhere/{name}"))
+
+
+def lab_of(one: Imported) -> Lab:
+    return planner.load_lab(Topology("site.yaml", one.text.encode()))
+
+
+def rules(found: Iterable[object]) -> set[Rule]:
+    """Virtual services and real servers, wherever they are and whatever they are called."""
+    result: set[Rule] = set()
+    for one in found:
+        if isinstance(one, IpvsService):
+            result.add(replace(one, netns=""))
+        elif isinstance(one, IpvsRealServer):
+            server = replace(one.real_server, node="")
+            result.add(replace(one, netns="", real_server=server))
+    return result
+
+
+def expressible(configuration: Configuration) -> set[Rule]:
+    """The table of a configuration, without what a topology has no key for."""
+    found: set[Rule] = set()
+    for one in rules(table(configuration.services)):
+        if isinstance(one, IpvsService):
+            named = [flag for flag in one.flags if flag in ("flag-1", "flag-2")]
+            found.add(replace(one, flags=tuple(named)) if isinstance(one.service, VipPort) else one)
+        else:
+            match, server = one.service, one.real_server
+            port = server.port or (match.port if isinstance(match, VipPort) else 0)
+            tunnel = 6080 if server.tunnel_port else 0
+            upper = 0 if server.upper > 65535 else server.upper
+            kept = replace(server, port=port, tunnel_port=tunnel, upper=upper)
+            found.add(replace(one, real_server=kept))
+    return {one for one in found if isinstance(one.service, VipPort)}
+
+
+@pytest.mark.parametrize("file", corpus.FILES, ids=lambda file: file.stem)
+def test_the_topology_of_a_file_has_its_table(file: Path) -> None:
+    configuration = corpus.configuration_of(file)
+    if file.stem in NO_LAB:
+        with pytest.raises(TopologyError):
+            lab_of(to_topology(configuration, "site"))
+        return
+    lab = lab_of(to_topology(configuration, "site"))
+    assert rules(planner.plan_for(lab).resources) == expressible(configuration)
+
+
+LABS = (
+    *shipped.names(),
+    *(pytest.param(file, id=file.stem) for file in corpus.FILES if file.stem not in NO_LAB),
+)
+
+
+@pytest.mark.parametrize("target", writers.Target)
+@pytest.mark.parametrize("source", LABS)
+def test_what_is_exported_is_read_as_the_same_table(
+    source: str | Path, target: writers.Target
+) -> None:
+    if isinstance(source, Path):
+        lab = lab_of(to_topology(corpus.configuration_of(source), "site"))
+    else:
+        lab = planner.load_lab(Topology(source, shipped.text_of(source).encode()))
+    resources = planner.plan_for(lab).resources
+    (text,) = writers.export(lab, resources, target).values()
+    again = readers.read(Topology("out", text.encode(), "/out"), readers.Source(target))
+    assert rules(table(again.services)) == rules(resources)
+    assert str(readers.detect(text)) == target.value
+
+
+def problems(text: str, name: str = "site.conf") -> list[str]:
+    with pytest.raises(TopologyError) as caught:
+        imported(text, name)
+    return caught.value.message.splitlines()
+
+
+def server(line: str, inside: str = "lb_kind DR\nprotocol TCP\n") -> str:
+    return f"virtual_server 10.0.0.100 80 {{\n{inside}{line}\n}}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        (
+            server("real_server 10.0.0.11 8000 { }"),
+            "site.conf:4: lb_kind DR cannot map port 80 to 8000: DR does not rewrite packets",
+            "write port 80, or use NAT, the only forwarding method that rewrites ports",
+        ),
+        (
+            server("delay_loop 6 lb_algo rr"),
+            "site.conf:4: 'lb_algo' is on the line of delay_loop: keepalived ignores it there",
+            "write each keyword on a line of its own, also in a block on one line",
+        ),
+        (
+            server("lb_algo wwrr"),
+            "site.conf:4: 'wwrr' is not a scheduler of IPVS",
+            "schedulers: rr",
+        ),
+        (
+            server("real_sever 10.0.0.11 80 { }"),
+            "site.conf:4: 'real_sever' is not a keyword in virtual_server",
+            "did you mean 'real_server'?",
+        ),
+        (
+            server("real_server fd00::11 80 { }"),
+            "site.conf:4: fd00::11 is IPv6, and the VIP is IPv4: DR cannot translate",
+            "an IPv4 address, or TUN",
+        ),
+        (
+            server("real_server 10.0.0.11 80 { weight 70000 }"),
+            "site.conf:4: '70000' is not a weight",
+            "a number from 0 to 65535",
+        ),
+        (
+            server("sh-port"),
+            "site.conf:4: sh-port is for the scheduler sh only",
+            "write lb_algo sh",
+        ),
+        (
+            server("lb_kind TUN type gue"),
+            "site.conf:4: a gue tunnel needs a port, and only that has one",
+            "write: TUN type gue port 6080",
+        ),
+        (
+            server('virtualhost "open'),
+            "site.conf:4: a quotation mark is not closed",
+            'close it with "',
+        ),
+        (server("real_server $RIP 80 { }"), "site.conf:4: $RIP is not defined", "define it before"),
+        (
+            server("~SEQ(N, 1, -1, 5) real_server 10.0.0.$N 80 { }"),
+            "site.conf:4: ~SEQ's step does not lead from its start to its end",
+            "it reads:",
+        ),
+        (
+            server("$A=$A\nreal_server ${A} 80 { }"),
+            "site.conf:5: a parameter's value contains the parameter itself",
+            "it reads:",
+        ),
+        ("global_defs {\n", "site.conf:1: the block of global_defs is not closed", "add a }"),
+        (
+            "virtual_server 10.0.0.1 80 {\n}\n}\n",
+            "site.conf:3: this } closes no block",
+            "remove it",
+        ),
+        (
+            "virtual_server group WEB {\n}\n",
+            "site.conf:1: there is no virtual_server_group 'WEB'",
+            "there are no groups",
+        ),
+        (
+            server("real_server 10.0.0.11 80 { }") * 2,
+            "site.conf:6: 10.0.0.100:80/tcp is in site.conf:1 already",
+            "remove one of the two",
+        ),
+        (
+            server("real_server 10.0.0.11 80 { lthreshold 5 }"),
+            "site.conf:4: lower threshold 5 is above the upper one, 0",
+            "a lower threshold is at most the upper one",
+        ),
+        (
+            "-A -t 10.0.0.1:80 -s rr\n-a -t 10.0.0.1:80 -r 10.0.0.2:81 -g\n",
+            "site.conf:2: -g cannot map port 80 to 81: dr does not rewrite packets",
+            "write port 80, or use NAT",
+        ),
+        (
+            "-A -t www.example.com:http -s rr\n",
+            "site.conf:1: 'www.example.com' is not an IP address",
+            "numbers in place of names: ipvsadm-save -n",
+        ),
+        (
+            "-A -t 10.0.0.1:80 -s rr\n-a -t 10.0.0.9:80 -r 10.0.0.2:80\n",
+            "site.conf:2: the service of this real server is not above it",
+            "-A comes before -a",
+        ),
+        (
+            "virtual=10.0.0.1:80\n\treal=10.0.0.2:81 gate\n",
+            "site.conf:2: gate cannot map port 80 to 81: dr does not rewrite packets",
+            "write port 80, or use NAT",
+        ),
+        (
+            "virtual=10.0.0.1:80\n\treal=10.0.0.2:80 route\n",
+            "site.conf:2: '10.0.0.2:80 route' is not a real server",
+            "real=10.0.0.11:80 gate 1",
+        ),
+    ],
+)
+def test_mistakes_have_their_line_and_what_would_be_right(
+    text: str, message: str, hint: str
+) -> None:
+    lines = problems(text)
+    assert message in lines
+    assert lines[lines.index(message) + 1].strip().startswith(hint)
+
+
+def test_a_mistake_in_an_included_file_has_that_files_name(tmp_path: Path) -> None:
+    (tmp_path / "main.conf").write_text("include parts/*.inc\n")
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "web.inc").write_text("virtual_server 10.0.0.100 80 {\nlb_algo x\n}\n")
+    main = tmp_path / "main.conf"
+    with pytest.raises(TopologyError) as caught:
+        readers.import_file(Topology("main.conf", main.read_bytes(), str(main)))
+    assert f"{tmp_path}/parts/web.inc:2: 'x' is not a scheduler of IPVS" in caught.value.message
+
+
+def test_files_that_include_each_other_end(tmp_path: Path) -> None:
+    main = tmp_path / "main.conf"
+    main.write_text("include main.conf\n")
+    with pytest.raises(TopologyError, match="include each other 16 levels deep"):
+        readers.import_file(Topology("main.conf", main.read_bytes(), str(main)))
+    with pytest.raises(TopologyError, match="standard input cannot include files"):
+        readers.import_file(Topology("standard input", b"include /etc/passwd\n", "-"))
+
+
+def test_what_is_assumed_and_what_is_left_out_is_in_the_topology() -> None:
+    one = imported(
+        "vrrp_instance V {\ninterface eth0\nvirtual_ipaddress {\n10.0.0.100/28\n}\n}\n"
+        + server("real_server 192.168.0.11 8080 { weight 2\nTCP_CHECK { } }", "lb_kind NAT\n")
+    )
+    lines = one.text.splitlines()
+    assert "  eth0: {ipv4: 10.0.0.96/28}" in lines  # the file's own: no assumption
+    assert any(line.startswith("  back: {ipv4: 192.168.0.0/24}  # assumed: ") for line in lines)
+    assert "#   site.conf:10: TCP_CHECK: lvsctl does not check real servers" in lines
+    assert "#   site.conf:7: it has no protocol: keepalived takes UDP" in lines
+    assert [remark.place.line for remark in one.remarks] == [1, 7, 7, 10]
+    assert str(one.remarks[2]) == "site.conf:7: it has no lb_algo: keepalived takes wlc"
+    assert lab_of(one).services[0].forward == "nat"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("version: 1\nname: x\n", None),
+        ("# virtual_server\nversion: 1\n", None),
+        ("global_defs {\n}\n", "keepalived"),
+        ("@main virtual_server 10.0.0.1 80 {\n", "keepalived"),
+        ("$VIP=10.0.0.1\n", "keepalived"),
+        ("include /etc/keepalived/conf.d/*.conf\n", "keepalived"),
+        ("-A -t 10.0.0.1:80 -s rr\n", "ipvsadm"),
+        ("ipvsadm --add-service -t 10.0.0.1:80 -s rr\n", "ipvsadm"),
+        ("checktimeout=3\nvirtual=10.0.0.1:80\n", "ldirectord"),
+        ("instance: 5\nvirtual_server: 3\n", None),
+        ("", None),
+    ],
+)
+def test_formats_are_told_apart_by_content(text: str, found: str | None) -> None:
+    assert readers.detect(text) == found
+
+
+def test_ipvsadm_rules_with_long_options_and_in_scripts() -> None:
+    short = (
+        "-A -t 10.0.0.1:80 -s wlc -p 300 -M 255.255.255.0\n-a -t 10.0.0.1:80 -r 10.0.0.2 -m -w 3\n"
+    )
+    long = (
+        "ipvsadm -C  # from a script\n\n"
+        "ipvsadm --add-service --tcp-service=10.0.0.1:80 --scheduler wlc --persistent "
+        "--netmask 255.255.255.0\n"
+        "/sbin/ipvsadm --add-server -t 10.0.0.1:80 --real-server 10.0.0.2:80 --masquerading "
+        "--weight 3\n"
+    )
+    tables = [
+        set(
+            table(readers.read(Topology("r", text.encode(), "/r"), readers.Source.IPVSADM).services)
+        )
+        for text in (short, long)
+    ]
+    assert tables[0] == tables[1]
+
+
+def test_ldirectord_ranges_and_defaults() -> None:
+    text = (
+        'virtual = 10.0.0.1:80\n    real = 10.0.0.2->10.0.0.4:80 gate 5 "req", "resp"\n'
+        "    persistent = 60 # seconds\n    netmask = 255.255.0.0\n"
+        "virtual6=[fd00::1]:53\n\treal6=[fd00::2]:53 masq\n\tprotocol=udp\n\tscheduler=rr\n"
+    )
+    configuration = readers.read(Topology("l", text.encode(), "/l"), readers.Source.LDIRECTORD)
+    first, second = configuration.services
+    assert [str(one.rip) for one in first.destinations] == ["10.0.0.2", "10.0.0.3", "10.0.0.4"]
+    assert {one.weight for one in first.destinations} == {5}
+    assert (first.scheduler, first.persistence, first.netmask) == ("wrr", 60, 16)
+    assert (second.protocol, second.scheduler, second.place) == ("udp", "rr", Place("l", 5))
+
+
+def test_real_servers_keep_their_names_when_others_come() -> None:
+    before = lab_of(imported(server("real_server 10.0.0.12 80 { }")))
+    after = lab_of(imported(server("real_server 10.0.0.11 80 { }\nreal_server 10.0.0.12 80 { }")))
+    names = {node.name for node in before.nodes}
+    assert names < {node.name for node in after.nodes}
+    change = between(planner.plan_for(before), planner.plan_for(after), after)
+    added = [one for one in change.added if one.netns == after.netns("director")]
+    assert [type(one) for one in added] == [IpvsRealServer]
+    assert not change.removed
+
+
+def test_names_of_real_servers_are_different_and_short() -> None:
+    several = imported(
+        server("real_server 10.0.0.11 80 { }\nreal_server 10.1.0.11 80 { }", "lb_kind NAT\n")
+    )
+    rips = [one.rip for one in several.configuration.services[0].destinations]
+    assert list(node_names(rips).values()) == ["rs-0-0-11", "rs-1-0-11"]
+
+
+def test_claims_expect_what_keepalived_has_decided() -> None:
+    """Only where a director runs it, and only what its table had before the requests."""
+    evidence = evidence_of("dr")
+    assert as_decided(evidence) is evidence
+    lab = evidence.lab
+    nodes = tuple(
+        replace(node, run=("keepalived", "-n")) if node.role == "director" else node
+        for node in lab.nodes
+    )
+    run = evidence.runs[0]
+    assert run.before is not None
+    drained = replace(run.before.real_servers[0], weight=0)
+    table = replace(run.before, scheduler="wrr", real_servers=(drained,))
+    changed = replace(evidence, lab=replace(lab, nodes=nodes), runs=(replace(run, before=table),))
+    (service,) = as_decided(changed).lab.services
+    assert service.scheduler == "wrr"
+    assert [(str(one.rip), one.weight) for one in service.real_servers] == [(str(drained.rip), 0)]
+    (nothing,) = as_decided(replace(changed, runs=(replace(run, before=None),))).lab.services
+    assert nothing.real_servers == run.service.real_servers
+
+
+CONF = server("real_server 10.0.0.11 80 { weight 1 }")
+
+
+def test_the_command_line_imports_compares_and_exports(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, after, out = tmp_path / "a.conf", tmp_path / "b.conf", tmp_path / "out.yaml"
+    before.write_text(CONF)
+    after.write_text(CONF.replace("weight 1", "weight 7"))
+    assert main(["import", str(before), "-o", str(out), "--name", "site"]) == 0
+    assert planner.load_lab(Topology("out", out.read_bytes())).name == "site"
+    assert f"{before}:1: it has no lb_algo: keepalived takes wlc" in capsys.readouterr().err
+
+    assert main(["diff", str(before), str(after), "--exit-code"]) == 1
+    said = capsys.readouterr()
+    weight = "ipvsadm -e -t 10.0.0.100:80 -r 10.0.0.11:80 -g -w 7"
+    assert said.out.splitlines()[1:] == [f"~ lvsctl exec a/director -- {weight}"]
+    assert main(["diff", str(before), str(before), "--exit-code"]) == 0
+    assert "are the same lab" in capsys.readouterr().out
+
+    assert main(["export", str(after), "--to", "ipvsadm"]) == 0
+    rule = "-a -t 10.0.0.100:80 -r 10.0.0.11:80 -g -w 7"
+    assert capsys.readouterr().out.splitlines()[1] == rule
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["import", "{wrong}"], 65, "'x' is not a scheduler of IPVS"),
+        (["plan", "{wrong}"], 65, "'x' is not a scheduler of IPVS"),
+        (["import", "{topology}"], 2, "is in none of the formats that can be imported"),
+        (["import", "{wrong}", "--name", "A B"], 2, "--name: 'A B' is not a name"),
+        (["import", "{wrong}", "--from", "ldirectord"], 65, "is not a setting"),
+        (["export", "{wrong}", "--to", "keepalived"], 65, "'x' is not a scheduler of IPVS"),
+        (["diff", "dr", "{wrong}"], 65, "'x' is not a scheduler of IPVS"),
+    ],
+)
+def test_the_command_line_refuses(
+    words: list[str], status: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {"wrong": tmp_path / "wrong.conf", "topology": tmp_path / "topology.yaml"}
+    files["wrong"].write_text(server("lb_algo x"))
+    files["topology"].write_bytes(shipped.text_of("dr").encode())
+    assert main([word.format(**files) for word in words]) == status
+    assert said in capsys.readouterr().err
+
+
+def test_two_directors_get_a_file_each() -> None:
+    text = shipped.text_of("dr").replace("role: director,", "role: director, count: 2,")
+    lab = parse_topology(text, "dr2")  # without rules: `up` has no VRRP yet
+    files = writers.export(lab, planner.plan_for(lab).resources, writers.Target.KEEPALIVED)
+    first, second = files["keepalived-director1.conf"], files["keepalived-director2.conf"]
+    assert "state MASTER" in first
+    assert "priority 150" in first
+    assert "state BACKUP" in second
+    assert "priority 100" in second
+    assert "lvs_sync_daemon lan LAN-4" in first
