@@ -249,10 +249,16 @@ def some_of(rows: Sequence[Any]) -> list[Any]:
     ]
 
 
+ALIKE = ("dns", "nat-snat", "sctp")
+"""Their labs are brought up and verified by test_labs always."""
+
+
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(n, marks=pytest.mark.exhaustive if "ipv6" in n or "in" in n else ())
+        pytest.param(
+            n, marks=pytest.mark.exhaustive if "ipv6" in n or "in" in n or n in ALIKE else ()
+        )
         for n in shipped.names()
     ],
 )

@@ -55,7 +55,7 @@ SOME = (
     ("dr", ("vip-missing", "input-rejected", "port-isolated")),
     ("nat", ("wrong-gateway",)),
     ("tun", ("rp-filter-on-tunnel",)),
-    ("dns", ("one-packet-scheduling", "one-packet-missing")),
+    ("dns", ("one-packet-missing",)),
 )
 """Always run: one of each forwarding method's own. All others in `make test-all`."""
 
