@@ -346,8 +346,8 @@ def _held(lab: Lab, network: Network, node: Node) -> str:
     held = vips(lab, node.name)
     if node.role is Role.DIRECTOR:
         here = [vip for vip in held if lab.network_of(vip) == network]
-        return " ".join(f"VIP {vip}" for vip in here)
-    return " ".join(f"(VIP {vip})" for vip in held)
+        return f"VIP {', '.join(map(str, here))}" if here else ""
+    return f"(VIP {', '.join(map(str, held))})" if held else ""
 
 
 def _real_servers(service: VirtualService) -> Iterator[list[str | Cell]]:
