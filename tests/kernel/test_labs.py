@@ -376,6 +376,55 @@ def test_a_tunnel_costs_nothing_where_its_networks_carry_more() -> None:
         assert inspect_lab(running_lab("tun")).deviations == ()
 
 
+MARKED_NAT = """
+version: 1
+name: natmark
+networks:
+  wan: {ipv4: 10.20.0.0/24, ipv6: 'fd00:20::/64'}
+  lan: {ipv4: 10.30.0.0/24, ipv6: 'fd00:30::/64'}
+nodes:
+  client: {role: client, networks: [wan]}
+  director: {role: director, networks: [wan, lan]}
+  rs: {role: real-server, networks: [lan], count: 2}
+services:
+  - {name: a, vip: 10.20.0.100, ports: [80, 443],
+     forward: nat, scheduler: rr, persistence: {timeout: 30, netmask: 24}, real_servers: [rs]}
+  - {name: b, vips: [10.20.0.101, 10.20.0.102], port: 8080,
+     forward: nat, scheduler: rr, real_servers: [{node: rs1, port: 9000}, {node: rs2, port: 9001}]}
+  - {name: c, vip: 'fd00:20::100', ports: any,
+     forward: nat, scheduler: wrr, real_servers: [rs1, {node: rs2, weight: 2}]}
+  - {name: d, vip: 10.20.0.103, port: any, persistence: 1m,
+     forward: nat, scheduler: rr, real_servers: [rs]}
+"""
+MARKED_TUN = """
+version: 1
+name: tunmark
+networks:
+  lan: {ipv4: 10.30.0.0/24, ipv6: 'fd00:30::/64'}
+nodes:
+  client: {role: client, networks: [lan]}
+  director: {role: director, networks: [lan], timeouts: {tcp: 1m}}
+  rs: {role: real-server, networks: [lan], count: 3}
+services:
+  - {name: a, vip: 10.30.0.100, ports: [53, 5353], protocol: udp,
+     forward: tun, scheduler: rr, real_servers: [rs]}
+  - {name: b, vip: 10.30.0.101, port: 80,
+     forward: tun, scheduler: rr, real_servers: [rs1, {node: rs2, forward: dr}, {node: rs3, encapsulation: gue}]}
+  - {name: c, vip: 10.30.0.102, port: 80,
+     forward: dr, scheduler: sh, real_servers: [{node: rs1, upper: 5, lower: 2}, rs2]}
+"""
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("text", [MARKED_NAT, MARKED_TUN], ids=["nat", "tun"])
+def test_several_ports_and_several_methods_in_one_lab(text: str) -> None:
+    with lab_up(text) as lab:
+        findings = verify_lab(lab).findings
+        assert [f for f in findings if f.verdict is not Verdict.PASS] == []
+        assert any(f.claim.id == "joined.every-port-answered" for f in findings)
+        assert inspect_lab(lab).deviations == ()
+
+
 def _sctp_checksum_ok(packet: bytes) -> bool:
     """Whether the CRC32c of an SCTP packet (RFC 9260, appendix A), padded by none, is right."""
     crc = 0xFFFFFFFF
