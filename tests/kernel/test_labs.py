@@ -409,7 +409,8 @@ services:
   - {name: a, vip: 10.30.0.100, ports: [53, 5353], protocol: udp,
      forward: tun, scheduler: rr, real_servers: [rs]}
   - {name: b, vip: 10.30.0.101, port: 80,
-     forward: tun, scheduler: rr, real_servers: [rs1, {node: rs2, forward: dr}, {node: rs3, encapsulation: gue}]}
+     forward: tun, scheduler: rr,
+     real_servers: [rs1, {node: rs2, forward: dr}, {node: rs3, encapsulation: gue}]}
   - {name: c, vip: 10.30.0.102, port: 80,
      forward: dr, scheduler: sh, real_servers: [{node: rs1, upper: 5, lower: 2}, rs2]}
 """
