@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -257,7 +257,7 @@ def test_text_is_escaped_and_markup_is_not() -> None:
 
 @pytest.mark.parametrize("name", shipped.names())
 def test_a_drawing_is_an_image_of_its_own(name: str) -> None:
-    root = ElementTree.fromstring(image(lab_of(name)))
+    root = ET.fromstring(image(lab_of(name)))  # noqa: S314 (our own)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert root.find("{http://www.w3.org/2000/svg}style") is not None
 
@@ -277,7 +277,7 @@ def test_every_node_network_and_cable_is_drawn_once(drawn: Callable[[Lab], str])
 
 @pytest.mark.parametrize("drawn", [mermaid, dot])
 def test_many_real_servers_are_one_shape(drawn: Callable[[Lab], str]) -> None:
-    text = drawn(lab_of("dr", servers=300))
-    assert "rs1 to rs300" in text
+    text = drawn(lab_of("dr", servers=200))
+    assert "rs1 to rs200" in text
     assert "10.10.0.11 to 10.10." in text
     assert len(text.splitlines()) < 15
