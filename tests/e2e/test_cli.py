@@ -347,7 +347,7 @@ def test_names_complete_by_what_runs_in_the_machine(user: User) -> None:
     user.gets("up", "dr", "--name", "drum")
 
     assert completions(user, "lvsctl down d") == ["dr", "drum"]
-    assert completions(user, "lvsctl up nat") == ["nat", "nat-one-arm"]
+    assert completions(user, "lvsctl up nat-o") == ["nat-one-arm"]
     assert completions(user, "lvsctl inspect dr r") == ["rs1", "rs2"]
     assert completions(user, "lvsctl exec drum/r") == ["drum/rs1", "drum/rs2"]
     assert completions(user, "lvsctl exec --lab drum r") == ["rs1", "rs2"]

@@ -18,7 +18,7 @@ from lvsctl.topology import shipped
 pytestmark = [pytest.mark.machine, pytest.mark.slow]
 
 HERE = Path(__file__).parent
-ALWAYS = {"dr", "nat", "tun", "tun-gue"}
+ALWAYS = {"dr", "tun-gue"}
 """Each has operations that the others lack; a topology takes half a minute on a busy machine."""
 LVSCTL = (sys.executable, "-m", "lvsctl")
 
