@@ -13,12 +13,13 @@ import time
 from collections.abc import Sequence
 
 from lvsctl.errors import KernelError, LvsctlError
-from lvsctl.kernel import netns, paths, processes, worker
+from lvsctl.kernel import masters, netns, paths, processes, worker
 from lvsctl.kernel.own_servers import note, own_servers
 from lvsctl.kernel.paths import wrap_os_errors
 from lvsctl.kernel.state import node_state
 from lvsctl.model.event import Emit, Notice
 from lvsctl.model.lab import Lab
+from lvsctl.resources.keepalived import PROCESS, Keepalived
 from lvsctl.resources.user_command import UserCommand
 
 NOT_FOUND = 127
@@ -33,7 +34,7 @@ LISTEN_SECONDS = 10.0
 """How long a real server of the user's own may take to listen, before the user gets a notice."""
 
 
-def start_commands(lab: str, ops: Sequence[UserCommand]) -> None:
+def start_commands(lab: str, ops: Sequence[UserCommand | Keepalived]) -> None:
     """Start each command in its node's namespace, all at once, and leave them running.
 
     What they print goes to the lab's log of that node. A command may put itself
@@ -53,7 +54,7 @@ def start_commands(lab: str, ops: Sequence[UserCommand]) -> None:
         raise failures[0]
 
 
-def _failure(lab: str, op: UserCommand, code: int) -> KernelError:
+def _failure(lab: str, op: UserCommand | Keepalived, code: int) -> KernelError:
     how = NO_COMMAND if code == NOT_FOUND else f"ended at once with status {code}"
     return _refusal(lab, op.node, op.argv, how)
 
@@ -108,17 +109,19 @@ def _wait_for_keepalived(lab: Lab, emit: Emit) -> None:
     """
     deadline = time.monotonic() + LISTEN_SECONDS
     pause = threading.Event()  # never set
+    _wait_for_master(lab, emit)
     wanted = {service.match for service in lab.services}
     for node in lab.directors:
         netns_name = lab.netns(node.name)
-        while node.runs_keepalived:
+        while node.runs_keepalived or node.ha is not None:
             found = {
                 one.match for one in node_state(netns_name, sysctls=(), director=True).services
             }
             if not (missing := wanted - found):
                 break
             if not processes.pids_in([paths.of(lab.name).namespaces / netns_name]):
-                raise _refusal(lab.name, node.name, node.run, "ended without its virtual services")
+                argv = node.run or (PROCESS,)
+                raise _refusal(lab.name, node.name, argv, "ended without its virtual services")
             if time.monotonic() > deadline:
                 names = ", ".join(sorted(map(str, missing)))
                 emit(Notice(f"{node.name}: keepalived has not set up {names} yet"))
@@ -126,10 +129,19 @@ def _wait_for_keepalived(lab: Lab, emit: Emit) -> None:
             pause.wait(0.05)
 
 
+def _wait_for_master(lab: Lab, emit: Emit) -> None:
+    """Wait until one of several directors is master; emit a notice if that takes too long."""
+    found = masters.wait_for_master(lab, masters.takeover_seconds(lab))
+    for address, names in found.items():
+        if len(names) != 1:
+            who = " and ".join(names) + " both hold" if names else "no director holds"
+            emit(Notice(f"{who} {address}: `lvsctl verify {lab.name}` shows more"))
+
+
 # ── starting ─────────────────────────────────────────────────────────────────────────────────
 
 
-def _start(lab: str, op: UserCommand) -> int:
+def _start(lab: str, op: UserCommand | Keepalived) -> int:
     """Fork the process that starts the command and waits for an early end; return its pid.
 
     It ends with the command's exit status, or with 0 where that goes on running.
@@ -169,7 +181,7 @@ def _wait_for(fd: int, seconds: float) -> bool:
     return bool(poll.poll(seconds * 1000))
 
 
-def _become(lab: str, op: UserCommand, begun: int) -> None:
+def _become(lab: str, op: UserCommand | Keepalived, begun: int) -> None:
     """In the child: turn into the command, which closes ``begun``, or end."""
     status = 1
     try:
