@@ -8,13 +8,10 @@ from typing import NamedTuple
 from lvsctl.claims.base import CheckResult, ClaimTable, inconclusive, join_names, passed_if
 from lvsctl.claims.trace import Trace
 from lvsctl.model.evidence import Evidence
-from lvsctl.model.frame import Direction, Frame
+from lvsctl.model.frame import VRRP, Direction, Frame
 from lvsctl.model.masters import has_one_master, holders_in
 
 CLAIMS = ClaimTable()
-
-VRRP = 112
-"""The IP protocol's number (RFC 5798, section 5.1.1.4)."""
 
 
 class Advertisement(NamedTuple):

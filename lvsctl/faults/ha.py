@@ -8,14 +8,12 @@ from dataclasses import replace
 
 from lvsctl.faults.base import EVERY_MODE, FaultContext, FaultTable
 from lvsctl.faults.change import Change, added, removed
+from lvsctl.model.frame import VRRP
 from lvsctl.model.lab import Role
 from lvsctl.resources.drop_filter import DropFilter
 from lvsctl.resources.keepalived import Keepalived
 
 FAULTS = FaultTable()
-
-VRRP = 112
-"""The IP protocol's number (RFC 5798, section 5.1.1.4)."""
 
 TWO_ANSWER = (
     *("dr.only-director-answers-arp", "dr.request-only-macs-change", "dr.same-vip"),
@@ -24,7 +22,7 @@ TWO_ANSWER = (
     *("all.requests-answered", "all.large-requests-answered", "all.nothing-sent-again"),
     *("all.real-servers-reached", "all.distribution", "all.counters-agree"),
     *("all.reply-path-counted", "all.connection-table-agrees", "all.frames-agree"),
-    *("all.neighbours-right", "tun.request-encapsulated"),
+    *("all.neighbours-right", "tun.request-encapsulated", "dr.reply-direct", "tun.reply-direct"),
 )
 """Claims that may fail while two directors answer for the VIP: whose answer comes first decides."""
 

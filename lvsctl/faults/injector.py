@@ -14,11 +14,11 @@ from lvsctl.errors import UsageError
 from lvsctl.faults import FAULTS
 from lvsctl.faults.base import Fault, FaultContext
 from lvsctl.faults.change import Change, reversed_
-from lvsctl.faults.ha import VRRP
 from lvsctl.kernel import apply, masters, netns, paths, registry, undo
 from lvsctl.kernel.paths import InjectedFault
 from lvsctl.kernel.state import flush_neighbours_and_routes
 from lvsctl.model.event import ignore
+from lvsctl.model.frame import VRRP
 from lvsctl.model.lab import Lab
 from lvsctl.model.masters import Holders
 from lvsctl.netlink import rtnl

@@ -243,6 +243,8 @@ def _tools(plan: Plan) -> Iterator[tuple[str, str]]:
     for program, package in _PACKAGES.items():
         if (program in used and program != _OPTIONAL) or program == "ip":
             yield program, package
+    if _has(plan, Keepalived):
+        yield "keepalived", "keepalived"
 
 
 def _comment(text: str, indent: str = "") -> str:
@@ -367,6 +369,8 @@ def _paragraphs(ops: Iterable[Resource]) -> Iterator[str]:
         if paragraph.why:
             yield _comment(PLAIN.wrapped(paragraph.why))
         for command in paragraph.commands:
+            if '"$1"' in command:
+                yield "# shellcheck disable=SC2016  # the inner shell's own variables"
             yield from wrap_command(command, WIDTH)
 
 

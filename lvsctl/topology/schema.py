@@ -232,57 +232,57 @@ def _usual_ha(_: Redundancy) -> HaConfig:
     return HaConfig()
 
 
+HA_SETTINGS = Record(
+    HaConfig,
+    {
+        "virtual_router_id": Key(
+            Integer(1, 255, "51"),
+            "of the first VRRP instance; each further one has the next",
+            default=51,
+        ),
+        "priority": Key(
+            Integer(1, 254, "150"),
+            "the highest is master; of several nodes alike the first has it, each further one "
+            "50 less (150 if left out)",
+        ),
+        "advert_int": Key(
+            Text("a time", "1s", p.parse_interval, p.DELAY_PATTERN, numeric=True),
+            "time between a master's advertisements: a bare number is seconds, or with ms",
+            default="1s",
+        ),
+        "preempt": Key(
+            Boolean(),
+            "whether a director with a higher priority takes over from one that is master",
+            default=True,
+        ),
+        "unicast": Key(Boolean(), "advertise to the other directors' own addresses", default=False),
+        "sync": Key(
+            Boolean(),
+            "send IPVS's connections to the backup, by the synchronization daemon",
+            default=False,
+        ),
+        "sync_threshold": Key(
+            _SYNC_THRESHOLD,
+            "packets after which a connection is sent, and the period in which again "
+            "(ipvs-sysctl.rst, sync_threshold)",
+            default=[3, 50],
+        ),
+        "gateways": Key(
+            ListOf(_ADDRESS, "a list of addresses", "[192.168.20.1]", distinct=True),
+            "virtual addresses that are real servers' default gateway (nat); chosen otherwise",
+            default=[],
+        ),
+    },
+    "high availability (a mapping)",
+    "{advert_int: 1s, sync: true}",
+    words=_HA_WORDS,
+)
+
 HA = OneOf(
     "the word vrrp, or a mapping",
     "vrrp",
     single=Converted(Choice(Redundancy, "a protocol", "protocols", _HA_SYNONYMS), _usual_ha),
-    mapped=Record(
-        HaConfig,
-        {
-            "virtual_router_id": Key(
-                Integer(1, 255, "51"),
-                "of the first VRRP instance; each further one has the next",
-                default=51,
-            ),
-            "priority": Key(
-                Integer(1, 254, "150"),
-                "the highest is master; of several nodes alike the first has it, each further one "
-                "50 less (150 if left out)",
-            ),
-            "advert_int": Key(
-                Text("a time", "1s", p.parse_interval, p.DELAY_PATTERN, numeric=True),
-                "time between a master's advertisements: a bare number is seconds, or with ms",
-                default="1s",
-            ),
-            "preempt": Key(
-                Boolean(),
-                "whether a director with a higher priority takes over from one that is master",
-                default=True,
-            ),
-            "unicast": Key(
-                Boolean(), "advertise to the other directors' own addresses", default=False
-            ),
-            "sync": Key(
-                Boolean(),
-                "send IPVS's connections to the backup, by the synchronization daemon",
-                default=False,
-            ),
-            "sync_threshold": Key(
-                _SYNC_THRESHOLD,
-                "packets after which a connection is sent, and the period in which again "
-                "(ipvs-sysctl.rst, sync_threshold)",
-                default=[3, 50],
-            ),
-            "gateways": Key(
-                ListOf(_ADDRESS, "a list of addresses", "[192.168.20.1]", distinct=True),
-                "virtual addresses that are real servers' default gateway (nat); chosen otherwise",
-                default=[],
-            ),
-        },
-        "high availability (a mapping)",
-        "{advert_int: 1s, sync: true}",
-        words=_HA_WORDS,
-    ),
+    mapped=HA_SETTINGS,
 )
 
 NODE = Record(
