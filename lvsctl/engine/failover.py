@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from lvsctl.capture.capture import Capture
 from lvsctl.claims import failover as story
 from lvsctl.engine import reconcile
 from lvsctl.engine.labs import find_node
 from lvsctl.errors import LabError, UsageError
-from lvsctl.kernel import masters, netns, paths, processes, registry, state, undo
+from lvsctl.kernel import masters, netns, paths, processes, registry, state, undo, wide
 from lvsctl.model.addresses import Endpoint, host_route
 from lvsctl.model.event import ignore
 from lvsctl.model.failover import Failover, HeldConnection, Moment, Step
@@ -28,6 +29,8 @@ from lvsctl.model.service import Protocol, VirtualService
 from lvsctl.model.state import Connection, NodeState
 from lvsctl.plan import planner
 from lvsctl.resources.address import Address
+from lvsctl.resources.ipvs_config import SyncDaemon
+from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.keepalived import PROCESS
 from lvsctl.resources.link_up import LinkUp
 from lvsctl.traffic.every import Asked, SteadyClient, is_prompt
@@ -53,6 +56,7 @@ class Action:
 
     text: str
     carry_out: Callable[[], None]
+    back: bool = False
 
 
 def fail_over(
@@ -87,7 +91,9 @@ def _action(lab: Lab, master: Node, kill: str | None, cut: str | None, *, back: 
     if sum(one is not None for one in (kill, cut)) + back > 1:
         raise UsageError("--kill, --cut and --back exclude each other")
     if back:
-        return Action(f"everything of lab {lab.name} is brought back", lambda: _bring_back(lab))
+        return Action(
+            f"everything of lab {lab.name} is brought back", lambda: _bring_back(lab), back=True
+        )
     if cut is not None:
         node, network = _link(lab, master, cut)
         return Action(
@@ -131,6 +137,26 @@ def _kill(lab: Lab, node: Node) -> None:
                 Address(netns=lab.netns(node.name), device=network.name, address=host_route(one))
             )
     undo.undo(addresses, lab.name)
+    table = _with_daemons(lab, node.name)
+    undo.undo([*SyncDaemon.from_state(table), *IpvsService.from_state(table)], lab.name)
+
+
+def _with_daemons(lab: Lab, director: str) -> NodeState:
+    """Read a director's IPVS table and synchronization daemons."""
+    name = lab.netns(director)
+    found = state.node_state(name, sysctls=(), director=True)
+    return netns.run_inside(name, lambda: wide.with_ipvs_config(found))
+
+
+def _receivers(lab: Lab) -> dict[str, bool]:
+    """Return, for each director with keepalived, whether it receives others' connections."""
+    found = {}
+    for node in lab.directors:
+        pids = processes.pids_in([paths.of(lab.name).namespaces / lab.netns(node.name)])
+        if any(processes.name_and_state(pid)[0] == PROCESS for pid in pids):
+            daemons = _with_daemons(lab, node.name).sync_daemons
+            found[node.name] = any(one.state == "backup" for one in daemons)
+    return found
 
 
 def _bring_back(lab: Lab) -> None:
@@ -150,6 +176,7 @@ def _measured(lab: Lab, service: VirtualService, before: str, action: Action) ->
     sender = lab.default_client
     nodes: dict[str | Path, str] = {lab.netns(node.name): node.name for node in lab.nodes}
     patience = masters.takeover_seconds(lab)
+    receivers = _receivers(lab)
     name = lab.netns(sender.name)
     with Capture(nodes, quiet=0.1) as capture, _held(name, service) as connections:
         with SteadyClient(name, endpoint.vip, endpoint.port, INTERVAL) as client:
@@ -178,14 +205,16 @@ def _measured(lab: Lab, service: VirtualService, before: str, action: Action) ->
             for node, found in neighbours.items()
         },
         dropped=sum(capture.drops.values()),
+        receiving=receivers.get(after),
     )
     moved = replace(moved, held=tuple(_explained(moved, service, one) for one in held))
+    worst = max(outages(asked, began / 1e9), key=lambda one: one.seconds, default=None)
+    again = any(is_prompt(one) and one.answered > began / 1e9 for one in asked)
     steps = [
         Step(0.0, Moment.ACTION, "", action.text),
         *story.story(moved),
-        *_answers(asked, began, sender.name),
+        *_answers(worst, began, sender.name),
     ]
-    good = [one.sent for one in asked if is_prompt(one)]
     gaps = [later - earlier for earlier, later in pairwise([one.sent for one in asked])]
     return Failover(
         lab.name,
@@ -195,13 +224,14 @@ def _measured(lab: Lab, service: VirtualService, before: str, action: Action) ->
         before,
         after,
         INTERVAL * 1000,
-        max(gaps, default=0.0) * 1000,
-        _outage(good, began / 1e9),
+        (worst.blur if worst is not None else max(gaps, default=0.0)) * 1000,
+        (worst.seconds * 1000 if worst is not None else 0.0) if again else None,
         len(asked),
-        len(good),
+        sum(map(is_prompt, asked)),
         tuple(sorted(steps, key=lambda step: step.at)),
         moved.held,
         story.findings(moved, service.name),
+        back=action.back,
     )
 
 
@@ -213,29 +243,51 @@ def _wait_for_another(lab: Lab, before: Holders, patience: float) -> Holders:
     return masters.wait_for_change(lab, before) if patience else now
 
 
-def _outage(good: Sequence[float], began: float) -> float | None:
-    """Return the longest time between two requests that were answered at once, in ms.
+class Outage(NamedTuple):
+    """A time without an answer, in seconds since the epoch: after ``last``, until ``first``.
 
-    Only what ends after ``began``; None where none was answered any more.
+    ``blur``: how long no request was sent at its beginning and at its end.
     """
-    if not good or good[-1] < began:
-        return None
-    gaps = [later - earlier for earlier, later in pairwise(good) if later > began]
-    return max(gaps, default=0.0) * 1000
+
+    last: float
+    first: float
+    blur: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it was."""
+        return self.first - self.last
 
 
-def _answers(asked: Sequence[Asked], began: int, client: str) -> Iterator[Step]:
-    """Yield the last request that was answered before the outage, and the first after it."""
-    good = [one.sent for one in asked if is_prompt(one)]
-    gaps = [(b - a, a, b) for a, b in pairwise(good) if b > began / 1e9]
-    if not gaps:
+def outages(asked: Sequence[Asked], began: float) -> list[Outage]:
+    """Return the times without an answer that end after ``began``.
+
+    From the last answer that came at once to the first that does again; between them are
+    requests whose answer did not. Where none was sent, nothing is known to be out.
+    """
+    found: list[Outage] = []
+    last: Asked | None = None
+    failed: list[Asked] = []
+    for one in sorted(asked):
+        if not is_prompt(one):
+            failed.append(one)
+            continue
+        if failed and last is not None and one.answered > began:
+            blur = failed[0].sent - last.sent + one.sent - failed[-1].sent
+            found.append(Outage(last.answered, one.answered, blur))
+        last, failed = one, []
+    return found
+
+
+def _answers(worst: Outage | None, began: int, client: str) -> Iterator[Step]:
+    """Yield the last answer before the outage, and the first one after it."""
+    if worst is None:
         return
-    _, last, first = max(gaps)
     for moment, when, text in (
-        (Moment.LAST_ANSWER, last, "the last request that is answered"),
-        (Moment.ANSWERED, first, "the first request that is answered again"),
+        (Moment.LAST_ANSWER, worst.last, "receives its last answer"),
+        (Moment.ANSWERED, worst.first, "receives an answer again"),
     ):
-        yield Step(when * 1e3 - began / 1e6, moment, client, f"{text}, of {client}")
+        yield Step(when * 1e3 - began / 1e6, moment, client, f"{client} {text}")
 
 
 def _neighbours(lab: Lab) -> dict[str, NodeState]:
@@ -349,16 +401,23 @@ def _explained(moved: story.Moved, service: VirtualService, one: _Held) -> HeldC
 
 
 def _why(moved: story.Moved, packets: int, one: _Held) -> str:
-    ha = moved.lab.node(moved.before).ha
-    after = moved.after or "no director"
     if not moved.after:
         return f"{one.error}: no director took over"
     if one.known:
-        return f"{one.error}, although {after} has it in its table"
-    unknown = f"{one.error}: {after} does not know it"
+        return f"{one.error}, although {moved.after} has it in its table"
+    return f"{one.error}: {moved.after} does not know it, {_unknown(moved, packets)}"
+
+
+def _unknown(moved: story.Moved, packets: int) -> str:
+    """Return why the new director does not know a connection."""
+    ha = moved.lab.node(moved.before).ha
     if ha is None or not ha.sync:
-        return f"{unknown}, because connections are not synchronized (sync: true)"
+        return "because connections are not synchronized (sync: true)"
+    if moved.receiving is None:
+        return "because its keepalived did not run when the connection began"
+    if not moved.receiving:
+        return "because its synchronization daemon did not run"
     first, period = ha.sync_threshold
     if packets < first:
-        return f"{unknown}, because it had {packets} packets: sync_threshold is {first} {period}"
-    return f"{unknown}, though it had {packets} packets (sync_threshold {first} {period})"
+        return f"because it had {packets} packets: sync_threshold is {first} {period}"
+    return f"though it had {packets} packets (sync_threshold {first} {period})"

@@ -56,9 +56,9 @@ class Failover:
     """One director took over from another, or did not.
 
     ``before`` and ``after`` are the masters (empty: none). ``outage`` is the longest time in
-    milliseconds between two requests of ``client`` that were answered at once, which it sent
-    every ``interval`` milliseconds; None: no request was answered again. It is known to within
-    one interval, or the longest time between two requests that were sent (``resolution``).
+    milliseconds in which ``client``, which asks every ``interval`` milliseconds, received no
+    answer that came at once; None: none came again. It is known to within ``resolution``: how
+    long no request was sent where it began and ended. ``back``: it was brought back.
     """
 
     lab: str
@@ -75,6 +75,7 @@ class Failover:
     steps: tuple[Step, ...]
     held: tuple[HeldConnection, ...]
     findings: tuple[Finding, ...]
+    back: bool = False
 
     @property
     def verdict(self) -> Verdict:

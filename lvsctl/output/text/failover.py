@@ -39,7 +39,7 @@ def format_failover(result: Failover, *, style: Style) -> str:
             indent=2,
         )
     )
-    if result.after != result.before:
+    if not result.back:
         lines += ["", f"bring it back: {style.cyan(f'lvsctl failover {result.lab} --back')}"]
     return style.finished("\n".join(lines))
 
@@ -53,12 +53,14 @@ _PAINT = {
 
 def _outage(result: Failover) -> str:
     asked = f"{result.client} asked every {result.interval:g} ms"
+    if result.outage == 0:
+        return f"outage: none; every request was answered at once ({asked}, {result.sent} requests)"
     if result.outage is None:
         return f"outage: no request was answered again ({asked}, {result.sent} requests)"
     return (
-        f"outage: {result.outage:.0f} ms without a request that was answered at once ({asked}; "
-        f"at most {result.resolution:.0f} ms between two of them; {result.answered} of "
-        f"{result.sent} answered at once)"
+        f"outage: {result.outage:.0f} ms without an answer, known to within "
+        f"{result.resolution:.0f} ms ({asked}; {result.answered} of {result.sent} answered at "
+        "once)"
     )
 
 
