@@ -10,6 +10,7 @@ from lvsctl.claims.trace import Trace
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.frame import VRRP, Direction, Frame
 from lvsctl.model.masters import has_one_master, holders_in
+from lvsctl.resources.keepalived import is_running
 
 CLAIMS = ClaimTable()
 
@@ -97,7 +98,7 @@ def backup_ready(trace: Trace) -> CheckResult:
         state = evidence.states.get(name)
         if state is None or not state.whole:
             return inconclusive(expected, f"{name} was not looked at")
-        if not any(one.process == "keepalived" for one in state.processes):
+        if not is_running(state):
             wrong.append(f"keepalived does not run on {name}")
             continue
         table = next((one for one in state.services if one.match == service.match), None)

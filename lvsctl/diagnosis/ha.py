@@ -10,6 +10,7 @@ from lvsctl.model.claim import Cause
 from lvsctl.model.frame import Direction
 from lvsctl.model.lab import HighAvailability
 from lvsctl.model.masters import holders_in
+from lvsctl.resources.keepalived import PROCESS, PROCESSES, is_running
 
 
 def not_running(case: Case) -> Iterator[Found]:
@@ -20,15 +21,23 @@ def not_running(case: Case) -> Iterator[Found]:
         state = case.evidence.states.get(node.name)
         if state is None or not state.whole:
             continue
-        if not any(one.process == "keepalived" for one in state.processes):
+        if not is_running(state):
             yield Cause(
                 fault="keepalived-stopped",
                 node=node.name,
                 text="keepalived does not run",
-                evidence=("no process of that name is in its namespace",),
+                evidence=(_processes(case, node.name),),
                 consequence="it takes over from no other director",
                 remedy=case.up,
             )
+
+
+def _processes(case: Case, node: str) -> str:
+    found = [one for one in case.state(node).processes if one.process == PROCESS]
+    if not found:
+        return "no process of that name is in its namespace"
+    pids = ", ".join(str(one.pid) for one in found)
+    return f"only {len(found)} of its {PROCESSES} processes are in its namespace: {pids}"
 
 
 def two_masters(case: Case) -> Iterator[Found]:

@@ -18,7 +18,7 @@ from lvsctl.claims import failover as story
 from lvsctl.engine import reconcile
 from lvsctl.engine.labs import find_node
 from lvsctl.errors import LabError, UsageError
-from lvsctl.kernel import masters, netns, paths, processes, registry, state, undo, wide
+from lvsctl.kernel import commands, masters, netns, registry, state, undo, wide
 from lvsctl.model.addresses import Endpoint, host_route
 from lvsctl.model.event import ignore
 from lvsctl.model.failover import Failover, HeldConnection, Moment, Step
@@ -31,7 +31,6 @@ from lvsctl.plan import planner
 from lvsctl.resources.address import Address
 from lvsctl.resources.ipvs_config import SyncDaemon
 from lvsctl.resources.ipvs_service import IpvsService
-from lvsctl.resources.keepalived import PROCESS
 from lvsctl.resources.link_up import LinkUp
 from lvsctl.traffic.every import Asked, SteadyClient, is_prompt
 
@@ -123,9 +122,9 @@ def _cut(lab: Lab, node: Node, networks: Sequence[str]) -> None:
 def _kill(lab: Lab, node: Node) -> None:
     """Do what a power failure does: no link, no process, no virtual address."""
     _cut(lab, node, node.networks)
-    files = [paths.of(lab.name).namespaces / lab.netns(node.name)]
-    for pid in processes.pids_in(files):
-        if processes.name_and_state(pid)[0] == PROCESS:
+    # The first process starts the others again: it goes first.
+    while pids := commands.keepalived_pids(lab.name, lab.netns(node.name)):
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
     held = [one for one, names in masters.holders(lab).items() if node.name in names]
@@ -152,8 +151,7 @@ def _receivers(lab: Lab) -> dict[str, bool]:
     """Return, for each director with keepalived, whether it receives others' connections."""
     found = {}
     for node in lab.directors:
-        pids = processes.pids_in([paths.of(lab.name).namespaces / lab.netns(node.name)])
-        if any(processes.name_and_state(pid)[0] == PROCESS for pid in pids):
+        if commands.keepalived_pids(lab.name, lab.netns(node.name)):
             daemons = _with_daemons(lab, node.name).sync_daemons
             found[node.name] = any(one.state == "backup" for one in daemons)
     return found
@@ -189,7 +187,7 @@ def _measured(lab: Lab, service: VirtualService, before: str, action: Action) ->
             client.wait_for_answers(time.time(), AFTER, patience)
             table = _table(lab, after)
             held = _go_on(connections, table)
-            asked = sorted(client.asked)
+        asked = sorted(client.asked)  # those that wait for an answer are over now
         neighbours = _neighbours(lab)
     frames = capture.frames
     moved = story.Moved(

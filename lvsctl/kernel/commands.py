@@ -41,6 +41,9 @@ def start_commands(lab: str, ops: Sequence[UserCommand | Keepalived]) -> None:
     into the background (nginx does): ending with status 0 is no failure.
     Raises KernelError, with the end of the log, where one fails within the grace time.
     """
+    for op in ops:
+        if isinstance(op, Keepalived):  # a part of it may have survived the rest
+            end_keepalived(lab, op.netns)
     with wrap_os_errors(f"keep the logs of lab {lab}"):
         paths.of(lab).logs.mkdir(parents=True, exist_ok=True)
     watchers = {_start(lab, op): op for op in ops}
@@ -52,6 +55,17 @@ def start_commands(lab: str, ops: Sequence[UserCommand | Keepalived]) -> None:
             failures.append(_failure(lab, op, code))
     if failures:
         raise failures[0]
+
+
+def keepalived_pids(lab: str, netns_name: str) -> list[int]:
+    """Return the processes of keepalived in a namespace, the first one first."""
+    pids = processes.pids_in([paths.of(lab).namespaces / netns_name])
+    return sorted(pid for pid in pids if processes.name_and_state(pid)[0] == PROCESS)
+
+
+def end_keepalived(lab: str, netns_name: str) -> None:
+    """End keepalived, which removes its addresses and virtual services first."""
+    processes.terminate(lambda: keepalived_pids(lab, netns_name))
 
 
 def _failure(lab: str, op: UserCommand | Keepalived, code: int) -> KernelError:

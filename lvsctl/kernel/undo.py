@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lvsctl.errors import LabError
-from lvsctl.kernel import netns, packet_filters, paths, processes, sysctl
+from lvsctl.kernel import commands, netns, packet_filters, paths, processes, sysctl
 from lvsctl.kernel.session import OpenNamespace, Session
 from lvsctl.kernel.worker import in_worker
 from lvsctl.model.event import Emit, OpsDone, ignore
@@ -43,7 +43,7 @@ from lvsctl.resources.gue_port import GuePort
 from lvsctl.resources.ipvs_config import ConnectionTimeouts, SyncDaemon
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
-from lvsctl.resources.keepalived import PROCESS, Keepalived
+from lvsctl.resources.keepalived import Keepalived
 from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.link_up import LinkUp
 from lvsctl.resources.marks import Marks
@@ -113,7 +113,7 @@ def _undo(session: Session, resource: Resource) -> None:
     elif isinstance(resource, ResponderPort):
         processes.stop_daemon(session.lab, processes.RESPONDER)
     elif isinstance(resource, Keepalived):
-        _end_keepalived(session.lab, resource)
+        commands.end_keepalived(session.lab, resource.netns)
     elif isinstance(resource, ChangedSysctl):
         with netns.enter(session.open(resource.netns).fd), contextlib.suppress(FileNotFoundError):
             sysctl.write(resource.name, resource.usual)
@@ -128,16 +128,6 @@ def _undo(session: Session, resource: Resource) -> None:
             _check(session, resource, sockets.send_all(sock, [xfrm.delete_xfrm(resource.found)]))
     elif not isinstance(resource, OffloadsOff):  # which go with their device
         _send(session, resource)
-
-
-def _end_keepalived(lab: str, resource: Keepalived) -> None:
-    """End keepalived, which removes its addresses and virtual services first."""
-    files = [paths.of(lab).namespaces / resource.netns]
-    processes.terminate(
-        lambda: {
-            pid for pid in processes.pids_in(files) if processes.name_and_state(pid)[0] == PROCESS
-        }
-    )
 
 
 def _empty_table(session: Session, resource: PacketFilter) -> None:

@@ -14,6 +14,16 @@ from lvsctl.resources.base import Command, Deviation, Resource
 PROCESS = "keepalived"
 """The name of its processes (proc_pid_stat(5))."""
 
+PROCESSES = 3
+"""The first one, one for VRRP and one for virtual servers: fewer do not do all of it."""
+
+
+def is_running(state: NodeState) -> bool:
+    """Return whether keepalived runs in a namespace, with all its processes."""
+    found = [one for one in state.processes if one.process == PROCESS and one.state != "Z"]
+    return len(found) >= PROCESSES
+
+
 _START = (
     'printf %s "$1" >"$0.conf" && exec keepalived --dont-fork --log-console --log-detail '
     '--use-file "$0.conf" --pid "$0.pid" --vrrp_pid "$0-vrrp.pid" --checkers_pid "$0-checkers.pid"'
@@ -50,9 +60,7 @@ class Keepalived(Resource):
         return (Command((), comment=f"{self.node}: end keepalived"),)
 
     def holds(self, state: NodeState) -> bool:
-        return not state.whole or any(
-            one.process == PROCESS and one.state != "Z" for one in state.processes
-        )
+        return not state.whole or is_running(state)
 
     @classmethod
     def from_state(cls, state: NodeState) -> Iterator[Self]:
