@@ -40,6 +40,7 @@ from lvsctl.resources.gue_port import GuePort
 from lvsctl.resources.ipvs_config import ConnectionTimeouts, SyncDaemon
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.keepalived import Keepalived
 from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.link_up import LinkUp
 from lvsctl.resources.marks import Marking, Marks
@@ -291,6 +292,13 @@ def values(netns: str, switch: str) -> dict[type[Resource], st.SearchStrategy[Re
             **node,
             node=st.just("rs1"),
             argv=st.lists(st.text("a 'b\"$é", min_size=1), min_size=1).map(tuple),
+        ),
+        Keepalived: st.builds(
+            Keepalived,
+            **node,
+            node=st.just("director1"),
+            text=st.text("a 'b\"$é\n", min_size=1),
+            floating=st.just(()),
         ),
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from lvsctl.claims import dr, every, joined, nat, packet_loss, tun, udp
+from lvsctl.claims import dr, every, ha, joined, nat, packet_loss, tun, udp
 from lvsctl.claims.base import CheckedClaim, CheckResult, ClaimTable
 from lvsctl.claims.distribution import no_room, room_for
 from lvsctl.claims.keepalived import as_decided
@@ -20,7 +20,7 @@ BY_MODE: Mapping[ForwardingMethod, ClaimTable] = {
 }
 """Each forwarding method's own claims; those of ``COMMON`` hold for all of them."""
 
-COMMON: tuple[ClaimTable, ...] = (udp.CLAIMS, joined.CLAIMS, every.CLAIMS)
+COMMON: tuple[ClaimTable, ...] = (udp.CLAIMS, joined.CLAIMS, ha.CLAIMS, every.CLAIMS)
 """Claims that do not depend on the forwarding method: of a protocol, and of every service."""
 
 

@@ -50,7 +50,8 @@ _WORDS = {
 def same_vip(trace: Trace) -> CheckResult:
     """The VIP is an address of the director and of every real server."""
     vip = trace.run.endpoint.vip
-    wanted = [*trace.directors, *(server.node for server in trace.real_servers)]
+    directors = trace.directors if not trace.evidence.lab.floating else (trace.master,)
+    wanted = [*directors, *(server.node for server in trace.real_servers)]
     holders = trace.vip_holders(wanted)
     missing = [node for node in wanted if not holders[node]]
     seen = ", ".join(f"{node} on {'+'.join(d)}" for node, d in holders.items() if d)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.evidence import Evidence
+from lvsctl.model.masters import holders_in
 from lvsctl.model.state import NeighbourState
 
 WITHOUT_MAC = frozenset({"incomplete", "failed"})
@@ -110,4 +111,7 @@ def _owners(evidence: Evidence) -> dict[IPAddress, tuple[str, ...]]:
     directors = tuple(node.name for node in lab.directors)
     for service in lab.services:
         found.update(dict.fromkeys(service.vips, directors))
+    # Of several directors the one that is master; any of them where none is.
+    held = holders_in(lab, {name: state.links for name, state in evidence.states.items()})
+    found.update({one: names or directors for one, names in held.items()})
     return found

@@ -16,6 +16,7 @@ from lvsctl.model.addresses import Endpoint
 from lvsctl.model.evidence import Evidence, Exchange, Failure, Run
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Role
+from lvsctl.model.masters import master_in
 from lvsctl.model.packet import Sctp, Tcp
 from lvsctl.model.service import Encapsulation, ForwardingMethod, RealServer
 
@@ -184,6 +185,14 @@ class Trace:
             if frame.tap.node in self.directors and frame.direction is Direction.IN
         )
         return max(self.directors, key=lambda name: seen[name])
+
+    @property
+    def master(self) -> str:
+        """The director that holds the VIPs, by the directors' state; the first if none does."""
+        evidence = self.evidence
+        return master_in(
+            evidence.lab, {name: state.links for name, state in evidence.states.items()}
+        )
 
     def vip_holders(self, nodes: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """The devices on which each of ``nodes`` has the service's VIP."""

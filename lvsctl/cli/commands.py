@@ -54,6 +54,12 @@ ROWS = (
     Row("verify", "verify", _INSPECT, "Send requests through the VIP and prove LVS's claims"),
     Row("diagnose", "inspect", _INSPECT, "Find out why a lab does not work and how to fix it"),
     Row("walk", "inspect", _INSPECT, "Follow one request through the lab, hop by hop"),
+    Row(
+        "failover",
+        "failover",
+        _INSPECT,
+        "Make one director take over from another, and measure the outage",
+    ),
     Row("capture", "capture", _INSPECT, "Capture frames at every interface of every node"),
     Row("watch", "watch", _INSPECT, "Watch a running lab live"),
     Row("exec", "nodes", _INSPECT, "Run a command on a node"),

@@ -11,6 +11,7 @@ from lvsctl.claims.trace import of_other_clients, traces
 from lvsctl.diagnosis import (
     arp,
     clients,
+    ha,
     hosts,
     ipvs,
     links,
@@ -35,6 +36,7 @@ from lvsctl.walk.walk import walks
 
 RULES: tuple[Rule, ...] = (
     *clients.RULES,
+    *ha.RULES,
     *ipvs.RULES[:1],
     *hosts.RULES,
     *packet_filter.RULES,

@@ -21,6 +21,7 @@ from lvsctl.claims.neighbours import CONFIGURED, wrong_neighbours, wrongly_claim
 from lvsctl.engine.whole import changed_settings, whole_state
 from lvsctl.kernel import counters, learnt, packet_filters
 from lvsctl.kernel.drops import DropReasons, Martians
+from lvsctl.kernel.masters import active_director
 from lvsctl.kernel.netns import run_inside
 from lvsctl.kernel.state import flush_neighbours_and_routes, read_connections
 from lvsctl.model.addresses import IPAddress
@@ -230,7 +231,7 @@ class _Answers(NamedTuple):
 
 def _ask_all(lab: Lab, sender: Node | None, *, patient: bool) -> _Answers:
     """Ask all services at once; compare counters around the first requests of each."""
-    director = lab.netns(lab.directors[0].name)
+    director = lab.netns(active_director(lab).name)
     start = counters.wait_for_ipvs_counters(director)
     # A request from the port of an earlier connection would not be scheduled.
     used_ports = frozenset(connection.client_port for connection in start.state.connections)

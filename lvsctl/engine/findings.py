@@ -23,11 +23,15 @@ _IN_REPR = 4
 
 @dataclass(frozen=True, slots=True)
 class NodeInspection:
-    """A node's state in the kernel, and how it deviates from the topology."""
+    """A node's state in the kernel, and how it deviates from the topology.
+
+    ``vrrp``: ``master`` or ``backup`` of a director that shares its VIPs with others.
+    """
 
     role: Role
     state: NodeState
     deviations: tuple[Deviation, ...] = ()
+    vrrp: str = ""
 
 
 @dataclass(frozen=True, slots=True)

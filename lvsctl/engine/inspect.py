@@ -25,6 +25,7 @@ from lvsctl.kernel.registry import State
 from lvsctl.model.evidence import Evidence, Exchange
 from lvsctl.model.frame import Tap
 from lvsctl.model.lab import Lab
+from lvsctl.model.masters import vrrp_state
 from lvsctl.model.service import VirtualService
 from lvsctl.model.state import NodeState
 from lvsctl.model.walk import Walk
@@ -60,7 +61,9 @@ def inspection_of(
     every = (*states.values(), *(switches or {}).values())
     found = find_deviations(lab, {state.netns: state for state in every})
     nodes = {
-        name: NodeInspection(lab.node(name).role, state, found[state.netns])
+        name: NodeInspection(
+            lab.node(name).role, state, found[state.netns], vrrp_state(lab, name, state.links)
+        )
         for name, state in states.items()
     }
     ports = {name: SwitchInspection(found[one.netns]) for name, one in (switches or {}).items()}

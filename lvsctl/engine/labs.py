@@ -22,13 +22,15 @@ class Listed:
     """A lab in the list. ``lab`` is None if its entry cannot be read (``entry.problem``).
 
     ``answering``: whether the process that answers for its real servers is running.
-    ``faults`` are the injected faults with their nodes.
+    ``faults`` are the injected faults with their nodes. ``masters`` are the directors that hold
+    addresses that move from one to another; empty with one director.
     """
 
     entry: Entry
     lab: Lab | None
     answering: bool
     faults: tuple[str, ...] = ()
+    masters: tuple[str, ...] = ()
 
 
 def list_labs() -> tuple[Listed, ...]:
@@ -49,7 +51,20 @@ def _listed(entry: Entry) -> Listed:
     )
     answering = not needed or processes.RESPONDER in processes.daemons(entry.lab)
     faults = tuple(map(str, paths.read_faults(entry.lab)))
-    return Listed(entry, lab, answering=answering, faults=faults)
+    return Listed(entry, lab, answering=answering, faults=faults, masters=_masters(lab))
+
+
+def _masters(lab: Lab) -> tuple[str, ...]:
+    """Return the directors that are master; none where that cannot be read."""
+    if not lab.floating:
+        return ()
+    from lvsctl.kernel import masters  # with netlink: heavy, and only for several directors
+
+    try:
+        found = masters.holders(lab)
+    except LvsctlError:
+        return ()
+    return tuple(dict.fromkeys(name for names in found.values() for name in names))
 
 
 def configured(entry: Entry) -> Lab:

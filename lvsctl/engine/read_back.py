@@ -12,6 +12,7 @@ from lvsctl.resources.base import Resource, States
 from lvsctl.resources.gue_port import GuePort
 from lvsctl.resources.ipvs_config import ConnectionTimeouts
 from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.keepalived import Keepalived
 from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.resources.static_route import StaticRoute
 from lvsctl.resources.sysctl import Sysctl
@@ -35,7 +36,7 @@ def check_found(lab: Lab, plan: Plan, states: States) -> None:
 
 
 def _checked(plan: Plan) -> list[Resource]:
-    users = {one.netns for one in plan.resources if isinstance(one, UserCommand)}
+    users = {one.netns for one in plan.resources if isinstance(one, (UserCommand, Keepalived))}
     return [one for one in plan.resources if users.isdisjoint(one.namespaces)]
 
 

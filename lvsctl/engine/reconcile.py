@@ -133,7 +133,7 @@ def _once(form: Form, found: Difference, starting: Collection[str], emit: Emit) 
     if found.missing:
         own_servers.end_replaced(form.lab, starting)
         respond = responder_of(form.lab)
-        apply_plan(found.missing, name, emit, respond=respond, reconciling=True)
+        apply_plan(diff.without_owned(found.missing), name, emit, respond=respond, reconciling=True)
         commands.wait_for_servers(form.lab, emit)
 
 

@@ -94,6 +94,7 @@ def _create(lab: Lab, plan: Plan, entry: Entry, emit: Emit) -> Up:
 def _without_owned(plan: Plan) -> Plan:
     """Return a plan without what keepalived, started by it, sets up itself."""
     owned = diff.owned_by_keepalived(plan)
+    plan = Plan(plan.lab, diff.without_owned(plan.stages))
     if not owned:
         return plan
     stages = (

@@ -14,15 +14,19 @@ from lvsctl.errors import UsageError
 from lvsctl.faults import FAULTS
 from lvsctl.faults.base import Fault, FaultContext
 from lvsctl.faults.change import Change, reversed_
-from lvsctl.kernel import apply, netns, paths, registry, undo
+from lvsctl.kernel import apply, masters, netns, paths, registry, undo
 from lvsctl.kernel.paths import InjectedFault
 from lvsctl.kernel.state import flush_neighbours_and_routes
 from lvsctl.model.event import ignore
+from lvsctl.model.frame import VRRP
 from lvsctl.model.lab import Lab
+from lvsctl.model.masters import Holders
 from lvsctl.netlink import rtnl
 from lvsctl.plan import planner
 from lvsctl.plan.stages import Plan, Stage
 from lvsctl.resources.base import Resource
+from lvsctl.resources.drop_filter import DropFilter
+from lvsctl.resources.keepalived import Keepalived
 from lvsctl.resources.link_up import LinkUp
 from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.resources.veth_link import VethLink
@@ -74,7 +78,11 @@ class FaultInjector:
                                  hint=f"lvsctl fault restore {fault.id}")  # fmt: skip
             noted = (*noted, one)
             paths.write_faults(self.lab.name, noted)
-            self._carry_out(fault.changes_at(self.context(one.node)), noted)
+            before = masters.holders(self.lab)
+            changes = fault.changes_at(self.context(one.node))
+            self._carry_out(changes, noted)
+            if _is_about_masters(self.lab, one.node, changes, before):
+                masters.wait_for_change(self.lab, before)
         return one
 
     def restore(self, some: Sequence[InjectedFault] | None = None) -> tuple[InjectedFault, ...]:
@@ -93,6 +101,7 @@ class FaultInjector:
             self._carry_out(reversed_(self._changes_of(one)), noted)
             paths.write_faults(self.lab.name, noted)
         if restored:
+            masters.wait_for_master(self.lab, masters.takeover_seconds(self.lab))
             # What neighbours learnt while it was there would outlast the fault.
             nodes = [self.lab.netns(node.name) for node in self.lab.nodes]
             flush_neighbours_and_routes(netns.existing(self.lab.name, nodes))
@@ -155,6 +164,19 @@ class FaultInjector:
             and isinstance(op, LinkUp)
             and (cable.netns, cable.port) == (op.netns, op.device)
         }
+
+
+def _is_about_masters(lab: Lab, node: str, changes: Iterable[Change], before: Holders) -> bool:
+    """Whether a director becomes master by ``changes`` at ``node``, after some time."""
+    if not lab.floating:
+        return False
+    for change in changes:
+        if isinstance(change.after, DropFilter) and change.after.protocol == VRRP:
+            return True
+        if isinstance(change.before, Keepalived):
+            holds = any(node in names for names in before.values())
+            return change.after is not None or holds
+    return False
 
 
 def _wait_until_up(indexes: set[int]) -> None:

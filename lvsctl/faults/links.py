@@ -159,6 +159,8 @@ def port_isolated(context: FaultContext) -> Iterator[Change]:
     Changes: both ports, where they are on one switch.
     """
     for network, director, _ in context.neighbours(Role.DIRECTOR):
+        if director != context.lab.directors[0]:
+            continue  # isolated ports of several directors would separate them from each other
         for one in (context, context.at(director.name)):
             for port in _ports(one):
                 if port.netns == context.lab.netns(network):
@@ -198,7 +200,10 @@ def broadcast_not_flooded(context: FaultContext) -> Iterator[Change]:
     cause=FOUND_BY_COMPARISON,
     symptom="no frame of any node reaches another",
     breaks=NO_ANSWER,
-    may_break=("dr.only-director-answers-arp", "nat.both-directions-load-director"),
+    may_break=(
+        *("dr.only-director-answers-arp", "nat.both-directions-load-director"),
+        "ha.one-master",
+    ),
 )
 def wrong_vlan(context: FaultContext) -> Iterator[Change]:
     """VLAN filtering is on, and no port is in the VLAN of untagged frames.

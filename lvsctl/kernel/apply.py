@@ -35,6 +35,7 @@ from lvsctl.resources.gue_port import GuePort
 from lvsctl.resources.ipvs_config import ConnectionTimeouts, SyncDaemon
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.keepalived import Keepalived
 from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.link_up import LinkUp
 from lvsctl.resources.marks import Marks
@@ -55,7 +56,7 @@ from lvsctl.resources.veth_link import VethLink
 Respond = Callable[[tuple[ResponderPort, ...], processes.Ready], None]
 """The real servers' responder: serves until killed; calls Ready once its sockets listen."""
 
-PROCESSES = (ResponderPort, UserCommand)
+PROCESSES = (ResponderPort, UserCommand, Keepalived)
 """Resources that are processes, started by this process's main thread."""
 
 OPERATIONAL_SECONDS = 5.0
@@ -140,7 +141,7 @@ def _start_processes(
     """
     started: list[processes.DaemonStart] = []
     listens = tuple(one for one in resources if isinstance(one, ResponderPort))
-    runs = [one for one in resources if isinstance(one, UserCommand)]
+    runs = [one for one in resources if isinstance(one, (UserCommand, Keepalived))]
     if listens:
         if respond is None:
             raise LabError(f"lab {lab}: no responder was given for port {listens[0].port}")

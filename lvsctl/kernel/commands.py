@@ -13,12 +13,13 @@ import time
 from collections.abc import Sequence
 
 from lvsctl.errors import KernelError, LvsctlError
-from lvsctl.kernel import netns, paths, processes, worker
+from lvsctl.kernel import masters, netns, paths, processes, worker
 from lvsctl.kernel.own_servers import note, own_servers
 from lvsctl.kernel.paths import wrap_os_errors
 from lvsctl.kernel.state import node_state
 from lvsctl.model.event import Emit, Notice
 from lvsctl.model.lab import Lab
+from lvsctl.resources.keepalived import PROCESS, Keepalived
 from lvsctl.resources.user_command import UserCommand
 
 NOT_FOUND = 127
@@ -33,13 +34,16 @@ LISTEN_SECONDS = 10.0
 """How long a real server of the user's own may take to listen, before the user gets a notice."""
 
 
-def start_commands(lab: str, ops: Sequence[UserCommand]) -> None:
+def start_commands(lab: str, ops: Sequence[UserCommand | Keepalived]) -> None:
     """Start each command in its node's namespace, all at once, and leave them running.
 
     What they print goes to the lab's log of that node. A command may put itself
     into the background (nginx does): ending with status 0 is no failure.
     Raises KernelError, with the end of the log, where one fails within the grace time.
     """
+    for op in ops:
+        if isinstance(op, Keepalived):  # a part of it may have survived the rest
+            end_keepalived(lab, op.netns)
     with wrap_os_errors(f"keep the logs of lab {lab}"):
         paths.of(lab).logs.mkdir(parents=True, exist_ok=True)
     watchers = {_start(lab, op): op for op in ops}
@@ -53,7 +57,18 @@ def start_commands(lab: str, ops: Sequence[UserCommand]) -> None:
         raise failures[0]
 
 
-def _failure(lab: str, op: UserCommand, code: int) -> KernelError:
+def keepalived_pids(lab: str, netns_name: str) -> list[int]:
+    """Return the processes of keepalived in a namespace, the first one first."""
+    pids = processes.pids_in([paths.of(lab).namespaces / netns_name])
+    return sorted(pid for pid in pids if processes.name_and_state(pid)[0] == PROCESS)
+
+
+def end_keepalived(lab: str, netns_name: str) -> None:
+    """End keepalived, which removes its addresses and virtual services first."""
+    processes.terminate(lambda: keepalived_pids(lab, netns_name))
+
+
+def _failure(lab: str, op: UserCommand | Keepalived, code: int) -> KernelError:
     how = NO_COMMAND if code == NOT_FOUND else f"ended at once with status {code}"
     return _refusal(lab, op.node, op.argv, how)
 
@@ -108,10 +123,13 @@ def _wait_for_keepalived(lab: Lab, emit: Emit) -> None:
     """
     deadline = time.monotonic() + LISTEN_SECONDS
     pause = threading.Event()  # never set
+    _wait_for_master(lab, emit)
     for node in lab.directors:
-        while node.runs_keepalived and (missing := _not_set_up(lab, lab.netns(node.name))):
+        owned = node.runs_keepalived or node.ha is not None
+        while owned and (missing := _not_set_up(lab, node)):
             if not processes.pids_in([paths.of(lab.name).namespaces / lab.netns(node.name)]):
-                raise _refusal(lab.name, node.name, node.run, "ended without its virtual services")
+                argv = node.run or (PROCESS,)
+                raise _refusal(lab.name, node.name, argv, "ended without its virtual services")
             if time.monotonic() > deadline:
                 names = ", ".join(sorted(missing))
                 emit(Notice(f"{node.name}: keepalived has not set up {names} yet"))
@@ -119,19 +137,32 @@ def _wait_for_keepalived(lab: Lab, emit: Emit) -> None:
             pause.wait(0.05)
 
 
-def _not_set_up(lab: Lab, director: str) -> set[str]:
-    """Return the virtual services and VIPs that a director does not have."""
-    state = node_state(director, sysctls=(), director=True)
+def _not_set_up(lab: Lab, director: Node) -> set[str]:
+    """Return the virtual services and VIPs that a director does not have.
+
+    Of several directors, one has the VIPs: the master.
+    """
+    state = node_state(lab.netns(director.name), sysctls=(), director=True)
     services = {service.match for service in lab.services} - {one.match for one in state.services}
     held = {address.ip for link in state.links for address in link.addresses}
-    vips = {vip for service in lab.services for vip in service.vips} - held
+    wanted = {vip for service in lab.services for vip in service.vips}
+    vips = wanted - held if director.ha is None else set()
     return {*map(str, services), *map(str, vips)}
+
+
+def _wait_for_master(lab: Lab, emit: Emit) -> None:
+    """Wait until one of several directors is master; emit a notice if that takes too long."""
+    found = masters.wait_for_master(lab, masters.takeover_seconds(lab))
+    for address, names in found.items():
+        if len(names) != 1:
+            who = " and ".join(names) + " both hold" if names else "no director holds"
+            emit(Notice(f"{who} {address}: `lvsctl verify {lab.name}` shows more"))
 
 
 # ── starting ─────────────────────────────────────────────────────────────────────────────────
 
 
-def _start(lab: str, op: UserCommand) -> int:
+def _start(lab: str, op: UserCommand | Keepalived) -> int:
     """Fork the process that starts the command and waits for an early end; return its pid.
 
     It ends with the command's exit status, or with 0 where that goes on running.
@@ -171,7 +202,7 @@ def _wait_for(fd: int, seconds: float) -> bool:
     return bool(poll.poll(seconds * 1000))
 
 
-def _become(lab: str, op: UserCommand, begun: int) -> None:
+def _become(lab: str, op: UserCommand | Keepalived, begun: int) -> None:
     """In the child: turn into the command, which closes ``begun``, or end."""
     status = 1
     try:

@@ -25,6 +25,7 @@ from lvsctl.kernel import counters, netns, paths, state
 from lvsctl.kernel.drops import DropReasons
 from lvsctl.kernel.session import OpenNamespace, Session
 from lvsctl.model.lab import Lab
+from lvsctl.model.masters import master_in
 from lvsctl.model.state import Gauge, HalfOpen, NodeState, Sample, ServiceState
 from lvsctl.netlink import ipvs, rtnl, sockets
 
@@ -67,7 +68,8 @@ class Sampler:
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
-        self._director = lab.directors[0].name
+        self.director = lab.directors[0].name
+        """The director whose table is read: of several the one that was master last."""
         self._nodes: dict[str, _OpenNode] = {}
         self._session = Session(lab.name)
         self._reasons = DropReasons()
@@ -121,9 +123,12 @@ class Sampler:
             with netns.enter(place.opened.fd):
                 states[node] = self._state(node, place)
                 gauges[node] = _gauge(states[node])
-                if node == self._director:
-                    table = self._table(place.opened)
-                    half_open = _half_open(table)
+        links = {node: found.links for node, found in states.items()}
+        self.director = master_in(self._lab, links)
+        if (active := self._nodes.get(self.director)) is not None:
+            with netns.enter(active.opened.fd):
+                table = self._table(active.opened)
+                half_open = _half_open(table)
         before, self._dropped = self._dropped, self._reasons.counts()
         dropped = self._reasons.dropped(before)
         return Sample(time.time(), time.monotonic(), states, gauges, table, half_open, dropped)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lvsctl.errors import LabError
-from lvsctl.kernel import netns, packet_filters, paths, processes, sysctl
+from lvsctl.kernel import commands, netns, packet_filters, paths, processes, sysctl
 from lvsctl.kernel.session import OpenNamespace, Session
 from lvsctl.kernel.worker import in_worker
 from lvsctl.model.event import Emit, OpsDone, ignore
@@ -43,6 +43,7 @@ from lvsctl.resources.gue_port import GuePort
 from lvsctl.resources.ipvs_config import ConnectionTimeouts, SyncDaemon
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.keepalived import Keepalived
 from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.link_up import LinkUp
 from lvsctl.resources.marks import Marks
@@ -111,6 +112,8 @@ def _undo(session: Session, resource: Resource) -> None:
             packet_filters.masquerade([resource.target], remove=True)
     elif isinstance(resource, ResponderPort):
         processes.stop_daemon(session.lab, processes.RESPONDER)
+    elif isinstance(resource, Keepalived):
+        commands.end_keepalived(session.lab, resource.netns)
     elif isinstance(resource, ChangedSysctl):
         with netns.enter(session.open(resource.netns).fd), contextlib.suppress(FileNotFoundError):
             sysctl.write(resource.name, resource.usual)

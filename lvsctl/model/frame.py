@@ -282,8 +282,11 @@ class Recording:
         return sum(self.drops.values())
 
 
+VRRP = 112
+"""The IP protocol's number (RFC 5798, section 5.1.1.4)."""
+
 _PROTOCOL_NAMES = {
-    IPIP: "IPIP", TCP: "TCP", UDP: "UDP", IPV6: "IPv6", GRE: "GRE", 50: "ESP", 112: "VRRP",
+    IPIP: "IPIP", TCP: "TCP", UDP: "UDP", IPV6: "IPv6", GRE: "GRE", 50: "ESP", VRRP: "VRRP",
     SCTP: "SCTP",
 }  # fmt: skip
 
@@ -352,6 +355,9 @@ def _innermost(packet: Packet, ip: Ip) -> str:
         protocol = _PROTOCOL_NAMES.get(ip.protocol, f"protocol {ip.protocol}")
         if any(isinstance(t, Gre) for t in packet.tunnels):
             protocol = f"GRE type {packet.tunnels[-1].protocol:#06x}"
+        elif ip.protocol == VRRP and len(packet.payload) >= 3:
+            # RFC 5798, section 5.1
+            protocol += f" router id {packet.payload[1]} priority {packet.payload[2]}"
         return f"{ip.src} → {ip.dst} {protocol} {tail}"
     if isinstance(transport, Tcp):
         what = f"TCP {transport.flags}"

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
-from lvsctl.model.service import IpvsTimeouts, VirtualService
+from lvsctl.model.service import ForwardingMethod, IpvsTimeouts, VirtualService
 
 NAMESPACE_PREFIX = "lvs"
 
@@ -73,6 +73,32 @@ def runs_keepalived(argv: tuple[str, ...]) -> bool:
     return any(word.rpartition("/")[2] == "keepalived" for word in words)
 
 
+class Redundancy(StrEnum):
+    """How directors agree which of them is master."""
+
+    VRRP = "vrrp"
+
+
+@dataclass(frozen=True, slots=True)
+class HighAvailability:
+    """How a director shares its VIPs with the others, by VRRP (RFC 5798).
+
+    ``router_id`` is the virtual router id of the first VRRP instance, ``advert_int`` the seconds
+    between a master's advertisements. ``sync`` sends IPVS's connections to the backup, after
+    ``sync_threshold`` packets of one and again every so many (ipvs-sysctl.rst). ``gateways`` are
+    virtual addresses that are no VIP of a service: real servers' default gateways.
+    """
+
+    router_id: int = 51
+    priority: int = 100
+    advert_int: float = 1.0
+    preempt: bool = True
+    unicast: bool = False
+    sync: bool = False
+    sync_threshold: tuple[int, int] = (3, 50)
+    gateways: tuple[IPAddress, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """A host of the lab, living in a network namespace of its own.
@@ -82,6 +108,7 @@ class Node:
     ``run`` is the user's own command in place of the built-in responder (empty: none).
     ``timeouts`` are those of a director's IPVS (None: as IPVS has them). ``keepalived`` is the
     path of the file that a director's keepalived reads: then ``run`` is the command for it.
+    ``ha``: how a director takes over from others, and they from it (None: it is alone).
     """
 
     name: str
@@ -93,6 +120,7 @@ class Node:
     run: tuple[str, ...] = ()
     timeouts: IpvsTimeouts | None = None
     keepalived: str = ""
+    ha: HighAvailability | None = None
 
     @property
     def runs_keepalived(self) -> bool:
@@ -160,9 +188,31 @@ class Lab:
         return self.having(Role.DIRECTOR)
 
     @property
+    def gateways(self) -> tuple[IPAddress, ...]:
+        """The real servers' default gateways that whichever director is master holds."""
+        every = (one for node in self.directors if node.ha for one in node.ha.gateways)
+        return tuple(dict.fromkeys(every))
+
+    @property
+    def floating(self) -> tuple[IPAddress, ...]:
+        """The addresses that move from a director to another: VIPs and gateways; else empty."""
+        if all(node.ha is None for node in self.directors):
+            return ()
+        vips = (vip for service in self.services for vip in service.vips)
+        return tuple(dict.fromkeys((*vips, *self.gateways)))
+
+    @property
     def ipv6(self) -> bool:
         """Whether any network of the lab carries IPv6."""
         return any(subnet.version == 6 for n in self.networks for subnet in n.subnets)
+
+    def is_deprecated(self, vip: IPAddress) -> bool:
+        """Whether directors hold ``vip`` as a deprecated address: where they tunnel over IPv6."""
+        return vip.version == 6 and any(
+            server.rip.version == 6
+            for service in self.services
+            for server in service.by(ForwardingMethod.TUN)
+        )
 
     def network_of(self, address: IPAddress) -> Network | None:
         """The network whose subnet contains ``address``."""

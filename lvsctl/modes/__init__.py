@@ -40,14 +40,14 @@ def violations(lab: Lab) -> Iterator[Violation]:
 def _two_directors(placed: Placed) -> Iterator[Violation]:
     """Two directors with the same VIP would both answer ARP requests for it."""
     first, *others = placed.lab.directors
-    if others:
+    if others and not all(node.ha for node in placed.lab.directors):
         yield Violation(
             path=("services", placed.index, "vip"),
             message=(
                 f"{first.name} and {others[0].name} would both hold {placed.service.endpoint.vip} "
-                "and answer for it: active/standby directors (VRRP failover) are not supported yet"
+                "and answer for it: one of them at a time must"
             ),
-            hint="let one node have `role: director`",
+            hint="write `ha: vrrp` at every director, or let one node have `role: director`",
         )
 
 

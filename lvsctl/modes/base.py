@@ -107,11 +107,7 @@ def is_deprecated(lab: Lab, vip: IPAddress) -> bool:
     is not deprecated: the VIP too (ipv6_dev_get_saddr; net/netfilter/ipvs/ip_vs_xmit.c,
     __ip_vs_route_output_v6).
     """
-    return vip.version == 6 and any(
-        server.rip.version == 6
-        for service in lab.services
-        for server in service.by(ForwardingMethod.TUN)
-    )
+    return lab.is_deprecated(vip)
 
 
 def loose_reverse_path(netns: str, device: str, why: str) -> Iterator[Sysctl]:

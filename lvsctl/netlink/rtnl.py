@@ -43,6 +43,8 @@ NEWNSID, DELNSID = 88, 89
 """Types of messages, RTM_*."""
 
 GROUP_LINK, GROUP_NSID = 1, 28
+GROUPS_ADDRESS = (5, 9)
+"""RTNLGRP_IPV4_IFADDR and RTNLGRP_IPV6_IFADDR."""
 """Multicast groups, RTNLGRP_*."""
 
 ADD = sockets.CREATE | sockets.EXCL

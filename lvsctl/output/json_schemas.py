@@ -23,6 +23,7 @@ from lvsctl.kernel.probe import Features
 from lvsctl.machine.client import MachineStatus
 from lvsctl.machine.kinds import KindStatus
 from lvsctl.model.addresses import Endpoint, IPAddress, IPInterface, IPNetwork
+from lvsctl.model.failover import Failover
 from lvsctl.model.frame import Frame
 from lvsctl.model.walk import Walk
 from lvsctl.output.json_formats import Format, PlannedResource, fields_of, format_of, types_of
@@ -60,6 +61,7 @@ DOCUMENTS: Mapping[str, Document] = {
     "verify-prove": Document("Which claims fail under which fault.", Proof),
     "diagnose": Document("The causes, most likely first.", Diagnosis),
     "walk": Document("One request, hop by hop.", Walk),
+    "failover": Document("What happened while a director took over from another.", Failover),
     "watch": Document("One line per sample.", View),
     "fault-list": Document(
         "All faults. `lab` is null without a lab.",

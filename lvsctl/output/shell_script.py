@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from lvsctl.model.lab import Lab, Role
@@ -16,9 +17,11 @@ from lvsctl.model.service import Protocol, TunnelKind
 from lvsctl.output.phrases import url
 from lvsctl.output.text.plan import networks_and_services, paragraphs, wrap_command
 from lvsctl.output.text.style import Style
+from lvsctl.plan import diff
 from lvsctl.plan.stages import Plan, Stage
 from lvsctl.resources.base import Resource
 from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.keepalived import Keepalived
 from lvsctl.resources.offloads import OffloadsOff
 from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.resources.user_command import UserCommand
@@ -182,15 +185,30 @@ def script(lab: Lab, plan: Plan) -> str:
         _variables(lab, plan),
         FUNCTIONS,
         *([RESPOND] if _has(plan, ResponderPort) else []),
-        *([RUN] if _has(plan, UserCommand) else []),
+        *([RUN] if _has(plan, UserCommand) or _has(plan, Keepalived) else []),
         *([OFFLOADS] if _has(plan, OffloadsOff) else []),
         _choice(),
         _checks(plan),
         _begin(plan),
-        *(_stage(stage) for stage in plan.stages),
+        *(_stage(stage) for stage in _with_own_files(lab, plan)),
         _end(lab),
     ]
     return _escaped("\n\n".join(parts) + "\n")
+
+
+def _with_own_files(lab: Lab, plan: Plan) -> Iterator[Stage]:
+    """Yield the stages with keepalived's files in the script's own directory.
+
+    Without what keepalived sets up itself.
+    """
+    for stage in diff.without_owned(plan.stages):
+        resources = (
+            replace(one, directory=f"/run/lvs-{lab.name}.script")
+            if isinstance(one, Keepalived)
+            else one
+            for one in stage.resources
+        )
+        yield Stage(stage.title, tuple(resources))
 
 
 def _escaped(text: str) -> str:
@@ -225,6 +243,8 @@ def _tools(plan: Plan) -> Iterator[tuple[str, str]]:
     for program, package in _PACKAGES.items():
         if (program in used and program != _OPTIONAL) or program == "ip":
             yield program, package
+    if _has(plan, Keepalived):
+        yield "keepalived", "keepalived"
 
 
 def _comment(text: str, indent: str = "") -> str:
@@ -349,6 +369,8 @@ def _paragraphs(ops: Iterable[Resource]) -> Iterator[str]:
         if paragraph.why:
             yield _comment(PLAIN.wrapped(paragraph.why))
         for command in paragraph.commands:
+            if '"$1"' in command:
+                yield "# shellcheck disable=SC2016  # the inner shell's own variables"
             yield from wrap_command(command, WIDTH)
 
 

@@ -22,6 +22,7 @@ from lvsctl.resources.device import Device
 from lvsctl.resources.ipvs_config import ConnectionTimeouts, SyncDaemon
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.keepalived import Keepalived
 from lvsctl.resources.kinds import KINDS
 from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.neighbour import SET, LearntNeighbour
@@ -246,6 +247,19 @@ def is_owned(one: Resource, owned: Collection[str]) -> bool:
     return isinstance(one, (IpvsService, IpvsRealServer)) and one.netns in owned
 
 
+def without_owned(stages: Iterable[Stage]) -> tuple[Stage, ...]:
+    """Return stages without what keepalived, which they start, sets up itself."""
+    several = tuple(stages)
+    started = {
+        one.netns for stage in several for one in stage.resources if isinstance(one, Keepalived)
+    }
+    found = (
+        Stage(stage.title, tuple(one for one in stage.resources if not is_owned(one, started)))
+        for stage in several
+    )
+    return tuple(stage for stage in found if stage.resources)
+
+
 def _removed_by_command(plan: Plan, states: States) -> Iterator[tuple[Resource, Left]]:
     """Yield what a director's own command may have taken out of the table, or not put into it."""
     directed, owned = _directed(plan), owned_by_keepalived(plan)
@@ -330,6 +344,8 @@ def _extra(
         or not (isinstance(one, Address) and (one.netns, one.address.ip) in vips)
     ]
 
+    found = [one for one in found if not _is_of_master(one, plan)]
+
     def because(one: Resource) -> str:
         own = one.netns in directed and isinstance(one, _OF_COMMANDS)
         return _BY_COMMAND if own else one.left_because(states)
@@ -346,6 +362,16 @@ def _extra(
     )
     extra = (one for one in found if one not in kept and one.rests_on().isdisjoint(stays))
     return tuple(extra), left
+
+
+def _is_of_master(one: Resource, plan: Plan) -> bool:
+    """Whether keepalived has made it: a master's address, or a synchronization daemon."""
+    for program in plan.resources:
+        if isinstance(program, Keepalived) and program.netns == one.netns:
+            if isinstance(one, SyncDaemon):
+                return program.sync
+            return isinstance(one, Address) and one.address.ip in program.floating
+    return False
 
 
 def _looked_at(plan: Plan, states: States) -> Iterator[NodeState]:

@@ -17,8 +17,9 @@ import functools
 from collections.abc import Iterable, Iterator
 from itertools import product
 
+from lvsctl.formats.keepalived import writer as keepalived
 from lvsctl.model.addresses import IPAddress, mac_for
-from lvsctl.model.lab import USUAL_MTU, Lab, Network, Node, Role
+from lvsctl.model.lab import USUAL_MTU, HighAvailability, Lab, Network, Node, Role
 from lvsctl.model.service import ForwardingMethod, Protocol, RealServer, VipPort
 from lvsctl.modes import MODES, placed_services, violations
 from lvsctl.modes.base import marks_of, vips_on_director
@@ -30,6 +31,7 @@ from lvsctl.resources.bridge import Bridge
 from lvsctl.resources.ipvs_config import ConnectionTimeouts
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.keepalived import Keepalived
 from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.link_up import LinkUp
 from lvsctl.resources.namespace import Namespace
@@ -224,6 +226,10 @@ def _settings(lab: Lab, needs: Iterable[Resource]) -> dict[tuple[str, str], Sysc
     for need in needs:
         if isinstance(need, Sysctl):
             chosen[need.netns, need.name] = need
+    for node in lab.directors:
+        if node.ha is not None and node.ha.sync:
+            setting = _sync_threshold(lab.netns(node.name), node.ha)
+            chosen[setting.netns, setting.name] = setting
     for node in lab.nodes:
         netns = lab.netns(node.name)
         for key, value in node.sysctls:
@@ -231,6 +237,16 @@ def _settings(lab: Lab, needs: Iterable[Resource]) -> dict[tuple[str, str], Sysc
                 netns=netns, name=key, value=value, why="configured in the topology"
             )
     return chosen
+
+
+def _sync_threshold(netns: str, ha: HighAvailability) -> Sysctl:
+    first, period = ha.sync_threshold
+    return Sysctl(
+        netns=netns,
+        name="net.ipv4.vs.sync_threshold",
+        value=f"{first}\t{period}",
+        why=f"a connection is sent to the backup after {first} packets, and every {period} again",
+    )
 
 
 def _base(lab: Lab, node: Node) -> Iterator[Sysctl]:
@@ -309,8 +325,10 @@ def _virtual_services(lab: Lab) -> Iterator[Resource]:
             )
     for placed in placed_services(lab):
         netns, service = lab.netns(placed.director.name), placed.service
-        yield from vips_on_director(placed)
-        by = ", which keepalived sets up" if placed.director.runs_keepalived else ""
+        if placed.director.ha is None:
+            yield from vips_on_director(placed)
+        by_keepalived = placed.director.runs_keepalived or placed.director.ha is not None
+        by = ", which keepalived sets up" if by_keepalived else ""
         yield IpvsService.of(service, netns, f"virtual service {service.name}{by}")
         for server in service.real_servers:
             yield IpvsRealServer(
@@ -331,6 +349,7 @@ def _servers(lab: Lab) -> Iterator[Resource]:
                 argv=node.run,
                 why="the topology's command",
             )
+    yield from _keepalived(lab)
     for service in lab.services:
         for server, endpoint in product(service.real_servers, service.endpoints):
             if server.node not in running:
@@ -342,6 +361,25 @@ def _servers(lab: Lab) -> Iterator[Resource]:
                     addresses=_bound(lab, server, endpoint),
                     why=f"{server.node} answers for {service.name}",
                 )
+
+
+def _keepalived(lab: Lab) -> Iterator[Keepalived]:
+    """keepalived at each of several directors: which of them is master, VRRP decides."""
+    if not lab.floating:
+        return
+    table = unique(_virtual_services(lab))
+    names = ", ".join(map(str, lab.floating))
+    for director in lab.directors:
+        if director.ha is not None:
+            yield Keepalived(
+                netns=lab.netns(director.name),
+                node=director.name,
+                text=keepalived.write_for(lab, director, table),
+                floating=lab.floating,
+                sync=director.ha.sync,
+                directory=f"/run/lvsctl/{lab.name}",
+                why=f"one director at a time holds {names}: the master, by VRRP",
+            )
 
 
 def _bound(lab: Lab, server: RealServer, asked: VipPort) -> tuple[IPAddress, ...]:

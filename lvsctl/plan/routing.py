@@ -49,7 +49,7 @@ def gateway_directors(lab: Lab) -> dict[str, Node]:
 def _derived(lab: Lab, node: Node, director: Node | None) -> Iterator[Route]:
     for version in (4, 6):
         if director is not None:
-            via = _address_shared(node, director, version)
+            via = _gateway(lab, node, director, version)
             if via is not None:
                 yield Route(to=None, via=via)
         else:
@@ -103,6 +103,18 @@ def _address_on(node: Node, network: str, version: int) -> IPAddress | None:
     for interface in node.addresses_on(network):
         if interface.version == version:
             return interface.ip
+    return None
+
+
+def _gateway(lab: Lab, node: Node, director: Node, version: int) -> IPAddress | None:
+    """The director's address that a node's replies are sent to: with several, a virtual one."""
+    if director.ha is None:
+        return _address_shared(node, director, version)
+    for network in node.networks:
+        for subnet in lab.network(network).subnets:
+            for one in director.ha.gateways:
+                if one.version == version and one in subnet:
+                    return one
     return None
 
 

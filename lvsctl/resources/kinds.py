@@ -12,6 +12,7 @@ from lvsctl.resources.gue_port import GuePort
 from lvsctl.resources.ipvs_config import ConnectionTimeouts, SyncDaemon
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.keepalived import Keepalived
 from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.link_up import LinkUp
 from lvsctl.resources.marks import Marks
@@ -64,4 +65,5 @@ KINDS: tuple[type[Resource], ...] = (
     StoppedProcess,
     ResponderPort,
     UserCommand,
+    Keepalived,
 )

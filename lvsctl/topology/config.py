@@ -69,6 +69,19 @@ class TimeoutsConfig(NamedTuple):
         )
 
 
+class HaConfig(NamedTuple):
+    """A director's ``ha``; ``advert_int`` in seconds, ``priority`` None: by its position."""
+
+    virtual_router_id: int | None = 51
+    priority: int | None = None
+    advert_int: float | None = 1.0
+    preempt: bool | None = True
+    unicast: bool | None = False
+    sync: bool | None = False
+    sync_threshold: tuple[int | None, ...] | None = (3, 50)
+    gateways: tuple[IPAddress | None, ...] | None = ()
+
+
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
     """One entry of ``nodes``: one node or, with ``count``, several alike."""
@@ -81,6 +94,7 @@ class NodeConfig:
     run: tuple[str, ...] | None = ()
     timeouts: TimeoutsConfig | None = None
     keepalived: str | None = None
+    ha: HaConfig | None = None
 
 
 class RealServerConfig(NamedTuple):

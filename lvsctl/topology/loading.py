@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 from lvsctl.errors import TopologyError
+from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import Lab, Node, Role, Violation
 from lvsctl.model.service import (
     Encapsulation,
@@ -30,6 +31,7 @@ from lvsctl.topology.config import (
     TopologyConfig,
 )
 from lvsctl.topology.groups import resolve_names
+from lvsctl.topology.ha import check_gateways, check_ha, gateways_of, ha_of
 from lvsctl.topology.keepalived import check_keepalived, keepalived_command
 from lvsctl.topology.layout import Layout, build_layout
 from lvsctl.topology.overrides import Overrides, apply_overrides
@@ -113,6 +115,8 @@ def _build_lab(
     place_given_addresses(layout, problems)
     check_routes(layout, problems)
     check_keepalived(layout, directory, problems)
+    check_ha(layout, problems)
+    check_gateways(layout, problems)
     check_services(config, layout, problems)
     node_names = resolve_names(config, layout, problems)
     entries = resolve_real_servers(config, layout, node_names, problems) if layout.members else ()
@@ -122,12 +126,14 @@ def _build_lab(
         interfaces = assign_addresses(layout, vips, problems)
     problems.raise_any()
 
+    services = config.services or ()
+    gateways = gateways_of(services, _methods(services, entries), layout, interfaces)
     lab = Lab(
         config.name or "",
         config.description or "",
         tuple(layout.networks.values()),
         tuple(
-            _build_node(name, layout, interfaces, directory, config.name or "")
+            _build_node(name, layout, interfaces, directory, config.name or "", gateways)
             for name in layout.members
         ),
         tuple(
@@ -169,7 +175,12 @@ def _once_for_each_group(
 
 
 def _build_node(
-    name: str, layout: Layout, interfaces: Interfaces, directory: pathlib.Path | None, lab: str
+    name: str,
+    layout: Layout,
+    interfaces: Interfaces,
+    directory: pathlib.Path | None,
+    lab: str,
+    gateways: tuple[IPAddress, ...],
 ) -> Node:
     config = layout.config_of(name)
     file = str((directory or pathlib.Path("/")) / config.keepalived) if config.keepalived else ""
@@ -183,6 +194,21 @@ def _build_node(
         keepalived_command(file, lab, name) if file else config.run or (),
         config.timeouts and config.timeouts.wanted,
         file,
+        ha_of(name, layout, gateways),
+    )
+
+
+def _methods(
+    services: tuple[ServiceConfig | None, ...], entries: tuple[RealServerEntries, ...]
+) -> tuple[tuple[tuple[str, ForwardingMethod], ...], ...]:
+    """Return each service's real servers, with their forwarding methods."""
+    return tuple(
+        tuple(
+            (one.node, method)
+            for one in servers
+            if service and (method := one.config.forward or service.forward)
+        )
+        for service, servers in zip(services, entries, strict=True)
     )
 
 

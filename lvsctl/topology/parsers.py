@@ -226,6 +226,19 @@ def parse_duration(text: str) -> int:
     return round(_parse_quantity(text, _SPAN_UNITS, 1, (1, MAX_PERSISTENCE), "a time", right))
 
 
+def parse_interval(text: str) -> float:
+    """Parse the interval of VRRP's advertisements; the result is in seconds.
+
+    The field has 12 bits of hundredths of a second (RFC 5798, section 5.2.7).
+    """
+    right = "1s or 200ms (10ms to 40s)"
+    units = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+    seconds = _parse_quantity(text, units, 1.0, (0, 40), "a time", right)
+    if round(seconds * 100) < 1 or abs(seconds * 100 - round(seconds * 100)) > 1e-6:
+        raise InvalidValue(f"{quoted(text)} is no whole number of 10 ms", f"such as {right}")
+    return round(seconds, 2)
+
+
 PORTS_PATTERN = r"[0-9]{1,5}(-[0-9]{1,5})?|any"
 
 

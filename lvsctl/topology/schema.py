@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from lvsctl.model.addresses import IpFamily
-from lvsctl.model.lab import USUAL_MTU, Role
+from lvsctl.model.lab import USUAL_MTU, Redundancy, Role
 from lvsctl.model.service import (
     Encapsulation,
     ForwardingMethod,
@@ -21,6 +21,7 @@ from lvsctl.model.service import (
 from lvsctl.topology import parsers as p
 from lvsctl.topology.collection_types import Converted, Key, ListOf, MapOf, OneOf, Record
 from lvsctl.topology.config import (
+    HaConfig,
     NetworkConfig,
     NodeConfig,
     PersistenceConfig,
@@ -81,7 +82,18 @@ _NODE_WORDS = {
     **_meant("count", "replicas", "instances"),
     **_meant("timeouts", "timeout", "lvs-timeouts", "connection-timeouts"),
     **_meant("role", "kind", "type"),
+    **_meant("ha", "vrrp", "high-availability", "failover", "keepalived-vrrp", "redundancy"),
 }
+_HA_WORDS = {
+    **_meant("virtual_router_id", "vrid", "router-id", "id"),
+    **_meant("advert_int", "advertisement-interval", "interval", "advert"),
+    **_meant("gateways", "gateway", "virtual-gateway"),
+    **_meant("sync", "lvs-sync-daemon", "sync-daemon"),
+    "nopreempt": "write preempt: false",
+    "auth-pass": "VRRP version 3 has no authentication (RFC 5798, section 9)",
+    "virtual-ipaddress": "the VIPs of the services are: a gateway of real servers is in gateways",
+}
+_HA_SYNONYMS = dict.fromkeys(("keepalived", "active-standby", "true", "yes"), Redundancy.VRRP)
 _FAMILY_SYNONYMS = {
     **dict.fromkeys(("4", "v4", "inet", "ip4"), IpFamily.IPV4),
     **dict.fromkeys(("6", "v6", "inet6", "ip6"), IpFamily.IPV6),
@@ -207,6 +219,72 @@ TIMEOUTS = Record(
     words=_meant("tcp_fin", "tcpfin", "tcp-fin", "fin"),
 )
 
+_SYNC_THRESHOLD = ListOf(
+    Integer(0, 1_000_000, "3", unit="packets"),
+    "two numbers of packets: the first, and the period",
+    "[3, 50]",
+    at_least=2,
+    at_most=2,
+)
+
+
+def _usual_ha(_: Redundancy) -> HaConfig:
+    return HaConfig()
+
+
+HA_SETTINGS = Record(
+    HaConfig,
+    {
+        "virtual_router_id": Key(
+            Integer(1, 255, "51"),
+            "of the first VRRP instance; each further one has the next",
+            default=51,
+        ),
+        "priority": Key(
+            Integer(1, 254, "150"),
+            "the highest is master; of several nodes alike the first has it, each further one "
+            "50 less (150 if left out)",
+        ),
+        "advert_int": Key(
+            Text("a time", "1s", p.parse_interval, p.DELAY_PATTERN, numeric=True),
+            "time between a master's advertisements: a bare number is seconds, or with ms",
+            default="1s",
+        ),
+        "preempt": Key(
+            Boolean(),
+            "whether a director with a higher priority takes over from one that is master",
+            default=True,
+        ),
+        "unicast": Key(Boolean(), "advertise to the other directors' own addresses", default=False),
+        "sync": Key(
+            Boolean(),
+            "send IPVS's connections to the backup, by the synchronization daemon",
+            default=False,
+        ),
+        "sync_threshold": Key(
+            _SYNC_THRESHOLD,
+            "packets after which a connection is sent, and the period in which again "
+            "(ipvs-sysctl.rst, sync_threshold)",
+            default=[3, 50],
+        ),
+        "gateways": Key(
+            ListOf(_ADDRESS, "a list of addresses", "[192.168.20.1]", distinct=True),
+            "virtual addresses that are real servers' default gateway (nat); chosen otherwise",
+            default=[],
+        ),
+    },
+    "high availability (a mapping)",
+    "{advert_int: 1s, sync: true}",
+    words=_HA_WORDS,
+)
+
+HA = OneOf(
+    "the word vrrp, or a mapping",
+    "vrrp",
+    single=Converted(Choice(Redundancy, "a protocol", "protocols", _HA_SYNONYMS), _usual_ha),
+    mapped=HA_SETTINGS,
+)
+
 NODE = Record(
     NodeConfig,
     {
@@ -279,6 +357,10 @@ NODE = Record(
         "keepalived": Key(
             Text("a file", "keepalived.conf", p.parse_text),
             "a director's keepalived.conf, beside this file: keepalived sets up its IPVS table",
+        ),
+        "ha": Key(
+            HA,
+            "with several directors: vrrp, keepalived decides which of them holds the VIPs",
         ),
         "timeouts": Key(
             TIMEOUTS,

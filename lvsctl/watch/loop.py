@@ -113,7 +113,7 @@ class Watcher:
             took = time.monotonic() - sample.clock
             if samples:
                 sample = replace(sample, left=leftovers(self._lab, samples[-1], sample))
-            director = self._lab.directors[0].name
+            director = self._sampler.director
             happened = tuple(changes(samples[-1], sample, director)) if samples else ()
             answers = self._prober.latest if self._prober is not None else None
             if happened or answers is not asked or sample.clock >= due:

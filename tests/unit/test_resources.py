@@ -19,6 +19,7 @@ from lvsctl.model.state import LinkState, NodeState
 from lvsctl.output.shell_script import _PACKAGES
 from lvsctl.resources.base import Command, Resource, in_namespace
 from lvsctl.resources.foreign import StoppedProcess, Xfrm
+from lvsctl.resources.keepalived import Keepalived
 from lvsctl.resources.kinds import KINDS
 from lvsctl.resources.masquerade import Masquerade
 from lvsctl.resources.namespace import Namespace
@@ -55,7 +56,7 @@ def test_a_kind_is_applied_and_undone_by_a_handler(kind: type[Resource]) -> None
     applied = kind in apply.HANDLERS or kind is Namespace or kind in apply.PROCESSES
     assert applied == (kind.PLANNED or kind is PacketFilter)  # which only a fault applies
     by_other_means = kind in (
-        *(Namespace, OffloadsOff, ResponderPort),
+        *(Keepalived, Namespace, OffloadsOff, ResponderPort),
         *(ChangedSysctl, Masquerade, PacketFilter, StoppedProcess, Xfrm),
     )
     assert kind in undo.MESSAGES or by_other_means or not kind.UNDOABLE

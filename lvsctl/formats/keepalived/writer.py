@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
 
-from lvsctl.model.lab import Lab, Node
+from lvsctl.model.addresses import host_route
+from lvsctl.model.lab import HighAvailability, Lab, Node
 from lvsctl.model.service import (
     Encapsulation,
     ForwardingMethod,
@@ -47,17 +48,36 @@ def write(lab: Lab, resources: Iterable[Resource]) -> dict[str, str]:
     }
 
 
-def _lines(lab: Lab, director: Node, resources: tuple[Resource, ...]) -> Iterator[str]:
+def write_for(lab: Lab, director: Node, resources: Iterable[Resource]) -> str:
+    """Return the configuration that a director runs in its lab: as exported, without checks.
+
+    So that what is injected into a lab stays in the table, and is not removed by a check.
+    """
+    return "\n".join(_lines(lab, director, tuple(resources), checks=False)) + "\n"
+
+
+def _lines(
+    lab: Lab, director: Node, resources: tuple[Resource, ...], *, checks: bool = True
+) -> Iterator[str]:
     netns = lab.netns(director.name)
     mine = [one for one in resources if one.netns == netns]
     names = {service.match: service.name for service in lab.services}
-    yield f"# {director.name} of lab {lab.name}, written by lvsctl export."
-    yield "# Interfaces are named as in the lab: change them to those of your directors."
+    if checks:
+        yield f"# {director.name} of lab {lab.name}, written by lvsctl export."
+        yield "# Interfaces are named as in the lab: change them to those of your directors."
     instances = list(_instances(lab, director))
     yield from _global(lab, director, mine, [name for name, _ in instances])
     for _, lines in instances:
         yield ""
         yield from lines
+    if len(instances) > 1 and director.ha is not None:
+        yield ""
+        yield "# They move together: replies must leave by the director that has the requests."
+        yield "vrrp_sync_group ALL {"
+        yield "    group {"
+        yield from (f"        {name}" for name, _ in instances)
+        yield "    }"
+        yield "}"
     for one in mine:
         if isinstance(one, IpvsService):
             servers = [
@@ -66,7 +86,7 @@ def _lines(lab: Lab, director: Node, resources: tuple[Resource, ...]) -> Iterato
                 if isinstance(other, IpvsRealServer) and other.service == one.service
             ]
             yield ""
-            yield from _service(one, names.get(one.service, ""), servers)
+            yield from _service(one, names.get(one.service, ""), servers, checks=checks)
 
 
 def _global(lab: Lab, director: Node, mine: list[Resource], instances: list[str]) -> Iterator[str]:
@@ -76,7 +96,11 @@ def _global(lab: Lab, director: Node, mine: list[Resource], instances: list[str]
         if isinstance(one, ConnectionTimeouts):
             times = one.timeouts
             yield f"    lvs_timeouts tcp {times.tcp} tcpfin {times.tcp_fin} udp {times.udp}"
-    if len(lab.directors) > 1 and instances:
+    if director.ha is not None and director.ha.advert_int != round(director.ha.advert_int):
+        yield "    # Fractions of a second (RFC 5798)."
+        yield "    vrrp_version 3"
+    synchronized = len(lab.directors) > 1 if director.ha is None else director.ha.sync
+    if synchronized and instances:
         yield "    # Connections survive a failover if they are synchronized."
         yield f"    lvs_sync_daemon {director.networks[0]} {instances[0]}"
     yield "}"
@@ -88,37 +112,62 @@ def _instances(lab: Lab, director: Node) -> Iterator[tuple[str, list[str]]]:
     VRRP carries one IP version in an instance (RFC 5798, section 1).
     """
     vips: dict[tuple[str, int], list[str]] = {}
-    for vip in dict.fromkeys(vip for service in lab.services for vip in service.vips):
+    asked = (vip for service in lab.services for vip in service.vips)
+    for vip in dict.fromkeys((*asked, *lab.gateways)):
         network = lab.network_of(vip)
         if network is not None:
+            # In a lab of lvsctl's a VIP is a host's address; elsewhere the length tells the network.
             length = next(subnet.prefixlen for subnet in network.subnets if vip in subnet)
-            vips.setdefault((network.name, vip.version), []).append(f"{vip}/{length}")
+            address = f"{vip}/{length}" if director.ha is None else str(host_route(vip))
+            lifetime = " preferred_lft 0" if lab.is_deprecated(vip) else ""
+            vips.setdefault((network.name, vip.version), []).append(f"{address}{lifetime}")
     position = lab.directors.index(director)
+    ha = director.ha or HighAvailability(FIRST_ROUTER_ID, 150 - 50 * min(position, 2))
     for number, ((network_name, version), addresses) in enumerate(vips.items()):
         name = f"{network_name}-{version}".upper()
-        yield (
-            name,
-            [
-                f"vrrp_instance {name} {{",
-                f"    state {'BACKUP' if position else 'MASTER'}",
-                f"    interface {network_name}",
-                f"    virtual_router_id {FIRST_ROUTER_ID + number}",
-                f"    priority {150 - 50 * min(position, 2)}",
-                "    advert_int 1",
-                "    virtual_ipaddress {",
-                *(f"        {address}" for address in addresses),
-                "    }",
-                "}",
-            ],
-        )
+        yield name, list(_instance(lab, director, ha, number, name, addresses))
 
 
-def _service(one: IpvsService, name: str, servers: list[RealServer]) -> Iterator[str]:
+def _instance(
+    lab: Lab, director: Node, ha: HighAvailability, number: int, name: str, addresses: list[str]
+) -> Iterator[str]:
+    network, version = name.lower().rsplit("-", 1)
+    first = director is lab.directors[0]
+    yield f"vrrp_instance {name} {{"
+    yield f"    state {'MASTER' if first and ha.preempt else 'BACKUP'}"
+    yield f"    interface {network}"
+    yield f"    virtual_router_id {(ha.router_id + number - 1) % 255 + 1}"
+    yield f"    priority {ha.priority}"
+    yield f"    advert_int {ha.advert_int:g}"
+    if not ha.preempt:
+        yield "    nopreempt"
+    if ha.unicast:
+        yield from _unicast(lab, director, network, int(version))
+    yield "    virtual_ipaddress {"
+    yield from (f"        {address}" for address in addresses)
+    yield "    }"
+    yield "}"
+
+
+def _unicast(lab: Lab, director: Node, network: str, version: int) -> Iterator[str]:
+    def own(node: Node) -> str:
+        return next((str(a.ip) for a in node.addresses_on(network) if a.version == version), "")
+
+    yield f"    unicast_src_ip {own(director)}"
+    yield "    unicast_peer {"
+    yield from (f"        {own(node)}" for node in lab.directors if node is not director)
+    yield "    }"
+
+
+def _service(
+    one: IpvsService, name: str, servers: list[RealServer], *, checks: bool
+) -> Iterator[str]:
     match = one.service
     if name:
         yield f"# {name}"
     yield from _heading(match)
-    yield "    delay_loop 6"
+    if checks:
+        yield "    delay_loop 6"
     yield f"    lb_algo {one.scheduler}"
     for flag in one.flags:
         is_named = flag in _FLAGS and one.scheduler in (Scheduler.SH, Scheduler.MH)
@@ -131,7 +180,7 @@ def _service(one: IpvsService, name: str, servers: list[RealServer]) -> Iterator
         yield f"    protocol {match.protocol.upper()}"
     for server in servers:
         yield ""
-        yield from _real_server(server, match, usual)
+        yield from _real_server(server, match, usual, checks=checks)
     yield "}"
 
 
@@ -159,7 +208,7 @@ def _persistence(one: IpvsService) -> Iterator[str]:
 
 
 def _real_server(
-    server: RealServer, match: VipPort | FwMark, usual: RealServer | None
+    server: RealServer, match: VipPort | FwMark, usual: RealServer | None, *, checks: bool
 ) -> Iterator[str]:
     yield f"    # {server.node}" if server.node else "    # a real server"
     yield f"    real_server {server.rip} {server.port} {{"
@@ -170,7 +219,7 @@ def _real_server(
         yield f"        uthreshold {server.upper}"
     if server.lower:
         yield f"        lthreshold {server.lower}"
-    if port := _checked_port(server, match):
+    if checks and (port := _checked_port(server, match)):
         yield "        TCP_CHECK {"
         if port != server.port:
             yield f"            connect_port {port}"

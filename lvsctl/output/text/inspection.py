@@ -38,7 +38,7 @@ def format_inspection(inspection: Inspection, *, style: Style) -> str:
     lines: list[str] = []
     for name, found in inspection.nodes.items():
         node = inspection.lab.node(name)
-        lines += [_heading(inspection.lab, node, style)]
+        lines += [_heading(inspection, node, style)]
         one = _Node(inspection.lab, node, found, owners, style)
         lines += [*one.sections(), ""]
     for name, switch in inspection.switches.items():
@@ -54,7 +54,8 @@ def format_inspection(inspection: Inspection, *, style: Style) -> str:
     return style.finished("\n".join(lines))
 
 
-def _heading(lab: Lab, node: Node, style: Style) -> str:
+def _heading(inspection: Inspection, node: Node, style: Style) -> str:
+    lab = inspection.lab
     serves = [
         f"{service.name} by {server.forward}"
         for service in lab.services
@@ -62,6 +63,8 @@ def _heading(lab: Lab, node: Node, style: Style) -> str:
         if server.node == node.name
     ]
     role = ROLE[node.role] + (f" of {', '.join(serves)}" if serves else "")
+    if state := inspection.nodes[node.name].vrrp:
+        role += f" ({state})"
     return style.heading(node.name, f"{role}, namespace {lab.netns(node.name)}")
 
 

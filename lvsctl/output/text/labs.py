@@ -47,7 +47,7 @@ def _listed_row(one: Listed, style: Style) -> Row:
         Cell(one.entry.lab, style.bold),
         Cell(state, style.red if _trouble(one) else style.green, whole=True),
         Cell(str(len(one.lab.nodes)) if one.lab else "", right=True),
-        _services(one.lab) if one.lab else "",
+        _services(one.lab) + _masters(one) if one.lab else "",
         started,
     ]
 
@@ -57,6 +57,12 @@ def _services(lab: Lab) -> str:
         f"{service.name} {host_port(service.endpoint.vip, service.endpoint.port)} {method(service)}"
         for service in lab.services
     )
+
+
+def _masters(one: Listed) -> str:
+    if one.lab is None or not one.lab.floating:
+        return ""
+    return f", {' and '.join(one.masters) or 'no director'} is master"
 
 
 def _trouble(one: Listed) -> str:

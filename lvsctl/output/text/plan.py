@@ -31,6 +31,7 @@ from lvsctl.output.text.style import Cell, Style
 from lvsctl.plan.stages import Plan, Stage, Up
 from lvsctl.resources.base import Resource
 from lvsctl.resources.bridge import Bridge
+from lvsctl.resources.keepalived import Keepalived
 from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.offloads import OffloadsOff
 from lvsctl.resources.responder_port import ResponderPort
@@ -153,7 +154,7 @@ class _Condensed:
         name = op.netns.removeprefix(self._prefix)
         why = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", NODE, op.why)
         general = replace(op, netns=self._prefix + NODE, why=why)
-        if isinstance(general, (ResponderPort, UserCommand)):
+        if isinstance(general, (ResponderPort, UserCommand, Keepalived)):
             general = replace(general, node=NODE)
         return why, general
 
@@ -298,6 +299,9 @@ def _changes(result: Up, style: Style, inside: bool) -> list[str]:
         lines += [style.red(f"- {typed(one)}") for one in op.undo_commands() or op.commands()]
     for op in result.added:
         sign, paint = ("~", style.yellow) if op in result.edited else ("+", style.green)
+        if isinstance(op, Keepalived):
+            lines.append(paint(f"{sign} {op.node}: start keepalived"))
+            continue
         lines += [paint(f"{sign} {typed(command)}") for command in result.commands(op)]
     for one in result.left:
         lines.append(style.yellow(f"left alone: {legible(one.text)}"))
@@ -346,7 +350,11 @@ def _held(lab: Lab, network: Network, node: Node) -> str:
     held = vips(lab, node.name)
     if node.role is Role.DIRECTOR:
         here = [vip for vip in held if lab.network_of(vip) == network]
-        return f"VIP {', '.join(map(str, here))}" if here else ""
+        gateways = [one for one in lab.gateways if lab.network_of(one) == network]
+        words = [f"VIP {', '.join(map(str, here))}"] if here else []
+        words += [f"gateway {', '.join(map(str, gateways))}"] if gateways else []
+        words += ["as master"] if words and node.ha is not None else []
+        return " ".join(words)
     return f"(VIP {', '.join(map(str, held))})" if held else ""
 
 

@@ -37,6 +37,7 @@ _RECORDS: tuple[tuple[str, str, Record[Any]], ...] = (
     ("A node", "nodes", schema.NODE),
     ("A route", "routes", schema.ROUTE),
     ("A director's timeouts", "timeouts", schema.TIMEOUTS),
+    ("A director's ha", "ha", schema.HA_SETTINGS),
     ("A virtual service", "services", schema.SERVICE),
     ("A scheduler", "scheduler", schema.SCHEDULER),
     ("A persistence", "persistence", schema.PERSISTENCE),

@@ -1,0 +1,109 @@
+"""What several directors promise that share their VIPs by VRRP: one of them at a time is master."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from lvsctl.claims.base import CheckResult, ClaimTable, inconclusive, join_names, passed_if
+from lvsctl.claims.trace import Trace
+from lvsctl.model.evidence import Evidence
+from lvsctl.model.frame import VRRP, Direction, Frame
+from lvsctl.model.masters import has_one_master, holders_in
+from lvsctl.resources.keepalived import is_running
+
+CLAIMS = ClaimTable()
+
+
+class Advertisement(NamedTuple):
+    """An advertisement of VRRP: who says that it is master of which virtual router."""
+
+    frame: Frame
+    router_id: int
+    priority: int
+
+
+def advertisements(evidence: Evidence) -> Iterator[Advertisement]:
+    """Yield the captured advertisements at every tap (RFC 5798, section 5.2: type 1)."""
+    for frame in evidence.frames:
+        if frame.outer is None or frame.outer.protocol != VRRP:
+            continue
+        data = frame.payload
+        if len(data) >= 3 and data[0] & 0xF == 1:
+            yield Advertisement(frame, data[1], data[2])
+
+
+def senders(evidence: Evidence) -> dict[str, Advertisement]:
+    """Return the directors that advertised themselves, each with its last advertisement."""
+    return {
+        one.frame.tap.node: one
+        for one in advertisements(evidence)
+        # Priority 0: it resigns (RFC 5798, section 5.2.4).
+        if one.frame.direction is Direction.OUT and one.priority
+    }
+
+
+def _is_shared(trace: Trace) -> bool:
+    return bool(trace.evidence.lab.floating)
+
+
+@CLAIMS.add(
+    "ha.one-master",
+    "one director is master: it alone holds the VIPs and advertises itself",
+    broken_by=("vrrp-filtered", "vrrp-router-id"),
+    applies=_is_shared,
+    needs_requests=False,
+)
+def one_master(trace: Trace) -> CheckResult:
+    """Compare the addresses of all directors, and who advertised itself meanwhile."""
+    evidence = trace.evidence
+    lab = evidence.lab
+    held = holders_in(lab, {name: state.links for name, state in evidence.states.items()})
+    expected = f"{', '.join(map(str, lab.floating))} at one director, which alone advertises itself"
+    sent = senders(evidence)
+    who = {name: None for names in held.values() for name in names}
+    observed = f"held by {join_names(tuple(who))}" if who else "held by no director"
+    split = [str(one) for one, names in held.items() if len(names) != 1]
+    if split and who:
+        observed = "; ".join(
+            f"{one} is held by {join_names(names) if names else 'no director'}"
+            for one, names in held.items()
+        )
+    observed += f"; advertised by {join_names(sorted(sent))}" if sent else "; no advertisement seen"
+    frames = tuple(one.frame for one in sent.values())
+    if not has_one_master(held):
+        return passed_if(False, expected, observed, frames)
+    if not sent:
+        return inconclusive(expected, observed)
+    return passed_if(set(sent) == set(who), expected, observed, frames[:1])
+
+
+@CLAIMS.add(
+    "ha.backup-ready",
+    "every other director can take over: its keepalived runs and it has the same virtual services",
+    broken_by=("keepalived-stopped",),
+    applies=_is_shared,
+    needs_requests=False,
+    needs_frames=False,
+)
+def backup_ready(trace: Trace) -> CheckResult:
+    """Look at the backups' processes and IPVS tables."""
+    evidence, master = trace.evidence, trace.master
+    service = trace.run.service
+    others = [name for name in trace.directors if name != master]
+    expected = f"keepalived and {service.match} at {join_names(others)}"
+    wanted = {(one.rip, one.port) for one in service.real_servers}
+    wrong = []
+    for name in others:
+        state = evidence.states.get(name)
+        if state is None or not state.whole:
+            return inconclusive(expected, f"{name} was not looked at")
+        if not is_running(state):
+            wrong.append(f"keepalived does not run on {name}")
+            continue
+        table = next((one for one in state.services if one.match == service.match), None)
+        if table is None:
+            wrong.append(f"{name} has no such service")
+        elif missing := wanted - {(one.rip, one.port) for one in table.real_servers}:
+            wrong.append(f"{name} lacks {', '.join(f'{rip}:{port}' for rip, port in missing)}")
+    return passed_if(not wrong, expected, "; ".join(wrong) or f"both at {join_names(others)}")

@@ -1,0 +1,125 @@
+"""Why not exactly one of several directors is master (VRRP)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lvsctl.claims.ha import Advertisement, advertisements, senders
+from lvsctl.diagnosis.base import Case, Found, Rule, shown
+from lvsctl.model.claim import Cause
+from lvsctl.model.frame import Direction
+from lvsctl.model.lab import HighAvailability
+from lvsctl.model.masters import holders_in
+from lvsctl.resources.keepalived import PROCESS, PROCESSES, is_running
+
+
+def not_running(case: Case) -> Iterator[Found]:
+    """Directors on which keepalived does not run."""
+    if not case.lab.floating:
+        return
+    for node in case.lab.directors:
+        state = case.evidence.states.get(node.name)
+        if state is None or not state.whole:
+            continue
+        if not is_running(state):
+            yield Cause(
+                fault="keepalived-stopped",
+                node=node.name,
+                text="keepalived does not run",
+                evidence=(_processes(case, node.name),),
+                consequence="it takes over from no other director",
+                remedy=case.up,
+            )
+
+
+def _processes(case: Case, node: str) -> str:
+    found = [one for one in case.state(node).processes if one.process == PROCESS]
+    if not found:
+        return "no process of that name is in its namespace"
+    pids = ", ".join(str(one.pid) for one in found)
+    return f"only {len(found)} of its {PROCESSES} processes are in its namespace: {pids}"
+
+
+def two_masters(case: Case) -> Iterator[Found]:
+    """Directors that are master beside another one, and what keeps them from knowing."""
+    lab = case.lab
+    if not lab.floating:
+        return
+    held = holders_in(lab, {name: state.links for name, state in case.evidence.states.items()})
+    masters = [d for d in lab.directors if any(d.name in names for names in held.values())]
+    if len(masters) < 2:
+        return
+    ranked = sorted(masters, key=lambda node: -(node.ha.priority if node.ha else 0))
+    first, *others = ranked
+    sent = senders(case.evidence)
+    for node in others:
+        both = f"{first.name} and {node.name} both hold {', '.join(map(str, lab.floating))}"
+        consequence = "clients reach one or the other, whose answer to ARP comes last"
+        own, its = sent.get(node.name), sent.get(first.name)
+        ours = _router_ids(case, node.name)
+        wrong = ours - _planned_ids(node.ha)
+        if wrong and ours != _router_ids(case, first.name):
+            yield Cause(
+                fault="vrrp-router-id",
+                node=node.name,
+                text=f"its virtual router id is {_listed(wrong)}, not {_near(node.ha)}",
+                evidence=(both, *_quoted(own), *_quoted(its)),
+                consequence=f"each takes no notice of the other: {consequence}",
+                remedy=case.up,
+            )
+            continue
+        came = [
+            one
+            for one in advertisements(case.evidence)
+            if one.frame.tap.node == node.name and one.frame.direction is not Direction.OUT
+        ]
+        arrival = (
+            f"{first.name}'s advertisements reach its interface, and it is master all the same"
+            if came
+            else f"no advertisement of {first.name} reaches it"
+        )
+        filters = [
+            f"a filter of traffic control at {one.device}: {', '.join(one.actions)}"
+            for one in case.state(node.name).filters
+            if "drop" in one.actions or "gact" in one.actions
+        ]
+        yield Cause(
+            fault="vrrp-filtered",
+            node=node.name,
+            text="it does not receive the master's advertisements (IP protocol 112)",
+            evidence=(both, arrival, *_quoted(came[0] if came else its), *filters[:1]),
+            consequence=f"it is master too (split brain): {consequence}",
+            remedy=case.up,
+        )
+
+
+def _router_ids(case: Case, node: str) -> set[int]:
+    return {
+        one.router_id
+        for one in advertisements(case.evidence)
+        if one.frame.tap.node == node and one.frame.direction is Direction.OUT
+    }
+
+
+def _planned_ids(ha: HighAvailability | None) -> set[int]:
+    """The ids that a director may have: one for each network and IP version."""
+    first = ha.router_id if ha is not None else 0
+    return {(first + number - 1) % 255 + 1 for number in range(8)}
+
+
+def _near(ha: HighAvailability | None) -> int:
+    return ha.router_id if ha is not None else 0
+
+
+def _listed(ids: set[int]) -> str:
+    return ", ".join(map(str, sorted(ids)))
+
+
+def _quoted(one: Advertisement | None) -> tuple[str, ...]:
+    return shown((one.frame,)) if one is not None else ()
+
+
+RULES = (
+    Rule(find=not_running, rules_out="keepalived runs on every director", latent=True),
+    Rule(find=two_masters, rules_out="one director is master", latent=True, harms_others=True),
+)

@@ -1,0 +1,421 @@
+"""Make one director take over from another, and measure what clients notice of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from lvsctl.capture.capture import Capture
+from lvsctl.claims import failover as story
+from lvsctl.engine import reconcile
+from lvsctl.engine.labs import find_node
+from lvsctl.errors import LabError, UsageError
+from lvsctl.kernel import commands, masters, netns, registry, state, undo, wide
+from lvsctl.model.addresses import Endpoint, host_route
+from lvsctl.model.event import ignore
+from lvsctl.model.failover import Failover, HeldConnection, Moment, Step
+from lvsctl.model.frame import Direction, Frame
+from lvsctl.model.lab import Lab, Node
+from lvsctl.model.masters import Holders, has_one_master, master_by
+from lvsctl.model.service import Protocol, VirtualService
+from lvsctl.model.state import Connection, NodeState
+from lvsctl.plan import planner
+from lvsctl.resources.address import Address
+from lvsctl.resources.ipvs_config import SyncDaemon
+from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.link_up import LinkUp
+from lvsctl.traffic.every import Asked, SteadyClient, is_prompt
+
+INTERVAL = 0.01
+"""Seconds between two requests of the client that measures the outage."""
+
+BEFORE, AFTER = 20, 20
+"""Requests that are answered before anything is done, and at once afterwards."""
+
+HELD = 3
+"""Connections of each kind that are held: idle since their handshake, and with a request."""
+
+ANSWER_SECONDS = 3.0
+"""How long a held connection has to answer again: TCP sends lost data again after 0.2, 0.4 s …"""
+
+_REQUEST = b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What makes the master change: its sentence, and the function that does it."""
+
+    text: str
+    carry_out: Callable[[], None]
+    back: bool = False
+
+
+def fail_over(
+    lab: Lab, *, kill: str | None = None, cut: str | None = None, back: bool = False
+) -> Failover:
+    """Kill a director, cut one of its links, or bring everything back; tell what happened.
+
+    Without any, the master is killed. Raises UsageError where the lab has one director or no
+    service over TCP, LabError where it has not exactly one master before.
+    """
+    if not lab.floating:
+        raise UsageError(
+            f"lab {lab.name} has one director: nothing takes over from it",
+            hint="start one that has two: lvsctl up dr-ha",
+        )
+    service = next((one for one in lab.services if one.endpoint.protocol is Protocol.TCP), None)
+    if service is None:
+        raise UsageError(f"lab {lab.name} has no service over TCP, with which it is measured")
+    found = masters.holders(lab)
+    if not back and not has_one_master(found):
+        raise LabError(
+            f"lab {lab.name} has not exactly one master now",
+            hint=f"lvsctl diagnose {lab.name}, or bring it back: lvsctl failover {lab.name} --back",
+        )
+    master = lab.node(master_by(lab, found))
+    action = _action(lab, master, kill, cut, back=back)
+    with registry.lock(lab.name):
+        return _measured(lab, service, master.name, action)
+
+
+def _action(lab: Lab, master: Node, kill: str | None, cut: str | None, *, back: bool) -> Action:
+    if sum(one is not None for one in (kill, cut)) + back > 1:
+        raise UsageError("--kill, --cut and --back exclude each other")
+    if back:
+        return Action(
+            f"everything of lab {lab.name} is brought back", lambda: _bring_back(lab), back=True
+        )
+    if cut is not None:
+        node, network = _link(lab, master, cut)
+        return Action(
+            f"the link of {node.name} to {network} is cut", lambda: _cut(lab, node, (network,))
+        )
+    node = master if kill is None else find_node(lab, kill)
+    if node not in lab.directors:
+        raise UsageError(f"{node.name} is no director", hint=f"the master is {master.name}")
+    return Action(f"{node.name} loses its power", lambda: _kill(lab, node))
+
+
+def _link(lab: Lab, master: Node, words: str) -> tuple[Node, str]:
+    """Return the director and the network that NETWORK or DIRECTOR:NETWORK names."""
+    name, colon, network = words.rpartition(":")
+    node = find_node(lab, name) if colon else master
+    if network not in node.networks or node not in lab.directors:
+        links = ", ".join(f"{one.name}:{n}" for one in lab.directors for n in one.networks)
+        raise UsageError(f"{words!r} is no link of a director", hint=f"these are: {links}")
+    return node, network
+
+
+def _cut(lab: Lab, node: Node, networks: Sequence[str]) -> None:
+    """Set the switches' ports of a node down."""
+    undo.undo([LinkUp(netns=lab.netns(one), device=node.name) for one in networks], lab.name)
+
+
+def _kill(lab: Lab, node: Node) -> None:
+    """Do what a power failure does: no link, no process, no virtual address."""
+    _cut(lab, node, node.networks)
+    # The first process starts the others again: it goes first.
+    while pids := commands.keepalived_pids(lab.name, lab.netns(node.name)):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    held = [one for one, names in masters.holders(lab).items() if node.name in names]
+    addresses = []
+    for one in held:
+        network = lab.network_of(one)
+        if network is not None:
+            addresses.append(
+                Address(netns=lab.netns(node.name), device=network.name, address=host_route(one))
+            )
+    undo.undo(addresses, lab.name)
+    table = _with_daemons(lab, node.name)
+    undo.undo([*SyncDaemon.from_state(table), *IpvsService.from_state(table)], lab.name)
+
+
+def _with_daemons(lab: Lab, director: str) -> NodeState:
+    """Read a director's IPVS table and synchronization daemons."""
+    name = lab.netns(director)
+    found = state.node_state(name, sysctls=(), director=True)
+    return netns.run_inside(name, lambda: wide.with_ipvs_config(found))
+
+
+def _receivers(lab: Lab) -> dict[str, bool]:
+    """Return, for each director with keepalived, whether it receives others' connections."""
+    found = {}
+    for node in lab.directors:
+        if commands.keepalived_pids(lab.name, lab.netns(node.name)):
+            daemons = _with_daemons(lab, node.name).sync_daemons
+            found[node.name] = any(one.state == "backup" for one in daemons)
+    return found
+
+
+def _bring_back(lab: Lab) -> None:
+    """Make the lab what its topology says, as ``up`` does."""
+    entry = registry.read(lab.name)
+    if entry is None:
+        raise LabError(f"lab {lab.name} is not running")
+    form = reconcile.Form(lab, planner.plan_for(lab), entry)
+    reconcile.change(form, form, ignore)
+
+
+# ── measuring ────────────────────────────────────────────────────────────────────────────────
+
+
+def _measured(lab: Lab, service: VirtualService, before: str, action: Action) -> Failover:
+    endpoint = service.endpoint
+    sender = lab.default_client
+    nodes: dict[str | Path, str] = {lab.netns(node.name): node.name for node in lab.nodes}
+    patience = masters.takeover_seconds(lab)
+    receivers = _receivers(lab)
+    name = lab.netns(sender.name)
+    with Capture(nodes, quiet=0.1) as capture, _held(name, service) as connections:
+        with SteadyClient(name, endpoint.vip, endpoint.port, INTERVAL) as client:
+            client.wait_for_answers(0.0, BEFORE, patience)
+            began = time.clock_gettime_ns(time.CLOCK_REALTIME)
+            found = masters.holders(lab)
+            action.carry_out()
+            holders = _wait_for_another(lab, found, patience)
+            after = master_by(lab, holders) if any(holders.values()) else ""
+            client.wait_for_answers(time.time(), AFTER, patience)
+            table = _table(lab, after)
+            held = _go_on(connections, table)
+        asked = sorted(client.asked)  # those that wait for an answer are over now
+        neighbours = _neighbours(lab)
+    frames = capture.frames
+    moved = story.Moved(
+        lab,
+        frames,
+        began,
+        before,
+        after,
+        holders,
+        {node: found.neighbours for node, found in neighbours.items()},
+        {
+            node: frozenset(link.mac for link in found.links if link.mac)
+            for node, found in neighbours.items()
+        },
+        dropped=sum(capture.drops.values()),
+        receiving=receivers.get(after),
+    )
+    moved = replace(moved, held=tuple(_explained(moved, service, one) for one in held))
+    worst = max(outages(asked, began / 1e9), key=lambda one: one.seconds, default=None)
+    again = any(is_prompt(one) and one.answered > began / 1e9 for one in asked)
+    steps = [
+        Step(0.0, Moment.ACTION, "", action.text),
+        *story.story(moved),
+        *_answers(worst, began, sender.name),
+    ]
+    gaps = [later - earlier for earlier, later in pairwise([one.sent for one in asked])]
+    return Failover(
+        lab.name,
+        service.name,
+        action.text,
+        sender.name,
+        before,
+        after,
+        INTERVAL * 1000,
+        (worst.blur if worst is not None else max(gaps, default=0.0)) * 1000,
+        (worst.seconds * 1000 if worst is not None else 0.0) if again else None,
+        len(asked),
+        sum(map(is_prompt, asked)),
+        tuple(sorted(steps, key=lambda step: step.at)),
+        moved.held,
+        story.findings(moved, service.name),
+        back=action.back,
+    )
+
+
+def _wait_for_another(lab: Lab, before: Holders, patience: float) -> Holders:
+    """Wait until a director holds the addresses that did not; or it is known that none will."""
+    now = masters.holders(lab)
+    if now != before and has_one_master(now):
+        return now
+    return masters.wait_for_change(lab, before) if patience else now
+
+
+class Outage(NamedTuple):
+    """A time without an answer, in seconds since the epoch: after ``last``, until ``first``.
+
+    ``blur``: how long no request was sent at its beginning and at its end.
+    """
+
+    last: float
+    first: float
+    blur: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it was."""
+        return self.first - self.last
+
+
+def outages(asked: Sequence[Asked], began: float) -> list[Outage]:
+    """Return the times without an answer that end after ``began``.
+
+    From the last answer that came at once to the first that does again; between them are
+    requests whose answer did not. Where none was sent, nothing is known to be out.
+    """
+    found: list[Outage] = []
+    last: Asked | None = None
+    failed: list[Asked] = []
+    for one in sorted(asked):
+        if not is_prompt(one):
+            failed.append(one)
+            continue
+        if failed and last is not None and one.answered > began:
+            blur = failed[0].sent - last.sent + one.sent - failed[-1].sent
+            found.append(Outage(last.answered, one.answered, blur))
+        last, failed = one, []
+    return found
+
+
+def _answers(worst: Outage | None, began: int, client: str) -> Iterator[Step]:
+    """Yield the last answer before the outage, and the first one after it."""
+    if worst is None:
+        return
+    for moment, when, text in (
+        (Moment.LAST_ANSWER, worst.last, "receives its last answer"),
+        (Moment.ANSWERED, worst.first, "receives an answer again"),
+    ):
+        yield Step(when * 1e3 - began / 1e6, moment, client, f"{client} {text}")
+
+
+def _neighbours(lab: Lab) -> dict[str, NodeState]:
+    return {
+        node.name: found
+        for node in lab.nodes
+        for found in (state.node_state(lab.netns(node.name), sysctls=()),)
+    }
+
+
+def _table(lab: Lab, director: str) -> tuple[Connection, ...]:
+    if not director:
+        return ()
+    return netns.run_inside(lab.netns(director), state.read_connections)
+
+
+# ── held connections ─────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(slots=True)
+class _Held:
+    sock: socket.socket
+    client: Endpoint
+    real_server: str
+    known: bool = False
+    error: str = ""
+    survived: bool = False
+
+
+@contextlib.contextmanager
+def _held(name: str, service: VirtualService) -> Iterator[list[_Held]]:
+    """Open connections that have asked nothing yet, and others that have an answer."""
+    opened: list[_Held] = []
+
+    def connect() -> None:
+        family = socket.AF_INET6 if service.endpoint.vip.version == 6 else socket.AF_INET
+        for number in range(2 * HELD):
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            sock.settimeout(ANSWER_SECONDS)
+            try:
+                sock.connect((str(service.endpoint.vip), service.endpoint.port))
+            except OSError:
+                sock.close()
+                continue
+            address, port = sock.getsockname()[:2]
+            client = Endpoint(type(service.endpoint.vip)(address), port)
+            opened.append(_Held(sock, client, ""))
+            if number >= HELD:
+                _ask(opened[-1])
+
+    try:
+        netns.run_inside(name, connect)
+        yield opened
+    finally:
+        for one in opened:
+            one.sock.close()
+
+
+def _ask(one: _Held) -> None:
+    """Send a request over a connection, and note what comes of it."""
+    one.survived, one.error = False, ""
+    try:
+        one.sock.sendall(_REQUEST)
+        answer = one.sock.recv(4096)
+        one.survived = answer.startswith(b"HTTP/")
+        one.error = "" if one.survived else "closed"
+    except TimeoutError:
+        one.error = f"no answer within {ANSWER_SECONDS:g} s"
+    except ConnectionResetError:
+        one.error = "reset"
+    except OSError as error:
+        one.error = error.strerror or str(error)
+
+
+def _go_on(held: list[_Held], table: Sequence[Connection]) -> list[_Held]:
+    """Ask once more over every connection; first look whether the new director has it."""
+    known = {(one.client, one.client_port) for one in table}
+    for one in held:
+        one.known = (one.client.address, one.client.port) in known
+        _ask(one)
+    return held
+
+
+def _explained(moved: story.Moved, service: VirtualService, one: _Held) -> HeldConnection:
+    """Say of a held connection how many packets it had, and why it did not survive."""
+    vip = Endpoint(service.endpoint.vip, service.endpoint.port)
+
+    def is_request(frame: Frame) -> bool:
+        return frame.flow is not None and (frame.flow.src, frame.flow.dst) == (one.client, vip)
+
+    packets = sum(
+        frame.tap.node == moved.before
+        and frame.direction is Direction.IN
+        and frame.time <= moved.began
+        and is_request(frame)
+        for frame in moved.frames
+    )
+    why = "" if one.survived else _why(moved, packets, one)
+    server = next(
+        (
+            frame.tap.node
+            for frame in moved.frames
+            if frame.direction is Direction.OUT
+            and frame.flow is not None
+            and frame.flow.dst == one.client
+            and any(s.node == frame.tap.node for s in service.real_servers)
+        ),
+        "",
+    )
+    return HeldConnection(str(one.client), server, packets, one.known, one.survived, why)
+
+
+def _why(moved: story.Moved, packets: int, one: _Held) -> str:
+    if not moved.after:
+        return f"{one.error}: no director took over"
+    if one.known:
+        return f"{one.error}, although {moved.after} has it in its table"
+    return f"{one.error}: {moved.after} does not know it, {_unknown(moved, packets)}"
+
+
+def _unknown(moved: story.Moved, packets: int) -> str:
+    """Return why the new director does not know a connection."""
+    ha = moved.lab.node(moved.before).ha
+    if ha is None or not ha.sync:
+        return "because connections are not synchronized (sync: true)"
+    if moved.receiving is None:
+        return "because its keepalived did not run when the connection began"
+    if not moved.receiving:
+        return "because its synchronization daemon did not run"
+    first, period = ha.sync_threshold
+    if packets < first:
+        return f"because it had {packets} packets: sync_threshold is {first} {period}"
+    return f"though it had {packets} packets (sync_threshold {first} {period})"

@@ -1,0 +1,667 @@
+#!/bin/sh
+# lab nat-ha: NAT with two directors, the real servers' gateway moves with the VIP
+#
+#   public  10.61.0.0/24
+#     client     client    10.61.0.10
+#     director1  director  10.61.0.2   VIP 10.61.0.100 as master
+#     director2  director  10.61.0.3   VIP 10.61.0.100 as master
+#
+#   private  192.168.61.0/24
+#     director1  director     192.168.61.2   gateway 192.168.61.1 as master
+#     director2  director     192.168.61.3   gateway 192.168.61.1 as master
+#     rs1        real server  192.168.61.11
+#     rs2        real server  192.168.61.12
+#
+#   web  tcp 10.61.0.100:80  nat  rr
+#     -> rs1  192.168.61.11:8080  weight 1
+#     -> rs2  192.168.61.12:8080  weight 1
+#
+# sh nat-ha.sh         builds it: 7 namespaces, nothing outside of them
+# sh nat-ha.sh down    removes it
+#
+# Needs root, a kernel with IPVS, and: ip, sysctl, ipvsadm, keepalived. Real servers
+# answer where there is python3.
+# Written by `lvsctl plan nat-ha --format sh`; does what `lvsctl up nat-ha` does.
+
+set -eu
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+export PATH
+
+lab=nat-ha
+namespaces='lvs-nat-ha-public
+lvs-nat-ha-private
+lvs-nat-ha-client
+lvs-nat-ha-director1
+lvs-nat-ha-director2
+lvs-nat-ha-rs1
+lvs-nat-ha-rs2'
+state=/run/lvs-nat-ha.script # says that the namespaces are this script's
+family=inet
+complete=yes
+
+say() {
+    printf '%s\n' "$lab: $*" >&2
+}
+
+refuse() {
+    say "$*"
+    say 'nothing was touched'
+    exit 69
+}
+
+need() { # COMMAND PACKAGE
+    command -v "$1" >/dev/null 2>&1 ||
+        refuse "the command $1 is missing (Debian and Ubuntu: apt-get install $2)"
+}
+
+exists() { # NETNS
+    [ -e "/var/run/netns/$1" ] || [ -L "/var/run/netns/$1" ]
+}
+
+# The processes that run in the lab.
+inhabitants() {
+    for netns in $namespaces; do
+        if exists "$netns"; then
+            ip netns pids "$netns" 2>/dev/null || :
+        fi
+    done
+}
+
+# Removes the namespaces listed above, with whatever runs in them.
+remove() {
+    for signal in TERM KILL; do
+        # shellcheck disable=SC2046  # several numbers
+        kill -s "$signal" $(inhabitants) 2>/dev/null || :
+        patience=30
+        while [ "$patience" -gt 0 ] && [ -n "$(inhabitants)" ]; do
+            patience=$((patience - 1))
+            sleep 0.1
+        done
+    done
+    for netns in $namespaces; do
+        if exists "$netns"; then
+            ip netns del "$netns" || return
+        fi
+    done
+    rm -rf "$state"
+}
+
+down() {
+    if [ -d "$state" ]; then
+        remove
+        say 'is down'
+        return
+    fi
+    for netns in $namespaces; do
+        if exists "$netns"; then
+            say "there is a namespace $netns, which this script did not make"
+            return 1
+        fi
+    done
+    say 'is not up'
+}
+
+# A failure half-way leaves nothing behind.
+undo() {
+    status=$?
+    [ "$complete" = no ] || return 0
+    say 'failed; removing what was made'
+    trap '' INT TERM HUP
+    remove
+    exit "$status"
+}
+
+# A real server: answers with its own name and what it saw, in the background.
+respond() { # NETNS NODE PORT [udp|sctp [ADDRESS...]]
+    if ! command -v python3 >/dev/null 2>&1; then
+        say "no python3: nothing answers on port $3 of $2, start a server of your own there"
+        return
+    fi
+    netns=$1 node=$2 port=$3 protocol=${4-tcp}
+    shift "$(($# > 4 ? 4 : $#))"
+    ip netns exec "$netns" python3 "$state/respond.py" "$node" "$port" "$protocol" "$family" "$@"
+}
+
+# The topology's own command, in the background. One that fails within a moment fails the script;
+# one that goes to the background by itself does not.
+run() { # NETNS COMMAND...
+    netns=$1
+    shift
+    (cd / && exec ip netns exec "$netns" nohup "$@" </dev/null >>"$state/$netns.log" 2>&1) &
+    started=$!
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        sleep 0.1
+        kill -0 "$started" 2>/dev/null || break
+    done
+    kill -0 "$started" 2>/dev/null || wait "$started" || {
+        status=$?
+        cat "$state/$netns.log" >&2
+        return "$status"
+    }
+}
+
+# Hands frames over as a wire would carry them: checksums in, nothing merged. It changes what a
+# capture shows, and not what arrives: where there is no ethtool, the lab does without.
+offloads_off() { # NETNS DEVICE...
+    netns=$1
+    shift
+    for device; do
+        if ! command -v ethtool >/dev/null 2>&1; then
+            [ -n "${told-}" ] || say 'no ethtool: offloads stay on, so captures show merged frames'
+            told=yes
+            return
+        fi
+        ip netns exec "$netns" ethtool -K "$device" tx off sg off tso off gso off gro off
+    done
+}
+
+case ${1-} in
+    '' | up) ;;
+    down)
+        [ "$(id -u)" -eq 0 ] || refuse 'only root may do that'
+        need ip iproute2
+        down
+        exit
+        ;;
+    *)
+        printf 'usage: sh %s [up|down]\n' "$0" >&2
+        exit 2
+        ;;
+esac
+
+# Can it be built here? Nothing is touched before that is known.
+[ "$(id -u)" -eq 0 ] || refuse 'only root may make network namespaces'
+need ip iproute2
+need sysctl procps
+need ipvsadm ipvsadm
+need keepalived keepalived
+# Now and not when first needed: a module loaded half-way puts devices of its own
+# into the namespaces that are there.
+modprobe -qa ip_vs 2>/dev/null || :
+[ -e /proc/net/ip_vs ] || refuse 'this kernel has no IPVS (modprobe ip_vs)'
+for netns in $namespaces; do
+    if exists "$netns"; then
+        refuse "there is a namespace $netns already (remove it: sh $0 down)"
+    fi
+done
+
+[ ! -e "$state" ] ||
+    refuse "there is $state: it is being built, or was killed (sh $0 down)"
+mkdir "$state" || refuse 'it needs a place for its state'
+complete=no
+trap undo EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+cat >"$state/respond.py" <<'END_OF_RESPONDER'
+"""respond.py NODE PORT tcp|udp|sctp inet|inet6 [ADDRESS...]: listens, then answers in background.
+
+It stands alone: `lvsctl plan --format sh` writes it into the script, for hosts without lvsctl.
+"""
+
+import os
+import signal
+import socket
+import socketserver
+import struct
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+_IP_PKTINFO = 8  # linux/in.h; the socket module does not have it before Python 3.14
+
+
+def main() -> None:
+    """Open the sockets, then serve them from a daemon; the script goes on once they listen."""
+    node, port, protocol, family = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+    both = family == "inet6"  # IPv4 as well: an address of it then reads ::ffff:10.0.0.1
+    Handler.node = node
+    datagrams: socket.socket | None = None
+    servers: list[Server] = []
+    try:
+        if protocol == "udp":
+            datagrams = udp_socket(port, both=both)
+        elif protocol == "sctp":
+            servers = [SctpServer(address, port) for address in sys.argv[5:]]
+        else:
+            Server.address_family = socket.AF_INET6 if both else socket.AF_INET
+            servers = [Server(("", port), Handler)]
+    except OSError as error:
+        raise SystemExit(
+            f"{node}: cannot listen on {protocol} port {port}: {error.strerror}"
+        ) from None
+    # Until setsid, the end of the script's terminal would end this process too.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    for server in servers:
+        threading.Thread(target=server.serve_forever).start()
+    if datagrams is not None:
+        answer_datagrams(node, port, datagrams)
+
+
+def answer(node: str, local: tuple[str, int], peer: tuple[str, int]) -> bytes:
+    """Return what every reply says: who answered, on which address, and the request's source."""
+    ends = []
+    for address, number in (local, peer):
+        plain = address.removeprefix("::ffff:")
+        ends.append(f"[{plain}]:{number}" if ":" in plain else f"{plain}:{number}")
+    return f"{node} answered on {ends[0]}, request from {ends[1]}\n".encode()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers HTTP requests."""
+
+    protocol_version = "HTTP/1.1"
+    timeout = 60
+    node = ""
+
+    def do_GET(self) -> None:
+        """Answer a request for any path."""
+        body = answer(self.node, self.connection.getsockname()[:2], self.client_address[:2])
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("X-Real-Server", self.node)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def do_HEAD(self) -> None:
+        """Answer without a body."""
+        self.do_GET()
+
+    def log_message(self, *words: object) -> None:
+        """Log nothing."""
+
+
+class Server(ThreadingHTTPServer):
+    """Listens for HTTP requests."""
+
+    request_queue_size = 128
+
+    def server_bind(self) -> None:
+        """Bind, without HTTPServer's request to DNS for the host's name."""
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        socketserver.TCPServer.server_bind(self)
+
+
+class SctpServer(Server):
+    """The same over SCTP, at one address: bound to none, it would offer all to its clients."""
+
+    def __init__(self, address: str, port: int) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        super().__init__((address, port), Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = socket.socket(self.address_family, socket.SOCK_STREAM, socket.IPPROTO_SCTP)
+        self.server_bind()
+        self.server_activate()
+
+
+def udp_socket(port: int, *, both: bool) -> socket.socket:
+    """Return a socket that tells to which address a datagram was sent."""
+    sock = socket.socket(socket.AF_INET6 if both else socket.AF_INET, socket.SOCK_DGRAM)
+    if both:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+    sock.bind(("", port))
+    return sock
+
+
+def answer_datagrams(node: str, port: int, sock: socket.socket) -> None:
+    """Answer each datagram from the address to which it was sent, the VIP."""
+    while True:
+        data, controls, _, peer = sock.recvmsg(65535, 256)
+        for level, kind, info in controls:
+            if level == socket.IPPROTO_IPV6:
+                local = socket.inet_ntop(socket.AF_INET6, info[:16])
+                source = struct.pack("=16si", info[:16], 0)
+            else:
+                local = socket.inet_ntop(socket.AF_INET, info[8:12])
+                source = struct.pack("=i4s4s", 0, info[8:12], bytes(4))
+            reply = answer(node, (local, port), peer[:2])
+            reply = dns_response(data, reply.rstrip()) or reply
+            sock.sendmsg([reply], [(level, kind, source)], 0, peer)
+
+
+def dns_response(query: bytes, text: bytes) -> bytes:
+    """Answer a DNS query (RFC 1035) for TXT with ``text``, others with no record; else empty."""
+    end = 12
+    while end < len(query) and query[end]:
+        end += 1 + query[end]
+    end += 5  # the name's end, type and class
+    if len(query) < end or query[2] & 0xF8 or query[4:6] != b"\0\1":
+        return b""  # not a standard query with one question
+    group = query[end - 2 : end]
+    record = b""
+    if query[end - 4 : end - 2] == b"\0\x10":
+        data = bytes((min(len(text), 255),)) + text[:255]
+        record = b"\xc0\x0c\0\x10" + group + bytes(4) + struct.pack(">H", len(data)) + data
+    flags = bytes((0x84 | query[2] & 1, 0))
+    counts = struct.pack(">HHHH", 1, bool(record), 0, 0)
+    return query[:2] + flags + counts + query[12:end] + record
+
+
+if __name__ == "__main__":
+    main()
+END_OF_RESPONDER
+
+# ------------------------------------------- namespaces -------------------------------------------
+
+# the bridge of network public
+ip netns add lvs-nat-ha-public
+# no IPv6 on this network, so no IPv6 background traffic
+ip netns exec lvs-nat-ha-public sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
+# one L2 segment for its members
+ip -n lvs-nat-ha-public link add name bridge index 20 type bridge mcast_snooping 0 \
+    vlan_default_pvid 0
+ip -n lvs-nat-ha-public link set dev bridge up
+
+# the bridge of network private
+ip netns add lvs-nat-ha-private
+# no IPv6 on this network, so no IPv6 background traffic
+ip netns exec lvs-nat-ha-private sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
+# one L2 segment for its members
+ip -n lvs-nat-ha-private link add name bridge index 20 type bridge mcast_snooping 0 \
+    vlan_default_pvid 0
+ip -n lvs-nat-ha-private link set dev bridge up
+
+# client
+ip netns add lvs-nat-ha-client
+# a host does not forward
+ip netns exec lvs-nat-ha-client sysctl -q -w net.ipv4.ip_forward=0
+# a new namespace copies this from the host: decided here
+ip netns exec lvs-nat-ha-client sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
+    net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
+# no IPv6 on this network, so no IPv6 background traffic
+ip netns exec lvs-nat-ha-client sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
+
+# director director1
+ip netns add lvs-nat-ha-director1
+# replies from the real servers are routed through the director
+ip netns exec lvs-nat-ha-director1 sysctl -q -w net.ipv4.ip_forward=1
+# a new namespace copies this from the host: decided here
+ip netns exec lvs-nat-ha-director1 sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
+    net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
+# no IPv6 on this network, so no IPv6 background traffic
+ip netns exec lvs-nat-ha-director1 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
+# a connection is sent to the backup after 3 packets, and every 50 again
+ip netns exec lvs-nat-ha-director1 sysctl -q -w 'net.ipv4.vs.sync_threshold=3	50'
+
+# director director2
+ip netns add lvs-nat-ha-director2
+# replies from the real servers are routed through the director
+ip netns exec lvs-nat-ha-director2 sysctl -q -w net.ipv4.ip_forward=1
+# a new namespace copies this from the host: decided here
+ip netns exec lvs-nat-ha-director2 sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
+    net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
+# no IPv6 on this network, so no IPv6 background traffic
+ip netns exec lvs-nat-ha-director2 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
+# a connection is sent to the backup after 3 packets, and every 50 again
+ip netns exec lvs-nat-ha-director2 sysctl -q -w 'net.ipv4.vs.sync_threshold=3	50'
+
+# real-server rs1
+ip netns add lvs-nat-ha-rs1
+# a host does not forward
+ip netns exec lvs-nat-ha-rs1 sysctl -q -w net.ipv4.ip_forward=0
+# a new namespace copies this from the host: decided here
+ip netns exec lvs-nat-ha-rs1 sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
+    net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
+# no IPv6 on this network, so no IPv6 background traffic
+ip netns exec lvs-nat-ha-rs1 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
+
+# real-server rs2
+ip netns add lvs-nat-ha-rs2
+# a host does not forward
+ip netns exec lvs-nat-ha-rs2 sysctl -q -w net.ipv4.ip_forward=0
+# a new namespace copies this from the host: decided here
+ip netns exec lvs-nat-ha-rs2 sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
+    net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
+    net.ipv4.conf.all.proxy_arp=0 net.ipv4.conf.all.accept_local=0 \
+    net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.default.arp_ignore=0 \
+    net.ipv4.conf.default.arp_announce=0 net.ipv4.conf.default.arp_filter=0 \
+    net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
+# no IPv6 on this network, so no IPv6 background traffic
+ip netns exec lvs-nat-ha-rs2 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
+
+# --------------------------------------------- links ----------------------------------------------
+
+# client is on network public
+ip -n lvs-nat-ha-public link add name client index 2000 numtxqueues 1 numrxqueues 1 type veth peer \
+    name public index 50 address 02:00:0a:3d:00:0a numtxqueues 1 numrxqueues 1 netns \
+    lvs-nat-ha-client
+ip -n lvs-nat-ha-public link set dev client master bridge up
+ip -n lvs-nat-ha-client link set dev public up
+# director1 is on network public
+ip -n lvs-nat-ha-public link add name director1 index 2001 numtxqueues 1 numrxqueues 1 type veth \
+    peer name public index 50 address 02:00:0a:3d:00:02 numtxqueues 1 numrxqueues 1 netns \
+    lvs-nat-ha-director1
+ip -n lvs-nat-ha-public link set dev director1 master bridge up
+ip -n lvs-nat-ha-director1 link set dev public up
+# director2 is on network public
+ip -n lvs-nat-ha-public link add name director2 index 2002 numtxqueues 1 numrxqueues 1 type veth \
+    peer name public index 50 address 02:00:0a:3d:00:03 numtxqueues 1 numrxqueues 1 netns \
+    lvs-nat-ha-director2
+ip -n lvs-nat-ha-public link set dev director2 master bridge up
+ip -n lvs-nat-ha-director2 link set dev public up
+
+# director1 is on network private
+ip -n lvs-nat-ha-private link add name director1 index 2000 numtxqueues 1 numrxqueues 1 type veth \
+    peer name private index 51 address 02:00:c0:a8:3d:02 numtxqueues 1 numrxqueues 1 netns \
+    lvs-nat-ha-director1
+ip -n lvs-nat-ha-private link set dev director1 master bridge up
+ip -n lvs-nat-ha-director1 link set dev private up
+# director2 is on network private
+ip -n lvs-nat-ha-private link add name director2 index 2001 numtxqueues 1 numrxqueues 1 type veth \
+    peer name private index 51 address 02:00:c0:a8:3d:03 numtxqueues 1 numrxqueues 1 netns \
+    lvs-nat-ha-director2
+ip -n lvs-nat-ha-private link set dev director2 master bridge up
+ip -n lvs-nat-ha-director2 link set dev private up
+# rs1 is on network private
+ip -n lvs-nat-ha-private link add name rs1 index 2002 numtxqueues 1 numrxqueues 1 type veth peer \
+    name private index 50 address 02:00:c0:a8:3d:0b numtxqueues 1 numrxqueues 1 netns \
+    lvs-nat-ha-rs1
+ip -n lvs-nat-ha-private link set dev rs1 master bridge up
+ip -n lvs-nat-ha-rs1 link set dev private up
+# rs2 is on network private
+ip -n lvs-nat-ha-private link add name rs2 index 2003 numtxqueues 1 numrxqueues 1 type veth peer \
+    name private index 50 address 02:00:c0:a8:3d:0c numtxqueues 1 numrxqueues 1 netns \
+    lvs-nat-ha-rs2
+ip -n lvs-nat-ha-private link set dev rs2 master bridge up
+ip -n lvs-nat-ha-rs2 link set dev private up
+
+# -------------------------------------- addresses and routes --------------------------------------
+
+offloads_off lvs-nat-ha-client public
+# IPVS and local addresses need it
+ip -n lvs-nat-ha-client link set dev lo up
+# its own address on public
+ip -n lvs-nat-ha-client addr add 10.61.0.10/24 dev public
+
+offloads_off lvs-nat-ha-director1 public private
+# IPVS and local addresses need it
+ip -n lvs-nat-ha-director1 link set dev lo up
+# its own address on public
+ip -n lvs-nat-ha-director1 addr add 10.61.0.2/24 dev public
+# its own address on private
+ip -n lvs-nat-ha-director1 addr add 192.168.61.2/24 dev private
+
+offloads_off lvs-nat-ha-director2 public private
+# IPVS and local addresses need it
+ip -n lvs-nat-ha-director2 link set dev lo up
+# its own address on public
+ip -n lvs-nat-ha-director2 addr add 10.61.0.3/24 dev public
+# its own address on private
+ip -n lvs-nat-ha-director2 addr add 192.168.61.3/24 dev private
+
+offloads_off lvs-nat-ha-rs1 private
+# IPVS and local addresses need it
+ip -n lvs-nat-ha-rs1 link set dev lo up
+# its own address on private
+ip -n lvs-nat-ha-rs1 addr add 192.168.61.11/24 dev private
+# replies must return through director1
+ip -n lvs-nat-ha-rs1 route add default via 192.168.61.1
+
+offloads_off lvs-nat-ha-rs2 private
+# IPVS and local addresses need it
+ip -n lvs-nat-ha-rs2 link set dev lo up
+# its own address on private
+ip -n lvs-nat-ha-rs2 addr add 192.168.61.12/24 dev private
+# replies must return through director1
+ip -n lvs-nat-ha-rs2 route add default via 192.168.61.1
+
+# -------------------------------------------- servers ---------------------------------------------
+
+# one director at a time holds 10.61.0.100, 192.168.61.1: the master, by VRRP
+# shellcheck disable=SC2016  # the inner shell's own variables
+run lvs-nat-ha-director1 /bin/sh -c \
+    'printf %s "$1" >"$0.conf" && exec keepalived --dont-fork --log-console --log-detail --use-file "$0.conf" --pid "$0.pid" --vrrp_pid "$0-vrrp.pid" --checkers_pid "$0-checkers.pid"' \
+    /run/lvs-nat-ha.script/keepalived-director1 \
+    'global_defs {
+    router_id director1
+    # Fractions of a second (RFC 5798).
+    vrrp_version 3
+    # Connections survive a failover if they are synchronized.
+    lvs_sync_daemon public PUBLIC-4
+}
+
+vrrp_instance PUBLIC-4 {
+    state MASTER
+    interface public
+    virtual_router_id 51
+    priority 150
+    advert_int 0.5
+    virtual_ipaddress {
+        10.61.0.100/32
+    }
+}
+
+vrrp_instance PRIVATE-4 {
+    state MASTER
+    interface private
+    virtual_router_id 52
+    priority 150
+    advert_int 0.5
+    virtual_ipaddress {
+        192.168.61.1/32
+    }
+}
+
+# They move together: replies must leave by the director that has the requests.
+vrrp_sync_group ALL {
+    group {
+        PUBLIC-4
+        PRIVATE-4
+    }
+}
+
+# web
+virtual_server 10.61.0.100 80 {
+    lb_algo rr
+    lb_kind NAT
+    protocol TCP
+
+    # rs1
+    real_server 192.168.61.11 8080 {
+        weight 1
+    }
+
+    # rs2
+    real_server 192.168.61.12 8080 {
+        weight 1
+    }
+}
+'
+
+# one director at a time holds 10.61.0.100, 192.168.61.1: the master, by VRRP
+# shellcheck disable=SC2016  # the inner shell's own variables
+run lvs-nat-ha-director2 /bin/sh -c \
+    'printf %s "$1" >"$0.conf" && exec keepalived --dont-fork --log-console --log-detail --use-file "$0.conf" --pid "$0.pid" --vrrp_pid "$0-vrrp.pid" --checkers_pid "$0-checkers.pid"' \
+    /run/lvs-nat-ha.script/keepalived-director2 \
+    'global_defs {
+    router_id director2
+    # Fractions of a second (RFC 5798).
+    vrrp_version 3
+    # Connections survive a failover if they are synchronized.
+    lvs_sync_daemon public PUBLIC-4
+}
+
+vrrp_instance PUBLIC-4 {
+    state BACKUP
+    interface public
+    virtual_router_id 51
+    priority 100
+    advert_int 0.5
+    virtual_ipaddress {
+        10.61.0.100/32
+    }
+}
+
+vrrp_instance PRIVATE-4 {
+    state BACKUP
+    interface private
+    virtual_router_id 52
+    priority 100
+    advert_int 0.5
+    virtual_ipaddress {
+        192.168.61.1/32
+    }
+}
+
+# They move together: replies must leave by the director that has the requests.
+vrrp_sync_group ALL {
+    group {
+        PUBLIC-4
+        PRIVATE-4
+    }
+}
+
+# web
+virtual_server 10.61.0.100 80 {
+    lb_algo rr
+    lb_kind NAT
+    protocol TCP
+
+    # rs1
+    real_server 192.168.61.11 8080 {
+        weight 1
+    }
+
+    # rs2
+    real_server 192.168.61.12 8080 {
+        weight 1
+    }
+}
+'
+
+# rs1 answers for web
+respond lvs-nat-ha-rs1 rs1 8080
+
+# rs2 answers for web
+respond lvs-nat-ha-rs2 rs2 8080
+
+complete=yes
+say "is up; remove it: sh $0 down"
+say 'try: ip netns exec lvs-nat-ha-client curl -s http://10.61.0.100/'
