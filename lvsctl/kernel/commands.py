@@ -18,7 +18,7 @@ from lvsctl.kernel.own_servers import note, own_servers
 from lvsctl.kernel.paths import wrap_os_errors
 from lvsctl.kernel.state import node_state
 from lvsctl.model.event import Emit, Notice
-from lvsctl.model.lab import Lab
+from lvsctl.model.lab import Lab, Node
 from lvsctl.resources.keepalived import PROCESS, Keepalived
 from lvsctl.resources.user_command import UserCommand
 

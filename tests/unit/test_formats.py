@@ -5,11 +5,16 @@ That keepalived reads the files of the corpus likewise is in tests/kernel/test_f
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lvsctl.claims.keepalived import as_decided
 from lvsctl.cli.main import main
@@ -19,6 +24,7 @@ from lvsctl.formats import readers, writers
 from lvsctl.formats.configuration import Configuration, Place
 from lvsctl.formats.ipvs_table import Rule, table
 from lvsctl.formats.to_topology import Imported, node_names, to_topology
+from lvsctl.model.addresses import host_route
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import VipPort
 from lvsctl.plan import planner
@@ -29,15 +35,6 @@ from lvsctl.topology.loading import parse_topology
 from lvsctl.topology.shipped import Topology
 from tests.formats import corpus_files as corpus
 from tests.unit.recorded.reports import evidence_of
-
-NO_LAB = {
-    "fwmark": "which ports a mark is for is in no file",
-    "fwmark-corrected": "the same",
-    "fwmark-ipv6": "the same",
-    "group-fwmark": "the same",
-    "port-zero": "a topology's service has one port",
-}
-"""Files of which nothing can be a lab yet, and why."""
 
 
 def imported(text: str, name: str = "site.conf") -> Imported:
@@ -66,7 +63,7 @@ def expressible(configuration: Configuration) -> set[Rule]:
     for one in rules(table(configuration.services)):
         if isinstance(one, IpvsService):
             named = [flag for flag in one.flags if flag != "flag-3"]
-            found.add(replace(one, flags=tuple(named)) if isinstance(one.service, VipPort) else one)
+            found.add(replace(one, flags=tuple(named)))
         else:
             match, server = one.service, one.real_server
             port = server.port or (match.port if isinstance(match, VipPort) else 0)
@@ -74,27 +71,23 @@ def expressible(configuration: Configuration) -> set[Rule]:
             upper = 0 if server.upper > 65535 else server.upper
             kept = replace(server, port=port, tunnel_port=tunnel, upper=upper)
             found.add(replace(one, real_server=kept))
-    return {one for one in found if isinstance(one.service, VipPort)}
+    return found
 
 
 @pytest.mark.parametrize("file", corpus.FILES, ids=lambda file: file.stem)
 def test_the_topology_of_a_file_has_its_table(file: Path) -> None:
     configuration = corpus.configuration_of(file)
-    if file.stem in NO_LAB:
-        with pytest.raises(TopologyError):
-            lab_of(to_topology(configuration, "site"))
-        return
     lab = lab_of(to_topology(configuration, "site"))
     assert rules(planner.plan_for(lab).resources) == expressible(configuration)
 
 
 LABS = (
     *shipped.names(),
-    *(pytest.param(file, id=file.stem) for file in corpus.FILES if file.stem not in NO_LAB),
+    *(pytest.param(file, id=file.stem) for file in corpus.FILES),
 )
 
 
-@pytest.mark.parametrize("target", writers.Target)
+@pytest.mark.parametrize("target", [writers.Target.KEEPALIVED, writers.Target.IPVSADM])
 @pytest.mark.parametrize("source", LABS)
 def test_what_is_exported_is_read_as_the_same_table(
     source: str | Path, target: writers.Target
@@ -109,6 +102,56 @@ def test_what_is_exported_is_read_as_the_same_table(
     again = readers.read(Topology("out", text.encode(), "/out"), readers.Source(target))
     assert rules(table(again.services)) == rules(resources)
     assert str(readers.detect(text)) == target.value
+
+
+def playbooks(name: str) -> dict[str, str]:
+    lab = planner.load_lab(Topology(name, shipped.text_of(name).encode()))
+    return writers.export(lab, planner.plan_for(lab).resources, writers.Target.ANSIBLE)
+
+
+@pytest.mark.parametrize("name", shipped.names())
+def test_playbooks_are_for_every_host_and_need_no_collection(name: str) -> None:
+    """And have each VIP of a real server, and nothing that only a new namespace needs."""
+    lab = planner.load_lab(Topology(name, shipped.text_of(name).encode()))
+    files = {path: text for path, text in playbooks(name).items() if path.endswith(".yml")}
+    parsed = {path: yaml.safe_load(text) for path, text in files.items()}
+    groups = parsed["inventory.yml"]["all"]["children"]
+    hosts = {host for group in groups.values() for host in group["hosts"]}
+    assert hosts == {node.name for node in lab.nodes if node.role in ("director", "real-server")}
+    modules = set(re.findall(r"^ +(ansible\.\w+)\.\w+:$", "".join(files.values()), re.MULTILINE))
+    assert modules == {"ansible.builtin"}
+    of_servers = parsed["group_vars/real_servers.yml"]
+    vips = {vip for one in lab.services if one.forward != "nat" for vip in one.vips}
+    assert {str(host_route(vip)) for vip in vips} == {
+        one["address"] for one in of_servers["lvs_addresses"]
+    }
+    settings = of_servers["lvs_settings"]
+    assert ("net.ipv4.conf.all.arp_ignore = 1" in settings) == any(v.version == 4 for v in vips)
+    assert not any("default.rp_filter" in one or "accept_dad" in one for one in settings)
+
+
+def test_a_host_of_nat_has_its_gateway_checked_and_interfaces_are_the_inventorys() -> None:
+    nat, marks = playbooks("nat"), playbooks("dr-fwmark")
+    assert "lvs_gateway: 192.168.20.2\n" in nat["group_vars/real_servers.yml"]
+    assert "interface {{ lvs_interfaces['public'] }}\n" in nat["templates/keepalived.conf.j2"]
+    up = yaml.safe_load(marks["group_vars/directors.yml"])["lvs_commands"][0]["up"]
+    assert up == "tc qdisc add dev {{ lvs_interfaces['lan'] }} clsact"
+
+
+@pytest.mark.exhaustive
+def test_ansible_lint_finds_nothing(tmp_path: Path) -> None:
+    assert main(["export", "dr-fwmark", "--to", "ansible", "-o", str(tmp_path)]) == 0
+    words = [
+        str(Path(sys.executable).with_name("ansible-lint")),
+        "--offline",
+        "--profile",
+        "production",
+    ]
+    environment = {**os.environ, "ANSIBLE_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def problems(text: str, name: str = "site.conf") -> list[str]:
@@ -268,6 +311,41 @@ def test_what_is_assumed_and_what_is_left_out_is_in_the_topology() -> None:
     assert [remark.place.line for remark in one.remarks] == [1, 7, 7, 10]
     assert str(one.remarks[2]) == "site.conf:7: it has no lb_algo: keepalived takes wlc"
     assert lab_of(one).services[0].forward == "nat"
+
+
+MARKS = """
+-A -f 7 -s rr
+-a -f 7 -r 10.0.0.11:0 -g
+-A -f 7 -6 -s rr
+-a -f 7 -6 -r [fd00::11]:0 -g
+-A -f 8 -s rr
+-a -f 8 -r 10.0.0.12:8080 -g
+-A -f 9 -s rr -o
+-a -f 9 -r 10.0.0.13:0 -i
+"""
+
+
+def test_what_a_firewall_mark_is_for_is_assumed() -> None:
+    """A VIP of its own for each, because no packet has two marks; the ports, and UDP for -o."""
+    one = imported(MARKS, "rules")
+    found = {service.name: service for service in lab_of(one).services}
+    assert [f"{service.endpoint}" for service in found.values()] == [
+        "10.0.0.100:80/tcp",
+        "[fd00::100]:80/tcp",
+        "10.0.0.101:80/tcp",
+        "10.0.0.102:80/udp",
+    ]
+    assert [(one.match.version, len(one.endpoints)) for one in found.values()] == [
+        (4, 2),
+        (6, 2),
+        (4, 2),
+        (4, 2),
+    ]
+    assert "    ports: [80, 443]  # assumed: ports 80 and 443 get mark 7: " in one.text
+    vrrp = "vrrp_instance V {\ninterface eth0\nvirtual_ipaddress {\n10.0.0.50/24\n}\n}\n"
+    servers = "lb_kind DR\nreal_server 10.0.0.11 0 { }\n"
+    (known,) = lab_of(imported(f"{vrrp}virtual_server fwmark 3 {{\n{servers}}}\n")).services
+    assert str(known.endpoint.vip) == "10.0.0.50"
 
 
 @pytest.mark.parametrize(

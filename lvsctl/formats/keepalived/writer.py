@@ -116,7 +116,7 @@ def _instances(lab: Lab, director: Node) -> Iterator[tuple[str, list[str]]]:
     for vip in dict.fromkeys((*asked, *lab.gateways)):
         network = lab.network_of(vip)
         if network is not None:
-            # In a lab of lvsctl's a VIP is a host's address; elsewhere the length tells the network.
+            # A lab's VIP is a host's address; elsewhere its length tells the network.
             length = next(subnet.prefixlen for subnet in network.subnets if vip in subnet)
             address = f"{vip}/{length}" if director.ha is None else str(host_route(vip))
             lifetime = " preferred_lft 0" if lab.is_deprecated(vip) else ""
