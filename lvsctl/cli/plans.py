@@ -38,6 +38,7 @@ class SchemaOf(StrEnum):
 
     UP = "up"
     DIFF = "diff"
+    FAILOVER = "failover"
     LS = "ls"
     INSPECT = "inspect"
     VERIFY = "verify"
