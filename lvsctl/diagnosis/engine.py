@@ -97,10 +97,11 @@ def conclusion(evidence: Evidence, up: str = "") -> Conclusion:
         if not (case := Case(trace, network, (), up, changed)).answered
     ]
     found = _Found()
+    unsuitable = [case for case in cases if any(clients.suitable(case))]
     for case in cases:
-        found.apply(RULES, case)
-    works = all(case.fine for case in cases)
-    for case in cases:
+        found.apply((clients.UNSUITABLE,) if case in unsuitable else RULES, case)
+    works = all(case.fine for case in cases) and not unsuitable
+    for case in (case for case in cases if case not in unsuitable):
         if not case.fine and not found.harmful and not _only_differs(case, found):
             for rules in LAST:
                 if not found.harmful:
