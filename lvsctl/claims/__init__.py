@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from lvsctl.claims import dr, every, joined, nat, packet_loss, tun, udp
+from lvsctl.claims import dr, every, joined, local_node, nat, packet_loss, tun, udp
 from lvsctl.claims.asking import Unsuitable, unsuitable_client
 from lvsctl.claims.base import CheckedClaim, CheckResult, ClaimTable
 from lvsctl.claims.distribution import no_room, room_for
@@ -21,7 +21,12 @@ BY_MODE: Mapping[ForwardingMethod, ClaimTable] = {
 }
 """Each forwarding method's own claims; those of ``COMMON`` hold for all of them."""
 
-COMMON: tuple[ClaimTable, ...] = (udp.CLAIMS, joined.CLAIMS, every.CLAIMS)
+COMMON: tuple[ClaimTable, ...] = (
+    udp.CLAIMS,
+    joined.CLAIMS,
+    local_node.CLAIMS,
+    every.CLAIMS,
+)
 """Claims that do not depend on the forwarding method: of a protocol, and of every service."""
 
 
@@ -35,7 +40,8 @@ def findings(evidence: Evidence) -> Iterator[Finding]:
     """Decide every claim about every virtual service, in the order in which they are shown."""
     for trace in traces(as_decided(evidence)):
         unsuitable = unsuitable_client(trace)
-        ways = [(trace.by(*way), BY_MODE[way[0]]) for way in trace.run.service.ways]
+        elsewhere = trace.run.service.remote or not trace.run.service.local
+        ways = [(trace.by(*way), BY_MODE[way[0]]) for way in trace.run.service.ways if elsewhere]
         for judged, claims in (*ways, *((trace, table) for table in COMMON)):
             for row in claims:
                 if row.applies(judged):

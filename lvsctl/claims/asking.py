@@ -62,8 +62,11 @@ def _director(trace: Trace) -> Unsuitable | None:
             sent[:1],
             crosses_only=True,
         )
-    direct = trace.run.service.by(ForwardingMethod.DR) + trace.run.service.by(ForwardingMethod.TUN)
-    holders = [server.node for server in direct if trace.holds(server.node, vip)]
+    holders = [
+        server.node
+        for server in trace.run.service.remote
+        if server.forward is not ForwardingMethod.NAT and trace.holds(server.node, vip)
+    ]
     own = [exchange.local for exchange in trace.run.exchanges if exchange.local is not None]
     if not holders or any(end.address != vip for end in own):
         return None

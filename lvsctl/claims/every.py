@@ -274,11 +274,15 @@ def counters_agree(trace: Trace) -> CheckResult:
     needs_frames=False,
 )
 def reply_path_counted(trace: Trace) -> CheckResult:
-    """Compare IPVS's counters of both directions: replies cross the director only in NAT."""
+    """Compare IPVS's counters of both directions: replies cross the director only in NAT.
+
+    Those of the director itself, as a real server, are counted too (ip_vs_out_hook in LOCAL_OUT).
+    """
     seen = trace.run
     if seen.before is None or seen.after is None:
         return _no_table(seen)
-    nat = {(s.rip, s.port) for s in seen.service.by(ForwardingMethod.NAT)}
+    crossing = (*seen.service.by(ForwardingMethod.NAT), *seen.service.local)
+    nat = {(s.rip, s.port) for s in crossing}
     direct = {(s.rip, s.port) for s in seen.service.real_servers} - nat
     expected = "reply packets counted" if nat else "request packets counted, no reply packets"
     if nat and direct:

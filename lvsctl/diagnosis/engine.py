@@ -185,7 +185,9 @@ class _Found:
 def _cases(case: Case, rule: Rule) -> tuple[Case, ...]:
     """The case as the rule judges it: one of some methods only, by the real servers of each."""
     ways = [way for way in case.service.ways if way[0] in rule.modes]
-    if len(case.service.ways) == 1 or set(rule.modes) == set(EVERY_MODE):
+    if set(rule.modes) == set(EVERY_MODE):
+        return (case,)
+    if len(case.service.ways) == 1 and not case.service.local:
         return (case,) if ways else ()
     return tuple(replace(case, trace=case.trace.by(*way)) for way in ways)
 
@@ -197,7 +199,7 @@ def _harms(case: Case, rule: Rule, cause: Cause) -> bool:
     """
     if case.fine or rule.harms_others:
         return not case.fine
-    members = {server.node for server in case.service.real_servers}
+    members = {server.node for server in case.service.remote}
     harmless = case.served(cause.node) and not case.troubled(cause.node)
     return not (cause.node in members and harmless)
 

@@ -211,7 +211,7 @@ def _needs(lab: Lab) -> Iterator[Resource]:
     for placed in placed_services(lab):
         for method in placed.service.methods:
             yield from MODES[method].director_needs(placed)
-        for server in placed.service.real_servers:
+        for server in placed.service.remote:
             yield from MODES[server.forward].real_server_needs(placed, server)
 
 
@@ -317,7 +317,9 @@ def _virtual_services(lab: Lab) -> Iterator[Resource]:
                 netns=netns,
                 service=service.match,
                 real_server=server,
-                why=f"{server.node}, by {server.forward}",
+                why=f"{server.node}, itself: delivered to its own process"
+                if server.local
+                else f"{server.node}, by {server.forward}",
             )
 
 

@@ -194,7 +194,8 @@ def _build_service(
     layout: Layout,
     interfaces: Interfaces,
 ) -> VirtualService:
-    director = interfaces[layout.with_role(Role.DIRECTOR)[0]]
+    directors = layout.with_role(Role.DIRECTOR)
+    director = interfaces[directors[0]]
     encapsulation = config.encapsulation or Encapsulation.IPIP
     scheduler = config.scheduler or SchedulerConfig()
     persistence = config.persistence or PersistenceConfig(0)
@@ -204,7 +205,15 @@ def _build_service(
         forward,
         scheduler.name or Scheduler.WLC,
         tuple(
-            build_real_server(entry, match, director, interfaces, forward, encapsulation)
+            build_real_server(
+                entry,
+                match,
+                director,
+                interfaces,
+                forward,
+                encapsulation,
+                local=entry.node in directors,
+            )
             for entry in entries
         ),
         encapsulation,

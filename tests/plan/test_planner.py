@@ -12,6 +12,7 @@ from lvsctl.model.lab import Lab
 from lvsctl.plan import planner
 from lvsctl.plan.routing import routes_of
 from lvsctl.resources.address import Address
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.masquerade import Masquerade
 from lvsctl.resources.responder_port import ResponderPort
@@ -220,3 +221,13 @@ def test_with_snat_real_servers_have_no_route_through_the_director() -> None:
     (rule,) = (op for op in planner.plan_for(lab).resources if isinstance(op, Masquerade))
     assert rule.netns == lab.netns("director")
     assert str(rule.target.address) == str(lab.services[0].real_servers[0].rip)
+
+
+@pytest.mark.parametrize("forward", ["dr", "tun", "nat"])
+def test_a_director_that_is_a_real_server_needs_nothing_more(forward: str) -> None:
+    wanted = TWO_ROUTERS.replace("forward: dr", f"forward: {forward}")
+    lab = load(wanted.replace("[rs1]}\n", "[director, rs1]}\n"))
+    without = {str(op) for op in planner.plan_for(load(wanted)).resources}
+    more = [op for op in planner.plan_for(lab).resources if str(op) not in without]
+    assert {type(op) for op in more} == {IpvsRealServer, ResponderPort}
+    assert {op.netns for op in more} == {lab.netns("director")}

@@ -351,8 +351,8 @@ def _held(lab: Lab, network: Network, node: Node) -> str:
 
 
 def _real_servers(service: VirtualService) -> Iterator[list[str | Cell]]:
-    def alike(server: RealServer) -> tuple[int, int, int, int]:
-        return server.port, server.weight, server.upper, server.lower
+    def alike(server: RealServer) -> tuple[int, int, int, int, bool]:
+        return server.port, server.weight, server.upper, server.lower, server.local
 
     for _, group in groupby(service.real_servers, key=alike):
         for servers in _grouped(list(group)):
@@ -360,6 +360,8 @@ def _real_servers(service: VirtualService) -> Iterator[list[str | Cell]]:
             words = [f"weight {one.weight}" if one.weight else "weight 0: drained"]
             if one.upper or one.lower:
                 words.append(f"thresholds {one.lower} to {one.upper}")
+            if one.local:
+                words.append("the director itself")
             yield [
                 Cell(f"→ {_span(server.node for server in servers)}", whole=True),
                 _span(host_port(server.rip, server.port) for server in servers),
