@@ -17,6 +17,7 @@ import pytest
 
 from lvsctl.errors import KernelError
 from lvsctl.kernel import netns, state
+from lvsctl.model.ipvs_sysctls import IPVS_SYSCTLS, normal
 from lvsctl.model.service import (
     GUE_PORT,
     Encapsulation,
@@ -334,3 +335,13 @@ def counters_in(stats: str, first: str) -> Counters:
     """The last line of `ipvsadm -Ln --stats --exact` that begins with ``first``."""
     line = [words for words in map(str.split, stats.splitlines()) if words[:1] == [first]][-1]
     return Counters(*map(int, line[-5:]))
+
+
+def test_every_sysctl_of_this_kernels_ipvs_has_a_meaning() -> None:
+    with namespaces("director") as (director,):
+        found = run("grep -r . /proc/sys/net/ipv4/vs", netns=director).splitlines()
+    values = dict(line.rpartition("/")[2].split(":", 1) for line in found)
+    assert "conntrack" in values
+    assert values.keys() <= IPVS_SYSCTLS.keys()
+    wrong = {n: v for n, v in values.items() if IPVS_SYSCTLS[n].default not in ("", normal(v))}
+    assert not wrong
