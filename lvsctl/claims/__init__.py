@@ -79,6 +79,9 @@ def _finding(
     ):
         verdict = Verdict.INCONCLUSIVE
         observed += f"; {unsuitable.text}"
+    elif verdict is Verdict.FAIL and row.needs_requests and trace.damaged:
+        verdict = Verdict.INCONCLUSIVE
+        observed += f"; the topology itself asks for {trace.damaged:g} % damaged frames"
     elif verdict is Verdict.FAIL and row.needs_requests and trace.fails_by_planned_loss:
         verdict = Verdict.INCONCLUSIVE
         observed += f"; the topology itself asks for {trace.planned_loss:g} % loss"

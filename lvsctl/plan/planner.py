@@ -180,7 +180,7 @@ def _addresses_and_routes(lab: Lab) -> Iterator[Resource]:
                     usual=str(USUAL_MTU),
                     why=f"network {network.name} carries packets of {network.mtu} bytes",
                 )
-            impairment = network.impairment
+            impairment = lab.impairment_of(node, network.name)
             if impairment:
                 yield Netem(
                     netns=netns,

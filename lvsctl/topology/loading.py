@@ -6,9 +6,10 @@ import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 
 from lvsctl.errors import TopologyError
-from lvsctl.model.lab import Lab, Node, Role, Violation
+from lvsctl.model.lab import Interface, Lab, Node, Role, Violation
 from lvsctl.model.service import (
     Encapsulation,
     ForwardingMethod,
@@ -24,6 +25,7 @@ from lvsctl.topology.addresses import (
     place_given_addresses,
 )
 from lvsctl.topology.config import (
+    NodeConfig,
     PersistenceConfig,
     SchedulerConfig,
     ServiceConfig,
@@ -177,12 +179,22 @@ def _build_node(
         name,
         config.role or Role.CLIENT,
         layout.members[name],
-        interfaces[name],
+        tuple(_impaired(interface, config, layout) for interface in interfaces[name]),
         build_routes(config),
         tuple((key, value or "") for key, value in (config.sysctls or {}).items()),
         keepalived_command(file, lab, name) if file else config.run or (),
         config.timeouts and config.timeouts.wanted,
         file,
+    )
+
+
+def _impaired(interface: Interface, config: NodeConfig, layout: Layout) -> Interface:
+    """Return the interface with the impairment of the node's own link, if it has one."""
+    link = (config.links or {}).get(interface.network)
+    if link is None:
+        return interface
+    return replace(
+        interface, impairment=link.impairment(layout.networks[interface.network].impairment)
     )
 
 

@@ -333,8 +333,10 @@ def _members(lab: Lab, network: Network) -> Iterator[list[str]]:
     for (_, role), group in groupby(on_it, key=lambda node: (node.group, node.role)):
         for nodes in _grouped(list(group)):
             addresses = (_addresses(node, network) for node in nodes)
+            own = next(i for i in nodes[0].interfaces if i.network == network.name).impairment
+            held = (_held(lab, network, nodes[0]), impaired(own) if own is not None else "")
             yield [_span(node.name for node in nodes), ROLE[role], _span(addresses),
-                   _held(lab, network, nodes[0])]  # fmt: skip
+                   "  ".join(filter(None, held))]  # fmt: skip
 
 
 def _addresses(node: Node, network: Network) -> str:
