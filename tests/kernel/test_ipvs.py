@@ -11,6 +11,7 @@ import re
 import socket
 import sys
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -345,3 +346,13 @@ def test_every_sysctl_of_this_kernels_ipvs_has_a_meaning() -> None:
     assert values.keys() <= IPVS_SYSCTLS.keys()
     wrong = {n: v for n, v in values.items() if IPVS_SYSCTLS[n].default not in ("", normal(v))}
     assert not wrong
+
+
+def test_every_option_of_ipvsadm_is_on_its_page() -> None:
+    with namespaces("director") as (director,):
+        told = run("ipvsadm --help", netns=director)
+    options = set(re.findall(r"(?<![\w-])--?[a-zA-Z0-9][\w-]*", told.partition("Commands:")[2]))
+    assert "--scheduler" in options
+    page = Path(__file__).parents[2] / "docs" / "ipvs-options.md"
+    known = set(re.findall(r"`(--?[a-zA-Z0-9][\w-]*)`", page.read_text()))
+    assert options - known == set()
