@@ -81,10 +81,16 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A static route. ``to`` None means the default route."""
+    """A static route. ``to`` None means the default route.
+
+    ``mtu`` is that of packets on it, ``mss`` the segment size that the node announces to its TCP
+    peers there, in bytes (ip-route(8), mtu and advmss); 0: those of the link.
+    """
 
     to: IPNetwork | None
     via: IPAddress
+    mtu: int = 0
+    mss: int = 0
 
 
 def runs_keepalived(argv: tuple[str, ...]) -> bool:

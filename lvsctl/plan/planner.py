@@ -203,7 +203,13 @@ def _addresses_and_routes(lab: Lab) -> Iterator[Resource]:
                 why = "configured in the topology"
             elif director is not None and route.to is None:
                 why = f"replies must return through {director.name}"
-            yield StaticRoute(netns=netns, to=route.to, via=route.via, why=why)
+            yield StaticRoute(
+                netns=netns,
+                to=route.to,
+                via=route.via,
+                details=StaticRoute.limits(route.mtu, route.mss),
+                why=why,
+            )
 
 
 def _needs(lab: Lab) -> Iterator[Resource]:

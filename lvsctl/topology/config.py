@@ -80,6 +80,8 @@ class RouteConfig(NamedTuple):
 
     to: tuple[IPNetwork | None] | None = None
     via: IPAddress | None = None
+    mtu: int | None = None
+    mss: int | None = None
 
 
 class TimeoutsConfig(NamedTuple):

@@ -223,9 +223,22 @@ ROUTE = Record(
             "the gateway, an address on one of the node's networks",
             required=True,
         ),
+        "mtu": Key(
+            Integer(576, 65535, "1480", unit="bytes"),
+            "largest packet that the node sends on it; that of the link if left out",
+        ),
+        "mss": Key(
+            Integer(536, 65495, "1440", unit="bytes"),
+            "TCP segment size that the node announces to peers there (ip-route(8), advmss)",
+        ),
     },
     "a route (a mapping)",
     "{to: default, via: 10.10.0.1}",
+    words={
+        **_meant("mss", "advmss", "mss-clamp", "clamp"),
+        **_meant("via", "gateway", "gw", "next-hop"),
+        **_meant("to", "dst", "destination", "target"),
+    },
 )
 
 _SPAN = Text("a time", "5m", p.parse_duration, p.SPAN_PATTERN, numeric=True)

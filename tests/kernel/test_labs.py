@@ -427,6 +427,22 @@ def test_several_ports_and_several_methods_in_one_lab(text: str) -> None:
         assert inspect_lab(lab).deviations == ()
 
 
+@pytest.mark.exhaustive
+def test_segments_that_leave_room_for_the_tunnel_need_no_icmp() -> None:
+    text = shipped.text_of("tun").replace(
+        "networks: [near], count: 2}",
+        "networks: [near], count: 2, routes: [{to: default, via: 10.30.2.1, mss: 1440}]}",
+    ).replace(
+        "networks: [far]}", "networks: [far], routes: [{to: default, via: 10.30.3.1, mss: 1440}]}"
+    )  # fmt: skip
+    with lab_up(text):
+        lab = running_lab("tun")
+        assert verify_lab(lab).passed
+        assert inspect_lab(lab).deviations == ()
+        run("ip route replace default via 10.30.2.1", netns="lvs-tun-rs1")
+        assert [one.text for one in inspect_lab(lab).deviations] != []
+
+
 LOCAL_NODE = """
     # client ── lan ── director (a real server too), rs1
     version: 1
