@@ -83,9 +83,12 @@ class FaultContext:
                 yield op
 
     def first_entries(self) -> Iterator[IpvsRealServer]:
-        """The first real server of each virtual service in the director's IPVS table."""
+        """The first real server of each virtual service in the director's IPVS table.
+
+        Not the director itself, if there is another one: it answers by whatever method.
+        """
         seen = set()
-        for op in self.planned(IpvsRealServer):
+        for op in sorted(self.planned(IpvsRealServer), key=lambda one: one.real_server.local):
             if op.service not in seen:
                 seen.add(op.service)
                 yield op
