@@ -118,6 +118,8 @@ def values(netns: str, switch: str) -> dict[type[Resource], st.SearchStrategy[Re
                 delay=st.sampled_from([0.25, 1.0, 20.0]),
                 loss=st.sampled_from([0.0, 0.1, 100.0]),
                 rate=st.sampled_from([0, 1_000_000, 5_000_000_000]),
+                jitter=st.sampled_from([0.0, 0.25]),
+                corrupt=st.sampled_from([0.0, 0.1]),
             ),
         ),
         Tunnel: st.builds(

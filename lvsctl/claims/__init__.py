@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from lvsctl.claims import dr, every, ha, joined, nat, packet_loss, tun, udp
+from lvsctl.claims import dr, every, ha, joined, local_node, nat, packet_loss, tun, udp
+from lvsctl.claims.asking import Unsuitable, unsuitable_client
 from lvsctl.claims.base import CheckedClaim, CheckResult, ClaimTable
 from lvsctl.claims.distribution import no_room, room_for
 from lvsctl.claims.keepalived import as_decided
@@ -20,7 +21,13 @@ BY_MODE: Mapping[ForwardingMethod, ClaimTable] = {
 }
 """Each forwarding method's own claims; those of ``COMMON`` hold for all of them."""
 
-COMMON: tuple[ClaimTable, ...] = (udp.CLAIMS, joined.CLAIMS, ha.CLAIMS, every.CLAIMS)
+COMMON: tuple[ClaimTable, ...] = (
+    udp.CLAIMS,
+    joined.CLAIMS,
+    local_node.CLAIMS,
+    ha.CLAIMS,
+    every.CLAIMS,
+)
 """Claims that do not depend on the forwarding method: of a protocol, and of every service."""
 
 
@@ -33,14 +40,31 @@ def tables() -> Iterator[ClaimTable]:
 def findings(evidence: Evidence) -> Iterator[Finding]:
     """Decide every claim about every virtual service, in the order in which they are shown."""
     for trace in traces(as_decided(evidence)):
-        ways = [(trace.by(*way), BY_MODE[way[0]]) for way in trace.run.service.ways]
+        unsuitable = unsuitable_client(trace)
+        elsewhere = trace.run.service.remote or not trace.run.service.local
+        ways = [(trace.by(*way), BY_MODE[way[0]]) for way in trace.run.service.ways if elsewhere]
         for judged, claims in (*ways, *((trace, table) for table in COMMON)):
             for row in claims:
                 if row.applies(judged):
-                    yield _finding(row, judged, row.check(judged))
+                    yield _finding(row, judged, row.check(judged), unsuitable)
 
 
-def _finding(row: CheckedClaim, trace: Trace, result: CheckResult) -> Finding:
+def notes(evidence: Evidence) -> Iterator[str]:
+    """Say of each service why its claims could not be decided where the client is no client."""
+    for trace in traces(evidence):
+        found = unsuitable_client(trace)
+        if found is not None:
+            client = trace.run.client
+            yield (
+                f"{trace.run.service.name}, asked from {client}: {found.text}. "
+                f"{'; '.join(found.facts)}. So {found.consequence}; the claims hold for clients "
+                f"such as {trace.evidence.lab.default_client.name}."
+            )
+
+
+def _finding(
+    row: CheckedClaim, trace: Trace, result: CheckResult, unsuitable: Unsuitable | None = None
+) -> Finding:
     verdict = result.verdict
     observed = result.observed
     run = trace.run
@@ -48,6 +72,17 @@ def _finding(row: CheckedClaim, trace: Trace, result: CheckResult) -> Finding:
     if verdict is Verdict.FAIL and refused and row.needs_requests:
         verdict = Verdict.INCONCLUSIVE
         observed += f"; {no_room(run.service)}"
+    elif (
+        verdict is Verdict.FAIL
+        and row.needs_requests
+        and unsuitable is not None
+        and (row.needs_frames or not unsuitable.crosses_only)
+    ):
+        verdict = Verdict.INCONCLUSIVE
+        observed += f"; {unsuitable.text}"
+    elif verdict is Verdict.FAIL and row.needs_requests and trace.damaged:
+        verdict = Verdict.INCONCLUSIVE
+        observed += f"; the topology itself asks for {trace.damaged:g} % damaged frames"
     elif verdict is Verdict.FAIL and row.needs_requests and trace.fails_by_planned_loss:
         verdict = Verdict.INCONCLUSIVE
         observed += f"; the topology itself asks for {trace.planned_loss:g} % loss"

@@ -123,8 +123,24 @@ class Trace:
 
     @property
     def planned_loss(self) -> float:
-        """The largest loss that the topology asks for on a network, in percent; 0: none."""
-        return max((n.impairment.loss for n in self.evidence.lab.networks), default=0.0)
+        """The largest loss that the topology asks for on a link, in percent; 0: none.
+
+        Damaged frames count: the receiver's checksum discards them.
+        """
+        return max((one.lost for one in self.evidence.lab.impairments), default=0.0)
+
+    @property
+    def damaged(self) -> float:
+        """The largest share of damaged frames that the topology asks for, in percent; 0: none.
+
+        Any field of a header may be another one then, an address or a port.
+        """
+        return max((one.corrupt for one in self.evidence.lab.impairments), default=0.0)
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether the topology asks for frames that are damaged, repeated or out of order."""
+        return any(one.disturbs for one in self.evidence.lab.impairments)
 
     @property
     def fails_by_planned_loss(self) -> bool:

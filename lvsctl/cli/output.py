@@ -187,7 +187,7 @@ def say_asking(lab: Lab) -> None:
         return
     services = ", ".join(service.name for service in lab.services)
     text = f"sending requests to {services} and capturing at every interface of {lab.name}"
-    losing = [network for network in lab.networks if network.impairment.loss]
-    if losing:
-        text += f"; {losing[0].name} loses {losing[0].impairment.loss:g} %, so this takes longer"
+    lost = max((one.lost for one in lab.impairments), default=0.0)
+    if lost:
+        text += f"; a link loses {lost:g} %, so this takes longer"
     say(text)

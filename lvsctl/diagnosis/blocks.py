@@ -197,7 +197,7 @@ def _no_owner(case: Case, block: Block, leg: Leg, to: IPAddress) -> Iterator[Cau
         return
     held = [link for link in case.network.holders(owner, block.address or to) if link.up]
     live = owner in case.network.connected(block.device)
-    if held and live:
+    if held and live and owner != block.node:
         value = case.network.effective(owner, block.device, "arp_ignore")
         yield Cause(
             fault="node-silent",

@@ -1,13 +1,13 @@
-"""Rules about the client itself: does it have a port to send from?"""
+"""Rules about the client itself: may it be one, and does it have a port to send from?"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lvsctl.diagnosis.base import DR, TUN, Case, Found, Rule, shown
+from lvsctl.claims.asking import unsuitable_client
+from lvsctl.diagnosis.base import Case, Found, Rule, shown
 from lvsctl.model.claim import Cause
 from lvsctl.model.evidence import Failure
-from lvsctl.model.lab import Role
 
 _RANGE = "net.ipv4.ip_local_port_range"
 _USUAL = "32768 60999"
@@ -37,32 +37,26 @@ def ports(case: Case) -> Iterator[Found]:
     )
 
 
-def is_director(case: Case) -> Iterator[Found]:
-    """In DR and TUN the client is not a director.
+def suitable(case: Case) -> Iterator[Found]:
+    """The node that sends the requests can be a client of the service."""
+    found = unsuitable_client(case.trace)
+    if found is not None and not found.crosses_only:
+        yield Cause(
+            fault=found.cause,
+            node=case.client,
+            text=found.text,
+            evidence=(*found.facts, *shown(found.frames)),
+            consequence=found.consequence,
+            remedy=f"lvsctl diagnose {case.lab.name} --client {case.lab.default_client.name}",
+        )
 
-    The kernel chooses the VIP as the source of a request to the node's own VIP. The real servers
-    hold the VIP themselves: they drop such packets as martians, and never send a reply.
-    """
-    if case.lab.node(case.client).role is not Role.DIRECTOR or case.answered:
-        return
-    sent = case.requests(case.client, out=True)
-    yield Cause(
-        fault="client-is-director",
-        node=case.client,
-        text="a director cannot be its own client in direct routing and tunneling",
-        evidence=(
-            f"{case.client}: it holds {case.vip}, and sends requests for it from {case.vip}",
-            *shown(sent),
-        ),
-        consequence=(
-            f"the real servers hold {case.vip} too: to them the packet comes from themselves, and "
-            "they drop it"
-        ),
-        remedy=f"lvsctl diagnose {case.lab.name} --client {case.lab.default_client.name}",
-    )
 
+UNSUITABLE = Rule(
+    find=suitable, rules_out="the client is no director and no real server", latent=True
+)
+"""Where it finds something, no other rule is asked: requests of such a node prove nothing."""
 
 RULES = (
-    Rule(find=is_director, modes=(DR, TUN), rules_out="the client is not a director"),
+    UNSUITABLE,
     Rule(find=ports, rules_out="the client has local ports left"),
 )

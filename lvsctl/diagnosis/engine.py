@@ -99,10 +99,11 @@ def conclusion(evidence: Evidence, up: str = "") -> Conclusion:
         if not (case := Case(trace, network, (), up, changed)).answered
     ]
     found = _Found()
+    unsuitable = [case for case in cases if any(clients.suitable(case))]
     for case in cases:
-        found.apply(RULES, case)
-    works = all(case.fine for case in cases)
-    for case in cases:
+        found.apply((clients.UNSUITABLE,) if case in unsuitable else RULES, case)
+    works = all(case.fine for case in cases) and not unsuitable
+    for case in (case for case in cases if case not in unsuitable):
         if not case.fine and not found.harmful and not _only_differs(case, found):
             for rules in LAST:
                 if not found.harmful:
@@ -186,7 +187,9 @@ class _Found:
 def _cases(case: Case, rule: Rule) -> tuple[Case, ...]:
     """The case as the rule judges it: one of some methods only, by the real servers of each."""
     ways = [way for way in case.service.ways if way[0] in rule.modes]
-    if len(case.service.ways) == 1 or set(rule.modes) == set(EVERY_MODE):
+    if set(rule.modes) == set(EVERY_MODE):
+        return (case,)
+    if len(case.service.ways) == 1 and not case.service.local:
         return (case,) if ways else ()
     return tuple(replace(case, trace=case.trace.by(*way)) for way in ways)
 
@@ -198,7 +201,7 @@ def _harms(case: Case, rule: Rule, cause: Cause) -> bool:
     """
     if case.fine or rule.harms_others:
         return not case.fine
-    members = {server.node for server in case.service.real_servers}
+    members = {server.node for server in case.service.remote}
     harmless = case.served(cause.node) and not case.troubled(cause.node)
     return not (cause.node in members and harmless)
 

@@ -221,7 +221,7 @@ def _senders(case: Case) -> Iterator[_Sender]:
     for node, network, link in _links(case):
         qdiscs = _roots(case.state(node.name), link.name)
         says = f"{_whose(node)} interface {link.name}"
-        planned = network.impairment
+        planned = case.lab.impairment_of(node, network.name)
         yield _Sender(node.name, says, link.name, planned, link.impairment, qdiscs)
     for name, switch in case.evidence.switches.items():
         for port in switch.links:
@@ -247,7 +247,7 @@ def unimpaired(case: Case) -> Iterator[Found]:
             worse.append(f"delays what it sends by {actual.delay:g} ms")
         if limited:
             worse.append(f"sends {actual.rate} bits a second at most")
-        others = tuple(_otherwise_worse(sender.qdiscs))
+        others = tuple(_otherwise_worse(sender))
         worse += others
         if not worse:
             continue
@@ -266,20 +266,25 @@ def unimpaired(case: Case) -> Iterator[Found]:
                 *([f"{sender.place}: it has dropped {dropped} frames so far"] if dropped else []),
             ),
             consequence="frames are delayed, damaged or lost",
-            remedy=case.type(sender.place, *_restore_command(sender.device, planned)),
+            remedy=" && ".join(
+                case.type(sender.place, *words)
+                for words in _restore_commands(sender.device, planned, others)
+            ),
         )
     if not case.answered:
         for node, network, link in _links(case):
-            if network.impairment.loss and network.impairment == link.impairment:
-                yield _own_loss(case, node, network)
+            planned = case.lab.impairment_of(node, network.name)
+            if planned.lost and planned == link.impairment:
+                yield _own_loss(case, node, network, planned)
 
 
-def _otherwise_worse(qdiscs: tuple[QdiscState, ...]) -> Iterator[str]:
-    """What disciplines do that no topology asks for, in words."""
-    for one in qdiscs:
+def _otherwise_worse(sender: _Sender) -> Iterator[str]:
+    """What disciplines do that the topology does not ask for, in words."""
+    for one in sender.qdiscs:
         for option in one.options:
             word, _, value = option.partition(" ")
-            if (one.kind, word) == ("netem", "corrupt"):
+            damaged = (one.kind, word) == ("netem", "corrupt")
+            if damaged and float(value.rstrip("%")) > sender.planned.corrupt:
                 yield f"corrupts {value.replace('%', ' %')} of what it sends"
             elif (one.kind, word) == ("netem", "loss"):
                 yield "loses frames by a loss model"
@@ -287,24 +292,32 @@ def _otherwise_worse(qdiscs: tuple[QdiscState, ...]) -> Iterator[str]:
                 yield f"sends {value.removesuffix('bit')} bits a second at most"
 
 
-def _own_loss(case: Case, node: Node, network: Network) -> Cause:
+def _own_loss(case: Case, node: Node, network: Network, planned: Impairment) -> Cause:
     """The topology itself asks for the loss with which requests failed."""
-    loss = network.impairment.loss
+    loss = planned.lost
+    own = planned != network.impairment
+    key = f"nodes.{node.group}.links.{network.name}" if own else f"networks.{network.name}"
+    links = f"the link of {node.name} to {network.name}" if own else f"every link of {network.name}"
+    what = "loss" if planned.loss else "corrupt"
     return Cause(
         fault="link-impaired",
         node=node.name,
-        text=f"the topology itself lets every link of {network.name} lose {loss:g} % of its frames",
+        text=f"the topology itself lets {links} lose {loss:g} % of its frames",
         evidence=(f"{node.name}: netem on {network.name} loses {loss:g} %, as the topology says",),
         consequence="some requests time out before a lost packet has been sent again",
-        remedy=f"{case.up}  # after lowering networks.{network.name}.loss in the topology",
+        remedy=f"{case.up}  # after lowering {key}.{what} in the topology",
     )
 
 
-def _restore_command(device: str, planned: Impairment) -> tuple[str, ...]:
-    if not planned:
-        return ("tc", "qdisc", "del", "dev", device, "root")
-    (command,) = Netem(netns="", device=device, impairment=planned).commands()
-    return command.argv
+def _restore_commands(
+    device: str, planned: Impairment, others: tuple[str, ...]
+) -> Iterator[tuple[str, ...]]:
+    """Commands that restore what is planned; tc leaves options that it is not told of."""
+    if not planned or others:
+        yield ("tc", "qdisc", "del", "dev", device, "root")
+    if planned:
+        (command,) = Netem(netns="", device=device, impairment=planned).commands()
+        yield command.argv
 
 
 RULES = (

@@ -45,7 +45,7 @@ def to_director(case: Case) -> Iterator[Found]:
 def to_real_servers(case: Case) -> Iterator[Found]:
     """From the director to each real server; direct routing reaches only its own segment."""
     cips = case.clients_addresses
-    for server in case.service.real_servers:
+    for server in case.service.remote:
         mode = server.forward
         dip = _dip(case, server.rip)
         sources = cips if mode is not TUN else (dip,) if dip is not None else ()
@@ -84,7 +84,7 @@ def _behind_router(case: Case, server: RealServer, hop: Hop) -> Cause:
 
 def back(case: Case) -> Iterator[Found]:
     """From each real server to the client."""
-    for server in case.service.real_servers:
+    for server in case.service.remote:
         for cip in case.clients_addresses:
             if case.service.snat:
                 continue  # replies go to the director's own address
@@ -181,7 +181,7 @@ def redirects(case: Case) -> Iterator[Found]:
     """A one-armed director must not tell the real servers of the shorter way to the client."""
     director, network = case.director, case.network
     members = {server.node for server in case.service.real_servers}
-    for server in case.service.real_servers:
+    for server in case.service.remote:
         for cip in case.clients_addresses:
             path: Path = network.path(server.node, server.rip, cip, wanted=case.client)
             if len(path.hops) < 2 or path.hops[0].arrives != director:

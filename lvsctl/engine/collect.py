@@ -429,7 +429,17 @@ def _in_table(table: NodeState, service: VirtualService) -> ServiceState | None:
 
 def _one_way(lab: Lab) -> float:
     """Seconds that a frame needs to cross every network once."""
-    return sum(network.impairment.delay for network in lab.networks) / 1000
+    slowest = (
+        max(
+            impairment.delay + impairment.jitter
+            for impairment in (
+                network.impairment,
+                *(lab.impairment_of(node, network.name) for node in lab.nodes),
+            )
+        )
+        for network in lab.networks
+    )
+    return sum(slowest) / 1000
 
 
 def answer_timeout(lab: Lab, protocol: Protocol = Protocol.TCP) -> float:
@@ -458,7 +468,7 @@ def connect_timeout(lab: Lab) -> float:
 
 
 def _for_losses(lab: Lab) -> float:
-    return 6.0 if any(network.impairment.loss for network in lab.networks) else 0.0
+    return 6.0 if any(impairment.lost for impairment in lab.impairments) else 0.0
 
 
 _SILENT = 0.5

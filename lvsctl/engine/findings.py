@@ -17,6 +17,9 @@ from lvsctl.model.lab import Lab, Role
 from lvsctl.model.state import NodeState
 from lvsctl.resources.base import Deviation
 
+NO_CLIENT = ("client-is-director", "client-is-real-server")
+"""Causes that say nothing against the lab: the node that was asked to send cannot be a client."""
+
 _IN_REPR = 4
 """Claims that a verification's repr names."""
 
@@ -74,11 +77,15 @@ class Inspection:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Verification:
-    """The findings about a lab and the evidence that they rest on. True if every claim passes."""
+    """The findings about a lab and the evidence that they rest on. True if every claim passes.
+
+    ``notes`` say why the node that sent the requests is no client of a service, where it is none.
+    """
 
     lab: Lab
     findings: tuple[Finding, ...]
     evidence: Evidence
+    notes: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -163,10 +170,18 @@ class Diagnosis:
     def __bool__(self) -> bool:
         return self.healthy
 
+    @property
+    def undecided(self) -> str:
+        """The node that sent the requests, where it cannot be a client; else empty."""
+        nodes = {cause.node for cause in self.causes if cause.fault in NO_CLIENT}
+        return nodes.pop() if nodes and len(self.causes) == len(nodes) else ""
+
     def __repr__(self) -> str:
         name = self.lab.name
         if self.healthy:
             return f"<{name}: healthy>"
+        if self.undecided:
+            return f"<{name}: undecided, asked from {self.undecided}>"
         if self.works and not self.causes:
             return f"<{name}: works, not as the topology says>"
         causes = "; ".join(f"{c.fault} at {c.node}" for c in self.causes) or "cause not identified"

@@ -82,7 +82,8 @@ def verify_lab(lab: Lab, sender: str | None = None) -> Verification:
 
 def recompute(evidence: Evidence) -> Verification:
     """Decide all claims on evidence, for example of a saved report. Needs no kernel."""
-    return Verification(evidence.lab, tuple(claims.findings(evidence)), evidence)
+    findings, notes = claims.findings(evidence), claims.notes(evidence)
+    return Verification(evidence.lab, tuple(findings), evidence, tuple(notes))
 
 
 def diagnose_lab(lab: Lab, sender: str | None = None) -> Diagnosis:

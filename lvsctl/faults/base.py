@@ -83,9 +83,12 @@ class FaultContext:
                 yield op
 
     def first_entries(self) -> Iterator[IpvsRealServer]:
-        """The first real server of each virtual service in the director's IPVS table."""
+        """The first real server of each virtual service in the director's IPVS table.
+
+        Not the director itself, if there is another one: it answers by whatever method.
+        """
         seen = set()
-        for op in self.planned(IpvsRealServer):
+        for op in sorted(self.planned(IpvsRealServer), key=lambda one: one.real_server.local):
             if op.service not in seen:
                 seen.add(op.service)
                 yield op
@@ -141,8 +144,14 @@ class FaultContext:
 
     @property
     def tunnel_is_tight(self) -> bool:
-        """Whether a client's full-sized packet is too large for a path with a tunnel's headers."""
+        """Whether a client's full-sized packet is too large for a path with a tunnel's headers.
+
+        Not where every real server announces smaller segments: the clients send no such packets.
+        """
         lab = self.lab
+        servers = {s.node for service in lab.services for s in service.by(ForwardingMethod.TUN)}
+        if servers and all(any(r.mss for r in lab.node(name).routes) for name in servers):
+            return False
         clients = [lab.network(n).mtu for c in lab.having(Role.CLIENT) for n in c.networks]
         ends = (*lab.directors, *lab.having(Role.REAL_SERVER))
         return max(clients) >= min(lab.network(n).mtu for node in ends for n in node.networks)

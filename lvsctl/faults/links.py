@@ -73,7 +73,7 @@ def link_impaired(context: FaultContext) -> Iterator[Change]:
     Changes: a netem discipline that loses all frames; the topology's own impairment returns.
     """
     for network in context.node.networks:
-        planned = context.lab.network(network).impairment
+        planned = context.lab.impairment_of(context.node, network)
         lossy = Netem(netns=context.netns, device=network, impairment=Impairment(loss=100.0))
         if planned:
             yield Change(replace(lossy, impairment=planned), lossy)

@@ -387,6 +387,7 @@ def _route(to: PlanApplier, resource: StaticRoute, namespace: OpenNamespace) -> 
         metric=resource.metric,
         version=resource.ip_version,
         index=to.index(namespace, resource.device) if resource.device else 0,
+        metrics=resource.metrics,
     )
     to.send(resource, data)
 

@@ -23,17 +23,33 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Impairment:
-    """How every link of a network impairs frames (tc-netem(8)).
+    """How a link impairs the frames that a node sends on it (tc-netem(8)).
 
-    ``delay`` in milliseconds one way, ``loss`` in percent, ``rate`` in bits per second; 0: none.
+    ``delay`` in milliseconds one way, ``jitter`` by how many it varies, ``rate`` in bits per
+    second; the others in percent of the frames: lost, sent at once instead of after ``delay``,
+    sent twice, and with one bit inverted. 0: none.
     """
 
     delay: float = 0.0
     loss: float = 0.0
     rate: int = 0
+    jitter: float = 0.0
+    reorder: float = 0.0
+    duplicate: float = 0.0
+    corrupt: float = 0.0
 
     def __bool__(self) -> bool:
-        return bool(self.delay or self.loss or self.rate)
+        return self != Impairment()
+
+    @property
+    def lost(self) -> float:
+        """Frames that do not arrive undamaged, in percent."""
+        return min(100.0, self.loss + self.corrupt)
+
+    @property
+    def disturbs(self) -> bool:
+        """Whether frames arrive damaged, twice, or in another order than they were sent in."""
+        return bool(self.jitter or self.reorder or self.duplicate or self.corrupt)
 
 
 USUAL_MTU = 1500
@@ -53,18 +69,28 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """A node's interface, named after the network that it is on."""
+    """A node's interface, named after the network that it is on.
+
+    ``impairment`` is its own, of what the node sends on it (None: that of the network).
+    """
 
     network: str
     addresses: tuple[IPInterface, ...]
+    impairment: Impairment | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A static route. ``to`` None means the default route."""
+    """A static route. ``to`` None means the default route.
+
+    ``mtu`` is that of packets on it, ``mss`` the segment size that the node announces to its TCP
+    peers there, in bytes (ip-route(8), mtu and advmss); 0: those of the link.
+    """
 
     to: IPNetwork | None
     via: IPAddress
+    mtu: int = 0
+    mss: int = 0
 
 
 def runs_keepalived(argv: tuple[str, ...]) -> bool:
@@ -176,6 +202,22 @@ class Lab:
     def having(self, role: Role) -> tuple[Node, ...]:
         """The nodes of one role, in the topology's order."""
         return self._having.get(role, ())
+
+    def impairment_of(self, node: Node, network: str) -> Impairment:
+        """How what ``node`` sends on ``network`` is impaired."""
+        for interface in node.interfaces:
+            if interface.network == network and interface.impairment is not None:
+                return interface.impairment
+        return self.network(network).impairment
+
+    @property
+    def impairments(self) -> tuple[Impairment, ...]:
+        """Every impairment of a link, and those of the networks."""
+        own = (one.impairment for node in self.nodes for one in node.interfaces)
+        return (
+            *(network.impairment for network in self.networks),
+            *(one for one in own if one is not None),
+        )
 
     @property
     def default_client(self) -> Node:

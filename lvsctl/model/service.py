@@ -203,6 +203,8 @@ class RealServer:
     ``lower`` are connection thresholds (0: none; ipvsadm(8) -x, -y). ``forward`` and
     ``encapsulation`` are its own: IPVS allows several methods in one service.
     ``tunnel_port`` is the UDP port that GUE is sent to; 0 with other encapsulations.
+    ``local``: it is the director itself, which delivers these requests to its own process,
+    whatever the forwarding method (net/netfilter/ipvs/ip_vs_xmit.c, crosses_local_route_boundary).
     """
 
     node: str
@@ -214,6 +216,7 @@ class RealServer:
     forward: ForwardingMethod = field(kw_only=True)
     encapsulation: Encapsulation = field(default=Encapsulation.IPIP, kw_only=True)
     tunnel_port: int = field(default=0, kw_only=True)
+    local: bool = field(default=False, kw_only=True)
 
     def answers_at(self, endpoint: VipPort) -> int:
         """The port at which it gets requests that clients send to ``endpoint``."""
@@ -270,16 +273,26 @@ class VirtualService:
 
     @property
     def ways(self) -> tuple[tuple[ForwardingMethod, Encapsulation], ...]:
-        """How its real servers get requests, each once; the default without any."""
-        ways = dict.fromkeys((server.forward, server.encapsulation) for server in self.real_servers)
+        """How real servers beyond the director get requests, each once; the default without any."""
+        ways = dict.fromkeys((server.forward, server.encapsulation) for server in self.remote)
         return tuple(ways) or ((self.forward, self.encapsulation),)
+
+    @property
+    def remote(self) -> tuple[RealServer, ...]:
+        """The real servers that are not the director itself."""
+        return tuple(server for server in self.real_servers if not server.local)
+
+    @property
+    def local(self) -> tuple[RealServer, ...]:
+        """The director as a real server; empty if it is none."""
+        return tuple(server for server in self.real_servers if server.local)
 
     def only(self, method: ForwardingMethod, encapsulation: Encapsulation) -> VirtualService:
         """The service as if it had only the real servers that get requests in one of its ways."""
         way = (method, encapsulation)
-        if self.ways == (way,):
+        if self.ways == (way,) and not self.local:
             return replace(self, forward=method, encapsulation=encapsulation)
-        theirs = tuple(s for s in self.real_servers if (s.forward, s.encapsulation) == way)
+        theirs = tuple(s for s in self.remote if (s.forward, s.encapsulation) == way)
         return replace(self, forward=method, encapsulation=encapsulation, real_servers=theirs)
 
     @property

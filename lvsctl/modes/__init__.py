@@ -30,6 +30,7 @@ def violations(lab: Lab) -> Iterator[Violation]:
     found: dict[Violation, None] = {}
     for placed in placed_services(lab):
         found.update(dict.fromkeys(_two_directors(placed)))
+        found.update(dict.fromkeys(_local_of_several(placed)))
         found.update(dict.fromkeys(_other_version(placed)))
         found.update(dict.fromkeys(_two_gateways(placed)))
         for method in placed.service.methods:
@@ -49,6 +50,20 @@ def _two_directors(placed: Placed) -> Iterator[Violation]:
             ),
             hint="write `ha: vrrp` at every director, or let one node have `role: director`",
         )
+
+
+def _local_of_several(placed: Placed) -> Iterator[Violation]:
+    """A director that is a real server too would be one of the other director's as well."""
+    if len(placed.lab.directors) < 2:
+        return
+    for position, server in enumerate(placed.service.real_servers):
+        if server.local:
+            yield Violation(
+                path=("services", placed.index, "real_servers", position),
+                message=f"{server.node} is one of several directors: only a lab's single director "
+                "can be a real server too",
+                hint="remove it, or write one node with `role: director`",
+            )
 
 
 def _other_version(placed: Placed) -> Iterator[Violation]:
@@ -77,12 +92,12 @@ def _two_gateways(placed: Placed) -> Iterator[Violation]:
         server.node: other
         for other in placed.lab.services
         if not other.snat
-        for server in other.real_servers
+        for server in other.remote
         if MODES[server.forward].gateway_is_director
     }
     for position, server in enumerate(placed.service.real_servers):
         other = behind.get(server.node)
-        if other is not None and not MODES[server.forward].gateway_is_director:
+        if other is not None and not server.local and not MODES[server.forward].gateway_is_director:
             yield Violation(
                 path=("services", placed.index, "real_servers", position),
                 message=(

@@ -36,9 +36,9 @@ class Placed:
         return network.name
 
     def servers(self, method: ForwardingMethod) -> Iterator[tuple[int, RealServer]]:
-        """The service's real servers of one method, each with its position in the service."""
+        """Real servers of one method beyond the director, each with its position in the service."""
         for position, server in enumerate(self.service.real_servers):
-            if server.forward is method:
+            if server.forward is method and not server.local:
                 yield position, server
 
     def netns(self, server: RealServer) -> str:
@@ -122,8 +122,8 @@ def loose_reverse_path(netns: str, device: str, why: str) -> Iterator[Sysctl]:
 def no_port_mapping(placed: Placed, method: ForwardingMethod) -> Iterator[Violation]:
     """TUN and DR do not rewrite ports, so the real server must listen on the VIP's port."""
     ports = sorted({endpoint.port for endpoint in placed.service.endpoints})
-    for position, server in placed.servers(method):
-        if server.port and server.port not in ports:
+    for position, server in enumerate(placed.service.real_servers):
+        if server.forward is method and server.port and server.port not in ports:
             yield Violation(
                 path=("services", placed.index, "real_servers", position),
                 message=(

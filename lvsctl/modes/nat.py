@@ -70,7 +70,7 @@ class Nat:
             value="1",
             why="netfilter must track what IPVS forwards, to replace its source",
         )
-        for server in placed.service.by(ForwardingMethod.NAT):
+        for _, server in placed.servers(ForwardingMethod.NAT):
             ports = ((one.protocol, server.answers_at(one)) for one in placed.service.endpoints)
             for protocol, port in dict.fromkeys(ports):
                 yield Masquerade(

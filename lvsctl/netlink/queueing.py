@@ -121,8 +121,17 @@ def _netem(options: bytes) -> tuple[Impairment, tuple[str, ...]]:
         (number_of(more.get(_ECN)), "ecn"),
         (any(more.get(_SLOT, b"")), "slot"),
     )
+    lost, again, early, damaged = (
+        round(chance * 100 / _ALL, 6) for chance in (loss, duplicate, reorder, corrupt)
+    )
     impairment = Impairment(
-        delay=round(delay / 1e6, 3), loss=round(loss * 100 / _ALL, 6), rate=rate * 8
+        delay=round(delay / 1e6, 3),
+        loss=lost,
+        rate=rate * 8,
+        jitter=round(nanoseconds / 1e6, 3),
+        reorder=early,
+        duplicate=again,
+        corrupt=damaged,
     )
     return impairment, tuple(word for there, word in words if there)
 

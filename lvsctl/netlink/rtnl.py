@@ -357,17 +357,19 @@ def add_route(
     metric: int = 0,
     version: int = 0,
     index: int = 0,
+    metrics: tuple[tuple[str, int], ...] = (),
 ) -> bytearray:
     """Add a route; ``to`` None: the default route of the IP ``version``.
 
-    ``kind`` is ip-route(8)'s word. ``index`` is that of the link of a route without gateway.
+    ``kind`` and the names of ``metrics`` are ip-route(8)'s words. ``index`` is that of the link
+    of a route without gateway.
     """
     fields = {
         "proto": _PROTOCOL_BOOT,
         "type": _TYPE_NUMBERS[kind],
         "scope": _SCOPE_LINK if index and via is None else 0,
     }
-    data = _route(to, via, version or _version(to, via), table, metric, index, **fields)
+    data = _route(to, via, version or _version(to, via), table, metric, index, metrics, **fields)
     return sockets.message(NEWROUTE, SET if replace else ADD, data)
 
 
@@ -401,6 +403,7 @@ def _route(
     table: int,
     metric: int,
     index: int,
+    metrics: tuple[tuple[str, int], ...] = (),
     **fields: int,
 ) -> bytes:
     attributes: list[tuple[str, Any]] = []
@@ -414,6 +417,9 @@ def _route(
         attributes.append(("RTA_PRIORITY", metric))
     if index:
         attributes.append(("RTA_OIF", index))
+    if metrics:
+        limits = [(f"RTAX_{name.upper()}", value) for name, value in metrics]
+        attributes.append(("RTA_METRICS", {"attrs": limits}))
     return body(
         rtmsg,
         attributes,

@@ -54,6 +54,7 @@ class _NetemOptions(sched_netem.options):  # type: ignore[misc]  # pyroute2 has 
         ("TCA_NETEM_RATE64", "uint64"),
         ("TCA_NETEM_PAD", "hex"),
         ("TCA_NETEM_LATENCY64", "int64"),
+        ("TCA_NETEM_JITTER64", "int64"),
     )
 
 
@@ -72,14 +73,23 @@ class _Discipline(tcmsg):  # type: ignore[misc]
 def set_netem(index: int, impairment: Impairment) -> bytearray:
     """Impair what leaves the link, in place of any other root discipline (tc-netem(8))."""
     rate = {"rate": impairment.rate // 8, "packet_overhead": 0, "cell_size": 0, "cell_overhead": 0}
+    reorder = {"prob_reorder": round(impairment.reorder / 100 * _ALL), "corr_reorder": 0}
+    corrupt = {"prob_corrupt": round(impairment.corrupt / 100 * _ALL), "corr_corrupt": 0}
+    more: list[tuple[str, Any]] = []
+    if impairment.rate:
+        more.append(("TCA_NETEM_RATE", rate))
+    if impairment.reorder:
+        more.append(("TCA_NETEM_REORDER", reorder))
+    if impairment.corrupt:
+        more.append(("TCA_NETEM_CORRUPT", corrupt))
     options = {
         "delay": round(impairment.delay * 1e6 / NANOSECONDS_PER_TICK),
         "limit": NETEM_LIMIT,
         "loss": round(impairment.loss / 100 * _ALL),
-        "gap": 0,
-        "duplicate": 0,
-        "jitter": 0,
-        "attrs": [("TCA_NETEM_RATE", rate)] if impairment.rate else [],
+        "gap": 1 if impairment.reorder else 0,  # as tc(8) does
+        "duplicate": round(impairment.duplicate / 100 * _ALL),
+        "jitter": round(impairment.jitter * 1e6 / NANOSECONDS_PER_TICK),
+        "attrs": more,
     }
     attributes = [("TCA_KIND", "netem"), ("TCA_OPTIONS", options)]
     return sockets.message(NEWQDISC, _SET, body(tcmsg, attributes, index=index, parent=_ROOT))
@@ -113,11 +123,25 @@ def _impairment(options: Any) -> Impairment:
     rate64 = options.get_attr("TCA_NETEM_RATE64")
     if rate64 is None:
         rate64 = rate["rate"] if rate is not None else 0
+    jitter = options.get_attr("TCA_NETEM_JITTER64")
+    if jitter is None:
+        jitter = options["jitter"] * NANOSECONDS_PER_TICK
+    reorder = options.get_attr("TCA_NETEM_REORDER")
+    corrupt = options.get_attr("TCA_NETEM_CORRUPT")
     return Impairment(
         delay=round(delay / 1e6, 3),
-        loss=round(options["loss"] * 100 / _ALL, 6),
+        loss=_percent(options["loss"]),
         rate=rate64 * 8,
+        jitter=round(jitter / 1e6, 3),
+        reorder=_percent(reorder["prob_reorder"] if reorder is not None else 0),
+        duplicate=_percent(options["duplicate"]),
+        corrupt=_percent(corrupt["prob_corrupt"] if corrupt is not None else 0),
     )
+
+
+def _percent(chance: int) -> float:
+    """Convert 2³²nds; tc(8) and a topology say no more digits than these."""
+    return round(chance * 100 / _ALL, 6)
 
 
 def add_clsact(index: int) -> bytearray:

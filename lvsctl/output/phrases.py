@@ -84,9 +84,16 @@ def impaired(impairment: Impairment) -> str:
     """Describe an impairment; empty if there is none."""
     words = []
     if impairment.delay:
-        words.append(f"{impairment.delay:g} ms each way")
-    if impairment.loss:
-        words.append(f"{impairment.loss:g} % lost")
+        more = f" ± {impairment.jitter:g}" if impairment.jitter else ""
+        words.append(f"{impairment.delay:g}{more} ms each way")
+    for share, what in (
+        (impairment.loss, "lost"),
+        (impairment.reorder, "sent early"),
+        (impairment.duplicate, "sent twice"),
+        (impairment.corrupt, "damaged"),
+    ):
+        if share:
+            words.append(f"{share:g} % {what}")
     if impairment.rate:
         words.append(rate(impairment.rate))
     return ", ".join(words)

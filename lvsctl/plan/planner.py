@@ -183,7 +183,7 @@ def _addresses_and_routes(lab: Lab) -> Iterator[Resource]:
                     usual=str(USUAL_MTU),
                     why=f"network {network.name} carries packets of {network.mtu} bytes",
                 )
-            impairment = network.impairment
+            impairment = lab.impairment_of(node, network.name)
             if impairment:
                 yield Netem(
                     netns=netns,
@@ -206,7 +206,13 @@ def _addresses_and_routes(lab: Lab) -> Iterator[Resource]:
                 why = "configured in the topology"
             elif director is not None and route.to is None:
                 why = f"replies must return through {director.name}"
-            yield StaticRoute(netns=netns, to=route.to, via=route.via, why=why)
+            yield StaticRoute(
+                netns=netns,
+                to=route.to,
+                via=route.via,
+                details=StaticRoute.limits(route.mtu, route.mss),
+                why=why,
+            )
 
 
 def _needs(lab: Lab) -> Iterator[Resource]:
@@ -214,7 +220,7 @@ def _needs(lab: Lab) -> Iterator[Resource]:
     for placed in placed_services(lab):
         for method in placed.service.methods:
             yield from MODES[method].director_needs(placed)
-        for server in placed.service.real_servers:
+        for server in placed.service.remote:
             yield from MODES[server.forward].real_server_needs(placed, server)
 
 
@@ -336,7 +342,9 @@ def _virtual_services(lab: Lab) -> Iterator[Resource]:
                 netns=netns,
                 service=service.match,
                 real_server=server,
-                why=f"{server.node}, by {server.forward}",
+                why=f"{server.node}, itself: delivered to its own process"
+                if server.local
+                else f"{server.node}, by {server.forward}",
             )
 
 

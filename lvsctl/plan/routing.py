@@ -40,7 +40,7 @@ def gateway_directors(lab: Lab) -> dict[str, Node]:
     for placed in placed_services(lab):
         if placed.service.snat:  # replies go to the director's own address
             continue
-        for server in placed.service.real_servers:
+        for server in placed.service.remote:
             if MODES[server.forward].gateway_is_director:
                 found.setdefault(server.node, placed.director)
     return found

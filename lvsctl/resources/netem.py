@@ -41,8 +41,11 @@ class Netem(Resource):
         words = ["tc", "qdisc", "replace", "dev", self.device, "root", "netem"]
         if self.impairment.delay:
             words += ["delay", f"{self.impairment.delay:g}ms"]
-        if self.impairment.loss:
-            words += ["loss", f"{self.impairment.loss:g}%"]
+        if self.impairment.jitter:
+            words += [f"{self.impairment.jitter:g}ms"]
+        for name in ("loss", "reorder", "duplicate", "corrupt"):
+            if share := getattr(self.impairment, name):
+                words += [name, f"{share:g}%"]
         if self.impairment.rate:
             words += ["rate", f"{self.impairment.rate}bit"]
         return (self.command(*words),)
@@ -60,8 +63,19 @@ class Netem(Resource):
         return not (state.whole and self._otherwise(state))
 
     def _otherwise(self, state: NodeState) -> tuple[Qdisc, ...]:
-        """Return the netem of the device where it has options that no topology has."""
-        return tuple(one for one in Qdisc.from_state(state) if one.key == self.key and one.options)
+        """Return the netem of the device where it has options that are not wanted here."""
+        return tuple(
+            one
+            for one in Qdisc.from_state(state)
+            if one.key == self.key and not all(map(self._wants, one.options))
+        )
+
+    def _wants(self, option: str) -> bool:
+        """Whether an option is of the kind that is wanted; of what extent is compared apart."""
+        word, _, value = option.partition(" ")
+        if word == "gap":  # tc sets it with reorder
+            return value == "1" and bool(self.impairment.reorder)
+        return bool(getattr(self.impairment, word, 0))
 
     def in_the_way(self, states: States) -> tuple[Resource, ...]:
         """Return a netem with other options: they stay where it is replaced."""

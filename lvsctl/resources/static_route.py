@@ -13,6 +13,7 @@ from lvsctl.model.state import MAIN_TABLE, NodeState, RouteState
 from lvsctl.resources.base import Command, Deviation, Part, Resource, States, link_part
 
 _GATEWAY = "{self.via} must be on a network of the node, and no address of its own"
+_METRICS = ("mtu", "advmss")
 _IPV6_METRIC = 1024
 """The metric of an IPv6 route that was given none (IP6_RT_PRIO_USER)."""
 
@@ -22,7 +23,8 @@ class StaticRoute(Resource):
     """A route; ``to`` None is the default route of the IP ``version``.
 
     ``via`` None: on the link ``device``, or, of another ``type`` than unicast, nowhere.
-    ``metric`` 0 is the usual one. ``details`` and ``hops`` are only found, never planned.
+    ``metric`` 0 is the usual one. ``details`` are what else it has, in ip-route(8)'s words, as
+    ``mtu 1400``; planned are those two of ``limits``. ``hops`` is only found, never planned.
     """
 
     HINTS: ClassVar[dict[int, str]] = {
@@ -40,6 +42,17 @@ class StaticRoute(Resource):
     version: int = 0
     details: tuple[str, ...] = field(default=(), compare=False)
     hops: int = field(default=1, compare=False)
+
+    @staticmethod
+    def limits(mtu: int, mss: int) -> tuple[str, ...]:
+        """Return the details of a route that limits packets or TCP segments (0: does not)."""
+        return (*([f"mtu {mtu}"] if mtu else []), *([f"advmss {mss}"] if mss else []))
+
+    @property
+    def metrics(self) -> tuple[tuple[str, int], ...]:
+        """Names and values of the planned ``details``."""
+        words = (one.partition(" ") for one in self.details)
+        return tuple((name, int(value)) for name, _, value in words if name in _METRICS)
 
     @property
     def ip_version(self) -> int:
@@ -62,6 +75,8 @@ class StaticRoute(Resource):
         words += ["dev", self.device] if self.device and self.via is None else []
         words += ["table", self.table] if self.table != MAIN_TABLE else []
         words += ["metric", self.metric] if self.metric else []
+        if verb != "del":
+            words += [word for metric in self.metrics for word in metric]
         return (self.command(*words),)
 
     def commands(self) -> tuple[Command, ...]:
@@ -82,7 +97,7 @@ class StaticRoute(Resource):
         return tuple(one for one in StaticRoute.from_state(state) if one.key == self.key)
 
     def _is(self, other: StaticRoute) -> bool:
-        plain = not other.details and other.hops == 1
+        plain = other.details == self.details and other.hops == 1
         return plain and (other.via, other.type) == (self.via, self.type)
 
     def holds(self, state: NodeState) -> bool:

@@ -49,12 +49,15 @@ class Sysctl(Resource):
 
     def holds(self, state: NodeState) -> bool:
         value = state.sysctls.get(self.name)
-        return value == self.value or (value is None and self.optional)
+        if value is None:
+            return self.optional
+        # Several numbers are written with blanks and read with tabs between them.
+        return value.split() == self.value.split()
 
     def deviation(self, state: NodeState, lab: Lab) -> Deviation | None:
         if self.holds(state):
             return None
-        found = state.sysctls.get(self.name, "missing")
+        found = " ".join(state.sysctls.get(self.name, "missing").split())
         return Deviation(f"{self.name} is {found}, not {self.value}", self.why)
 
 

@@ -158,7 +158,7 @@ def check_routes(layout: Layout, problems: ProblemCollector) -> None:
 def build_routes(config: NodeConfig) -> tuple[Route, ...]:
     """Return the routes of a valid node entry."""
     return tuple(
-        Route(route.to[0], route.via)
+        Route(route.to[0], route.via, route.mtu or 0, route.mss or 0)
         for route in config.routes or ()
         if route and route.to and route.via
     )

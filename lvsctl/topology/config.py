@@ -6,12 +6,12 @@ is valid, and one run finds all mistakes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple
 
 from lvsctl.model.addresses import IPAddress, IpFamily, IPInterface, IPNetwork
-from lvsctl.model.lab import Role
+from lvsctl.model.lab import Impairment, Role
 from lvsctl.model.service import (
     ASKED_OF_ANY,
     Encapsulation,
@@ -30,6 +30,23 @@ from lvsctl.model.service import (
 AddressConfig = IPAddress | IPInterface
 
 
+class LinkConfig(NamedTuple):
+    """One entry of a node's ``links``: None is as the network has it."""
+
+    delay: float | None = None
+    loss: float | None = None
+    rate: int | None = None
+    jitter: float | None = None
+    reorder: float | None = None
+    duplicate: float | None = None
+    corrupt: float | None = None
+
+    def impairment(self, network: Impairment) -> Impairment:
+        """Return the link's impairment, on a network with its own."""
+        given = {key: value for key, value in self._asdict().items() if value is not None}
+        return replace(network, **given)
+
+
 class NetworkConfig(NamedTuple):
     """One entry of ``networks``."""
 
@@ -39,6 +56,18 @@ class NetworkConfig(NamedTuple):
     loss: float | None = None
     rate: int | None = None
     mtu: int | None = None
+    jitter: float | None = None
+    reorder: float | None = None
+    duplicate: float | None = None
+    corrupt: float | None = None
+
+    @property
+    def impairment(self) -> Impairment:
+        """How each of its links is impaired."""
+        return LinkConfig(
+            *(self.delay, self.loss, self.rate, self.jitter),
+            *(self.reorder, self.duplicate, self.corrupt),
+        ).impairment(Impairment())
 
     @property
     def subnets(self) -> tuple[IPNetwork, ...]:
@@ -51,6 +80,8 @@ class RouteConfig(NamedTuple):
 
     to: tuple[IPNetwork | None] | None = None
     via: IPAddress | None = None
+    mtu: int | None = None
+    mss: int | None = None
 
 
 class TimeoutsConfig(NamedTuple):
@@ -95,6 +126,7 @@ class NodeConfig:
     timeouts: TimeoutsConfig | None = None
     keepalived: str | None = None
     ha: HaConfig | None = None
+    links: dict[str, LinkConfig | None] | None = field(default_factory=dict)
 
 
 class RealServerConfig(NamedTuple):

@@ -16,6 +16,7 @@ from lvsctl.model.lab import USUAL_MTU, Impairment, Network, Role
 from lvsctl.topology.config import NetworkConfig, NodeConfig, TopologyConfig
 from lvsctl.topology.parsers import MAX_INTERFACE_NAME
 from lvsctl.topology.problems import ProblemCollector
+from lvsctl.topology.tree import Path
 
 # A Linux bridge takes 1023 ports (BR_MAX_PORTS, net/bridge/br_private.h).
 MAX_PORTS = 1023
@@ -84,6 +85,7 @@ def build_layout(config: TopologyConfig, problems: ProblemCollector) -> Layout:
     layout.members = _members(nodes, config.networks or {}, problems)
     _check_roles(config, problems)
     _check_networks(config, problems)
+    _check_links(layout, problems)
     for name, network in layout.networks.items():
         if network.mtu < IPV6_MTU and any(subnet.version == 6 for subnet in network.subnets):
             message = (
@@ -101,8 +103,33 @@ def build_layout(config: TopologyConfig, problems: ProblemCollector) -> Layout:
 
 
 def _network(name: str, config: NetworkConfig) -> Network:
-    impairment = Impairment(config.delay or 0.0, config.loss or 0.0, config.rate or 0)
-    return Network(name, config.subnets, impairment, config.mtu or USUAL_MTU)
+    return Network(name, config.subnets, config.impairment, config.mtu or USUAL_MTU)
+
+
+def _check_links(layout: Layout, problems: ProblemCollector) -> None:
+    """Check impairments: of networks the node is on, and a jitter of some delay."""
+    for name, network in layout.networks.items():
+        _check_delayed(network.impairment, ("networks", name), problems)
+    for group, node in layout.configs.items():
+        for name, link in (node.links or {}).items():
+            path = ("nodes", group, "links", name)
+            if node.networks is not None and name not in node.networks:
+                hint = choice_hint(name, list(node.networks), f"{group}'s networks")
+                problems.add(path, f"{group} is not on {quoted(name)}", hint, key=True)
+            elif link is not None and name in layout.networks:
+                wanted = link.impairment(layout.networks[name].impairment)
+                _check_delayed(wanted, path, problems)
+
+
+def _check_delayed(impairment: Impairment, path: Path, problems: ProblemCollector) -> None:
+    """Netem varies, and leaves out, a delay: without one there is nothing to vary (tc-netem(8))."""
+    for key in ("jitter", "reorder"):
+        if getattr(impairment, key) and not impairment.delay:
+            message = f"{key} varies the delay, and there is none"
+            problems.add((*path, key), message, "add a delay, such as delay: 20ms", key=True)
+    if impairment.jitter > impairment.delay > 0:
+        message = f"{impairment.jitter:g} ms is more than the delay of {impairment.delay:g} ms"
+        problems.add((*path, "jitter"), message, f"at most {impairment.delay:g}ms")
 
 
 def _check_overlaps(networks: Mapping[str, Network], problems: ProblemCollector) -> None:

@@ -6,10 +6,11 @@ import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 
 from lvsctl.errors import TopologyError
 from lvsctl.model.addresses import IPAddress
-from lvsctl.model.lab import Lab, Node, Role, Violation
+from lvsctl.model.lab import Interface, Lab, Node, Role, Violation
 from lvsctl.model.service import (
     Encapsulation,
     ForwardingMethod,
@@ -25,6 +26,7 @@ from lvsctl.topology.addresses import (
     place_given_addresses,
 )
 from lvsctl.topology.config import (
+    NodeConfig,
     PersistenceConfig,
     SchedulerConfig,
     ServiceConfig,
@@ -188,7 +190,7 @@ def _build_node(
         name,
         config.role or Role.CLIENT,
         layout.members[name],
-        interfaces[name],
+        tuple(_impaired(interface, config, layout) for interface in interfaces[name]),
         build_routes(config),
         tuple((key, value or "") for key, value in (config.sysctls or {}).items()),
         keepalived_command(file, lab, name) if file else config.run or (),
@@ -212,6 +214,16 @@ def _methods(
     )
 
 
+def _impaired(interface: Interface, config: NodeConfig, layout: Layout) -> Interface:
+    """Return the interface with the impairment of the node's own link, if it has one."""
+    link = (config.links or {}).get(interface.network)
+    if link is None:
+        return interface
+    return replace(
+        interface, impairment=link.impairment(layout.networks[interface.network].impairment)
+    )
+
+
 def _build_service(
     config: ServiceConfig,
     match: ServiceMatch,
@@ -220,7 +232,8 @@ def _build_service(
     layout: Layout,
     interfaces: Interfaces,
 ) -> VirtualService:
-    director = interfaces[layout.with_role(Role.DIRECTOR)[0]]
+    directors = layout.with_role(Role.DIRECTOR)
+    director = interfaces[directors[0]]
     encapsulation = config.encapsulation or Encapsulation.IPIP
     scheduler = config.scheduler or SchedulerConfig()
     persistence = config.persistence or PersistenceConfig(0)
@@ -230,7 +243,15 @@ def _build_service(
         forward,
         scheduler.name or Scheduler.WLC,
         tuple(
-            build_real_server(entry, match, director, interfaces, forward, encapsulation)
+            build_real_server(
+                entry,
+                match,
+                director,
+                interfaces,
+                forward,
+                encapsulation,
+                local=entry.node in directors,
+            )
             for entry in entries
         ),
         encapsulation,

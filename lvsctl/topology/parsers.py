@@ -6,6 +6,7 @@ Each ``parse_*`` function returns the value of a text or raises ``InvalidValue``
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from ipaddress import (
     AddressValueError,
     IPv4Address,
@@ -206,10 +207,10 @@ def parse_delay(text: str) -> float:
     )
 
 
-def parse_loss(text: str) -> float:
-    """Parse a loss rate in percent."""
-    return _parse_quantity(
-        text, {"%": 1}, 1, (0, 100), "a share of lost frames", "1% (at most 100%)"
+def share_of(what: str) -> Callable[[str], float]:
+    """Return the parser of a share of frames in percent; ``what`` happens to them."""
+    return lambda text: _parse_quantity(
+        text, {"%": 1}, 1, (0, 100), f"a share of {what} frames", "1% (at most 100%)"
     )
 
 

@@ -22,6 +22,7 @@ from lvsctl.topology import parsers as p
 from lvsctl.topology.collection_types import Converted, Key, ListOf, MapOf, OneOf, Record
 from lvsctl.topology.config import (
     HaConfig,
+    LinkConfig,
     NetworkConfig,
     NodeConfig,
     PersistenceConfig,
@@ -75,7 +76,8 @@ _SERVICE_WORDS = {
 _NODE_WORDS = {
     "gateway": "write routes: [{to: default, via: 10.10.0.1}]; dr, tun and nat derive their own",
     "weight": "a service has it: real_servers: [{node: rs1, weight: 3}]",
-    **_meant("networks", "network", "links", "interfaces", "nets"),
+    **_meant("networks", "network", "interfaces", "nets"),
+    **_meant("links", "link", "impairment", "netem"),
     **_meant("run", "command", "cmd", "exec", "entrypoint"),
     **_meant("sysctls", "sysctl"),
     **_meant("keepalived", "keepalived-conf", "keepalived-config"),
@@ -136,6 +138,53 @@ _MEMBER = Text("a node's or group's name", "rs", p.parse_text)
 _ADDRESS = Text("an IP address", "10.10.0.100", p.parse_address, p.ADDRESS_PATTERN)
 _INTERFACE = Text("an IP address", "10.10.0.10", p.parse_interface, p.INTERFACE_PATTERN)
 
+_DELAY = Text("a delay", "20ms", p.parse_delay, p.DELAY_PATTERN, numeric=True)
+_RATE = Text("a rate", "10mbit", p.parse_rate, p.RATE_PATTERN, numeric=True)
+
+
+def _share(what: str) -> Text[float]:
+    return Text(f"a share of {what} frames", "1%", p.share_of(what), p.LOSS_PATTERN, numeric=True)
+
+
+def _impairment(links: str, *, default: int | None) -> dict[str, Key]:
+    """Keys of what tc-netem(8) does; ``links`` names the link or links."""
+    return {
+        "delay": Key(
+            _DELAY,
+            f"delay of {links}, one way: us, ms, s; a bare number is milliseconds",
+            default=default,
+        ),
+        "jitter": Key(_DELAY, "by how much the delay varies, up and down", default=default),
+        "loss": Key(_share("lost"), f"frames that {links} loses, in percent", default=default),
+        "reorder": Key(
+            _share("reordered"), "frames that go at once, ahead of delayed ones", default=default
+        ),
+        "duplicate": Key(_share("duplicated"), "frames that are sent twice", default=default),
+        "corrupt": Key(_share("damaged"), "frames with an inverted bit", default=default),
+        "rate": Key(
+            _RATE, f"rate of {links} in tc's units, such as 10mbit; no limit when left out"
+        ),
+    }
+
+
+_IMPAIRMENT_WORDS = {
+    **_meant("delay", "latency"),
+    **_meant("jitter", "variation", "delay-variation"),
+    **_meant("loss", "drop", "packet-loss"),
+    **_meant("rate", "bandwidth", "bw"),
+    **_meant("duplicate", "duplication", "dup"),
+    **_meant("corrupt", "corruption"),
+    **_meant("reorder", "reordering"),
+}
+
+LINK = Record(
+    LinkConfig,
+    _impairment("the link", default=None),
+    "a link's impairment (a mapping)",
+    "{delay: 20ms, loss: 1%}",
+    words=_IMPAIRMENT_WORDS,
+)
+
 NETWORK = Record(
     NetworkConfig,
     {
@@ -147,20 +196,7 @@ NETWORK = Record(
             Text("an IPv6 subnet", "fd00:10::/64", p.parse_ipv6_subnet, p.IPV6_SUBNET_PATTERN),
             "IPv6 subnet in CIDR notation",
         ),
-        "delay": Key(
-            Text("a delay", "20ms", p.parse_delay, p.DELAY_PATTERN, numeric=True),
-            "delay of every link, one way: us, ms, s; a bare number is milliseconds",
-            default=0,
-        ),
-        "loss": Key(
-            Text("a share of lost frames", "1%", p.parse_loss, p.LOSS_PATTERN, numeric=True),
-            "frames that every link loses, in percent",
-            default=0,
-        ),
-        "rate": Key(
-            Text("a rate", "10mbit", p.parse_rate, p.RATE_PATTERN, numeric=True),
-            "rate of every link in tc's units, such as 10mbit; no limit when left out",
-        ),
+        **_impairment("every link", default=0),
         "mtu": Key(
             Integer(576, 65535, "9000", unit="bytes"),
             "largest IP packet that its links carry, at the nodes and at the switch",
@@ -170,7 +206,7 @@ NETWORK = Record(
     "a network (a mapping)",
     "{ipv4: 10.10.0.0/24}",
     any_of=(("ipv4", "ipv6"),),
-    words=_NETWORK_WORDS,
+    words={**_NETWORK_WORDS, **_IMPAIRMENT_WORDS},
 )
 
 _ADDRESSES = OneOf(
@@ -199,9 +235,22 @@ ROUTE = Record(
             "the gateway, an address on one of the node's networks",
             required=True,
         ),
+        "mtu": Key(
+            Integer(576, 65535, "1480", unit="bytes"),
+            "largest packet that the node sends on it; that of the link if left out",
+        ),
+        "mss": Key(
+            Integer(536, 65495, "1440", unit="bytes"),
+            "TCP segment size that the node announces to peers there (ip-route(8), advmss)",
+        ),
     },
     "a route (a mapping)",
     "{to: default, via: 10.10.0.1}",
+    words={
+        **_meant("mss", "advmss", "mss-clamp", "clamp"),
+        **_meant("via", "gateway", "gw", "next-hop"),
+        **_meant("to", "dst", "destination", "target"),
+    },
 )
 
 _SPAN = Text("a time", "5m", p.parse_duration, p.SPAN_PATTERN, numeric=True)
@@ -365,6 +414,16 @@ NODE = Record(
         "timeouts": Key(
             TIMEOUTS,
             "how long a director's IPVS keeps a connection without packets (ipvsadm(8), --set)",
+        ),
+        "links": Key(
+            MapOf(
+                _NETWORK,
+                LINK,
+                "a mapping from networks to impairments",
+                "{lan: {delay: 20ms, loss: 1%}}",
+            ),
+            "what the node sends on its link to a network is impaired otherwise than there",
+            default={},
         ),
     },
     "a node (a mapping)",

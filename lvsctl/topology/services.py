@@ -279,7 +279,7 @@ def _resolve_entries(
             continue
         for node in node_names.nodes(name):
             role = layout.config_of(node).role
-            if role not in (Role.REAL_SERVER, None):
+            if role not in (Role.REAL_SERVER, Role.DIRECTOR, None):
                 role_name = role.replace("-", " ")
                 hint = choice_hint(name, known, "real servers")
                 problems.add(path, f"{node} is a {role_name}, not a real server", hint)
@@ -396,12 +396,14 @@ def build_real_server(
     interfaces: Mapping[str, tuple[Interface, ...]],
     forward: ForwardingMethod,
     encapsulation: Encapsulation,
+    *,
+    local: bool,
 ) -> RealServer:
     """Build the real server of a valid entry, by the service's method and encapsulation.
 
     Its RIP is the node's address on the network that its entry names, otherwise on one shared
     with the director, otherwise its first address, which the director reaches through routers; of
-    the VIP's IP version, unless the entry names another one.
+    the VIP's IP version, unless the entry names another one. ``local``: it is the director.
     """
     config = entry.config
     forward = config.forward or forward
@@ -427,4 +429,5 @@ def build_real_server(
         forward=forward,
         encapsulation=encapsulation,
         tunnel_port=GUE_PORT if encapsulation is Encapsulation.GUE else 0,
+        local=local,
     )

@@ -184,6 +184,7 @@ def test_a_tunnel_device_with_and_without_the_kernels_own(
         Impairment(delay=0.05, loss=1.5),
         Impairment(rate=10_000_000),
         Impairment(delay=100, loss=100, rate=64_000),
+        Impairment(delay=20, jitter=5, reorder=25, duplicate=1.5, corrupt=0.1),
     ],
 )
 def test_impairments_are_what_tc_makes_of_the_same_words(lab: str, impairment: Impairment) -> None:

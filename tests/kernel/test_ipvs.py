@@ -11,12 +11,14 @@ import re
 import socket
 import sys
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lvsctl.errors import KernelError
 from lvsctl.kernel import netns, state
+from lvsctl.model.ipvs_sysctls import IPVS_SYSCTLS, normal
 from lvsctl.model.service import (
     GUE_PORT,
     Encapsulation,
@@ -334,3 +336,23 @@ def counters_in(stats: str, first: str) -> Counters:
     """The last line of `ipvsadm -Ln --stats --exact` that begins with ``first``."""
     line = [words for words in map(str.split, stats.splitlines()) if words[:1] == [first]][-1]
     return Counters(*map(int, line[-5:]))
+
+
+def test_every_sysctl_of_this_kernels_ipvs_has_a_meaning() -> None:
+    with namespaces("director") as (director,):
+        found = run("grep -r . /proc/sys/net/ipv4/vs", netns=director).splitlines()
+    values = dict(line.rpartition("/")[2].split(":", 1) for line in found)
+    assert "conntrack" in values
+    assert values.keys() <= IPVS_SYSCTLS.keys()
+    wrong = {n: v for n, v in values.items() if IPVS_SYSCTLS[n].default not in ("", normal(v))}
+    assert not wrong
+
+
+def test_every_option_of_ipvsadm_is_on_its_page() -> None:
+    with namespaces("director") as (director,):
+        told = run("ipvsadm --help", netns=director)
+    options = set(re.findall(r"(?<![\w-])--?[a-zA-Z0-9][\w-]*", told.partition("Commands:")[2]))
+    assert "--scheduler" in options
+    page = Path(__file__).parents[2] / "docs" / "ipvs-options.md"
+    known = set(re.findall(r"`(--?[a-zA-Z0-9][\w-]*)`", page.read_text()))
+    assert options - known == set()

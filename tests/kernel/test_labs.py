@@ -6,12 +6,13 @@ import re
 import shlex
 import socket
 import sys
+import textwrap
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from lvsctl.engine.inspect import inspect_lab, verify_lab
+from lvsctl.engine.inspect import diagnose_lab, inspect_lab, verify_lab
 from lvsctl.engine.labs import list_labs, running_lab, tear_down
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import KernelError, LabError
@@ -424,6 +425,51 @@ def test_several_ports_and_several_methods_in_one_lab(text: str) -> None:
         assert [f for f in findings if f.verdict is not Verdict.PASS] == []
         assert any(f.claim.id == "joined.every-port-answered" for f in findings)
         assert inspect_lab(lab).deviations == ()
+
+
+@pytest.mark.exhaustive
+def test_segments_that_leave_room_for_the_tunnel_need_no_icmp() -> None:
+    text = shipped.text_of("tun").replace(
+        "networks: [near], count: 2}",
+        "networks: [near], count: 2, routes: [{to: default, via: 10.30.2.1, mss: 1440}]}",
+    ).replace(
+        "networks: [far]}", "networks: [far], routes: [{to: default, via: 10.30.3.1, mss: 1440}]}"
+    )  # fmt: skip
+    with lab_up(text):
+        lab = running_lab("tun")
+        assert verify_lab(lab).passed
+        assert inspect_lab(lab).deviations == ()
+        run("ip route replace default via 10.30.2.1", netns="lvs-tun-rs1")
+        assert [one.text for one in inspect_lab(lab).deviations] != []
+
+
+LOCAL_NODE = """
+    # client ── lan ── director (a real server too), rs1
+    version: 1
+    name: local
+    networks:
+      lan: {ipv4: 10.10.0.0/24}
+    nodes:
+      client: {role: client, networks: [lan]}
+      director: {role: director, networks: [lan]}
+      rs1: {role: real-server, networks: [lan]}
+    services:
+      - {name: web, vip: 10.10.0.100, port: 80, forward: dr, scheduler: rr,
+         real_servers: [director, rs1]}
+      - {name: far, vip: 10.10.0.101, port: 80, forward: tun, scheduler: rr,
+         real_servers: [director, rs1]}
+"""
+
+
+def test_a_director_may_be_a_real_server_too() -> None:
+    with lab_up(textwrap.dedent(LOCAL_NODE)):
+        lab = running_lab("local")
+        found = verify_lab(lab)
+        assert found.passed, found
+        assert "0 forwarded" in found.finding("local.delivered-at-director", "far").observed
+        assert inspect_lab(lab).deviations == ()
+        run("ipvsadm -D -t 10.10.0.100:80", netns="lvs-local-director")
+        assert [cause.fault for cause in diagnose_lab(lab).causes] == ["service-missing"]
 
 
 def _sctp_checksum_ok(packet: bytes) -> bool:

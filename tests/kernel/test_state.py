@@ -250,6 +250,10 @@ def test_impairments_and_tunnels() -> None:
             "c": ("rate 10mbit", Impairment(rate=10_000_000)),
             "d": ("delay 0.25ms loss 0.1% rate 5gbit", Impairment(0.25, 0.1, 5_000_000_000)),
             "e": ("delay 5000ms loss 100%", Impairment(delay=5000, loss=100)),
+            "f": (
+                "delay 20ms 5ms reorder 25% duplicate 1.5% corrupt 0.1%",
+                Impairment(20, jitter=5, reorder=25, duplicate=1.5, corrupt=0.1),
+            ),
         }
         for i, (device, (words, _)) in enumerate(wanted.items()):
             cable(node, device, far, device, index=10 + i)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
 
 from lvsctl import modes
 from lvsctl.model.lab import Lab
+from lvsctl.model.state import NodeState, RouteState
 from lvsctl.plan import planner
 from lvsctl.plan.routing import routes_of
 from lvsctl.resources.address import Address
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.masquerade import Masquerade
 from lvsctl.resources.responder_port import ResponderPort
@@ -220,3 +223,31 @@ def test_with_snat_real_servers_have_no_route_through_the_director() -> None:
     (rule,) = (op for op in planner.plan_for(lab).resources if isinstance(op, Masquerade))
     assert rule.netns == lab.netns("director")
     assert str(rule.target.address) == str(lab.services[0].real_servers[0].rip)
+
+
+@pytest.mark.parametrize("forward", ["dr", "tun", "nat"])
+def test_a_director_that_is_a_real_server_needs_nothing_more(forward: str) -> None:
+    wanted = TWO_ROUTERS.replace("forward: dr", f"forward: {forward}")
+    lab = load(wanted.replace("[rs1]}\n", "[director, rs1]}\n"))
+    without = {str(op) for op in planner.plan_for(load(wanted)).resources}
+    more = [op for op in planner.plan_for(lab).resources if str(op) not in without]
+    assert {type(op) for op in more} == {IpvsRealServer, ResponderPort}
+    assert {op.netns for op in more} == {lab.netns("director")}
+
+
+def test_a_route_may_limit_packets_and_segments() -> None:
+    own = (
+        "networks: [right], routes: [{to: default, via: 10.3.0.1, mtu: 1480, mss: 1440}]}\n    serv"
+    )
+    lab = load(TWO_ROUTERS.replace("networks: [right]}\n    serv", own))
+    (route,) = (
+        op
+        for op in planner.plan_for(lab).resources
+        if isinstance(op, StaticRoute) and op.netns == lab.netns("rs1")
+    )
+    assert str(route.commands()[0]).endswith("route add default via 10.3.0.1 mtu 1480 advmss 1440")
+    assert str(route.undo_commands()[0]).endswith("route del default via 10.3.0.1")
+    found = RouteState(None, ip_address("10.3.0.1"), "right", kernel=False, details=route.details)
+    state = NodeState(netns=route.netns, routes=(found,))
+    assert route.holds(state)
+    assert not route.holds(replace(state, routes=(replace(found, details=("mtu 1480",)),)))

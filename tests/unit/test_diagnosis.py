@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lvsctl.claims import findings
+from lvsctl.claims import findings, notes
 from lvsctl.claims.neighbours import wrongly_claimed
 from lvsctl.claims.trace import traces
 from lvsctl.diagnosis import conclusion
@@ -504,6 +504,42 @@ def run_assigned(evidence: Evidence, exchange: Exchange) -> str:
 def test_a_client_without_ports_is_the_cause() -> None:
     evidence = failing(evidence_of("dr"), "rs1", node="", error=Failure.NO_PORT)
     assert named(evidence)[:1] == [("local-ports-exhausted", "client")]
+
+
+def asked_from(node: str, address: str, *, answered: bool) -> Evidence:
+    """The evidence of dr as if one of its other nodes had sent the requests, none captured."""
+    evidence = evidence_of("dr")
+
+    def own(exchange: Exchange) -> Exchange:
+        assert exchange.local is not None
+        local = exchange.local._replace(address=ip_address(address))
+        error = Failure.NONE if answered else Failure.TIMED_OUT
+        return replace(exchange, local=local, node=node if answered else "", error=error)
+
+    (run,) = evidence.runs
+    run = replace(run, client=node, exchanges=tuple(map(own, run.exchanges)), larges=(), large=None)
+    return replace(evidence, runs=(run,), frames=())
+
+
+@pytest.mark.parametrize(
+    ("node", "cause", "answered"),
+    [("director", "client-is-director", False), ("rs1", "client-is-real-server", True)],
+)
+def test_a_node_that_cannot_be_a_client_does_not_make_the_lab_broken(
+    node: str, cause: str, answered: bool
+) -> None:
+    evidence = asked_from(node, "10.10.0.100", answered=answered)
+    assert named(evidence) == [(cause, node)]
+    assert Verdict.FAIL not in {one.verdict for one in findings(evidence)}
+    (note,) = notes(evidence)
+    assert "it holds 10.10.0.100" in note
+
+
+def test_a_real_server_without_the_vip_is_a_client_like_others() -> None:
+    evidence = asked_from("rs1", "10.10.0.11", answered=True)
+    evidence = bent(evidence, "rs1", without("10.10.0.100"))
+    assert not list(notes(evidence))
+    assert Verdict.FAIL in {one.verdict for one in findings(evidence)}
 
 
 def test_a_hash_without_fallback_is_why_some_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -18,7 +19,8 @@ import typer
 from lvsctl.claims import tables
 from lvsctl.cli.commands import command
 from lvsctl.faults import FAULTS
-from lvsctl.topology import shipped
+from lvsctl.netlink import ipvs
+from lvsctl.topology import schema, shipped
 from tests.unit.test_rooms import ROOMS
 from tools.docs import DOCS, ROOT, reference
 from tools.docs.alike import essence
@@ -281,3 +283,20 @@ def test_site_with_a_dead_link_is_refused(tmp_path: Path) -> None:
     for complaint in ("'no.md'", "'orphan.md#no'", "'../no.py'", "  - orphan.md"):
         assert complaint in done.stderr
     assert "mkdocs.yml'" not in done.stderr
+
+
+@pytest.mark.parametrize("kind", [ipvs.Service, ipvs.Dest, ipvs.Daemon, ipvs.Message])
+def test_every_attribute_of_ipvs_has_a_key_or_a_reason(kind: Any) -> None:
+    names = [entry[0] if isinstance(entry[0], str) else entry[1] for entry in kind.nla_map]
+    page = (DOCS / "ipvs-options.md").read_text()
+    missing = [n for n in names if not n.endswith("_UNSPEC") and f"| `{n}` |" not in page]
+    assert not missing
+
+
+def test_keys_on_the_page_of_ipvs_exist() -> None:
+    known = set(json.dumps(schema.json_schema()).split('"')) | {"lvs_sync_daemon"}
+    rows = (DOCS / "ipvs-options.md").read_text().splitlines()
+    told = [row.split("|")[3] for row in rows if row.startswith("| `IPVS_")]
+    words = [word for one in told if " none" not in one for word in re.findall("`[^`]+`", one)]
+    keys = {key for word in words for key in re.findall("[a-z_]+", word)}
+    assert {"netmask", "timeouts", "upper"} <= keys <= known

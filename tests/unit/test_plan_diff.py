@@ -219,6 +219,18 @@ def test_netem_with_options_that_no_topology_has_is_replaced() -> None:
     ]
 
 
+def test_netem_of_another_extent_is_changed_in_place() -> None:
+    wanted = Netem(netns="a", device="lan", impairment=Impairment(5, reorder=25, corrupt=1))
+    lo, lan = node().links
+    qdisc = QdiscState("lan", "netem", "1:", "root", ("reorder 25%", "corrupt 1%", "gap 1"))
+    as_wanted = node(links=(lo, replace(lan, impairment=wanted.impairment)))
+    assert missing(found(replace(as_wanted, qdiscs=(qdisc,)), wanted)) == []
+    other = node(links=(lo, replace(lan, impairment=Impairment(5, reorder=25, corrupt=2))))
+    difference = found(replace(other, qdiscs=(qdisc,)), wanted)
+    assert missing(difference) == [wanted]
+    assert difference.extra == ()
+
+
 def test_a_tunnel_with_other_parameters_is_made_again() -> None:
     tunnel = Tunnel(netns="a", device="tunl0", index=60, kind=TunnelKind.IPIP)
     link = LinkState("tunl0", 60, "ipip", "", 1480, up=True, carrier=True)

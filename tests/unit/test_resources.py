@@ -26,7 +26,7 @@ from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.offloads import OffloadsOff
 from lvsctl.resources.packet_filter import PacketFilter
 from lvsctl.resources.responder_port import ResponderPort
-from lvsctl.resources.sysctl import ChangedSysctl
+from lvsctl.resources.sysctl import ChangedSysctl, Sysctl
 from lvsctl.resources.typed import typeable
 from tests.resource_values import values
 from tests.unit.report_samples import lab_of
@@ -121,6 +121,12 @@ def test_an_empty_namespace_satisfies_only_what_no_state_shows(
     elif deviation is not None:
         assert deviation.text
     assert list(kind.from_state(state)) == []
+
+
+def test_a_sysctl_of_several_numbers_is_read_with_tabs() -> None:
+    wanted = Sysctl(netns="n", name="net.ipv4.vs.sync_threshold", value="0 1")
+    assert wanted.holds(NodeState(netns="n", sysctls={wanted.name: "0\t1"}))
+    assert not wanted.holds(NodeState(netns="n", sysctls={wanted.name: "3\t50"}))
 
 
 def test_settings_of_a_link_go_with_it() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from lvsctl.model.claim import Verdict
+from lvsctl.model.state import Setting
 from lvsctl.output.text import demo
 from lvsctl.output.text.hosts import (
     format_features,
@@ -106,6 +107,18 @@ def test_inspection_shows_what_an_lvs_user_looks_for() -> None:
     assert "02:00:0a:0a:00:02  director" in said
     assert "lvsctl (4711)" in said
     assert "2 ESTABLISHED" in said
+
+
+def test_inspection_explains_the_settings_of_ipvs_that_are_not_the_usual_ones() -> None:
+    inspection = healthy(lab_of("dr"))
+    director = inspection.nodes["director"]
+    sysctls = {**director.state.sysctls, "net.ipv4.vs.sync_threshold": "0\t1"}
+    reuse = Setting("net.ipv4.vs.conn_reuse_mode", "0", "1")
+    state = replace(director.state, sysctls=sysctls, changed_sysctls=(reuse,))
+    nodes = {"director": replace(director, state=state)}
+    said = " ".join(format_inspection(replace(inspection, nodes=nodes), style=PLAIN).split())
+    assert "conn_reuse_mode 0 a client port that is used again stays with its real server" in said
+    assert "every B packets (default 3 50)" in said
 
 
 def test_a_part_of_a_lab_can_be_inspected() -> None:

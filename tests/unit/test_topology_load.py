@@ -150,7 +150,8 @@ def test_every_key() -> None:
         name: full
         networks:
           lan: {ipv4: 10.0.0.0/24, delay: 20ms, loss: 0.5%, rate: 10Mbit}
-          far: {ipv4: 10.0.1.0/24, delay: 5, loss: 1, rate: 1kbps}
+          far: {ipv4: 10.0.1.0/24, delay: 5, loss: 1, rate: 1kbps, jitter: 2ms, reorder: 25%,
+            duplicate: 1%, corrupt: 0.1%}
         nodes:
           client: {role: client, networks: [lan]}
           director:
@@ -160,7 +161,8 @@ def test_every_key() -> None:
               - {to: default, via: 10.0.0.1}
               - {to: 10.0.1.0/24, via: 10.0.0.1}
             sysctls: {net.ipv4.ip_forward: 1, net.ipv4.vs.sync_threshold: 3 50}
-          near: {role: real-server, networks: [lan], run: nginx -g 'daemon off;'}
+          near: {role: real-server, networks: [lan], run: nginx -g 'daemon off;',
+            links: {lan: {loss: 0, jitter: 1ms}}}
           rs: {role: real-server, networks: [far], count: 2, run: [sleep, 60]}
           router: {role: router, networks: [lan, far]}
         groups:
@@ -182,7 +184,9 @@ def test_every_key() -> None:
         "full.yaml",
     )
     assert full.network("lan").impairment == Impairment(20.0, 0.5, 10_000_000)
-    assert full.network("far").impairment == Impairment(5.0, 1.0, 8_000)
+    assert full.network("far").impairment == Impairment(5.0, 1.0, 8_000, 2, 25, 1, 0.1)
+    assert full.impairment_of(full.node("near"), "lan") == Impairment(20, 0, 10_000_000, 1)
+    assert full.impairment_of(full.node("client"), "lan") == full.network("lan").impairment
     director = full.node("director")
     assert director.routes == (
         Route(None, ip_address("10.0.0.1")),

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lvsctl.engine.findings import Inspection, NodeInspection
 from lvsctl.model.addresses import IPInterface
+from lvsctl.model.ipvs_sysctls import IPVS_SYSCTLS, PREFIX, IpvsSysctl, normal
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.model.service import Encapsulation, ForwardingMethod, FwMark, Protocol, TunnelKind
 from lvsctl.model.state import Counters, RealServerState, RouteState, ServiceState
@@ -25,7 +26,6 @@ FORWARDING = ("rp_filter", "send_redirects")
 """Sysctls that matter on an interface of a router or director."""
 
 _CONF = "net.ipv4.conf"
-_IPVS = "net.ipv4.vs."
 _TOLD = frozenset({"deprecated", "tentative", "dadfailed"})
 """What decides how IPv6 uses an address (ip-address(8))."""
 
@@ -213,16 +213,32 @@ class _Node:
         }
         yield f"  {self._style.dim('IPVS')}"
         yield from ipvs_table(self._state.services, names, self._style, indent=4)
-        sysctls = self._state.sysctls
-        told = ", ".join(
-            f"{k[len(_IPVS) :]} {sysctls[k]}" for k in sorted(sysctls) if k.startswith(_IPVS)
-        )
-        if told:
-            yield self._style.wrapped(f"settings: {told}", 4, 2)
+        yield from self._ipvs_settings()
         if self._state.connections:
             states = Counter(connection.state for connection in self._state.connections)
             told = ", ".join(f"{count} {printable(name)}" for name, count in sorted(states.items()))
             yield f"    connection table: {told}"
+
+    def _ipvs_settings(self) -> Iterator[str]:
+        """Settings of IPVS: in one line what is usual, each of the others with its meaning."""
+        asked = {key for key, _ in self._node.sysctls}
+        found = dict(self._state.sysctls)
+        found |= {one.name: one.value for one in self._state.changed_sysctls}
+        usual: list[str] = []
+        rows: list[list[str | Cell]] = []
+        for key in sorted(key for key in found if key.startswith(PREFIX)):
+            name, value = key.removeprefix(PREFIX), normal(found[key])
+            known = IPVS_SYSCTLS.get(name, IpvsSysctl(value, ""))
+            differs = bool(known.default) and value != known.default
+            if not differs and key not in asked:
+                usual.append(f"{name} {value}")
+                continue
+            said = known.meaning(value) + f" (default {known.default})" * differs
+            rows.append([*self._named(name, value, key), said])
+        if usual:
+            yield self._style.wrapped(f"settings: {', '.join(usual)}", 4, 2)
+        if rows:
+            yield self._style.table(rows, indent=4)
 
 
 def _self_evident(route: RouteState) -> bool:

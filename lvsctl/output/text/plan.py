@@ -337,8 +337,10 @@ def _members(lab: Lab, network: Network) -> Iterator[list[str]]:
     for (_, role), group in groupby(on_it, key=lambda node: (node.group, node.role)):
         for nodes in _grouped(list(group)):
             addresses = (_addresses(node, network) for node in nodes)
+            own = next(i for i in nodes[0].interfaces if i.network == network.name).impairment
+            held = (_held(lab, network, nodes[0]), impaired(own) if own is not None else "")
             yield [_span(node.name for node in nodes), ROLE[role], _span(addresses),
-                   _held(lab, network, nodes[0])]  # fmt: skip
+                   "  ".join(filter(None, held))]  # fmt: skip
 
 
 def _addresses(node: Node, network: Network) -> str:
@@ -359,8 +361,8 @@ def _held(lab: Lab, network: Network, node: Node) -> str:
 
 
 def _real_servers(service: VirtualService) -> Iterator[list[str | Cell]]:
-    def alike(server: RealServer) -> tuple[int, int, int, int]:
-        return server.port, server.weight, server.upper, server.lower
+    def alike(server: RealServer) -> tuple[int, int, int, int, bool]:
+        return server.port, server.weight, server.upper, server.lower, server.local
 
     for _, group in groupby(service.real_servers, key=alike):
         for servers in _grouped(list(group)):
@@ -368,6 +370,8 @@ def _real_servers(service: VirtualService) -> Iterator[list[str | Cell]]:
             words = [f"weight {one.weight}" if one.weight else "weight 0: drained"]
             if one.upper or one.lower:
                 words.append(f"thresholds {one.lower} to {one.upper}")
+            if one.local:
+                words.append("the director itself")
             yield [
                 Cell(f"→ {_span(server.node for server in servers)}", whole=True),
                 _span(host_port(server.rip, server.port) for server in servers),

@@ -40,6 +40,8 @@ def format_verification(
     for service, group in groupby(found, key=lambda finding: finding.service):
         lines += [_heading(verification.lab, service, style)]
         lines += [*_claims(list(group), verbose=verbose, capture=capture, style=style), ""]
+    for note in verification.notes:
+        lines += [style.wrapped(printable(note), 0, 2), ""]
     lines.append(_total(verification, style))
     if capture is not None:
         lines.append(f"frames: {style.cyan(capture)}")
@@ -157,6 +159,8 @@ def _diagnosis_heading(result: Diagnosis, style: Style) -> str:
         return f"{name}: {style.yellow('works, but not as the topology says')}"
     if not result.causes:
         return f"{name}: {style.red('not working')}; cause not identified"
+    if result.undecided:
+        return f"{name}: {style.yellow('undecided')}: requests of {result.undecided} cannot show it"
     found = counted(len(result.causes), "cause")
     if result.works:
         return f"{name}: {style.yellow(found)}, although every request was answered as required"

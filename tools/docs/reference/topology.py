@@ -36,6 +36,7 @@ _RECORDS: tuple[tuple[str, str, Record[Any]], ...] = (
     ("A network", "networks", schema.NETWORK),
     ("A node", "nodes", schema.NODE),
     ("A route", "routes", schema.ROUTE),
+    ("A link's impairment", "links", schema.LINK),
     ("A director's timeouts", "timeouts", schema.TIMEOUTS),
     ("A director's ha", "ha", schema.HA_SETTINGS),
     ("A virtual service", "services", schema.SERVICE),
