@@ -237,6 +237,8 @@ def requests_for_each(service: VirtualService) -> int:
     weights = [server.weight for server in service.real_servers if server.weight > 0]
     if len(weights) < 2 or service.persistence or _one_for_all(service):
         return 1
+    if SchedulerFlag.PORT in service.flags:
+        return AT_LEAST
     if service.scheduler is Scheduler.WRR:
         return min(sum(weights) // reduce(gcd, weights), max(AT_LEAST, len(weights)))
     return len(weights)

@@ -148,8 +148,6 @@ def _asks(frame: Frame, vip: object) -> bool:
     "dr.real-servers-announce-rip",
     "real servers send their own ARP requests from their RIP, never from the VIP",
     broken_by=("arp-announce-unset", "vip-on-lan"),
-    unbroken="a real server that holds an IPv6 VIP on the client's own network has learnt the "
-    "client's MAC address from its solicitation, and does not ask for it",
     wording=lambda trace: (
         "real servers send their own ARP requests from their RIP, never from the VIP"
         if trace.run.endpoint.vip.version == 4

@@ -99,17 +99,20 @@ class Trace:
             service=service,
             exchanges=tuple(filter(theirs, self.run.exchanges)),
             larges=tuple(filter(theirs, self.run.larges)),
+            large=self.run.large if self.run.large and theirs(self.run.large) else None,
             slow=tuple(filter(theirs, self.run.slow)),
             others=tuple(
                 replace(other, exchanges=tuple(filter(theirs, other.exchanges)))
                 for other in self.run.others
             ),
         )
+        asked = {exchange.local for exchange in run.every_large}
+        larges = [c for c in (self.large, *self.further) if c is not None and c.client in asked]
         return replace(
             self,
             run=run,
             conversations=tuple(c for c in self.conversations if theirs(c.exchange)),
-            large=self.large if self.large and theirs(self.large.exchange) else None,
+            large=next(iter(sorted(larges, key=lambda c: c.exchange.answered)), None),
             further=tuple(c for c in self.further if theirs(c.exchange)),
         )
 

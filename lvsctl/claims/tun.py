@@ -353,7 +353,8 @@ def _cost_claim(headers: int) -> None:
         return f"the tunnel costs {headers} bytes: a larger {packet} causes {too_big}"
 
     def applies(trace: Trace) -> bool:
-        return bool(_paying(trace.real_servers, headers))
+        large = trace.run.endpoint.protocol.has_connections  # else no large request is sent
+        return large and bool(_paying(trace.real_servers, headers))
 
     CLAIMS.add(
         f"tun.costs-{headers}-bytes",

@@ -121,4 +121,5 @@ def _entry_text(trace: Trace, entry: Connection | None) -> str:
 
 def _node(trace: Trace, entry: Connection) -> str:
     place = (entry.rip, entry.rport)
-    return next((s.node for s in trace.real_servers if (s.rip, s.port) == place), "")
+    here = trace.run.endpoint
+    return next((s.node for s in trace.real_servers if (s.rip, s.answers_at(here)) == place), "")

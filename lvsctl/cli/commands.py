@@ -76,6 +76,7 @@ ROWS = (
     Row(
         "export", "formats", _TOPOLOGIES, "Write a lab's configuration as keepalived.conf or rules"
     ),
+    Row("graph", "plans", _TOPOLOGIES, "Draw a topology: its nodes, networks, addresses and VIPs"),
     Row("topologies", "plans", _TOPOLOGIES, "List the shipped topologies, or print one of them"),
     Row(
         "schema",

@@ -213,10 +213,9 @@ def export(
 ) -> None:
     """Write a lab's configuration as keepalived.conf or rules.
 
-    keepalived: VRRP for the VIPs, the virtual services, a TCP check for each real server; with
-    two directors one file for each, and the synchronization of connections. ipvsadm: the
-    director's rules, as `ipvsadm -R` takes them. A file in another program's format is imported
-    first, so that this also converts one into the other.
+    keepalived: VRRP for the VIPs, the virtual services, a TCP check for each real server.
+    ipvsadm: the director's rules, as `ipvsadm -R` takes them. A file in another program's format
+    is imported first, so that this also converts one into the other.
 
     Examples:
       lvsctl export dr --to keepalived

@@ -13,6 +13,7 @@ from lvsctl.cli import options, sources
 from lvsctl.cli.files import write_text
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Format, json_text, show, show_json, style
+from lvsctl.output import graph as drawing
 from lvsctl.output import shell_script
 from lvsctl.output.text.hosts import format_topologies
 from lvsctl.output.text.plan import format_plan
@@ -94,6 +95,59 @@ def plan(
             content = json_text(result)
         case PlanFormat.TEXT:
             content = format_plan(result, style=style())
+    if output is None:
+        show(content)
+    else:
+        write_text(output, content)
+
+
+class GraphFormat(StrEnum):
+    """The output formats of graph."""
+
+    SVG = "svg"
+    HTML = "html"
+    MERMAID = "mermaid"
+    DOT = "dot"
+
+
+@app.command(cls=Command)
+def graph(
+    topology: options.Topology,
+    servers: options.Servers = None,
+    wanted: Annotated[
+        GraphFormat,
+        typer.Option("--format", "-f", help="Output format: svg, html, mermaid, or dot."),
+    ] = GraphFormat.MERMAID,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write to this file; default: standard output."
+        ),
+    ] = None,
+) -> None:
+    """Draw a topology: its nodes, networks, addresses and VIPs.
+
+    Mermaid is what GitHub and GitLab draw in Markdown, dot what Graphviz lays out; svg and
+    html need no other program. Large groups of real servers are one shape. Needs no root and
+    changes nothing.
+
+    Examples:
+      lvsctl graph dr
+      lvsctl graph tun --format svg -o tun.svg
+      lvsctl graph nat --servers 300 --format dot | dot -Tpng -o nat.png
+    """
+    found = sources.find_topology(topology)
+    lab = planner.load_lab(found, Overrides(servers=servers))
+    match wanted:
+        case GraphFormat.MERMAID:
+            content = drawing.mermaid(lab)
+        case GraphFormat.DOT:
+            content = drawing.dot(lab)
+        case GraphFormat.SVG | GraphFormat.HTML:
+            from lvsctl.output.html import page  # heavy, and no other command here needs it
+            from lvsctl.output.html.topology import image
+
+            content = image(lab) if wanted is GraphFormat.SVG else page.topology_page(lab)
     if output is None:
         show(content)
     else:

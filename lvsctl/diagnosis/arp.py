@@ -226,7 +226,7 @@ def wrongly_learnt(case: Case) -> Iterator[Found]:
     for node, entry, owners, leads_to in wrong_neighbours(case.evidence):
         if entry.state in CONFIGURED and _blocks(case, node, entry):
             continue
-        of_vip = entry.address == case.vip
+        of_vip = any(entry.address in service.vips for service in case.lab.services)
         where = f"which is {leads_to}" if leads_to else "which no node has"
         yield Cause(
             fault="stale-vip-neighbour" if of_vip else "stale-neighbour",
@@ -249,7 +249,7 @@ def wrongly_learnt(case: Case) -> Iterator[Found]:
 
 def _blocks(case: Case, node: str, entry: NeighbourState) -> bool:
     """Whether another rule names the entry: it is on the path of requests or replies."""
-    if entry.address == case.vip:
+    if any(entry.address == service.endpoint.vip for service in case.lab.services):
         return bool(case.requests(node, out=True))
     servers = {server.rip for server in case.service.real_servers}
     on_way = {*servers, *case.clients_addresses}

@@ -172,7 +172,8 @@ class _Found:
                 elif rule.latent or _harms(case, rule, found):
                     key = (found.fault, found.node, found.text)
                     rank = (rule.latent and not _harms(case, rule, found), number, found)
-                    self.causes.setdefault(key, rank)
+                    # One service may be harmed by what does another one no harm.
+                    self.causes[key] = min(self.causes.get(key, rank), rank, key=lambda r: r[:2])
                 else:
                     self.remarks.append(f"{found.node}: {found.text}; no harm observed")
 

@@ -224,7 +224,8 @@ def _consequence(case: Case, one: Changed, losses: Mapping[str, tuple[Frame, ...
 
 def _remedy(case: Case, one: Changed) -> str:
     commands = one.difference.commands
-    if len(commands) != 1 or commands[0].comment or not commands[0].argv:
+    # What has no namespace is no program to run there: a function of the shell script.
+    if len(commands) != 1 or not commands[0].argv or not commands[0].netns:
         return case.up
     return case.type(one.place, *commands[0].argv)
 

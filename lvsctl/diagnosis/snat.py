@@ -58,6 +58,22 @@ def masqueraded(case: Case) -> Iterator[Found]:
     )
 
 
+def forwarding(case: Case) -> Iterator[Found]:
+    """The director forwards the replies, which come to its own address."""
+    key = "net.ipv4.ip_forward" if case.vip.version == 4 else "net.ipv6.conf.all.forwarding"
+    value = case.state(case.director).sysctls.get(key)
+    if not case.service.snat or value != "0":
+        return
+    yield Cause(
+        fault="ip-forward-off",
+        node=case.director,
+        text="the director does not forward",
+        evidence=(f"{case.director}: {key}=0", *shown(case.replies(case.director))),
+        consequence="the real servers' replies enter the director but do not leave it",
+        remedy=case.sysctl(case.director, key, 1),
+    )
+
+
 def _from_client(case: Case) -> tuple[str, ...]:
     cips = set(case.clients_addresses)
     return shown(
@@ -70,5 +86,6 @@ def _from_client(case: Case) -> tuple[str, ...]:
 
 RULES = (
     Rule(find=tracked, modes=(NAT,), rules_out="netfilter tracks what IPVS forwards"),
+    Rule(find=forwarding, modes=(NAT,), rules_out="the director forwards replies to itself"),
     Rule(find=masqueraded, modes=(NAT,), rules_out="what must be masqueraded is"),
 )

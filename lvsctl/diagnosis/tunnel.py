@@ -279,7 +279,7 @@ def icmp_filtered(case: Case) -> Iterator[Found]:
     yield Cause(
         fault="icmp-filtered",
         node=node,
-        text=f"a firewall between director and client drops {dropped_kind}",
+        text=f"{dropped_kind} does not get from the director to the client",
         evidence=(
             (
                 f"a request of at least {sum(len(f.payload) for f in again[:3])} bytes hangs "

@@ -26,10 +26,16 @@ from lvsctl.topology.shipped import Topology
 
 
 def prove_claims(
-    lab: Lab, report: Callable[[Trial], None], begin: Callable[[Step], None] = lambda _: None
+    lab: Lab,
+    report: Callable[[Trial], None],
+    begin: Callable[[Step], None] = lambda _: None,
+    only: Sequence[str] = (),
 ) -> Proof:
-    """Inject every applicable fault into a running lab and compare which claims fail."""
-    return campaign.prove(FaultInjector(lab), report, begin=begin)
+    """Inject every applicable fault into a running lab and compare which claims fail.
+
+    ``only``: some of them.
+    """
+    return campaign.prove(FaultInjector(lab), report, only, begin)
 
 
 def inject_fault(lab: Lab, name: str, node: str | None = None) -> FaultShown:

@@ -15,6 +15,7 @@ from lvsctl.plan import diff, planner
 from lvsctl.plan.stages import Plan, Up
 from lvsctl.resources.base import Resource
 from lvsctl.resources.namespace import Namespace
+from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.resources.veth_link import VethLink
 
 
@@ -39,7 +40,13 @@ def preview(lab: Lab) -> Up:
     gone = tuple(one for one in outdated if one.netns in there or isinstance(one, Namespace))
     states = whole_state(lab, plan)
     found = diff.diff(plan, states, own_servers.to_restart(lab, states))
-    added = tuple(one for stage in found.missing for one in stage.resources)
+    added = tuple(
+        one
+        for stage in found.missing
+        for one in stage.resources
+        # One process answers on all ports: it is started again for one of them.
+        if not (isinstance(one, ResponderPort) and one.satisfied_by(states))
+    )
     # What goes with a node that is removed is nothing that is left.
     going = {str(command) for one in gone for command in one.undo_commands()}
     return Up(

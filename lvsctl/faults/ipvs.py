@@ -71,6 +71,13 @@ def wrong_forwarding_method(context: FaultContext) -> Iterator[Change]:
         yield Change(server, replace(server, real_server=replace(real, forward=other)))
 
 
+def _refused_from_rip(context: FaultContext) -> tuple[str, ...]:
+    """The RST comes in from the wrong port; with SNAT the real server has no route for it."""
+    if all(service.snat for service in context.services((NAT,))):
+        return ()
+    return ("nat.reply-crosses-director",)
+
+
 @FAULTS.add(
     "wrong-port",
     "the director sends a real server's requests to the wrong port",
@@ -79,12 +86,12 @@ def wrong_forwarding_method(context: FaultContext) -> Iterator[Change]:
     symptom="the real server refuses the connections (RST)",
     breaks=(
         "nat.request-rewritten",
-        "nat.reply-crosses-director",
         "nat.port-mapping",
         "snat.source-is-director",
         "snat.client-address-lost",
         *ONE_SERVER_SILENT,
     ),
+    breaks_where=_refused_from_rip,
 )
 def wrong_port(context: FaultContext) -> Iterator[Change]:
     """The director maps a real server's port to one without a listener.

@@ -204,6 +204,8 @@ def client_on_real_server_network(context: FaultContext) -> Iterator[Change]:
     Changes: a link to that network, an address there, and a route to the VIP through it.
     """
     director = context.at(context.lab.directors[0].name)
+    if all(service.snat for service in context.services((NAT,))):
+        return  # replies go to the director wherever the client is
     for name, _, _ in director.neighbours(Role.REAL_SERVER):
         if name in context.node.networks:
             continue
@@ -307,6 +309,8 @@ def _not_forwarding(context: FaultContext) -> Iterator[Change]:
 
 def _served_clients(context: FaultContext) -> Iterator[IPInterface]:
     """The addresses of the lab's clients from which they send to the VIPs."""
+    if all(service.snat for service in context.services(EVERY_MODE)):
+        return  # they go to the director's own address
     for client in context.lab.having(Role.CLIENT):
         for interface in client.interfaces:
             for address in interface.addresses:

@@ -127,14 +127,14 @@ def rp_filter_on_tunnel(context: FaultContext) -> Iterator[Change]:
 
 @FAULTS.add(
     "tunnel-filtered",
-    "a firewall between director and real servers drops the tunnel",
+    "a router between director and real servers drops the tunnel",
     modes=(TUN,),
     at=(Role.ROUTER,),
     symptom="tunnelled requests leave the director and reach no real server",
     breaks=("tun.routed", "tun.reply-direct", *NO_ANSWER),
 )
 def tunnel_filtered(context: FaultContext) -> Iterator[Change]:
-    """A firewall on the path accepts TCP but drops the tunnel.
+    """A router on the path passes TCP on but drops the tunnel.
 
     The tunnel is IP protocol 4 or 41 (IP in IP) or 47 (GRE), which few rule sets allow, or UDP
     (GUE).
@@ -157,7 +157,7 @@ def tunnel_filtered(context: FaultContext) -> Iterator[Change]:
 
 @FAULTS.add(
     "icmp-filtered",
-    "a firewall between director and client drops ICMP",
+    "a router between director and client drops ICMP",
     modes=(TUN,),
     at=(Role.ROUTER, Role.CLIENT),
     symptom=(
@@ -167,7 +167,7 @@ def tunnel_filtered(context: FaultContext) -> Iterator[Change]:
     breaks=(*TUNNEL_COSTS, "all.large-requests-answered"),
 )
 def icmp_filtered(context: FaultContext) -> Iterator[Change]:
-    """A firewall drops ICMP, so senders do not learn that a packet is too large.
+    """A router drops ICMP, so senders do not learn that a packet is too large.
 
     Small requests work; a large one hangs until the connection times out.
 

@@ -20,9 +20,10 @@ from lvsctl.topology.parsers import MAX_INTERFACE_NAME, NAME_PATTERN, RESERVED_N
 OUTSIDE = "outside"
 """The clients' network."""
 
-_OUTSIDE_SUBNETS = (
+_OUTSIDE_SUBNETS: tuple[IPNetwork, ...] = (
     *(IPv4Network("198.51.100.0/24"), IPv4Network("203.0.113.0/24"), IPv4Network("192.0.2.0/24")),
-    *(IPv4Network("10.254.254.0/24"), IPv6Network("2001:db8:ffff::/64"), IPv6Network("fdff::/64")),
+    *(IPv4Network(f"10.254.{number}.0/24") for number in range(100)),
+    *(IPv6Network(f"2001:db8:ffff:{number:x}::/64") for number in range(100)),
 )
 """Networks for documentation (RFC 5737, RFC 3849) first: a real configuration has none of them."""
 
@@ -63,6 +64,18 @@ def assume(configuration: Configuration, services: Iterable[Service]) -> Surroun
     front = [networks.of(vip) for vip in vips]
     behind = {rip: networks.of(rip) for rip in methods}
     networks.name_all(front)
+    for service in found:
+        for one in service.destinations:
+            version, other = service.match.version, one.rip.version
+            networks.add_version(
+                behind[one.rip], version, f"real servers answer IPv{version} clients directly"
+            )
+            for vip in vips_of(service):
+                networks.add_version(
+                    networks.of(vip),
+                    other,
+                    f"the director's own address, for tunnels by IPv{other}",
+                )
     local = {ForwardingMethod.NAT, ForwardingMethod.DR}
     near = [behind[rip] for rip, used in methods.items() if used & local]
     routed = [behind[rip] for rip, used in methods.items() if used != {ForwardingMethod.NAT}]
@@ -130,6 +143,12 @@ class _Networks:
             if not unusable_because(subnet, address) and not self._overlaps(subnet):
                 return subnet
         return ip_network(f"{address}/{address.max_prefixlen - 2}", strict=False)
+
+    def add_version(self, segment: Segment, version: int, reason: str) -> None:
+        """Give a segment a subnet of an IP version, unless it has one."""
+        if version not in segment.subnets:
+            segment.subnets[version] = self.free(version)
+            segment.assumed = f"{segment.assumed}; {reason}" if segment.assumed else reason
 
     def free(self, version: int) -> IPNetwork:
         """Return a network for the clients that overlaps none of the others."""

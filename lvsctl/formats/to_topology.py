@@ -28,7 +28,6 @@ from lvsctl.model.service import (
     VipPort,
 )
 from lvsctl.topology.parsers import MAX_INTERFACE_NAME, MAX_LABEL
-from lvsctl.topology.schema import SERVICE
 
 MAX_THRESHOLD = 65535
 MAX_SERVERS = 1000
@@ -107,7 +106,7 @@ def _expressible(configuration: Configuration, notes: Notes) -> Iterator[Service
         else:
             shown = _with_known_settings(service, notes)
             destinations = tuple(
-                one for one in service.destinations if _is_server(one, shown, vips, notes)
+                one for one in service.destinations if _is_server(one, vips, notes)
             )
             if destinations:
                 yield replace(shown, destinations=destinations)
@@ -132,9 +131,6 @@ def _can_be_host(address: IPAddress) -> bool:
 
 def _with_known_settings(service: Service, notes: Notes) -> Service:
     flags = service.flags
-    if "ops" in flags and "one_packet" not in SERVICE.fields:
-        notes.remark(service.place, "ops: a topology has no key for one-packet scheduling")
-        flags = tuple(flag for flag in flags if flag != "ops")
     words = _FLAG_WORDS if service.scheduler in _WITH_FLAGS else {}
     if unknown := [flag for flag in flags if flag != "ops" and flag not in words]:
         what = ", ".join(f"{flag} of {service.scheduler}" for flag in unknown)
@@ -148,13 +144,10 @@ def _with_known_settings(service: Service, notes: Notes) -> Service:
     return replace(service, flags=flags, engine=engine)
 
 
-def _is_server(one: Destination, service: Service, vips: set[IPAddress], notes: Notes) -> bool:
+def _is_server(one: Destination, vips: set[IPAddress], notes: Notes) -> bool:
     """Return whether a real server can be in a topology; note why not, or what of it cannot."""
     if not _can_be_host(one.rip) or one.rip in vips:
         notes.remark(one.place, f"{one.rip} is the director itself, which cannot be a real server")
-        return False
-    if one.rip.version != service.match.version:
-        notes.remark(one.place, f"{one.rip}: a real server of another IP version than the VIP")
         return False
     if one.encapsulation is Encapsulation.GUE and one.tunnel_port != GUE_PORT:
         notes.remark(one.place, f"port {one.tunnel_port} of the tunnel: lvsctl's is {GUE_PORT}")
@@ -288,6 +281,8 @@ def _entry(
     encapsulation: Encapsulation,
 ) -> Iterator[str]:
     yield f"node: {node}"
+    if one.rip.version != match.version:
+        yield f"family: ipv{one.rip.version}"
     if one.port not in (0, match.port):  # 0: IPVS keeps the port (ip_vs_schedule)
         yield f"port: {one.port}"
     if one.weight != 1:

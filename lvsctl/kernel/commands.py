@@ -18,7 +18,7 @@ from lvsctl.kernel.own_servers import note, own_servers
 from lvsctl.kernel.paths import wrap_os_errors
 from lvsctl.kernel.state import node_state
 from lvsctl.model.event import Emit, Notice
-from lvsctl.model.lab import Lab
+from lvsctl.model.lab import Lab, Node
 from lvsctl.resources.keepalived import PROCESS, Keepalived
 from lvsctl.resources.user_command import UserCommand
 
@@ -119,28 +119,22 @@ def wait_for_servers(lab: Lab, emit: Emit) -> None:
 
 
 def _wait_for_keepalived(lab: Lab, emit: Emit) -> None:
-    """Wait until keepalived has set up every virtual service on its directors.
+    """Wait until keepalived has set up every virtual service on its directors, and the VIPs.
 
-    Emits a notice for those that take too long. Raises KernelError, with the end of the log,
-    where keepalived ends without having done so.
+    Emits a notice for what takes too long. Raises KernelError, with the end of the log, where
+    keepalived ends without having done so.
     """
     deadline = time.monotonic() + LISTEN_SECONDS
     pause = threading.Event()  # never set
     _wait_for_master(lab, emit)
-    wanted = {service.match for service in lab.services}
     for node in lab.directors:
-        netns_name = lab.netns(node.name)
-        while node.runs_keepalived or node.ha is not None:
-            found = {
-                one.match for one in node_state(netns_name, sysctls=(), director=True).services
-            }
-            if not (missing := wanted - found):
-                break
-            if not processes.pids_in([paths.of(lab.name).namespaces / netns_name]):
+        started = node.runs_keepalived or node.ha is not None
+        while started and (missing := _not_set_up(lab, node)):
+            if not processes.pids_in([paths.of(lab.name).namespaces / lab.netns(node.name)]):
                 argv = node.run or (PROCESS,)
                 raise _refusal(lab.name, node.name, argv, "ended without its virtual services")
             if time.monotonic() > deadline:
-                names = ", ".join(sorted(map(str, missing)))
+                names = ", ".join(sorted(missing))
                 emit(Notice(f"{node.name}: keepalived has not set up {names} yet"))
                 break
             pause.wait(0.05)
@@ -153,6 +147,15 @@ def _wait_for_master(lab: Lab, emit: Emit) -> None:
         if len(names) != 1:
             who = " and ".join(names) + " both hold" if names else "no director holds"
             emit(Notice(f"{who} {address}: `lvsctl verify {lab.name}` shows more"))
+
+
+def _not_set_up(lab: Lab, director: Node) -> set[str]:
+    """Return the virtual services that a director does not have, and VIPs if it is alone."""
+    state = node_state(lab.netns(director.name), sysctls=(), director=True)
+    services = {service.match for service in lab.services} - {one.match for one in state.services}
+    held = {address.ip for link in state.links for address in link.addresses}
+    vips = {vip for service in lab.services for vip in service.vips} - held
+    return {*map(str, services), *(map(str, vips) if director.ha is None else ())}
 
 
 # ── starting ─────────────────────────────────────────────────────────────────────────────────

@@ -27,7 +27,7 @@ class Failure(StrEnum):
     RESET = "reset"
     NO_ROUTE = "no route"
     PROHIBITED = "prohibited"
-    """Rejected by a firewall (ICMP administratively prohibited, or a local rule)."""
+    """Rejected by a rule or a route (ICMP administratively prohibited)."""
     NO_PORT = "no local port left"
     CLOSED = "closed early"
     """The connection was closed before the reply was complete."""

@@ -400,7 +400,7 @@ REASONS: Mapping[str, str] = {
     "PKT_TOO_BIG": "larger than the MTU",
     "NO_SOCKET": "no listener on the port",
     "TC_INGRESS": "dropped by a tc filter",
-    "NETFILTER_DROP": "dropped by a firewall",
+    "NETFILTER_DROP": "dropped by a rule of netfilter",
     "NEIGH_FAILED": "no ARP reply for the next hop",
     "NEIGH_QUEUEFULL": "too many packets waited for an ARP reply",
     "TCP_LISTEN_OVERFLOW": "the listener's queue was full",

@@ -49,8 +49,7 @@ class Nat:
             yield from self._source_translation(placed, netns)
         elif self._one_arm(placed):
             # `default` is what its interfaces start with; `all` or the interface's own is enough
-            # for a redirect to be sent (ip-sysctl.rst, send_redirects). IPv6 has no such setting,
-            # and redirects to link-local next hops only (ndisc_send_redirect): a lab has none.
+            # for a redirect to be sent (ip-sysctl.rst, send_redirects).
             for device in ("all", "default"):
                 yield Sysctl(
                     netns=netns,
@@ -81,8 +80,19 @@ class Nat:
                 )
 
     def real_server_needs(self, placed: Placed, server: RealServer) -> Iterator[Resource]:
-        """Nothing: a real server behind NAT is any host with a private address."""
-        yield from ()
+        """Nothing: a real server behind NAT is any host with a private address.
+
+        But with one arm in IPv6: Linux has no setting that keeps a router from sending redirects
+        (ip6_forward in net/ipv6/ip6_output.c), so the real servers ignore them.
+        """
+        if server.rip.version == 6 and self._one_arm(placed):
+            for device in ("all", "default"):
+                yield Sysctl(
+                    netns=placed.netns(server),
+                    name=f"net.ipv6.conf.{device}.accept_redirects",
+                    value="0",
+                    why="one arm: a redirect would make it bypass the director",
+                )
 
     def violations(self, placed: Placed) -> Iterator[Violation]:
         """Replies must return through the director: one hop away, and the only path."""

@@ -52,10 +52,20 @@ def match_phrase(match: ServiceMatch) -> str:
     return f"{match.protocol} {host_port(match.vip, match.port)}"
 
 
+def marked_phrase(match: FwMark) -> str:
+    """What gets a firewall mark: ``tcp 10.10.0.100, 10.10.0.101 ports 80, 443``."""
+    first = match.endpoints[0]
+    vips = ", ".join(dict.fromkeys(str(endpoint.vip) for endpoint in match.endpoints))
+    ports = ", ".join(map(str, match.ports))
+    several = len(match.ports) > 1 or any(one.first < one.last for one in match.ports)
+    return f"{first.protocol} {vips} " + (f"port{'s' * several} {ports}" if ports else "any port")
+
+
 def service_line(service: VirtualService) -> str:
     """A virtual service in one line: protocol, VIP, method, scheduler."""
     words = [
         match_phrase(service.match),
+        *([marked_phrase(service.match)] if isinstance(service.match, FwMark) else []),
         method(service),
         " ".join((str(service.scheduler), ",".join(service.flags))).rstrip(),
     ]

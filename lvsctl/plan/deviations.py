@@ -33,13 +33,16 @@ def deviating(lab: Lab, states: States) -> Iterator[Deviating]:
     """Yield every difference of the namespaces in ``states``."""
     plan = planner.plan_for(lab)
     found = diff(_inspected(plan, states), states)
+    ports: dict[str, set[str]] = {}
+    for link in (one for one in plan.resources if isinstance(one, VethLink)):
+        ports.setdefault(link.netns, set()).add(link.port)
     for resource in (one for stage in found.missing for one in stage.resources):
         netns = resource.node_netns if isinstance(resource, VethLink) else resource.netns
         if (deviation := resource.deviation(states[netns], lab)) is not None:
             edits = resource.edit_commands() if resource in found.edited else resource.commands()
             yield Deviating(netns, deviation, resource, edits)
         if isinstance(resource, VethLink) and resource.netns in states:
-            port = resource.port_deviation(states[resource.netns])
+            port = resource.port_deviation(states[resource.netns], ports[resource.netns])
             if port is not None:
                 yield Deviating(resource.netns, port, resource, resource.commands())
     for resource in _worth_a_line(plan, found):

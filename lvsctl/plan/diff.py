@@ -8,6 +8,7 @@ state and in no plan is undone, or left alone where a program or the host may us
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from ipaddress import IPv4Interface
 from typing import NamedTuple
 
@@ -92,7 +93,7 @@ def diff(plan: Plan, states: States, ended: Collection[str] = ()) -> Difference:
                 if one not in taken and (isinstance(one, ResponderPort) or one in resources)
             )
         if resources:
-            missing.append(Stage(stage.title, resources))
+            missing.append(Stage(stage.title, tuple(_with_free_numbers(resources, states))))
     # Half a veth pair is in the way of a whole one, and so is another tunnel.
     halves = _halves(again, states)
     extra, left = _extra(plan, states, again)
@@ -169,6 +170,25 @@ def _is_cut(link: VethLink, states: States) -> bool:
     return not link.exists(states)
 
 
+def _with_free_numbers(resources: Iterable[Resource], states: States) -> Iterator[Resource]:
+    """Yield ``resources``, the links among them with numbers that no other port has.
+
+    A plan counts the ports of a switch. Those that stay keep the numbers of an earlier plan.
+    """
+    given: dict[str, set[int]] = {}
+    for one in resources:
+        if not isinstance(one, VethLink):
+            yield one
+            continue
+        state = states.get(one.netns)
+        links = () if state is None else state.links
+        taken = given.setdefault(one.netns, set())
+        others = taken.union(link.index for link in links if link.name != one.port)
+        number = one.port_index if one.port_index not in others else max(others) + 1
+        taken.add(number)
+        yield one if number == one.port_index else replace(one, port_index=number)
+
+
 def _halves(cut: Iterable[VethLink], states: States) -> Iterator[Resource]:
     """Yield what is left of the links that are made again, and whatever has their names."""
     for one in cut:
@@ -243,8 +263,14 @@ def without_owned(stages: Iterable[Stage]) -> tuple[Stage, ...]:
 def _removed_by_command(plan: Plan, states: States) -> Iterator[tuple[Resource, Left]]:
     """Yield what a director's own command may have taken out of the table, or not put into it."""
     directed, owned = _directed(plan), owned_by_keepalived(plan)
+    vips = _vips(plan)
     for one in plan.resources:
         mine = isinstance(one, IpvsRealServer) or is_owned(one, owned)
+        if isinstance(one, Address) and one.netns in owned and (one.netns, one.address.ip) in vips:
+            # keepalived removes VIPs when it starts, and adds them again as VRRP's master.
+            if one.netns in states and not one.satisfied_by(states):
+                yield one, Left(one.netns, f"VIP {one.address.ip} is missing: {_BY_VRRP}", "")
+            continue
         if not mine or one.netns not in directed or one.netns not in states:
             continue
         if not one.satisfied_by(states):
@@ -259,6 +285,17 @@ def _service_of(one: Resource) -> str:
     return f"virtual service {one.service}" if isinstance(one, IpvsService) else str(one.key)
 
 
+def _vips(plan: Plan) -> frozenset[tuple[str, IPAddress]]:
+    """Return the VIPs of each director's virtual services, with its namespace."""
+    return frozenset(
+        (one.netns, vip)
+        for one in plan.resources
+        if isinstance(one, IpvsService)
+        for vip in {endpoint.vip for endpoint in one.service.endpoints}
+    )
+
+
+_BY_VRRP = "keepalived, by VRRP, decides which director has it"
 _BY_KEEPALIVED = "keepalived decides what is in it, by its file and its health checks"
 
 
@@ -298,16 +335,13 @@ def _extra(
     found += _wrong_neighbours(plan, states)
     found += _taken_macs(plan, states)
     directed = _directed(plan)
-    vips = {
-        (one.netns, one.address.ip)
-        for one in plan.resources
-        if isinstance(one, Address) and one.netns in directed
-    }
+    vips = _vips(plan)
     # keepalived adds a VIP with the prefix length of its file: it is the same VIP.
     found = [
         one
         for one in found
-        if not (isinstance(one, Address) and (one.netns, one.address.ip) in vips)
+        if one.netns not in directed
+        or not (isinstance(one, Address) and (one.netns, one.address.ip) in vips)
     ]
 
     found = [one for one in found if not _is_of_master(one, plan)]

@@ -9,7 +9,7 @@ from lvsctl.resources.base import Command, Part, Resource, link_part
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DropFilter(Resource):
-    """Packets of one protocol that ``device`` receives are dropped, as by a firewall.
+    """Packets of one protocol that ``device`` receives are dropped.
 
     Of one IP ``version``; with ``icmp_type`` only ICMPv6 messages of that type.
 

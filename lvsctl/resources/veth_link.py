@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -42,6 +43,11 @@ class VethLink(Resource):
     device: str
     device_index: int
     mac: str
+
+    @property
+    def key(self) -> Hashable:
+        """Which numbers its ends have is no matter: others come and go beside it."""
+        return VethLink, self.netns, self.port, self.node_netns, self.device, self.mac
 
     @property
     def namespaces(self) -> tuple[str, ...]:
@@ -85,12 +91,15 @@ class VethLink(Resource):
         ends = states[self.netns].link(self.port), states[self.node_netns].link(self.device)
         return all(end is not None and end.up for end in ends)
 
-    def port_deviation(self, state: NodeState) -> Deviation | None:
-        """Say how the switch's end differs; ``state`` is that of the switch."""
+    def port_deviation(self, state: NodeState, ports: Collection[str] = ()) -> Deviation | None:
+        """Say how the switch's end differs; ``state`` is that of the switch.
+
+        ``ports`` are the names of the switch's ports in the topology: none of them is a new name.
+        """
         port = state.link(self.port)
         if port is None:
             other = next((one for one in state.links if one.index == self.port_index), None)
-            if other is not None and other.kind == "veth":
+            if other is not None and other.kind == "veth" and other.name not in ports:
                 return Deviation(f"port {self.port} is now called {other.name}", self.why)
             return Deviation(f"port {self.port} is missing", self.why)
         if port.master != self.bridge:

@@ -63,9 +63,17 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Machine
             machine.run(*LVSCTL, "machine", "stop", check=False)
 
 
+NAMES = [
+    name
+    for name in shipped.names()
+    # What curl can ask, and scripts that need no iptables, which is not among the witnesses.
+    if not {"protocol:", "snat:"} & set(shipped.text_of(name).split())
+]
+
+
 @pytest.mark.parametrize(
     "name",
-    [n if n in ALWAYS else pytest.param(n, marks=pytest.mark.exhaustive) for n in shipped.names()],
+    [n if n in ALWAYS else pytest.param(n, marks=pytest.mark.exhaustive) for n in NAMES],
 )
 def test_the_script_builds_what_up_builds(
     machines: tuple[Machine, Machine], name: str, tmp_path: Path

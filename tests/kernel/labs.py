@@ -16,6 +16,9 @@ from lvsctl.topology.overrides import Overrides
 from lvsctl.topology.shipped import Topology
 from tests.kernel.by_hand import run
 
+OVER_TCP = tuple(n for n in shipped.names() if "protocol: " not in shipped.text_of(n))
+"""The shipped topologies whose services curl can ask."""
+
 
 def topology_of(text_or_name: str) -> Topology:
     """A topology given as YAML, or a shipped one by name."""

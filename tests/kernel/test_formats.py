@@ -170,7 +170,7 @@ def test_a_real_server_that_keepalived_takes_out_is_no_cause(tmp_path: Path) -> 
     with lab_up(text):
         director = lab.netns("director")
         run(f"keepalived -t -f {file}", netns=director)
-        assert not preview(lab).changed
+        eventually(lambda: not preview(lab).changed)
         assert not bring_up(topology_of(text)).changed
         FaultInjector(lab).inject(FAULTS["service-stopped"], "rs1")
         eventually(lambda: "10.10.0.11" not in run("ipvsadm -Ln", netns=director), seconds=20)

@@ -22,12 +22,11 @@ from lvsctl.errors import LabError
 from lvsctl.kernel import paths, registry
 from lvsctl.model.claim import Verdict
 from lvsctl.plan import planner
-from lvsctl.topology import shipped
 from lvsctl.topology.overrides import Overrides
 from tests.in_machine import INSIDE
 from tests.kernel.by_hand import namespaces
 from tests.kernel.initial import differences, glance, initial_namespace
-from tests.kernel.labs import topology_of
+from tests.kernel.labs import OVER_TCP, topology_of
 from tests.kernel.moments import NEVER, Ended, ended, spread, tried, unseen
 from tests.kernel.planted import planted
 
@@ -54,7 +53,7 @@ def rows(
         ("name", "sign"),
         [
             pytest.param(n, s, id=f"{n}-{s.name}", marks=() if (n, s) in always else RARELY)
-            for n in shipped.names()
+            for n in OVER_TCP
             for s in signs
         ],
     )
@@ -213,7 +212,7 @@ def check_down_ended(
 @every_moment
 @pytest.mark.parametrize(
     "name",
-    [n if n in {"dr", "tun"} else pytest.param(n, marks=RARELY) for n in shipped.names()],
+    [n if n in {"dr", "tun"} else pytest.param(n, marks=RARELY) for n in OVER_TCP],
 )
 def test_up_killed(name: str, wanted: int) -> None:
     """`down` leaves nothing; and after the same again, `up` over what is left makes it whole."""

@@ -36,8 +36,6 @@ NO_LAB = {
     "fwmark-ipv6": "the same",
     "group-fwmark": "the same",
     "port-zero": "a topology's service has one port",
-    "sctp": "the responder",
-    "tun-6-in-4": "a topology has one IP version in a service",
 }
 """Files of which nothing can be a lab yet, and why."""
 
@@ -67,7 +65,7 @@ def expressible(configuration: Configuration) -> set[Rule]:
     found: set[Rule] = set()
     for one in rules(table(configuration.services)):
         if isinstance(one, IpvsService):
-            named = [flag for flag in one.flags if flag in ("flag-1", "flag-2")]
+            named = [flag for flag in one.flags if flag != "flag-3"]
             found.add(replace(one, flags=tuple(named)) if isinstance(one.service, VipPort) else one)
         else:
             match, server = one.service, one.real_server

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -14,9 +16,12 @@ from lvsctl.engine.inspect import recompute
 from lvsctl.model.claim import Claim, Verdict
 from lvsctl.model.frame import Direction, Tap
 from lvsctl.model.lab import Lab
+from lvsctl.output.graph import dot, mermaid
 from lvsctl.output.html.markup import Html, escaped, tag
 from lvsctl.output.html.page import POLICY, page, walk_page
+from lvsctl.output.html.topology import image
 from lvsctl.output.text.style import printable
+from lvsctl.topology import shipped
 from lvsctl.walk.walk import walks
 from tests.unit.recorded import mutations as m
 from tests.unit.recorded.mutations import nothing_answered
@@ -245,3 +250,34 @@ def test_many_real_servers_share_a_box() -> None:
 def test_text_is_escaped_and_markup_is_not() -> None:
     assert tag("p", "<b>", tag("b", "&"), Html("<br>"), None) == "<p>&lt;b&gt;<b>&amp;</b><br></p>"
     assert tag("a", x_y='"', class_="c", z=None) == '<a x-y="&quot;" class="c"></a>'
+
+
+# ── drawings of their own ────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", shipped.names())
+def test_a_drawing_is_an_image_of_its_own(name: str) -> None:
+    root = ET.fromstring(image(lab_of(name)))  # noqa: S314 (our own)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert root.find("{http://www.w3.org/2000/svg}style") is not None
+
+
+@pytest.mark.parametrize("drawn", [mermaid, dot])
+def test_every_node_network_and_cable_is_drawn_once(drawn: Callable[[Lab], str]) -> None:
+    lab = lab_of("dr-routed")
+    lines = drawn(lab).splitlines()
+    edges = [line for line in lines if "---" in line or " -- " in line]
+    assert len(edges) == sum(len(node.interfaces) for node in lab.nodes)
+    for node in lab.nodes:
+        for interface in node.interfaces:
+            addresses = ", ".join(str(one.ip) for one in interface.addresses)
+            assert sum(f'"{addresses}"' in line for line in edges) == 1
+    assert sum("VIP" in line for line in lines) == 1 + len(lab.services[0].real_servers)
+
+
+@pytest.mark.parametrize("drawn", [mermaid, dot])
+def test_many_real_servers_are_one_shape(drawn: Callable[[Lab], str]) -> None:
+    text = drawn(lab_of("dr", servers=200))
+    assert "rs1 to rs200" in text
+    assert "10.10.0.11 to 10.10." in text
+    assert len(text.splitlines()) < 15

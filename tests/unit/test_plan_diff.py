@@ -292,3 +292,22 @@ def test_what_keepalived_has_not_put_into_its_table_is_left_to_it() -> None:
         assert (service in missing(difference)) is not owned
         texts = [left.text for left in difference.left]
         assert any("keepalived decides what is in it" in text for text in texts) is owned
+
+
+def test_a_link_that_comes_between_others_gets_a_number_that_no_other_port_has() -> None:
+    """What stays keeps its own: traffic to the other nodes goes on."""
+    shifted = replace(LINK, port_index=LINK.port_index + 1)
+    new = replace(LINK, port="b", node_netns="b", mac="02:00:00:00:00:0b")
+    assert diff.obsolete([LINK], [new, shifted]) == ()
+    switch = NodeState(
+        LINK.netns,
+        links=(
+            *(LinkState(name, LINK.port_index + n, "veth", "", 1500, up=True, carrier=True)
+              for n, name in enumerate((LINK.port, "c"))),
+        ),
+    )  # fmt: skip
+    plan = Plan("a", (Stage("links", (new,)),))
+    (stage,) = diff.diff(plan, {LINK.netns: switch, "b": NodeState("b")}).missing
+    (link,) = stage.resources
+    assert isinstance(link, VethLink)
+    assert link.port_index == LINK.port_index + 2

@@ -116,8 +116,10 @@ def _instances(lab: Lab, director: Node) -> Iterator[tuple[str, list[str]]]:
     for vip in dict.fromkeys((*asked, *lab.gateways)):
         network = lab.network_of(vip)
         if network is not None:
+            length = next(subnet.prefixlen for subnet in network.subnets if vip in subnet)
+            written = f"{vip}/{length}" if director.ha is None else str(host_route(vip))
             lifetime = " preferred_lft 0" if lab.is_deprecated(vip) else ""
-            vips.setdefault((network.name, vip.version), []).append(f"{host_route(vip)}{lifetime}")
+            vips.setdefault((network.name, vip.version), []).append(written + lifetime)
     position = lab.directors.index(director)
     ha = director.ha or HighAvailability(FIRST_ROUTER_ID, 150 - 50 * min(position, 2))
     for number, ((network_name, version), addresses) in enumerate(vips.items()):

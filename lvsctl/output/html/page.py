@@ -34,6 +34,15 @@ SIGNS = {Verdict.PASS: "✓", Verdict.FAIL: "✗", Verdict.INCONCLUSIVE: "?"}
 """Signs beside the colours, for readers who cannot distinguish these, and for print."""
 
 
+_FAMILIES = {
+    "all": "every mode",
+    "joined": "several ports or VIPs",
+    "ops": "one-packet scheduling",
+    "snat": "NAT with SNAT",
+}
+"""What claims are for, by how their ids begin."""
+
+
 def badge(verdict: Verdict) -> Html:
     """A verdict as a badge."""
     return tag("span", f"{SIGNS[verdict]} {verdict}", class_=f"badge {verdict}")
@@ -47,7 +56,7 @@ def claims(findings: Sequence[Finding], *, capture: str) -> Html:
     parts = []
     first = next((one for one in findings if one.verdict is not Verdict.PASS), None)
     for family, group in groupby(findings, key=lambda finding: finding.claim.id.split(".")[0]):
-        name = "every mode" if family == "all" else family.upper()
+        name = _FAMILIES.get(family, family.upper())
         parts.append(tag("h4", f"Claims for {name}"))
         for finding in group:
             # The first that does not pass; the others are mostly its consequences.
@@ -241,6 +250,19 @@ def _causes(verification: Verification) -> Iterator[Html]:
             tag("p", "remedy: ", tag("code", cause.remedy)) if cause.remedy else None,
             class_="card cause",
         )
+
+
+def topology_page(lab: Lab) -> str:
+    """Return a page with the drawn topology and its virtual services."""
+    return _document(
+        lab.name,
+        joined(tag("h1", lab.name), tag("p", lab.description, class_="lead")),
+        joined(
+            *(tag("p", f"{one.name}: {service_line(one)}") for one in lab.services),
+            _topology(lab),
+        ),
+        joined("made by ", tag("code", f"lvsctl graph {lab.name} --format html")),
+    )
 
 
 def walk_page(walk: Walk) -> str:

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from lvsctl.model.lab import Lab, Node, Role
-from lvsctl.output.html.markup import Html, joined, number, tag
+from lvsctl.output.html.markup import STYLE, Html, joined, number, tag
 from lvsctl.output.phrases import ROLE, impaired, vips
 
-COLUMN, BOX, HEIGHT = 158, 138, 84
+BOX, GAP, HEIGHT = 138, 20, 84
 TOP, LANE = 8, 62
+CHARACTER = 7.4
+"""Room for one character of an address or VIP."""
 MOST_SERVERS = 8
 """Real servers that are drawn individually; further ones share a box."""
 
@@ -22,31 +24,41 @@ class _Box(NamedTuple):
 
     node: Node
     x: int
+    width: int
     more: int = 0
 
     @property
     def middle(self) -> float:
-        return self.x + BOX / 2
+        return self.x + self.width / 2
 
 
-def topology(lab: Lab) -> Html:
-    """Return the drawing."""
+def image(lab: Lab) -> str:
+    """Return the drawing as an SVG file of its own."""
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{topology(lab, alone=True)}\n'
+
+
+def topology(lab: Lab, *, alone: bool = False) -> Html:
+    """Return the drawing; ``alone``: not as a part of a page, whose style sheet it uses."""
     boxes = tuple(_boxes(lab))
     lanes = {
         network.name: TOP + HEIGHT + 56 + index * LANE for index, network in enumerate(lab.networks)
     }
-    width = len(boxes) * COLUMN + 52  # room for the last address, right of its cable
+    # Room for the last address, right of its cable.
+    last = max((len(_addresses(boxes[-1], n.name)) for n in lab.networks), default=0)
+    width = round(max(box.x + box.width for box in boxes) + max(52, last * CHARACTER))
     height = max(lanes.values(), default=TOP + HEIGHT) + 40
     said = ", ".join(f"{box.node.name} on {' and '.join(box.node.networks)}" for box in boxes)
     return tag(
         "svg",
         tag("title", f"Topology of {lab.name}: {said}"),
+        tag("style", Html(STYLE)) if alone else None,
         joined(*_bars(lab, boxes, lanes)),
         joined(*(part for box in boxes for part in _cables(box, lanes))),
         joined(*_names(lab, boxes, lanes)),
         joined(*(_drawn(lab, box) for box in boxes)),
         class_="topology",
         role="img",
+        xmlns="http://www.w3.org/2000/svg" if alone else None,
         viewBox=f"0 0 {width} {height}",
         style=f"max-width:{width}px;--least:{width * 3 // 4}px",
     )
@@ -57,9 +69,29 @@ def _boxes(lab: Lab) -> Iterator[_Box]:
     servers = [node for node in ordered if node.role is Role.REAL_SERVER]
     hidden = servers[MOST_SERVERS - 1 :] if len(servers) > MOST_SERVERS else []
     shown = [node for node in ordered if node not in hidden[1:]]
-    for index, node in enumerate(shown):
+    x = 4
+    for node in shown:
         more = len(hidden) - 1 if hidden and node is hidden[0] else 0
-        yield _Box(node, 4 + index * COLUMN, more)
+        held = round(len(_vip_text(lab, node)) * CHARACTER) + 24
+        box = _Box(node, x, max(BOX, held), more)
+        yield box
+        longest = max((len(_addresses(box, name)) for name in node.networks), default=0)
+        # An address stands right of its cable, which comes from the middle of the box.
+        x += max(box.width + GAP, round(longest * CHARACTER) + GAP + BOX // 8)
+
+
+def _addresses(box: _Box, network: str) -> str:
+    if box.more:
+        return ""
+    return "  ".join(str(address.ip) for address in box.node.addresses_on(network))
+
+
+def _vip_text(lab: Lab, node: Node) -> str:
+    held = vips(lab, node.name)
+    if not held:
+        return ""
+    text = f"VIP {held[0]}" + (f" +{len(held) - 1}" if len(held) > 1 else "")
+    return text if node.role is Role.DIRECTOR else f"({text})"
 
 
 def _bars(lab: Lab, boxes: Sequence[_Box], lanes: dict[str, int]) -> Iterator[Html]:
@@ -94,27 +126,25 @@ def _cables(box: _Box, lanes: dict[str, int]) -> Iterator[Html]:
         top = TOP + HEIGHT
         yield tag("line", x1=number(x), y1=top, x2=number(x), y2=y, class_="cable")
         yield tag("circle", cx=number(x), cy=y, r=5, class_="plug")
-        if not box.more:
-            text = " ".join(str(address.ip) for address in interface.addresses)
+        text = _addresses(box, interface.network)
+        if text:
             yield tag("text", text, x=number(x + 7), y=y - 9, class_="address")
 
 
 def _drawn(lab: Lab, box: _Box) -> Html:
     node = box.node
     name = f"{node.name} and {box.more} more" if box.more else node.name
-    held = vips(lab, node.name)
+    held = _vip_text(lab, node)
     silent = node.role is not Role.DIRECTOR
     parts = [
-        tag("rect", x=box.x, y=TOP, width=BOX, height=HEIGHT, rx=10, class_="box"),
+        tag("rect", x=box.x, y=TOP, width=box.width, height=HEIGHT, rx=10, class_="box"),
         tag("text", ROLE[node.role], x=number(box.middle), y=TOP + 20, class_="role"),
         tag("text", name, x=number(box.middle), y=TOP + 42, class_="name"),
     ]
     if held:
-        text = f"VIP {held[0]}" + (f" +{len(held) - 1}" if len(held) > 1 else "")
-        text = f"({text})" if silent else text
         parts += [
-            tag("rect", x=box.x + 7, y=TOP + 54, width=BOX - 14, height=22, rx=11,
+            tag("rect", x=box.x + 7, y=TOP + 54, width=box.width - 14, height=22, rx=11,
                 class_="vip silent" if silent else "vip"),
-            tag("text", text, x=number(box.middle), y=TOP + 69, class_="vip-text"),
+            tag("text", held, x=number(box.middle), y=TOP + 69, class_="vip-text"),
         ]  # fmt: skip
     return tag("g", *parts, class_=f"node {node.role}")

@@ -350,12 +350,15 @@ def _held(lab: Lab, network: Network, node: Node) -> str:
     held = vips(lab, node.name)
     if node.role is Role.DIRECTOR:
         here = [vip for vip in held if lab.network_of(vip) == network]
-        if node.ha is None:
-            return " ".join(f"VIP {vip}" for vip in here)
+        if node.ha is None or not here:
+            words = f"VIP {', '.join(map(str, here))}" if here else ""
+        else:
+            words = f"VIP {', '.join(map(str, here))} as master"
         gateways = [one for one in lab.gateways if lab.network_of(one) == network]
-        words = [*(f"VIP {vip}" for vip in here), *(f"gateway {one}" for one in gateways)]
-        return f"{' '.join(words)} as master" if words else ""
-    return " ".join(f"(VIP {vip})" for vip in held)
+        if gateways:
+            words = f"{words} gateway {', '.join(map(str, gateways))} as master".strip()
+        return words
+    return f"(VIP {', '.join(map(str, held))})" if held else ""
 
 
 def _real_servers(service: VirtualService) -> Iterator[list[str | Cell]]:

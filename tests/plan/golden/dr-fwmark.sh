@@ -3,15 +3,15 @@
 #
 #   lan  10.14.0.0/24
 #     client    client       10.14.0.10
-#     director  director     10.14.0.2   VIP 10.14.0.100 VIP 10.14.0.101 VIP 10.14.0.102
-#     rs1       real server  10.14.0.11  (VIP 10.14.0.100) (VIP 10.14.0.101) (VIP 10.14.0.102)
-#     rs2       real server  10.14.0.12  (VIP 10.14.0.100) (VIP 10.14.0.101) (VIP 10.14.0.102)
+#     director  director     10.14.0.2   VIP 10.14.0.100, 10.14.0.101, 10.14.0.102
+#     rs1       real server  10.14.0.11  (VIP 10.14.0.100, 10.14.0.101, 10.14.0.102)
+#     rs2       real server  10.14.0.12  (VIP 10.14.0.100, 10.14.0.101, 10.14.0.102)
 #
-#   shop  fwmark 1  dr  rr  persistent 300 s
+#   shop  fwmark 1  tcp 10.14.0.100 ports 80, 443  dr  rr  persistent 300 s
 #     -> rs1  10.14.0.11  weight 1
 #     -> rs2  10.14.0.12  weight 1
 #
-#   site  fwmark 2  dr  rr
+#   site  fwmark 2  tcp 10.14.0.101, 10.14.0.102 port 80  dr  rr
 #     -> rs1  10.14.0.11  weight 1
 #     -> rs2  10.14.0.12  weight 1
 #
