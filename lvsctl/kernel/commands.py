@@ -70,6 +70,9 @@ def end_keepalived(lab: str, netns_name: str) -> None:
 
 def _failure(lab: str, op: UserCommand | Keepalived, code: int) -> KernelError:
     how = NO_COMMAND if code == NOT_FOUND else f"ended at once with status {code}"
+    if isinstance(op, Keepalived):
+        missing = ": not found" in processes.last_lines(lab, op.node)
+        return _refusal(lab, op.node, (PROCESS,), NO_COMMAND if missing else how)
     return _refusal(lab, op.node, op.argv, how)
 
 

@@ -294,6 +294,7 @@ _TOOLS = (
     _Tool("ipvsadm", "--version", "ipvsadm", "the script of `lvsctl plan`, and `ipvsadm -Ln`"),
     _Tool("sysctl", "--version", "procps", "the script of `lvsctl plan`"),
     _Tool("ethtool", "--version", "ethtool", "the script of `lvsctl plan`"),
+    _Tool("keepalived", "--version", "keepalived", "directors with `ha:` or `keepalived:`"),
     _Tool("curl", "--version", "curl", "requests by hand: `lvsctl exec client -- curl …`"),
     _Tool("tcpdump", "--version", "tcpdump", "captures by hand"),
     _Tool("tshark", "--version", "tshark", "reading captures in detail"),

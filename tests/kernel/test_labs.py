@@ -35,11 +35,15 @@ pytestmark = pytest.mark.ipvs
 
 SHIPPED = shipped.names()
 LONG = dict.fromkeys(
-    ("tun-gre", "dr-limits", "dr-weighted", "dr-routed", "nat-ipv6", "tun-ipv6", "tun-4in6"),
+    (
+        *("tun-gre", "dr-limits", "dr-weighted", "dr-routed"),
+        *("nat-ipv6", "tun-ipv6", "tun-4in6", "dr-ha", "nat-ha", "tun-ha"),
+    ),
     pytest.mark.exhaustive,
 )
 """Alike others that run always: tun-gue, whose real servers need more; test_schedulers;
-nat-one-arm, which has a router; dr-ipv6 and tun-6in4, which have what is new in IPv6."""
+nat-one-arm, which has a router; dr-ipv6 and tun-6in4, which have what is new in IPv6;
+test_two_directors."""
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=LONG.get(n, ())) for n in SHIPPED])
@@ -62,18 +66,19 @@ def test_a_shipped_topology_answers_passes_and_leaves_nothing(name: str) -> None
         else:
             assert answers == {s.node: 2 * s.weight for s in service.real_servers}
 
-        saved = run("ipvsadm -Sn", netns=lab.netns("director"))
+        director = lab.netns(lab.directors[0].name)
+        saved = run("ipvsadm -Sn", netns=director)
         # The defaults, spelled out.
         rules = re.sub(" --tun-type ipip| --tun-nocsum", "", saved).splitlines()
         planned = [
             " ".join(shlex.split(command.split(" ipvsadm ")[1]))
             for op in plan_for(lab).resources
-            if isinstance(op, IpvsService | IpvsRealServer)
+            if isinstance(op, IpvsService | IpvsRealServer) and op.netns == director
             for command in op.describe()
         ]
         # What is saved says nothing of thresholds; the list does.
         assert sorted(rules) == sorted(re.sub(" -x .*", "", rule) for rule in planned)
-        listed = run("ipvsadm -Ln --thresholds", netns=lab.netns("director"))
+        listed = run("ipvsadm -Ln --thresholds", netns=director)
         assert sorted(re.findall(r"-> (\S+:\d+) +(\d+) +(\d+) ", listed)) == sorted(
             (str(Endpoint(server.rip, server.port)), str(server.upper), str(server.lower))
             for service in lab.services

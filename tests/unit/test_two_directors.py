@@ -1,0 +1,316 @@
+"""Several directors without a kernel: what is planned, what differs, who is master, the story."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, ip_address, ip_interface
+from struct import pack
+
+import pytest
+
+from lvsctl.capture.decode import decode_all
+from lvsctl.claims import failover as story
+from lvsctl.engine.failover import Outage, outages
+from lvsctl.model.claim import Verdict
+from lvsctl.model.failover import HeldConnection, Moment
+from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
+from lvsctl.model.lab import Lab
+from lvsctl.model.masters import has_one_master, holders_in, master_in, vrrp_state
+from lvsctl.model.state import LinkState, NeighbourState, NodeState, ProcessState, SyncDaemonState
+from lvsctl.plan import diff, planner
+from lvsctl.plan.stages import Plan, Stage
+from lvsctl.resources.address import Address
+from lvsctl.resources.keepalived import Keepalived
+from lvsctl.resources.static_route import StaticRoute
+from lvsctl.topology import shipped
+from lvsctl.topology.shipped import Topology
+from lvsctl.traffic.every import Asked
+
+VIP = ip_address("10.60.0.100")
+FIRST, SECOND, CLIENT = "02:00:0a:3c:00:02", "02:00:0a:3c:00:03", "02:00:0a:3c:00:0a"
+
+
+def lab_of(name: str, **changed: str) -> Lab:
+    text = shipped.text_of(name)
+    for before, after in changed.items():
+        assert before in text
+        text = text.replace(before, after)
+    return planner.load_lab(Topology(name, text.encode()))
+
+
+def keepalived(lab: Lab) -> list[Keepalived]:
+    return [one for one in planner.plan_for(lab).resources if isinstance(one, Keepalived)]
+
+
+# ── the plan ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_vip_is_in_the_configuration_of_each_director_and_planned_on_none() -> None:
+    lab = lab_of("dr-ha")
+    first, second = keepalived(lab)
+    for one, priority in ((first, 150), (second, 100)):
+        assert f"priority {priority}" in one.text
+        assert "10.60.0.100/32" in one.text
+        assert "lvs_sync_daemon lan LAN-4" in one.text
+        assert "TCP_CHECK" not in one.text  # what is injected into a lab stays in the table
+    held = [
+        one.netns
+        for one in planner.plan_for(lab).resources
+        if isinstance(one, Address) and one.address.ip == VIP
+    ]
+    assert held == ["lvs-dr-ha-rs1", "lvs-dr-ha-rs2"]
+
+
+def test_the_gateway_of_nat_moves_with_the_vip() -> None:
+    lab = lab_of("nat-ha")
+    assert lab.gateways == (ip_address("192.168.61.1"),)
+    routes = {
+        one.netns: one.via
+        for one in planner.plan_for(lab).resources
+        if isinstance(one, StaticRoute) and one.to is None
+    }
+    assert routes["lvs-nat-ha-rs1"] == routes["lvs-nat-ha-rs2"] == lab.gateways[0]
+    for one in keepalived(lab):
+        assert "vrrp_sync_group" in one.text
+        assert "virtual_router_id 52" in one.text
+
+
+def test_a_gateway_is_chosen_where_none_is_given() -> None:
+    chosen = planner.load_lab(
+        Topology(
+            "nat-ha",
+            shipped.text_of("nat-ha").replace(", gateways: [192.168.61.1]", "").encode(),
+        )
+    )
+    assert chosen.gateways == (ip_address("192.168.61.1"),)
+
+
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ("preempt: false", "    nopreempt"),
+        ("virtual_router_id: 7", "    virtual_router_id 7"),
+        ("advert_int: 2s", "    advert_int 2"),
+        ("unicast: true", "    unicast_src_ip 10.60.0.2"),
+        ("priority: 200", "    priority 200"),
+    ],
+)
+def test_each_setting_is_in_the_configuration(setting: str, line: str) -> None:
+    text = shipped.text_of("dr-ha").replace("{advert_int: 500ms, sync: true}", f"{{{setting}}}")
+    first, second = keepalived(planner.load_lab(Topology("dr-ha", text.encode())))
+    assert line in first.text.splitlines()
+    assert "lvs_sync_daemon" not in first.text
+    assert not ({"    priority 200"} & set(second.text.splitlines()))
+
+
+# ── what differs ─────────────────────────────────────────────────────────────────────────────
+
+
+def link(*addresses: str, mac: str = FIRST) -> LinkState:
+    return LinkState(
+        "lan", 50, "veth", mac, 1500, True, True, addresses=tuple(map(ip_interface, addresses))
+    )
+
+
+PROCESSES = tuple(ProcessState(pid, "keepalived", "S") for pid in (10, 11, 12))
+
+
+def difference(state: NodeState, program: Keepalived) -> diff.Difference:
+    return diff.diff(Plan("a", (Stage("servers", (program,)),)), {state.netns: state})
+
+
+def program(*, sync: bool = True, text: str = "a") -> Keepalived:
+    return Keepalived(netns="a", node="a", text=text, floating=(VIP,), sync=sync)
+
+
+@pytest.mark.parametrize("running", range(4))
+def test_keepalived_is_started_again_unless_all_its_processes_run(running: int) -> None:
+    state = NodeState("a", whole=True, processes=PROCESSES[:running])
+    missing = [one for stage in difference(state, program()).missing for one in stage.resources]
+    assert missing == ([] if running == len(PROCESSES) else [program()])
+
+
+def test_another_configuration_takes_the_place_of_the_old_one() -> None:
+    assert diff.obsolete([program()], [program(text="b")]) == (program(),)
+    assert diff.obsolete([program()], [program()]) == ()
+
+
+def test_what_a_master_holds_is_not_undone() -> None:
+    lab = lab_of("dr-ha")
+    plan = planner.plan_for(lab)
+    name = lab.netns("director1")
+    daemon = SyncDaemonState("master", "lan", 51)
+    state = NodeState(
+        name,
+        (link("10.60.0.2/24", "10.60.0.100/32", "10.60.0.77/32"),),
+        whole=True,
+        processes=PROCESSES,
+        sync_daemons=(daemon,),
+    )
+    extra = diff.diff(plan, {name: state}).extra
+    addresses = {one.address.ip for one in extra if isinstance(one, Address)}
+    assert ip_address("10.60.0.77") in addresses
+    assert VIP not in addresses
+    assert not any(type(one).__name__ == "SyncDaemon" for one in extra)
+
+
+# ── who is master ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "master", "one"),
+    [
+        ((), (), "director1", False),
+        ((VIP,), (), "director1", True),
+        ((), (VIP,), "director2", True),
+        ((VIP,), (VIP,), "director1", False),
+    ],
+)
+def test_the_master_holds_the_addresses(
+    first: tuple[IPv4Address, ...], second: tuple[IPv4Address, ...], master: str, one: bool
+) -> None:
+    lab = lab_of("dr-ha")
+    links = {
+        name: (link(*(f"{address}/32" for address in held)),)
+        for name, held in (("director1", first), ("director2", second))
+    }
+    assert master_in(lab, links) == master
+    assert has_one_master(holders_in(lab, links)) == one
+    assert vrrp_state(lab, "director2", links["director2"]) == ("master" if second else "backup")
+    assert vrrp_state(lab, "client", ()) == ""
+
+
+# ── the story ────────────────────────────────────────────────────────────────────────────────
+
+
+def mac(text: str) -> bytes:
+    return bytes.fromhex(text.replace(":", ""))
+
+
+def raw(at: int, node: str, data: bytes) -> RawFrame:
+    """A frame that a node sent ``at`` milliseconds after the action."""
+    return RawFrame(
+        10**9 + at * 10**6, Tap(node, "lan"), Direction.OUT, LinkType.ETHERNET, len(data), data
+    )
+
+
+def advertisement(at: int, node: str, source: str, own: str, priority: int) -> RawFrame:
+    body = pack("!BBBBHH", 0x31, 51, priority, 1, 50, 0) + VIP.packed
+    header = pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 0, 0, 255, 112, 0)
+    packet = header + ip_address(source).packed + ip_address("224.0.0.18").packed + body
+    return raw(at, node, mac("01:00:5e:00:00:12") + mac(own) + b"\x08\x00" + packet)
+
+
+def announcement(at: int, node: str, own: str) -> RawFrame:
+    arp = pack("!HHBBH", 1, 0x0800, 6, 4, 1) + mac(own) + VIP.packed + bytes(6) + VIP.packed
+    return raw(at, node, mac("ff:ff:ff:ff:ff:ff") + mac(own) + b"\x08\x06" + arp)
+
+
+def request(at: int, to: str) -> RawFrame:
+    header = pack("!BBHHHBBH", 0x45, 0, 40, 0, 0, 64, 6, 0)
+    packet = header + ip_address("10.60.0.10").packed + VIP.packed
+    packet += pack("!HHIIBBHHH", 40000, 80, 1, 0, 0x50, 2, 1000, 0, 0)
+    return raw(at, "client", mac(to) + mac(CLIENT) + b"\x08\x00" + packet)
+
+
+def moved(*frames: RawFrame, **changed: object) -> story.Moved:
+    usual = story.Moved(
+        lab_of("dr-ha"),
+        decode_all(frames),
+        10**9,
+        "director1",
+        "director2",
+        {VIP: ("director2",)},
+        {"client": (NeighbourState(VIP, "lan", SECOND, "reachable"),)},
+        {
+            "director1": frozenset({FIRST}),
+            "director2": frozenset({SECOND}),
+            "client": frozenset({CLIENT}),
+        },
+        receiving=True,
+    )
+    return replace(usual, **changed)  # type: ignore[arg-type]
+
+
+STORY = (
+    advertisement(-100, "director1", "10.60.0.2", FIRST, 150),
+    request(5, FIRST),
+    advertisement(1700, "director2", "10.60.0.3", SECOND, 100),
+    announcement(1710, "director2", SECOND),
+    announcement(1711, "director2", SECOND),
+    request(1720, SECOND),
+)
+
+
+def test_the_story_is_told_from_frames() -> None:
+    steps = {step.moment: step for step in story.story(moved(*STORY))}
+    assert {moment: step.at for moment, step in steps.items()} == {
+        Moment.ADVERTISED: -100,
+        Moment.TOOK_OVER: 1700,
+        Moment.ANNOUNCED: 1710,
+        Moment.FOLLOWED: 1720,
+    }
+    assert "2 times" in steps[Moment.ANNOUNCED].text
+
+
+def test_a_master_that_resigns_is_told() -> None:
+    resigns = advertisement(3, "director1", "10.60.0.2", FIRST, 0)
+    moments = [step.moment for step in story.story(moved(*STORY, resigns))]
+    assert Moment.RESIGNED in moments
+
+
+def verdicts(one: story.Moved) -> dict[str, Verdict]:
+    return {f.claim.id.removeprefix("ha."): f.verdict for f in story.findings(one, "web")}
+
+
+def held(packets: int, *, survived: bool) -> HeldConnection:
+    return HeldConnection(
+        "10.60.0.10:1", "rs1", packets, survived, survived, "" if survived else "r"
+    )
+
+
+def test_a_good_failover_passes() -> None:
+    good = moved(*STORY, held=(held(4, survived=True), held(2, survived=False)))
+    assert set(verdicts(good).values()) == {Verdict.PASS}
+
+
+@pytest.mark.parametrize(
+    ("claim", "change"),
+    [
+        ("one-master", {"holders": {VIP: ("director1", "director2")}}),
+        ("vip-announced", {"frames": ()}),
+        (
+            "neighbours-follow",
+            {"neighbours": {"client": (NeighbourState(VIP, "lan", FIRST, "stale"),)}},
+        ),
+        ("connections-survive", {"held": (held(4, survived=False),)}),
+    ],
+)
+def test_each_claim_can_fail(claim: str, change: dict[str, object]) -> None:
+    found = verdicts(replace(moved(*STORY, held=(held(4, survived=True),)), **change))  # type: ignore[arg-type]
+    assert found.pop(claim) is Verdict.FAIL
+    assert set(found.values()) == {Verdict.PASS}
+
+
+def test_a_connection_that_could_not_be_sent_is_not_promised() -> None:
+    assert "connections-survive" not in verdicts(
+        moved(*STORY, held=(held(4, survived=False),), receiving=None)
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ([Asked(1, 1.1), Asked(2, 2.1)], []),
+        ([Asked(1, 1.1), Asked(1.2, 0), Asked(1.9, 0), Asked(2, 2.1)], [Outage(1.1, 2.1, 0.3)]),
+        ([Asked(1, 1.1), Asked(1.2, 2.2), Asked(2.25, 2.3)], [Outage(1.1, 2.3, 1.25)]),
+        ([Asked(0.1, 0.2), Asked(0.3, 0), Asked(0.4, 0.5), Asked(2, 2.1)], []),
+        ([Asked(1, 1.1), Asked(2, 0)], []),
+    ],
+    ids=["none", "unanswered", "answered late", "before it", "for good"],
+)
+def test_an_outage_lasts_from_an_answer_to_the_next(
+    asked: list[Asked], expected: list[Outage]
+) -> None:
+    found = outages(asked, began=1.0)
+    assert [tuple(map(pytest.approx, one)) for one in expected] == [tuple(one) for one in found]
