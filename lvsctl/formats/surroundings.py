@@ -7,14 +7,16 @@ sentence, which the topology has as a comment beside what rests on it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from types import MappingProxyType
+from typing import NamedTuple
 
-from lvsctl.formats.configuration import Configuration, Service
+from lvsctl.formats.configuration import Configuration, Mark, Service
 from lvsctl.model.addresses import IPAddress, IPNetwork
 from lvsctl.model.service import ForwardingMethod
-from lvsctl.topology.addresses import unusable_because
+from lvsctl.topology.addresses import free_address, unusable_because
 from lvsctl.topology.parsers import MAX_INTERFACE_NAME, NAME_PATTERN, RESERVED_NAMES
 
 OUTSIDE = "outside"
@@ -42,14 +44,25 @@ class Segment:
     assumed: str = ""
 
 
+class MarkedVip(NamedTuple):
+    """The VIP that is assumed for a firewall mark, and why that one."""
+
+    vip: IPAddress
+    why: str
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """The networks, and who is on them; ``server_segments`` by the real server's address."""
+    """The networks, and who is on them; ``server_segments`` by the real server's address.
+
+    ``marked_vips`` are the VIPs of services by firewall mark, which no file names.
+    """
 
     segments: tuple[Segment, ...]
     director: tuple[Segment, ...]
     router: tuple[Segment, ...]
     server_segments: dict[IPAddress, Segment]
+    marked_vips: dict[Mark, MarkedVip]
 
 
 def assume(configuration: Configuration, services: Iterable[Service]) -> Surroundings:
@@ -63,6 +76,8 @@ def assume(configuration: Configuration, services: Iterable[Service]) -> Surroun
     networks = _Networks(configuration)
     front = [networks.of(vip) for vip in vips]
     behind = {rip: networks.of(rip) for rip in methods}
+    marked = _vips_of_marks(configuration, found, networks)
+    front += [networks.of(one.vip) for one in marked.values()]
     networks.name_all(front)
     for service in found:
         for one in service.destinations:
@@ -70,7 +85,7 @@ def assume(configuration: Configuration, services: Iterable[Service]) -> Surroun
             networks.add_version(
                 behind[one.rip], version, f"real servers answer IPv{version} clients directly"
             )
-            for vip in vips_of(service):
+            for vip in vips_of(service, marked):
                 networks.add_version(
                     networks.of(vip),
                     other,
@@ -80,20 +95,60 @@ def assume(configuration: Configuration, services: Iterable[Service]) -> Surroun
     near = [behind[rip] for rip, used in methods.items() if used & local]
     routed = [behind[rip] for rip, used in methods.items() if used != {ForwardingMethod.NAT}]
     outside = Segment(OUTSIDE, assumed="the clients are behind a router")
-    for version in sorted({vip.version for vip in vips}):
+    for version in sorted({service.match.version for service in found}):
         outside.subnets[version] = networks.free(version)
     return Surroundings(
         (outside, *networks.segments),
         _distinct((*front, *near)),
         _distinct((outside, *front, *routed)),
         behind,
+        marked,
     )
 
 
-def vips_of(service: Service) -> tuple[IPAddress, ...]:
-    """Return the addresses by which clients reach a service; none of a firewall mark."""
-    vip = getattr(service.match, "vip", None)
-    return () if vip is None else (vip,)
+def vips_of(
+    service: Service, marked: Mapping[Mark, MarkedVip] = MappingProxyType({})
+) -> tuple[IPAddress, ...]:
+    """Return the addresses by which clients reach a service; of a mark, those in ``marked``."""
+    if isinstance(service.match, Mark):
+        known = marked.get(service.match)
+        return () if known is None else (known.vip,)
+    return (service.match.vip,)
+
+
+def _vips_of_marks(
+    configuration: Configuration, services: Iterable[Service], networks: _Networks
+) -> dict[Mark, MarkedVip]:
+    """Choose a VIP for each mark: two marks on one packet are impossible.
+
+    An address of VRRP that no other service has, otherwise a free one beside the real servers.
+    """
+    found = list(services)
+    taken = {vip for one in configuration.services for vip in vips_of(one)}
+    virtual = [one.ip for instance in configuration.instances for one, _ in instance.addresses]
+    spare = [vip for vip in virtual if vip not in taken]
+    taken.update(virtual, (address.ip for address, _ in configuration.addresses))
+    taken.update(one.rip for service in configuration.services for one in service.destinations)
+    chosen: dict[Mark, MarkedVip] = {}
+    for service in found:
+        match = service.match
+        if not isinstance(match, Mark):
+            continue
+        vip = next((one for one in spare if one.version == match.version), None)
+        why = "VRRP's address that no other service has"
+        if vip is None:
+            segment = networks.of(service.destinations[0].rip)
+            networks.add_version(
+                segment, match.version, f"real servers answer IPv{match.version} clients directly"
+            )
+            vip = free_address(segment.subnets[match.version], taken, "100")
+            why = "no file says which VIPs a mark is for"
+        else:
+            spare.remove(vip)
+        if vip is not None:
+            taken.add(vip)
+            chosen[match] = MarkedVip(vip, why)
+    return chosen
 
 
 def _distinct(segments: Iterable[Segment]) -> tuple[Segment, ...]:

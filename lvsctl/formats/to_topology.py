@@ -12,6 +12,7 @@ from lvsctl.formats.configuration import (
     MAX_SERVICES,
     Configuration,
     Destination,
+    Mark,
     Notes,
     Remark,
     Service,
@@ -19,6 +20,7 @@ from lvsctl.formats.configuration import (
 from lvsctl.formats.surroundings import OUTSIDE, Segment, Surroundings, assume, vips_of
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.service import (
+    ASKED_OF_ANY,
     GUE_PORT,
     Encapsulation,
     ForwardingMethod,
@@ -117,9 +119,9 @@ def _expressible(configuration: Configuration, notes: Notes) -> Iterator[Service
 def _no_service(service: Service) -> str | None:
     """Return why a service cannot be in a topology; None if it can."""
     if not isinstance(service.match, VipPort):
-        return f"a topology has no fwmark {service.match.mark} without the ports that it marks"
-    if not service.match.port:
-        return "a service of all ports (port 0) cannot be in a topology"
+        return None
+    if not service.match.port and not service.persistence:
+        return "IPVS uses a service of any port (port 0) only if it is persistent"
     if not _can_be_host(service.match.vip):
         return f"no host can have the address {service.match.vip}"
     return None
@@ -137,8 +139,8 @@ def _with_known_settings(service: Service, notes: Notes) -> Service:
         notes.remark(service.place, f"{what}: a topology has no key for it")
         flags = tuple(flag for flag in flags if flag not in unknown)
     engine = service.engine
-    if engine and (engine not in list(PersistenceEngine) or service.protocol is not Protocol.UDP):
-        what = f"persistence engine {engine} of {service.protocol}"
+    if engine and (engine not in list(PersistenceEngine) or protocol_of(service) != Protocol.UDP):
+        what = f"persistence engine {engine} of {protocol_of(service)}"
         notes.remark(service.place, f"{what}: a topology has sip for udp only")
         engine = ""
     return replace(service, flags=flags, engine=engine)
@@ -164,6 +166,20 @@ def default_method(service: Service) -> ForwardingMethod:
     """Return the forwarding method that most of a service's real servers have."""
     methods = [one.forward for one in service.destinations]
     return max(dict.fromkeys(methods), key=methods.count, default=service.forward)
+
+
+def protocol_of(service: Service) -> Protocol:
+    """Return a service's transport protocol; of a mark, the one that its settings are for."""
+    if service.protocol is not None:
+        return service.protocol
+    only_udp = "ops" in service.flags or service.engine in list(PersistenceEngine)
+    return Protocol.UDP if only_udp else Protocol.TCP
+
+
+def marked_ports(service: Service) -> tuple[int, ...]:
+    """Return the ports to assume for a mark: its real servers' own where they cannot be mapped."""
+    fixed = {one.port for one in service.destinations if one.forward is not ForwardingMethod.NAT}
+    return tuple(sorted(fixed - {0})) or ASKED_OF_ANY
 
 
 # ── text ─────────────────────────────────────────────────────────────────────────────────────
@@ -252,11 +268,13 @@ class _Writer:
 
     def _service(self, service: Service, name: str) -> Iterator[str]:
         match = service.match
-        assert isinstance(match, VipPort)  # noqa: S101 - others are left out
         yield f"  - name: {name}  # {_printable(str(service.place))}"
-        yield f"    vip: {_quoted(match.vip)}"
-        yield f"    port: {match.port}"
-        yield f"    protocol: {match.protocol}"
+        if isinstance(match, VipPort):
+            yield f"    vip: {_quoted(match.vip)}"
+            yield f"    port: {match.port or 'any'}"
+        else:
+            yield from self._marked(service, match)
+        yield f"    protocol: {protocol_of(service)}"
         method = default_method(service)
         yield f"    forward: {method}"
         encapsulation = _default_encapsulation(service)
@@ -272,18 +290,31 @@ class _Writer:
             entry = ", ".join(_entry(one, self._nodes[one.rip], match, method, encapsulation))
             yield f"      - {{{entry}}}"
 
+    def _marked(self, service: Service, match: Mark) -> Iterator[str]:
+        vip, why = self._around.marked_vips[match]
+        ports = list(marked_ports(service))
+        yield f"    vip: {_quoted(vip)}" + self._assume(f"VIP {vip} of fwmark {match.mark}: {why}")
+        yield f"    fwmark: {match.mark}"
+        yield f"    ports: {ports}" + self._assume(
+            f"ports {' and '.join(map(str, ports))} get mark {match.mark}: "
+            "the director's packet filter decides it"
+        )
+
 
 def _entry(
     one: Destination,
     node: str,
-    match: VipPort,
+    match: VipPort | Mark,
     method: ForwardingMethod,
     encapsulation: Encapsulation,
 ) -> Iterator[str]:
     yield f"node: {node}"
     if one.rip.version != match.version:
         yield f"family: ipv{one.rip.version}"
-    if one.port not in (0, match.port):  # 0: IPVS keeps the port (ip_vs_schedule)
+    if one.port not in (
+        0,
+        match.port if isinstance(match, VipPort) else 0,
+    ):  # 0: IPVS keeps the port (ip_vs_schedule)
         yield f"port: {one.port}"
     if one.weight != 1:
         yield f"weight: {one.weight}"
@@ -353,7 +384,10 @@ class _Namer:
     def name(self, service: Service) -> str:
         """Return a name that no service before has."""
         match = service.match
-        base = f"{match.protocol}-{match.port}" if isinstance(match, VipPort) else "fwmark"
+        if isinstance(match, VipPort):
+            base = f"{match.protocol}-{match.port or 'any'}"
+        else:
+            base = f"fwmark-{match.mark}"
         self._used[base] = self._used.get(base, 0) + 1
         return base if self._used[base] == 1 else f"{base}-{self._used[base]}"
 

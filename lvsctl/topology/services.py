@@ -83,8 +83,14 @@ def _check_marked(config: TopologyConfig, index: int, problems: ProblemCollector
         problems.add((*path, "port"), message, "add persistence: 5m, or write ports: any")
     for other in services[:index]:
         if other is not None and service.fwmark and service.fwmark == other.fwmark:
+            if not _versions(service) & _versions(other):  # the kernel looks a mark up by both
+                continue
             message = f"{other.name} has the mark {service.fwmark} already"
             problems.add((*path, "fwmark"), message, "another number, or leave it out")
+
+
+def _versions(service: ServiceConfig) -> set[int]:
+    return {vip.version for vip in service.addresses}
 
 
 def marks_of(config: TopologyConfig) -> tuple[int, ...]:

@@ -30,15 +30,6 @@ from lvsctl.topology.shipped import Topology
 from tests.formats import corpus_files as corpus
 from tests.unit.recorded.reports import evidence_of
 
-NO_LAB = {
-    "fwmark": "which ports a mark is for is in no file",
-    "fwmark-corrected": "the same",
-    "fwmark-ipv6": "the same",
-    "group-fwmark": "the same",
-    "port-zero": "a topology's service has one port",
-}
-"""Files of which nothing can be a lab yet, and why."""
-
 
 def imported(text: str, name: str = "site.conf") -> Imported:
     return readers.import_file(Topology(name, text.encode(), f"/nowhere/{name}"))
@@ -66,7 +57,7 @@ def expressible(configuration: Configuration) -> set[Rule]:
     for one in rules(table(configuration.services)):
         if isinstance(one, IpvsService):
             named = [flag for flag in one.flags if flag != "flag-3"]
-            found.add(replace(one, flags=tuple(named)) if isinstance(one.service, VipPort) else one)
+            found.add(replace(one, flags=tuple(named)))
         else:
             match, server = one.service, one.real_server
             port = server.port or (match.port if isinstance(match, VipPort) else 0)
@@ -74,23 +65,19 @@ def expressible(configuration: Configuration) -> set[Rule]:
             upper = 0 if server.upper > 65535 else server.upper
             kept = replace(server, port=port, tunnel_port=tunnel, upper=upper)
             found.add(replace(one, real_server=kept))
-    return {one for one in found if isinstance(one.service, VipPort)}
+    return found
 
 
 @pytest.mark.parametrize("file", corpus.FILES, ids=lambda file: file.stem)
 def test_the_topology_of_a_file_has_its_table(file: Path) -> None:
     configuration = corpus.configuration_of(file)
-    if file.stem in NO_LAB:
-        with pytest.raises(TopologyError):
-            lab_of(to_topology(configuration, "site"))
-        return
     lab = lab_of(to_topology(configuration, "site"))
     assert rules(planner.plan_for(lab).resources) == expressible(configuration)
 
 
 LABS = (
     *shipped.names(),
-    *(pytest.param(file, id=file.stem) for file in corpus.FILES if file.stem not in NO_LAB),
+    *(pytest.param(file, id=file.stem) for file in corpus.FILES),
 )
 
 
@@ -267,6 +254,41 @@ def test_what_is_assumed_and_what_is_left_out_is_in_the_topology() -> None:
     assert [remark.place.line for remark in one.remarks] == [1, 7, 7, 10]
     assert str(one.remarks[2]) == "site.conf:7: it has no lb_algo: keepalived takes wlc"
     assert lab_of(one).services[0].forward == "nat"
+
+
+MARKS = """
+-A -f 7 -s rr
+-a -f 7 -r 10.0.0.11:0 -g
+-A -f 7 -6 -s rr
+-a -f 7 -6 -r [fd00::11]:0 -g
+-A -f 8 -s rr
+-a -f 8 -r 10.0.0.12:8080 -g
+-A -f 9 -s rr -o
+-a -f 9 -r 10.0.0.13:0 -i
+"""
+
+
+def test_what_a_firewall_mark_is_for_is_assumed() -> None:
+    """A VIP of its own for each, because no packet has two marks; the ports, and UDP for -o."""
+    one = imported(MARKS, "rules")
+    found = {service.name: service for service in lab_of(one).services}
+    assert [f"{service.endpoint}" for service in found.values()] == [
+        "10.0.0.100:80/tcp",
+        "[fd00::100]:80/tcp",
+        "10.0.0.101:80/tcp",
+        "10.0.0.102:80/udp",
+    ]
+    assert [(one.match.version, len(one.endpoints)) for one in found.values()] == [
+        (4, 2),
+        (6, 2),
+        (4, 2),
+        (4, 2),
+    ]
+    assert "    ports: [80, 443]  # assumed: ports 80 and 443 get mark 7: " in one.text
+    vrrp = "vrrp_instance V {\ninterface eth0\nvirtual_ipaddress {\n10.0.0.50/24\n}\n}\n"
+    servers = "lb_kind DR\nreal_server 10.0.0.11 0 { }\n"
+    (known,) = lab_of(imported(f"{vrrp}virtual_server fwmark 3 {{\n{servers}}}\n")).services
+    assert str(known.endpoint.vip) == "10.0.0.50"
 
 
 @pytest.mark.parametrize(
