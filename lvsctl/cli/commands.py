@@ -68,7 +68,10 @@ ROWS = (
     ),
     Row("diff", "formats", _TOPOLOGIES, "Print what up would change, or what differs in two files"),
     Row(
-        "export", "formats", _TOPOLOGIES, "Write a lab's configuration as keepalived.conf or rules"
+        "export",
+        "formats",
+        _TOPOLOGIES,
+        "Write a lab's configuration as keepalived.conf, rules or playbooks",
     ),
     Row("graph", "plans", _TOPOLOGIES, "Draw a topology: its nodes, networks, addresses and VIPs"),
     Row("topologies", "plans", _TOPOLOGIES, "List the shipped topologies, or print one of them"),

@@ -176,6 +176,7 @@ class To(StrEnum):
 
     KEEPALIVED = "keepalived"
     IPVSADM = "ipvsadm"
+    ANSIBLE = "ansible"
 
 
 def _is_topology(topology: str, **_: object) -> bool:
@@ -196,7 +197,7 @@ def export(
             help="A topology's name, a file, - for standard input, or the name of a running lab.",
         ),
     ],
-    to: Annotated[To, typer.Option("--to", help="Format: keepalived or ipvsadm.")],
+    to: Annotated[To, typer.Option("--to", help="Format: keepalived, ipvsadm or ansible.")],
     servers: options.Servers = None,
     scheduler: options.SchedulerOption = None,
     output: Annotated[
@@ -205,22 +206,24 @@ def export(
             "--output",
             "-o",
             metavar="FILE",
-            help="Write to this file, or to this directory if there are several (one for each "
-            "director); default: standard output.",
+            help="Write to this file, or to this directory if there are several; default: "
+            "standard output.",
         ),
     ] = None,
     where: options.Placement = Where.AUTO,
 ) -> None:
-    """Write a lab's configuration as keepalived.conf or rules.
+    """Write a lab's configuration as keepalived.conf, rules or playbooks.
 
     keepalived: VRRP for the VIPs, the virtual services, a TCP check for each real server.
-    ipvsadm: the director's rules, as `ipvsadm -R` takes them. A file in another program's format
-    is imported first, so that this also converts one into the other.
+    ipvsadm: the director's rules, as `ipvsadm -R` takes them. ansible: a directory that
+    `ansible-playbook` applies to real directors and real servers, and takes back. A file in
+    another program's format is imported first, so that this also converts one into the other.
 
     Examples:
       lvsctl export dr --to keepalived
       lvsctl export ./mine.yaml --to keepalived -o keepalived.conf
       lvsctl export keepalived.conf --to ipvsadm | sudo ipvsadm -R
+      lvsctl export dr --to ansible -o site && ansible-playbook -i site/inventory.yml site/apply.yml
     """
     from lvsctl.formats import writers
 
@@ -238,6 +241,8 @@ def export(
         write_text(output, next(iter(files.values())))
     else:
         make_directory(output)
+        for directory in sorted({Path(name).parent for name in files}):
+            make_directory(output / directory)
         for name, text in files.items():
             write_text(output / name, text)
 

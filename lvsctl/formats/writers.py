@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 
 from lvsctl.formats import ipvsadm
+from lvsctl.formats.ansible import writer as ansible
 from lvsctl.formats.keepalived import writer as keepalived
 from lvsctl.model.lab import Lab
 from lvsctl.resources.base import Resource
@@ -22,11 +23,13 @@ class Target(StrEnum):
 
     KEEPALIVED = "keepalived"
     IPVSADM = "ipvsadm"
+    ANSIBLE = "ansible"
 
 
 WRITERS: Mapping[Target, Writer] = {
     Target.KEEPALIVED: keepalived.write,
     Target.IPVSADM: ipvsadm.write,
+    Target.ANSIBLE: ansible.write,
 }
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import product
 
 from lvsctl.model.addresses import IPAddress, mac_for
@@ -220,7 +221,7 @@ def _settings(lab: Lab, needs: Iterable[Resource]) -> dict[tuple[str, str], Sysc
     chosen: dict[tuple[str, str], Sysctl] = {}
     for node in lab.nodes:
         for op in _base(lab, node):
-            chosen[op.netns, op.name] = op
+            chosen[op.netns, op.name] = replace(op, base=True)
     for need in needs:
         if isinstance(need, Sysctl):
             chosen[need.netns, need.name] = need

@@ -16,7 +16,8 @@ from lvsctl.resources.base import Command, Deviation, Part, Resource, link_part
 class Sysctl(Resource):
     """A sysctl; ``name`` has dots, as for sysctl(8).
 
-    ``optional``: kernels without it do without (IPv6 compiled out).
+    ``optional``: kernels without it do without (IPv6 compiled out). ``base``: no forwarding method
+    needs it; it is set because a new namespace copies what the host has.
     """
 
     HINTS: ClassVar[dict[int, str]] = {
@@ -28,6 +29,7 @@ class Sysctl(Resource):
     name: str
     value: str
     optional: bool = False
+    base: bool = field(default=False, compare=False)
 
     @property
     def key(self) -> Hashable:

@@ -104,7 +104,7 @@ def planned(name: str, netns: str) -> tuple[frozenset[Rule], dict[writers.Target
     resources = planner.plan_for(lab).resources
     texts = {
         target: next(iter(writers.export(lab, resources, target).values()))
-        for target in writers.Target
+        for target in (writers.Target.KEEPALIVED, writers.Target.IPVSADM)
     }
     return frozenset(_moved(resources, netns)), texts
 

@@ -5,11 +5,16 @@ That keepalived reads the files of the corpus likewise is in tests/kernel/test_f
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lvsctl.claims.keepalived import as_decided
 from lvsctl.cli.main import main
@@ -19,6 +24,7 @@ from lvsctl.formats import readers, writers
 from lvsctl.formats.configuration import Configuration, Place
 from lvsctl.formats.ipvs_table import Rule, table
 from lvsctl.formats.to_topology import Imported, node_names, to_topology
+from lvsctl.model.addresses import host_route
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import VipPort
 from lvsctl.plan import planner
@@ -81,7 +87,7 @@ LABS = (
 )
 
 
-@pytest.mark.parametrize("target", writers.Target)
+@pytest.mark.parametrize("target", [writers.Target.KEEPALIVED, writers.Target.IPVSADM])
 @pytest.mark.parametrize("source", LABS)
 def test_what_is_exported_is_read_as_the_same_table(
     source: str | Path, target: writers.Target
@@ -95,6 +101,56 @@ def test_what_is_exported_is_read_as_the_same_table(
     again = readers.read(Topology("out", text.encode(), "/out"), readers.Source(target))
     assert rules(table(again.services)) == rules(resources)
     assert str(readers.detect(text)) == target.value
+
+
+def playbooks(name: str) -> dict[str, str]:
+    lab = planner.load_lab(Topology(name, shipped.text_of(name).encode()))
+    return writers.export(lab, planner.plan_for(lab).resources, writers.Target.ANSIBLE)
+
+
+@pytest.mark.parametrize("name", shipped.names())
+def test_playbooks_are_for_every_host_and_need_no_collection(name: str) -> None:
+    """And have each VIP of a real server, and nothing that only a new namespace needs."""
+    lab = planner.load_lab(Topology(name, shipped.text_of(name).encode()))
+    files = {path: text for path, text in playbooks(name).items() if path.endswith(".yml")}
+    parsed = {path: yaml.safe_load(text) for path, text in files.items()}
+    groups = parsed["inventory.yml"]["all"]["children"]
+    hosts = {host for group in groups.values() for host in group["hosts"]}
+    assert hosts == {node.name for node in lab.nodes if node.role in ("director", "real-server")}
+    modules = set(re.findall(r"^ +(ansible\.\w+)\.\w+:$", "".join(files.values()), re.MULTILINE))
+    assert modules == {"ansible.builtin"}
+    of_servers = parsed["group_vars/real_servers.yml"]
+    vips = {vip for one in lab.services if one.forward != "nat" for vip in one.vips}
+    assert {str(host_route(vip)) for vip in vips} == {
+        one["address"] for one in of_servers["lvs_addresses"]
+    }
+    settings = of_servers["lvs_settings"]
+    assert ("net.ipv4.conf.all.arp_ignore = 1" in settings) == any(v.version == 4 for v in vips)
+    assert not any("default.rp_filter" in one or "accept_dad" in one for one in settings)
+
+
+def test_a_host_of_nat_has_its_gateway_checked_and_interfaces_are_the_inventorys() -> None:
+    nat, marks = playbooks("nat"), playbooks("dr-fwmark")
+    assert "lvs_gateway: 192.168.20.2\n" in nat["group_vars/real_servers.yml"]
+    assert "interface {{ lvs_interfaces['public'] }}\n" in nat["templates/keepalived.conf.j2"]
+    up = yaml.safe_load(marks["group_vars/directors.yml"])["lvs_commands"][0]["up"]
+    assert up == "tc qdisc add dev {{ lvs_interfaces['lan'] }} clsact"
+
+
+@pytest.mark.exhaustive
+def test_ansible_lint_finds_nothing(tmp_path: Path) -> None:
+    assert main(["export", "dr-fwmark", "--to", "ansible", "-o", str(tmp_path)]) == 0
+    words = [
+        str(Path(sys.executable).with_name("ansible-lint")),
+        "--offline",
+        "--profile",
+        "production",
+    ]
+    environment = {**os.environ, "ANSIBLE_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def problems(text: str, name: str = "site.conf") -> list[str]:

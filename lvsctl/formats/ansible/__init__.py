@@ -1,0 +1,1 @@
+"""Ansible: a directory that one ``ansible-playbook`` applies to real directors and real servers."""
