@@ -77,7 +77,7 @@ ROWS = (
         "export",
         "formats",
         _TOPOLOGIES,
-        "Write a lab's configuration as keepalived.conf, rules or playbooks",
+        "Write a lab as keepalived.conf, rules, playbooks or containers",
     ),
     Row("graph", "plans", _TOPOLOGIES, "Draw a topology: its nodes, networks, addresses and VIPs"),
     Row("topologies", "plans", _TOPOLOGIES, "List the shipped topologies, or print one of them"),

@@ -177,6 +177,8 @@ class To(StrEnum):
     KEEPALIVED = "keepalived"
     IPVSADM = "ipvsadm"
     ANSIBLE = "ansible"
+    CONTAINERLAB = "containerlab"
+    CLABERNETES = "clabernetes"
 
 
 def _is_topology(topology: str, **_: object) -> bool:
@@ -197,7 +199,13 @@ def export(
             help="A topology's name, a file, - for standard input, or the name of a running lab.",
         ),
     ],
-    to: Annotated[To, typer.Option("--to", help="Format: keepalived, ipvsadm or ansible.")],
+    to: Annotated[
+        To,
+        typer.Option(
+            "--to",
+            help="Format: keepalived, ipvsadm, ansible, containerlab, or clabernetes.",
+        ),
+    ],
     servers: options.Servers = None,
     scheduler: options.SchedulerOption = None,
     output: Annotated[
@@ -212,18 +220,21 @@ def export(
     ] = None,
     where: options.Placement = Where.AUTO,
 ) -> None:
-    """Write a lab's configuration as keepalived.conf, rules or playbooks.
+    """Write a lab as keepalived.conf, rules, playbooks or containers.
 
     keepalived: VRRP for the VIPs, the virtual services, a TCP check for each real server.
     ipvsadm: the director's rules, as `ipvsadm -R` takes them. ansible: a directory that
-    `ansible-playbook` applies to real directors and real servers, and takes back. A file in
-    another program's format is imported first, so that this also converts one into the other.
+    `ansible-playbook` applies to real directors and real servers, and takes back. containerlab:
+    the same lab of containers; clabernetes: the same for a Kubernetes cluster. A file in another
+    program's format is imported first, so that this also converts one into the other.
 
     Examples:
       lvsctl export dr --to keepalived
       lvsctl export ./mine.yaml --to keepalived -o keepalived.conf
       lvsctl export keepalived.conf --to ipvsadm | sudo ipvsadm -R
       lvsctl export dr --to ansible -o site && ansible-playbook -i site/inventory.yml site/apply.yml
+      lvsctl export dr --to containerlab -o dr.clab.yml && sudo containerlab deploy -t dr.clab.yml
+      lvsctl export dr --to clabernetes | kubectl apply -f -
     """
     from lvsctl.formats import writers
 

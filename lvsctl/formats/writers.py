@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 
-from lvsctl.formats import ipvsadm
+from lvsctl.formats import containerlab, ipvsadm
 from lvsctl.formats.ansible import writer as ansible
 from lvsctl.formats.keepalived import writer as keepalived
 from lvsctl.model.lab import Lab
@@ -24,12 +24,16 @@ class Target(StrEnum):
     KEEPALIVED = "keepalived"
     IPVSADM = "ipvsadm"
     ANSIBLE = "ansible"
+    CONTAINERLAB = "containerlab"
+    CLABERNETES = "clabernetes"
 
 
 WRITERS: Mapping[Target, Writer] = {
     Target.KEEPALIVED: keepalived.write,
     Target.IPVSADM: ipvsadm.write,
     Target.ANSIBLE: ansible.write,
+    Target.CONTAINERLAB: containerlab.write,
+    Target.CLABERNETES: containerlab.write_for_clabernetes,
 }
 
 

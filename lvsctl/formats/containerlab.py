@@ -1,0 +1,157 @@
+"""containerlab: a topology file that builds the lab of containers, on one host or by clabernetes.
+
+Every network is a node with a bridge, and every interface of a node one point-to-point link to it,
+because that is all that clabernetes carries between hosts. Nothing is mounted from the host.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator
+from importlib.resources import files
+
+import yaml
+
+from lvsctl.model.lab import Lab
+from lvsctl.resources.base import Command, Resource
+from lvsctl.resources.namespace import Namespace
+from lvsctl.resources.responder_port import ResponderPort
+from lvsctl.resources.static_route import StaticRoute
+from lvsctl.resources.sysctl import Sysctl
+from lvsctl.resources.user_command import UserCommand
+from lvsctl.resources.veth_link import VethLink
+
+IMAGE = "ghcr.io/nicolaka/netshoot"
+"""An image with ip, ipvsadm, ethtool, python3 and curl."""
+
+_ABOUT = """\
+# Lab {name}, written by lvsctl export: `containerlab deploy -t FILE`.
+# - The hosts' kernels need ip_vs (and the modules of tunnels): modprobe ip_vs, on each of them.
+# - Every image needs ip, sysctl, ethtool, python3, and ipvsadm on directors.
+# - Nodes have an interface eth0 more, for management, and its addresses.
+# - Between hosts clabernetes carries frames in VXLAN, which costs 50 bytes: give it an MTU of 1550
+#   or more, otherwise the lab's own MTU is not what its topology says.
+"""
+
+
+def write(lab: Lab, resources: Iterable[Resource]) -> dict[str, str]:
+    """Return the text of the topology file by its name."""
+    return {f"{lab.name}.clab.yml": _ABOUT.format(name=lab.name) + _yaml(_topology(lab, resources))}
+
+
+def write_for_clabernetes(lab: Lab, resources: Iterable[Resource]) -> dict[str, str]:
+    """Return the same as a resource that clabernetes takes: ``kubectl apply -f FILE``."""
+    definition = _ABOUT.format(name=lab.name) + _yaml(_topology(lab, resources))
+    resource = {
+        "apiVersion": "clabernetes.containerlab.dev/v1alpha1",
+        "kind": "Topology",
+        "metadata": {"name": lab.name},
+        "spec": {"definition": {"containerlab": _Text(definition)}},
+    }
+    return {f"{lab.name}.clabernetes.yml": _yaml(resource)}
+
+
+class _Text(str):
+    """Text that is written as a block, line by line."""
+
+    __slots__ = ()
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes ``_Text`` as a block."""
+
+
+_Dumper.add_representer(
+    _Text, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|")
+)
+
+
+def _yaml(value: object) -> str:
+    return yaml.dump(value, sort_keys=False, width=1000, Dumper=_Dumper)
+
+
+def _topology(lab: Lab, resources: Iterable[Resource]) -> dict[str, object]:
+    every = tuple(resources)
+    links = [one for one in every if isinstance(one, VethLink)]
+    names = {lab.netns(name): name for name in _members(lab)}
+    return {
+        "name": lab.name,
+        "topology": {
+            "defaults": {"kind": "linux", "image": IMAGE},
+            "nodes": {
+                name: {"exec": [*_commands(lab, netns, every, links)]}
+                for netns, name in names.items()
+            },
+            "links": [
+                {
+                    "endpoints": [
+                        f"{names[one.node_netns]}:{one.device}",
+                        f"{names[one.netns]}:{one.port}",
+                    ]
+                }
+                for one in links
+            ],
+        },
+    }
+
+
+def _members(lab: Lab) -> Iterator[str]:
+    yield from (network.name for network in lab.networks)
+    yield from (node.name for node in lab.nodes)
+
+
+def _commands(
+    lab: Lab, netns: str, every: tuple[Resource, ...], links: list[VethLink]
+) -> Iterator[str]:
+    """Yield what to run in a node, in the plan's order; its links are there already."""
+    devices = [one.device for one in links if one.node_netns == netns]
+    for one in every:
+        if isinstance(one, VethLink):
+            yield from _link(one, netns)
+        elif one.netns != netns or isinstance(one, Namespace):
+            continue
+        elif isinstance(one, Sysctl):
+            yield from map(_typed, one.commands())
+            yield from _of_links(one, devices)
+        elif isinstance(one, ResponderPort):
+            yield _responder(lab, one)
+        elif isinstance(one, UserCommand):
+            yield shlex.join(["sh", "-c", f"{shlex.join(one.argv)} >/dev/null 2>&1 &"])
+        elif isinstance(one, StaticRoute):  # eth0 may have brought a default route
+            yield from map(_typed, one.edit_commands())
+        else:
+            yield from map(_typed, one.commands())
+
+
+def _link(one: VethLink, netns: str) -> Iterator[str]:
+    if one.netns == netns:
+        yield f"ip link set dev {one.port} master {one.bridge} up"
+    if one.node_netns == netns:
+        yield f"ip link set dev {one.device} address {one.mac}"
+        yield f"ip link set dev {one.device} up"
+
+
+def _of_links(one: Sysctl, devices: list[str]) -> Iterator[str]:
+    """Yield a default for new links as a setting of those that are there already."""
+    before, default, setting = one.name.rpartition(".default.")
+    if default:
+        for device in devices:
+            yield f"sysctl -qe -w {before}.{device}.{setting}={one.value}"
+
+
+def _typed(command: Command) -> str:
+    """A command without a shell: containerlab splits its words and runs no shell."""
+    text = re.sub(r" index \d+", "", shlex.join(command.argv))
+    if command.otherwise:
+        other = shlex.join(command.otherwise)
+        return shlex.join(["sh", "-c", f"{text} 2>/dev/null || {other} >/dev/null"])
+    return text
+
+
+def _responder(lab: Lab, one: ResponderPort) -> str:
+    # The program of the script that `lvsctl plan` writes, as text: it needs nothing but Python.
+    program = files("lvsctl").joinpath("output/respond.py").read_text(encoding="utf-8")
+    family = "inet6" if lab.ipv6 else "inet"
+    words = ["python3", "-c", program, one.node, str(one.port), str(one.protocol), family]
+    return shlex.join([*words, *map(str, one.addresses)])
