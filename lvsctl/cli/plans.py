@@ -44,6 +44,7 @@ class SchemaOf(StrEnum):
     PROVE = "verify-prove"
     DIAGNOSE = "diagnose"
     WALK = "walk"
+    FAILOVER = "failover"
     WATCH = "watch"
     FAULT_LIST = "fault-list"
     FAULT_SHOW = "fault-show"
