@@ -19,6 +19,7 @@ from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError
 from lvsctl.kernel import registry
 from lvsctl.kernel.counters import wait_for_ipvs_counters
+from lvsctl.kernel.masters import active_director
 from lvsctl.model.claim import Verdict
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import ForwardingMethod
@@ -83,7 +84,7 @@ def _show(mode: ForwardingMethod, requests: int) -> Verdict:
         show(report.way(lab, style=look))
         progress.note("  sending requests, then verifying (IPVS sums its counters every 2 s)")
         exchanges = send_requests(lab, 0, requests)
-        director = wait_for_ipvs_counters(lab.netns(lab.directors[0].name)).state
+        director = wait_for_ipvs_counters(lab.netns(active_director(lab).name)).state
         verification = verify_lab(lab)
         progress.clear()
         show(report.result(verification, exchanges, _counted(director, lab), style=look))

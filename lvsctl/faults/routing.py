@@ -219,6 +219,9 @@ def client_on_real_server_network(context: FaultContext) -> Iterator[Change]:
         for address in addresses.values():
             yield added(Address(netns=context.netns, device=name, address=address))
         dips = {a.version: a.ip for a in director.node.addresses_on(name)}
+        # Of several directors whichever is master has it.
+        moving = (one for one in context.lab.gateways if context.lab.network_of(one) == network)
+        dips.update({one.version: one for one in moving})
         for service in context.services((NAT,)):
             for vip in service.vips:
                 if vip not in addresses[vip.version].network:

@@ -24,6 +24,7 @@ from lvsctl.kernel.probe import Features
 from lvsctl.model.addresses import Endpoint
 from lvsctl.model.claim import Verdict
 from lvsctl.model.evidence import Answers
+from lvsctl.model.failover import Failover, HeldConnection, Moment, Step
 from lvsctl.model.lab import Lab
 from lvsctl.model.state import Dropped
 from lvsctl.model.walk import Walk
@@ -93,6 +94,29 @@ def watched() -> dict[str, Any]:
     return to_json(view(DR, [before, after], events, answers))
 
 
+def failed_over() -> Failover:
+    """A failover with one line of each kind."""
+    step = Step(1.5, Moment.TOOK_OVER, "director2", "director2 is master", 7)
+    held = HeldConnection("10.60.0.10:1", "rs1", 2, known=False, survived=False, why="reset")
+    findings = verification(DR, *Verdict).findings
+    return Failover(
+        lab="dr-ha",
+        service="web",
+        action="director1 loses its power",
+        client="client",
+        before="director1",
+        after="director2",
+        interval=10.0,
+        resolution=20.0,
+        outage=None,
+        sent=5,
+        answered=4,
+        steps=(step,),
+        held=(held,),
+        findings=findings,
+    )
+
+
 DOCUMENT_SAMPLES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("up", to_json(Up(DR, created=True))),
     ("up", to_json(Up(TUN, created=False, added=planner.plan_for(TUN).resources))),
@@ -105,6 +129,7 @@ DOCUMENT_SAMPLES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("verify-prove", to_json(proof())),
     *(("diagnose", to_json(diagnosis(name))) for name in NAMES),
     *(("walk", to_json(next(walks(evidence_of(name))))) for name in NAMES),
+    ("failover", to_json(failed_over())),
     ("watch", to_json(view(DR, [sample(DR, 0)]))),
     ("watch", watched()),
     ("fault-list", to_json(lab=None, faults=list_faults())),
