@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from lvsctl.model.addresses import IPAddress, family_of
 from lvsctl.model.evidence import Answers
 from lvsctl.model.lab import Lab, Role
+from lvsctl.model.masters import holders_in
 from lvsctl.model.service import ForwardingMethod, RealServer, ServiceMatch, VirtualService
 from lvsctl.model.state import (
     LOSSES,
@@ -336,9 +337,11 @@ def _entry(sample: Sample, key: ServiceMatch, server: RealServer) -> RealServerS
 def _owners(lab: Lab, sample: Sample, answers: Answers | None) -> Iterator[OwnerView]:
     """Yield what every client and router on a VIP's network has in its neighbour table."""
     names = names_of(sample)
-    directors = {node.name for node in lab.directors}
+    held = holders_in(lab, {node: state.links for node, state in sample.states.items()})
+    every = {node.name for node in lab.directors}
     for vip in dict.fromkeys(vip for service in lab.services for vip in service.vips):
         network = lab.network_of(vip)
+        directors = set(held.get(vip, ())) or every  # of several the master
         for node in (*lab.having(Role.CLIENT), *lab.having(Role.ROUTER)):
             if network is None or network.name not in node.networks:
                 continue
@@ -355,8 +358,18 @@ def _owners(lab: Lab, sample: Sample, answers: Answers | None) -> Iterator[Owner
                 mac=mac,
                 state=entry.state if entry is not None else "",
                 answered=answered,
-                trouble=", ".join(_of_owner(vip, mac, owner, answered, directors)),
+                trouble=", ".join(
+                    (
+                        *_split(vip, held.get(vip, ())),
+                        *_of_owner(vip, mac, owner, answered, directors),
+                    )
+                ),
             )
+
+
+def _split(vip: IPAddress, masters: tuple[str, ...]) -> Iterator[str]:
+    if len(masters) > 1:
+        yield f"{' and '.join(masters)} hold {vip} at the same time"
 
 
 def _of_owner(
