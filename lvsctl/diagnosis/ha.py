@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from lvsctl.claims.ha import Advertisement, advertisements, senders
 from lvsctl.diagnosis.base import Case, Found, Rule, shown
+from lvsctl.diagnosis.packet_loss import remedy_of
 from lvsctl.model.claim import Cause
 from lvsctl.model.frame import Direction
 from lvsctl.model.lab import HighAvailability
@@ -78,6 +79,23 @@ def two_masters(case: Case) -> Iterator[Found]:
             if came
             else f"no advertisement of {first.name} reaches it"
         )
+        switches = [
+            one
+            for one in case.changes
+            if not came and one.place in {*node.networks} & {*first.networks}
+        ]
+        for one in switches:
+            text = one.difference.deviation.text
+            yield Cause(
+                fault="differs-from-topology",
+                node=one.place,
+                text=text,
+                evidence=(f"{one.place} differs from the topology: {text}", both, arrival),
+                consequence=f"both are master (split brain): {consequence}",
+                remedy=remedy_of(case, one),
+            )
+        if switches:
+            continue
         filters = [
             f"a filter of traffic control at {one.device}: {', '.join(one.actions)}"
             for one in case.state(node.name).filters

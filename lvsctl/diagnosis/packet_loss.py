@@ -162,7 +162,7 @@ def _differing(case: Case, one: Changed, losses: Mapping[str, tuple[Frame, ...]]
             *shown(losses.get(one.place, ()) or next(iter(losses.values()), ())),
         ),
         consequence=_consequence(case, one, losses),
-        remedy=_remedy(case, one),
+        remedy=remedy_of(case, one),
     )
 
 
@@ -222,7 +222,8 @@ def _consequence(case: Case, one: Changed, losses: Mapping[str, tuple[Frame, ...
     return f"packets of the requests were captured last at {where}; nothing else explains it"
 
 
-def _remedy(case: Case, one: Changed) -> str:
+def remedy_of(case: Case, one: Changed) -> str:
+    """The command that undoes a difference from the topology."""
     commands = one.difference.commands
     # What has no namespace is no program to run there: a function of the shell script.
     if len(commands) != 1 or not commands[0].argv or not commands[0].netns:

@@ -149,28 +149,37 @@ def _back_directly(case: Case, server: RealServer, cip: IPAddress) -> Iterator[F
     if not case.network.local(node, case.vip) or _is_wide(case, node, cip):
         return  # no source for replies, or they stay local: checked by other rules
     path = case.network.path(node, case.vip, cip, wanted=case.client)
-    through = next((hop for hop in path.hops if hop.arrives == case.director), None)
+    directors = {director.name for director in case.lab.directors}
+    through = next((hop for hop in path.hops if hop.arrives in directors), None)
     if through is not None:
-        forwards = case.network.forwards(case.director, case.vip.version)
+        director = through.arrives
+        forwards = case.network.forwards(director, case.vip.version)
+        own = bool(case.network.holders(director, case.vip))
         yield Cause(
             fault="gateway-is-director",
             node=through.node,
             text=f"the route from {node} to the client leads through the director",
             evidence=(
                 _leads(through, cip),
-                f"{case.director}: {case.vip}, the reply's source, is its own address",
-                *shown(case.replies(case.director)),
+                *([f"{director}: {case.vip}, the reply's source, is its own address"] * own),
+                *shown(case.replies(director)),
             ),
-            consequence=(
-                "the director drops replies whose source is its own address (martians)"
-                if forwards
-                else "the director drops the replies: it does not forward (if it did, they would"
-                " be martians, for their source is its own address)"
-            ),
+            consequence=_dropped_by_director(forwards=forwards, own=own),
             remedy=route_remedy(case, through.node, cip, through.rule),
         )
         return
     yield from block_cause(case, path, Leg.REPLY, cip)
+
+
+def _dropped_by_director(*, forwards: bool, own: bool) -> str:
+    if own and forwards:
+        return "the director drops replies whose source is its own address (martians)"
+    if own:
+        return (
+            "the director drops the replies: it does not forward (if it did, they would be "
+            "martians, for their source is its own address)"
+        )
+    return "the director drops the replies: it does not forward"
 
 
 def _is_wide(case: Case, node: str, cip: IPAddress) -> bool:
