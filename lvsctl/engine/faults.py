@@ -103,7 +103,8 @@ def show_fault(lab: Lab | None, name: str, node: str | None = None) -> FaultShow
 
 
 def _example(fault: Fault) -> Lab:
-    for name in shipped.names():
+    # The simplest labs first.
+    for name in dict.fromkeys(("dr", "nat", "tun", *shipped.names())):
         lab = _shipped_lab(name)
         if fault.nodes(lab, planner.plan_for(lab)):
             return lab
