@@ -20,10 +20,11 @@ from lvsctl.resources.base import Resource
 from lvsctl.resources.gue_port import GuePort
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.marks import Marks
 from lvsctl.resources.netem import Netem
 from lvsctl.resources.tunnel import Tunnel
 
-LACKING = (IpvsService, IpvsRealServer, Tunnel, GuePort, Netem)
+LACKING = (IpvsService, IpvsRealServer, Tunnel, GuePort, Netem, Marks)
 TUNNELS = ("tunl", "gre", "gue", "sit", "ip6tnl")
 
 
@@ -56,7 +57,7 @@ def answers(name: str) -> bool:
     """Whether every real server answers at its own address, to itself."""
     lab = running_lab(name)
     return all(
-        page(lab.netns(server.node), str(server.rip), server.port)
+        page(lab.netns(server.node), str(server.rip), server.answers_at(service.endpoint))
         for service in lab.services
         for server in service.real_servers
     )

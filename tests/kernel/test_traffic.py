@@ -57,7 +57,7 @@ with open_listeners(wanted) as sockets:
     print("ready", flush=True)
     if late:
         sys.stdin.readline()
-    responder.serve(sockets)
+    responder.serve(sockets, {})
 print("stopped")
 """
 
