@@ -39,7 +39,11 @@ def every_port_answered(trace: Trace) -> CheckResult:
         )
         if good < len(one.exchanges):
             errors = {e.error for e in one.exchanges if e.error}
-            why = f" ({', '.join(sorted(errors))})" if errors else ", not through IPVS"
+            why = (
+                f" ({', '.join(sorted(errors))})"
+                if errors
+                else ", the others by another node or without an entry in IPVS"
+            )
             lost.append(f"{one.endpoint}: {good} of {len(one.exchanges)}{why}")
     asked = join_names([str(one.endpoint) for one in run.joined])
     return passed_if(

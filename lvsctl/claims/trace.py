@@ -92,7 +92,8 @@ class Trace:
 
         def theirs(exchange: Exchange) -> bool:
             # A request that got nowhere might have been any real server's.
-            return (exchange.node or self.assigned(exchange) or next(iter(names), "")) in names
+            node = exchange.node or self.assigned(exchange)
+            return not node or node in names
 
         run = replace(
             self.run,

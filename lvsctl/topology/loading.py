@@ -44,7 +44,7 @@ from lvsctl.topology.services import (
     RealServerEntries,
     build_real_server,
     check_services,
-    marks_of,
+    chosen_marks,
     resolve_real_servers,
 )
 from lvsctl.topology.tree import Path
@@ -141,7 +141,7 @@ def _build_lab(
         tuple(
             _build_service(service, match, forward, entries[index], layout, interfaces)
             for index, (service, mark) in enumerate(
-                zip(config.services or (), marks_of(config), strict=True)
+                zip(config.services or (), chosen_marks(config), strict=True)
             )
             if service and (match := service.match(mark)) and (forward := service.forward)
         ),

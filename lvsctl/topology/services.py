@@ -93,7 +93,7 @@ def _versions(service: ServiceConfig) -> set[int]:
     return {vip.version for vip in service.addresses}
 
 
-def marks_of(config: TopologyConfig) -> tuple[int, ...]:
+def chosen_marks(config: TopologyConfig) -> tuple[int, ...]:
     """Return the firewall mark of each service, chosen where the file does not give one.
 
     0 for services without.
