@@ -1,9 +1,9 @@
 """Which real server a hashing scheduler chooses: sh, dh and mh, as the kernel computes it.
 
 The choice depends on nothing but the table of real servers and the packet, so every single
-connection is predicted. Sources: net/netfilter/ipvs/ip_vs_sh.c, ip_vs_dh.c and
-ip_vs_mh.c, and for mh's hash include/linux/siphash.h; compared with Linux 6.1. (Old kernels took the
-lowest bits of sh's and dh's product, not the highest, and are predicted wrongly.)
+connection is predicted. Sources: net/netfilter/ipvs/ip_vs_sh.c, ip_vs_dh.c and ip_vs_mh.c, and for
+mh's hash include/linux/siphash.h; compared with Linux 6.1. (Old kernels took the lowest bits of
+sh's and dh's product, not the highest: they are predicted wrongly.)
 """
 
 from __future__ import annotations
