@@ -20,7 +20,7 @@ def ports(case: Case) -> Iterator[Found]:
     lacking = [e for e in (*run.exchanges, *run.every_large) if e.error == Failure.NO_PORT]
     if not lacking:
         return
-    settings = {s.name: s for s in case.state(case.client).changed_sysctls}
+    settings = {s.name: s for s in case.state(case.client).changed_sysctls or ()}
     setting = settings.get(_RANGE)
     usual = " ".join((setting.usual if setting else _USUAL).split())
     value = " ".join(setting.value.split()) if setting else ""

@@ -124,7 +124,7 @@ class Network:
 
     def changed(self, node: str, key: str) -> Setting | None:
         """A sysctl that no plan sets and that differs from a fresh namespace's."""
-        changed = self.state(node).changed_sysctls
+        changed = self.state(node).changed_sysctls or ()
         return next((one for one in changed if one.name == key), None)
 
     def ipv6_off(self, node: str, device: str) -> Setting | None:

@@ -108,7 +108,7 @@ def settings(case: Case) -> Iterator[Found]:
     """IPVS's own settings lose no packet (Documentation/networking/ipvs-sysctl.rst)."""
     state = case.state(case.director)
     planned = dict(case.lab.node(case.director).sysctls)
-    for setting in state.changed_sysctls:
+    for setting in state.changed_sysctls or ():
         if setting.name in planned or setting.name not in _OTHERWISE:
             continue
         if setting.name in _DEFENCES and setting.value in ("1", "2"):
@@ -124,7 +124,7 @@ def settings(case: Case) -> Iterator[Found]:
             consequence=consequence,
             remedy=case.sysctl(case.director, setting.name, setting.usual),
         )
-    for setting in state.changed_sysctls:
+    for setting in state.changed_sysctls or ():
         if setting.name == "net.ipv4.vs.backup_only" and setting.value != "0":
             backup = any(daemon.state == "backup" for daemon in state.sync_daemons)
             fact = f"{case.director}: {setting.name}={setting.value}"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lvsctl.capture.capture import Capture
+from lvsctl.capture.listener import Options
 from lvsctl.claims.distribution import requests_for_each, requests_needed, room_for
 from lvsctl.claims.neighbours import CONFIGURED, wrong_neighbours, wrongly_claimed
 from lvsctl.engine.whole import changed_settings, whole_state
@@ -44,11 +45,14 @@ _THREADS = 16
 """Services and clients that are asked at the same time."""
 
 
-def collect_evidence(lab: Lab, sender: Node | None = None, *, patient: bool = False) -> Evidence:
+def collect_evidence(
+    lab: Lab, sender: Node | None = None, *, patient: bool = False, settings: bool = True
+) -> Evidence:
     """Send requests through every virtual service of ``lab``.
 
     Each service is asked by the clients that reach its VIP, or by ``sender`` only. ``patient``:
-    where connections are accepted and requests not answered, wait longer for some.
+    where connections are accepted and requests not answered, wait longer for some. Without
+    ``settings`` the sysctls that no plan sets are not compared: ``with_settings`` can do it later.
 
     Raises LabError if a part of the lab is missing, HostError without root.
     """
@@ -61,13 +65,13 @@ def collect_evidence(lab: Lab, sender: Node | None = None, *, patient: bool = Fa
         before = counters.counters_by_namespace(nodes)
         filters_before = packet_filters.read_filters(places)
         _probe_vips(lab)
-        asked = _ask_all(lab, sender, patient=patient)
+        asked = _ask_all(lab, sender, patient=patient, settings=settings)
         after = counters.counters_by_namespace(nodes)
         filters_after = packet_filters.read_filters(places)
         kernel_drops = reasons.dropped() if reasons.supported else martians.dropped()
         kernel_log = martians.logged()
     switches = {network.name for network in lab.networks}
-    whole = whole_state(lab, changed=asked.changed)
+    whole = whole_state(lab, changed=asked.changed, settings=settings)
     states = {name.removeprefix(lab.netns("")): state for name, state in whole.items()}
     evidence = Evidence(
         lab=lab,
@@ -89,6 +93,20 @@ def collect_evidence(lab: Lab, sender: Node | None = None, *, patient: bool = Fa
     )
     _leave_as_found(evidence, nodes)
     return evidence
+
+
+def with_settings(evidence: Evidence) -> Evidence:
+    """Compare the sysctls that no plan sets, where that was left out."""
+    lab = evidence.lab
+    changed = changed_settings(lab)
+
+    def complete(states: Mapping[str, NodeState]) -> dict[str, NodeState]:
+        return {
+            name: replace(state, changed_sysctls=changed.get(lab.netns(name), ()))
+            for name, state in states.items()
+        }
+
+    return replace(evidence, states=complete(evidence.states), switches=complete(evidence.switches))
 
 
 def _not_taught(lab: Lab, before: Mapping[str, NodeState]) -> dict[str, NodeState]:
@@ -137,7 +155,11 @@ def collect_request_evidence(lab: Lab, service: VirtualService, sender: Node) ->
 def _capture(lab: Lab) -> Capture:
     """A capture at every node; it ends once nothing has arrived for two crossings of the lab."""
     namespaces: dict[str | Path, str] = {lab.netns(node.name): node.name for node in lab.nodes}
-    return Capture(namespaces, quiet=0.05 + 2 * _one_way(lab))
+    vips = {*lab.gateways, *(vip for service in lab.services for vip in service.vips)}
+    known = {
+        node.name: vips | {a.ip for i in node.interfaces for a in i.addresses} for node in lab.nodes
+    }
+    return Capture(namespaces, Options(known=known), quiet=0.05 + 2 * _one_way(lab))
 
 
 def _probe_vips(lab: Lab) -> None:
@@ -226,10 +248,10 @@ class _Answers(NamedTuple):
     """What came of asking; ``changed`` was read while there was nothing to do but wait."""
 
     runs: tuple[Run, ...]
-    changed: ChangedSysctls
+    changed: ChangedSysctls | None
 
 
-def _ask_all(lab: Lab, sender: Node | None, *, patient: bool) -> _Answers:
+def _ask_all(lab: Lab, sender: Node | None, *, patient: bool, settings: bool) -> _Answers:
     """Ask all services at once; compare counters around the first requests of each."""
     director = lab.netns(active_director(lab).name)
     start = counters.wait_for_ipvs_counters(director)
@@ -247,7 +269,7 @@ def _ask_all(lab: Lab, sender: Node | None, *, patient: bool) -> _Answers:
         opening = [pool.submit(_first_requests, lab, one, used_ports, held) for one in asked]
         for one, exchanges in zip(asked, opening, strict=True):
             one.exchanges = exchanges.result()
-        changed = pool.submit(changed_settings, lab)
+        changed = pool.submit(changed_settings, lab) if settings else None
         end = counters.wait_for_ipvs_counters(director, unaccounted=start.unaccounted)
         for waiting in [pool.submit(_further_requests, lab, one) for one in asked]:
             waiting.result()
@@ -255,7 +277,7 @@ def _ask_all(lab: Lab, sender: Node | None, *, patient: bool) -> _Answers:
             for waiting in [pool.submit(_wait_longer, lab, one, end.state) for one in asked]:
                 waiting.result()
         late = run_inside(director, read_connections)
-        settings = changed.result()
+        read = changed.result() if changed else None
     known = {_client_of(connection) for connection in end.state.connections}
     connections = (*end.state.connections, *(c for c in late if _client_of(c) not in known))
     runs = tuple(
@@ -277,7 +299,7 @@ def _ask_all(lab: Lab, sender: Node | None, *, patient: bool) -> _Answers:
         )
         for one in asked
     )
-    return _Answers(runs, settings)
+    return _Answers(runs, read)
 
 
 def _client_of(connection: Connection) -> tuple[object, ...]:
