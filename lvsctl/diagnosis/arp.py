@@ -289,7 +289,7 @@ RULES = (
     Rule(
         find=wrongly_learnt,
         latent=True,
-        rules_out="no node had learnt a wrong MAC address before the requests",
+        rules_out="no node has learnt a wrong MAC address",
     ),
     Rule(
         find=learnt, by_state=False, rules_out="every neighbour entry for the VIP is the director's"

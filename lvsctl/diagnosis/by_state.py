@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from lvsctl.claims.trace import traces
-from lvsctl.diagnosis import ipvs, scheduling
+from lvsctl.diagnosis import ha, ipvs, scheduling
 from lvsctl.diagnosis.base import Case, Console, Found, Rule
 from lvsctl.diagnosis.engine import RULES, judged_cases
 from lvsctl.diagnosis.kernel_counters import COUNTERS_BY_CAUSE, MOST
@@ -48,6 +48,7 @@ def judge(
     dirty: set[str] = set()
     for case in _cases(evidence, network, console):
         rules = RULES if case.director == case.trace.master else _TABLE
+        rules = tuple(rule for rule in rules if case.lab.floating or rule not in ha.RULES)
         for number, rule in enumerate(rules):
             if not rule.by_state or not (judged := judged_cases(case, rule)):
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -107,6 +108,10 @@ def _ask(host: InventoryHost, seconds: float, *, sudo: bool) -> Asked:
         timer.cancel()
         _end(child)
         child.wait()
+        for stream in (child.stdin, child.stdout, child.stderr):
+            if stream is not None:
+                with contextlib.suppress(OSError):  # what was never sent
+                    stream.close()
     said = legible(errors.decode(errors="replace")).strip().split("\n")[-1][:200]
     if late.is_set():
         return Asked(host.name, None, f"no answer within {seconds:g} s{_after(said)}")
@@ -130,11 +135,9 @@ def _conversation(child: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
     errors: list[bytes] = []
     reader = threading.Thread(target=_drain, args=(child.stderr, errors), daemon=True)
     reader.start()
-    try:
+    with contextlib.suppress(BrokenPipeError):  # ssh has ended, and says why
         child.stdin.write(script().encode())
         child.stdin.close()
-    except BrokenPipeError:
-        pass  # ssh has ended, and says why
     output = child.stdout.read(LARGEST + 1)
     if len(output) > LARGEST:
         _end(child)
@@ -153,7 +156,5 @@ def _drain(stream: IO[bytes], found: list[bytes]) -> None:
 def _end(child: subprocess.Popen[bytes]) -> None:
     """End ssh and the processes that it started, such as a ProxyCommand."""
     if child.poll() is None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return

@@ -85,7 +85,9 @@ def _host(one: Asked, node: str, deployment: _Deployment) -> CheckedHost:
     if not node:
         found = deployment.node_of(one.state)
         what = (
-            f"it is {found}, and so is another host" if found else "it is no node of the topology"
+            f"it is {found}, and so is another host"
+            if found
+            else "no node of the topology has its name or an address of it"
         )
         return CheckedHost(one.name, "", what, ignored=not found)
     return CheckedHost(
@@ -110,7 +112,18 @@ def _matched(lab: Lab, every: Iterable[Asked]) -> dict[str, Asked]:
             if one.name not in taken and node and node not in found:
                 found[node] = one
                 taken.add(one.name)
+    _match_the_last(lab, found, [one for one in every if one.name not in taken])
     return found
+
+
+def _match_the_last(lab: Lab, found: dict[str, Asked], left: list[Asked]) -> None:
+    """Match the last host to the last node if it holds a VIP: it has lost its own address."""
+    nodes = [node.name for node in _needed(lab) if node.name not in found]
+    if len(nodes) != 1 or len(left) != 1 or left[0].state is None:
+        return
+    vips = {vip for service in lab.services for vip in service.vips}
+    if any(a.ip in vips for link in left[0].state.state.links for a in link.addresses):
+        found[nodes[0]] = left[0]
 
 
 def _by_given_name(lab: Lab, one: Asked) -> str:

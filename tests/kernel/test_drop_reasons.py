@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from lvsctl.kernel import counters, netns
-from lvsctl.model import nstat
 from lvsctl.kernel.drops import DropReasons, Martians, martian_text, parse_reasons
+from lvsctl.model import nstat
 from lvsctl.model.state import LOSSES, MARTIANS, REASONS
 from tests.kernel.by_hand import cable, descriptors, namespaces, run
 

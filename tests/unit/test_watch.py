@@ -285,7 +285,5 @@ def test_a_silent_lab_says_how_to_see_something(lab: Lab) -> None:
 def test_counters_have_nstats_names() -> None:
     text = "IpExt: InNoRoutes InOctets\nIpExt: 3 0\nIp: Forwarding InAddrErrors\nIp: 1 2\n"
     assert dict(nstat.parse_paired(text)) == {"IpExtInNoRoutes": 3, "IpInAddrErrors": 2}
-    assert dict(nstat.parse_single("Ip6InReceives \t5\nIp6InDiscards\t0\n")) == {
-        "Ip6InReceives": 5
-    }
+    assert dict(nstat.parse_single("Ip6InReceives \t5\nIp6InDiscards\t0\n")) == {"Ip6InReceives": 5}
     assert nstat.growth({"a": 1, "b": 2}, {"a": 4, "b": 2, "c": 1}) == {"a": 3, "c": 1}

@@ -139,10 +139,16 @@ def rules(text: str, version: int, tables: Tables) -> Iterator[RuleState]:
 
 
 def _numbered(words: list[str], tables: Tables) -> str:
-    for before, word in enumerate(words[1:]):
-        if words[before] == "lookup" and word not in _TABLES and re.fullmatch(r"[\w.-]+", word):
-            words[before + 1] = str(tables.number(word))
-    return " ".join(words)
+    found = list(words)
+    for at, word in enumerate(words):
+        after = words[at + 1] if at + 1 < len(words) else ""
+        if word in ("from", "to", "iif", "lookup") and not after:
+            raise Unreadable(f"a rule ends with {word}")
+        if word in ("from", "to") and after != "all":
+            network(after)
+        elif word == "lookup" and after not in _TABLES and re.fullmatch(r"[\w.-]+", after):
+            found[at + 1] = str(tables.number(after))
+    return " ".join(found)
 
 
 def neighbours(text: str) -> Iterator[NeighbourState]:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from lvsctl.engine.findings import Check, CheckedHost
 from lvsctl.output.phrases import counted
-from lvsctl.output.text.style import Style, printable
+from lvsctl.output.text.style import Cell, Style, printable
 from lvsctl.output.text.verification import cause_lines, listed
 
 
 def format_check(result: Check, *, style: Style) -> str:
     """Format what was judged, each cause with its evidence and remedy, and what is in order."""
     lines = [_heading(result, style), ""]
-    width = max((len(host.node or host.name) for host in result.hosts), default=0)
-    for host in result.hosts:
-        lines += _host(host, width, style)
+    lines.append(style.table([_host(host, style) for host in result.hosts], indent=2))
     for number, cause in enumerate(result.causes, 1):
         lines += ["", *cause_lines(number, cause, style)]
     if result.healthy:
@@ -38,19 +34,16 @@ def _heading(result: Check, style: Style) -> str:
     return f"{name}: {style.green('as the topology says')}, {hosts}{missing}"
 
 
-def _host(host: CheckedHost, width: int, style: Style) -> Iterator[str]:
+def _host(host: CheckedHost, style: Style) -> tuple[Cell, str, str]:
+    """A row: whether it was judged, the node, the host's own name and interfaces or the problem."""
     name = host.node or host.name
+    also = f"{printable(host.name)}: " if host.name not in ("", name) else ""
     if host.problem:
-        said = style.dim(printable(host.problem)) if host.ignored else printable(host.problem)
-        known = f"{printable(host.name)}: " if host.name not in ("", name) else ""
-        mark = " " if host.ignored else style.red("✗")
-        yield style.wrapped(f"{mark} {printable(name):{width}}  {known}{said}", 2, width + 6)
-        return
-    devices = ", ".join(
+        mark = Cell("-", style.dim) if host.ignored else Cell("✗", style.red)
+        return mark, printable(name), also + printable(host.problem.replace("\n", "; "))
+    parts = [
         f"{network} is {printable(device)}" if device else f"no interface on {network}"
         for network, device in host.interfaces.items()
-    )
-    also = f"{printable(host.name)}, " if host.name != name else ""
-    yield style.wrapped(f"{style.green('✓')} {name:{width}}  {also}{devices}", 2, width + 6)
-    for part in host.unread:
-        yield style.wrapped(f"not read: {part}", width + 6, width + 16)
+    ]
+    unread = "; ".join(("", *(f"not read: {part}" for part in host.unread)))
+    return Cell("✓", style.green), printable(name), f"{also}{', '.join(parts)}{unread}"
