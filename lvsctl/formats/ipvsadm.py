@@ -113,7 +113,10 @@ def read(text: str, source: str) -> Configuration:
             if words[:1] == ["--set"]:
                 timeouts = _timeouts(words[1:])
             elif words[:1] in (["--start-daemon"], ["--stop-daemon"]):
-                notes.remark(place, f"{words[0]}: it is not part of a topology yet")
+                notes.remark(
+                    place,
+                    f"{words[0]}: it needs a second director (ha: {{sync: true}} of the directors)",
+                )
             elif words:
                 _take(_Rule(_options(words), place), services, notes)
         except _Refused as error:
