@@ -102,7 +102,11 @@ class _Directors:
         first, notes = self._first, self._notes
         router = _whole(first, "virtual_router_id", 0, (1, 255), notes)
         if not router:
-            notes.wrong(first.place, f"vrrp_instance {first.name} has no virtual_router_id", "virtual_router_id 51")
+            notes.wrong(
+                first.place,
+                f"vrrp_instance {first.name} has no virtual_router_id",
+                "virtual_router_id 51",
+            )
         yield f"virtual_router_id: {router or 1}"
         if (interval := first.settings.get("advert_int")) is not None:
             try:

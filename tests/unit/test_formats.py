@@ -98,7 +98,8 @@ def test_what_is_exported_is_read_as_the_same_table(
         lab = planner.load_lab(Topology(source, shipped.text_of(source).encode()))
     resources = planner.plan_for(lab).resources
     text, *others = writers.export(lab, resources, target).values()
-    assert len(others) == len(lab.directors) - 1
+    # Rules are for every director; each has a keepalived.conf of its own.
+    assert len(others) == (len(lab.directors) - 1 if target is writers.Target.KEEPALIVED else 0)
     again = readers.read(Topology("out", text.encode(), "/out"), readers.Source(target))
     assert rules(table(again.services)) == rules(resources)
     assert str(readers.detect(text)) == target.value
@@ -444,8 +445,7 @@ def test_a_shipped_topology_comes_back_as_it_went_out(name: str) -> None:
     lab = planner.load_lab(Topology(f"{name}.yaml", shipped.path_of(name).read_bytes(), name))
     resources = planner.plan_for(lab).resources
     for target in (writers.Target.KEEPALIVED, writers.Target.IPVSADM):
-        text, *others = writers.export(lab, resources, target).values()
-        assert not others or target is writers.Target.KEEPALIVED, "rules are for every director"
+        text = next(iter(writers.export(lab, resources, target).values()))
         again = lab_of(imported(text))
         assert services_of(again) == services_of(lab), target
         if target is writers.Target.KEEPALIVED and lab.directors[0].ha is not None:
