@@ -16,12 +16,13 @@ from lvsctl.diagnosis.network import Network
 from lvsctl.engine.ask_hosts import Asked
 from lvsctl.engine.collect import clients_of
 from lvsctl.engine.findings import Check, CheckedHost
+from lvsctl.engine.matching import adapt, likely_node, matches, needed
 from lvsctl.errors import UsageError
 from lvsctl.formats.hosts.reader import HostState
 from lvsctl.model.addresses import IPAddress, IPNetwork
 from lvsctl.model.claim import Cause
 from lvsctl.model.evidence import Evidence, Run
-from lvsctl.model.lab import Lab, Node, Role
+from lvsctl.model.lab import Lab, Node
 from lvsctl.model.service import FwMark
 from lvsctl.model.state import NodeState, ServiceState
 from lvsctl.plan import planner
@@ -44,35 +45,32 @@ def check(lab: Lab, asked: Iterable[Asked]) -> Check:
     Raises UsageError if none of them is one of its nodes.
     """
     every = tuple(asked)
-    matched = _matched(lab, every)
+    matched = matches(lab, every)
     if not matched and any(one.state is not None for one in every):
-        names = ", ".join(node.name for node in _needed(lab))
+        names = ", ".join(node.name for node in needed(lab))
         raise UsageError(
             f"no host is a node of {lab.name}: none has the name or an address of one",
             hint=f"name the files, or the hosts of the inventory, after the nodes: {names}",
         )
-    deployment = _Deployment(lab, {node: one.state for node, one in matched.items() if one.state})
+    hosts_read = {node: one.state for node, one in matched.items() if one.state}
+    adapted = adapt(lab, {node: host.state for node, host in hosts_read.items()})
+    deployment = _Deployment(adapted.lab, hosts_read)
     judged = deployment.judge()
     nodes = {one.name: node for node, one in matched.items()}
     hosts = [_host(one, nodes.get(one.name, ""), deployment) for one in every]
     hosts += [
         CheckedHost("", node.name, "it was not collected")
-        for node in _needed(lab)
+        for node in needed(lab)
         if node.name not in matched and not _unanswered(node, every)
     ]
     complete = all(not host.problem and not host.unread for host in hosts)
     return Check(
         lab,
         judged.causes,
-        (*judged.remarks, *deployment.remarks()),
+        (*adapted.remarks, *judged.remarks, *deployment.remarks()),
         judged.rules if complete else (),
         tuple(hosts),
     )
-
-
-def _needed(lab: Lab) -> tuple[Node, ...]:
-    """The nodes that must be collected for the whole to be judged."""
-    return (*lab.directors, *lab.having(Role.REAL_SERVER))
 
 
 def _unanswered(node: Node, every: Iterable[Asked]) -> bool:
@@ -99,56 +97,6 @@ def _host(one: Asked, node: str, deployment: _Deployment) -> CheckedHost:
     )
 
 
-# ── which host is which node ─────────────────────────────────────────────────────────────────
-
-
-def _matched(lab: Lab, every: Iterable[Asked]) -> dict[str, Asked]:
-    """Each node's host: by the name it is given, then by its own name, then by its addresses."""
-    found: dict[str, Asked] = {}
-    taken: set[str] = set()
-    for way in (_by_given_name, _by_own_name, _by_address):
-        for one in every:
-            node = way(lab, one)
-            if one.name not in taken and node and node not in found:
-                found[node] = one
-                taken.add(one.name)
-    _match_the_last(lab, found, [one for one in every if one.name not in taken])
-    return found
-
-
-def _match_the_last(lab: Lab, found: dict[str, Asked], left: list[Asked]) -> None:
-    """Match the last host to the last node if it holds a VIP: it has lost its own address."""
-    nodes = [node.name for node in _needed(lab) if node.name not in found]
-    if len(nodes) != 1 or len(left) != 1 or left[0].state is None:
-        return
-    vips = {vip for service in lab.services for vip in service.vips}
-    if any(a.ip in vips for link in left[0].state.state.links for a in link.addresses):
-        found[nodes[0]] = left[0]
-
-
-def _by_given_name(lab: Lab, one: Asked) -> str:
-    return _named(lab, one.name)
-
-
-def _by_own_name(lab: Lab, one: Asked) -> str:
-    return _named(lab, one.state.name) if one.state is not None else ""
-
-
-def _named(lab: Lab, name: str) -> str:
-    names = {node.name for node in lab.nodes}
-    return next((word for word in (name, name.partition(".")[0]) if word in names), "")
-
-
-def _by_address(lab: Lab, one: Asked) -> str:
-    if one.state is None:
-        return ""
-    held = {a.ip for link in one.state.state.links for a in link.addresses}
-    counts = {node.name: len(held.intersection(node.addresses)) for node in lab.nodes}
-    best = max(counts, key=lambda name: counts[name])
-    # Of two nodes with as many addresses there, it is neither.
-    return best if counts[best] and list(counts.values()).count(counts[best]) == 1 else ""
-
-
 # ── the deployment as evidence ───────────────────────────────────────────────────────────────
 
 
@@ -167,10 +115,20 @@ class _Deployment:
         for name, host in self.hosts.items():
             self.devices |= _devices(self.lab, self.lab.node(name), host.state)
 
+    @property
+    def unknown(self) -> dict[str, str]:
+        """Addresses that lvsctl chose for nodes that were not read, with their nodes."""
+        return {
+            str(address.ip): node.name
+            for node in self.lab.nodes
+            if node.name not in self.hosts
+            for interface in node.interfaces
+            for address in interface.chosen
+        }
+
     def node_of(self, host: HostState) -> str:
         """The node that a host would be."""
-        asked = Asked(host.source, host)
-        return _by_own_name(self.lab, asked) or _by_address(self.lab, asked)
+        return likely_node(self.lab, Asked(host.source, host))
 
     def interfaces(self, node: str) -> dict[str, str]:
         """A host's interface on each network; empty where it has none."""
@@ -289,7 +247,11 @@ class _HostConsole:
     states: Mapping[str, NodeState]
 
     def type(self, node: str, words: tuple[str, ...]) -> str:  # noqa: ARG002 (each host's own)
-        return shlex.join(words)
+        """Type them; an address that only a lab would have is not that of a host of the site."""
+        unknown = self.deployment.unknown
+        named = [unknown[word] for word in words if word in unknown]
+        typed = shlex.join("ADDRESS" if word in unknown else word for word in words)
+        return f"{typed}  # of {named[0]}: the topology does not give it" if named else typed
 
     def restore(self, node: str) -> str:
         """Apply the parts of the plan that a host lacks, with the names of its interfaces."""
@@ -299,6 +261,7 @@ class _HostConsole:
             for one in self.deployment.resources
             if state is not None
             and one.netns == self.deployment.lab.netns(node)
+            and not (isinstance(one, StaticRoute) and str(one.via) in self.deployment.unknown)
             and not _holds(own := self._renamed(one, node), state)
             for command in own.commands()
         ]

@@ -24,6 +24,7 @@ from lvsctl.engine.ask_hosts import Asked
 from lvsctl.engine.check import check
 from lvsctl.engine.findings import Check
 from lvsctl.errors import DamagedFile, TopologyError, UsageError
+from lvsctl.formats import readers
 from lvsctl.formats.hosts import document, ipvs, links, reader
 from lvsctl.formats.hosts.inventory import InventoryHost, read_inventory
 from lvsctl.model.lab import Lab
@@ -32,6 +33,7 @@ from lvsctl.output.serialize import to_json
 from lvsctl.output.text.check import format_check
 from lvsctl.output.text.style import Style
 from lvsctl.plan import planner
+from lvsctl.topology.shipped import Topology
 from tests.kernel.labs import topology_of
 
 RECORDED = Path(__file__).with_name("recorded") / "hosts"
@@ -520,3 +522,71 @@ def test_files_are_hosts_by_their_names(tmp_path: Path, documents: Mapping[str, 
     empty.mkdir()
     with pytest.raises(UsageError, match="is empty"):
         ask_hosts.from_directory(empty)
+
+
+# ── a topology that was imported ─────────────────────────────────────────────────────────────
+
+RULES = """\
+-A -t 10.10.0.100:80 -s rr
+-a -t 10.10.0.100:80 -r 10.10.0.11:80 -g
+-a -t 10.10.0.100:80 -r 10.10.0.12:80 -g
+"""
+
+
+@pytest.fixture(scope="module")
+def imported() -> Lab:
+    one = readers.import_file(Topology("rules", RULES.encode(), "/nowhere/rules"))
+    return planner.load_lab(Topology("site.yaml", one.text.encode()))
+
+
+def with_length(text: str, length: int) -> str:
+    """With another length of the service network's prefix."""
+    for number in (2, 9, 11, 12):
+        own = f'"local":"10.10.0.{number}","prefixlen":'
+        text = text.replace(f"{own}24", f"{own}{length}")
+    return text.replace('"dst":"10.10.0.0/24"', f'"dst":"10.10.0.0/{length}"')
+
+
+ROUTED = 'section routes-ipv4\n|[{"dst":"default","gateway":"10.10.0.254","dev":"eth1","flags":[]},'
+
+
+def routed(documents: Mapping[str, str]) -> dict[str, str]:
+    """With a default gateway, which is no node of the topology."""
+    return {
+        name: text.replace("section routes-ipv4\n|[", ROUTED) for name, text in documents.items()
+    }
+
+
+def test_what_an_imported_file_does_not_say_is_taken_from_the_hosts(
+    imported: Lab, documents: Mapping[str, str]
+) -> None:
+    """The director's own address and the prefix are assumed: others are no deviation."""
+    texts = {name: with_length(text, 20) for name, text in routed(documents).items()}
+    for own in ("10.10.0.9", "10.10.0.1"):  # that is the address chosen for the router
+        texts["lb"] = texts["lb"].replace('"local":"10.10.0.2"', f'"local":"{own}"')
+        found = check(imported, asked(texts))
+        assert not found.causes
+        assert {host.name: host.node for host in found.hosts} == {
+            "lb": "director", "web1": "rs-0-11", "web2": "rs-0-12",
+        }  # fmt: skip
+        assert found.remarks[0] == (
+            "network lan is 10.10.0.0/20 on every host, 10.10.0.0/24 in the topology"
+        )
+
+
+def test_one_host_with_another_prefix_is_wrong_all_the_same(
+    imported: Lab, documents: Mapping[str, str]
+) -> None:
+    texts = routed(documents)
+    found = check(imported, asked({**texts, "web1": with_length(texts["web1"], 20)}))
+    assert [(c.fault, c.node) for c in found.causes] == [("wrong-prefix-length", "rs-0-11")]
+
+
+def test_no_remedy_names_an_address_that_only_a_lab_would_have(
+    imported: Lab, documents: Mapping[str, str]
+) -> None:
+    """The router of an imported topology is assumed; what its real address is, is not known."""
+    found = check(imported, asked(documents))
+    assert {c.remedy for c in found.causes} == {
+        "ip route replace default via ADDRESS  # of router: the topology does not give it"
+    }
