@@ -126,9 +126,12 @@ def _split_brain(case: Case, node: Node, both: str, consequence: str) -> Cause:
     return Cause(
         fault="vrrp-filtered",
         node=node.name,
-        text="it is master beside another director: it does not accept that one's advertisements",
+        text="it holds the VIP beside another director",
         evidence=(both,),
-        consequence=f"both are master (split brain): {consequence}",
+        consequence=(
+            "both are master, each without the other's advertisements (split brain), or one has "
+            f"the address by hand: {consequence}"
+        ),
         remedy=case.type(node.name, "tcpdump", "-vnni", device, "ip", "proto", "112"),
     )
 
