@@ -43,6 +43,7 @@ class SchemaOf(StrEnum):
     VERIFY = "verify"
     PROVE = "verify-prove"
     DIAGNOSE = "diagnose"
+    CHECK = "check"
     WALK = "walk"
     FAILOVER = "failover"
     WATCH = "watch"

@@ -275,8 +275,10 @@ def _at_most(upper: int) -> str:
 
 
 def _differing(case: Case, fault: str, says: str, fact: str, remedy: str) -> Found:
-    """A cause if the distribution is wrong; else a remark."""
-    if not (case.failed("all.distribution") or case.failed("all.real-servers-reached")):
+    """A cause if the distribution is wrong, or none was seen; else a remark."""
+    if not case.by_state and not (
+        case.failed("all.distribution") or case.failed("all.real-servers-reached")
+    ):
         return Remark(case.director, says)
     seen = [
         f"connections: {f.observed}; expected {f.expected}"
@@ -296,9 +298,14 @@ def _differing(case: Case, fault: str, says: str, fact: str, remedy: str) -> Fou
 RULES = (
     Rule(
         find=templates,
+        by_state=False,
         rules_out="no persistence template leads to a drained real server",
     ),
-    Rule(find=fallback, rules_out="no client hashes to a real server that takes no connections"),
+    Rule(
+        find=fallback,
+        by_state=False,
+        rules_out="no client hashes to a real server that takes no connections",
+    ),
     Rule(find=settings, latent=True, rules_out="no setting of IPVS loses packets"),
     Rule(find=flags, rules_out="the service's flags are as configured"),
     Rule(find=timeouts, rules_out="IPVS's timeouts are the usual ones"),

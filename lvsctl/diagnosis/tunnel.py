@@ -106,7 +106,7 @@ def keys_agree(case: Case) -> Iterator[Found]:
                     case.type(node.name, "ip", "addr", "replace", vip, "dev", usual),
                 ]
             else:
-                restore.append(case.up)
+                restore.append(case.restore(node.name))
             yield Cause(
                 fault="tunnel-key",
                 node=node.name,
@@ -144,7 +144,7 @@ def endpoints_agree(case: Case) -> Iterator[Found]:
                 *shown(_unreachable(case, node.name)),
             ),
             consequence="the requests are not decapsulated",
-            remedy=case.up,
+            remedy=case.restore(node.name),
         )
 
 
@@ -312,6 +312,7 @@ def _unfiltered(case: Case, node: str, device: str) -> str:
 RULES = (
     Rule(
         find=outer_source,
+        by_state=False,
         modes=(TUN,),
         latent=True,
         rules_out="the director sends the tunnel from its DIP",
@@ -341,6 +342,7 @@ RULES = (
     ),
     Rule(
         find=icmp_filtered,
+        by_state=False,
         modes=(TUN,),
         rules_out="fragmentation-needed reaches the client",
     ),

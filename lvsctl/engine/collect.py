@@ -25,6 +25,7 @@ from lvsctl.kernel.drops import DropReasons, Martians
 from lvsctl.kernel.masters import active_director
 from lvsctl.kernel.netns import run_inside
 from lvsctl.kernel.state import flush_neighbours_and_routes, read_connections
+from lvsctl.model import nstat
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.evidence import Evidence, Exchange, Failure, Joined, Probe, Run
 from lvsctl.model.lab import Lab, Node, Role
@@ -81,7 +82,7 @@ def collect_evidence(
         drops={node: count for node, count in capture.drops.items() if count},
         states={name: state for name, state in states.items() if name not in switches},
         switches={name: state for name, state in states.items() if name in switches},
-        counters={nodes[name]: counters.growth(before[name], after[name]) for name in nodes},
+        counters={nodes[name]: nstat.growth(before[name], after[name]) for name in nodes},
         kernel_drops=kernel_drops,
         kernel_log=kernel_log,
         packet_filters={

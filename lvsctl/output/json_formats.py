@@ -130,6 +130,8 @@ FORMATS: Mapping[str, Format] = {
         derive={"named_first": "named_first", "holds": "holds", "wrong": "wrong"},
         convert={"named": _CAUSES},
     ),
+    "Check": Format(convert={"lab": _LAB}, derive={"healthy": "healthy"}),
+    "CheckedHost": Format(derive={"judged": "judged"}),
     "Claim": Format(rename={"unbroken": "unbreakable_because"}),
     "Column": Format(rename={"topology": "name"}, derive={"holds": "holds"}),
     "Diagnosis": Format(convert={"lab": _LAB}),

@@ -12,6 +12,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from lvsctl.engine.campaign import Column, Proof
 from lvsctl.engine.findings import (
+    Check,
     Diagnosis,
     FaultListed,
     FaultShown,
@@ -60,6 +61,9 @@ DOCUMENTS: Mapping[str, Document] = {
     ),
     "verify-prove": Document("Which claims fail under which fault.", Proof),
     "diagnose": Document("The causes, most likely first.", Diagnosis),
+    "check": Document(
+        "How real hosts differ from a topology: the causes, and what became of each host.", Check
+    ),
     "walk": Document("One request, hop by hop.", Walk),
     "failover": Document("What happened while a director took over from another.", Failover),
     "watch": Document("One line per sample.", View),

@@ -16,7 +16,7 @@ from lvsctl.cli.plans import SchemaOf
 from lvsctl.diagnosis import conclusion
 from lvsctl.engine.campaign import Cell, Column, Health, Proof, Trial
 from lvsctl.engine.faults import list_faults, show_fault
-from lvsctl.engine.findings import Diagnosis, FaultShown, Inspection
+from lvsctl.engine.findings import Check, CheckedHost, Diagnosis, FaultShown, Inspection
 from lvsctl.engine.inspect import recompute
 from lvsctl.engine.preview import between
 from lvsctl.faults import FAULTS
@@ -128,6 +128,7 @@ DOCUMENT_SAMPLES: tuple[tuple[str, dict[str, Any]], ...] = (
     *(("verify", to_json(recompute(evidence_of(name)), capture="c")) for name in NAMES),
     ("verify-prove", to_json(proof())),
     *(("diagnose", to_json(diagnosis(name))) for name in NAMES),
+    ("check", to_json(Check(DR, diagnosis("dr").causes, (), ("x",), (CheckedHost("a", "rs1"),)))),
     *(("walk", to_json(next(walks(evidence_of(name))))) for name in NAMES),
     ("failover", to_json(failed_over())),
     ("watch", to_json(view(DR, [sample(DR, 0)]))),
