@@ -60,6 +60,12 @@ ROWS = (
         _INSPECT,
         "Make one director take over from another, and measure the outage",
     ),
+    Row(
+        "drain",
+        "drain",
+        _INSPECT,
+        "Take a real server out while flows run, and see what becomes of each",
+    ),
     Row("capture", "capture", _INSPECT, "Capture frames at every interface of every node"),
     Row("watch", "watch", _INSPECT, "Watch a running lab live"),
     Row("exec", "nodes", _INSPECT, "Run a command on a node"),

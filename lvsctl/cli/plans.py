@@ -45,6 +45,8 @@ class SchemaOf(StrEnum):
     DIAGNOSE = "diagnose"
     WALK = "walk"
     FAILOVER = "failover"
+    DRAIN = "drain"
+    DRAIN_MATRIX = "drain-matrix"
     WATCH = "watch"
     FAULT_LIST = "fault-list"
     FAULT_SHOW = "fault-show"

@@ -129,10 +129,17 @@ class FaultInjector:
             if after is not None:
                 self._perform(after)
         if servers:
-            self._perform(*self._listening(staying))
+            self._perform(*self.listening(staying))
 
-    def _listening(self, staying: Iterable[InjectedFault]) -> tuple[ResponderPort, ...]:
-        """What should listen now: what the plan has, less what faults have stopped."""
+    def listening(
+        self, staying: Iterable[InjectedFault] | None = None
+    ) -> tuple[ResponderPort, ...]:
+        """What should listen now: what the plan has, less what faults have stopped.
+
+        ``staying`` are those faults; default: all that are injected.
+        """
+        if staying is None:
+            staying = paths.read_faults(self.lab.name)
         ports = dict.fromkeys(op for op in self.plan.resources if isinstance(op, ResponderPort))
         for one in staying:
             for change in self._changes_of(one):

@@ -23,6 +23,7 @@ from lvsctl.kernel.probe import Features
 from lvsctl.machine.client import MachineStatus
 from lvsctl.machine.kinds import KindStatus
 from lvsctl.model.addresses import Endpoint, IPAddress, IPInterface, IPNetwork
+from lvsctl.model.drain import Drain, DrainRow
 from lvsctl.model.failover import Failover
 from lvsctl.model.frame import Frame
 from lvsctl.model.walk import Walk
@@ -62,6 +63,12 @@ DOCUMENTS: Mapping[str, Document] = {
     "diagnose": Document("The causes, most likely first.", Diagnosis),
     "walk": Document("One request, hop by hop.", Walk),
     "failover": Document("What happened while a director took over from another.", Failover),
+    "drain": Document("What became of flows when a real server was taken out.", Drain),
+    "drain-matrix": Document(
+        "What becomes of flows in every way, with every combination of sysctls.",
+        None,
+        {"rows": tuple[DrainRow, ...]},
+    ),
     "watch": Document("One line per sample.", View),
     "fault-list": Document(
         "All faults. `lab` is null without a lab.",

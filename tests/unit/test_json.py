@@ -23,6 +23,16 @@ from lvsctl.faults import FAULTS
 from lvsctl.kernel.probe import Features
 from lvsctl.model.addresses import Endpoint
 from lvsctl.model.claim import Verdict
+from lvsctl.model.drain import (
+    Drain,
+    DrainedFlow,
+    DrainRow,
+    DrainSetting,
+    DrainTrial,
+    FlowKind,
+    Outcome,
+    Way,
+)
 from lvsctl.model.evidence import Answers
 from lvsctl.model.failover import Failover, HeldConnection, Moment, Step
 from lvsctl.model.lab import Lab
@@ -117,6 +127,36 @@ def failed_over() -> Failover:
     )
 
 
+def drained() -> Drain:
+    """A real server that was taken out, with one line of each kind."""
+    flow = DrainedFlow(
+        kind=FlowKind.HELD,
+        service="web",
+        client="10.10.0.10:1",
+        outcome=Outcome.RESET,
+        text="reset after 104 ms",
+        after=104.0,
+        resolution=100.0,
+        servers={"rs2": 1},
+        failed=1,
+        entry="ESTABLISHED at rs1, 9 s left",
+        why="reset by director",
+    )
+    setting = DrainSetting("conn_reuse_mode", "1", "a client port")
+    return Drain(
+        lab="dr",
+        real_server="rs1",
+        way=Way.DELETE,
+        client="client",
+        window=4.0,
+        interval=100.0,
+        commands=("ipvsadm -d",),
+        flows=(flow,),
+        settings=(setting,),
+        trials=(DrainTrial(setting, (flow,), (FlowKind.HELD,)),),
+    )
+
+
 DOCUMENT_SAMPLES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("up", to_json(Up(DR, created=True))),
     ("up", to_json(Up(TUN, created=False, added=planner.plan_for(TUN).resources))),
@@ -130,6 +170,11 @@ DOCUMENT_SAMPLES: tuple[tuple[str, dict[str, Any]], ...] = (
     *(("diagnose", to_json(diagnosis(name))) for name in NAMES),
     *(("walk", to_json(next(walks(evidence_of(name))))) for name in NAMES),
     ("failover", to_json(failed_over())),
+    ("drain", to_json(drained())),
+    (
+        "drain-matrix",
+        to_json(rows=(DrainRow(Way.STOP, {"conn_reuse_mode": "1"}, drained().flows),)),
+    ),
     ("watch", to_json(view(DR, [sample(DR, 0)]))),
     ("watch", watched()),
     ("fault-list", to_json(lab=None, faults=list_faults())),

@@ -53,6 +53,15 @@ def _sorted_frames(found: re.Match[str]) -> str:
 
 RULES = (
     Rule(
+        "how many requests and packets a flow of `lvsctl drain` had, and when it ended",
+        r"\b\d+(?= of \d+ (?:still|refused|silent))|(?<= of )\d+(?= (?:still|refused|silent))"
+        r"|(?<=: all )\d+(?= at )|(?<=  all )\d+(?= at )|(?<=packets \()\d+(?=\))"
+        r"|\b\d+(?= packets? dropped)|(?<=silent for )[\d.]+(?= s)|(?<=after )\d+(?= ms$)"
+        r"|(?<=\(frame #)\d+",
+        "<n>",
+        "clients ask every 100 ms for some seconds, by the clock of the machine",
+    ),
+    Rule(
         "a client's port",
         r"(?<=[:.])(?:3276[89]|327[7-9]\d|32[89]\d\d|3[3-9]\d{3}|[45]\d{4}|60\d{3})(?!\d)",
         "port",
