@@ -1,343 +1,47 @@
-"""What became of flows when a real server was taken out: decided on what clients saw. Pure.
+"""Why flows fared as they did when a real server was taken out. Pure.
 
-The reasons rest on frames and on IPVS's connection table as well: net/netfilter/ipvs/ip_vs_core.c
-(ip_vs_in_hook, ip_vs_sched_persist) and Documentation/networking/ipvs-sysctl.rst say what is to be
-expected, and a reason is given only where the frames show it.
+net/netfilter/ipvs/ip_vs_core.c (ip_vs_in_hook, ip_vs_sched_persist) and
+Documentation/networking/ipvs-sysctl.rst say what is to be expected; a reason is given only where
+the frames and IPVS's connection table show it.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-
-from lvsctl.model.addresses import Endpoint
-from lvsctl.model.drain import (
-    FRESH,
-    SEVERAL,
-    DrainedFlow,
-    FlowKind,
-    FlowRecord,
-    Outcome,
-    Request,
-    Way,
-)
-from lvsctl.model.evidence import Failure
-from lvsctl.model.frame import Direction, Frame
-from lvsctl.model.lab import Lab
-from lvsctl.model.packet import TcpFlag
-from lvsctl.model.service import IpvsTimeouts, VirtualService
-from lvsctl.model.state import Connection
-
-SETTINGS = ("expire_nodest_conn", "expire_quiescent_template", "conn_reuse_mode")
-"""The sysctls of IPVS that decide what becomes of flows (ipvs-sysctl.rst)."""
+from lvsctl.claims.flows import Case, Observed, case_of, not_started, result
+from lvsctl.model.flows import FRESH, FlowKind, FlowRecord, FlowResult, Outcome, Way
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """What was seen while a real server was taken out.
-
-    ``began`` and ``done`` are when that began and was done, ``until`` when watching ended, in
-    seconds since the epoch. ``table`` is IPVS's connection table then; ``frames`` may be empty.
-    ``settings`` are those of ``SETTINGS`` by name, ``persistence`` the timeout of each service.
-    """
-
-    lab: Lab
-    server: str
-    began: float
-    done: float
-    until: float
-    settings: Mapping[str, str]
-    persistence: Mapping[str, int]
-    timeouts: IpvsTimeouts
-    table: tuple[Connection, ...] = ()
-    frames: tuple[Frame, ...] = ()
-
-
-def drained(observed: Observed, way: Way, record: FlowRecord) -> DrainedFlow:
-    """Decide what became of a flow, and why."""
-    client = str(record.client) if record.client and record.kind not in FRESH else ""
+def drained(observed: Observed, way: Way, record: FlowRecord) -> FlowResult:
+    """Decide what became of a flow when a real server was taken out by ``way``, and why."""
     if record.trouble:
-        return DrainedFlow(record.kind, record.service, client, Outcome.NOT_STARTED, record.trouble)
-    found = _entry(observed, record)
-    entry = (
-        f"{found.state} at {_owner(observed.lab, found)}, {found.expires} s left" if found else ""
-    )
-    seen = _seen(observed, record)
-    if record.kind in SEVERAL:
-        judged = _several(observed, record)
-    else:
-        judged = _one(observed, record, dropped=seen.dropped > 0)
-    return DrainedFlow(
-        record.kind,
-        record.service,
-        client,
-        judged.outcome,
-        judged.text,
-        _ms(judged.noticed - observed.began) if judged.noticed else None,
-        _ms(judged.resolution),
-        _ms(judged.silent),
-        dict(judged.servers),
-        judged.failed,
-        entry,
-        _why(_Case(observed, way, record, judged, seen, found)),
-    )
+        return not_started(record)
+    case = case_of(observed, record)
+    return result(case, _why(case, way))
 
 
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """``noticed`` is when the client did, in seconds since the epoch; 0: it did not."""
-
-    outcome: Outcome
-    text: str
-    servers: Mapping[str, int]
-    failed: int = 0
-    noticed: float = 0.0
-    resolution: float = 0.0
-    silent: float = 0.0
-
-
-_FAILED = {
-    Failure.RESET: Outcome.RESET,
-    Failure.CLOSED: Outcome.CLOSED,
-    Failure.REFUSED: Outcome.REFUSED,
-    Failure.TIMED_OUT: Outcome.TIMED_OUT,
-}
-
-PROMPT = 0.3
-"""Seconds within which an answer comes to what was not lost: TCP sends lost data again after 0.2,
-0.4 … seconds at the earliest (RFC 6298 with Linux's minimum), a SYN after one."""
-
-
-def _one(observed: Observed, record: FlowRecord, *, dropped: bool) -> _Judged:
-    """Judge requests of one flow, in their order."""
-    later = [one for one in record.requests if _concerns(observed, one)]
-    servers = Counter(one.server for one in later if one.answered)
-    failed = next((one for one in later if one.error), None)
-    answered = next((one for one in later if one.answered), None)
-    # The last one may only have had no time.
-    lost = sum(bool(one.error) or _is_unanswered(observed, one) for one in later)
-    if failed is not None and not (answered and record.kind is FlowKind.UDP):
-        return _broken(observed, record, failed, servers, lost, dropped=dropped)
-    if answered is None:
-        seconds = observed.until - observed.done
-        text = f"silent until the end ({seconds:.1f} s)"
-        return _Judged(Outcome.SILENT, text, servers, lost, silent=seconds)
-    begun = _first_unanswered(later, answered)
-    silent = answered.ended - begun if answered.ended - begun > PROMPT else 0.0
-    gap = f"silent for {silent:.1f} s, then " if silent else ""
-    where = _where(servers)
-    if set(servers) == {record.server}:
-        outcome, text = Outcome.WENT_ON, f"{gap}went on at {where}"
-    else:
-        outcome, text = Outcome.MOVED, f"{gap}moved to {where}"
-    noticed = answered.ended if silent or outcome is Outcome.MOVED else 0.0
-    resolution = _resolution(record, answered) if noticed else 0.0
-    return _Judged(outcome, text, servers, lost, noticed, resolution, silent)
-
-
-def _concerns(observed: Observed, one: Request) -> bool:
-    """Whether a request was sent once the real server was out, or failed since it was going."""
-    if one.error:
-        return one.ended >= observed.began
-    return one.sent >= (observed.done if one.ended else observed.began)
-
-
-def _first_unanswered(later: Sequence[Request], answered: Request) -> float:
-    return min((one.sent for one in later if one.sent <= answered.sent), default=answered.sent)
-
-
-def _resolution(record: FlowRecord, one: Request) -> float:
-    """Return how long the client had not asked before a request: it could not have noticed."""
-    before = [other.sent for other in record.requests if other.sent < one.sent]
-    return one.sent - max(before) if before else 0.0
-
-
-def _broken(
-    observed: Observed,
-    record: FlowRecord,
-    failed: Request,
-    servers: Mapping[str, int],
-    lost: int,
-    *,
-    dropped: bool,
-) -> _Judged:
-    outcome, verb = _outcome(failed.error), failed.error
-    if outcome is None:  # such as no route: in the kernel's words
-        outcome = Outcome.REFUSED
-    else:
-        verb = str(outcome)
-    silent = failed.ended - failed.sent if failed.ended - failed.sent > PROMPT else 0.0
-    if record.kind is FlowKind.KEEPALIVE:  # it asked nothing: its probes had no answer
-        timed_out = outcome is Outcome.TIMED_OUT
-        silent = failed.ended - observed.done if timed_out or dropped else 0.0
-    after = failed.ended - observed.began
-    if silent:
-        text = f"silent for {silent:.1f} s, then {verb}"
-    else:
-        text = f"{verb} after {after * 1000:.0f} ms"
-    if outcome is Outcome.REFUSED:
-        text = f"silent for {silent:.1f} s, then {verb}" if silent else verb
-    resolution = 0.0 if record.kind is FlowKind.KEEPALIVE else _resolution(record, failed)
-    return _Judged(outcome, text, servers, lost, failed.ended, resolution, silent)
-
-
-def _is_unanswered(observed: Observed, one: Request) -> bool:
-    """Whether a request had time to be answered, and was not."""
-    return not one.ended and one.sent < observed.until - PROMPT
-
-
-def _outcome(error: str) -> Outcome | None:
-    return next((found for one, found in _FAILED.items() if one == error), None)
-
-
-def _several(observed: Observed, record: FlowRecord) -> _Judged:
-    """Judge requests that have a connection each."""
-    later = [one for one in record.requests if one.sent >= observed.done]
-    servers = Counter(one.server for one in later if one.answered)
-    errors = Counter(one.error for one in later if one.error)
-    unanswered = [one for one in later if _is_unanswered(observed, one)]
-    total = servers.total() + errors.total() + len(unanswered)
-    parts = [f"{count} of {total} {_outcome(error) or error}" for error, count in errors.items()]
-    if unanswered:
-        parts.append(f"{len(unanswered)} of {total} silent")
-    if parts:
-        worst = max(errors, key=errors.__getitem__, default="")
-        outcome = (_outcome(worst) or Outcome.REFUSED) if errors else Outcome.SILENT
-        if servers:
-            parts.append(f"others at {_where(servers)}")
-        failed = errors.total() + len(unanswered)
-        return _Judged(outcome, ", ".join(parts), servers, failed)
-    if not servers:
-        return _Judged(Outcome.SILENT, "no request was sent", servers)
-    if set(servers) == {observed.server}:
-        return _Judged(Outcome.WENT_ON, f"{total} of {total} still at {observed.server}", servers)
-    if servers[observed.server]:
-        text = f"{servers[observed.server]} of {total} still at {observed.server}"
-        return _Judged(Outcome.WENT_ON, text, servers)
-    return _Judged(Outcome.MOVED, f"all {total} at {_where(servers)}", servers)
-
-
-def _where(servers: Mapping[str, int]) -> str:
-    return " and ".join(sorted(one or "an unknown server" for one in servers))
-
-
-# ── why ──────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What frames show of a flow after the real server was taken out.
-
-    ``arrived`` counts the client's packets at a director, ``forwarded`` those at a real server,
-    ``dropped`` those before the flow's end that got no further. ``ended_by`` is the node that sent
-    the first RST or FIN, ``frame`` its number; ``reset``: it was a RST.
-    """
-
-    arrived: int = 0
-    forwarded: int = 0
-    dropped: int = 0
-    ended_by: str = ""
-    frame: int = 0
-    reset: bool = False
-
-
-def _seen(observed: Observed, record: FlowRecord) -> _Seen:
-    if record.client is None or not observed.frames:
-        return _Seen()
-    directors = {node.name for node in observed.lab.directors}
-    servers = {s.node for service in observed.lab.services for s in service.real_servers}
-    since = observed.began * 1e9
-    arrived = forwarded = before = 0
-    ending: Frame | None = None
-    for frame in observed.frames:
-        flow = frame.flow
-        if frame.time < since or flow is None:
-            continue
-        if flow.src == record.client and frame.direction is Direction.IN:
-            arrived += frame.tap.node in directors and len(frame.ips) == 1
-            forwarded += frame.tap.node in servers
-        before = arrived if ending is None else before
-        ends = frame.tcp is not None and frame.tcp.flags & (TcpFlag.RST | TcpFlag.FIN)
-        to_client = flow.dst == record.client and frame.direction is Direction.OUT
-        if ending is None and ends and to_client:
-            ending = frame
-    if ending is None or ending.tcp is None:
-        return _Seen(arrived, forwarded)
-    reset = bool(ending.tcp.flags & TcpFlag.RST)
-    # The last one is what the end answers.
-    dropped = max(0, before - 1) if not forwarded else 0
-    return _Seen(arrived, forwarded, dropped, ending.tap.node, ending.number, reset)
-
-
-def _entry(observed: Observed, record: FlowRecord) -> Connection | None:
-    """Return the flow in the connection table, if it is one flow."""
-    if record.client is None or record.kind in FRESH:
-        return None
-    service = _service(observed, record)
-    for one in observed.table:
-        if Endpoint(one.client, one.client_port) == record.client and one.vip in service.vips:
-            return one
-    return None
-
-
-def _owner(lab: Lab, entry: Connection) -> str:
-    """Return the real server that an entry leads to."""
-    servers = (s for service in lab.services for s in service.real_servers)
-    return next((one.node for one in servers if one.rip == entry.rip), str(entry.rip))
-
-
-def _service(observed: Observed, record: FlowRecord) -> VirtualService:
-    return next(one for one in observed.lab.services if one.name == record.service)
-
-
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """Everything that a reason may rest on."""
-
-    observed: Observed
-    way: Way
-    record: FlowRecord
-    judged: _Judged
-    seen: _Seen
-    entry: Connection | None
-
-    def setting(self, name: str) -> str:
-        """A sysctl with its value."""
-        return f"{name}={self.observed.settings[name]}"
-
-    @property
-    def persistent(self) -> bool:
-        """Whether the service is."""
-        return self.observed.persistence[self.record.service] > 0
-
-
-def _why(case: _Case) -> str:
+def _why(case: Case, way: Way) -> str:
     """Return the reason of an outcome, where what was seen shows it; else nothing."""
     match case.judged.outcome:
         case Outcome.WENT_ON:
-            return _why_it_went_on(case) if case.way is Way.WEIGHT else ""
+            return _why_it_went_on(case) if way is Way.WEIGHT else ""
         case Outcome.MOVED:
-            return _why_it_moved(case) if case.way is not Way.STOP else ""
+            return _why_it_moved(case, way) if way is not Way.STOP else ""
         case Outcome.SILENT | Outcome.TIMED_OUT:
-            return _why_it_is_silent(case)
-        case Outcome.REFUSED if case.way is Way.STOP:
+            return _why_it_is_silent(case, way)
+        case Outcome.REFUSED if way is Way.STOP:
             server = case.observed.server
             return f"IPVS still sends connections to {server}, where nothing listens"
         case Outcome.REFUSED:
             return "no usable real server is left" if not case.judged.servers else ""
-    return _why_it_ended(case)
+    return _why_it_ended(case, way)
 
 
-def _reuse(case: _Case) -> str:
+def reuse(case: Case) -> str:
+    """Return the settings that decide about a port that is used again."""
     return f"({case.setting('conn_reuse_mode')}, {case.setting('expire_nodest_conn')})"
 
 
-def _why_it_went_on(case: _Case) -> str:
+def _why_it_went_on(case: Case) -> str:
     if case.record.kind in FRESH:
         if not case.persistent:
             return ""
@@ -346,35 +50,35 @@ def _why_it_went_on(case: _Case) -> str:
     if case.entry is None:
         return ""
     if case.record.kind is FlowKind.REUSED_PORT:
-        return f"the entry of the earlier connection was used again {_reuse(case)}"
+        return f"the entry of the earlier connection was used again {reuse(case)}"
     return "its entry stays in the table: weight 0 keeps only new connections away"
 
 
-def _why_it_moved(case: _Case) -> str:
+def _why_it_moved(case: Case, way: Way) -> str:
     if case.record.kind is FlowKind.REUSED_PORT:
-        return f"a new entry was made {_reuse(case)}"
+        return f"a new entry was made {reuse(case)}"
     if case.record.kind is FlowKind.UDP:
         setting = case.setting("expire_nodest_conn")
         if case.judged.silent:
             return f"dropped ({setting}) until its entry timed out; then it was scheduled again"
         return f"its next packet ended its entry and was scheduled again ({setting})"
     if not case.persistent:
-        gone = "its weight is 0" if case.way is Way.WEIGHT else "it is not in the table"
+        gone = "its weight is 0" if way is Way.WEIGHT else "it is not in the table"
         return f"the scheduler leaves {case.observed.server} out: {gone}"
-    if case.way is Way.DELETE:
+    if way is Way.DELETE:
         return "the client's persistence template led to a removed server: scheduled again"
     setting = case.setting("expire_quiescent_template")
     return f"weight 0 ended the client's persistence template ({setting})"
 
 
-def _why_it_is_silent(case: _Case) -> str:
+def _why_it_is_silent(case: Case, way: Way) -> str:
     seen, observed = case.seen, case.observed
     if seen.forwarded:
         return f"{observed.server} receives its packets ({seen.forwarded}) and does not answer"
-    if not seen.arrived or _service(observed, case.record).snat:
+    if not seen.arrived or case.service.snat:
         return ""
     text = f"the director receives its packets ({seen.arrived}) and forwards none"
-    if case.way is Way.DELETE:
+    if way is Way.DELETE:
         setting = case.setting("expire_nodest_conn")
         text += f": its entry leads to the removed server ({setting})"
     return text
@@ -384,12 +88,12 @@ def _packets(count: int) -> str:
     return f"{count} packet" if count == 1 else f"{count} packets"
 
 
-def _why_it_ended(case: _Case) -> str:
+def _why_it_ended(case: Case, way: Way) -> str:
     seen, observed = case.seen, case.observed
     if not seen.ended_by:
         return ""
     verb, frame = "reset" if seen.reset else "closed", f"(frame #{seen.frame})"
-    if case.way is Way.STOP and seen.ended_by == observed.server:
+    if way is Way.STOP and seen.ended_by == observed.server:
         return f"{observed.server} {verb} it when its process ended {frame}"
     if seen.ended_by not in {node.name for node in observed.lab.directors}:
         return f"{verb} by {seen.ended_by} {frame}"
@@ -400,20 +104,3 @@ def _why_it_ended(case: _Case) -> str:
             f"itself {verb} the next {frame}"
         )
     return f"its next packet ended its entry ({setting}), and the director itself {verb} it {frame}"
-
-
-def differing(now: Iterable[DrainedFlow], other: Iterable[DrainedFlow]) -> tuple[FlowKind, ...]:
-    """Return the kinds of flow that fared differently in two runs.
-
-    Times differ from run to run: only the outcome, the servers and whether there was silence do.
-    """
-    before = {one.kind: one for one in now}
-    return tuple(
-        one.kind
-        for one in other
-        if one.kind in before and _essence(one) != _essence(before[one.kind])
-    )
-
-
-def _essence(one: DrainedFlow) -> tuple[object, ...]:
-    return one.outcome, frozenset(one.servers), bool(one.silent), bool(one.failed)

@@ -66,6 +66,12 @@ ROWS = (
         _INSPECT,
         "Take a real server out while flows run, and see what becomes of each",
     ),
+    Row(
+        "idle",
+        "drain",
+        _INSPECT,
+        "Let flows be silent for longer than IPVS keeps them, and see what becomes of each",
+    ),
     Row("capture", "capture", _INSPECT, "Capture frames at every interface of every node"),
     Row("watch", "watch", _INSPECT, "Watch a running lab live"),
     Row("exec", "nodes", _INSPECT, "Run a command on a node"),

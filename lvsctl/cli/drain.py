@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -12,14 +13,15 @@ import typer
 from lvsctl.cli import options
 from lvsctl.cli.failure import ExitStatus, say
 from lvsctl.cli.help import Command, new_app
-from lvsctl.cli.output import Progress, show, show_json, style
+from lvsctl.cli.output import Format, Progress, show, show_json, style
 from lvsctl.cli.where import Where, in_lab_kernel
 from lvsctl.engine import drain as engine
-from lvsctl.engine.labs import parse_lab_and_nodes
+from lvsctl.engine import idle as engine_idle
+from lvsctl.engine.labs import parse_lab_and_nodes, running_lab
 from lvsctl.errors import HostError, UsageError
-from lvsctl.model.drain import DrainRow, FlowKind, Outcome, Way
+from lvsctl.model.flows import DRAINED, IDLING, DrainRow, FlowKind, Outcome, Way
 from lvsctl.output import drain_markdown, safe_files
-from lvsctl.output.text.drain import format_drain, format_matrix, format_row
+from lvsctl.output.text.drain import format_drain, format_idle, format_matrix, format_row
 
 app = new_app()
 
@@ -35,16 +37,28 @@ class DrainFormat(StrEnum):
 def complete_kinds(incomplete: str) -> list[str]:
     """Kinds of flow, of which several are separated by commas."""
     before, comma, last = incomplete.rpartition(",")
-    return [before + comma + one for one in options.starting_with(last, FlowKind)]
+    return [before + comma + one for one in options.starting_with(last, DRAINED)]
 
 
-def parse_kinds(text: str | None) -> tuple[FlowKind, ...]:
-    """Parse kinds of flow, separated by commas. Raises BadParameter."""
+def complete_idle_kinds(incomplete: str) -> list[str]:
+    """The same of flows that are silent."""
+    before, comma, last = incomplete.rpartition(",")
+    return [before + comma + one for one in options.starting_with(last, IDLING)]
+
+
+def parse_kinds(text: str | None, known: Sequence[FlowKind]) -> tuple[FlowKind, ...]:
+    """Parse kinds of flow, separated by commas, which are among ``known``. Raises BadParameter."""
     words = [word.strip() for word in (text or "").split(",") if word.strip()]
     for word in words:
-        if word not in list(FlowKind):
-            raise typer.BadParameter(f"{word!r} is none of {', '.join(FlowKind)}.")
+        if word not in known:
+            raise typer.BadParameter(f"{word!r} is none of {', '.join(known)}.")
     return tuple(dict.fromkeys(map(FlowKind, words)))
+
+
+def check_timeout(seconds: int) -> None:
+    """Raise BadParameter for a timeout that an experiment cannot have; 0 is none."""
+    if seconds and not 2 <= seconds <= engine.SHORT:
+        raise typer.BadParameter(f"--timeout {seconds} is not from 2 to {engine.SHORT}.")
 
 
 @app.command(cls=Command)
@@ -73,7 +87,7 @@ def drain(
             "--while",
             metavar="KIND,…",
             autocompletion=complete_kinds,
-            help=f"Flows that run meanwhile: {', '.join(FlowKind)}; default: all that the lab's "
+            help=f"Flows that run meanwhile: {', '.join(DRAINED)}; default: all that the lab's "
             "services allow.",
         ),
     ] = None,
@@ -139,9 +153,8 @@ def drain(
         return _matrix(write, wanted)
     if write is not None or wanted is DrainFormat.MARKDOWN:
         raise UsageError("--write and --format markdown need --matrix")
-    if timeout and not 2 <= timeout <= engine.SHORT:
-        raise typer.BadParameter(f"--timeout {timeout} is not from 2 to {engine.SHORT}.")
-    flows = parse_kinds(kinds)
+    check_timeout(timeout)
+    flows = parse_kinds(kinds, DRAINED)
     lab, nodes = parse_lab_and_nodes(words or ())
     if len(nodes) != 1:
         raise UsageError(
@@ -164,6 +177,76 @@ def drain(
         show_json(result)
     else:
         show(format_drain(result, style=style()))
+    return ExitStatus.OK if result.decided else ExitStatus.CLAIM_FAILED
+
+
+@app.command(cls=Command)
+@in_lab_kernel()
+def idle(
+    ctx: typer.Context,
+    lab: options.Lab = None,
+    kinds: Annotated[
+        str | None,
+        typer.Option(
+            "--while",
+            metavar="KIND,…",
+            autocompletion=complete_idle_kinds,
+            help=f"Flows: {', '.join(IDLING)}; default: all that the lab's services allow.",
+        ),
+    ] = None,
+    tried: Annotated[
+        bool,
+        typer.Option("--try", help="Try what each setting would change (half a minute)."),
+    ] = False,
+    timeout: Annotated[
+        int,
+        typer.Option(
+            "--timeout",
+            metavar="SECONDS",
+            min=0,
+            help="IPVS's timeouts meanwhile (2 to 10); default: the lab's, or 2 where they are "
+            "longer than 10.",
+        ),
+    ] = 0,
+    client: Annotated[
+        str | None,
+        typer.Option(
+            "--client",
+            metavar="NODE",
+            autocompletion=options.complete_nodes,
+            help="Node that the flows come from; default: the first client.",
+        ),
+    ] = None,
+    wanted: options.As = Format.TEXT,
+    where: options.Placement = Where.AUTO,
+) -> ExitStatus:
+    """Let flows be silent for longer than IPVS keeps them, and see what becomes of each.
+
+    A connection is idle and then asks again; one is held by TCP keepalives; a client that has
+    shut down its side reads its answer late; client ports are used again; a flow of UDP pauses.
+    IPVS's timeouts are short meanwhile, so that it takes seconds. Everything is put back. The
+    exit status is 1 if a flow could not be started.
+
+    Examples:
+      lvsctl idle dr
+      lvsctl idle dr --try
+      lvsctl idle --while idle,keepalive --timeout 5
+    """
+    check_timeout(timeout)
+    flows = parse_kinds(kinds, IDLING)
+    with Progress() as progress:
+        result = engine_idle.idle(
+            running_lab(lab),
+            flows,
+            sender=client,
+            timeout=timeout,
+            tried=tried,
+            report=progress.note,
+        )
+    if wanted is Format.JSON:
+        show_json(result)
+    else:
+        show(format_idle(result, style=style()))
     return ExitStatus.OK if result.decided else ExitStatus.CLAIM_FAILED
 
 

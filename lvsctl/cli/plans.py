@@ -47,6 +47,7 @@ class SchemaOf(StrEnum):
     FAILOVER = "failover"
     DRAIN = "drain"
     DRAIN_MATRIX = "drain-matrix"
+    IDLE = "idle"
     WATCH = "watch"
     FAULT_LIST = "fault-list"
     FAULT_SHOW = "fault-show"

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 
 from lvsctl.claims import draining
-from lvsctl.claims.draining import SETTINGS, Observed
+from lvsctl.claims.flows import Observed, differing
 from lvsctl.engine.experiment import Change, Directors, Experiment
 from lvsctl.engine.labs import find_node, remove_surely
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError, UsageError
 from lvsctl.faults.injector import FaultInjector
 from lvsctl.kernel import probe, registry, undo
-from lvsctl.model.drain import (
+from lvsctl.model.flows import (
+    DRAINED,
     Drain,
-    DrainedFlow,
     DrainRow,
-    DrainSetting,
-    DrainTrial,
     FlowKind,
+    FlowResult,
+    FlowSetting,
+    SettingTrial,
     Way,
 )
 from lvsctl.model.ipvs_sysctls import IPVS_SYSCTLS
@@ -50,7 +51,7 @@ VALUES = {
     "expire_quiescent_template": ("0", "1"),
     "conn_reuse_mode": ("0", "1", "2"),
 }
-"""The values of each setting that are tried; conn_reuse_mode is a set of bits."""
+"""The settings that decide, with the values that are tried; conn_reuse_mode is a set of bits."""
 
 MATRIX_TOPOLOGY = "draining"
 MATRIX_SERVER = "rs1"
@@ -71,7 +72,7 @@ class _Drain(Experiment):
         ports = (one for one in plan.resources if isinstance(one, ResponderPort))
         return tuple(one for one in ports if one.node == self.server.name)
 
-    def run(self, change: Change) -> tuple[Observed, tuple[DrainedFlow, ...]]:
+    def run(self, change: Change) -> tuple[Observed, tuple[FlowResult, ...]]:
         """Take the real server out once; the caller holds the lab's lock."""
         self._refuse_unused(self.directors())
         with self.changed(change) as directors, self._serving_again():
@@ -101,10 +102,10 @@ class _Drain(Experiment):
                 found = [c for one in self.ports for c in one.undo_commands()]
         return tuple(typeable(str(one), self.lab, in_machine=inside) for one in found)
 
-    def alternatives(self, now: Observed, change: Change) -> Iterator[tuple[DrainSetting, Change]]:
+    def alternatives(self, now: Observed, change: Change) -> Iterator[tuple[FlowSetting, Change]]:
         """Yield each setting that may matter with another value."""
-        for name in SETTINGS:
-            for value in VALUES[name]:
+        for name, values in VALUES.items():
+            for value in values:
                 if now.settings[name] not in ("", value):
                     yield setting(name, value), replace(change, sysctls={name: value})
         for service in self.services:
@@ -152,29 +153,37 @@ def _window(directors: Directors) -> float:
     return WINDOW + (longest if longest <= SHORT else 0)
 
 
-def setting(name: str, value: str) -> DrainSetting:
+def setting(name: str, value: str) -> FlowSetting:
     """Describe a value of one of IPVS's sysctls."""
-    return DrainSetting(name, value, IPVS_SYSCTLS[name].meaning(value))
+    return FlowSetting(name, value, IPVS_SYSCTLS[name].meaning(value))
 
 
-def persistence_setting(service: str, seconds: int) -> DrainSetting:
+def persistence_setting(service: str, seconds: int) -> FlowSetting:
     """Describe the persistence of a service."""
     value = f"{seconds} s" if seconds else "none"
     text = "a client stays with its real server" if seconds else "each connection is scheduled"
-    return DrainSetting(f"persistence of {service}", value, text)
+    return FlowSetting(f"persistence of {service}", value, text)
 
 
-def _settings(observed: Observed, services: Sequence[VirtualService]) -> Iterator[DrainSetting]:
-    for name, value in observed.settings.items():
-        if value:
-            yield setting(name, value)
+def _settings(observed: Observed, services: Sequence[VirtualService]) -> Iterator[FlowSetting]:
+    yield from settings_of(observed, VALUES)
     for service in services:
         if service.endpoint.protocol is Protocol.TCP:
             yield persistence_setting(service.name, observed.persistence[service.name])
-    timeouts = observed.timeouts
-    text = "how long an idle entry of the connection table is kept"
+    yield timeouts_setting(observed.timeouts)
+
+
+def settings_of(observed: Observed, names: Iterable[str]) -> Iterator[FlowSetting]:
+    """Describe those of IPVS's sysctls that this kernel has, as they were."""
+    for name in names:
+        if observed.settings[name]:
+            yield setting(name, observed.settings[name])
+
+
+def timeouts_setting(timeouts: IpvsTimeouts) -> FlowSetting:
+    """Describe IPVS's timeouts."""
     words = f"tcp {timeouts.tcp} s, tcpfin {timeouts.tcp_fin} s, udp {timeouts.udp} s"
-    yield DrainSetting("timeouts", words, text)
+    return FlowSetting("timeouts", words, "how long an idle entry of the connection table is kept")
 
 
 def drain(
@@ -206,7 +215,7 @@ def drain(
         for one, other in experiment.alternatives(observed, change) if tried else ():
             report(f"again with {one.name}: {one.value}")
             _, found = experiment.run(other)
-            trials.append(DrainTrial(one, found, draining.differing(flows, found)))
+            trials.append(SettingTrial(one, found, differing(flows, found)))
         return Drain(
             lab.name,
             server,
@@ -232,7 +241,8 @@ def _experiment(
             f"{server} is no real server of lab {lab.name}", hint=f"these are: {', '.join(names)}"
         )
     client = lab.default_client if sender is None else find_node(lab, sender)
-    experiment = _Drain(lab, node, client, wanted_flows(services, kinds), way)
+    flows = wanted_flows(services, kinds or DRAINED, skip=not kinds)
+    experiment = _Drain(lab, node, client, flows, way)
     if way is Way.STOP and not experiment.ports:
         raise UsageError(
             f"{server} has a server of its own (`run:`), which lvsctl does not stop",
@@ -242,20 +252,21 @@ def _experiment(
 
 
 def wanted_flows(
-    services: Sequence[VirtualService], kinds: Sequence[FlowKind]
+    services: Sequence[VirtualService], kinds: Sequence[FlowKind], *, skip: bool
 ) -> tuple[Wanted, ...]:
-    """Return the flows to run, each with its service: of ``kinds``, or all that there can be.
+    """Return the flows of ``kinds`` to run, each with its service.
 
-    Raises UsageError for a kind that no service allows.
+    A kind that no service allows is left out with ``skip``. Raises UsageError without, or if
+    none is left.
     """
     found = []
-    for kind in kinds or FlowKind:
+    for kind in kinds:
         fitting = [one for one in services if _fits(one, kind)]
         # A service without persistence where there is one.
         service = min(fitting, key=lambda one: bool(one.persistence), default=None)
         if service is not None:
             found.append(Wanted(kind, service.name, service.endpoint))
-        elif kinds:
+        elif not skip:
             raise UsageError(f"there is no flow of kind {kind}: {_WHY_NOT[kind]}")
     if not found:
         raise UsageError("no service of the real server is over TCP, or keeps flows of UDP")
@@ -264,7 +275,7 @@ def wanted_flows(
 
 def _fits(service: VirtualService, kind: FlowKind) -> bool:
     """Whether a service can have flows of a kind."""
-    if kind is FlowKind.UDP:
+    if kind in (FlowKind.UDP, FlowKind.IDLE_UDP):
         return service.endpoint.protocol is Protocol.UDP and not service.one_packet
     if service.endpoint.protocol is not Protocol.TCP:
         return False
@@ -275,13 +286,17 @@ def _fits(service: VirtualService, kind: FlowKind) -> bool:
 
 
 _NO_TCP = "the real server has no service over TCP"
+_NO_UDP = "no service of the real server is over UDP and keeps flows"
 _WHY_NOT = {
     FlowKind.HELD: _NO_TCP,
     FlowKind.KEEPALIVE: _NO_TCP,
     FlowKind.NEW: f"{_NO_TCP} without persistence",
     FlowKind.REUSED_PORT: f"{_NO_TCP} without persistence",
     FlowKind.PERSISTENT: "no service of the real server has `persistence:`",
-    FlowKind.UDP: "no service of the real server is over UDP and keeps flows",
+    FlowKind.UDP: _NO_UDP,
+    FlowKind.IDLE: _NO_TCP,
+    FlowKind.HALF_CLOSED: _NO_TCP,
+    FlowKind.IDLE_UDP: _NO_UDP,
 }
 
 
@@ -297,7 +312,7 @@ def matrix(
     name = f"matrix-{MATRIX_TOPOLOGY}"
     if registry.read(name) is not None:
         raise LabError(f"lab {name} exists already", hint=f"lvsctl down {name}")
-    combinations = list(product(ways or Way, *(VALUES[one] for one in SETTINGS)))
+    combinations = list(product(ways or Way, *VALUES.values()))
     rows = []
     with ExitStack() as stack:
         # Registered before the lab exists, so that no signal leaves it behind.
@@ -306,7 +321,7 @@ def matrix(
         lab = bring_up(Topology(MATRIX_TOPOLOGY, text), Overrides(name=name)).lab
         for number, (way, *values) in enumerate(combinations, 1):
             experiment = _experiment(lab, MATRIX_SERVER, Way(way), (), None)
-            sysctls = dict(zip(SETTINGS, values, strict=True))
+            sysctls = dict(zip(VALUES, values, strict=True))
             _, flows = experiment.run(Change(sysctls, {}, MATRIX_TIMEOUT))
             rows.append(DrainRow(Way(way), sysctls, flows))
             report(number, len(combinations), rows[-1])

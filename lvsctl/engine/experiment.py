@@ -9,18 +9,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from lvsctl.capture.capture import Capture
-from lvsctl.claims.draining import SETTINGS, Observed
+from lvsctl.claims.flows import SETTINGS, Observed
 from lvsctl.kernel import masters, netns, state
 from lvsctl.kernel.apply import apply_plan
-from lvsctl.model.drain import FlowRecord
 from lvsctl.model.event import ignore
+from lvsctl.model.flows import FlowKind, FlowRecord
 from lvsctl.model.ipvs_sysctls import PREFIX
 from lvsctl.model.lab import Lab, Node
 from lvsctl.model.service import IpvsTimeouts, Scheduler, ServiceMatch, VirtualService
-from lvsctl.model.state import NodeState
+from lvsctl.model.state import Connection, NodeState
 from lvsctl.plan.stages import Stage
 from lvsctl.resources.base import Resource
 from lvsctl.resources.ipvs_config import ConnectionTimeouts
@@ -32,6 +31,9 @@ from lvsctl.traffic.responder import responder_of
 
 BEGIN_SECONDS = 15.0
 """How long the flows may take to begin, on a slow machine."""
+
+REUSE_SECONDS = 0.5
+"""How long connections from ports that are used again may take."""
 
 _HASHING = (Scheduler.SH, Scheduler.DH, Scheduler.MH)
 """Schedulers that may refuse clients where a weight is 0."""
@@ -45,12 +47,14 @@ class Change:
     """Settings of an experiment that differ from the lab's.
 
     ``sysctls`` without their prefix, ``persistence`` in seconds by service; ``timeout`` in
-    seconds is that of IPVS for idle flows over TCP and UDP; 0: as it is.
+    seconds is that of IPVS for idle flows over TCP and UDP, ``fin_timeout`` that of connections
+    that are being closed; 0: as it is.
     """
 
     sysctls: Mapping[str, str]
     persistence: Mapping[str, int]
     timeout: int = 0
+    fin_timeout: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,42 +121,83 @@ class Experiment:
         self, directors: Directors, act: Callable[[], None], window: float
     ) -> tuple[Observed, tuple[FlowRecord, ...]]:
         """Begin the flows, call ``act``, watch for ``window`` seconds; return what was seen."""
-        nodes: dict[str | Path, str] = {
-            self.lab.netns(node.name): node.name for node in self.lab.nodes
-        }
-        sender = self.lab.netns(self.sender.name)
-        active = self.lab.netns(masters.active_director(self.lab).name)
-        own = {one.ip for interface in self.sender.interfaces for one in interface.addresses}
-        table = netns.run_inside(active, state.read_connections)
-        used = {one.client_port for one in table if one.client in own}
-        with Capture(nodes, quiet=0.1) as capture:
-            only = ExitStack()
-            only.enter_context(self._only_this_server(directors))
-            with Flows(sender, self.server.name, self.wanted, used) as flows:
-                flows.wait_until_begun(BEGIN_SECONDS)
-                only.close()
+        with self._watching() as capture:
+            with self._begun(directors) as flows:
                 began = time.time()
                 act()
                 done = time.time()
                 flows.go_on()
                 flows.wait_until_over(window)
                 until = time.time()
-                table = netns.run_inside(active, state.read_connections)
+                table = self.connections()
             records = flows.records
-        found = directors[active]
+        return self._observed(directors, (began, done, until), table, capture), records
+
+    def observe_idle(
+        self, directors: Directors, idle: float, window: float
+    ) -> tuple[Mapping[FlowKind, Observed], tuple[FlowRecord, ...]]:
+        """Begin the flows, and let them go on after ``idle`` seconds, ports that are used again at
+        once; watch for ``window`` seconds; return what was seen of each kind.
+        """
+        again = FlowKind.REUSED_PORT
+        with self._watching() as capture:
+            with self._begun(directors, idle) as flows:
+                first = time.time()
+                flows.go_on(again)
+                flows.wait_until_over(REUSE_SECONDS)
+                reused = self.connections()
+                flows.wait_until_over(idle - REUSE_SECONDS)
+                table = self.connections()
+                then = time.time()
+                flows.go_on()
+                flows.wait_until_over(window)
+                until = time.time()
+            records = flows.records
+        late = self._observed(directors, (then, then, until), table, capture)
+        early = replace(late, began=first, done=first, table=reused)
+        return {kind: early if kind is again else late for kind in FlowKind}, records
+
+    def connections(self) -> tuple[Connection, ...]:
+        """Read the connection table of the director that is master."""
+        return netns.run_inside(self._active(), state.read_connections)
+
+    def _active(self) -> str:
+        return self.lab.netns(masters.active_director(self.lab).name)
+
+    def _watching(self) -> Capture:
+        return Capture({self.lab.netns(node.name): node.name for node in self.lab.nodes}, quiet=0.1)
+
+    @contextmanager
+    def _begun(self, directors: Directors, idle: float = 0.0) -> Iterator[Flows]:
+        own = {one.ip for interface in self.sender.interfaces for one in interface.addresses}
+        used = {one.client_port for one in self.connections() if one.client in own}
+        sender = self.lab.netns(self.sender.name)
+        only = ExitStack()
+        only.enter_context(self._only_this_server(directors))
+        with Flows(sender, self.server.name, self.wanted, used, idle=idle) as flows:
+            flows.wait_until_begun(BEGIN_SECONDS)
+            only.close()
+            yield flows
+
+    def _observed(
+        self,
+        directors: Directors,
+        when: tuple[float, float, float],
+        table: tuple[Connection, ...],
+        capture: Capture,
+    ) -> Observed:
+        found = directors[self._active()]
         persistence = {one.match: one.persistence for one in found.services}
         return Observed(
             self.lab,
             self.server.name,
-            began,
-            done,
-            until,
+            *when,
             {name: found.sysctls.get(PREFIX + name, "") for name in SETTINGS},
             {one.name: persistence.get(one.match, 0) for one in self.lab.services},
             found.ipvs_timeouts or IpvsTimeouts(),
             table,
             capture.frames,
-        ), records
+        )
 
     @contextmanager
     def _only_this_server(self, directors: Directors) -> Iterator[None]:
@@ -211,9 +256,11 @@ def _changes(director: NodeState, experiment: Experiment, change: Change) -> Ite
         name = one.name.removeprefix(PREFIX)
         if name in change.sysctls:
             yield replace(one, value=change.sysctls[name])
-    if change.timeout and director.ipvs_timeouts:
-        timeouts = replace(director.ipvs_timeouts, tcp=change.timeout, udp=change.timeout)
-        yield ConnectionTimeouts(netns=director.netns, timeouts=timeouts)
+    now = director.ipvs_timeouts
+    if now is not None:
+        either, fin = change.timeout, change.fin_timeout
+        new = IpvsTimeouts(either or now.tcp, fin or now.tcp_fin, either or now.udp)
+        yield ConnectionTimeouts(netns=director.netns, timeouts=new)
     wanted = {
         service.match: change.persistence[service.name]
         for service in experiment.lab.services

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lvsctl.model.drain import DrainedFlow, DrainRow, FlowKind, Outcome, Way
+from lvsctl.model.flows import DrainRow, FlowKind, FlowResult, Outcome, Way
 from lvsctl.output.text.drain import brief
 
 _HEAD = """\
@@ -47,7 +47,7 @@ def _section(way: Way, rows: Sequence[DrainRow]) -> str:
     return f"\n## {title}\n\n{text}\n\n{lines}\n"
 
 
-def _cell(way: Way, flow: DrainedFlow) -> str:
+def _cell(way: Way, flow: FlowResult) -> str:
     # A connection with a request on its way is reset when its process ends: a matter of chance.
     if way is Way.STOP and flow.outcome is Outcome.RESET:
         return str(Outcome.CLOSED)

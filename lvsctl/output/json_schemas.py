@@ -23,8 +23,8 @@ from lvsctl.kernel.probe import Features
 from lvsctl.machine.client import MachineStatus
 from lvsctl.machine.kinds import KindStatus
 from lvsctl.model.addresses import Endpoint, IPAddress, IPInterface, IPNetwork
-from lvsctl.model.drain import Drain, DrainRow
 from lvsctl.model.failover import Failover
+from lvsctl.model.flows import Drain, DrainRow, Idle
 from lvsctl.model.frame import Frame
 from lvsctl.model.walk import Walk
 from lvsctl.output.json_formats import Format, PlannedResource, fields_of, format_of, types_of
@@ -68,6 +68,9 @@ DOCUMENTS: Mapping[str, Document] = {
         "What becomes of flows in every way, with every combination of sysctls.",
         None,
         {"rows": tuple[DrainRow, ...]},
+    ),
+    "idle": Document(
+        "What became of flows that were silent for longer than IPVS keeps them.", Idle
     ),
     "watch": Document("One line per sample.", View),
     "fault-list": Document(

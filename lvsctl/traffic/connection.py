@@ -20,6 +20,7 @@ from lvsctl.traffic.http import (
     Request,
     RequestReader,
     ResponseBuilder,
+    delay_of,
     parse_single_request,
 )
 
@@ -51,6 +52,9 @@ class ConnectionOwner(Protocol):
 
     def expect(self, connection: Connection, *, renew: bool) -> None:
         """Start the request timeout, or restart it if ``renew``."""
+
+    def later(self, connection: Connection, seconds: float) -> None:
+        """Call ``connection.ready`` after ``seconds``, unless it is closed by then."""
 
     def forget(self, connection: Connection) -> None:
         """Remove a connection that is about to be closed."""
@@ -133,6 +137,11 @@ class Connection:
             and (lone := parse_single_request(data))
         ):
             self._answer(lone)
+            seconds = delay_of(lone.head.path)
+            if seconds:
+                self._watch(0)
+                self._host.later(self, seconds)
+                return
             self._pump()
         else:
             if self._reader is None:

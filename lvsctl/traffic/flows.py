@@ -22,8 +22,8 @@ from typing import NamedTuple, Self
 from lvsctl.errors import LabError
 from lvsctl.kernel import netns
 from lvsctl.model.addresses import Endpoint
-from lvsctl.model.drain import FlowKind, FlowRecord, Request
 from lvsctl.model.evidence import Failure
+from lvsctl.model.flows import FlowKind, FlowRecord, Request
 from lvsctl.model.service import Protocol, VipPort
 from lvsctl.traffic.attempts import FAILURES, datagram
 from lvsctl.traffic.replies import ReplyReader, parse_address, parse_datagram
@@ -39,8 +39,14 @@ KEEPALIVE_SECONDS, KEEPALIVE_PROBES = 1, 2
 """An idle connection is probed after so many seconds and again every so many; it ends after so
 many probes without an acknowledgement (tcp(7), TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT)."""
 
+LATER = 0.5
+"""Seconds after the silence when a late answer comes."""
+
+LATE_BYTES = 1024 * 1024
+"""Bytes of a late answer: so many that the server has to wait for the client's acknowledgements."""
+
 REUSED = 6
-"""Ports that are used again: enough to see that a scheduler spreads them."""
+"""Connections of one kind: enough to see that a scheduler spreads them."""
 
 _ANSWER_SECONDS = 0.3
 """How long a client waits for the answer to a datagram before it sends the next one."""
@@ -70,7 +76,7 @@ class _Running:
     wanted: Wanted
     ports: Iterator[int]
     """Ports that no other flow has used."""
-    client: Endpoint | None = None
+    clients: list[Endpoint] = field(default_factory=list)
     server: str = ""
     requests: list[Request] = field(default_factory=list)
     trouble: str = ""
@@ -80,7 +86,7 @@ class _Running:
     def record(self) -> FlowRecord:
         kind, service, _ = self.wanted
         return FlowRecord(
-            kind, service, self.client, self.server, tuple(self.requests), self.trouble
+            kind, service, tuple(self.clients), self.server, tuple(self.requests), self.trouble
         )
 
 
@@ -92,10 +98,20 @@ class Flows:
     """
 
     def __init__(
-        self, name: str, server: str, wanted: tuple[Wanted, ...], used: Collection[int] = ()
+        self,
+        name: str,
+        server: str,
+        wanted: tuple[Wanted, ...],
+        used: Collection[int] = (),
+        *,
+        idle: float = 0.0,
     ) -> None:
-        """``used`` are ports that the client has entries of in IPVS's table: no flow uses them."""
+        """``used`` are ports that the client has entries of in IPVS's table: no flow uses them.
+
+        ``idle``: after so many seconds ``go_on`` lets flows go on that are silent until then.
+        """
         self._name = name
+        self._idle = idle
         self._server = server
         free = [port for port in PORTS if port not in used]
         ports = iter(random.sample(free, len(free)))
@@ -147,10 +163,12 @@ class Flows:
         """Wait until every flow has ended, at most ``seconds``."""
         self._ended.wait(seconds)
 
-    def go_on(self) -> None:
-        """Let the flows go on that wait until the real server is out: a port is used again."""
+    def go_on(self, *kinds: FlowKind) -> None:
+        """Let flows of ``kinds`` (default: all) go on that wait: be idle no longer, use a port
+        again."""
         for one in self._flows:
-            self._call(one.again.set)
+            if not kinds or one.wanted.kind in kinds:
+                self._call(one.again.set)
 
     def _call(self, work: Callable[[], object]) -> None:
         if self._loop is not None:
@@ -223,7 +241,7 @@ class Flows:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
             began = time.time()
             received = asyncio.create_task(_loop().sock_recv(sock, 1))
-            over = asyncio.create_task(self._over.wait())
+            over = asyncio.create_task(one.again.wait() if self._idle else self._over.wait())
             try:
                 await asyncio.wait((received, over), return_when=asyncio.FIRST_COMPLETED)
                 if received.done():
@@ -252,36 +270,71 @@ class Flows:
 
     async def reused_port(self, one: _Running) -> None:
         """Close connections, and open others from their ports once the server is out."""
-        ports = []
         for _ in range(REUSED):
             sock = await self._at_the_server(one, keep=False)
-            if sock is None or one.client is None:
+            if sock is None:
                 return
             sock.close()  # after the server: so the port is free at once, and not in TIME_WAIT
-            ports.append(one.client.port)
         self._has_begun(one)
         await one.again.wait()
-        await asyncio.gather(*(_request_once(one, port) for port in ports))
+        await asyncio.gather(*(_request_once(one, client.port) for client in one.clients))
 
     async def udp(self, one: _Running) -> None:
         """Send datagrams from one port."""
-        for _ in range(ATTEMPTS):
-            sock = _socket(one)
-            sock.connect((str(one.wanted.endpoint.vip), one.wanted.endpoint.port))
-            answer = await _ask_datagram(one, sock)
-            if answer.server == self._server:
-                break
-            sock.close()
-            one.requests.clear()
-        else:
-            one.trouble = _never(self._server)
+        sock = await self._flow_at_the_server(one)
+        if sock is None:
             return
+        self._has_begun(one)
         with sock:
-            one.client = _local(sock)
-            self._has_begun(one)
             while True:
                 await asyncio.sleep(INTERVAL)
                 await _ask_datagram(one, sock)
+
+    async def idle(self, one: _Running) -> None:
+        """Ask over several connections, be silent, and ask over each once more."""
+        with contextlib.ExitStack() as held:
+            socks = []
+            for _ in range(REUSED):
+                sock = await self._at_the_server(one, keep=True)
+                if sock is None:
+                    return
+                socks.append(held.enter_context(sock))
+            self._has_begun(one)
+            await one.again.wait()
+            await asyncio.gather(*(_ask(one, sock, keep=True) for sock in socks))
+
+    async def idle_udp(self, one: _Running) -> None:
+        """The same with datagrams."""
+        with contextlib.ExitStack() as held:
+            socks = []
+            for _ in range(REUSED):
+                sock = await self._flow_at_the_server(one)
+                if sock is None:
+                    return
+                socks.append(held.enter_context(sock))
+            self._has_begun(one)
+            await one.again.wait()
+            await asyncio.gather(*(_ask_datagram(one, sock) for sock in socks))
+
+    async def half_closed(self, one: _Running) -> None:
+        """Ask for what the server gives late, and shut our side of the connection down."""
+        sock = await self._at_the_server(one, keep=True)
+        if sock is None:
+            return
+        with sock:
+            path = f"/after/{self._idle + LATER:g}/bytes/{LATE_BYTES}"
+            await _loop().sock_sendall(sock, f"GET {path} HTTP/1.0\r\n\r\n".encode())
+            sock.shutdown(socket.SHUT_WR)
+            self._has_begun(one)
+            await one.again.wait()
+            index, reader, whole = _begin(one), ReplyReader(), False
+            try:
+                while not whole and (data := await _loop().sock_recv(sock, 65536)):
+                    whole = reader.feed(data)
+            except OSError as error:
+                _end(one, index, error=_failure(error))
+            else:
+                _end(one, index, server=self._server, error="" if whole else Failure.CLOSED)
 
     async def _at_the_server(self, one: _Running, *, keep: bool) -> socket.socket | None:
         """Open connections until one is answered by the real server; None: none is."""
@@ -289,12 +342,26 @@ class Flows:
             one.requests.clear()
             sock = await _request(one, keep=keep)
             if sock is not None and one.requests[-1].server == self._server:
-                one.client = _local(sock)
+                one.clients.append(_local(sock))
                 return sock
             if sock is not None:
                 sock.close()
         last = one.requests[-1]
         one.trouble = f"{last.error}: no answer" if last.error else _never(self._server)
+        return None
+
+    async def _flow_at_the_server(self, one: _Running) -> socket.socket | None:
+        """The same with datagrams, each from another port."""
+        for _ in range(ATTEMPTS):
+            one.requests.clear()
+            sock = _socket(one)
+            sock.connect((str(one.wanted.endpoint.vip), one.wanted.endpoint.port))
+            answer = await _ask_datagram(one, sock)
+            if answer.server == self._server:
+                one.clients.append(_local(sock))
+                return sock
+            sock.close()
+        one.trouble = _never(self._server)
         return None
 
 
@@ -313,6 +380,9 @@ _RUN: dict[FlowKind, Callable[[Flows, _Running], Awaitable[None]]] = {
     FlowKind.PERSISTENT: Flows.new,
     FlowKind.REUSED_PORT: Flows.reused_port,
     FlowKind.UDP: Flows.udp,
+    FlowKind.IDLE: Flows.idle,
+    FlowKind.HALF_CLOSED: Flows.half_closed,
+    FlowKind.IDLE_UDP: Flows.idle_udp,
 }
 
 

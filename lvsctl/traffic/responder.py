@@ -8,6 +8,7 @@ only if it must wait.
 from __future__ import annotations
 
 import errno
+import heapq
 import os
 import resource
 import select
@@ -210,6 +211,9 @@ class Loop:
         self._handlers: dict[int, _Handler] = {}
         self._idle: OrderedDict[Connection, float] = OrderedDict()
         self._busy: OrderedDict[Connection, float] = OrderedDict()
+        self._late: list[tuple[float, int, Connection]] = []
+        """Connections that are answered later, as a heap: when, and the order of their requests."""
+        self._requested = 0
         self._paused: set[TcpListener] = set()
         self._resume_at = 0.0
         self._now = time.monotonic()
@@ -273,6 +277,10 @@ class Loop:
             self._busy[connection] = self._now + REQUEST_SECONDS
             self._busy.move_to_end(connection)
 
+    def later(self, connection: Connection, seconds: float) -> None:
+        self._requested += 1
+        heapq.heappush(self._late, (self._now + seconds, self._requested, connection))
+
     def forget(self, connection: Connection) -> None:
         # Closing a descriptor removes it from epoll (epoll(7)).
         if self._handlers.pop(connection.sock.fileno(), None) is not None:
@@ -295,6 +303,8 @@ class Loop:
         due = [next(iter(queue.values())) for queue in (self._idle, self._busy) if queue]
         if self._paused:
             due.append(self._resume_at)
+        if self._late:
+            due.append(self._late[0][0])
         return max(0.0, min(due) - self._now) if due else None
 
     def _expire(self) -> None:
@@ -304,6 +314,10 @@ class Loop:
                 if deadline > self._now:
                     break
                 connection.expire()
+        while self._late and self._late[0][0] <= self._now:
+            connection = heapq.heappop(self._late)[2]
+            if connection.sock.fileno() >= 0:
+                connection.ready()
         if self._paused and self._resume_at <= self._now:
             for listener in self._paused:
                 self._epoll.register(listener.sock.fileno(), select.EPOLLIN)

@@ -1,12 +1,14 @@
-"""A real server is taken out of a running lab while flows run, and everything is put back."""
+"""Flows while a real server is taken out and after silence; everything is put back."""
 
 from __future__ import annotations
 
 import pytest
 
+from lvsctl.engine import drain as engine
 from lvsctl.engine.drain import drain
+from lvsctl.engine.idle import idle
 from lvsctl.engine.up import bring_up
-from lvsctl.model.drain import FlowKind, Outcome, Way
+from lvsctl.model.flows import FlowKind, Outcome, Way
 from lvsctl.traffic.flows import Flows
 from tests.kernel.by_hand import run
 from tests.kernel.labs import lab_up, topology_of
@@ -14,7 +16,7 @@ from tests.kernel.labs import lab_up, topology_of
 pytestmark = pytest.mark.ipvs
 
 
-def test_flows_of_a_removed_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flows_of_a_removed_server_and_silent_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     with lab_up("draining") as lab:
         director = lab.netns("director")
         shown = (
@@ -32,6 +34,7 @@ def test_flows_of_a_removed_server(monkeypatch: pytest.MonkeyPatch) -> None:
                 drain(lab, "rs1", Way.DELETE, timeout=3)
         assert run(f"sh -c '{shown}'", netns=director) == before
 
+        monkeypatch.setattr(engine, "WINDOW", 2.0)  # a silent connection ends after three seconds
         kinds = (FlowKind.HELD, FlowKind.NEW, FlowKind.PERSISTENT, FlowKind.UDP)
         found = drain(lab, "rs1", Way.DELETE, kinds, timeout=2)
         assert {one.kind: (one.outcome, bool(one.silent)) for one in found.flows} == {
@@ -41,5 +44,14 @@ def test_flows_of_a_removed_server(monkeypatch: pytest.MonkeyPatch) -> None:
             FlowKind.UDP: (Outcome.MOVED, True),
         }
         assert "director itself reset" in found.flows[0].why
+        assert run(f"sh -c '{shown}'", netns=director) == before
+
+        silent = idle(lab, (FlowKind.IDLE, FlowKind.HALF_CLOSED, FlowKind.REUSED_PORT))
+        assert [(one.outcome, one.failed) for one in silent.flows] == [
+            (Outcome.RESET, 6),
+            (Outcome.RESET, 1),
+            (Outcome.WENT_ON, 0),
+        ]
+        assert all("had timed out" in one.why for one in silent.flows[:2])
         assert run(f"sh -c '{shown}'", netns=director) == before
         assert bring_up(topology_of("draining")).edited  # the weight that was set by hand

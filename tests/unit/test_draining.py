@@ -1,4 +1,4 @@
-"""What became of flows when a real server was taken out, from built evidence."""
+"""What became of flows when a real server was taken out, or after silence: from built evidence."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from struct import pack
 import pytest
 
 from lvsctl.capture.decode import decode_all
-from lvsctl.claims.draining import Observed, differing, drained
+from lvsctl.claims.draining import drained
+from lvsctl.claims.flows import Observed, differing
+from lvsctl.claims.idle import idled
 from lvsctl.engine.drain import MATRIX_TOPOLOGY, wanted_flows
 from lvsctl.errors import UsageError
 from lvsctl.model.addresses import Endpoint
-from lvsctl.model.drain import (
-    DrainedFlow,
+from lvsctl.model.evidence import Failure
+from lvsctl.model.flows import (
+    DRAINED,
     DrainRow,
     FlowKind,
     FlowRecord,
+    FlowResult,
     Outcome,
     Request,
     Way,
 )
-from lvsctl.model.evidence import Failure
 from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
 from lvsctl.model.packet import TcpFlag
 from lvsctl.model.service import IpvsTimeouts, Protocol
@@ -36,7 +39,12 @@ from lvsctl.topology.shipped import Topology
 LAB = planner.load_lab(Topology(MATRIX_TOPOLOGY, shipped.text_of(MATRIX_TOPOLOGY).encode()))
 CLIENT, VIP = Endpoint(IPv4Address("10.80.0.10"), 40000), IPv4Address("10.80.0.100")
 BEGAN, DONE, UNTIL = 100.0, 100.01, 104.0
-DEFAULTS = {"expire_nodest_conn": "0", "expire_quiescent_template": "0", "conn_reuse_mode": "1"}
+DEFAULTS = {
+    "expire_nodest_conn": "0",
+    "expire_quiescent_template": "0",
+    "conn_reuse_mode": "1",
+    "sloppy_tcp": "0",
+}
 
 
 def frame(at: float, node: str, direction: Direction, flags: TcpFlag, *, reply: bool) -> RawFrame:
@@ -89,9 +97,8 @@ SERVICE = {FlowKind.PERSISTENT: "shop", FlowKind.UDP: "quic"}
 
 def judged(
     kind: FlowKind, way: Way, requests: tuple[Request, ...], seen: Observed | None = None
-) -> DrainedFlow:
-    client = None if kind in (FlowKind.NEW, FlowKind.PERSISTENT) else CLIENT
-    record = FlowRecord(kind, SERVICE.get(kind, "web"), client, "rs1", BEFORE + requests)
+) -> FlowResult:
+    record = FlowRecord(kind, SERVICE.get(kind, "web"), (CLIENT,), "rs1", BEFORE + requests)
     return drained(seen or observed(), way, record)
 
 
@@ -201,7 +208,7 @@ SILENCE = (sent(100.1), sent(100.3))
             Way.WEIGHT,
             (answer(100.1, "rs2"), answer(100.2)),
             observed(),
-            "1 of 2 still at rs1",
+            "1 of 2 still at rs1, others at rs2",
             "",
         ),
         (
@@ -280,6 +287,86 @@ def test_what_became_of_a_flow_and_why(
     assert (found.text, found.why) == (text, why)
 
 
+SLOPPY = {**DEFAULTS, "sloppy_tcp": "1"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "requests", "seen", "text", "why"),
+    [
+        (
+            FlowKind.IDLE,
+            (failure(100.1, Failure.RESET), failure(100.1, Failure.RESET)),
+            observed(sent(100.1), reset(100.11, "director")),
+            "2 of 2 reset",
+            (
+                "their entries had timed out (tcp 900 s): the director itself reset the next "
+                "packet (frame #2)"
+            ),
+        ),
+        (
+            FlowKind.IDLE,
+            (failure(100.1, Failure.RESET), answer(100.1)),
+            observed(sent(100.1), reset(100.11, "rs2"), settings=SLOPPY),
+            "1 of 2 reset, others at rs1",
+            (
+                "their entries had timed out (tcp 900 s), and the next packet was scheduled "
+                "without a SYN (sloppy_tcp=1): rs2 does not know the connection and reset it (frame #2)"
+            ),
+        ),
+        (
+            FlowKind.IDLE,
+            (answer(100.1),),
+            observed(entry="ESTABLISHED"),
+            "1 of 1 still at rs1",
+            "its entry was still in the table",
+        ),
+        (
+            FlowKind.KEEPALIVE,
+            (answer(100.1),),
+            observed(entry="ESTABLISHED"),
+            "went on at rs1",
+            "its keepalives, one every second, kept its entry in the table",
+        ),
+        (
+            FlowKind.HALF_CLOSED,
+            (failure(100.1, Failure.RESET, 0.5),),
+            observed(sent(100.6), reset(100.61, "director")),
+            "reset after 600 ms",
+            (
+                "its entry had timed out (FIN_WAIT, tcpfin 120 s): the director itself reset the "
+                "next packet (frame #2)"
+            ),
+        ),
+        (
+            FlowKind.IDLE_UDP,
+            (answer(100.1), answer(100.1, "rs2")),
+            observed(),
+            "1 of 2 still at rs1, others at rs2",
+            (
+                "their entries had timed out (udp 300 s): the next packets were scheduled as new "
+                "flows"
+            ),
+        ),
+        (
+            FlowKind.REUSED_PORT,
+            (answer(100.1),),
+            observed(entry="FIN_WAIT"),
+            "1 of 1 still at rs1",
+            (
+                "the entries of the earlier connections were used again (conn_reuse_mode=1, "
+                "expire_nodest_conn=0)"
+            ),
+        ),
+    ],
+)
+def test_what_became_of_a_silent_flow_and_why(
+    kind: FlowKind, requests: tuple[Request, ...], seen: Observed, text: str, why: str
+) -> None:
+    record = FlowRecord(kind, SERVICE.get(kind, "web"), (CLIENT,), "rs1", BEFORE + requests)
+    found = idled(seen, record)
+    assert (found.text, found.why) == (text, why)
+
+
 def test_times_are_given_with_their_resolution() -> None:
     found = judged(FlowKind.HELD, Way.DELETE, (answer(100.1), failure(100.2, Failure.RESET)))
     assert found.after == 210
@@ -306,13 +393,13 @@ def test_other_figures_are_no_difference() -> None:
 
 
 def test_each_kind_of_flow_has_a_service_that_suits_it() -> None:
-    found = {one.kind: one.service for one in wanted_flows(LAB.services, ())}
-    assert found == {kind: SERVICE.get(kind, "web") for kind in FlowKind}
+    found = {one.kind: one.service for one in wanted_flows(LAB.services, DRAINED, skip=True)}
+    assert found == {kind: SERVICE.get(kind, "web") for kind in DRAINED}
     persistent = [one for one in LAB.services if one.persistence]
-    kinds = [one.kind for one in wanted_flows(persistent, ())]
+    kinds = [one.kind for one in wanted_flows(persistent, DRAINED, skip=True)]
     assert kinds == [FlowKind.HELD, FlowKind.KEEPALIVE, FlowKind.PERSISTENT]
     with pytest.raises(UsageError, match="over UDP and keeps flows"):
-        wanted_flows(persistent, (FlowKind.UDP,))
+        wanted_flows(persistent, (FlowKind.UDP,), skip=False)
 
 
 def test_the_matrix_has_no_figures() -> None:
@@ -322,5 +409,5 @@ def test_the_matrix_has_no_figures() -> None:
     )
     assert [brief(one) for one in flows] == ["silent, then reset", "silent in part"]
     page = drain_markdown.page([DrainRow(Way.DELETE, NODEST, flows)])
-    assert "| 1 | 0 | 1 | silent, then reset | silent in part |" in page
+    assert "| 1 | 0 | 1 | 0 | silent, then reset | silent in part |" in page
     assert "Weight 0" not in page

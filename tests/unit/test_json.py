@@ -23,19 +23,21 @@ from lvsctl.faults import FAULTS
 from lvsctl.kernel.probe import Features
 from lvsctl.model.addresses import Endpoint
 from lvsctl.model.claim import Verdict
-from lvsctl.model.drain import (
-    Drain,
-    DrainedFlow,
-    DrainRow,
-    DrainSetting,
-    DrainTrial,
-    FlowKind,
-    Outcome,
-    Way,
-)
 from lvsctl.model.evidence import Answers
 from lvsctl.model.failover import Failover, HeldConnection, Moment, Step
+from lvsctl.model.flows import (
+    Drain,
+    DrainRow,
+    FlowKind,
+    FlowResult,
+    FlowSetting,
+    Idle,
+    Outcome,
+    SettingTrial,
+    Way,
+)
 from lvsctl.model.lab import Lab
+from lvsctl.model.service import IpvsTimeouts
 from lvsctl.model.state import Dropped
 from lvsctl.model.walk import Walk
 from lvsctl.output.json_formats import FORMATS
@@ -129,7 +131,7 @@ def failed_over() -> Failover:
 
 def drained() -> Drain:
     """A real server that was taken out, with one line of each kind."""
-    flow = DrainedFlow(
+    flow = FlowResult(
         kind=FlowKind.HELD,
         service="web",
         client="10.10.0.10:1",
@@ -142,7 +144,7 @@ def drained() -> Drain:
         entry="ESTABLISHED at rs1, 9 s left",
         why="reset by director",
     )
-    setting = DrainSetting("conn_reuse_mode", "1", "a client port")
+    setting = FlowSetting("conn_reuse_mode", "1", "a client port")
     return Drain(
         lab="dr",
         real_server="rs1",
@@ -153,7 +155,23 @@ def drained() -> Drain:
         commands=("ipvsadm -d",),
         flows=(flow,),
         settings=(setting,),
-        trials=(DrainTrial(setting, (flow,), (FlowKind.HELD,)),),
+        trials=(SettingTrial(setting, (flow,), (FlowKind.HELD,)),),
+    )
+
+
+def idled() -> Idle:
+    """Flows that were silent."""
+    one = drained()
+    return Idle(
+        lab="dr",
+        real_server="rs1",
+        client="client",
+        idle=3.5,
+        window=1.0,
+        timeouts=IpvsTimeouts(),
+        flows=one.flows,
+        settings=one.settings,
+        trials=one.trials,
     )
 
 
@@ -175,6 +193,7 @@ DOCUMENT_SAMPLES: tuple[tuple[str, dict[str, Any]], ...] = (
         "drain-matrix",
         to_json(rows=(DrainRow(Way.STOP, {"conn_reuse_mode": "1"}, drained().flows),)),
     ),
+    ("idle", to_json(idled())),
     ("watch", to_json(view(DR, [sample(DR, 0)]))),
     ("watch", watched()),
     ("fault-list", to_json(lab=None, faults=list_faults())),

@@ -37,6 +37,9 @@ class FakeLoop(ConnectionOwner):
     def expect(self, connection: Connection, *, renew: bool) -> None:  # noqa: ARG002 as in Host
         self.waiting_for = "progress" if renew else "head"
 
+    def later(self, connection: Connection, seconds: float) -> None:  # noqa: ARG002 as in Host
+        self.delay = seconds
+
     def forget(self, connection: Connection) -> None:  # noqa: ARG002 as in Host
         self.closed = True
 
@@ -78,6 +81,15 @@ def test_keep_alive(loop: FakeLoop) -> None:
     for _ in range(3):
         assert loop.say(GET).endswith(LINE)
         assert (loop.closed, loop.waiting_for) == (False, "anything")
+
+
+def test_an_answer_may_be_late_although_the_client_has_shut_down_its_side(loop: FakeLoop) -> None:
+    assert loop.say(b"GET /after/2.5/bytes/32 HTTP/1.0\r\n\r\n") == b""
+    assert (loop.delay, loop.events) == (2.5, 0)
+    loop.client.shutdown(socket.SHUT_WR)
+    loop.turn()  # its time has come
+    assert loop.heard().endswith(pattern(0, 32))
+    assert loop.closed
 
 
 def test_close(loop: FakeLoop) -> None:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from lvsctl.model.drain import Drain, DrainedFlow, DrainRow, DrainTrial, FlowKind, Outcome
+from lvsctl.model.flows import (
+    Drain,
+    DrainRow,
+    FlowKind,
+    FlowResult,
+    FlowSetting,
+    Idle,
+    Outcome,
+    SettingTrial,
+)
 from lvsctl.output.text.style import Cell, Paint, Style
 
 
@@ -14,23 +23,41 @@ def format_drain(result: Drain, *, style: Style) -> str:
     lines = [style.heading(f"{result.lab}: {result.real_server} is taken out", how)]
     lines += [f"  {style.cyan(command)}" for command in result.commands]
     lines += ["", *_flows(result.flows, style), ""]
-    rows: list[list[str | Cell]] = [
-        [one.name, one.value, Cell(one.text, style.dim)] for one in result.settings
-    ]
-    lines += ["settings", style.table(rows, indent=2)]
+    lines += _settings(result.settings, style)
     if result.trials:
         lines += ["", "with another setting", *_trials(result, style)]
-    lines += [
-        "",
-        style.dim(
-            f"clients ask every {result.interval:g} ms; the lab is as it was"
-            + ("" if result.trials else "; --try shows what other settings change")
-        ),
-    ]
+    asked = f"clients ask every {result.interval:g} ms; "
+    lines += ["", style.dim(asked + _end(result))]
     return style.finished("\n".join(lines))
 
 
-def _flows(flows: Iterable[DrainedFlow], style: Style) -> list[str]:
+def format_idle(result: Idle, *, style: Style) -> str:
+    """Format the flows that were silent, the settings that decide, and what others would change."""
+    how = (
+        f"at {result.real_server}, from {result.client}; watched for {result.window:g} s afterwards"
+    )
+    title = f"{result.lab}: flows are silent for {result.idle:g} s"
+    lines = [style.heading(title, how), "", *_flows(result.flows, style), ""]
+    lines += _settings(result.settings, style)
+    if result.trials:
+        lines += ["", "with another setting", *_trials(result, style)]
+    lines += ["", style.dim(_end(result))]
+    return style.finished("\n".join(lines))
+
+
+def _end(result: Drain | Idle) -> str:
+    more = "" if result.trials else "; --try shows what other settings change"
+    return f"the lab is as it was{more}"
+
+
+def _settings(settings: Iterable[FlowSetting], style: Style) -> list[str]:
+    rows: list[list[str | Cell]] = [
+        [one.name, one.value, Cell(one.text, style.dim)] for one in settings
+    ]
+    return ["settings", style.table(rows, indent=2)]
+
+
+def _flows(flows: Iterable[FlowResult], style: Style) -> list[str]:
     lines = []
     for flow in flows:
         paint = _paint(flow, style)
@@ -45,7 +72,7 @@ def _flows(flows: Iterable[DrainedFlow], style: Style) -> list[str]:
 _INDENT = 15
 
 
-def _paint(flow: DrainedFlow, style: Style) -> Paint:
+def _paint(flow: FlowResult, style: Style) -> Paint:
     match flow.outcome:
         case Outcome.WENT_ON | Outcome.MOVED:
             return style.yellow if flow.silent else style.green
@@ -54,7 +81,7 @@ def _paint(flow: DrainedFlow, style: Style) -> Paint:
     return style.red
 
 
-def _trials(result: Drain, style: Style) -> list[str]:
+def _trials(result: Drain | Idle, style: Style) -> list[str]:
     before = {one.kind: one for one in result.flows}
     rows: list[list[str | Cell]] = []
     for trial in result.trials:
@@ -67,11 +94,11 @@ def _trials(result: Drain, style: Style) -> list[str]:
     return [style.table(rows, indent=2)]
 
 
-def _changed(trial: DrainTrial) -> Sequence[tuple[FlowKind, DrainedFlow]]:
+def _changed(trial: SettingTrial) -> Sequence[tuple[FlowKind, FlowResult]]:
     return [(one.kind, one) for one in trial.flows if one.kind in trial.changed]
 
 
-def brief(flow: DrainedFlow) -> str:
+def brief(flow: FlowResult) -> str:
     """Return the outcome without figures, which differ from run to run."""
     if flow.failed and flow.servers and not flow.silent:
         return f"{flow.outcome} in part"

@@ -1,4 +1,7 @@
-"""A real server is taken out while flows run: what became of each. Frozen values, no I/O."""
+"""Flows that run while something happens in a lab, and what became of each.
+
+Frozen values, no I/O.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from lvsctl.model.addresses import Endpoint
+from lvsctl.model.service import IpvsTimeouts
 
 
 class Way(StrEnum):
@@ -36,13 +40,30 @@ class FlowKind(StrEnum):
     """Connections from the ports of others that were closed before."""
     UDP = "udp"
     """Datagrams from one port."""
+    IDLE = "idle"
+    """Connections that are silent for longer than IPVS keeps their entries, and then ask again."""
+    HALF_CLOSED = "half-closed"
+    """A client that has shut down its side of a connection, and gets its answer late."""
+    IDLE_UDP = "idle-udp"
+    """Flows of UDP that are silent for longer than IPVS keeps their entries."""
 
 
+DRAINED = (
+    *(FlowKind.HELD, FlowKind.KEEPALIVE, FlowKind.NEW),
+    *(FlowKind.PERSISTENT, FlowKind.REUSED_PORT, FlowKind.UDP),
+)
+"""Kinds that run while a real server is taken out."""
+
+IDLING = (
+    *(FlowKind.IDLE, FlowKind.KEEPALIVE, FlowKind.HALF_CLOSED),
+    *(FlowKind.REUSED_PORT, FlowKind.IDLE_UDP),
+)
+"""Kinds that show IPVS's timeouts."""
 FRESH = (FlowKind.NEW, FlowKind.PERSISTENT)
 """Kinds whose every request is from a port that the client has not used before."""
 
-SEVERAL = (*FRESH, FlowKind.REUSED_PORT)
-"""Kinds whose every request has a connection of its own."""
+SEVERAL = (*FRESH, FlowKind.REUSED_PORT, FlowKind.IDLE, FlowKind.IDLE_UDP)
+"""Kinds of several connections or flows, which may fare differently."""
 
 
 class Outcome(StrEnum):
@@ -80,8 +101,8 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FlowRecord:
-    """What a client did and saw. ``client`` is its end of the flow; None where each request has its
-    own.
+    """What a client did and saw. ``clients`` are its ends of the flow, or of the connections that
+    it had before.
 
     ``server`` answered before the real server was taken out. ``trouble``: why the flow could not
     be started.
@@ -89,15 +110,15 @@ class FlowRecord:
 
     kind: FlowKind
     service: str
-    client: Endpoint | None = None
+    clients: tuple[Endpoint, ...] = ()
     server: str = ""
     requests: tuple[Request, ...] = ()
     trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class DrainedFlow:
-    """What became of a flow when a real server was taken out.
+class FlowResult:
+    """What became of a flow since something happened.
 
     ``after`` is when the client noticed, in milliseconds since then: the failure, or the first
     answer after a time without any; None: it noticed nothing. It is known to within
@@ -120,7 +141,7 @@ class DrainedFlow:
     why: str = ""
 
 
-class DrainSetting(NamedTuple):
+class FlowSetting(NamedTuple):
     """A setting that decides what becomes of flows, with its value and what that does."""
 
     name: str
@@ -129,11 +150,11 @@ class DrainSetting(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class DrainTrial:
+class SettingTrial:
     """The same with one setting changed. ``changed``: the kinds of flow that fared differently."""
 
-    setting: DrainSetting
-    flows: tuple[DrainedFlow, ...]
+    setting: FlowSetting
+    flows: tuple[FlowResult, ...]
     changed: tuple[FlowKind, ...]
 
 
@@ -153,9 +174,9 @@ class Drain:
     window: float
     interval: float
     commands: tuple[str, ...]
-    flows: tuple[DrainedFlow, ...]
-    settings: tuple[DrainSetting, ...]
-    trials: tuple[DrainTrial, ...] = ()
+    flows: tuple[FlowResult, ...]
+    settings: tuple[FlowSetting, ...]
+    trials: tuple[SettingTrial, ...] = ()
 
     @property
     def decided(self) -> bool:
@@ -170,4 +191,29 @@ class DrainRow:
 
     way: Way
     sysctls: Mapping[str, str]
-    flows: tuple[DrainedFlow, ...]
+    flows: tuple[FlowResult, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Flows of ``client`` that were silent for ``idle`` seconds and then went on.
+
+    ``timeouts`` are IPVS's meanwhile, ``window`` for how long flows were watched afterwards, in
+    seconds. ``trials`` are further runs, each with another setting.
+    """
+
+    lab: str
+    real_server: str
+    client: str
+    idle: float
+    window: float
+    timeouts: IpvsTimeouts
+    flows: tuple[FlowResult, ...]
+    settings: tuple[FlowSetting, ...]
+    trials: tuple[SettingTrial, ...] = ()
+
+    @property
+    def decided(self) -> bool:
+        """Whether every flow ran, so that something became of it."""
+        flows = [*self.flows, *(flow for trial in self.trials for flow in trial.flows)]
+        return all(flow.outcome is not Outcome.NOT_STARTED for flow in flows)
