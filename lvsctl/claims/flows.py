@@ -222,14 +222,14 @@ def _seen(observed: Observed, record: FlowRecord) -> Seen:
         return Seen()
     directors = {node.name for node in observed.lab.directors}
     servers = {s.node for service in observed.lab.services for s in service.real_servers}
-    since = observed.began * 1e9
+    since, done = observed.began * 1e9, observed.done * 1e9
     arrived = forwarded = before = 0
     ending: Frame | None = None
     for frame in observed.frames:
         flow = frame.flow
         if frame.time < since or flow is None:
             continue
-        if flow.src in clients and frame.direction is Direction.IN:
+        if flow.src in clients and frame.direction is Direction.IN and frame.time >= done:
             arrived += frame.tap.node in directors and len(frame.ips) == 1
             forwarded += frame.tap.node in servers
         before = arrived if ending is None else before

@@ -139,7 +139,7 @@ class Connection:
             self._answer(lone)
             seconds = delay_of(lone.head.path)
             if seconds:
-                self._watch(0)
+                self._watch(select.EPOLLHUP)  # nothing but the end of the connection
                 self._host.later(self, seconds)
                 return
             self._pump()

@@ -310,7 +310,8 @@ SLOPPY = {**DEFAULTS, "sloppy_tcp": "1"}
             "1 of 2 reset, others at rs1",
             (
                 "their entries had timed out (tcp 900 s), and the next packet was scheduled "
-                "without a SYN (sloppy_tcp=1): rs2 does not know the connection and reset it (frame #2)"
+                "without a SYN (sloppy_tcp=1): rs2 does not know the connection and reset it "
+                "(frame #2)"
             ),
         ),
         (

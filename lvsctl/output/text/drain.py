@@ -33,9 +33,7 @@ def format_drain(result: Drain, *, style: Style) -> str:
 
 def format_idle(result: Idle, *, style: Style) -> str:
     """Format the flows that were silent, the settings that decide, and what others would change."""
-    how = (
-        f"at {result.real_server}, from {result.client}; watched for {result.window:g} s afterwards"
-    )
+    how = f"from {result.client} to {result.real_server}"
     title = f"{result.lab}: flows are silent for {result.idle:g} s"
     lines = [style.heading(title, how), "", *_flows(result.flows, style), ""]
     lines += _settings(result.settings, style)
@@ -102,6 +100,8 @@ def brief(flow: FlowResult) -> str:
     """Return the outcome without figures, which differ from run to run."""
     if flow.failed and flow.servers and not flow.silent:
         return f"{flow.outcome} in part"
+    if flow.outcome is Outcome.WENT_ON and len(flow.servers) > 1:
+        return "went on in part"
     if flow.silent and flow.outcome not in (Outcome.SILENT, Outcome.TIMED_OUT):
         return f"silent, then {flow.outcome}"
     return str(flow.outcome)
