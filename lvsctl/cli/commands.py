@@ -72,6 +72,12 @@ ROWS = (
         _INSPECT,
         "Let flows be silent for longer than IPVS keeps them, and see what becomes of each",
     ),
+    Row(
+        "play",
+        "play",
+        _INSPECT,
+        "Carry out a drill in a running lab, and compare what happens with what is expected",
+    ),
     Row("capture", "capture", _INSPECT, "Capture frames at every interface of every node"),
     Row("watch", "watch", _INSPECT, "Watch a running lab live"),
     Row("exec", "nodes", _INSPECT, "Run a command on a node"),

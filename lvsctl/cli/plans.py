@@ -48,6 +48,7 @@ class SchemaOf(StrEnum):
     DRAIN = "drain"
     DRAIN_MATRIX = "drain-matrix"
     IDLE = "idle"
+    PLAY = "play"
     WATCH = "watch"
     FAULT_LIST = "fault-list"
     FAULT_SHOW = "fault-show"

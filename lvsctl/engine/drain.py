@@ -13,7 +13,6 @@ from lvsctl.engine.experiment import Change, Directors, Experiment
 from lvsctl.engine.labs import find_node, remove_surely
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import LabError, UsageError
-from lvsctl.faults.injector import FaultInjector
 from lvsctl.kernel import probe, registry, undo
 from lvsctl.model.flows import (
     DRAINED,
@@ -36,6 +35,7 @@ from lvsctl.topology import shipped
 from lvsctl.topology.overrides import Overrides
 from lvsctl.topology.shipped import Topology
 from lvsctl.traffic.flows import INTERVAL, Wanted
+from lvsctl.traffic.responder import set_stopped
 
 WINDOW = 4.0
 """Seconds for which flows are watched: TCP keepalives notice a silent server after three."""
@@ -83,12 +83,11 @@ class _Drain(Experiment):
     @contextmanager
     def _serving_again(self) -> Iterator[None]:
         """Start again what served on the real server, where that was stopped."""
-        before = FaultInjector(self.lab).listening()
         try:
             yield
         finally:
             if self.way is Way.STOP:
-                self.apply(*before)
+                set_stopped(self.lab, ())
 
     def commands(self) -> tuple[str, ...]:
         """What a person would type to take the real server out."""
@@ -138,12 +137,7 @@ class _Drain(Experiment):
             case Way.DELETE:
                 undo.undo(self._drained(directors), self.lab.name)
             case Way.STOP:
-                # One process serves all real servers: the others start again.
-                rest = [o for o in FaultInjector(self.lab).listening() if o not in self.ports]
-                if rest:
-                    self.apply(*rest)
-                else:
-                    undo.undo(self.ports, self.lab.name)
+                set_stopped(self.lab, (self.server.name,))
 
 
 def _window(directors: Directors) -> float:

@@ -91,20 +91,20 @@ def _action(lab: Lab, master: Node, kill: str | None, cut: str | None, *, back: 
         raise UsageError("--kill, --cut and --back exclude each other")
     if back:
         return Action(
-            f"everything of lab {lab.name} is brought back", lambda: _bring_back(lab), back=True
+            f"everything of lab {lab.name} is brought back", lambda: bring_back(lab), back=True
         )
     if cut is not None:
-        node, network = _link(lab, master, cut)
+        node, network = link_of(lab, master, cut)
         return Action(
-            f"the link of {node.name} to {network} is cut", lambda: _cut(lab, node, (network,))
+            f"the link of {node.name} to {network} is cut", lambda: cut_links(lab, node, (network,))
         )
     node = master if kill is None else find_node(lab, kill)
     if node not in lab.directors:
         raise UsageError(f"{node.name} is no director", hint=f"the master is {master.name}")
-    return Action(f"{node.name} loses its power", lambda: _kill(lab, node))
+    return Action(f"{node.name} loses its power", lambda: kill_director(lab, node))
 
 
-def _link(lab: Lab, master: Node, words: str) -> tuple[Node, str]:
+def link_of(lab: Lab, master: Node, words: str) -> tuple[Node, str]:
     """Return the director and the network that NETWORK or DIRECTOR:NETWORK names."""
     name, colon, network = words.rpartition(":")
     node = find_node(lab, name) if colon else master
@@ -114,14 +114,14 @@ def _link(lab: Lab, master: Node, words: str) -> tuple[Node, str]:
     return node, network
 
 
-def _cut(lab: Lab, node: Node, networks: Sequence[str]) -> None:
+def cut_links(lab: Lab, node: Node, networks: Sequence[str]) -> None:
     """Set the switches' ports of a node down."""
     undo.undo([LinkUp(netns=lab.netns(one), device=node.name) for one in networks], lab.name)
 
 
-def _kill(lab: Lab, node: Node) -> None:
+def kill_director(lab: Lab, node: Node) -> None:
     """Do what a power failure does: no link, no process, no virtual address."""
-    _cut(lab, node, node.networks)
+    cut_links(lab, node, node.networks)
     # The first process starts the others again: it goes first.
     while pids := commands.keepalived_pids(lab.name, lab.netns(node.name)):
         for pid in pids:
@@ -157,7 +157,7 @@ def _receivers(lab: Lab) -> dict[str, bool]:
     return found
 
 
-def _bring_back(lab: Lab) -> None:
+def bring_back(lab: Lab) -> None:
     """Make the lab what its topology says, as ``up`` does."""
     entry = registry.read(lab.name)
     if entry is None:

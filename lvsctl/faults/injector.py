@@ -70,19 +70,27 @@ class FaultInjector:
 
     def inject(self, fault: Fault, node: str | None = None) -> InjectedFault:
         """Inject ``fault``. Raises UsageError if it does not apply there or is injected already."""
-        one = InjectedFault(fault.id, self.node_for(fault, node))
         with registry.lock(self.lab.name):
-            noted = paths.read_faults(self.lab.name)
-            if one in noted:
-                raise UsageError(f"{one} is injected already",
-                                 hint=f"lvsctl fault restore {fault.id}")  # fmt: skip
-            noted = (*noted, one)
-            paths.write_faults(self.lab.name, noted)
-            before = masters.holders(self.lab)
-            changes = fault.changes_at(self.context(one.node))
-            self._carry_out(changes, noted)
-            if _is_about_masters(self.lab, one.node, changes, before):
-                masters.wait_for_change(self.lab, before)
+            return self.inject_held(fault, node)
+
+    def inject_held(
+        self, fault: Fault, node: str | None = None, *, wait: bool = True
+    ) -> InjectedFault:
+        """The same, for a caller that holds the lab's lock.
+
+        ``wait`` until another director is master, where the fault makes one.
+        """
+        one = InjectedFault(fault.id, self.node_for(fault, node))
+        noted = paths.read_faults(self.lab.name)
+        if one in noted:
+            raise UsageError(f"{one} is injected already", hint=f"lvsctl fault restore {fault.id}")
+        noted = (*noted, one)
+        paths.write_faults(self.lab.name, noted)
+        before = masters.holders(self.lab)
+        changes = fault.changes_at(self.context(one.node))
+        self._carry_out(changes, noted)
+        if wait and _is_about_masters(self.lab, one.node, changes, before):
+            masters.wait_for_change(self.lab, before)
         return one
 
     def restore(self, some: Sequence[InjectedFault] | None = None) -> tuple[InjectedFault, ...]:
@@ -129,17 +137,10 @@ class FaultInjector:
             if after is not None:
                 self._perform(after)
         if servers:
-            self._perform(*self.listening(staying))
+            self._perform(*self._listening(staying))
 
-    def listening(
-        self, staying: Iterable[InjectedFault] | None = None
-    ) -> tuple[ResponderPort, ...]:
-        """What should listen now: what the plan has, less what faults have stopped.
-
-        ``staying`` are those faults; default: all that are injected.
-        """
-        if staying is None:
-            staying = paths.read_faults(self.lab.name)
+    def _listening(self, staying: Iterable[InjectedFault]) -> tuple[ResponderPort, ...]:
+        """What should listen now: what the plan has, less what faults have stopped."""
         ports = dict.fromkeys(op for op in self.plan.resources if isinstance(op, ResponderPort))
         for one in staying:
             for change in self._changes_of(one):

@@ -23,6 +23,7 @@ from lvsctl.kernel.probe import Features
 from lvsctl.machine.client import MachineStatus
 from lvsctl.machine.kinds import KindStatus
 from lvsctl.model.addresses import Endpoint, IPAddress, IPInterface, IPNetwork
+from lvsctl.model.drill import Played
 from lvsctl.model.failover import Failover
 from lvsctl.model.flows import Drain, DrainRow, Idle
 from lvsctl.model.frame import Frame
@@ -72,6 +73,7 @@ DOCUMENTS: Mapping[str, Document] = {
     "idle": Document(
         "What became of flows that were silent for longer than IPVS keeps them.", Idle
     ),
+    "play": Document("What happened during a drill.", Played),
     "watch": Document("One line per sample.", View),
     "fault-list": Document(
         "All faults. `lab` is null without a lab.",

@@ -91,10 +91,11 @@ class _Running:
 
 
 class Flows:
-    """Runs flows inside the ``with`` block; each begins at the real server ``server``.
+    """Runs flows inside the ``with`` block, from the namespace ``name``.
 
-    From the namespace ``name``. ``wait_until_begun`` returns once all have; ``records`` are what
-    the clients saw, complete once the block is left.
+    Each begins at the real server ``server``; where that is empty, at the one that answers first.
+    ``wait_until_begun`` returns once all have; ``records`` are what the clients saw, complete once
+    the block is left.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class Flows:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready = threading.Event()
         self._ended = threading.Event()
+        self._failed = threading.Event()
         self._over = asyncio.Event()  # bound to a loop when it is first awaited
         self._thread = threading.Thread(target=self._run, name="lvsctl-flows", daemon=True)
         self._error: BaseException | None = None
@@ -163,6 +165,12 @@ class Flows:
         """Wait until every flow has ended, at most ``seconds``."""
         self._ended.wait(seconds)
 
+    def wait_until(self, when: float) -> None:
+        """Wait until ``when``, in seconds since the epoch. Raises what ended the flows' thread."""
+        self._failed.wait(max(0.0, when - time.time()))
+        if self._error is not None:
+            raise self._error
+
     def go_on(self, *kinds: FlowKind) -> None:
         """Let flows of ``kinds`` (default: all) go on that wait: be idle no longer, use a port
         again."""
@@ -181,6 +189,7 @@ class Flows:
                 asyncio.run(self._run_all())
         except BaseException as error:  # noqa: BLE001 (raised by __exit__)
             self._error = error
+            self._failed.set()
         finally:
             self._ready.set()
             self._ended.set()
@@ -212,7 +221,7 @@ class Flows:
                 self._begun.release()
 
     def _has_begun(self, one: _Running) -> None:
-        one.server = self._server
+        one.server = self._server or one.requests[-1].server
         self._begun.release()
 
     # ── kinds of flow ────────────────────────────────────────────────────────────────────────
@@ -341,7 +350,7 @@ class Flows:
         for _ in range(ATTEMPTS):
             one.requests.clear()
             sock = await _request(one, keep=keep)
-            if sock is not None and one.requests[-1].server == self._server:
+            if sock is not None and self._server in ("", one.requests[-1].server):
                 one.clients.append(_local(sock))
                 return sock
             if sock is not None:

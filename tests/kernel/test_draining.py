@@ -7,13 +7,25 @@ import pytest
 from lvsctl.engine import drain as engine
 from lvsctl.engine.drain import drain
 from lvsctl.engine.idle import idle
+from lvsctl.engine.play import play
 from lvsctl.engine.up import bring_up
+from lvsctl.model.claim import Verdict
 from lvsctl.model.flows import FlowKind, Outcome, Way
+from lvsctl.topology.drill import parse_drill
 from lvsctl.traffic.flows import Flows
 from tests.kernel.by_hand import run
 from tests.kernel.labs import lab_up, topology_of
 
 pytestmark = pytest.mark.ipvs
+
+
+DRILL = """\
+version: 1
+traffic: {rate: 20/s, hold: 6, service: web}
+timeline: {at 200ms: weight rs1 0, at 400ms: stop rs1, at 900ms: [start rs1, weight rs1 1]}
+for: 1200ms
+expect: {lost: 0}
+"""
 
 
 def test_flows_of_a_removed_server_and_silent_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,4 +66,11 @@ def test_flows_of_a_removed_server_and_silent_ones(monkeypatch: pytest.MonkeyPat
         ]
         assert all("had timed out" in one.why for one in silent.flows[:2])
         assert run(f"sh -c '{shown}'", netns=director) == before
-        assert bring_up(topology_of("draining")).edited  # the weight that was set by hand
+
+        drill, problems = parse_drill(DRILL, "drill.yaml")
+        played = play(lab, drill, problems)
+        assert (played.verdict, played.sent > 20, len(played.held)) == (Verdict.PASS, True, 6)
+        assert played.phases[2].servers.keys() == {"rs2"}  # while rs1 was stopped
+        assert {one.outcome for one in played.held} == {Outcome.WENT_ON, Outcome.CLOSED}
+        # Also the weight that was set by hand: the lab is what its topology says.
+        assert not bring_up(topology_of("draining")).changed

@@ -23,6 +23,7 @@ from lvsctl.faults import FAULTS
 from lvsctl.kernel.probe import Features
 from lvsctl.model.addresses import Endpoint
 from lvsctl.model.claim import Verdict
+from lvsctl.model.drill import Expectation, Measure, Phase, Played
 from lvsctl.model.evidence import Answers
 from lvsctl.model.failover import Failover, HeldConnection, Moment, Step
 from lvsctl.model.flows import (
@@ -175,6 +176,27 @@ def idled() -> Idle:
     )
 
 
+def played() -> Played:
+    """A drill with one line of each kind."""
+    return Played(
+        lab="dr",
+        drill="drill.yaml",
+        description="",
+        service="web",
+        client="client",
+        interval=20.0,
+        seconds=6.0,
+        sent=300,
+        late=1,
+        lost=2,
+        outage=None,
+        resolution=20.0,
+        phases=(Phase("weight rs1 0", 1.0, 1.001, 2.5, 100, 1, 2, {"rs2": 98}),),
+        held=drained().flows,
+        expectations=(Expectation(Measure.LOST, "0", "2 of 300", Verdict.FAIL),),
+    )
+
+
 DOCUMENT_SAMPLES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("up", to_json(Up(DR, created=True))),
     ("up", to_json(Up(TUN, created=False, added=planner.plan_for(TUN).resources))),
@@ -194,6 +216,7 @@ DOCUMENT_SAMPLES: tuple[tuple[str, dict[str, Any]], ...] = (
         to_json(rows=(DrainRow(Way.STOP, {"conn_reuse_mode": "1"}, drained().flows),)),
     ),
     ("idle", to_json(idled())),
+    ("play", to_json(played())),
     ("watch", to_json(view(DR, [sample(DR, 0)]))),
     ("watch", watched()),
     ("fault-list", to_json(lab=None, faults=list_faults())),
