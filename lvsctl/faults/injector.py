@@ -6,6 +6,7 @@ A fault is recorded before anything is changed, so that a lab can be restored ev
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -182,9 +183,21 @@ def _is_about_masters(lab: Lab, node: str, changes: Iterable[Change], before: Ho
         if isinstance(change.after, DropFilter) and change.after.protocol == VRRP:
             return True
         if isinstance(change.before, Keepalived):
+            if _is_about_connections(change):
+                return False
             holds = any(node in names for names in before.values())
             return change.after is not None or holds
     return False
+
+
+def _is_about_connections(change: Change) -> bool:
+    """Whether a change of keepalived's configuration is about the synchronization daemon alone."""
+    texts = {
+        re.sub(r" *lvs_sync_daemon .*\n", "", one.text)
+        for one in (change.before, change.after)
+        if isinstance(one, Keepalived)
+    }
+    return change.after is not None and len(texts) == 1
 
 
 def _wait_until_up(indexes: set[int]) -> None:

@@ -10,8 +10,12 @@ import pytest
 
 from lvsctl.capture.decode import decode_all
 from lvsctl.claims import failover as story
+from lvsctl.claims.ha import connections_synchronized
+from lvsctl.claims.trace import traces
+from lvsctl.diagnosis import conclusion
 from lvsctl.engine.failover import Outage, outages
 from lvsctl.model.claim import Verdict
+from lvsctl.model.evidence import Evidence, Run
 from lvsctl.model.failover import HeldConnection, Moment
 from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
 from lvsctl.model.lab import Lab
@@ -178,6 +182,48 @@ def test_the_master_holds_the_addresses(
     assert has_one_master(holders_in(lab, links)) == one
     assert vrrp_state(lab, "director2", links["director2"]) == ("master" if second else "backup")
     assert vrrp_state(lab, "client", ()) == ""
+
+
+def directors(*daemons: tuple[SyncDaemonState, ...]) -> Evidence:
+    """Two directors, of which the first is master, with these synchronization daemons."""
+    lab = lab_of("dr-ha")
+    held = (link("10.60.0.2/24", "10.60.0.100/32"), link("10.60.0.3/24"))
+    states = {
+        node.name: NodeState(
+            lab.netns(node.name), (one,), whole=True, processes=PROCESSES, sync_daemons=found
+        )
+        for node, one, found in zip(lab.directors, held, daemons, strict=True)
+    }
+    run = Run(lab.services[0], "client", (), before=None, after=None, connections=())
+    return Evidence(lab, (run,), (), (), states=states)
+
+
+SENDS, RECEIVES = SyncDaemonState("master", "lan", 51), SyncDaemonState("backup", "lan", 51)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "verdict", "observed"),
+    [
+        ((SENDS,), (RECEIVES,), Verdict.PASS, "on lan"),
+        ((SENDS,), (), Verdict.FAIL, "director2 receives none"),
+        ((), (RECEIVES,), Verdict.FAIL, "director1 sends none"),
+        ((SENDS,), (SyncDaemonState("backup", "wan", 51),), Verdict.FAIL, "receives on wan"),
+        ((SENDS,), (SyncDaemonState("backup", "lan", 52),), Verdict.FAIL, "sync id 52"),
+    ],
+)
+def test_the_backup_receives_what_the_master_sends(
+    first: tuple[SyncDaemonState, ...],
+    second: tuple[SyncDaemonState, ...],
+    verdict: Verdict,
+    observed: str,
+) -> None:
+    evidence = directors(first, second)
+    (trace,) = traces(evidence)
+    found = connections_synchronized(trace)
+    assert found.verdict is verdict
+    assert observed in found.observed
+    named = [c for c in conclusion(evidence).causes if c.fault.startswith("sync-daemon")]
+    assert bool(named) == (verdict is Verdict.FAIL)
 
 
 # ── the story ────────────────────────────────────────────────────────────────────────────────
