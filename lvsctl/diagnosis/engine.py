@@ -11,6 +11,7 @@ from lvsctl.claims.trace import of_other_clients, traces
 from lvsctl.diagnosis import (
     arp,
     clients,
+    connections,
     ha,
     hosts,
     ipvs,
@@ -52,6 +53,7 @@ RULES: tuple[Rule, ...] = (
     *paths.RULES,
     *ipvs.RULES[2:],
     *scheduling.RULES,
+    *connections.RULES,
     *arp.RULES,
 )
 """In the order in which causes are named: first those that mask others."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lvsctl.claims.ha import Advertisement, advertisements, senders
+from lvsctl.claims.ha import Advertisement, advertisements, daemon_of, senders
 from lvsctl.diagnosis.base import Case, Found, Rule, shown
 from lvsctl.diagnosis.packet_loss import remedy_of
 from lvsctl.model.claim import Cause
@@ -136,6 +136,57 @@ def _split_brain(case: Case, node: Node, both: str, consequence: str) -> Cause:
     )
 
 
+def not_synchronized(case: Case) -> Iterator[Found]:
+    """Backups that do not receive the master's connections."""
+    if not any(f.claim.id == "ha.connections-synchronized" for f in case.findings):
+        return
+    if not case.failed("ha.connections-synchronized"):
+        return
+    master = case.trace.master
+    sender = daemon_of(case.state(master), "master")
+    consequence = "after a failover every connection is reset"
+    if sender is None:
+        start = ("--start-daemon", "master", "--mcast-interface", case.lab.node(master).networks[0])
+        yield Cause(
+            fault="sync-daemon-missing",
+            node=master,
+            text="the master does not send its connections: no synchronization daemon runs",
+            evidence=(f"{master}: no synchronization daemon in state master",),
+            consequence=consequence,
+            remedy=case.type(master, "ipvsadm", *start),
+        )
+        return
+    start = ("--mcast-interface", sender.interface, "--syncid", str(sender.sync_id))
+    for name in case.trace.directors:
+        receiver = daemon_of(case.state(name), "backup")
+        if name == master:
+            continue
+        remedy = case.type(name, "ipvsadm", "--start-daemon", "backup", *start)
+        sends = f"{master} sends them on {sender.interface}, sync id {sender.sync_id}"
+        if receiver is None:
+            yield Cause(
+                fault="sync-daemon-missing",
+                node=name,
+                text="it does not receive the master's connections: no synchronization daemon runs",
+                evidence=(sends, f"{name}: no synchronization daemon in state backup"),
+                consequence=consequence,
+                remedy=remedy,
+            )
+        elif (receiver.interface, receiver.sync_id) != (sender.interface, sender.sync_id):
+            stop = case.type(name, "ipvsadm", "--stop-daemon", "backup")
+            yield Cause(
+                fault="sync-daemon-elsewhere",
+                node=name,
+                text="it receives connections where the master does not send them",
+                evidence=(
+                    sends,
+                    f"{name} receives on {receiver.interface}, sync id {receiver.sync_id}",
+                ),
+                consequence=consequence,
+                remedy=f"{stop} && {remedy}",
+            )
+
+
 def _router_ids(case: Case, node: str) -> set[int]:
     return {
         one.router_id
@@ -164,5 +215,8 @@ def _quoted(one: Advertisement | None) -> tuple[str, ...]:
 
 RULES = (
     Rule(find=not_running, rules_out="keepalived runs on every director", latent=True),
+    Rule(
+        find=not_synchronized, rules_out="the backups receive the master's connections", latent=True
+    ),
     Rule(find=two_masters, rules_out="one director is master", latent=True, harms_others=True),
 )

@@ -155,6 +155,7 @@ FORMATS: Mapping[str, Format] = {
     "Node": Format(convert={"sysctls": _MAPPING}),
     "Lab": Format(derive={"namespaces": _namespaces}),
     "NodeInspection": Format(flatten=("state",)),
+    "Played": Format(derive={"verdict": "verdict"}),
     "Plan": Format(derive={"namespaces": "namespaces"}),
     "Proof": Format(derive={"proved": "holds", "unbroken": "unbroken"}, convert={"lab": _LAB}),
     "Rates": Format(

@@ -24,7 +24,9 @@ from lvsctl.kernel.probe import Features
 from lvsctl.machine.client import MachineStatus
 from lvsctl.machine.kinds import KindStatus
 from lvsctl.model.addresses import Endpoint, IPAddress, IPInterface, IPNetwork
+from lvsctl.model.drill import Played
 from lvsctl.model.failover import Failover
+from lvsctl.model.flows import Drain, DrainRow, Idle
 from lvsctl.model.frame import Frame
 from lvsctl.model.walk import Walk
 from lvsctl.output.json_formats import Format, PlannedResource, fields_of, format_of, types_of
@@ -66,6 +68,16 @@ DOCUMENTS: Mapping[str, Document] = {
     ),
     "walk": Document("One request, hop by hop.", Walk),
     "failover": Document("What happened while a director took over from another.", Failover),
+    "drain": Document("What became of flows when a real server was taken out.", Drain),
+    "drain-matrix": Document(
+        "What becomes of flows in every way, with every combination of sysctls.",
+        None,
+        {"rows": tuple[DrainRow, ...]},
+    ),
+    "idle": Document(
+        "What became of flows that were silent for longer than IPVS keeps them.", Idle
+    ),
+    "play": Document("What happened during a drill.", Played),
     "watch": Document("One line per sample.", View),
     "fault-list": Document(
         "All faults. `lab` is null without a lab.",
