@@ -81,10 +81,8 @@ def encapsulation_mismatch(context: FaultContext) -> Iterator[Change]:
 
     Changes: the first TUN real server of each service.
     """
-    for server in context.first_entries():
+    for server in context.first_entries((TUN,)):
         real = server.real_server
-        if real.forward is not TUN:
-            continue
         taken = _taken(context.at(real.node))
         other = next((kind for kind in ORDER if kind not in taken), None)
         if other is not None:
@@ -143,6 +141,8 @@ def tunnel_filtered(context: FaultContext) -> Iterator[Change]:
     """
     for service in context.services([TUN]):
         for server in service.by(TUN):
+            if not context.joins(context.lab.directors, (context.lab.node(server.node),)):
+                continue
             protocol, _ = carried(server.encapsulation, service.endpoint.vip.version)
             for device in context.node.networks:
                 yield added(
@@ -175,6 +175,9 @@ def icmp_filtered(context: FaultContext) -> Iterator[Change]:
     packet too big only: neighbour discovery is ICMPv6 too (RFC 4890).
     """
     if not (context.large_requests and context.tunnel_is_tight):
+        return
+    clients = context.lab.having(Role.CLIENT)
+    if context.node not in clients and not context.joins(clients, context.lab.directors):
         return
     for version in context.versions:
         protocol, kind = (ICMP, None) if version == 4 else (ICMPV6, PACKET_TOO_BIG)

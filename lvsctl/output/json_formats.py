@@ -137,7 +137,7 @@ FORMATS: Mapping[str, Format] = {
     "Entry": Format(
         rename={"lab": "name"}, omit=("topology", "overrides", "namespaces", "started")
     ),
-    "Fault": Format(rename={"at": "roles"}, omit=("changes", "breaks_where")),
+    "Fault": Format(rename={"at": "roles"}, omit=("changes", "breaks_where", "spares_where")),
     "FaultListed": Format(flatten=("fault",)),
     "Features": Format(derive={"able": "able"}),
     "Finding": Format(rename={"frames": "evidence"}, flatten=("claim",)),
