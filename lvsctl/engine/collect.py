@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lvsctl.capture.capture import Capture
+from lvsctl.capture.decode import decode_all
 from lvsctl.claims.distribution import requests_for_each, requests_needed, room_for
 from lvsctl.claims.neighbours import CONFIGURED, wrong_neighbours, wrongly_claimed
 from lvsctl.engine.whole import changed_settings, whole_state
@@ -25,7 +26,7 @@ from lvsctl.kernel.masters import active_director
 from lvsctl.kernel.netns import run_inside
 from lvsctl.kernel.state import flush_neighbours_and_routes, read_connections
 from lvsctl.model.addresses import IPAddress
-from lvsctl.model.evidence import Evidence, Exchange, Failure, Joined, Probe, Run
+from lvsctl.model.evidence import Evidence, Exchange, Failure, Joined, Probe, Run, gue_ports
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.model.packet_filter import growth
 from lvsctl.model.service import Protocol, VipPort, VirtualService
@@ -72,7 +73,7 @@ def collect_evidence(lab: Lab, sender: Node | None = None, *, patient: bool = Fa
     evidence = Evidence(
         lab=lab,
         runs=asked.runs,
-        frames=capture.frames,
+        frames=decode_all(capture.recording.frames, gue_ports=gue_ports(lab, asked.runs)),
         taps=tuple(sorted(capture.taps)),
         drops={node: count for node, count in capture.drops.items() if count},
         states={name: state for name, state in states.items() if name not in switches},
@@ -137,7 +138,7 @@ def collect_request_evidence(lab: Lab, service: VirtualService, sender: Node) ->
 def _capture(lab: Lab) -> Capture:
     """A capture at every node; it ends once nothing has arrived for two crossings of the lab."""
     namespaces: dict[str | Path, str] = {lab.netns(node.name): node.name for node in lab.nodes}
-    return Capture(namespaces, quiet=0.05 + 2 * _one_way(lab))
+    return Capture(namespaces, quiet=0.05 + 2 * _one_way(lab), gue_ports=gue_ports(lab, ()))
 
 
 def _probe_vips(lab: Lab) -> None:

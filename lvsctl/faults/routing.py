@@ -14,6 +14,7 @@ from lvsctl.faults.base import (
     ONE_SERVER_SILENT,
     TUN,
     UNANSWERED,
+    UNEVEN,
     FaultContext,
     FaultTable,
     unused_address,
@@ -374,6 +375,12 @@ def reply_prohibited(context: FaultContext) -> Iterator[Change]:
         )
 
 
+def _served_beside(context: FaultContext) -> tuple[str, ...]:
+    """A director that is a real server takes nothing from the TTL of what it delivers to itself."""
+    local = any(service.local for service in context.services(EVERY_MODE))
+    return UNEVEN if local and not context.far(context.lab.directors) else ()
+
+
 @FAULTS.add(
     "ttl-expired",
     "the client sends packets with a TTL of 1",
@@ -382,6 +389,7 @@ def reply_prohibited(context: FaultContext) -> Iterator[Change]:
     symptom="requests reach the first node that forwards, which answers ICMP time exceeded",
     breaks=NO_ANSWER,
     may_break=("dr.reply-direct", "tun.reply-direct", "nat.both-directions-load-director"),
+    breaks_where=_served_beside,
 )
 def ttl_expired(context: FaultContext) -> Iterator[Change]:
     """The client's packets expire at the first router, or at the director.

@@ -14,6 +14,7 @@ from lvsctl.model.service import (
     IpvsTimeouts,
     Protocol,
     Scheduler,
+    TunnelChecksum,
     VipPort,
 )
 from lvsctl.model.state import SyncDaemonState
@@ -98,6 +99,7 @@ class Destination:
     forward: ForwardingMethod = ForwardingMethod.NAT
     encapsulation: Encapsulation = Encapsulation.IPIP
     tunnel_port: int = 0
+    checksum: TunnelChecksum = TunnelChecksum.NONE
     checks: tuple[str, ...] = ()
 
 
