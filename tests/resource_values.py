@@ -21,6 +21,7 @@ from lvsctl.model.service import (
     Protocol,
     RealServer,
     Scheduler,
+    TunnelChecksum,
     TunnelKind,
     VipPort,
 )
@@ -122,14 +123,24 @@ def values(netns: str, switch: str) -> dict[type[Resource], st.SearchStrategy[Re
                 corrupt=st.sampled_from([0.0, 0.1]),
             ),
         ),
-        Tunnel: st.builds(
-            Tunnel,
-            **node,
-            device=st.just("tunl0"),
-            index=st.integers(100, 999),
-            kind=st.just(TunnelKind.IPIP),
+        Tunnel: st.one_of(
+            st.builds(
+                Tunnel,
+                **node,
+                device=st.just("tunl0"),
+                index=st.integers(100, 999),
+                kind=st.just(TunnelKind.IPIP),
+            ),
+            st.builds(
+                Tunnel,
+                **node,
+                device=st.just("gre-csum"),
+                index=st.integers(100, 999),
+                kind=st.just(TunnelKind.GRE),
+                checked_at=_hosts,
+            ),
         ),
-        GuePort: st.builds(GuePort, **node, port=_ports),
+        GuePort: st.builds(GuePort, **node, port=_ports, version=st.sampled_from([4, 6])),
         Address: st.builds(Address, **lan, address=interfaces),
         StaticRoute: st.builds(StaticRoute, **node, to=networks, via=st.just(GATEWAY)),
         ChangedSysctl: st.builds(
@@ -326,5 +337,8 @@ def _real_servers(draw: st.DrawFn, netns: str) -> IpvsRealServer:
             forward=forward,
             encapsulation=encapsulation,
             tunnel_port=draw(_ports) if encapsulation is Encapsulation.GUE else 0,
+            checksum=TunnelChecksum.NONE
+            if encapsulation is Encapsulation.IPIP
+            else draw(st.sampled_from(TunnelChecksum)),
         ),
     )

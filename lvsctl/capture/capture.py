@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from lvsctl.capture.decode import GUE_PORT, decode_all
+from lvsctl.capture.decode import GUE_PORTS, decode_all
 from lvsctl.capture.listener import Listener, Options, RawRecord, raw_frame
 from lvsctl.model.frame import Frame, LinkType, RawFrame, Recording, Tap
 
@@ -85,13 +85,13 @@ class Capture:
         options: Options | None = None,
         *,
         quiet: float = QUIET,
-        gue_port: int = GUE_PORT,
+        gue_ports: Container[int] = GUE_PORTS,
     ) -> None:
         """``nodes``: namespace, by name or path → the node's name in taps."""
         self._nodes = dict(nodes)
         self._options = options or Options()
         self._quiet = quiet
-        self._gue_port = gue_port
+        self._gue_ports = gue_ports
         self._listener: Listener | None = None
         self._thread: threading.Thread | None = None
         self._seen: list[RawRecord] = []
@@ -164,7 +164,7 @@ class Capture:
     @cached_property
     def frames(self) -> tuple[Frame, ...]:
         """All frames in time order, decoded on first use."""
-        return decode_all(self.recording.frames, gue_port=self._gue_port)
+        return decode_all(self.recording.frames, gue_ports=self._gue_ports)
 
     @property
     def drops(self) -> Mapping[str, int]:

@@ -6,7 +6,7 @@ no checksum but IPv4's header's is verified. Tests compare the results with tsha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from struct import Struct
 
 from lvsctl.capture.headers import (
@@ -41,9 +41,10 @@ from lvsctl.model.packet import (
     Transport,
     Tunnel,
 )
+from lvsctl.model.service import GUE_PORT
 
-GUE_PORT = 6080
-"""The UDP port of GUE (IANA), and what lvsctl's tunnels use."""
+GUE_PORTS = frozenset({GUE_PORT})
+"""Where datagrams are decoded as GUE if no ports are given."""
 
 MOST_LAYERS = 8
 """The maximum of nested or quoted IP headers that are decoded."""
@@ -56,15 +57,17 @@ _KINDS = {4: _ETH_IPV4, 6: _ETH_IPV6}
 _NO_PROTOCOL = -1
 
 
-def decode_all(raw: Iterable[RawFrame], *, gue_port: int = GUE_PORT) -> tuple[Frame, ...]:
+def decode_all(
+    raw: Iterable[RawFrame], *, gue_ports: Container[int] = GUE_PORTS
+) -> tuple[Frame, ...]:
     """Decode the frames of a capture, numbered from 1 in the order given."""
-    return tuple(decode(one, number, gue_port=gue_port) for number, one in enumerate(raw, 1))
+    return tuple(decode(one, number, gue_ports=gue_ports) for number, one in enumerate(raw, 1))
 
 
-def decode(raw: RawFrame, number: int = 1, *, gue_port: int = GUE_PORT) -> Frame:
+def decode(raw: RawFrame, number: int = 1, *, gue_ports: Container[int] = GUE_PORTS) -> Frame:
     """Decode one frame; never raises.
 
-    ``gue_port`` is the UDP port whose datagrams are decoded as GUE; 0: none.
+    ``gue_ports`` are the UDP ports whose datagrams are decoded as GUE.
     """
     data = raw.data
     end = len(data)
@@ -82,7 +85,7 @@ def decode(raw: RawFrame, number: int = 1, *, gue_port: int = GUE_PORT) -> Frame
         arp, packet = _arp(data, at, end)
         return Frame(number, raw, ethernet, arp, packet)
     if kind in (_ETH_IPV4, _ETH_IPV6):
-        packet = _PacketDecoder(data, whole, gue_port).ip(kind, at, end).packet()
+        packet = _PacketDecoder(data, whole, gue_ports).ip(kind, at, end).packet()
     elif ethernet is None:
         packet = Packet(payload=data, malformed="no IP header")
     else:
@@ -126,14 +129,14 @@ class _PacketDecoder:
     """Decodes a packet's headers in one pass, the outermost first."""
 
     __slots__ = (
-        "_data", "_depth", "_end", "_gue_port", "_ips", "_malformed", "_payload_at", "_transport",
+        "_data", "_depth", "_end", "_gue_ports", "_ips", "_malformed", "_payload_at", "_transport",
         "_tunnels", "_whole",
     )  # fmt: skip
 
-    def __init__(self, data: bytes, whole: bool, gue_port: int, depth: int = 0) -> None:
+    def __init__(self, data: bytes, whole: bool, gue_ports: Container[int], depth: int = 0) -> None:
         self._data = data
         self._whole = whole
-        self._gue_port = gue_port
+        self._gue_ports = gue_ports
         self._depth = depth
         self._ips: tuple[Ip, ...] = ()
         self._tunnels: tuple[Tunnel, ...] = ()
@@ -186,7 +189,7 @@ class _PacketDecoder:
         elif protocol == UDP:
             header, end, wrong = decode_udp(data, at, end, self._whole)
             self._transport, self._payload_at, self._end = header, at + 8, end
-            if header.dport == self._gue_port != 0:
+            if header.dport in self._gue_ports:
                 return self._generic(at, end, carrier)
         elif protocol == IPIP:
             return _ETH_IPV4, at
@@ -236,5 +239,5 @@ class _PacketDecoder:
         if not kind:
             payload = self._data[at : self._end]
             return Packet(payload=payload, malformed="icmp: no IP header quoted")
-        decoder = _PacketDecoder(self._data, False, self._gue_port, self._depth)
+        decoder = _PacketDecoder(self._data, False, self._gue_ports, self._depth)
         return decoder.ip(kind, at, self._end).packet()

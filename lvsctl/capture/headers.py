@@ -241,6 +241,7 @@ def decode_gue(data: bytes, at: int, end: int, carrier: int) -> tuple[Gue, int]:
        (draft-ietf-intarea-gue-09) and Linux (net/ipv4/fou_core.c) agree on all of this.
     """
     sport, dport = PORTS(data, at)
+    checksum = U16(data, at + 6)[0] != 0
     at += 8
     need("gue", end - at, 1)
     first = data[at]
@@ -248,7 +249,7 @@ def decode_gue(data: bytes, at: int, end: int, carrier: int) -> tuple[Gue, int]:
         protocols = {4: IPIP, 6: IPV6}
         if first >> 4 not in protocols:
             raise Malformed(f"gue: variant 1 with IP version {first >> 4}")
-        return Gue(sport, dport, 1, protocols[first >> 4], 0, 0, carrier), at
+        return Gue(sport, dport, 1, protocols[first >> 4], 0, 0, carrier, checksum), at
     if first >> 6:
         raise Malformed(f"gue: variant {first >> 6}")
     need("gue", end - at, 4)
@@ -261,7 +262,7 @@ def decode_gue(data: bytes, at: int, end: int, carrier: int) -> tuple[Gue, int]:
     if flags & _GUE_PRIVATE:
         need("gue private flags", length, 8)
         private = U32(data, at + 4)[0]
-    return Gue(sport, dport, 0, data[at + 1], flags, private, carrier), at + length
+    return Gue(sport, dport, 0, data[at + 1], flags, private, carrier, checksum), at + length
 
 
 Quote = Callable[[int], Packet]

@@ -265,21 +265,23 @@ def _seen(tap: Tap, address: tuple[str, int, int, int, bytes],
 
 
 _ETHERNET = 14
-_IPV4_TYPE, _UDP = b"\x08\x00", 17
+_IPV4_TYPE, _IPV6_TYPE, _UDP = b"\x08\x00", b"\x86\xdd", 17
 _NO_OPTIONS = 0x45  # IPv4 with a header of 20 bytes
 
 
 def restore_total_length(data: bytes, length: int) -> bytes:
-    """Restore the IPv4 total length that an Ethernet frame of ``length`` bytes had on the wire.
+    """Restore the IP length that an Ethernet frame of ``length`` bytes had on the wire.
 
     A packet socket does not copy a frame when it is captured: it shares the bytes with the rest of
     the kernel until it is read. The kernel copies before it writes, with one exception: when GUE
     or FOU is decapsulated, the outer header's total length is lowered in place
     (net/ipv4/fou_core.c, fou_recv_pull and gue_udp_recv).
 
-    The header's checksum is still that of the wire: only a length that the checksum confirms is
-    restored. Everything else is returned unchanged.
+    Only a length that something else on the wire confirms is restored: in IPv4 the header's
+    checksum, in IPv6 the length of the UDP header. Everything else is returned unchanged.
     """
+    if data[12:14] == _IPV6_TYPE:
+        return _restore_payload_length(data, length)
     if len(data) < _ETHERNET + 20 or data[14] != _NO_OPTIONS or data[23] != _UDP:
         return data
     wire = length - _ETHERNET
@@ -289,6 +291,15 @@ def restore_total_length(data: bytes, length: int) -> bytes:
     if _header_sum(data) == 0xFFFF or _header_sum(restored) != 0xFFFF:
         return data
     return restored
+
+
+def _restore_payload_length(data: bytes, length: int) -> bytes:
+    if len(data) < _ETHERNET + 48 or data[20] != _UDP:
+        return data
+    wire = length - _ETHERNET - 40
+    if U16(data, 58)[0] != wire or U16(data, 18)[0] >= wire:
+        return data
+    return data[:18] + wire.to_bytes(2, "big") + data[20:]
 
 
 def _header_sum(data: bytes) -> int:

@@ -311,11 +311,16 @@ def reply_path_counted(trace: Trace) -> CheckResult:
         observed = f"{requests} request packets, {crossed} reply packets, {astray} of the others"
     errors = len(_errors(trace)[1])
     if errors:
-        crossed, astray = (max(0, count - COUNTED * errors) for count in (crossed, astray))
+        # Those about requests to real servers whose replies do not cross are counted as astray.
+        room = COUNTED * errors
+        astray, crossed = max(0, astray - room), max(0, crossed - max(0, room - astray))
         observed += f", including up to {_icmp(errors)}"
     if not requests or not seen.answered:
         # No reply counted proves nothing unless requests were, and were answered.
         return inconclusive(expected, observed)
+    silent = nat and not any(_answers(seen)[_name(seen, place)] for place in nat)
+    if direct and given and silent and not astray:
+        return inconclusive(expected, f"{observed}; none of those answered")
     # A scheduler may have chosen none of those that are forwarded to by NAT.
     nothing_due = not nat or (bool(direct) and not given)
     return passed_if((crossed > 0) is not nothing_due and not astray, expected, observed)

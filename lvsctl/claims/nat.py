@@ -227,7 +227,8 @@ def real_servers_need_nothing(trace: Trace) -> CheckResult:
         # It is down, so it decapsulates nothing (ip_tunnel_lookup in net/ipv4/ip_tunnel.c).
         tunnels = (one for one in state.links if one.kind in set(TunnelKind) and one.up)
         found += [f"{node} has {link.name}" for link in tunnels]
-        found += [f"{node} decapsulates GUE on port {port}" for port in state.gue_ports]
+        ports = (*state.gue_ports, *state.gue_ports6)
+        found += [f"{node} decapsulates GUE on port {port}" for port in ports]
         found += [f"{node} has {key}" for key in ARP_SYSCTLS if state.sysctls.get(key) != "0"]
     if found:
         return passed_if(False, expected, "; ".join(found[:3]))

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from lvsctl.claims.base import CheckResult, ClaimTable, inconclusive, join_names, passed_if
 from lvsctl.claims.direct_reply import reply_is_direct
 from lvsctl.claims.trace import Conversation, Passage, Trace
+from lvsctl.model.addresses import IPAddress
 from lvsctl.model.evidence import Failure
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Role
 from lvsctl.model.packet import GRE, IPIP, IPV6, UDP, Gue, Tcp
-from lvsctl.model.service import GUE_PORT, Encapsulation, ForwardingMethod, RealServer
+from lvsctl.model.service import (
+    GUE_PORT,
+    Encapsulation,
+    ForwardingMethod,
+    RealServer,
+    TunnelChecksum,
+)
 from lvsctl.modes.tun import COSTS, cost
 
 CLAIMS = ClaimTable()
 
 
-def carried(encapsulation: Encapsulation, inner: int) -> tuple[int, str]:
+def carried(
+    encapsulation: Encapsulation, inner: int, ports: Iterable[int] = (GUE_PORT,)
+) -> tuple[int, str]:
     """What the outer IP header carries: the protocol number, and its name in messages.
 
-    ``inner`` is the IP version of the packet inside, which is the VIP's.
+    ``inner`` is the IP version of the packet inside, which is the VIP's; ``ports`` are GUE's.
     """
     if encapsulation is Encapsulation.GRE:
         return GRE, "protocol 47, GRE"
     if encapsulation is Encapsulation.GUE:
-        return UDP, f"UDP port {GUE_PORT}, GUE"
+        return UDP, f"UDP port {' or '.join(map(str, sorted(set(ports))))}, GUE"
     return (IPIP, "protocol 4") if inner == 4 else (IPV6, "protocol 41")
 
 
@@ -46,7 +55,8 @@ def _ttl(trace: Trace) -> str:
 def request_encapsulated(trace: Trace) -> CheckResult:
     """Compare each request packet as it came into the director and as it left."""
     vip = trace.run.endpoint.vip
-    _, what = carried(trace.run.service.encapsulation, vip.version)
+    ports = [server.tunnel_port for server in trace.real_servers]
+    _, what = carried(trace.run.service.encapsulation, vip.version, ports)
     expected = f"IP(DIP → RIP, {what}) around the same packet with {_ttl(trace)} − 1"
     passages = trace.request_passages()
     if not passages:
@@ -68,10 +78,11 @@ def _encapsulation_error(trace: Trace, passage: Passage) -> str:
         return f"it left as {went.summary()}"
     wanted = trace.run.service.encapsulation
     ports = {tunnel.dport for tunnel in went.packet.tunnels if isinstance(tunnel, Gue)}
+    right = {server.tunnel_port for server in trace.real_servers if server.rip == outer.dst}
     if (
         went.packet.encapsulation is not wanted
         or outer.protocol != carried(wanted, before.version)[0]
-        or ports - {GUE_PORT}
+        or ports - (right or {GUE_PORT})
     ):
         to = "".join(f" to UDP port {port}" for port in ports)
         return f"it left by {went.packet.encapsulation} (protocol {outer.protocol}){to}"
@@ -93,7 +104,7 @@ def decapsulated(trace: Trace) -> CheckResult:
     """Find each tunnelled request again at the real server's tunnel device."""
     vip = trace.run.endpoint.vip
     nodes = [server.node for server in trace.real_servers]
-    devices = {server.node: server.tunnel(vip).device for server in trace.real_servers}
+    devices = {server.node: server.tunnel_device(vip) for server in trace.real_servers}
     names = " and ".join(dict.fromkeys(devices.values()))
     expected = f"requests are decapsulated on {names} of {join_names(nodes)}, which has {vip}"
     without = [node for node in nodes if devices[node] not in trace.holds(node, vip)]
@@ -123,6 +134,55 @@ def decapsulated(trace: Trace) -> CheckResult:
         return inconclusive(expected, "no tunnelled packet reached a real server")
     count = sum(map(len, wrapped.values()))
     return passed_if(True, expected, f"{count} packets, all decapsulated", shown[:2])
+
+
+def _has_own_header(trace: Trace) -> bool:
+    return trace.run.service.encapsulation is not Encapsulation.IPIP
+
+
+def _checksums(trace: Trace) -> str:
+    """The claim in the words for a service's real servers."""
+    wanted = {server.checksum for server in trace.real_servers}
+    if wanted == {TunnelChecksum.NONE}:
+        return "the tunnel's own header carries no checksum"
+    if TunnelChecksum.NONE not in wanted:
+        return "the tunnel's own header carries a checksum"
+    return "the tunnel's own header carries a checksum where it is asked for, and else none"
+
+
+@CLAIMS.add(
+    "tun.checksum",
+    "the tunnel's own header carries a checksum where it is asked for, and else none",
+    broken_by=("tunnel-checksum-mismatch",),
+    applies=_has_own_header,
+    wording=_checksums,
+)
+def checksum_as_asked(trace: Trace) -> CheckResult:
+    """Look at the GRE or UDP header of each packet that left a director, by its real server.
+
+    With remote checksum offload UDP has one too (ip_vs_tunnel_xmit in ip_vs_xmit.c).
+    """
+    service = trace.run.service
+    header = "GRE" if service.encapsulation is Encapsulation.GRE else "UDP"
+    wanted = {s.rip: s.checksum is not TunnelChecksum.NONE for s in trace.real_servers}
+    names = join_names([s.node for s in trace.real_servers if wanted[s.rip]])
+    expected = f"{header} with a checksum to {names}" if names else f"{header} without a checksum"
+    if names and not all(wanted.values()):
+        expected += " only"
+    count = 0
+    for passage in trace.request_passages():
+        outer = passage.went.outer
+        if outer is None or outer.dst not in wanted or len(passage.went.ips) != 2:
+            continue
+        for tunnel in passage.went.packet.tunnels:
+            if tunnel.checksum is not wanted[outer.dst]:
+                has = "a" if tunnel.checksum else "no"
+                text = f"{header} to {outer.dst} has {has} checksum"
+                return passed_if(False, expected, text, [passage.went])
+            count += 1
+    if not count:
+        return inconclusive(expected, f"no packet with a {header} header left the director")
+    return passed_if(True, expected, f"{count} packets, all so")
 
 
 CLAIMS.add(
@@ -201,7 +261,7 @@ def header_cost(trace: Trace, headers: int) -> CheckResult:
         f"{too_big}, and the request is still answered"
     )
     paying = {server.rip for server in _paying(trace.real_servers, headers)}
-    large = _informative(trace)
+    large = _informative(trace, paying)
     if large is None:
         return inconclusive(expected, "no large request was sent")
     passages = [
@@ -242,15 +302,32 @@ def header_cost(trace: Trace, headers: int) -> CheckResult:
     return passed_if(right and answered, expected, observed, told[:1])
 
 
-def _informative(trace: Trace) -> Conversation | None:
+def _informative(trace: Trace, paying: Container[IPAddress]) -> Conversation | None:
     """The large request to judge: one that failed, or one that was told of the smaller MTU.
 
-    They are sent at once, and what one is told, the others know from then on.
+    They are sent at once, and what one is told, the others know from then on. Of tunnels that
+    cost different numbers of bytes it is one to a real server of ``paying``, by its RIP.
     """
     sent = {exchange.local for exchange in trace.run.every_large}
     larges = [one for one in trace.everything if one.client in sent]
-    chosen = (one for one in larges if not one.exchange.answered or _told(trace, one))
-    return next(chosen, trace.large)
+    theirs = [one for one in larges if not (to := _tunnelled_to(trace, one)) or to in paying]
+    chosen = (one for one in theirs if not one.exchange.answered or _told(trace, one))
+    if trace.large in theirs or not theirs:
+        return next(chosen, trace.large)
+    return next(chosen, theirs[0])
+
+
+def _tunnelled_to(trace: Trace, conversation: Conversation) -> IPAddress | None:
+    """Where a director sent the tunnelled packets of a request; None if nowhere."""
+    sent = (
+        frame.outer.dst
+        for frame in conversation.requests
+        if frame.tap.node in trace.directors
+        and frame.direction is Direction.OUT
+        and len(frame.ips) == 2
+        and frame.outer is not None
+    )
+    return next(sent, None)
 
 
 def _told(trace: Trace, large: Conversation) -> list[Frame]:
@@ -342,8 +419,7 @@ def _paying(servers: Iterable[RealServer], headers: int) -> list[RealServer]:
     return [
         server
         for server in servers
-        if server.forward is ForwardingMethod.TUN
-        and cost(server.encapsulation, server.rip) == headers
+        if server.forward is ForwardingMethod.TUN and cost(server) == headers
     ]
 
 

@@ -356,7 +356,7 @@ def vip_on_real_servers(case: Case) -> Iterator[Found]:
     for server, node in case.members():
         if server.forward is NAT:
             continue
-        device = "lo" if server.forward is DR else server.tunnel(vip).device
+        device = "lo" if server.forward is DR else server.tunnel_device(vip)
         # With its device, and an IPv6 one with a device that is set down: the remedy restores both.
         if server.forward is TUN and not any(
             link.up or vip.version == 4 for link in devices(case, node.name)

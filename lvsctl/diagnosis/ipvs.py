@@ -10,7 +10,7 @@ from lvsctl.diagnosis.base import NAT, TUN, Case, Found, Rule, shown
 from lvsctl.diagnosis.ipvs_commands import exchanged, server_resource, service_resource, typed
 from lvsctl.model.claim import Cause, Remark
 from lvsctl.model.frame import Direction, Frame
-from lvsctl.model.service import ForwardingMethod, FwMark, RealServer
+from lvsctl.model.service import Encapsulation, ForwardingMethod, FwMark, RealServer, tunnel_text
 from lvsctl.model.state import RealServerState, ServiceState
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 
@@ -316,24 +316,34 @@ def _looks_like(forward: ForwardingMethod | str, headers: int) -> bool:
 
 def encapsulations(case: Case) -> Iterator[Found]:
     """The director encapsulates as the real servers decapsulate."""
+    yield from _tunnels(case, taken=False)
+
+
+def checksums(case: Case) -> Iterator[Found]:
+    """GUE has the checksum that is asked for; real servers take it with one and without."""
+    yield from _tunnels(case, taken=True)
+
+
+def _tunnels(case: Case, *, taken: bool) -> Iterator[Found]:
+    """Entries with another tunnel than the topology's, which real servers do or do not take."""
     service = case.service
     for server in service.real_servers:
         entry = case.entry(server)
         if entry is None or entry.forward != TUN:
             continue
-        has, wanted = (
-            f"{kind} to UDP port {port}" if port else str(kind)
-            for kind, port in (
-                (entry.encapsulation, entry.tunnel_port),
-                (server.encapsulation, server.tunnel_port),
-            )
-        )
+        has = tunnel_text(entry.encapsulation, entry.tunnel_port, entry.tunnel_flags)
+        wanted = server.tunnel_text
         if has == wanted:
+            continue
+        same = (entry.encapsulation, entry.tunnel_port) == (Encapsulation.GUE, server.tunnel_port)
+        if (same and server.encapsulation is Encapsulation.GUE) is not taken:
             continue
         yield Cause(
             fault="encapsulation-mismatch",
             node=case.director,
-            text=f"the director's tunnel type for {server.node} is not that of its tunnel device",
+            text=f"the director's tunnel type for {server.node} is not that of its tunnel device"
+            if not taken
+            else f"the director's tunnel to {server.node} has another checksum than it should",
             evidence=(
                 f"{case.director}: {server.node} by {has}, but it is configured for {wanted}",
                 *shown(
@@ -347,7 +357,9 @@ def encapsulations(case: Case) -> Iterator[Found]:
                     if f.icmp is not None and f.icmp.type == 3 and f.direction is Direction.OUT
                 ),
             ),
-            consequence=f"{server.node} does not decapsulate the requests",
+            consequence=f"{server.node} does not decapsulate the requests"
+            if not taken
+            else f"{server.node} takes them, but damage on the way is found otherwise than asked",
             remedy=exchanged(case, server, entry),
         )
 
@@ -378,5 +390,11 @@ RULES = (
         find=encapsulations,
         modes=(TUN,),
         rules_out="both ends of the tunnel have the same type",
+    ),
+    Rule(
+        find=checksums,
+        modes=(TUN,),
+        latent=True,
+        rules_out="the tunnel's checksum is as configured",
     ),
 )

@@ -10,7 +10,7 @@ from lvsctl.diagnosis.packet_filter import dropped
 from lvsctl.model.addresses import host_route
 from lvsctl.model.claim import Cause
 from lvsctl.model.frame import Direction, Frame
-from lvsctl.model.service import GUE_PORT, Encapsulation, TunnelKind
+from lvsctl.model.service import Encapsulation, TunnelKind
 from lvsctl.model.state import LinkState
 from lvsctl.modes.base import is_deprecated
 
@@ -25,7 +25,7 @@ def device_there(case: Case) -> Iterator[Found]:
     """Every real server has a tunnel device, and it is up."""
     for server, node in case.members():
         kind = server.tunnel(case.vip)
-        device = kind.device
+        device = server.tunnel_device(case.vip)
         found = devices(case, node.name)
         if any(link.up for link in found):
             continue
@@ -34,7 +34,9 @@ def device_there(case: Case) -> Iterator[Found]:
         if case.vip.version == 6:
             loose = []  # IPv6 has no reverse path filter
         vip = case.type(node.name, "ip", "addr", "replace", host_route(case.vip), "dev", device)
-        mode = ("mode", "any") if kind is TunnelKind.IP6TNL else ()
+        mode: tuple[str, ...] = ("mode", "any") if kind is TunnelKind.IP6TNL else ()
+        if server.checked_gre:
+            mode = ("local", str(server.rip), "icsum")
         making = case.type(node.name, *("ip", "link", "add", device, "type", kind, *mode))
         if not found:
             steps = [making, *loose, up, vip]
@@ -69,22 +71,29 @@ def gue_port_there(case: Case) -> Iterator[Found]:
     """Every real server decapsulates GUE on the port that the director sends it to."""
     if case.service.encapsulation is not Encapsulation.GUE:
         return
-    for _, node in case.members():
-        open_ports = case.state(node.name).gue_ports
-        if GUE_PORT in open_ports:
+    for server, node in case.members():
+        if server.encapsulation is not Encapsulation.GUE:
+            continue
+        state, port = case.state(node.name), server.tunnel_port
+        open_ports = state.gue_ports if server.rip.version == 4 else state.gue_ports6
+        if port in open_ports:
             continue
         others = f", only on {', '.join(map(str, open_ports))}" if open_ports else ""
         yield Cause(
             fault="gue-port-missing",
             node=node.name,
-            text=f"a real server does not decapsulate GUE on UDP port {GUE_PORT}",
+            text=f"a real server does not decapsulate GUE on UDP port {port}",
             evidence=(
-                f"{node.name}: no GUE on port {GUE_PORT}{others}",
+                f"{node.name}: no GUE on port {port}{others}",
                 *shown(case.requests(node.name)),
                 *shown(_unreachable(case, node.name)),
             ),
             consequence="the requests are not decapsulated",
-            remedy=case.type(node.name, "ip", "fou", "add", "port", GUE_PORT, "gue"),
+            remedy=case.type(
+                node.name,
+                *(("ip",) if server.rip.version == 4 else ("ip", "-6")),
+                *("fou", "add", "port", port, "gue"),
+            ),
         )
 
 
@@ -97,7 +106,7 @@ def keys_agree(case: Case) -> Iterator[Found]:
             key = link.setting("ikey")
             if not link.up or not key or case.served(node.name):
                 continue
-            usual = server.tunnel(case.vip).device
+            usual = server.tunnel_device(case.vip)
             vip = host_route(case.vip)
             restore = [case.type(node.name, "ip", "link", "del", link.name)]
             if link.name != usual:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lvsctl.capture.capture import Capture
+from lvsctl.capture.decode import decode_all
 from lvsctl.capture.listener import Options
 from lvsctl.claims.distribution import requests_for_each, requests_needed, room_for
 from lvsctl.claims.neighbours import CONFIGURED, wrong_neighbours, wrongly_claimed
@@ -27,7 +28,7 @@ from lvsctl.kernel.netns import run_inside
 from lvsctl.kernel.state import flush_neighbours_and_routes, read_connections
 from lvsctl.model import nstat
 from lvsctl.model.addresses import IPAddress
-from lvsctl.model.evidence import Evidence, Exchange, Failure, Joined, Probe, Run
+from lvsctl.model.evidence import Evidence, Exchange, Failure, Joined, Probe, Run, gue_ports
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.model.packet_filter import growth
 from lvsctl.model.service import Protocol, VipPort, VirtualService
@@ -77,7 +78,7 @@ def collect_evidence(
     evidence = Evidence(
         lab=lab,
         runs=asked.runs,
-        frames=capture.frames,
+        frames=decode_all(capture.recording.frames, gue_ports=gue_ports(lab, asked.runs)),
         taps=tuple(sorted(capture.taps)),
         drops={node: count for node, count in capture.drops.items() if count},
         states={name: state for name, state in states.items() if name not in switches},
@@ -160,7 +161,12 @@ def _capture(lab: Lab) -> Capture:
     known = {
         node.name: vips | {a.ip for i in node.interfaces for a in i.addresses} for node in lab.nodes
     }
-    return Capture(namespaces, Options(known=known), quiet=0.05 + 2 * _one_way(lab))
+    return Capture(
+        namespaces,
+        Options(known=known),
+        quiet=0.05 + 2 * _one_way(lab),
+        gue_ports=gue_ports(lab, ()),
+    )
 
 
 def _probe_vips(lab: Lab) -> None:

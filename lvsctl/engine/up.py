@@ -16,7 +16,14 @@ from lvsctl.kernel.apply import apply_plan
 from lvsctl.kernel.registry import Entry, State
 from lvsctl.model.event import Emit, RollingBack, ignore
 from lvsctl.model.lab import Lab
-from lvsctl.model.service import ForwardingMethod, Protocol, Scheduler, TunnelKind
+from lvsctl.model.service import (
+    Encapsulation,
+    ForwardingMethod,
+    Protocol,
+    RealServer,
+    Scheduler,
+    TunnelKind,
+)
 from lvsctl.plan import diff, planner
 from lvsctl.plan.stages import Plan, Stage, Up
 from lvsctl.topology.overrides import Overrides
@@ -69,8 +76,13 @@ def _rare_features(lab: Lab) -> set[str]:
             found.add("sctp")
         for server in service.by(ForwardingMethod.TUN):
             found |= {str(server.tunnel(vip)) for vip in service.vips}
-            found.add(str(server.encapsulation))
+            found.add(_encapsulation(server))
     return found - {str(TunnelKind.IPIP)}
+
+
+def _encapsulation(server: RealServer) -> str:
+    over_ipv6 = server.encapsulation is Encapsulation.GUE and server.rip.version == 6
+    return "gue6" if over_ipv6 else str(server.encapsulation)
 
 
 def _create(lab: Lab, plan: Plan, entry: Entry, emit: Emit) -> Up:

@@ -23,6 +23,12 @@ from lvsctl.resources.sysctl import Sysctl
 
 FAULTS = FaultTable()
 
+MAYBE_BYPASSED = (*DIRECTOR_BYPASSED, "nat.both-directions-load-director")
+"""Claims that may fail if a real server's MAC address is learnt for the VIP.
+
+The one about NAT where a service has real servers of both methods.
+"""
+
 
 @FAULTS.add(
     "arp-ignore-unset",
@@ -34,7 +40,7 @@ FAULTS = FaultTable()
         "neighbours that accept its reply bypass the director"
     ),
     breaks=("dr.only-director-answers-arp",),
-    may_break=DIRECTOR_BYPASSED,
+    may_break=MAYBE_BYPASSED,
 )
 def arp_ignore_unset(context: FaultContext) -> Iterator[Change]:
     """A real server answers ARP requests for the VIP: arp_ignore is not set.
@@ -60,7 +66,7 @@ def arp_ignore_unset(context: FaultContext) -> Iterator[Change]:
         "neighbours that accept its reply bypass the director"
     ),
     breaks=("dr.only-director-answers-arp",),
-    may_break=DIRECTOR_BYPASSED,
+    may_break=MAYBE_BYPASSED,
 )
 def arp_ignore_on_lo_only(context: FaultContext) -> Iterator[Change]:
     """arp_ignore is set on the loopback device only, where the VIP is.
@@ -88,7 +94,7 @@ def arp_ignore_on_lo_only(context: FaultContext) -> Iterator[Change]:
         "the VIP as sender"
     ),
     breaks=("dr.real-servers-announce-rip",),
-    may_break=("dr.only-director-answers-arp", *DIRECTOR_BYPASSED),
+    may_break=("dr.only-director-answers-arp", *MAYBE_BYPASSED),
 )
 def arp_announce_unset(context: FaultContext) -> Iterator[Change]:
     """A real server sends its ARP requests from the VIP: arp_announce is not 2.
@@ -117,7 +123,7 @@ def solicits_from_vip(context: FaultContext) -> tuple[str, ...]:
 
 
 ADVERTISED_TWICE = (
-    *DIRECTOR_BYPASSED,
+    *MAYBE_BYPASSED,
     *("dr.reply-direct", "dr.one-segment", "all.requests-answered", "all.frames-agree"),
     *("all.large-requests-answered", "all.nothing-sent-again"),
 )
@@ -234,7 +240,7 @@ def stale_neighbour(context: FaultContext) -> Iterator[Change]:
 
     Changes: an entry for the first real server of each service with an unused MAC address.
     """
-    for server in context.first_entries():
+    for server in context.first_entries((DR, NAT)):
         rip = server.real_server.rip
         network = context.lab.network_of(rip)
         if network is not None and network.name in context.node.networks:

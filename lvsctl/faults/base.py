@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_interface
+from itertools import product
 from typing import TypeVar
 
 from lvsctl.faults.change import Change
 from lvsctl.model.addresses import IPAddress, IPInterface
 from lvsctl.model.lab import Lab, Network, Node, Role
-from lvsctl.model.service import ForwardingMethod, VirtualService
+from lvsctl.model.service import ForwardingMethod, RealServer, VirtualService
 from lvsctl.modes.tun import COSTS
 from lvsctl.plan.stages import Plan
 from lvsctl.resources.address import Address
@@ -28,7 +29,10 @@ EVERY_MODE = (NAT, TUN, DR)
 NO_ANSWER = ("all.requests-answered", "all.real-servers-reached")
 """Claims that fail if no request is answered."""
 
-ONE_SERVER_SILENT = (*NO_ANSWER, "all.distribution", "all.counters-agree")
+UNEVEN = ("all.distribution", "all.counters-agree")
+"""Claims that fail if some real servers answer, and others do not although IPVS schedules them."""
+
+ONE_SERVER_SILENT = (*NO_ANSWER, *UNEVEN)
 """Claims that fail if one real server does not answer, although IPVS schedules it."""
 
 JOINED = ("joined.every-port-answered", "joined.client-stays")
@@ -82,14 +86,15 @@ class FaultContext:
             if op.address.ip in held and device in (None, op.device):
                 yield op
 
-    def first_entries(self) -> Iterator[IpvsRealServer]:
+    def first_entries(self, modes: Iterable[ForwardingMethod] = ()) -> Iterator[IpvsRealServer]:
         """The first real server of each virtual service in the director's IPVS table.
 
-        Not the director itself, if there is another one: it answers by whatever method.
+        The first of ``modes``, if any are given. Not the director itself, if there is another
+        one: it answers by whatever method.
         """
-        seen = set()
+        seen, methods = set(), tuple(modes) or EVERY_MODE
         for op in sorted(self.planned(IpvsRealServer), key=lambda one: one.real_server.local):
-            if op.service not in seen:
+            if op.service not in seen and op.real_server.forward in methods:
                 seen.add(op.service)
                 yield op
 
@@ -141,6 +146,39 @@ class FaultContext:
             }
             if methods.intersection(modes):
                 yield service
+
+    def servers(self, modes: Iterable[ForwardingMethod]) -> Iterator[RealServer]:
+        """The real servers of ``modes`` that concern the node: itself, or all of the services."""
+        methods = tuple(modes)
+        for service in self.services(methods):
+            for server in service.real_servers:
+                own = self.node.role is not Role.REAL_SERVER or server.node == self.node.name
+                if own and server.forward in methods:
+                    yield server
+
+    def joins(self, some: Iterable[Node], others: Iterable[Node]) -> bool:
+        """Whether packets from one of ``some`` to one of ``others`` may need the node as router.
+
+        They do where the two share no network, unless another router is the only one beside both.
+        """
+        theirs = tuple(others)
+        for one, other in product(some, theirs):
+            here, there = set(one.networks), set(other.networks)
+            if one == other or here & there:
+                continue
+            routers = [
+                router.name
+                for router in self.lab.having(Role.ROUTER)
+                if here & set(router.networks) and there & set(router.networks)
+            ]
+            if not routers or self.node.name in routers:
+                return True
+        return False
+
+    def far(self, nodes: Iterable[Node]) -> bool:
+        """Whether some of ``nodes`` are on no network of the node."""
+        own = set(self.node.networks)
+        return any(not own & set(node.networks) for node in nodes)
 
     @property
     def tunnel_is_tight(self) -> bool:
@@ -207,6 +245,8 @@ class Fault:
     may_break: tuple[str, ...] = ()
     breaks_where: Callable[[FaultContext], tuple[str, ...]] | None = None
     """More claims that fail, depending on the topology."""
+    spares_where: Callable[[FaultContext], tuple[str, ...]] | None = None
+    """Claims of ``breaks`` that do not fail, depending on the topology."""
     cause: str = ""
     """The kind of cause that ``diagnose`` names; empty: the fault's own id."""
     on_switch: bool = False
@@ -240,18 +280,32 @@ class Fault:
     def predicted(self, context: FaultContext) -> tuple[str, ...]:
         """The claims that must fail while the fault is injected at the node."""
         more = self.breaks_where(context) if self.breaks_where is not None else ()
+        spared = self.spares_where(context) if self.spares_where is not None else ()
+        if NO_ANSWER[0] in self.breaks and self._spares_some(context):
+            more = (*more, *UNEVEN)
         methods = _methods(context, self.changes_at(context))
         others = {str(method) for method in EVERY_MODE} - methods
-        return tuple(c for c in (*self.breaks, *more) if c.partition(".")[0] not in others)
+        broken = dict.fromkeys((*self.breaks, *more))
+        return tuple(c for c in broken if c.partition(".")[0] not in others and c not in spared)
+
+    def _spares_some(self, context: FaultContext) -> bool:
+        """Whether it does no harm to other real servers of a service, which still answer."""
+        return any(
+            server.local or server.forward not in self.modes
+            for service in context.services(self.modes)
+            for server in service.real_servers
+            if len(self.modes) < len(EVERY_MODE)
+        )
 
 
 def _methods(context: FaultContext, changes: Iterable[Change]) -> set[str]:
     """The forwarding methods of the real servers that changes concern: their claims begin so."""
     changed = [one.before or one.after for one in changes]
     entries = [one.real_server for one in changed if isinstance(one, IpvsRealServer)]
-    if entries and len(entries) == len(changed):
+    added = any(one.before is None for one in changes)  # it might be of any method
+    if entries and len(entries) == len(changed) and not added:
         return {entry.forward for entry in entries}
-    return {m for service in context.services(EVERY_MODE) for m in service.methods}
+    return {server.forward for server in context.servers(EVERY_MODE)}
 
 
 class FaultTable:
@@ -271,6 +325,7 @@ class FaultTable:
         breaks: tuple[str, ...],
         may_break: tuple[str, ...] = (),
         breaks_where: Callable[[FaultContext], tuple[str, ...]] | None = None,
+        spares_where: Callable[[FaultContext], tuple[str, ...]] | None = None,
         cause: str = "",
         on_switch: bool = False,
     ) -> Callable[[Changes], Changes]:
@@ -288,6 +343,7 @@ class FaultTable:
                     breaks=breaks,
                     may_break=may_break,
                     breaks_where=breaks_where,
+                    spares_where=spares_where,
                     cause=cause,
                     on_switch=on_switch,
                 )

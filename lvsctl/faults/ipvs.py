@@ -98,7 +98,7 @@ def wrong_port(context: FaultContext) -> Iterator[Change]:
 
     Changes: the first real server of each service gets the next port.
     """
-    for server in context.first_entries():
+    for server in context.first_entries((NAT,)):
         real = server.real_server
         yield Change(server, replace(server, real_server=replace(real, port=real.port + 1)))
 
@@ -379,6 +379,25 @@ def real_server_removed(context: FaultContext) -> Iterator[Change]:
     yield from map(removed, context.first_entries())
 
 
+def _misses_others(context: FaultContext) -> tuple[str, ...]:
+    """Where IPVS leaves a request to the director and the director is a real server: it answers."""
+    if not any(service.local for service in context.services(EVERY_MODE)):
+        return ()
+    return ("all.distribution", "all.counters-agree", "all.connection-table-agrees")
+
+
+def _answers_itself(context: FaultContext) -> tuple[str, ...]:
+    """Every request is answered then, if that is so of each service."""
+    if not all(service.local for service in context.services(EVERY_MODE)):
+        return ()
+    return (
+        "dr.reply-direct",
+        "tun.reply-direct",
+        "nat.both-directions-load-director",
+        "all.requests-answered",
+    )
+
+
 @FAULTS.add(
     "service-missing",
     "the virtual service is missing from the director's IPVS table",
@@ -394,6 +413,8 @@ def real_server_removed(context: FaultContext) -> Iterator[Change]:
         "all.frames-agree",
         *NO_ANSWER,
     ),
+    breaks_where=_misses_others,
+    spares_where=_answers_itself,
 )
 def service_missing(context: FaultContext) -> Iterator[Change]:
     """The virtual service is missing from the director's IPVS table.
@@ -430,6 +451,7 @@ def no_usable_real_server(context: FaultContext) -> Iterator[Change]:
     symptom="ARP requests for the RIP of the missing real server stay unanswered",
     breaks=(
         "dr.reply-direct",
+        "tun.reply-direct",
         "nat.both-directions-load-director",
         "all.requests-answered",
         "all.distribution",
@@ -481,6 +503,8 @@ def drop_packet(context: FaultContext) -> Iterator[Change]:
     at=(Role.DIRECTOR,),
     symptom="the director itself refuses the connections (RST), or does not answer them",
     breaks=("nat.both-directions-load-director", *NOT_SCHEDULED),
+    breaks_where=_misses_others,
+    spares_where=_answers_itself,
 )
 def backup_only(context: FaultContext) -> Iterator[Change]:
     """A backup director that took over still has backup_only set and its daemon running.

@@ -14,6 +14,7 @@ from lvsctl.faults.base import (
     ONE_SERVER_SILENT,
     TUN,
     UNANSWERED,
+    UNEVEN,
     FaultContext,
     FaultTable,
     unused_address,
@@ -49,7 +50,7 @@ def behind_router(context: FaultContext) -> Iterator[Change]:
 
     Changes: a route to the first real server of each service through a router on its network.
     """
-    for server in context.first_entries():
+    for server in context.first_entries((DR,)):
         rip = server.real_server.rip
         for network, _, address in context.neighbours(Role.ROUTER, rip.version):
             if context.lab.network_of(rip) == context.lab.network(network):
@@ -121,12 +122,16 @@ def gateway_is_director(context: FaultContext) -> Iterator[Change]:
     at=(Role.REAL_SERVER,),
     symptom="requests reach the real server and no reply leaves it",
     breaks=("dr.reply-direct", "tun.reply-direct", *ONE_SERVER_SILENT),
+    may_break=("nat.both-directions-load-director",),  # where it is NAT's only real server
 )
 def no_default_gateway(context: FaultContext) -> Iterator[Change]:
     """A real server has no route to clients on other networks.
 
     Changes: all routes of the real server to other networks are removed.
     """
+    snat = all(service.snat for service in context.services(EVERY_MODE))
+    if not (snat or context.far(context.lab.having(Role.CLIENT))):
+        return  # every client is beside it
     yield from map(removed, context.planned(StaticRoute))
 
 
@@ -262,6 +267,9 @@ def rp_filter_on_router(context: FaultContext) -> Iterator[Change]:
 
     Changes: strict filtering is on for every interface of the router.
     """
+    servers = [context.lab.node(server.node) for server in context.servers((TUN,))]
+    if not context.joins(servers, context.lab.having(Role.CLIENT)):
+        return
     if 4 in context.versions:  # IPv6 has no reverse path filter
         setting = context.setting("net.ipv4.conf.all.rp_filter")
         yield Change(setting, replace(setting, value="1"))
@@ -296,7 +304,8 @@ def router_not_forwarding(context: FaultContext) -> Iterator[Change]:
 
     Changes: forwarding is off, the kernel's default.
     """
-    yield from _not_forwarding(context)
+    if context.joins(context.lab.having(Role.CLIENT), context.lab.directors):
+        yield from _not_forwarding(context)
 
 
 FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
@@ -329,7 +338,7 @@ def _served_clients(context: FaultContext) -> Iterator[IPInterface]:
     cause="packets-refused",
     symptom="requests reach the real server and no reply leaves it",
     breaks=ONE_SERVER_SILENT,
-    may_break=UNANSWERED,
+    may_break=(*UNANSWERED, "nat.both-directions-load-director"),
 )
 def reply_blackholed(context: FaultContext) -> Iterator[Change]:
     """A real server has a blackhole route to the client, as tools against attacks add them.
@@ -350,7 +359,7 @@ def reply_blackholed(context: FaultContext) -> Iterator[Change]:
     cause="packets-refused",
     symptom="requests reach the real server and no reply leaves it",
     breaks=ONE_SERVER_SILENT,
-    may_break=UNANSWERED,
+    may_break=(*UNANSWERED, "nat.both-directions-load-director"),
 )
 def reply_prohibited(context: FaultContext) -> Iterator[Change]:
     """A rule of policy routing refuses what a real server sends to the clients.
@@ -366,6 +375,12 @@ def reply_prohibited(context: FaultContext) -> Iterator[Change]:
         )
 
 
+def _served_beside(context: FaultContext) -> tuple[str, ...]:
+    """A director that is a real server takes nothing from the TTL of what it delivers to itself."""
+    local = any(service.local for service in context.services(EVERY_MODE))
+    return UNEVEN if local and not context.far(context.lab.directors) else ()
+
+
 @FAULTS.add(
     "ttl-expired",
     "the client sends packets with a TTL of 1",
@@ -374,6 +389,7 @@ def reply_prohibited(context: FaultContext) -> Iterator[Change]:
     symptom="requests reach the first node that forwards, which answers ICMP time exceeded",
     breaks=NO_ANSWER,
     may_break=("dr.reply-direct", "tun.reply-direct", "nat.both-directions-load-director"),
+    breaks_where=_served_beside,
 )
 def ttl_expired(context: FaultContext) -> Iterator[Change]:
     """The client's packets expire at the first router, or at the director.
@@ -405,7 +421,8 @@ def no_route(context: FaultContext) -> Iterator[Change]:
 
     Changes: all routes of the client to other networks are removed.
     """
-    yield from map(removed, context.planned(StaticRoute))
+    if context.far(context.lab.directors):
+        yield from map(removed, context.planned(StaticRoute))
 
 
 @FAULTS.add(

@@ -17,7 +17,7 @@ from lvsctl.faults.base import (
 from lvsctl.faults.change import Change, added, removed
 from lvsctl.model.lab import Role
 from lvsctl.model.packet import ICMP, ICMPV6
-from lvsctl.model.service import GUE_PORT, Encapsulation, TunnelKind
+from lvsctl.model.service import GUE_PORT, Encapsulation, TunnelChecksum, TunnelKind
 from lvsctl.resources.drop_filter import DropFilter
 from lvsctl.resources.gue_port import GuePort
 from lvsctl.resources.link_up import LinkUp
@@ -81,15 +81,14 @@ def encapsulation_mismatch(context: FaultContext) -> Iterator[Change]:
 
     Changes: the first TUN real server of each service.
     """
-    for server in context.first_entries():
+    for server in context.first_entries((TUN,)):
         real = server.real_server
-        if real.forward is not TUN:
-            continue
         taken = _taken(context.at(real.node))
         other = next((kind for kind in ORDER if kind not in taken), None)
         if other is not None:
             port = GUE_PORT if other is Encapsulation.GUE else 0
-            wrong = replace(real, encapsulation=other, tunnel_port=port)
+            none = TunnelChecksum.NONE
+            wrong = replace(real, encapsulation=other, tunnel_port=port, checksum=none)
             yield Change(server, replace(server, real_server=wrong))
 
 
@@ -102,6 +101,73 @@ def _taken(context: FaultContext) -> set[Encapsulation]:
         for tunnel in context.planned(Tunnel)
     }
     return kinds | {Encapsulation.GUE for _ in context.planned(GuePort)}
+
+
+@FAULTS.add(
+    "tunnel-port-mismatch",
+    "the director sends GUE to another UDP port than the real server takes it at",
+    modes=(TUN,),
+    at=(Role.DIRECTOR,),
+    cause="encapsulation-mismatch",
+    symptom=(
+        "tunnelled requests reach the real server and are not decapsulated; it sends ICMP "
+        "port unreachable to the director"
+    ),
+    breaks=(
+        "tun.request-encapsulated",
+        "tun.decapsulated-on-tunnel-device",
+        "tun.reply-direct",
+        *ONE_SERVER_SILENT,
+    ),
+)
+def tunnel_port_mismatch(context: FaultContext) -> Iterator[Change]:
+    """The director's option --tun-port is not the port of the real server's ip-fou(8).
+
+    Changes: the next port, for the first TUN real server of each service.
+    """
+    for server in context.first_entries((TUN,)):
+        real = server.real_server
+        if real.tunnel_port:
+            wrong = replace(real, tunnel_port=real.tunnel_port + 1)
+            yield Change(server, replace(server, real_server=wrong))
+
+
+def _checked_by_gre(context: FaultContext) -> tuple[str, ...]:
+    """A GRE device takes packets with a checksum, or those without; GUE's port takes both."""
+    first = (op.real_server for op in context.first_entries((TUN,)))
+    if not any(real.encapsulation is Encapsulation.GRE for real in first):
+        return ()
+    return ("tun.decapsulated-on-tunnel-device", "tun.reply-direct", *ONE_SERVER_SILENT)
+
+
+@FAULTS.add(
+    "tunnel-checksum-mismatch",
+    "the director's tunnel has a checksum and should have none, or the reverse",
+    modes=(TUN,),
+    at=(Role.DIRECTOR,),
+    cause="encapsulation-mismatch",
+    symptom=(
+        "the GRE or UDP header of tunnelled requests carries a checksum, or none; a real server "
+        "drops such GRE packets"
+    ),
+    breaks=("tun.checksum",),
+    breaks_where=_checked_by_gre,
+)
+def tunnel_checksum_mismatch(context: FaultContext) -> Iterator[Change]:
+    """The director's option --tun-csum does not match the real server's tunnel device.
+
+    A GRE device without the option csum drops packets that have a checksum, and the reverse
+    (ip_tunnel_rcv in net/ipv4/ip_tunnel.c). GUE is taken either way.
+
+    Changes: the option, for the first TUN real server of each service.
+    """
+    for server in context.first_entries((TUN,)):
+        real = server.real_server
+        if real.encapsulation is Encapsulation.IPIP:
+            continue
+        none, full = TunnelChecksum.NONE, TunnelChecksum.FULL
+        wrong = replace(real, checksum=full if real.checksum is none else none)
+        yield Change(server, replace(server, real_server=wrong))
 
 
 @FAULTS.add(
@@ -143,6 +209,8 @@ def tunnel_filtered(context: FaultContext) -> Iterator[Change]:
     """
     for service in context.services([TUN]):
         for server in service.by(TUN):
+            if not context.joins(context.lab.directors, (context.lab.node(server.node),)):
+                continue
             protocol, _ = carried(server.encapsulation, service.endpoint.vip.version)
             for device in context.node.networks:
                 yield added(
@@ -175,6 +243,9 @@ def icmp_filtered(context: FaultContext) -> Iterator[Change]:
     packet too big only: neighbour discovery is ICMPv6 too (RFC 4890).
     """
     if not (context.large_requests and context.tunnel_is_tight):
+        return
+    clients = context.lab.having(Role.CLIENT)
+    if context.node not in clients and not context.joins(clients, context.lab.directors):
         return
     for version in context.versions:
         protocol, kind = (ICMP, None) if version == 4 else (ICMPV6, PACKET_TOO_BIG)

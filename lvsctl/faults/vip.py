@@ -125,7 +125,10 @@ def director_bypassed(context: FaultContext) -> Iterator[Change]:
     at=(Role.CLIENT,),
     symptom="no request leaves the client, which refuses its own connections",
     breaks=NO_ANSWER,
-    may_break=("dr.reply-direct", "tun.reply-direct", "nat.both-directions-load-director"),
+    may_break=(
+        *("dr.reply-direct", "tun.reply-direct", "nat.both-directions-load-director"),
+        "dr.only-director-answers-arp",  # the client answers a router that is beside it
+    ),
 )
 def vip_elsewhere(context: FaultContext) -> Iterator[Change]:
     """The client holds the VIP, as a real server that was used as a client does.

@@ -14,6 +14,7 @@ from lvsctl.model.service import (
     IpvsTimeouts,
     Protocol,
     Scheduler,
+    TunnelChecksum,
     VipPort,
 )
 
@@ -97,6 +98,7 @@ class Destination:
     forward: ForwardingMethod = ForwardingMethod.NAT
     encapsulation: Encapsulation = Encapsulation.IPIP
     tunnel_port: int = 0
+    checksum: TunnelChecksum = TunnelChecksum.NONE
     checks: tuple[str, ...] = ()
 
 

@@ -46,4 +46,5 @@ def _real_server(one: Destination) -> RealServer:
         forward=one.forward,
         encapsulation=one.encapsulation,
         tunnel_port=one.tunnel_port,
+        checksum=one.checksum,
     )

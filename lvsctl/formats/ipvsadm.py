@@ -33,10 +33,11 @@ from lvsctl.model.service import (
     IpvsTimeouts,
     Protocol,
     Scheduler,
+    TunnelChecksum,
     VipPort,
 )
 from lvsctl.resources.base import Resource
-from lvsctl.resources.ipvs_real_server import IpvsRealServer
+from lvsctl.resources.ipvs_real_server import CHECKSUM_WORD, IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
 
 _LONG = {
@@ -118,7 +119,7 @@ def read(text: str, source: str) -> Configuration:
                     f"{words[0]}: it needs a second director (ha: {{sync: true}} of the directors)",
                 )
             elif words:
-                _take(_Rule(_options(words), place), services, notes)
+                _take(_Rule(_options(words), place), services)
         except _Refused as error:
             notes.wrong(place, str(error), error.hint)
     if not services:
@@ -173,7 +174,7 @@ def _timeouts(words: list[str]) -> IpvsTimeouts:
     return IpvsTimeouts(tcp or usual.tcp, tcp_fin or usual.tcp_fin, udp or usual.udp)
 
 
-def _take(rule: _Rule, services: dict[VipPort | Mark, _Entry], notes: Notes) -> None:
+def _take(rule: _Rule, services: dict[VipPort | Mark, _Entry]) -> None:
     """Add what one line says to ``services``."""
     options = rule.options
     if "-C" in options:
@@ -189,7 +190,7 @@ def _take(rule: _Rule, services: dict[VipPort | Mark, _Entry], notes: Notes) -> 
         match = _match(options)
         if match not in services:
             raise _Refused("the service of this real server is not above it", "-A comes before -a")
-        destination = _destination(rule, match, notes)
+        destination = _destination(rule, match)
         servers = services[match].servers
         key = destination.rip, destination.port
         if key in servers and "-a" in options:
@@ -266,7 +267,7 @@ def _netmask(text: str, match: VipPort | Mark) -> int:
     return 0 if bits == (128 if match.version == 6 else 32) else bits
 
 
-def _destination(rule: _Rule, match: VipPort | Mark, notes: Notes) -> Destination:
+def _destination(rule: _Rule, match: VipPort | Mark) -> Destination:
     options = rule.options
     rip, port = _endpoint(options.get("-r", ""))
     method = next((m for o, m in _METHODS.items() if o in options), ForwardingMethod.DR)
@@ -280,9 +281,7 @@ def _destination(rule: _Rule, match: VipPort | Mark, notes: Notes) -> Destinatio
             option = next(o for o, m in _METHODS.items() if m is method)
             raise _Refused(*port_mapping(method, service_port, port, option))
         port = service_port
-    if "--tun-csum" in options or "--tun-remcsum" in options:
-        notes.remark(rule.place, "checksums of tunnels: lvsctl's tunnels have none")
-    encapsulation, tunnel_port = Encapsulation.IPIP, 0
+    encapsulation, tunnel_port, checksum = Encapsulation.IPIP, 0, TunnelChecksum.NONE
     if method is ForwardingMethod.TUN:
         word = options.get("--tun-type", "ipip")
         if word not in list(Encapsulation):
@@ -290,6 +289,9 @@ def _destination(rule: _Rule, match: VipPort | Mark, notes: Notes) -> Destinatio
             raise _Refused(f"{quoted(word)} is not a type of tunnel", hint)
         encapsulation = Encapsulation(word)
         tunnel_port = number(options.get("--tun-port", "0"), 0, 65535) or 0
+        if encapsulation is not Encapsulation.IPIP:
+            asked = (one for one, option in CHECKSUM_WORD.items() if option in options)
+            checksum = next(asked, TunnelChecksum.NONE)
     return Destination(
         rip,
         port or service_port,
@@ -300,6 +302,7 @@ def _destination(rule: _Rule, match: VipPort | Mark, notes: Notes) -> Destinatio
         method,
         encapsulation,
         tunnel_port,
+        checksum,
     )
 
 

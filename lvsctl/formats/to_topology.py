@@ -28,6 +28,7 @@ from lvsctl.model.service import (
     PersistenceEngine,
     Protocol,
     Scheduler,
+    TunnelChecksum,
     VipPort,
 )
 from lvsctl.topology.parsers import MAX_INTERFACE_NAME, MAX_LABEL
@@ -154,8 +155,6 @@ def _is_server(one: Destination, vips: set[IPAddress], notes: Notes) -> bool:
     if not _can_be_host(one.rip) or one.rip in vips:
         notes.remark(one.place, f"{one.rip} is the director itself, which cannot be a real server")
         return False
-    if one.encapsulation is Encapsulation.GUE and one.tunnel_port != GUE_PORT:
-        notes.remark(one.place, f"port {one.tunnel_port} of the tunnel: lvsctl's is {GUE_PORT}")
     if max(one.upper, one.lower) > MAX_THRESHOLD:
         notes.remark(one.place, f"thresholds above {MAX_THRESHOLD}: no limit in the topology")
     elif one.upper < one.lower:
@@ -306,7 +305,7 @@ class _Writer:
         method = default_method(service)
         yield f"    forward: {method}"
         encapsulation = _default_encapsulation(service)
-        if method is ForwardingMethod.TUN and encapsulation is not Encapsulation.IPIP:
+        if method is ForwardingMethod.TUN and encapsulation != str(Encapsulation.IPIP):
             yield f"    encapsulation: {encapsulation}"
         yield f"    scheduler: {_scheduler(service)}"
         if service.persistence:
@@ -334,7 +333,7 @@ def _entry(
     node: str,
     match: VipPort | Mark,
     method: ForwardingMethod,
-    encapsulation: Encapsulation,
+    encapsulation: str,
 ) -> Iterator[str]:
     yield f"node: {node}"
     if one.rip.version != match.version:
@@ -348,8 +347,8 @@ def _entry(
         yield f"weight: {one.weight}"
     if one.forward is not method:
         yield f"forward: {one.forward}"
-    if one.forward is ForwardingMethod.TUN and one.encapsulation is not encapsulation:
-        yield f"encapsulation: {one.encapsulation}"
+    if one.forward is ForwardingMethod.TUN and _encapsulation(one) != encapsulation:
+        yield f"encapsulation: {_encapsulation(one)}"
     if max(one.upper, one.lower) <= MAX_THRESHOLD:
         if one.upper:
             yield f"upper: {one.upper}"
@@ -357,11 +356,23 @@ def _entry(
             yield f"lower: {one.lower}"
 
 
-def _default_encapsulation(service: Service) -> Encapsulation:
+def _encapsulation(one: Destination) -> str:
+    """Return the key's value for a tunnel, with what is not usual."""
+    words = []
+    if one.encapsulation is Encapsulation.GUE and one.tunnel_port not in (0, GUE_PORT):
+        words.append(f"port: {one.tunnel_port}")
+    if one.checksum is not TunnelChecksum.NONE:
+        words.append(f"checksum: {one.checksum}")
+    if not words:
+        return str(one.encapsulation)
+    return f"{{type: {one.encapsulation}, {', '.join(words)}}}"
+
+
+def _default_encapsulation(service: Service) -> str:
     kinds = [
-        one.encapsulation for one in service.destinations if one.forward is ForwardingMethod.TUN
+        _encapsulation(one) for one in service.destinations if one.forward is ForwardingMethod.TUN
     ]
-    return max(dict.fromkeys(kinds), key=kinds.count, default=Encapsulation.IPIP)
+    return max(dict.fromkeys(kinds), key=kinds.count, default=str(Encapsulation.IPIP))
 
 
 def _scheduler(service: Service) -> str:

@@ -49,7 +49,7 @@ from lvsctl.resources.policy_rule import PolicyRule
 from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.resources.static_route import StaticRoute
 from lvsctl.resources.sysctl import Sysctl
-from lvsctl.resources.tunnel import Tunnel
+from lvsctl.resources.tunnel import GRE_CHECKSUM_FLAG, Tunnel
 from lvsctl.resources.user_command import UserCommand
 from lvsctl.resources.veth_link import VethLink
 
@@ -352,7 +352,10 @@ def _bridge(to: PlanApplier, resource: Bridge, namespace: OpenNamespace) -> None
 
 
 def _tunnel(to: PlanApplier, resource: Tunnel, namespace: OpenNamespace) -> None:
-    data = rtnl.add_link(resource.device, resource.kind, resource.index)
+    options = b""
+    if resource.checked_at is not None:
+        options = devices.checked_gre(resource.checked_at, GRE_CHECKSUM_FLAG)
+    data = rtnl.add_link(resource.device, resource.kind, resource.index, options)
     to.send(resource, data, EXISTS)
     if resource.kind is TunnelKind.IP6TNL:
         to.flush(namespace.name)
@@ -363,7 +366,7 @@ def _tunnel(to: PlanApplier, resource: Tunnel, namespace: OpenNamespace) -> None
 
 def _gue_port(to: PlanApplier, resource: GuePort, namespace: OpenNamespace) -> None:
     family = fou.family_id(to.session.generic(namespace))
-    to.send_generic(resource, fou.add_port(resource.port, family), to.ignored)
+    to.send_generic(resource, fou.add_port(resource.port, family, resource.version), to.ignored)
 
 
 def _address(to: PlanApplier, resource: Address, namespace: OpenNamespace) -> None:

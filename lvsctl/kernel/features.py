@@ -158,9 +158,12 @@ def _make_link(kind: str) -> Callable[[], None]:
     return attempt
 
 
-def _decapsulate_gue() -> None:
-    with sockets.open_socket(sockets.GENERIC) as sock:
-        sockets.request(sock, fou.add_port(GUE_PORT, fou.family_id(sock)))
+def _decapsulate_gue(version: int) -> Callable[[], None]:
+    def attempt() -> None:
+        with sockets.open_socket(sockets.GENERIC) as sock:
+            sockets.request(sock, fou.add_port(GUE_PORT, fou.family_id(sock), version))
+
+    return attempt
 
 
 def _add_netem() -> None:
@@ -241,7 +244,14 @@ _PROBES = (
         _make_link("ip6gre"),
         optional=True,
     ),
-    _Probe("gue", "fou", "services with encapsulation: gue", _decapsulate_gue, optional=True),
+    _Probe("gue", "fou", "services with encapsulation: gue", _decapsulate_gue(4), optional=True),
+    _Probe(
+        "gue6",
+        "fou6",
+        "services with encapsulation: gue over IPv6",
+        _decapsulate_gue(6),
+        optional=True,
+    ),
     _Probe("netem", "sch_netem", "delay, loss and rate in topologies", _add_netem, optional=True),
     _Probe("ipv6", "ipv6", "topologies with IPv6", _use_ipv6, optional=True),
     _Probe("sctp", "sctp", "services with protocol: sctp", _open_sctp, optional=True),

@@ -170,7 +170,7 @@ def _read_state(name: str, wanted: Wanted, procfs: sysctl.Procfs) -> NodeState:
         if wanted.listeners:
             with sockets.open_socket(sockets.SOCK_DIAG) as sock:
                 listening = listeners.open_sockets(sock, wanted.listeners)
-        gue_ports: tuple[int, ...] = ()
+        gue_ports = fou.GuePorts()
         if wanted.gue_ports:
             with sockets.open_socket(sockets.GENERIC) as sock:
                 gue_ports = fou.ports(sock)
@@ -182,7 +182,8 @@ def _read_state(name: str, wanted: Wanted, procfs: sysctl.Procfs) -> NodeState:
             services=_services() if wanted.ipvs else (),
             ipvs_timeouts=_timeouts() if wanted.timeouts else None,
             listeners=tuple(listeners.listener(one, None) for one in listening),
-            gue_ports=gue_ports,
+            gue_ports=gue_ports.ipv4,
+            gue_ports6=gue_ports.ipv6,
         )
 
 
@@ -197,6 +198,7 @@ def _visit(name: str, sysctls: Sequence[str], *, director: bool) -> _Visit:
         listening = listeners.open_sockets(sock)
     if director:
         sysctls = (*sysctls, *(key for key in INSPECTED_IPVS_SYSCTLS if key not in sysctls))
+    gue_ports = _gue_ports(links, listening)
     state = NodeState(
         netns=name,
         links=links,
@@ -205,22 +207,27 @@ def _visit(name: str, sysctls: Sequence[str], *, director: bool) -> _Visit:
         sysctls=settings(sysctls, links),
         services=_services() if director else (),
         connections=read_connections() if director else (),
-        gue_ports=_gue_ports(links, listening),
+        gue_ports=gue_ports.ipv4,
+        gue_ports6=gue_ports.ipv6,
     )
     return _Visit(state, listening)
 
 
+_BEHIND_GUE = frozenset({"ipip", "sit", "ip6tnl"})
+"""Kinds of the devices that take what GUE is taken off from."""
+
+
 def _gue_ports(
     links: Iterable[LinkState], listening: Iterable[listeners.OpenSocket]
-) -> tuple[int, ...]:
+) -> fou.GuePorts:
     """Ask for GUE's ports where there can be any: the question loads the module.
 
-    A port is a UDP socket of the kernel's own, and leads to an ipip device.
+    A port is a UDP socket of the kernel's own, and leads to a device for IP in IP.
     """
-    if not any(link.kind == "ipip" for link in links):
-        return ()
+    if not any(link.kind in _BEHIND_GUE for link in links):
+        return fou.GuePorts()
     if not any(one.protocol is Protocol.UDP for one in listening):
-        return ()
+        return fou.GuePorts()
     with sockets.open_socket(sockets.GENERIC) as sock:
         return fou.ports(sock)
 

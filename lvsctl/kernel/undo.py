@@ -169,7 +169,8 @@ def _ipvs(session: Session, resource: IpvsService | IpvsRealServer, to: OpenName
 
 
 def _gue_port(session: Session, resource: GuePort, to: OpenNamespace) -> bytearray:
-    return fou.delete_port(resource.port, fou.family_id(session.generic(to)))
+    family = fou.family_id(session.generic(to))
+    return fou.delete_port(resource.port, family, resource.version)
 
 
 def _address(_: Session, resource: Address, to: OpenNamespace) -> bytearray:

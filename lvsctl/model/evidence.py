@@ -5,7 +5,7 @@ A model type, so that every verdict can be recomputed from a saved report.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -13,7 +13,7 @@ from lvsctl.model.addresses import Endpoint, IPAddress
 from lvsctl.model.frame import Frame, Tap
 from lvsctl.model.lab import Lab
 from lvsctl.model.packet_filter import FilterRule
-from lvsctl.model.service import VipPort, VirtualService
+from lvsctl.model.service import GUE_PORT, VipPort, VirtualService
 from lvsctl.model.state import Connection, Dropped, NodeState, ServiceState
 
 
@@ -184,6 +184,13 @@ class Evidence:
     def dropped(self) -> int:
         """The number of frames that the capture lost."""
         return sum(self.drops.values())
+
+
+def gue_ports(lab: Lab, runs: Iterable[Run]) -> frozenset[int]:
+    """Return the UDP ports of GUE in a lab and in the tables that its ``runs`` found."""
+    tables = (table for run in runs for table in (run.before, run.after) if table is not None)
+    there = (server.tunnel_port for table in tables for server in table.real_servers)
+    return lab.gue_ports | {GUE_PORT} | {port for port in there if port}
 
 
 @dataclass(frozen=True, slots=True)

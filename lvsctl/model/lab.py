@@ -246,6 +246,12 @@ class Lab:
         return tuple(dict.fromkeys((*vips, *self.gateways)))
 
     @property
+    def gue_ports(self) -> frozenset[int]:
+        """The UDP ports that its tunnels send GUE to."""
+        servers = (server for service in self.services for server in service.real_servers)
+        return frozenset(server.tunnel_port for server in servers if server.tunnel_port)
+
+    @property
     def ipv6(self) -> bool:
         """Whether any network of the lab carries IPv6."""
         return any(subnet.version == 6 for n in self.networks for subnet in n.subnets)

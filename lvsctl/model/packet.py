@@ -95,6 +95,8 @@ class Gue:
     flags: int
     private: int
     carrier: int
+    checksum: bool = False
+    """Whether the UDP header carries a checksum; it is not verified."""
 
     @property
     def remote_checksum(self) -> bool:

@@ -41,6 +41,22 @@ class Encapsulation(StrEnum):
         return TunnelKind.IPIP if inner == 4 else TunnelKind.SIT
 
 
+class TunnelChecksum(StrEnum):
+    """What IPVS sums up in a tunnel's own header (ipvsadm(8), --tun-csum and its siblings)."""
+
+    NONE = "none"
+    FULL = "full"
+    """The whole packet: GRE's option (RFC 2784), or UDP's checksum around GUE."""
+    REMOTE = "remote"
+    """GUE's remote checksum offload, of packets whose own checksum is still to be computed; UDP has
+    one too."""
+
+    @property
+    def flags(self) -> int:
+        """The kernel's IP_VS_TUNNEL_ENCAP_FLAG_* (linux/ip_vs.h)."""
+        return {TunnelChecksum.NONE: 0, TunnelChecksum.FULL: 1, TunnelChecksum.REMOTE: 2}[self]
+
+
 class TunnelKind(StrEnum):
     """Kinds of tunnel devices, in rtnetlink's words (ip-link(8))."""
 
@@ -59,6 +75,14 @@ class TunnelKind(StrEnum):
     def device(self) -> str:
         """The name of the device that takes packets of any sender: that of the kernel's own."""
         return {TunnelKind.IPIP: "tunl0"}.get(self, f"{self}0")
+
+    @property
+    def checking_device(self) -> str:
+        """The name of a device of GRE that takes packets with a checksum, and no others.
+
+        Another one than ``device``, whose parameters cannot be changed where the kernel made it.
+        """
+        return {TunnelKind.GRE: "gre-csum", TunnelKind.IP6GRE: "gre6-csum"}[self]
 
     @property
     def module(self) -> str:
@@ -203,6 +227,7 @@ class RealServer:
     ``lower`` are connection thresholds (0: none; ipvsadm(8) -x, -y). ``forward`` and
     ``encapsulation`` are its own: IPVS allows several methods in one service.
     ``tunnel_port`` is the UDP port that GUE is sent to; 0 with other encapsulations.
+    ``checksum`` is that of the tunnel's own header.
     ``local``: it is the director itself, which delivers these requests to its own process,
     whatever the forwarding method (net/netfilter/ipvs/ip_vs_xmit.c, crosses_local_route_boundary).
     """
@@ -216,6 +241,7 @@ class RealServer:
     forward: ForwardingMethod = field(kw_only=True)
     encapsulation: Encapsulation = field(default=Encapsulation.IPIP, kw_only=True)
     tunnel_port: int = field(default=0, kw_only=True)
+    checksum: TunnelChecksum = field(default=TunnelChecksum.NONE, kw_only=True)
     local: bool = field(default=False, kw_only=True)
 
     def answers_at(self, endpoint: VipPort) -> int:
@@ -225,6 +251,31 @@ class RealServer:
     def tunnel(self, vip: IPAddress) -> TunnelKind:
         """The kind of tunnel device that decapsulates requests to ``vip`` there."""
         return self.encapsulation.decapsulated_by(self.rip.version, vip.version)
+
+    @property
+    def checked_gre(self) -> bool:
+        """Whether its tunnel is GRE with a checksum: a device takes such packets, or all others.
+
+        ip_tunnel_rcv in net/ipv4/ip_tunnel.c, __ip6_tnl_rcv in net/ipv6/ip6_tunnel.c.
+        """
+        return self.encapsulation is Encapsulation.GRE and self.checksum is TunnelChecksum.FULL
+
+    def tunnel_device(self, vip: IPAddress) -> str:
+        """The name of the tunnel device that decapsulates requests to ``vip`` there."""
+        kind = self.tunnel(vip)
+        return kind.checking_device if self.checked_gre else kind.device
+
+    @property
+    def tunnel_text(self) -> str:
+        """Its encapsulation with what is not usual: ``gue to UDP port 6081 with checksum``."""
+        return tunnel_text(self.encapsulation, self.tunnel_port, self.checksum.flags)
+
+
+def tunnel_text(encapsulation: Encapsulation, port: int, flags: int) -> str:
+    """Say an encapsulation with its UDP port and ``TunnelChecksum.flags``."""
+    checksum = {0: "", 1: " with checksum", 2: " with remote checksum"}
+    to = f" to UDP port {port}" if port else ""
+    return f"{encapsulation}{to}{checksum.get(flags, f' with flags {flags}')}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -321,6 +321,8 @@ class NodeState:
     listeners: tuple[ListenerState, ...] = ()
     gue_ports: tuple[int, ...] = ()
     """UDP ports on which GUE is decapsulated."""
+    gue_ports6: tuple[int, ...] = ()
+    """The same over IPv6."""
     packet_filters: tuple[FilterRule, ...] = ()
     whole: bool = False
     """Whether everything below was read too: only then does its absence mean anything."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lvsctl.model.addresses import IPAddress, family_of, host_route
+from lvsctl.model.addresses import family_of, host_route
 from lvsctl.model.lab import Violation
 from lvsctl.model.service import Encapsulation, ForwardingMethod, RealServer, TunnelKind
 from lvsctl.modes.base import Placed, loose_reverse_path, no_port_mapping
@@ -31,15 +31,26 @@ from lvsctl.resources.tunnel import Tunnel
 
 _BETWEEN = {Encapsulation.IPIP: 0, Encapsulation.GRE: 4, Encapsulation.GUE: 12}
 """Bytes between the two IP headers: GRE without checksum, key and sequence number (4), UDP (8)
-and GUE without options (4). IPVS uses none of these options."""
+and GUE without options (4)."""
+
+GRE_CHECKSUM = 4
+"""Bytes of GRE's checksum and reserved field (RFC 2784, section 2.1). UDP's has its place."""
 
 
-def cost(encapsulation: Encapsulation, rip: IPAddress) -> int:
-    """Bytes before the request: an IPv4 (20) or IPv6 (40) header, and what follows it."""
-    return family_of(rip).header_bytes + _BETWEEN[encapsulation]
+def cost(server: RealServer) -> int:
+    """Bytes before the request: an IPv4 (20) or IPv6 (40) header, and what follows it.
+
+    GUE's remote checksum costs nothing: IPVS adds its option only to packets whose checksum the
+    director itself has to fill in (CHECKSUM_PARTIAL; ipvs_gue_encap in ip_vs_xmit.c), and what it
+    forwards has come with one.
+    """
+    between = _BETWEEN[server.encapsulation] + GRE_CHECKSUM * server.checked_gre
+    return family_of(server.rip).header_bytes + between
 
 
-COSTS = tuple(sorted(ip + between for ip in (20, 40) for between in _BETWEEN.values()))
+COSTS = tuple(
+    sorted(ip + between for ip in (20, 40) for between in (*_BETWEEN.values(), 4 + GRE_CHECKSUM))
+)
 """Each that is possible."""
 
 TUNNEL_INDEX = {
@@ -50,6 +61,20 @@ TUNNEL_INDEX = {
     TunnelKind.IP6GRE: 44,
 }
 """ifindex of a tunnel device: below the interfaces, which the planner counts from 50."""
+
+_CHECKING_INDEX = -10
+"""Added for a device that takes GRE with a checksum."""
+
+
+def _other_checksum(placed: Placed, server: RealServer) -> str | None:
+    """The first service that sends a node GRE with a checksum, or without, unlike ``server``."""
+    for service in placed.lab.services:
+        for other in service.by(ForwardingMethod.TUN):
+            same = (other.node, other.rip.version) == (server.node, server.rip.version)
+            both = other.encapsulation is server.encapsulation is Encapsulation.GRE
+            if same and both and other.checked_gre != server.checked_gre:
+                return service.name
+    return None
 
 
 class Tunneling:
@@ -71,33 +96,36 @@ class Tunneling:
         if server.encapsulation is Encapsulation.GUE:
             yield GuePort(
                 netns=netns,
+                port=server.tunnel_port,
+                version=server.rip.version,
                 why="decapsulate UDP and GUE: IP in IP remains",
             )
         for vip in vips:
-            kind = server.tunnel(vip)
+            kind, device = server.tunnel(vip), server.tunnel_device(vip)
             yield Tunnel(
                 netns=netns,
-                device=kind.device,
-                index=TUNNEL_INDEX[kind],
+                device=device,
+                index=TUNNEL_INDEX[kind] + _CHECKING_INDEX * server.checked_gre,
                 kind=kind,
+                checked_at=server.rip if server.checked_gre else None,
                 why="decapsulate what the director sends",
             )
             if vip.version == 4:  # IPv6 has no reverse path filter
                 yield from loose_reverse_path(
                     netns,
-                    kind.device,
+                    device,
                     "requests come out of the tunnel, but the route to the client does not lead "
                     "through it",
                 )
             yield Address(
                 netns=netns,
-                device=kind.device,
+                device=device,
                 address=host_route(vip),
                 why="accept the decapsulated requests, still addressed to the VIP",
             )
 
     def violations(self, placed: Placed) -> Iterator[Violation]:
-        """No port mapping; a DIP of the RIP's IP version; and (for now) no GUE over IPv6."""
+        """No port mapping; a DIP of the RIP's IP version; GRE with a checksum or without."""
         yield from no_port_mapping(placed, self.method)
         versions = {
             address.version for one in placed.director.interfaces for address in one.addresses
@@ -116,10 +144,13 @@ class Tunneling:
                     ),
                     hint=f"give one of its networks a subnet: {family.lower()}: …",
                 )
-            if server.encapsulation is Encapsulation.GUE and server.rip.version == 6:
+            other = _other_checksum(placed, server)
+            if other is not None:
                 yield Violation(
                     path=path,
-                    message=f"GUE to an IPv6 address ({server.rip}) is not supported yet",
-                    hint="use `encapsulation: ipip` or `gre`, or an IPv4 address: "
-                    "{node: …, family: ipv4}",
+                    message=(
+                        f"{server.node} decapsulates GRE with a checksum or without, and the "
+                        f"service {other} sends it the other kind"
+                    ),
+                    hint="the same `checksum:` in both services",
                 )

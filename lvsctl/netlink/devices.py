@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from typing import NamedTuple
 
+from lvsctl.model.addresses import IPAddress
 from lvsctl.model.state import Setting
 from lvsctl.netlink import sockets
 from lvsctl.netlink.messages import attributes, number_of, packed, text_of
@@ -229,6 +230,15 @@ def _differing(
         value = int.from_bytes(content, "big") if order else number_of(content)
         if value != one.usual:
             yield Setting(name, one.text(value), one.text(one.usual), group)
+
+
+def checked_gre(local: IPAddress, flags: int) -> bytes:
+    """Return the attributes of a GRE device: packets to ``local`` with ``flags`` in their header.
+
+    linux/if_tunnel.h: IFLA_GRE_IFLAGS, IFLA_GRE_LOCAL.
+    """
+    number = struct.pack(">H", flags)
+    return packed(_GRE["iflags"].number, number) + packed(_GRE["local"].number, local.packed)
 
 
 # ── messages ─────────────────────────────────────────────────────────────────────────────────

@@ -6,6 +6,7 @@ Sources: linux/fou.h, net/ipv4/fou_core.c, ip-fou(8).
 from __future__ import annotations
 
 import socket
+from typing import NamedTuple
 
 from lvsctl.errors import HostError
 from lvsctl.netlink import messages, sockets
@@ -39,30 +40,54 @@ def family_id(sock: socket.socket) -> int:
     return number
 
 
-def add_port(port: int, family: int) -> bytearray:
-    """Return the message of `ip fou add port … gue`, for IPv4."""
-    attributes = [("FOU_ATTR_PORT", port), ("FOU_ATTR_AF", socket.AF_INET)]
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+def add_port(port: int, family: int, version: int = 4) -> bytearray:
+    """Return the message of `ip fou add port … gue`; IP ``version`` 6: `ip -6 fou …`."""
+    attributes = [("FOU_ATTR_PORT", port), ("FOU_ATTR_AF", int(_FAMILIES[version]))]
     return _message(family, _ADD, [*attributes, ("FOU_ATTR_TYPE", _GUE)])
 
 
-def delete_port(port: int, family: int) -> bytearray:
+def delete_port(port: int, family: int, version: int = 4) -> bytearray:
     """Return the message of `ip fou del port …`."""
-    return _message(family, _DEL, [("FOU_ATTR_PORT", port), ("FOU_ATTR_AF", socket.AF_INET)])
+    attributes = [("FOU_ATTR_PORT", port), ("FOU_ATTR_AF", int(_FAMILIES[version]))]
+    return _message(family, _DEL, attributes)
 
 
 def _message(family: int, command: int, attributes: list[tuple[str, int]]) -> bytearray:
     return sockets.message(family, 0, body(Message, attributes, cmd=command, version=1))
 
 
-def ports(sock: socket.socket) -> tuple[int, ...]:
-    """Return the ports of the socket's namespace at which GUE is decapsulated, sorted.
+class GuePorts(NamedTuple):
+    """The ports at which GUE is decapsulated over each IP version, sorted."""
+
+    ipv4: tuple[int, ...] = ()
+    ipv6: tuple[int, ...] = ()
+
+
+def ports(sock: socket.socket) -> GuePorts:
+    """Return the ports of the socket's namespace at which GUE is decapsulated.
 
     ``sock`` is a generic netlink socket. A kernel without fou has none.
     """
     family = messages.generic_family(sock, FAMILY)
     if family is None:
-        return ()
+        return GuePorts()
     asked = sockets.message(family, sockets.DUMP, body(Message, cmd=_GET, version=1))
     found = (messages.decode(Message, answer) for answer in sockets.request(sock, asked))
-    gue = (one for one in found if one.get_attr("FOU_ATTR_TYPE") == _GUE)
-    return tuple(sorted({int(one.get_attr("FOU_ATTR_PORT")) for one in gue}))
+    gue = [one for one in found if one.get_attr("FOU_ATTR_TYPE") == _GUE]
+    return GuePorts(
+        *(
+            tuple(
+                sorted(
+                    {
+                        int(one.get_attr("FOU_ATTR_PORT"))
+                        for one in gue
+                        if one.get_attr("FOU_ATTR_AF") == number
+                    }
+                )
+            )
+            for number in _FAMILIES.values()
+        )
+    )

@@ -263,6 +263,8 @@ def _dest(resource: IpvsRealServer) -> bytes:
         content += attribute(Dest, "IPVS_DEST_ATTR_TUN_TYPE", kind)
         if server.tunnel_port:
             content += attribute(Dest, "IPVS_DEST_ATTR_TUN_PORT", server.tunnel_port)
+        if server.checksum.flags:
+            content += attribute(Dest, "IPVS_DEST_ATTR_TUN_FLAGS", server.checksum.flags)
     return nested(Message, "IPVS_CMD_ATTR_DEST", content)
 
 

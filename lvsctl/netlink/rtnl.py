@@ -130,10 +130,13 @@ def add_veth(
     return sockets.message(NEWLINK, ADD, pair)
 
 
-def add_link(device: str, kind: str, index: int = 0) -> bytearray:
-    """Create a link of ``kind`` with the kernel's defaults: `ip link add … type …`."""
+def add_link(device: str, kind: str, index: int = 0, data: bytes = b"") -> bytearray:
+    """Create a link of ``kind`` with the kernel's defaults: `ip link add … type …`.
+
+    ``data`` are the attributes of the kind that are not default.
+    """
     fields = body(ifinfmsg, index=index)
-    return sockets.message(NEWLINK, ADD, fields + _name(device) + _kind(kind))
+    return sockets.message(NEWLINK, ADD, fields + _name(device) + _kind(kind, data))
 
 
 def delete_link(device: str) -> bytearray:

@@ -20,7 +20,7 @@ from lvsctl import __version__
 from lvsctl.capture.decode import decode_all
 from lvsctl.capture.pcapng import read_recording, write_recording
 from lvsctl.errors import DamagedFile, LvsctlError
-from lvsctl.model.evidence import Evidence, Run
+from lvsctl.model.evidence import Evidence, Run, gue_ports
 from lvsctl.model.frame import LinkType, Recording, Tap
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import GUE_PORT, Encapsulation, TunnelKind
@@ -102,7 +102,7 @@ def evidence_from(written: bytes, capture: bytes, *, source: str = "evidence.jso
     return Evidence(
         lab=found.lab,
         runs=found.runs,
-        frames=decode_all(recording.frames),
+        frames=decode_all(recording.frames, gue_ports=gue_ports(found.lab, found.runs)),
         taps=tuple(sorted(recording.taps)),
         drops={node: count for node, count in recording.drops.items() if count},
         states=found.states,

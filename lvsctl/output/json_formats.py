@@ -14,7 +14,8 @@ from lvsctl.faults import FAULTS
 from lvsctl.model.addresses import Endpoint, IPAddress
 from lvsctl.model.frame import Direction, Frame, LinkType, RawFrame, Tap
 from lvsctl.model.lab import Lab
-from lvsctl.model.service import FwMark, Protocol, ServiceMatch, VipPort
+from lvsctl.model.packet import Gue
+from lvsctl.model.service import GUE_PORT, FwMark, Protocol, ServiceMatch, VipPort
 from lvsctl.resources.base import Resource
 
 Json = dict[str, Any]
@@ -139,7 +140,7 @@ FORMATS: Mapping[str, Format] = {
     "Entry": Format(
         rename={"lab": "name"}, omit=("topology", "overrides", "namespaces", "started")
     ),
-    "Fault": Format(rename={"at": "roles"}, omit=("changes", "breaks_where")),
+    "Fault": Format(rename={"at": "roles"}, omit=("changes", "breaks_where", "spares_where")),
     "FaultListed": Format(flatten=("fault",)),
     "Features": Format(derive={"able": "able"}),
     "Finding": Format(rename={"frames": "evidence"}, flatten=("claim",)),
@@ -274,7 +275,14 @@ def write_frame(frame: Frame) -> Json:
         "checksum_pending": raw.checksum_pending,
         "decapsulated": _is_decapsulated(frame),
         "data": raw.data.hex(),
+        **_gue_port(frame),
     }
+
+
+def _gue_port(frame: Frame) -> Json:
+    """The UDP port by which a frame was decoded as GUE, unless it is the usual one."""
+    ports = (one.dport for one in frame.packet.tunnels if isinstance(one, Gue))
+    return next(({"gue_port": port} for port in ports if port != GUE_PORT), {})
 
 
 def read_frame(value: Any, _: object) -> Frame:
@@ -287,7 +295,7 @@ def read_frame(value: Any, _: object) -> Frame:
         data=bytes.fromhex(value["data"]),
         checksum_pending=value["checksum_pending"],
     )
-    frame = decode(raw, value["frame"])
+    frame = decode(raw, value["frame"], gue_ports={value.get("gue_port", GUE_PORT)})
     if value["decapsulated"]:
         inner = replace(frame.packet, ips=frame.ips[-1:], tunnels=())
         frame = replace(frame, packet=inner)

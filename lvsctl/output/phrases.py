@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import Impairment, Lab, Role
 from lvsctl.model.service import (
+    GUE_PORT,
     Encapsulation,
     ForwardingMethod,
     FwMark,
+    RealServer,
     ServiceMatch,
     VirtualService,
+    tunnel_text,
 )
 from lvsctl.output.text.style import Style
 
@@ -39,10 +42,16 @@ def method(service: VirtualService) -> str:
     """The forwarding methods, each with its encapsulations unless they are IPIP alone."""
     words = []
     for one in service.methods:
-        tunnels = dict.fromkeys(str(s.encapsulation) for s in service.by(one))
+        tunnels = dict.fromkeys(_tunnel(s) for s in service.by(one))
         plain = one is not ForwardingMethod.TUN or set(tunnels) <= {Encapsulation.IPIP}
         words.append(str(one) if plain else f"{one} ({', '.join(tunnels)})")
     return " and ".join(words)
+
+
+def _tunnel(server: RealServer) -> str:
+    """An encapsulation, with what is not usual about it."""
+    port = server.tunnel_port if server.tunnel_port != GUE_PORT else 0
+    return tunnel_text(server.encapsulation, port, server.checksum.flags)
 
 
 def match_phrase(match: ServiceMatch) -> str:

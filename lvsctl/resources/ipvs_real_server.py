@@ -9,7 +9,14 @@ from typing import ClassVar, Self
 
 from lvsctl.model.addresses import Endpoint
 from lvsctl.model.lab import Lab
-from lvsctl.model.service import Encapsulation, ForwardingMethod, RealServer, ServiceMatch
+from lvsctl.model.service import (
+    Encapsulation,
+    ForwardingMethod,
+    RealServer,
+    ServiceMatch,
+    TunnelChecksum,
+    tunnel_text,
+)
 from lvsctl.model.state import NodeState, RealServerState
 from lvsctl.resources.base import Command, Deviation, Part, Resource
 from lvsctl.resources.ipvs_service import service_part, service_words
@@ -53,7 +60,7 @@ class IpvsRealServer(Resource):
         server = self.real_server
         words = [*self._named(verb), FORWARD_FLAG[server.forward], "-w", str(server.weight)]
         if server.forward is ForwardingMethod.TUN:
-            words += tunnel_words(server.encapsulation, server.tunnel_port)
+            words += tunnel_words(server.encapsulation, server.tunnel_port, server.checksum)
         if server.upper:
             words += ["-x", str(server.upper)]
         if server.lower:
@@ -99,6 +106,7 @@ class IpvsRealServer(Resource):
                             forward=server.forward,
                             encapsulation=server.encapsulation,
                             tunnel_port=server.tunnel_port,
+                            checksum=checksum_of(server),
                         ),
                     )
 
@@ -136,16 +144,29 @@ class IpvsRealServer(Resource):
 
 
 def _tunnel(server: RealServerState | RealServer) -> str:
-    """Return the encapsulation with its port; "none" where nothing is encapsulated."""
+    """Return the encapsulation with its options; "none" where nothing is encapsulated."""
     if server.forward is not ForwardingMethod.TUN:
         return "none"
-    port = f" to port {server.tunnel_port}" if server.tunnel_port else ""
-    return f"{server.encapsulation}{port}"
+    flags = server.checksum.flags if isinstance(server, RealServer) else server.tunnel_flags
+    return tunnel_text(server.encapsulation, server.tunnel_port, flags)
 
 
-def tunnel_words(encapsulation: Encapsulation, port: int) -> list[str]:
+def checksum_of(server: RealServerState) -> TunnelChecksum:
+    """Return the checksum that IPVS's flags ask for; of both, the one that the kernel prefers."""
+    known = (one for one in TunnelChecksum if one.flags == server.tunnel_flags)
+    return next(known, TunnelChecksum.REMOTE)
+
+
+CHECKSUM_WORD = {TunnelChecksum.FULL: "--tun-csum", TunnelChecksum.REMOTE: "--tun-remcsum"}
+"""ipvsadm's options; it sets none otherwise (--tun-nocsum)."""
+
+
+def tunnel_words(
+    encapsulation: Encapsulation, port: int, checksum: TunnelChecksum = TunnelChecksum.NONE
+) -> list[str]:
     """Return ipvsadm's words for a tunnel that is not its ordinary one, IP in IP (ipvsadm(8))."""
     if encapsulation is Encapsulation.IPIP:
         return []
     words = ["--tun-type", str(encapsulation)]
-    return [*words, "--tun-port", str(port)] if port else words
+    words += ["--tun-port", str(port)] if port else []
+    return words + ([CHECKSUM_WORD[checksum]] if checksum in CHECKSUM_WORD else [])

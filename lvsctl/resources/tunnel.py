@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import TunnelKind
 from lvsctl.model.state import LinkState, NodeState, Setting
@@ -30,13 +31,17 @@ class Tunnel(Resource):
     device: str
     index: int
     kind: TunnelKind
+    checked_at: IPAddress | None = None
+    """Of GRE: it takes packets with a checksum, and no others, to this address of the node."""
 
     def commands(self) -> tuple[Command, ...]:
-        mode = ("mode", "any") if self.kind is TunnelKind.IP6TNL else ()
+        mode: tuple[str, ...] = ("mode", "any") if self.kind is TunnelKind.IP6TNL else ()
+        if self.checked_at is not None:
+            mode = ("local", str(self.checked_at), "icsum")
         typed = ("type", str(self.kind), *mode)
         add = ("ip", "link", "add", "name", self.device, "index", str(self.index), *typed)
         there: tuple[str, ...] = ("ip", "link", "show", "dev", self.device)
-        if mode:
+        if self.kind is TunnelKind.IP6TNL:
             there = ("ip", "-6", "tunnel", "change", self.device, *mode)
         # Not the other way round: to look first and load the module by adding makes it twice.
         return (
@@ -60,7 +65,7 @@ class Tunnel(Resource):
         link = state.link(self.device)
         if link is None or (self.device in FALLBACK_DEVICES and not link.up):
             return False
-        return link.kind != self.kind or bool(_parameters(link))
+        return link.kind != self.kind or bool(self._parameters(link))
 
     def holds(self, state: NodeState) -> bool:
         return is_up(state, self.device) and not self.is_other(state)
@@ -69,16 +74,33 @@ class Tunnel(Resource):
         link = state.link(self.device)
         if link is not None and self.is_other(state):
             kind = [] if link.kind == self.kind else [f"is of kind {link.kind}"]
-            found = ", ".join([*kind, *map(str, _parameters(link))])
+            found = ", ".join([*kind, *map(str, self._parameters(link))])
             return Deviation(f"{self.device}: {found}", self.why)
         return link_deviation(state, self.device, self.why)
 
+    def _parameters(self, link: LinkState) -> tuple[Setting, ...]:
+        """The parameters that differ; a fallback tunl0 of the kernel's own takes any protocol."""
+        found = {one.name: one for one in link.settings if one.group == "tunnel"}
+        if link.name in FALLBACK_DEVICES and "proto" in found and found["proto"].value == "0":
+            del found["proto"]
+        for name, value in self._wanted.items():
+            has = found.pop(name, None) or Setting(name, "none", value, "tunnel")
+            if has.value != value:
+                found[name] = replace(has, usual=value)
+        return tuple(found.values())
 
-def _parameters(link: LinkState) -> tuple[Setting, ...]:
-    """The parameters that differ; a fallback tunl0 of the kernel's own takes any protocol."""
-    return tuple(
-        one
-        for one in link.settings
-        if one.group == "tunnel"
-        and not (link.name in FALLBACK_DEVICES and (one.name, one.value) == ("proto", "0"))
-    )
+    @property
+    def _wanted(self) -> dict[str, str]:
+        """The parameters that are not usual, as the state has them.
+
+        The kernel turns path MTU discovery on where any parameter is given (ipgre_netlink_parms
+        in net/ipv4/ip_gre.c).
+        """
+        if self.checked_at is None:
+            return {}
+        wanted = {"iflags": str(GRE_CHECKSUM_FLAG), "local": str(self.checked_at)}
+        return wanted | ({"pmtudisc": "1"} if self.kind is TunnelKind.GRE else {})
+
+
+GRE_CHECKSUM_FLAG = 0x8000
+"""GRE_CSUM of linux/if_tunnel.h."""

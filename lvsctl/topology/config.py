@@ -14,6 +14,7 @@ from lvsctl.model.addresses import IPAddress, IpFamily, IPInterface, IPNetwork
 from lvsctl.model.lab import Impairment, Role
 from lvsctl.model.service import (
     ASKED_OF_ANY,
+    GUE_PORT,
     Encapsulation,
     ForwardingMethod,
     FwMark,
@@ -24,6 +25,7 @@ from lvsctl.model.service import (
     Scheduler,
     SchedulerFlag,
     ServiceMatch,
+    TunnelChecksum,
     VipPort,
 )
 
@@ -129,6 +131,19 @@ class NodeConfig:
     links: dict[str, LinkConfig | None] | None = field(default_factory=dict)
 
 
+class EncapsulationConfig(NamedTuple):
+    """An ``encapsulation``: its kind; the UDP port is GUE's own, 6080, where None."""
+
+    type: Encapsulation | None = None
+    port: int | None = None
+    checksum: TunnelChecksum | None = TunnelChecksum.NONE
+
+    @property
+    def tunnel_port(self) -> int:
+        """The UDP port; 0 where the encapsulation has none."""
+        return (self.port or GUE_PORT) if self.type is Encapsulation.GUE else 0
+
+
 class RealServerConfig(NamedTuple):
     """One entry of ``real_servers``: ``node`` names a node or a group.
 
@@ -142,7 +157,7 @@ class RealServerConfig(NamedTuple):
     upper: int | None = 0
     lower: int | None = 0
     forward: ForwardingMethod | None = None
-    encapsulation: Encapsulation | None = None
+    encapsulation: EncapsulationConfig | None = None
     network: str | None = None
     family: IpFamily | None = None
 
@@ -176,7 +191,7 @@ class ServiceConfig:
         default_factory=lambda: SchedulerConfig(Scheduler.WLC)
     )
     persistence: PersistenceConfig | None = None
-    encapsulation: Encapsulation | None = None
+    encapsulation: EncapsulationConfig | None = None
     one_packet: bool | None = False
     snat: bool | None = False
     vips: tuple[IPAddress | None, ...] | None = None

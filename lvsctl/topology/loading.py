@@ -26,6 +26,7 @@ from lvsctl.topology.addresses import (
     place_given_addresses,
 )
 from lvsctl.topology.config import (
+    EncapsulationConfig,
     NodeConfig,
     PersistenceConfig,
     SchedulerConfig,
@@ -234,7 +235,7 @@ def _build_service(
 ) -> VirtualService:
     directors = layout.with_role(Role.DIRECTOR)
     director = interfaces[directors[0]]
-    encapsulation = config.encapsulation or Encapsulation.IPIP
+    encapsulation = config.encapsulation or EncapsulationConfig()
     scheduler = config.scheduler or SchedulerConfig()
     persistence = config.persistence or PersistenceConfig(0)
     return VirtualService(
@@ -254,7 +255,7 @@ def _build_service(
             )
             for entry in entries
         ),
-        encapsulation,
+        encapsulation.type or Encapsulation.IPIP,
         persistence.timeout or 0,
         tuple(sorted(flag for flag in scheduler.flags or () if flag is not None)),
         _significant(persistence.netmask, match),

@@ -17,10 +17,12 @@ from lvsctl.model.service import (
     Protocol,
     Scheduler,
     SchedulerFlag,
+    TunnelChecksum,
 )
 from lvsctl.topology import parsers as p
 from lvsctl.topology.collection_types import Converted, Key, ListOf, MapOf, OneOf, Record
 from lvsctl.topology.config import (
+    EncapsulationConfig,
     HaConfig,
     LinkConfig,
     NetworkConfig,
@@ -108,6 +110,16 @@ _REAL_SERVER_WORDS = {
 _FLAG_SYNONYMS = {
     **dict.fromkeys(("sh-port", "mh-port", "flag-2"), SchedulerFlag.PORT),
     **dict.fromkeys(("sh-fallback", "mh-fallback", "flag-1"), SchedulerFlag.FALLBACK),
+}
+_ENCAPSULATION_WORDS = {
+    **_meant("type", "kind", "name", "tun-type", "encapsulation"),
+    **_meant("port", "tun-port", "udp-port", "dport"),
+    **_meant("checksum", "csum", "tun-csum", "tun-remcsum", "remcsum"),
+}
+_CHECKSUM_SYNONYMS = {
+    **dict.fromkeys(("csum", "tun-csum", "true", "yes", "on"), TunnelChecksum.FULL),
+    **dict.fromkeys(("remcsum", "tun-remcsum"), TunnelChecksum.REMOTE),
+    **dict.fromkeys(("nocsum", "tun-nocsum", "false", "no", "off"), TunnelChecksum.NONE),
 }
 _PERSISTENCE_WORDS = {
     **_meant("netmask", "granularity", "persistence-granularity", "mask", "prefix"),
@@ -437,7 +449,28 @@ _PORT = Integer(1, 65535, "80")
 _PORTS = Text("a port or a range of ports", "80", p.parse_ports, p.PORTS_PATTERN, numeric=True)
 
 _METHOD = Choice(ForwardingMethod, "a forwarding method", "forwarding methods", _METHOD_SYNONYMS)
-_ENCAPSULATION = Choice(Encapsulation, "an encapsulation", "encapsulations")
+_KIND = Choice(Encapsulation, "an encapsulation", "encapsulations")
+ENCAPSULATION = OneOf(
+    "an encapsulation, or a mapping",
+    "{type: gue, port: 6081}",
+    single=Converted(_KIND, EncapsulationConfig),
+    mapped=Record(
+        EncapsulationConfig,
+        {
+            "type": Key(_KIND, "what the tunnel puts around a request", required=True),
+            "port": Key(_PORT, "the UDP port that real servers take GUE at (6080 if left out)"),
+            "checksum": Key(
+                Choice(TunnelChecksum, "a checksum", "checksums", _CHECKSUM_SYNONYMS),
+                "of gre or gue, in the tunnel's own header: none, full, or (gue) remote, which "
+                "leaves the sum of a packet that has none yet to the real server",
+                default="none",
+            ),
+        },
+        "an encapsulation (a mapping)",
+        "{type: gue, port: 6081}",
+        words=_ENCAPSULATION_WORDS,
+    ),
+)
 _SCHEDULER = Choice(Scheduler, "a scheduler", "schedulers", _SCHEDULER_SYNONYMS)
 _FLAG = Choice(SchedulerFlag, "a scheduler's flag", "flags", _FLAG_SYNONYMS)
 
@@ -454,7 +487,7 @@ REAL_SERVER = OneOf(
             "upper": Key(_THRESHOLD, "no new connections above so many (0: no limit)", default=0),
             "lower": Key(_THRESHOLD, "new connections again below so many", default=0),
             "forward": Key(_METHOD, "its own forwarding method; the service's otherwise"),
-            "encapsulation": Key(_ENCAPSULATION, "its own encapsulation; the service's otherwise"),
+            "encapsulation": Key(ENCAPSULATION, "its own encapsulation; the service's otherwise"),
             "network": Key(
                 _NETWORK, "where it has the address that requests are sent to (its RIP)"
             ),
@@ -550,7 +583,7 @@ SERVICE = Record(
             required=True,
         ),
         "encapsulation": Key(
-            _ENCAPSULATION,
+            ENCAPSULATION,
             "what the tunnel puts around a request (tun only)",
             default="ipip",
         ),

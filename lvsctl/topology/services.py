@@ -11,16 +11,21 @@ from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import Interface, Role
 from lvsctl.model.service import (
     FLAGGED,
-    GUE_PORT,
     Encapsulation,
     ForwardingMethod,
     Protocol,
     RealServer,
     ServiceMatch,
+    TunnelChecksum,
     VipPort,
 )
 from lvsctl.topology.addresses import free_address, unusable_because
-from lvsctl.topology.config import RealServerConfig, ServiceConfig, TopologyConfig
+from lvsctl.topology.config import (
+    EncapsulationConfig,
+    RealServerConfig,
+    ServiceConfig,
+    TopologyConfig,
+)
 from lvsctl.topology.groups import NodeNames
 from lvsctl.topology.layout import Layout, subnet_with
 from lvsctl.topology.problems import ProblemCollector
@@ -51,13 +56,7 @@ def check_services(config: TopologyConfig, layout: Layout, problems: ProblemColl
             if vip is not None:
                 _check_vip(vip, (*path, "vips", number), layout, problems, trusted)
         _check_marked(config, index, problems)
-        if service.encapsulation and service.forward not in (None, ForwardingMethod.TUN):
-            problems.add(
-                (*path, "encapsulation"),
-                f"{service.forward} does not encapsulate",
-                "remove the key, or write forward: tun",
-                key=True,
-            )
+        _check_encapsulation(service.encapsulation, service.forward, path, problems)
         _check_scheduler(service, path, problems)
         _check_persistence(service, path, problems)
         _check_one_packet(service, (*path, "one_packet"), problems)
@@ -268,7 +267,8 @@ def _resolve_entries(
         path = (*at, item, "node")
         name, port = config.node, config.port or service.port
         _check_thresholds(config, (*at, item), problems)
-        _check_own_encapsulation(config, service, (*at, item), problems)
+        method = config.forward or service.forward
+        _check_encapsulation(config.encapsulation, method, (*at, item), problems)
         if not node_names.knows(name):
             hint = _counted_hint(name, layout) or choice_hint(name, known, "real servers")
             problems.add(path, f"the node or group {quoted(name)} does not exist", hint)
@@ -326,17 +326,31 @@ def _check_thresholds(config: RealServerConfig, path: Path, problems: ProblemCol
         problems.add((*path, "lower"), message, f"at most {config.upper}, or a larger upper")
 
 
-def _check_own_encapsulation(
-    config: RealServerConfig, service: ServiceConfig, path: Path, problems: ProblemCollector
+def _check_encapsulation(
+    config: EncapsulationConfig | None,
+    method: ForwardingMethod | None,
+    path: Path,
+    problems: ProblemCollector,
 ) -> None:
-    method = config.forward or service.forward
-    if config.encapsulation and method not in (None, ForwardingMethod.TUN):
-        problems.add(
-            (*path, "encapsulation"),
-            f"{method} does not encapsulate",
-            "remove the key, or write forward: tun",
-            key=True,
-        )
+    if config is None:
+        return
+    at = (*path, "encapsulation")
+    if method not in (None, ForwardingMethod.TUN):
+        message = f"{method} does not encapsulate"
+        problems.add(at, message, "remove the key, or write forward: tun", key=True)
+    if config.type is None:
+        return
+    if config.port is not None and config.type is not Encapsulation.GUE:
+        message = f"{config.type} has no UDP port"
+        problems.add((*at, "port"), message, "remove the key, or write type: gue", key=True)
+    usual = config.checksum in (None, TunnelChecksum.NONE)
+    if config.type is Encapsulation.IPIP and not usual:
+        message = "ipip has no header of its own that could carry a checksum"
+        hint = "remove the key, or write type: gre or type: gue"
+        problems.add((*at, "checksum"), message, hint, key=True)
+    elif config.type is Encapsulation.GRE and config.checksum is TunnelChecksum.REMOTE:
+        message = "gre has no remote checksum"
+        problems.add((*at, "checksum"), message, "write checksum: full, or type: gue")
 
 
 def _is_elsewhere(
@@ -395,7 +409,7 @@ def build_real_server(
     director: tuple[Interface, ...],
     interfaces: Mapping[str, tuple[Interface, ...]],
     forward: ForwardingMethod,
-    encapsulation: Encapsulation,
+    encapsulation: EncapsulationConfig,
     *,
     local: bool,
 ) -> RealServer:
@@ -409,7 +423,7 @@ def build_real_server(
     forward = config.forward or forward
     encapsulation = config.encapsulation or encapsulation
     if forward is not ForwardingMethod.TUN:
-        encapsulation = Encapsulation.IPIP
+        encapsulation = EncapsulationConfig()
     shared = {interface.network for interface in director}
     version = config.family.version if config.family is not None else match.version
     own = sorted(
@@ -427,7 +441,8 @@ def build_real_server(
         config.upper or 0,
         config.lower or 0,
         forward=forward,
-        encapsulation=encapsulation,
-        tunnel_port=GUE_PORT if encapsulation is Encapsulation.GUE else 0,
+        encapsulation=encapsulation.type or Encapsulation.IPIP,
+        tunnel_port=encapsulation.tunnel_port,
+        checksum=encapsulation.checksum or TunnelChecksum.NONE,
         local=local,
     )

@@ -28,6 +28,7 @@ from lvsctl.model.service import (
     Protocol,
     RealServer,
     Scheduler,
+    TunnelChecksum,
     VipPort,
 )
 from lvsctl.model.state import Connection, Counters
@@ -182,8 +183,19 @@ def test_deleting(director: str) -> None:
     assert rules(director) == expected_rules(left)
 
 
-@pytest.mark.parametrize("encapsulation", Encapsulation)
-def test_encapsulations(director: str, encapsulation: Encapsulation) -> None:
+@pytest.mark.parametrize(
+    ("encapsulation", "checksum", "typed"),
+    [
+        (Encapsulation.IPIP, TunnelChecksum.NONE, "--tun-type ipip"),
+        (Encapsulation.GRE, TunnelChecksum.NONE, "--tun-type gre"),
+        (Encapsulation.GRE, TunnelChecksum.FULL, "--tun-type gre --tun-csum"),
+        (Encapsulation.GUE, TunnelChecksum.NONE, "--tun-type gue --tun-port 6080"),
+        (Encapsulation.GUE, TunnelChecksum.REMOTE, "--tun-type gue --tun-port 6080 --tun-remcsum"),
+    ],
+)
+def test_encapsulations(
+    director: str, encapsulation: Encapsulation, checksum: TunnelChecksum, typed: str
+) -> None:
     port = GUE_PORT if encapsulation is Encapsulation.GUE else 0
     server = RealServer(
         "rs",
@@ -192,6 +204,7 @@ def test_encapsulations(director: str, encapsulation: Encapsulation) -> None:
         forward=TUN,
         encapsulation=encapsulation,
         tunnel_port=port,
+        checksum=checksum,
     )
     op = IpvsRealServer(
         netns="",
@@ -201,9 +214,9 @@ def test_encapsulations(director: str, encapsulation: Encapsulation) -> None:
     with inside(director) as sock:
         configure(sock, add_service(WEB, Scheduler.RR), op)
         ((found,),) = (service.real_servers for service in ipvs.services(sock))
-    words = f"-i -w 1 --tun-type {encapsulation}" + (" --tun-port 6080" if port else "")
-    assert words in run("ipvsadm -Sn", netns=director)
+    assert f"-i -w 1 {typed}" in run("ipvsadm -Sn", netns=director)
     assert (found.encapsulation, found.tunnel_port) == (encapsulation, port)
+    assert found.tunnel_flags == checksum.flags
 
 
 def test_refusals_carry_the_errno(director: str) -> None:

@@ -99,15 +99,15 @@ def test_routing_changes_nothing_but_the_ttl() -> None:
 @pytest.mark.parametrize(
     ("header", "inner", "expected"),
     [
-        (gue(), request(ttl=63) / data(), Gue(40000, 6080, 0, 4, 0, 0, 0)),
-        (gue(protocol=41), request6() / data(), Gue(40000, 6080, 0, 41, 0, 0, 0)),
+        (gue(), request(ttl=63) / data(), Gue(40000, 6080, 0, 4, 0, 0, 0, checksum=True)),
+        (gue(protocol=41), request6() / data(), Gue(40000, 6080, 0, 41, 0, 0, 0, checksum=True)),
         (
             gue(1, struct.pack(">IHH", 1 << 31, 20, 36)),  # as net/ipv4/fou_core.c lays it out
             request() / data(),
-            Gue(40000, 6080, 0, 4, 1, 1 << 31, 0),
+            Gue(40000, 6080, 0, 4, 1, 1 << 31, 0, checksum=True),
         ),
-        (b"", request() / data(), Gue(40000, 6080, 1, 4, 0, 0, 0)),
-        (b"", request6() / data(), Gue(40000, 6080, 1, 41, 0, 0, 0)),
+        (b"", request() / data(), Gue(40000, 6080, 1, 4, 0, 0, 0, checksum=True)),
+        (b"", request6() / data(), Gue(40000, 6080, 1, 41, 0, 0, 0, checksum=True)),
     ],
     ids=["plain", "ipv6 inside", "remote checksum", "variant 1", "variant 1, ipv6"],
 )
@@ -136,8 +136,8 @@ def test_the_port_of_gue_can_be_another_or_none() -> None:
     wire = gue_frame(gue(), request() / data(), port=7000)
 
     assert decode(raw(wire)).udp is not None
-    assert len(decode(raw(wire), gue_port=7000).ips) == 2
-    assert decode(raw(gue_frame(gue(), request() / data())), gue_port=0).udp is not None
+    assert len(decode(raw(wire), gue_ports={7000}).ips) == 2
+    assert decode(raw(gue_frame(gue(), request() / data())), gue_ports=()).udp is not None
 
 
 @pytest.mark.parametrize(

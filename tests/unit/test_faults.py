@@ -91,6 +91,70 @@ def test_what_does_not_concern_a_lab_does_not_apply_to_it() -> None:
     assert find_fault("wrong-gateway").nodes(lab, plan) == ("rs1", "rs2")
 
 
+MIXED = """
+version: 1
+name: mixed
+networks:
+  lan: {ipv4: 10.10.0.0/24}
+  back: {ipv4: 10.20.0.0/24}
+nodes:
+  client: {role: client, networks: [lan]}
+  director: {role: director, networks: [lan, back]}
+  router: {role: router, networks: [lan, back]}
+  rs1: {role: real-server, networks: [lan]}
+  rs2: {role: real-server, networks: [back]}
+  rs3: {role: real-server, networks: [lan]}
+services:
+  - name: web
+    vip: 10.10.0.100
+    port: 80
+    forward: dr
+    real_servers: [rs1, {node: rs2, forward: nat}, {node: rs3, forward: tun}]
+"""
+"""Each real server its own forwarding method; the client is beside the director."""
+
+
+@pytest.mark.parametrize(
+    ("name", "node", "broken", "kept"),
+    [
+        ("vip-missing", "rs1", "dr.reply-direct", "tun.reply-direct"),
+        ("vip-missing", "rs3", "tun.decapsulated-on-tunnel-device", "dr.same-vip"),
+        ("ip-forward-off", "director", "all.distribution", "dr.reply-direct"),
+        ("wrong-port", "director", "nat.request-rewritten", "dr.reply-direct"),
+        ("real-server-unknown", "director", "tun.reply-direct", "all.real-servers-reached"),
+        ("no-default-gateway", "rs2", "all.requests-answered", "tun.reply-direct"),
+        ("service-missing", "director", "tun.reply-direct", "all.distribution"),
+    ],
+)
+def test_several_methods_fail_as_far_as_a_fault_harms_them(
+    name: str, node: str, broken: str, kept: str
+) -> None:
+    lab = load_lab(Topology("mixed", MIXED.encode()))
+    plan = planner.plan_for(lab)
+    assert node in find_fault(name).nodes(lab, plan)
+    predicted = find_fault(name).predicted(FaultContext(lab, plan, lab.node(node)))
+    assert broken in predicted
+    assert kept not in predicted
+
+
+@pytest.mark.parametrize(
+    "name", ["no-route", "router-not-forwarding", "rp-filter-on-router", "tunnel-filtered"]
+)
+def test_a_router_that_no_packet_needs_has_no_faults(name: str) -> None:
+    lab = load_lab(Topology("mixed", MIXED.encode()))
+    assert find_fault(name).nodes(lab, planner.plan_for(lab)) == ()
+
+
+def test_a_director_that_is_a_real_server_answers_what_ipvs_leaves_to_it() -> None:
+    text = MIXED.replace("[rs1,", "[director, rs1,")
+    lab = load_lab(Topology("mixed", text.encode()))
+    context = FaultContext(lab, planner.plan_for(lab), lab.node("director"))
+    for name in ("service-missing", "backup-only"):
+        predicted = find_fault(name).predicted(context)
+        assert "all.connection-table-agrees" in predicted
+        assert "all.requests-answered" not in predicted
+
+
 def test_commands_are_those_of_ip_ipvsadm_sysctl_and_tc() -> None:
     def typed(topology: str, name: str) -> list[str]:
         lab, plan = LABS[topology]

@@ -67,9 +67,8 @@ def expressible(configuration: Configuration) -> set[Rule]:
         else:
             match, server = one.service, one.real_server
             port = server.port or (match.port if isinstance(match, VipPort) else 0)
-            tunnel = 6080 if server.tunnel_port else 0
             upper = 0 if server.upper > 65535 else server.upper
-            kept = replace(server, port=port, tunnel_port=tunnel, upper=upper)
+            kept = replace(server, port=port, upper=upper)
             found.add(replace(one, real_server=kept))
     return found
 

@@ -18,6 +18,7 @@ from lvsctl.model.service import (
     Protocol,
     RealServer,
     Scheduler,
+    TunnelChecksum,
     VipPort,
 )
 from lvsctl.model.state import Counters
@@ -232,6 +233,7 @@ real_servers = st.builds(
         forward=st.sampled_from(ForwardingMethod),
         encapsulation=st.sampled_from(Encapsulation),
         tunnel_port=st.one_of(st.just(0), ports),
+        checksum=st.sampled_from(TunnelChecksum),
     ),
 )
 
@@ -269,6 +271,8 @@ def test_a_real_server_survives_packing(op: IpvsRealServer, replace: bool) -> No
     assert found.get(13, b"\0") == bytes([tunnel])
     port = op.real_server.tunnel_port if tunnel else 0
     assert found.get(14, b"\0\0") == port.to_bytes(2, "big")
+    flags = op.real_server.checksum.flags if tunnel else 0
+    assert int.from_bytes(found.get(15, b"\0\0"), sys.byteorder) == flags
 
 
 @pytest.mark.parametrize(

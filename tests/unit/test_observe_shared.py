@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from scapy.layers.inet import IP, UDP
+from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
@@ -26,6 +27,17 @@ def lowered(data: bytes, by: int) -> bytes:
 @pytest.mark.parametrize("by", [8, 12, 16])
 def test_what_the_checksum_confirms_is_put_back(by: int) -> None:
     assert restore_total_length(lowered(GUE, by), len(GUE)) == GUE
+
+
+GUE6 = frame(IPv6(src="fd00::1", dst="fd00::2") / UDP(dport=6080) / Raw(b"\0\4\0\0" + b"x" * 60))
+
+
+def test_what_udp_confirms_is_put_back_in_ipv6() -> None:
+    there = int.from_bytes(GUE6[18:20], "big")
+    changed = GUE6[:18] + (there - 12).to_bytes(2, "big") + GUE6[20:]
+    assert restore_total_length(changed, len(GUE6)) == GUE6
+    assert restore_total_length(changed, len(GUE6) + 4) == changed
+    assert restore_total_length(GUE6, len(GUE6)) == GUE6
 
 
 OTHERS = {

@@ -246,6 +246,13 @@ def tun(claim: str, what: str, change: m.Change, verdict: Verdict) -> Row:
     return Row("tun", f"tun.{claim}", what, change, verdict)
 
 
+def checked(_: object, data: bytearray) -> None:
+    """Give a GRE header in IPv4 a checksum, of which nobody asks whether it is right."""
+    data[34] |= 0x80
+    data[38:38] = bytes(4)
+    data[16:18] = (int.from_bytes(data[16:18]) + 4).to_bytes(2)
+
+
 tunnelled = m.both(m.at("director", OUT), m.wrapped)
 unpacked = m.both(m.at("rs1"), lambda f: f.tap.device == "tunl0")
 told_too_big = m.both(m.at("client"), m.icmp)
@@ -306,6 +313,9 @@ def tun_by(kind: str, device: str, cost: int, vip: str, net: str) -> tuple[Row, 
 BY_GRE = tun_by("gre", "gre0", 24, "10.40.1.100", "10.40.2")
 BY_GUE = (
     *tun_by("gue", "tunl0", 32, "10.50.1.100", "10.50.2"),
+    Row("tun-gue", "tun.checksum", "UDP with a checksum",
+        m.with_bytes(tunnelled, lambda _, d: d.__setitem__(slice(40, 42), b"\x15\xb3")), FAIL),
+    Row("tun-gre", "tun.checksum", "GRE with a checksum", m.with_bytes(tunnelled, checked), FAIL),
     Row("tun-gue", "tun.request-encapsulated", "to another UDP port",
         m.with_bytes(tunnelled, lambda _, d: d.__setitem__(slice(36, 38), b"\x15\xb3")),
         INCONCLUSIVE),  # then it is any UDP datagram, and no request is seen in it

@@ -107,6 +107,10 @@ def test_an_ipv6_service_has_ipv6_real_servers() -> None:
         ("10.10.0.100", "ipv4", "gue", "10.10.0.11", "tunl0", 32),
         ("10.10.0.100", "ipv6", "ipip", "fd00:10::11", "ip6tnl0", 40),
         ("10.10.0.100", "ipv6", "gre", "fd00:10::11", "ip6gre0", 44),
+        ("10.10.0.100", "ipv6", "gue", "fd00:10::11", "ip6tnl0", 52),
+        ("10.10.0.100", "", "{type: gre, checksum: full}", "10.10.0.11", "gre-csum", 28),
+        ("fd00:10::100", "", "{type: gre, checksum: full}", "fd00:10::11", "gre6-csum", 48),
+        ("10.10.0.100", "", "{type: gue, checksum: remote}", "10.10.0.11", "tunl0", 32),
         ("fd00:10::100", "", "ipip", "fd00:10::11", "ip6tnl0", 40),
         ("fd00:10::100", "ipv4", "ipip", "10.10.0.11", "sit0", 20),
         ("fd00:10::100", "ipv4", "gue", "10.10.0.11", "sit0", 32),
@@ -124,8 +128,8 @@ def test_a_tunnel_ends_at_an_address_of_either_family(
         ("[rs]", f"[{entry}]"),
     )
     server = both.services[0].real_servers[0]
-    assert (str(server.rip), server.tunnel(ip_address(vip)).device) == (rip, device)
-    assert cost(server.encapsulation, server.rip) == costs
+    assert (str(server.rip), server.tunnel_device(ip_address(vip))) == (rip, device)
+    assert cost(server) == costs
     # Over IPv6 the kernel could choose the VIP as the tunnel's source.
     assert is_deprecated(both, ip_address(vip)) == (":" in vip and ":" in rip)
 

@@ -6,6 +6,8 @@ From init_check_keywords (keepalived/check/check_parser.c) and install_*_check_k
 
 from __future__ import annotations
 
+from lvsctl.model.service import TunnelChecksum
+
 CHECKS = frozenset(
     (
         *("TCP_CHECK", "HTTP_GET", "SSL_GET", "SMTP_CHECK", "DNS_CHECK", "MISC_CHECK"),
@@ -72,3 +74,10 @@ ROOT = frozenset(
         *("instance", "child_wait_time", "bfd_instance", "dynamic_interfaces"),
     )
 )
+
+CHECKSUMS = {
+    "nocsum": TunnelChecksum.NONE,
+    "csum": TunnelChecksum.FULL,
+    "remcsum": TunnelChecksum.REMOTE,
+}
+"""Options of a tunnel (keepalived.conf(5), lvs_method)."""

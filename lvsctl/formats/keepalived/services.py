@@ -25,10 +25,18 @@ from lvsctl.formats.configuration import (
     unknown_scheduler,
 )
 from lvsctl.formats.keepalived import keywords as k
+from lvsctl.formats.keepalived.keywords import CHECKSUMS
 from lvsctl.formats.keepalived.numbers import address, address_range, netmask_bits, number
 from lvsctl.formats.keepalived.tree import Block
 from lvsctl.model.addresses import IPAddress
-from lvsctl.model.service import Encapsulation, ForwardingMethod, Protocol, Scheduler, VipPort
+from lvsctl.model.service import (
+    Encapsulation,
+    ForwardingMethod,
+    Protocol,
+    Scheduler,
+    TunnelChecksum,
+    VipPort,
+)
 
 _METHODS = {"NAT": ForwardingMethod.NAT, "DR": ForwardingMethod.DR, "TUN": ForwardingMethod.TUN}
 _WORD_OF = {method: word for word, method in _METHODS.items()}
@@ -47,6 +55,7 @@ class _Forwarding:
     method: ForwardingMethod | None = None
     encapsulation: Encapsulation = Encapsulation.IPIP
     tunnel_port: int = 0
+    checksum: TunnelChecksum = TunnelChecksum.NONE
 
 
 @dataclass(slots=True)
@@ -163,7 +172,7 @@ class VirtualServer:
             near = choice_hint(word.upper(), _METHODS, "methods")
             self._wrong(block, f"{quoted(word)} is not a forwarding method", near)
             return None
-        encapsulation, port = Encapsulation.IPIP, 0
+        encapsulation, port, checksum = Encapsulation.IPIP, 0, TunnelChecksum.NONE
         while options:
             option = options.pop(0)
             value = options.pop(0) if option in ("type", "port") and options else ""
@@ -171,9 +180,9 @@ class VirtualServer:
                 encapsulation = Encapsulation(value)
             elif option == "port" and (given := number(value, 1, 65535)) is not None:
                 port = given
-            elif option in ("csum", "remcsum"):
-                self._remark(block, f"{option}: lvsctl's tunnels have no checksum option")
-            elif option != "nocsum":
+            elif option in CHECKSUMS:
+                checksum = CHECKSUMS[option]
+            else:
                 shown = f"{option} {value}".strip()
                 hint = "options: type ipip|gre|gue, port PORT, csum, nocsum, remcsum"
                 self._wrong(block, f"{quoted(shown)} is not an option of a tunnel", hint)
@@ -182,7 +191,9 @@ class VirtualServer:
             hint = "write: TUN type gue port 6080"
             self._wrong(block, "a gue tunnel needs a port, and only that has one", hint)
             return None
-        return _Forwarding(method, encapsulation, port)
+        if encapsulation is Encapsulation.IPIP:
+            checksum = TunnelChecksum.NONE
+        return _Forwarding(method, encapsulation, port, checksum)
 
     def _read_flag(self, block: Block) -> None:
         word = block.keyword
@@ -391,6 +402,7 @@ class VirtualServer:
             method,
             forwarding.encapsulation if is_tun else Encapsulation.IPIP,
             forwarding.tunnel_port if is_tun else 0,
+            forwarding.checksum if is_tun else TunnelChecksum.NONE,
             server.checks,
         )
 

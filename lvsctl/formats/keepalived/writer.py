@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
 
+from lvsctl.formats.keepalived.keywords import CHECKSUMS
 from lvsctl.model.addresses import host_route
 from lvsctl.model.lab import HighAvailability, Lab, Node
 from lvsctl.model.service import (
@@ -14,6 +15,7 @@ from lvsctl.model.service import (
     Protocol,
     RealServer,
     Scheduler,
+    TunnelChecksum,
     VipPort,
 )
 from lvsctl.resources.base import Resource
@@ -244,6 +246,8 @@ def _method(server: RealServer) -> str:
         words += ["type", str(server.encapsulation)]
         if server.tunnel_port:
             words += ["port", str(server.tunnel_port)]
+        if server.checksum is not TunnelChecksum.NONE:
+            words.append(next(w for w, one in CHECKSUMS.items() if one is server.checksum))
     return " ".join(words)
 
 

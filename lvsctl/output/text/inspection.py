@@ -9,7 +9,14 @@ from lvsctl.engine.findings import Inspection, NodeInspection
 from lvsctl.model.addresses import IPInterface
 from lvsctl.model.ipvs_sysctls import IPVS_SYSCTLS, PREFIX, IpvsSysctl, normal
 from lvsctl.model.lab import Lab, Node, Role
-from lvsctl.model.service import Encapsulation, ForwardingMethod, FwMark, Protocol, TunnelKind
+from lvsctl.model.service import (
+    Encapsulation,
+    ForwardingMethod,
+    FwMark,
+    Protocol,
+    TunnelKind,
+    tunnel_text,
+)
 from lvsctl.model.state import Counters, RealServerState, RouteState, ServiceState
 from lvsctl.output.phrases import ROLE, counted, host_port, impaired, injected_faults, vips
 from lvsctl.output.text.style import Cell, Style, printable
@@ -199,7 +206,10 @@ class _Node:
     def _listeners(self) -> Rows:
         for one in self._state.listeners:
             holder = f"{printable(one.process)} ({one.pid})" if one.pid else ""
-            if one.protocol is Protocol.UDP and one.port in self._state.gue_ports:
+            if one.protocol is Protocol.UDP and one.port in (
+                *self._state.gue_ports,
+                *self._state.gue_ports6,
+            ):
                 holder = "the kernel, which takes GUE off"
             yield [str(one.protocol), host_port(one.address, one.port), holder]
 
@@ -307,7 +317,7 @@ def _server_row(server: RealServerState, columns: Sequence[str], names: Names) -
     forward = server.forward
     method = FORWARD[forward] if isinstance(forward, ForwardingMethod) else forward.capitalize()
     if forward is ForwardingMethod.TUN and server.encapsulation is not Encapsulation.IPIP:
-        method += f" {server.encapsulation}"
+        method += f" {tunnel_text(server.encapsulation, server.tunnel_port, server.tunnel_flags)}"
     values = {
         "Forward": method,
         "Weight": str(server.weight),

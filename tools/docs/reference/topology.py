@@ -31,6 +31,9 @@ The shortest valid file:"""
 _REAL_SERVER = schema.REAL_SERVER.mapped
 assert isinstance(_REAL_SERVER, Record)  # noqa: S101 (for the types)
 
+_ENCAPSULATION = schema.ENCAPSULATION.mapped
+assert isinstance(_ENCAPSULATION, Record)  # noqa: S101 (for the types)
+
 _RECORDS: tuple[tuple[str, str, Record[Any]], ...] = (
     ("The file", "", schema.TOPOLOGY),
     ("A network", "networks", schema.NETWORK),
@@ -40,6 +43,7 @@ _RECORDS: tuple[tuple[str, str, Record[Any]], ...] = (
     ("A director's timeouts", "timeouts", schema.TIMEOUTS),
     ("A director's ha", "ha", schema.HA_SETTINGS),
     ("A virtual service", "services", schema.SERVICE),
+    ("An encapsulation", "encapsulation", _ENCAPSULATION),
     ("A scheduler", "scheduler", schema.SCHEDULER),
     ("A persistence", "persistence", schema.PERSISTENCE),
     ("A real server", "real_servers", _REAL_SERVER),
