@@ -195,8 +195,9 @@ def test_a_file_goes_round(file: Path) -> None:
     """Imported, up, every claim proven, exported, imported again: the same virtual services."""
     imported = to_topology(corpus.configuration_of(file), "circle")
     with lab_up(imported.text) as lab:
-        # A whole round of weights 4:65535 is 65539 requests, one after the other.
-        if all(requests_needed(service, None) < 500 for service in lab.services):
+        # A whole round of weights 4:65535 is 65539 requests, one after the other; and an engine
+        # of persistence reads requests of its own protocol, which a lab's clients do not send.
+        if all(requests_needed(one, None) < 500 and not one.engine for one in lab.services):
             verified = verify_lab(lab)
             assert not [f for f in verified.findings if f.verdict is Verdict.FAIL]
         table_there = rules_in(lab.netns(lab.directors[0].name))
