@@ -13,6 +13,7 @@ from lvsctl.cli import options
 from lvsctl.cli.failure import ExitStatus
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Format, Progress, show, show_json, style
+from lvsctl.cli.sources import machine_can_read
 from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
 from lvsctl.engine.labs import remove_surely, running_lab
 from lvsctl.engine.play import play as play_drill
@@ -34,18 +35,24 @@ app = new_app()
 
 def _check_drill(words: list[str], file: str, **_: object) -> ForwardRequest:
     """Parse the drill here, for its mistakes, and forward its text."""
-    found = shipped.find(_as_path(file), sys.stdin.buffer)
+    found = _read(file)
     drill, _problems = parse_drill(found.text, found.source)
     if drill.topology and drill.topology not in shipped.names():
         load_lab(_topology(drill, found.directory), Overrides())
-    if found.argument != "-":
+    if machine_can_read(file):
         return ForwardRequest(words)
-    return ForwardRequest(words, found.text)
+    return ForwardRequest(["-" if word == file else word for word in words], found.text)
 
 
-def _as_path(file: str) -> str:
-    """Return a file's name so that it is no shipped topology's."""
-    return file if file == "-" or "/" in file else f"./{file}"
+def _read(file: str) -> Topology:
+    """Read a drill's file. Raises UsageError if that is not possible."""
+    # With a slash, so that it is no shipped topology's name.
+    path = file if file == "-" or "/" in file else f"./{file}"
+    try:
+        return shipped.find(path, sys.stdin.buffer)
+    except UsageError as error:
+        hint = "a drill is a file of your own: lvsctl play --help"
+        raise UsageError(error.message, hint=hint) from None
 
 
 @app.command(cls=Command)
@@ -76,7 +83,7 @@ def play(
       lvsctl play maintenance.yaml
       lvsctl play maintenance.yaml shop --format json
     """
-    found = shipped.find(_as_path(file), sys.stdin.buffer)
+    found = _read(file)
     drill, problems = parse_drill(found.text, found.source)
     with ExitStack() as stack:
         running = _lab(drill, lab, found.directory, stack)

@@ -34,7 +34,7 @@ def test_flows_of_a_removed_server_and_silent_ones(monkeypatch: pytest.MonkeyPat
         shown = (
             "sysctl -n net.ipv4.vs.expire_nodest_conn; ipvsadm -S -n | sort; ipvsadm -L --timeout"
         )
-        run("ipvsadm -e -t 10.80.0.100:80 -r 10.80.0.11:80 -g -w 3", netns=director)
+        run("ipvsadm -e -t 10.65.0.100:80 -r 10.65.0.11:80 -g -w 3", netns=director)
         before = run(f"sh -c '{shown}'", netns=director)
 
         def interrupted(self: Flows, seconds: float) -> None:

@@ -37,7 +37,7 @@ from lvsctl.topology import shipped
 from lvsctl.topology.shipped import Topology
 
 LAB = planner.load_lab(Topology(MATRIX_TOPOLOGY, shipped.text_of(MATRIX_TOPOLOGY).encode()))
-CLIENT, VIP = Endpoint(IPv4Address("10.80.0.10"), 40000), IPv4Address("10.80.0.100")
+CLIENT, VIP = Endpoint(IPv4Address("10.65.0.10"), 40000), IPv4Address("10.65.0.100")
 BEGAN, DONE, UNTIL = 100.0, 100.01, 104.0
 DEFAULTS = {
     "expire_nodest_conn": "0",
@@ -74,7 +74,7 @@ def observed(
     table = (
         Connection(
             Protocol.TCP, CLIENT.address, CLIENT.port, VIP, 80,
-            IPv4Address("10.80.0.11"), 80, entry, 890,
+            IPv4Address("10.65.0.11"), 80, entry, 890,
         ),
     )  # fmt: skip
     return Observed(

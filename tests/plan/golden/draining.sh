@@ -1,23 +1,23 @@
 #!/bin/sh
 # lab draining: A plain, a persistent and a UDP service, to take a real server out of
 #
-#   lan  10.80.0.0/24
-#     client    client       10.80.0.10
-#     director  director     10.80.0.2   VIP 10.80.0.100, 10.80.0.101
-#     rs1       real server  10.80.0.11  (VIP 10.80.0.100, 10.80.0.101)
-#     rs2       real server  10.80.0.12  (VIP 10.80.0.100, 10.80.0.101)
+#   lan  10.65.0.0/24
+#     client    client       10.65.0.10
+#     director  director     10.65.0.2   VIP 10.65.0.100, 10.65.0.101
+#     rs1       real server  10.65.0.11  (VIP 10.65.0.100, 10.65.0.101)
+#     rs2       real server  10.65.0.12  (VIP 10.65.0.100, 10.65.0.101)
 #
-#   web  tcp 10.80.0.100:80  dr  rr
-#     -> rs1  10.80.0.11:80  weight 1
-#     -> rs2  10.80.0.12:80  weight 1
+#   web  tcp 10.65.0.100:80  dr  rr
+#     -> rs1  10.65.0.11:80  weight 1
+#     -> rs2  10.65.0.12:80  weight 1
 #
-#   shop  tcp 10.80.0.101:80  dr  rr  persistent 300 s
-#     -> rs1  10.80.0.11:80  weight 1
-#     -> rs2  10.80.0.12:80  weight 1
+#   shop  tcp 10.65.0.101:80  dr  rr  persistent 300 s
+#     -> rs1  10.65.0.11:80  weight 1
+#     -> rs2  10.65.0.12:80  weight 1
 #
-#   quic  udp 10.80.0.100:443  dr  rr
-#     -> rs1  10.80.0.11:443  weight 1
-#     -> rs2  10.80.0.12:443  weight 1
+#   quic  udp 10.65.0.100:443  dr  rr
+#     -> rs1  10.65.0.11:443  weight 1
+#     -> rs2  10.65.0.12:443  weight 1
 #
 # sh draining.sh         builds it: 5 namespaces, nothing outside of them
 # sh draining.sh down    removes it
@@ -379,9 +379,9 @@ ip netns add lvs-draining-rs1
 ip netns exec lvs-draining-rs1 sysctl -q -w net.ipv4.ip_forward=0
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-draining-rs1 sysctl -q -w net.ipv4.conf.all.rp_filter=0
-# do not answer ARP requests for 10.80.0.100: it is not on the receiving interface
+# do not answer ARP requests for 10.65.0.100: it is not on the receiving interface
 ip netns exec lvs-draining-rs1 sysctl -q -w net.ipv4.conf.all.arp_ignore=1
-# do not send ARP requests from 10.80.0.100: neighbours would learn the wrong MAC for it
+# do not send ARP requests from 10.65.0.100: neighbours would learn the wrong MAC for it
 ip netns exec lvs-draining-rs1 sysctl -q -w net.ipv4.conf.all.arp_announce=2
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-draining-rs1 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
@@ -398,9 +398,9 @@ ip netns add lvs-draining-rs2
 ip netns exec lvs-draining-rs2 sysctl -q -w net.ipv4.ip_forward=0
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-draining-rs2 sysctl -q -w net.ipv4.conf.all.rp_filter=0
-# do not answer ARP requests for 10.80.0.100: it is not on the receiving interface
+# do not answer ARP requests for 10.65.0.100: it is not on the receiving interface
 ip netns exec lvs-draining-rs2 sysctl -q -w net.ipv4.conf.all.arp_ignore=1
-# do not send ARP requests from 10.80.0.100: neighbours would learn the wrong MAC for it
+# do not send ARP requests from 10.65.0.100: neighbours would learn the wrong MAC for it
 ip netns exec lvs-draining-rs2 sysctl -q -w net.ipv4.conf.all.arp_announce=2
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-draining-rs2 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
@@ -415,24 +415,24 @@ ip netns exec lvs-draining-rs2 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=
 
 # client is on network lan
 ip -n lvs-draining-lan link add name client index 2000 numtxqueues 1 numrxqueues 1 type veth peer \
-    name lan index 50 address 02:00:0a:50:00:0a numtxqueues 1 numrxqueues 1 netns \
+    name lan index 50 address 02:00:0a:41:00:0a numtxqueues 1 numrxqueues 1 netns \
     lvs-draining-client
 ip -n lvs-draining-lan link set dev client master bridge up
 ip -n lvs-draining-client link set dev lan up
 # director is on network lan
 ip -n lvs-draining-lan link add name director index 2001 numtxqueues 1 numrxqueues 1 type veth \
-    peer name lan index 50 address 02:00:0a:50:00:02 numtxqueues 1 numrxqueues 1 netns \
+    peer name lan index 50 address 02:00:0a:41:00:02 numtxqueues 1 numrxqueues 1 netns \
     lvs-draining-director
 ip -n lvs-draining-lan link set dev director master bridge up
 ip -n lvs-draining-director link set dev lan up
 # rs1 is on network lan
 ip -n lvs-draining-lan link add name rs1 index 2002 numtxqueues 1 numrxqueues 1 type veth peer \
-    name lan index 50 address 02:00:0a:50:00:0b numtxqueues 1 numrxqueues 1 netns lvs-draining-rs1
+    name lan index 50 address 02:00:0a:41:00:0b numtxqueues 1 numrxqueues 1 netns lvs-draining-rs1
 ip -n lvs-draining-lan link set dev rs1 master bridge up
 ip -n lvs-draining-rs1 link set dev lan up
 # rs2 is on network lan
 ip -n lvs-draining-lan link add name rs2 index 2003 numtxqueues 1 numrxqueues 1 type veth peer \
-    name lan index 50 address 02:00:0a:50:00:0c numtxqueues 1 numrxqueues 1 netns lvs-draining-rs2
+    name lan index 50 address 02:00:0a:41:00:0c numtxqueues 1 numrxqueues 1 netns lvs-draining-rs2
 ip -n lvs-draining-lan link set dev rs2 master bridge up
 ip -n lvs-draining-rs2 link set dev lan up
 
@@ -442,60 +442,60 @@ offloads_off lvs-draining-client lan
 # IPVS and local addresses need it
 ip -n lvs-draining-client link set dev lo up
 # its own address on lan
-ip -n lvs-draining-client addr add 10.80.0.10/24 dev lan
+ip -n lvs-draining-client addr add 10.65.0.10/24 dev lan
 
 offloads_off lvs-draining-director lan
 # IPVS and local addresses need it
 ip -n lvs-draining-director link set dev lo up
 # its own address on lan
-ip -n lvs-draining-director addr add 10.80.0.2/24 dev lan
+ip -n lvs-draining-director addr add 10.65.0.2/24 dev lan
 
 offloads_off lvs-draining-rs1 lan
 # IPVS and local addresses need it
 ip -n lvs-draining-rs1 link set dev lo up
 # its own address on lan
-ip -n lvs-draining-rs1 addr add 10.80.0.11/24 dev lan
+ip -n lvs-draining-rs1 addr add 10.65.0.11/24 dev lan
 
 offloads_off lvs-draining-rs2 lan
 # IPVS and local addresses need it
 ip -n lvs-draining-rs2 link set dev lo up
 # its own address on lan
-ip -n lvs-draining-rs2 addr add 10.80.0.12/24 dev lan
+ip -n lvs-draining-rs2 addr add 10.65.0.12/24 dev lan
 
 # ------------------------------------------ real servers ------------------------------------------
 
 # accept the requests that the director forwards, still addressed to the VIP
-ip -n lvs-draining-rs1 addr add 10.80.0.100/32 dev lo
-ip -n lvs-draining-rs1 addr add 10.80.0.101/32 dev lo
+ip -n lvs-draining-rs1 addr add 10.65.0.100/32 dev lo
+ip -n lvs-draining-rs1 addr add 10.65.0.101/32 dev lo
 
 # accept the requests that the director forwards, still addressed to the VIP
-ip -n lvs-draining-rs2 addr add 10.80.0.100/32 dev lo
-ip -n lvs-draining-rs2 addr add 10.80.0.101/32 dev lo
+ip -n lvs-draining-rs2 addr add 10.65.0.100/32 dev lo
+ip -n lvs-draining-rs2 addr add 10.65.0.101/32 dev lo
 
 # ---------------------------------------- virtual services ----------------------------------------
 
 # clients reach web here: IPVS handles packets to the VIP
-ip -n lvs-draining-director addr add 10.80.0.100/32 dev lan
+ip -n lvs-draining-director addr add 10.65.0.100/32 dev lan
 # virtual service web
-ip netns exec lvs-draining-director ipvsadm -A -t 10.80.0.100:80 -s rr
+ip netns exec lvs-draining-director ipvsadm -A -t 10.65.0.100:80 -s rr
 # rs1, by dr
-ip netns exec lvs-draining-director ipvsadm -a -t 10.80.0.100:80 -r 10.80.0.11:80 -g -w 1
+ip netns exec lvs-draining-director ipvsadm -a -t 10.65.0.100:80 -r 10.65.0.11:80 -g -w 1
 # rs2, by dr
-ip netns exec lvs-draining-director ipvsadm -a -t 10.80.0.100:80 -r 10.80.0.12:80 -g -w 1
+ip netns exec lvs-draining-director ipvsadm -a -t 10.65.0.100:80 -r 10.65.0.12:80 -g -w 1
 # clients reach shop here: IPVS handles packets to the VIP
-ip -n lvs-draining-director addr add 10.80.0.101/32 dev lan
+ip -n lvs-draining-director addr add 10.65.0.101/32 dev lan
 # virtual service shop
-ip netns exec lvs-draining-director ipvsadm -A -t 10.80.0.101:80 -s rr -p 300
+ip netns exec lvs-draining-director ipvsadm -A -t 10.65.0.101:80 -s rr -p 300
 # rs1, by dr
-ip netns exec lvs-draining-director ipvsadm -a -t 10.80.0.101:80 -r 10.80.0.11:80 -g -w 1
+ip netns exec lvs-draining-director ipvsadm -a -t 10.65.0.101:80 -r 10.65.0.11:80 -g -w 1
 # rs2, by dr
-ip netns exec lvs-draining-director ipvsadm -a -t 10.80.0.101:80 -r 10.80.0.12:80 -g -w 1
+ip netns exec lvs-draining-director ipvsadm -a -t 10.65.0.101:80 -r 10.65.0.12:80 -g -w 1
 # virtual service quic
-ip netns exec lvs-draining-director ipvsadm -A -u 10.80.0.100:443 -s rr
+ip netns exec lvs-draining-director ipvsadm -A -u 10.65.0.100:443 -s rr
 # rs1, by dr
-ip netns exec lvs-draining-director ipvsadm -a -u 10.80.0.100:443 -r 10.80.0.11:443 -g -w 1
+ip netns exec lvs-draining-director ipvsadm -a -u 10.65.0.100:443 -r 10.65.0.11:443 -g -w 1
 # rs2, by dr
-ip netns exec lvs-draining-director ipvsadm -a -u 10.80.0.100:443 -r 10.80.0.12:443 -g -w 1
+ip netns exec lvs-draining-director ipvsadm -a -u 10.65.0.100:443 -r 10.65.0.12:443 -g -w 1
 
 # -------------------------------------------- servers ---------------------------------------------
 
@@ -511,4 +511,4 @@ respond lvs-draining-rs2 rs2 443 udp
 
 complete=yes
 say "is up; remove it: sh $0 down"
-say 'try: ip netns exec lvs-draining-client curl -s http://10.80.0.100/'
+say 'try: ip netns exec lvs-draining-client curl -s http://10.65.0.100/'
