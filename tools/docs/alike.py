@@ -60,7 +60,7 @@ def _without_counts(found: re.Match[str]) -> str:
 RULES = (
     Rule(
         "the requests of `lvsctl play` in each phase, and those lost in all",
-        r"^( +)\d+\.\d s (.*?)  +\d+  +\d+  +(\d+)  .*$|\b\d+ of \d+(?=; expected)"
+        r"^( +)\d+\.\d s (.*?)  +\d+  +\d+  +(\d+)(?:  .*)?$|\b\d+ of \d+(?=; expected)"
         r"|\b\d+(?= requests\)$)",
         _without_counts,
         "a client asks at a rate, by the clock of the machine; that some were lost is compared",
