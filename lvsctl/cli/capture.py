@@ -1,4 +1,8 @@
-"""Frames as they pass, as text or as pcapng: capture."""
+"""Frames as they pass, as text or as pcapng: capture.
+
+A command imports what it needs of the engine when it runs: where it is only forwarded to the
+throwaway kernel, that takes longer than everything else.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +13,23 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from lvsctl.capture.capture import LiveCapture
 from lvsctl.capture.decode import decode
 from lvsctl.capture.pcapng import PcapngWriter
 from lvsctl.cli import failure, options
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import discard
 from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
-from lvsctl.engine.inspect import open_capture
-from lvsctl.engine.labs import running_lab
 from lvsctl.errors import HostError
 from lvsctl.output import safe_files
 from lvsctl.output.phrases import counted
 from lvsctl.output.text.style import printable
+
+if TYPE_CHECKING:
+    from lvsctl.capture.capture import LiveCapture
 
 STDOUT = "-"
 
@@ -116,6 +120,9 @@ def capture(
       lvsctl capture dr -w dr.pcapng --seconds 10
       lvsctl capture -w - | wireshark -k -i -
     """
+    from lvsctl.engine.inspect import open_capture
+    from lvsctl.engine.labs import running_lab
+
     with ExitStack() as stack:
         out = stack.enter_context(_open(Path(file))) if file not in (None, STDOUT) else None
         if file == STDOUT:

@@ -1,4 +1,8 @@
-"""Two directors: failover."""
+"""Two directors: failover.
+
+A command imports what it needs of the engine when it runs: where it is only forwarded to the
+throwaway kernel, that takes longer than everything else.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,6 @@ from lvsctl.cli.failure import ExitStatus
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Format, show, show_json, style
 from lvsctl.cli.where import Where, in_lab_kernel
-from lvsctl.engine.failover import fail_over
-from lvsctl.engine.labs import running_lab
-from lvsctl.model.claim import Verdict
-from lvsctl.output.text.failover import format_failover
 
 app = new_app()
 
@@ -67,6 +67,11 @@ def failover(
       lvsctl failover dr-ha --split
       lvsctl failover dr-ha --format json
     """
+    from lvsctl.engine.failover import fail_over
+    from lvsctl.engine.labs import running_lab
+    from lvsctl.model.claim import Verdict
+    from lvsctl.output.text.failover import format_failover
+
     result = fail_over(running_lab(lab), kill=kill, cut=cut, split=split, back=back)
     if wanted is Format.JSON:
         show_json(result)

@@ -1,4 +1,8 @@
-"""Deliberate misconfigurations: fault list, show, inject, restore."""
+"""Deliberate misconfigurations: fault list, show, inject, restore.
+
+A command imports what it needs of the engine when it runs: where it is only forwarded to the
+throwaway kernel, that takes longer than everything else.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,7 @@ from lvsctl.cli import matrix, options
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Format, show, show_json, style
 from lvsctl.cli.where import Where, in_lab_kernel
-from lvsctl.engine.faults import inject_fault, list_faults, restore_faults, show_fault
-from lvsctl.engine.labs import running_lab
 from lvsctl.errors import UsageError
-from lvsctl.output.text.faults import format_fault, format_faults, format_injected, format_restored
 
 app = new_app(
     name="fault",
@@ -80,6 +81,10 @@ def list_(
       lvsctl fault list
       lvsctl fault list --lab dr
     """
+    from lvsctl.engine.faults import list_faults
+    from lvsctl.engine.labs import running_lab
+    from lvsctl.output.text.faults import format_faults
+
     found = list_faults(running_lab(lab) if lab is not None else None)
     if wanted is Format.JSON:
         show_json(lab=lab, faults=found)
@@ -123,6 +128,10 @@ def show_(
       lvsctl fault show arp-ignore-unset
       lvsctl fault show wrong-gateway --lab nat --node rs2
     """
+    from lvsctl.engine.faults import show_fault
+    from lvsctl.engine.labs import running_lab
+    from lvsctl.output.text.faults import format_fault
+
     shown = show_fault(running_lab(lab) if lab is not None else None, name, node)
     if wanted is Format.JSON:
         show_json(shown)
@@ -149,6 +158,10 @@ def inject(
       lvsctl fault inject vip-missing
       lvsctl fault inject arp-ignore-unset --lab dr --node rs2
     """
+    from lvsctl.engine.faults import inject_fault
+    from lvsctl.engine.labs import running_lab
+    from lvsctl.output.text.faults import format_injected
+
     injected = inject_fault(running_lab(lab), name, node)
     if wanted is Format.JSON:
         show_json(injected)
@@ -188,6 +201,10 @@ def restore(
       lvsctl fault restore
       lvsctl fault restore vip-missing --lab dr
     """
+    from lvsctl.engine.faults import restore_faults
+    from lvsctl.engine.labs import running_lab
+    from lvsctl.output.text.faults import format_restored
+
     if name is not None and all_:
         raise UsageError("name the fault, or use --all")
     if name is None and node is not None:

@@ -1,4 +1,8 @@
-"""A running lab as it is: inspect, diagnose, walk."""
+"""A running lab as it is: inspect, diagnose, walk.
+
+A command imports what it needs of the engine when it runs: where it is only forwarded to the
+throwaway kernel, that takes longer than everything else.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,6 @@ from lvsctl.cli.failure import ExitStatus
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Format, say_asking, show, show_json, style
 from lvsctl.cli.where import Where, in_lab_kernel
-from lvsctl.engine.inspect import diagnose_lab, inspect_lab, walk_request
-from lvsctl.engine.labs import parse_lab_and_nodes, running_lab
-from lvsctl.output.html import page as html_page
-from lvsctl.output.text.inspection import format_inspection
-from lvsctl.output.text.verification import format_diagnosis
-from lvsctl.output.text.walk import format_walk, mermaid
 
 app = new_app()
 
@@ -49,6 +47,10 @@ def inspect(
       lvsctl inspect dr director rs1
       lvsctl inspect dr --format json
     """
+    from lvsctl.engine.inspect import inspect_lab
+    from lvsctl.engine.labs import parse_lab_and_nodes
+    from lvsctl.output.text.inspection import format_inspection
+
     named, wanted_nodes = parse_lab_and_nodes([*([lab] if lab else []), *(nodes or ())])
     result = inspect_lab(named, wanted_nodes)
     if wanted is Format.JSON:
@@ -78,6 +80,10 @@ def diagnose(
       lvsctl diagnose dr --format json
       lvsctl diagnose dr --client director     why it is not answered itself
     """
+    from lvsctl.engine.inspect import diagnose_lab
+    from lvsctl.engine.labs import running_lab
+    from lvsctl.output.text.verification import format_diagnosis
+
     found = running_lab(lab)
     say_asking(found)
     result = diagnose_lab(found, client)
@@ -143,6 +149,11 @@ def walk(
       lvsctl walk --brief                a line a hop
       lvsctl walk dr --format html > walk.html
     """
+    from lvsctl.engine.inspect import walk_request
+    from lvsctl.engine.labs import running_lab
+    from lvsctl.output.html import page as html_page
+    from lvsctl.output.text.walk import format_walk, mermaid
+
     found = walk_request(running_lab(lab), service, client)
     match wanted:
         case WalkFormat.TEXT:

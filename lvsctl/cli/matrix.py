@@ -1,4 +1,8 @@
-"""Every fault in every topology, tried: fault matrix."""
+"""Every fault in every topology, tried: fault matrix.
+
+A command imports what it needs of the engine when it runs: where it is only forwarded to the
+throwaway kernel, that takes longer than everything else.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,18 +19,11 @@ from lvsctl.cli import options
 from lvsctl.cli.failure import ExitStatus, say
 from lvsctl.cli.output import show, show_json, style
 from lvsctl.cli.where import Where, in_lab_kernel
-from lvsctl.engine.campaign import Cell, Column
-from lvsctl.engine.faults import (
-    applicable_faults,
-    check_fault_names,
-    check_topology_names,
-    run_matrix_column,
-)
 from lvsctl.errors import HostError, UsageError
-from lvsctl.faults import FAULTS
-from lvsctl.output import matrix_markdown, safe_files
-from lvsctl.output.text.faults import format_cell, format_matrix
-from lvsctl.topology import shipped
+from lvsctl.output import safe_files
+
+if TYPE_CHECKING:
+    from lvsctl.engine.campaign import Cell, Column
 
 
 class MatrixFormat(StrEnum):
@@ -39,6 +36,8 @@ class MatrixFormat(StrEnum):
 
 def complete_faults(incomplete: str) -> list[str]:
     """Names of faults."""
+    from lvsctl.faults import FAULTS
+
     return options.starting_with(incomplete, FAULTS)
 
 
@@ -90,6 +89,13 @@ def matrix(
       lvsctl fault matrix --format json > matrix.json
       lvsctl fault matrix nat --write docs/fault-matrix.md     keeps its other columns
     """
+    from lvsctl.engine.faults import (
+        applicable_faults,
+        check_fault_names,
+        check_topology_names,
+        run_matrix_column,
+    )
+
     names = check_topology_names(topologies or ())
     faults = check_fault_names(only or ())
     columns: list[Column] = []
@@ -110,6 +116,8 @@ def matrix(
 
 def _progress(cells: int) -> Callable[[Cell], None]:
     """Return what prints each cell on a terminal, with an estimate of the time left."""
+    from lvsctl.output.text.faults import format_cell
+
     began, done = time.monotonic(), 0
 
     def report(cell: Cell) -> None:
@@ -134,6 +142,10 @@ def _write(file: Path, columns: Sequence[Column]) -> None:
 
 
 def _markdown(columns: Sequence[Column], before: str = "") -> str:
+    from lvsctl.engine.faults import applicable_faults
+    from lvsctl.output import matrix_markdown
+    from lvsctl.topology import shipped
+
     cells = {**matrix_markdown.read(before), **matrix_markdown.cells_of(columns)}
     names = shipped.names()
     applies = [(fault, name) for name in names for fault in applicable_faults(name)]
@@ -141,6 +153,8 @@ def _markdown(columns: Sequence[Column], before: str = "") -> str:
 
 
 def _show(columns: Sequence[Column], wanted: MatrixFormat) -> None:
+    from lvsctl.output.text.faults import format_matrix
+
     match wanted:
         case MatrixFormat.TEXT:
             show(format_matrix(columns, style=style()))

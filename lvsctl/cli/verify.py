@@ -3,6 +3,9 @@
 If a claim does not pass, the capture is kept without being asked for: one file a lab, replaced
 the next time, ``LAB.pcapng`` in the directory LVSCTL_CAPTURES or in ``lvsctl-captures-UID`` among
 the temporary files.
+
+A command imports what it needs of the engine when it runs: where it is only forwarded to the
+throwaway kernel, that takes longer than everything else.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import stat
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,18 +24,14 @@ from lvsctl.cli.failure import ExitStatus, say
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Format, say_asking, show, show_json, style
 from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel, inside_machine
-from lvsctl.engine.campaign import Step, Trial
-from lvsctl.engine.faults import prove_claims
-from lvsctl.engine.findings import Verification
-from lvsctl.engine.inspect import recompute, verify_lab
-from lvsctl.engine.labs import running_lab
 from lvsctl.errors import UsageError
 from lvsctl.machine import config
 from lvsctl.model.claim import Verdict
-from lvsctl.output import safe_files, saved_report
-from lvsctl.output.evidence import capture_bytes
-from lvsctl.output.text.faults import format_proof, format_trial
-from lvsctl.output.text.verification import format_verification
+from lvsctl.output import safe_files
+
+if TYPE_CHECKING:
+    from lvsctl.engine.campaign import Step, Trial
+    from lvsctl.engine.findings import Verification
 
 CAPTURES_VARIABLE = "LVSCTL_CAPTURES"
 
@@ -49,6 +48,8 @@ def _check_report(
 ) -> ForwardRequest:
     """Refuse a directory that holds something else, before any request is sent."""
     if report is not None:
+        from lvsctl.output import saved_report
+
         saved_report.refuse_others(report)
         return ForwardRequest(words, writes=report)
     return ForwardRequest(words, writes=None if prove else directory_for_machine())
@@ -105,6 +106,9 @@ def verify(
       lvsctl verify --from out             the same verdicts, on any machine, without root
       lvsctl verify dr --prove             each claim can fail: takes minutes (lvsctl fault list)
     """
+    from lvsctl.output import saved_report
+    from lvsctl.output.text.verification import format_verification
+
     if prove:
         if client is not None or report is not None or from_ is not None:
             raise UsageError("--prove needs a running lab: use no --client, --report or --from")
@@ -124,6 +128,10 @@ def verify(
 
 def _prove(lab: str | None, wanted: Format) -> ExitStatus:
     """Inject each fault, with a line for each on a terminal, before and after it is tried."""
+    from lvsctl.engine.faults import prove_claims
+    from lvsctl.engine.labs import running_lab
+    from lvsctl.output.text.faults import format_proof, format_trial
+
     watched = sys.stderr.isatty()
 
     def begin(step: Step) -> None:
@@ -146,6 +154,10 @@ def _verify(
     lab: str | None, client: str | None, report: Path | None, from_: Path | None
 ) -> tuple[Verification, str | None]:
     """Return the verification, live or from a saved report, and the path of its capture."""
+    from lvsctl.engine.inspect import recompute, verify_lab
+    from lvsctl.engine.labs import running_lab
+    from lvsctl.output import saved_report
+
     if from_ is not None:
         if lab is not None or client is not None or report is not None:
             raise UsageError("--from reads a saved report: use no lab, --client or --report")
@@ -182,6 +194,8 @@ def keep_capture(result: Verification) -> str | None:
 
     A capture that cannot be written does not fail the command: the reason is a message.
     """
+    from lvsctl.output.evidence import capture_bytes
+
     if result.verdict is Verdict.PASS or not result.evidence.frames:
         return None
     refused = os.environ.get(REFUSED_VARIABLE, "")

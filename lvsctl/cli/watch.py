@@ -1,4 +1,8 @@
-"""A running lab, live: watch."""
+"""A running lab, live: watch.
+
+A command imports what it needs of the engine when it runs: where it is only forwarded to the
+throwaway kernel, that takes longer than everything else.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from math import isnan
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,11 +21,11 @@ from lvsctl.cli import failure, options
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import json_text, show
 from lvsctl.cli.where import Where, in_lab_kernel
-from lvsctl.engine.inspect import watch_lab
-from lvsctl.engine.labs import running_lab
 from lvsctl.errors import UsageError
-from lvsctl.watch.changes import ChangeEvent, add_change
-from lvsctl.watch.loop import Watcher
+
+if TYPE_CHECKING:
+    from lvsctl.watch.changes import ChangeEvent
+    from lvsctl.watch.loop import Watcher
 
 EVENTS_KEPT = 100
 """Events kept for the screen: no terminal has more lines for them."""
@@ -95,6 +99,9 @@ def watch(
       lvsctl watch dr --format json | jq -r '.troubles[]'
       lvsctl watch dr -c 5 -i 0.5 > samples.jsonl
     """
+    from lvsctl.engine.inspect import watch_lab
+    from lvsctl.engine.labs import running_lab
+
     if isnan(interval):
         raise UsageError("--interval must be a number of seconds")
     named = running_lab(lab)
@@ -121,6 +128,7 @@ def _draw(watcher: Watcher, count: int | None, *, interval: float, probing: bool
     from rich.live import Live
 
     from lvsctl.output.text.watch_screen import Screen
+    from lvsctl.watch.changes import add_change
 
     console = Console(highlight=False, markup=False, emoji=False)
     happened: deque[ChangeEvent] = deque(maxlen=EVENTS_KEPT)

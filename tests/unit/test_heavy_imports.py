@@ -49,3 +49,18 @@ def test_command_imports_no_heavy_library(case: str, tmp_path: Path) -> None:
         check=True,
     )
     assert HEAVY & set(json.loads(report.read_text())) == set()
+
+
+@pytest.mark.parametrize(
+    "module", ["capture", "failover", "fault", "inspect", "matrix", "verify", "watch"]
+)
+def test_a_command_that_is_only_forwarded_does_not_import_the_engine(module: str) -> None:
+    """It is forwarded to the throwaway kernel, which has imported the engine already."""
+    found = subprocess.run(
+        [sys.executable, "-c", f"import sys, lvsctl.cli.{module}; print(*sys.modules)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert {"lvsctl.diagnosis", "lvsctl.engine.collect"}.isdisjoint(found.stdout.split())
