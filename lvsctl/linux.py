@@ -88,6 +88,11 @@ def prctl(option: int, value: int) -> None:
     check(libc.prctl(option, value, 0, 0, 0), "prctl")
 
 
+def disconnect(fd: int) -> None:
+    """Dissolve the peer of a UDP socket (connect(2), AF_UNSPEC; Python has no such address)."""
+    check(libc.connect(fd, bytes(16), 16), "connect")
+
+
 def load_module(path: str, parameters: str = "") -> None:
     """finit_module(2); a compressed file is left to the kernel to decompress."""
     flags = 0 if path.endswith(".ko") else _MODULE_INIT_COMPRESSED_FILE

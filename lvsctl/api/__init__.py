@@ -19,6 +19,7 @@ from lvsctl.engine.findings import (
     Verification,
 )
 from lvsctl.model.claim import Cause, Claim, Finding, Verdict
+from lvsctl.model.drill import Played
 from lvsctl.model.frame import Frame
 from lvsctl.model.service import RealServer, VirtualService
 from lvsctl.model.walk import Hop, Walk
@@ -37,6 +38,7 @@ __all__ = [
     "Lab",
     "Node",
     "NodeInspection",
+    "Played",
     "RealServer",
     "Verdict",
     "Verification",

@@ -21,6 +21,7 @@ from lvsctl.engine.findings import Diagnosis, FaultShown, Inspection, Verificati
 from lvsctl.engine.inspect import recompute
 from lvsctl.errors import LabError, UsageError
 from lvsctl.model.addresses import IPInterface
+from lvsctl.model.drill import Played
 from lvsctl.model.lab import Lab as Configuration
 from lvsctl.model.lab import Role
 from lvsctl.model.service import Scheduler, VirtualService
@@ -275,6 +276,17 @@ class Lab:
         The result is true if they are as the topology says.
         """
         return self._result(Inspection, "inspect", self.name, *map(self._known, nodes))
+
+    def play(self, drill: Topology) -> Played:
+        """Carry out a drill: a file's path, its text, or a dict with its content.
+
+        The result is true if every expectation of it is met. Afterwards the lab is what its
+        topology says. Raises TopologyError with the drill's mistakes.
+        """
+        given = topology_argument(drill)
+        text = os.fspath(given).encode() if is_text(given) else None
+        file = "-" if text is not None else os.fspath(given)
+        return from_json(self._command.json("play", file, self.name, stdin=text), Played)
 
     def _result(self, kind: type[T], *words: str) -> T:
         return from_json(self._command.json(*words), kind, lab=self.configuration)

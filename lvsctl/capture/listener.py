@@ -14,9 +14,9 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lvsctl.capture import sockets
@@ -33,6 +33,7 @@ from lvsctl.capture.sockets import (
 )
 from lvsctl.errors import UsageError
 from lvsctl.kernel import netns
+from lvsctl.model.addresses import IPAddress
 from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
 
 _STATUS_CSUMNOTREADY, _STATUS_VLAN, _STATUS_VLAN_PROTOCOL = 0x8, 0x10, 0x40
@@ -70,7 +71,9 @@ class Options:
 
     ``filter`` is as in pcap-filter(7). ``loopback`` includes frames of ``lo``: they cross no wire,
     and prove nothing about a forwarding method. ``taps`` are the only ones to capture at; empty:
-    all.
+    all. ``known``: at a node that is a key, of the questions that all nodes hear (ARP requests,
+    neighbour solicitations) only those about these addresses, and its own: with every real server
+    asking for the client, the frames would otherwise grow with the square of their number.
     """
 
     filter: str = ""
@@ -78,6 +81,7 @@ class Options:
     buffer: int = 16 << 20
     loopback: bool = False
     taps: frozenset[Tap] = frozenset()
+    known: Mapping[str, Collection[IPAddress]] = field(default_factory=dict)
 
 
 class PacketSocket:
@@ -119,19 +123,24 @@ class Listener:
         self._packet_sockets: dict[int, PacketSocket] = {}
         self._ready: list[PacketSocket] = []
         self.taps: dict[Tap, LinkType] = {}
-        instructions = sockets.filter_program(
-            options.filter, snaplen=options.snaplen, loopback=options.loopback
-        )
+        programs = {node: self._program(node) for node in nodes.values()}
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._wake, select.EPOLLIN)
         try:
-            netns.in_thread(lambda: self._open(nodes, instructions))
+            netns.in_thread(lambda: self._open(nodes, programs))
         except BaseException:
             self.close()
             raise
 
-    def _open(self, nodes: Mapping[str | Path, str], instructions: bytes) -> None:
+    def _program(self, node: str) -> bytes:
+        options = self._options
+        known = options.known.get(node, ())
+        return sockets.filter_program(
+            options.filter, snaplen=options.snaplen, loopback=options.loopback, known=known
+        )
+
+    def _open(self, nodes: Mapping[str | Path, str], programs: Mapping[str, bytes]) -> None:
         wanted = {tap.node for tap in self._options.taps} or set(nodes.values())
         if unknown := wanted.difference(nodes.values()):
             raise UsageError(f"no node {', '.join(sorted(unknown))} to capture at",
@@ -143,7 +152,7 @@ class Listener:
             with netns.enter(name):
                 packet_socket = PacketSocket(node, sockets.packet_socket())
                 self._packet_sockets[packet_socket.sock.fileno()] = packet_socket
-                sockets.prepare(packet_socket.sock, instructions, self._options.buffer)
+                sockets.prepare(packet_socket.sock, programs[node], self._options.buffer)
                 self.taps.update(self._devices(packet_socket))
             self._epoll.register(packet_socket.sock, select.EPOLLIN)
             ready.append(packet_socket)

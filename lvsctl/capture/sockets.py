@@ -21,16 +21,21 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
+from functools import lru_cache
 
 from lvsctl.errors import HostError, UsageError
+from lvsctl.model.addresses import IPAddress
 from lvsctl.model.frame import LinkType
 
 ARPHRD_ETHER, ARPHRD_LOOPBACK = 1, 772
 
 _INSTRUCTION = struct.Struct("=HBBI")  # struct sock_filter: code, jump if true, if false, operand
-_LOAD_WORD, _JUMP_IF_EQUAL, _JUMP, _RETURN = 0x20, 0x15, 0x05, 0x06
+_LOAD_WORD, _LOAD_HALF, _LOAD_BYTE = 0x20, 0x28, 0x30
+_JUMP_IF_EQUAL, _JUMP, _RETURN = 0x15, 0x05, 0x06
+_PACKET_TYPE = 0xFFFFF000 + 4  # SKF_AD_OFF + SKF_AD_PKTTYPE
+_OUTGOING = 4  # PACKET_OUTGOING
 _HARDWARE_TYPE = 0xFFFFF000 + 28  # SKF_AD_OFF + SKF_AD_HATYPE
 _MOST_INSTRUCTIONS = 4096  # BPF_MAXINSNS
 _SO_ATTACH_FILTER = 26
@@ -38,12 +43,18 @@ _PCAP_HEADER = struct.Struct("=IHHiIII")
 _COMPILE_TIMEOUT = 20.0  # seconds; a host name in the expression is looked up in the DNS
 
 
-def filter_program(expression: str, *, snaplen: int, loopback: bool) -> bytes:
+_Instruction = tuple[int, int, int, int]
+
+
+def filter_program(
+    expression: str, *, snaplen: int, loopback: bool, known: Collection[IPAddress] = ()
+) -> bytes:
     """Compile a filter that keeps the frames that match ``expression`` (pcap-filter(7)); '': all.
 
     ``snaplen`` bytes of each are kept. Frames of ``lo`` are dropped unless ``loopback``.
     An expression that only applies to Ethernet (``arp``) keeps no frame of tunnel devices. VLAN
-    tags cannot match: the kernel has removed them by then.
+    tags cannot match: the kernel has removed them by then. ``known``: if any, ARP requests and
+    neighbour solicitations that arrive and ask for another address are dropped.
 
     Raises UsageError for an invalid expression, HostError without tcpdump.
     """
@@ -55,6 +66,8 @@ def filter_program(expression: str, *, snaplen: int, loopback: bool) -> bytes:
             raw = [(_RETURN, 0, 0, 0)]
     else:
         ethernet = raw = [(_RETURN, 0, 0, snaplen)]
+    if known and len(known) <= _MOST_KNOWN:
+        ethernet = [*_only_questions_about(known), *ethernet]
     choose = [
         (_LOAD_WORD, 0, 0, _HARDWARE_TYPE),
         (_JUMP_IF_EQUAL, 0, 1, ARPHRD_LOOPBACK),
@@ -69,6 +82,42 @@ def filter_program(expression: str, *, snaplen: int, loopback: bool) -> bytes:
     return b"".join(_INSTRUCTION.pack(*one) for one in whole)
 
 
+_MOST_KNOWN = 1000
+"""Addresses that a filter compares: more might not fit. Then questions about all are kept."""
+
+
+def _only_questions_about(known: Collection[IPAddress]) -> list[_Instruction]:
+    """Drop what arrives and asks all nodes for an address that is not among ``known``.
+
+    Of an IPv6 address, the last 32 bits are compared: they may keep one question too many.
+    """
+    lasts = {version: {int(a) & 0xFFFFFFFF for a in known if a.version == version}
+             for version in (4, 6)}  # fmt: skip
+    arp = [(_LOAD_HALF, 12, 0x0806), (_LOAD_HALF, 20, 1)]
+    solicitation = [(_LOAD_HALF, 12, 0x86DD), (_LOAD_BYTE, 20, 58), (_LOAD_BYTE, 54, 135)]
+    return [*_drop_unless(arp, 38, lasts[4]), *_drop_unless(solicitation, 74, lasts[6])]
+
+
+def _drop_unless(
+    tests: Sequence[tuple[int, int, int]], target: int, wanted: Collection[int]
+) -> list[_Instruction]:
+    """Drop a frame that arrives and passes all ``tests`` (load, offset, value), unless its word
+    at ``target`` is ``wanted``; any other frame goes on behind these instructions.
+    """  # fmt: skip
+    go_on = (_JUMP, 0, 0, -1)
+    block = [(_LOAD_BYTE, 0, 0, _PACKET_TYPE), (_JUMP_IF_EQUAL, 0, 1, _OUTGOING), go_on]
+    for load, offset, value in tests:
+        block += [(load, 0, 0, offset), (_JUMP_IF_EQUAL, 1, 0, value), go_on]
+    block.append((_LOAD_WORD, 0, 0, target))
+    for value in sorted(wanted):
+        block += [(_JUMP_IF_EQUAL, 0, 1, value), go_on]
+    block.append((_RETURN, 0, 0, 0))
+    return [
+        (_JUMP, 0, 0, len(block) - index - 1) if one is go_on else one
+        for index, one in enumerate(block)
+    ]
+
+
 def attach_filter(sock: socket.socket, instructions: bytes) -> None:
     """Attach a filter to ``sock``. Raises OSError."""
     kept = ctypes.create_string_buffer(instructions, len(instructions))
@@ -78,7 +127,8 @@ def attach_filter(sock: socket.socket, instructions: bytes) -> None:
     sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
 
 
-def _compiled(expression: str, link: LinkType, snaplen: int) -> list[tuple[int, int, int, int]]:
+@lru_cache(maxsize=4)
+def _compiled(expression: str, link: LinkType, snaplen: int) -> list[_Instruction]:
     """Compile with tcpdump, for frames that begin as ``link`` says."""
     tcpdump = shutil.which("tcpdump", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
     if tcpdump is None:

@@ -383,7 +383,9 @@ def frames_agree(trace: Trace) -> CheckResult:
     passing = [
         frame
         for frame in trace.at_directors()
-        if frame.flow is not None and seen.began <= frame.time <= seen.ended
+        if frame.flow is not None
+        and frame.flow.protocol == seen.endpoint.protocol.number
+        and seen.began <= frame.time <= seen.ended
     ]
     clients_in = [f.flow.src for f in passing
                   if f.direction is Direction.IN and f.flow and f.flow.dst == vip]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lvsctl.claims.base import join_names
@@ -35,6 +35,13 @@ SURVIVE = Claim(
 )
 
 
+FAILBACK = Claim(
+    "ha.failback",
+    "once everything is back, the director with the highest priority is master; without "
+    "preemption the one that was stays it",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Moved:
     """What was captured and read while the master changed.
@@ -55,6 +62,14 @@ class Moved:
     dropped: int = 0
     receiving: bool | None = None
     """Whether the new director's synchronization daemon ran before; None: keepalived did not."""
+    back: bool = False
+    """Whether everything was brought back."""
+
+    @property
+    def split(self) -> bool:
+        """Whether the director that was master still is, beside the new one."""
+        names = {name for found in self.holders.values() for name in found}
+        return self.before != self.after and self.before in names
 
     def at(self, frame: Frame) -> float:
         """When a frame was seen, in milliseconds since the action."""
@@ -81,7 +96,10 @@ def story(moved: Moved) -> Iterator[Step]:
         for one in advertisements(Evidence(moved.lab, (), moved.frames, ()))
         if one.frame.direction is Direction.OUT
     ]
-    yield from _last_of(moved, sent)
+    if moved.split:
+        yield from _stayed(moved, sent)
+    else:
+        yield from _last_of(moved, sent)
     mine = [one for one in sent if one.frame.tap.node == moved.after]
     first = next((one for one in mine if one.frame.time > moved.began), None)
     if first is None or moved.after == moved.before:
@@ -127,6 +145,17 @@ def _last_of(moved: Moved, sent: Iterable[Advertisement]) -> Iterator[Step]:
             return
 
 
+def _stayed(moved: Moved, sent: Sequence[Advertisement]) -> Iterator[Step]:
+    """Yield that a director goes on advertising itself beside the new master."""
+    news = (o for o in sent if o.frame.tap.node == moved.after and o.frame.time > moved.began)
+    since = next((one.frame.time for one in news), None)
+    for one in sent:
+        if since is not None and one.frame.tap.node == moved.before and one.frame.time > since:
+            text = f"{moved.before} goes on advertising itself: there are two masters"
+            yield Step(moved.at(one.frame), Moment.STAYED, moved.before, text, one.frame.number)
+            return
+
+
 def _announcements(moved: Moved, address: IPAddress) -> Iterator[Frame]:
     for frame in moved.frames:
         mine = frame.tap.node == moved.after and frame.direction is Direction.OUT
@@ -167,10 +196,15 @@ def _leads_through(moved: Moved, frame: Frame, floating: set[IPAddress]) -> bool
 def findings(moved: Moved, service: str) -> tuple[Finding, ...]:
     """Decide what a failover promises."""
     found = [_one_master(moved, service)]
+    if moved.split:  # who follows whom, and what survives, is a matter of chance
+        return tuple(found)
+    if moved.back:
+        found.append(_failback(moved, service))
     if moved.before != moved.after:
         found += [_announced(moved, service), _follow(moved, service)]
     synchronized = any(node.ha and node.ha.sync for node in moved.lab.directors)
-    if synchronized and moved.held and moved.receiving is not None:
+    stayed = moved.back and moved.before == moved.after
+    if synchronized and moved.held and moved.receiving is not None and not stayed:
         found.append(_survive(moved, service))
     return tuple(found)
 
@@ -192,6 +226,18 @@ def _one_master(moved: Moved, service: str) -> Finding:
     good = has_one_master(moved.holders)
     verdict = Verdict.PASS if good else Verdict.FAIL
     return _finding(moved, ONE_MASTER, service, verdict, "all of them at one director", holders)
+
+
+def _failback(moved: Moved, service: str) -> Finding:
+    settings = {node.name: node.ha for node in moved.lab.directors if node.ha is not None}
+    highest = max((ha.priority for ha in settings.values()), default=0)
+    first = [name for name, ha in settings.items() if ha.priority == highest]
+    if all(ha.preempt for ha in settings.values()):
+        expected, right = f"{join_names(first)}, by priority {highest}", moved.after in first
+    else:
+        expected, right = f"{moved.before}, without preemption", moved.after == moved.before
+    verdict = Verdict.PASS if right else Verdict.FAIL
+    return _finding(moved, FAILBACK, service, verdict, expected, moved.after or "no director")
 
 
 def _announced(moved: Moved, service: str) -> Finding:

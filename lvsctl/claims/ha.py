@@ -10,6 +10,7 @@ from lvsctl.claims.trace import Trace
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.frame import VRRP, Direction, Frame
 from lvsctl.model.masters import has_one_master, holders_in
+from lvsctl.model.state import NodeState, SyncDaemonState
 from lvsctl.resources.keepalived import is_running
 
 CLAIMS = ClaimTable()
@@ -107,3 +108,53 @@ def backup_ready(trace: Trace) -> CheckResult:
         elif missing := wanted - {(one.rip, one.port) for one in table.real_servers}:
             wrong.append(f"{name} lacks {', '.join(f'{rip}:{port}' for rip, port in missing)}")
     return passed_if(not wrong, expected, "; ".join(wrong) or f"both at {join_names(others)}")
+
+
+def _is_synchronized(trace: Trace) -> bool:
+    return _is_shared(trace) and any(n.ha and n.ha.sync for n in trace.evidence.lab.directors)
+
+
+def daemon_of(state: NodeState, role: str) -> SyncDaemonState | None:
+    """Return a director's synchronization daemon in a state, ``master`` or ``backup``."""
+    return next((one for one in state.sync_daemons if one.state == role), None)
+
+
+@CLAIMS.add(
+    "ha.connections-synchronized",
+    "the master sends its connections to the other directors, which receive them on the same "
+    "network",
+    broken_by=("sync-daemon-missing", "sync-daemon-elsewhere"),
+    applies=_is_synchronized,
+    needs_requests=False,
+    needs_frames=False,
+)
+def connections_synchronized(trace: Trace) -> CheckResult:
+    """Compare the synchronization daemons of the directors, where one of them is master."""
+    evidence, master = trace.evidence, trace.master
+    states = {name: evidence.states.get(name) for name in trace.directors}
+    others = [name for name in trace.directors if name != master]
+    expected = f"sent by {master}, received by {join_names(others)}"
+    held = holders_in(evidence.lab, {n: s.links for n, s in states.items() if s is not None})
+    if not has_one_master(held):
+        return inconclusive(expected, "not exactly one director is master")
+    for name, state in states.items():
+        if state is None or not state.whole:
+            return inconclusive(expected, f"{name} was not looked at")
+        if not is_running(state):
+            return inconclusive(expected, f"keepalived does not run on {name}")
+    first = states[master]
+    sender = daemon_of(first, "master") if first is not None else None
+    if sender is None:
+        return passed_if(False, expected, f"{master} sends none")
+    wrong = []
+    for name in others:
+        state = states[name]
+        receiver = daemon_of(state, "backup") if state is not None else None
+        if receiver is None:
+            wrong.append(f"{name} receives none")
+        elif (receiver.interface, receiver.sync_id) != (sender.interface, sender.sync_id):
+            wrong.append(
+                f"{master} sends on {sender.interface} (sync id {sender.sync_id}), {name} receives "
+                f"on {receiver.interface} (sync id {receiver.sync_id})"
+            )
+    return passed_if(not wrong, expected, "; ".join(wrong) or f"on {sender.interface}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from lvsctl.model.addresses import IPAddress
@@ -35,9 +35,12 @@ class WrongNeighbour(NamedTuple):
         )
 
 
-def wrong_neighbours(evidence: Evidence) -> Iterator[WrongNeighbour]:
+def wrong_neighbours(
+    evidence: Evidence, network_of: Callable[[str, str], str] = lambda _, device: device
+) -> Iterator[WrongNeighbour]:
     """Find what nodes had learnt wrong before the first request (``Evidence.before``).
 
+    ``network_of`` names the network of a node's device; it is its name, unless told otherwise.
     Left out is what a node was captured claiming while requests were sent: that mistake is there
     still, and other claims show it.
     """
@@ -48,18 +51,24 @@ def wrong_neighbours(evidence: Evidence) -> Iterator[WrongNeighbour]:
     for node, learnt in evidence.before.items():
         networks = evidence.lab.node(node).networks
         for entry in learnt.neighbours:
-            if entry.device not in networks:
+            if network_of(node, entry.device) not in networks:
                 continue  # of a dummy or tunnel device: the kernel gives it the device's own
             holders = owners.get(entry.address, ())
             if not entry.mac or not holders or node in holders or entry.state in WITHOUT_MAC:
                 continue
             if (entry.address, entry.mac) in claimed and entry.state not in CONFIGURED:
                 continue
-            if any(holder not in macs for holder in holders):
+            if any(not macs.get(holder) for holder in holders):
                 continue  # a state that was not read
             if any(entry.mac in macs[holder].values() for holder in holders):
                 continue
-            there = (n for n, devices in macs.items() if devices.get(entry.device) == entry.mac)
+            segment = network_of(node, entry.device)
+            there = (
+                other
+                for other, devices in macs.items()
+                for device, mac in devices.items()
+                if mac == entry.mac and network_of(other, device) == segment
+            )
             yield WrongNeighbour(node, entry, holders, next(there, ""))
 
 

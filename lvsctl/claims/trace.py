@@ -241,6 +241,7 @@ class Trace:
             if frame.direction is Direction.IN
             and frame.flow is not None
             and frame.flow.dst == self.vip
+            and frame.flow.protocol == run.endpoint.protocol.number
             and run.began <= frame.time <= run.ended
             and frame.packet.opens_connection
         )
@@ -270,45 +271,52 @@ class Trace:
         )
 
 
+class _Connections:
+    """The frames of every connection, by the client's end."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        ends = {
+            exchange.local
+            for run in evidence.runs
+            for exchange in run.all_exchanges
+            if exchange.local is not None
+        }
+        self.requests: dict[Endpoint, list[Frame]] = {}
+        self.replies: dict[Endpoint, list[Frame]] = {}
+        self._shared = _shared_ends(evidence)
+        aliases = _source_translations(evidence, ends)
+        for frame in evidence.frames:
+            flow = frame.flow
+            if flow is None:
+                continue
+            src, dst = aliases.get(flow.src, flow.src), aliases.get(flow.dst, flow.dst)
+            if src in ends:
+                self.requests.setdefault(src, []).append(frame)
+            elif dst in ends:
+                self.replies.setdefault(dst, []).append(frame)
+
+    def of(self, run: Run, exchanges: Iterable[Exchange]) -> tuple[Conversation, ...]:
+        """Return the conversations of some of a run's exchanges, of those that had a port."""
+        return tuple(self._one(run, one, one.local) for one in exchanges if one.local is not None)
+
+    def _one(self, run: Run, exchange: Exchange, end: Endpoint) -> Conversation:
+        came, went = self.requests.get(end, []), self.replies.get(end, [])
+        if end in self._shared:
+            came = [frame for frame in came if _is_of(run, frame, reply=False)]
+            went = [frame for frame in went if _is_of(run, frame, reply=True)]
+        return Conversation(exchange, end, tuple(came), tuple(went))
+
+
 def traces(evidence: Evidence) -> Iterator[Trace]:
     """Split ``evidence`` into its runs, each with its own frames."""
-    ends = {
-        exchange.local
-        for run in evidence.runs
-        for exchange in run.all_exchanges
-        if exchange.local is not None
-    }
-    requests: dict[Endpoint, list[Frame]] = {}
-    replies: dict[Endpoint, list[Frame]] = {}
-    aliases = _source_translations(evidence, ends)
-    for frame in evidence.frames:
-        flow = frame.flow
-        if flow is None:
-            continue
-        src, dst = aliases.get(flow.src, flow.src), aliases.get(flow.dst, flow.dst)
-        if src in ends:
-            requests.setdefault(src, []).append(frame)
-        elif dst in ends:
-            replies.setdefault(dst, []).append(frame)
-
-    def conversation(exchange: Exchange) -> Conversation | None:
-        end = exchange.local
-        if end is None:
-            return None
-        return Conversation(
-            exchange, end, tuple(requests.get(end, ())), tuple(replies.get(end, ()))
-        )
-
-    def conversations(exchanges: Iterable[Exchange]) -> tuple[Conversation, ...]:
-        return tuple(c for exchange in exchanges if (c := conversation(exchange)))
-
+    connections = _Connections(evidence)
     for asked in evidence.runs:
         servers = {server.node for server in asked.service.real_servers}
 
         def named(
             exchanges: Iterable[Exchange], servers: set[str] = servers
         ) -> tuple[Exchange, ...]:
-            return tuple(_named(exchange, servers, replies) for exchange in exchanges)
+            return tuple(_named(one, servers, connections.replies) for one in exchanges)
 
         run = replace(
             asked,
@@ -319,12 +327,42 @@ def traces(evidence: Evidence) -> Iterator[Trace]:
             joined=tuple(replace(j, exchanges=named(j.exchanges)) for j in asked.joined),
             flow=named(asked.flow),
         )
-        large = conversation(run.large) if run.large else None
-        kept = conversation(run.flow[0]) if run.flow else None
+        large = next(iter(connections.of(run, (run.large,) if run.large else ())), None)
+        kept = next(iter(connections.of(run, run.flow[:1])), None)
         further = run.all_exchanges[len(run.exchanges) : len(run.all_exchanges) - len(run.flow)]
         yield Trace(
-            evidence, run, conversations(run.exchanges), large, conversations(further), kept
+            evidence,
+            run,
+            connections.of(run, run.exchanges),
+            large,
+            connections.of(run, further),
+            kept,
         )
+
+
+def _shared_ends(evidence: Evidence) -> frozenset[Endpoint]:
+    """Clients' ends from which more than one service was asked: a kernel gives a port twice.
+
+    To another VIP, or by another protocol, it is another connection all the same.
+    """
+    seen: dict[Endpoint, int] = {}
+    shared = set()
+    for number, run in enumerate(evidence.runs):
+        for exchange in run.all_exchanges:
+            if exchange.local is None:
+                continue
+            if seen.setdefault(exchange.local, number) != number:
+                shared.add(exchange.local)
+    return frozenset(shared)
+
+
+def _is_of(run: Run, frame: Frame, *, reply: bool) -> bool:
+    """Whether a frame is of the run's service: by its protocol, and its other end."""
+    flow = frame.flow
+    if flow is None or flow.protocol != run.endpoint.protocol.number:
+        return False
+    other = (flow.src if reply else flow.dst).address
+    return other in run.service.vips or any(other == s.rip for s in run.service.real_servers)
 
 
 def of_other_clients(trace: Trace) -> Iterator[Trace]:

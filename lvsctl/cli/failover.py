@@ -41,8 +41,14 @@ def failover(
             help="Cut a director's link (the master's) at the switch.",
         ),
     ] = None,
+    split: Annotated[
+        bool,
+        typer.Option(
+            "--split", help="Keep the directors' advertisements from each other (split brain)."
+        ),
+    ] = False,
     back: Annotated[
-        bool, typer.Option("--back", help="Bring back what was killed or cut.")
+        bool, typer.Option("--back", help="Bring back what was killed, cut or split.")
     ] = False,
     wanted: options.As = Format.TEXT,
     where: options.Placement = Where.AUTO,
@@ -58,9 +64,10 @@ def failover(
       lvsctl failover dr-ha
       lvsctl failover dr-ha --back
       lvsctl failover nat-ha --cut director1:private
+      lvsctl failover dr-ha --split
       lvsctl failover dr-ha --format json
     """
-    result = fail_over(running_lab(lab), kill=kill, cut=cut, back=back)
+    result = fail_over(running_lab(lab), kill=kill, cut=cut, split=split, back=back)
     if wanted is Format.JSON:
         show_json(result)
     else:

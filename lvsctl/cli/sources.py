@@ -60,13 +60,13 @@ def forwarded(
     # The commands of `run:` may name programs in the host's /tmp, in a shell's words too.
     visible = [word for node in lab.nodes for part in node.run for word in (part, *part.split())]
     visible += imported.files if imported is not None else ()
-    if argument in shipped.names() or _machine_can_read(argument):
+    if argument in shipped.names() or machine_can_read(argument):
         return ForwardRequest(words, visible=visible)
     words = ["-" if word == argument else word for word in words]
     return ForwardRequest(words, found.text, visible=visible)
 
 
-def _machine_can_read(argument: str) -> bool:
+def machine_can_read(argument: str) -> bool:
     """Return whether it is a file, and not in a directory that the machine has its own of.
 
     Standard input and pipes, as <(command) makes them, cannot be read there.

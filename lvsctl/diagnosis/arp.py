@@ -26,7 +26,7 @@ def _exposed(case: Case) -> Iterator[tuple[Node, str]]:
         return
     for _, node in case.members():
         if case.network.local(node.name, case.vip) and network.name in node.networks:
-            yield node, network.name
+            yield node, case.network.device(node.name, network.name)
 
 
 def _arp(case: Case, node: str, direction: Direction | None = None) -> Iterator[Frame]:
@@ -196,7 +196,8 @@ def learnt(case: Case) -> Iterator[Found]:
     found = (*answers(case), *questions(case), *advertised(case), *answering_for_others(case))
     guilty = {c.node for c in found if isinstance(c, Cause)}
     for node in case.lab.nodes:
-        entry = case.network.neighbour(node.name, network.name, case.vip)
+        device = case.network.device(node.name, network.name)
+        entry = case.network.neighbour(node.name, device, case.vip)
         if entry is None or entry.mac in macs or node.name == case.director:
             continue
         there = case.network.having_mac(network.name, entry.mac)
@@ -214,7 +215,11 @@ def learnt(case: Case) -> Iterator[Found]:
                 *shown(case.requests(node.name, out=True)),
             ),
             consequence="requests do not reach the director, and IPVS counts nothing",
-            remedy=case.type(node.name, "ip", "neigh", "del", case.vip, "dev", network.name),
+            remedy=case.type(
+                node.name,
+                *("ip", "neigh", "del", case.vip, "dev"),
+                device,
+            ),
         )
 
 
@@ -223,7 +228,7 @@ def wrongly_learnt(case: Case) -> Iterator[Found]:
 
     Entries that are set for good are found where they block a packet's path.
     """
-    for node, entry, owners, leads_to in wrong_neighbours(case.evidence):
+    for node, entry, owners, leads_to in wrong_neighbours(case.evidence, case.network.network_of):
         if entry.state in CONFIGURED and _blocks(case, node, entry):
             continue
         of_vip = any(entry.address in service.vips for service in case.lab.services)
@@ -237,7 +242,7 @@ def wrongly_learnt(case: Case) -> Iterator[Found]:
             ),
             evidence=(
                 f"{node}: {entry.address} at {entry.mac} ({entry.state}), {where}",
-                "read before the requests; flushed while they were sent, and put back afterwards",
+                *([_READ] if not case.by_state else []),
             ),
             consequence=(
                 f"what {node} sends to {entry.address} goes to that MAC address until the entry "
@@ -245,6 +250,9 @@ def wrongly_learnt(case: Case) -> Iterator[Found]:
             ),
             remedy=case.type(node, "ip", "neigh", "del", entry.address, "dev", entry.device),
         )
+
+
+_READ = "read before the requests; flushed while they were sent, and put back afterwards"
 
 
 def _blocks(case: Case, node: str, entry: NeighbourState) -> bool:
@@ -281,7 +289,9 @@ RULES = (
     Rule(
         find=wrongly_learnt,
         latent=True,
-        rules_out="no node had learnt a wrong MAC address before the requests",
+        rules_out="no node has learnt a wrong MAC address",
     ),
-    Rule(find=learnt, rules_out="every neighbour entry for the VIP is the director's"),
+    Rule(
+        find=learnt, by_state=False, rules_out="every neighbour entry for the VIP is the director's"
+    ),
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from lvsctl.claims.losses import sent_again
 from lvsctl.claims.trace import Conversation, Trace
@@ -30,6 +31,34 @@ EVERY_MODE = (NAT, TUN, DR)
 Found = Cause | Remark
 
 
+class Console(Protocol):
+    """Where remedies are typed."""
+
+    def type(self, node: str, words: tuple[str, ...]) -> str:
+        """Return the command that runs ``words`` on a node."""
+        ...
+
+    def restore(self, node: str) -> str:
+        """Return the command that makes a node, or a network's switch, what the topology says."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LabConsole:
+    """The shell in which a lab was brought up. ``up`` makes it what its topology says."""
+
+    lab: str
+    up: str
+
+    def type(self, node: str, words: tuple[str, ...]) -> str:
+        """Run them in the node's namespace."""
+        return f"lvsctl exec {self.lab}/{node} -- {shlex.join(words)}"
+
+    def restore(self, node: str) -> str:  # noqa: ARG002 (all nodes at once)
+        """Bring the whole lab up again."""
+        return self.up
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """One virtual service of a lab, with all evidence."""
@@ -37,10 +66,11 @@ class Case:
     trace: Trace
     network: Network
     findings: tuple[Finding, ...]
-    up: str
-    """The command that makes the lab what its topology says."""
+    console: Console
     changes: tuple[Changed, ...] = ()
     """Every difference of a node or switch from the topology."""
+    judged: str = ""
+    """The director whose table is judged, if not the one that handled the requests."""
 
     @property
     def evidence(self) -> Evidence:
@@ -70,7 +100,12 @@ class Case:
     @property
     def director(self) -> str:
         """The director that handled the requests."""
-        return self.trace.active_director
+        return self.judged or self.trace.active_director
+
+    @property
+    def by_state(self) -> bool:
+        """Whether no request was sent: then only the nodes' state can be judged."""
+        return not self.trace.run.exchanges
 
     @property
     def client(self) -> str:
@@ -222,7 +257,11 @@ class Case:
 
     def type(self, node: str, *words: object) -> str:
         """The command to type at a node of the lab."""
-        return f"lvsctl exec {self.lab.name}/{node} -- {shlex.join(map(str, words))}"
+        return self.console.type(node, tuple(map(str, words)))
+
+    def restore(self, node: str) -> str:
+        """The command that makes a node, or a network's switch, what the topology says."""
+        return self.console.restore(node)
 
     def sysctl(self, node: str, key: str, value: object) -> str:
         """The command that sets a sysctl at a node."""
@@ -266,6 +305,8 @@ class Rule:
     find: Find
     rules_out: str
     modes: tuple[ForwardingMethod, ...] = EVERY_MODE
+    by_state: bool = True
+    """Whether the nodes' state is evidence enough: no request must have been sent."""
     latent: bool = False
     harms_others: bool = False
     """Whether the cause harms other nodes than its own."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import Enum, auto
 
-from lvsctl.diagnosis.base import NAT, Case, shown
+from lvsctl.diagnosis.base import NAT, Case, Found, shown
 from lvsctl.diagnosis.network import Block, BlockReason, Hop, Path
 from lvsctl.diagnosis.route_lookup import Lookup
 from lvsctl.model.addresses import IPAddress
-from lvsctl.model.claim import Cause
+from lvsctl.model.claim import Cause, Remark
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Role, Route
 from lvsctl.model.service import ForwardingMethod
@@ -28,7 +28,7 @@ class Leg(Enum):
     """Real server to client."""
 
 
-def block_cause(case: Case, path: Path, leg: Leg, to: IPAddress) -> Iterator[Cause]:
+def block_cause(case: Case, path: Path, leg: Leg, to: IPAddress) -> Iterator[Found]:
     """Name the cause that blocks the path to ``to``; nothing if the packet arrives."""
     block = path.block
     if block is None:
@@ -177,7 +177,7 @@ def _stale(case: Case, block: Block, leg: Leg) -> Cause:
     )
 
 
-def _no_owner(case: Case, block: Block, leg: Leg, to: IPAddress) -> Iterator[Cause]:
+def _no_owner(case: Case, block: Block, leg: Leg, to: IPAddress) -> Iterator[Found]:
     """No node answers for the next hop: it is disconnected, or no node has the address."""
     owner = next(
         (
@@ -192,26 +192,40 @@ def _no_owner(case: Case, block: Block, leg: Leg, to: IPAddress) -> Iterator[Cau
     network = case.lab.network_of(case.vip)
     if block.address == case.vip and network is not None and block.device == network.name:
         return  # checked by the rule for the director's VIP
+    if not owner and case.by_state and not _must_be_director(case, block, leg):
+        yield Remark(
+            block.node,
+            f"sends packets for {to} to {block.address}, which no node of the topology has: what "
+            "becomes of them there was not read",
+        )
+        return
     if not owner:
         yield _wrong_hop(case, block, None, leg, to)
         return
     held = [link for link in case.network.holders(owner, block.address or to) if link.up]
     live = owner in case.network.connected(block.device)
     if held and live and owner != block.node:
-        value = case.network.effective(owner, block.device, "arp_ignore")
+        device = case.network.device(owner, block.device)
+        value = case.network.effective(owner, device, "arp_ignore")
         yield Cause(
             fault="node-silent",
             node=owner,
             text=f"{owner} does not answer ARP requests for its own address",
-            evidence=(f"{owner}: arp_ignore={value} counts for {block.device}",),
+            evidence=(f"{owner}: arp_ignore={value} counts for {device}",),
             consequence=f"{block.node} cannot resolve its address",
             # Not 0: a real server must not answer for the VIP either. The larger one applies.
             remedy=case.type(
                 owner,
                 *("sysctl", "-w", "net.ipv4.conf.all.arp_ignore=1"),
-                f"net.ipv4.conf.{block.device}.arp_ignore=1",
+                f"net.ipv4.conf.{device}.arp_ignore=1",
             ),
         )
+
+
+def _must_be_director(case: Case, block: Block, leg: Leg) -> bool:
+    """Whether a next hop that is no director's is wrong, whatever it is."""
+    real_server = case.lab.node(block.node).role is Role.REAL_SERVER
+    return leg is Leg.REPLY and real_server and NAT in _methods(case, block.node)
 
 
 def _wrong_hop(case: Case, block: Block, hop: Hop | None, leg: Leg, to: IPAddress) -> Cause:
@@ -255,14 +269,15 @@ def route_remedy(case: Case, node: str, to: IPAddress, rule: RuleState | None = 
     if beside is not None:
         network, prefix = beside
         if actual is None or actual.to is None or length < ip_length(prefix):
-            return case.type(node, "ip", "route", "replace", prefix, "dev", network)
+            device = case.network.device(node, network)
+            return case.type(node, "ip", "route", "replace", prefix, "dev", device)
     if actual is not None and (
         beside is not None or length > right or _both(case, node, planned, actual)
     ):
         via = ("via", actual.via) if actual.via is not None else ()
         return case.type(node, "ip", "route", "del", actual.to or "default", *via)
     if planned is None:
-        return case.up
+        return case.restore(node)
     target = planned.to or "default"
     return case.type(node, "ip", "route", "replace", target, "via", planned.via)
 

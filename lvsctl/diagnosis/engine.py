@@ -11,6 +11,7 @@ from lvsctl.claims.trace import of_other_clients, traces
 from lvsctl.diagnosis import (
     arp,
     clients,
+    connections,
     ha,
     hosts,
     ipvs,
@@ -26,7 +27,7 @@ from lvsctl.diagnosis import (
     tunnel,
 )
 from lvsctl.diagnosis import packet_loss as vanishing
-from lvsctl.diagnosis.base import EVERY_MODE, Case, Rule
+from lvsctl.diagnosis.base import EVERY_MODE, Case, LabConsole, Rule
 from lvsctl.diagnosis.differences import changes
 from lvsctl.diagnosis.kernel_counters import corroborate
 from lvsctl.diagnosis.network import Network
@@ -52,6 +53,7 @@ RULES: tuple[Rule, ...] = (
     *paths.RULES,
     *ipvs.RULES[2:],
     *scheduling.RULES,
+    *connections.RULES,
     *arp.RULES,
 )
 """In the order in which causes are named: first those that mask others."""
@@ -82,12 +84,12 @@ def conclusion(evidence: Evidence, up: str = "") -> Conclusion:
 
     ``up`` is the command that makes the lab what its topology says.
     """
-    up = up or f"lvsctl up {evidence.lab.name}"
+    console = LabConsole(evidence.lab.name, up or f"lvsctl up {evidence.lab.name}")
     findings = tuple(claims.findings(evidence))
     network = Network(evidence.lab, evidence.states)
     changed = changes(evidence)
     cases = [
-        Case(trace, network, own, up, changed)
+        Case(trace, network, own, console, changed)
         for trace in traces(evidence)
         for own in [tuple(f for f in findings if f.service == trace.run.service.name)]
     ]
@@ -96,7 +98,7 @@ def conclusion(evidence: Evidence, up: str = "") -> Conclusion:
         case
         for first in tuple(cases)
         for trace in of_other_clients(first.trace)
-        if not (case := Case(trace, network, (), up, changed)).answered
+        if not (case := Case(trace, network, (), console, changed)).answered
     ]
     found = _Found()
     unsuitable = [case for case in cases if any(clients.suitable(case))]
@@ -159,7 +161,7 @@ class _Found:
     def apply(self, rules: tuple[Rule, ...], case: Case) -> None:
         """Apply the rules for the service's forwarding methods."""
         for number, rule in enumerate(rules):
-            judged = _cases(case, rule)
+            judged = judged_cases(case, rule)
             if judged:
                 self.clean.setdefault(rule.rules_out)
             for found in (found for one in judged for found in rule.find(one)):
@@ -184,7 +186,7 @@ class _Found:
         return tuple(cause for _, _, cause in ranked)
 
 
-def _cases(case: Case, rule: Rule) -> tuple[Case, ...]:
+def judged_cases(case: Case, rule: Rule) -> tuple[Case, ...]:
     """The case as the rule judges it: one of some methods only, by the real servers of each."""
     ways = [way for way in case.service.ways if way[0] in rule.modes]
     if set(rule.modes) == set(EVERY_MODE):

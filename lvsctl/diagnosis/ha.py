@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lvsctl.claims.ha import Advertisement, advertisements, senders
+from lvsctl.claims.ha import Advertisement, advertisements, daemon_of, senders
 from lvsctl.diagnosis.base import Case, Found, Rule, shown
 from lvsctl.diagnosis.packet_loss import remedy_of
 from lvsctl.model.claim import Cause
 from lvsctl.model.frame import Direction
-from lvsctl.model.lab import HighAvailability
+from lvsctl.model.lab import HighAvailability, Node
 from lvsctl.model.masters import holders_in
 from lvsctl.resources.keepalived import PROCESS, PROCESSES, is_running
 
@@ -20,23 +20,28 @@ def not_running(case: Case) -> Iterator[Found]:
         return
     for node in case.lab.directors:
         state = case.evidence.states.get(node.name)
-        if state is None or not state.whole:
+        if state is None or not (state.whole or case.by_state):
             continue
-        if not is_running(state):
+        # Elsewhere, keepalived may leave the virtual servers to others, with fewer processes.
+        runs = bool(state.processes) if case.by_state else is_running(state)
+        if not runs:
             yield Cause(
                 fault="keepalived-stopped",
                 node=node.name,
                 text="keepalived does not run",
                 evidence=(_processes(case, node.name),),
                 consequence="it takes over from no other director",
-                remedy=case.up,
+                remedy=case.type(node.name, "systemctl", "start", "keepalived")
+                if case.by_state
+                else case.restore(node.name),
             )
 
 
 def _processes(case: Case, node: str) -> str:
     found = [one for one in case.state(node).processes if one.process == PROCESS]
     if not found:
-        return "no process of that name is in its namespace"
+        where = "runs on it" if case.by_state else "is in its namespace"
+        return f"no process of that name {where}"
     pids = ", ".join(str(one.pid) for one in found)
     return f"only {len(found)} of its {PROCESSES} processes are in its namespace: {pids}"
 
@@ -66,7 +71,7 @@ def two_masters(case: Case) -> Iterator[Found]:
                 text=f"its virtual router id is {_listed(wrong)}, not {_near(node.ha)}",
                 evidence=(both, *_quoted(own), *_quoted(its)),
                 consequence=f"each takes no notice of the other: {consequence}",
-                remedy=case.up,
+                remedy=case.restore(node.name),
             )
             continue
         came = [
@@ -74,6 +79,9 @@ def two_masters(case: Case) -> Iterator[Found]:
             for one in advertisements(case.evidence)
             if one.frame.tap.node == node.name and one.frame.direction is not Direction.OUT
         ]
+        if case.by_state:
+            yield _split_brain(case, node, both, consequence)
+            continue
         arrival = (
             f"{first.name}'s advertisements reach its interface, and it is master all the same"
             if came
@@ -107,8 +115,76 @@ def two_masters(case: Case) -> Iterator[Found]:
             text="it does not receive the master's advertisements (IP protocol 112)",
             evidence=(both, arrival, *_quoted(came[0] if came else its), *filters[:1]),
             consequence=f"it is master too (split brain): {consequence}",
-            remedy=case.up,
+            remedy=case.restore(node.name),
         )
+
+
+def _split_brain(case: Case, node: Node, both: str, consequence: str) -> Cause:
+    """Two masters whose advertisements were not captured."""
+    network = case.lab.network_of(case.vip)
+    device = case.network.device(node.name, network.name if network else node.networks[0])
+    return Cause(
+        fault="vrrp-filtered",
+        node=node.name,
+        text="it holds the VIP beside another director",
+        evidence=(both,),
+        consequence=(
+            "both are master, each without the other's advertisements (split brain), or one has "
+            f"the address by hand: {consequence}"
+        ),
+        remedy=case.type(node.name, "tcpdump", "-vnni", device, "ip", "proto", "112"),
+    )
+
+
+def not_synchronized(case: Case) -> Iterator[Found]:
+    """Backups that do not receive the master's connections."""
+    if not any(f.claim.id == "ha.connections-synchronized" for f in case.findings):
+        return
+    if not case.failed("ha.connections-synchronized"):
+        return
+    master = case.trace.master
+    sender = daemon_of(case.state(master), "master")
+    consequence = "after a failover every connection is reset"
+    if sender is None:
+        start = ("--start-daemon", "master", "--mcast-interface", case.lab.node(master).networks[0])
+        yield Cause(
+            fault="sync-daemon-missing",
+            node=master,
+            text="the master does not send its connections: no synchronization daemon runs",
+            evidence=(f"{master}: no synchronization daemon in state master",),
+            consequence=consequence,
+            remedy=case.type(master, "ipvsadm", *start),
+        )
+        return
+    start = ("--mcast-interface", sender.interface, "--syncid", str(sender.sync_id))
+    for name in case.trace.directors:
+        receiver = daemon_of(case.state(name), "backup")
+        if name == master:
+            continue
+        remedy = case.type(name, "ipvsadm", "--start-daemon", "backup", *start)
+        sends = f"{master} sends them on {sender.interface}, sync id {sender.sync_id}"
+        if receiver is None:
+            yield Cause(
+                fault="sync-daemon-missing",
+                node=name,
+                text="it does not receive the master's connections: no synchronization daemon runs",
+                evidence=(sends, f"{name}: no synchronization daemon in state backup"),
+                consequence=consequence,
+                remedy=remedy,
+            )
+        elif (receiver.interface, receiver.sync_id) != (sender.interface, sender.sync_id):
+            stop = case.type(name, "ipvsadm", "--stop-daemon", "backup")
+            yield Cause(
+                fault="sync-daemon-elsewhere",
+                node=name,
+                text="it receives connections where the master does not send them",
+                evidence=(
+                    sends,
+                    f"{name} receives on {receiver.interface}, sync id {receiver.sync_id}",
+                ),
+                consequence=consequence,
+                remedy=f"{stop} && {remedy}",
+            )
 
 
 def _router_ids(case: Case, node: str) -> set[int]:
@@ -139,5 +215,8 @@ def _quoted(one: Advertisement | None) -> tuple[str, ...]:
 
 RULES = (
     Rule(find=not_running, rules_out="keepalived runs on every director", latent=True),
+    Rule(
+        find=not_synchronized, rules_out="the backups receive the master's connections", latent=True
+    ),
     Rule(find=two_masters, rules_out="one director is master", latent=True, harms_others=True),
 )

@@ -23,13 +23,14 @@ def interfaces(case: Case) -> Iterator[Found]:
         if node.role is Role.REAL_SERVER and node.name not in members:
             continue
         server = node.role is Role.REAL_SERVER
-        for device in node.networks:
-            link = case.state(node.name).link(device)
-            if link is not None and link.up and link.carrier:
+        for network in node.networks:
+            link = case.network.interface(node.name, network)
+            if link is not None and ((link.up and link.carrier) or _is_renamed(case, node, link)):
                 continue
-            if link is None and case.network.interface(node.name, device) is not None:
-                continue  # renamed
-            fact, remedy = _why_down(case, node, device, link)
+            if link is None and case.by_state:
+                continue  # named as a missing address: an interface is known by its network
+            device = case.network.device(node.name, network)
+            fact, remedy = _why_down(case, node, network, link)
             yield Cause(
                 fault="real-server-down" if server else "interface-down",
                 node=node.name,
@@ -38,7 +39,7 @@ def interfaces(case: Case) -> Iterator[Found]:
                     if server
                     else f"the {node.role}'s interface {device} is down"
                 ),
-                evidence=(fact, *shown(_unanswered(case, node, device))),
+                evidence=(fact, *shown(_unanswered(case, node, network))),
                 consequence=(
                     f"the director still sends requests to {node.name}, which are not answered"
                     if server
@@ -46,6 +47,11 @@ def interfaces(case: Case) -> Iterator[Found]:
                 ),
                 remedy=remedy,
             )
+
+
+def _is_renamed(case: Case, node: Node, link: LinkState) -> bool:
+    """Whether a lab's interface has another name than its network's."""
+    return not case.network.devices and link.name not in node.networks
 
 
 def lo_up(case: Case) -> Iterator[Found]:
@@ -82,32 +88,33 @@ def renamed(case: Case) -> Iterator[Found]:
                         f"settings, scripts and captures that name {device} do not find it, even "
                         "where requests are still answered"
                     ),
-                    remedy=case.up,
+                    remedy=case.restore(node.name),
                 )
 
 
-def _why_down(case: Case, node: Node, device: str, link: LinkState | None) -> tuple[str, str]:
+def _why_down(case: Case, node: Node, network: str, link: LinkState | None) -> tuple[str, str]:
     if link is None:
-        return f"{node.name}: {device} does not exist", case.up
+        return f"{node.name}: {network} does not exist", case.restore(node.name)
+    device = link.name
     if not link.up:
         # The routes through it were removed with it and do not come back by themselves.
         lost = [
             case.type(node.name, "ip", "route", "replace", route.to or "default", "via", route.via)
             for route in routes_of(case.lab, node)
-            if any(route.via in a.network for a in node.addresses_on(device))
+            if any(route.via in a.network for a in node.addresses_on(network))
         ]
         up = case.type(node.name, "ip", "link", "set", device, "up")
         return f"{node.name}: {device} is down", " && ".join([up, *lost])
+    fact = f"{node.name}: {device} is up but has no carrier"
+    if case.by_state:
+        return fact, case.type(node.name, "ip", "-s", "link", "show", "dev", device)
     # Its peer is the bridge port, named after the node.
-    return (
-        f"{node.name}: {device} is up but has no carrier",
-        f"ip -n {case.lab.netns(device)} link set {node.name} up",
-    )
+    return fact, f"ip -n {case.lab.netns(network)} link set {node.name} up"
 
 
-def _unanswered(case: Case, node: Node, device: str) -> Iterator[Frame]:
+def _unanswered(case: Case, node: Node, network: str) -> Iterator[Frame]:
     """ARP requests and neighbour solicitations for the node's address."""
-    own = {a.ip for a in node.addresses_on(device)}
+    own = {a.ip for a in node.addresses_on(network)}
     for frame in case.evidence.frames:
         if frame.asks_for in own:
             yield frame
@@ -135,33 +142,37 @@ def own_addresses(case: Case) -> Iterator[Found]:
                 yield from _doubles(case, node, interface.network, address.ip)
 
 
-def _add_address(case: Case, node: Node, device: str, address: IPInterface) -> str:
+def _add_address(case: Case, node: Node, network: str, address: IPInterface) -> str:
     """The command that adds an address, with the routes that went with it if there are any."""
+    device = case.network.device(node.name, network)
     if any(route.via in address.network for route in routes_of(case.lab, node)):
-        return case.up
+        return case.restore(node.name)
     return case.type(node.name, "ip", "addr", "add", address, "dev", device)
 
 
-def _ipv6_off(case: Case, node: Node, device: str, address: IPInterface) -> Cause | None:
+def _ipv6_off(case: Case, node: Node, network: str, address: IPInterface) -> Cause | None:
     """IPv6 that is switched off at an interface, or at the whole node."""
     if address.version != 6:
         return None
-    off = case.network.ipv6_off(node.name, device)
+    off = case.network.ipv6_off(node.name, case.network.device(node.name, network))
     if off is None:
         return None
+    on = case.sysctl(node.name, off.name, 0)
     return Cause(
         fault="ipv6-off",
         node=node.name,
         text=f"IPv6 is switched off at {node.name}",
         evidence=(f"{node.name}: {off.name}={off.value}",),
         consequence=f"its IPv6 addresses are gone, {address.ip} among them",
-        remedy=case.up,  # which adds the addresses again
+        # Which adds the addresses again.
+        remedy=f"{on} && {case.restore(node.name)}" if case.by_state else case.restore(node.name),
     )
 
 
-def _misconfigured(case: Case, node: Node, device: str, address: IPInterface) -> Iterator[Cause]:
+def _misconfigured(case: Case, node: Node, network: str, address: IPInterface) -> Iterator[Cause]:
     """An address with another prefix length: other neighbours are on the link, or none."""
-    link = case.state(node.name).link(device)
+    link = case.network.interface(node.name, network)
+    device = case.network.device(node.name, network)
     held = [a for a in link.addresses if a.ip == address.ip] if link is not None else []
     if held and address not in held:
         yield Cause(
@@ -170,8 +181,17 @@ def _misconfigured(case: Case, node: Node, device: str, address: IPInterface) ->
             text=f"{node.name} has the wrong netmask: {held[0]} in place of {address}",
             evidence=(f"{node.name}: {held[0]} on {device}",),
             consequence=f"its route to {address.network} on {device} is missing or another one",
-            remedy=case.up,  # which adds the routes again that went with the address
+            remedy=_exchanged(case, node.name, device, held[0], address),
         )
+
+
+def _exchanged(case: Case, node: str, device: str, wrong: IPInterface, right: IPInterface) -> str:
+    """The command that gives a node the right address for a wrong one."""
+    if not case.by_state:
+        return case.restore(node)  # which adds the routes again that went with the address
+    # In this order the address stays, and with it the routes that do not need the wrong prefix.
+    add = case.type(node, "ip", "addr", "add", right, "dev", device)
+    return f"{add} && {case.type(node, 'ip', 'addr', 'del', wrong, 'dev', device)}"
 
 
 def _doubles(case: Case, node: Node, network: str, address: IPAddress) -> Iterator[Cause]:
@@ -223,24 +243,25 @@ def vip_on_director(case: Case) -> Iterator[Found]:
             text="the director does not hold the VIP",
             evidence=(f"{director}: {vip} is on no device", *shown(_questions(case))),
             consequence="clients' requests never reach IPVS",
-            remedy=_add_vip(case, network.name if network else "lo"),
+            remedy=_add_vip(case, case.network.device(director, network.name) if network else "lo"),
         )
     elif tentative := _tentative(case):
         yield tentative
     elif network is not None and not case.network.answers(director, network.name, vip):
-        value = case.network.effective(director, network.name, "arp_ignore")
+        device = case.network.device(director, network.name)
+        value = case.network.effective(director, device, "arp_ignore")
         if value:
             yield Cause(
                 fault="director-silent",
                 node=director,
                 text="the director does not answer ARP requests for the VIP",
                 evidence=(
-                    f"{director}: arp_ignore={value} applies to {network.name}",
+                    f"{director}: arp_ignore={value} applies to {device}",
                     *shown(_questions(case)),
                 ),
                 consequence="clients and routers cannot resolve the VIP",
                 remedy=case.sysctl(director, "net.ipv4.conf.all.arp_ignore", 0)
-                + f" net.ipv4.conf.{network.name}.arp_ignore=0",
+                + f" net.ipv4.conf.{device}.arp_ignore=0",
             )
 
 
@@ -386,7 +407,12 @@ def vip_as_subnet(case: Case) -> Iterator[Found]:
 
 
 RULES = (
-    Rule(find=renamed, harms_others=True, rules_out="every interface has the name of its network"),
+    Rule(
+        find=renamed,
+        by_state=False,
+        harms_others=True,
+        rules_out="every interface has the name of its network",
+    ),
     Rule(find=interfaces, rules_out="every interface is up"),
     Rule(
         find=lo_up, harms_others=True, rules_out="the loopback device is up where it holds the VIP"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from lvsctl.diagnosis import connections
 from lvsctl.diagnosis.base import NAT, TUN, Case, Found, Rule, shown
 from lvsctl.diagnosis.ipvs_commands import exchanged, server_resource, service_resource, typed
 from lvsctl.model.claim import Cause, Remark
@@ -238,12 +239,21 @@ def _drained(case: Case, server: RealServer, entry: RealServerState) -> Iterator
             f"{case.director}: {where} has weight {entry.weight}, not {server.weight}",
             *bound,
         ),
-        consequence=(
-            f"no new client reaches {server.node}; clients that a template binds to it still do"
-            if bound
-            else f"no new connection reaches {server.node}"
-        ),
+        consequence=_what_still_reaches(case, server, bound=bool(bound)),
         remedy=typed(case, server_resource(case, server).edit_commands()),
+    )
+
+
+def _what_still_reaches(case: Case, server: RealServer, *, bound: bool) -> str:
+    """Return who is kept from a drained real server: not who is in the connection table already."""
+    if bound:
+        return f"no new client reaches {server.node}; clients that a template binds to it still do"
+    held = [one for one in connections.before(case) if one.rip == server.rip and one.client_port]
+    if not held:
+        return f"no new connection reaches {server.node}"
+    return (
+        f"no connection from a new client port reaches {server.node}; the {len(held)} that have an "
+        "entry in the connection table still do, and so may others from their ports"
     )
 
 

@@ -21,7 +21,7 @@ def _links(case: Case) -> Iterator[tuple[Node, Network, LinkState]]:
     """Every interface of the topology that is up and has a carrier."""
     for node in case.lab.nodes:
         for name in node.networks:
-            link = case.state(node.name).link(name)
+            link = case.network.interface(node.name, name)
             if link is not None and link.up and link.carrier:
                 yield node, case.lab.network(name), link
 
@@ -38,7 +38,7 @@ def arp_spoken(case: Case) -> Iterator[Found]:
         yield Cause(
             fault="arp-off",
             node=node.name,
-            text=f"{_whose(node)} interface {network.name} does not use ARP",
+            text=f"{_whose(node)} interface {link.name} does not use ARP",
             evidence=(
                 f"{node.name}: {link.name} is NOARP",
                 *shown(_arp_requests(case, node, network.name)),
@@ -74,7 +74,7 @@ def independent(case: Case) -> Iterator[Found]:
                 f"what {network.name} delivers is handled by {link.master} and not by "
                 f"{link.name}, which lost its routes"
             ),
-            remedy=case.up,
+            remedy=case.restore(node.name),
         )
 
 
@@ -202,7 +202,7 @@ def switch_carries(case: Case) -> Iterator[Found]:
                 "a switch does not fragment and reports nothing: small requests work, large ones "
                 "hang"
             ),
-            remedy=case.up,
+            remedy=case.restore(lost.network),
         )
 
 
@@ -305,7 +305,7 @@ def _own_loss(case: Case, node: Node, network: Network, planned: Impairment) -> 
         text=f"the topology itself lets {links} lose {loss:g} % of its frames",
         evidence=(f"{node.name}: netem on {network.name} loses {loss:g} %, as the topology says",),
         consequence="some requests time out before a lost packet has been sent again",
-        remedy=f"{case.up}  # after lowering {key}.{what} in the topology",
+        remedy=f"{case.restore(node.name)}  # after lowering {key}.{what} in the topology",
     )
 
 
@@ -323,25 +323,33 @@ def _restore_commands(
 RULES = (
     Rule(
         find=independent,
+        by_state=False,
         harms_others=True,
         rules_out="no interface belongs to a bridge, a VRF or a bond",
     ),
     Rule(find=arp_spoken, rules_out="every interface uses ARP"),
     Rule(
         find=own_macs,
+        by_state=False,
         latent=True,
         harms_others=True,  # frames for the address go to either
         rules_out="no two interfaces on a network have the same MAC address",
     ),
     Rule(
         find=same_mtu,
+        by_state=False,
         harms_others=True,
         rules_out="all interfaces on a network have the same MTU",
     ),
     Rule(
         find=switch_carries,
+        by_state=False,
         harms_others=True,
         rules_out="every switch carries packets as long as the nodes send",
     ),
-    Rule(find=unimpaired, rules_out="no link loses or delays more than the topology says"),
+    Rule(
+        find=unimpaired,
+        by_state=False,
+        rules_out="no link loses or delays more than the topology says",
+    ),
 )

@@ -63,8 +63,19 @@ def listening(case: Case) -> Iterator[Found]:
             text=text,
             evidence=(f"{node.name}: {fact}", *shown(_refusals(case, node.name))),
             consequence="the real server refuses the requests that the director forwards",
-            remedy=case.up,  # starts what should be running
+            remedy=_start(case, node.name, port),
         )
+
+
+def _start(case: Case, node: str, port: int) -> str:
+    """The command that starts what should be running, or shows what runs in its place."""
+    if not case.by_state:
+        return case.restore(node)
+    shown_by = {Protocol.UDP: "-Hlnup", Protocol.SCTP: "-HlnSp"}.get(
+        case.endpoint.protocol, "-Hlntp"
+    )
+    look = case.type(node, "ss", shown_by, f"sport = :{port}")
+    return f"{look}  # empty until the server listens there: start it, or change its port"
 
 
 def _elsewhere(
@@ -92,7 +103,10 @@ def _elsewhere(
     others = [
         one
         for one in listeners
-        if one.protocol is protocol and one.process and not one.address.is_loopback
+        if not case.by_state  # a host that is no lab's has servers of its own
+        and one.protocol is protocol
+        and one.process
+        and not one.address.is_loopback
     ]
     if others and not any(s.node == server.node and s.port == others[0].port
                           for service in case.lab.services if service != case.service
@@ -273,8 +287,8 @@ def _slow_or_silent(exchange: Exchange, slow: Iterable[Exchange]) -> tuple[str, 
 def _restart(case: Case, server: RealServer, listener: ListenerState) -> str:
     """End the process that does not do its work, and start what the topology says."""
     if not listener.pid:
-        return case.up
-    return f"{case.type(server.node, 'kill', '-KILL', listener.pid)} && {case.up}"
+        return case.restore(server.node)
+    return f"{case.type(server.node, 'kill', '-KILL', listener.pid)} && {case.restore(server.node)}"
 
 
 def answering_as_vip(case: Case) -> Iterator[Found]:
@@ -301,7 +315,7 @@ def answering_as_vip(case: Case) -> Iterator[Found]:
                     "a UDP server that is bound to no address must answer from the one that was "
                     f"asked (IP_PKTINFO), or be bound to {case.vip}"
                 ),
-                remedy=case.up,
+                remedy=case.restore(server.node),
             )
 
 
@@ -313,9 +327,10 @@ RULES = (
     ),
     Rule(
         find=running,
+        by_state=False,
         latent=True,
         rules_out="no server process is stopped",
     ),
-    Rule(find=answering, rules_out="every server process accepts and answers"),
-    Rule(find=answering_as_vip, rules_out="real servers answer from the VIP"),
+    Rule(find=answering, by_state=False, rules_out="every server process accepts and answers"),
+    Rule(find=answering_as_vip, by_state=False, rules_out="real servers answer from the VIP"),
 )

@@ -7,7 +7,7 @@ packet can be followed through a lab that was changed by hand.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from lvsctl.diagnosis.route_lookup import Lookup, lookup
@@ -91,6 +91,10 @@ class Network:
 
     lab: Lab
     states: Mapping[str, NodeState]
+    devices: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """The device of a node on a network, where they are known: those of hosts that no lab is on.
+
+    Empty: none."""
 
     def state(self, node: str) -> NodeState:
         """A node's state; empty if it was not read."""
@@ -124,7 +128,7 @@ class Network:
 
     def changed(self, node: str, key: str) -> Setting | None:
         """A sysctl that no plan sets and that differs from a fresh namespace's."""
-        changed = self.state(node).changed_sysctls
+        changed = self.state(node).changed_sysctls or ()
         return next((one for one in changed if one.name == key), None)
 
     def ipv6_off(self, node: str, device: str) -> Setting | None:
@@ -164,13 +168,15 @@ class Network:
         on_it = any(link == receiving for link in self.holders(node, address))
         if address.version == 6:
             return on_it  # only for addresses of the interface itself: none of lo's (ndisc_recv_ns)
-        ignore = self.effective(node, device, "arp_ignore")
+        ignore = self.effective(node, receiving.name if receiving else device, "arp_ignore")
         if ignore in (1, 2):
             return on_it
         return ignore != 8
 
     def interface(self, node: str, network: str) -> LinkState | None:
         """A node's interface on a network: by its name, or by its MAC address if renamed."""
+        if (known := self.devices.get((node, network))) is not None:
+            return self.state(node).link(known)
         state, planned = self.state(node), self.lab.node(node)
         named = state.link(network)
         if named is not None or network not in planned.networks:
@@ -178,16 +184,22 @@ class Network:
         mac = mac_for(planned.addresses_on(network)[0].ip)
         return next((link for link in state.links if link.mac == mac), None)
 
+    def device(self, node: str, network: str) -> str:
+        """The name of a node's interface on a network; the network's if it has none."""
+        link = self.interface(node, network)
+        return link.name if link is not None else self.devices.get((node, network)) or network
+
     def network_of(self, node: str, device: str) -> str:
         """The network of a node's device: its name, unless the device was renamed."""
         networks = self.lab.node(node).networks
+        known = any((node, network) in self.devices for network in networks)
         renamed = (n for n in networks if (own := self.interface(node, n)) and own.name == device)
-        return device if device in networks else next(renamed, device)
+        return device if device in networks and not known else next(renamed, device)
 
     def arrival(self, hop: Hop) -> str:
         """The device by which a packet comes in at the end of a hop."""
         link = self.interface(hop.arrives, hop.device)
-        return link.name if link is not None else hop.device
+        return link.name if link is not None else self.device(hop.arrives, hop.device)
 
     def connected(self, network: str) -> Iterator[str]:
         """The nodes with a live interface on a network."""
@@ -255,7 +267,9 @@ class Network:
         owner = self._owner(node, network, to, wanted)
         if entry is not None and entry.state == "permanent":
             there = self.having_mac(network, entry.mac)
-            if there != owner or not there:
+            other = self.interface(owner, network) if owner else None
+            unknown = other is not None and not other.mac  # a node whose state was not read
+            if not unknown and (there != owner or not there):
                 fact = (
                     f"{node}: {to} is at {entry.mac} ({entry.state}), "
                     + (f"which is {there}" if there else "which no node has")
@@ -272,11 +286,12 @@ class Network:
         for name in self.lab.node(node).networks:
             link = self.interface(node, name)
             if link is None or not link.up or not link.carrier:
-                fact = f"{node}: {name} is {'down' if link else 'missing'}"
+                device = self.device(node, name)
+                fact = f"{node}: {device} is {'down' if link else 'missing'}"
                 return Block(BlockReason.LINK_DOWN, node, name, dst, fact)
             for address in self.lab.node(node).addresses_on(name):
                 if address.version == dst.version and address not in link.addresses:
-                    fact = f"{node}: {address} is not on {name}"
+                    fact = f"{node}: {address} is not on {link.name}"
                     return Block(BlockReason.NO_ADDRESS, node, name, dst, fact)
         return Block(BlockReason.NO_ROUTE, node, "", dst, f"{node}: no route to {dst}")
 

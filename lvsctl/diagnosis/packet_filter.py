@@ -90,7 +90,8 @@ def _fact(place: str, rule: FilterRule) -> str:
 
 def _remedy(case: Case, place: str, rule: FilterRule) -> str:
     if not rule.tool:
-        return case.up  # which empties the table, where no program is installed that can
+        # Which empties the table, where no program is installed that can.
+        return case.restore(place)
     return case.type(place, *rule.delete_command())
 
 
@@ -110,11 +111,13 @@ def _stayed(conversation: Conversation, place: str) -> bool:
 RULES = (
     Rule(
         find=dropped,
+        by_state=False,
         harms_others=True,
         rules_out="no packet filter of a node or switch dropped anything meanwhile",
     ),
     Rule(
         find=rewritten,
+        by_state=False,
         harms_others=True,
         rules_out="no packet filter rewrote anything meanwhile",
     ),

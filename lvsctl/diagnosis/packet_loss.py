@@ -130,7 +130,7 @@ def _swallowing(case: Case, node: str, last: Frame, reply: bool) -> Cause:
             *shown([last]),
         ),
         consequence=f"{what} end at {node}",
-        remedy=case.up,
+        remedy=case.restore(node),
     )
 
 
@@ -227,20 +227,28 @@ def remedy_of(case: Case, one: Changed) -> str:
     commands = one.difference.commands
     # What has no namespace is no program to run there: a function of the shell script.
     if len(commands) != 1 or not commands[0].argv or not commands[0].netns:
-        return case.up
+        return case.restore(one.place)
     return case.type(one.place, *commands[0].argv)
 
 
 BLOCKING = (
     Rule(
         find=blocking,
+        by_state=False,
         harms_others=True,
         rules_out="no filter, policy or switch setting stops packets where they were lost",
     ),
 )
 """To be applied with the other rules."""
-RULES = (Rule(find=swallowed, rules_out="no node drops packets whose path is in order"),)
+RULES = (
+    Rule(find=swallowed, by_state=False, rules_out="no node drops packets whose path is in order"),
+)
 CHANGED = (
-    Rule(find=explaining, harms_others=True, rules_out="nothing else differs from the topology"),
+    Rule(
+        find=explaining,
+        by_state=False,
+        harms_others=True,
+        rules_out="nothing else differs from the topology",
+    ),
 )
 """To be applied before ``RULES``: where one finds a cause, the packets did not just vanish."""

@@ -129,7 +129,8 @@ def _client_beside(case: Case, server: RealServer, hop: Hop, cip: IPAddress) -> 
         (a for link in case.network.holders(case.client, cip) for a in link.addresses
          if a.ip == cip), cip,
     )  # fmt: skip
-    words = ("addr", "del", held, "dev", hop.device) if planned else ("link", "del", hop.device)
+    device = case.network.device(case.client, hop.device)
+    words = ("addr", "del", held, "dev", device) if planned else ("link", "del", device)
     return Cause(
         fault="client-on-real-server-network",
         node=case.client,
@@ -196,7 +197,8 @@ def redirects(case: Case) -> Iterator[Found]:
             if len(path.hops) < 2 or path.hops[0].arrives != director:
                 continue
             came, went = path.hops[:2]
-            value = network.effective(director, went.device, "send_redirects")
+            device = network.device(director, went.device)
+            value = network.effective(director, device, "send_redirects")
             if came.device != went.device or not value or went.arrives in members:
                 continue  # a real server as the next hop is a wrong one
             sent = [
@@ -209,7 +211,7 @@ def redirects(case: Case) -> Iterator[Found]:
                 node=director,
                 text="the director sends ICMP redirects to the real servers",
                 evidence=(
-                    f"{director}: send_redirects={value} counts for {went.device}: in and out",
+                    f"{director}: send_redirects={value} counts for {device}: in and out",
                     *shown(sent),
                 ),
                 consequence=(
@@ -219,7 +221,7 @@ def redirects(case: Case) -> Iterator[Found]:
                 remedy=case.type(
                     director,
                     *("sysctl", "-w", "net.ipv4.conf.all.send_redirects=0"),
-                    f"net.ipv4.conf.{went.device}.send_redirects=0",
+                    f"net.ipv4.conf.{device}.send_redirects=0",
                 ),
             )
             return

@@ -78,12 +78,13 @@ def _why(case: Case, node: str, device: str, address: IPAddress) -> tuple[str, s
     if on and conf == "ipv4":
         off = (f"{key}=0" for key in on)
         return " ".join(f"{key}=1" for key in on), case.type(node, "sysctl", "-w", *off)
-    return "", case.up
+    return "", case.restore(node)
 
 
 RULES = (
     Rule(
         find=answering_for_others,
+        by_state=False,
         latent=True,
         harms_others=True,
         rules_out="no node answers for another node's address as a proxy",

@@ -108,7 +108,7 @@ def settings(case: Case) -> Iterator[Found]:
     """IPVS's own settings lose no packet (Documentation/networking/ipvs-sysctl.rst)."""
     state = case.state(case.director)
     planned = dict(case.lab.node(case.director).sysctls)
-    for setting in state.changed_sysctls:
+    for setting in state.changed_sysctls or ():
         if setting.name in planned or setting.name not in _OTHERWISE:
             continue
         if setting.name in _DEFENCES and setting.value in ("1", "2"):
@@ -124,7 +124,7 @@ def settings(case: Case) -> Iterator[Found]:
             consequence=consequence,
             remedy=case.sysctl(case.director, setting.name, setting.usual),
         )
-    for setting in state.changed_sysctls:
+    for setting in state.changed_sysctls or ():
         if setting.name == "net.ipv4.vs.backup_only" and setting.value != "0":
             backup = any(daemon.state == "backup" for daemon in state.sync_daemons)
             fact = f"{case.director}: {setting.name}={setting.value}"
@@ -275,8 +275,10 @@ def _at_most(upper: int) -> str:
 
 
 def _differing(case: Case, fault: str, says: str, fact: str, remedy: str) -> Found:
-    """A cause if the distribution is wrong; else a remark."""
-    if not (case.failed("all.distribution") or case.failed("all.real-servers-reached")):
+    """A cause if the distribution is wrong, or none was seen; else a remark."""
+    if not case.by_state and not (
+        case.failed("all.distribution") or case.failed("all.real-servers-reached")
+    ):
         return Remark(case.director, says)
     seen = [
         f"connections: {f.observed}; expected {f.expected}"
@@ -296,9 +298,14 @@ def _differing(case: Case, fault: str, says: str, fact: str, remedy: str) -> Fou
 RULES = (
     Rule(
         find=templates,
+        by_state=False,
         rules_out="no persistence template leads to a drained real server",
     ),
-    Rule(find=fallback, rules_out="no client hashes to a real server that takes no connections"),
+    Rule(
+        find=fallback,
+        by_state=False,
+        rules_out="no client hashes to a real server that takes no connections",
+    ),
     Rule(find=settings, latent=True, rules_out="no setting of IPVS loses packets"),
     Rule(find=flags, rules_out="the service's flags are as configured"),
     Rule(find=timeouts, rules_out="IPVS's timeouts are the usual ones"),

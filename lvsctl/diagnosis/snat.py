@@ -54,7 +54,7 @@ def masqueraded(case: Case) -> Iterator[Found]:
             *_from_client(case),
         ),
         consequence=_LOST,
-        remedy=case.up,  # the program that adds a rule may not be installed
+        remedy=case.restore(case.director),  # the program that adds a rule may not be installed
     )
 
 
@@ -87,5 +87,5 @@ def _from_client(case: Case) -> tuple[str, ...]:
 RULES = (
     Rule(find=tracked, modes=(NAT,), rules_out="netfilter tracks what IPVS forwards"),
     Rule(find=forwarding, modes=(NAT,), rules_out="the director forwards replies to itself"),
-    Rule(find=masqueraded, modes=(NAT,), rules_out="what must be masqueraded is"),
+    Rule(find=masqueraded, by_state=False, modes=(NAT,), rules_out="what must be masqueraded is"),
 )

@@ -66,8 +66,10 @@ def _cause(case: Case, sender: str, last: Frame) -> Cause:
         text=f"packets of {sender} have a {name} of 1 at {last.tap.node} and expire there",
         evidence=(*facts, *shown([last])),
         consequence=f"{last.tap.node} drops them, for each hop takes 1 from the {name}",
-        remedy=" && ".join(usual) or case.up,
+        remedy=" && ".join(usual) or case.restore(sender),
     )
 
 
-RULES = (Rule(find=expiring, harms_others=True, rules_out="no packet's TTL is used up"),)
+RULES = (
+    Rule(find=expiring, by_state=False, harms_others=True, rules_out="no packet's TTL is used up"),
+)

@@ -115,7 +115,7 @@ def keys_agree(case: Case) -> Iterator[Found]:
                     case.type(node.name, "ip", "addr", "replace", vip, "dev", usual),
                 ]
             else:
-                restore.append(case.up)
+                restore.append(case.restore(node.name))
             yield Cause(
                 fault="tunnel-key",
                 node=node.name,
@@ -153,7 +153,7 @@ def endpoints_agree(case: Case) -> Iterator[Found]:
                 *shown(_unreachable(case, node.name)),
             ),
             consequence="the requests are not decapsulated",
-            remedy=case.up,
+            remedy=case.restore(node.name),
         )
 
 
@@ -321,6 +321,7 @@ def _unfiltered(case: Case, node: str, device: str) -> str:
 RULES = (
     Rule(
         find=outer_source,
+        by_state=False,
         modes=(TUN,),
         latent=True,
         rules_out="the director sends the tunnel from its DIP",
@@ -350,6 +351,7 @@ RULES = (
     ),
     Rule(
         find=icmp_filtered,
+        by_state=False,
         modes=(TUN,),
         rules_out="fragmentation-needed reaches the client",
     ),

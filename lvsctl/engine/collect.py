@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from lvsctl.capture.capture import Capture
 from lvsctl.capture.decode import decode_all
+from lvsctl.capture.listener import Options
 from lvsctl.claims.distribution import requests_for_each, requests_needed, room_for
 from lvsctl.claims.neighbours import CONFIGURED, wrong_neighbours, wrongly_claimed
 from lvsctl.engine.whole import changed_settings, whole_state
@@ -25,6 +26,7 @@ from lvsctl.kernel.drops import DropReasons, Martians
 from lvsctl.kernel.masters import active_director
 from lvsctl.kernel.netns import run_inside
 from lvsctl.kernel.state import flush_neighbours_and_routes, read_connections
+from lvsctl.model import nstat
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.evidence import Evidence, Exchange, Failure, Joined, Probe, Run, gue_ports
 from lvsctl.model.lab import Lab, Node, Role
@@ -45,11 +47,14 @@ _THREADS = 16
 """Services and clients that are asked at the same time."""
 
 
-def collect_evidence(lab: Lab, sender: Node | None = None, *, patient: bool = False) -> Evidence:
+def collect_evidence(
+    lab: Lab, sender: Node | None = None, *, patient: bool = False, settings: bool = True
+) -> Evidence:
     """Send requests through every virtual service of ``lab``.
 
     Each service is asked by the clients that reach its VIP, or by ``sender`` only. ``patient``:
-    where connections are accepted and requests not answered, wait longer for some.
+    where connections are accepted and requests not answered, wait longer for some. Without
+    ``settings`` the sysctls that no plan sets are not compared: ``with_settings`` can do it later.
 
     Raises LabError if a part of the lab is missing, HostError without root.
     """
@@ -62,13 +67,13 @@ def collect_evidence(lab: Lab, sender: Node | None = None, *, patient: bool = Fa
         before = counters.counters_by_namespace(nodes)
         filters_before = packet_filters.read_filters(places)
         _probe_vips(lab)
-        asked = _ask_all(lab, sender, patient=patient)
+        asked = _ask_all(lab, sender, patient=patient, settings=settings)
         after = counters.counters_by_namespace(nodes)
         filters_after = packet_filters.read_filters(places)
         kernel_drops = reasons.dropped() if reasons.supported else martians.dropped()
         kernel_log = martians.logged()
     switches = {network.name for network in lab.networks}
-    whole = whole_state(lab, changed=asked.changed)
+    whole = whole_state(lab, changed=asked.changed, settings=settings)
     states = {name.removeprefix(lab.netns("")): state for name, state in whole.items()}
     evidence = Evidence(
         lab=lab,
@@ -78,7 +83,7 @@ def collect_evidence(lab: Lab, sender: Node | None = None, *, patient: bool = Fa
         drops={node: count for node, count in capture.drops.items() if count},
         states={name: state for name, state in states.items() if name not in switches},
         switches={name: state for name, state in states.items() if name in switches},
-        counters={nodes[name]: counters.growth(before[name], after[name]) for name in nodes},
+        counters={nodes[name]: nstat.growth(before[name], after[name]) for name in nodes},
         kernel_drops=kernel_drops,
         kernel_log=kernel_log,
         packet_filters={
@@ -90,6 +95,20 @@ def collect_evidence(lab: Lab, sender: Node | None = None, *, patient: bool = Fa
     )
     _leave_as_found(evidence, nodes)
     return evidence
+
+
+def with_settings(evidence: Evidence) -> Evidence:
+    """Compare the sysctls that no plan sets, where that was left out."""
+    lab = evidence.lab
+    changed = changed_settings(lab)
+
+    def complete(states: Mapping[str, NodeState]) -> dict[str, NodeState]:
+        return {
+            name: replace(state, changed_sysctls=changed.get(lab.netns(name), ()))
+            for name, state in states.items()
+        }
+
+    return replace(evidence, states=complete(evidence.states), switches=complete(evidence.switches))
 
 
 def _not_taught(lab: Lab, before: Mapping[str, NodeState]) -> dict[str, NodeState]:
@@ -138,7 +157,16 @@ def collect_request_evidence(lab: Lab, service: VirtualService, sender: Node) ->
 def _capture(lab: Lab) -> Capture:
     """A capture at every node; it ends once nothing has arrived for two crossings of the lab."""
     namespaces: dict[str | Path, str] = {lab.netns(node.name): node.name for node in lab.nodes}
-    return Capture(namespaces, quiet=0.05 + 2 * _one_way(lab), gue_ports=gue_ports(lab, ()))
+    vips = {*lab.gateways, *(vip for service in lab.services for vip in service.vips)}
+    known = {
+        node.name: vips | {a.ip for i in node.interfaces for a in i.addresses} for node in lab.nodes
+    }
+    return Capture(
+        namespaces,
+        Options(known=known),
+        quiet=0.05 + 2 * _one_way(lab),
+        gue_ports=gue_ports(lab, ()),
+    )
 
 
 def _probe_vips(lab: Lab) -> None:
@@ -227,10 +255,10 @@ class _Answers(NamedTuple):
     """What came of asking; ``changed`` was read while there was nothing to do but wait."""
 
     runs: tuple[Run, ...]
-    changed: ChangedSysctls
+    changed: ChangedSysctls | None
 
 
-def _ask_all(lab: Lab, sender: Node | None, *, patient: bool) -> _Answers:
+def _ask_all(lab: Lab, sender: Node | None, *, patient: bool, settings: bool) -> _Answers:
     """Ask all services at once; compare counters around the first requests of each."""
     director = lab.netns(active_director(lab).name)
     start = counters.wait_for_ipvs_counters(director)
@@ -248,7 +276,7 @@ def _ask_all(lab: Lab, sender: Node | None, *, patient: bool) -> _Answers:
         opening = [pool.submit(_first_requests, lab, one, used_ports, held) for one in asked]
         for one, exchanges in zip(asked, opening, strict=True):
             one.exchanges = exchanges.result()
-        changed = pool.submit(changed_settings, lab)
+        changed = pool.submit(changed_settings, lab) if settings else None
         end = counters.wait_for_ipvs_counters(director, unaccounted=start.unaccounted)
         for waiting in [pool.submit(_further_requests, lab, one) for one in asked]:
             waiting.result()
@@ -256,7 +284,7 @@ def _ask_all(lab: Lab, sender: Node | None, *, patient: bool) -> _Answers:
             for waiting in [pool.submit(_wait_longer, lab, one, end.state) for one in asked]:
                 waiting.result()
         late = run_inside(director, read_connections)
-        settings = changed.result()
+        read = changed.result() if changed else None
     known = {_client_of(connection) for connection in end.state.connections}
     connections = (*end.state.connections, *(c for c in late if _client_of(c) not in known))
     runs = tuple(
@@ -278,7 +306,7 @@ def _ask_all(lab: Lab, sender: Node | None, *, patient: bool) -> _Answers:
         )
         for one in asked
     )
-    return _Answers(runs, settings)
+    return _Answers(runs, read)
 
 
 def _client_of(connection: Connection) -> tuple[object, ...]:

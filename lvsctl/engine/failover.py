@@ -19,16 +19,19 @@ from lvsctl.engine import reconcile
 from lvsctl.engine.labs import find_node
 from lvsctl.errors import LabError, UsageError
 from lvsctl.kernel import commands, masters, netns, registry, state, undo, wide
+from lvsctl.kernel.apply import apply_plan
 from lvsctl.model.addresses import Endpoint, host_route
 from lvsctl.model.event import ignore
 from lvsctl.model.failover import Failover, HeldConnection, Moment, Step
-from lvsctl.model.frame import Direction, Frame
+from lvsctl.model.frame import VRRP, Direction, Frame
 from lvsctl.model.lab import Lab, Node
 from lvsctl.model.masters import Holders, has_one_master, master_by
 from lvsctl.model.service import Protocol, VirtualService
 from lvsctl.model.state import Connection, NodeState
 from lvsctl.plan import planner
+from lvsctl.plan.stages import Stage
 from lvsctl.resources.address import Address
+from lvsctl.resources.drop_filter import DropFilter
 from lvsctl.resources.ipvs_config import SyncDaemon
 from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.link_up import LinkUp
@@ -56,12 +59,21 @@ class Action:
     text: str
     carry_out: Callable[[], None]
     back: bool = False
+    split: bool = False
+    """Whether the director that is master stays it, beside another one."""
 
 
 def fail_over(
-    lab: Lab, *, kill: str | None = None, cut: str | None = None, back: bool = False
+    lab: Lab,
+    *,
+    kill: str | None = None,
+    cut: str | None = None,
+    split: bool = False,
+    back: bool = False,
 ) -> Failover:
     """Kill a director, cut one of its links, or bring everything back; tell what happened.
+
+    ``split`` keeps every director's advertisements from the others.
 
     Without any, the master is killed. Raises UsageError where the lab has one director or no
     service over TCP, LabError where it has not exactly one master before.
@@ -81,30 +93,38 @@ def fail_over(
             hint=f"lvsctl diagnose {lab.name}, or bring it back: lvsctl failover {lab.name} --back",
         )
     master = lab.node(master_by(lab, found))
-    action = _action(lab, master, kill, cut, back=back)
+    action = _action(lab, master, kill, cut, split=split, back=back)
     with registry.lock(lab.name):
         return _measured(lab, service, master.name, action)
 
 
-def _action(lab: Lab, master: Node, kill: str | None, cut: str | None, *, back: bool) -> Action:
-    if sum(one is not None for one in (kill, cut)) + back > 1:
-        raise UsageError("--kill, --cut and --back exclude each other")
+def _action(
+    lab: Lab, master: Node, kill: str | None, cut: str | None, *, split: bool, back: bool
+) -> Action:
+    if sum(one is not None for one in (kill, cut)) + split + back > 1:
+        raise UsageError("--kill, --cut, --split and --back exclude each other")
+    if split:
+        return Action(
+            "directors do not receive each other's advertisements any more",
+            lambda: split_directors(lab),
+            split=True,
+        )
     if back:
         return Action(
-            f"everything of lab {lab.name} is brought back", lambda: _bring_back(lab), back=True
+            f"everything of lab {lab.name} is brought back", lambda: bring_back(lab), back=True
         )
     if cut is not None:
-        node, network = _link(lab, master, cut)
+        node, network = link_of(lab, master, cut)
         return Action(
-            f"the link of {node.name} to {network} is cut", lambda: _cut(lab, node, (network,))
+            f"the link of {node.name} to {network} is cut", lambda: cut_links(lab, node, (network,))
         )
     node = master if kill is None else find_node(lab, kill)
     if node not in lab.directors:
         raise UsageError(f"{node.name} is no director", hint=f"the master is {master.name}")
-    return Action(f"{node.name} loses its power", lambda: _kill(lab, node))
+    return Action(f"{node.name} loses its power", lambda: kill_director(lab, node))
 
 
-def _link(lab: Lab, master: Node, words: str) -> tuple[Node, str]:
+def link_of(lab: Lab, master: Node, words: str) -> tuple[Node, str]:
     """Return the director and the network that NETWORK or DIRECTOR:NETWORK names."""
     name, colon, network = words.rpartition(":")
     node = find_node(lab, name) if colon else master
@@ -114,14 +134,26 @@ def _link(lab: Lab, master: Node, words: str) -> tuple[Node, str]:
     return node, network
 
 
-def _cut(lab: Lab, node: Node, networks: Sequence[str]) -> None:
+def cut_links(lab: Lab, node: Node, networks: Sequence[str]) -> None:
     """Set the switches' ports of a node down."""
     undo.undo([LinkUp(netns=lab.netns(one), device=node.name) for one in networks], lab.name)
 
 
-def _kill(lab: Lab, node: Node) -> None:
+def split_directors(lab: Lab) -> None:
+    """Drop VRRP's advertisements at every director, as a firewall does that does not know them."""
+    versions = dict.fromkeys(one.version for one in lab.floating)
+    filters = tuple(
+        DropFilter(netns=lab.netns(node.name), device=device, protocol=VRRP, version=version)
+        for node in lab.directors
+        for device in node.networks
+        for version in versions
+    )
+    apply_plan((Stage("split", filters),), lab.name, ignore, reconciling=True)
+
+
+def kill_director(lab: Lab, node: Node) -> None:
     """Do what a power failure does: no link, no process, no virtual address."""
-    _cut(lab, node, node.networks)
+    cut_links(lab, node, node.networks)
     # The first process starts the others again: it goes first.
     while pids := commands.keepalived_pids(lab.name, lab.netns(node.name)):
         for pid in pids:
@@ -157,7 +189,7 @@ def _receivers(lab: Lab) -> dict[str, bool]:
     return found
 
 
-def _bring_back(lab: Lab) -> None:
+def bring_back(lab: Lab) -> None:
     """Make the lab what its topology says, as ``up`` does."""
     entry = registry.read(lab.name)
     if entry is None:
@@ -183,7 +215,7 @@ def _measured(lab: Lab, service: VirtualService, before: str, action: Action) ->
             found = masters.holders(lab)
             action.carry_out()
             holders = _wait_for_another(lab, found, patience)
-            after = master_by(lab, holders) if any(holders.values()) else ""
+            after = _new_master(lab, holders, before if action.split else "")
             client.wait_for_answers(time.time(), AFTER, patience)
             table = _table(lab, after)
             held = _go_on(connections, table)
@@ -204,6 +236,7 @@ def _measured(lab: Lab, service: VirtualService, before: str, action: Action) ->
         },
         dropped=sum(capture.drops.values()),
         receiving=receivers.get(after),
+        back=action.back,
     )
     moved = replace(moved, held=tuple(_explained(moved, service, one) for one in held))
     worst = max(outages(asked, began / 1e9), key=lambda one: one.seconds, default=None)
@@ -230,7 +263,16 @@ def _measured(lab: Lab, service: VirtualService, before: str, action: Action) ->
         moved.held,
         story.findings(moved, service.name),
         back=action.back,
+        masters=tuple(dict.fromkeys(n for names in holders.values() for n in names)),
     )
+
+
+def _new_master(lab: Lab, holders: Holders, but: str) -> str:
+    """Return who is master, other than ``but`` where there are two; empty: none is."""
+    names = {name for found in holders.values() for name in found}
+    if but and names - {but}:
+        return min(names - {but})
+    return master_by(lab, holders) if names else ""
 
 
 def _wait_for_another(lab: Lab, before: Holders, patience: float) -> Holders:
@@ -414,7 +456,7 @@ def _unknown(moved: story.Moved, packets: int) -> str:
     if moved.receiving is None:
         return "because its keepalived did not run when the connection began"
     if not moved.receiving:
-        return "because its synchronization daemon did not run"
+        return "because it received no connections then (no synchronization daemon as backup)"
     first, period = ha.sync_threshold
     if packets < first:
         return f"because it had {packets} packets: sync_threshold is {first} {period}"

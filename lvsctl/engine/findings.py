@@ -195,6 +195,60 @@ class Diagnosis:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckedHost:
+    """A real host that was asked for its state.
+
+    ``name`` is that of the inventory or the file (empty: the topology's ``node`` was not
+    collected), ``node`` the node that it is (empty: none). ``problem`` is why it was not judged;
+    ``ignored``: it need not be. ``interfaces`` are the host's by network, empty where it has none.
+    ``unread`` are parts of its state that were not read, so that nothing is said about them.
+    """
+
+    name: str
+    node: str
+    problem: str = ""
+    kernel: str = ""
+    interfaces: dict[str, str] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
+    ignored: bool = False
+
+    @property
+    def judged(self) -> bool:
+        """Whether its state was compared with the topology, or need not be."""
+        return not self.problem or self.ignored
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Check:
+    """How real hosts differ from a topology: ``causes``, in the order to fix them.
+
+    ``remarks`` are harmless differences, and what is not judged. ``ruled_out`` says what is in
+    order; empty where a host or a part of its state was not read. True if no cause was found and
+    every host was judged.
+    """
+
+    lab: Lab
+    causes: tuple[Cause, ...]
+    remarks: tuple[str, ...]
+    ruled_out: tuple[str, ...]
+    hosts: tuple[CheckedHost, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether every host was judged and no cause was found."""
+        return not self.causes and all(host.judged for host in self.hosts)
+
+    def __bool__(self) -> bool:
+        return self.healthy
+
+    def __repr__(self) -> str:
+        causes = "; ".join(f"{c.fault} at {c.node}" for c in self.causes)
+        silent = ", ".join(host.name or host.node for host in self.hosts if not host.judged)
+        found = "; ".join(filter(None, (causes, silent and f"not judged: {silent}")))
+        return f"<{self.lab.name}: {found or 'as the topology says'}>"
+
+
+@dataclass(frozen=True, slots=True)
 class FaultListed:
     """A fault, the nodes of a lab where it can be injected, and those where it is."""
 

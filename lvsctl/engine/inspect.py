@@ -22,6 +22,7 @@ from lvsctl.engine.whole import whole_state
 from lvsctl.errors import UsageError
 from lvsctl.kernel import netns, paths, probe, registry
 from lvsctl.kernel.registry import State
+from lvsctl.model.claim import Verdict
 from lvsctl.model.evidence import Evidence, Exchange
 from lvsctl.model.frame import Tap
 from lvsctl.model.lab import Lab
@@ -77,7 +78,10 @@ def verify_lab(lab: Lab, sender: str | None = None) -> Verification:
     UsageError if it does not exist.
     """
     node = None if sender is None else find_node(lab, sender)
-    return recompute(collect.collect_evidence(lab, node))
+    found = recompute(collect.collect_evidence(lab, node, settings=False))
+    if found.verdict is Verdict.PASS:
+        return found
+    return replace(found, evidence=collect.with_settings(found.evidence))
 
 
 def recompute(evidence: Evidence) -> Verification:

@@ -17,23 +17,25 @@ def whole_state(
     plan: Plan | None = None,
     names: Iterable[str] | None = None,
     changed: ChangedSysctls | None = None,
+    *,
+    settings: bool = True,
 ) -> dict[str, NodeState]:
     """Read the state of every node and switch of ``lab`` that exists, by its namespace.
 
     ``plan`` is the lab's own where none is given. With ``names`` (of namespaces, which must
     exist) only those are read. ``changed`` is what ``changed_settings`` has found, where it was
-    called before. Raises as ``state.lab_state``.
+    called before; without ``settings`` nobody asks for them. Raises as ``state.lab_state``.
     """
     plan = plan or planner.plan_for(lab)
     wanted = netns.existing(lab.name, plan.namespaces) if names is None else tuple(names)
     directors = {lab.netns(node.name) for node in lab.directors}
-    settings = (*state.INSPECTED_SYSCTLS, *diff.settings_of(plan))
+    sysctls = (*state.INSPECTED_SYSCTLS, *diff.settings_of(plan))
     return state.lab_state(
         wanted,
-        sysctls=dict.fromkeys(settings),
+        sysctls=dict.fromkeys(sysctls),
         directors=directors.intersection(wanted),
         pids=processes.daemons(lab.name).values(),
-        whole=state.Whole(_planned(plan), changed),
+        whole=state.Whole(_planned(plan), changed, settings),
     )
 
 

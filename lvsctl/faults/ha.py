@@ -95,6 +95,49 @@ def keepalived_stopped(context: FaultContext) -> Iterator[Change]:
     yield from map(removed, context.planned(Keepalived))
 
 
+@FAULTS.add(
+    "sync-daemon-missing",
+    "the backup does not receive the master's connections",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    symptom="the backup has no synchronization daemon: its connection table stays empty",
+    breaks=("ha.connections-synchronized",),
+)
+def sync_daemon_missing(context: FaultContext) -> Iterator[Change]:
+    """The backup is configured without lvs_sync_daemon: after a failover every connection is reset.
+
+    Changes: lvs_sync_daemon in the backup's keepalived.conf.
+    """
+    if not _is_lower(context):
+        return
+    for one in context.planned(Keepalived):
+        if one.sync:
+            without = re.sub(r" *lvs_sync_daemon .*\n", "", one.text)
+            yield Change(one, replace(one, text=without, sync=False))
+
+
+@FAULTS.add(
+    "sync-daemon-elsewhere",
+    "the backup receives connections on another network than the master sends them on",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    symptom="the synchronization daemons run on different interfaces",
+    breaks=("ha.connections-synchronized",),
+)
+def sync_daemon_elsewhere(context: FaultContext) -> Iterator[Change]:
+    """The directors' lvs_sync_daemon name interfaces of different networks.
+
+    Changes: lvs_sync_daemon in the backup's keepalived.conf.
+    """
+    networks = context.node.networks
+    if not _is_lower(context) or len(networks) < 2:
+        return
+    for one in context.planned(Keepalived):
+        if one.sync:
+            other = re.sub(r"(lvs_sync_daemon) \S+", rf"\1 {networks[1]}", one.text)
+            yield Change(one, replace(one, text=other))
+
+
 def _is_lower(context: FaultContext) -> bool:
     """Whether another director has a higher priority than the node."""
     own = context.node.ha

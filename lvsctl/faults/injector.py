@@ -6,6 +6,7 @@ A fault is recorded before anything is changed, so that a lab can be restored ev
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -70,19 +71,27 @@ class FaultInjector:
 
     def inject(self, fault: Fault, node: str | None = None) -> InjectedFault:
         """Inject ``fault``. Raises UsageError if it does not apply there or is injected already."""
-        one = InjectedFault(fault.id, self.node_for(fault, node))
         with registry.lock(self.lab.name):
-            noted = paths.read_faults(self.lab.name)
-            if one in noted:
-                raise UsageError(f"{one} is injected already",
-                                 hint=f"lvsctl fault restore {fault.id}")  # fmt: skip
-            noted = (*noted, one)
-            paths.write_faults(self.lab.name, noted)
-            before = masters.holders(self.lab)
-            changes = fault.changes_at(self.context(one.node))
-            self._carry_out(changes, noted)
-            if _is_about_masters(self.lab, one.node, changes, before):
-                masters.wait_for_change(self.lab, before)
+            return self.inject_held(fault, node)
+
+    def inject_held(
+        self, fault: Fault, node: str | None = None, *, wait: bool = True
+    ) -> InjectedFault:
+        """The same, for a caller that holds the lab's lock.
+
+        ``wait`` until another director is master, where the fault makes one.
+        """
+        one = InjectedFault(fault.id, self.node_for(fault, node))
+        noted = paths.read_faults(self.lab.name)
+        if one in noted:
+            raise UsageError(f"{one} is injected already", hint=f"lvsctl fault restore {fault.id}")
+        noted = (*noted, one)
+        paths.write_faults(self.lab.name, noted)
+        before = masters.holders(self.lab)
+        changes = fault.changes_at(self.context(one.node))
+        self._carry_out(changes, noted)
+        if wait and _is_about_masters(self.lab, one.node, changes, before):
+            masters.wait_for_change(self.lab, before)
         return one
 
     def restore(self, some: Sequence[InjectedFault] | None = None) -> tuple[InjectedFault, ...]:
@@ -174,9 +183,21 @@ def _is_about_masters(lab: Lab, node: str, changes: Iterable[Change], before: Ho
         if isinstance(change.after, DropFilter) and change.after.protocol == VRRP:
             return True
         if isinstance(change.before, Keepalived):
+            if _is_about_connections(change):
+                return False
             holds = any(node in names for names in before.values())
             return change.after is not None or holds
     return False
+
+
+def _is_about_connections(change: Change) -> bool:
+    """Whether a change of keepalived's configuration is about the synchronization daemon alone."""
+    texts = {
+        re.sub(r" *lvs_sync_daemon .*\n", "", one.text)
+        for one in (change.before, change.after)
+        if isinstance(one, Keepalived)
+    }
+    return change.after is not None and len(texts) == 1
 
 
 def _wait_until_up(indexes: set[int]) -> None:

@@ -17,7 +17,6 @@ from lvsctl.model.service import (
     TunnelChecksum,
     VipPort,
 )
-from lvsctl.model.state import SyncDaemonState
 
 MAX_PROBLEMS = 100
 MAX_SERVICES = 200
@@ -135,18 +134,44 @@ class Service:
         return self.match.protocol if isinstance(self.match, VipPort) else None
 
 
+class Setting(NamedTuple):
+    """What a line sets, as it is written; empty: a word alone."""
+
+    text: str
+    place: Place
+
+
 @dataclass(frozen=True, slots=True)
 class Instance:
     """A VRRP instance: the addresses of whoever is master.
 
-    ``settings`` are its single-line settings as they are written.
+    ``settings`` are its single-line settings by their keywords. ``peers`` are the other directors'
+    own addresses, and ``source`` this one's, where advertisements are unicast.
     """
 
     name: str
     place: Place
     interface: str = ""
     addresses: tuple[tuple[IPInterface, str], ...] = ()
-    settings: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Setting] = field(default_factory=dict, hash=False)
+    peers: tuple[IPAddress, ...] = ()
+    source: IPAddress | None = None
+
+
+class SyncGroup(NamedTuple):
+    """VRRP instances that move together, by their names."""
+
+    name: str
+    members: tuple[str, ...]
+    place: Place
+
+
+class SyncDaemon(NamedTuple):
+    """IPVS's synchronization daemon, which follows a VRRP instance."""
+
+    interface: str
+    instance: str
+    place: Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +188,8 @@ class Configuration:
     instances: tuple[Instance, ...] = ()
     addresses: tuple[tuple[IPInterface, str], ...] = ()
     timeouts: IpvsTimeouts | None = None
-    daemons: tuple[SyncDaemonState, ...] = ()
+    daemon: SyncDaemon | None = None
+    sync_groups: tuple[SyncGroup, ...] = ()
     remarks: tuple[Remark, ...] = ()
     files: tuple[str, ...] = ()
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Iterator
-from importlib.resources import files
 
 import yaml
 
 from lvsctl.model.lab import Lab
 from lvsctl.resources.base import Command, Resource
 from lvsctl.resources.namespace import Namespace
-from lvsctl.resources.responder_port import ResponderPort
+from lvsctl.resources.responder_port import ResponderPort, responder_program
 from lvsctl.resources.static_route import StaticRoute
 from lvsctl.resources.sysctl import Sysctl
 from lvsctl.resources.user_command import UserCommand
@@ -150,8 +149,14 @@ def _typed(command: Command) -> str:
 
 
 def _responder(lab: Lab, one: ResponderPort) -> str:
-    # The program of the script that `lvsctl plan` writes, as text: it needs nothing but Python.
-    program = files("lvsctl").joinpath("output/respond.py").read_text(encoding="utf-8")
     family = "inet6" if lab.ipv6 else "inet"
-    words = ["python3", "-c", program, one.node, str(one.port), str(one.protocol), family]
+    words = [
+        "python3",
+        "-c",
+        responder_program(),
+        one.node,
+        str(one.port),
+        str(one.protocol),
+        family,
+    ]
     return shlex.join([*words, *map(str, one.addresses)])

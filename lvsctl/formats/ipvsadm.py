@@ -114,7 +114,10 @@ def read(text: str, source: str) -> Configuration:
             if words[:1] == ["--set"]:
                 timeouts = _timeouts(words[1:])
             elif words[:1] in (["--start-daemon"], ["--stop-daemon"]):
-                notes.remark(place, f"{words[0]}: it is not part of a topology yet")
+                notes.remark(
+                    place,
+                    f"{words[0]}: it needs a second director (ha: {{sync: true}} of the directors)",
+                )
             elif words:
                 _take(_Rule(_options(words), place), services)
         except _Refused as error:
@@ -309,9 +312,11 @@ def is_rule(line: str) -> bool:
 
 
 def write(lab: Lab, resources: Iterable[Resource]) -> dict[str, str]:
-    """Return the rules of each director, as ``ipvsadm -R`` takes them, by the file's name."""
+    """Return the directors' rules, as ``ipvsadm -R`` takes them, by the file's name.
+
+    One file where all directors have the same, as they must to take over from each other.
+    """
     every = tuple(resources)
-    several = len(lab.directors) > 1
     found = {}
     for director in lab.directors:
         netns = lab.netns(director.name)
@@ -321,6 +326,7 @@ def write(lab: Lab, resources: Iterable[Resource]) -> dict[str, str]:
             if isinstance(one, IpvsService | IpvsRealServer) and one.netns == netns
             for command in one.commands()
         ]
-        name = f"ipvsadm-{director.name}.rules" if several else "ipvsadm.rules"
-        found[name] = "\n".join(lines) + "\n"
+        found[f"ipvsadm-{director.name}.rules"] = "\n".join(lines) + "\n"
+    if len(set(found.values())) == 1:
+        return {"ipvsadm.rules": next(iter(found.values()))}
     return found

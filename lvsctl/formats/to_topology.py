@@ -17,6 +17,7 @@ from lvsctl.formats.configuration import (
     Remark,
     Service,
 )
+from lvsctl.formats.redundancy import STEP, Redundant, redundant
 from lvsctl.formats.surroundings import OUTSIDE, Segment, Surroundings, assume, vips_of
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.service import (
@@ -78,7 +79,9 @@ def to_topology(configuration: Configuration, name: str) -> Imported:
         notes.wrong(services[0].place, f"these are more than {MAX_SERVERS} real servers")
     notes.raise_any()
     surroundings = assume(configuration, services)
-    writer = _Writer(configuration, name, services, surroundings, notes.remarks)
+    directors = redundant(configuration, services, surroundings, notes)
+    notes.raise_any()
+    writer = _Writer(configuration, name, services, surroundings, directors, notes.remarks)
     text = "\n".join(writer.lines()) + "\n"
     return Imported(configuration, name, text, tuple(writer.assumptions), notes.remarks)
 
@@ -193,10 +196,12 @@ class _Writer:
         name: str,
         services: tuple[Service, ...],
         around: Surroundings,
+        directors: Redundant | None,
         remarks: tuple[Remark, ...],
     ) -> None:
         self._configuration, self._name = configuration, name
         self._services, self._around, self._remarks = services, around, remarks
+        self._directors = directors
         self.assumptions: list[str] = []
         rips = dict.fromkeys(one.rip for service in services for one in service.destinations)
         self._nodes = node_names(rips)
@@ -256,14 +261,37 @@ class _Writer:
         yield f"  router: {{role: router, networks: [{router}]}}" + self._assume(
             f"a router between {router}, which carries replies of dr and tun"
         )
-        director = f"role: director, networks: [{_names(around.director)}]"
-        if (timeouts := self._configuration.timeouts) is not None:
-            of_idle = f"tcp: {timeouts.tcp}, tcp_fin: {timeouts.tcp_fin}, udp: {timeouts.udp}"
-            director += f", timeouts: {{{of_idle}}}"
-        yield f"  director: {{{director}}}" + self._assume("its own addresses are chosen")
+        yield from self._director_lines()
         for rip, node in self._nodes.items():
             segment = around.server_segments[rip]
             yield f"  {node}: {{role: real-server, networks: {{{segment.name}: {_quoted(rip)}}}}}"
+
+    def _director_lines(self) -> Iterator[str]:
+        networks = f"[{_names(self._around.director)}]"
+        settings = ""
+        if (timeouts := self._configuration.timeouts) is not None:
+            of_idle = f"tcp: {timeouts.tcp}, tcp_fin: {timeouts.tcp_fin}, udp: {timeouts.udp}"
+            settings = f", timeouts: {{{of_idle}}}"
+        found = self._directors
+        if found is None:
+            line = f"  director: {{role: director, networks: {networks}{settings}}}"
+            yield line + self._assume("its own addresses are chosen")
+            return
+        # One that takes over from another: the file is one's, its role is theirs.
+        notes = "".join(map(self._assume, found.assumptions))
+        if not found.named:
+            alike = f"networks: {networks}, count: {found.number}{settings}"
+            ha = ", ".join((f"priority: {found.priority}", *found.ha))
+            yield f"  director: {{role: director, {alike}, ha: {{{ha}}}}}{notes}"
+        for position, (name, addresses) in enumerate(found.named):
+            own = ", ".join(
+                f"{network}: {'null' if address is None else _quoted(address)}"
+                for network, address in addresses.items()
+            )
+            priority = max(1, found.priority - STEP * position)
+            ha = ", ".join((f"priority: {priority}", *found.ha))
+            line = f"  {name}: {{role: director, networks: {{{own}}}{settings}, ha: {{{ha}}}}}"
+            yield line + (notes if position else "")
 
     def _service(self, service: Service, name: str) -> Iterator[str]:
         match = service.match

@@ -13,23 +13,19 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from lvsctl.kernel import netns
 from lvsctl.kernel.state import node_state
+from lvsctl.model.nstat import parse_paired, parse_single
 from lvsctl.model.state import Counters, NodeState, ServiceState
 from lvsctl.netlink import ipvs, sockets
 
 _DIRECTORY = "/proc/thread-self/net/"
 _PAIRED = ("snmp", "netstat")
-_NOT_COUNTED = frozenset(
-    {"IpForwarding", "IpDefaultTTL", "TcpRtoAlgorithm", "TcpRtoMin", "TcpRtoMax", "TcpMaxConn",
-     "TcpCurrEstab"}
-)  # fmt: skip
-"""Settings and current values among the counters."""
 
 
 def read_counters() -> dict[str, int]:
@@ -52,33 +48,6 @@ def counters_by_namespace(namespaces: Iterable[str]) -> dict[str, dict[str, int]
         return found
 
     return netns.in_thread(visits)
-
-
-def growth(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
-    """Return by how much each counter has grown; those that have not are left out."""
-    return {
-        name: count - before.get(name, 0)
-        for name, count in after.items()
-        if count > before.get(name, 0)
-    }
-
-
-def parse_paired(text: str) -> Iterator[tuple[str, int]]:
-    """Parse snmp and netstat: a line of names, then a line of numbers."""
-    lines = text.splitlines()
-    for heading, values in zip(lines[::2], lines[1::2], strict=False):
-        prefix, _, names = heading.partition(":")
-        for name, value in zip(names.split(), values.partition(":")[2].split(), strict=False):
-            if value != "0" and prefix + name not in _NOT_COUNTED:
-                yield prefix + name, int(value)
-
-
-def parse_single(text: str) -> Iterator[tuple[str, int]]:
-    """Parse snmp6: a name and a number in each line."""
-    for line in text.splitlines():
-        name, value = line.split()
-        if value != "0":
-            yield name, int(value)
 
 
 def _text(name: str) -> str:

@@ -62,6 +62,7 @@ class LabPaths(NamedTuple):
     faults: Path
     taught: Path
     servers: Path
+    stopped: Path
     namespaces: Path
     pids: Path
     logs: Path
@@ -87,6 +88,7 @@ def _of(run: Path, lab: str) -> LabPaths:
         faults=directory / "faults.json",
         taught=directory / "taught.json",
         servers=directory / "servers.json",
+        stopped=directory / "stopped",
         namespaces=directory / "netns",
         pids=directory / "run",
         logs=directory / "log",

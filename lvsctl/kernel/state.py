@@ -59,10 +59,12 @@ class Whole(NamedTuple):
 
     ``planned`` are the sysctls that the lab's plan sets, by namespace: these are no changes.
     ``changed`` are those that differ from a fresh namespace's, where they were read before.
+    Without ``settings`` they are neither needed nor read.
     """
 
     planned: Mapping[str, Mapping[str, str]]
     changed: ChangedSysctls | None = None
+    settings: bool = True
 
 
 def node_state(
@@ -122,7 +124,13 @@ def lab_state(
         )
         for name, visit in visited.items()
     }
-    return states if whole is None else wide.compared(states, whole.planned, whole.changed)
+    if whole is None:
+        return states
+    return wide.with_processes(
+        wide.compared(states, whole.planned, whole.changed)
+        if whole.settings
+        else {name: replace(state, changed_sysctls=None) for name, state in states.items()}
+    )
 
 
 @dataclass(slots=True)

@@ -141,18 +141,16 @@ def compared(
     planned: Mapping[str, Mapping[str, str]],
     changed: ChangedSysctls | None = None,
 ) -> dict[str, NodeState]:
-    """Add what differs from a fresh namespace, and the processes, to the states of a lab.
+    """Add the settings that differ from a fresh namespace's to the states of a lab.
 
     ``changed`` is what ``read_changed`` has found, where it was called before.
     """
     if changed is None:
         changed = _changed({name: state.links for name, state in states.items()}, planned)
-    return _with_processes(
-        {
-            name: replace(state, changed_sysctls=changed.get(name, ()))
-            for name, state in states.items()
-        }
-    )
+    return {
+        name: replace(state, changed_sysctls=changed.get(name, ()))
+        for name, state in states.items()
+    }
 
 
 def _has_ipv6(links: Iterable[LinkState]) -> bool:
@@ -161,7 +159,8 @@ def _has_ipv6(links: Iterable[LinkState]) -> bool:
     return any(one.version == 6 for link in others for one in link.addresses)
 
 
-def _with_processes(states: dict[str, NodeState]) -> dict[str, NodeState]:
+def with_processes(states: Mapping[str, NodeState]) -> dict[str, NodeState]:
+    """Add the processes of each namespace to the states of a lab."""
     by_name: dict[str, set[int]] = {
         name: {one.pid for one in state.listeners if one.pid} for name, state in states.items()
     }

@@ -15,6 +15,7 @@ class Moment(StrEnum):
     ADVERTISED = "last-advertisement"
     RESIGNED = "resigned"
     TOOK_OVER = "took-over"
+    STAYED = "stayed-master"
     ANNOUNCED = "announced"
     FOLLOWED = "followed"
     LAST_ANSWER = "last-answer"
@@ -59,6 +60,7 @@ class Failover:
     milliseconds in which ``client``, which asks every ``interval`` milliseconds, received no
     answer that came at once; None: none came again. It is known to within ``resolution``: how
     long no request was sent where it began and ended. ``back``: it was brought back.
+    ``masters`` are all directors that hold the addresses afterwards.
     """
 
     lab: str
@@ -76,6 +78,7 @@ class Failover:
     held: tuple[HeldConnection, ...]
     findings: tuple[Finding, ...]
     back: bool = False
+    masters: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:

@@ -72,11 +72,13 @@ class Interface:
     """A node's interface, named after the network that it is on.
 
     ``impairment`` is its own, of what the node sends on it (None: that of the network).
+    ``chosen`` are those of ``addresses`` that the topology leaves to lvsctl.
     """
 
     network: str
     addresses: tuple[IPInterface, ...]
     impairment: Impairment | None = None
+    chosen: tuple[IPInterface, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -339,8 +339,11 @@ class NodeState:
     xfrm: tuple[XfrmState, ...] = ()
     fdb: tuple[FdbState, ...] = ()
     vlans: tuple[VlanState, ...] = ()
-    changed_sysctls: tuple[Setting, ...] = ()
-    """Sysctls that differ from those of a fresh namespace, apart from what a lab sets."""
+    changed_sysctls: tuple[Setting, ...] | None = ()
+    """Sysctls that differ from those of a fresh namespace, apart from what a lab sets.
+
+    None: not compared, although the rest was read as a whole: it takes longest, and no claim asks.
+    """
     ipvs_timeouts: IpvsTimeouts | None = None
     """Of a director."""
     sync_daemons: tuple[SyncDaemonState, ...] = ()

@@ -131,6 +131,8 @@ FORMATS: Mapping[str, Format] = {
         derive={"named_first": "named_first", "holds": "holds", "wrong": "wrong"},
         convert={"named": _CAUSES},
     ),
+    "Check": Format(convert={"lab": _LAB}, derive={"healthy": "healthy"}),
+    "CheckedHost": Format(derive={"judged": "judged"}),
     "Claim": Format(rename={"unbroken": "unbreakable_because"}),
     "Column": Format(rename={"topology": "name"}, derive={"holds": "holds"}),
     "Diagnosis": Format(convert={"lab": _LAB}),
@@ -154,6 +156,7 @@ FORMATS: Mapping[str, Format] = {
     "Node": Format(convert={"sysctls": _MAPPING}),
     "Lab": Format(derive={"namespaces": _namespaces}),
     "NodeInspection": Format(flatten=("state",)),
+    "Played": Format(derive={"verdict": "verdict"}),
     "Plan": Format(derive={"namespaces": "namespaces"}),
     "Proof": Format(derive={"proved": "holds", "unbroken": "unbroken"}, convert={"lab": _LAB}),
     "Rates": Format(

@@ -12,6 +12,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from lvsctl.engine.campaign import Column, Proof
 from lvsctl.engine.findings import (
+    Check,
     Diagnosis,
     FaultListed,
     FaultShown,
@@ -23,7 +24,9 @@ from lvsctl.kernel.probe import Features
 from lvsctl.machine.client import MachineStatus
 from lvsctl.machine.kinds import KindStatus
 from lvsctl.model.addresses import Endpoint, IPAddress, IPInterface, IPNetwork
+from lvsctl.model.drill import Played
 from lvsctl.model.failover import Failover
+from lvsctl.model.flows import Drain, DrainRow, Idle
 from lvsctl.model.frame import Frame
 from lvsctl.model.walk import Walk
 from lvsctl.output.json_formats import Format, PlannedResource, fields_of, format_of, types_of
@@ -60,8 +63,21 @@ DOCUMENTS: Mapping[str, Document] = {
     ),
     "verify-prove": Document("Which claims fail under which fault.", Proof),
     "diagnose": Document("The causes, most likely first.", Diagnosis),
+    "check": Document(
+        "How real hosts differ from a topology: the causes, and what became of each host.", Check
+    ),
     "walk": Document("One request, hop by hop.", Walk),
     "failover": Document("What happened while a director took over from another.", Failover),
+    "drain": Document("What became of flows when a real server was taken out.", Drain),
+    "drain-matrix": Document(
+        "What becomes of flows in every way, with every combination of sysctls.",
+        None,
+        {"rows": tuple[DrainRow, ...]},
+    ),
+    "idle": Document(
+        "What became of flows that were silent for longer than IPVS keeps them.", Idle
+    ),
+    "play": Document("What happened during a drill.", Played),
     "watch": Document("One line per sample.", View),
     "fault-list": Document(
         "All faults. `lab` is null without a lab.",

@@ -10,7 +10,6 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from lvsctl.model.lab import Lab, Role
 from lvsctl.model.service import Protocol, TunnelKind
@@ -23,7 +22,7 @@ from lvsctl.resources.base import Resource
 from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.keepalived import Keepalived
 from lvsctl.resources.offloads import OffloadsOff
-from lvsctl.resources.responder_port import ResponderPort
+from lvsctl.resources.responder_port import ResponderPort, responder_program
 from lvsctl.resources.user_command import UserCommand
 
 FUNCTIONS = r"""
@@ -150,7 +149,7 @@ offloads_off() { # NETNS DEVICE...
 }
 """.strip("\n")
 
-RESPONDER = Path(__file__).with_name("respond.py").read_text(encoding="utf-8").rstrip("\n")
+RESPONDER = responder_program().rstrip("\n")
 
 
 WIDTH = 100

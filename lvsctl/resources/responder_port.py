@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from pathlib import Path
 
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import Protocol
 from lvsctl.model.state import ListenerState, NodeState
 from lvsctl.resources.base import Command, Deviation, Resource, States
+
+
+def responder_program() -> str:
+    """Return a server in Python that needs no lvsctl, for scripts and other programs' labs."""
+    return Path(__file__).with_name("respond.py").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,7 +89,7 @@ class ChangedSysctl(Resource):
 
     @classmethod
     def from_state(cls, state: NodeState) -> Iterator[Self]:
-        for one in state.changed_sysctls:
+        for one in state.changed_sysctls or ():
             yield cls(netns=state.netns, name=one.name, value=one.value, usual=one.usual)
 
     def surplus(self, lab: Lab) -> Deviation | None:

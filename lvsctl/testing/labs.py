@@ -17,10 +17,12 @@ from lvsctl.api.command import Command, Done, is_lvsctl_error
 from lvsctl.api.lab import Lab, Topology, is_text, save_report, topology_argument
 from lvsctl.engine.findings import Diagnosis, FaultShown, Inspection, Verification
 from lvsctl.errors import LvsctlError, UsageError
+from lvsctl.model.drill import Played
 from lvsctl.model.lab import Lab as Configuration
 from lvsctl.model.service import Scheduler
 from lvsctl.model.walk import Walk
 from lvsctl.output.saved_report import CAPTURE, HTML
+from lvsctl.topology.drill import parse_drill
 
 MAX_NAME = 31
 """Characters of a lab's name (topology.parsers.MAX_LABEL)."""
@@ -58,6 +60,7 @@ class WatchedLab(Lab):
         self.diagnosis: Diagnosis | None = None
         self.last_walk: Walk | None = None
         self.watch: Watch | None = None
+        self.places: Sequence[Path] = ()
 
     def _touch(self) -> None:
         if self.watch is not None:
@@ -91,6 +94,12 @@ class WatchedLab(Lab):
         self._touch()
         self.diagnosis = super().diagnose()
         return self.diagnosis
+
+    def play(self, drill: Topology) -> Played:
+        """As ``Lab.play``; a path is relative to the test's directory."""
+        self._touch()
+        given = topology_argument(drill)
+        return super().play(given if is_text(given) else found_in(self.places, given))
 
     def inspect(self, *nodes: str) -> Inspection:
         """As ``Lab.inspect``."""
@@ -146,6 +155,7 @@ class Labs:
             raise
         lab.label = label
         lab.watch = self._watch
+        lab.places = self._places
         self._labs.append(lab)
         self._watch.came_up(lab)
         return lab
@@ -156,12 +166,20 @@ class Labs:
         is_path = not isinstance(topology, str) or "/" in text or text.endswith(_SUFFIXES)
         if is_text(topology) or not is_path:
             return text
-        candidates = [place / text for place in self._places]
-        for candidate in candidates:
-            if candidate.is_file():
-                return str(candidate)
-        looked = ", ".join(map(str, dict.fromkeys(candidates)))
-        raise UsageError(f"the file {text!r} does not exist", hint=f"looked for: {looked}")
+        return found_in(self._places, text)
+
+    def play(self, drill: str | os.PathLike[str]) -> Played:
+        """Create a lab of a drill's own topology, and carry the drill out.
+
+        ``drill`` is a file, as for ``up``, that names a ``topology:``. The result is true if every
+        expectation is met. Raises the same errors as ``Lab.up`` and ``Lab.play``.
+        """
+        file = Path(found_in(self._places, drill))
+        parsed, _ = parse_drill(file.read_bytes(), str(file))
+        if not parsed.topology:
+            raise UsageError(f"{file} names no topology", hint="write topology: dr")
+        shipped = "/" not in parsed.topology and not parsed.topology.endswith(_SUFFIXES)
+        return self.up(parsed.topology if shipped else file.parent / parsed.topology).play(file)
 
     def down(self) -> None:
         """Remove all labs, the latest first. Raises the errors after all were tried."""
@@ -175,6 +193,16 @@ class Labs:
                 errors.append(error)
         if errors:
             raise errors[0] if len(errors) == 1 else ExceptionGroup("labs were not removed", errors)
+
+
+def found_in(places: Sequence[Path], file: str | os.PathLike[str]) -> str:
+    """Return a file's path, which is relative to one of ``places``. Raises UsageError."""
+    candidates = [place / file for place in places]
+    for candidate in candidates:
+        if candidate.is_file():
+            return str(candidate)
+    looked = ", ".join(map(str, dict.fromkeys(candidates)))
+    raise UsageError(f"the file {os.fspath(file)!r} does not exist", hint=f"looked for: {looked}")
 
 
 def _label(topology: str | os.PathLike[str], taken: set[str]) -> str:

@@ -197,6 +197,11 @@ def assign_addresses(
             Interface(
                 network.name,
                 tuple(sorted(chosen.get((name, network.name), ()), key=lambda a: a.version)),
+                chosen=tuple(
+                    address
+                    for address in chosen.get((name, network.name), ())
+                    if address not in layout.given.get((name, network.name), ())
+                ),
             )
             for network in layout.networks_of(name)
         )

@@ -35,7 +35,7 @@ SPARE_FILES = 64
 _BINDS = 50
 """How many ports are tried before a port in use is accepted."""
 
-_FAILURES = {
+FAILURES = {
     errno.ECONNREFUSED: Failure.REFUSED,
     errno.ECONNRESET: Failure.RESET,
     errno.EPIPE: Failure.RESET,
@@ -283,7 +283,7 @@ class Attempts:
         number = error.errno or 0
         if number in _EXHAUSTED:
             raise _host_error(error) from error
-        self._finish(attempt, ServerIdentity(), _FAILURES.get(number, os.strerror(number).lower()))
+        self._finish(attempt, ServerIdentity(), FAILURES.get(number, os.strerror(number).lower()))
 
     def _finish(self, attempt: _Attempt, said: ServerIdentity, error: str = Failure.NONE) -> None:
         """The request is over: note what came of it, and close or keep its connection."""
@@ -368,7 +368,7 @@ def failed_exchange(error: OSError) -> Exchange:
     """Return a request that failed before anything was sent."""
     number = error.errno or 0
     timed_out = isinstance(error, TimeoutError)
-    why = Failure.TIMED_OUT if timed_out else _FAILURES.get(number, os.strerror(number).lower())
+    why = Failure.TIMED_OUT if timed_out else FAILURES.get(number, os.strerror(number).lower())
     return Exchange(
         time.time(), None, 0, node="", local_seen=None, peer_seen=None, seconds=0.0, error=why
     )

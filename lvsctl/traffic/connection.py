@@ -13,6 +13,7 @@ import socket
 import struct
 from typing import Protocol
 
+from lvsctl import linux
 from lvsctl.traffic.http import (
     BLOCK,
     CONTINUE,
@@ -20,6 +21,7 @@ from lvsctl.traffic.http import (
     Request,
     RequestReader,
     ResponseBuilder,
+    delay_of,
     parse_single_request,
 )
 
@@ -51,6 +53,9 @@ class ConnectionOwner(Protocol):
 
     def expect(self, connection: Connection, *, renew: bool) -> None:
         """Start the request timeout, or restart it if ``renew``."""
+
+    def later(self, connection: Connection, seconds: float) -> None:
+        """Call ``connection.ready`` after ``seconds``, unless it is closed by then."""
 
     def forget(self, connection: Connection) -> None:
         """Remove a connection that is about to be closed."""
@@ -91,6 +96,11 @@ class Connection:
         """Close after the pending output."""
         self._lingering = False
         """All output is sent; further input is discarded."""
+
+    @property
+    def node(self) -> str:
+        """The real server."""
+        return self._builder.node
 
     def ready(self, _events: int = 0) -> None:
         """Read or send what is possible."""
@@ -133,6 +143,11 @@ class Connection:
             and (lone := parse_single_request(data))
         ):
             self._answer(lone)
+            seconds = delay_of(lone.head.path)
+            if seconds:
+                self._watch(select.EPOLLHUP)  # nothing but the end of the connection
+                self._host.later(self, seconds)
+                return
             self._pump()
         else:
             if self._reader is None:
@@ -254,6 +269,22 @@ class UdpServer:
         self.sock = sock
         self._builder = builder
         self._port = sock.getsockname()[1]
+        self.serving = True
+
+    @property
+    def node(self) -> str:
+        """The real server."""
+        return self._builder.node
+
+    def stop(self) -> None:
+        """Refuse datagrams, as if no socket had the port: one with a peer gets its peer's only."""
+        self.sock.connect(("::1" if self.sock.family == socket.AF_INET6 else "127.0.0.1", 9))
+        self.serving = False
+
+    def start(self) -> None:
+        """Receive datagrams of everyone again."""
+        linux.disconnect(self.sock.fileno())
+        self.serving = True
 
     def ready(self, _events: int = 0) -> None:
         """Answer the datagrams received. One whose answer the kernel rejects gets none."""

@@ -16,6 +16,7 @@ from typing import NamedTuple, Self
 
 from lvsctl.kernel import netns
 from lvsctl.model.addresses import IPAddress
+from lvsctl.traffic.replies import parse_single_reply
 
 _REQUEST = b"GET / HTTP/1.0\r\nConnection: close\r\n\r\n"
 MOST_OPEN = 500
@@ -23,10 +24,14 @@ MOST_OPEN = 500
 
 
 class Asked(NamedTuple):
-    """A request: when it was sent and answered, in seconds since the epoch (0: not answered)."""
+    """A request: when it was sent and answered, in seconds since the epoch (0: not answered).
+
+    ``server`` is the real server that answered; empty: none, or it did not say.
+    """
 
     sent: float
     answered: float
+    server: str = ""
 
 
 @dataclass(slots=True)
@@ -48,6 +53,8 @@ class SteadyClient:
     port: int
     interval: float
     asked: list[Asked] = field(default_factory=list)
+    sent: list[float] = field(default_factory=list)
+    """When each request was sent, also of those that still wait."""
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
     _error: BaseException | None = None
@@ -83,6 +90,20 @@ class SteadyClient:
         with self.changed:
             return self.changed.wait_for(enough, seconds)
 
+    def wait_for_those_before(self, when: float, seconds: float) -> bool:
+        """Wait until every request that was sent before ``when`` is over.
+
+        Returns False where that takes longer than ``seconds``.
+        """
+        count = sum(sent < when for sent in self.sent)
+
+        def enough() -> bool:
+            over = sum(one.sent < when for one in self.asked)
+            return over >= count or self._error is not None
+
+        with self.changed:
+            return self.changed.wait_for(enough, seconds)
+
     def _run(self) -> None:
         try:
             with netns.enter(self.name):
@@ -114,6 +135,7 @@ class SteadyClient:
         family = socket.AF_INET6 if self.host.version == 6 else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         one = _Open(sock, time.time())
+        self.sent.append(one.sent)
         if sock.connect_ex((str(self.host), self.port)) not in (0, _IN_PROGRESS):
             self._note(one, 0.0)
             sock.close()
@@ -133,20 +155,27 @@ class SteadyClient:
         except OSError:
             self._close(poll, waiting, fd, 0.0)
             return
-        self._close(poll, waiting, fd, time.time() if data.startswith(b"HTTP/") else 0.0)
+        answered = time.time() if data.startswith(b"HTTP/") else 0.0
+        reply = parse_single_reply(data) if answered else None
+        self._close(poll, waiting, fd, answered, reply[1].node if reply else "")
 
     def _close(
-        self, poll: select.epoll, waiting: dict[int, _Open], fd: int, answered: float
+        self,
+        poll: select.epoll,
+        waiting: dict[int, _Open],
+        fd: int,
+        answered: float,
+        server: str = "",
     ) -> None:
         one = waiting.pop(fd)
         with contextlib.suppress(OSError):
             poll.unregister(fd)
         one.sock.close()
-        self._note(one, answered)
+        self._note(one, answered, server)
 
-    def _note(self, one: _Open, answered: float) -> None:
+    def _note(self, one: _Open, answered: float, server: str = "") -> None:
         with self.changed:
-            self.asked.append(Asked(one.sent, answered))
+            self.asked.append(Asked(one.sent, answered, server))
             self.changed.notify_all()
 
 

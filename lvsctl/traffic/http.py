@@ -291,6 +291,18 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 BLOCK = b"".join(b"%015x\n" % offset for offset in range(0, 64 * 1024, 16))
 """The repeated body of ``/bytes/N``: each line of 16 bytes is its own offset in here."""
 
+DELAY_LIMIT = 60.0
+"""The longest delay of ``/after/SECONDS/…``."""
+
+_AFTER_PATH = re.compile(r"/after/([0-9]{1,3}(?:\.[0-9]{1,3})?)(?=/|\Z)")
+
+
+def delay_of(path: str) -> float:
+    """Return after how many seconds ``/after/SECONDS`` is answered; 0: at once."""
+    match = _AFTER_PATH.match(path)
+    return min(float(match[1]), DELAY_LIMIT) if match else 0.0
+
+
 _BYTES_PATH = re.compile(r"/bytes/([0-9]{1,12})(?:\?.*)?\Z")
 
 
@@ -339,6 +351,8 @@ class ResponseBuilder:
     def answer(self, request: Request, local: str, peer: str) -> tuple[bytes, int]:
         """Return the reply, and how many bytes of ``pattern`` follow it."""
         head = request.head
+        if after := _AFTER_PATH.match(head.path):  # what follows is answered late
+            head = head._replace(path=head.path[after.end() :] or "/")
         status, kind, body, following = 200, TEXT, self.line(local, peer), 0
         more = b""
         if not head.keep_alive:

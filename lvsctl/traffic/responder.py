@@ -8,6 +8,7 @@ only if it must wait.
 from __future__ import annotations
 
 import errno
+import heapq
 import os
 import resource
 import select
@@ -16,18 +17,21 @@ import signal
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import NamedTuple, Self
 from typing import Protocol as Interface
 
-from lvsctl.errors import KernelError, LvsctlError
+from lvsctl.errors import KernelError, LabError, LvsctlError
+from lvsctl.kernel import listeners, paths, processes
 from lvsctl.kernel.apply import Respond
-from lvsctl.kernel.netns import enter_for_good, in_thread, open_namespace
+from lvsctl.kernel.netns import enter_for_good, in_thread, open_namespace, run_inside
 from lvsctl.kernel.processes import Ready, give_up_root
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import Protocol
+from lvsctl.netlink import sockets as netlink_sockets
 from lvsctl.resources.base import ELSEWHERE
 from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.traffic.connection import IP_PKTINFO, Connection, UdpServer, format_endpoint
@@ -155,7 +159,8 @@ def responder_of(lab: Lab) -> Respond:
         with open_listeners(wanted) as sockets:
             ready(None)  # the kernel queues connections until they are accepted
             give_up_root()  # before the first byte is read
-            serve(sockets, {node.name: node.addresses for node in lab.nodes})
+            addresses = {node.name: node.addresses for node in lab.nodes}
+            serve(sockets, addresses, paths.of(lab.name).stopped)
 
     return respond
 
@@ -171,12 +176,63 @@ def _listeners(lab: Lab, port: ResponderPort) -> Iterator[Listener]:
             yield general._replace(ipv6=True)
 
 
+STOP_SECONDS = 5.0
+"""How long the responder may take to stop serving a node, on a slow machine."""
+
+
+def set_stopped(lab: Lab, nodes: Collection[str]) -> None:
+    """Let the running responder serve all real servers but ``nodes``, and wait until it does.
+
+    Connections to these are closed, and new ones refused, as if their server process had ended;
+    those to others are not disturbed. Raises LabError if the responder does not do so.
+    """
+    pid = processes.daemons(lab.name).get(processes.RESPONDER)
+    if pid is None:
+        raise LabError(f"the responder of lab {lab.name} does not run",
+                       hint=f"lvsctl up {lab.name} starts it")  # fmt: skip
+    with paths.wrap_os_errors(f"stop servers of lab {lab.name}"):
+        file = paths.of(lab.name).stopped
+        before = file.read_text(encoding="utf-8").split("\n") if file.exists() else []
+        file.write_text("\n".join(nodes), encoding="utf-8")
+        file.chmod(0o644)
+    os.kill(pid, signal.SIGUSR1)
+    deadline = time.monotonic() + STOP_SECONDS
+    for node in {*before, *nodes} - {""}:
+        while _listens(lab, node) == (node in nodes):
+            if time.monotonic() > deadline:
+                raise LabError(f"the responder did not stop or start serving for {node}")
+            select.select([], [], [], _POLL_SECONDS)  # the kernel reports no such event
+
+
+_POLL_SECONDS = 0.005
+
+
+def _listens(lab: Lab, node: str) -> bool:
+    """Whether any socket of a real server listens on a port of its services."""
+    ports = {
+        (service.endpoint.protocol, server.answers_at(endpoint))
+        for service in lab.services
+        for endpoint in service.endpoints
+        for server in service.real_servers
+        if server.node == node
+    }
+
+    def look() -> bool:
+        with netlink_sockets.open_socket(netlink_sockets.SOCK_DIAG) as sock:
+            return any((one.protocol, one.port) in ports for one in listeners.open_sockets(sock))
+
+    return run_inside(lab.netns(node), look)
+
+
 def serve(
-    sockets: Sequence[tuple[str, socket.socket]], addresses: Mapping[str, Sequence[IPAddress]]
+    sockets: Sequence[tuple[str, socket.socket]],
+    addresses: Mapping[str, Sequence[IPAddress]],
+    stopped: Path | None = None,
 ) -> None:
     """Serve the nodes' listening ``sockets`` until SIGTERM, in the main thread of a process.
 
-    ``addresses`` are the nodes' own, by node.
+    ``addresses`` are the nodes' own, by node. On SIGUSR1 it stops serving the nodes in the file
+    ``stopped``, a line each, and serves all others.
     """
     with ExitStack() as stack:
         loop = stack.enter_context(Loop())
@@ -190,6 +246,9 @@ def serve(
         # epoll resumes after a signal (PEP 475), but the byte in ``signalled`` ends its wait.
         before = signal.signal(signal.SIGTERM, lambda _number, _frame: loop.stop())
         stack.callback(signal.signal, signal.SIGTERM, before)
+        if stopped is not None:
+            former = signal.signal(signal.SIGUSR1, lambda _number, _frame: loop.read_again(stopped))
+            stack.callback(signal.signal, signal.SIGUSR1, former)
         stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(signalled.fileno()))
         loop.run()
 
@@ -210,6 +269,10 @@ class Loop:
         self._handlers: dict[int, _Handler] = {}
         self._idle: OrderedDict[Connection, float] = OrderedDict()
         self._busy: OrderedDict[Connection, float] = OrderedDict()
+        self._late: list[tuple[float, int, Connection]] = []
+        """Connections that are answered later, as a heap: when, and the order of their requests."""
+        self._requested = 0
+        self._stopped: Path | None = None
         self._paused: set[TcpListener] = set()
         self._resume_at = 0.0
         self._now = time.monotonic()
@@ -241,9 +304,15 @@ class Loop:
         """Make ``run`` return after the current event."""
         self._running = False
 
+    def read_again(self, stopped: Path) -> None:
+        """Serve all nodes but those in a file, after the current event."""
+        self._stopped = stopped
+
     def run(self) -> None:
         """Serve until ``stop``."""
         while self._running:
+            if self._stopped is not None:
+                self._serve_others(self._stopped)
             events = self._epoll.poll(self._timeout(), 512)
             self._now = time.monotonic()
             for fd, happened in events:
@@ -253,6 +322,24 @@ class Loop:
                 if handler is not None:
                     handler.ready(happened)
             self._expire()
+
+    def _serve_others(self, file: Path) -> None:
+        self._stopped = None
+        nodes = file.read_text(encoding="utf-8").split("\n")
+        for fd, handler in list(self._handlers.items()):
+            if isinstance(handler, Connection):
+                if handler.node in nodes:
+                    handler.close()
+            elif isinstance(handler, TcpListener | UdpServer):
+                if handler.serving and handler.node in nodes:
+                    if handler in self._paused:
+                        self._paused.discard(handler)
+                    else:
+                        self._epoll.unregister(fd)
+                    handler.stop()
+                elif not handler.serving and handler.node not in nodes:
+                    handler.start()
+                    self._epoll.register(fd, select.EPOLLIN)
 
     def watch(self, connection: Connection, events: int, *, known: bool) -> None:
         fd = connection.sock.fileno()
@@ -272,6 +359,10 @@ class Loop:
         if renew or connection not in self._busy:
             self._busy[connection] = self._now + REQUEST_SECONDS
             self._busy.move_to_end(connection)
+
+    def later(self, connection: Connection, seconds: float) -> None:
+        self._requested += 1
+        heapq.heappush(self._late, (self._now + seconds, self._requested, connection))
 
     def forget(self, connection: Connection) -> None:
         # Closing a descriptor removes it from epoll (epoll(7)).
@@ -295,6 +386,8 @@ class Loop:
         due = [next(iter(queue.values())) for queue in (self._idle, self._busy) if queue]
         if self._paused:
             due.append(self._resume_at)
+        if self._late:
+            due.append(self._late[0][0])
         return max(0.0, min(due) - self._now) if due else None
 
     def _expire(self) -> None:
@@ -304,6 +397,10 @@ class Loop:
                 if deadline > self._now:
                     break
                 connection.expire()
+        while self._late and self._late[0][0] <= self._now:
+            connection = heapq.heappop(self._late)[2]
+            if connection.sock.fileno() >= 0:
+                connection.ready()
         if self._paused and self._resume_at <= self._now:
             for listener in self._paused:
                 self._epoll.register(listener.sock.fileno(), select.EPOLLIN)
@@ -320,6 +417,25 @@ class TcpListener:
         self._accept: Callable[[], tuple[int, tuple[object, ...]]] = getattr(sock, "_accept")  # noqa: B009 (it is in no stub)
         self._loop = loop
         self._builder = builder
+        self.serving = True
+
+    @property
+    def node(self) -> str:
+        """The real server."""
+        return self._builder.node
+
+    def stop(self) -> None:
+        """Refuse connections; the port stays ours."""
+        if self.sock.proto == Protocol.SCTP.number:
+            self.sock.listen(0)  # which ends listening (sctp_inet_listen)
+        else:
+            self.sock.shutdown(socket.SHUT_RD)  # the same (inet_shutdown)
+        self.serving = False
+
+    def start(self) -> None:
+        """Accept connections again."""
+        self.sock.listen(65535)
+        self.serving = True
 
     def ready(self, _events: int = 0) -> None:
         for _ in range(ACCEPT_BATCH):

@@ -26,7 +26,7 @@ SLOW_SECONDS = 10
 MEMORY_MIB = 1024
 
 
-def seeds(target: str) -> Iterator[bytes]:
+def seeds(target: str) -> Iterator[bytes]:  # noqa: C901 (a row a target)
     """Inputs that get far: the fuzzer changes them."""
     from lvsctl.kernel import registry
     from lvsctl.output.evidence import capture_bytes
@@ -49,7 +49,12 @@ def seeds(target: str) -> Iterator[bytes]:
             yield from (frame.raw.data for frame in evidence_of(name).frames[:100])
     elif target == "evidence":
         yield files_of("dr")["evidence.json"]
-    elif target == "changed-evidence":
+    elif target == "host":
+        yield from (file.read_bytes() for file in ROOT.glob("tests/unit/recorded/hosts/*"))
+    elif target == "inventory":
+        yield b"[a]\nrs1 ansible_host=10.0.0.1\nw[1:3]\n[b:children]\na\n[b:vars]\nansible_user=x\n"
+        yield b"all: {children: {a: {hosts: {rs1: {ansible_port: 22}}, vars: {ansible_user: x}}}}"
+    elif target in ("changed-evidence", "changed-host"):
         yield from (bytes([n, 7 * n % 256, 3 * n % 256, 251]) for n in range(64))
     else:
         text = (ROOT / "topologies/dr.yaml").read_text()

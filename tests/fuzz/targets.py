@@ -12,26 +12,35 @@ import json
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from io import BytesIO
+from pathlib import Path
 
 from lvsctl import modes
 from lvsctl.capture.decode import decode_all
 from lvsctl.capture.pcapng import CaptureFileError, read_recording
+from lvsctl.engine import ask_hosts
+from lvsctl.engine.ask_hosts import Asked
+from lvsctl.engine.check import check
 from lvsctl.engine.findings import Verification
 from lvsctl.engine.inspect import recompute
 from lvsctl.engine.labs import list_labs, running_lab
 from lvsctl.errors import DamagedFile, LvsctlError, TopologyError
 from lvsctl.formats import readers
+from lvsctl.formats.hosts import reader
+from lvsctl.formats.hosts.inventory import read_inventory
 from lvsctl.kernel import paths, registry
 from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
 from lvsctl.output import saved_report, shell_script
 from lvsctl.output.evidence import evidence_bytes, evidence_from
 from lvsctl.output.serialize import to_json
+from lvsctl.output.text.check import format_check
 from lvsctl.output.text.labs import format_labs
 from lvsctl.output.text.plan import format_plan
 from lvsctl.output.text.style import Style
 from lvsctl.plan import planner
+from lvsctl.topology import shipped
 from lvsctl.topology.loading import parse_topology
 from lvsctl.topology.shipped import Topology
+from tests.unit.recorded import reports
 from tests.unit.recorded.reports import evidence_of, files_of
 
 PLAIN = Style(color=False, width=80)
@@ -155,6 +164,58 @@ def registered(data: bytes) -> None:
     assert registry.read("dr") is not None
 
 
+def host(data: bytes) -> None:
+    """What a host printed: a state that can be judged, or DamagedFile."""
+    try:
+        found = reader.read_host(data, "rs1")
+    except DamagedFile as error:
+        error.message.encode()
+        return
+    hosts = [Asked(name, reader.read_host(HOSTS[name], name)) for name in ("lb", "web2")]
+    lab = planner.load_lab(Topology("dr.yaml", shipped.path_of("dr").read_bytes(), "dr"))
+    result = check(lab, [*hosts, Asked("rs1", found)])
+    shown = format_check(result, style=PLAIN)
+    shown.encode()
+    assert not [sign for sign in shown if not (sign.isprintable() or sign == "\n")]
+    json.dumps(to_json(result))
+
+
+def changed_host(data: bytes) -> None:
+    """The same of a real host, with values exchanged: ``data`` says which, by what."""
+    lines = HOSTS["web1"].decode().split("\n")
+    choices = iter(data[:64])
+    for start in choices:
+        number = (start << 8 | next(choices, 0)) % len(lines)
+        choice = next(choices, 0)
+        if lines[number].startswith("|[{"):
+            value = json.loads(lines[number][1:])
+            _change(value, choice, choices)
+            lines[number] = f"|{json.dumps(value)}"
+        else:
+            words = lines[number].split(" ")
+            words[choice % len(words)] = str(HOSTILE[choice % len(HOSTILE)])
+            lines[number] = " ".join(words)
+    host("\n".join(lines).encode(errors="replace"))
+
+
+def inventory(data: bytes) -> None:
+    """An inventory: hosts that ssh can be given, or TopologyError."""
+    try:
+        found = read_inventory(data, "hosts")
+    except TopologyError as error:
+        error.message.encode()
+        return
+    for one in found[:50]:
+        words = ask_hosts.command(one, 5, sudo=False)
+        assert not words[words.index("--") + 1].startswith("-")
+        assert all(word.isprintable() for word in words)
+
+
+HOSTS = {
+    path.stem: path.read_bytes() for path in sorted(Path(reports.__file__).parent.glob("hosts/*"))
+}
+"""What was collected on real hosts, by their names."""
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "topology": topology,
     "configuration": configuration,
@@ -163,4 +224,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "evidence": evidence,
     "changed-evidence": changed_evidence,
     "registered": registered,
+    "host": host,
+    "changed-host": changed_host,
+    "inventory": inventory,
 }

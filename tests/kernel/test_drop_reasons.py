@@ -15,6 +15,7 @@ import pytest
 
 from lvsctl.kernel import counters, netns
 from lvsctl.kernel.drops import DropReasons, Martians, martian_text, parse_reasons
+from lvsctl.model import nstat
 from lvsctl.model.state import LOSSES, MARTIANS, REASONS
 from tests.kernel.by_hand import cable, descriptors, namespaces, run
 
@@ -51,7 +52,7 @@ def test_the_counters_are_each_namespaces_own(pair: tuple[str, str]) -> None:
     before = counters.counters_by_namespace(pair)
     send(sender, "10.9.9.9")
     after = counters.counters_by_namespace(pair)
-    grown = {name: counters.growth(before[name], after[name]) for name in pair}
+    grown = {name: nstat.growth(before[name], after[name]) for name in pair}
     assert grown[receiver]["TcpExtIPReversePathFilter"] == COUNT
     assert "TcpExtIPReversePathFilter" not in grown[sender]
     # nstat(8), the witness, agrees about the names and the numbers.

@@ -28,6 +28,7 @@ from lvsctl.model.state import (
     MARTIANS,
     REASONS,
     AddressState,
+    Connection,
     Dropped,
     LinkState,
     NeighbourState,
@@ -433,6 +434,42 @@ def test_what_a_node_still_claims_is_not_called_learnt_before() -> None:
 
     assert wrongly_claimed(evidence) == {(ip_address("10.10.0.100"), rs1)}
     assert "stale-vip-neighbour" not in dict(named(evidence))
+
+
+def with_earlier_connections(evidence: Evidence, rip: str, state: str, count: int) -> Evidence:
+    """The director had connections to ``rip`` before it was asked."""
+    vip, client, server = (ip_address(a) for a in ("10.10.0.100", "10.10.0.10", rip))
+    entries = tuple(
+        Connection(Protocol.TCP, client, 50000 + n, vip, 80, server, 80, state, 60 - n)
+        for n in range(count)
+    )
+    return replace(evidence, before={"director": NodeState("lvs-dr-director", connections=entries)})
+
+
+@pytest.mark.parametrize(
+    ("rip", "state", "count", "said"),
+    [
+        ("10.10.0.11", "SYN_RECV", 10, "10 connections to rs1 from before have not completed"),
+        ("10.10.0.11", "SYN_RECV", 9, ""),
+        ("10.10.0.11", "ESTABLISHED", 20, ""),
+        ("10.10.0.77", "ESTABLISHED", 3, "3 connections lead to 10.10.0.77, which was removed"),
+    ],
+)
+def test_connections_of_earlier_clients_are_looked_at(
+    rip: str, state: str, count: int, said: str
+) -> None:
+    found = conclusion(with_earlier_connections(evidence_of("dr"), rip, state, count))
+    assert found.causes == ()
+    assert said in " ".join(found.remarks)
+    assert bool(found.remarks) == bool(said)
+
+
+def test_who_is_kept_from_a_drained_server_is_said_exactly() -> None:
+    alone = bent(evidence_of("dr"), "director", drained)
+    (cause,) = conclusion(alone).causes
+    assert cause.consequence == "no new connection reaches rs1"
+    (cause,) = conclusion(with_earlier_connections(alone, "10.10.0.11", "FIN_WAIT", 2)).causes
+    assert "the 2 that have an entry in the connection table still do" in cause.consequence
 
 
 def failing(evidence: Evidence, server: str, **changes: Any) -> Evidence:

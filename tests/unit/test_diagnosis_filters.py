@@ -9,7 +9,7 @@ import pytest
 
 from lvsctl.claims.trace import traces
 from lvsctl.diagnosis import conclusion
-from lvsctl.diagnosis.base import Case
+from lvsctl.diagnosis.base import Case, LabConsole
 from lvsctl.diagnosis.differences import Changed
 from lvsctl.diagnosis.lost_at import lost_at
 from lvsctl.diagnosis.network import Network
@@ -114,7 +114,7 @@ def test_a_rule_is_told_by_what_it_matched_meanwhile() -> None:
 def case_of(evidence: Evidence) -> Case:
     """The first service of a lab as a case."""
     network = Network(evidence.lab, evidence.states)
-    return Case(next(traces(evidence)), network, (), "lvsctl up dr")
+    return Case(next(traces(evidence)), network, (), LabConsole("dr", "lvsctl up dr"))
 
 
 def test_nothing_is_lost_in_a_healthy_lab() -> None:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from lvsctl.model import dns
-from lvsctl.output import respond
+from lvsctl.resources import respond
 from lvsctl.traffic.connection import IP_PKTINFO, UdpServer
 from lvsctl.traffic.http import ResponseBuilder
 from lvsctl.traffic.replies import parse_datagram

@@ -25,7 +25,7 @@ from lvsctl.formats.configuration import Configuration, Place
 from lvsctl.formats.ipvs_table import Rule, table
 from lvsctl.formats.to_topology import Imported, node_names, to_topology
 from lvsctl.model.addresses import host_route
-from lvsctl.model.lab import Lab
+from lvsctl.model.lab import HighAvailability, Lab
 from lvsctl.model.service import VipPort
 from lvsctl.plan import planner
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
@@ -97,7 +97,8 @@ def test_what_is_exported_is_read_as_the_same_table(
         lab = planner.load_lab(Topology(source, shipped.text_of(source).encode()))
     resources = planner.plan_for(lab).resources
     text, *others = writers.export(lab, resources, target).values()
-    assert len(others) == len(lab.directors) - 1
+    # Rules are for every director; each has a keepalived.conf of its own.
+    assert len(others) == (len(lab.directors) - 1 if target is writers.Target.KEEPALIVED else 0)
     again = readers.read(Topology("out", text.encode(), "/out"), readers.Source(target))
     assert rules(table(again.services)) == rules(resources)
     assert str(readers.detect(text)) == target.value
@@ -297,18 +298,172 @@ def test_files_that_include_each_other_end(tmp_path: Path) -> None:
         readers.import_file(Topology("standard input", b"include /etc/passwd\n", "-"))
 
 
+VRRP = """\
+vrrp_instance V {
+interface eth0
+virtual_router_id 51
+virtual_ipaddress {
+10.0.0.100/24
+}
+}
+"""
+WEB = """\
+virtual_server 10.0.0.100 80 {
+lb_algo rr
+lb_kind DR
+protocol TCP
+real_server 10.0.0.11 80 { }
+}
+"""
+
+
+def with_lines(*lines: str) -> str:
+    """The instance with more lines in it."""
+    return VRRP.replace("virtual_ip", "\n".join([*lines, "virtual_ip"])) + WEB
+
+
+def directors_of(text: str) -> list[tuple[str, HighAvailability | None]]:
+    return [(node.name, node.ha) for node in lab_of(imported(text)).directors]
+
+
+HA = HighAvailability(router_id=51, priority=100)
+
+
+@pytest.mark.parametrize(
+    ("lines", "first", "second"),
+    [
+        ((), HA, replace(HA, priority=50)),
+        (("state MASTER", "priority 120"), replace(HA, priority=120), replace(HA, priority=70)),
+        # A backup's master has more than it has.
+        (("state BACKUP", "priority 120"), replace(HA, priority=170), replace(HA, priority=120)),
+        (
+            ("state BACKUP", "nopreempt", "advert_int 0.2"),
+            replace(HA, preempt=False, advert_int=0.2),
+            replace(HA, preempt=False, advert_int=0.2, priority=50),
+        ),
+        (("priority 255",), replace(HA, priority=254), replace(HA, priority=204)),
+    ],
+)
+def test_a_vrrp_instance_is_two_directors(
+    lines: tuple[str, ...], first: HighAvailability, second: HighAvailability
+) -> None:
+    assert directors_of(with_lines(*lines)) == [("director1", first), ("director2", second)]
+
+
+def test_unicast_names_the_directors_and_their_addresses() -> None:
+    lines = ("priority 150", "unicast_src_ip 10.0.0.3", "unicast_peer {\n10.0.0.2\n10.0.0.4\n}")
+    lab = lab_of(imported(with_lines(*lines)))
+    assert [(str(d.addresses[0]), d.ha and d.ha.priority) for d in lab.directors] == [
+        ("10.0.0.3", 150),
+        ("10.0.0.2", 100),
+        ("10.0.0.4", 50),
+    ]
+    assert all(node.ha is not None and node.ha.unicast for node in lab.directors)
+
+
+def test_the_synchronization_daemon_and_a_gateway_are_carried_over() -> None:
+    nat = WEB.replace("DR", "NAT").replace("10.0.0.11 80", "10.0.9.11 80")
+    back = VRRP.replace("V {", "W {").replace("eth0", "eth1").replace("51", "52")
+    text = (
+        "global_defs {\nlvs_sync_daemon eth0 V id 7\n}\n"
+        "vrrp_sync_group ALL {\ngroup {\nV\nW\n}\n}\n"
+        + VRRP
+        + back.replace("10.0.0.100/24", "10.0.9.1/24\n10.0.9.2/24")
+        + nat
+    )
+    one = imported(text)
+    ha = lab_of(one).directors[0].ha
+    assert ha is not None
+    assert ha.sync
+    assert [str(address) for address in ha.gateways] == ["10.0.9.1"]
+    assert [str(remark).partition(": ")[2] for remark in one.remarks] == [
+        "lvs_sync_daemon: id 7: the topology has the defaults",
+        "10.0.9.2 of vrrp_instance W: no virtual server needs it",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "remark"),
+    [
+        (with_lines("authentication {\nauth_type PASS\nauth_pass hunter2\n}"), "authentication of"),
+        (with_lines("track_interface {\neth1\n}"), "track_interface of vrrp_instance V"),
+        (with_lines("notify_master /bin/x"), "a script is never run"),
+        (with_lines("virtual_routes {\n10.9.0.0/24 via 10.0.0.9\n}"), "virtual_routes of"),
+        (with_lines("preempt_delay 30"), "takes over at once"),
+        (VRRP.replace(".100", ".50") + WEB, "it has no virtual server's address"),
+        (VRRP + WEB + WEB.replace(".100", ".101"), "10.0.0.101 is in no vrrp_instance"),
+        (VRRP + VRRP.replace("V {", "W {").replace(".100", ".101").replace("51", "60") + WEB
+         + WEB.replace(".100", ".101"), "its addresses move with those of V"),
+    ],
+)  # fmt: skip
+def test_what_of_vrrp_is_not_carried_over_is_said_with_its_line(text: str, remark: str) -> None:
+    one = imported(text)
+    assert any(remark in str(found) for found in one.remarks), one.remarks
+    assert "hunter2" not in one.text + "".join(map(str, one.remarks))
+    lab_of(one)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            VRRP.replace("virtual_router_id 51\n", "") + WEB,
+            "1: vrrp_instance V has no virtual_router",
+        ),
+        (VRRP.replace("51", "256") + WEB, "3: virtual_router_id '256' is not a number in range"),
+        (with_lines("priority high"), "4: priority 'high' is not a number"),
+        (with_lines("advert_int 0"), "4: advert_int '0' is not a time"),
+        (with_lines("unicast_src_ip lb1"), "4: 'lb1' is not an IP address"),
+        ("global_defs {\nlvs_sync_daemon eth0 W\n}\n" + VRRP + WEB, "2: lvs_sync_daemon names 'W'"),
+    ],
+)
+def test_what_is_wrong_in_vrrp_is_an_error_with_its_line(text: str, message: str) -> None:
+    with pytest.raises(TopologyError, match=f"site.conf:{message}"):
+        imported(text)
+
+
+def services_of(lab: Lab) -> set[tuple[object, ...]]:
+    """What of a lab's virtual services a configuration for a director says."""
+    return {
+        (
+            service.match,
+            service.scheduler,
+            service.persistence,
+            service.netmask,
+            frozenset(service.flags),
+            service.one_packet,
+            frozenset(replace(server, node="", local=False) for server in service.real_servers),
+        )
+        for service in lab.services
+    }
+
+
+@pytest.mark.parametrize("name", shipped.names())
+def test_a_shipped_topology_comes_back_as_it_went_out(name: str) -> None:
+    """Through ipvsadm's rules and keepalived.conf: the virtual services are the same again."""
+    lab = planner.load_lab(Topology(f"{name}.yaml", shipped.path_of(name).read_bytes(), name))
+    resources = planner.plan_for(lab).resources
+    for target in (writers.Target.KEEPALIVED, writers.Target.IPVSADM):
+        text = next(iter(writers.export(lab, resources, target).values()))
+        again = lab_of(imported(text))
+        assert services_of(again) == services_of(lab), target
+        if target is writers.Target.KEEPALIVED and lab.directors[0].ha is not None:
+            ours, its = lab.directors[0].ha, again.directors[0].ha
+            assert its == replace(ours, sync_threshold=(3, 50))
+
+
 def test_what_is_assumed_and_what_is_left_out_is_in_the_topology() -> None:
     one = imported(
-        "vrrp_instance V {\ninterface eth0\nvirtual_ipaddress {\n10.0.0.100/28\n}\n}\n"
+        VRRP.replace("10.0.0.100/24", "10.0.0.100/28")
         + server("real_server 192.168.0.11 8080 { weight 2\nTCP_CHECK { } }", "lb_kind NAT\n")
     )
     lines = one.text.splitlines()
     assert "  eth0: {ipv4: 10.0.0.96/28}" in lines  # the file's own: no assumption
     assert any(line.startswith("  back: {ipv4: 192.168.0.0/24}  # assumed: ") for line in lines)
-    assert "#   site.conf:10: TCP_CHECK: lvsctl does not check real servers" in lines
-    assert "#   site.conf:7: it has no protocol: keepalived takes UDP" in lines
-    assert [remark.place.line for remark in one.remarks] == [1, 7, 7, 10]
-    assert str(one.remarks[2]) == "site.conf:7: it has no lb_algo: keepalived takes wlc"
+    assert "#   site.conf:11: TCP_CHECK: lvsctl does not check real servers" in lines
+    assert "#   site.conf:8: it has no protocol: keepalived takes UDP" in lines
+    assert [remark.place.line for remark in one.remarks] == [8, 8, 11]
+    assert str(one.remarks[1]) == "site.conf:8: it has no lb_algo: keepalived takes wlc"
     assert lab_of(one).services[0].forward == "nat"
 
 
@@ -341,7 +496,7 @@ def test_what_a_firewall_mark_is_for_is_assumed() -> None:
         (4, 2),
     ]
     assert "    ports: [80, 443]  # assumed: ports 80 and 443 get mark 7: " in one.text
-    vrrp = "vrrp_instance V {\ninterface eth0\nvirtual_ipaddress {\n10.0.0.50/24\n}\n}\n"
+    vrrp = VRRP.replace("10.0.0.100", "10.0.0.50")
     servers = "lb_kind DR\nreal_server 10.0.0.11 0 { }\n"
     (known,) = lab_of(imported(f"{vrrp}virtual_server fwmark 3 {{\n{servers}}}\n")).services
     assert str(known.endpoint.vip) == "10.0.0.50"

@@ -205,6 +205,18 @@ def test_a_report_with_anything_anywhere(data: bytes) -> None:
 
 
 @seldom
+@given(st.binary(min_size=3, max_size=24))
+def test_a_host_that_says_anything_anywhere(data: bytes) -> None:
+    TARGETS["changed-host"](data)
+
+
+@often
+@given(st.binary(max_size=200) | st.text("ab[:]1-9.= \n{}!*&'\"", max_size=80).map(str.encode))
+def test_any_inventory(data: bytes) -> None:
+    TARGETS["inventory"](data)
+
+
+@seldom
 @given(st.binary(max_size=200))
 def test_any_bytes_in_the_registry(data: bytes) -> None:
     TARGETS["registered"](data)

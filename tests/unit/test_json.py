@@ -16,16 +16,29 @@ from lvsctl.cli.plans import SchemaOf
 from lvsctl.diagnosis import conclusion
 from lvsctl.engine.campaign import Cell, Column, Health, Proof, Trial
 from lvsctl.engine.faults import list_faults, show_fault
-from lvsctl.engine.findings import Diagnosis, FaultShown, Inspection
+from lvsctl.engine.findings import Check, CheckedHost, Diagnosis, FaultShown, Inspection
 from lvsctl.engine.inspect import recompute
 from lvsctl.engine.preview import between
 from lvsctl.faults import FAULTS
 from lvsctl.kernel.probe import Features
 from lvsctl.model.addresses import Endpoint
 from lvsctl.model.claim import Verdict
+from lvsctl.model.drill import Expectation, Measure, Phase, Played
 from lvsctl.model.evidence import Answers
 from lvsctl.model.failover import Failover, HeldConnection, Moment, Step
+from lvsctl.model.flows import (
+    Drain,
+    DrainRow,
+    FlowKind,
+    FlowResult,
+    FlowSetting,
+    Idle,
+    Outcome,
+    SettingTrial,
+    Way,
+)
 from lvsctl.model.lab import Lab
+from lvsctl.model.service import IpvsTimeouts
 from lvsctl.model.state import Dropped
 from lvsctl.model.walk import Walk
 from lvsctl.output.json_formats import FORMATS
@@ -117,6 +130,73 @@ def failed_over() -> Failover:
     )
 
 
+def drained() -> Drain:
+    """A real server that was taken out, with one line of each kind."""
+    flow = FlowResult(
+        kind=FlowKind.HELD,
+        service="web",
+        client="10.10.0.10:1",
+        outcome=Outcome.RESET,
+        text="reset after 104 ms",
+        after=104.0,
+        resolution=100.0,
+        servers={"rs2": 1},
+        failed=1,
+        entry="ESTABLISHED at rs1, 9 s left",
+        why="reset by director",
+    )
+    setting = FlowSetting("conn_reuse_mode", "1", "a client port")
+    return Drain(
+        lab="dr",
+        real_server="rs1",
+        way=Way.DELETE,
+        client="client",
+        window=4.0,
+        interval=100.0,
+        commands=("ipvsadm -d",),
+        flows=(flow,),
+        settings=(setting,),
+        trials=(SettingTrial(setting, (flow,), (FlowKind.HELD,)),),
+    )
+
+
+def idled() -> Idle:
+    """Flows that were silent."""
+    one = drained()
+    return Idle(
+        lab="dr",
+        real_server="rs1",
+        client="client",
+        idle=3.5,
+        window=1.0,
+        timeouts=IpvsTimeouts(),
+        flows=one.flows,
+        settings=one.settings,
+        trials=one.trials,
+    )
+
+
+def played() -> Played:
+    """A drill with one line of each kind."""
+    return Played(
+        lab="dr",
+        drill="drill.yaml",
+        description="",
+        service="web",
+        client="client",
+        interval=20.0,
+        seconds=6.0,
+        sent=300,
+        late=1,
+        lost=2,
+        outage=None,
+        resolution=20.0,
+        phases=(Phase("weight rs1 0", 1.0, 1.001, 2.5, 100, 1, 2, {"rs2": 98}),),
+        held=drained().flows,
+        expectations=(Expectation(Measure.LOST, "0", "2 of 300", Verdict.FAIL),),
+    )
+
+
 DOCUMENT_SAMPLES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("up", to_json(Up(DR, created=True))),
     ("up", to_json(Up(TUN, created=False, added=planner.plan_for(TUN).resources))),
@@ -128,8 +208,16 @@ DOCUMENT_SAMPLES: tuple[tuple[str, dict[str, Any]], ...] = (
     *(("verify", to_json(recompute(evidence_of(name)), capture="c")) for name in NAMES),
     ("verify-prove", to_json(proof())),
     *(("diagnose", to_json(diagnosis(name))) for name in NAMES),
+    ("check", to_json(Check(DR, diagnosis("dr").causes, (), ("x",), (CheckedHost("a", "rs1"),)))),
     *(("walk", to_json(next(walks(evidence_of(name))))) for name in NAMES),
     ("failover", to_json(failed_over())),
+    ("drain", to_json(drained())),
+    (
+        "drain-matrix",
+        to_json(rows=(DrainRow(Way.STOP, {"conn_reuse_mode": "1"}, drained().flows),)),
+    ),
+    ("idle", to_json(idled())),
+    ("play", to_json(played())),
     ("watch", to_json(view(DR, [sample(DR, 0)]))),
     ("watch", watched()),
     ("fault-list", to_json(lab=None, faults=list_faults())),

@@ -37,6 +37,9 @@ class FakeLoop(ConnectionOwner):
     def expect(self, connection: Connection, *, renew: bool) -> None:  # noqa: ARG002 as in Host
         self.waiting_for = "progress" if renew else "head"
 
+    def later(self, connection: Connection, seconds: float) -> None:  # noqa: ARG002 as in Host
+        self.delay = seconds
+
     def forget(self, connection: Connection) -> None:  # noqa: ARG002 as in Host
         self.closed = True
 
@@ -53,7 +56,7 @@ class FakeLoop(ConnectionOwner):
         return heard
 
     def turn(self) -> None:
-        if not self.closed:
+        if not self.closed and self.events != select.EPOLLHUP:
             self.connection.ready(self.events)
 
     def heard(self) -> bytes:
@@ -78,6 +81,20 @@ def test_keep_alive(loop: FakeLoop) -> None:
     for _ in range(3):
         assert loop.say(GET).endswith(LINE)
         assert (loop.closed, loop.waiting_for) == (False, "anything")
+
+
+def test_an_answer_may_be_late_although_the_client_has_shut_down_its_side(loop: FakeLoop) -> None:
+    size = 4 * 1024 * 1024  # more than the sockets' buffers hold
+    assert loop.say(GET).endswith(LINE)
+    assert loop.say(b"GET /after/2.5/bytes/%d HTTP/1.0\r\n\r\n" % size) == b""
+    assert (loop.delay, loop.events) == (2.5, select.EPOLLHUP)
+    loop.client.shutdown(socket.SHUT_WR)
+    heard = b""
+    loop.connection.ready()  # its time has come
+    while not loop.closed:
+        loop.turn()
+        heard += loop.heard()
+    assert heard.endswith(pattern(0, size))
 
 
 def test_close(loop: FakeLoop) -> None:

@@ -10,8 +10,12 @@ import pytest
 
 from lvsctl.capture.decode import decode_all
 from lvsctl.claims import failover as story
+from lvsctl.claims.ha import connections_synchronized
+from lvsctl.claims.trace import traces
+from lvsctl.diagnosis import conclusion
 from lvsctl.engine.failover import Outage, outages
 from lvsctl.model.claim import Verdict
+from lvsctl.model.evidence import Evidence, Run
 from lvsctl.model.failover import HeldConnection, Moment
 from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
 from lvsctl.model.lab import Lab
@@ -180,6 +184,48 @@ def test_the_master_holds_the_addresses(
     assert vrrp_state(lab, "client", ()) == ""
 
 
+def directors(*daemons: tuple[SyncDaemonState, ...]) -> Evidence:
+    """Two directors, of which the first is master, with these synchronization daemons."""
+    lab = lab_of("dr-ha")
+    held = (link("10.60.0.2/24", "10.60.0.100/32"), link("10.60.0.3/24"))
+    states = {
+        node.name: NodeState(
+            lab.netns(node.name), (one,), whole=True, processes=PROCESSES, sync_daemons=found
+        )
+        for node, one, found in zip(lab.directors, held, daemons, strict=True)
+    }
+    run = Run(lab.services[0], "client", (), before=None, after=None, connections=())
+    return Evidence(lab, (run,), (), (), states=states)
+
+
+SENDS, RECEIVES = SyncDaemonState("master", "lan", 51), SyncDaemonState("backup", "lan", 51)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "verdict", "observed"),
+    [
+        ((SENDS,), (RECEIVES,), Verdict.PASS, "on lan"),
+        ((SENDS,), (), Verdict.FAIL, "director2 receives none"),
+        ((), (RECEIVES,), Verdict.FAIL, "director1 sends none"),
+        ((SENDS,), (SyncDaemonState("backup", "wan", 51),), Verdict.FAIL, "receives on wan"),
+        ((SENDS,), (SyncDaemonState("backup", "lan", 52),), Verdict.FAIL, "sync id 52"),
+    ],
+)
+def test_the_backup_receives_what_the_master_sends(
+    first: tuple[SyncDaemonState, ...],
+    second: tuple[SyncDaemonState, ...],
+    verdict: Verdict,
+    observed: str,
+) -> None:
+    evidence = directors(first, second)
+    (trace,) = traces(evidence)
+    found = connections_synchronized(trace)
+    assert found.verdict is verdict
+    assert observed in found.observed
+    named = [c for c in conclusion(evidence).causes if c.fault.startswith("sync-daemon")]
+    assert bool(named) == (verdict is Verdict.FAIL)
+
+
 # ── the story ────────────────────────────────────────────────────────────────────────────────
 
 
@@ -289,7 +335,32 @@ def test_a_good_failover_passes() -> None:
 def test_each_claim_can_fail(claim: str, change: dict[str, object]) -> None:
     found = verdicts(replace(moved(*STORY, held=(held(4, survived=True),)), **change))  # type: ignore[arg-type]
     assert found.pop(claim) is Verdict.FAIL
-    assert set(found.values()) == {Verdict.PASS}
+    assert set(found.values()) <= {Verdict.PASS}  # of two masters nothing else is promised
+
+
+def test_two_masters_are_told_and_fail() -> None:
+    both = {VIP: ("director1", "director2")}
+    goes_on = advertisement(1750, "director1", "10.60.0.2", FIRST, 150)
+    split = moved(*STORY, goes_on, holders=both, held=(held(4, survived=False),))
+    assert verdicts(split) == {"one-master": Verdict.FAIL}
+    steps = {step.moment: step.at for step in story.story(split)}
+    assert (steps[Moment.TOOK_OVER], steps[Moment.STAYED]) == (1700, 1750)
+    assert Moment.ADVERTISED not in steps
+
+
+@pytest.mark.parametrize(
+    ("setting", "after", "verdict"),
+    [
+        ("{advert_int: 500ms, sync: true}", "director1", Verdict.PASS),
+        ("{advert_int: 500ms, sync: true}", "director2", Verdict.FAIL),
+        ("{advert_int: 500ms, sync: true, preempt: false}", "director2", Verdict.PASS),
+        ("{advert_int: 500ms, sync: true, preempt: false}", "director1", Verdict.FAIL),
+    ],
+)
+def test_who_is_master_once_everything_is_back(setting: str, after: str, verdict: Verdict) -> None:
+    lab = lab_of("dr-ha", **{"{advert_int: 500ms, sync: true}": setting})
+    one = moved(lab=lab, before="director2", after=after, holders={VIP: (after,)}, back=True)
+    assert verdicts(one)["failback"] is verdict
 
 
 def test_a_connection_that_could_not_be_sent_is_not_promised() -> None:

@@ -10,7 +10,7 @@ from ipaddress import ip_address, ip_interface
 import pytest
 from rich.console import Console
 
-from lvsctl.kernel import counters
+from lvsctl.model import nstat
 from lvsctl.model.evidence import Answers, Exchange, Failure
 from lvsctl.model.lab import Lab
 from lvsctl.model.state import NodeState, RouteState, Sample
@@ -284,8 +284,6 @@ def test_a_silent_lab_says_how_to_see_something(lab: Lab) -> None:
 
 def test_counters_have_nstats_names() -> None:
     text = "IpExt: InNoRoutes InOctets\nIpExt: 3 0\nIp: Forwarding InAddrErrors\nIp: 1 2\n"
-    assert dict(counters.parse_paired(text)) == {"IpExtInNoRoutes": 3, "IpInAddrErrors": 2}
-    assert dict(counters.parse_single("Ip6InReceives \t5\nIp6InDiscards\t0\n")) == {
-        "Ip6InReceives": 5
-    }
-    assert counters.growth({"a": 1, "b": 2}, {"a": 4, "b": 2, "c": 1}) == {"a": 3, "c": 1}
+    assert dict(nstat.parse_paired(text)) == {"IpExtInNoRoutes": 3, "IpInAddrErrors": 2}
+    assert dict(nstat.parse_single("Ip6InReceives \t5\nIp6InDiscards\t0\n")) == {"Ip6InReceives": 5}
+    assert nstat.growth({"a": 1, "b": 2}, {"a": 4, "b": 2, "c": 1}) == {"a": 3, "c": 1}

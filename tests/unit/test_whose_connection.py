@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 
 from lvsctl import claims
+from lvsctl.claims.trace import traces
 from lvsctl.engine.collect import clients_of
 from lvsctl.model.claim import Verdict
 from lvsctl.model.evidence import Evidence
+from lvsctl.model.service import Protocol, VipPort
 from lvsctl.plan.planner import load_lab
 from lvsctl.topology.shipped import Topology
 from tests.unit.recorded.reports import NAMES, evidence_of
@@ -91,3 +93,21 @@ def test_each_service_is_asked_by_the_clients_that_reach_it() -> None:
     asking = {s.name: [node.name for node in clients_of(lab, s)] for s in lab.services}
 
     assert asking == {"one": ["first"], "two": ["second", "routed"]}
+
+
+@pytest.mark.parametrize("other", ["another VIP", "another protocol"])
+def test_two_services_that_are_asked_from_one_port_have_their_own_frames(other: str) -> None:
+    """The kernel gives a local port to two connections where their other ends differ."""
+    evidence = evidence_of("dr")
+    (run,) = evidence.runs
+    here = run.service.endpoint
+    there = VipPort(
+        Protocol.TCP if other == "another VIP" else Protocol.UDP,
+        here.vip + 50 if other == "another VIP" else here.vip,
+        here.port,
+    )
+    beside = replace(run, service=replace(run.service, name="other", match=there))
+    first, second = traces(replace(evidence, runs=(run, beside)))
+    (alone,) = traces(evidence)
+    assert first.conversations == alone.conversations
+    assert not any((*c.requests, *c.replies) for c in second.conversations)

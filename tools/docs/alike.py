@@ -51,7 +51,29 @@ def _sorted_frames(found: re.Match[str]) -> str:
     return found[1] + ", ".join(sorted(tap.split()[1] for tap in re.split(r",\s+", found[2])))
 
 
+def _without_counts(found: re.Match[str]) -> str:
+    if found[3] is None:
+        return "0" if found[0].startswith("0 of ") else "<n>"
+    return f"{found[2].strip()} {'none' if found[3] == '0' else 'some'} lost"
+
+
 RULES = (
+    Rule(
+        "the requests of `lvsctl play` in each phase, and those lost in all",
+        r"^( +)\d+\.\d s (.*?)  +\d+  +\d+  +(\d+)  .*$|\b\d+ of \d+(?=; expected)"
+        r"|\b\d+(?= requests\)$)",
+        _without_counts,
+        "a client asks at a rate, by the clock of the machine; that some were lost is compared",
+    ),
+    Rule(
+        "how many requests and packets a flow of `lvsctl drain` had, and when it ended",
+        r"\b\d+(?= of \d+ (?:still|refused|silent))|(?<= of )\d+(?= (?:still|refused|silent))"
+        r"|(?<=: all )\d+(?= at )|(?<=  all )\d+(?= at )|(?<=packets \()\d+(?=\))"
+        r"|\b\d+(?= packets? dropped)|(?<=silent for )[\d.]+(?= s)|(?<=after )\d+(?= ms$)"
+        r"|(?<=\(frame #)\d+",
+        "<n>",
+        "clients ask every 100 ms for some seconds, by the clock of the machine",
+    ),
     Rule(
         "a client's port",
         r"(?<=[:.])(?:3276[89]|327[7-9]\d|32[89]\d\d|3[3-9]\d{3}|[45]\d{4}|60\d{3})(?!\d)",

@@ -10,8 +10,9 @@ from lvsctl.formats.keepalived.services import read_virtual_servers
 from lvsctl.formats.keepalived.tree import Block, build_tree
 from lvsctl.formats.keepalived.vrrp import (
     read_addresses,
-    read_daemons,
+    read_daemon,
     read_instances,
+    read_sync_groups,
     read_timeouts,
     remark_others,
 )
@@ -31,7 +32,7 @@ def _meaning(root: Block, notes: Notes) -> Configuration:
     services = tuple(read_virtual_servers(root, notes))
     instances = tuple(read_instances(root, notes))
     addresses = read_addresses(root, notes)
-    timeouts, daemons = read_timeouts(root, notes), read_daemons(root, notes)
+    timeouts, daemon = read_timeouts(root, notes), read_daemon(root, notes)
     if not services:
         first = next(iter(root.children or ()), root)
         hint = "virtual_server 10.0.0.100 80 { … real_server 10.0.0.11 80 { } }"
@@ -43,7 +44,8 @@ def _meaning(root: Block, notes: Notes) -> Configuration:
         instances,
         addresses,
         timeouts,
-        daemons,
+        daemon,
+        tuple(read_sync_groups(root, notes)),
         notes.remarks,
         tuple(notes.files),
     )

@@ -6,22 +6,50 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from lvsctl.errors import choice_hint, quoted
-from lvsctl.formats.configuration import Instance, Notes
+from lvsctl.formats.configuration import Instance, Notes, Setting, SyncDaemon, SyncGroup
 from lvsctl.formats.keepalived.keywords import ROOT
 from lvsctl.formats.keepalived.numbers import interface, number
 from lvsctl.formats.keepalived.tree import Block
 from lvsctl.model.addresses import IPInterface
 from lvsctl.model.service import IpvsTimeouts
-from lvsctl.model.state import SyncDaemonState
 
 Addresses = tuple[tuple[IPInterface, str], ...]
 
+_TRACKING = "a topology's directors check nothing but each other"
+_SCRIPT = "a script is never run for a lab"
+_REPORT = "it is about reports"
+
+_SETTINGS = frozenset(
+    ("state", "interface", "virtual_router_id", "priority", "advert_int", "nopreempt", "preempt")
+)
+"""Single lines of an instance that a topology has a key for, or whose default they are."""
+
+_BLOCKS = frozenset(
+    ("virtual_ipaddress", "virtual_ipaddress_excluded", "unicast_peer", "unicast_src_ip")
+)
+
+_NOT_CARRIED = {
+    "authentication": "the directors of a lab do not authenticate each other (RFC 5798 has none)",
+    "virtual_routes": "the topology derives its own routes",
+    "virtual_rules": "policy rules are not part of a topology",
+    "preempt_delay": "a topology's director takes over at once",
+    **dict.fromkeys(("use_vmac", "vmac_xmit_base", "use_ipvlan"), "VIPs are on the interface"),
+    **dict.fromkeys(
+        ("track_interface", "track_script", "track_process", "track_file", "track_bfd"), _TRACKING
+    ),
+    **dict.fromkeys(
+        ("notify", "notify_master", "notify_backup", "notify_fault", "notify_stop"), _SCRIPT
+    ),
+    "smtp_alert": _REPORT,
+    "debug": _REPORT,
+}
+"""Other lines and blocks of an instance or sync group, and why."""
+
 _ELSEWHERE = {
-    "vrrp_script": "a script is never run for a lab",
-    "vrrp_track_process": "VRRP is not part of a topology yet",
-    "vrrp_track_file": "VRRP is not part of a topology yet",
+    "vrrp_script": _SCRIPT,
+    "vrrp_track_process": _TRACKING,
+    "vrrp_track_file": _TRACKING,
     "track_file": "health checks are not part of a topology",
-    "vrrp_sync_group": "VRRP is not part of a topology yet",
     "bfd_instance": "BFD is not part of a topology",
     "static_rules": "policy rules are not part of a topology",
     "static_routes": "write them as routes: of the director",
@@ -39,23 +67,52 @@ def read_instances(root: Block, notes: Notes) -> Iterator[Instance]:
             notes.wrong(block.place, "vrrp_instance has no block", "vrrp_instance NAME { … }")
             continue
         settings = {
-            child.keyword: " ".join(child.arguments)
+            child.keyword: Setting(" ".join(child.arguments), child.place)
             for child in block.children
             if child.children is None
         }
-        device = settings.get("interface", "")
+        device = settings["interface"].text if "interface" in settings else ""
         addresses = (
             *_addresses(block, "virtual_ipaddress", device, notes),
             *_addresses(block, "virtual_ipaddress_excluded", device, notes),
         )
-        for routes in block.each("virtual_routes", "virtual_rules"):
-            notes.remark(routes.place, f"{routes.keyword}: the topology derives its own routes")
-        notes.remark(
+        _remark_rest(block, f"vrrp_instance {name}", _SETTINGS | _BLOCKS, notes)
+        peers = tuple(one.ip for one, _ in _addresses(block, "unicast_peer", "", notes))
+        source = settings.get("unicast_src_ip")
+        own = interface(source.text) if source is not None else None
+        if source is not None and own is None:
+            notes.wrong(source.place, f"{quoted(source.text)} is not an IP address", "10.0.0.2")
+        yield Instance(
+            name,
             block.place,
-            f"vrrp_instance {name}: one director holds its addresses; VRRP is not part of a "
-            "topology yet",
+            device,
+            addresses,
+            settings,
+            peers,
+            own.ip if own is not None else None,
         )
-        yield Instance(name, block.place, device, addresses, settings)
+
+
+def _remark_rest(block: Block, where: str, known: frozenset[str], notes: Notes) -> None:
+    """Note each line and block inside that is not carried over. No value: it may be a secret."""
+    for child in block.children or ():
+        if child.keyword not in known:
+            reason = _NOT_CARRIED.get(child.keyword, "a topology has no key for it")
+            notes.remark(child.place, f"{child.keyword} of {where}: {reason}")
+
+
+def read_sync_groups(root: Block, notes: Notes) -> Iterator[SyncGroup]:
+    """Yield the groups of instances that move together."""
+    for block in root.each("vrrp_sync_group"):
+        name = block.arguments[0] if block.arguments else ""
+        _remark_rest(block, f"vrrp_sync_group {name}", frozenset({"group"}), notes)
+        members = tuple(
+            word
+            for one in block.each("group")
+            for line in one.children or ()
+            for word in line.words
+        )
+        yield SyncGroup(name, members, block.place)
 
 
 def read_addresses(root: Block, notes: Notes) -> Addresses:
@@ -104,12 +161,21 @@ def read_timeouts(root: Block, notes: Notes) -> IpvsTimeouts | None:
     return found
 
 
-def read_daemons(root: Block, notes: Notes) -> tuple[SyncDaemonState, ...]:
-    """Return the synchronization daemons of ``lvs_sync_daemon``: of a master, and of a backup."""
+def read_daemon(root: Block, notes: Notes) -> SyncDaemon | None:
+    """Return the synchronization daemon of ``lvs_sync_daemon``."""
+    found = None
     for block in root.each("global_defs"):
         for line in block.each("lvs_sync_daemon"):
-            notes.remark(line.place, "lvs_sync_daemon: it is not part of a topology yet")
-    return ()
+            device, instance, *options = (*line.arguments, "", "")
+            if options := [word for word in options if word]:
+                named = " ".join(options)
+                notes.remark(line.place, f"lvs_sync_daemon: {named}: the topology has the defaults")
+            if not instance:
+                hint = "lvs_sync_daemon INTERFACE VRRP_INSTANCE"
+                notes.wrong(line.place, "lvs_sync_daemon names no vrrp_instance", hint)
+                continue
+            found = SyncDaemon(device, instance, line.place)
+    return found
 
 
 def remark_others(root: Block, notes: Notes) -> None:

@@ -11,7 +11,9 @@ from lvsctl.output.text.style import Cell, Style
 
 def format_failover(result: Failover, *, style: Style) -> str:
     """Format the story in the order of time, the outage, the held connections, the claims."""
-    if result.after == result.before:
+    if len(result.masters) > 1:
+        title = f"{' and '.join(result.masters)} are master at the same time (split brain)"
+    elif result.after == result.before:
         title = f"{result.after or 'no director'} is master as before"
     else:
         title = f"{result.before or 'no director'} → {result.after or 'no director'}"

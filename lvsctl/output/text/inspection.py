@@ -233,7 +233,7 @@ class _Node:
         """Settings of IPVS: in one line what is usual, each of the others with its meaning."""
         asked = {key for key, _ in self._node.sysctls}
         found = dict(self._state.sysctls)
-        found |= {one.name: one.value for one in self._state.changed_sysctls}
+        found |= {one.name: one.value for one in self._state.changed_sysctls or ()}
         usual: list[str] = []
         rows: list[list[str | Cell]] = []
         for key in sorted(key for key in found if key.startswith(PREFIX)):

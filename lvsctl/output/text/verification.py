@@ -142,12 +142,12 @@ def format_diagnosis(result: Diagnosis, *, style: Style) -> str:
     """Format each cause with its evidence and remedy; without causes, what was ruled out."""
     lines = [_diagnosis_heading(result, style)]
     for number, cause in enumerate(result.causes, 1):
-        lines += ["", *_cause(number, cause, style)]
+        lines += ["", *cause_lines(number, cause, style)]
     if not result.works and not result.causes:
-        lines += _list("ruled out", result.ruled_out, style)
-        lines += _list("next steps", result.next_steps, style)
-    lines += _list("claims that do not hold", result.differences, style)
-    lines += _list("differs from the topology, harmless", result.remarks, style)
+        lines += listed("ruled out", result.ruled_out, style)
+        lines += listed("next steps", result.next_steps, style)
+    lines += listed("claims that do not hold", result.differences, style)
+    lines += listed("differs from the topology, harmless", result.remarks, style)
     return style.finished("\n".join(lines))
 
 
@@ -167,7 +167,8 @@ def _diagnosis_heading(result: Diagnosis, style: Style) -> str:
     return f"{name}: {style.red('not working')}, {found}"
 
 
-def _cause(number: int, cause: Cause, style: Style) -> Iterator[str]:
+def cause_lines(number: int, cause: Cause, style: Style) -> Iterator[str]:
+    """Format a cause: a heading, its evidence, what follows from it, the commands that end it."""
     label = style.dim(f"[{cause.fault}]")
     yield f"{number}. {style.bold(cause.node)}: {printable(cause.text)}  {label}"
     for fact in cause.evidence:
@@ -179,7 +180,8 @@ def _cause(number: int, cause: Cause, style: Style) -> Iterator[str]:
         yield f"   {lead}{style.cyan(printable(command))}"
 
 
-def _list(title: str, items: tuple[str, ...], style: Style) -> Iterator[str]:
+def listed(title: str, items: tuple[str, ...], style: Style) -> Iterator[str]:
+    """Format a list with its title; nothing if it is empty."""
     if items:
         yield ""
         yield style.bold(f"{title}:")

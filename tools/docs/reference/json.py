@@ -40,7 +40,11 @@ def text() -> str:
 def commands() -> frozenset[str]:
     """The commands described here."""
     described = {command.replace("-", " ") for command in DOCUMENTS}
-    return frozenset(command.removesuffix(" prove") for command in described)
+    return frozenset(_BY_OPTION.get(command, command) for command in described)
+
+
+_BY_OPTION = {"verify prove": "verify", "drain matrix": "drain"}
+"""Documents that an option of a command prints."""
 
 
 def _keys(schema: Schema) -> str:
