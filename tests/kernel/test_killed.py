@@ -32,7 +32,7 @@ from tests.kernel.planted import planted
 
 pytestmark = pytest.mark.ipvs
 
-FEW = 4
+FEW = 3
 """Moments that are tried always; `make test-all` tries every one."""
 
 KILLED = -signal.SIGKILL
