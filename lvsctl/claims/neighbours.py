@@ -40,7 +40,7 @@ def wrong_neighbours(
 ) -> Iterator[WrongNeighbour]:
     """Find what nodes had learnt wrong before the first request (``Evidence.before``).
 
-    ``network_of`` names the network of a node's device; it is its name, unless told otherwise.
+    ``network_of`` names the network of a node's device; by default they are called the same.
     Left out is what a node was captured claiming while requests were sent: that mistake is there
     still, and other claims show it.
     """

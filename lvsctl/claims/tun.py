@@ -305,8 +305,9 @@ def header_cost(trace: Trace, headers: int) -> CheckResult:
 def _informative(trace: Trace, paying: Container[IPAddress]) -> Conversation | None:
     """The large request to judge: one that failed, or one that was told of the smaller MTU.
 
-    They are sent at once, and what one is told, the others know from then on. Of tunnels that
-    cost different numbers of bytes it is one to a real server of ``paying``, by its RIP.
+    They are sent at once; an ICMP error about one of them changes the path MTU for all. Of
+    tunnels that cost different numbers of bytes it is one to a real server of ``paying``, by its
+    RIP.
     """
     sent = {exchange.local for exchange in trace.run.every_large}
     larges = [one for one in trace.everything if one.client in sent]

@@ -310,3 +310,5 @@ class Rule:
     latent: bool = False
     harms_others: bool = False
     """Whether the cause harms other nodes than its own."""
+    applies: Callable[[Case], bool] = lambda _: True
+    """Whether there is anything to judge: otherwise nothing is ruled out either."""

@@ -187,7 +187,12 @@ class _Found:
 
 
 def judged_cases(case: Case, rule: Rule) -> tuple[Case, ...]:
-    """The case as the rule judges it: one of some methods only, by the real servers of each."""
+    """The case as the rule judges it: one of some methods only, by the real servers of each.
+
+    None where the rule does not apply.
+    """
+    if not rule.applies(case):
+        return ()
     ways = [way for way in case.service.ways if way[0] in rule.modes]
     if set(rule.modes) == set(EVERY_MODE):
         return (case,)

@@ -16,8 +16,6 @@ from lvsctl.resources.keepalived import PROCESS, PROCESSES, is_running
 
 def not_running(case: Case) -> Iterator[Found]:
     """Directors on which keepalived does not run."""
-    if not case.lab.floating:
-        return
     for node in case.lab.directors:
         state = case.evidence.states.get(node.name)
         if state is None or not (state.whole or case.by_state):
@@ -49,8 +47,6 @@ def _processes(case: Case, node: str) -> str:
 def two_masters(case: Case) -> Iterator[Found]:
     """Directors that are master beside another one, and what keeps them from knowing."""
     lab = case.lab
-    if not lab.floating:
-        return
     held = holders_in(lab, {name: state.links for name, state in case.evidence.states.items()})
     masters = [d for d in lab.directors if any(d.name in names for names in held.values())]
     if len(masters) < 2:
@@ -138,9 +134,7 @@ def _split_brain(case: Case, node: Node, both: str, consequence: str) -> Cause:
 
 def not_synchronized(case: Case) -> Iterator[Found]:
     """Backups that do not receive the master's connections."""
-    if not any(f.claim.id == "ha.connections-synchronized" for f in case.findings):
-        return
-    if not case.failed("ha.connections-synchronized"):
+    if not case.failed(_SYNCHRONIZED):
         return
     master = case.trace.master
     sender = daemon_of(case.state(master), "master")
@@ -213,10 +207,37 @@ def _quoted(one: Advertisement | None) -> tuple[str, ...]:
     return shown((one.frame,)) if one is not None else ()
 
 
+_SYNCHRONIZED = "ha.connections-synchronized"
+
+
+def _several(case: Case) -> bool:
+    """Whether directors take over from each other."""
+    return bool(case.lab.floating)
+
+
+def _synchronized(case: Case) -> bool:
+    """Whether that was judged: not without requests, nor where connections are not sent."""
+    return any(finding.claim.id == _SYNCHRONIZED for finding in case.findings)
+
+
 RULES = (
-    Rule(find=not_running, rules_out="keepalived runs on every director", latent=True),
     Rule(
-        find=not_synchronized, rules_out="the backups receive the master's connections", latent=True
+        find=not_running,
+        applies=_several,
+        rules_out="keepalived runs on every director",
+        latent=True,
     ),
-    Rule(find=two_masters, rules_out="one director is master", latent=True, harms_others=True),
+    Rule(
+        find=not_synchronized,
+        applies=_synchronized,
+        rules_out="the backups receive the master's connections",
+        latent=True,
+    ),
+    Rule(
+        find=two_masters,
+        applies=_several,
+        rules_out="one director is master",
+        latent=True,
+        harms_others=True,
+    ),
 )

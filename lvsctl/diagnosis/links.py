@@ -312,7 +312,7 @@ def _own_loss(case: Case, node: Node, network: Network, planned: Impairment) -> 
 def _restore_commands(
     device: str, planned: Impairment, others: tuple[str, ...]
 ) -> Iterator[tuple[str, ...]]:
-    """Commands that restore what is planned; tc leaves options that it is not told of."""
+    """Commands that restore what is planned; tc keeps options that a command does not name."""
     if not planned or others:
         yield ("tc", "qdisc", "del", "dev", device, "root")
     if planned:

@@ -24,7 +24,7 @@ def whole_state(
 
     ``plan`` is the lab's own where none is given. With ``names`` (of namespaces, which must
     exist) only those are read. ``changed`` is what ``changed_settings`` has found, where it was
-    called before; without ``settings`` nobody asks for them. Raises as ``state.lab_state``.
+    called before; without ``settings`` they are not read. Raises as ``state.lab_state``.
     """
     plan = plan or planner.plan_for(lab)
     wanted = netns.existing(lab.name, plan.namespaces) if names is None else tuple(names)
