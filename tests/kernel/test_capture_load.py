@@ -10,8 +10,11 @@ import pytest
 from lvsctl import claims
 from lvsctl.capture.capture import Capture
 from lvsctl.engine import collect
+from lvsctl.model.addresses import IPAddress
 from lvsctl.model.claim import Verdict, overall
+from lvsctl.model.evidence import Evidence
 from lvsctl.model.frame import Direction
+from lvsctl.model.lab import Role
 from lvsctl.traffic import client
 from tests.kernel.labs import lab_up
 
@@ -41,6 +44,20 @@ def test_nothing_is_dropped_at_the_taps_of_so_many_real_servers(servers: int) ->
         evidence = collect.collect_evidence(lab)
         assert evidence.drops == {}
         assert overall(claims.findings(evidence)) is Verdict.PASS
+        _assert_questions_concern_the_node(evidence)
+
+
+def _assert_questions_concern_the_node(evidence: Evidence) -> None:
+    """Real servers heard those for the VIP and themselves, and sent their own; none else is kept."""
+    lab = evidence.lab
+    for node in lab.having(Role.REAL_SERVER):
+        asked: dict[Direction, set[IPAddress]] = defaultdict(set)
+        for frame in evidence.frames:
+            if frame.tap.node == node.name and frame.arp is not None and frame.arp.is_request:
+                asked[frame.raw.direction].add(frame.arp.target_ip)
+        own = {address.ip for address in node.addresses_on("lan")}
+        assert asked[Direction.BROADCAST] == {lab.services[0].endpoint.vip, *own}, node.name
+        assert asked[Direction.OUT] == {a.ip for a in lab.node("client").addresses_on("lan")}
 
 
 def _assert_all_seen(capture: Capture, servers: int, connections: int) -> None:
