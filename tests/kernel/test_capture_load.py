@@ -48,7 +48,7 @@ def test_nothing_is_dropped_at_the_taps_of_so_many_real_servers(servers: int) ->
 
 
 def _assert_questions_concern_the_node(evidence: Evidence) -> None:
-    """Real servers heard those for the VIP and themselves, and sent their own; none else is kept."""
+    """Real servers heard those for the VIP and themselves, and sent their own; none else kept."""
     lab = evidence.lab
     for node in lab.having(Role.REAL_SERVER):
         asked: dict[Direction, set[IPAddress]] = defaultdict(set)
