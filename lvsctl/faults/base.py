@@ -188,11 +188,22 @@ class FaultContext:
         """
         lab = self.lab
         servers = {s.node for service in lab.services for s in service.by(ForwardingMethod.TUN)}
-        if servers and all(any(r.mss for r in lab.node(name).routes) for name in servers):
+        if servers and all(self._announces_less(lab.node(name)) for name in servers):
             return False
-        clients = [lab.network(n).mtu for c in lab.having(Role.CLIENT) for n in c.networks]
+        clients = [lab.mtu_of(c, n) for c in lab.having(Role.CLIENT) for n in c.networks]
         ends = (*lab.directors, *lab.having(Role.REAL_SERVER))
-        return max(clients) >= min(lab.network(n).mtu for node in ends for n in node.networks)
+        return max(clients) >= min(lab.mtu_of(node, n) for node in ends for n in node.networks)
+
+    def _announces_less(self, server: Node) -> bool:
+        """Whether clients learn a smaller segment size of a real server than its link's."""
+        lab = self.lab
+        if server.mss_clamp or any(route.mss for route in server.routes):
+            return True
+        clients = lab.having(Role.CLIENT)
+        return any(
+            router.mss_clamp and self.at(router.name).joins((server,), clients)
+            for router in lab.having(Role.ROUTER)
+        )
 
     @property
     def large_requests(self) -> bool:

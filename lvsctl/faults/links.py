@@ -42,11 +42,11 @@ def _set(device: str, name: str, before: str, after: str, *, netns: str, group: 
 
 
 def _shorter(context: FaultContext, network: str, *, netns: str, device: str) -> Change:
-    """A device's MTU is smaller than that of its network.
+    """A device's MTU is smaller than that of its link.
 
     Not by much: where less than 1280 is left, IPv6 and tunnels over it do not work at all.
     """
-    mtu = context.lab.network(network).mtu
+    mtu = context.lab.mtu_of(context.node, network)
     return _set(device, "mtu", str(mtu), str(mtu - 100), netns=netns, group="link")
 
 

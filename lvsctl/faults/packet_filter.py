@@ -13,9 +13,10 @@ from lvsctl.faults.base import (
     FaultContext,
     FaultTable,
 )
-from lvsctl.faults.change import Change, added
+from lvsctl.faults.change import Change, added, removed
 from lvsctl.model.lab import Role
 from lvsctl.model.packet_filter import FilterProgram, FilterRule
+from lvsctl.resources.mss_clamp import MssClamp
 from lvsctl.resources.packet_filter import PacketFilter
 
 FAULTS = FaultTable()
@@ -34,6 +35,23 @@ def _every_packet(context: FaultContext, chain: str, action: str) -> Iterator[Ch
         yield added(
             PacketFilter(netns=context.netns, program=rule.program, table=rule.table, rules=(rule,))
         )
+
+
+@FAULTS.add(
+    "mss-clamp-missing",
+    "a node that should limit the segment size of TCP does not",
+    modes=EVERY_MODE,
+    at=(Role.ROUTER, Role.DIRECTOR, Role.REAL_SERVER),
+    symptom="SYN+ACKs reach the client with the real server's own segment size",
+    breaks=("mss.clamped",),
+)
+def mss_clamp_missing(context: FaultContext) -> Iterator[Change]:
+    """The rule that limits the segment size was lost, for example by another set of rules.
+
+    Changes: each rule is removed.
+    """
+    if context.large_requests:
+        yield from map(removed, context.planned(MssClamp))
 
 
 @FAULTS.add(

@@ -48,6 +48,7 @@ from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.link_up import LinkUp
 from lvsctl.resources.marks import Marks
 from lvsctl.resources.masquerade import Masquerade
+from lvsctl.resources.mss_clamp import MssClamp
 from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.neighbour import LearntNeighbour, Neighbour, ProxyNeighbour
 from lvsctl.resources.netem import Netem
@@ -110,6 +111,9 @@ def _undo(session: Session, resource: Resource) -> None:
     elif isinstance(resource, Masquerade):
         with netns.enter(session.open(resource.netns).fd):
             packet_filters.masquerade([resource.target], remove=True)
+    elif isinstance(resource, MssClamp):
+        with netns.enter(session.open(resource.netns).fd):
+            packet_filters.clamp(resource.clamp, remove=True)
     elif isinstance(resource, ResponderPort):
         processes.stop_daemon(session.lab, processes.RESPONDER)
     elif isinstance(resource, Keepalived):
