@@ -124,7 +124,7 @@ def _check_clamps(config: TopologyConfig, problems: ProblemCollector) -> None:
             continue
         at = ("nodes", name, "mss_clamp")
         if node.role is Role.CLIENT:
-            message = f"{name} is a client, which announces its own segment size"
+            message = "a client announces its own segment size"
             hint = "write routes: [{to: default, via: …, mss: 1440}], or move the key to a router"
             problems.add(at, message, hint, key=True)
         elif node.role is Role.DIRECTOR and ForwardingMethod.NAT not in methods:
