@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lvsctl.kernel import netns, processes, state
+from lvsctl.kernel import netns, processes, state, wide
 from lvsctl.model.lab import Lab
 from lvsctl.model.state import ChangedSysctls, NodeState
 from lvsctl.plan import diff, planner
@@ -44,8 +44,6 @@ def changed_settings(lab: Lab) -> ChangedSysctls:
 
     Raises as ``state.lab_state``.
     """
-    from lvsctl.kernel import wide  # heavy; a new lab is not compared
-
     plan = planner.plan_for(lab)
     return wide.read_changed(netns.existing(lab.name, plan.namespaces), _planned(plan))
 
