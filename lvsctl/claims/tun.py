@@ -374,7 +374,7 @@ def _nothing_too_big(
 
 
 _SMALLER = 1500
-"""The MTU of a lab's links in bytes, where nobody changed it."""
+"""The MTU of a lab's links in bytes, unless it was changed."""
 
 
 def _made_progress(trace: Trace, conversation: Conversation) -> bool:
