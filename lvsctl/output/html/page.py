@@ -206,6 +206,9 @@ def _bytes(frame: Frame) -> Html:
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """A second line of defence: no script runs and nothing is loaded."""
 
+IMAGES = "; img-src data:"
+"""For pages that contain images."""
+
 
 def page(verification: Verification, *, capture: str) -> str:
     """Return the report of a verification; ``capture`` is the file that contains its frames."""
@@ -229,7 +232,7 @@ def page(verification: Verification, *, capture: str) -> str:
         "; recompute the verdicts on any machine: ",
         tag("code", "lvsctl verify --from ."),
     ]
-    return _document(
+    return document(
         f"{lab.name}: {verification.verdict}",
         joined(
             tag("h1", lab.name, badge(verification.verdict)),
@@ -263,7 +266,7 @@ def _causes(verification: Verification) -> Iterator[Html]:
 
 def topology_page(lab: Lab) -> str:
     """Return a page with the drawn topology and its virtual services."""
-    return _document(
+    return document(
         lab.name,
         joined(tag("h1", lab.name), tag("p", lab.description, class_="lead")),
         joined(
@@ -277,7 +280,7 @@ def topology_page(lab: Lab) -> str:
 def walk_page(walk: Walk) -> str:
     """Return a page with the path of one request."""
     lab = walk.lab
-    return _document(
+    return document(
         f"{lab.name}: one request, hop by hop",
         joined(
             tag("h1", f"{lab.name}: one request, hop by hop"),
@@ -289,7 +292,13 @@ def walk_page(walk: Walk) -> str:
     )
 
 
-def _document(title: str, head: Html, main: Html, foot: Html) -> str:
+def document(
+    title: str, head: Html, main: Html, foot: Html, *, css: str = "", images: bool = False
+) -> str:
+    """Return a page of these parts; ``css`` is added to the style sheet.
+
+    ``images``: it contains images, each as a data: URL.
+    """
     body = joined(
         html_walk.markers(),
         tag("header", head),
@@ -301,10 +310,14 @@ def _document(title: str, head: Html, main: Html, foot: Html) -> str:
         tag(
             "head",
             tag("meta", charset="utf-8"),
-            tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+            tag(
+                "meta",
+                http_equiv="Content-Security-Policy",
+                content=POLICY + (IMAGES if images else ""),
+            ),
             tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
             tag("title", f"{title} · lvsctl"),
-            tag("style", Html(STYLE)),
+            tag("style", Html(STYLE + css)),
         ),
         tag("body", body),
         lang="en",
