@@ -38,6 +38,8 @@ SIGNS = {Verdict.PASS: "✓", Verdict.FAIL: "✗", Verdict.INCONCLUSIVE: "?"}
 _FAMILIES = {
     "all": "every mode",
     "joined": "several ports or VIPs",
+    "local": "a local node",
+    "mss": "MSS clamping",
     "ops": "one-packet scheduling",
     "snat": "NAT with SNAT",
 }
