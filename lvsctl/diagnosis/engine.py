@@ -80,6 +80,11 @@ class Conclusion:
     next_steps: tuple[str, ...]
     differences: tuple[str, ...] = ()
 
+    @property
+    def healthy(self) -> bool:
+        """Whether all works, as the topology says, and nothing can break it."""
+        return self.works and not self.causes and not self.differences
+
 
 def conclusion(evidence: Evidence, up: str = "") -> Conclusion:
     """Find the causes, the most likely first.

@@ -95,14 +95,14 @@ def collect_evidence(
     return evidence
 
 
-def with_settings(evidence: Evidence) -> Evidence:
-    """Compare the sysctls that no plan sets, where that was left out."""
+def with_settings(evidence: Evidence, but: Iterable[str] = ()) -> Evidence:
+    """Compare the sysctls that no plan sets, where that was left out; ``but`` some nodes'."""
     lab = evidence.lab
-    changed = changed_settings(lab)
+    changed = changed_settings(lab, map(lab.netns, but))
 
     def complete(states: Mapping[str, NodeState]) -> dict[str, NodeState]:
         return {
-            name: replace(state, changed_sysctls=changed.get(lab.netns(name), ()))
+            name: replace(state, changed_sysctls=changed.get(lab.netns(name)))
             for name, state in states.items()
         }
 

@@ -202,7 +202,7 @@ def frames_damaged(context: FaultContext) -> Iterator[Change]:
 def arp_off(context: FaultContext) -> Iterator[Change]:
     """ARP is switched off at a real server's interface, in place of arp_ignore and arp_announce.
 
-    A well-known recipe for direct routing: then nobody resolves the RIP either.
+    A well-known recipe for direct routing: then no node resolves the RIP either.
 
     Changes: NOARP on every interface.
     """

@@ -135,7 +135,7 @@ def fill(program: FilterProgram, table: str, rules: Rules) -> None:
                     layout.level, layout.get, _replacement(layout, table, old, counters, rules)
                 )
             except OSError as error:
-                if error.errno != errno.EAGAIN:  # somebody else changed it meanwhile
+                if error.errno != errno.EAGAIN:  # another process changed it meanwhile
                     raise
             else:
                 return
@@ -143,7 +143,7 @@ def fill(program: FilterProgram, table: str, rules: Rules) -> None:
 
 
 def _names(layout: _Layout) -> list[str]:
-    """Return the tables in use. Asking for one that is not there would create it."""
+    """Return the tables in use. Asking for one that does not exist would create it."""
     try:
         text = Path("/proc/thread-self/net", layout.names).read_text(encoding="ascii")
     except FileNotFoundError:

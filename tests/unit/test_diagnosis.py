@@ -428,7 +428,7 @@ def test_what_a_dummy_device_has_was_not_learnt() -> None:
 
 
 def test_what_a_node_still_claims_is_not_called_learnt_before() -> None:
-    """Its own rule names it; and once it is mended, what it taught is not held against the lab."""
+    """Its own rule names it; and once repaired, what it taught is not held against the lab."""
     asking_as_vip = with_asker(both(at("rs1", Direction.OUT), arp_request), "10.10.0.100")
     rs1 = "02:00:0a:0a:00:0b"
     evidence = replace(
