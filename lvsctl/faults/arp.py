@@ -156,7 +156,10 @@ def vip_on_lan(context: FaultContext) -> Iterator[Change]:
     Changes: the VIP moves from the loopback device to the interface.
     """
     for vip in context.vips(device="lo"):
-        yield Change(vip, replace(vip, device=context.node.networks[0]))
+        asked = context.lab.network_of(vip.address.ip)
+        own = context.node.networks
+        device = asked.name if asked is not None and asked.name in own else own[0]
+        yield Change(vip, replace(vip, device=device))
 
 
 @FAULTS.add(

@@ -95,16 +95,18 @@ def link_impaired(context: FaultContext) -> Iterator[Change]:
 
 
 def _disturbed(context: FaultContext, **changes: float) -> Iterator[Change]:
-    """The node's first link is impaired as it is planned to be, and by ``changes`` (netem).
+    """The node's links are impaired as they are planned to be, and by ``changes`` (netem).
 
     Not where the topology asks for such frames itself: then nobody can tell whose they are.
     """
-    network = context.node.networks[0]
-    planned = context.lab.impairment_of(context.node, network)
-    if any(one.disturbs or one.lost or one.rate for one in (*context.lab.impairments, planned)):
+    lab, node = context.lab, context.node
+    if any(one.disturbs or one.lost or one.rate for one in lab.impairments):
         return
-    netem = Netem(netns=context.netns, device=network, impairment=replace(planned, **changes))  # type: ignore[arg-type]
-    yield Change(replace(netem, impairment=planned) if planned else None, netem)
+    for network in node.networks:
+        planned = lab.impairment_of(node, network)
+        wrong = replace(planned, **changes)  # type: ignore[arg-type]
+        netem = Netem(netns=context.netns, device=network, impairment=wrong)
+        yield Change(replace(netem, impairment=planned) if planned else None, netem)
 
 
 def _asks_by(context: FaultContext, *protocols: Protocol) -> bool:
@@ -172,7 +174,7 @@ def frames_duplicated(context: FaultContext) -> Iterator[Change]:
 
 @FAULTS.add(
     "frames-damaged",
-    "a real server's link inverts a bit in every third frame",
+    "a real server's link inverts a bit in every second frame",
     modes=EVERY_MODE,
     at=(Role.REAL_SERVER,),
     cause="link-impaired",
@@ -185,10 +187,10 @@ def frames_damaged(context: FaultContext) -> Iterator[Change]:
 
     What is damaged may be any field: an address, a port, or nothing that matters.
 
-    Changes: netem corrupts 30 % of the frames.
+    Changes: netem corrupts half of the frames.
     """
     if _asks_by(context, Protocol.TCP, Protocol.UDP):
-        yield from _disturbed(context, corrupt=30.0)
+        yield from _disturbed(context, corrupt=50.0)
 
 
 @FAULTS.add(

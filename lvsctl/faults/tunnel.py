@@ -17,9 +17,10 @@ from lvsctl.faults.base import (
 from lvsctl.faults.change import Change, added, removed
 from lvsctl.model.lab import Role
 from lvsctl.model.packet import ICMP, ICMPV6
-from lvsctl.model.service import GUE_PORT, Encapsulation, TunnelChecksum, TunnelKind
+from lvsctl.model.service import GUE_PORT, Encapsulation, ServiceMatch, TunnelChecksum, TunnelKind
 from lvsctl.resources.drop_filter import DropFilter
 from lvsctl.resources.gue_port import GuePort
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.link_up import LinkUp
 from lvsctl.resources.sysctl import Sysctl
 from lvsctl.resources.tunnel import Tunnel
@@ -132,9 +133,19 @@ def tunnel_port_mismatch(context: FaultContext) -> Iterator[Change]:
             yield Change(server, replace(server, real_server=wrong))
 
 
+def _first_with_header(context: FaultContext) -> Iterator[IpvsRealServer]:
+    """The first real server of each service whose tunnel has a header of its own: GRE or GUE."""
+    found: dict[ServiceMatch, IpvsRealServer] = {}
+    for op in context.planned(IpvsRealServer):
+        real = op.real_server
+        if real.forward is TUN and not real.local and real.encapsulation is not Encapsulation.IPIP:
+            found.setdefault(op.service, op)
+    yield from found.values()
+
+
 def _checked_by_gre(context: FaultContext) -> tuple[str, ...]:
     """A GRE device takes packets with a checksum, or those without; GUE's port takes both."""
-    first = (op.real_server for op in context.first_entries((TUN,)))
+    first = (op.real_server for op in _first_with_header(context))
     if not any(real.encapsulation is Encapsulation.GRE for real in first):
         return ()
     return ("tun.decapsulated-on-tunnel-device", "tun.reply-direct", *ONE_SERVER_SILENT)
@@ -159,12 +170,10 @@ def tunnel_checksum_mismatch(context: FaultContext) -> Iterator[Change]:
     A GRE device without the option csum drops packets that have a checksum, and the reverse
     (ip_tunnel_rcv in net/ipv4/ip_tunnel.c). GUE is taken either way.
 
-    Changes: the option, for the first TUN real server of each service.
+    Changes: the option, for the first such real server of each service.
     """
-    for server in context.first_entries((TUN,)):
+    for server in _first_with_header(context):
         real = server.real_server
-        if real.encapsulation is Encapsulation.IPIP:
-            continue
         none, full = TunnelChecksum.NONE, TunnelChecksum.FULL
         wrong = replace(real, checksum=full if real.checksum is none else none)
         yield Change(server, replace(server, real_server=wrong))

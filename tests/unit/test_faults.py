@@ -155,6 +155,22 @@ def test_a_director_that_is_a_real_server_answers_what_ipvs_leaves_to_it() -> No
         assert "all.requests-answered" not in predicted
 
 
+def test_a_fault_is_where_a_services_packets_are() -> None:
+    """The second tunnel has a checksum to mismatch; the VIP is asked for on the second network."""
+    text = MIXED.replace("{node: rs3, forward: tun}", "{node: rs3, forward: tun}, "
+                         "{node: rs4, forward: tun, encapsulation: gre, network: lan}")  # fmt: skip
+    text = text.replace("services:", "  rs4: {role: real-server, networks: [back, lan]}\nservices:")
+    text = text.replace("networks: [lan]}\n  rs2", "networks: [back, lan]}\n  rs2")
+    lab = load_lab(Topology("mixed", text.replace("[rs1,", "[{node: rs1, network: lan},").encode()))
+    plan = planner.plan_for(lab)
+    director, rs1 = (FaultContext(lab, plan, lab.node(name)) for name in ("director", "rs1"))
+    (change,) = find_fault("tunnel-checksum-mismatch").changes_at(director)
+    assert isinstance(change.after, IpvsRealServer)
+    assert change.after.real_server.node == "rs4"
+    typed = [str(c) for one in find_fault("vip-on-lan").changes_at(rs1) for c in one.commands()]
+    assert typed[-1].endswith("dev lan")
+
+
 @pytest.mark.parametrize(
     ("keys", "fault"),
     [
