@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from lvsctl.capture.decode import decode
 from lvsctl.capture.pcapng import PcapngWriter
 from lvsctl.cli import failure, options
 from lvsctl.cli.help import Command, new_app
-from lvsctl.cli.output import discard
+from lvsctl.cli.output import Progress, discard
 from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
 from lvsctl.errors import HostError
 from lvsctl.output import safe_files
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from lvsctl.capture.capture import LiveCapture
 
 STDOUT = "-"
+
+SECONDS_BETWEEN_COUNTS = 0.5
+"""How often the number of frames is shown, at most."""
 
 LONGEST = 1e6
 """Maximum of ``--seconds``, twelve days: a timer cannot wait for ever."""
@@ -131,8 +135,6 @@ def capture(
             open_capture(running_lab(lab or None), taps or (), expression or "")
         )
         stack.enter_context(_stop_on_signals(live, seconds))
-        if out is not None and sys.stderr.isatty():
-            failure.say(f"capturing at {counted(len(live.taps), 'tap')}; Ctrl-C ends it")
         try:
             seen = _write(live, out, count) if out is not None else _print(live, count)
         except BrokenPipeError:
@@ -182,11 +184,17 @@ def _stop_on_signals(live: LiveCapture, seconds: float | None) -> Iterator[None]
 
 def _write(live: LiveCapture, out: BinaryIO, count: int | None) -> int:
     writer = PcapngWriter(out, live.taps, flush=True)
-    seen = 0
-    for seen, raw in enumerate(live, 1):
-        writer.write(raw)
-        if seen == count:
-            break
+    place = f"capturing at {counted(len(live.taps), 'tap')}; Ctrl-C ends it"
+    seen, told = 0, time.monotonic()
+    with Progress() as progress:
+        progress.note(place)
+        for seen, raw in enumerate(live, 1):
+            writer.write(raw)
+            if seen == count:
+                break
+            if time.monotonic() - told >= SECONDS_BETWEEN_COUNTS:
+                told = time.monotonic()
+                progress.note(f"{place}; {counted(seen, 'frame')} so far")
     writer.finish(live.drops)
     return seen
 
