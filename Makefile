@@ -29,10 +29,11 @@ set-up-tests:
 	@tools/setup checks witnesses vagrant
 
 test-all: ## the same, with every row of the long tables (half an hour)
-	@$(MAKE) --no-print-directory test PYTEST_ARGS="-m 'not provision' $(PYTEST_ARGS)"
+	@$(MAKE) --no-print-directory test PYTEST_ARGS="-m 'not provision and not vm' $(PYTEST_ARGS)"
 
 test-host: export LVSCTL_REQUIRE_IPVS = 1
-test-host: set-up-tests ## run the kernel tests on this host's own kernel (root and IPVS)
+test-host: ## run the kernel tests on this host's own kernel (root and IPVS)
+	@tools/setup checks witnesses
 	$(python) -m lvsctl doctor --where host
 	$(python) -m pytest tests/kernel $(PYTEST_ARGS)
 
@@ -44,6 +45,10 @@ reports: ## verify every shipped topology; write HTML, JUnit, JSON and captures 
 test-provision: ## run tools/provision in clean Debian systems, and every topology there (root; 10 minutes)
 	@tools/setup checks roots
 	$(python) -m pytest tests/provision -m provision $(PYTEST_ARGS)
+
+test-vm: ## provision Debian in virtual machines and run everything on their kernels (root; hours without KVM)
+	@tools/setup checks witnesses qemu roots
+	$(python) -m pytest tests/vm -m vm -v --durations=0 $(PYTEST_ARGS)
 
 KERNELS := 6.1 6.12
 test-qemu: export LVSCTL_TEST_PATIENCE = 10

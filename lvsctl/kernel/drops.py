@@ -58,7 +58,7 @@ class DropReasons:
 
     def __enter__(self) -> Self:
         with contextlib.suppress(OSError, ValueError, LookupError):
-            number, reasons = netns.in_thread(_tracepoint)
+            number, reasons = netns.in_thread(read_tracepoint)
             try:
                 for name in REASONS:
                     if name in reasons:
@@ -95,7 +95,7 @@ class DropReasons:
         )
 
 
-def _tracepoint() -> tuple[int, dict[str, int]]:
+def read_tracepoint() -> tuple[int, dict[str, int]]:
     """Return the tracepoint's number, and the reasons' numbers by name. Raises OSError.
 
     Reads tracefs in a mount namespace of the calling thread's own: the host's mounts stay.

@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from lvsctl import linux
 from lvsctl.errors import HostError, KernelError
-from lvsctl.kernel import netns, probe
+from lvsctl.kernel import drops, netns, probe
 from lvsctl.model.lab import Impairment
 from lvsctl.model.service import GUE_PORT, Protocol, Scheduler, VipPort
 from lvsctl.netlink import fou, ipvs, rtnl, sockets
@@ -37,7 +36,6 @@ _ABSENT = {
 }
 _NFTABLES, _NFPROTO_INET = 10, 1  # a subsystem of netfilter, a family
 _BATCH_BEGIN, _BATCH_END = 16, 17
-_TRACEFS = "/sys/kernel/tracing"
 _PROBE_TIMEOUT = 5.0
 _TEST_NET = IPv4Address("192.0.2.1")  # RFC 5737
 
@@ -205,11 +203,8 @@ def _make_table() -> None:
 
 def _read_drop_reasons() -> None:
     """See that the tracepoint of dropped packets has a reason; in a mount namespace of its own."""
-    linux.unshare(linux.CLONE_NEWNS)
-    linux.mount("", "/", flags=linux.MS_SLAVE | linux.MS_REC)
-    linux.mount("tracefs", _TRACEFS, "tracefs")
-    shape = Path(_TRACEFS, "events/skb/kfree_skb/format").read_text(encoding="ascii")
-    if " reason;" not in shape:
+    _number, reasons = drops.read_tracepoint()
+    if not reasons:
         raise HostError("this kernel tells that a packet was dropped, but not why")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lvsctl.kernel import features, netns, probe
+from lvsctl.kernel.drops import DropReasons
 from lvsctl.model.service import Scheduler
 from tests.kernel.by_hand import descriptors, run
 
@@ -33,6 +34,13 @@ def test_nothing_is_left_behind() -> None:
     assert descriptors() == opened
     for needed in ("root", "netns", "veth", "bridge"):
         assert found[needed].present, found[needed]
+
+
+def test_drop_reasons_are_found_where_they_can_be_read() -> None:
+    """systemd mounts tracefs already, and the kernel refuses a second mount there."""
+    (found,) = (f for f in features.host_features() if f.id == "drop reasons")
+    with DropReasons() as reasons:
+        assert found.present == reasons.supported
 
 
 def test_without_a_namespace_nothing_else_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,13 @@ def test_qemu_is_told_what_the_plan_says() -> None:
     assert [word.split(",")[1] for word in writable] == ["id=export"]
 
 
+def test_an_emulated_cpu_has_avx2_and_bmi2_or_neither() -> None:
+    """libgcrypt, and so apt, crashes with BMI2 alone: no CPU is like that."""
+    (emulated,) = [word for word in qemu.machine_arguments("tcg") if word.startswith("max,")]
+    off = {word.removesuffix("=off") for word in emulated.split(",") if word.endswith("=off")}
+    assert len(off & {"avx2", "bmi2"}) != 1, emulated
+
+
 def a_qemu(tmp_path: Path, script: str) -> str:
     program = tmp_path / "qemu"
     program.write_text(f"#!/bin/sh\n{script}\n")

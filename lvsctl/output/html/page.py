@@ -20,6 +20,7 @@ from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Lab
 from lvsctl.model.packet import Icmp, Packet
 from lvsctl.model.walk import Walk
+from lvsctl.output.folding import folded
 from lvsctl.output.html import walk as html_walk
 from lvsctl.output.html.markup import STYLE, Html, joined, tag
 from lvsctl.output.html.topology import topology
@@ -37,6 +38,8 @@ SIGNS = {Verdict.PASS: "✓", Verdict.FAIL: "✗", Verdict.INCONCLUSIVE: "?"}
 _FAMILIES = {
     "all": "every mode",
     "joined": "several ports or VIPs",
+    "local": "a local node",
+    "mss": "MSS clamping",
     "ops": "one-packet scheduling",
     "snat": "NAT with SNAT",
 }
@@ -71,15 +74,15 @@ def _claim(finding: Finding, capture: str, *, shown: bool) -> Html:
         "summary",
         badge(finding.verdict),
         tag("span", tag("span", claim.text, class_="statement"), tag("code", claim.id),
-            tag("span", finding.observed, class_="seen"), class_="claim-text"),
+            tag("span", folded(finding.observed), class_="seen"), class_="claim-text"),
     )  # fmt: skip
     compared = tag(
         "div",
-        tag("div", tag("h5", "expected"), tag("p", finding.expected)),
+        tag("div", tag("h5", "expected"), *_folded(finding.expected)),
         tag(
             "div",
             tag("h5", "observed"),
-            tag("p", finding.observed),
+            *_folded(finding.observed),
             joined(*(tag("p", line) for line in finding.kernel)),
             class_="observed",
         ),
@@ -98,6 +101,14 @@ def _claim(finding: Finding, capture: str, *, shown: bool) -> Html:
         class_=f"claim {finding.verdict}",
         open="" if shown else None,
     )
+
+
+def _folded(text: str) -> Iterator[Html]:
+    """The text with long enumerations folded, and in full behind a click."""
+    short = folded(text)
+    yield tag("p", short)
+    if short != text:
+        yield tag("details", tag("summary", "in full"), tag("p", text))
 
 
 def _breaking(finding: Finding) -> Iterator[Html]:
