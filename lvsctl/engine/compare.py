@@ -128,15 +128,13 @@ def _cells(
     note: Report,
 ) -> Iterator[tuple[Subject, MethodCell]]:
     """Yield the cells of a method that its own lab shows."""
-    up = f"lvsctl up {TOPOLOGY} --forward {method}"
-    named = replace(lab, name=TOPOLOGY)
+    # Labs side by side: one that runs cannot change from NAT to another method.
+    name = f"{TOPOLOGY}-{method}"
+    up = f"lvsctl up {TOPOLOGY} --forward {method} --name {name}"
     server = lab.services[0].real_servers[0].node
     plan = planner.plan_for(lab)
-    shown = f"{up} && lvsctl verify {TOPOLOGY} -v"
-    walked = f"{up} && lvsctl walk {TOPOLOGY}"
-    asked = (
-        f"{up} && lvsctl exec {TOPOLOGY}/{lab.default_client.name} -- curl -s http://{trace.vip}"
-    )
+    shown, walked = f"{up} && lvsctl verify {name} -v", f"{up} && lvsctl walk {name}"
+    asked = f"{up} && lvsctl exec {name}/{lab.default_client.name} -- curl -s http://{trace.vip}"
     rows: dict[Subject, Callable[[], MethodCell]] = {
         Subject.SERVER: lambda: judged.needs(
             lab, plan, method, server, f"lvsctl plan {TOPOLOGY} --forward {method}"
@@ -145,15 +143,13 @@ def _cells(
         Subject.ADDRESSES: lambda: judged.addresses(trace, method, walked),
         Subject.CLIENT: lambda: judged.client_seen(trace, method, f"{asked}/"),
         Subject.LOAD: lambda: judged.load(trace, method, shown),
-        Subject.MTU: lambda: judged.largest(
-            trace, trials.large_reply(lab), method, f"{asked}/bytes/{trials.REPLY} -o /dev/null"
-        ),
-        Subject.EXPOSED: lambda: _named(trials.exposed(lab, method), lab, named, up),
-        Subject.PORT: lambda: _named(trials.other_port(lab, method), lab, named, up),
+        Subject.MTU: lambda: judged.largest(trace, trials.large_reply(lab), method, shown),
+        Subject.EXPOSED: lambda: _named(trials.exposed(lab, method), lab, name, up),
+        Subject.PORT: lambda: _named(trials.other_port(lab, method), lab, name, up),
         Subject.LATENCY: lambda: judged.latency(
             trace, *trials.times(lab), method, f"{asked}/ -o /dev/null -w '%{{time_total}}'"
         ),
-        Subject.WITHOUT: lambda: _without(lab, method, up, note),
+        Subject.WITHOUT: lambda: _without(lab, method, name, up, note),
     }
     for position, (subject, make) in enumerate(rows.items()):
         if subject in wanted:
@@ -161,12 +157,12 @@ def _cells(
             yield subject, make()
 
 
-def _named(cell: MethodCell, lab: Lab, named: Lab, up: str) -> MethodCell:
-    """Name in a cell's command the lab as `lvsctl up` calls it."""
-    return replace(cell, command=f"{up} && {cell.command.replace(lab.name, named.name)}")
+def _named(cell: MethodCell, lab: Lab, name: str, up: str) -> MethodCell:
+    """Name in a cell's command the lab as the user brings it up."""
+    return replace(cell, command=f"{up} && {cell.command.replace(lab.name, name)}")
 
 
-def _without(lab: Lab, method: ForwardingMethod, up: str, note: Report) -> MethodCell:
+def _without(lab: Lab, method: ForwardingMethod, name: str, up: str, note: Report) -> MethodCell:
     parts: list[str] = []
     frames: list[Frame] = []
     faults = WITHOUT[method]
@@ -175,9 +171,7 @@ def _without(lab: Lab, method: ForwardingMethod, up: str, note: Report) -> Metho
         text, seen = trials.without(lab, fault)
         parts.append(text)
         frames += seen
-    command = (
-        f"{up} && lvsctl fault inject {faults[0]} --lab {TOPOLOGY} && lvsctl verify {TOPOLOGY}"
-    )
+    command = f"{up} && lvsctl fault inject {faults[0]} --lab {name} && lvsctl verify {name}"
     return MethodCell(method, "; ".join(parts), command, frames=tuple(frames))
 
 

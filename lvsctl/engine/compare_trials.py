@@ -116,10 +116,13 @@ def other_port(lab: Lab, method: ForwardingMethod) -> MethodCell:
         text = f"no: arrives at port {', '.join(map(str, sorted(ports)))} all the same"
     flag = FORWARD_FLAG[method]
     server = service.real_servers[0]
-    command = (
-        f"lvsctl exec {lab.name}/{lab.directors[0].name} -- ipvsadm -a -t {service.endpoint.vip}:"
-        f"{service.endpoint.port} -r {server.rip}:{OTHER_PORT} {flag}"
+    vip = f"{service.endpoint.vip}:{service.endpoint.port}"
+    # With TUN and DR ipvsadm writes the service's port instead (ipvsadm(8), -r).
+    table = (
+        f"ipvsadm -d -t {vip} -r {server.rip}:{server.port}; "
+        f"ipvsadm -a -t {vip} -r {server.rip}:{OTHER_PORT} {flag}; ipvsadm -Ln"
     )
+    command = f"lvsctl exec {lab.name}/{lab.directors[0].name} -- sh -c '{table}'"
     return MethodCell(method, text, command, frames=tuple(arrived[:2]),
                 figures={"asked": OTHER_PORT, "arrived": max(ports, default=0)})  # fmt: skip
 
