@@ -84,6 +84,7 @@ ROWS = (
         _INSPECT,
         "Measure throughput over the number of real servers, for each forwarding method",
     ),
+    Row("compare", "compare", _INSPECT, "Compare NAT, TUN and DR: the classic table, measured"),
     Row("capture", "capture", _INSPECT, "Capture frames at every interface of every node"),
     Row("watch", "watch", _INSPECT, "Watch a running lab live"),
     Row("exec", "nodes", _INSPECT, "Run a command on a node"),
