@@ -56,7 +56,7 @@ class Vm:
         subprocess.run(words, input=content, text=True, check=True)
 
     def copy_checkout(self, target: str) -> None:
-        """Copy what is, or is to be, in version control, with its history's last commit."""
+        """Copy what is, or is to be, in version control."""
         list_files = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         names = subprocess.run(list_files, cwd=CHECKOUT, check=True, capture_output=True).stdout
         there = b"\0".join(n for n in names.split(b"\0") if n and (CHECKOUT / n.decode()).is_file())
