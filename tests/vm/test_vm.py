@@ -13,12 +13,15 @@ import os
 import shlex
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 
 from lvsctl.topology import shipped
+from tests.e2e.test_ci_verify import BROKEN, FAILED
+from tests.provision.runner import run_action
 from tests.vm import image
+from tests.vm.image import CHECKOUT
 from tests.vm.vm import Vm, running
 
 pytestmark = pytest.mark.vm
@@ -184,6 +187,27 @@ def test_a_host_with_a_firewall_and_ipvs_in_use(host: Vm) -> None:
     as_typed(host, "sudo lvsctl down dr")
     assert as_typed(host, LOOK) == before
     as_typed(host, "sudo nft flush ruleset; sudo ipvsadm -C; sudo ipvsadm --set 900 120 300")
+
+
+@pytest.mark.parametrize("where", ["host", "auto"])
+def test_the_action(host: Vm, where: str) -> None:
+    """As a job of a user with sudo, on this kernel: one lab works and one does not."""
+    host.write("mine.yaml", BROKEN)
+
+    def execute(script: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        words = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
+        return host.run(f"env {' '.join(words)} sh -c {shlex.quote(script)}")
+
+    home = host.run("pwd").stdout.strip()
+    inputs = {"topology": "dr mine.yaml", "where": where}
+    job = run_action(CHECKOUT / "action.yml", inputs, {"action_path": f"{home}/lvsctl"}, execute)
+    assert job.status == FAILED, job.log
+    assert "throwaway kernel" not in job.log
+    assert "dr: pass" in job.summary
+    (shown,) = job.annotations
+    assert shown.properties["file"] == "mine.yaml"
+    assert "arp_ignore is not set on a real server" in shown.text
+    assert host.run("find lvsctl-reports -not -user $USER").stdout == ""
 
 
 def test_make_test_host(host: Vm) -> None:
