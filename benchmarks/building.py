@@ -158,7 +158,7 @@ def timed(command: list[str]) -> tuple[str, float, float]:
 
 
 def settle() -> None:
-    """Wait until the kernel has taken apart what was let go of, and given its memory back.
+    """Wait until the kernel has destroyed the released namespaces and freed their memory.
 
     For the latter there is no event, and whoever starts a process meanwhile waits for it:
     without the pause, whoever comes after the floor, whose `down` returns at once, takes 20 to

@@ -42,7 +42,7 @@ def lvsctl(*words: str, **env: str) -> Command:
 
 
 def completing(line: str) -> Command:
-    """What the shell runs when somebody presses TAB at the end of ``line``."""
+    """What the shell runs when the user presses TAB at the end of ``line``."""
     at = str(len(line.split(" ")) - 1)
     return lvsctl(_LVSCTL_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=at)
 

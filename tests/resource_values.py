@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lvsctl.model.addresses import mac_for
 from lvsctl.model.lab import Impairment
-from lvsctl.model.packet_filter import FilterProgram, FilterRule, MasqueradeTarget
+from lvsctl.model.packet_filter import Clamp, FilterProgram, FilterRule, MasqueradeTarget
 from lvsctl.model.service import (
     Encapsulation,
     ForwardingMethod,
@@ -46,6 +46,7 @@ from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.link_up import LinkUp
 from lvsctl.resources.marks import Marking, Marks
 from lvsctl.resources.masquerade import Masquerade
+from lvsctl.resources.mss_clamp import MssClamp
 from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.neighbour import LearntNeighbour, Neighbour, ProxyNeighbour
 from lvsctl.resources.netem import Netem
@@ -257,6 +258,11 @@ def values(netns: str, switch: str) -> dict[type[Resource], st.SearchStrategy[Re
             target=st.builds(
                 MasqueradeTarget, st.sampled_from(Protocol), st.one_of(_hosts, _hosts6), _ports
             ),
+        ),
+        MssClamp: st.builds(
+            MssClamp,
+            **node,
+            clamp=st.builds(Clamp, st.sampled_from((4, 6)), st.sampled_from((0, 536, 1440))),
         ),
         StoppedProcess: st.builds(
             StoppedProcess, **node, pid=st.integers(2, 99999), process=st.just("python3")

@@ -71,7 +71,7 @@ class Options:
 
     ``filter`` is as in pcap-filter(7). ``loopback`` includes frames of ``lo``: they cross no wire,
     and prove nothing about a forwarding method. ``taps`` are the only ones to capture at; empty:
-    all. ``known``: at a node that is a key, of the questions that all nodes hear (ARP requests,
+    all. ``known``: at a node that is a key, of the requests that all nodes receive (ARP requests,
     neighbour solicitations) only those about these addresses, and its own: with every real server
     asking for the client, the frames would otherwise grow with the square of their number.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from lvsctl.claims import dr, every, ha, joined, local_node, nat, packet_loss, tun, udp
+from lvsctl.claims import dr, every, ha, joined, local_node, nat, packet_loss, segments, tun, udp
 from lvsctl.claims.asking import Unsuitable, unsuitable_client
 from lvsctl.claims.base import CheckedClaim, CheckResult, ClaimTable
 from lvsctl.claims.distribution import no_room, room_for
@@ -25,6 +25,7 @@ COMMON: tuple[ClaimTable, ...] = (
     udp.CLAIMS,
     joined.CLAIMS,
     local_node.CLAIMS,
+    segments.CLAIMS,
     ha.CLAIMS,
     every.CLAIMS,
 )

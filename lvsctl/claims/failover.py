@@ -140,7 +140,7 @@ def _last_of(moved: Moved, sent: Iterable[Advertisement]) -> Iterator[Step]:
     )
     for one in old:
         if not one.priority and one.frame.time > moved.began:
-            text = f"{moved.before} resigns (priority 0): nobody has to wait for it"
+            text = f"{moved.before} resigns (priority 0): the backup need not wait for its time-out"
             yield Step(moved.at(one.frame), Moment.RESIGNED, moved.before, text, one.frame.number)
             return
 

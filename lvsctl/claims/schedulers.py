@@ -152,7 +152,7 @@ def handed_out(
     choose, _ = CHOOSING[scheduler]
     for number in range(1, total + 1):
         chosen = choose([load for load in loads if load.weight > 0 and not load.full])
-        if chosen is None:  # nobody has room: refused
+        if chosen is None:  # no real server has room: refused
             break
         chosen.given += 1
         if kept:

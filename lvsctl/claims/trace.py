@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 from lvsctl.model.addresses import Endpoint
@@ -70,9 +71,12 @@ def identity(frame: Frame) -> object:
     return numbers, inner.identification if inner else 0, frame.payload
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Trace:
-    """One virtual service's run, with the frames of each of its connections."""
+    """One virtual service's run, with the frames of each of its connections.
+
+    What takes a walk through all frames or connections is computed once.
+    """
 
     evidence: Evidence
     run: Run
@@ -157,13 +161,16 @@ class Trace:
 
     def assigned(self, exchange: Exchange) -> str:
         """The real server that IPVS chose for a request, by its connection table; or empty."""
-        end = exchange.local
-        if end is None:
-            return ""
+        return self._assigned.get(exchange.local, "") if exchange.local is not None else ""
+
+    @cached_property
+    def _assigned(self) -> Mapping[Endpoint, str]:
+        nodes = {server.rip: server.node for server in reversed(self.real_servers)}
+        found: dict[Endpoint, str] = {}
         for entry in self.run.connections:
-            if (entry.client, entry.client_port) == (end.address, end.port):
-                return next((s.node for s in self.real_servers if s.rip == entry.rip), "")
-        return ""
+            end = Endpoint(entry.client, entry.client_port)
+            found.setdefault(end, nodes.get(entry.rip, ""))
+        return found
 
     @property
     def real_servers(self) -> tuple[RealServer, ...]:
@@ -175,7 +182,7 @@ class Trace:
         """The service's VIP and port."""
         return Endpoint(self.run.endpoint.vip, self.run.endpoint.port)
 
-    @property
+    @cached_property
     def directors(self) -> tuple[str, ...]:
         """The lab's directors. Which of them handled a packet is seen in its frames."""
         return tuple(node.name for node in self.evidence.lab.directors)
@@ -192,7 +199,7 @@ class Trace:
         links = state.links if state is not None else ()
         return tuple(link.name for link in links if any(a.ip == address for a in link.addresses))
 
-    @property
+    @cached_property
     def active_director(self) -> str:
         """The director at which most of the requests came in; the first if none did."""
         seen = Counter(
@@ -228,7 +235,7 @@ class Trace:
         """The lab's clients."""
         return tuple(node.name for node in self.evidence.lab.having(Role.CLIENT))
 
-    @property
+    @cached_property
     def client_endpoints(self) -> frozenset[Endpoint]:
         """Clients that a director saw open a connection while the counters were compared.
 

@@ -10,7 +10,7 @@ from lvsctl.claims.trace import Conversation, Passage, Trace
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.evidence import Failure
 from lvsctl.model.frame import Direction, Frame
-from lvsctl.model.lab import Role
+from lvsctl.model.lab import USUAL_MTU, Role
 from lvsctl.model.packet import GRE, IPIP, IPV6, UDP, Gue, Tcp
 from lvsctl.model.service import (
     GUE_PORT,
@@ -291,7 +291,7 @@ def header_cost(trace: Trace, headers: int) -> CheckResult:
         + f"; {outcome}"
     )
     if not told and added == {headers} and answered:
-        why = _nothing_too_big(trace, large, passages, headers)
+        why = _nothing_too_big(trace, large, headers)
         if why:
             return passed_if(True, expected, f"{observed}: {why}")
     right = added == {headers} and bool(told)
@@ -346,14 +346,13 @@ def _told(trace: Trace, large: Conversation) -> list[Frame]:
     ]
 
 
-def _nothing_too_big(
-    trace: Trace, conversation: Conversation, passages: list[Passage], headers: int
-) -> str:
+def _nothing_too_big(trace: Trace, conversation: Conversation, headers: int) -> str:
     """Why no packet had to be refused; empty if one was too large for the tunnel.
 
     The client sends without DF (ip_no_pmtu_disc, RFC 1191), or its segments leave room for the
     tunnel's headers (an advertised or clamped MSS, or a larger MTU on the way).
     """
+    room = _carried(trace, conversation) - headers
     outers = [
         frame.outer
         for frame in conversation.requests
@@ -361,20 +360,25 @@ def _nothing_too_big(
         and frame.direction is Direction.IN
         and frame.outer is not None
     ]
-    large = [outer for outer in outers if outer.total_length > _SMALLER - headers]
+    large = [outer for outer in outers if outer.total_length > room]
     if not large:
         most = max((outer.total_length for outer in outers), default=0)
         return f"packets of at most {most} bytes leave room for the tunnel"
     if all(outer.version == 4 and not outer.df for outer in large):
         return "the client allows fragmentation (no DF)"
-    whole = [p.went.outer.total_length for p in passages if p.went.outer is not None]
-    if max(whole) > _SMALLER:
-        return f"the path carries packets of {max(whole)} bytes"
     return ""
 
 
-_SMALLER = 1500
-"""The MTU of a lab's links in bytes, where nobody changed it."""
+def _carried(trace: Trace, conversation: Conversation) -> int:
+    """Bytes of the largest packet that every link carries where a request's tunnel was captured."""
+    links = {
+        frame.tap: link.mtu
+        for frame in conversation.requests
+        if len(frame.ips) == 2
+        and (state := trace.evidence.states.get(frame.tap.node)) is not None
+        and (link := state.link(frame.tap.device)) is not None
+    }
+    return min(links.values(), default=USUAL_MTU)
 
 
 def _made_progress(trace: Trace, conversation: Conversation) -> bool:

@@ -78,6 +78,12 @@ ROWS = (
         _INSPECT,
         "Carry out a drill in a running lab, and compare what happens with what is expected",
     ),
+    Row(
+        "scale",
+        "scale",
+        _INSPECT,
+        "Measure throughput over the number of real servers, for each forwarding method",
+    ),
     Row("capture", "capture", _INSPECT, "Capture frames at every interface of every node"),
     Row("watch", "watch", _INSPECT, "Watch a running lab live"),
     Row("exec", "nodes", _INSPECT, "Run a command on a node"),

@@ -14,7 +14,11 @@ def write_text(file: Path, text: str) -> None:
 
     Raises UsageError or HostError if it cannot be written.
     """
-    content = (text.rstrip("\n") + "\n").encode()
+    write_bytes(file, (text.rstrip("\n") + "\n").encode())
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """Write all of it or nothing, as ``write_text``."""
     try:
         is_link = not safe_files.nofollow(file)
         if file.is_file() or not file.exists():

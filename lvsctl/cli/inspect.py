@@ -33,13 +33,17 @@ def inspect(
             help="Nodes to show; default: all.",
         ),
     ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show nodes that are alike one by one.")
+    ] = False,
     wanted: options.As = Format.TEXT,
     where: options.Placement = Where.AUTO,
 ) -> None:
     """Show the kernel's configuration of a lab's nodes.
 
     Addresses, routes, neighbours, the ARP and forwarding sysctls that matter, tunnel
-    devices, listeners with their processes, and the IPVS table with its counters.
+    devices, listeners with their processes, and the IPVS table with its counters. Of many
+    nodes that are as the topology says, one stands for all; -v shows each.
 
     Examples:
       lvsctl inspect
@@ -56,7 +60,7 @@ def inspect(
     if wanted is Format.JSON:
         show_json(result)
     else:
-        show(format_inspection(result, style=style()))
+        show(format_inspection(result, style=style(), verbose=verbose))
 
 
 @app.command(cls=Command)

@@ -18,7 +18,7 @@ from lvsctl.cli.output import Format, Progress, show, show_json, style
 from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel, machine_is_running, why_not_here
 from lvsctl.errors import LabError, LvsctlError, UsageError
 from lvsctl.kernel import registry
-from lvsctl.model.service import Scheduler
+from lvsctl.model.service import ForwardingMethod, Scheduler
 
 app = new_app()
 
@@ -29,12 +29,13 @@ def _check_topology(
     servers: int | None,
     scheduler: Scheduler | None,
     name: str | None,
+    forward: ForwardingMethod | None,
     **_: object,
 ) -> ForwardRequest:
     """Parse the topology here, for its mistakes; forward its text if the machine cannot read it."""
     from lvsctl.topology.overrides import Overrides
 
-    return sources.forwarded(words, topology, Overrides(name, servers, scheduler))
+    return sources.forwarded(words, topology, Overrides(name, servers, scheduler, forward))
 
 
 def _needs_no_machine(*, dry_run: bool, **_: object) -> bool:
@@ -49,6 +50,7 @@ def up(
     topology: options.Topology,
     servers: options.Servers = None,
     scheduler: options.SchedulerOption = None,
+    forward: options.Forward = None,
     name: options.Name = None,
     new: Annotated[
         bool, typer.Option("--new", help="Refuse if a lab of that name is running.")
@@ -70,6 +72,7 @@ def up(
       lvsctl up dr                          a shipped topology (lvsctl topologies)
       lvsctl up ./mine.yaml --name trial    your own file, with another lab name
       lvsctl up nat -s 8 --scheduler wlc    with eight real servers
+      lvsctl up methods --forward tun       with another forwarding method
       lvsctl up dr --where machine          in the throwaway kernel
       lvsctl up keepalived.conf             keepalived's virtual services (lvsctl import)
       lvsctl up ./mine.yaml --dry-run       what it would change (lvsctl diff)
@@ -81,7 +84,7 @@ def up(
     from lvsctl.topology.overrides import Overrides
 
     found = sources.find_topology(topology)
-    overrides = Overrides(name, servers, scheduler)
+    overrides = Overrides(name, servers, scheduler, forward)
     if new and registry.read(lab := load_lab(found, overrides).name) is not None:
         raise LabError(
             f"lab {lab} is running already",

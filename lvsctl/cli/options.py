@@ -15,7 +15,7 @@ from lvsctl.cli.output import Format
 from lvsctl.cli.where import WHERE_VARIABLE, Where
 from lvsctl.errors import LvsctlError
 from lvsctl.kernel import registry
-from lvsctl.model.service import Scheduler
+from lvsctl.model.service import ForwardingMethod, Scheduler
 from lvsctl.topology import shipped
 
 
@@ -137,6 +137,16 @@ SchedulerOption = Annotated[
         metavar="NAME",
         autocompletion=complete_schedulers,
         help=f"Scheduler of every service: {', '.join(Scheduler)}; default: the topology's.",
+    ),
+]
+
+Forward = Annotated[
+    ForwardingMethod | None,
+    typer.Option(
+        "--forward",
+        metavar="METHOD",
+        help=f"Forwarding method of every service: {', '.join(ForwardingMethod)}; default: the "
+        "topology's.",
     ),
 ]
 

@@ -50,6 +50,7 @@ class SchemaOf(StrEnum):
     DRAIN_MATRIX = "drain-matrix"
     IDLE = "idle"
     PLAY = "play"
+    SCALE = "scale"
     WATCH = "watch"
     FAULT_LIST = "fault-list"
     FAULT_SHOW = "fault-show"
@@ -68,6 +69,7 @@ def plan(
     topology: options.Topology,
     servers: options.Servers = None,
     scheduler: options.SchedulerOption = None,
+    forward: options.Forward = None,
     name: options.Name = None,
     wanted: Annotated[
         PlanFormat,
@@ -92,7 +94,7 @@ def plan(
       sudo sh nat.sh && sudo sh nat.sh down
     """
     found = sources.find_topology(topology)
-    lab = planner.load_lab(found, Overrides(name, servers, scheduler))
+    lab = planner.load_lab(found, Overrides(name, servers, scheduler, forward))
     result = planner.plan_for(lab)
     match wanted:
         case PlanFormat.SH:

@@ -7,8 +7,9 @@ frames. It does not know how a lab was broken.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from lvsctl.claims.losses import sent_again
@@ -59,9 +60,9 @@ class LabConsole:
         return self.up
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Case:
-    """One virtual service of a lab, with all evidence."""
+    """One virtual service of a lab, with all evidence. What every rule asks is computed once."""
 
     trace: Trace
     network: Network
@@ -121,7 +122,7 @@ class Case:
         for server in self.service.real_servers:
             yield server, self.lab.node(server.node)
 
-    @property
+    @cached_property
     def table(self) -> ServiceState | None:
         """The service in the director's IPVS table; None if it is missing."""
         found = self.state(self.director).services
@@ -129,10 +130,16 @@ class Case:
 
     def entry(self, server: RealServer) -> RealServerState | None:
         """The real server's entry in the IPVS table, on any port; None if it is missing."""
-        table = self.table
-        entries = [e for e in table.real_servers if e.rip == server.rip] if table else []
+        entries = self._entries.get(server.rip, [])
         exact = [e for e in entries if e.port == server.port]
         return next(iter((*exact, *entries)), None)
+
+    @cached_property
+    def _entries(self) -> Mapping[IPAddress, list[RealServerState]]:
+        found: dict[IPAddress, list[RealServerState]] = {}
+        for one in self.table.real_servers if self.table is not None else ():
+            found.setdefault(one.rip, []).append(one)
+        return found
 
     def taken_out(self, node: str) -> bool:
         """Whether keepalived, on the director, has removed a real server or drained it."""

@@ -22,6 +22,7 @@ from lvsctl.diagnosis import (
     paths,
     proxies,
     scheduling,
+    segments,
     snat,
     ttl,
     tunnel,
@@ -50,6 +51,7 @@ RULES: tuple[Rule, ...] = (
     *ipvs.RULES[1:2],
     *proxies.RULES,
     *tunnel.RULES,
+    *segments.RULES,
     *paths.RULES,
     *ipvs.RULES[2:],
     *scheduling.RULES,
@@ -77,6 +79,11 @@ class Conclusion:
     works: bool
     next_steps: tuple[str, ...]
     differences: tuple[str, ...] = ()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether all works, as the topology says, and nothing can break it."""
+        return self.works and not self.causes and not self.differences
 
 
 def conclusion(evidence: Evidence, up: str = "") -> Conclusion:

@@ -106,24 +106,34 @@ def own_macs(case: Case) -> Iterator[Found]:
 
 
 def same_mtu(case: Case) -> Iterator[Found]:
-    """All interfaces on a network have the same MTU, because a bridge does not fragment."""
+    """All interfaces on a network have the same MTU, because a bridge does not fragment.
+
+    One that the topology gives a smaller MTU is a cause where long frames are lost on its network.
+    """
     found = tuple(_links(case))
+    losing = {lost.network for lost in too_long(case)}
     for node, network, link in found:
         usual = max(other.mtu for _, beside, other in found if beside == network)
         if link.mtu >= usual:
             continue
         fact = f"{link.name} has an MTU of {link.mtu}, others on the network {usual}"
         large = case.trace.run.large
-        if large is None or large.answered:
-            yield Remark(node.name, fact)
+        asked = link.mtu >= case.lab.mtu_of(node, network.name)
+        if large is None or large.answered or (asked and network.name not in losing):
+            if not asked:
+                yield Remark(node.name, fact)
             continue
+        remedy = case.type(node.name, "ip", "link", "set", link.name, "mtu", usual)
+        if asked:  # at its port of the switch, too
+            port = case.type(network.name, "ip", "link", "set", node.name, "mtu", usual)
+            remedy = f"{remedy} && {port}"
         yield Cause(
             fault="mtu-mismatch",
             node=node.name,
             text=f"{node.name} has a smaller MTU on {network.name} than other nodes",
             evidence=(f"{node.name}: {fact}", f"a large request was not answered: {large.error}"),
             consequence="small requests work, large ones hang",
-            remedy=case.type(node.name, "ip", "link", "set", link.name, "mtu", usual),
+            remedy=remedy,
         )
 
 
@@ -165,6 +175,12 @@ _ETHERNET = 14
 """Bytes of an Ethernet header, which the MTU does not count."""
 
 
+def _as_planned(case: Case, network: str, port: LinkState) -> bool:
+    """Whether the topology gives a node's link, which ends at ``port``, that MTU."""
+    node = next((one for one in case.lab.nodes if one.name == port.name), None)
+    return node is not None and port.mtu >= case.lab.mtu_of(node, network)
+
+
 def switch_carries(case: Case) -> Iterator[Found]:
     """A switch carries frames as long as the nodes on it send."""
     for lost in too_long(case):
@@ -178,7 +194,7 @@ def switch_carries(case: Case) -> Iterator[Found]:
         ports = [
             f"port {link.name} MTU {link.mtu}"
             for link in (switch.links if switch is not None else ())
-            if link.master and link.mtu < longest
+            if link.master and link.mtu < longest and not _as_planned(case, lost.network, link)
         ]
         if nodes and not ports:
             continue  # named at the node

@@ -28,7 +28,7 @@ from lvsctl.kernel.netns import run_inside
 from lvsctl.kernel.state import flush_neighbours_and_routes, read_connections
 from lvsctl.model import nstat
 from lvsctl.model.addresses import IPAddress
-from lvsctl.model.evidence import Evidence, Exchange, Failure, Joined, Probe, Run, gue_ports
+from lvsctl.model.evidence import LARGE, Evidence, Exchange, Failure, Joined, Probe, Run, gue_ports
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.model.packet_filter import growth
 from lvsctl.model.service import Protocol, VipPort, VirtualService
@@ -36,9 +36,6 @@ from lvsctl.model.state import ChangedSysctls, Connection, NeighbourState, NodeS
 from lvsctl.plan.routing import routes_of
 from lvsctl.traffic import client
 from lvsctl.traffic.neighbours import ask_neighbours
-
-LARGE = 4000
-"""Bytes of a request that needs several full-sized segments (of 1460 bytes on Ethernet)."""
 
 PATIENCE = 10.0
 """Seconds that ``diagnose`` waits for a server that accepts a connection and does not answer."""
@@ -97,14 +94,14 @@ def collect_evidence(
     return evidence
 
 
-def with_settings(evidence: Evidence) -> Evidence:
-    """Compare the sysctls that no plan sets, where that was left out."""
+def with_settings(evidence: Evidence, but: Iterable[str] = ()) -> Evidence:
+    """Compare the sysctls that no plan sets, where that was left out; ``but`` some nodes'."""
     lab = evidence.lab
-    changed = changed_settings(lab)
+    changed = changed_settings(lab, map(lab.netns, but))
 
     def complete(states: Mapping[str, NodeState]) -> dict[str, NodeState]:
         return {
-            name: replace(state, changed_sysctls=changed.get(lab.netns(name), ()))
+            name: replace(state, changed_sysctls=changed.get(lab.netns(name)))
             for name, state in states.items()
         }
 

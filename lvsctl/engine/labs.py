@@ -13,7 +13,7 @@ from lvsctl.errors import LabError, LvsctlError, UsageError
 from lvsctl.kernel import paths, processes, registry
 from lvsctl.kernel.registry import Entry, State
 from lvsctl.model.lab import Lab, Node
-from lvsctl.model.service import Scheduler
+from lvsctl.model.service import ForwardingMethod, Scheduler
 from lvsctl.topology import shipped
 
 
@@ -74,12 +74,14 @@ def configured(entry: Entry) -> Lab:
     from lvsctl.topology.overrides import Overrides
 
     words = entry.overrides
-    name, servers, scheduler = (words.get(key) for key in ("name", "servers", "scheduler"))
+    name, servers = words.get("name"), words.get("servers")
+    scheduler, forward = words.get("scheduler"), words.get("forward")
     damaged = LabError(f"the entry of lab {entry.lab} is damaged", hint=f"lvsctl down {entry.lab}")
     if not isinstance(name, str | None) or not isinstance(servers, int | None):
         raise damaged
     try:
         chosen = Scheduler(scheduler) if scheduler else None
+        method = ForwardingMethod(forward) if forward else None
     except ValueError:
         raise damaged from None
     text = entry.topology.encode(errors="surrogatepass")  # what is no text is no topology either
@@ -88,7 +90,7 @@ def configured(entry: Entry) -> Lab:
     lab = parse_topology(
         topology.text,
         topology.source,
-        overrides=Overrides(name, servers, chosen),
+        overrides=Overrides(name, servers, chosen, method),
         directory=topology.directory,
     )
     if lab.name != entry.lab:

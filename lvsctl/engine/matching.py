@@ -1,7 +1,7 @@
 """Which real host is which node of a topology, and the topology with what is only chosen there.
 
-A topology that was imported has addresses for its directors, and lengths of prefixes, that nobody
-gave: those of the hosts take their place.
+A topology that was imported has addresses for its directors, and prefix lengths, that are only
+guesses: those of the hosts take their place.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from lvsctl.faults.change import Change
 from lvsctl.model.addresses import IPAddress, IPInterface
+from lvsctl.model.evidence import LARGE
 from lvsctl.model.lab import Lab, Network, Node, Role
 from lvsctl.model.service import ForwardingMethod, RealServer, VirtualService
 from lvsctl.modes.tun import COSTS
@@ -184,15 +185,28 @@ class FaultContext:
     def tunnel_is_tight(self) -> bool:
         """Whether a client's full-sized packet is too large for a path with a tunnel's headers.
 
-        Not where every real server announces smaller segments: the clients send no such packets.
+        Not where every real server announces smaller segments: the clients send no such packets;
+        nor where a whole large request fits into one.
         """
         lab = self.lab
         servers = {s.node for service in lab.services for s in service.by(ForwardingMethod.TUN)}
-        if servers and all(any(r.mss for r in lab.node(name).routes) for name in servers):
+        if servers and all(self._announces_less(lab.node(name)) for name in servers):
             return False
-        clients = [lab.network(n).mtu for c in lab.having(Role.CLIENT) for n in c.networks]
+        clients = [lab.mtu_of(c, n) for c in lab.having(Role.CLIENT) for n in c.networks]
         ends = (*lab.directors, *lab.having(Role.REAL_SERVER))
-        return max(clients) >= min(lab.network(n).mtu for node in ends for n in node.networks)
+        smallest = min(lab.mtu_of(node, n) for node in ends for n in node.networks)
+        return smallest <= min(max(clients), LARGE)
+
+    def _announces_less(self, server: Node) -> bool:
+        """Whether clients learn a smaller segment size of a real server than its link's."""
+        lab = self.lab
+        if server.mss_clamp or any(route.mss for route in server.routes):
+            return True
+        clients = lab.having(Role.CLIENT)
+        return any(
+            router.mss_clamp and self.at(router.name).joins((server,), clients)
+            for router in lab.having(Role.ROUTER)
+        )
 
     @property
     def large_requests(self) -> bool:

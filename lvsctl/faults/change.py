@@ -1,4 +1,4 @@
-"""What a fault does to a running lab, as data: one thing changed, and the way back.
+"""What a fault does to a running lab, as data: one thing changed, and how to undo it.
 
 A change holds an operation as the lab has it and one as the fault leaves it. So the
 restoring of a fault is not written down anywhere: it is the same change, reversed.

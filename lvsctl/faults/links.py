@@ -14,6 +14,7 @@ from lvsctl.faults.base import (
     FaultTable,
 )
 from lvsctl.faults.change import Change, added
+from lvsctl.model.evidence import LARGE
 from lvsctl.model.lab import Impairment, Role
 from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.netem import Netem
@@ -42,11 +43,11 @@ def _set(device: str, name: str, before: str, after: str, *, netns: str, group: 
 
 
 def _shorter(context: FaultContext, network: str, *, netns: str, device: str) -> Change:
-    """A device's MTU is smaller than that of its network.
+    """A device's MTU is smaller than that of its link.
 
     Not by much: where less than 1280 is left, IPv6 and tunnels over it do not work at all.
     """
-    mtu = context.lab.network(network).mtu
+    mtu = context.lab.mtu_of(context.node, network)
     return _set(device, "mtu", str(mtu), str(mtu - 100), netns=netns, group="link")
 
 
@@ -92,7 +93,7 @@ def link_impaired(context: FaultContext) -> Iterator[Change]:
 def arp_off(context: FaultContext) -> Iterator[Change]:
     """ARP is switched off at a real server's interface, in place of arp_ignore and arp_announce.
 
-    A well-known recipe for direct routing: then nobody resolves the RIP either.
+    A well-known recipe for direct routing: then no node resolves the RIP either.
 
     Changes: NOARP on every interface.
     """
@@ -115,8 +116,8 @@ def mtu_mismatch(context: FaultContext) -> Iterator[Change]:
 
     Changes: an MTU of 1400 (100 less than the network's) on the interface towards the clients.
     """
-    if context.large_requests:
-        device = context.node.networks[0]
+    device = context.node.networks[0]
+    if context.large_requests and context.lab.mtu_of(context.node, device) <= LARGE:
         yield _shorter(context, device, netns=context.netns, device=device)
 
 
@@ -136,8 +137,8 @@ def mtu_on_switch(context: FaultContext) -> Iterator[Change]:
 
     Changes: an MTU of 1400 (100 less than the network's) on the port.
     """
-    if context.large_requests:
-        port = next(_ports(context))
+    port = next(_ports(context))
+    if context.large_requests and context.lab.mtu_of(context.node, port.device) <= LARGE:
         yield _shorter(context, port.device, netns=port.netns, device=port.port)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lvsctl.claims.segments import HEADERS
 from lvsctl.faults.base import (
     EVERY_MODE,
     NAT,
@@ -13,9 +14,10 @@ from lvsctl.faults.base import (
     FaultContext,
     FaultTable,
 )
-from lvsctl.faults.change import Change, added
+from lvsctl.faults.change import Change, added, removed
 from lvsctl.model.lab import Role
 from lvsctl.model.packet_filter import FilterProgram, FilterRule
+from lvsctl.resources.mss_clamp import MssClamp
 from lvsctl.resources.packet_filter import PacketFilter
 
 FAULTS = FaultTable()
@@ -34,6 +36,34 @@ def _every_packet(context: FaultContext, chain: str, action: str) -> Iterator[Ch
         yield added(
             PacketFilter(netns=context.netns, program=rule.program, table=rule.table, rules=(rule,))
         )
+
+
+@FAULTS.add(
+    "mss-clamp-missing",
+    "a node that should limit the segment size of TCP does not",
+    modes=EVERY_MODE,
+    at=(Role.ROUTER, Role.DIRECTOR, Role.REAL_SERVER),
+    symptom="SYN+ACKs reach the client with the real server's own segment size",
+    breaks=("mss.clamped",),
+)
+def mss_clamp_missing(context: FaultContext) -> Iterator[Change]:
+    """The rule that limits the segment size was lost, for example by another set of rules.
+
+    Not offered where neither clients nor real servers announce more than the rule lets through.
+
+    Changes: each rule is removed.
+    """
+    lab, node = context.lab, context.node
+    if not context.large_requests or node.mss_clamp is None:
+        return
+    ends = (*lab.having(Role.CLIENT), *lab.having(Role.REAL_SERVER))
+    largest = max(lab.mtu_of(end, name) for end in ends for name in end.networks)
+    smallest = min(lab.mtu_of(node, name) for name in node.networks)
+    for planned in context.planned(MssClamp):
+        version, size = planned.clamp
+        headers = HEADERS[version]
+        if version in context.versions and largest - headers > (size or smallest - headers):
+            yield removed(planned)
 
 
 @FAULTS.add(

@@ -40,6 +40,7 @@ from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.link_up import LinkUp
 from lvsctl.resources.marks import Marks
 from lvsctl.resources.masquerade import Masquerade
+from lvsctl.resources.mss_clamp import MssClamp
 from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.neighbour import Neighbour, ProxyNeighbour
 from lvsctl.resources.netem import Netem
@@ -458,6 +459,12 @@ def _masquerade(to: PlanApplier, resource: Masquerade, namespace: OpenNamespace)
         packet_filters.masquerade([resource.target])
 
 
+def _mss_clamp(to: PlanApplier, resource: MssClamp, namespace: OpenNamespace) -> None:
+    to.flush(namespace.name)
+    with netns.enter(namespace.fd):
+        packet_filters.clamp(resource.clamp)
+
+
 def _drop_filter(to: PlanApplier, resource: DropFilter, namespace: OpenNamespace) -> None:
     from lvsctl.netlink import tc  # heavy, and only a fault needs it
 
@@ -504,5 +511,6 @@ HANDLERS: dict[type[Resource], Callable[[PlanApplier, Any, OpenNamespace], None]
     Marks: _marks,
     PacketFilter: _packet_filter,
     Masquerade: _masquerade,
+    MssClamp: _mss_clamp,
 }
 """The function that applies each kind of resource: a new kind is a new row."""

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from lvsctl.errors import KernelError
 from lvsctl.kernel import netns
-from lvsctl.model.packet_filter import FilterProgram, FilterRule, MasqueradeTarget
+from lvsctl.model.packet_filter import Clamp, FilterProgram, FilterRule, MasqueradeTarget
+from lvsctl.netlink import ebtables, xtables
 
 
 def read_filters(namespaces: Iterable[str]) -> dict[str, tuple[FilterRule, ...]]:
@@ -38,7 +39,7 @@ def read_filters(namespaces: Iterable[str]) -> dict[str, tuple[FilterRule, ...]]
 
 def current_filters() -> tuple[FilterRule, ...]:
     """Read the rules and policies of the calling thread's namespace. Raises OSError."""
-    from lvsctl.netlink import ebtables, nftables, xtables  # heavy; a new lab is not asked
+    from lvsctl.netlink import nftables  # slow to import (pyroute2's classes for it)
 
     rules = (*xtables.read(), *ebtables.read(), *nftables.read())
     return tuple(replace(rule, tool=installed(rule.program)) for rule in rules)
@@ -46,7 +47,7 @@ def current_filters() -> tuple[FilterRule, ...]:
 
 def empty_table(program: FilterProgram, table: str) -> None:
     """Remove all rules of a table in the calling thread's namespace. Raises OSError."""
-    from lvsctl.netlink import ebtables, nftables, xtables  # heavy, and rarely needed
+    from lvsctl.netlink import nftables  # slow to import: above
 
     if program is FilterProgram.NFT:
         nftables.delete_table(table)
@@ -57,14 +58,14 @@ def empty_table(program: FilterProgram, table: str) -> None:
 
 
 def fill_table(
-    program: FilterProgram, table: str, rules: Mapping[str, tuple[str | MasqueradeTarget, ...]]
+    program: FilterProgram,
+    table: str,
+    rules: Mapping[str, tuple[str | MasqueradeTarget | Clamp, ...]],
 ) -> None:
     """Replace a legacy table in the calling thread's namespace; see ``xtables.fill``.
 
     Raises OSError.
     """
-    from lvsctl.netlink import xtables  # heavy, and only a fault needs it
-
     try:
         xtables.fill(program, table, rules)
     except OSError as missing:
@@ -82,7 +83,7 @@ def masquerade(changed: Iterable[MasqueradeTarget], *, remove: bool = False) -> 
     By nftables where the kernel has it, else by the legacy table ``nat``, whose other rules go.
     Raises OSError, KernelError.
     """
-    from lvsctl.netlink import nftables, xtables  # heavy, and only a service with snat needs it
+    from lvsctl.netlink import nftables  # slow to import: above
 
     rules = (*xtables.read(), *nftables.read())
     there = {to: rule.program for rule in rules if (to := rule.masquerades) is not None}
@@ -105,6 +106,33 @@ def masquerade(changed: Iterable[MasqueradeTarget], *, remove: bool = False) -> 
             nftables.replace_masquerade(version, wanted)
         else:
             fill_table(legacy, "nat", {"POSTROUTING": tuple(wanted)})
+
+
+def clamp(wanted: Clamp, *, remove: bool = False) -> None:
+    """Add (or ``remove``) lvsctl's own limit of the segment size.
+
+    In the calling thread's namespace, by nftables where the kernel has it, else by the legacy
+    table ``mangle``, whose other rules go. One of an address family replaces the one before.
+    Raises OSError, KernelError.
+    """
+    from lvsctl.netlink import nftables  # slow to import: above
+
+    rules = (*xtables.read(), *nftables.read())
+    there = {rule.program: rule.clamps for rule in rules if rule.clamps is not None}
+    own = {program: one for program, one in there.items() if one.version == wanted.version}
+    if remove and wanted not in own.values():
+        return
+    sizes = () if remove else (wanted,)
+    legacy = FilterProgram.IPTABLES if wanted.version == 4 else FilterProgram.IP6TABLES
+    if legacy not in own:
+        try:
+            nftables.replace_clamp(wanted.version, [one.size for one in sizes])
+        except (OSError, KernelError) as error:
+            if error.errno not in _NO_NAT:
+                raise
+        else:
+            return
+    fill_table(legacy, "mangle", {"POSTROUTING": sizes})
 
 
 _NO_NAT = frozenset(

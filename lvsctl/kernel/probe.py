@@ -21,7 +21,7 @@ MACHINE = "use the throwaway kernel: --where machine"
 OTHER_KERNEL = (
     "another kernel may have it: lvsctl machine stop, then lvsctl machine start --kernel 6.12"
 )
-"""What may help wherever the throwaway kernel cannot: Debian 13's, in QEMU, which lacks nothing."""
+"""A remedy where the throwaway kernel lacks something: Debian 13's kernel in QEMU has it all."""
 
 _SYSTEM_PATHS = "/usr/local/sbin:/usr/sbin:/sbin"
 

@@ -105,7 +105,7 @@ def _acquire(lab: str, file: Path, deadline: float) -> int:
                     raise LabError(f"lab {lab} is being changed by {_holder(fd)}",
                                    hint="wait for it to end, or end it")  # fmt: skip
                 if _is(fd, file):
-                    time.sleep(_POLL_SECONDS)  # noqa: TID251 (a lock tells nobody that it is free)
+                    time.sleep(_POLL_SECONDS)  # noqa: TID251 (no event when a lock is released)
                 else:  # removed together with the lab: there is a new one, or will be
                     os.close(fd)
                     fd = _open_lock(file)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lvsctl.errors import LabError
-from lvsctl.kernel import listeners, netns, sysctl
+from lvsctl.kernel import listeners, netns, sysctl, wide
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.service import IpvsTimeouts, Protocol
 from lvsctl.model.state import ChangedSysctls, Connection, LinkState, NodeState, ServiceState
@@ -98,8 +98,6 @@ def lab_state(
     director, without IPVS.
     """
     wanted, own = tuple(sysctls), frozenset(pids)
-    if whole is not None:
-        from lvsctl.kernel import wide  # heavy, and a new lab is compared with its plan only
 
     def visits() -> dict[str, _Visit]:
         found = {}

@@ -48,6 +48,7 @@ from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.link_up import LinkUp
 from lvsctl.resources.marks import Marks
 from lvsctl.resources.masquerade import Masquerade
+from lvsctl.resources.mss_clamp import MssClamp
 from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.neighbour import LearntNeighbour, Neighbour, ProxyNeighbour
 from lvsctl.resources.netem import Netem
@@ -105,11 +106,8 @@ def refuse(resources: Sequence[Resource], lab: str) -> None:
 def _undo(session: Session, resource: Resource) -> None:
     if isinstance(resource, Namespace):
         _delete_namespace(session, resource)
-    elif isinstance(resource, PacketFilter):
-        _empty_table(session, resource)
-    elif isinstance(resource, Masquerade):
-        with netns.enter(session.open(resource.netns).fd):
-            packet_filters.masquerade([resource.target], remove=True)
+    elif isinstance(resource, PacketFilter | Masquerade | MssClamp):
+        _undo_filter(session, resource)
     elif isinstance(resource, ResponderPort):
         processes.stop_daemon(session.lab, processes.RESPONDER)
     elif isinstance(resource, Keepalived):
@@ -130,9 +128,14 @@ def _undo(session: Session, resource: Resource) -> None:
         _send(session, resource)
 
 
-def _empty_table(session: Session, resource: PacketFilter) -> None:
+def _undo_filter(session: Session, resource: PacketFilter | Masquerade | MssClamp) -> None:
     with netns.enter(session.open(resource.netns).fd):
-        packet_filters.empty_table(resource.program, resource.table)
+        if isinstance(resource, PacketFilter):
+            packet_filters.empty_table(resource.program, resource.table)
+        elif isinstance(resource, Masquerade):
+            packet_filters.masquerade([resource.target], remove=True)
+        else:
+            packet_filters.clamp(resource.clamp, remove=True)
 
 
 def _delete_namespace(session: Session, resource: Namespace) -> None:

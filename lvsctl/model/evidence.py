@@ -16,6 +16,9 @@ from lvsctl.model.packet_filter import FilterRule
 from lvsctl.model.service import GUE_PORT, VipPort, VirtualService
 from lvsctl.model.state import Connection, Dropped, NodeState, ServiceState
 
+LARGE = 4000
+"""Bytes of a request that needs several full-sized segments (of 1460 bytes on Ethernet)."""
+
 
 class Failure(StrEnum):
     """Why a request was not answered (``Exchange.error``)."""

@@ -71,7 +71,8 @@ class Network:
 class Interface:
     """A node's interface, named after the network that it is on.
 
-    ``impairment`` is its own, of what the node sends on it (None: that of the network).
+    ``impairment`` is its own, of what the node sends on it (None: that of the network); ``mtu``
+    is that of its link to the switch (0: that of the network).
     ``chosen`` are those of ``addresses`` that the topology leaves to lvsctl.
     """
 
@@ -79,6 +80,7 @@ class Interface:
     addresses: tuple[IPInterface, ...]
     impairment: Impairment | None = None
     chosen: tuple[IPInterface, ...] = field(default=(), compare=False)
+    mtu: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,8 @@ class Node:
     timeouts: IpvsTimeouts | None = None
     keepalived: str = ""
     ha: HighAvailability | None = None
+    mss_clamp: int | None = None
+    """The largest segment size in SYNs that leave it, in bytes (0: what the path carries)."""
 
     @property
     def runs_keepalived(self) -> bool:
@@ -211,6 +215,11 @@ class Lab:
             if interface.network == network and interface.impairment is not None:
                 return interface.impairment
         return self.network(network).impairment
+
+    def mtu_of(self, node: Node, network: str) -> int:
+        """Bytes of the largest IP packet on a node's link to ``network``."""
+        own = next((i.mtu for i in node.interfaces if i.network == network), 0)
+        return own or self.network(network).mtu
 
     @property
     def impairments(self) -> tuple[Impairment, ...]:

@@ -47,6 +47,37 @@ class MasqueradeTarget(NamedTuple):
     port: int
 
 
+OWN_CLAMP = "lvsctl_mss"
+"""The name of lvsctl's own table of nftables that limits the segment size of TCP."""
+
+TO_PATH_MTU = 0
+"""A limit of the segment size that is not a number: what the path carries."""
+
+
+class Clamp(NamedTuple):
+    """A limit of the segment size in the SYNs that leave a node; ``size`` may be TO_PATH_MTU."""
+
+    version: int
+    size: int
+
+    @property
+    def text(self) -> str:
+        """The limit, with the IP version."""
+        size = "what the path carries" if self.size == TO_PATH_MTU else f"{self.size} bytes"
+        return f"{size} in IPv{self.version}"
+
+
+@lru_cache(maxsize=4096)
+def _own_clamp(program: FilterProgram, table: str, text: str) -> Clamp | None:
+    if program is FilterProgram.NFT:
+        found = _CLAMP_NFT.fullmatch(text) if table.partition(" ")[2] == OWN_CLAMP else None
+        version = 6 if table.startswith("ip6") else 4
+    else:
+        found = _CLAMP_LEGACY.fullmatch(text)
+        version = 6 if program is FilterProgram.IP6TABLES else 4
+    return None if found is None else Clamp(version, int(found[1] or TO_PATH_MTU))
+
+
 @lru_cache(maxsize=4096)
 def _own_target(table: str, text: str) -> MasqueradeTarget | None:
     found = _OWN_LEGACY.fullmatch(text)
@@ -63,6 +94,13 @@ _OWN_LEGACY = re.compile(
     rf'-m comment --comment "{OWN}" -j MASQUERADE'
 )
 _OWN_NFT = re.compile(r"ip6? daddr ([0-9a-f.:]+) (tcp|udp|sctp) dport ([0-9]+) masquerade")
+
+
+_CLAMP_LEGACY = re.compile(
+    r"-A POSTROUTING -p tcp -m tcp --tcp-flags SYN,RST SYN "
+    rf'-m comment --comment "{OWN}" -j TCPMSS (?:--set-mss ([0-9]+)|--clamp-mss-to-pmtu)'
+)
+_CLAMP_NFT = re.compile(r"tcp flags syn / syn,rst tcp option maxseg size set (?:([0-9]+)|rt mtu)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +145,9 @@ class FilterRule:
     def foreign(self) -> bool:
         """Whether an empty table would not have it: any rule, and a policy that is not ACCEPT.
 
-        What lvsctl itself adds for a service with ``snat`` is not foreign.
+        What lvsctl itself adds for ``snat`` and ``mss_clamp`` is not foreign.
         """
-        if self.masquerades is not None:
+        if self.masquerades is not None or self.clamps is not None:
             return False
         return not self.is_policy or self.action != "ACCEPT"
 
@@ -117,6 +155,11 @@ class FilterRule:
     def masquerades(self) -> MasqueradeTarget | None:
         """What lvsctl's own rule masquerades; None: it is another rule."""
         return _own_target(self.table, self.text) if self.action == "MASQUERADE" else None
+
+    @property
+    def clamps(self) -> Clamp | None:
+        """What lvsctl's own rule limits the segment size to; None: it is another rule."""
+        return _own_clamp(self.program, self.table, self.text) if self.action == "TCPMSS" else None
 
     def __str__(self) -> str:
         if self.program is FilterProgram.NFT:

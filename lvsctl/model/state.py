@@ -327,7 +327,7 @@ class NodeState:
     whole: bool = False
     """Whether everything below was read too: only then does its absence mean anything."""
     other_routes: tuple[RouteState, ...] = ()
-    """Routes of tables other than main; of table local only those that nobody but a user made."""
+    """Routes of tables other than main; of table local only those that a user added."""
     local_addresses: tuple[str, ...] = ()
     """The destinations of table local that the kernel made itself."""
     rules: tuple[RuleState, ...] = ()

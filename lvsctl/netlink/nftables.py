@@ -13,12 +13,19 @@ import errno
 import socket
 import struct
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from lvsctl.errors import KernelError
-from lvsctl.model.packet_filter import OWN, FilterProgram, FilterRule, MasqueradeTarget
+from lvsctl.model.packet_filter import (
+    OWN,
+    OWN_CLAMP,
+    TO_PATH_MTU,
+    FilterProgram,
+    FilterRule,
+    MasqueradeTarget,
+)
 from lvsctl.netlink import sockets
 from lvsctl.netlink.messages import Kind, body, decode
 
@@ -86,24 +93,42 @@ def replace_masquerade(version: int, targets: Iterable[MasqueradeTarget]) -> Non
 
     All at once; without targets the table is deleted. Raises OSError, KernelError.
     """
-    family, wanted = (_NFPROTO_IPV4 if version == 4 else _NFPROTO_IPV6), tuple(targets)
-    table = _text_attribute(1, OWN)
+    hook = _number(1, _POSTROUTING) + _number(2, _PRIORITY_SRCNAT)
+    _replace_own(version, OWN, ("nat", hook), [_expressions(one) for one in targets])
+
+
+def replace_clamp(version: int, sizes: Iterable[int]) -> None:
+    """Replace lvsctl's own table of an address family by one that limits TCP's segment size.
+
+    ``sizes`` is the limit (TO_PATH_MTU: that of the path); without any the table is deleted.
+    Raises OSError, KernelError.
+    """
+    hook = _number(1, _POSTROUTING) + _number(2, _PRIORITY_MANGLE)
+    _replace_own(version, OWN_CLAMP, ("filter", hook), [_clamp(size) for size in sizes])
+
+
+def _replace_own(
+    version: int, name: str, chain_of: tuple[str, bytes], rules: Sequence[bytes]
+) -> None:
+    """Replace a table of one chain, of a type and at a hook, by ``rules``; without any, delete."""
+    kind, hook = chain_of
+    family = _NFPROTO_IPV4 if version == 4 else _NFPROTO_IPV6
+    table = _text_attribute(1, name)
     new_table = sockets.message(_SUBSYSTEM, sockets.CREATE, _family(family) + table)
     messages = [
         sockets.message(_BATCH_BEGIN, 0, _family(0, res_id=10)),
         new_table,
         sockets.message(_SUBSYSTEM | _DELTABLE, 0, _family(family) + table),
     ]
-    if wanted:
-        hook = _number(1, _POSTROUTING) + _number(2, _PRIORITY_SRCNAT)
+    if rules:
         chain = table + _text_attribute(3, _OWN_CHAIN) + _nested(4, hook)
-        chain += _number(5, _ACCEPT) + _text_attribute(7, "nat")
+        chain += _number(5, _ACCEPT) + _text_attribute(7, kind)
         messages.append(bytearray(new_table))
         messages.append(
             sockets.message(_SUBSYSTEM | _NEWCHAIN, sockets.CREATE, _family(family) + chain)
         )
-        for one in wanted:
-            rule = table + _text_attribute(2, _OWN_CHAIN) + _nested(4, _expressions(one))
+        for one in rules:
+            rule = table + _text_attribute(2, _OWN_CHAIN) + _nested(4, one)
             data = _family(family) + rule
             messages.append(sockets.message(_SUBSYSTEM | _NEWRULE, sockets.CREATE | _APPEND, data))
     messages.append(sockets.message(_BATCH_END, 0, _family(0, res_id=10)))
@@ -119,6 +144,7 @@ def replace_masquerade(version: int, targets: Iterable[MasqueradeTarget]) -> Non
 _NEWCHAIN, _NEWRULE, _APPEND = 3, 6, 0x800
 _NFPROTO_IPV4, _NFPROTO_IPV6 = 2, 10
 _POSTROUTING, _PRIORITY_SRCNAT, _ACCEPT = 4, 100, 1
+_PRIORITY_MANGLE = -150 & 0xFFFFFFFF
 _OWN_CHAIN = "postrouting"
 _META_L4PROTO, _NETWORK_HEADER, _TRANSPORT_HEADER = 16, 1, 2
 
@@ -160,7 +186,41 @@ def _expressions(to: MasqueradeTarget) -> bytes:
         ("counter", b""),
         ("masq", b""),
     )
+    return _encoded(parts)
+
+
+def _encoded(parts: Iterable[tuple[str, bytes]]) -> bytes:
     return b"".join(_nested(1, _text_attribute(1, name) + _nested(2, data)) for name, data in parts)
+
+
+_TCP, _FLAGS_AT, _SYN, _SYN_OR_RST = 6, 13, 0x02, 0x06
+_MAXSEG = 2  # TCPOPT_MSS (RFC 9293, section 3.2): its value is 2 bytes, after kind and length
+_RT_TCPMSS, _HTON = 3, 1
+
+
+def _clamp(size: int) -> bytes:
+    """Encode ``tcp flags syn / syn,rst counter tcp option maxseg size set SIZE``."""
+    mask = _number(1, 1) + _number(2, 1) + _number(3, 1)
+    mask += _nested(4, _attribute(1, bytes((_SYN_OR_RST,)))) + _nested(5, _attribute(1, b"\0"))
+    if size == TO_PATH_MTU:
+        order = _number(1, 1) + _number(2, 1) + _number(3, _HTON) + _number(4, 2) + _number(5, 2)
+        value = [("rt", _number(1, 1) + _number(2, _RT_TCPMSS)), ("byteorder", order)]
+    else:
+        number = _nested(2, _attribute(1, struct.pack(">H", size)))
+        value = [("immediate", _number(1, 1) + number)]
+    option = _attribute(2, bytes((_MAXSEG,))) + _number(3, 2) + _number(4, 2)
+    option += _number(6, 1) + _number(7, 1)  # of TCP, from register 1
+    parts = (
+        ("meta", _number(1, 1) + _number(2, _META_L4PROTO)),
+        ("cmp", _compare_equal(bytes((_TCP,)))),
+        ("payload", _load_payload(_TRANSPORT_HEADER, _FLAGS_AT, 1)),
+        ("bitwise", mask),
+        ("cmp", _compare_equal(bytes((_SYN,)))),
+        ("counter", b""),
+        *value,
+        ("exthdr", option),
+    )
+    return _encoded(parts)
 
 
 def _load_payload(base: int, offset: int, length: int) -> bytes:
@@ -233,10 +293,14 @@ class _Reading:
         """What an expression loaded into a register, for the comparison that follows."""
         self._mask = b""
         self._protocol = "th"
+        self._loaded = ""
+        """What a statement that follows writes somewhere."""
 
     @property
     def statement(self) -> str:
         """The action in nft's words."""
+        if self.action == "TCPMSS":
+            return f"tcp option maxseg size set {self._loaded}"
         if self.action.isupper():
             return self.action.lower()
         return f"jump {self.action}"
@@ -246,7 +310,8 @@ class _Reading:
         readers = {
             "payload": self._load, "meta": self._load, "ct": self._load,
             "bitwise": self._bitwise, "cmp": self._compare, "counter": self._count,
-            "immediate": self._decide,
+            "immediate": self._decide, "rt": self._route, "exthdr": self._option,
+            "byteorder": self._reorder,
         }  # fmt: skip
         if reader := readers.get(part.name):
             reader(part)
@@ -292,6 +357,10 @@ class _Reading:
             no = "!= " if not operator else ""  # state & mask == 0
             self.words.append(f"ct state {no}{_states(self._mask)}")
             return
+        if self._field == "tcp flags" and raw and self._mask:
+            flags, of = _flag_names(raw[0]), _flag_names(self._mask[0])
+            self.words.append(f"tcp flags {operator}{flags} / {of}")
+            return
         field = self._field.replace("th ", f"{self._protocol} ")
         self.words.append(f"{field} {operator}{_text(raw, self._field, self._mask)}")
 
@@ -300,6 +369,22 @@ class _Reading:
 
     def _decide(self, part: _Part) -> None:
         self.action = _verdict(part) or self.action
+        self._loaded = str(int.from_bytes(_value(part, "NFTA_IMMEDIATE_DATA") or b"\0"))
+
+    def _route(self, part: _Part) -> None:
+        if "TCPMSS" not in str(part.get("NFTA_RT_KEY")):
+            self._leave_out("rt")
+        self._loaded = "rt mtu"
+
+    def _reorder(self, part: _Part) -> None:
+        """Between the processor's and the network's order of bytes: nothing that nft shows."""
+
+    def _option(self, part: _Part) -> None:
+        """A TCP option that is written; what is only read is left out."""
+        if part.get("NFTA_EXTHDR_TYPE") == _MAXSEG and part.get("NFTA_EXTHDR_SREG") is not None:
+            self.action = "TCPMSS"
+        else:
+            self._leave_out("exthdr")
 
 
 def _parts(rule: Any) -> Iterator[_Part]:
@@ -325,6 +410,7 @@ _FIELDS = {
     ("NFT_PAYLOAD_NETWORK_HEADER", 8, 1): "ip ttl",
     ("NFT_PAYLOAD_NETWORK_HEADER", 8, 16): "ip6 saddr",
     ("NFT_PAYLOAD_NETWORK_HEADER", 24, 16): "ip6 daddr",
+    ("NFT_PAYLOAD_TRANSPORT_HEADER", 13, 1): "tcp flags",
     ("NFT_PAYLOAD_TRANSPORT_HEADER", 0, 2): "th sport",
     ("NFT_PAYLOAD_TRANSPORT_HEADER", 2, 2): "th dport",
     **{("NFT_PAYLOAD_NETWORK_HEADER", 12, size): "ip saddr" for size in range(1, 5)},
@@ -354,6 +440,11 @@ def _payload(part: _Part) -> str:
 def _meta(part: _Part) -> str:
     key = str(part.get("NFTA_META_KEY"))
     return _META.get(key, key.removeprefix("NFT_").lower().replace("_", " "))
+
+
+def _flag_names(bits: int) -> str:
+    names = ("fin", "syn", "rst", "psh", "ack", "urg", "ecn", "cwr")
+    return ",".join(name for bit, name in enumerate(names) if bits >> bit & 1) or "0x0"
 
 
 def _states(mask: bytes) -> str:

@@ -21,7 +21,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lvsctl import linux
-from lvsctl.model.packet_filter import OWN, FilterProgram, FilterRule, MasqueradeTarget
+from lvsctl.model.packet_filter import (
+    OWN,
+    TO_PATH_MTU,
+    Clamp,
+    FilterProgram,
+    FilterRule,
+    MasqueradeTarget,
+)
 from lvsctl.netlink.xtables_text import Extension, Text, match_text, target_text
 
 _IPV6 = 41  # SOL_IPV6
@@ -105,8 +112,12 @@ def empty(program: FilterProgram, table: str) -> None:
     fill(program, table, {})
 
 
-Rules = Mapping[str, tuple[str | MasqueradeTarget, ...]]
-"""By chain, the actions (DROP, REJECT) of rules that match every packet, and what to masquerade."""
+NewRule = str | MasqueradeTarget | Clamp
+"""The action (DROP, REJECT) of a rule that matches every packet; what to masquerade; a limit of
+the segment size."""
+
+Rules = Mapping[str, tuple[NewRule, ...]]
+"""By chain."""
 
 
 def fill(program: FilterProgram, table: str, rules: Rules) -> None:
@@ -124,7 +135,7 @@ def fill(program: FilterProgram, table: str, rules: Rules) -> None:
                     layout.level, layout.get, _replacement(layout, table, old, counters, rules)
                 )
             except OSError as error:
-                if error.errno != errno.EAGAIN:  # somebody else changed it meanwhile
+                if error.errno != errno.EAGAIN:  # another process changed it meanwhile
                     raise
             else:
                 return
@@ -132,7 +143,7 @@ def fill(program: FilterProgram, table: str, rules: Rules) -> None:
 
 
 def _names(layout: _Layout) -> list[str]:
-    """Return the tables in use. Asking for one that is not there would create it."""
+    """Return the tables in use. Asking for one that does not exist would create it."""
     try:
         text = Path("/proc/thread-self/net", layout.names).read_text(encoding="ascii")
     except FileNotFoundError:
@@ -363,11 +374,7 @@ def _replacement(
     for hook in old.hooks:
         starts[hook] = len(entries)
         for action in rules.get(layout.hooks[hook], ()):
-            entries += (
-                _new_entry(layout, *_action(layout, action))
-                if isinstance(action, str)
-                else _masquerade(layout, action)
-            )
+            entries += _new_rule(layout, action)
             count += 1
         policies[hook] = len(entries)
         entries += _new_entry(layout, "", struct.pack("=i4x", _ACCEPT))
@@ -377,6 +384,14 @@ def _replacement(
     head += struct.pack(f"={2 * len(starts)}I", *starts, *policies) + struct.pack("=I", old.size)
     head = head.ljust(-(-len(head) // 8) * 8, b"\0") + struct.pack("=Q", ctypes.addressof(counters))
     return head + entries
+
+
+def _new_rule(layout: _Layout, rule: NewRule) -> bytes:
+    if isinstance(rule, str):
+        return _new_entry(layout, *_action(layout, rule))
+    if isinstance(rule, Clamp):
+        return _clamp(layout, rule)
+    return _masquerade(layout, rule)
 
 
 _PORT_UNREACHABLE = {socket.AF_INET: 3, socket.AF_INET6: 4}
@@ -403,19 +418,47 @@ def _masquerade(layout: _Layout, to: MasqueradeTarget) -> bytes:
     Sources: linux/netfilter/xt_multiport.h, xt_comment.h, nf_nat.h.
     """
     packed = to.address.packed
-    subject = bytearray(layout.header)
+    subject = _of_protocol(layout, to.protocol.number)
     if layout.program is FilterProgram.IPTABLES:
         subject[4:8], subject[12:16] = packed, b"\xff" * 4
-        struct.pack_into("=H", subject, 80, to.protocol.number)
         data = struct.pack("=I20x", 1)  # one range, without addresses and ports
     else:
         subject[16:32], subject[48:64] = packed, b"\xff" * 16
-        struct.pack_into("=HBB", subject, 128, to.protocol.number, 0, _F_PROTO)
         data = bytes(40)  # struct nf_nat_range
     ports = struct.pack("=BBH44x", _DESTINATION_PORTS, 1, to.port)
     matches = _new_extension("multiport", 1, ports)
     matches += _new_extension("comment", 0, OWN.encode().ljust(256, b"\0"))
-    target = _new_extension("MASQUERADE", 0, data)
+    return _entry_of(layout, subject, matches, _new_extension("MASQUERADE", 0, data))
+
+
+def _clamp(layout: _Layout, to: Clamp) -> bytes:
+    """Return ``-p tcp -m tcp --tcp-flags SYN,RST SYN … -j TCPMSS --set-mss SIZE`` as an entry.
+
+    Sources: linux/netfilter/xt_tcpudp.h, xt_comment.h, xt_TCPMSS.h.
+    """
+    flags = struct.pack("=4H4B4x", 0, 0xFFFF, 0, 0xFFFF, 0, _SYN | _RST, _SYN, 0)
+    matches = _new_extension("tcp", 0, flags)
+    matches += _new_extension("comment", 0, OWN.encode().ljust(256, b"\0"))
+    size = _CLAMP_PMTU if to.size == TO_PATH_MTU else to.size
+    target = _new_extension("TCPMSS", 0, struct.pack("=H6x", size))
+    return _entry_of(layout, _of_protocol(layout, socket.IPPROTO_TCP), matches, target)
+
+
+_SYN, _RST = 0x02, 0x04
+_CLAMP_PMTU = 0xFFFF  # XT_TCPMSS_CLAMP_PMTU
+
+
+def _of_protocol(layout: _Layout, number: int) -> bytearray:
+    """Return an entry's beginning, which matches a transport protocol."""
+    subject = bytearray(layout.header)
+    if layout.program is FilterProgram.IPTABLES:
+        struct.pack_into("=H", subject, 80, number)
+    else:
+        struct.pack_into("=HBB", subject, 128, number, 0, _F_PROTO)
+    return subject
+
+
+def _entry_of(layout: _Layout, subject: bytearray, matches: bytes, target: bytes) -> bytes:
     target_at = layout.header + len(matches)
     struct.pack_into("=HH", subject, layout.offsets, target_at, target_at + len(target))
     return bytes(subject) + matches + target

@@ -171,6 +171,8 @@ FORMATS: Mapping[str, Format] = {
             ("connections", "bytes_in", "bytes_out", "received", "sent"), _TENTHS
         ),
     ),
+    "Scale": Format(derive={"verdict": "verdict"}),
+    "ScalePoint": Format(derive={"whole": "whole", "median": "middle"}),
     "ServerView": Format(rename={"entry": "ipvs"}, flatten=("rates",)),
     "ServiceState": _SERVICE_MATCH,
     "ServiceView": Format(rename={"servers": "real_servers"}, flatten=("match", "rates")),

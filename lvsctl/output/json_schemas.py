@@ -28,6 +28,7 @@ from lvsctl.model.drill import Played
 from lvsctl.model.failover import Failover
 from lvsctl.model.flows import Drain, DrainRow, Idle
 from lvsctl.model.frame import Frame
+from lvsctl.model.scale import Scale
 from lvsctl.model.walk import Walk
 from lvsctl.output.json_formats import Format, PlannedResource, fields_of, format_of, types_of
 from lvsctl.output.serialize import VERSION
@@ -78,6 +79,7 @@ DOCUMENTS: Mapping[str, Document] = {
         "What became of flows that were silent for longer than IPVS keeps them.", Idle
     ),
     "play": Document("What happened during a drill.", Played),
+    "scale": Document("Throughput over the number of real servers, by forwarding method.", Scale),
     "watch": Document("One line per sample.", View),
     "fault-list": Document(
         "All faults. `lab` is null without a lab.",

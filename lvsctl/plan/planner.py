@@ -21,6 +21,7 @@ from itertools import product
 from lvsctl.formats.keepalived import writer as keepalived
 from lvsctl.model.addresses import IPAddress, mac_for
 from lvsctl.model.lab import USUAL_MTU, HighAvailability, Lab, Network, Node, Role
+from lvsctl.model.packet_filter import Clamp
 from lvsctl.model.service import ForwardingMethod, Protocol, RealServer, VipPort
 from lvsctl.modes import MODES, placed_services, violations
 from lvsctl.modes.base import marks_of, vips_on_director
@@ -35,6 +36,7 @@ from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.keepalived import Keepalived
 from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.link_up import LinkUp
+from lvsctl.resources.mss_clamp import MssClamp
 from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.netem import Netem
 from lvsctl.resources.offloads import OffloadsOff
@@ -141,22 +143,45 @@ def _links(lab: Lab) -> Iterator[Resource]:
             )
             ports[interface.network] += 1
     for network in lab.networks:
-        if network.mtu != USUAL_MTU:
-            yield from _switch_mtu(lab, network)
+        yield from _switch_mtu(lab, network)
 
 
 def _switch_mtu(lab: Lab, network: Network) -> Iterator[Resource]:
     """The MTU of a network's ports and bridge: a bridge drops what is larger than its port's."""
-    members = [node.name for node in lab.nodes if network.name in node.networks]
-    for device in (*members, BRIDGE):
+    members = [node for node in lab.nodes if network.name in node.networks]
+    for node in members:
+        yield from _mtu(lab, node, network, lab.netns(network.name), node.name)
+    # A bridge has the smallest MTU of its ports unless it is set (br_mtu_auto_adjust).
+    own = any(lab.mtu_of(node, network.name) != network.mtu for node in members)
+    if own or network.mtu != USUAL_MTU:
         yield LinkSetting(
             netns=lab.netns(network.name),
-            device=device,
+            device=BRIDGE,
             name="mtu",
             value=str(network.mtu),
             usual=str(USUAL_MTU),
-            why=f"network {network.name} carries packets of {network.mtu} bytes",
+            why=_carries(network),
         )
+
+
+def _carries(network: Network) -> str:
+    return f"network {network.name} carries packets of {network.mtu} bytes"
+
+
+def _mtu(lab: Lab, node: Node, network: Network, netns: str, device: str) -> Iterator[Resource]:
+    """The MTU of one end of a node's link, if it is not a new one's."""
+    mtu = lab.mtu_of(node, network.name)
+    if mtu == USUAL_MTU:
+        return
+    own = f"{node.name}'s link to {network.name} carries packets of {mtu} bytes"
+    yield LinkSetting(
+        netns=netns,
+        device=device,
+        name="mtu",
+        value=str(mtu),
+        usual=str(USUAL_MTU),
+        why=_carries(network) if mtu == network.mtu else own,
+    )
 
 
 def _addresses_and_routes(lab: Lab) -> Iterator[Resource]:
@@ -174,15 +199,7 @@ def _addresses_and_routes(lab: Lab) -> Iterator[Resource]:
         for interface in node.interfaces:
             yield OffloadsOff(netns=netns, device=interface.network, why=wire)
             network = lab.network(interface.network)
-            if network.mtu != USUAL_MTU:
-                yield LinkSetting(
-                    netns=netns,
-                    device=network.name,
-                    name="mtu",
-                    value=str(network.mtu),
-                    usual=str(USUAL_MTU),
-                    why=f"network {network.name} carries packets of {network.mtu} bytes",
-                )
+            yield from _mtu(lab, node, network, netns, network.name)
             impairment = lab.impairment_of(node, network.name)
             if impairment:
                 yield Netem(
@@ -198,6 +215,7 @@ def _addresses_and_routes(lab: Lab) -> Iterator[Resource]:
                     address=address,
                     why=f"its own address on {interface.network}",
                 )
+        yield from _clamps(lab, node)
         director = gateways.get(node.name)
         own = set(node.routes)
         for route in routes_of(lab, node, gateways):
@@ -213,6 +231,19 @@ def _addresses_and_routes(lab: Lab) -> Iterator[Resource]:
                 details=StaticRoute.limits(route.mtu, route.mss),
                 why=why,
             )
+
+
+def _clamps(lab: Lab, node: Node) -> Iterator[Resource]:
+    """The limit of TCP's segment size, in each IP version of the node's networks."""
+    if node.mss_clamp is None:
+        return
+    subnets = (subnet for name in node.networks for subnet in lab.network(name).subnets)
+    for version in dict.fromkeys(subnet.version for subnet in subnets):
+        yield MssClamp(
+            netns=lab.netns(node.name),
+            clamp=Clamp(version, node.mss_clamp),
+            why="both ends of a TCP connection send no larger segments than are announced to them",
+        )
 
 
 def _needs(lab: Lab) -> Iterator[Resource]:

@@ -109,7 +109,7 @@ class IpvsService(Resource):
         for service in state.services:
             try:
                 scheduler = Scheduler(service.scheduler)
-            except ValueError:  # a module of somebody else's: it is left alone
+            except ValueError:  # a module that lvsctl does not know: left alone
                 continue
             yield cls(
                 netns=state.netns,

@@ -17,6 +17,7 @@ from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.link_up import LinkUp
 from lvsctl.resources.marks import Marks
 from lvsctl.resources.masquerade import Masquerade
+from lvsctl.resources.mss_clamp import MssClamp
 from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.neighbour import LearntNeighbour, Neighbour, ProxyNeighbour
 from lvsctl.resources.netem import Netem
@@ -58,6 +59,7 @@ KINDS: tuple[type[Resource], ...] = (
     Marks,
     PacketFilter,
     Masquerade,
+    MssClamp,
     IpvsService,
     IpvsRealServer,
     ConnectionTimeouts,

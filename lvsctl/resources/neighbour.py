@@ -12,7 +12,7 @@ from lvsctl.model.state import NodeState
 from lvsctl.resources.base import Command, Deviation, Part, Resource, link_part
 
 SET = frozenset({"permanent", "noarp"})
-"""States of an entry that does not expire: somebody set it."""
+"""States of an entry that does not expire: it was set by hand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""A table of a packet filter. No plan has one: it is what somebody else put into a lab."""
+"""A table of a packet filter. No plan has one: it was added to the lab by hand."""
 
 from __future__ import annotations
 

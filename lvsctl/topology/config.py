@@ -42,10 +42,12 @@ class LinkConfig(NamedTuple):
     reorder: float | None = None
     duplicate: float | None = None
     corrupt: float | None = None
+    mtu: int | None = None
 
     def impairment(self, network: Impairment) -> Impairment:
         """Return the link's impairment, on a network with its own."""
         given = {key: value for key, value in self._asdict().items() if value is not None}
+        given.pop("mtu", None)
         return replace(network, **given)
 
 
@@ -129,6 +131,7 @@ class NodeConfig:
     keepalived: str | None = None
     ha: HaConfig | None = None
     links: dict[str, LinkConfig | None] | None = field(default_factory=dict)
+    mss_clamp: int | None = None
 
 
 class EncapsulationConfig(NamedTuple):

@@ -87,11 +87,7 @@ def build_layout(config: TopologyConfig, problems: ProblemCollector) -> Layout:
     _check_networks(config, problems)
     _check_links(layout, problems)
     for name, network in layout.networks.items():
-        if network.mtu < IPV6_MTU and any(subnet.version == 6 for subnet in network.subnets):
-            message = (
-                f"IPv6 needs links that carry packets of {IPV6_MTU} bytes (RFC 8200, section 5)"
-            )
-            problems.add(("networks", name, "mtu"), message, f"at least {IPV6_MTU}")
+        _check_mtu(network.mtu, network, ("networks", name), problems)
         if (ports := len(layout.nodes_on(name))) > MAX_PORTS:
             problems.add(
                 ("networks", name),
@@ -107,7 +103,7 @@ def _network(name: str, config: NetworkConfig) -> Network:
 
 
 def _check_links(layout: Layout, problems: ProblemCollector) -> None:
-    """Check impairments: of networks the node is on, and a jitter of some delay."""
+    """Check links: of networks the node is on, a jitter of some delay, an MTU for IPv6."""
     for name, network in layout.networks.items():
         _check_delayed(network.impairment, ("networks", name), problems)
     for group, node in layout.configs.items():
@@ -119,6 +115,14 @@ def _check_links(layout: Layout, problems: ProblemCollector) -> None:
             elif link is not None and name in layout.networks:
                 wanted = link.impairment(layout.networks[name].impairment)
                 _check_delayed(wanted, path, problems)
+                if link.mtu:
+                    _check_mtu(link.mtu, layout.networks[name], path, problems)
+
+
+def _check_mtu(mtu: int, network: Network, path: Path, problems: ProblemCollector) -> None:
+    if mtu < IPV6_MTU and any(subnet.version == 6 for subnet in network.subnets):
+        message = f"IPv6 needs links that carry packets of {IPV6_MTU} bytes (RFC 8200, section 5)"
+        problems.add((*path, "mtu"), message, f"at least {IPV6_MTU}")
 
 
 def _check_delayed(impairment: Impairment, path: Path, problems: ProblemCollector) -> None:

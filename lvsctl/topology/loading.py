@@ -27,6 +27,7 @@ from lvsctl.topology.addresses import (
 )
 from lvsctl.topology.config import (
     EncapsulationConfig,
+    LinkConfig,
     NodeConfig,
     PersistenceConfig,
     SchedulerConfig,
@@ -198,6 +199,7 @@ def _build_node(
         config.timeouts and config.timeouts.wanted,
         file,
         ha_of(name, layout, gateways),
+        config.mss_clamp,
     )
 
 
@@ -216,13 +218,14 @@ def _methods(
 
 
 def _impaired(interface: Interface, config: NodeConfig, layout: Layout) -> Interface:
-    """Return the interface with the impairment of the node's own link, if it has one."""
+    """Return the interface with the impairment and MTU of the node's own link, if it has any."""
     link = (config.links or {}).get(interface.network)
     if link is None:
         return interface
-    return replace(
-        interface, impairment=link.impairment(layout.networks[interface.network].impairment)
-    )
+    impaired = None
+    if link._replace(mtu=None) != LinkConfig():
+        impaired = link.impairment(layout.networks[interface.network].impairment)
+    return replace(interface, impairment=impaired, mtu=link.mtu or 0)
 
 
 def _build_service(

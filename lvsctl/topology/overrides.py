@@ -1,4 +1,4 @@
-"""What the command line changes about a topology: ``--name``, ``--servers``, ``--scheduler``."""
+"""What the command line changes: ``--name``, ``--servers``, ``--scheduler``, ``--forward``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from dataclasses import dataclass, replace
 
 from lvsctl.errors import UsageError
 from lvsctl.model.lab import Role
-from lvsctl.model.service import Scheduler
-from lvsctl.topology.config import NodeConfig, SchedulerConfig, TopologyConfig
+from lvsctl.model.service import ForwardingMethod, Scheduler
+from lvsctl.topology.config import (
+    NodeConfig,
+    SchedulerConfig,
+    ServiceConfig,
+    TopologyConfig,
+)
 from lvsctl.topology.parsers import MAX_COUNT, InvalidValue, parse_label
 
 
@@ -18,6 +23,7 @@ class Overrides:
     name: str | None = None
     servers: int | None = None
     scheduler: Scheduler | None = None
+    forward: ForwardingMethod | None = None
 
 
 def apply_overrides(config: TopologyConfig, overrides: Overrides) -> TopologyConfig:
@@ -32,7 +38,30 @@ def apply_overrides(config: TopologyConfig, overrides: Overrides) -> TopologyCon
             for service in config.services or ()
         )
         config = replace(config, services=services)
+    if overrides.forward is not None:
+        method = overrides.forward
+        services = tuple(one and _forwarded(one, method) for one in config.services or ())
+        config = replace(config, services=services)
     return config
+
+
+def _forwarded(service: ServiceConfig, method: ForwardingMethod) -> ServiceConfig:
+    """Forward to all real servers by ``method``; what another method alone has is left out."""
+    tunnelled = method is ForwardingMethod.TUN
+    servers = service.real_servers
+    if servers is not None:
+        servers = tuple(
+            one
+            and one._replace(forward=None, encapsulation=one.encapsulation if tunnelled else None)
+            for one in servers
+        )
+    return replace(
+        service,
+        forward=method,
+        real_servers=servers,
+        encapsulation=service.encapsulation if tunnelled else None,
+        snat=service.snat if method is ForwardingMethod.NAT else False,
+    )
 
 
 def valid_name(name: str | None) -> str | None:

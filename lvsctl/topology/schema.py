@@ -80,6 +80,8 @@ _NODE_WORDS = {
     "weight": "a service has it: real_servers: [{node: rs1, weight: 3}]",
     **_meant("networks", "network", "interfaces", "nets"),
     **_meant("links", "link", "impairment", "netem"),
+    **_meant("mss_clamp", "mss", "clamp", "tcpmss", "clamp-mss", "mss-clamp", "clamp-mss-to-pmtu"),
+    "mtu": "write links: {lan: {mtu: 1400}}; a network has one, too",
     **_meant("run", "command", "cmd", "exec", "entrypoint"),
     **_meant("sysctls", "sysctl"),
     **_meant("keepalived", "keepalived-conf", "keepalived-config"),
@@ -191,7 +193,13 @@ _IMPAIRMENT_WORDS = {
 
 LINK = Record(
     LinkConfig,
-    _impairment("the link", default=None),
+    {
+        **_impairment("the link", default=None),
+        "mtu": Key(
+            Integer(576, 65535, "1400", unit="bytes"),
+            "largest IP packet that it carries, at the node and at its port of the switch",
+        ),
+    },
     "a link's impairment (a mapping)",
     "{delay: 20ms, loss: 1%}",
     words=_IMPAIRMENT_WORDS,
@@ -427,6 +435,11 @@ NODE = Record(
             TIMEOUTS,
             "how long a director's IPVS keeps a connection without packets (ipvsadm(8), --set)",
         ),
+        "mss_clamp": Key(
+            OrWord(Integer(536, 65495, "1440", unit="bytes"), "pmtu", 0),
+            "largest TCP segment that both ends may announce through a router or nat director, or "
+            "that a real server announces; pmtu: what the path carries (iptables, TCPMSS)",
+        ),
         "links": Key(
             MapOf(
                 _NETWORK,
@@ -434,7 +447,7 @@ NODE = Record(
                 "a mapping from networks to impairments",
                 "{lan: {delay: 20ms, loss: 1%}}",
             ),
-            "what the node sends on its link to a network is impaired otherwise than there",
+            "a link of the node's own kind: how what the node sends on it is impaired, and its mtu",
             default={},
         ),
     },

@@ -36,6 +36,7 @@ def check_services(config: TopologyConfig, layout: Layout, problems: ProblemColl
     """Report mistakes in the VIPs, names and keys of services."""
     trusted = _is_trusted(config, problems)
     _check_timeouts(config, problems)
+    _check_clamps(config, problems)
     names: dict[str, int] = {}
     keys: dict[VipPort, int] = {}
     for index, service in enumerate(config.services or ()):
@@ -111,6 +112,26 @@ def _check_timeouts(config: TopologyConfig, problems: ProblemCollector) -> None:
             message = f"{name} is a {node.role.replace('-', ' ')}: only a director has IPVS"
             hint = "move the key to the director"
             problems.add(("nodes", name, "timeouts"), message, hint, key=True)
+
+
+def _check_clamps(config: TopologyConfig, problems: ProblemCollector) -> None:
+    """Check that the SYN+ACKs, which decide how large requests are, cross the node."""
+    services = [service for service in config.services or () if service]
+    methods = {one.forward for service in services for one in service.real_servers or () if one}
+    methods |= {service.forward for service in services}
+    for name, node in (config.nodes or {}).items():
+        if node is None or node.mss_clamp is None:
+            continue
+        at = ("nodes", name, "mss_clamp")
+        if node.role is Role.CLIENT:
+            message = "a client announces its own segment size"
+            hint = "write routes: [{to: default, via: …, mss: 1440}], or move the key to a router"
+            problems.add(at, message, hint, key=True)
+        elif node.role is Role.DIRECTOR and ForwardingMethod.NAT not in methods:
+            message = "replies bypass the director in tun and dr, and with them what a real server "
+            message += "announces"
+            hint = "move the key to a router on the replies' path, or to the real servers"
+            problems.add(at, message, hint, key=True)
 
 
 def _check_scheduler(service: ServiceConfig, path: Path, problems: ProblemCollector) -> None:

@@ -1,1 +1,1 @@
-"""Looking at a running lab again and again: what changed, at what rate, and what is amiss."""
+"""Sampling a running lab: what changed, at what rate, and which problems it has."""

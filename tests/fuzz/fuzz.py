@@ -4,7 +4,7 @@
     python -m tests.fuzz.fuzz topology 600          one of them, for ten
 
 What is found is written to .fuzz/TARGET/ and printed as bytes: put it into FOUND of
-tests/unit/test_hostile.py, where it stays a test, and mend what it shows. Needs atheris
+tests/unit/test_hostile.py, where it stays a test, and repair what it shows. Needs atheris
 (CPython 3.11 to 3.13), which lvsctl itself does not.
 """
 

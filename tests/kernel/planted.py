@@ -1,4 +1,4 @@
-"""Things of somebody else's, with names like a lab's, in every place that a lab could spoil.
+"""Things of another user's, with names like a lab's, in every place that a lab could spoil.
 
 Where the tables are empty, nothing shows that they were left alone.
 """
@@ -32,7 +32,7 @@ TABLES = (
     "rule add pref 31999 from 198.51.100.0/24 lookup 319",
     "route add blackhole 203.0.113.0/24 table 319",
 )
-"""Something of somebody else's in each of a namespace's tables."""
+"""Something of another user's in each of a namespace's tables."""
 
 ADDRESS6 = "2001:db8:319::1"
 
@@ -103,7 +103,7 @@ def has_nftables() -> bool:
 
 @contextlib.contextmanager
 def namespace_planted(name: str) -> Iterator[None]:
-    """Somebody else's namespace, with a link of the lab's name; the very same afterwards."""
+    """Another user's namespace, with a link of the lab's name; the very same afterwards."""
 
     def look() -> tuple[int, str]:
         return Path("/run/netns", name).stat().st_ino, run(f"ip -n {name} -d addr")
@@ -140,7 +140,7 @@ def responder_planted(file: Path) -> Iterator[None]:
     try:
         eventually(lambda: file.exists() and file.read_text() == f"{child}\n")
         yield
-        assert holder(file) == child, "somebody else's process was ended"
+        assert holder(file) == child, "another user's process was ended"
     finally:
         os.close(reading)
         os.close(writing)
@@ -152,14 +152,14 @@ def responder_planted(file: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def process_planted(namespace: str) -> Iterator[None]:
-    """A process in somebody else's namespace; it lives on."""
+    """A process in another user's namespace; it lives on."""
     with subprocess.Popen(["ip", "netns", "exec", namespace, "sleep", "3600"]) as process:
         try:
             own = Path("/proc/thread-self/ns/net").stat().st_ino
             entered = Path(f"/proc/{process.pid}/ns/net")
             eventually(lambda: entered.stat().st_ino != own)
             yield
-            assert process.poll() is None, "somebody else's process was ended"
+            assert process.poll() is None, "another user's process was ended"
         finally:
             process.kill()
 
@@ -192,7 +192,7 @@ def files_planted(lab: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def planted(lab: str) -> Iterator[None]:
-    """Things of somebody else's with names as lvsctl gives them; they must be there afterwards."""
+    """Things of another user's with names as lvsctl gives them; they must be there afterwards."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(tables_planted())
         directory = stack.enter_context(files_planted(lab))

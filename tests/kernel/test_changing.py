@@ -242,7 +242,7 @@ def test_where_the_way_back_is_closed_the_lab_is_neither() -> None:
     host = initial_namespace()
     with file_system(paths.RUN, "size=256k"):
         before = glance()
-        for mend in ("up", "down"):
+        for repair in ("up", "down"):
             bring_up(topology_of("dr"))
             more, full = topology_of(with_servers("count: 4")), Events("virtual services", fill)
             with pytest.raises(HostError, match="No space left") as caught:
@@ -254,7 +254,7 @@ def test_where_the_way_back_is_closed_the_lab_is_neither() -> None:
             assert "may match neither its old nor its new topology" in " ".join(listing.split())
             with pytest.raises(LabError, match="neither its old nor its new topology"):
                 running_lab("dr")
-            if mend == "up":
+            if repair == "up":
                 assert bring_up(topology_of("dr")).created
                 is_up_and_proven()
             tear_down("dr")

@@ -1,4 +1,4 @@
-"""`diagnose` on labs broken by hand: it names the cause, and its remedy mends the lab.
+"""`diagnose` on labs broken by hand: it names the cause, and its remedy repairs the lab.
 
 Nothing here goes through lvsctl's own faults: the labs are broken with ip, sysctl, tc and
 ipvsadm, as people break them, so that nothing can have been looked up.
@@ -274,8 +274,8 @@ def test_a_broken_lab_is_named_first_and_the_remedy_mends_it(one: Break) -> None
         assert told(result)[1:] == [], "one mistake, one cause"
         assert all(cause.evidence and cause.remedy for cause in result.causes)
         follow(result.causes[0].remedy, lab)
-        mended = diagnose_lab(lab)
-        assert mended.healthy, (told(mended), mended.next_steps)
+        repaired = diagnose_lab(lab)
+        assert repaired.healthy, (told(repaired), repaired.next_steps)
 
 
 @pytest.mark.parametrize(

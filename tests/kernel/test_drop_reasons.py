@@ -30,7 +30,7 @@ def pair() -> Iterator[tuple[str, str]]:
         run("ip addr add 10.9.9.9/32 dev lo", netns=sender)
         run("ip addr add 10.1.1.2/24 dev wire", netns=receiver)
         run("sysctl -qw net.ipv4.conf.all.rp_filter=1", netns=receiver)
-        # Else the ARP question would come from 10.9.9.9, and rp_filter refuses that too.
+        # Else the ARP request would come from 10.9.9.9, and rp_filter refuses that too.
         run("sysctl -qw net.ipv4.conf.wire.arp_announce=2", netns=sender)
         yield sender, receiver
 

@@ -2,7 +2,7 @@
 
 For each moment (``tests.kernel.moments``) of a command: it is ended there; then `down` leaves
 the host as it was, or the next `up` makes the lab whole. All the while there are things of
-somebody else's, with names like ours.
+another user's, with names like ours.
 """
 
 from __future__ import annotations
@@ -141,17 +141,17 @@ def check_up_killed(
         numbers = tried(found.moments, wanted)
         for number in numbers:
             where = f"{number}: {found.moments[number]}"
-            for mend in ("down", "up"):
+            for repair in ("down", "up"):
                 killed = ended(work, number)
                 if killed.status != KILLED:
                     problems[where] = killed
-                if mend == "up":
+                if repair == "up":
                     work()
                     if not answers(name):
-                        problems[where, mend] = "no answer"
+                        problems[where, repair] = "no answer"
                 down(name)
                 if left := differences(before):
-                    problems[where, mend] = left
+                    problems[where, repair] = left
     told(problems)
     return len(numbers)
 
@@ -182,20 +182,20 @@ def check_up_interrupted(
 def check_down_ended(
     name: str, sign: signal.Signals, wanted: int, answers: Callable[[str], bool]
 ) -> int:
-    """At how many moments it was tried; of a few after a signal, each is mended in one way."""
+    """At how many moments it was tried; of a few after a signal, each is repaired in one way."""
     problems: dict[object, object] = {}
     both = ("down", "up")
     with untouched(name) as before:
         found = whole(name, up(name), lambda: tear_down(name))
         numbers = tried(found.moments, wanted)
         for turn, number in enumerate(numbers):
-            for mend in both if wanted > FEW or sign is signal.SIGKILL else both[turn % 2 :][:1]:
-                where = f"{number}: {found.moments[number]}", mend
+            for repair in both if wanted > FEW or sign is signal.SIGKILL else both[turn % 2 :][:1]:
+                where = f"{number}: {found.moments[number]}", repair
                 up(name)()
                 stopped = ended(lambda: tear_down(name), number, sign)
                 if stopped.status != BY_SIGNAL[sign]:
                     problems[(*where, "status")] = stopped
-                if mend == "up":
+                if repair == "up":
                     up(name)()
                     if not answers(name):
                         problems[(*where, "up")] = "no answer"
@@ -255,8 +255,8 @@ def test_a_changing_up_ended(old: int, new: int, sign: signal.Signals, wanted: i
         change = up(name, servers=new, scheduler="wlc")
         found = whole(name, up(name, servers=old), change)
         for number in spread(len(found.moments), wanted):
-            for mend in (old, new, 0):
-                where = f"{number}: {found.moments[number]}", f"then {mend}"
+            for repair in (old, new, 0):
+                where = f"{number}: {found.moments[number]}", f"then {repair}"
                 up(name, servers=old)()
                 stopped = ended(change, number, sign)
                 if stopped.status != BY_SIGNAL[sign]:
@@ -264,11 +264,11 @@ def test_a_changing_up_ended(old: int, new: int, sign: signal.Signals, wanted: i
                 entry = registry.read(name)
                 if sign is not signal.SIGKILL and (not entry or entry.state != "up"):
                     problems[(*where, "back")] = entry, stopped
-                if mend:
-                    up(name, servers=mend)()
+                if repair:
+                    up(name, servers=repair)()
                     there = {s for s in glance()["/run/netns"] if "/lvs-dr-rs" in s}  # type: ignore[attr-defined]
                     wrong = failing(name)
-                    if len(there) != mend or wrong:
+                    if len(there) != repair or wrong:
                         problems[(*where, "up")] = there, wrong
                 down(name)
                 if left := differences(before):

@@ -7,6 +7,7 @@ read, and after emptying it is what they print of a new namespace.
 from __future__ import annotations
 
 import errno
+import re
 from functools import partial
 from ipaddress import ip_address
 from unittest.mock import Mock
@@ -14,7 +15,14 @@ from unittest.mock import Mock
 import pytest
 
 from lvsctl.kernel import netns, packet_filters
-from lvsctl.model.packet_filter import FilterProgram, FilterRule, MasqueradeTarget, growth
+from lvsctl.model.packet_filter import (
+    TO_PATH_MTU,
+    Clamp,
+    FilterProgram,
+    FilterRule,
+    MasqueradeTarget,
+    growth,
+)
 from lvsctl.model.service import Protocol
 from lvsctl.netlink import nftables
 from tests.kernel.by_hand import namespaces, run
@@ -234,4 +242,47 @@ def test_what_is_masqueraded_is_listed_by_nft() -> None:
         assert [one.masquerades for one in rules_in(name) if one.masquerades] == list(OWN_TARGETS)
         for version in (4, 6):
             netns.run_inside(name, partial(nftables.replace_masquerade, version, ()))
+        assert run("nft list ruleset", netns=name) == ""
+
+
+CLAMPS = (Clamp(4, 1440), Clamp(6, TO_PATH_MTU))
+
+
+@pytest.mark.ipvs
+def test_a_limit_of_the_segment_size_is_listed_by_iptables_and_replaced() -> None:
+    begin = "-A POSTROUTING -p tcp -m tcp --tcp-flags SYN,RST SYN -m comment --comment lvsctl"
+    with namespaces("a") as (name,):
+        for one in (Clamp(4, 1400), *CLAMPS):
+            netns.run_inside(name, partial(packet_filters.clamp, one))
+        for program, words in (
+            (FilterProgram.IPTABLES, "--set-mss 1440"),
+            (FilterProgram.IP6TABLES, "--clamp-mss-to-pmtu"),
+        ):
+            listed = run(f"xtables-legacy-multi {program} -t mangle -S", netns=name).splitlines()
+            added = [line for line in listed if line.startswith("-A")]
+            assert added == [f"{begin} -j TCPMSS {words}"]
+        rules = rules_in(name)
+        assert [one.clamps for one in rules if one.clamps] == list(CLAMPS)
+        assert not any(one.foreign for one in rules)
+        for gone in (Clamp(4, 1400), CLAMPS[1]):  # the first was replaced before
+            netns.run_inside(name, partial(packet_filters.clamp, gone, remove=True))
+        assert [one.clamps for one in rules_in(name) if one.clamps] == [CLAMPS[0]]
+
+
+def test_a_limit_of_the_segment_size_is_listed_by_nft() -> None:
+    with namespaces("a") as (name,):
+        for version, size in CLAMPS:
+            netns.run_inside(name, partial(nftables.replace_clamp, version, (size,)))
+        listed = run("nft -s list ruleset", netns=name)
+        rules = [line.strip() for line in listed.splitlines() if "maxseg" in line]
+        assert [re.sub(r"tcp flags (\S+ / \S+|& \(\S+ \| \S+\) == \S+)", "tcp flags …", one)
+                for one in rules] == [
+            "tcp flags … counter tcp option maxseg size set 1440",
+            "tcp flags … counter tcp option maxseg size set rt mtu",
+        ]  # fmt: skip
+        assert listed.count("type filter hook postrouting priority mangle; policy accept;") == 2
+        assert [one.clamps for one in rules_in(name) if one.clamps] == list(CLAMPS)
+        assert not any(one.foreign for one in rules_in(name))
+        for version, _ in CLAMPS:
+            netns.run_inside(name, partial(nftables.replace_clamp, version, ()))
         assert run("nft list ruleset", netns=name) == ""

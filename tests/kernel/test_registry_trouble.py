@@ -144,7 +144,7 @@ def test_a_read_only_registry() -> None:
         comes_and_goes()
 
 
-@pytest.mark.parametrize("how", ["writable by all", "somebody else's", "a symlink", "a file"])
+@pytest.mark.parametrize("how", ["writable by all", "another user's", "a symlink", "a file"])
 def test_a_registry_that_others_could_write_is_not_used(how: str, tmp_path: Path) -> None:
     """As in a container whose /run is a tmpfs for everybody."""
     place = paths.RUN
@@ -156,7 +156,7 @@ def test_a_registry_that_others_could_write_is_not_used(how: str, tmp_path: Path
                 place.symlink_to(tmp_path)
             case "a file":
                 place.write_text("theirs")
-            case "somebody else's":
+            case "another user's":
                 place.mkdir()
                 os.chown(place, 65534, 65534)
             case _:
@@ -242,20 +242,20 @@ SOME = ("half", "an older format", "coming up")
 
 
 @pytest.mark.parametrize(
-    ("mend", "spoilt"),
+    ("repair", "spoilt"),
     [
         pytest.param("down", CORRUPT, id="down"),
         pytest.param("up", SOME, id="up-some"),
         pytest.param("up", CORRUPT, id="up", marks=pytest.mark.exhaustive),
     ],
 )
-def test_an_entry_that_is_corrupt_or_older(mend: str, spoilt: Iterable[str]) -> None:
+def test_an_entry_that_is_corrupt_or_older(repair: str, spoilt: Iterable[str]) -> None:
     with untouched("dr") as before:
         for what in spoilt:
             up()
             CORRUPT[what]()
             assert [listed.entry.lab for listed in list_labs()] == ["dr"], what
-            if mend == "up":
+            if repair == "up":
                 up()
                 assert answers(), what
             removed = tear_down("dr")
@@ -282,7 +282,7 @@ def without_store() -> None:
 
 
 def replaced() -> None:
-    """The name is somebody else's by now."""
+    """The name is another user's by now."""
     run("ip netns del lvs-dr-rs1")
     run("ip netns add lvs-dr-rs1")
 
@@ -311,15 +311,15 @@ OFTEN = {"the responder", "namespace director", "all names", "the namespaces' mo
 )
 def test_what_was_removed_by_hand_is_no_obstacle(what: str) -> None:
     with untouched("dr") as before:
-        for mend in ("down", "up"):
+        for repair in ("down", "up"):
             up()
             BY_HAND[what]()
-            if mend == "up":
+            if repair == "up":
                 up()
                 assert answers()
                 assert verify_lab(running_lab("dr")).verdict == "pass"
             tear_down("dr")
-            assert differences(before) == {}, mend
+            assert differences(before) == {}, repair
 
 
 def test_a_name_that_is_somebody_elses_by_now_is_left_alone() -> None:

@@ -51,7 +51,7 @@ def until(views: Iterator[View], condition: Callable[[View], bool]) -> View:
 
 
 @pytest.mark.parametrize(
-    ("node", "command", "mend", "says"),
+    ("node", "command", "repair", "says"),
     [
         ("rs1", "ip addr del 10.10.0.100/32 dev lo", "ip addr add 10.10.0.100/32 dev lo",
          "10.10.0.100/32 removed from lo"),
@@ -68,7 +68,7 @@ def until(views: Iterator[View], condition: Callable[[View], bool]) -> View:
     ],
     ids=lambda word: word[:30],
 )  # fmt: skip
-def test_a_change_is_seen_at_once(dr: Lab, node: str, command: str, mend: str, says: str) -> None:
+def test_a_change_is_seen_at_once(dr: Lab, node: str, command: str, repair: str, says: str) -> None:
     with watch_lab(dr, interval=NEVER) as watcher, ending(watcher):
         views = watcher.views()
         next(views)
@@ -76,7 +76,7 @@ def test_a_change_is_seen_at_once(dr: Lab, node: str, command: str, mend: str, s
             run(command, netns=dr.netns(node))
             seen = until(views, lambda view: any(h.text.startswith(says) for h in view.changes))
         finally:
-            run(mend, netns=dr.netns(node))
+            run(repair, netns=dr.netns(node))
     assert any(h.node == node for h in seen.changes)
 
 

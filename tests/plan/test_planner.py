@@ -10,6 +10,7 @@ import pytest
 
 from lvsctl import modes
 from lvsctl.model.lab import Lab
+from lvsctl.model.packet_filter import TO_PATH_MTU, Clamp
 from lvsctl.model.state import NodeState, RouteState
 from lvsctl.plan import planner
 from lvsctl.plan.routing import routes_of
@@ -17,6 +18,7 @@ from lvsctl.resources.address import Address
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.masquerade import Masquerade
+from lvsctl.resources.mss_clamp import MssClamp
 from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.resources.static_route import StaticRoute
 from lvsctl.resources.sysctl import Sysctl
@@ -207,6 +209,23 @@ def test_the_mtu_of_a_network_is_that_of_every_end_of_its_links() -> None:
         *(("middle", "router1"), ("middle", "router2"), ("middle", "bridge")),
         *(("router1", "middle"), ("router2", "middle")),
     }
+
+
+def test_a_link_may_have_an_mtu_of_its_own_and_a_node_limit_segments() -> None:
+    own = "links: {middle: {mtu: 1400}}, mss_clamp: pmtu, networks: [left, middle]"
+    lab = load(TWO_ROUTERS.replace("networks: [left, middle]", own))
+    resources = planner.plan_for(lab).resources
+    settings = {
+        (op.netns.removeprefix("lvs-chain-"), op.device, op.value)
+        for op in resources
+        if isinstance(op, LinkSetting) and op.name == "mtu"
+    }
+    assert settings == {
+        *(("router1", "middle", "1400"), ("middle", "router1", "1400")),
+        ("middle", "bridge", "1500"),
+    }
+    (clamp,) = (op for op in resources if isinstance(op, MssClamp))
+    assert (clamp.netns, clamp.clamp) == (lab.netns("router1"), Clamp(4, TO_PATH_MTU))
 
 
 @pytest.mark.parametrize(("forward", "bound"), [("dr", "10.3.0.100"), ("nat", "10.3.0.11")])

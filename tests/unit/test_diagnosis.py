@@ -22,6 +22,7 @@ from lvsctl.model.claim import Cause, Verdict
 from lvsctl.model.evidence import Evidence, Exchange, Failure, Probe
 from lvsctl.model.frame import Direction
 from lvsctl.model.lab import Impairment
+from lvsctl.model.packet_filter import TO_PATH_MTU, FilterProgram, FilterRule
 from lvsctl.model.service import Encapsulation, Protocol, Scheduler
 from lvsctl.model.state import (
     LOSSES,
@@ -425,7 +426,7 @@ def test_what_a_dummy_device_has_was_not_learnt() -> None:
 
 
 def test_what_a_node_still_claims_is_not_called_learnt_before() -> None:
-    """Its own rule names it; and once it is mended, what it taught is not held against the lab."""
+    """Its own rule names it; and once repaired, what it taught is not held against the lab."""
     asking_as_vip = with_asker(both(at("rs1", Direction.OUT), arp_request), "10.10.0.100")
     rs1 = "02:00:0a:0a:00:0b"
     evidence = replace(
@@ -830,6 +831,46 @@ def test_another_mtu_is_a_cause_where_large_requests_hang_and_a_remark_elsewhere
     hanging = replace(run, large=replace(run.large, node="", status=0, error=Failure.TIMED_OUT))
     (cause,) = conclusion(replace(evidence, runs=(hanging,))).causes
     assert (cause.fault, cause.node) == ("mtu-mismatch", "director")
+    director, others = evidence.lab.node("director"), evidence.lab.nodes
+    wanted = replace(director, interfaces=(replace(director.interfaces[0], mtu=500),))
+    lab = replace(evidence.lab, nodes=tuple(wanted if n == director else n for n in others))
+    said = conclusion(replace(evidence, lab=lab))
+    assert (said.causes, said.remarks) == ((), ()), "the topology asks for it"
+
+
+def clamping(evidence: Evidence, size: int) -> Evidence:
+    """The evidence of a lab whose router should have limited the segment size."""
+    nodes = tuple(
+        replace(one, mss_clamp=size) if one.name == "router" else one for one in evidence.lab.nodes
+    )
+    lab = replace(evidence.lab, nodes=nodes)
+    whole = {name: replace(state, whole=True) for name, state in evidence.states.items()}
+    return replace(evidence, lab=lab, states=whole)
+
+
+@pytest.mark.parametrize(
+    ("size", "rule", "verdict", "expected"),
+    [
+        (1440, "", Verdict.FAIL, ["mss-clamp-missing"]),
+        (1440, "--set-mss 1460", Verdict.FAIL, ["mss-clamp-missing"]),
+        (1460, "--set-mss 1460", Verdict.PASS, []),
+        (TO_PATH_MTU, "--clamp-mss-to-pmtu", Verdict.PASS, []),
+    ],
+)
+def test_a_segment_size_that_is_not_limited_is_seen_in_the_syns(
+    size: int, rule: str, verdict: Verdict, expected: list[str]
+) -> None:
+    text = "-A POSTROUTING -p tcp -m tcp --tcp-flags SYN,RST SYN -m comment --comment"
+    own = FilterRule(FilterProgram.IPTABLES, "mangle", "POSTROUTING", 1,
+                     f'{text} "lvsctl" -j TCPMSS {rule}', "TCPMSS")  # fmt: skip
+    evidence = bent(
+        clamping(evidence_of("tun"), size),
+        "router",
+        lambda state: replace(state, packet_filters=(own,) if rule else ()),
+    )
+    (finding,) = (one for one in findings(evidence) if one.claim.id == "mss.clamped")
+    assert finding.verdict is verdict
+    assert [cause.fault for cause in conclusion(evidence).causes] == expected
 
 
 def test_a_route_that_leads_nowhere_is_no_way() -> None:

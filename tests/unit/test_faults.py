@@ -78,11 +78,11 @@ def test_a_fault_changes_what_the_plan_does_and_can_be_typed(one: Fault) -> None
                 assert change.before in context.plan.resources
         assert reversed_(reversed_(changes)) == changes
         typed = [command for change in changes for command in change.commands()]
-        mended = [command for change in reversed_(changes) for command in change.commands()]
+        repaired = [command for change in reversed_(changes) for command in change.commands()]
         assert len(typed) >= len(changes)
         # Offloads go with their device.
         own = [c for c in changes if not isinstance(c.after, OffloadsOff)]
-        assert len(mended) >= len(own)
+        assert len(repaired) >= len(own)
 
 
 def test_what_does_not_concern_a_lab_does_not_apply_to_it() -> None:

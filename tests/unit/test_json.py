@@ -38,7 +38,7 @@ from lvsctl.model.flows import (
     Way,
 )
 from lvsctl.model.lab import Lab
-from lvsctl.model.service import IpvsTimeouts
+from lvsctl.model.service import ForwardingMethod, IpvsTimeouts
 from lvsctl.model.state import Dropped
 from lvsctl.model.walk import Walk
 from lvsctl.output.json_formats import FORMATS
@@ -62,6 +62,7 @@ from tests.unit.report_samples import (
     listed,
     verification,
 )
+from tests.unit.scale_samples import measured
 from tests.unit.watch_samples import VIP, mac_of, sample
 
 DR, TUN = lab_of("dr"), lab_of("tun")
@@ -218,6 +219,7 @@ DOCUMENT_SAMPLES: tuple[tuple[str, dict[str, Any]], ...] = (
     ),
     ("idle", to_json(idled())),
     ("play", to_json(played())),
+    ("scale", to_json(measured(ForwardingMethod.NAT, (1, 0.5), (10, 5.0), (20, 5.0)))),
     ("watch", to_json(view(DR, [sample(DR, 0)]))),
     ("watch", watched()),
     ("fault-list", to_json(lab=None, faults=list_faults())),

@@ -22,6 +22,7 @@ from lvsctl.resources.foreign import StoppedProcess, Xfrm
 from lvsctl.resources.keepalived import Keepalived
 from lvsctl.resources.kinds import KINDS
 from lvsctl.resources.masquerade import Masquerade
+from lvsctl.resources.mss_clamp import MssClamp
 from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.offloads import OffloadsOff
 from lvsctl.resources.packet_filter import PacketFilter
@@ -57,7 +58,7 @@ def test_a_kind_is_applied_and_undone_by_a_handler(kind: type[Resource]) -> None
     assert applied == (kind.PLANNED or kind is PacketFilter)  # which only a fault applies
     by_other_means = kind in (
         *(Keepalived, Namespace, OffloadsOff, ResponderPort),
-        *(ChangedSysctl, Masquerade, PacketFilter, StoppedProcess, Xfrm),
+        *(ChangedSysctl, Masquerade, MssClamp, PacketFilter, StoppedProcess, Xfrm),
     )
     assert kind in undo.MESSAGES or by_other_means or not kind.UNDOABLE
 

@@ -129,6 +129,21 @@ def test_a_part_of_a_lab_can_be_inspected() -> None:
     assert "!" not in said
 
 
+def test_of_many_nodes_alike_one_stands_for_all() -> None:
+    inspection = healthy(lab_of("dr", servers=40))
+    said = format_inspection(inspection, style=PLAIN)
+    assert "rs2–rs40  like rs1: as the topology says (-v shows each)" in said
+    assert "  -> 40 real servers, each  rs1–rs40" in said
+    assert len(said.splitlines()) < 80
+    sysctls = {**inspection.states["rs7"].sysctls, "net.ipv4.conf.all.arp_ignore": "0"}
+    said = format_inspection(changed(inspection, "rs7", sysctls=sysctls), style=PLAIN)
+    assert "rs2–rs6, rs8–rs40  like rs1" in said
+    assert said.index("rs7  real server of web by dr") < said.index("net.ipv4.conf.all.arp_ignore")
+    full = format_inspection(inspection, style=PLAIN, verbose=True)
+    assert "rs40  real server of web by dr" in full
+    assert "-> 10.10.0.50:80  rs40" in full
+
+
 def test_unsuppressed_arp_is_marked() -> None:
     inspection = healthy(lab_of("dr"))
     sysctls = {**inspection.states["rs1"].sysctls, "net.ipv4.conf.all.arp_ignore": "0"}

@@ -21,6 +21,7 @@ from lvsctl.resources.gue_port import GuePort
 from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.marks import Marks
 from lvsctl.resources.masquerade import Masquerade
+from lvsctl.resources.mss_clamp import MssClamp
 from lvsctl.resources.static_route import StaticRoute
 from lvsctl.resources.sysctl import Sysctl
 from lvsctl.resources.tunnel import Tunnel
@@ -175,7 +176,7 @@ def _interface(network: str) -> str:
 
 def _commands(one: Resource, node: Node) -> Iterator[tuple[str, str]]:
     """Yield commands and what undoes each, of what only a script can keep."""
-    if not isinstance(one, Tunnel | GuePort | Marks | Masquerade):
+    if not isinstance(one, Tunnel | GuePort | Marks | Masquerade | MssClamp):
         return
     undo = " && ".join(_typed(command, node) for command in one.undo_commands())
     for number, command in enumerate(one.commands()):

@@ -21,6 +21,9 @@ LINK_TIMEOUT = 10.0
 MAX_OPEN_FILES = 262_144
 """A lab needs one or two file descriptors a node."""
 
+NEIGHBOURS = 65_536
+"""Entries in the kernel's neighbour table, at most; see neigh/default/gc_thresh3 in arp(7)."""
+
 
 def open_link(device: str) -> int:
     """Open the link to the broker: a serial line or a virtio port, closed on exec.
@@ -66,6 +69,19 @@ def _bring_up_loopback() -> None:
         fcntl.ioctl(sock, 0x8914, request)  # SIOCSIFFLAGS
 
 
+def _enlarge_neighbour_tables() -> None:
+    """Make room for the neighbours of a lab with some thousand nodes.
+
+    The kernel has one table for all namespaces, of 1024 entries; a full one drops packets
+    (net/core/neighbour.c, "neighbor table overflow!").
+    """
+    for family in ("ipv4", "ipv6"):
+        directory = f"/proc/sys/net/{family}/neigh/default"
+        if os.path.isdir(directory):  # a kernel may have no IPv6
+            _write(f"{directory}/gc_thresh3", str(NEIGHBOURS))
+            _write(f"{directory}/gc_thresh2", str(NEIGHBOURS))
+
+
 def _load_modules(directory: str) -> dict[str, str]:
     """Load modules, now or on demand; return failures: name → reason. Raises OSError."""
     if mounts.modules_stay():
@@ -84,6 +100,7 @@ def set_up(config: dict[str, object]) -> dict[str, object]:
     _disable_hotplug_helper()
     # Before any module is loaded that would create a fallback device in every namespace.
     _write("/proc/sys/net/core/fb_tunnels_only_for_init_net", "1")
+    _enlarge_neighbour_tables()
     resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES, MAX_OPEN_FILES))
     failed = _load_modules(mounts.modules_in(str(config["modules"])))
     mounts.drop_modules()

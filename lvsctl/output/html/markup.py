@@ -9,7 +9,7 @@ import html
 
 from lvsctl.output.text.style import printable
 
-_VOID = frozenset({"meta", "br"})
+_VOID = frozenset({"meta", "br", "img", "source"})
 
 
 class Html(str):

@@ -20,6 +20,7 @@ from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Lab
 from lvsctl.model.packet import Icmp, Packet
 from lvsctl.model.walk import Walk
+from lvsctl.output.folding import folded
 from lvsctl.output.html import walk as html_walk
 from lvsctl.output.html.markup import STYLE, Html, joined, tag
 from lvsctl.output.html.topology import topology
@@ -37,6 +38,8 @@ SIGNS = {Verdict.PASS: "✓", Verdict.FAIL: "✗", Verdict.INCONCLUSIVE: "?"}
 _FAMILIES = {
     "all": "every mode",
     "joined": "several ports or VIPs",
+    "local": "a local node",
+    "mss": "MSS clamping",
     "ops": "one-packet scheduling",
     "snat": "NAT with SNAT",
 }
@@ -71,15 +74,15 @@ def _claim(finding: Finding, capture: str, *, shown: bool) -> Html:
         "summary",
         badge(finding.verdict),
         tag("span", tag("span", claim.text, class_="statement"), tag("code", claim.id),
-            tag("span", finding.observed, class_="seen"), class_="claim-text"),
+            tag("span", folded(finding.observed), class_="seen"), class_="claim-text"),
     )  # fmt: skip
     compared = tag(
         "div",
-        tag("div", tag("h5", "expected"), tag("p", finding.expected)),
+        tag("div", tag("h5", "expected"), *_folded(finding.expected)),
         tag(
             "div",
             tag("h5", "observed"),
-            tag("p", finding.observed),
+            *_folded(finding.observed),
             joined(*(tag("p", line) for line in finding.kernel)),
             class_="observed",
         ),
@@ -98,6 +101,14 @@ def _claim(finding: Finding, capture: str, *, shown: bool) -> Html:
         class_=f"claim {finding.verdict}",
         open="" if shown else None,
     )
+
+
+def _folded(text: str) -> Iterator[Html]:
+    """The text with long enumerations folded, and in full behind a click."""
+    short = folded(text)
+    yield tag("p", short)
+    if short != text:
+        yield tag("details", tag("summary", "in full"), tag("p", text))
 
 
 def _breaking(finding: Finding) -> Iterator[Html]:
@@ -197,6 +208,9 @@ def _bytes(frame: Frame) -> Html:
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """A second line of defence: no script runs and nothing is loaded."""
 
+IMAGES = "; img-src data:"
+"""For pages that contain images."""
+
 
 def page(verification: Verification, *, capture: str) -> str:
     """Return the report of a verification; ``capture`` is the file that contains its frames."""
@@ -220,7 +234,7 @@ def page(verification: Verification, *, capture: str) -> str:
         "; recompute the verdicts on any machine: ",
         tag("code", "lvsctl verify --from ."),
     ]
-    return _document(
+    return document(
         f"{lab.name}: {verification.verdict}",
         joined(
             tag("h1", lab.name, badge(verification.verdict)),
@@ -254,7 +268,7 @@ def _causes(verification: Verification) -> Iterator[Html]:
 
 def topology_page(lab: Lab) -> str:
     """Return a page with the drawn topology and its virtual services."""
-    return _document(
+    return document(
         lab.name,
         joined(tag("h1", lab.name), tag("p", lab.description, class_="lead")),
         joined(
@@ -268,7 +282,7 @@ def topology_page(lab: Lab) -> str:
 def walk_page(walk: Walk) -> str:
     """Return a page with the path of one request."""
     lab = walk.lab
-    return _document(
+    return document(
         f"{lab.name}: one request, hop by hop",
         joined(
             tag("h1", f"{lab.name}: one request, hop by hop"),
@@ -280,7 +294,13 @@ def walk_page(walk: Walk) -> str:
     )
 
 
-def _document(title: str, head: Html, main: Html, foot: Html) -> str:
+def document(
+    title: str, head: Html, main: Html, foot: Html, *, css: str = "", images: bool = False
+) -> str:
+    """Return a page of these parts; ``css`` is added to the style sheet.
+
+    ``images``: it contains images, each as a data: URL.
+    """
     body = joined(
         html_walk.markers(),
         tag("header", head),
@@ -292,10 +312,14 @@ def _document(title: str, head: Html, main: Html, foot: Html) -> str:
         tag(
             "head",
             tag("meta", charset="utf-8"),
-            tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+            tag(
+                "meta",
+                http_equiv="Content-Security-Policy",
+                content=POLICY + (IMAGES if images else ""),
+            ),
             tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
             tag("title", f"{title} · lvsctl"),
-            tag("style", Html(STYLE)),
+            tag("style", Html(STYLE + css)),
         ),
         tag("body", body),
         lang="en",

@@ -17,7 +17,8 @@ from lvsctl.model.service import (
     TunnelKind,
     tunnel_text,
 )
-from lvsctl.model.state import Counters, RealServerState, RouteState, ServiceState
+from lvsctl.model.state import Counters, NeighbourState, RealServerState, RouteState, ServiceState
+from lvsctl.output.folding import FOLDED_FROM, name_ranges, value_range
 from lvsctl.output.phrases import ROLE, counted, host_port, impaired, injected_faults, vips
 from lvsctl.output.text.style import Cell, Style, printable
 from lvsctl.resources.base import Deviation
@@ -39,15 +40,26 @@ _TOLD = frozenset({"deprecated", "tentative", "dadfailed"})
 Rows = Iterator[list[str | Cell]]
 
 
-def format_inspection(inspection: Inspection, *, style: Style) -> str:
-    """Format the nodes: devices, routes, neighbours, sysctls, listeners, IPVS; deviations red."""
+def format_inspection(inspection: Inspection, *, style: Style, verbose: bool = False) -> str:
+    """Format the nodes: devices, routes, neighbours, sysctls, listeners, IPVS; deviations red.
+
+    Unless ``verbose``, of many nodes of a group that are as the topology says the first stands
+    for all, and of many real servers in an IPVS table, or neighbours, one row for those alike.
+    """
     owners = _owners(inspection)
     lines: list[str] = []
+    alike = {} if verbose else _alike(inspection)
     for name, found in inspection.nodes.items():
         node = inspection.lab.node(name)
+        if name in alike.get(node.group, ())[1:]:
+            continue
         lines += [_heading(inspection, node, style)]
-        one = _Node(inspection.lab, node, found, owners, style)
+        one = _Node(inspection.lab, node, found, owners, style, folds=not verbose)
         lines += [*one.sections(), ""]
+        if name in alike.get(node.group, ()):
+            others = name_ranges(alike[node.group][1:])
+            lines += [style.heading(others, f"like {name}: as the topology says (-v shows each)")]
+            lines.append("")
     for name, switch in inspection.switches.items():
         if switch.deviations:
             lines += [style.heading(name, "the switch of the network")]
@@ -59,6 +71,15 @@ def format_inspection(inspection: Inspection, *, style: Style) -> str:
     if inspection.faults:
         lines.append(injected_faults(inspection.lab.name, inspection.faults, style))
     return style.finished("\n".join(lines))
+
+
+def _alike(inspection: Inspection) -> dict[str, list[str]]:
+    """By group, the nodes without deviations, where they are many."""
+    groups: dict[str, list[str]] = {}
+    for name, found in inspection.nodes.items():
+        if not found.deviations:
+            groups.setdefault(inspection.lab.node(name).group, []).append(name)
+    return {group: names for group, names in groups.items() if len(names) >= FOLDED_FROM}
 
 
 def _heading(inspection: Inspection, node: Node, style: Style) -> str:
@@ -103,8 +124,11 @@ class _Node:
         inspection: NodeInspection,
         owners: Mapping[str, str],
         style: Style,
+        *,
+        folds: bool,
     ) -> None:
         self._lab, self._node, self._state = lab, node, inspection.state
+        self._folds = folds
         self._deviations, self._owners, self._style = inspection.deviations, owners, style
 
     def sections(self) -> Iterator[str]:
@@ -159,15 +183,27 @@ class _Node:
                 yield [str(route.to or "default"), f"{via}dev {device}"]
 
     def _neighbours(self) -> Rows:
+        alike: dict[object, list[NeighbourState]] = {}
         for one in self._state.neighbours:
             if one.mac or one.state.lower() in {"failed", "incomplete"}:
-                owner = self._owners.get(one.mac, "")
+                known = self._folds and one.mac in self._owners
+                key = (one.device, one.state) if known else one
+                alike.setdefault(key, []).append(one)
+        rows: dict[NeighbourState, Sequence[NeighbourState]] = {}
+        for several in alike.values():
+            if len(several) >= FOLDED_FROM:
+                rows[several[0]] = several
+            else:
+                rows |= {one: (one,) for one in several}
+        for first in self._state.neighbours:
+            if shown := rows.get(first):
+                alone = len(shown) == 1
                 yield [
-                    str(one.address),
-                    printable(one.device),
-                    one.mac,
-                    owner,
-                    Cell(one.state.lower(), self._style.dim),
+                    str(first.address) if alone else f"{len(shown)} addresses",
+                    printable(first.device),
+                    first.mac if alone else "",
+                    name_ranges(self._owners.get(each.mac, "") for each in shown),
+                    Cell(first.state.lower(), self._style.dim),
                 ]
 
     def _settings(self) -> Rows:
@@ -222,7 +258,9 @@ class _Node:
             for server in service.real_servers
         }
         yield f"  {self._style.dim('IPVS')}"
-        yield from ipvs_table(self._state.services, names, self._style, indent=4)
+        yield from _ipvs_table(
+            self._state.services, names, self._style, indent=4, folds=self._folds
+        )
         yield from self._ipvs_settings()
         if self._state.connections:
             states = Counter(connection.state for connection in self._state.connections)
@@ -273,8 +311,8 @@ Names = Mapping[tuple[str, int], str]
 Row = list[str | Cell]
 
 
-def ipvs_table(
-    services: Sequence[ServiceState], names: Names, style: Style, *, indent: int
+def _ipvs_table(
+    services: Sequence[ServiceState], names: Names, style: Style, *, indent: int, folds: bool
 ) -> Iterator[str]:
     """One table if the width allows it, otherwise ipvsadm's two. ``names`` by RIP and port."""
     parts = [_TABLE + _STATS] if style.width >= WIDE else [_TABLE, _STATS]
@@ -282,7 +320,8 @@ def ipvs_table(
         rows: list[Row] = []
         for service in services:
             rows.append(_service_row(service, columns))
-            rows += [_server_row(server, columns, names) for server in service.real_servers]
+            folded = _rows_of(service, names, folds=folds)
+            rows += [_server_row(servers, columns, names) for servers in folded]
         first = "Prot LocalAddress:Port Scheduler Flags"
         headings: Row = [Cell("  -> RemoteAddress:Port"), *(Cell(c, right=True) for c in columns)]
         yield " " * indent + style.bold(first)
@@ -311,9 +350,31 @@ def _service_row(service: ServiceState, columns: Sequence[str]) -> Row:
     ]
 
 
-def _server_row(server: RealServerState, columns: Sequence[str], names: Names) -> Row:
-    name = names.get((str(server.rip), server.port), "")
+def _rows_of(
+    service: ServiceState, names: Names, *, folds: bool
+) -> Iterator[tuple[RealServerState, ...]]:
+    """The real servers in a row each, or where many are configured alike, those in one."""
+    alike: dict[object, list[RealServerState]] = {}
+    for one in service.real_servers:
+        known = folds and (str(one.rip), one.port) in names
+        way = (one.forward, one.encapsulation, one.tunnel_port, one.tunnel_flags)
+        key = (one.port, one.weight, *way) if known else one
+        alike.setdefault(key, []).append(one)
+    for several in sorted(alike.values(), key=len):  # what differs first
+        if len(several) >= FOLDED_FROM:
+            yield tuple(several)
+        else:
+            yield from ((one,) for one in several)
+
+
+def _server_row(servers: tuple[RealServerState, ...], columns: Sequence[str], names: Names) -> Row:
+    """One real server, or several with the least and the greatest of each number."""
+    server = servers[0]
+    known = [name for one in servers if (name := names.get((str(one.rip), one.port)))]
+    name = name_ranges(known)
     where = f"  -> {host_port(server.rip, server.port)}" + (f"  {name}" if name else "")
+    if len(servers) > 1:
+        where = f"  -> {len(servers)} real servers, each  {name}"
     forward = server.forward
     method = FORWARD[forward] if isinstance(forward, ForwardingMethod) else forward.capitalize()
     if forward is ForwardingMethod.TUN and server.encapsulation is not Encapsulation.IPIP:
@@ -321,9 +382,9 @@ def _server_row(server: RealServerState, columns: Sequence[str], names: Names) -
     values = {
         "Forward": method,
         "Weight": str(server.weight),
-        "ActiveConn": str(server.active),
-        "InActConn": str(server.inactive),
-        **_counters(server.counters),
+        "ActiveConn": value_range(one.active for one in servers),
+        "InActConn": value_range(one.inactive for one in servers),
+        **_counters(*(one.counters for one in servers)),
     }
     return [Cell(where, whole=True), *(_right_aligned(values[column]) for column in columns)]
 
@@ -332,11 +393,11 @@ def _right_aligned(text: str) -> Cell:
     return Cell(text, right=True)
 
 
-def _counters(counters: Counters) -> dict[str, str]:
+def _counters(*counters: Counters) -> dict[str, str]:
     return {
-        "Conns": str(counters.connections),
-        "InPkts": str(counters.packets_in),
-        "OutPkts": str(counters.packets_out),
-        "InBytes": str(counters.bytes_in),
-        "OutBytes": str(counters.bytes_out),
+        "Conns": value_range(one.connections for one in counters),
+        "InPkts": value_range(one.packets_in for one in counters),
+        "OutPkts": value_range(one.packets_out for one in counters),
+        "InBytes": value_range(one.bytes_in for one in counters),
+        "OutBytes": value_range(one.bytes_out for one in counters),
     }

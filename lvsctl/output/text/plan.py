@@ -91,7 +91,7 @@ class _Condensed:
         return listed(names)
 
     def blocks(self, stage: Stage) -> Iterator[Block]:
-        """What must be there first, then the nodes, and at last what nobody wonders about."""
+        """The prerequisites first, then the nodes, then the usual settings."""
         switches: dict[str, list[Resource]] = {}
         hosts: dict[str, list[Resource]] = {}
         made: list[Resource] = []

@@ -16,6 +16,7 @@ from lvsctl.diagnosis import Cause
 from lvsctl.engine.findings import Diagnosis, Verification
 from lvsctl.model.claim import Finding, Verdict
 from lvsctl.model.lab import Lab
+from lvsctl.output.folding import folded
 from lvsctl.output.phrases import counted, service_line
 from lvsctl.output.text.style import Cell, Paint, Style, printable
 
@@ -75,7 +76,7 @@ def _claims(
 
 def _row(finding: Finding, style: Style) -> list[str | Cell]:
     verdict = Cell(str(finding.verdict), _verdict_paint(style, finding.verdict))
-    return [finding.claim.id, verdict, finding.observed]
+    return [finding.claim.id, verdict, folded(finding.observed)]
 
 
 def _in_full(
@@ -85,7 +86,7 @@ def _in_full(
     yield ""
     yield f"  {style.bold(finding.claim.id)}  {verdict}"
     yield style.wrapped(finding.claim.text, 4)
-    yield style.table(_comparison(finding, style), indent=4)
+    yield style.table(_comparison(finding, style, verbose=verbose), indent=4)
     for line in finding.kernel:
         yield style.wrapped(printable(line), 4, 2)
     yield from _frames(finding, FRAMES_VERBOSE if verbose else FRAMES, style)
@@ -96,9 +97,10 @@ def _in_full(
         yield style.dim(style.wrapped(f"broken by {', '.join(finding.claim.broken_by)}", 4, 2))
 
 
-def _comparison(finding: Finding, style: Style) -> list[list[str | Cell]]:
+def _comparison(finding: Finding, style: Style, *, verbose: bool) -> list[list[str | Cell]]:
     """Rows of expected and observed: side by side if the claim does not pass."""
-    expected, observed = printable(finding.expected), printable(finding.observed)
+    texts = (printable(finding.expected), printable(finding.observed))
+    expected, observed = texts if verbose else map(folded, texts)
     if finding.verdict is Verdict.PASS:
         return [[Cell("expected", style.dim), expected], [Cell("observed", style.dim), observed]]
     paint = _verdict_paint(style, finding.verdict)
@@ -170,10 +172,10 @@ def _diagnosis_heading(result: Diagnosis, style: Style) -> str:
 def cause_lines(number: int, cause: Cause, style: Style) -> Iterator[str]:
     """Format a cause: a heading, its evidence, what follows from it, the commands that end it."""
     label = style.dim(f"[{cause.fault}]")
-    yield f"{number}. {style.bold(cause.node)}: {printable(cause.text)}  {label}"
+    yield f"{number}. {style.bold(cause.node)}: {printable(folded(cause.text))}  {label}"
     for fact in cause.evidence:
-        yield style.wrapped(f"· {printable(fact)}", 3, 2)
-    yield style.wrapped(f"so: {printable(cause.consequence)}", 3, 4)
+        yield style.wrapped(f"· {printable(folded(fact))}", 3, 2)
+    yield style.wrapped(f"so: {printable(folded(cause.consequence))}", 3, 4)
     commands = cause.remedy.split(" && ")
     for position, command in enumerate(commands):
         lead = "remedy: " if position == 0 else " " * 8
@@ -186,7 +188,7 @@ def listed(title: str, items: tuple[str, ...], style: Style) -> Iterator[str]:
         yield ""
         yield style.bold(f"{title}:")
         for item in items:
-            yield style.wrapped(f"· {printable(item)}", 2, 2)
+            yield style.wrapped(f"· {printable(folded(item))}", 2, 2)
 
 
 def junit(verification: Verification) -> str:

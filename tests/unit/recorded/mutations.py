@@ -160,7 +160,7 @@ def with_payload(which: Which) -> Change:
 
 
 def with_asker(which: Which, address: str) -> Change:
-    """These ARP questions were asked from another address."""
+    """These ARP requests were asked from another address."""
 
     def edit(_: Frame, data: bytearray) -> None:
         data[28:32] = IPv4Address(address).packed

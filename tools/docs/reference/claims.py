@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 
-from lvsctl.claims import BY_MODE, every, ha, joined, udp
+from lvsctl.claims import BY_MODE, every, ha, joined, local_node, segments, udp
 from lvsctl.claims.base import CheckedClaim, ClaimTable
 from tools.docs.reference.markdown import fault_link, prose
 
@@ -29,6 +29,8 @@ def text() -> str:
         parts.append(_section(_HEADINGS.get(method, method.upper()), claims))
     parts.append(_section("UDP, in every mode", udp.CLAIMS))
     parts.append(_section("Claims of services of several ports", joined.CLAIMS))
+    parts.append(_section("A director that is a real server too", local_node.CLAIMS))
+    parts.append(_section("Nodes that limit the segment size", segments.CLAIMS))
     parts.append(_section("Claims of several directors", ha.CLAIMS))
     parts.append(_section("Claims for every mode", every.CLAIMS))
     return "\n\n".join(parts)

@@ -59,9 +59,9 @@ def test_damage_is_mended(damage: Callable[[], None]) -> None:
     before = initial_namespace()
     with lab_up("dr"):
         damage()
-        mended = bring_up(topology_of("dr"))
-        assert any(isinstance(op, VethLink) for op in mended.added)
-        answers = {curl(mended.lab, url_of(mended.lab)).split()[0] for _ in range(2)}
+        repaired = bring_up(topology_of("dr"))
+        assert any(isinstance(op, VethLink) for op in repaired.added)
+        answers = {curl(repaired.lab, url_of(repaired.lab)).split()[0] for _ in range(2)}
         assert answers == {"rs1", "rs2"}
         assert "tx-checksumming: off" in run("ethtool -k lan", netns="lvs-dr-rs1")
         again = bring_up(topology_of("dr"))

@@ -1,0 +1,112 @@
+"""What the links of a lab let through: the way of the replies, and how much fits. Pure.
+
+A link's rate is that of what a node sends on it (``lab.impairment_of``). The switches have none,
+and so has what a node receives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import inf
+from typing import NamedTuple
+
+from lvsctl.model.addresses import IPAddress
+from lvsctl.model.lab import Lab, Node
+from lvsctl.model.service import VirtualService
+from lvsctl.plan.routing import gateway_directors, routes_of
+
+
+class Way(NamedTuple):
+    """A node that sends on a network: one hop of a path. ``rate`` in bits per second; 0: none."""
+
+    node: str
+    network: str
+    rate: int
+
+
+def reply_path(lab: Lab, service: VirtualService, server: str, client: Node) -> tuple[Way, ...]:
+    """Return the hops of a reply, the real server's first; empty if no route leads to the client.
+
+    With NAT the routes lead through the director: it is the real servers' gateway. With SNAT the
+    real server answers the director itself.
+    """
+    vip = service.endpoint.vip
+    target = _own(client, vip.version)
+    if target is None:
+        return ()
+    if service.snat:
+        director = lab.directors[0]
+        own = (one for one in director.addresses if one.version == vip.version)
+        paths = (_path(lab, lab.node(server), one) for one in own)
+        first = min((path for path in paths if path), key=len, default=())
+        return (*first, *_path(lab, director, target)) if first else ()
+    return _path(lab, lab.node(server), target)
+
+
+def throughput(paths: Iterable[Sequence[Way]]) -> float | None:
+    """Return how many bits per second of replies get through; None where no link has a rate.
+
+    ``paths`` are those of the real servers, which all send as much as they can. A link that is
+    too small for what its senders send gives each the same share of that.
+    """
+    flows = {number: (tuple(path), inf) for number, path in enumerate(paths)}
+    longest = max((len(path) for path, _ in flows.values()), default=0)
+    for left in range(longest, 0, -1):  # hops left to the client: paths meet, and stay together
+        sharing: dict[Way, list[int]] = {}
+        for number, (path, _) in flows.items():
+            if len(path) >= left:
+                sharing.setdefault(path[-left], []).append(number)
+        for way, members in sharing.items():
+            total = sum(flows[number][1] for number in members)
+            if not way.rate or total <= way.rate:
+                continue
+            for number in members:
+                path, flow = flows[number]
+                share = way.rate / len(members) if total == inf else flow * way.rate / total
+                flows[number] = path, share
+    total = sum(flow for _, flow in flows.values())
+    return None if total == inf else total
+
+
+def _own(node: Node, version: int) -> IPAddress | None:
+    return next((one for one in node.addresses if one.version == version), None)
+
+
+def _path(lab: Lab, node: Node, target: IPAddress) -> tuple[Way, ...]:
+    gateways = gateway_directors(lab)
+    found: list[Way] = []
+    passed: set[str] = set()
+    while node.name not in passed:
+        passed.add(node.name)
+        via = target
+        network = _network_to(node, via)
+        if network is None:
+            routes = [
+                one
+                for one in routes_of(lab, node, gateways)
+                if one.via.version == target.version and (one.to is None or target in one.to)
+            ]
+            if not routes:
+                return ()
+            via = max(routes, key=lambda one: one.to.prefixlen if one.to else 0).via
+            network = _network_to(node, via)
+            if network is None:
+                return ()
+        found.append(Way(node.name, network, lab.impairment_of(node, network).rate))
+        if via == target:
+            return tuple(found)
+        holder = next((one for one in lab.nodes if via in one.addresses), None)
+        if holder is None and via in lab.gateways:
+            holder = lab.directors[0]
+        if holder is None:
+            return ()
+        node = holder
+    return ()
+
+
+def _network_to(node: Node, address: IPAddress) -> str | None:
+    """Return the network by which ``node`` reaches a neighbour."""
+    for interface in node.interfaces:
+        if any(address in one.network for one in interface.addresses):
+            return interface.network
+    return None
