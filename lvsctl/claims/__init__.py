@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from lvsctl.claims import dr, every, ha, joined, local_node, nat, packet_loss, segments, tun, udp
+from lvsctl.claims import (
+    dr,
+    every,
+    ha,
+    joined,
+    links,
+    local_node,
+    nat,
+    packet_loss,
+    segments,
+    tun,
+    udp,
+)
 from lvsctl.claims.asking import Unsuitable, unsuitable_client
 from lvsctl.claims.base import CheckedClaim, CheckResult, ClaimTable
 from lvsctl.claims.distribution import no_room, room_for
@@ -26,6 +38,7 @@ COMMON: tuple[ClaimTable, ...] = (
     joined.CLAIMS,
     local_node.CLAIMS,
     segments.CLAIMS,
+    links.CLAIMS,
     ha.CLAIMS,
     every.CLAIMS,
 )

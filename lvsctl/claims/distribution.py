@@ -79,7 +79,7 @@ def expected_distribution(
 ) -> Expected:
     """What the scheduler's definition predicts of ``total`` connections from one client."""
     scheduler = service.scheduler
-    if service.persistence:
+    if service.keeps_client:
         return Expected(
             total, "persistence: one client stays with one real server", exact=False, one=True
         )
@@ -117,7 +117,7 @@ def hashed_choices(
     servers = service.real_servers
     drained = service.scheduler is Scheduler.MH and any(s.weight == 0 for s in servers)
     limited = any(server.upper for server in servers)
-    if service.scheduler not in _HASHING or service.persistence or drained or limited:
+    if service.scheduler not in _HASHING or service.keeps_client or drained or limited:
         return None
     added = [(s.rip, s.port) for s in before.real_servers] if before is not None else []
     order = {place: position for position, place in enumerate(added)}
@@ -204,12 +204,12 @@ def requests_needed(service: VirtualService, before: ServiceState | None) -> int
     if not weights:
         return 1
     round_ = len(weights)
-    if SchedulerFlag.PORT in service.flags and not service.persistence:
+    if SchedulerFlag.PORT in service.flags and not service.keeps_client:
         return AT_LEAST * HASHED_TIMES
     if service.scheduler is Scheduler.WRR:
         round_ = sum(weights) // reduce(gcd, weights)
     count = min(-(-AT_LEAST // round_) * round_, max(AT_MOST, round_))
-    if service.scheduler in _COUNTING and not (service.persistence or service.one_packet):
+    if service.scheduler in _COUNTING and not (service.keeps_client or service.one_packet):
         while count < COVERING_MOST and not _covers(service, before, count):
             count += round_
     room = room_for(service, before)
@@ -235,7 +235,7 @@ def _covers(service: VirtualService, before: ServiceState | None, count: int) ->
 def requests_for_each(service: VirtualService) -> int:
     """How many requests at once reach each real server that the scheduler chooses."""
     weights = [server.weight for server in service.real_servers if server.weight > 0]
-    if len(weights) < 2 or service.persistence or _one_for_all(service):
+    if len(weights) < 2 or service.keeps_client or _one_for_all(service):
         return 1
     if SchedulerFlag.PORT in service.flags:
         return AT_LEAST
@@ -252,7 +252,7 @@ def room_for(service: VirtualService, before: ServiceState | None) -> int | None
     """How many new connections the real servers certainly take; None: as many as one likes."""
     if service.one_packet:  # no connection stays
         return None
-    ovf = service.scheduler is Scheduler.OVF and not service.persistence
+    ovf = service.scheduler is Scheduler.OVF and not service.keeps_client
     rooms = [_room(load, ovf=ovf) for load in _loads(service, before) if load.weight > 0]
     return None if None in rooms else sum(room or 0 for room in rooms)
 

@@ -144,7 +144,10 @@ def _loses_nothing(trace: Trace) -> bool:
 @CLAIMS.add(
     "all.nothing-sent-again",
     "no packet of an answered request is lost: none has to be sent a second time",
-    unbroken="every fault stops packets always, and then the request is not answered",
+    unbroken=(
+        "whether a damaged frame has to be sent again is chance; every other fault stops packets "
+        "always, and then the request is not answered"
+    ),
     applies=_loses_nothing,
 )
 def nothing_sent_again(trace: Trace) -> CheckResult:

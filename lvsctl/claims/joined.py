@@ -13,7 +13,7 @@ def _is_joined(trace: Trace) -> bool:
 
 
 def _stays(trace: Trace) -> bool:
-    return bool(trace.run.joined) and bool(trace.run.service.persistence)
+    return bool(trace.run.joined) and trace.run.service.keeps_client
 
 
 @CLAIMS.add(

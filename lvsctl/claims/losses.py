@@ -37,7 +37,7 @@ def _repeated(
     return [
         again
         for (_, *segment), (first, *others) in copies.items()
-        for again in [one for one in others if not _is_duplicate(first, one)][:1]
+        for again in [one for one in others if not is_duplicate(first, one)][:1]
         if not _was_answered(first, again, tuple(segment), sent, answers, senders, receivers)
     ]
 
@@ -49,7 +49,7 @@ A probe of TCP for the last segment comes sooner, with another IP ID (tcp_send_l
 """
 
 
-def _is_duplicate(first: Frame, other: Frame) -> bool:
+def is_duplicate(first: Frame, other: Frame) -> bool:
     """Whether ``other`` is a copy of the frame ``first`` itself, which the link made."""
     return first.raw.data == other.raw.data and other.time - first.time < _SOONEST
 

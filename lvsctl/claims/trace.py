@@ -333,6 +333,7 @@ def traces(evidence: Evidence) -> Iterator[Trace]:
             slow=named(asked.slow),
             joined=tuple(replace(j, exchanges=named(j.exchanges)) for j in asked.joined),
             flow=named(asked.flow),
+            calls=named(asked.calls),
         )
         large = next(iter(connections.of(run, (run.large,) if run.large else ())), None)
         kept = next(iter(connections.of(run, run.flow[:1])), None)
@@ -386,6 +387,7 @@ def of_other_clients(trace: Trace) -> Iterator[Trace]:
             slow=(),
             joined=(),
             flow=(),
+            calls=(),
         )
         found = tuple(c for c in trace.further if c.client in own)
         yield Trace(trace.evidence, run, found, None)

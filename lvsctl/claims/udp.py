@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from lvsctl.claims.base import CheckResult, ClaimTable, inconclusive, passed_if
 from lvsctl.claims.trace import Passage, Trace
+from lvsctl.model.addresses import Endpoint
+from lvsctl.model.evidence import Exchange
 from lvsctl.model.service import Scheduler
+from lvsctl.model.sip import call_of
 from lvsctl.model.state import Connection
 
 CLAIMS = ClaimTable()
@@ -70,6 +74,72 @@ def each_packet_scheduled(trace: Trace) -> CheckResult:
     observed = f"{_told(trace, answered)}; {_entry_text(trace, entry)}"
     shown = [frame for passage in passages[:2] for frame in passage]
     return passed_if(entry is None and not alone, expected, observed, shown)
+
+
+def _keeps_calls(trace: Trace) -> bool:
+    return trace.run.service.keeps_calls and bool(trace.run.calls)
+
+
+@CLAIMS.add(
+    "sip.call-stays",
+    "requests of one SIP call go to one real server, from whatever port; other calls are scheduled",
+    broken_by=("persistence-missing", "persistence-engine-missing"),
+    applies=_keeps_calls,
+)
+def call_stays(trace: Trace) -> CheckResult:
+    """Count who was given the requests of one Call-ID, and who those with Call-IDs of their own.
+
+    By the connection table, or by who answered. Where the table's scheduler takes turns, other
+    calls must have been given to several real servers.
+    Positive control: the requests crossed the director, with the Call-IDs that are told apart.
+    """
+    ports = {one.local for one in trace.run.calls}
+    sent = {
+        conversation.client: frame
+        for conversation in trace.everything
+        for frame in conversation.requests
+        if frame.tap.node in trace.directors and frame.direction.inward
+    }
+    mine = {call_of(frame.payload) for end, frame in sent.items() if end in ports}
+    others = {one.local for one in trace.run.exchanges}
+    theirs = {call_of(frame.payload) for end, frame in sent.items() if end in others}
+    turns = _is_several(trace)
+    expected = f"{len(ports)} ports, one Call-ID: one real server"
+    expected += "; other Call-IDs: several" if turns else ""
+    if len(mine) != 1 or not all(mine) or not theirs or mine & theirs:
+        return inconclusive(expected, "the director received no requests of different calls")
+    given = _given(trace, trace.run.calls)
+    moved = _given(trace, trace.run.exchanges)
+    observed = f"one call: {_counts(given)}; others: {_counts(moved)}"
+    shown = [frame for end, frame in sent.items() if end in ports][:2]
+    if len(given) > 1 or (turns and len(moved) == 1 and moved.total() > 1):
+        return passed_if(False, expected, observed, shown)
+    if given.total() < 2 or not moved:
+        return inconclusive(expected, observed, shown)
+    return passed_if(True, expected, observed, shown)
+
+
+def _given(trace: Trace, exchanges: Iterable[Exchange]) -> Counter[str]:
+    """How many requests each real server was given, also one that the topology does not have."""
+    table = {Endpoint(c.client, c.client_port): c.rip for c in trace.run.connections}
+    names = {server.rip: server.node for server in trace.real_servers}
+    places = ((one, table.get(one.local) if one.local else None) for one in exchanges)
+    given = (names.get(rip, str(rip)) if rip is not None else one.node for one, rip in places)
+    return Counter(name for name in given if name)
+
+
+def _counts(answered: Counter[str]) -> str:
+    return ", ".join(f"{name or 'unnamed'} {n}" for name, n in sorted(answered.items())) or "none"
+
+
+def _is_several(trace: Trace) -> bool:
+    """Whether the director's table lets a client's calls go to several real servers."""
+    table = trace.run.after
+    return (
+        table is not None
+        and table.scheduler in (Scheduler.RR, Scheduler.WRR)
+        and sum(server.weight > 0 for server in table.real_servers) > 1
+    )
 
 
 def _passages(trace: Trace) -> tuple[Passage, ...]:

@@ -368,7 +368,8 @@ def templates_of(case: Case, server: RealServer) -> Iterator[str]:
     """Persistence templates (client port 0) that bind clients to a real server."""
     learnt = case.evidence.before.get(case.director)
     seen = (*(learnt.connections if learnt is not None else ()), *case.trace.run.connections)
-    for entry in dict.fromkeys(c for c in seen if not c.client_port and c.rip == server.rip):
+    mine = (c for c in seen if c.is_template and c.belongs_to(case.service.match))
+    for entry in dict.fromkeys(c for c in mine if c.rip == server.rip):
         yield (
             f"{case.director}: a persistence template binds {entry.client} to {server.node} "
             f"for {entry.expires} s"

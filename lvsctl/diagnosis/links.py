@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from lvsctl.diagnosis.base import Case, Found, Rule, shown
 from lvsctl.model.addresses import mac_for
-from lvsctl.model.claim import Cause, Remark
+from lvsctl.model.claim import Cause, Remark, Verdict
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Impairment, Network, Node, Role
 from lvsctl.model.state import LinkState, NodeState, QdiscState
@@ -251,47 +251,86 @@ def _roots(state: NodeState, device: str) -> tuple[QdiscState, ...]:
     return tuple(q for q in state.qdiscs if (q.device, q.parent) == (device, "root"))
 
 
+def as_described(case: Case) -> Iterator[Found]:
+    """No link delays, repeats, damages or reorders what a client or real server sent."""
+    seen = _seen(case)
+    for sender in _senders(case):
+        if sender.place in seen and (worse := _worse(sender)):
+            yield _impaired(case, sender, worse)
+
+
+def _seen(case: Case) -> set[str]:
+    """The nodes that frames show to have an impaired link."""
+    return {
+        frame.tap.node
+        for finding in case.findings
+        if finding.claim.id == "all.links-as-described" and finding.verdict is Verdict.FAIL
+        for frame in finding.frames
+    }
+
+
 def unimpaired(case: Case) -> Iterator[Found]:
     """No link has more loss or delay, or a lower rate, than the topology says."""
+    seen = _seen(case)
     for sender in _senders(case):
+        if sender.place in seen or not (worse := _worse(sender)):
+            continue
         planned, actual = sender.planned, sender.actual
-        limited = actual.rate and (not planned.rate or actual.rate < planned.rate)
-        worse = []
-        if actual.loss > planned.loss:
-            worse.append(f"loses {actual.loss:g} % of what it sends")
-        if actual.delay > planned.delay:
-            worse.append(f"delays what it sends by {actual.delay:g} ms")
-        if limited:
-            worse.append(f"sends {actual.rate} bits a second at most")
-        others = tuple(_otherwise_worse(sender))
-        worse += others
-        if not worse:
-            continue
-        says = f"{sender.says} {' and '.join(worse)}"
-        if not (actual.loss > planned.loss or actual.delay >= LATE or limited or others):
-            yield Remark(sender.place, says)
-            continue
-        kinds = ", ".join(q.kind for q in sender.qdiscs) or "netem"
-        dropped = sum(q.drops for q in sender.qdiscs)
-        yield Cause(
-            fault="link-impaired",
-            node=sender.place,
-            text=says,
-            evidence=(
-                f"{sender.place}: {kinds} on {sender.device}: {' and '.join(worse)}",
-                *([f"{sender.place}: it has dropped {dropped} frames so far"] if dropped else []),
-            ),
-            consequence="frames are delayed, damaged or lost",
-            remedy=" && ".join(
-                case.type(sender.place, *words)
-                for words in _restore_commands(sender.device, planned, others)
-            ),
-        )
+        harmful = actual.loss > planned.loss or actual.delay >= LATE or _limited(sender)
+        if harmful or any(_otherwise_worse(sender)):
+            yield _impaired(case, sender, worse)
+        else:
+            yield Remark(sender.place, f"{sender.says} {' and '.join(worse)}")
     if not case.answered:
         for node, network, link in _links(case):
             planned = case.lab.impairment_of(node, network.name)
             if planned.lost and planned == link.impairment:
                 yield _own_loss(case, node, network, planned)
+
+
+def _worse(sender: _Sender) -> list[str]:
+    """What a link does to frames that the topology does not say."""
+    planned, actual = sender.planned, sender.actual
+    worse = []
+    if actual.loss > planned.loss:
+        worse.append(f"loses {actual.loss:g} % of what it sends")
+    if actual.delay > planned.delay:
+        varies = f", {actual.jitter:g} more or less" if actual.jitter else ""
+        worse.append(f"delays what it sends by {actual.delay:g} ms{varies}")
+    for name, what in _DISTURBS.items():
+        if (share := getattr(actual, name)) > getattr(planned, name):
+            worse.append(f"sends {share:g} % of its frames {what}")
+    if _limited(sender):
+        worse.append(f"sends {actual.rate} bits a second at most")
+    return [*worse, *_otherwise_worse(sender)]
+
+
+_DISTURBS = {"reorder": "ahead of the others", "duplicate": "twice"}
+
+
+def _limited(sender: _Sender) -> bool:
+    planned, actual = sender.planned, sender.actual
+    return bool(actual.rate) and (not planned.rate or actual.rate < planned.rate)
+
+
+def _impaired(case: Case, sender: _Sender, worse: list[str]) -> Cause:
+    kinds = ", ".join(q.kind for q in sender.qdiscs) or "netem"
+    dropped = sum(q.drops for q in sender.qdiscs)
+    others = tuple(_otherwise_worse(sender))
+    return Cause(
+        fault="link-impaired",
+        node=sender.place,
+        text=f"{sender.says} {' and '.join(worse)}",
+        evidence=(
+            f"{sender.place}: {kinds} on {sender.device}: {' and '.join(worse)}",
+            *([f"{sender.place}: it has dropped {dropped} frames so far"] if dropped else []),
+        ),
+        consequence="frames are delayed, damaged, repeated or lost",
+        remedy=" && ".join(
+            case.type(sender.place, *words)
+            for words in _restore_commands(sender.device, sender.planned, others)
+        ),
+    )
 
 
 def _otherwise_worse(sender: _Sender) -> Iterator[str]:
@@ -362,6 +401,12 @@ RULES = (
         by_state=False,
         harms_others=True,
         rules_out="every switch carries packets as long as the nodes send",
+    ),
+    Rule(
+        find=as_described,
+        by_state=False,
+        harms_others=True,
+        rules_out="no link was seen to delay, repeat, damage or reorder what it carries",
     ),
     Rule(
         find=unimpaired,

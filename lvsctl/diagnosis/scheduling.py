@@ -8,7 +8,7 @@ from dataclasses import astuple, fields, replace
 from lvsctl.diagnosis.base import NAT, Case, Found, Rule, shown
 from lvsctl.diagnosis.ipvs import refusals, templates_of
 from lvsctl.diagnosis.ipvs_commands import server_resource, service_resource, typed
-from lvsctl.model.claim import Cause, Remark
+from lvsctl.model.claim import Cause, Remark, Verdict
 from lvsctl.model.evidence import Failure
 from lvsctl.model.service import IpvsTimeouts, Scheduler
 from lvsctl.resources.ipvs_service import flag_names
@@ -242,6 +242,16 @@ def scheduling(case: Case) -> Iterator[Found]:
             f"{service.match} has persistence {table.persistence} s",
             typed(case, service_resource(case).edit_commands()),
         )
+    elif table.engine != (service.engine or ""):
+        by = f"by the engine {table.engine}" if table.engine else "by the client's address"
+        yield _differing(
+            case,
+            "persistence-engine" if table.engine else "persistence-engine-missing",
+            f"the virtual service's persistence tells clients apart {by}",
+            f"{service.match} has the persistence engine {table.engine or 'none'}, not "
+            f"{service.engine or 'none'}",
+            typed(case, service_resource(case).edit_commands()),
+        )
 
 
 def shares(case: Case) -> Iterator[Found]:
@@ -277,13 +287,15 @@ def _at_most(upper: int) -> str:
 def _differing(case: Case, fault: str, says: str, fact: str, remedy: str) -> Found:
     """A cause if the distribution is wrong, or none was seen; else a remark."""
     if not case.by_state and not (
-        case.failed("all.distribution") or case.failed("all.real-servers-reached")
+        case.failed("all.distribution")
+        or case.failed("all.real-servers-reached")
+        or case.failed("sip.call-stays")
     ):
         return Remark(case.director, says)
     seen = [
         f"connections: {f.observed}; expected {f.expected}"
         for f in case.findings
-        if f.claim.id == "all.distribution"
+        if f.claim.id in ("all.distribution", "sip.call-stays") and f.verdict is Verdict.FAIL
     ]
     return Cause(
         fault=fault,

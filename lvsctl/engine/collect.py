@@ -36,6 +36,7 @@ from lvsctl.model.service import Protocol, VipPort, VirtualService
 from lvsctl.model.state import ChangedSysctls, Connection, NeighbourState, NodeState, ServiceState
 from lvsctl.plan.routing import routes_of
 from lvsctl.traffic import client
+from lvsctl.traffic.attempts import new_call
 from lvsctl.traffic.neighbours import ask_neighbours
 
 PATIENCE = 10.0
@@ -152,7 +153,8 @@ def collect_request_evidence(lab: Lab, service: VirtualService, sender: Node) ->
     """
     with _capture(lab) as capture:
         flush_neighbours_and_routes([lab.netns(node.name) for node in lab.nodes])
-        (exchange,) = _at_once(lab, service.endpoint, sender, 1)
+        call = "" if service.keeps_calls else None
+        (exchange,) = _at_once(lab, service.endpoint, sender, 1, call=call)
     return Evidence(
         lab=lab,
         runs=(Run(service, sender.name, (exchange,), before=None, after=None, connections=()),),
@@ -251,6 +253,12 @@ class _Asked:
     slow: tuple[Exchange, ...] = ()
     joined: tuple[Joined, ...] = ()
     flow: tuple[Exchange, ...] = ()
+    calls: tuple[Exchange, ...] = ()
+
+    @property
+    def call(self) -> str | None:
+        """The Call-ID of requests: one of its own for each, where the service keeps SIP calls."""
+        return "" if self.service.keeps_calls else None
 
     @property
     def left(self) -> int | None:
@@ -315,6 +323,7 @@ def _ask_all(
             slow=one.slow,
             joined=one.joined,
             flow=one.flow,
+            calls=one.calls,
         )
         for one in asked
     )
@@ -328,7 +337,8 @@ def _asking(lab: Lab) -> str:
 
 
 def _client_of(connection: Connection) -> tuple[object, ...]:
-    return connection.client, connection.client_port, connection.vip, connection.vport
+    place = (connection.vip, connection.vport, connection.mark)
+    return connection.client, connection.client_port, place
 
 
 def _first_requests(
@@ -336,7 +346,9 @@ def _first_requests(
 ) -> tuple[Exchange, ...]:
     """The requests that counters and distribution are judged by; they stay open in ``held``."""
     count = requests_needed(one.service, one.before)
-    return held.enter_context(_held(lab, one.service.endpoint, one.clients[0], count, used_ports))
+    return held.enter_context(
+        _held(lab, one.service.endpoint, one.clients[0], count, used_ports, one.call)
+    )
 
 
 def _further_requests(lab: Lab, one: _Asked) -> None:
@@ -354,8 +366,11 @@ def _further_requests(lab: Lab, one: _Asked) -> None:
             endpoint.port,
             count=requests_needed(one.service, one.before),
             timeout=answer_timeout(lab, endpoint.protocol),
+            call=one.service.keeps_calls,
         )
         room = None if room is None else room - 1
+    if one.service.keeps_calls and room is None:
+        one.calls = _at_once(lab, endpoint, one.clients[0], _CALL, call=new_call())
     if not answered or not endpoint.protocol.has_connections:
         large = 0
     elif room is not None:
@@ -369,10 +384,11 @@ def _further_requests(lab: Lab, one: _Asked) -> None:
     connect = _SILENT + 8 * _one_way(lab) if silent else inf
 
     def ask(node: Node) -> Probe:
-        return Probe(node.name, _at_once(lab, endpoint, node, count))
+        return Probe(node.name, _at_once(lab, endpoint, node, count, call=one.call))
 
     def ask_at(other: VipPort) -> Joined:
-        return Joined(other, _at_once(lab, other, one.clients[0], requests_for_each(one.service)))
+        many = requests_for_each(one.service)
+        return Joined(other, _at_once(lab, other, one.clients[0], many, call=one.call))
 
     further = _few(one.service.endpoints[1:]) if room is None else ()
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -384,6 +400,10 @@ def _further_requests(lab: Lab, one: _Asked) -> None:
             )
         one.others = tuple(asking)
         one.joined = tuple(joining)
+
+
+_CALL = 6
+"""Requests of one SIP call, each from another port."""
 
 
 def _few(endpoints: tuple[VipPort, ...]) -> tuple[VipPort, ...]:
@@ -423,12 +443,19 @@ def _wait_longer(lab: Lab, one: _Asked, table: NodeState) -> None:
     ]
     if hanging and one.left is None:
         count = requests_for_each(one.service)
-        one.slow = _at_once(lab, one.service.endpoint, one.clients[0], count, timeout=PATIENCE)
+        one.slow = _at_once(
+            lab, one.service.endpoint, one.clients[0], count, timeout=PATIENCE, call=one.call
+        )
 
 
 @contextmanager
 def _held(
-    lab: Lab, endpoint: VipPort, sender: Node, count: int, avoid: frozenset[int]
+    lab: Lab,
+    endpoint: VipPort,
+    sender: Node,
+    count: int,
+    avoid: frozenset[int],
+    call: str | None,
 ) -> Iterator[tuple[Exchange, ...]]:
     with client.held(
         lab.netns(sender.name),
@@ -439,6 +466,7 @@ def _held(
         timeout=answer_timeout(lab, endpoint.protocol),
         connect=connect_timeout(lab),
         avoid=avoid,
+        call=call,
     ) as exchanges:
         yield exchanges
 
@@ -451,6 +479,7 @@ def _at_once(
     path: str = "/",
     timeout: float = 0.0,
     connect: float = inf,
+    call: str | None = None,
 ) -> tuple[Exchange, ...]:
     """Send requests at the same time, each over a connection that is closed with its answer."""
     return client.requests(
@@ -463,6 +492,7 @@ def _at_once(
         path=path,
         timeout=timeout or answer_timeout(lab, endpoint.protocol),
         connect=min(connect, connect_timeout(lab)),
+        call=call,
     )
 
 

@@ -259,7 +259,7 @@ def wanted_flows(
         # A service without persistence where there is one.
         service = min(fitting, key=lambda one: bool(one.persistence), default=None)
         if service is not None:
-            found.append(Wanted(kind, service.name, service.endpoint))
+            found.append(Wanted(kind, service.name, service.endpoint, service.keeps_calls))
         elif not skip:
             raise UsageError(f"there is no flow of kind {kind}: {_WHY_NOT[kind]}")
     if not found:

@@ -187,11 +187,13 @@ def watch_lab(lab: Lab, *, interval: float = 1.0, probing: bool = False) -> Watc
 
 def send_requests(lab: Lab, index: int, count: int) -> tuple[Exchange, ...]:
     """Send ``count`` requests, one after the other, from the default client to one service."""
-    endpoint = lab.services[index].endpoint
+    service = lab.services[index]
+    endpoint = service.endpoint
     return client.requests(
         lab.netns(lab.default_client.name),
         endpoint.vip,
         endpoint.port,
         count=count,
         protocol=endpoint.protocol,
+        call="" if service.keeps_calls else None,
     )

@@ -282,13 +282,39 @@ CONSTANT_PER_CLIENT = (Scheduler.SH, Scheduler.DH, Scheduler.MH, Scheduler.FO)
 """Schedulers that give a client the same real server each time."""
 
 
+def _only_calls(context: FaultContext) -> tuple[str, ...]:
+    """Calls of their own are scheduled one by one, with persistence by their Call-ID or without."""
+    persistent = [one for one in context.planned(IpvsService) if one.persistence]
+    return ("all.distribution",) if all(one.engine for one in persistent) else ()
+
+
+@FAULTS.add(
+    "persistence-engine-missing",
+    "a service that should keep SIP calls keeps clients, because its persistence has no engine",
+    modes=EVERY_MODE,
+    at=(Role.DIRECTOR,),
+    symptom="all calls of a client, or of the proxy that it is behind, go to one real server",
+    breaks=("all.distribution", "sip.call-stays"),
+    may_break=("all.real-servers-reached",),
+)
+def persistence_engine_missing(context: FaultContext) -> Iterator[Change]:
+    """A virtual service lacks ipvsadm's option --pe sip.
+
+    Changes: each service with a persistence engine loses it, and keeps its timeout.
+    """
+    for service in context.planned(IpvsService):
+        if service.engine and service.scheduler not in CONSTANT_PER_CLIENT:
+            yield Change(service, replace(service, engine=""))
+
+
 @FAULTS.add(
     "persistence-missing",
     "a virtual service that should be persistent is not",
     modes=EVERY_MODE,
     at=(Role.DIRECTOR,),
     symptom="one client's connections go to several real servers",
-    breaks=("all.distribution", "joined.client-stays"),
+    breaks=("all.distribution", "joined.client-stays", "sip.call-stays"),
+    spares_where=_only_calls,
 )
 def persistence_missing(context: FaultContext) -> Iterator[Change]:
     """A virtual service that should be persistent is not.
@@ -297,7 +323,7 @@ def persistence_missing(context: FaultContext) -> Iterator[Change]:
     """
     for service in context.planned(IpvsService):
         if service.persistence and service.scheduler not in CONSTANT_PER_CLIENT:
-            yield Change(service, replace(service, persistence=0))
+            yield Change(service, replace(service, persistence=0, engine=""))
 
 
 @FAULTS.add(

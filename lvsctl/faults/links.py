@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from lvsctl import claims
 from lvsctl.faults.base import (
     EVERY_MODE,
     NO_ANSWER,
     ONE_SERVER_SILENT,
     TUNNEL_COSTS,
+    UNEVEN,
     FaultContext,
     FaultTable,
 )
 from lvsctl.faults.change import Change, added
 from lvsctl.model.evidence import LARGE
 from lvsctl.model.lab import Impairment, Role
+from lvsctl.model.service import Protocol
 from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.netem import Netem
 from lvsctl.resources.veth_link import VethLink
@@ -24,6 +27,15 @@ FAULTS = FaultTable()
 
 FOUND_BY_COMPARISON = "differs-from-topology"
 """The cause of what no rule is about: a difference where packets were captured last."""
+
+_LINKS = "all.links-as-described"
+
+DAMAGE = tuple(
+    dict.fromkeys(
+        row.claim.id for table in claims.tables() for row in table if row.claim.id != _LINKS
+    )
+)
+"""Any claim may fail: a bit of an address, a port or a flag is damaged, or none that counts."""
 
 UNREACHED = (
     "dr.reply-direct",
@@ -80,6 +92,103 @@ def link_impaired(context: FaultContext) -> Iterator[Change]:
             yield Change(replace(lossy, impairment=planned), lossy)
         else:
             yield added(lossy)
+
+
+def _disturbed(context: FaultContext, **changes: float) -> Iterator[Change]:
+    """The node's first link is impaired as it is planned to be, and by ``changes`` (netem).
+
+    Not where the topology asks for such frames itself: then nobody can tell whose they are.
+    """
+    network = context.node.networks[0]
+    planned = context.lab.impairment_of(context.node, network)
+    if any(one.disturbs or one.lost or one.rate for one in (*context.lab.impairments, planned)):
+        return
+    netem = Netem(netns=context.netns, device=network, impairment=replace(planned, **changes))  # type: ignore[arg-type]
+    yield Change(replace(netem, impairment=planned) if planned else None, netem)
+
+
+def _asks_by(context: FaultContext, *protocols: Protocol) -> bool:
+    return any(service.endpoint.protocol in protocols for service in context.lab.services)
+
+
+@FAULTS.add(
+    "frames-delayed",
+    "a client's link delays what it sends, by varying times (jitter)",
+    modes=EVERY_MODE,
+    at=(Role.CLIENT,),
+    cause="link-impaired",
+    symptom="the client's kernel answers SYN+ACKs late, now more and now less",
+    breaks=(_LINKS,),
+    may_break=("all.nothing-sent-again",),
+)
+def frames_delayed(context: FaultContext) -> Iterator[Change]:
+    """A client is far away, on a line with jitter, of which the topology says nothing.
+
+    Changes: netem delays by 150 ms, and by up to 100 ms more or less.
+    """
+    if _asks_by(context, Protocol.TCP):
+        yield from _disturbed(context, delay=150.0, jitter=100.0)
+
+
+@FAULTS.add(
+    "frames-reordered",
+    "a client's link sends some frames ahead of others (reordering)",
+    modes=EVERY_MODE,
+    at=(Role.CLIENT,),
+    cause="link-impaired",
+    symptom="segments leave the client after ones that TCP sent later",
+    breaks=(_LINKS,),
+    may_break=("all.nothing-sent-again",),
+)
+def frames_reordered(context: FaultContext) -> Iterator[Change]:
+    """A path with several lines of different length distributes single packets over them.
+
+    Changes: netem delays most frames by 100 ms, and 30 % of them not at all.
+    """
+    if _asks_by(context, Protocol.TCP):
+        yield from _disturbed(context, delay=100.0, reorder=30.0)
+
+
+@FAULTS.add(
+    "frames-duplicated",
+    "a client's link sends every frame twice",
+    modes=EVERY_MODE,
+    at=(Role.CLIENT,),
+    cause="link-impaired",
+    symptom="every frame of the client is there twice, the same bytes at once",
+    breaks=(_LINKS,),
+    may_break=("all.nothing-sent-again", *UNEVEN, "all.real-servers-reached"),
+)
+def frames_duplicated(context: FaultContext) -> Iterator[Change]:
+    """A loop or a broken bond of switches delivers frames twice.
+
+    TCP discards the second one; a UDP service answers both, and one-packet scheduling sends each
+    to another real server.
+
+    Changes: netem duplicates every frame.
+    """
+    yield from _disturbed(context, duplicate=100.0)
+
+
+@FAULTS.add(
+    "frames-damaged",
+    "a real server's link inverts a bit in every third frame",
+    modes=EVERY_MODE,
+    at=(Role.REAL_SERVER,),
+    cause="link-impaired",
+    symptom="packets leave the real server with wrong checksums, and receivers drop them",
+    breaks=(_LINKS,),
+    may_break=DAMAGE,
+)
+def frames_damaged(context: FaultContext) -> Iterator[Change]:
+    """A damaged cable or optic: frames are received, but not as they were sent.
+
+    What is damaged may be any field: an address, a port, or nothing that matters.
+
+    Changes: netem corrupts 30 % of the frames.
+    """
+    if _asks_by(context, Protocol.TCP, Protocol.UDP):
+        yield from _disturbed(context, corrupt=30.0)
 
 
 @FAULTS.add(

@@ -285,6 +285,9 @@ _EXCHANGED = str.maketrans("./", "/.")
 CONNECTION_TABLE = Path("/proc/thread-self/net/ip_vs_conn")
 """The table of the calling thread's namespace. (/proc/net is the thread-group leader's.)"""
 
+_OF_MARK = "IP"
+"""In place of the protocol, of a firewall mark's template."""
+
 _PROTOCOLS = {str(protocol).upper(): protocol for protocol in Protocol}
 
 
@@ -303,26 +306,32 @@ def read_connections(in_state: str = "") -> tuple[Connection, ...]:
 def parse_connections(lines: Iterable[str]) -> tuple[Connection, ...]:
     """Parse a table as /proc prints it (ip_vs_conn.c, ip_vs_conn_seq_show).
 
-    Persistence templates are entries too: client port 0, state NONE. Those of
-    firewall marks (protocol ``IP``) have no place in ``Connection`` and are left
-    out, like the heading.
+    Persistence templates are entries too, with client port 0. Those of firewall marks have the
+    protocol ``IP``, and the mark in place of the VIP (ip_vs_conn_fill_param_persist and
+    ip_vs_sched_persist in ip_vs_core.c).
     """
     found = []
     for line in lines:
         words = line.split()
-        if len(words) < 9 or words[0] not in _PROTOCOLS:
+        if len(words) < 9 or words[0] not in (*_PROTOCOLS, _OF_MARK):
             continue
+        vip = _parse_hex_address(words[3])
+        mark = 0
+        if words[0] == _OF_MARK:  # the first 32 bits of the address
+            mark = int(vip) >> (vip.max_prefixlen - 32)
+            vip = type(vip)(0)
         found.append(
             Connection(
-                protocol=_PROTOCOLS[words[0]],
+                protocol=_PROTOCOLS.get(words[0]),
                 client=_parse_hex_address(words[1]),
                 client_port=int(words[2], 16),
-                vip=_parse_hex_address(words[3]),
+                vip=vip,
                 vport=int(words[4], 16),
                 rip=_parse_hex_address(words[5]),
                 rport=int(words[6], 16),
                 state=words[7],
                 expires=int(words[8]),
+                mark=mark,
             )
         )
     return tuple(found)

@@ -128,6 +128,9 @@ class Run:
     flow: tuple[Exchange, ...] = ()
     """Requests over UDP from one port, one after the other: all but the first belong to a flow
     that exists already. Empty for other protocols."""
+    calls: tuple[Exchange, ...] = ()
+    """Requests of one SIP call, with the same Call-ID, each from another port. Empty where the
+    service's persistence does not look at it."""
 
     @property
     def endpoint(self) -> VipPort:
@@ -149,7 +152,8 @@ class Run:
         """Every request of every client, ordinary and large."""
         probed = (exchange for probe in self.others for exchange in probe.exchanges)
         joined = (exchange for one in self.joined for exchange in one.exchanges)
-        return (*self.exchanges, *self.every_large, *probed, *joined, *self.slow, *self.flow)
+        more = (*self.slow, *self.calls, *self.flow)
+        return (*self.exchanges, *self.every_large, *probed, *joined, *more)
 
 
 @dataclass(frozen=True, slots=True)

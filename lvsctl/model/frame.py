@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from ipaddress import IPv4Address
 
-from lvsctl.model import dns
+from lvsctl.model import dns, sip
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.packet import (
     GRE,
@@ -368,6 +368,8 @@ def _innermost(packet: Packet, ip: Ip) -> str:
     if isinstance(transport, Udp) and dns.PORT in (transport.sport, transport.dport):
         said = dns.summary(packet.payload)
         what += f" {said}" if said else ""
+    elif isinstance(transport, Udp) and (said := sip.summary(packet.payload)):
+        what += f" {said}"
     size = f" {len(packet.payload)} bytes" if packet.payload and flow.protocol != SCTP else ""
     return f"{flow} {what}{size} {tail}"
 

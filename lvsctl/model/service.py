@@ -304,6 +304,19 @@ class VirtualService:
     snat: bool = False
 
     @property
+    def keeps_client(self) -> bool:
+        """Whether persistence keeps a client with one real server, whatever it asks.
+
+        With ``engine`` sip it keeps a call instead, of whichever client.
+        """
+        return bool(self.persistence) and self.engine is None
+
+    @property
+    def keeps_calls(self) -> bool:
+        """Whether persistence keeps the requests of a SIP call with one real server."""
+        return bool(self.persistence) and self.engine is PersistenceEngine.SIP
+
+    @property
     def endpoints(self) -> tuple[VipPort, ...]:
         """Where clients reach the service."""
         return self.match.endpoints

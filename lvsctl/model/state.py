@@ -11,6 +11,7 @@ from lvsctl.model.packet_filter import FilterRule
 from lvsctl.model.service import (
     Encapsulation,
     ForwardingMethod,
+    FwMark,
     IpvsTimeouts,
     Protocol,
     ServiceMatch,
@@ -294,9 +295,13 @@ class ServiceState:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """An entry of IPVS's connection table (/proc/net/ip_vs_conn). ``expires`` in seconds."""
+    """An entry of IPVS's connection table (/proc/net/ip_vs_conn). ``expires`` in seconds.
 
-    protocol: Protocol
+    A persistence template has client port 0. That of a firewall mark has neither protocol (None),
+    VIP (the unspecified address) nor port, but the ``mark``.
+    """
+
+    protocol: Protocol | None
     client: IPAddress
     client_port: int
     vip: IPAddress
@@ -305,6 +310,21 @@ class Connection:
     rport: int
     state: str
     expires: int
+    mark: int = 0
+
+    @property
+    def is_template(self) -> bool:
+        """Whether it binds a client, or a call, to a real server, and is no connection."""
+        return not self.client_port
+
+    def belongs_to(self, match: ServiceMatch) -> bool:
+        """Whether it is an entry of the virtual service that ``match`` names."""
+        if isinstance(match, FwMark) and self.mark:
+            return self.mark == match.mark
+        return any(
+            (self.protocol, self.vip) == (one.protocol, one.vip) and self.vport in (one.port, 0)
+            for one in match.endpoints
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from lvsctl import __version__
 from lvsctl.errors import HostError
 from lvsctl.kernel.paths import raise_file_limit
-from lvsctl.model import dns
+from lvsctl.model import dns, sip
 from lvsctl.model.addresses import Endpoint, IPAddress
 from lvsctl.model.evidence import Exchange, Failure
 from lvsctl.model.service import Protocol
@@ -81,9 +81,13 @@ class Target:
     avoid: frozenset[int] = frozenset()
     impatience: float = IMPATIENCE
     connect: float = float("inf")
+    call: str | None = None
+    """None: no SIP. The Call-ID of every request; empty: each has its own."""
 
-    def request(self) -> bytes:
-        """Encode a request."""
+    def request(self, local: Endpoint | None = None) -> bytes:
+        """Encode a request, of SIP for a client at ``local``."""
+        if self.call is not None and local is not None:
+            return sip_request(Endpoint(self.host, self.port), local, self.call)
         if self.protocol is Protocol.UDP:
             return datagram(self.port, self.path)
         close = "" if self.keep else "Connection: close\r\n"
@@ -98,6 +102,16 @@ def datagram(port: int, path: str) -> bytes:
     if port == dns.PORT:
         return dns.encode_query(int.from_bytes(os.urandom(2), "big"), "real-server", dns.TXT)
     return f"lvsctl {path}\n".encode()
+
+
+def sip_request(server: Endpoint, client: Endpoint, call: str, number: int = 1) -> bytes:
+    """Encode a request of SIP with the Call-ID ``call``; empty: one that no other has."""
+    return sip.encode_options(server, client, call or new_call(), number)
+
+
+def new_call() -> str:
+    """Return a Call-ID that no other client has chosen (RFC 3261, section 8.1.1.4)."""
+    return os.urandom(12).hex()
 
 
 class _Attempt:
@@ -220,6 +234,8 @@ class Attempts:
         sock = attempt.sock
         address, port, *_ = sock.getsockname()
         attempt.local = Endpoint(parse_address(address.partition("%")[0]), port)
+        if self._target.call is not None:
+            attempt.unsent = self._target.request(attempt.local)
         try:
             # SCTP would take the request before the association exists, as if it were established.
             sent = self._target.protocol is not Protocol.SCTP and self._send(attempt)
@@ -250,7 +266,7 @@ class Attempts:
             self._fail(attempt, error)
             return
         if self._target.protocol is Protocol.UDP:
-            self._finish(attempt, parse_datagram(data))
+            self._answered(epoll, attempt, parse_datagram(data))  # the link may repeat it
         else:
             self._read(epoll, attempt, data)
 

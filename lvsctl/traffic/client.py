@@ -14,10 +14,19 @@ from contextlib import contextmanager
 from math import inf
 
 from lvsctl.kernel.netns import enter, in_thread, run_inside
-from lvsctl.model.addresses import IPAddress
+from lvsctl.model.addresses import Endpoint, IPAddress
 from lvsctl.model.evidence import Exchange
 from lvsctl.model.service import Protocol
-from lvsctl.traffic.attempts import Attempts, Target, datagram, exchange_datagram, failed_exchange
+from lvsctl.traffic.attempts import (
+    Attempts,
+    Target,
+    datagram,
+    exchange_datagram,
+    failed_exchange,
+    new_call,
+    sip_request,
+)
+from lvsctl.traffic.replies import parse_address
 
 
 def requests(
@@ -32,19 +41,21 @@ def requests(
     timeout: float = 5.0,
     connect: float = inf,
     path: str = "/",
+    call: str | None = None,
 ) -> tuple[Exchange, ...]:
     """Send ``count`` requests from ``netns`` to ``url_host``:``port``; return their outcomes.
 
     ``concurrency`` requests run at the same time, and each has ``timeout`` seconds from opening
     its connection to the last byte of its answer; a connection that is not established within
     ``connect`` seconds is given up. With ``hold`` every connection stays open until
-    the last request is over, for schedulers that count connections. A request without an answer is
+    the last request is over, for schedulers that count connections. With ``call`` they are
+    requests of SIP with that Call-ID (empty: each with its own). A request without an answer is
     an ``Exchange`` with an error, never an exception.
 
     Runs in a thread of its own; the caller's stays in its namespace. Raises LabError if the
     namespace does not exist, HostError if open files or memory run out.
     """
-    target = Target(url_host, port, protocol, timeout, path, keep=hold, connect=connect)
+    target = Target(url_host, port, protocol, timeout, path, keep=hold, connect=connect, call=call)
     with _attempted(netns, target, count, concurrency) as exchanges:
         return exchanges
 
@@ -62,6 +73,7 @@ def held(
     connect: float = inf,
     path: str = "/",
     avoid: frozenset[int] = frozenset(),
+    call: str | None = None,
 ) -> Iterator[tuple[Exchange, ...]]:
     """As ``requests`` with ``hold``: the answered connections stay open inside the ``with``.
 
@@ -71,7 +83,7 @@ def held(
     So the connection table can be read while they are established.
     """
     target = Target(
-        url_host, port, protocol, timeout, path, keep=True, avoid=avoid, connect=connect
+        url_host, port, protocol, timeout, path, keep=True, avoid=avoid, connect=connect, call=call
     )
     with _attempted(netns, target, count, concurrency) as exchanges:
         yield exchanges
@@ -112,29 +124,36 @@ def _attempted(
 
 
 def flow(
-    netns: str, host: IPAddress, port: int, *, count: int, timeout: float
+    netns: str, host: IPAddress, port: int, *, count: int, timeout: float, call: bool = False
 ) -> tuple[Exchange, ...]:
     """Send ``count`` requests over UDP from one port, one after the other, as one flow.
 
+    With ``call`` they are the requests of one SIP call.
     Ends early after the second one without an answer within ``timeout`` seconds. Raises as
     ``requests``.
     """
-    return run_inside(netns, lambda: _send_flow(host, port, count, timeout))
+    return run_inside(netns, lambda: _send_flow(Endpoint(host, port), count, timeout, call=call))
 
 
 _UNANSWERED = 2
 """Requests of a flow without an answer after which no more are sent."""
 
 
-def _send_flow(host: IPAddress, port: int, count: int, timeout: float) -> tuple[Exchange, ...]:
-    family = socket.AF_INET6 if host.version == 6 else socket.AF_INET
+def _send_flow(to: Endpoint, count: int, timeout: float, *, call: bool) -> tuple[Exchange, ...]:
+    family = socket.AF_INET6 if to.address.version == 6 else socket.AF_INET
+    call_id = new_call()
     found: list[Exchange] = []
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.settimeout(timeout)
         try:
-            sock.connect((str(host), port))
+            sock.connect((str(to.address), to.port))
         except OSError as error:
             return (failed_exchange(error),)
         while len(found) < count and sum(not one.answered for one in found) < _UNANSWERED:
-            found.append(exchange_datagram(sock, datagram(port, f"/{len(found)}")))
+            request = datagram(to.port, f"/{len(found)}")
+            if call:
+                address, port, *_ = sock.getsockname()
+                local = Endpoint(parse_address(address), port)
+                request = sip_request(to, local, call_id, len(found) + 1)
+            found.append(exchange_datagram(sock, request))
     return tuple(found)

@@ -25,7 +25,7 @@ from lvsctl.model.addresses import Endpoint
 from lvsctl.model.evidence import Failure
 from lvsctl.model.flows import FlowKind, FlowRecord, Request
 from lvsctl.model.service import Protocol, VipPort
-from lvsctl.traffic.attempts import FAILURES, datagram
+from lvsctl.traffic.attempts import FAILURES, datagram, sip_request
 from lvsctl.traffic.replies import ReplyReader, parse_address, parse_datagram
 
 INTERVAL = 0.1
@@ -67,6 +67,8 @@ class Wanted(NamedTuple):
     kind: FlowKind
     service: str
     endpoint: VipPort
+    sip: bool = False
+    """Whether requests are SIP's, of one call for each port."""
 
 
 @dataclass(slots=True)
@@ -84,7 +86,7 @@ class _Running:
     """Set once the flow is to go on after the real server was taken out."""
 
     def record(self) -> FlowRecord:
-        kind, service, _ = self.wanted
+        kind, service, *_ = self.wanted
         return FlowRecord(
             kind, service, tuple(self.clients), self.server, tuple(self.requests), self.trouble
         )
@@ -488,7 +490,13 @@ async def _ask_datagram(one: _Running, sock: socket.socket) -> Request:
     index = _begin(one)
     endpoint = one.wanted.endpoint
     try:
-        await _loop().sock_sendall(sock, datagram(endpoint.port, f"/{index}"))
+        request = datagram(endpoint.port, f"/{index}")
+        if one.wanted.sip:
+            client = _local(sock)
+            call = f"{client.port:05d}-{id(one):x}"
+            server = Endpoint(endpoint.vip, endpoint.port)
+            request = sip_request(server, client, call, index + 1)
+        await _loop().sock_sendall(sock, request)
         async with asyncio.timeout(_ANSWER_SECONDS):
             data = await _loop().sock_recv(sock, 65536)
         _end(one, index, server=parse_datagram(data).node)

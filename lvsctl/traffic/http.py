@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from lvsctl import __version__
-from lvsctl.model import dns
+from lvsctl.model import dns, sip
 from lvsctl.model.addresses import IPAddress
 
 HEAD_LIMIT = 16 * 1024
@@ -341,9 +341,11 @@ class ResponseBuilder:
         return f"{self.node} answered on {local}, request from {peer}\n".encode()
 
     def datagram(self, data: bytes, local: str, peer: str) -> bytes:
-        """Return the reply to a datagram: to a DNS query, on any port, a DNS response."""
+        """Return the reply to a datagram, on any port: of DNS or SIP where it is such a request."""
         query = dns.parse_query(data)
         line = self.line(local, peer)
+        if response := sip.encode_response(data, line, self.node):
+            return response
         if query is None:
             return line
         return dns.encode_response(query, self._addresses, line.decode().rstrip())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
 
-from lvsctl.model import dns
+from lvsctl.model import dns, sip
 from lvsctl.model.addresses import Endpoint
 from lvsctl.traffic.http import HEAD_LIMIT, BadRequest, Body, parse_fields
 
@@ -58,7 +58,9 @@ def parse_identity(body: bytes) -> ServerIdentity:
 
 
 def parse_datagram(data: bytes) -> ServerIdentity:
-    """Parse a reply over UDP, which may be a DNS response; empty if it is another server's."""
+    """Parse a reply over UDP, which may be one of DNS or SIP; empty if it is another server's."""
+    if (body := sip.answered_text(data)) is not None:
+        return parse_identity(body)
     text = dns.answered_text(data)
     return parse_identity(data if text is None else f"{text}\n".encode())
 

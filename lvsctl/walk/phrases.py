@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from lvsctl.claims.base import join_names
-from lvsctl.model import dns
+from lvsctl.model import dns, sip
 from lvsctl.model.addresses import Endpoint
 from lvsctl.model.evidence import Exchange, Run
 from lvsctl.model.frame import Frame, chunk_name
@@ -55,6 +55,8 @@ def _of_transport(frame: Frame) -> str:
     udp = frame.udp
     if udp is not None and dns.PORT in (udp.sport, udp.dport):
         return dns.summary(frame.payload) or f"{size} bytes"
+    if udp is not None and (said := sip.summary(frame.payload)):
+        return said
     return f"{size} bytes"
 
 

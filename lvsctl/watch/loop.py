@@ -201,6 +201,7 @@ class _Prober:
                 concurrency=count,
                 protocol=service.endpoint.protocol,
                 timeout=REQUEST_TIMEOUT,
+                call="" if service.keeps_calls else None,
             )
         except LvsctlError:
             return ()

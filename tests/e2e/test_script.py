@@ -67,7 +67,7 @@ NAMES = [
     name
     for name in shipped.names()
     # What curl can ask, and scripts that need no iptables, which is not among the witnesses.
-    if not {"protocol:", "snat:"} & set(shipped.text_of(name).split())
+    if not {"protocol:", "snat:", "mss_clamp:"} & set(shipped.text_of(name).split())
 ]
 
 

@@ -302,6 +302,27 @@ def test_udp_is_answered_from_the_address_asked(wire: Wire, v6: bool) -> None:
     assert all(e.local == e.peer_seen for e in done)
 
 
+def test_a_reply_that_comes_twice_is_taken_once(wire: Wire) -> None:
+    def bound() -> socket.socket:
+        with enter(wire.server):
+            sock = socket.socket(type=socket.SOCK_DGRAM)
+        sock.bind((str(SERVER), 81))
+        return sock
+
+    def answer_twice() -> None:
+        for _ in range(4):
+            _, client = server.recvfrom(100)
+            server.sendto(b"one", client)
+            server.sendto(b"one", client)
+
+    with in_thread(bound) as server:
+        thread = threading.Thread(target=answer_twice, daemon=True)
+        thread.start()
+        with held(wire.client, SERVER, 81, count=4, protocol=Protocol.UDP) as done:
+            assert [one.error for one in done] == [""] * 4
+        thread.join()
+
+
 def test_many_at_once_and_none_left_behind(wire: Wire) -> None:
     process = wire.serve(wire.listener())
     before = descriptors()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 from lvsctl.kernel import state
-from lvsctl.model.service import Protocol
+from lvsctl.model.service import FwMark, Protocol, VipPort
 from lvsctl.model.state import Connection
 
 TABLE = """\
@@ -17,7 +18,9 @@ SCTP fd00:0000:0000:0000:0000:0000:0000:000a 9C41 fd00:0000:0000:0000:0000:0000:
 fd00:0000:0000:0000:0000:0000:0000:000b 0050 ESTABLISHED     14
 TCP fd00:0000:0000:0000:0000:0000:0000:000a 9C41 fd00:0000:0000:0000:0000:0000:0000:0064 0050 \
 0A0A000B 0050 FIN_WAIT        119
-IP  0A0A000A 0000 00000001 0000 0A0A000B 0000 NONE             58
+IP  0A0E000A 0000 00000001 0000 0A0E000C 0000 ASSURED         299
+IP  fd00:0000:0000:0000:0000:0000:0000:000a 0000 0000:0102:0000:0000:0000:0000:0000:0000 0000 \
+fd00:0000:0000:0000:0000:0000:0000:000b 0000 ASSURED         299
 """
 
 
@@ -35,7 +38,7 @@ def connection(
 
 
 def test_every_family_and_protocol() -> None:
-    """Mixed families (tun only) and persistence templates too; not firewall marks' templates."""
+    """Mixed families (tun only) and persistence templates too, also those of firewall marks."""
     tcp, udp, sctp = Protocol.TCP, Protocol.UDP, Protocol.SCTP
     vip, vip6 = "10.10.0.100", "fd00::64"
     assert state.parse_connections(TABLE.splitlines(keepends=True)) == (
@@ -44,7 +47,25 @@ def test_every_family_and_protocol() -> None:
         connection(tcp, "10.10.0.10/0", f"{vip}/80", "10.10.0.11/80", "NONE", 58),
         connection(sctp, "fd00::a/40001", f"{vip6}/80", "fd00::b/80", "ESTABLISHED", 14),
         connection(tcp, "fd00::a/40001", f"{vip6}/80", "10.10.0.11/80", "FIN_WAIT", 119),
+        *(
+            replace(connection(tcp, client, vip, rip, "ASSURED", 299), protocol=None, mark=mark)
+            for client, vip, rip, mark in (
+                ("10.14.0.10/0", "0.0.0.0/0", "10.14.0.12/0", 1),
+                ("fd00::a/0", "::/0", "fd00::b/0", 258),
+            )
+        ),
     )
+
+
+def test_an_entry_belongs_to_a_service_by_its_vip_or_its_mark() -> None:
+    shop = VipPort(Protocol.TCP, ip_address("10.14.0.100"), 80)
+    marked = FwMark(1, 4, (shop,), ())
+    entries = state.parse_connections(TABLE.splitlines())
+    assert [e.expires for e in entries if e.belongs_to(marked)] == [299]
+    assert not any(e.belongs_to(replace(marked, mark=2)) for e in entries)
+    dr = VipPort(Protocol.TCP, ip_address("10.10.0.100"), 80)
+    assert [e.expires for e in entries if e.belongs_to(dr)] == [899, 58]
+    assert [e.expires for e in entries if e.is_template] == [58, 299, 299]
 
 
 def test_an_empty_table() -> None:

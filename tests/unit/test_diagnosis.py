@@ -46,6 +46,8 @@ from tests.unit.recorded.mutations import (
     arp_request,
     at,
     both,
+    delayed,
+    duplicated,
     tcp,
     to_port,
     with_asker,
@@ -819,6 +821,26 @@ def test_an_impaired_link_is_named_at_the_node_or_the_switch(
     assert (cause.fault, cause.node) == ("link-impaired", place)
     assert words in cause.text
     assert cause.remedy == f"lvsctl exec dr/{place} -- tc qdisc del dev {device} root"
+
+
+@pytest.mark.parametrize(
+    ("impairment", "seen", "words"),
+    [
+        (Impairment(duplicate=100), duplicated(both(at("client", Direction.OUT), tcp), 5_000),
+         "sends 100 % of its frames twice"),
+        (Impairment(delay=80, jitter=40),
+         delayed(both(at("client", Direction.OUT), lambda f: not f.payload), 80_000_000),
+         "delays what it sends by 80 ms, 40 more or less"),
+    ],
+)  # fmt: skip
+def test_what_frames_show_of_a_link_is_a_cause_though_all_is_answered(
+    impairment: Impairment, seen: Callable[[Evidence], Evidence], words: str
+) -> None:
+    unseen = bent(evidence_of("nat"), "client", relinked("public", impairment=impairment))
+    assert conclusion(unseen).causes == (), "no frame shows it"
+    (cause,) = conclusion(seen(unseen)).causes
+    assert (cause.fault, cause.node) == ("link-impaired", "client")
+    assert words in cause.text
 
 
 def test_another_mtu_is_a_cause_where_large_requests_hang_and_a_remark_elsewhere() -> None:

@@ -15,9 +15,11 @@ from typing import NamedTuple
 import pytest
 
 from lvsctl import claims as verify
+from lvsctl.model import sip
+from lvsctl.model.addresses import Endpoint
 from lvsctl.model.claim import Verdict
 from lvsctl.model.evidence import Evidence, Run
-from lvsctl.model.frame import Direction, Tap
+from lvsctl.model.frame import Direction, Frame, Tap
 from lvsctl.model.state import (
     Connection,
     LinkState,
@@ -152,7 +154,7 @@ def rows() -> Iterator[Row]:
     yield from BY_GRE
     yield from BY_GUE
     yield from BY_IPV6
-    yield from UDP
+    yield from (*UDP, *SIP)
     yield from EVERY
 
 
@@ -408,6 +410,42 @@ def without_table(run: Run) -> Run:
     return replace(run, connections=())
 
 
+def calls_by_turns(run: Run) -> Run:
+    """The requests of one call were given to one real server and the next in turn."""
+    calls = {one.local for one in run.calls}
+    rips = cycle(server.rip for server in run.service.real_servers)
+    table = tuple(
+        replace(c, rip=next(rips)) if Endpoint(c.client, c.client_port) in calls else c
+        for c in run.connections
+    )
+    return replace(run, connections=table)
+
+
+def connections_to_the_first(run: Run) -> Run:
+    rip = run.service.real_servers[0].rip
+    return replace(run, connections=tuple(replace(c, rip=rip) for c in run.connections))
+
+
+def with_one_call_id(evidence: Evidence) -> Evidence:
+    """Every request has the same Call-ID."""
+
+    def edit(frame: Frame, data: bytearray) -> None:
+        call = sip.call_of(frame.payload).encode()
+        data[:] = data.replace(call, b"0" * len(call))
+
+    return m.with_bytes(lambda frame: bool(sip.call_of(frame.payload)), edit)(evidence)
+
+
+SIP = tuple(
+    Row("sip", "sip.call-stays", what, change, verdict)
+    for what, change, verdict in (
+        ("both are given it", m.with_run(calls_by_turns), FAIL),
+        ("other calls stay too", m.with_run(connections_to_the_first), FAIL),
+        ("there are no other calls", with_one_call_id, INCONCLUSIVE),
+        ("nothing at the director", m.without(at_director), INCONCLUSIVE),
+    )
+)
+
 UDP = tuple(
     Row("dns", claim, what, change, verdict)
     for claim, what, change, verdict in (
@@ -458,6 +496,23 @@ EVERY = (
           m.duplicated(m.both(m.at("rs1", OUT), m.tcp), 5_000), PASS),
     every("nothing-sent-again", "the same bytes a second before",
           m.duplicated(m.both(m.at("client", OUT), m.opening), -1_000_000_000), FAIL),
+    every("links-as-described", "a SYN+ACK after 300 ms",
+          m.delayed(m.both(m.at("rs1", OUT), m.accepting), 300_000_000), FAIL),
+    every("links-as-described", "less than planned",
+          m.delayed(m.both(m.at("rs-far", OUT), m.accepting), -20_000_000), FAIL, "tun"),
+    every("links-as-described", "an ACK after data",
+          m.delayed(m.both(m.at("client", OUT), lambda f: f.tcp is not None and not f.payload
+                           and int(f.tcp.flags) == 0x10), 2_000_000), FAIL, "dr-ipv6"),
+    every("links-as-described", "everything twice",
+          m.duplicated(m.both(m.at("client", OUT), m.tcp), 5_000), FAIL, "nat"),
+    every("links-as-described", "a query twice",
+          m.duplicated(m.both(m.at("client", OUT), lambda f: bool(f.payload)), 5_000), FAIL, "dns"),
+    every("links-as-described", "a bit of the data",
+          m.with_bytes(m.both(m.at("rs1", OUT), lambda f: bool(f.payload)),
+                       lambda _, data: data.__setitem__(-1, data[-1] ^ 4)), FAIL),
+    every("links-as-described", "a bit of the IP header",
+          m.with_bytes(m.both(m.at("client", OUT), m.tcp),
+                       lambda _, data: data.__setitem__(22, data[22] ^ 4)), FAIL),
 )  # fmt: skip
 
 ROWS = tuple(rows())

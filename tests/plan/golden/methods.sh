@@ -307,7 +307,7 @@ def answer_datagrams(node: str, port: int, sock: socket.socket) -> None:
                 local = socket.inet_ntop(socket.AF_INET, info[8:12])
                 source = struct.pack("=i4s4s", 0, info[8:12], bytes(4))
             reply = answer(node, (local, port), peer[:2])
-            reply = dns_response(data, reply.rstrip()) or reply
+            reply = dns_response(data, reply.rstrip()) or sip_response(data, reply) or reply
             sock.sendmsg([reply], [(level, kind, source)], 0, peer)
 
 
@@ -327,6 +327,18 @@ def dns_response(query: bytes, text: bytes) -> bytes:
     flags = bytes((0x84 | query[2] & 1, 0))
     counts = struct.pack(">HHHH", 1, bool(record), 0, 0)
     return query[:2] + flags + counts + query[12:end] + record
+
+
+def sip_response(request: bytes, text: bytes) -> bytes:
+    """Answer a request of SIP by 200 OK, with the fields of RFC 3261, 8.2.6.2; else empty."""
+    head, _, _ = request.partition(b"\r\n\r\n")
+    first, *fields = head.split(b"\r\n")
+    if not first.endswith(b" SIP/2.0"):
+        return b""
+    kept = (b"via", b"v", b"from", b"f", b"to", b"t", b"call-id", b"i", b"cseq")
+    lines = [line for line in fields if line.partition(b":")[0].strip().lower() in kept]
+    lines += [b"Content-Type: text/plain", b"Content-Length: %d" % len(text)]
+    return b"\r\n".join([b"SIP/2.0 200 OK", *lines]) + b"\r\n\r\n" + text
 
 
 if __name__ == "__main__":

@@ -36,6 +36,11 @@ def opening(frame: Frame) -> bool:
     return frame.tcp is not None and frame.tcp.is_syn
 
 
+def accepting(frame: Frame) -> bool:
+    """A segment that accepts a connection."""
+    return frame.tcp is not None and frame.tcp.is_syn_ack
+
+
 def arp_request(frame: Frame) -> bool:
     return frame.arp is not None and frame.arp.is_request
 
@@ -112,6 +117,19 @@ def duplicated(which: Which, nanoseconds: int) -> Change:
             if which(f)
         )
         return _framed(evidence, sorted([*evidence.frames, *copies], key=lambda f: f.time))
+
+    return change
+
+
+def delayed(which: Which, nanoseconds: int) -> Change:
+    """These frames were seen so much later."""
+
+    def change(evidence: Evidence) -> Evidence:
+        late = [
+            replace(f, raw=replace(f.raw, time=f.time + nanoseconds)) if which(f) else f
+            for f in evidence.frames
+        ]
+        return _framed(evidence, sorted(late, key=lambda f: f.time))
 
     return change
 

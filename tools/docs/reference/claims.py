@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 
-from lvsctl.claims import BY_MODE, every, ha, joined, local_node, segments, udp
-from lvsctl.claims.base import CheckedClaim, ClaimTable
+from lvsctl.claims import BY_MODE, every, ha, joined, links, local_node, segments, udp
+from lvsctl.claims.base import CheckedClaim
 from tools.docs.reference.markdown import fault_link, prose
 
 TITLE = "# Claims"
@@ -32,11 +33,11 @@ def text() -> str:
     parts.append(_section("A director that is a real server too", local_node.CLAIMS))
     parts.append(_section("Nodes that limit the segment size", segments.CLAIMS))
     parts.append(_section("Claims of several directors", ha.CLAIMS))
-    parts.append(_section("Claims for every mode", every.CLAIMS))
+    parts.append(_section("Claims for every mode", (*links.CLAIMS, *every.CLAIMS)))
     return "\n\n".join(parts)
 
 
-def _section(heading: str, claims: ClaimTable) -> str:
+def _section(heading: str, claims: Iterable[CheckedClaim]) -> str:
     return "\n\n".join([f"## {heading}", *map(_claim, claims)])
 
 

@@ -1,0 +1,226 @@
+"""The claim about links: they carry frames as the topology says, decided on captured frames.
+
+A capture sees what leaves a node after its queueing discipline (dev_queue_xmit_nit in
+net/core/dev.c): frames that netem delays, repeats, damages or reorders are seen so there.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from lvsctl.claims.base import CheckResult, ClaimTable, inconclusive, passed_if
+from lvsctl.claims.losses import is_duplicate
+from lvsctl.claims.trace import Conversation, Trace
+from lvsctl.model.frame import Direction, Frame
+from lvsctl.model.lab import Impairment
+from lvsctl.model.packet import TCP, UDP, Tcp, TcpFlag
+
+CLAIMS = ClaimTable()
+
+LATE = 50.0
+"""Milliseconds in which every kernel answers a SYN, also one that shares its processor."""
+
+_SAMPLES = 3
+"""Handshakes by which a delay is judged: the first one may wait for ARP."""
+
+
+class _Oddity(NamedTuple):
+    """What a link did that the topology does not ask for, with the frames that show it."""
+
+    text: str
+    frames: tuple[Frame, ...]
+
+
+@CLAIMS.add(
+    "all.links-as-described",
+    "links carry frames as the topology says: in time, in order, once and undamaged",
+    broken_by=("frames-delayed", "frames-reordered", "frames-duplicated", "frames-damaged"),
+)
+def links_as_described(trace: Trace) -> CheckResult:
+    """Look at what clients and real servers sent: checksums, copies, TCP's order, its handshakes.
+
+    What the topology itself asks for somewhere (duplicate, reorder, jitter, corrupt) is not held
+    against a link.
+    """
+    ends = _ends(trace)
+    sent = [
+        frame
+        for frame in trace.evidence.frames
+        if frame.tap.node in ends and frame.direction is Direction.OUT and frame.ips
+    ]
+    wanted = trace.evidence.lab.impairments
+    checks: dict[str, Callable[[], Iterator[_Oddity]]] = {
+        "undamaged": lambda: _damaged(sent) if not _any(wanted, "corrupt") else iter(()),
+        "once": lambda: _duplicated(sent) if not _any(wanted, "duplicate") else iter(()),
+        "in order": lambda: (
+            _reordered(trace)
+            if not _any(wanted, "reorder", "jitter", "loss", "corrupt")
+            else iter(())
+        ),
+        "in time": lambda: _delayed(trace),
+    }
+    expected = "each frame sent once, in order, undamaged, after the delay of its link"
+    if not sent:
+        return inconclusive(expected, "no packet of a client or real server was captured")
+    for check in checks.values():
+        for odd in check():
+            return passed_if(False, expected, odd.text, odd.frames[:2])
+    return passed_if(True, expected, f"{len(sent)} packets, all so")
+
+
+def _ends(trace: Trace) -> set[str]:
+    """The client and the real servers, but for directors: what these send is also others'."""
+    ends = {trace.run.client, *(server.node for server in trace.real_servers)}
+    return ends.difference(trace.directors)
+
+
+def _any(impairments: Iterable[Impairment], *names: str) -> bool:
+    return any(getattr(one, name) for one in impairments for name in names)
+
+
+def _damaged(sent: Iterable[Frame]) -> Iterator[_Oddity]:
+    """Frames whose checksum is wrong as they leave: a bit was inverted."""
+    wrong = [frame for frame in sent if _wrong_checksum(frame)]
+    if wrong:
+        places = ", ".join(sorted({frame.tap.node for frame in wrong}))
+        yield _Oddity(f"{len(wrong)} packets left {places} with a wrong checksum", tuple(wrong))
+
+
+def _wrong_checksum(frame: Frame) -> bool:
+    """Whether the checksum of an IPv4 header, or of whole TCP or UDP, is wrong (RFC 1071)."""
+    raw, outer = frame.raw, frame.ips[0]
+    if not outer.checksum_ok:
+        return True
+    start, end = outer.at + outer.header_length, outer.at + outer.total_length
+    if outer.protocol not in (TCP, UDP) or outer.is_fragment or raw.checksum_pending:
+        return False
+    if raw.length > len(raw.data) or end > len(raw.data):
+        return False
+    segment = raw.data[start:end]
+    if outer.protocol == UDP and segment[6:8] == b"\0\0":
+        return False  # none (RFC 768)
+    pseudo = outer.src.packed + outer.dst.packed + bytes((0, outer.protocol))
+    whole = pseudo + len(segment).to_bytes(2, "big") + segment + b"\0" * (len(segment) % 2)
+    return int.from_bytes(whole, "big") % 0xFFFF != 0
+
+
+def _duplicated(sent: Iterable[Frame]) -> Iterator[_Oddity]:
+    """Frames that leave a node twice, the same bytes at once."""
+    first: dict[tuple[object, bytes], Frame] = {}
+    twice: list[Frame] = []
+    for frame in sent:
+        earlier = first.setdefault((frame.tap, frame.raw.data), frame)
+        if earlier is not frame and _carries(frame) and is_duplicate(earlier, frame):
+            twice += [] if twice else [earlier]
+            twice.append(frame)
+    if twice:  # what an end answers twice, it was asked twice
+        node = twice[0].tap.node
+        count = sum(frame.tap.node == node for frame in twice[1:])
+        yield _Oddity(f"{count} packets left {node} twice", tuple(twice))
+
+
+def _carries(frame: Frame) -> bool:
+    """Whether a frame is no mere acknowledgement or SYN+ACK, of which TCP may send equal ones.
+
+    A SYN+ACK is sent by a timer, and for a SYN that comes again, with the identification 0.
+    """
+    tcp = frame.packet.transport
+    if not isinstance(tcp, Tcp):
+        return True
+    return bool(frame.payload or tcp.is_syn or tcp.flags & TcpFlag.FIN)
+
+
+def _reordered(trace: Trace) -> Iterator[_Oddity]:
+    """Segments that leave an end after later ones: TCP sends them in order (RFC 9293, 3.4)."""
+    late = [pair for c in trace.everything for pair in _overtaken(trace, c)]
+    if late:
+        places = ", ".join(sorted({second.tap.node for _, second in late}))
+        yield _Oddity(f"{len(late)} segments left {places} after later ones", late[0])
+
+
+def _overtaken(trace: Trace, conversation: Conversation) -> Iterator[tuple[Frame, Frame]]:
+    """Yield a later segment and an earlier one that left after it, at an end of the connection.
+
+    An end's acknowledgement number never decreases; without data it sends the next sequence
+    number.
+    """
+    ends = _ends(trace)
+    last: dict[object, Frame] = {}
+    for frame in (*conversation.requests, *conversation.replies):
+        tcp = frame.packet.transport
+        if not isinstance(tcp, Tcp) or frame.direction is not Direction.OUT or len(frame.ips) != 1:
+            continue
+        if frame.tap.node not in ends or tcp.flags & (TcpFlag.RST | TcpFlag.SYN):
+            continue
+        before = last.get((frame.tap, frame.flow))
+        later = before.packet.transport if before is not None else None
+        if before is not None and isinstance(later, Tcp):
+            behind = _less(tcp.ack, later.ack) or (
+                not frame.payload
+                and _less(tcp.seq, (later.seq + len(before.payload)) % _MODULUS)
+                and not tcp.flags & TcpFlag.FIN
+            )
+            if behind and not is_duplicate(before, frame):
+                yield before, frame
+                continue
+        last[frame.tap, frame.flow] = frame
+
+
+_MODULUS = 1 << 32
+
+
+def _less(one: int, other: int) -> bool:
+    """Whether a sequence number is before another, modulo 2**32 (RFC 9293, section 3.4)."""
+    return 0 < (other - one) % _MODULUS < _MODULUS // 2
+
+
+def _delayed(trace: Trace) -> Iterator[_Oddity]:
+    """Ends whose kernel answers a third of SYNs or SYN+ACKs later, or sooner, than planned."""
+    lab = trace.evidence.lab
+    ends = _ends(trace)
+    handshakes: dict[tuple[str, str], list[tuple[float, Frame]]] = defaultdict(list)
+    for conversation in trace.everything:
+        for milliseconds, frame in _turnarounds(conversation):
+            if frame.tap.node in ends:
+                handshakes[frame.tap.node, frame.tap.device].append((milliseconds, frame))
+    for (node, device), measured in handshakes.items():
+        known = next((one for one in lab.nodes if one.name == node), None)
+        if known is None or device not in known.networks or len(measured) < _SAMPLES:
+            continue
+        planned = lab.impairment_of(known, device)
+        if planned.rate:
+            continue
+        most = planned.delay + planned.jitter + LATE
+        least = 0.0 if planned.reorder else (planned.delay - planned.jitter) / 2
+        odd = [(taken, frame) for taken, frame in measured if not least <= taken <= most]
+        if 3 * len(odd) > len(measured):
+            times = sorted(taken for taken, _ in odd)
+            text = f"{len(odd)} of {len(measured)} handshakes of {node} on {device} were answered "
+            text += f"after {times[0]:.0f} to {times[-1]:.0f} ms, not after {planned.delay:g}"
+            yield _Oddity(text, tuple(frame for _, frame in odd))
+
+
+def _turnarounds(conversation: Conversation) -> Iterator[tuple[float, Frame]]:
+    """Milliseconds from a SYN or SYN+ACK that came in at an end to what its kernel answered.
+
+    Only of the first one: a kernel answers copies that come later by timers of its own. Not of one
+    that came again before an answer: that had to wait for something else, such as ARP.
+    """
+    came: dict[str, tuple[int, bool]] = {}
+    over: set[str] = set()
+    frames = (*conversation.requests, *conversation.replies)
+    for frame in sorted(frames, key=lambda one: one.time):
+        tcp, node = frame.packet.transport, frame.tap.node
+        if node in over or not isinstance(tcp, Tcp) or len(frame.ips) != 1:
+            continue
+        if frame.direction.inward and (tcp.is_syn or tcp.is_syn_ack):
+            if node in came:
+                over.add(node)
+            came[node] = frame.time, tcp.is_syn_ack
+        elif frame.direction is Direction.OUT and node in came:
+            when, from_server = came[node]
+            if tcp.is_syn_ack if not from_server else not (tcp.is_syn or tcp.is_syn_ack):
+                over.add(node)
+                yield (frame.time - when) / 1e6, frame
