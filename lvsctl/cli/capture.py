@@ -21,7 +21,7 @@ from lvsctl.capture.decode import decode
 from lvsctl.capture.pcapng import PcapngWriter
 from lvsctl.cli import failure, options
 from lvsctl.cli.help import Command, new_app
-from lvsctl.cli.output import discard
+from lvsctl.cli.output import discard, show
 from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
 from lvsctl.errors import HostError
 from lvsctl.output import safe_files
@@ -47,6 +47,7 @@ def _write_here(
     file: str | None,
     count: int | None,
     seconds: float | None,
+    **_: object,
 ) -> ForwardRequest:
     """Open the file here and have the machine write the capture to standard output.
 
@@ -67,8 +68,24 @@ def _write_here(
     return ForwardRequest(inside)
 
 
+def _installs(*, installs: bool, **_: object) -> bool:
+    """Return whether nothing is captured."""
+    return installs
+
+
+def _install_extcap() -> None:
+    from lvsctl.cli import extcap
+
+    try:
+        for path in extcap.install(Path.home()):
+            show(f"written: {path}")
+    except OSError as error:
+        raise HostError(f"cannot write {error.filename}: {error.strerror}") from error
+    failure.say("Wireshark lists lvsctl.LAB and lvsctl.LAB.NODE.NETWORK once it is started again")
+
+
 @app.command(cls=Command)
-@in_lab_kernel(prepare=_write_here)
+@in_lab_kernel(prepare=_write_here, anywhere=_installs)
 def capture(
     ctx: typer.Context,
     lab: options.Lab = None,
@@ -106,6 +123,13 @@ def capture(
             help="Stop after S seconds.",
         ),
     ] = None,
+    installs: Annotated[
+        bool,
+        typer.Option(
+            "--install-extcap",
+            help="Put the taps of running labs into Wireshark's list of interfaces, and end.",
+        ),
+    ] = False,
     where: options.Placement = Where.AUTO,
 ) -> None:
     """Capture frames at every interface of every node.
@@ -119,7 +143,11 @@ def capture(
       lvsctl capture dr arp --tap director:lan --tap rs1:lan
       lvsctl capture dr -w dr.pcapng --seconds 10
       lvsctl capture -w - | wireshark -k -i -
+      lvsctl capture --install-extcap          then, in Wireshark, the interface lvsctl.dr
     """
+    if installs:
+        _install_extcap()
+        return
     from lvsctl.engine.inspect import open_capture
     from lvsctl.engine.labs import running_lab
 
