@@ -22,7 +22,7 @@ from lvsctl.capture.decode import decode
 from lvsctl.capture.pcapng import PcapngWriter
 from lvsctl.cli import failure, options
 from lvsctl.cli.help import Command, new_app
-from lvsctl.cli.output import Progress, discard
+from lvsctl.cli.output import Progress, discard, show
 from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
 from lvsctl.errors import HostError
 from lvsctl.output import safe_files
@@ -51,6 +51,7 @@ def _write_here(
     file: str | None,
     count: int | None,
     seconds: float | None,
+    **_: object,
 ) -> ForwardRequest:
     """Open the file here and have the machine write the capture to standard output.
 
@@ -71,8 +72,24 @@ def _write_here(
     return ForwardRequest(inside)
 
 
+def _installs(*, installs: bool, **_: object) -> bool:
+    """Return whether nothing is captured."""
+    return installs
+
+
+def _install_extcap() -> None:
+    from lvsctl.cli import extcap
+
+    try:
+        for path in extcap.install(Path.home()):
+            show(f"written: {path}")
+    except OSError as error:
+        raise HostError(f"cannot write {error.filename}: {error.strerror}") from error
+    failure.say("Wireshark lists lvsctl.LAB and lvsctl.LAB.NODE.NETWORK once it is started again")
+
+
 @app.command(cls=Command)
-@in_lab_kernel(prepare=_write_here)
+@in_lab_kernel(prepare=_write_here, anywhere=_installs)
 def capture(
     ctx: typer.Context,
     lab: options.Lab = None,
@@ -110,6 +127,13 @@ def capture(
             help="Stop after S seconds.",
         ),
     ] = None,
+    installs: Annotated[
+        bool,
+        typer.Option(
+            "--install-extcap",
+            help="Put the taps of running labs into Wireshark's list of interfaces, and end.",
+        ),
+    ] = False,
     where: options.Placement = Where.AUTO,
 ) -> None:
     """Capture frames at every interface of every node.
@@ -123,7 +147,11 @@ def capture(
       lvsctl capture dr arp --tap director:lan --tap rs1:lan
       lvsctl capture dr -w dr.pcapng --seconds 10
       lvsctl capture -w - | wireshark -k -i -
+      lvsctl capture --install-extcap          then, in Wireshark, the interface lvsctl.dr
     """
+    if installs:
+        _install_extcap()
+        return
     from lvsctl.engine.inspect import open_capture
     from lvsctl.engine.labs import running_lab
 

@@ -111,13 +111,6 @@ ROWS = (
         "Compare real hosts with a topology, by the rules of diagnose",
     ),
     Row("collect", "check", _TOPOLOGIES, "Print a script that collects a host's state for check"),
-    Row(
-        "check",
-        "check",
-        _TOPOLOGIES,
-        "Compare real hosts with a topology, by the rules of diagnose",
-    ),
-    Row("collect", "check", _TOPOLOGIES, "Print a script that collects a host's state for check"),
     Row("graph", "plans", _TOPOLOGIES, "Draw a topology: its nodes, networks, addresses and VIPs"),
     Row("topologies", "plans", _TOPOLOGIES, "List the shipped topologies, or print one of them"),
     Row(
