@@ -187,6 +187,14 @@ def test_rules_of_nftables() -> None:
         assert run("nft list ruleset", netns=name).split() == ["table", "ip", "kept", "{", "}"]
 
 
+@pytest.fixture
+def without_nftables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written goes to iptables' tables, whatever this kernel has."""
+    refused = OSError(errno.EOPNOTSUPP, "not here")
+    for name in ("replace_masquerade", "replace_clamp"):
+        monkeypatch.setattr(nftables, name, Mock(side_effect=refused))
+
+
 OWN_TARGETS = (
     MasqueradeTarget(Protocol.TCP, ip_address("10.0.0.11"), 8080),
     MasqueradeTarget(Protocol.SCTP, ip_address("10.0.0.12"), 2905),
@@ -200,12 +208,8 @@ OWN_LISTED = (
 
 
 @pytest.mark.ipvs
-def test_what_is_masqueraded_is_listed_by_iptables_and_removed_one_by_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """On a kernel without nftables, which these kernels have or not."""
-    refused = OSError(errno.EOPNOTSUPP, "not here")
-    monkeypatch.setattr(nftables, "replace_masquerade", Mock(side_effect=refused))
+@pytest.mark.usefixtures("without_nftables")
+def test_what_is_masqueraded_is_listed_by_iptables_and_removed_one_by_one() -> None:
     with namespaces("a") as (name,):
         netns.run_inside(name, partial(packet_filters.masquerade, OWN_TARGETS))
         listed = [
@@ -249,6 +253,7 @@ CLAMPS = (Clamp(4, 1440), Clamp(6, TO_PATH_MTU))
 
 
 @pytest.mark.ipvs
+@pytest.mark.usefixtures("without_nftables")
 def test_a_limit_of_the_segment_size_is_listed_by_iptables_and_replaced() -> None:
     begin = "-A POSTROUTING -p tcp -m tcp --tcp-flags SYN,RST SYN -m comment --comment lvsctl"
     with namespaces("a") as (name,):
