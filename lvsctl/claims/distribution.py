@@ -14,7 +14,7 @@ from itertools import combinations, islice, product
 from math import gcd
 
 from lvsctl.claims.hashing import Hashed, chosen
-from lvsctl.claims.schedulers import CHOOSING, Load, Place, handed_out
+from lvsctl.claims.schedulers import CHOOSING, Load, Place, handed_out, within_a_round
 from lvsctl.model.addresses import Endpoint
 from lvsctl.model.service import Scheduler, SchedulerFlag, VirtualService
 from lvsctl.model.state import ServiceState
@@ -57,9 +57,15 @@ class Expected:
     one: bool = False
     slack: int = 0
     others: tuple[dict[Place, int], ...] = ()
+    most: dict[Place, int] = field(default_factory=dict)
+    """Where only a part of a round is sent: ``shares`` are the least that a real server gets then,
+    and these the most."""
 
     def fitting(self, seen: Mapping[Place, int]) -> dict[Place, int] | None:
         """The shares that ``seen`` is an example of; None where it contradicts them all."""
+        if self.most:
+            inside = (self.shares[p] <= seen.get(p, 0) <= most for p, most in self.most.items())
+            return dict(seen) if all(inside) else None
         for shares in (self.shares, *self.others):
             if all(
                 abs(seen.get(place, 0) - share) <= self.slack and (share or not seen.get(place))
@@ -91,6 +97,8 @@ def expected_distribution(
     if scheduler is Scheduler.TWOS:
         return Expected(total, "the less loaded of two chosen by chance", exact=False)
     _, text = CHOOSING[scheduler]
+    if scheduler is Scheduler.WRR and _is_part(service, total):
+        return _part_of_a_round(service, total, text)
     starts = _starts(service, before)
     kept = not service.one_packet
     outcomes = [handed_out(scheduler, loads, total, kept=kept) for loads in islice(starts, _STARTS)]
@@ -102,6 +110,34 @@ def expected_distribution(
         slack=max(_SLACK.get(scheduler, 0), _broken_rounds(service)),
         others=others,
     )
+
+
+def _is_part(service: VirtualService, total: int) -> bool:
+    """Whether a round of wrr takes more connections than are sent, and ``total`` are no round."""
+    round_ = _wrr_round(service) if usable(service) else 1
+    return round_ > AT_MOST and total % round_ != 0
+
+
+def _wrr_round(service: VirtualService) -> int:
+    """How many connections a round of wrr takes."""
+    weights = [server.weight for server in service.real_servers if server.weight > 0]
+    return sum(weights) // reduce(gcd, weights)
+
+
+def _part_of_a_round(service: VirtualService, total: int, text: str) -> Expected:
+    """Where in a round wrr is, the director does not tell."""
+    servers = [server for server in service.real_servers if server.weight > 0]
+    bounds = within_a_round([server.weight for server in servers], total % _wrr_round(service))
+    whole = total // _wrr_round(service)
+    unit = reduce(gcd, [server.weight for server in servers])
+    least = dict.fromkeys(((s.rip, s.port) for s in service.real_servers), 0)
+    most = dict(least)
+    for server, (low, high) in zip(servers, bounds, strict=True):
+        place, rounds = (server.rip, server.port), whole * server.weight // unit
+        least[place], most[place] = rounds + low, rounds + high
+    names = ", ".join(f"{s.node} {least[s.rip, s.port]} to {most[s.rip, s.port]}" for s in servers)
+    text += f"; of {total} connections in a round of {_wrr_round(service)}: {names}"
+    return Expected(total, text + _limits(service), least, most=most)
 
 
 def hashed_choices(
@@ -198,7 +234,8 @@ def _subsets(places: Sequence[Place]) -> Sequence[Sequence[Place]]:
 def requests_needed(service: VirtualService, before: ServiceState | None) -> int:
     """How many requests show the distribution: whole rounds, so that the start does not matter.
 
-    Not more than the thresholds (ovf: the weights) leave room for; one where there is none.
+    Not more than the thresholds (ovf: the weights) leave room for; one where there is none. Of a
+    round of wrr that takes more than AT_MOST (weights such as 4 and 65535) only a part.
     """
     weights = [server.weight for server in service.real_servers if server.weight > 0]
     if not weights:
@@ -207,8 +244,9 @@ def requests_needed(service: VirtualService, before: ServiceState | None) -> int
     if SchedulerFlag.PORT in service.flags and not service.keeps_client:
         return AT_LEAST * HASHED_TIMES
     if service.scheduler is Scheduler.WRR:
-        round_ = sum(weights) // reduce(gcd, weights)
-    count = min(-(-AT_LEAST // round_) * round_, max(AT_MOST, round_))
+        round_ = _wrr_round(service)
+    most = AT_MOST if service.scheduler is Scheduler.WRR else max(AT_MOST, round_)
+    count = min(-(-AT_LEAST // round_) * round_, most)
     if service.scheduler in _COUNTING and not (service.keeps_client or service.one_packet):
         while count < COVERING_MOST and not _covers(service, before, count):
             count += round_

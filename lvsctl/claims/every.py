@@ -244,6 +244,8 @@ def distribution(trace: Trace) -> CheckResult:
     told = fitting or prediction.shares
     shares = {_name(seen, place): share for place, share in told.items()}
     expected = f"{_counts(shares)} ({seen.service.scheduler}: {prediction.text})"
+    if prediction.most:
+        expected = f"{seen.service.scheduler}: {prediction.text}"
     return _unless_disturbed(trace, passed_if(holds, expected, observed))
 
 

@@ -6,9 +6,10 @@ schedulers that count connections look at. Who is looked at first comes first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from math import lcm
+from fractions import Fraction
+from math import ceil, floor, gcd, lcm
 
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.service import Scheduler
@@ -139,6 +140,40 @@ CHOOSING: dict[Scheduler, tuple[Choose, str]] = {
     Scheduler.LBLC: (_by_locality, "the same for one destination until it is overloaded"),
     Scheduler.LBLCR: (_by_locality, "the same for one destination until it is overloaded"),
 }
+
+
+def within_a_round(weights: Sequence[int], count: int) -> list[tuple[int, int]]:
+    """The least and the most that each real server gets of ``count`` connections by wrr.
+
+    Of fewer than a round takes, whatever came before. A round goes from the greatest weight down
+    by the greatest common divisor, and at each step takes those whose weight is not less
+    (ip_vs_wrr.c): first the heaviest ones alone, at its end all. One more or less may be at
+    either end of what is counted.
+    """
+    unit = gcd(*weights)
+    levels = sorted({weight // unit for weight in weights}, reverse=True)
+    parts = [  # steps that take the same real servers: how many steps, and how many servers
+        (level - below, sum(weight // unit >= level for weight in weights))
+        for level, below in zip(levels, [*levels[1:], 0], strict=True)
+    ]
+    found = []
+    for weight in weights:
+        first = levels.index(weight // unit)  # before it the real server gets none
+        idle = sum(steps * servers for steps, servers in parts[:first])
+        most = _taken(parts[first:], count)
+        least = _taken(parts[first:][::-1], count - idle)
+        found.append((max(0, ceil(least) - 1), min(count, floor(most) + 1, weight // unit)))
+    return found
+
+
+def _taken(parts: Iterable[tuple[int, int]], count: int) -> Fraction:
+    """What one of the real servers of all ``parts`` gets of ``count`` connections there."""
+    taken = Fraction(0)
+    for steps, servers in parts:
+        here = min(max(0, count), steps * servers)
+        taken += Fraction(here, servers)
+        count -= here
+    return taken
 
 
 def handed_out(

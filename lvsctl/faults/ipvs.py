@@ -17,7 +17,7 @@ from lvsctl.faults.base import (
 )
 from lvsctl.faults.change import Change, added, removed
 from lvsctl.model.lab import Role
-from lvsctl.model.service import Protocol, Scheduler, SchedulerFlag, ServiceMatch, VipPort
+from lvsctl.model.service import Protocol, Scheduler, SchedulerFlag, ServiceMatch
 from lvsctl.model.state import SyncDaemonState
 from lvsctl.resources.ipvs_config import SyncDaemon
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
@@ -275,7 +275,8 @@ def one_packet_missing(context: FaultContext) -> Iterator[Change]:
 
 
 def _is_udp(match: ServiceMatch) -> bool:
-    return isinstance(match, VipPort) and match.protocol is Protocol.UDP
+    """Whether a service takes UDP only: one-packet scheduling is for no other (ipvsadm(8), -o)."""
+    return all(one.protocol is Protocol.UDP for one in match.endpoints)
 
 
 CONSTANT_PER_CLIENT = (Scheduler.SH, Scheduler.DH, Scheduler.MH, Scheduler.FO)

@@ -38,7 +38,7 @@ class IpvsService(Resource):
 
     HINTS: ClassVar[dict[int, str]] = {
         errno.EAFNOSUPPORT: "this kernel's IPVS has no IPv6",
-        errno.ENOENT: "modprobe ip_vs_{self.scheduler}, if this kernel has that scheduler"
+        errno.ENOENT: "modprobe {self.own_modules}, if this kernel has {self.engine_too}"
         + ELSEWHERE,
         errno.EPROTONOSUPPORT: "this kernel's IPVS does not balance {self.service.protocol}"
         + ELSEWHERE,
@@ -67,6 +67,17 @@ class IpvsService(Resource):
             engine=service.engine or "",
             why=why,
         )
+
+    @property
+    def own_modules(self) -> str:
+        """The modules of its scheduler and persistence engine: either may be what is missing."""
+        engine = f" ip_vs_pe_{self.engine}" if self.engine else ""
+        return f"ip_vs_{self.scheduler}{engine}"
+
+    @property
+    def engine_too(self) -> str:
+        """What of the service a kernel may lack, in words."""
+        return "them" if self.engine else "that scheduler"
 
     @property
     def key(self) -> Hashable:

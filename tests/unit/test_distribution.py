@@ -7,18 +7,23 @@ tests/kernel/test_schedulers.py's business.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from ipaddress import ip_address
+from math import gcd
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lvsctl.claims.distribution import (
+    AT_MOST,
     expected_distribution,
     requests_for_each,
     requests_needed,
     room_for,
 )
-from lvsctl.claims.schedulers import Place
+from lvsctl.claims.schedulers import Place, within_a_round
 from lvsctl.model.service import (
     ForwardingMethod,
     Protocol,
@@ -97,6 +102,30 @@ def test_wrr_over_whole_rounds_is_exactly_the_weights() -> None:
 
 def test_rounds_are_of_the_weights_without_their_common_divisor() -> None:
     assert requests_needed(service(Scheduler.WRR, 100, 300), None) == 12
+
+
+def test_of_a_round_that_is_too_long_a_part_is_predicted() -> None:
+    of = service(Scheduler.WRR, 4, 65535)
+    assert requests_needed(of, None) == AT_MOST
+    predicted = expected_distribution(of, None, AT_MOST)
+    assert "of 2000 connections in a round of 65539: rs1 0 to 4, rs2 1995 to 2000" in predicted.text
+    first, second = ((s.rip, s.port) for s in of.real_servers)
+    assert predicted.fitting({first: 4, second: 1996}) == {first: 4, second: 1996}
+    assert predicted.fitting({second: 2000}) is not None
+    assert predicted.fitting({first: 1000, second: 1000}) is None
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=4), st.integers(1, 60))
+def test_any_part_of_a_round_is_within_what_is_predicted(weights: list[int], count: int) -> None:
+    unit = gcd(*weights)
+    levels = range(max(weights), 0, -unit)
+    whole = [i for level in levels for i, weight in enumerate(weights) if weight >= level]
+    part = count % len(whole)
+    bounds = within_a_round(weights, part)
+    for start in range(len(whole)):
+        given = Counter((whole + whole)[start : start + part])
+        for index, (least, most) in enumerate(bounds):
+            assert least <= given[index] <= most
 
 
 @pytest.mark.parametrize("scheduler", [Scheduler.SH, Scheduler.DH, Scheduler.MH])

@@ -155,6 +155,22 @@ def test_a_director_that_is_a_real_server_answers_what_ipvs_leaves_to_it() -> No
         assert "all.requests-answered" not in predicted
 
 
+@pytest.mark.parametrize(
+    ("keys", "fault"),
+    [
+        ("ports: [53, 5353]\n    protocol: udp\n    one_packet: true", "one-packet-missing"),
+        ("ports: [443, 8443]\n    protocol: udp", "one-packet-scheduling"),
+        ("ports: [443, 8443]", ""),
+    ],
+)
+def test_one_packet_scheduling_concerns_firewall_marks_of_udp_too(keys: str, fault: str) -> None:
+    text = MIXED.replace("port: 80", keys).replace("{node: rs2, forward: nat}, ", "")
+    lab = load_lab(Topology("mixed", text.encode()))
+    plan = planner.plan_for(lab)
+    names = ("one-packet-missing", "one-packet-scheduling")
+    assert [n for n in names if find_fault(n).nodes(lab, plan)] == ([fault] if fault else [])
+
+
 def test_commands_are_those_of_ip_ipvsadm_sysctl_and_tc() -> None:
     def typed(topology: str, name: str) -> list[str]:
         lab, plan = LABS[topology]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import pkgutil
 import shlex
+from dataclasses import replace
+from ipaddress import ip_address
 from string import Formatter
 
 import pytest
@@ -15,10 +18,12 @@ from lvsctl import resources
 from lvsctl.kernel import apply, undo
 from lvsctl.model.lab import Lab
 from lvsctl.model.packet_filter import FilterProgram
+from lvsctl.model.service import Protocol, Scheduler, VipPort
 from lvsctl.model.state import LinkState, NodeState
 from lvsctl.output.shell_script import _PACKAGES
 from lvsctl.resources.base import Command, Resource, in_namespace
 from lvsctl.resources.foreign import StoppedProcess, Xfrm
+from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.keepalived import Keepalived
 from lvsctl.resources.kinds import KINDS
 from lvsctl.resources.masquerade import Masquerade
@@ -167,3 +172,11 @@ def test_a_command_can_be_typed_where_labs_run_in_the_machine(command: str, type
     lab = lab_of("dr")
     assert typeable(command, lab, in_machine=True) == typed
     assert typeable(command, lab, in_machine=False) == command
+
+
+def test_a_service_names_the_modules_that_a_kernel_may_lack() -> None:
+    match = VipPort(Protocol.UDP, ip_address("10.0.0.100"), 5060)
+    plain = IpvsService(netns="a", service=match, scheduler=Scheduler.RR)
+    assert plain.hint(errno.ENOENT).startswith("modprobe ip_vs_rr, if this kernel has that")
+    sip = replace(plain, engine="sip").hint(errno.ENOENT)
+    assert sip.startswith("modprobe ip_vs_rr ip_vs_pe_sip, if this kernel has them")
