@@ -179,6 +179,7 @@ def _less(one: int, other: int) -> bool:
 def _delayed(trace: Trace) -> Iterator[_Oddity]:
     """Ends whose kernel answers a third of SYNs or SYN+ACKs later, or sooner, than planned."""
     lab = trace.evidence.lab
+    networks = {network.name for network in lab.networks}
     ends = _ends(trace)
     handshakes: dict[tuple[str, str], list[tuple[float, Frame]]] = defaultdict(list)
     for conversation in trace.everything:
@@ -187,7 +188,9 @@ def _delayed(trace: Trace) -> Iterator[_Oddity]:
                 handshakes[frame.tap.node, frame.tap.device].append((milliseconds, frame))
     for (node, device), measured in handshakes.items():
         known = next((one for one in lab.nodes if one.name == node), None)
-        if known is None or device not in known.networks or len(measured) < _SAMPLES:
+        if known is None or len(measured) < _SAMPLES:
+            continue
+        if device not in networks.intersection(known.networks):
             continue
         planned = lab.impairment_of(known, device)
         if planned.rate:

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from lvsctl.capture.decode import decode
 from lvsctl.capture.pcapng import PcapngWriter
 from lvsctl.cli import failure, options
 from lvsctl.cli.help import Command, new_app
-from lvsctl.cli.output import discard
+from lvsctl.cli.output import Progress, discard, show
 from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
 from lvsctl.errors import HostError
 from lvsctl.output import safe_files
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from lvsctl.capture.capture import LiveCapture
 
 STDOUT = "-"
+
+SECONDS_BETWEEN_COUNTS = 0.5
+"""How often the number of frames is shown, at most."""
 
 LONGEST = 1e6
 """Maximum of ``--seconds``, twelve days: a timer cannot wait for ever."""
@@ -47,6 +51,7 @@ def _write_here(
     file: str | None,
     count: int | None,
     seconds: float | None,
+    **_: object,
 ) -> ForwardRequest:
     """Open the file here and have the machine write the capture to standard output.
 
@@ -67,8 +72,24 @@ def _write_here(
     return ForwardRequest(inside)
 
 
+def _installs(*, installs: bool, **_: object) -> bool:
+    """Return whether nothing is captured."""
+    return installs
+
+
+def _install_extcap() -> None:
+    from lvsctl.cli import extcap
+
+    try:
+        for path in extcap.install(Path.home()):
+            show(f"written: {path}")
+    except OSError as error:
+        raise HostError(f"cannot write {error.filename}: {error.strerror}") from error
+    failure.say("Wireshark lists lvsctl.LAB and lvsctl.LAB.NODE.NETWORK once it is started again")
+
+
 @app.command(cls=Command)
-@in_lab_kernel(prepare=_write_here)
+@in_lab_kernel(prepare=_write_here, anywhere=_installs)
 def capture(
     ctx: typer.Context,
     lab: options.Lab = None,
@@ -106,6 +127,13 @@ def capture(
             help="Stop after S seconds.",
         ),
     ] = None,
+    installs: Annotated[
+        bool,
+        typer.Option(
+            "--install-extcap",
+            help="Put the taps of running labs into Wireshark's list of interfaces, and end.",
+        ),
+    ] = False,
     where: options.Placement = Where.AUTO,
 ) -> None:
     """Capture frames at every interface of every node.
@@ -119,7 +147,11 @@ def capture(
       lvsctl capture dr arp --tap director:lan --tap rs1:lan
       lvsctl capture dr -w dr.pcapng --seconds 10
       lvsctl capture -w - | wireshark -k -i -
+      lvsctl capture --install-extcap          then, in Wireshark, the interface lvsctl.dr
     """
+    if installs:
+        _install_extcap()
+        return
     from lvsctl.engine.inspect import open_capture
     from lvsctl.engine.labs import running_lab
 
@@ -131,8 +163,6 @@ def capture(
             open_capture(running_lab(lab or None), taps or (), expression or "")
         )
         stack.enter_context(_stop_on_signals(live, seconds))
-        if out is not None and sys.stderr.isatty():
-            failure.say(f"capturing at {counted(len(live.taps), 'tap')}; Ctrl-C ends it")
         try:
             seen = _write(live, out, count) if out is not None else _print(live, count)
         except BrokenPipeError:
@@ -182,11 +212,17 @@ def _stop_on_signals(live: LiveCapture, seconds: float | None) -> Iterator[None]
 
 def _write(live: LiveCapture, out: BinaryIO, count: int | None) -> int:
     writer = PcapngWriter(out, live.taps, flush=True)
-    seen = 0
-    for seen, raw in enumerate(live, 1):
-        writer.write(raw)
-        if seen == count:
-            break
+    place = f"capturing at {counted(len(live.taps), 'tap')}; Ctrl-C ends it"
+    seen, told = 0, time.monotonic()
+    with Progress() as progress:
+        progress.note(place)
+        for seen, raw in enumerate(live, 1):
+            writer.write(raw)
+            if seen == count:
+                break
+            if time.monotonic() - told >= SECONDS_BETWEEN_COUNTS:
+                told = time.monotonic()
+                progress.note(f"{place}; {counted(seen, 'frame')} so far")
     writer.finish(live.drops)
     return seen
 

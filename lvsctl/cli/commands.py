@@ -84,6 +84,7 @@ ROWS = (
         _INSPECT,
         "Measure throughput over the number of real servers, for each forwarding method",
     ),
+    Row("compare", "compare", _INSPECT, "Compare NAT, TUN and DR: the classic table, measured"),
     Row("capture", "capture", _INSPECT, "Capture frames at every interface of every node"),
     Row("watch", "watch", _INSPECT, "Watch a running lab live"),
     Row("exec", "nodes", _INSPECT, "Run a command on a node"),
@@ -103,13 +104,6 @@ ROWS = (
         _TOPOLOGIES,
         "Write a lab as keepalived.conf, rules, playbooks or containers",
     ),
-    Row(
-        "check",
-        "check",
-        _TOPOLOGIES,
-        "Compare real hosts with a topology, by the rules of diagnose",
-    ),
-    Row("collect", "check", _TOPOLOGIES, "Print a script that collects a host's state for check"),
     Row(
         "check",
         "check",

@@ -14,7 +14,7 @@ import typer
 from lvsctl.cli import options
 from lvsctl.cli.failure import ExitStatus
 from lvsctl.cli.help import Command, new_app
-from lvsctl.cli.output import Format, say_asking, show, show_json, style
+from lvsctl.cli.output import Format, Progress, show, show_json, style
 from lvsctl.cli.where import Where, in_lab_kernel
 
 app = new_app()
@@ -89,8 +89,8 @@ def diagnose(
     from lvsctl.output.text.verification import format_diagnosis
 
     found = running_lab(lab)
-    say_asking(found)
-    result = diagnose_lab(found, client)
+    with Progress() as progress:
+        result = diagnose_lab(found, client, emit=progress)
     if wanted is Format.JSON:
         show_json(result)
     else:

@@ -15,7 +15,6 @@ from typing import Any, Self, TextIO
 from lvsctl.cli.failure import say
 from lvsctl.errors import HostError
 from lvsctl.model.event import Event, Notice, OpsDone, Restoring, RollingBack, StageStarted
-from lvsctl.model.lab import Lab
 from lvsctl.output.text.style import Style
 
 
@@ -137,7 +136,10 @@ class Progress:
         match event:
             case StageStarted():
                 self._stage, self._done = event, 0
-                self._draw()
+                if event.ops or not self._stream.isatty():
+                    self._draw()
+                else:
+                    self._write(f"[{event.number}/{event.total}] {event.title} …")
             case OpsDone(number):
                 self._done += number
                 self._draw()
@@ -179,15 +181,3 @@ class Progress:
         self._stream.write(f"\r\x1b[K{text}")
         self._stream.flush()
         self._drawn = True
-
-
-def say_asking(lab: Lab) -> None:
-    """Say on a terminal what the user waits for while requests are sent through ``lab``."""
-    if not sys.stderr.isatty():
-        return
-    services = ", ".join(service.name for service in lab.services)
-    text = f"sending requests to {services} and capturing at every interface of {lab.name}"
-    lost = max((one.lost for one in lab.impairments), default=0.0)
-    if lost:
-        text += f"; a link loses {lost:g} %, so this takes longer"
-    say(text)

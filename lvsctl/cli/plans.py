@@ -51,6 +51,7 @@ class SchemaOf(StrEnum):
     IDLE = "idle"
     PLAY = "play"
     SCALE = "scale"
+    COMPARE = "compare"
     WATCH = "watch"
     FAULT_LIST = "fault-list"
     FAULT_SHOW = "fault-show"

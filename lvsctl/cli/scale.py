@@ -172,7 +172,7 @@ def scale(
     """
     _check_files(page, picture)
     result = (
-        _load(saved)
+        load_scale(saved)
         if saved is not None
         else _measure(topology, servers, forward, connections, reply, seconds)
     )
@@ -210,7 +210,8 @@ def _measure(
         )
 
 
-def _load(file: Path) -> Scale:
+def load_scale(file: Path) -> Scale:
+    """Read what `lvsctl scale --format json` printed. Raises UsageError if it is something else."""
     from cattrs.errors import BaseValidationError
 
     from lvsctl.model.scale import Scale

@@ -22,7 +22,7 @@ import typer
 from lvsctl.cli import options
 from lvsctl.cli.failure import ExitStatus, say
 from lvsctl.cli.help import Command, new_app
-from lvsctl.cli.output import Format, say_asking, show, show_json, style
+from lvsctl.cli.output import Format, Progress, show, show_json, style
 from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel, inside_machine
 from lvsctl.errors import UsageError
 from lvsctl.machine import config
@@ -165,11 +165,10 @@ def _verify(
     found = running_lab(lab)
     if report is not None:
         saved_report.refuse_others(report)
-    say_asking(found)
+    with Progress() as progress:
+        result = verify_lab(found, client, emit=progress)
     if report is None:
-        result = verify_lab(found, client)
         return result, keep_capture(result)
-    result = verify_lab(found, client)
     saved_report.save(report, result)
     return result, str(report / saved_report.CAPTURE)
 

@@ -41,8 +41,13 @@ class WatchFormat(StrEnum):
     JSON = "json"
 
 
+def _serves(*, metrics: str | None, **_: object) -> bool:
+    """Return whether it serves metrics, which is done on this host."""
+    return metrics is not None
+
+
 @app.command(cls=Command)
-@in_lab_kernel()
+@in_lab_kernel(anywhere=_serves)
 def watch(
     ctx: typer.Context,
     lab: options.Lab = None,
@@ -77,8 +82,16 @@ def watch(
             "terminal, else json).",
         ),
     ] = WatchFormat.AUTO,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics",
+            metavar="ADDRESS:PORT",
+            help="Serve Prometheus metrics there instead, under node_exporter's names.",
+        ),
+    ] = None,
     where: options.Placement = Where.AUTO,
-) -> None:
+) -> int | None:
     """Watch a running lab live.
 
     Shows connections, rates and bytes of every real server, weights, which node clients and
@@ -91,14 +104,20 @@ def watch(
     handshake is not finished; conn/s, in B/s and out B/s, IPVS's counters by second (out is 0 in
     TUN and DR); sent B/s, what the real server's interfaces sent.
 
-    Without a terminal (or with --format json) each sample is a line of JSON.
+    Without a terminal (or with --format json) each sample is a line of JSON. --metrics serves
+    IPVS's counters, connections and weights at http://ADDRESS:PORT/metrics, as the collector ipvs
+    of node_exporter does on a real director; it needs prometheus_client (pip install
+    'lvsctl[metrics]').
 
     Examples:
       lvsctl watch
       lvsctl watch dr --traffic            then, elsewhere: lvsctl fault inject arp-ignore-unset
       lvsctl watch dr --format json | jq -r '.troubles[]'
       lvsctl watch dr -c 5 -i 0.5 > samples.jsonl
+      lvsctl watch dr --metrics 127.0.0.1:9100
     """
+    if metrics is not None:
+        return _serve(metrics, lab, interval, count, traffic=traffic, where=where)
     from lvsctl.engine.inspect import watch_lab
     from lvsctl.engine.labs import running_lab
 
@@ -113,6 +132,25 @@ def watch(
             _print(watcher, count)
         if watcher.lab_ended:
             failure.say(f"lab {named.name} was removed, or changed to another topology")
+    return None
+
+
+def _serve(
+    metrics: str,
+    lab: str | None,
+    interval: float,
+    count: int | None,
+    *,
+    traffic: bool,
+    where: Where,
+) -> int:
+    from lvsctl.cli.metrics import parse_address, serve
+
+    words = ["watch", *([lab] if lab is not None else []), "--format", "json"]
+    words += ["--interval", str(interval), "--where", str(where)]
+    words += ["--traffic"] if traffic else []
+    words += ["--count", str(count)] if count is not None else []
+    return serve(parse_address(metrics), words)
 
 
 def _print(watcher: Watcher, count: int | None) -> None:

@@ -28,6 +28,7 @@ from lvsctl.kernel.netns import run_inside
 from lvsctl.kernel.state import flush_neighbours_and_routes, read_connections
 from lvsctl.model import nstat
 from lvsctl.model.addresses import IPAddress
+from lvsctl.model.event import Emit, StageStarted, ignore
 from lvsctl.model.evidence import LARGE, Evidence, Exchange, Failure, Joined, Probe, Run, gue_ports
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.model.packet_filter import growth
@@ -41,12 +42,20 @@ from lvsctl.traffic.neighbours import ask_neighbours
 PATIENCE = 10.0
 """Seconds that ``diagnose`` waits for a server that accepts a connection and does not answer."""
 
+STAGES = 5
+"""What the user waits for is told in so many stages; the last is the caller's judgement."""
+
 _THREADS = 16
 """Services and clients that are asked at the same time."""
 
 
 def collect_evidence(
-    lab: Lab, sender: Node | None = None, *, patient: bool = False, settings: bool = True
+    lab: Lab,
+    sender: Node | None = None,
+    *,
+    patient: bool = False,
+    settings: bool = True,
+    emit: Emit = ignore,
 ) -> Evidence:
     """Send requests through every virtual service of ``lab``.
 
@@ -59,13 +68,15 @@ def collect_evidence(
     nodes = {lab.netns(node.name): node.name for node in lab.nodes}
     places = nodes | {lab.netns(network.name): network.name for network in lab.networks}
     directors = [lab.netns(node.name) for node in lab.directors]
+    emit(StageStarted(f"reading counters of {len(places)} namespaces", 1, STAGES))
     learnt_before = learnt.read_learnt(nodes, directors)
     with DropReasons() as reasons, Martians() as martians, _capture(lab) as capture:
         flush_neighbours_and_routes(nodes)
         before = counters.counters_by_namespace(nodes)
         filters_before = packet_filters.read_filters(places)
         _probe_vips(lab)
-        asked = _ask_all(lab, sender, patient=patient, settings=settings)
+        asked = _ask_all(lab, sender, patient=patient, settings=settings, emit=emit)
+        emit(StageStarted(f"reading the state of {len(places)} namespaces", 4, STAGES))
         after = counters.counters_by_namespace(nodes)
         filters_after = packet_filters.read_filters(places)
         kernel_drops = reasons.dropped() if reasons.supported else martians.dropped()
@@ -263,8 +274,11 @@ class _Answers(NamedTuple):
     changed: ChangedSysctls | None
 
 
-def _ask_all(lab: Lab, sender: Node | None, *, patient: bool, settings: bool) -> _Answers:
+def _ask_all(
+    lab: Lab, sender: Node | None, *, patient: bool, settings: bool, emit: Emit
+) -> _Answers:
     """Ask all services at once; compare counters around the first requests of each."""
+    emit(StageStarted(_asking(lab), 2, STAGES))
     director = lab.netns(active_director(lab).name)
     start = counters.wait_for_ipvs_counters(director)
     # A request from the port of an earlier connection would not be scheduled.
@@ -281,6 +295,7 @@ def _ask_all(lab: Lab, sender: Node | None, *, patient: bool, settings: bool) ->
         opening = [pool.submit(_first_requests, lab, one, used_ports, held) for one in asked]
         for one, exchanges in zip(asked, opening, strict=True):
             one.exchanges = exchanges.result()
+        emit(StageStarted("waiting until IPVS has added up its counters", 3, STAGES))
         changed = pool.submit(changed_settings, lab) if settings else None
         end = counters.wait_for_ipvs_counters(director, unaccounted=start.unaccounted)
         for waiting in [pool.submit(_further_requests, lab, one) for one in asked]:
@@ -313,6 +328,12 @@ def _ask_all(lab: Lab, sender: Node | None, *, patient: bool, settings: bool) ->
         for one in asked
     )
     return _Answers(runs, read)
+
+
+def _asking(lab: Lab) -> str:
+    text = f"sending requests to {', '.join(service.name for service in lab.services)}"
+    lost = max((one.lost for one in lab.impairments), default=0.0)
+    return f"{text}; a link loses {lost:g} %, so this takes longer" if lost else text
 
 
 def _client_of(connection: Connection) -> tuple[object, ...]:

@@ -23,6 +23,7 @@ from lvsctl.errors import UsageError
 from lvsctl.kernel import netns, paths, probe, registry
 from lvsctl.kernel.registry import State
 from lvsctl.model.claim import Verdict
+from lvsctl.model.event import Emit, StageStarted, ignore
 from lvsctl.model.evidence import Evidence, Exchange
 from lvsctl.model.frame import Tap
 from lvsctl.model.lab import Lab, Role
@@ -71,17 +72,24 @@ def inspection_of(
     return Inspection(lab, nodes, faults, ports)
 
 
-def verify_lab(lab: Lab, sender: str | None = None) -> Verification:
+def verify_lab(lab: Lab, sender: str | None = None, *, emit: Emit = ignore) -> Verification:
     """Send requests to every virtual service of a running lab and decide its claims.
 
     ``sender`` is the node that sends them; default: the clients of each service. Raises
     UsageError if it does not exist.
     """
     node = None if sender is None else find_node(lab, sender)
-    found = recompute(collect.collect_evidence(lab, node, settings=False))
+    evidence = collect.collect_evidence(lab, node, settings=False, emit=emit)
+    emit(_last_stage("deciding claims", evidence))
+    found = recompute(evidence)
     if found.verdict is Verdict.PASS:
         return found
     return replace(found, evidence=collect.with_settings(found.evidence))
+
+
+def _last_stage(title: str, evidence: Evidence) -> StageStarted:
+    frames = len(evidence.frames)
+    return StageStarted(f"{title} on {frames} frames", collect.STAGES, collect.STAGES)
 
 
 def recompute(evidence: Evidence) -> Verification:
@@ -90,7 +98,7 @@ def recompute(evidence: Evidence) -> Verification:
     return Verification(evidence.lab, tuple(findings), evidence, tuple(notes))
 
 
-def diagnose_lab(lab: Lab, sender: str | None = None) -> Diagnosis:
+def diagnose_lab(lab: Lab, sender: str | None = None, *, emit: Emit = ignore) -> Diagnosis:
     """Collect evidence of a running lab and find why it does not work.
 
     ``sender`` as for ``verify_lab``.
@@ -98,7 +106,8 @@ def diagnose_lab(lab: Lab, sender: str | None = None) -> Diagnosis:
     node = None if sender is None else find_node(lab, sender)
     entry = registry.read(lab.name)
     up = up_command(entry) if entry else ""
-    evidence = collect.collect_evidence(lab, node, patient=True, settings=False)
+    evidence = collect.collect_evidence(lab, node, patient=True, settings=False, emit=emit)
+    emit(_last_stage("applying rules", evidence))
     found = None
     if all(exchange.answered for run in evidence.runs for exchange in run.all_exchanges):
         # Real servers that answer rightly are so many that their sysctls take longest to read.

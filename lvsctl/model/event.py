@@ -7,12 +7,15 @@ from typing import NamedTuple
 
 
 class StageStarted(NamedTuple):
-    """The stage ``number`` of ``total`` of a plan has started; it has ``ops`` operations."""
+    """The stage ``number`` of ``total`` has started.
+
+    It has ``ops`` operations of a plan; 0 where they cannot be counted.
+    """
 
     title: str
     number: int
     total: int
-    ops: int
+    ops: int = 0
 
 
 class OpsDone(NamedTuple):

@@ -134,6 +134,7 @@ FORMATS: Mapping[str, Format] = {
     "Check": Format(convert={"lab": _LAB}, derive={"healthy": "healthy"}),
     "CheckedHost": Format(derive={"judged": "judged"}),
     "Claim": Format(rename={"unbroken": "unbreakable_because"}),
+    "Comparison": Format(derive={"holds": "holds"}),
     "Column": Format(rename={"topology": "name"}, derive={"holds": "holds"}),
     "Diagnosis": Format(convert={"lab": _LAB}),
     "Dropped": Format(derive={"text": "text"}),

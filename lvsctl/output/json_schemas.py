@@ -24,6 +24,7 @@ from lvsctl.kernel.probe import Features
 from lvsctl.machine.client import MachineStatus
 from lvsctl.machine.kinds import KindStatus
 from lvsctl.model.addresses import Endpoint, IPAddress, IPInterface, IPNetwork
+from lvsctl.model.compare import Comparison
 from lvsctl.model.drill import Played
 from lvsctl.model.failover import Failover
 from lvsctl.model.flows import Drain, DrainRow, Idle
@@ -80,6 +81,10 @@ DOCUMENTS: Mapping[str, Document] = {
     ),
     "play": Document("What happened during a drill.", Played),
     "scale": Document("Throughput over the number of real servers, by forwarding method.", Scale),
+    "compare": Document(
+        "NAT, TUN and DR side by side: what is quoted, what was measured, and what shows it.",
+        Comparison,
+    ),
     "watch": Document("One line per sample.", View),
     "fault-list": Document(
         "All faults. `lab` is null without a lab.",

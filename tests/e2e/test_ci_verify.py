@@ -64,7 +64,7 @@ def test_the_worst_verdict_is_the_jobs(step: Step, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(BROKEN)
     (tmp_path / "typo.yaml").write_text(BROKEN.replace("real_servers", "real_severs"))
 
-    done = step("mine.yaml", "dr")
+    done = step("mine.yaml", "dr", GITHUB_ACTIONS="true")
     assert done.returncode == FAILED, done.stderr
     assert "dr.only-director-answers-arp" in done.stdout
     assert "arp_ignore" in done.stdout.partition("mine: fail")[2], "diagnose says why"
@@ -77,7 +77,14 @@ def test_the_worst_verdict_is_the_jobs(step: Step, tmp_path: Path) -> None:
         assert {child.tag for case in cases for child in case} - {"system-out"} == verdicts
     assert "dr: pass" in (tmp_path / "summary").read_text()
 
-    assert step("typo.yaml").returncode == BAD_TOPOLOGY
+    (annotation,) = (line for line in done.stdout.splitlines() if line.startswith("::"))
+    assert annotation.startswith("::error file=mine.yaml,title=lvsctl verify::mine: not working")
+    assert "%0A1. rs1: arp_ignore is not set" in annotation
+
+    typo = step("typo.yaml", GITHUB_ACTIONS="true")
+    assert typo.returncode == BAD_TOPOLOGY
+    assert "::error file=typo.yaml,line=11,col=73::services[0].real_severs: unknown" in typo.stdout
+    assert "::" not in step("typo.yaml", GITHUB_ACTIONS="").stdout
     left = subprocess.run(
         [sys.executable, "-m", "lvsctl", "ls", "--where", "machine", "--format", "json"],
         env={**os.environ, "LVSCTL_MACHINE": f"ci-{os.getpid()}"},

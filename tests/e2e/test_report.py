@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import termios
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -203,25 +204,31 @@ def test_watch_fills_a_terminal_of_any_size_and_gives_it_back(user: User) -> Non
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 90, 0, 0))
     with subprocess.Popen(
         ["setsid", "--ctty", "--wait", sys.executable, "-m", "lvsctl", "watch", "dr"],
-        env={**user.env, "TERM": "xterm-256color"},
+        # Empty: GNU readline has put the size of pytest's terminal there, in xdist's workers.
+        env={**user.env, "TERM": "xterm-256color", "COLUMNS": "", "LINES": ""},
         stdin=other,
         stdout=other,
         stderr=other,
     ) as watching:
         os.close(other)
-        assert "\x1b[?1049h" in _shown_until(terminal, "real server")
-        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 3, 30, 0, 0))
-        _shown_until(terminal, "no problems")  # what a tiny terminal says instead of the rest
-        os.write(terminal, b"\x03")
-        assert "\x1b[?1049l" in _shown_until(terminal, "\x1b[?25h")
-        status = watching.wait(PATIENCE)
+        try:
+            assert "\x1b[?1049h" in _shown_until(terminal, "real server")
+            fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 3, 30, 0, 0))
+            _shown_until(terminal, "no problems")  # what a tiny terminal says instead of the rest
+            os.write(terminal, b"\x03")
+            assert "\x1b[?1049l" in _shown_until(terminal, "\x1b[?25h")
+            status = watching.wait(PATIENCE)
+        finally:
+            watching.kill()
     os.close(terminal)
     assert status == ExitStatus.OK
 
 
 def _shown_until(terminal: int, text: str) -> str:
     seen = ""
+    deadline = time.monotonic() + PATIENCE  # it draws for ever
     while text not in seen:
-        assert select.select([terminal], [], [], PATIENCE)[0], f"no {text!r} in {seen!r}"
+        left = max(0, deadline - time.monotonic())
+        assert select.select([terminal], [], [], left)[0], f"no {text!r} in {seen[-3000:]!r}"
         seen += os.read(terminal, 4096).decode(errors="replace")
     return seen

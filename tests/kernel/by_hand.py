@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+FALLBACK_DEVICES = frozenset(
+    ["tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0"]
+)
+"""What each new namespace has where the tunnels' modules are loaded, unless the host's
+net.core.fb_tunnels_only_for_init_net is set."""
+
+
 def run(command: str, *, netns: str = "") -> str:
     """What a command prints; it must succeed."""
     words = shlex.split(command)

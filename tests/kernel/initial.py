@@ -32,8 +32,10 @@ FIREWALLS = (
 LACKING = ("not supported", "Table does not exist", "Protocol not available", "No such file")
 """How they say that this kernel has none of theirs."""
 
-COUNTING = re.compile(r"\b\w+_timer +[0-9.]+|\[[0-9]+:[0-9]+\]")
-"""A bridge's timers and a firewall's counters go on by themselves."""
+COUNTING = re.compile(
+    r"\b\w+_timer +[0-9.]+|\[[0-9]+:[0-9]+\]|\b(?:valid_lft|preferred_lft|expires) +[0-9]+sec"
+)
+"""A bridge's timers, a firewall's counters and a lease's seconds go on by themselves."""
 
 VOLATILE = (
     "net.netfilter.nf_conntrack_count",

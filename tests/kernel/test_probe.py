@@ -11,6 +11,7 @@ from lvsctl.kernel import features, netns, probe
 from lvsctl.kernel.drops import DropReasons
 from lvsctl.model.service import Scheduler
 from tests.kernel.by_hand import descriptors, run
+from tests.kernel.initial import COUNTING
 
 
 def picture() -> tuple[str, ...]:
@@ -23,7 +24,8 @@ def picture() -> tuple[str, ...]:
         "tc qdisc",
         "ip netns",
     )
-    return (*map(run, commands), str(Path("/proc/thread-self/ns/net").readlink()))
+    looked = (COUNTING.sub("", run(command)) for command in commands)
+    return (*looked, str(Path("/proc/thread-self/ns/net").readlink()))
 
 
 def test_nothing_is_left_behind() -> None:

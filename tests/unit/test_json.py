@@ -63,6 +63,7 @@ from tests.unit.report_samples import (
     verification,
 )
 from tests.unit.scale_samples import measured
+from tests.unit.test_compare import comparison
 from tests.unit.watch_samples import VIP, mac_of, sample
 
 DR, TUN = lab_of("dr"), lab_of("tun")
@@ -220,6 +221,7 @@ DOCUMENT_SAMPLES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("idle", to_json(idled())),
     ("play", to_json(played())),
     ("scale", to_json(measured(ForwardingMethod.NAT, (1, 0.5), (10, 5.0), (20, 5.0)))),
+    ("compare", to_json(comparison())),
     ("watch", to_json(view(DR, [sample(DR, 0)]))),
     ("watch", watched()),
     ("fault-list", to_json(lab=None, faults=list_faults())),

@@ -45,7 +45,7 @@ def grew(found: list[soak.Sample]) -> set[str]:
     return {name for name, (*_, flat) in soak.grown(found).items() if not flat}
 
 
-@pytest.mark.parametrize("cycles", [32, CYCLES])
+@pytest.mark.parametrize("cycles", [soak.WARM_UP + 8, CYCLES])
 def test_flat_is_flat(cycles: int, capsys: pytest.CaptureFixture[str]) -> None:
     flat = samples(nothing, cycles)
     assert grew(flat) == set()

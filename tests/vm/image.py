@@ -32,7 +32,7 @@ PYTHON = {"bookworm": "3.11", "trixie": "3.13"}
 SYSTEM = (
     *("systemd-sysv", "dbus", "libpam-systemd", "linux-image-amd64"),
     *("openssh-server", "sudo", "rsync", "ca-certificates"),
-    "nftables",  # as a host with a firewall has
+    *("netbase", "nftables"),  # as a host with a firewall has
     *("git", "make"),  # what README.md says that one needs
 )
 """What the image has installed."""

@@ -56,7 +56,7 @@ class Vm:
         subprocess.run(words, input=content, text=True, check=True)
 
     def copy_checkout(self, target: str) -> None:
-        """Copy what is, or is to be, in version control, with its history's last commit."""
+        """Copy what is, or is to be, in version control."""
         list_files = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         names = subprocess.run(list_files, cwd=CHECKOUT, check=True, capture_output=True).stdout
         there = b"\0".join(n for n in names.split(b"\0") if n and (CHECKOUT / n.decode()).is_file())
@@ -117,7 +117,7 @@ class Vm:
 def running(image: Image) -> Iterator[Vm]:
     """Start a virtual machine whose changes to the disk are forgotten at its end."""
     with tempfile.TemporaryDirectory(prefix="lvsctl-vm-") as name:
-        machine = _start(image, Path(name))
+        machine = _spawn(accelerator(image), image, Path(name))
         try:
             machine.wait_until_it_answers()
             yield machine
@@ -125,33 +125,41 @@ def running(image: Image) -> Iterator[Vm]:
             machine.stop()
 
 
-def _start(image: Image, directory: Path) -> Vm:
-    """Start QEMU: with KVM if a kernel starts with it, else emulated."""
+def _program() -> str:
     program = shutil.which(PROGRAM)
     assert program is not None, "QEMU is not installed: type tools/setup qemu"
-    if not why_no_kvm([program, *machine_arguments("kvm")]):
-        machine = _spawn(program, "kvm", image, directory)
-        if machine.kernel_starts():
-            return machine
-        machine.stop()
-        remember_failure("a kernel does not start, although firmware does")
-    return _spawn(program, "tcg", image, directory)
+    return program
 
 
-def _spawn(program: str, accelerator: str, image: Image, directory: Path) -> Vm:
+def accelerator(image: Image) -> str:
+    """Return kvm if the image's kernel starts with it, else tcg, which emulates."""
+    if why_no_kvm([_program(), *machine_arguments("kvm")]):
+        return "tcg"
+    with tempfile.TemporaryDirectory(prefix="lvsctl-vm-") as name:
+        machine = _spawn("kvm", image, Path(name))
+        try:
+            if machine.kernel_starts():
+                return "kvm"
+        finally:
+            machine.stop()
+    remember_failure("a kernel does not start, although firmware does")
+    return "tcg"
+
+
+def _spawn(how: str, image: Image, directory: Path) -> Vm:
     console = directory / "console"
     console.touch()
-    words = [program, *_arguments(image, accelerator, console)]
+    words = [_program(), *_arguments(image, how, console)]
     process = subprocess.Popen(
         ["unshare", "--net", "sh", "-c", _LOOPBACK + shlex.join(words)], stdin=subprocess.DEVNULL
     )
-    return Vm(process, accelerator, image, directory)
+    return Vm(process, how, image, directory)
 
 
-def _arguments(image: Image, accelerator: str, console: Path) -> list[str]:
+def _arguments(image: Image, how: str, console: Path) -> list[str]:
     append = "root=/dev/vda rw console=ttyS0 systemd.show_status=0 no_timer_check"
     return [
-        *machine_arguments(accelerator),
+        *machine_arguments(how),
         *("-smp", str(CPUS), "-m", f"{MEMORY}M"),
         *("-serial", f"file:{console}"),
         *("-drive", f"file={image.disk},format=raw,if=virtio,snapshot=on,cache=unsafe"),
