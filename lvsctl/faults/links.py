@@ -174,7 +174,7 @@ def frames_duplicated(context: FaultContext) -> Iterator[Change]:
 
 @FAULTS.add(
     "frames-damaged",
-    "a real server's link inverts a bit in every second frame",
+    "a real server's link inverts a bit in every third frame",
     modes=EVERY_MODE,
     at=(Role.REAL_SERVER,),
     cause="link-impaired",
@@ -187,10 +187,10 @@ def frames_damaged(context: FaultContext) -> Iterator[Change]:
 
     What is damaged may be any field: an address, a port, or nothing that matters.
 
-    Changes: netem corrupts half of the frames.
+    Changes: netem corrupts 30 % of the frames.
     """
     if _asks_by(context, Protocol.TCP, Protocol.UDP):
-        yield from _disturbed(context, corrupt=50.0)
+        yield from _disturbed(context, corrupt=30.0)
 
 
 @FAULTS.add(
