@@ -11,7 +11,7 @@ import typer
 
 from lvsctl.cli import options, sources
 from lvsctl.cli.failure import ExitStatus
-from lvsctl.cli.files import write_bytes, write_text
+from lvsctl.cli.files import check_writable, write_bytes, write_text
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Format, Progress, show, show_json, style
 from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
@@ -75,8 +75,7 @@ def _check_files(*files: object) -> None:
 
     plots.check()
     for file in wanted:
-        if not file.absolute().parent.is_dir():
-            raise UsageError(f"the directory of {file} does not exist")
+        check_writable(file)
     if len({file.absolute().parent for file in wanted}) > 1:
         raise UsageError("--html and --png need the same directory")
 
@@ -133,6 +132,7 @@ def scale(
             metavar="SECONDS",
             min=0.2,
             max=60,
+            callback=options.refuse_nan,
             help="Length of each of the three windows that are measured.",
         ),
     ] = 1.0,

@@ -167,6 +167,9 @@ def test_without_matplotlib_it_is_said_before_anything_is_measured(
         (["--servers", "0"], "'0' is not a number of real servers"),
         (["--forward", "nat,masq"], "'masq' is none of nat, tun, dr"),
         (["--from", "missing.json"], "cannot read missing.json"),
+        (["--seconds", "nan"], "nan is not a number of seconds"),
+        (["--png", "/"], "/ is a directory, not a file"),
+        (["--html", "/missing/x.html"], "the directory of /missing/x.html does not exist"),
     ],
 )
 def test_wrong_words_are_refused(
