@@ -13,7 +13,7 @@ from lvsctl.cli.failure import ExitStatus
 from lvsctl.cli.files import check_writable, write_text
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Progress, show, show_json, style
-from lvsctl.cli.scale import load_scale
+from lvsctl.cli.scale import load_scale, parse_scale, read_saved
 from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
 from lvsctl.model.compare import Subject
 
@@ -51,11 +51,15 @@ def _check(
 ) -> ForwardRequest:
     """Find mistakes here, before a machine is started."""
     parse_subjects(only)
-    _scale(scale)
+    given = None
+    if scale is not None:
+        text = read_saved(scale)
+        parse_scale(text, scale)
+        given = text.encode() if str(scale) == "-" else None
     if page is None:
-        return ForwardRequest(words)
+        return ForwardRequest(words, given)
     check_writable(page)
-    return ForwardRequest(words, writes=page.absolute().parent)
+    return ForwardRequest(words, given, writes=page.absolute().parent)
 
 
 def _scale(file: Path | None) -> Scale | None:
