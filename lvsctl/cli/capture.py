@@ -24,7 +24,7 @@ from lvsctl.cli import failure, options
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Progress, discard, show
 from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
-from lvsctl.errors import HostError
+from lvsctl.errors import HostError, UsageError
 from lvsctl.output import safe_files
 from lvsctl.output.phrases import counted
 from lvsctl.output.text.style import printable
@@ -150,6 +150,11 @@ def capture(
       lvsctl capture --install-extcap          then, in Wireshark, the interface lvsctl.dr
     """
     if installs:
+        if lab or expression or taps or file or count is not None or seconds is not None:
+            raise UsageError(
+                "--install-extcap captures nothing: it takes no lab, filter or other option",
+                hint="lvsctl capture --install-extcap",
+            )
         _install_extcap()
         return
     from lvsctl.engine.inspect import open_capture

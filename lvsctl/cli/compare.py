@@ -10,12 +10,11 @@ import typer
 
 from lvsctl.cli import options
 from lvsctl.cli.failure import ExitStatus
-from lvsctl.cli.files import write_text
+from lvsctl.cli.files import check_writable, write_text
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Progress, show, show_json, style
-from lvsctl.cli.scale import load_scale
+from lvsctl.cli.scale import load_scale, parse_scale, read_saved
 from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
-from lvsctl.errors import UsageError
 from lvsctl.model.compare import Subject
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def complete_subjects(incomplete: str) -> list[str]:
 
 def parse_subjects(text: str | None) -> tuple[Subject, ...]:
     """Parse rows of the table, separated by commas. Raises BadParameter."""
-    words = [word.strip() for word in (text or "").split(",") if word.strip()]
+    words = [] if text is None else [word.strip() for word in text.split(",")]
     for word in words:
         if word not in tuple(Subject):
             raise typer.BadParameter(f"{word!r} is none of {', '.join(Subject)}.")
@@ -52,13 +51,15 @@ def _check(
 ) -> ForwardRequest:
     """Find mistakes here, before a machine is started."""
     parse_subjects(only)
-    _scale(scale)
+    given = None
+    if scale is not None:
+        text = read_saved(scale)
+        parse_scale(text, scale)
+        given = text.encode() if str(scale) == "-" else None
     if page is None:
-        return ForwardRequest(words)
-    directory = page.absolute().parent
-    if not directory.is_dir():
-        raise UsageError(f"the directory of {page} does not exist")
-    return ForwardRequest(words, writes=directory)
+        return ForwardRequest(words, given)
+    check_writable(page)
+    return ForwardRequest(words, given, writes=page.absolute().parent)
 
 
 def _scale(file: Path | None) -> Scale | None:
@@ -118,6 +119,8 @@ def compare(
     from lvsctl.engine import compare as engine
 
     subjects, scaled = parse_subjects(only), _scale(scale)
+    if page is not None:
+        check_writable(page)
     with Progress() as progress:
         result = engine.compare(
             subjects, scaled, lambda text, share: progress.note(f"{share:4.0%} {text}")

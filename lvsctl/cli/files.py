@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -32,6 +33,18 @@ def write_bytes(file: Path, content: bytes) -> None:
         mistaken = (IsADirectoryError, NotADirectoryError, FileNotFoundError)
         kind = UsageError if isinstance(error, mistaken) else HostError
         raise kind(f"cannot write {file}: {error.strerror}") from error
+
+
+def check_writable(file: Path) -> None:
+    """Raise UsageError where ``write_text`` would fail, before something long begins."""
+    directory = file.absolute().parent
+    if not directory.is_dir():
+        raise UsageError(f"the directory of {file} does not exist")
+    if file.is_dir():
+        raise UsageError(f"{file} is a directory, not a file")
+    replaced = file.is_file() or not file.exists()
+    if not os.access(directory if replaced else file, os.W_OK):
+        raise UsageError(f"cannot write {file}: the permissions do not allow it")
 
 
 def make_directory(directory: Path) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from lvsctl.cli import options, sources
 from lvsctl.cli.failure import ExitStatus
-from lvsctl.cli.files import write_bytes, write_text
+from lvsctl.cli.files import check_writable, write_bytes, write_text
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Format, Progress, show, show_json, style
 from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
@@ -75,8 +75,7 @@ def _check_files(*files: object) -> None:
 
     plots.check()
     for file in wanted:
-        if not file.absolute().parent.is_dir():
-            raise UsageError(f"the directory of {file} does not exist")
+        check_writable(file)
     if len({file.absolute().parent for file in wanted}) > 1:
         raise UsageError("--html and --png need the same directory")
 
@@ -133,6 +132,7 @@ def scale(
             metavar="SECONDS",
             min=0.2,
             max=60,
+            callback=options.refuse_nan,
             help="Length of each of the three windows that are measured.",
         ),
     ] = 1.0,
@@ -212,15 +212,37 @@ def _measure(
 
 def load_scale(file: Path) -> Scale:
     """Read what `lvsctl scale --format json` printed. Raises UsageError if it is something else."""
+    return parse_scale(read_saved(file), file)
+
+
+def read_saved(file: Path) -> str:
+    """Return the text of a file, or of standard input for ``-``. Raises UsageError."""
+    try:
+        return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}") from error
+    except ValueError as error:
+        raise _something_else(file) from error
+
+
+def parse_scale(text: str, file: Path) -> Scale:
+    """Parse the text of ``file``; see ``load_scale``."""
     from cattrs.errors import BaseValidationError
 
     from lvsctl.model.scale import Scale
     from lvsctl.output.serialize import from_json
 
     try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-        return from_json(json.loads(text), Scale)
-    except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}") from error
+        result = from_json(json.loads(text), Scale)
     except (ValueError, BaseValidationError) as error:
-        raise UsageError(f"{file} is not what `lvsctl scale --format json` printed") from error
+        raise _something_else(file) from error
+    measured = [curve for curve in result.curves if not curve.obstacle]
+    if not all(curve.points and all(one.throughput for one in curve.points) for curve in measured):
+        raise _something_else(file)
+    if not measured:
+        raise UsageError(f"{file} has no measured forwarding method")
+    return result
+
+
+def _something_else(file: Path) -> UsageError:
+    return UsageError(f"{file} is not what `lvsctl scale --format json` printed")

@@ -193,3 +193,20 @@ def test_unknown_rows_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert main(["compare", "--only", "load,speed"]) == 2
     assert "'speed' is none of server, without" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--only", ""], "'' is none of server"),
+        (["--html", "/"], "/ is a directory, not a file"),
+        (["--html", "/missing/x.html"], "the directory of /missing/x.html does not exist"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_measured(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lvsctl.cli.main import main
+
+    assert main(["compare", "--where", "machine", *words]) == 2
+    assert message in capsys.readouterr().err

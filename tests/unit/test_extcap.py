@@ -91,3 +91,9 @@ def test_the_script_is_installed_where_wireshark_looks(
         asked = [str(script), "--extcap-dlts", "--extcap-interface", "lvsctl.dr"]
         done = subprocess.run(asked, capture_output=True, text=True, check=True)
         assert done.stdout.startswith("dlt {number=1}")
+
+
+@pytest.mark.parametrize("words", [["dr"], ["-w", "x.pcapng"], ["--seconds", "0"]])
+def test_installing_captures_nothing(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["capture", "--install-extcap", *words]) == 2
+    assert "--install-extcap captures nothing" in capsys.readouterr().err

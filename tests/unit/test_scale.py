@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from lvsctl.claims.scale import bend_of, judge
+from lvsctl.cli.scale import parse_scale
+from lvsctl.errors import UsageError
 from lvsctl.model.claim import Verdict
 from lvsctl.model.scale import Bend, Scale, ScaleCurve
 from lvsctl.model.service import ForwardingMethod
@@ -167,6 +169,9 @@ def test_without_matplotlib_it_is_said_before_anything_is_measured(
         (["--servers", "0"], "'0' is not a number of real servers"),
         (["--forward", "nat,masq"], "'masq' is none of nat, tun, dr"),
         (["--from", "missing.json"], "cannot read missing.json"),
+        (["--seconds", "nan"], "nan is not a number of seconds"),
+        (["--png", "/"], "/ is a directory, not a file"),
+        (["--html", "/missing/x.html"], "the directory of /missing/x.html does not exist"),
     ],
 )
 def test_wrong_words_are_refused(
@@ -187,3 +192,18 @@ def test_a_file_that_is_something_else_is_refused(
         (tmp_path / "x.json").write_text(content)
         assert main(["scale", "--from", str(tmp_path / "x.json")]) == 2
         assert "is not what" in capsys.readouterr().err
+
+
+def test_a_saved_result_without_figures_is_refused() -> None:
+    whole = measured(DR, (1, 0.5), (2, 1.0))
+    assert parse_scale(json.dumps(to_json(whole)), Path("x.json")) == whole
+    saved: Any = to_json(whole)
+    saved["curves"][0]["points"][0]["throughput"] = []
+    with pytest.raises(UsageError, match="is not what"):
+        parse_scale(json.dumps(saved), Path("x.json"))
+    saved["curves"][0]["points"] = []
+    with pytest.raises(UsageError, match="is not what"):
+        parse_scale(json.dumps(saved), Path("x.json"))
+    del saved["curves"][0]
+    with pytest.raises(UsageError, match="no measured forwarding method"):
+        parse_scale(json.dumps(saved), Path("x.json"))
