@@ -88,6 +88,7 @@ bench: ## compare lvsctl with other programs (root; half an hour; benchmarks/REA
 	$(python) benchmarks/serving.py --into benchmarks/results
 	$(python) benchmarks/memory.py --into benchmarks/results
 	$(python) benchmarks/cold_start.py --into benchmarks/results
+	$(python) benchmarks/looking.py --into benchmarks/results
 	$(python) -m lvsctl machine run -- $(CURDIR)/$(python) $(CURDIR)/benchmarks/ipvs.py \
 	    > benchmarks/results/ipvs.md
 
