@@ -113,7 +113,7 @@ def test_installed_it_brings_a_lab_up_and_proves_it(installed: Installed) -> Non
     try:
         for words, said in (
             (("up", "dr"), "lab dr is up"),
-            (("verify", "dr"), "dr: pass (17 pass)"),
+            (("verify", "dr"), "dr: pass ("),
             (("down", "dr"), "lab dr is down"),
         ):
             done = installed.types(*words)

@@ -27,8 +27,9 @@ from tests.kernel.test_killed import (
 
 pytestmark = pytest.mark.usefixtures("without_ipvs")
 
-NAMES = [n for n in OVER_TCP if not {"snat:", "ha:"} & set(shipped.text_of(n).split())]
-"""Those of which everything but the IPVS table is there without IPVS: no setting of it."""
+OTHERWISE = {"snat:", "ha:", "mss_clamp:"}
+NAMES = [n for n in OVER_TCP if not OTHERWISE & set(shipped.text_of(n).split())]
+"""Those of which everything but the IPVS table is there without IPVS, and no packet filter."""
 
 some_names = pytest.mark.parametrize(
     "name",
