@@ -54,7 +54,7 @@ def links_as_described(trace: Trace) -> CheckResult:
     wanted = trace.evidence.lab.impairments
     checks: dict[str, Iterable[_Oddity]] = {"in time": _delayed(trace)}
     if not _any(wanted, "corrupt"):
-        checks["undamaged"] = _damaged(sent)
+        checks["undamaged"] = _damaged(_own(trace, ends))
     if not _any(wanted, "duplicate"):
         checks["once"] = _duplicated(_own(trace, ends))
     if not _any(wanted, "reorder", "jitter", "loss", "corrupt"):
@@ -88,7 +88,7 @@ def _any(impairments: Iterable[Impairment], *names: str) -> bool:
 
 
 def _damaged(sent: Iterable[Frame]) -> Iterator[_Oddity]:
-    """Frames whose checksum is wrong as they leave: a bit was inverted."""
+    """Frames of ``sent`` whose checksum is wrong as they leave: a bit was inverted."""
     wrong = [frame for frame in sent if _wrong_checksum(frame)]
     if wrong:
         places = ", ".join(sorted({frame.tap.node for frame in wrong}))
