@@ -30,6 +30,8 @@ pytestmark = pytest.mark.usefixtures("without_ipvs")
 OTHERWISE = {"snat:", "ha:", "mss_clamp:"}
 NAMES = [n for n in OVER_TCP if not OTHERWISE & set(shipped.text_of(n).split())]
 """Those of which everything but the IPVS table is there without IPVS, and no packet filter."""
+VARIED = {"dr", "nat", "tun", "tun-gue", "tun-ipv6", "dr-routed", "methods"}
+"""Killed always; the others by `make test-all`."""
 
 some_names = pytest.mark.parametrize(
     "name",
@@ -40,7 +42,9 @@ SERVERS = 20
 
 
 @every_moment
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [n if n in VARIED else pytest.param(n, marks=RARELY) for n in NAMES]
+)
 def test_up_killed(name: str, wanted: int) -> None:
     """`down` leaves nothing; and after the same again, `up` over what is left makes it whole."""
     assert check_up_killed(name, NEVER if name == "dr" else wanted, answers) >= FEW
