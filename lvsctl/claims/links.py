@@ -14,7 +14,7 @@ from typing import NamedTuple
 from lvsctl.claims.base import CheckResult, ClaimTable, inconclusive, passed_if
 from lvsctl.claims.losses import is_duplicate
 from lvsctl.claims.trace import Conversation, Trace
-from lvsctl.model.frame import Direction, Frame
+from lvsctl.model.frame import Direction, Frame, Tap
 from lvsctl.model.lab import Impairment
 from lvsctl.model.packet import TCP, UDP, Tcp, TcpFlag
 
@@ -34,10 +34,17 @@ class _Oddity(NamedTuple):
     frames: tuple[Frame, ...]
 
 
+def _can_be_judged(trace: Trace) -> bool:
+    """Whether the topology does not ask for both, damaged frames and copies."""
+    wanted = trace.evidence.lab.impairments
+    return not (_any(wanted, "corrupt") and _any(wanted, "duplicate"))
+
+
 @CLAIMS.add(
     "all.links-as-described",
     "links carry frames as the topology says: in time, in order, once and undamaged",
     broken_by=("frames-delayed", "frames-reordered", "frames-duplicated", "frames-damaged"),
+    applies=_can_be_judged,
 )
 def links_as_described(trace: Trace) -> CheckResult:
     """Look at what clients and real servers sent: checksums, copies, TCP's order, its handshakes.
@@ -45,19 +52,17 @@ def links_as_described(trace: Trace) -> CheckResult:
     What the topology itself asks for somewhere (duplicate, reorder, jitter, corrupt) is not held
     against a link.
     """
-    ends = _ends(trace)
-    sent = [
-        frame
-        for frame in trace.evidence.frames
-        if frame.tap.node in ends and frame.direction is Direction.OUT and frame.ips
-    ]
+    sent = list(_own(trace, _ends(trace)))
     wanted = trace.evidence.lab.impairments
-    checks: dict[str, Iterable[_Oddity]] = {"in time": _delayed(trace)}
+    checks: dict[str, Iterable[_Oddity]] = {}
+    if handshakes := _handshakes(trace):
+        checks["in time"] = _delayed(handshakes)
     if not _any(wanted, "corrupt"):
-        checks["undamaged"] = _damaged(_own(trace, ends))
+        checks["undamaged"] = _damaged(sent)
     if not _any(wanted, "duplicate"):
-        checks["once"] = _duplicated(_own(trace, ends))
-    if not _any(wanted, "reorder", "jitter", "loss", "corrupt"):
+        checks["once"] = _duplicated(sent)
+    over_tcp = any(isinstance(frame.packet.transport, Tcp) for frame in sent)
+    if over_tcp and not _any(wanted, "reorder", "jitter", "loss", "corrupt"):
         checks["in order"] = _reordered(trace)
     expected = f"packets leave clients and real servers {', '.join(checks)}"
     if not sent:
@@ -73,7 +78,7 @@ def _own(trace: Trace, ends: Collection[str]) -> Iterator[Frame]:
         frame
         for conversation in trace.everything
         for frame in (*conversation.requests, *conversation.replies)
-        if frame.tap.node in ends and frame.direction is Direction.OUT
+        if frame.tap.node in ends and frame.direction is Direction.OUT and frame.ips
     )
 
 
@@ -183,32 +188,46 @@ def _less(one: int, other: int) -> bool:
     return 0 < (other - one) % _MODULUS < _MODULUS // 2
 
 
-def _delayed(trace: Trace) -> Iterator[_Oddity]:
-    """Ends whose kernel answers a third of SYNs or SYN+ACKs later, or sooner, than planned."""
+class _Handshakes(NamedTuple):
+    """How long a node's kernel took to answer on one of its links, in milliseconds."""
+
+    tap: Tap
+    planned: Impairment
+    measured: list[tuple[float, Frame]]
+
+
+def _handshakes(trace: Trace) -> list[_Handshakes]:
+    """Return the handshakes of the links by which a delay can be judged."""
     lab = trace.evidence.lab
     networks = {network.name for network in lab.networks}
     ends = _ends(trace)
-    handshakes: dict[tuple[str, str], list[tuple[float, Frame]]] = defaultdict(list)
+    by_tap: dict[Tap, list[tuple[float, Frame]]] = defaultdict(list)
     for conversation in trace.everything:
         for milliseconds, frame in _turnarounds(conversation):
             if frame.tap.node in ends:
-                handshakes[frame.tap.node, frame.tap.device].append((milliseconds, frame))
-    for (node, device), measured in handshakes.items():
-        known = next((one for one in lab.nodes if one.name == node), None)
+                by_tap[frame.tap].append((milliseconds, frame))
+    found = []
+    for tap, measured in by_tap.items():
+        known = next((one for one in lab.nodes if one.name == tap.node), None)
         if known is None or len(measured) < _SAMPLES:
             continue
-        if device not in networks.intersection(known.networks):
-            continue
-        planned = lab.impairment_of(known, device)
-        if planned.rate:
-            continue
+        if tap.device in networks.intersection(known.networks):
+            planned = lab.impairment_of(known, tap.device)
+            if not planned.rate:  # else frames wait for others
+                found.append(_Handshakes(tap, planned, measured))
+    return found
+
+
+def _delayed(handshakes: Iterable[_Handshakes]) -> Iterator[_Oddity]:
+    """Ends whose kernel answers a third of SYNs or SYN+ACKs later, or sooner, than planned."""
+    for tap, planned, measured in handshakes:
         most = planned.delay + planned.jitter + LATE
         least = 0.0 if planned.reorder else (planned.delay - planned.jitter) / 2
         odd = [(taken, frame) for taken, frame in measured if not least <= taken <= most]
         if 3 * len(odd) > len(measured):
             times = sorted(taken for taken, _ in odd)
-            text = f"{len(odd)} of {len(measured)} handshakes of {node} on {device} were answered "
-            text += f"after {times[0]:.0f} to {times[-1]:.0f} ms, not after {planned.delay:g}"
+            text = f"{len(odd)} of {len(measured)} handshakes of {tap.node} on {tap.device} were "
+            text += f"answered after {times[0]:.0f} to {times[-1]:.0f} ms, not {planned.delay:g}"
             yield _Oddity(text, tuple(frame for _, frame in odd))
 
 

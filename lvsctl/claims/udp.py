@@ -91,7 +91,7 @@ def call_stays(trace: Trace) -> CheckResult:
 
     By the connection table, or by who answered. Where the table's scheduler takes turns, other
     calls must have been given to several real servers.
-    Positive control: the requests crossed the director, with the Call-IDs that are told apart.
+    Positive control: the requests crossed the director, with different Call-IDs.
     """
     ports = {one.local for one in trace.run.calls}
     sent = {

@@ -218,15 +218,15 @@ def _stop_on_signals(live: LiveCapture, seconds: float | None) -> Iterator[None]
 def _write(live: LiveCapture, out: BinaryIO, count: int | None) -> int:
     writer = PcapngWriter(out, live.taps, flush=True)
     place = f"capturing at {counted(len(live.taps), 'tap')}; Ctrl-C ends it"
-    seen, told = 0, time.monotonic()
+    seen, shown = 0, time.monotonic()
     with Progress() as progress:
         progress.note(place)
         for seen, raw in enumerate(live, 1):
             writer.write(raw)
             if seen == count:
                 break
-            if time.monotonic() - told >= SECONDS_BETWEEN_COUNTS:
-                told = time.monotonic()
+            if time.monotonic() - shown >= SECONDS_BETWEEN_COUNTS:
+                shown = time.monotonic()
                 progress.note(f"{place}; {counted(seen, 'frame')} so far")
     writer.finish(live.drops)
     return seen

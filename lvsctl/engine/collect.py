@@ -43,7 +43,7 @@ PATIENCE = 10.0
 """Seconds that ``diagnose`` waits for a server that accepts a connection and does not answer."""
 
 STAGES = 5
-"""What the user waits for is told in so many stages; the last is the caller's judgement."""
+"""Stages that are reported as progress; in the last one the caller decides claims or causes."""
 
 _THREADS = 16
 """Services and clients that are asked at the same time."""

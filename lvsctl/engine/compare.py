@@ -7,7 +7,7 @@ evidence and from trials in the lab. Commands in the result name the lab as `lvs
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 
 from lvsctl import claims
@@ -15,10 +15,7 @@ from lvsctl.claims import compare as judged
 from lvsctl.claims.trace import Trace, traces
 from lvsctl.engine import collect
 from lvsctl.engine import compare_trials as trials
-from lvsctl.engine.labs import remove_surely
-from lvsctl.engine.up import bring_up
-from lvsctl.errors import LabError
-from lvsctl.kernel import registry
+from lvsctl.engine.up import temporary_lab
 from lvsctl.model.claim import Verdict, overall
 from lvsctl.model.compare import (
     QUOTED,
@@ -48,10 +45,16 @@ METHODS = (ForwardingMethod.NAT, ForwardingMethod.TUN, ForwardingMethod.DR)
 WITHOUT = {
     ForwardingMethod.NAT: ("wrong-gateway",),
     ForwardingMethod.TUN: (
-        *("vip-missing", "tunnel-down", "rp-filter-on-tunnel", "gateway-is-director"),
+        "vip-missing",
+        "tunnel-down",
+        "rp-filter-on-tunnel",
+        "gateway-is-director",
     ),
     ForwardingMethod.DR: (
-        *("vip-missing", "arp-ignore-unset", "arp-announce-unset", "gateway-is-director"),
+        "vip-missing",
+        "arp-ignore-unset",
+        "arp-announce-unset",
+        "gateway-is-director",
     ),
 }
 """Faults that take away from a real server what its method needs."""
@@ -110,14 +113,9 @@ def _quoted(subject: Subject, cells: Sequence[MethodCell]) -> tuple[MethodCell, 
 @contextmanager
 def _lab(topology: str, method: ForwardingMethod | None = None) -> Iterator[Lab]:
     """A lab of a shipped topology under a name of its own, removed afterwards."""
-    name = f"compare-{topology}"
-    if registry.read(name) is not None:
-        raise LabError(f"lab {name} exists already", hint=f"lvsctl down {name}")
-    with ExitStack() as stack:
-        # Registered before the lab exists, so that no signal leaves it behind.
-        stack.callback(remove_surely, name)
-        text = Topology(topology, shipped.text_of(topology).encode(), topology)
-        yield bring_up(text, Overrides(name=name, forward=method)).lab
+    text = Topology(topology, shipped.text_of(topology).encode(), topology)
+    with temporary_lab(text, Overrides(name=f"compare-{topology}", forward=method)) as lab:
+        yield lab
 
 
 def _cells(

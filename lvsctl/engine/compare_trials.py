@@ -9,24 +9,21 @@ from dataclasses import dataclass, replace
 from lvsctl import claims
 from lvsctl.capture.capture import Capture
 from lvsctl.engine import collect
+from lvsctl.engine.up import apply_to_running
 from lvsctl.faults import FAULTS
 from lvsctl.faults.injector import FaultInjector
 from lvsctl.kernel import undo
-from lvsctl.kernel.apply import apply_plan
 from lvsctl.kernel.paths import InjectedFault
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.claim import Finding, Verdict
 from lvsctl.model.compare import MethodCell
-from lvsctl.model.event import ignore
 from lvsctl.model.evidence import Exchange
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Lab
 from lvsctl.model.service import ForwardingMethod
 from lvsctl.plan import planner
-from lvsctl.plan.stages import Stage
 from lvsctl.resources.ipvs_real_server import FORWARD_FLAG, IpvsRealServer
 from lvsctl.traffic import client
-from lvsctl.traffic.responder import responder_of
 
 REPLY = 6000
 """Bytes of a reply that needs several full-sized packets."""
@@ -197,17 +194,12 @@ def _instead(
     """Let IPVS's table have other entries inside the ``with`` block."""
     try:
         undo.undo(removed, lab.name)
-        _apply(lab, added)
+        apply_to_running(lab, *added)
         yield
     finally:
         if removed:
             undo.undo(added, lab.name)
-        _apply(lab, removed or back)
-
-
-def _apply(lab: Lab, entries: Sequence[IpvsRealServer]) -> None:
-    stage = Stage("comparison", tuple(entries))
-    apply_plan((stage,), lab.name, ignore, respond=responder_of(lab), reconciling=True)
+        apply_to_running(lab, *(removed or back))
 
 
 def _captured(lab: Lab) -> Capture:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 
 from lvsctl.claims import draining
 from lvsctl.claims.flows import Observed, differing
 from lvsctl.engine.experiment import Change, Directors, Experiment
-from lvsctl.engine.labs import find_node, remove_surely
-from lvsctl.engine.up import bring_up
-from lvsctl.errors import LabError, UsageError
+from lvsctl.engine.labs import find_node
+from lvsctl.engine.up import temporary_lab
+from lvsctl.errors import UsageError
 from lvsctl.kernel import probe, registry, undo
 from lvsctl.model.flows import (
     DRAINED,
@@ -303,16 +303,10 @@ def matrix(
     running, and what ``bring_up`` raises. ``report`` gets each row with its number and how many
     there will be.
     """
-    name = f"matrix-{MATRIX_TOPOLOGY}"
-    if registry.read(name) is not None:
-        raise LabError(f"lab {name} exists already", hint=f"lvsctl down {name}")
+    text = Topology(MATRIX_TOPOLOGY, shipped.text_of(MATRIX_TOPOLOGY).encode())
     combinations = list(product(ways or Way, *VALUES.values()))
     rows = []
-    with ExitStack() as stack:
-        # Registered before the lab exists, so that no signal leaves it behind.
-        stack.callback(remove_surely, name)
-        text = shipped.text_of(MATRIX_TOPOLOGY).encode()
-        lab = bring_up(Topology(MATRIX_TOPOLOGY, text), Overrides(name=name)).lab
+    with temporary_lab(text, Overrides(name=f"matrix-{MATRIX_TOPOLOGY}")) as lab:
         for number, (way, *values) in enumerate(combinations, 1):
             experiment = _experiment(lab, MATRIX_SERVER, Way(way), (), None)
             sysctls = dict(zip(VALUES, values, strict=True))

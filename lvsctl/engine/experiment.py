@@ -12,22 +12,19 @@ from dataclasses import dataclass, replace
 
 from lvsctl.capture.capture import Capture
 from lvsctl.claims.flows import SETTINGS, Observed
+from lvsctl.engine.up import apply_to_running
 from lvsctl.kernel import masters, netns, state
-from lvsctl.kernel.apply import apply_plan
-from lvsctl.model.event import ignore
 from lvsctl.model.flows import FlowKind, FlowRecord
 from lvsctl.model.ipvs_sysctls import PREFIX
 from lvsctl.model.lab import Lab, Node
 from lvsctl.model.service import IpvsTimeouts, Scheduler, ServiceMatch, VirtualService
 from lvsctl.model.state import Connection, NodeState
-from lvsctl.plan.stages import Stage
 from lvsctl.resources.base import Resource
 from lvsctl.resources.ipvs_config import ConnectionTimeouts
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.sysctl import Sysctl
 from lvsctl.traffic.flows import Flows, Wanted
-from lvsctl.traffic.responder import responder_of
 
 BEGIN_SECONDS = 15.0
 """How long the flows may take to begin, on a slow machine."""
@@ -98,10 +95,7 @@ class Experiment:
 
     def apply(self, *resources: Resource) -> None:
         """Apply resources to the running lab: what is there already is changed."""
-        stage = Stage("experiment", resources)
-        apply_plan(
-            (stage,), self.lab.name, ignore, respond=responder_of(self.lab), reconciling=True
-        )
+        apply_to_running(self.lab, *resources)
 
     @contextmanager
     def changed(self, change: Change) -> Iterator[Directors]:

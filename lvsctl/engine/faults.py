@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 
 from lvsctl.engine import campaign
 from lvsctl.engine.campaign import Cell, Column, Proof, Step, Trial
 from lvsctl.engine.findings import FaultListed, FaultShown
-from lvsctl.engine.labs import find_node, remove_surely
-from lvsctl.engine.up import bring_up
-from lvsctl.errors import LabError, UsageError
+from lvsctl.engine.labs import find_node
+from lvsctl.engine.up import temporary_lab
+from lvsctl.errors import UsageError
 from lvsctl.faults import FAULTS, find_fault
 from lvsctl.faults.base import Fault
 from lvsctl.faults.change import reversed_
 from lvsctl.faults.injector import FaultInjector
-from lvsctl.kernel import paths, probe, registry
+from lvsctl.kernel import paths, probe
 from lvsctl.model.lab import Lab
 from lvsctl.plan import planner
 from lvsctl.plan.planner import load_lab
@@ -144,11 +143,6 @@ def run_matrix_column(
 
     Raises LabError if a lab of that name is running, and what ``bring_up`` raises.
     """
-    name = f"matrix-{topology}"
-    if registry.read(name) is not None:
-        raise LabError(f"lab {name} exists already", hint=f"lvsctl down {name}")
-    with ExitStack() as stack:
-        # Registered before the lab exists, so that no signal leaves it behind.
-        stack.callback(remove_surely, name)
-        up = bring_up(Topology(topology, shipped.text_of(topology).encode()), Overrides(name=name))
-        return campaign.run_column(FaultInjector(up.lab), topology, report, only)
+    text = Topology(topology, shipped.text_of(topology).encode())
+    with temporary_lab(text, Overrides(name=f"matrix-{topology}")) as lab:
+        return campaign.run_column(FaultInjector(lab), topology, report, only)

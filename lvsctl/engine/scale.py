@@ -9,32 +9,27 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import pairwise
 
 from lvsctl.claims.scale import is_unsteady, judge
 from lvsctl.engine.collect import clients_of
-from lvsctl.engine.labs import remove_surely
 from lvsctl.engine.scale_counts import MeasuredLab, Settings
-from lvsctl.engine.up import bring_up
-from lvsctl.errors import LabError, TopologyError, UsageError
-from lvsctl.kernel import registry, undo
-from lvsctl.kernel.apply import apply_plan
+from lvsctl.engine.up import apply_to_running, temporary_lab
+from lvsctl.errors import TopologyError, UsageError
+from lvsctl.kernel import undo
 from lvsctl.kernel.traffic_counters import Moment, read_moment
-from lvsctl.model.event import ignore
 from lvsctl.model.lab import Lab
 from lvsctl.model.scale import Load, Scale, ScaleCurve, ScalePoint
 from lvsctl.model.service import ForwardingMethod, Protocol
 from lvsctl.plan import planner
 from lvsctl.plan.capacity import reply_path, throughput
-from lvsctl.plan.stages import Stage
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.topology.overrides import Overrides
 from lvsctl.topology.shipped import Topology
 from lvsctl.traffic import load
-from lvsctl.traffic.responder import responder_of
 
 TOPOLOGY = "methods"
 """The shipped topology that makes the point."""
@@ -44,6 +39,8 @@ METHODS = (ForwardingMethod.NAT, ForwardingMethod.TUN, ForwardingMethod.DR)
 
 QUIET = 0.15
 """Seconds without a frame at the clients after which what was under way has arrived."""
+
+_LONGEST_NAME = 24
 
 DRAIN_SECONDS = 20.0
 """How long that may take: a full queue of a slow link."""
@@ -63,7 +60,8 @@ def measure(
     service over TCP, LabError if a lab of that name is running, and what ``bring_up`` raises.
     """
     counts = tuple(sorted(set(counts)))
-    planner.load_lab(topology)  # a mistake in it is none of a forwarding method's rules
+    # A mistake in it is none of a forwarding method's rules.
+    name = f"scale-{planner.load_lab(topology).name}"[:_LONGEST_NAME]
     curves: list[ScaleCurve] = []
     first: MeasuredLab | None = None
     tool = load.name_of_tool()
@@ -76,7 +74,8 @@ def measure(
 
             note(f"building {counts[-1]} real servers", 0.0)
             try:
-                lab = stack.enter_context(_built(topology, method, counts[-1]))
+                own = Overrides(name=name, servers=counts[-1], forward=method)
+                lab = stack.enter_context(temporary_lab(topology, own))
             except TopologyError as error:
                 curves.append(ScaleCurve(method, obstacle=error.problems[0].message))
                 continue
@@ -105,25 +104,9 @@ def measure(
         )
     loaded = Load(tool, tuple(node.name for node in first.clients), settings.connections,
                   settings.reply, settings.warm_up, settings.seconds, settings.windows)  # fmt: skip
-    own = min((path[0].rate for path in first.paths.values() if path), default=0)
-    return Scale(topology.argument or topology.source, first.service.name, counts[-1], own, loaded,
-                 tuple(curves))  # fmt: skip
-
-
-@contextmanager
-def _built(topology: Topology, method: ForwardingMethod, count: int) -> Iterator[Lab]:
-    """A lab of its own with a forwarding method and so many real servers."""
-    own = planner.load_lab(topology, Overrides()).name
-    name = f"scale-{own}"[:_LONGEST_NAME]
-    if registry.read(name) is not None:
-        raise LabError(f"lab {name} exists already", hint=f"lvsctl down {name}")
-    with ExitStack() as stack:
-        # Registered before the lab exists, so that no signal leaves it behind.
-        stack.callback(remove_surely, name)
-        yield bring_up(topology, Overrides(name=name, servers=count, forward=method)).lab
-
-
-_LONGEST_NAME = 24
+    least = min((path[0].rate for path in first.paths.values() if path), default=0)
+    name_given = topology.argument or topology.source
+    return Scale(name_given, first.service.name, counts[-1], least, loaded, tuple(curves))
 
 
 def _measured(lab: Lab, settings: Settings) -> MeasuredLab:
@@ -183,8 +166,7 @@ def _put_in_service(measured: MeasuredLab, nodes: set[str]) -> None:
     inside = [one for one in measured.entries if one.real_server.node in nodes]
     outside = [one for one in measured.entries if one.real_server.node not in nodes]
     undo.undo(outside, lab.name)
-    stage = Stage("real servers in the service", tuple(inside))
-    apply_plan((stage,), lab.name, ignore, respond=responder_of(lab), reconciling=True)
+    apply_to_running(lab, *inside)
 
 
 def _drained(measured: MeasuredLab) -> Moment:
@@ -207,7 +189,7 @@ def _curve(
     measured: MeasuredLab, method: ForwardingMethod, points: Sequence[ScalePoint]
 ) -> ScaleCurve:
     shared = {way for path in measured.paths.values() for way in path[1:] if way.rate}
-    limits = tuple(sorted(f"{way.node} on {way.network}: {bits(way.rate)}" for way in shared))
+    limits = tuple(sorted(f"{way.node} on {way.network}: {_bits(way.rate)}" for way in shared))
     curve = judge(ScaleCurve(method, tuple(points), limits))
     return replace(curve, full_at=_full_at(points))
 
@@ -225,7 +207,7 @@ _ROOM = 0.8
 """The share of a link's rate in use up to which it does not limit what is sent."""
 
 
-def bits(rate: float) -> str:
+def _bits(rate: float) -> str:
     """Format bits per second as tc(8) does."""
     for unit, name in ((1e9, "gbit"), (1e6, "mbit"), (1e3, "kbit")):
         if rate >= unit:

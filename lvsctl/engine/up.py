@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 
-from lvsctl.engine.labs import configured
+from lvsctl.engine.labs import configured, remove_surely
 from lvsctl.engine.read_back import check_applied
-from lvsctl.errors import LvsctlError
+from lvsctl.errors import LabError, LvsctlError
 from lvsctl.kernel import commands, features, probe, registry
 from lvsctl.kernel.apply import apply_plan
 from lvsctl.kernel.registry import Entry, State
@@ -26,6 +26,7 @@ from lvsctl.model.service import (
 )
 from lvsctl.plan import diff, planner
 from lvsctl.plan.stages import Plan, Stage, Up
+from lvsctl.resources.base import Resource
 from lvsctl.topology.overrides import Overrides
 from lvsctl.topology.shipped import Topology
 from lvsctl.traffic.responder import responder_of
@@ -60,6 +61,27 @@ def bring_up(
             old = reconcile.Form(running, planner.plan_for(running), before)
             entry = replace(entry, started=before.started, state=State.UP)
             return reconcile.change(old, reconcile.Form(lab, plan, entry), emit)
+
+
+@contextmanager
+def temporary_lab(topology: Topology, overrides: Overrides) -> Iterator[Lab]:
+    """A lab inside the ``with`` block, removed afterwards. ``overrides`` name it.
+
+    Raises LabError if a lab of that name is running, and what ``bring_up`` raises.
+    """
+    name = planner.load_lab(topology, overrides).name
+    if registry.read(name) is not None:
+        raise LabError(f"lab {name} exists already", hint=f"lvsctl down {name}")
+    with ExitStack() as stack:
+        # Registered before the lab exists, so that no signal leaves it behind.
+        stack.callback(remove_surely, name)
+        yield bring_up(topology, overrides).lab
+
+
+def apply_to_running(lab: Lab, *resources: Resource) -> None:
+    """Apply resources to a running lab: what is there already is changed. Raises KernelError."""
+    stage = Stage("resources", resources)
+    apply_plan((stage,), lab.name, ignore, respond=responder_of(lab), reconciling=True)
 
 
 _EVERYWHERE = frozenset({Scheduler.RR, Scheduler.WRR, Scheduler.LC, Scheduler.WLC})

@@ -97,7 +97,7 @@ def link_impaired(context: FaultContext) -> Iterator[Change]:
 def _disturbed(context: FaultContext, **changes: float) -> Iterator[Change]:
     """The node's links are impaired as they are planned to be, and by ``changes`` (netem).
 
-    Not where the topology asks for such frames itself: then nobody can tell whose they are.
+    Not where the topology asks for such frames itself: then those of the fault look the same.
     """
     lab, node = context.lab, context.node
     if any(one.disturbs or one.lost or one.rate for one in lab.impairments):

@@ -99,7 +99,7 @@ def masquerade(changed: Iterable[MasqueradeTarget], *, remove: bool = False) -> 
             try:
                 nftables.replace_masquerade(version, wanted)
             except (OSError, KernelError) as error:
-                if error.errno not in _NO_NAT:
+                if error.errno not in _NOT_SUPPORTED:
                     raise
                 fill_table(legacy, "nat", {"POSTROUTING": tuple(wanted)})
         elif FilterProgram.NFT in programs:
@@ -118,8 +118,11 @@ def clamp(wanted: Clamp, *, remove: bool = False) -> None:
     from lvsctl.netlink import nftables  # slow to import: above
 
     rules = (*xtables.read(), *nftables.read())
-    there = {rule.program: rule.clamps for rule in rules if rule.clamps is not None}
-    own = {program: one for program, one in there.items() if one.version == wanted.version}
+    own = {
+        rule.program: one
+        for rule in rules
+        if (one := rule.clamps) is not None and one.version == wanted.version
+    }
     if remove and wanted not in own.values():
         return
     sizes = () if remove else (wanted,)
@@ -128,14 +131,14 @@ def clamp(wanted: Clamp, *, remove: bool = False) -> None:
         try:
             nftables.replace_clamp(wanted.version, [one.size for one in sizes])
         except (OSError, KernelError) as error:
-            if error.errno not in _NO_NAT:
+            if error.errno not in _NOT_SUPPORTED:
                 raise
         else:
             return
     fill_table(legacy, "mangle", {"POSTROUTING": sizes})
 
 
-_NO_NAT = frozenset(
+_NOT_SUPPORTED = frozenset(
     {errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.EINVAL, errno.ENOENT}
 )
 """What a kernel without nf_tables for the family, or without its NAT, answers."""
