@@ -1,10 +1,14 @@
-"""The comparison of NAT, TUN and DR: compare."""
+"""The comparison of NAT, TUN and DR: compare.
+
+A command imports what it needs of the engine when it runs: where it is only forwarded to the
+throwaway kernel, that takes longer than everything else.
+"""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -16,9 +20,6 @@ from lvsctl.cli.output import Progress, show, show_json, style
 from lvsctl.cli.scale import load_scale, parse_scale, read_saved
 from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
 from lvsctl.model.compare import Subject
-
-if TYPE_CHECKING:
-    from lvsctl.model.scale import Scale
 
 app = new_app()
 
@@ -60,10 +61,6 @@ def _check(
         return ForwardRequest(words, given)
     check_writable(page)
     return ForwardRequest(words, given, writes=page.absolute().parent)
-
-
-def _scale(file: Path | None) -> Scale | None:
-    return None if file is None else load_scale(file)
 
 
 @app.command(cls=Command)
@@ -118,7 +115,8 @@ def compare(
     """
     from lvsctl.engine import compare as engine
 
-    subjects, scaled = parse_subjects(only), _scale(scale)
+    subjects = parse_subjects(only)
+    scaled = None if scale is None else load_scale(scale)
     if page is not None:
         check_writable(page)
     with Progress() as progress:

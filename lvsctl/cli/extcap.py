@@ -7,7 +7,6 @@ module.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shlex
@@ -16,7 +15,9 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+import typer
 
 from lvsctl import __version__
 
@@ -87,27 +88,38 @@ def install(home: Path) -> tuple[Path, ...]:
     return tuple(written)
 
 
-def main(words: Sequence[str]) -> int:
-    """Answer Wireshark; return an exit status."""
-    parser = argparse.ArgumentParser(prog="lvsctl extcap", allow_abbrev=False)
-    for flag in ("interfaces", "dlts", "config"):
-        parser.add_argument(f"--extcap-{flag}", action="store_true")
-    parser.add_argument("--capture", action="store_true")
-    parser.add_argument("--extcap-interface", default="")
-    parser.add_argument("--extcap-capture-filter", default="")
-    parser.add_argument("--fifo", default="")
-    asked, _ = parser.parse_known_args(words)  # such as --extcap-version=4.0
-    if asked.extcap_interfaces:
+_app = typer.Typer(add_completion=False)
+
+
+@_app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def answer(
+    interfaces: Annotated[bool, typer.Option("--extcap-interfaces")] = False,
+    dlts: Annotated[bool, typer.Option("--extcap-dlts")] = False,
+    config: Annotated[bool, typer.Option("--extcap-config")] = False,
+    captures: Annotated[bool, typer.Option("--capture")] = False,
+    interface: Annotated[str, typer.Option("--extcap-interface")] = "",
+    expression: Annotated[str, typer.Option("--extcap-capture-filter")] = "",
+    fifo: Annotated[str, typer.Option("--fifo")] = "",
+) -> None:
+    """Answer Wireshark. Options that it adds, such as --extcap-version=4.0, are ignored."""
+    if interfaces:
         print(f"extcap {{version={__version__}}}{{display=lvsctl}}")
         for one in offered(_labs()):
             print(f"interface {{value={one.name}}}{{display={one.display}}}")
-    elif asked.extcap_dlts:
+    elif dlts:
         print("dlt {number=1}{name=EN10MB}{display=Ethernet}")
-    elif asked.capture:
-        if not asked.fifo or asked.extcap_interface.count(".") not in (1, 3):
-            parser.error("--capture needs --extcap-interface and --fifo")
-        words = capture_words(asked.extcap_interface, asked.extcap_capture_filter)
-        return _capture(words, asked.fifo)
+    elif captures:
+        if not fifo or interface.count(".") not in (1, 3):
+            raise typer.BadParameter("--capture needs --extcap-interface and --fifo")
+        raise typer.Exit(_capture(capture_words(interface, expression), fifo))
+
+
+def main(words: Sequence[str]) -> int:
+    """Answer Wireshark; return an exit status."""
+    try:
+        _app(list(words), prog_name="lvsctl extcap")
+    except SystemExit as ended:
+        return int(ended.code or 0)
     return 0
 
 

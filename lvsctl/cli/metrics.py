@@ -43,6 +43,7 @@ def serve(address: tuple[str, int], words: Sequence[str]) -> int:
             "--metrics needs prometheus_client, which is not installed",
             hint="pip install 'lvsctl[metrics]'",
         )
+    # Optional: the extra `metrics`.
     from prometheus_client import CollectorRegistry, start_http_server
 
     from lvsctl.output.metrics import LabMetrics

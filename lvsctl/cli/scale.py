@@ -1,4 +1,8 @@
-"""Throughput over the number of real servers: scale."""
+"""Throughput over the number of real servers: scale.
+
+A command imports what it needs of the engine when it runs: where it is only forwarded to the
+throwaway kernel, that takes longer than everything else.
+"""
 
 from __future__ import annotations
 

@@ -39,6 +39,8 @@ def test_each_lab_and_each_tap_is_an_interface(
     assert capsys.readouterr().out == "dlt {number=1}{name=EN10MB}{display=Ethernet}\n"
     assert extcap.main(["--extcap-config", "--extcap-interface", "lvsctl.nat"]) == 0
     assert capsys.readouterr().out == ""
+    assert extcap.main(["--capture", "--extcap-interface", "lvsctl.nat"]) == 2
+    assert "--capture needs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
