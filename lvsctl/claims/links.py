@@ -202,9 +202,12 @@ def _handshakes(trace: Trace) -> list[_Handshakes]:
     networks = {network.name for network in lab.networks}
     ends = _ends(trace)
     by_tap: dict[Tap, list[tuple[float, Frame]]] = defaultdict(list)
+    resolved = _resolved(trace)
     for conversation in trace.everything:
         for milliseconds, frame in _turnarounds(conversation):
-            if frame.tap.node in ends:
+            came = frame.time - round(milliseconds * 1e6)
+            waited = any(came <= when <= frame.time for when in resolved.get(frame.tap, ()))
+            if frame.tap.node in ends and not waited:
                 by_tap[frame.tap].append((milliseconds, frame))
     found = []
     for tap, measured in by_tap.items():
@@ -215,6 +218,15 @@ def _handshakes(trace: Trace) -> list[_Handshakes]:
             planned = lab.impairment_of(known, tap.device)
             if not planned.rate:  # else frames wait for others
                 found.append(_Handshakes(tap, planned, measured))
+    return found
+
+
+def _resolved(trace: Trace) -> dict[Tap, list[int]]:
+    """When a reply of ARP or neighbour discovery came in: what waited for it was not delayed."""
+    found: dict[Tap, list[int]] = defaultdict(list)
+    for frame in trace.evidence.frames:
+        if frame.direction.inward and frame.answers_for is not None:
+            found[frame.tap].append(frame.time)
     return found
 
 
