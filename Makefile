@@ -46,6 +46,10 @@ test-provision: ## run tools/provision in clean Debian systems, and every topolo
 	@tools/setup checks roots
 	$(python) -m pytest tests/provision -m provision $(PYTEST_ARGS)
 
+test-browser: ## look at the HTML pages in Chromium: phone, tablet, desk, dark and printed (5 minutes)
+	@tools/setup checks witnesses browser
+	$(python) -m pytest tests/browser $(PYTEST_ARGS)
+
 test-vm: ## provision Debian in virtual machines and run everything on their kernels (root; hours without KVM)
 	@tools/setup checks witnesses qemu roots
 	$(python) -m pytest tests/vm -m vm -v --durations=0 $(PYTEST_ARGS)

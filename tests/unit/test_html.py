@@ -105,7 +105,10 @@ def test_a_page_of_a_failure_begins_with_the_cause() -> None:
     source = page(recompute(evidence), capture="c")
     found = conclusion(evidence)
     why = source.index("<h2>Why</h2>")
-    assert why < source.index("<h2>Topology</h2>")
+    wrong = source.index(": what does not hold</h2>")
+    assert why < wrong < source.index("<h2>Topology</h2>")
+    assert source.index("claim fail") < source.index('<details class="rest">')
+    assert source.index("claim pass") > source.index('<details class="rest">')
     for cause in found.causes:
         assert escaped(cause.text) in source[why:]
     assert "<h2>Why</h2>" not in page(shown("dr"), capture="c")

@@ -58,7 +58,8 @@ STYLE = """
 --inconclusive-bg:#fff1d6;--client:#2563c9;--router:#5b6776;--director:#8b3fb8;--server:#0e7c86;
 --mark:#fff0c2;--mark-ink:#6b4700;--request:#2563c9;--reply:#0e7c86;--ask:#7a8594;
 --message:#b3261e}
-@media (prefers-color-scheme:dark){:root{--bg:#10151c;--card:#18202a;--ink:#e6ebf1;--soft:#9aa7b6;
+@media screen and (prefers-color-scheme:dark){
+:root{--bg:#10151c;--card:#18202a;--ink:#e6ebf1;--soft:#9aa7b6;
 --line:#2c3744;--pass:#5fd897;--pass-bg:#123324;--fail:#ff8d84;--fail-bg:#421a18;
 --inconclusive:#f4c066;--inconclusive-bg:#3b2c0c;--client:#7fb0ff;--router:#9aa7b6;
 --director:#cf93f2;--server:#55ccd6;--mark:#3f3413;--mark-ink:#ffdf91;--request:#7fb0ff;
@@ -87,6 +88,7 @@ h1 .badge{font-size:17px;padding:3px 16px}
 .badge.pass{color:var(--pass);background:var(--pass-bg)}
 .badge.fail{color:var(--fail);background:var(--fail-bg)}
 .badge.inconclusive{color:var(--inconclusive);background:var(--inconclusive-bg)}
+@media screen{.topology{min-width:var(--least)}}
 .topology{display:block;width:100%;height:auto;margin:0 auto}
 .topology text{fill:var(--ink);font-size:13px}
 .topology .name{font-size:16px;font-weight:700;text-anchor:middle}
@@ -136,7 +138,7 @@ paint-order:stroke;stroke:var(--card);stroke-width:4px}
 .tunnelled .arrow{stroke-width:5;stroke-linecap:round;opacity:.9}
 .again.tunnelled .arrow{stroke-width:2.5}
 .unpack{fill:var(--card);stroke:var(--request);stroke-width:2.5}
-.carried{display:none}.way{font-size:13px}.since{float:right;color:var(--soft);font-size:12px}
+.way{font-size:13px}.since{float:right;color:var(--soft);font-size:12px}
 .fields{display:flex;flex-wrap:wrap;gap:4px 6px;margin:5px 0}
 .fields div{border:1px solid var(--line);border-radius:6px;padding:0 7px;display:flex;gap:7px;
 align-items:baseline}
@@ -183,15 +185,18 @@ font-size:12px}
 .defs{position:absolute}
 .skip{position:absolute;left:-999px}.skip:focus{left:8px}
 footer{padding-top:8px;padding-bottom:48px;color:var(--soft);font-size:13px}
+.rest>summary{margin:28px 0 12px;padding:6px 0}.rest>summary h2{display:inline;margin:0}
 .cause{border-left:5px solid var(--fail)}.cause code{overflow-wrap:anywhere}
-@media (max-width:720px){.compared,.claim>summary,.claim-text{grid-template-columns:1fr}
-.body{padding-left:14px}main,header,footer{padding-left:12px;padding-right:12px}
-.topology{min-width:var(--least)}
-.walk{min-width:0}.walk thead,.walk .lanes{display:none}
-.walk tbody{display:block}.walk,.walk tr.hop{height:auto;display:block}
-.walk tr,.walk tr.hop{display:grid;grid-template-columns:26px 1fr}.carried{display:inline}
-.walk .n{width:auto;padding-top:10px}
-.walk .why{padding-left:10px;overflow-wrap:anywhere}}
+@media screen and (max-width:720px){.compared,.claim>summary,.claim-text{grid-template-columns:1fr}
+.body{padding-left:14px}main,header,footer{padding-left:12px;padding-right:12px}}
+@media screen and (max-width:960px){.walk,.walk thead,.walk tbody{display:block;min-width:0}
+.walk tr,.walk tr.hop{display:grid;grid-template-columns:22px 1fr;height:auto}
+.walk .n{width:auto;grid-row:1/3;text-align:left;padding-top:22px}.walk thead .why{display:none}
+.walk .lanes{width:auto;max-width:none}
+.walk td.lanes svg{position:static;display:block;height:0}
+.head,.label{font-size:11px}.heads.many .head{writing-mode:vertical-rl;justify-self:center}
+.heads.many .head::after{margin:3px auto}
+.walk .why,.walk tr.again .why{padding:4px 0 12px;grid-column:2;overflow-wrap:anywhere}}
 @media print{:root{color-scheme:light;--bg:#fff}body,.lead{font-size:11px}
 .card{border:0;padding:0;overflow:visible}tr,details.claim,.card>svg{break-inside:avoid}
 main,header,footer{max-width:none;padding:0}h1{font-size:20px}h2{font-size:14px;margin:18px 0 6px}
@@ -199,5 +204,6 @@ code,pre,.fields dd,.layers dd,.tap,.number,.fields dt,.layers dt,.frames,.since
 .broken-by,.way,.walk .n,.walk thead th,.head,.label,.badge,h4,h5,h6,footer,
 .walk tr.again .why{font-size:9px}h1 .badge{font-size:12px}
 .walk{min-width:0}.walk .lanes{width:calc(var(--nodes)*84px);max-width:48%}
+details.rest::details-content{content-visibility:visible;block-size:auto}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """

@@ -19,6 +19,7 @@ from lvsctl.model.claim import Finding, Verdict
 from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Lab
 from lvsctl.model.packet import Icmp, Packet
+from lvsctl.model.service import VirtualService
 from lvsctl.model.walk import Walk
 from lvsctl.output.folding import folded
 from lvsctl.output.html import walk as html_walk
@@ -215,15 +216,8 @@ IMAGES = "; img-src data:"
 def page(verification: Verification, *, capture: str) -> str:
     """Return the report of a verification; ``capture`` is the file that contains its frames."""
     lab = verification.lab
-    ways = {way.service.name: way for way in walks(verification.evidence)}
-    parts: list[Html] = [*_causes(verification), _topology(lab)]
-    for service in lab.services:
-        found = [one for one in verification.findings if one.service == service.name]
-        parts.append(tag("h2", f"{service.name}: {service_line(service)}"))
-        parts.append(claims(found, capture=capture))
-        if service.name in ways:
-            parts.append(tag("h2", f"{service.name}: one request, hop by hop"))
-            parts.append(_way(ways[service.name]))
+    passed = verification.verdict is Verdict.PASS
+    parts = [*(_all_holds(verification, capture) if passed else _why_not(verification, capture))]
     taken = [frame.time for frame in verification.evidence.frames[:1]]
     footer = [
         f"{counted(len(verification.evidence.frames), 'frame')} at "
@@ -246,10 +240,51 @@ def page(verification: Verification, *, capture: str) -> str:
     )
 
 
+def _all_holds(verification: Verification, capture: str) -> Iterator[Html]:
+    """Yield a page where every claim passed: the topology, then each service."""
+    lab = verification.lab
+    ways = {way.service.name: way for way in walks(verification.evidence)}
+    yield _topology(lab)
+    for service in lab.services:
+        yield tag("h2", f"{service.name}: {service_line(service)}")
+        yield claims(_about(verification, service), capture=capture)
+        if service.name in ways:
+            yield tag("h2", f"{service.name}: one request, hop by hop")
+            yield _way(ways[service.name])
+
+
+def _why_not(verification: Verification, capture: str) -> Iterator[Html]:
+    """Yield a page where one did not: the cause, those claims, then the rest folded."""
+    lab = verification.lab
+    yield from _causes(verification)
+    for service in lab.services:
+        found = _about(verification, service)
+        if wrong := [one for one in found if one.verdict is not Verdict.PASS]:
+            yield tag("h2", f"{service.name}: what does not hold")
+            yield claims(wrong, capture=capture)
+    ways = {way.service.name: way for way in walks(verification.evidence)}
+    for service in lab.services:
+        if service.name in ways:
+            yield _rest(f"{service.name}: one request, hop by hop", _way(ways[service.name]))
+    yield _rest("Topology", _drawn(lab))
+    for service in lab.services:
+        found = _about(verification, service)
+        if right := [one for one in found if one.verdict is Verdict.PASS]:
+            said = f"{service.name}: {service_line(service)}: {counted(len(right), 'claim')} passed"
+            yield _rest(said, claims(right, capture=capture))
+
+
+def _about(verification: Verification, service: VirtualService) -> list[Finding]:
+    return [one for one in verification.findings if one.service == service.name]
+
+
+def _rest(heading: str, *content: Html) -> Html:
+    """Something that one opens after the cause is understood."""
+    return tag("details", tag("summary", tag("h2", heading)), *content, class_="rest")
+
+
 def _causes(verification: Verification) -> Iterator[Html]:
-    """Yield what diagnose finds in the same evidence, unless every claim passed."""
-    if verification.verdict is Verdict.PASS:
-        return
+    """Yield what diagnose finds in the same evidence."""
     found = conclusion(verification.evidence)
     yield tag("h2", "Why")
     if not found.causes:
@@ -328,7 +363,11 @@ def document(
 
 
 def _topology(lab: Lab) -> Html:
-    return joined(tag("h2", "Topology"), tag("div", topology(lab), class_="card"))
+    return joined(tag("h2", "Topology"), _drawn(lab))
+
+
+def _drawn(lab: Lab) -> Html:
+    return tag("div", topology(lab), class_="card")
 
 
 def _way(walk: Walk) -> Html:

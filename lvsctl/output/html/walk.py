@@ -12,6 +12,9 @@ from lvsctl.model.walk import Hop, Step, Walk
 from lvsctl.output.html.markup import Html, joined, number, tag
 from lvsctl.walk.walk import packets
 
+_FIT_A_PHONE = 5
+"""How many names of nodes can stand beside each other on a phone's screen."""
+
 _ROW = 30
 """Where in a row its arrow is, in pixels from the top."""
 
@@ -42,7 +45,7 @@ def _drawn_nodes(walk: Walk) -> tuple[str, ...]:
 def _heads(walk: Walk, nodes: Sequence[str]) -> Html:
     roles = {node.name: str(node.role) for node in walk.lab.nodes}
     spans = [tag("span", node, class_=f"head {roles.get(node, '')}") for node in nodes]
-    return tag("div", *spans, class_="heads")
+    return tag("div", *spans, class_="heads many" if len(nodes) > _FIT_A_PHONE else "heads")
 
 
 def _rows(walk: Walk, nodes: Sequence[str]) -> Iterator[Html]:
@@ -83,8 +86,7 @@ def _words(hop: Hop, start: int) -> Iterator[Html]:
     if hop.step is Step.DECAPSULATED:
         way = hop.sender
     since = f"+{(hop.frame.time - start) / 1e6:.2f} ms"
-    carried = tag("span", f": {hop.label}", class_="carried")  # where no arrow is shown
-    yield tag("p", tag("b", way), " on " + hop.network, carried, tag("span", since, class_="since"),
+    yield tag("p", tag("b", way), " on " + hop.network, tag("span", since, class_="since"),
               class_="way")  # fmt: skip
     yield tag("p", hop.why)
     changed = {change.what: change for change in hop.changes}
