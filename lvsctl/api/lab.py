@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
 from lvsctl.api.command import Command, Done, error_in, is_lvsctl_error
+from lvsctl.engine.campaign import Proof
 from lvsctl.engine.findings import Diagnosis, FaultShown, Inspection, Verification
 from lvsctl.engine.inspect import recompute
 from lvsctl.errors import LabError, UsageError
@@ -287,6 +288,14 @@ class Lab:
         text = os.fspath(given).encode() if is_text(given) else None
         file = "-" if text is not None else os.fspath(given)
         return from_json(self._command.json("play", file, self.name, stdin=text), Played)
+
+    def prove(self) -> Proof:
+        """Inject every fault that applies, one after the other: each must break its claims.
+
+        The result is true if each broke those that it must and no others, every claim can fail
+        or says why not, and the lab is healthy before and after. It takes minutes.
+        """
+        return self._result(Proof, "verify", self.name, "--prove")
 
     def _result(self, kind: type[T], *words: str) -> T:
         return from_json(self._command.json(*words), kind, lab=self.configuration)

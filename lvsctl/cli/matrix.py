@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +22,7 @@ from lvsctl.cli.failure import ExitStatus, say
 from lvsctl.cli.output import show, show_json, style
 from lvsctl.cli.where import Where, in_lab_kernel
 from lvsctl.errors import HostError, UsageError
+from lvsctl.model.shard import Shard
 from lvsctl.output import safe_files
 
 if TYPE_CHECKING:
@@ -41,7 +44,11 @@ def complete_faults(incomplete: str) -> list[str]:
     return options.starting_with(incomplete, FAULTS)
 
 
-@in_lab_kernel(starts=True)
+def _merges(merge: list[Path] | None, **_: object) -> bool:
+    return bool(merge)
+
+
+@in_lab_kernel(starts=True, anywhere=_merges)
 def matrix(
     ctx: typer.Context,
     topologies: Annotated[
@@ -70,6 +77,18 @@ def matrix(
             help="Write Markdown to this file, keeping results of other topologies in it.",
         ),
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", metavar="K/N", help="Try only the K-th of N parts of the cells."),
+    ] = None,
+    merge: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--merge",
+            metavar="FILE",
+            help="Try nothing: put pages that --write made into one; can be repeated.",
+        ),
+    ] = None,
     wanted: Annotated[
         MatrixFormat, typer.Option("--format", "-f", help="Output format: text, json, markdown.")
     ] = MatrixFormat.TEXT,
@@ -88,6 +107,8 @@ def matrix(
       lvsctl fault matrix dr tun --fault vip-missing
       lvsctl fault matrix --format json > matrix.json
       lvsctl fault matrix nat --write docs/fault-matrix.md     keeps its other columns
+      lvsctl fault matrix --shard 3/8 --write part3.md         on the third of eight machines
+      lvsctl fault matrix --merge part1.md --merge part2.md --write matrix.md
     """
     from lvsctl.engine.faults import (
         applicable_faults,
@@ -96,18 +117,23 @@ def matrix(
         run_matrix_column,
     )
 
+    if merge:
+        if topologies or only or shard or wanted is not MatrixFormat.TEXT:
+            raise UsageError("--merge puts pages together: use only --write with it")
+        return _merge(merge, write)
     names = check_topology_names(topologies or ())
     faults = check_fault_names(only or ())
     columns: list[Column] = []
-    cells = sum(len(applicable_faults(name, faults)) for name in names)
+    cells = [(name, fault) for name in names for fault in applicable_faults(name, faults)]
     if not cells:
         raise UsageError(
             f"none of these topologies can have {', '.join(faults)}: {', '.join(names)}",
             hint="lvsctl fault show says to which topologies a fault applies",
         )
-    report = _progress(cells)
-    for name in names:
-        columns.append(run_matrix_column(name, faults, report))
+    part = Shard.parse(shard).of(cells) if shard else cells
+    report = _progress(len(part))
+    for name, several in groupby(part, key=itemgetter(0)):
+        columns.append(run_matrix_column(name, [fault for _, fault in several], report))
         if write is not None:
             _write(write, columns)
     _show(columns, wanted)
@@ -133,7 +159,17 @@ def _progress(cells: int) -> Callable[[Cell], None]:
 
 def _write(file: Path, columns: Sequence[Column]) -> None:
     """Write the columns so far: they are kept if the command is interrupted later."""
-    text = _markdown(columns, file.read_text(encoding="utf-8") if file.exists() else "")
+    _save(file, _markdown(columns, _content(file) if file.exists() else ""))
+
+
+def _content(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {file}: {error}") from error
+
+
+def _save(file: Path, text: str) -> None:
     try:
         with safe_files.opened(file) as stream:
             stream.write(text.encode())
@@ -142,14 +178,32 @@ def _write(file: Path, columns: Sequence[Column]) -> None:
 
 
 def _markdown(columns: Sequence[Column], before: str = "") -> str:
-    from lvsctl.engine.faults import applicable_faults
     from lvsctl.output import matrix_markdown
-    from lvsctl.topology import shipped
 
-    cells = {**matrix_markdown.read(before), **matrix_markdown.cells_of(columns)}
-    names = shipped.names()
-    applies = [(fault, name) for name in names for fault in applicable_faults(name)]
-    return matrix_markdown.matrix(cells, names, applies)
+    return matrix_markdown.page(
+        {**matrix_markdown.read(before), **matrix_markdown.cells_of(columns)}
+    )
+
+
+def _merge(parts: Sequence[Path], write: Path | None) -> ExitStatus:
+    """Put pages together: each has the cells that one machine has run."""
+    from lvsctl.output import matrix_markdown
+
+    cells: matrix_markdown.Cells = {}
+    for part in parts:
+        found = matrix_markdown.read(_content(part))
+        if not found:
+            raise UsageError(f"{part} is not a fault matrix", hint="fault matrix --write makes one")
+        cells.update({pair: said for pair, said in found.items() if said})
+    page = matrix_markdown.page(cells)
+    if write is None:
+        show(page)
+    else:
+        _save(write, page)
+    wrong = sum(said.startswith(matrix_markdown.BAD) for said in cells.values())
+    missing = matrix_markdown.missing(cells)
+    say(f"{wrong} wrong, {missing} not run")
+    return ExitStatus.CLAIM_FAILED if wrong or missing else ExitStatus.OK
 
 
 def _show(columns: Sequence[Column], wanted: MatrixFormat) -> None:

@@ -104,6 +104,9 @@ class Proof:
         healthy = overall(self.before) is overall(self.after) is Verdict.PASS
         return healthy and all(t.as_predicted for t in self.trials) and not self.unexplained
 
+    def __bool__(self) -> bool:
+        return self.holds
+
 
 @dataclass(frozen=True, slots=True)
 class Health:

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from lvsctl.engine.campaign import Cell, Column
+from lvsctl.engine.faults import applicable_faults
 from lvsctl.faults import FAULTS
 from lvsctl.faults.known import KNOWN
+from lvsctl.topology import shipped
 
 GOOD, BAD, NOT_APPLICABLE, NOT_RUN = "✓", "✗", "–", ""
 
@@ -49,11 +51,12 @@ def cells_of(columns: Iterable[Column]) -> Cells:
     found: Cells = {}
     for column in columns:
         for cell in column.cells:
-            found[cell.trial.fault.id, column.topology] = _said(cell)
+            found[cell.trial.fault.id, column.topology] = said(cell)
     return found
 
 
-def _said(cell: Cell) -> str:
+def said(cell: Cell) -> str:
+    """Return the text of a cell."""
     if cell.holds:
         return f"{GOOD} {cell.trial.node}"
     return f"{BAD} {cell.trial.node}: {'; '.join(cell.wrong)}".replace("|", "/")
@@ -76,6 +79,21 @@ def read(text: str) -> Cells:
             break  # the next table
         found.update({(fault, t): one for t, one in zip(topologies, said, strict=False)})
     return found
+
+
+def page(cells: Mapping[tuple[str, str], str]) -> str:
+    """Return the page of all shipped topologies, with the cells that are known."""
+    names = shipped.names()
+    return matrix(cells, names, _possible(names))
+
+
+def missing(cells: Mapping[tuple[str, str], str]) -> int:
+    """Count the cells that were not run."""
+    return sum(not cells.get(pair) for pair in _possible(shipped.names()))
+
+
+def _possible(names: Iterable[str]) -> list[tuple[str, str]]:
+    return [(fault, name) for name in names for fault in applicable_faults(name)]
 
 
 def matrix(

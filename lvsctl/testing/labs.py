@@ -15,6 +15,7 @@ from typing import Protocol
 
 from lvsctl.api.command import Command, Done, is_lvsctl_error
 from lvsctl.api.lab import Lab, Topology, is_text, save_report, topology_argument
+from lvsctl.engine.campaign import Proof
 from lvsctl.engine.findings import Diagnosis, FaultShown, Inspection, Verification
 from lvsctl.errors import LvsctlError, UsageError
 from lvsctl.model.drill import Played
@@ -94,6 +95,11 @@ class WatchedLab(Lab):
         self._touch()
         self.diagnosis = super().diagnose()
         return self.diagnosis
+
+    def prove(self) -> Proof:
+        """As ``Lab.prove``."""
+        self._touch()
+        return super().prove()
 
     def play(self, drill: Topology) -> Played:
         """As ``Lab.play``; a path is relative to the test's directory."""

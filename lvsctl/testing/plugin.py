@@ -49,6 +49,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Directory for captures and HTML reports of failed tests. Default: pytest's "
         "directory for temporary files.",
     )
+    group.addoption(
+        "--lvs-shard",
+        metavar="K/N",
+        help="Run only the K-th of N parts of the tests: a CI's jobs run one part each.",
+    )
+    group.addoption(
+        "--lvs-matrix",
+        metavar="FILE",
+        help="With --pyargs lvsctl.testing.campaign: write the fault matrix as Markdown.",
+    )
     parser.addini("lvs_unable", "as --lvs-unable: fail or skip", default="")
 
 
@@ -60,6 +70,29 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     if config.getini("lvs_unable") not in ("", *_UNABLE):
         raise pytest.UsageError("lvs_unable is neither fail nor skip")
+    page = config.getoption("lvs_matrix")
+    if page is not None and not hasattr(config, "workerinput"):  # xdist's workers have it
+        from lvsctl.testing.matrix_page import MatrixPage  # only if it is wanted
+
+        config.pluginmanager.register(MatrixPage(config.invocation_params.dir / page))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep one part of the tests, after all that order or deselect them."""
+    wanted = config.getoption("lvs_shard")
+    if wanted is None:
+        return
+    from lvsctl.errors import UsageError  # only if it is wanted
+    from lvsctl.model.shard import Shard
+
+    try:
+        kept = list(Shard.parse(wanted).of(items))
+    except UsageError as error:
+        raise pytest.UsageError(f"--lvs-shard: {error.message}\n{error.hint}") from error
+    others = set(items) - set(kept)
+    config.hook.pytest_deselected(items=[item for item in items if item in others])
+    items[:] = kept
 
 
 @pytest.fixture(scope="session")
