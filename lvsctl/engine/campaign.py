@@ -68,6 +68,12 @@ class Trial:
         return tuple(claim for claim in self.failed_claims if claim not in allowed)
 
     @property
+    def wrong(self) -> tuple[str, ...]:
+        """What is not as predicted."""
+        said = [f"{claim} did not fail" for claim in self.missing]
+        return (*said, *(f"{claim} failed too" for claim in self.surprising))
+
+    @property
     def as_predicted(self) -> bool:
         """Whether exactly the predicted claims failed, and there are any."""
         return bool(self.predicted) and not self.missing and not self.surprising
@@ -106,6 +112,16 @@ class Proof:
 
     def __bool__(self) -> bool:
         return self.holds
+
+    def __str__(self) -> str:
+        lines = [f"{t.fault.id} at {t.node}: {', '.join(t.wrong)}" for t in self.trials if t.wrong]
+        lines += [f"{claim.id}: no fault makes it fail" for claim in self.unexplained]
+        for when, found in (("before", self.before), ("after", self.after)):
+            if (verdict := overall(found)) is not Verdict.PASS:
+                lines.append(f"{verdict} {when} the faults")
+        said = "proved" if self.holds else "not proved"
+        counts = f"{len(self.claims)} claims, {len(self.trials)} faults"
+        return "\n".join([*lines, f"{self.lab.name}: {said} ({counts})"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +177,7 @@ class Cell:
         problems = []
         if not self.named_first:
             problems.append(f"diagnose names {_join(self.named) or 'no cause'}")
-        problems += [f"{claim} did not fail" for claim in self.trial.missing]
-        problems += [f"{claim} failed too" for claim in self.trial.surprising]
+        problems += self.trial.wrong
         if not self.after.healthy:
             problems.append(f"not restored: {self.after.text}")
         return tuple(problems)

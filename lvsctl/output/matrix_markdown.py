@@ -6,6 +6,7 @@ A run of some faults or topologies updates their cells; the other cells stay as 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 
 from lvsctl.engine.campaign import Cell, Column
 from lvsctl.engine.faults import applicable_faults
@@ -83,17 +84,18 @@ def read(text: str) -> Cells:
 
 def page(cells: Mapping[tuple[str, str], str]) -> str:
     """Return the page of all shipped topologies, with the cells that are known."""
-    names = shipped.names()
-    return matrix(cells, names, _possible(names))
+    return matrix(cells, shipped.names(), possible())
 
 
 def missing(cells: Mapping[tuple[str, str], str]) -> int:
     """Count the cells that were not run."""
-    return sum(not cells.get(pair) for pair in _possible(shipped.names()))
+    return sum(not cells.get(pair) for pair in possible())
 
 
-def _possible(names: Iterable[str]) -> list[tuple[str, str]]:
-    return [(fault, name) for name in names for fault in applicable_faults(name)]
+@cache
+def possible() -> tuple[tuple[str, str], ...]:
+    """Return each fault with each shipped topology that it applies to."""
+    return tuple((fault, name) for name in shipped.names() for fault in applicable_faults(name))
 
 
 def matrix(

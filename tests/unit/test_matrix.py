@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from lvsctl.cli.main import main
 from lvsctl.engine.campaign import Cell, Column, Health, Trial
-from lvsctl.engine.faults import applicable_faults
+from lvsctl.errors import UsageError
 from lvsctl.faults import FAULTS
 from lvsctl.faults.known import KNOWN
 from lvsctl.model.claim import Claim, Finding, Verdict
+from lvsctl.model.shard import Shard
 from lvsctl.output import matrix_markdown
 from lvsctl.output.text.faults import format_matrix
 from lvsctl.output.text.style import Style
@@ -87,16 +89,17 @@ def test_what_is_written_is_read_again_and_can_be_added_to() -> None:
 def test_what_the_kept_matrix_says_of_each_fault_in_each_topology_holds() -> None:
     text = KEPT.read_text(encoding="utf-8")
     kept = matrix_markdown.read(text)
+    possible = set(matrix_markdown.possible())
     again = "lvsctl fault matrix --write docs/fault-matrix.md"
     assert again in text.partition("|")[0]
     for topology in shipped.names():
-        applying = applicable_faults(topology)
         for fault in FAULTS:
             said = kept.get((fault, topology), "")
             place = f"{fault} × {topology}: make it anew: {again}"
-            assert (said == matrix_markdown.NOT_APPLICABLE) == (fault not in applying), place
+            applies = (fault, topology) in possible
+            assert (said == matrix_markdown.NOT_APPLICABLE) == (not applies), place
             run = said != matrix_markdown.NOT_RUN
-            assert not run or fault not in applying or said.startswith(matrix_markdown.GOOD), place
+            assert not run or not applies or said.startswith(matrix_markdown.GOOD), place
 
 
 def test_every_known_misconfiguration_has_a_fault_or_a_reason() -> None:
@@ -104,3 +107,37 @@ def test_every_known_misconfiguration_has_a_fault_or_a_reason() -> None:
     for one in KNOWN:
         assert one.faults or one.why
         assert set(one.faults) <= FAULTS.keys()
+
+
+@pytest.mark.parametrize(("count", "parts"), [(0, 3), (2, 3), (10, 3), (873, 8), (8, 8)])
+def test_the_parts_of_a_campaign_are_the_whole(count: int, parts: int) -> None:
+    items = list(range(count))
+    shares = [Shard.parse(f"{number}/{parts}").of(items) for number in range(1, parts + 1)]
+    assert [one for share in shares for one in share] == items
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "1/0", "-1/3", "a/b", ""])
+def test_what_is_no_part_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="not a part of a whole"):
+        Shard.parse(text)
+
+
+def test_pages_of_parts_become_one(tmp_path: Path) -> None:
+    """What is missing in all of them, or wrong in one, is no success."""
+    whole = matrix_markdown.read(KEPT.read_text())
+    halves = [dict(list(whole.items())[part::2]) for part in range(2)]
+    words = ["fault", "matrix"]
+    for number, half in enumerate(halves):
+        page = tmp_path / f"{number}.md"
+        page.write_text(matrix_markdown.page(half))
+        words += ["--merge", str(page)]
+    result = tmp_path / "matrix.md"
+    assert main([*words, "--write", str(result)]) == 0
+    assert matrix_markdown.read(result.read_text()) == matrix_markdown.read(
+        matrix_markdown.page(whole)
+    )
+    assert main(words[:4]) == 1
+    wrong = {**whole, ("vip-missing", "dr"): f"{matrix_markdown.BAD} rs1: diagnose names no cause"}
+    result.write_text(matrix_markdown.page(wrong))
+    assert main(["fault", "matrix", "--merge", str(result)]) == 1

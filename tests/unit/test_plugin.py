@@ -208,3 +208,14 @@ def test_a_topology_is_a_name_a_path_a_text_or_a_dict() -> None:
     for wrong in (7, None, {"version": object()}):
         with pytest.raises(UsageError):
             topology_argument(wrong)  # type: ignore[arg-type]
+
+
+def test_the_jobs_of_a_ci_share_the_tests(tmp_path: Path) -> None:
+    text = "def test_a(): pass\ndef test_b(): pass\ndef test_c(): pass\n"
+    said = [run_pytest(tmp_path, text, "-v", "--lvs-shard", f"{n}/2")[1] for n in (1, 2)]
+    shares = [[name for name in "abc" if f"test_{name} PASSED" in one] for one in said]
+    assert shares == [["a"], ["b", "c"]]
+    assert "1 passed, 2 deselected" in said[0]
+    status, said_wrong = run_pytest(tmp_path, text, "--lvs-shard", "3/2")
+    assert status == pytest.ExitCode.USAGE_ERROR
+    assert "3/8 is the third of eight parts" in said_wrong
