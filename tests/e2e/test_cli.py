@@ -294,7 +294,7 @@ def test_down_goes_on_after_a_lab_that_is_not_there(user: User) -> None:
     [
         (signal.SIGINT, ExitStatus.INTERRUPTED),
         (signal.SIGTERM, ExitStatus.TERMINATED),
-        (signal.SIGHUP, ExitStatus.HUNG_UP),
+        pytest.param(signal.SIGHUP, ExitStatus.HUNG_UP, marks=pytest.mark.exhaustive),
     ],
     ids=lambda value: value.name if isinstance(value, signal.Signals) else "",
 )

@@ -18,8 +18,8 @@ from lvsctl.topology import shipped
 pytestmark = [pytest.mark.machine, pytest.mark.slow]
 
 HERE = Path(__file__).parent
-ALWAYS = {"dr", "tun-gue"}
-"""Each has operations that the others lack; a topology takes half a minute on a busy machine."""
+ALWAYS = "tun-gue"
+"""It has dr's operations, and more; a topology takes half a minute on a busy machine."""
 LVSCTL = (sys.executable, "-m", "lvsctl")
 
 
@@ -73,7 +73,7 @@ NAMES = [
 
 @pytest.mark.parametrize(
     "name",
-    [n if n in ALWAYS else pytest.param(n, marks=pytest.mark.exhaustive) for n in NAMES],
+    [n if n == ALWAYS else pytest.param(n, marks=pytest.mark.exhaustive) for n in NAMES],
 )
 def test_the_script_builds_what_up_builds(
     machines: tuple[Machine, Machine], name: str, tmp_path: Path
