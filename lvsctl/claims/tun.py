@@ -67,7 +67,7 @@ def request_encapsulated(trace: Trace) -> CheckResult:
             return passed_if(False, expected, wrong, passage)
     first = passages[0]
     around = f"{first.went.outer}, {what}, around them"
-    return passed_if(True, expected, f"{len(passages)} packets: {around}", first)
+    return passed_if(True, expected, f"{len(passages)} packets; the first: {around}", first)
 
 
 def _encapsulation_error(trace: Trace, passage: Passage) -> str:
