@@ -70,13 +70,30 @@ def _director(trace: Trace) -> Unsuitable | None:
     own = [exchange.local for exchange in trace.run.exchanges if exchange.local is not None]
     if not holders or any(end.address != vip for end in own):
         return None
+    facts = [f"{client}: it holds {vip}, and sends requests for it from {vip}"]
+    what, outcome = "the packet comes", "drop it"
+    shown = sent[:1]
+    asked = () if sent else _asked_from_vip(trace)
+    if asked:
+        what = "an ARP request comes" if vip.version == 4 else "a neighbour solicitation comes"
+        outcome, shown = "do not reply", asked[:1]
+        facts.append(f"{client}: no request left it, because it knows no MAC address to send to")
     return Unsuitable(
         "client-is-director",
         "a director cannot be its own client in direct routing and tunneling",
-        (f"{client}: it holds {vip}, and sends requests for it from {vip}",),
-        f"the real servers hold {vip} too: to them the packet comes from themselves, and they "
-        "drop it",
-        sent[:1],
+        tuple(facts),
+        f"the real servers hold {vip} too: to them {what} from themselves, and they {outcome}",
+        shown,
+    )
+
+
+def _asked_from_vip(trace: Trace) -> tuple[Frame, ...]:
+    """The director's own ARP requests, or solicitations, for real servers that name the VIP."""
+    vip, rips = trace.run.endpoint.vip, {server.rip for server in trace.run.service.remote}
+    return tuple(
+        frame
+        for frame in trace.at(trace.run.client)
+        if frame.direction is Direction.OUT and frame.asked_from == vip and frame.asks_for in rips
     )
 
 

@@ -203,7 +203,7 @@ def request_only_macs_change(trace: Trace) -> CheckResult:
             return passed_if(False, expected, changed, passage)
     first = passages[0]
     macs = f"{first.came.ethernet} became {first.went.ethernet}"
-    return passed_if(True, expected, f"{len(passages)} packets: {macs}", first)
+    return passed_if(True, expected, f"{len(passages)} packets; the first: {macs}", first)
 
 
 def _changed(trace: Trace, passage: Passage) -> str:

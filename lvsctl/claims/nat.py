@@ -54,7 +54,7 @@ def source_is_director(trace: Trace) -> CheckResult:
         if not _one_hop(passage):
             return passed_if(False, expected, _ttls(passage), passage)
     first = passages[0]
-    observed = f"{len(passages)} packets: {first.came.flow} became {first.went.flow}"
+    observed = f"{len(passages)} packets; the first: {first.came.flow} became {first.went.flow}"
     return passed_if(True, expected, observed, first)
 
 
@@ -145,7 +145,7 @@ def request_rewritten(trace: Trace) -> CheckResult:
     return passed_if(
         True,
         expected,
-        f"{len(passages)} packets: {first.came.flow} became {first.went.flow}",
+        f"{len(passages)} packets; the first: {first.came.flow} became {first.went.flow}",
         first,
     )
 
@@ -178,7 +178,7 @@ def reply_crosses_director(trace: Trace) -> CheckResult:
     return passed_if(
         True,
         expected,
-        f"{len(passages)} packets: {first.came.flow} became {first.went.flow}",
+        f"{len(passages)} packets; the first: {first.came.flow} became {first.went.flow}",
         first,
     )
 

@@ -67,7 +67,7 @@ def request_encapsulated(trace: Trace) -> CheckResult:
             return passed_if(False, expected, wrong, passage)
     first = passages[0]
     around = f"{first.went.outer}, {what}, around them"
-    return passed_if(True, expected, f"{len(passages)} packets: {around}", first)
+    return passed_if(True, expected, f"{len(passages)} packets; the first: {around}", first)
 
 
 def _encapsulation_error(trace: Trace, passage: Passage) -> str:
@@ -370,11 +370,16 @@ def _nothing_too_big(trace: Trace, conversation: Conversation, headers: int) -> 
 
 
 def _carried(trace: Trace, conversation: Conversation) -> int:
-    """Bytes of the largest packet that every link carries where a request's tunnel was captured."""
+    """Bytes of the largest packet that every link carries where a request's tunnel was captured.
+
+    A tunnel device of GRE shows the outer header too, but its own MTU is that of the inner packet.
+    """
+    lab = trace.evidence.lab
     links = {
         frame.tap: link.mtu
         for frame in conversation.requests
         if len(frame.ips) == 2
+        and frame.tap.device in lab.node(frame.tap.node).networks
         and (state := trace.evidence.states.get(frame.tap.node)) is not None
         and (link := state.link(frame.tap.device)) is not None
     }

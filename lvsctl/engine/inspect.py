@@ -32,6 +32,7 @@ from lvsctl.model.service import VirtualService
 from lvsctl.model.state import NodeState
 from lvsctl.model.walk import Walk
 from lvsctl.plan.deviations import find_deviations
+from lvsctl.resources.base import Deviation
 from lvsctl.resources.typed import typeable
 from lvsctl.traffic import client
 from lvsctl.walk.walk import walks
@@ -45,11 +46,34 @@ def inspect_lab(lab: Lab, nodes: Sequence[str] = ()) -> Inspection:
     switches = {} if nodes else {lab.netns(one.name): one.name for one in lab.networks}
     states = whole_state(lab, names=(*names, *netns.existing(lab.name, switches)))
     faults = tuple(map(str, paths.read_faults(lab.name)))
-    return inspection_of(
+    found = inspection_of(
         lab,
         {name: states[place] for place, name in names.items()},
         faults,
         {name: states[place] for place, name in switches.items() if place in states},
+    )
+    return typeable_outside(found) if probe.inside_machine() else found
+
+
+def typeable_outside(found: Inspection) -> Inspection:
+    """Write the commands of deviations as they are typed outside the machine."""
+
+    def typed(several: tuple[Deviation, ...]) -> tuple[Deviation, ...]:
+        lab = found.lab
+        return tuple(
+            replace(one, command=typeable(one.command, lab, in_machine=True)) for one in several
+        )
+
+    return replace(
+        found,
+        nodes={
+            name: replace(one, deviations=typed(one.deviations))
+            for name, one in found.nodes.items()
+        },
+        switches={
+            name: replace(one, deviations=typed(one.deviations))
+            for name, one in found.switches.items()
+        },
     )
 
 

@@ -19,6 +19,7 @@ from lvsctl.model.lab import Lab
 from lvsctl.model.service import (
     Encapsulation,
     ForwardingMethod,
+    FwMark,
     Protocol,
     RealServer,
     Scheduler,
@@ -46,7 +47,7 @@ def bring_up(
         lab = planner.load_lab(topology, overrides)
         plan = planner.plan_for(lab)
         probe.load_ipvs()
-        features.check(_rare_features(lab))
+        features.check(rare_features(lab))
         with registry.lock(lab.name):
             entry = _entry(lab, plan, topology, overrides)
             before = registry.read(lab.name)
@@ -88,12 +89,22 @@ _EVERYWHERE = frozenset({Scheduler.RR, Scheduler.WRR, Scheduler.LC, Scheduler.WL
 """Schedulers that every kernel with IPVS has: not tried before."""
 
 
-def _rare_features(lab: Lab) -> set[str]:
+def rare_features(lab: Lab) -> set[str]:
     """Return what a lab needs of the kernel that some kernels lack, by names of ``features``."""
     found = {
         f"scheduler {one.scheduler}" for one in lab.services if one.scheduler not in _EVERYWHERE
     }
+    if lab.ipv6:
+        found.add("ipv6")
+    if any(node.mss_clamp is not None for node in lab.nodes):
+        found.add("mss clamp")
     for service in lab.services:
+        if service.engine:
+            found.add(f"persistence engine {service.engine}")
+        if isinstance(service.match, FwMark):
+            found.add("marks")
+        if service.snat:
+            found.add("masquerade")
         if any(endpoint.protocol is Protocol.SCTP for endpoint in service.endpoints):
             found.add("sctp")
         for server in service.by(ForwardingMethod.TUN):

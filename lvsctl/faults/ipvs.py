@@ -53,7 +53,7 @@ NOT_SCHEDULED = ("dr.reply-direct", "tun.reply-direct", "all.frames-agree", *NO_
         *ONE_SERVER_SILENT,
     ),
     # By DR behind a router: an IPv6 router redirects the client, as in `behind-router`.
-    may_break=("all.large-requests-answered",),
+    may_break=("all.large-requests-answered", "all.nothing-sent-again"),
 )
 def wrong_forwarding_method(context: FaultContext) -> Iterator[Change]:
     """The director forwards to a real server by a method that it is not configured for.

@@ -40,7 +40,7 @@ FAULTS = FaultTable()
     symptom="requests go back and forth between the director and the router until their TTL ends",
     breaks=("dr.request-only-macs-change", "dr.one-segment", "dr.reply-direct", *ONE_SERVER_SILENT),
     # An IPv6 router redirects the sender, and a client on another network believes it.
-    may_break=("all.large-requests-answered",),
+    may_break=("all.large-requests-answered", "all.nothing-sent-again"),
 )
 def behind_router(context: FaultContext) -> Iterator[Change]:
     """The director reaches a real server through a router; direct routing needs one segment.

@@ -20,11 +20,13 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from lvsctl.errors import HostError, KernelError
-from lvsctl.kernel import drops, netns, probe
+from lvsctl.kernel import drops, netns, packet_filters, probe
 from lvsctl.model.lab import Impairment
-from lvsctl.model.service import GUE_PORT, Protocol, Scheduler, VipPort
+from lvsctl.model.packet_filter import Clamp, MasqueradeTarget
+from lvsctl.model.service import GUE_PORT, PersistenceEngine, Protocol, Scheduler, VipPort
 from lvsctl.netlink import fou, ipvs, rtnl, sockets
 from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.marks import Marking
 
 TRY_AS_ROOT = "sudo lvsctl doctor --where host"
 """What finds out the features that are not known without root."""
@@ -170,6 +172,22 @@ def _add_netem() -> None:
     _request(tc.set_netem(_LOOPBACK_INDEX, Impairment()))
 
 
+def _mark() -> None:
+    from lvsctl.netlink import tc  # as above
+
+    _request(tc.add_clsact(_LOOPBACK_INDEX))
+    marking = Marking(1, _TEST_NET, Protocol.TCP)
+    _request(tc.add_mark_filter(_LOOPBACK_INDEX, 1, marking))
+
+
+def _masquerade() -> None:
+    packet_filters.masquerade([MasqueradeTarget(Protocol.TCP, _TEST_NET, 1)])
+
+
+def _clamp() -> None:
+    packet_filters.clamp(Clamp(4, 1440))
+
+
 def _use_ipv6() -> None:
     socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close()
     disabled = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
@@ -209,18 +227,31 @@ def _read_drop_reasons() -> None:
 
 
 def _schedule(scheduler: Scheduler) -> Callable[[], None]:
-    def attempt() -> None:
-        if not probe.ipvs_loaded():
-            raise HostError("no IPVS")
-        service = IpvsService(
-            netns="",
-            service=VipPort(Protocol.TCP, _TEST_NET, 1 + list(Scheduler).index(scheduler)),
-            scheduler=scheduler,
-        )
-        with sockets.open_socket(sockets.GENERIC) as sock:
-            sockets.request(sock, ipvs.add_message(service, ipvs.family_id(sock)))
+    port = 1 + list(Scheduler).index(scheduler)
+    service = IpvsService(
+        netns="", service=VipPort(Protocol.TCP, _TEST_NET, port), scheduler=scheduler
+    )
+    return lambda: _add_service(service)
 
-    return attempt
+
+def _keep_calls() -> None:
+    match = VipPort(Protocol.UDP, _TEST_NET, 1)
+    _add_service(
+        IpvsService(
+            netns="",
+            service=match,
+            scheduler=Scheduler.RR,
+            persistence=60,
+            engine=PersistenceEngine.SIP,
+        )
+    )
+
+
+def _add_service(service: IpvsService) -> None:
+    if not probe.ipvs_loaded():
+        raise HostError("no IPVS")
+    with sockets.open_socket(sockets.GENERIC) as sock:
+        sockets.request(sock, ipvs.add_message(service, ipvs.family_id(sock)))
 
 
 _NAMESPACE = _Probe("netns", "", "every mode", netns.unshare)
@@ -260,6 +291,22 @@ _PROBES = (
         )
         for scheduler in Scheduler
     ),
+    _Probe(
+        f"persistence engine {PersistenceEngine.SIP}",
+        f"ip_vs_pe_{PersistenceEngine.SIP}",
+        f"services with persistence: {{engine: {PersistenceEngine.SIP}}}",
+        _keep_calls,
+        optional=True,
+    ),
+    _Probe(
+        "marks",
+        "cls_flower",
+        "services of several ports or VIPs, by a firewall mark",
+        _mark,
+        optional=True,
+    ),
+    _Probe("masquerade", None, "services with snat: true", _masquerade, optional=True),
+    _Probe("mss clamp", None, "nodes with mss_clamp", _clamp, optional=True),
     _Probe(
         "nf_tables",
         "nf_tables",

@@ -37,7 +37,7 @@ class IpvsService(Resource):
     """
 
     HINTS: ClassVar[dict[int, str]] = {
-        errno.EAFNOSUPPORT: "this kernel's IPVS has no IPv6",
+        errno.EAFNOSUPPORT: "this kernel's IPVS has no IPv6" + ELSEWHERE,
         errno.ENOENT: "modprobe {self.own_modules}, if this kernel has {self.engine_too}"
         + ELSEWHERE,
         errno.EPROTONOSUPPORT: "this kernel's IPVS does not balance {self.service.protocol}"

@@ -575,6 +575,17 @@ def test_a_node_that_cannot_be_a_client_does_not_make_the_lab_broken(
     assert "it holds 10.10.0.100" in note
 
 
+def test_a_director_that_cannot_find_real_servers_from_the_vip_is_shown_by_its_arp_request() -> (
+    None
+):
+    asks = both(at("director", Direction.OUT), arp_request)
+    heard = with_asker(asks, "10.10.0.100")(evidence_of("dr"))
+    evidence = asked_from("director", "10.10.0.100", answered=False)
+    (cause,) = conclusion(replace(evidence, frames=tuple(filter(asks, heard.frames)))).causes
+    assert any("who has 10.10.0.12? tell 10.10.0.100" in one for one in cause.evidence)
+    assert cause.consequence.endswith("an ARP request comes from themselves, and they do not reply")
+
+
 def test_a_real_server_without_the_vip_is_a_client_like_others() -> None:
     evidence = asked_from("rs1", "10.10.0.11", answered=True)
     evidence = bent(evidence, "rs1", without("10.10.0.100"))

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lvsctl.engine.up import rare_features
 from lvsctl.errors import HostError
 from lvsctl.kernel import features, netns, probe
 from lvsctl.model.service import Scheduler
+from tests.unit.report_samples import lab_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,6 +110,29 @@ def test_in_the_machine_another_kernel_helps_and_not_the_machine(
     monkeypatch.setenv("LVSCTL_IN_MACHINE", "1")
     for one in (twos, tables):
         assert one.not_tried("so").remedy.endswith("lvsctl machine start --kernel 6.12")
+
+
+@pytest.mark.parametrize(
+    ("topology", "needs"),
+    [
+        ("dr", set()),
+        ("dr-fwmark", {"marks"}),
+        ("dr-hash", {"scheduler sh"}),
+        ("dr-ipv6", {"ipv6"}),
+        ("nat-snat", {"masquerade"}),
+        ("sctp", {"sctp"}),
+        ("sip", {"persistence engine sip"}),
+        ("tun-6in4", {"ipv6", "sit"}),
+        ("tun-gue", {"gue"}),
+        ("tun-mss", {"mss clamp"}),
+    ],
+)
+def test_what_some_kernels_lack_is_tried_before_a_lab_is_created(
+    topology: str, needs: set[str]
+) -> None:
+    lab = lab_of(topology)
+    assert rare_features(lab) == needs
+    assert needs <= features.names()
 
 
 def test_asking_costs_next_to_nothing() -> None:

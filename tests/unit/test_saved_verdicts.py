@@ -312,12 +312,20 @@ def tun_by(kind: str, device: str, cost: int, vip: str, net: str) -> tuple[Row, 
     )  # fmt: skip
 
 
+def too_large_for_gre(frame: Frame) -> bool:
+    """Whether it came to the director with no room for 24 bytes more."""
+    at = m.at("director", IN)(frame)
+    return at and frame.outer is not None and frame.outer.total_length > 1476
+
+
 BY_GRE = tun_by("gre", "gre0", 24, "10.40.1.100", "10.40.2")
 BY_GUE = (
     *tun_by("gue", "tunl0", 32, "10.50.1.100", "10.50.2"),
     Row("tun-gue", "tun.checksum", "UDP with a checksum",
         m.with_bytes(tunnelled, lambda _, d: d.__setitem__(slice(40, 42), b"\x15\xb3")), FAIL),
     Row("tun-gre", "tun.checksum", "GRE with a checksum", m.with_bytes(tunnelled, checked), FAIL),
+    Row("tun-gre", "tun.costs-24-bytes", "its segments leave room",
+        lambda e: m.without(told_too_big)(m.without(too_large_for_gre)(e)), PASS),
     Row("tun-gue", "tun.request-encapsulated", "to another UDP port",
         m.with_bytes(tunnelled, lambda _, d: d.__setitem__(slice(36, 38), b"\x15\xb3")),
         INCONCLUSIVE),  # then it is any UDP datagram, and no request is seen in it

@@ -6,8 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from lvsctl.engine.inspect import typeable_outside
 from lvsctl.model.claim import Verdict
-from lvsctl.model.state import Setting
+from lvsctl.model.packet_filter import FilterProgram, FilterRule
+from lvsctl.model.service import IpvsTimeouts
+from lvsctl.model.state import FilterState, RouteState, Setting, SyncDaemonState
 from lvsctl.output.text import demo
 from lvsctl.output.text.hosts import (
     format_features,
@@ -24,6 +27,7 @@ from lvsctl.output.text.verification import format_verification
 from lvsctl.plan import planner
 from lvsctl.plan.stages import Plan, Stage, Up
 from lvsctl.resources.address import Address
+from lvsctl.resources.base import Deviation
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.user_command import UserCommand
@@ -107,6 +111,52 @@ def test_inspection_shows_what_an_lvs_user_looks_for() -> None:
     assert "02:00:0a:0a:00:02  director" in said
     assert "lvsctl (4711)" in said
     assert "2 ESTABLISHED" in said
+
+
+def test_inspection_shows_limits_timeouts_and_what_a_node_changes_in_packets() -> None:
+    inspection = healthy(lab_of("dr"))
+    director = inspection.states["director"]
+    service = director.services[0]
+    limited = (replace(service.real_servers[0], upper=10, lower=5), *service.real_servers[1:])
+    snat = "-A POSTROUTING -d 10.10.0.11/32 -p tcp -m multiport --dports 80 -m comment --comment"
+    mss = "-A POSTROUTING -p tcp -m tcp --tcp-flags SYN,RST SYN -m comment --comment"
+    found = changed(
+        inspection,
+        "director",
+        services=(replace(service, real_servers=limited),),
+        routes=(RouteState(None, None, "lan", kernel=False, details=("mtu 1480", "advmss 1400")),),
+        filters=(
+            FilterState("lan", "ingress", "flower", 1, "ip", ("mark 7",), ("dst_ip 10.10.0.100",)),
+        ),
+        packet_filters=(
+            FilterRule(
+                *(FilterProgram.IPTABLES, "nat", "POSTROUTING", 1),
+                *(f'{snat} "lvsctl" -j MASQUERADE', "MASQUERADE"),
+            ),
+            FilterRule(
+                *(FilterProgram.IPTABLES, "mangle", "POSTROUTING", 1),
+                *(f'{mss} "lvsctl" -j TCPMSS --set-mss 1440', "TCPMSS"),
+            ),
+        ),
+        ipvs_timeouts=IpvsTimeouts(udp=60),
+        sync_daemons=(SyncDaemonState("master", "lan", 7),),
+    )
+    said = " ".join(format_inspection(found, style=PLAIN).split())
+    assert "default dev lan mtu 1480 advmss 1400" in said
+    assert "lan ingress dst_ip 10.10.0.100 mark 7" in said
+    assert "dst_ip 10.10.0.11 tcp dst_port 80 masquerade" in said
+    assert "TCP SYN segment size at most 1440 bytes in IPv4" in said
+    assert "Uthreshold Lthreshold TCP 10.10.0.100:80 rr -> 10.10.0.11:80 rs1 10 5" in said
+    assert "timeouts: tcp 900 s, tcpfin 120 s, udp 60 s (default 300 s)" in said
+    assert "synchronization daemon: master on lan, syncid 7" in said
+
+
+def test_commands_of_what_is_left_alone_can_be_typed_outside_the_machine() -> None:
+    found = healthy(lab_of("dr"))
+    one = Deviation("…", left=True, command="ip netns exec lvs-dr-director ipvsadm -C")
+    nodes = {"director": replace(found.nodes["director"], deviations=(one,))}
+    said = format_inspection(typeable_outside(replace(found, nodes=nodes)), style=PLAIN)
+    assert "lvsctl exec dr/director -- ipvsadm -C" in said
 
 
 def test_inspection_explains_the_settings_of_ipvs_that_are_not_the_usual_ones() -> None:

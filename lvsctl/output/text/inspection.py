@@ -9,20 +9,13 @@ from lvsctl.engine.findings import Inspection, NodeInspection
 from lvsctl.model.addresses import IPInterface
 from lvsctl.model.ipvs_sysctls import IPVS_SYSCTLS, PREFIX, IpvsSysctl, normal
 from lvsctl.model.lab import Lab, Node, Role
-from lvsctl.model.service import (
-    Encapsulation,
-    ForwardingMethod,
-    FwMark,
-    Protocol,
-    TunnelKind,
-    tunnel_text,
-)
-from lvsctl.model.state import Counters, NeighbourState, RealServerState, RouteState, ServiceState
-from lvsctl.output.folding import FOLDED_FROM, name_ranges, value_range
+from lvsctl.model.service import IpvsTimeouts, Protocol, TunnelKind
+from lvsctl.model.state import NeighbourState, RouteState
+from lvsctl.output.folding import FOLDED_FROM, name_ranges
 from lvsctl.output.phrases import ROLE, counted, host_port, impaired, injected_faults, vips
+from lvsctl.output.text.ipvs_table import ipvs_table
 from lvsctl.output.text.style import Cell, Style, printable
 from lvsctl.resources.base import Deviation
-from lvsctl.resources.ipvs_service import flag_names, mask_words
 
 ARP = ("arp_ignore", "arp_announce", "rp_filter")
 """Sysctls that matter on an interface of a real server that holds the VIP (DR, TUN)."""
@@ -111,7 +104,7 @@ def _deviations(found: Iterable[Deviation], style: Style) -> Iterator[str]:
         why = f" ({one.why})" if one.why else ""
         yield style.red(style.wrapped(f"! {printable(one.text + why)}", 2, 2))
         if one.left and one.command:
-            yield f"      `lvsctl up` leaves it alone; remove it: {style.cyan(one.command)}"
+            yield f"      `lvsctl up` leaves it alone; to change it: {style.cyan(one.command)}"
 
 
 class _Node:
@@ -138,6 +131,7 @@ class _Node:
             ("routes", self._routes()),
             ("neighbours", self._neighbours()),
             ("settings", self._settings()),
+            ("rules", self._rules()),
             ("listeners", self._listeners()),
         )
         for title, rows in sections:
@@ -180,7 +174,7 @@ class _Node:
             if not _self_evident(route):
                 via = f"via {route.via} " if route.via else ""
                 device = printable(route.device) if route.device else "nowhere"
-                yield [str(route.to or "default"), f"{via}dev {device}"]
+                yield [str(route.to or "default"), " ".join((f"{via}dev {device}", *route.details))]
 
     def _neighbours(self) -> Rows:
         alike: dict[object, list[NeighbourState]] = {}
@@ -239,6 +233,20 @@ class _Node:
         bad = any(one.text.startswith(f"{key} ") for one in self._deviations for key in keys)
         return Cell(name, self._style.dim), Cell(value, self._style.red if bad else str)
 
+    def _rules(self) -> Rows:
+        """What the topology has the node change in packets; other rules are deviations."""
+        for one in self._state.filters:
+            if any(action.startswith("mark ") for action in one.actions):
+                match = printable(" ".join(one.match))
+                yield [f"{printable(one.device)} {one.parent}", match, ", ".join(one.actions)]
+        for rule in self._state.packet_filters:
+            if (to := rule.masquerades) is not None:
+                where = f"dst_ip {to.address} {to.protocol} dst_port {to.port}"
+                yield [rule.chain.lower(), where, "masquerade"]
+            if (clamp := rule.clamps) is not None:
+                limit = f"segment size at most {clamp.text}"
+                yield [rule.chain.lower(), "TCP SYN", limit]
+
     def _listeners(self) -> Rows:
         for one in self._state.listeners:
             holder = f"{printable(one.process)} ({one.pid})" if one.pid else ""
@@ -258,9 +266,7 @@ class _Node:
             for server in service.real_servers
         }
         yield f"  {self._style.dim('IPVS')}"
-        yield from _ipvs_table(
-            self._state.services, names, self._style, indent=4, folds=self._folds
-        )
+        yield from ipvs_table(self._state.services, names, self._style, indent=4, folds=self._folds)
         yield from self._ipvs_settings()
         if self._state.connections:
             states = Counter(connection.state for connection in self._state.connections)
@@ -285,6 +291,11 @@ class _Node:
             rows.append([*self._named(name, value, key), said])
         if usual:
             yield self._style.wrapped(f"settings: {', '.join(usual)}", 4, 2)
+        if self._state.ipvs_timeouts is not None:
+            yield self._style.wrapped(f"timeouts: {_timeouts(self._state.ipvs_timeouts)}", 4, 2)
+        for one in self._state.sync_daemons:
+            place = f"{printable(one.interface)}, syncid {one.sync_id}"
+            yield f"    synchronization daemon: {one.state} on {place}"
         if rows:
             yield self._style.table(rows, indent=4)
 
@@ -294,110 +305,15 @@ def _self_evident(route: RouteState) -> bool:
     return route.kernel and route.to is not None and route.to.is_link_local
 
 
-FORWARD = {
-    ForwardingMethod.NAT: "Masq",
-    ForwardingMethod.TUN: "Tunnel",
-    ForwardingMethod.DR: "Route",
-}
-"""ipvsadm's words for the forwarding methods."""
-
-WIDE = 118
-"""Columns that both tables need side by side."""
-
-_TABLE = ("Forward", "Weight", "ActiveConn", "InActConn")
-_STATS = ("Conns", "InPkts", "OutPkts", "InBytes", "OutBytes")
-
-Names = Mapping[tuple[str, int], str]
-Row = list[str | Cell]
-
-
-def _ipvs_table(
-    services: Sequence[ServiceState], names: Names, style: Style, *, indent: int, folds: bool
-) -> Iterator[str]:
-    """One table if the width allows it, otherwise ipvsadm's two. ``names`` by RIP and port."""
-    parts = [_TABLE + _STATS] if style.width >= WIDE else [_TABLE, _STATS]
-    for columns in parts:
-        rows: list[Row] = []
-        for service in services:
-            rows.append(_service_row(service, columns))
-            folded = _rows_of(service, names, folds=folds)
-            rows += [_server_row(servers, columns, names) for servers in folded]
-        first = "Prot LocalAddress:Port Scheduler Flags"
-        headings: Row = [Cell("  -> RemoteAddress:Port"), *(Cell(c, right=True) for c in columns)]
-        yield " " * indent + style.bold(first)
-        yield style.table(rows, headings=headings, indent=indent)
-
-
-def _service_row(service: ServiceState, columns: Sequence[str]) -> Row:
-    match = service.match
-    if isinstance(match, FwMark):
-        words = ["FWM ", str(match.mark), service.scheduler]
-    else:
-        where = host_port(match.vip, match.port)
-        words = [str(match.protocol).upper().ljust(4), where, service.scheduler]
-    flags = flag_names(service.scheduler, service.flags)
-    words += [f"({','.join(flags)})"] if flags else []
-    words += ["ops"] if "ops" in service.flags else []
-    if service.persistence:
-        words.append(f"persistent {service.persistence}")
-        bits = service.netmask
-        words += [f"mask {mask_words(service.match.version, bits)}"] if bits else []
-    words += [f"pe {service.engine}"] if service.engine else []
-    counters = _counters(service.counters)
-    return [
-        Cell(" ".join(words), whole=True),
-        *(_right_aligned(counters.get(c, "")) for c in columns),
-    ]
-
-
-def _rows_of(
-    service: ServiceState, names: Names, *, folds: bool
-) -> Iterator[tuple[RealServerState, ...]]:
-    """The real servers in a row each, or where many are configured alike, those in one."""
-    alike: dict[object, list[RealServerState]] = {}
-    for one in service.real_servers:
-        known = folds and (str(one.rip), one.port) in names
-        way = (one.forward, one.encapsulation, one.tunnel_port, one.tunnel_flags)
-        key = (one.port, one.weight, *way) if known else one
-        alike.setdefault(key, []).append(one)
-    for several in sorted(alike.values(), key=len):  # what differs first
-        if len(several) >= FOLDED_FROM:
-            yield tuple(several)
-        else:
-            yield from ((one,) for one in several)
-
-
-def _server_row(servers: tuple[RealServerState, ...], columns: Sequence[str], names: Names) -> Row:
-    """One real server, or several with the least and the greatest of each number."""
-    server = servers[0]
-    known = [name for one in servers if (name := names.get((str(one.rip), one.port)))]
-    name = name_ranges(known)
-    where = f"  -> {host_port(server.rip, server.port)}" + (f"  {name}" if name else "")
-    if len(servers) > 1:
-        where = f"  -> {len(servers)} real servers, each  {name}"
-    forward = server.forward
-    method = FORWARD[forward] if isinstance(forward, ForwardingMethod) else forward.capitalize()
-    if forward is ForwardingMethod.TUN and server.encapsulation is not Encapsulation.IPIP:
-        method += f" {tunnel_text(server.encapsulation, server.tunnel_port, server.tunnel_flags)}"
-    values = {
-        "Forward": method,
-        "Weight": str(server.weight),
-        "ActiveConn": value_range(one.active for one in servers),
-        "InActConn": value_range(one.inactive for one in servers),
-        **_counters(*(one.counters for one in servers)),
-    }
-    return [Cell(where, whole=True), *(_right_aligned(values[column]) for column in columns)]
-
-
-def _right_aligned(text: str) -> Cell:
-    return Cell(text, right=True)
-
-
-def _counters(*counters: Counters) -> dict[str, str]:
-    return {
-        "Conns": value_range(one.connections for one in counters),
-        "InPkts": value_range(one.packets_in for one in counters),
-        "OutPkts": value_range(one.packets_out for one in counters),
-        "InBytes": value_range(one.bytes_in for one in counters),
-        "OutBytes": value_range(one.bytes_out for one in counters),
-    }
+def _timeouts(found: IpvsTimeouts) -> str:
+    """What ``ipvsadm -L --timeout`` prints, with the default of each that differs."""
+    usual = IpvsTimeouts()
+    values = (
+        ("tcp", found.tcp, usual.tcp),
+        ("tcpfin", found.tcp_fin, usual.tcp_fin),
+        ("udp", found.udp, usual.udp),
+    )
+    return ", ".join(
+        f"{name} {value} s" + f" (default {default} s)" * (value != default)
+        for name, value, default in values
+    )

@@ -306,7 +306,7 @@ def _changes(result: Up, style: Style, inside: bool) -> list[str]:
     for one in result.left:
         lines.append(style.yellow(f"left alone: {legible(one.text)}"))
         if one.command:
-            lines.append(f"    remove it: {style.cyan(typed(one.command))}")
+            lines.append(f"    to change it: {style.cyan(typed(one.command))}")
     return lines
 
 
