@@ -321,7 +321,7 @@ def write(lab: Lab, resources: Iterable[Resource]) -> dict[str, str]:
     for director in lab.directors:
         netns = lab.netns(director.name)
         lines = [
-            shlex.join(command.argv[1:])
+            " ".join(command.argv[1:])  # -R splits at blanks, without quotes (config_stream.c)
             for one in every
             if isinstance(one, IpvsService | IpvsRealServer) and one.netns == netns
             for command in one.commands()

@@ -9,22 +9,27 @@ import pytest
 from lvsctl.engine.inspect import verify_lab
 from lvsctl.engine.preview import preview
 from lvsctl.model.claim import Verdict
-from tests.kernel.ansible_hosts import Hosts
+from tests.kernel.ansible_hosts import Hosts, changed
 from tests.kernel.labs import lab_up
 
 pytestmark = [pytest.mark.ipvs, pytest.mark.slow, pytest.mark.exhaustive]
 """Ansible starts a Python for each task of each host: minutes in the throwaway kernel."""
 
 
-@pytest.mark.parametrize("name", ["dr", "tun-gue"])
-def test_verify_passes_on_hosts_that_ansible_configured(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["dr", "nat", "tun", "tun-gue"])
+def test_hosts_that_ansible_configured_pass_and_are_taken_back(name: str, tmp_path: Path) -> None:
     with lab_up(name) as lab:
         hosts = Hosts(lab, tmp_path)
         hosts.strip()
-        assert preview(lab).changed
+        before = preview(lab).added
+        assert before
         try:
+            assert "\n+++ " in hosts.play("apply", "--check", "--diff")
+            assert preview(lab).added == before
             hosts.play("apply")
-            verified = verify_lab(lab)
+            assert {finding.verdict for finding in verify_lab(lab).findings} == {Verdict.PASS}
+            assert set(changed(hosts.play("apply"))) == {0}
+            hosts.play("remove")
+            assert preview(lab).added == before
         finally:
             hosts.close()
-        assert {finding.verdict for finding in verified.findings} == {Verdict.PASS}

@@ -5,13 +5,12 @@ Without IPVS, keepalived carries the VIP only. That `verify` passes is in test_a
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
 from lvsctl.model.lab import Lab
-from tests.kernel.ansible_hosts import Hosts
+from tests.kernel.ansible_hosts import Hosts, changed
 from tests.kernel.by_hand import run
 from tests.kernel.labs import lab_up
 from tests.kernel.natively import without_ipvs
@@ -27,10 +26,6 @@ def state_of(lab: Lab, host: str) -> tuple[str, ...]:
         run(f"ip -n {netns} -br address"),
         run("sysctl -a -r '^net.ipv4.(ip_forward|conf.*.(arp_ignore|arp_announce))'", netns=netns),
     )
-
-
-def changed(recap: str) -> list[int]:
-    return [int(found) for found in re.findall(r" changed=(\d+)", recap)]
 
 
 def test_playbooks_apply_change_nothing_again_and_are_taken_back(

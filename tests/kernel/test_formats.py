@@ -12,21 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl.claims.distribution import requests_needed
 from lvsctl.engine.inspect import diagnose_lab, verify_lab
 from lvsctl.engine.preview import preview
 from lvsctl.engine.up import bring_up
 from lvsctl.faults import FAULTS
 from lvsctl.faults.injector import FaultInjector
-from lvsctl.formats import readers, writers
+from lvsctl.formats import writers
 from lvsctl.formats.ipvs_table import Rule, table
-from lvsctl.formats.to_topology import to_topology
 from lvsctl.kernel import state
 from lvsctl.model.claim import Verdict
 from lvsctl.plan import planner
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
-from lvsctl.topology.shipped import Topology
 from tests.formats import corpus_files as corpus
 from tests.kernel.by_hand import eventually, namespaces, run
 from tests.kernel.labs import lab_up, topology_of
@@ -187,22 +184,3 @@ def test_a_real_server_that_keepalived_takes_out_is_no_cause(tmp_path: Path) -> 
             "rs1: nothing listens on a real server; keepalived sends it no requests",
             "director: rs1 is not in the table: keepalived removed it",
         )
-
-
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("file", corpus.FILES, ids=lambda file: file.stem)
-def test_a_file_goes_round(file: Path) -> None:
-    """Imported, up, every claim proven, exported, imported again: the same virtual services."""
-    imported = to_topology(corpus.configuration_of(file), "circle")
-    with lab_up(imported.text) as lab:
-        # A whole round of weights 4:65535 is 65539 requests, one after the other; and an engine
-        # of persistence reads requests of its own protocol, which a lab's clients do not send.
-        if all(requests_needed(one, None) < 500 and not one.engine for one in lab.services):
-            verified = verify_lab(lab)
-            assert not [f for f in verified.findings if f.verdict is Verdict.FAIL]
-        table_there = rules_in(lab.netns(lab.directors[0].name))
-        texts = writers.export(lab, planner.plan_for(lab).resources, writers.Target.KEEPALIVED)
-    exported = next(iter(texts.values()))
-    again = readers.read(Topology("out", exported.encode(), "/out"), readers.Source.KEEPALIVED)
-    netns = lab.netns(lab.directors[0].name)
-    assert frozenset(table(again.services, netns)) == table_there

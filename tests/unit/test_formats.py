@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import jinja2
 import pytest
 import yaml
 
@@ -21,6 +22,7 @@ from lvsctl.cli.main import main
 from lvsctl.engine.preview import between
 from lvsctl.errors import TopologyError
 from lvsctl.formats import readers, writers
+from lvsctl.formats.ansible.writer import FILES
 from lvsctl.formats.configuration import Configuration, Place
 from lvsctl.formats.ipvs_table import Rule, table
 from lvsctl.formats.to_topology import Imported, node_names, to_topology
@@ -102,6 +104,10 @@ def test_what_is_exported_is_read_as_the_same_table(
     again = readers.read(Topology("out", text.encode(), "/out"), readers.Source(target))
     assert rules(table(again.services)) == rules(resources)
     assert str(readers.detect(text)) == target.value
+    if target is writers.Target.IPVSADM:
+        assert (
+            "'" not in text
+        )  # ipvsadm -R knows no quotes, as brackets of IPv6 would get in a shell
 
 
 def playbooks(name: str) -> dict[str, str]:
@@ -136,6 +142,23 @@ def test_a_host_of_nat_has_its_gateway_checked_and_interfaces_are_the_inventorys
     assert "interface {{ lvs_interfaces['public'] }}\n" in nat["templates/keepalived.conf.j2"]
     up = yaml.safe_load(marks["group_vars/directors.yml"])["lvs_commands"][0]["up"]
     assert up == "tc qdisc add dev {{ lvs_interfaces['lan'] }} clsact"
+
+
+def test_netplan_gets_the_addresses_of_each_device() -> None:
+    """Also those of tunnels, which exist already."""
+    variables = yaml.safe_load(playbooks("tun-ipv6")["group_vars/real_servers.yml"])
+    text = (FILES / "templates/netplan.yaml.j2").read_text(encoding="utf-8")
+    # As Ansible renders templates (its documentation, "Templating").
+    template = jinja2.Template(text, trim_blocks=True)
+    plan = yaml.safe_load(template.render(lvs_name="tun-ipv6", **variables))["network"]
+    found = {name: one["addresses"] for name, one in plan["ethernets"].items()}
+    wanted = variables["lvs_addresses"]
+    assert wanted
+    assert found == {
+        one["device"]: [two["address"] for two in wanted if two["device"] == one["device"]]
+        for one in wanted
+    }
+    assert {one["match"]["name"] for one in plan["ethernets"].values()} == set(found)
 
 
 @pytest.mark.exhaustive

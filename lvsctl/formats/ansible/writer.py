@@ -32,7 +32,8 @@ FILES = Path(__file__).with_name("files")
 _GROUPS = {Role.REAL_SERVER: "real_servers", Role.DIRECTOR: "directors"}
 
 _NETWORK = """\
-{{ 'networkd' if (lvs_networkd.status | default({})).ActiveState | default('') == 'active' else \
+{{ ('netplan' if lvs_netplan.matched else 'networkd') \
+if (lvs_networkd.status | default({})).ActiveState | default('') == 'active' else \
 'ifupdown' if lvs_ifupdown.stat.exists else 'unit' }}"""
 
 _README = """\
@@ -52,10 +53,10 @@ ansible-playbook -i inventory.yml remove.yml                  # restores what wa
 ```
 
 It needs no collection besides ansible.builtin. Addresses of the hosts themselves, and their routes,
-are yours: nothing here changes them. Addresses of virtual services are given to systemd-networkd,
-ifupdown or a unit of systemd, whichever the host has (`lvs_network` says which). Where netplan is,
-its renderer systemd-networkd reads the same files; netplan itself has no key for a tunnel to any
-sender. `lvs_install: false` leaves packages alone.
+are yours: nothing here changes them. Addresses of virtual services are given to netplan (where
+systemd-networkd renders it), systemd-networkd, ifupdown or a unit of systemd, whichever the host
+has (`lvs_network` says which). Tunnels are made by a script, because netplan has no key for a
+tunnel from any sender. `lvs_install: false` leaves packages alone.
 """
 
 
