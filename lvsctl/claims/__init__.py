@@ -24,6 +24,7 @@ from lvsctl.claims.keepalived import as_decided
 from lvsctl.claims.trace import Trace, traces
 from lvsctl.model.claim import Finding, Verdict
 from lvsctl.model.evidence import Evidence
+from lvsctl.model.lab import Role
 from lvsctl.model.service import ForwardingMethod
 
 BY_MODE: Mapping[ForwardingMethod, ClaimTable] = {
@@ -65,6 +66,8 @@ def findings(evidence: Evidence) -> Iterator[Finding]:
 
 def notes(evidence: Evidence) -> Iterator[str]:
     """Say of each service why its claims could not be decided where the client is no client."""
+    if all(evidence.lab.node(run.client).role is Role.CLIENT for run in evidence.runs):
+        return
     for trace in traces(evidence):
         found = unsuitable_client(trace)
         if found is not None:

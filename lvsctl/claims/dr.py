@@ -218,7 +218,7 @@ def _changed(trace: Trace, passage: Passage) -> str:
         return f"{before.ttl_name} {before.ttl} became {after.ttl}"
     if went.ethernet is None or went.ethernet.src not in trace.macs(passage.node):
         return "it left with a source MAC that is not the director's"
-    if not any(went.ethernet.dst in trace.macs(s.node) for s in trace.real_servers):
+    if went.ethernet.dst not in trace.real_servers_macs:
         return f"it was sent to {went.ethernet.dst}, the MAC address of no real server"
     return ""
 

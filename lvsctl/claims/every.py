@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from lvsctl.claims.base import CheckResult, ClaimTable, inconclusive, join_names, passed_if
 from lvsctl.claims.distribution import (
@@ -192,8 +192,9 @@ def real_servers_reached(trace: Trace) -> CheckResult:
     seen = trace.run
     prediction = _prediction(seen)
     answered = _answers(seen)
+    node_at = _namer(seen)
     if not prediction.exact:
-        names = [_name(seen, place) for place in usable(seen.service)]
+        names = [node_at(place) for place in usable(seen.service)]
         unchosen = [name for name in names if not answered[name]]
         return passed_if(
             any(answered[name] for name in names) and not _drained_answers(seen),
@@ -202,7 +203,7 @@ def real_servers_reached(trace: Trace) -> CheckResult:
             + (f"; not chosen, so not judged: {', '.join(unchosen)}" if unchosen else ""),
         )
     outcomes = (prediction.shares, *prediction.others)
-    wanted = [_name(seen, p) for p in prediction.shares if all(shares[p] for shares in outcomes)]
+    wanted = [node_at(p) for p in prediction.shares if all(shares[p] for shares in outcomes)]
     silent = [name for name in sorted(wanted) if not answered[name]]
     return passed_if(
         bool(wanted) and not silent,
@@ -231,6 +232,7 @@ def distribution(trace: Trace) -> CheckResult:
     prediction = _prediction(seen)
     answered = _answers(seen)
     observed = _counts(answered)
+    node_at = _namer(seen)
     if not answered:
         return inconclusive(prediction.text, "no request was answered")
     if not prediction.exact:
@@ -239,10 +241,10 @@ def distribution(trace: Trace) -> CheckResult:
     misplaced = list(_misplaced(seen))
     if misplaced:
         observed += f"; {misplaced[0]}" + (f" and {len(misplaced) - 1} more" * (len(misplaced) > 1))
-    fitting = prediction.fitting({p: answered[_name(seen, p)] for p in prediction.shares})
+    fitting = prediction.fitting({p: answered[node_at(p)] for p in prediction.shares})
     holds = fitting is not None and not misplaced
     told = fitting or prediction.shares
-    shares = {_name(seen, place): share for place, share in told.items()}
+    shares = {node_at(place): share for place, share in told.items()}
     expected = f"{_counts(shares)} ({seen.service.scheduler}: {prediction.text})"
     if prediction.most:
         expected = f"{seen.service.scheduler}: {prediction.text}"
@@ -263,8 +265,9 @@ def counters_agree(trace: Trace) -> CheckResult:
     answered = _answers(seen)
     if not answered:
         return inconclusive("some answers", "no request was answered")
+    node_at = _namer(seen)
     grown = {
-        _name(seen, place): after.counters.connections - before.counters.connections
+        node_at(place): after.counters.connections - before.counters.connections
         for place, (before, after) in _pairs(seen.before, seen.after).items()
     }
     expected = {name: answered[name] for name in grown}
@@ -290,12 +293,13 @@ def reply_path_counted(trace: Trace) -> CheckResult:
     seen = trace.run
     if seen.before is None or seen.after is None:
         return _no_table(seen)
+    node_at = _namer(seen)
     crossing = (*seen.service.by(ForwardingMethod.NAT), *seen.service.local)
     nat = {(s.rip, s.port) for s in crossing}
     direct = {(s.rip, s.port) for s in seen.service.real_servers} - nat
     expected = "reply packets counted" if nat else "request packets counted, no reply packets"
     if nat and direct:
-        names = sorted(_name(seen, place) for place in nat)
+        names = sorted(node_at(place) for place in nat)
         expected = f"reply packets counted of {join_names(names)} only"
     pairs = _pairs(seen.before, seen.after).items()
     requests = sum(a.counters.packets_in - b.counters.packets_in for _, (b, a) in pairs)
@@ -323,7 +327,8 @@ def reply_path_counted(trace: Trace) -> CheckResult:
     if not requests or not seen.answered:
         # No reply counted proves nothing unless requests were, and were answered.
         return inconclusive(expected, observed)
-    silent = nat and not any(_answers(seen)[_name(seen, place)] for place in nat)
+    answered = _answers(seen)
+    silent = nat and not any(answered[node_at(place)] for place in nat)
     if direct and given and silent and not astray:
         return inconclusive(expected, f"{observed}; none of those answered")
     # A scheduler may have chosen none of those that are forwarded to by NAT.
@@ -346,18 +351,18 @@ def _keeps_connections(trace: Trace) -> bool:
 def connection_table_agrees(trace: Trace) -> CheckResult:
     """Look up each of the client's connections in the director's connection table."""
     seen = trace.run
+    asked = (seen.endpoint.protocol, seen.endpoint.vip, seen.endpoint.port)
     table = {
         (c.client, c.client_port): (c.rip, c.rport)
         for c in seen.connections
-        if (c.protocol, c.vip, c.vport)
-        == (seen.endpoint.protocol, seen.endpoint.vip, seen.endpoint.port)
-        and c.client_port
+        if (c.protocol, c.vip, c.vport) == asked and c.client_port
     }
     total = len(seen.answered)
     expected = f"{total} of {total} connections mapped to the real server that answered"
     if not total:
         return inconclusive("connections in the table", "no request was answered")
-    agreeing = sum(1 for exchange in seen.answered if _leads(seen, table, exchange))
+    node_at = _namer(seen)
+    agreeing = sum(1 for exchange in seen.answered if _leads(node_at, table, exchange))
     return passed_if(agreeing == total, expected, f"{agreeing} of {total}")
 
 
@@ -460,11 +465,13 @@ def _unless_disturbed(trace: Trace, result: CheckResult) -> CheckResult:
     return inconclusive(result.expected, observed)
 
 
-def _leads(seen: Run, table: Mapping[Place, Place], exchange: Exchange) -> bool:
+def _leads(
+    node_at: Callable[[Place], str], table: Mapping[Place, Place], exchange: Exchange
+) -> bool:
     if exchange.local is None:
         return False
     place = table.get((exchange.local.address, exchange.local.port))
-    return place is not None and _name(seen, place) == exchange.node
+    return place is not None and node_at(place) == exchange.node
 
 
 def _prediction(seen: Run) -> Expected:
@@ -481,16 +488,17 @@ def _choices(seen: Run) -> tuple[Place | None, ...] | None:
 
 def _misplaced(seen: Run) -> Iterator[str]:
     """Connections that a hash gives to another real server than the one that answered."""
+    node_at = _namer(seen)
     for exchange, place in zip(seen.exchanges, _choices(seen) or (), strict=False):
-        wanted = "none" if place is None else _name(seen, place)
+        wanted = "none" if place is None else node_at(place)
         if exchange.answered and exchange.node != wanted:
             yield f"{exchange.local}: {exchange.node}, not {wanted}"
 
 
 def _drained_answers(seen: Run) -> bool:
     """Whether a real server with weight 0 answered."""
-    able = {_name(seen, place) for place in usable(seen.service)}
-    return any(name in _known(seen) and name not in able for name in _answers(seen))
+    drained = {*_known(seen)}.difference(map(_namer(seen), usable(seen.service)))
+    return any(name in drained for name in _answers(seen))
 
 
 def _answers(seen: Run) -> Counter[str]:
@@ -505,12 +513,13 @@ def _names(seen: Run) -> str:
     return ", ".join(_known(seen))
 
 
-def _name(seen: Run, place: Place) -> str:
-    """The node at ``place``, or the place itself if the topology has no real server there."""
+def _namer(seen: Run) -> Callable[[Place], str]:
+    """Return what names the node at a place, or the place itself if no real server is there."""
+    nodes: dict[Place, str] = {}
     for server in seen.service.real_servers:
-        if place in ((server.rip, server.port), (server.rip, server.answers_at(seen.endpoint))):
-            return server.node
-    return f"{place[0]}:{place[1]}"
+        for port in (server.port, server.answers_at(seen.endpoint)):
+            nodes.setdefault((server.rip, port), server.node)
+    return lambda place: nodes.get(place) or f"{place[0]}:{place[1]}"
 
 
 def _counts(by_name: Mapping[str, int]) -> str:

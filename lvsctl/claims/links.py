@@ -146,19 +146,19 @@ def _carries(frame: Frame) -> bool:
 
 def _reordered(trace: Trace) -> Iterator[_Oddity]:
     """Segments that leave an end after later ones: TCP sends them in order (RFC 9293, 3.4)."""
-    late = [pair for c in trace.everything for pair in _overtaken(trace, c)]
+    ends = _ends(trace)
+    late = [pair for c in trace.everything for pair in _overtaken(ends, c)]
     if late:
         places = ", ".join(sorted({second.tap.node for _, second in late}))
         yield _Oddity(f"{len(late)} segments left {places} after later ones", late[0])
 
 
-def _overtaken(trace: Trace, conversation: Conversation) -> Iterator[tuple[Frame, Frame]]:
+def _overtaken(ends: Collection[str], conversation: Conversation) -> Iterator[tuple[Frame, Frame]]:
     """Yield a later segment and an earlier one that left after it, at an end of the connection.
 
     An end's acknowledgement number never decreases; without data it sends the next sequence
     number.
     """
-    ends = _ends(trace)
     last: dict[object, Frame] = {}
     for frame in (*conversation.requests, *conversation.replies):
         tcp = frame.packet.transport

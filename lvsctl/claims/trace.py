@@ -189,9 +189,19 @@ class Trace:
 
     def macs(self, node: str) -> frozenset[str]:
         """The MAC addresses of a node's interfaces."""
-        state = self.evidence.states.get(node)
-        links = state.links if state is not None else ()
-        return frozenset(link.mac for link in links if link.mac)
+        return self._macs.get(node, frozenset())
+
+    @cached_property
+    def _macs(self) -> Mapping[str, frozenset[str]]:
+        return {
+            node: frozenset(link.mac for link in state.links if link.mac)
+            for node, state in self.evidence.states.items()
+        }
+
+    @cached_property
+    def real_servers_macs(self) -> frozenset[str]:
+        """The MAC addresses of all real servers' interfaces."""
+        return frozenset().union(*(self.macs(server.node) for server in self.real_servers))
 
     def holds(self, node: str, address: object) -> tuple[str, ...]:
         """The devices on which a node has ``address``."""
@@ -224,7 +234,17 @@ class Trace:
 
     def at(self, *nodes: str) -> Iterator[Frame]:
         """Every frame that was captured at the taps of ``nodes``, whatever it belongs to."""
-        return (frame for frame in self.evidence.frames if frame.tap.node in nodes)
+        if len(nodes) == 1:
+            return iter(self._by_node.get(nodes[0], ()))
+        wanted = frozenset(nodes)
+        return (frame for frame in self.evidence.frames if frame.tap.node in wanted)
+
+    @cached_property
+    def _by_node(self) -> Mapping[str, list[Frame]]:
+        found: dict[str, list[Frame]] = {}
+        for frame in self.evidence.frames:
+            found.setdefault(frame.tap.node, []).append(frame)
+        return found
 
     def at_directors(self) -> Iterator[Frame]:
         """Every frame that was captured at a director."""
@@ -241,16 +261,17 @@ class Trace:
 
         Late packets of earlier connections do not count.
         """
-        run = self.run
+        run, vip = self.run, self.vip
+        protocol = run.endpoint.protocol.number
         return frozenset(
-            frame.flow.src
+            flow.src
             for frame in self.at_directors()
             if frame.direction is Direction.IN
-            and frame.flow is not None
-            and frame.flow.dst == self.vip
-            and frame.flow.protocol == run.endpoint.protocol.number
-            and run.began <= frame.time <= run.ended
             and frame.packet.opens_connection
+            and (flow := frame.flow) is not None
+            and flow.dst == vip
+            and flow.protocol == protocol
+            and run.began <= frame.time <= run.ended
         )
 
     @property
@@ -404,11 +425,11 @@ def _source_translations(
     came: dict[tuple[str, object], Endpoint] = {}
     found: dict[Endpoint, Endpoint] = {}
     for frame in evidence.frames:
-        flow = frame.flow
         # The first packet is enough: its sequence number or tag is as good as unique.
-        if flow is None or not frame.packet.opens_connection:
+        if frame.tap.node not in directors or not frame.packet.opens_connection:
             continue
-        if frame.tap.node not in directors:
+        flow = frame.flow
+        if flow is None:
             continue
         key = frame.tap.node, identity(frame)
         if frame.direction is Direction.OUT:

@@ -145,12 +145,12 @@ class Tcp:
     @property
     def is_syn(self) -> bool:
         """A connection is asked for: SYN without ACK."""
-        return self.flags & 0x12 == 0x02
+        return int(self.flags) & 0x12 == 0x02
 
     @property
     def is_syn_ack(self) -> bool:
         """A connection is accepted."""
-        return self.flags & 0x12 == 0x12
+        return int(self.flags) & 0x12 == 0x12
 
 
 @dataclass(frozen=True, slots=True)
