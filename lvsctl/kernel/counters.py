@@ -83,10 +83,17 @@ from running, so was the kernel's timer that adds up (in the throwaway kernel al
 Counts = tuple[int, int, int]
 """Connections, packets in and packets out."""
 
-Unaccounted = tuple[Counts, Counts]
-"""Counts of the namespace that are missing in the services' sum and in the real servers'."""
 
-NOTHING: Unaccounted = ((0, 0, 0), (0, 0, 0))
+class Unaccounted(NamedTuple):
+    """Exact counts of the namespace that are missing in sums: its own (after ``ipvsadm -Z``), the
+    services', and the real servers'."""
+
+    of_namespace: Counts = (0, 0, 0)
+    of_services: Counts = (0, 0, 0)
+    of_real_servers: Counts = (0, 0, 0)
+
+
+NOTHING = Unaccounted()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,42 +124,45 @@ def wait_for_ipvs_counters(
     pause = threading.Event()  # never set: the kernel has no event for this
     latest, since, rounds = netns.run_inside(director, _exact), time.monotonic(), 0
     while True:
-        look = netns.run_inside(director, _look)
+        exact, summed = netns.run_inside(director, _totals)
         now = time.monotonic()
         rounds += 1
-        if look.exact != latest:
-            latest, since, rounds = look.exact, now, 0
-        missing = _missing(look.services, look.exact)
+        if exact != latest:
+            latest, since, rounds = exact, now, 0
         waited = now > since + patience and rounds >= QUIET_ROUNDS
-        if (look.quiet and (missing == unaccounted or waited)) or now > deadline:
-            # What else a director's state shows is not summed up, so it is read once.
-            state = node_state(director, sysctls=(), director=True)
-            return IpvsCounters(replace(state, services=look.services), look.when, missing)
+        late = now > deadline
+        # The namespace's own sum is added up with the others, and quick to read.
+        if _less(exact, summed) == unaccounted.of_namespace or waited or late:
+            look = netns.run_inside(director, _look)
+            quiet = exact == look.exact
+            missing = _missing(look.services, exact, summed)
+            if (quiet and (missing == unaccounted or waited)) or late:
+                # What else a director's state shows is not summed up, so it is read once.
+                state = node_state(director, sysctls=(), director=True)
+                return IpvsCounters(replace(state, services=look.services), look.when, missing)
         pause.wait(_AGAIN)
 
 
 class _Look(NamedTuple):
-    """The counters at one moment; ``quiet``: nothing was counted while they were read."""
+    """The services at one moment, and the exact counts after they were read."""
 
-    exact: Counts
     when: int
     services: tuple[ServiceState, ...]
-    quiet: bool
+    exact: Counts
 
 
 def _look() -> _Look:
-    exact = _exact()
     when = time.clock_gettime_ns(time.CLOCK_REALTIME)
     with sockets.open_socket(sockets.GENERIC) as sock:
         services = ipvs.services(sock)
-    return _Look(exact, when, services, exact == _exact())
+    return _Look(when, services, _exact())
 
 
-def _missing(services: Iterable[ServiceState], exact: Counts) -> Unaccounted:
+def _missing(services: Iterable[ServiceState], exact: Counts, summed: Counts) -> Unaccounted:
     found = tuple(services)
     by_service = _sums([service.counters for service in found])
     by_real_server = _sums([r.counters for service in found for r in service.real_servers])
-    return _less(exact, by_service), _less(exact, by_real_server)
+    return Unaccounted(*(_less(exact, counts) for counts in (summed, by_service, by_real_server)))
 
 
 def _less(counts: Counts, other: Counts) -> Counts:
@@ -167,10 +177,17 @@ def _sums(counters: list[Counters]) -> Counts:
     )
 
 
+def _totals() -> tuple[Counts, Counts]:
+    """Return the namespace's exact counts and their sum as it was last added up."""
+    lines = Path(f"{_DIRECTORY}ip_vs_stats").read_text(encoding="ascii").splitlines()
+    connections, packets_in, packets_out, *_ = (int(word, 16) for word in lines[2].split())
+    return _exact(), (connections, packets_in, packets_out)
+
+
 def _exact() -> Counts:
     """Connections, packets in and packets out: the CPUs' rows, hexadecimal, added up."""
     totals = [0, 0, 0]
-    text = Path("/proc/thread-self/net/ip_vs_stats_percpu").read_text(encoding="ascii")
+    text = Path(f"{_DIRECTORY}ip_vs_stats_percpu").read_text(encoding="ascii")
     for line in text.splitlines()[2:]:
         words = line.split()
         if len(words) != 6 or words[0] == "~":
