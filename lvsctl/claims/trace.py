@@ -312,6 +312,7 @@ class _Connections:
         self.requests: dict[Endpoint, list[Frame]] = {}
         self.replies: dict[Endpoint, list[Frame]] = {}
         self._shared = _shared_ends(evidence)
+        self._places = {place for run in evidence.runs for place in _places(run)}
         aliases = _source_translations(evidence, ends)
         for frame in evidence.frames:
             flow = frame.flow
@@ -330,8 +331,9 @@ class _Connections:
     def _one(self, run: Run, exchange: Exchange, end: Endpoint) -> Conversation:
         came, went = self.requests.get(end, []), self.replies.get(end, [])
         if end in self._shared:
-            came = [frame for frame in came if _is_of(run, frame, reply=False)]
-            went = [frame for frame in went if _is_of(run, frame, reply=True)]
+            others = self._places - _places(run)
+            came = [frame for frame in came if _is_of(run, frame, others, reply=False)]
+            went = [frame for frame in went if _is_of(run, frame, others, reply=True)]
         return Conversation(exchange, end, tuple(came), tuple(went))
 
 
@@ -372,7 +374,7 @@ def traces(evidence: Evidence) -> Iterator[Trace]:
 def _shared_ends(evidence: Evidence) -> frozenset[Endpoint]:
     """Clients' ends from which more than one service was asked: a kernel gives a port twice.
 
-    To another VIP, or by another protocol, it is another connection all the same.
+    To another VIP or port, or by another protocol, it is another connection all the same.
     """
     seen: dict[Endpoint, int] = {}
     shared = set()
@@ -385,13 +387,37 @@ def _shared_ends(evidence: Evidence) -> frozenset[Endpoint]:
     return frozenset(shared)
 
 
-def _is_of(run: Run, frame: Frame, *, reply: bool) -> bool:
-    """Whether a frame is of the run's service: by its protocol, and its other end."""
+_Place = tuple[int, Endpoint]
+"""Where requests are sent: IANA's number of the protocol, address and port."""
+
+
+def _places(run: Run) -> frozenset[_Place]:
+    """Where the requests of a run's service go: to its VIPs, and on to its real servers."""
+    return frozenset(
+        (one.protocol.number, place)
+        for one in run.service.endpoints
+        for place in (
+            Endpoint(one.vip, one.port),
+            *(Endpoint(s.rip, s.answers_at(one)) for s in run.service.real_servers),
+        )
+    )
+
+
+def _is_of(run: Run, frame: Frame, others: Collection[_Place], *, reply: bool) -> bool:
+    """Whether a frame is of the run's service: by its protocol, and its other end.
+
+    ``others`` are the places of other services only. A port that is neither theirs nor its own
+    is one that should not be: of the run if the address is.
+    """
     flow = frame.flow
     if flow is None or flow.protocol != run.endpoint.protocol.number:
         return False
-    other = (flow.src if reply else flow.dst).address
-    return other in run.service.vips or any(other == s.rip for s in run.service.real_servers)
+    other = flow.src if reply else flow.dst
+    if (flow.protocol, other) in others:
+        return False
+    return other.address in run.service.vips or any(
+        other.address == s.rip for s in run.service.real_servers
+    )
 
 
 def of_other_clients(trace: Trace) -> Iterator[Trace]:

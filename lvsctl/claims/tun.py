@@ -6,9 +6,10 @@ from collections.abc import Container, Iterable
 
 from lvsctl.claims.base import CheckResult, ClaimTable, inconclusive, join_names, passed_if
 from lvsctl.claims.direct_reply import reply_is_direct
+from lvsctl.claims.distribution import room_for
 from lvsctl.claims.trace import Conversation, Passage, Trace
 from lvsctl.model.addresses import IPAddress
-from lvsctl.model.evidence import Failure
+from lvsctl.model.evidence import Failure, Run
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import USUAL_MTU, Role
 from lvsctl.model.packet import GRE, IPIP, IPV6, UDP, Gue, Tcp
@@ -433,14 +434,19 @@ def _paying(servers: Iterable[RealServer], headers: int) -> list[RealServer]:
     ]
 
 
+def _sends_large(run: Run) -> bool:
+    """Whether large requests are sent: not over UDP, nor where thresholds leave no room for one."""
+    limited = room_for(run.service, run.before) is not None
+    return run.endpoint.protocol.has_connections and (not limited or bool(run.every_large))
+
+
 def _cost_claim(headers: int) -> None:
     def wording(trace: Trace) -> str:
         too_big, packet = _too_big(trace.run.endpoint.vip.version)
         return f"the tunnel costs {headers} bytes: a larger {packet} causes {too_big}"
 
     def applies(trace: Trace) -> bool:
-        large = trace.run.endpoint.protocol.has_connections  # else no large request is sent
-        return large and bool(_paying(trace.real_servers, headers))
+        return _sends_large(trace.run) and bool(_paying(trace.real_servers, headers))
 
     CLAIMS.add(
         f"tun.costs-{headers}-bytes",

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lvsctl.errors import HostError, LabError
-from lvsctl.kernel import netns, paths, processes
+from lvsctl.kernel import loopback, netns, paths, processes
 from lvsctl.kernel.paths import wrap_os_errors
 
 FORMAT = 1
@@ -326,12 +326,20 @@ def remove(lab: str) -> Removed:
     _note_going_down(lab)
     ended = _end_processes(lab) if existed else 0
     if existed:
+        loopback.put_down(_namespaces(lab))
         netns.unmount_store(lab)
     names = _unlink_names(lab)
     if existed:
         with wrap_os_errors(f"remove lab {lab}", directory):
             _remove_directory(directory)
     return Removed(existed or bool(names), names, ended)
+
+
+def _namespaces(lab: str) -> tuple[Path, ...]:
+    store = paths.of(lab).namespaces
+    with contextlib.suppress(OSError):
+        return tuple(store.iterdir())
+    return ()
 
 
 def _note_going_down(lab: str) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lvsctl.errors import LabError
-from lvsctl.kernel import commands, netns, packet_filters, paths, processes, sysctl
+from lvsctl.kernel import commands, loopback, netns, packet_filters, paths, processes, sysctl
 from lvsctl.kernel.session import OpenNamespace, Session
 from lvsctl.kernel.worker import in_worker
 from lvsctl.model.event import Emit, OpsDone, ignore
@@ -143,6 +143,7 @@ def _delete_namespace(session: Session, resource: Namespace) -> None:
     ancestors = processes.ancestors()
     processes.terminate(lambda: processes.pids_in(files) - ancestors)
     session.close(resource.netns)
+    loopback.put_down(files)
     netns.delete(session.lab, resource.netns)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import socket
@@ -16,7 +17,7 @@ from lvsctl.engine.inspect import diagnose_lab, inspect_lab, verify_lab
 from lvsctl.engine.labs import list_labs, running_lab, tear_down
 from lvsctl.engine.up import bring_up
 from lvsctl.errors import KernelError, LabError
-from lvsctl.kernel import processes
+from lvsctl.kernel import netns, processes
 from lvsctl.model.addresses import Endpoint
 from lvsctl.model.claim import Verdict
 from lvsctl.model.event import Event, StageStarted
@@ -453,12 +454,14 @@ LOCAL_NODE = """
     version: 1
     name: local
     networks:
-      lan: {ipv4: 10.10.0.0/24}
+      lan: {ipv4: 10.10.0.0/24, ipv6: 'fd00:10::/64'}
     nodes:
       client: {role: client, networks: [lan]}
       director: {role: director, networks: [lan]}
       rs1: {role: real-server, networks: [lan]}
     services:
+      - {name: six, vip: 'fd00:10::100', port: 80, forward: dr, scheduler: rr,
+         real_servers: [director, rs1]}
       - {name: web, vip: 10.10.0.100, port: 80, forward: dr, scheduler: rr,
          real_servers: [director, rs1]}
       - {name: far, vip: 10.10.0.101, port: 80, forward: tun, scheduler: rr,
@@ -475,6 +478,18 @@ def test_a_director_may_be_a_real_server_too() -> None:
         assert inspect_lab(lab).deviations == ()
         run("ipvsadm -D -t 10.10.0.100:80", netns="lvs-local-director")
         assert [cause.fault for cause in diagnose_lab(lab).causes] == ["service-missing"]
+        director = netns.open_namespace("lvs-local-director")
+    try:  # IPVS's route to its own IPv6 address would have kept the kernel waiting for `lan`
+        assert netns.in_thread(lambda: _loopback_addresses(director)) == []
+    finally:
+        os.close(director)
+
+
+def _loopback_addresses(namespace: int) -> list[str]:
+    """The IPv6 addresses of a namespace's ``lo``: none where it is down."""
+    with netns.enter(namespace):
+        lines = Path("/proc/thread-self/net/if_inet6").read_text().splitlines()
+    return [line for line in lines if line.split()[-1] == "lo"]
 
 
 def _sctp_checksum_ok(packet: bytes) -> bool:

@@ -565,3 +565,14 @@ def test_where_frames_were_lost_no_claim_about_frames_is_decided(name: str, also
     decided = {claim for claim, verdict in found.items() if verdict is not INCONCLUSIVE}
     assert decided <= DECIDED_ON_STATE
     assert "all.requests-answered" in decided
+
+
+def test_a_tunnels_cost_is_not_asked_where_thresholds_leave_no_room_for_a_large_request() -> None:
+    def limited(run: Run) -> Run:
+        servers = tuple(replace(one, upper=6) for one in run.service.real_servers)
+        service = replace(run.service, real_servers=servers)
+        return replace(run, service=service, larges=(), large=None)
+
+    found = verdicts(m.with_run(limited)(evidence_of("tun")))
+    assert "tun.request-encapsulated" in found
+    assert "tun.costs-20-bytes" not in found

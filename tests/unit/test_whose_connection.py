@@ -95,18 +95,20 @@ def test_each_service_is_asked_by_the_clients_that_reach_it() -> None:
     assert asking == {"one": ["first"], "two": ["second", "routed"]}
 
 
-@pytest.mark.parametrize("other", ["another VIP", "another protocol"])
+@pytest.mark.parametrize("other", ["another VIP", "another port", "another protocol"])
 def test_two_services_that_are_asked_from_one_port_have_their_own_frames(other: str) -> None:
     """The kernel gives a local port to two connections where their other ends differ."""
     evidence = evidence_of("dr")
     (run,) = evidence.runs
     here = run.service.endpoint
     there = VipPort(
-        Protocol.TCP if other == "another VIP" else Protocol.UDP,
+        Protocol.UDP if other == "another protocol" else Protocol.TCP,
         here.vip + 50 if other == "another VIP" else here.vip,
-        here.port,
+        here.port + (other == "another port"),
     )
-    beside = replace(run, service=replace(run.service, name="other", match=there))
+    servers = tuple(replace(one, port=there.port) for one in run.service.real_servers)
+    service = replace(run.service, name="other", match=there, real_servers=servers)
+    beside = replace(run, service=service)
     first, second = traces(replace(evidence, runs=(run, beside)))
     (alone,) = traces(evidence)
     assert first.conversations == alone.conversations
