@@ -70,6 +70,14 @@ def check(
             help="With --inventory: seconds that each host has to answer.",
         ),
     ] = _SECONDS,
+    capture: Annotated[
+        bool,
+        typer.Option(
+            "--capture",
+            help="With --inventory: also send requests from here, capture them by tcpdump on the "
+            "hosts, and decide the claims of verify.",
+        ),
+    ] = False,
     wanted: options.As = Format.TEXT,
 ) -> ExitStatus:
     """Compare real hosts with a topology, by the rules of diagnose.
@@ -81,14 +89,21 @@ def check(
     changed on a host, no request is sent, and nothing secret is read (lvsctl collect --help).
 
     A host is a node of the topology by its name or its addresses; its interfaces may have any
-    name. What a host has besides is no cause. A rule that needs requests or frames says nothing:
-    `verify` in a lab does. The exit status is 0 only if every director and every real server was
-    judged and no cause was found.
+    name. What a host has besides is no cause. A rule that needs requests or frames says nothing.
+    The exit status is 0 only if every director and every real server was judged, no cause was
+    found, and every claim passes.
+
+    With --capture, this machine is the client: as root, it sends requests (GET /) to every TCP
+    service. tcpdump on each host, as root there, writes into a temporary directory that is removed:
+    this machine's packets, ARP and neighbour discovery, ICMP, tunnels' packets, and on directors
+    the first packet of others' connections. Claims of verify that other clients' traffic
+    disturbs, and those that no frame shows, are inconclusive.
 
     Examples:
       lvsctl check ./site.yaml --from state
       lvsctl check ./site.yaml --inventory inventory.yml
       lvsctl check keepalived.conf -i hosts.ini --sudo --timeout 10
+      lvsctl check ./site.yaml --inventory inventory.yml --capture
       lvsctl check ./site.yaml --from state --format json
     """
     from lvsctl.engine import ask_hosts
@@ -104,14 +119,21 @@ def check(
         )
     if from_ is not None and sudo:
         raise UsageError("--sudo is for --inventory: a collected file is read as it is")
+    if from_ is not None and capture:
+        raise UsageError("--capture is for --inventory: a collected file has no frames")
     lab = planner.load_lab(sources.find_topology(topology))
     if from_ is not None:
-        asked = ask_hosts.from_directory(from_)
+        result = compare(lab, ask_hosts.from_directory(from_))
     else:
         assert inventory is not None  # noqa: S101 - for the type checker
         found = shipped.find(inventory, sys.stdin.buffer)
-        asked = ask_hosts.by_ssh(read_inventory(found.text, found.source), timeout, sudo=sudo)
-    result = compare(lab, asked)
+        hosts = read_inventory(found.text, found.source)
+        if capture:
+            from lvsctl.engine.check_frames import check_by_ssh  # with all of the engine
+
+            result = check_by_ssh(lab, hosts, timeout, sudo=sudo)
+        else:
+            result = compare(lab, ask_hosts.by_ssh(hosts, timeout, sudo=sudo))
     if wanted is Format.JSON:
         show_json(result)
     else:

@@ -1,4 +1,4 @@
-"""Collect the state of real hosts: by ssh, or from files that were collected before."""
+"""Collect the state of real hosts: by ssh, or from files that were collected before; and frames."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from lvsctl.errors import HostError, LvsctlError, UsageError, legible, quoted
 from lvsctl.formats.hosts.document import LARGEST, script
+from lvsctl.formats.hosts.frames import READY
 from lvsctl.formats.hosts.inventory import InventoryHost
 from lvsctl.formats.hosts.reader import HostState, read_host
 
@@ -83,9 +84,9 @@ def command(host: InventoryHost, seconds: float, *, sudo: bool) -> tuple[str, ..
     )
 
 
-def _ask(host: InventoryHost, seconds: float, *, sudo: bool) -> Asked:
+def _started(host: InventoryHost, seconds: float, *, sudo: bool) -> subprocess.Popen[bytes]:
     try:
-        child = subprocess.Popen(
+        return subprocess.Popen(
             command(host, seconds, sudo=sudo),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -94,6 +95,10 @@ def _ask(host: InventoryHost, seconds: float, *, sudo: bool) -> Asked:
         )
     except FileNotFoundError:
         raise HostError("ssh is not installed", hint="apt-get install openssh-client") from None
+
+
+def _ask(host: InventoryHost, seconds: float, *, sudo: bool) -> Asked:
+    child = _started(host, seconds, sudo=sudo)
     late = threading.Event()
 
     def end() -> None:
@@ -158,3 +163,86 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     if child.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
+
+
+class CaptureSession:
+    """A capture on one host, by ssh, from ``start`` to ``finish``. Used in a ``with`` block."""
+
+    def __init__(self, host: InventoryHost, script: str, seconds: float, *, sudo: bool) -> None:
+        """``seconds`` are what the host has to begin, and again to end. Raises HostError."""
+        self._host, self._seconds = host, seconds
+        self._child = _started(host, seconds, sudo=sudo)
+        self._errors: list[bytes] = []
+        self._late = False
+        self._script = script.encode()
+        self._reader = threading.Thread(
+            target=_drain, args=(self._child.stderr, self._errors), daemon=True
+        )
+        self._reader.start()
+
+    def start(self) -> str:
+        """Send the script, wait until it captures; return why it does not, or nothing."""
+        assert self._child.stdin is not None  # noqa: S101 - for the type checker
+        assert self._child.stdout is not None  # noqa: S101
+        with self._deadline():
+            with contextlib.suppress(BrokenPipeError):  # ssh has ended, and says why
+                self._child.stdin.write(self._script)
+                self._child.stdin.flush()
+            for line in iter(self._child.stdout.readline, b""):  # a login shell may greet
+                if line == READY:
+                    return ""
+        return self._problem()
+
+    def finish(self) -> tuple[bytes, str]:
+        """End the capture; return what the script printed, and why it is not whole, or nothing."""
+        assert self._child.stdin is not None  # noqa: S101 - for the type checker
+        assert self._child.stdout is not None  # noqa: S101
+        with self._deadline():
+            with contextlib.suppress(OSError):
+                self._child.stdin.write(b"\n")
+                self._child.stdin.close()
+            output = self._child.stdout.read(LARGEST + 1)
+        return output, "" if output.strip() and not self._late else self._problem()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End ssh; the script there ends with its input."""
+        with contextlib.suppress(OSError):
+            if self._child.stdin is not None:
+                self._child.stdin.close()
+        if self._child.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(_PARTING)
+        _end(self._child)
+        self._child.wait()
+        for stream in (self._child.stdout, self._child.stderr):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+    @contextlib.contextmanager
+    def _deadline(self) -> Iterator[None]:
+        timer = threading.Timer(self._seconds, self._give_up)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _give_up(self) -> None:
+        self._late = True
+        _end(self._child)
+
+    def _problem(self) -> str:
+        self._reader.join(timeout=2)
+        said = legible(b"".join(self._errors).decode(errors="replace")).strip()[-300:]
+        if self._late:
+            return f"no answer within {self._seconds:g} s{_after(said)}"
+        return said or f"ssh ended with status {self._child.wait()}"
+
+
+_PARTING = 2.0
+"""Seconds that ssh has to end by itself, so that the script removes what it wrote."""

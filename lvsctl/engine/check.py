@@ -10,6 +10,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from lvsctl.diagnosis import by_state
 from lvsctl.diagnosis.network import Network
@@ -39,11 +40,24 @@ UNKNOWN_DEVICE = "INTERFACE"
 """In commands: an interface that is not known, because the host has no address on the network."""
 
 
+class Judged(NamedTuple):
+    """What was found, and on what: the hosts of the topology's nodes, by node."""
+
+    check: Check
+    deployment: Deployment
+    matched: Mapping[str, Asked]
+
+
 def check(lab: Lab, asked: Iterable[Asked]) -> Check:
     """Judge hosts against the topology of ``lab``.
 
     Raises UsageError if none of them is one of its nodes.
     """
+    return judged(lab, asked).check
+
+
+def judged(lab: Lab, asked: Iterable[Asked]) -> Judged:
+    """The same, with which host is which node. Raises UsageError."""
     every = tuple(asked)
     matched = matches(lab, every)
     if not matched and any(one.state is not None for one in every):
@@ -54,8 +68,8 @@ def check(lab: Lab, asked: Iterable[Asked]) -> Check:
         )
     hosts_read = {node: one.state for node, one in matched.items() if one.state}
     adapted = adapt(lab, {node: host.state for node, host in hosts_read.items()})
-    deployment = _Deployment(adapted.lab, hosts_read)
-    judged = deployment.judge()
+    deployment = Deployment(adapted.lab, hosts_read)
+    found = deployment.judge()
     nodes = {one.name: node for node, one in matched.items()}
     hosts = [_host(one, nodes.get(one.name, ""), deployment) for one in every]
     hosts += [
@@ -64,20 +78,21 @@ def check(lab: Lab, asked: Iterable[Asked]) -> Check:
         if node.name not in matched and not _unanswered(node, every)
     ]
     complete = all(not host.problem and not host.unread for host in hosts)
-    return Check(
+    result = Check(
         lab,
-        judged.causes,
-        (*adapted.remarks, *judged.remarks, *deployment.remarks()),
-        judged.rules if complete else (),
+        found.causes,
+        (*adapted.remarks, *found.remarks, *deployment.remarks()),
+        found.rules if complete else (),
         tuple(hosts),
     )
+    return Judged(result, deployment, matched)
 
 
 def _unanswered(node: Node, every: Iterable[Asked]) -> bool:
     return any(one.name == node.name and one.state is None for one in every)
 
 
-def _host(one: Asked, node: str, deployment: _Deployment) -> CheckedHost:
+def _host(one: Asked, node: str, deployment: Deployment) -> CheckedHost:
     if one.state is None:
         return CheckedHost(one.name, node, one.problem)
     if not node:
@@ -101,7 +116,7 @@ def _host(one: Asked, node: str, deployment: _Deployment) -> CheckedHost:
 
 
 @dataclass(slots=True)
-class _Deployment:
+class Deployment:
     """The hosts of a topology, and nodes that stand for those that were not read."""
 
     lab: Lab
@@ -243,7 +258,7 @@ class _Deployment:
 class _HostConsole:
     """A shell on each host itself."""
 
-    deployment: _Deployment
+    deployment: Deployment
     states: Mapping[str, NodeState]
 
     def type(self, node: str, words: tuple[str, ...]) -> str:  # noqa: ARG002 (each host's own)

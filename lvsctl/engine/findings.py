@@ -223,8 +223,9 @@ class Check:
     """How real hosts differ from a topology: ``causes``, in the order to fix them.
 
     ``remarks`` are harmless differences, and what is not judged. ``ruled_out`` says what is in
-    order; empty where a host or a part of its state was not read. True if no cause was found and
-    every host was judged.
+    order; empty where a host or a part of its state was not read. ``findings`` are the claims that
+    were decided on captured frames, if there are any. True if no cause was found, every host was
+    judged and every claim passes.
     """
 
     lab: Lab
@@ -232,11 +233,13 @@ class Check:
     remarks: tuple[str, ...]
     ruled_out: tuple[str, ...]
     hosts: tuple[CheckedHost, ...]
+    findings: tuple[Finding, ...] = ()
 
     @property
     def healthy(self) -> bool:
-        """Whether every host was judged and no cause was found."""
-        return not self.causes and all(host.judged for host in self.hosts)
+        """Whether every host was judged, no cause was found and every claim passes."""
+        complete = all(host.judged for host in self.hosts)
+        return not self.causes and complete and all(self.findings)
 
     def __bool__(self) -> bool:
         return self.healthy
@@ -244,7 +247,9 @@ class Check:
     def __repr__(self) -> str:
         causes = "; ".join(f"{c.fault} at {c.node}" for c in self.causes)
         silent = ", ".join(host.name or host.node for host in self.hosts if not host.judged)
-        found = "; ".join(filter(None, (causes, silent and f"not judged: {silent}")))
+        claims = ", ".join(f"{one.claim.id} {one.verdict}" for one in self.findings if not one)
+        parts = (causes, silent and f"not judged: {silent}", claims)
+        found = "; ".join(filter(None, parts))
         return f"<{self.lab.name}: {found or 'as the topology says'}>"
 
 

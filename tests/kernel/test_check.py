@@ -1,7 +1,7 @@
 """Real hosts, asked by real ssh: a deployment that plain ip(8) made, with names of its own.
 
 admin ─┬─ eth0 of each, 172.16.0.0/24 (sshd)
-       │
+       │  svc0 10.10.0.10: a client
 lb     │  svc0 10.10.0.2, VIP 10.10.0.100 on svc0
 web1   │  svc0 10.10.0.11, VIP on vip0
 web2   ┘  svc0 10.10.0.12, VIP on vip0
@@ -14,7 +14,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +34,9 @@ pytestmark = pytest.mark.ipvs
 
 SERVICE = {"lb": "10.10.0.2", "web1": "10.10.0.11", "web2": "10.10.0.12"}
 MANAGEMENT = {"admin": 1, "lb": 2, "web1": 3, "web2": 4}
+
+
+Done = subprocess.CompletedProcess[str]
 
 
 class Site(NamedTuple):
@@ -79,8 +82,7 @@ def site() -> Iterator[Site]:
             run(f"ip -n {switch} link set dev {bridge} up")
         for host, number in MANAGEMENT.items():
             devices = {"eth0": f"172.16.0.{number}"}
-            if host in SERVICE:
-                devices["svc0"] = SERVICE[host]
+            devices["svc0"] = SERVICE.get(host, "10.10.0.10")
             for place, (device, address) in enumerate(devices.items()):
                 port, index = f"{host}-{place}", 10 * number + place
                 run(
@@ -139,39 +141,52 @@ def sshd(site: Site, host: str, directory: Path) -> Iterator[None]:
             child.terminate()
 
 
-def test_hosts_are_judged_by_ssh_and_one_that_refuses_is_said(site: Site, tmp_path: Path) -> None:
-    """And the remedy, typed on the host that is named, repairs it."""
-    site.type("web1", "ip addr del 10.10.0.100/32 dev vip0")
-    run(f"{which('ssh-keygen')} -q -t ed25519 -N '' -f {tmp_path}/key")
+@contextlib.contextmanager
+def asked_by_ssh(site: Site, *hosts: str, directory: Path) -> Iterator[Callable[..., Done]]:
+    """SSH servers on hosts, and what runs `lvsctl check` on the machine `admin`."""
+    run(f"{which('ssh-keygen')} -q -t ed25519 -N '' -f {directory}/key")
     path = environment()["PATH"]
-    (tmp_path / "sshd_config").write_text(
-        _SSHD.replace("HERE", str(tmp_path)).replace("PATH_", path)
+    (directory / "sshd_config").write_text(
+        _SSHD.replace("HERE", str(directory)).replace("PATH_", path)
     )
-    (tmp_path / "passwd").write_text(
+    (directory / "passwd").write_text(
         "root:x:0:0::/:/bin/sh\nsshd:x:65533:65534::/run/sshd:/bin/false\n"
     )
-    client = tmp_path / "bin/ssh"
+    client = directory / "bin/ssh"
     client.parent.mkdir()
     client.write_text(
-        f"#!/bin/sh\nexec {which('ssh')} -F none -i {tmp_path}/key -o StrictHostKeyChecking=no"
-        f' -o UserKnownHostsFile={tmp_path}/known "$@"\n'
+        f"#!/bin/sh\nexec {which('ssh')} -F none -i {directory}/key -o StrictHostKeyChecking=no"
+        f' -o UserKnownHostsFile={directory}/known "$@"\n'
     )
     client.chmod(0o755)
-    inventory = tmp_path / "hosts.ini"
+    inventory = directory / "hosts.ini"
     inventory.write_text(
         "[directors]\nlb ansible_host=172.16.0.2\n"
         "[real_servers]\nweb1 ansible_host=172.16.0.3\nrs2 ansible_host=172.16.0.4\n"
         "[all:vars]\nansible_user=root\n"
     )
-    with sshd(site, "lb", tmp_path), sshd(site, "web1", tmp_path):
+
+    def check_there(*options: str) -> Done:
         words = [sys.executable, "-m", "lvsctl", "check", "dr", "-i", str(inventory), "-f", "json"]
-        done = subprocess.run(
-            ["ip", "netns", "exec", site.netns["admin"], *words],
+        return subprocess.run(
+            ["ip", "netns", "exec", site.netns["admin"], *words, *options],
             env={**environment(), "PATH": f"{client.parent}:{path}"},
             capture_output=True,
             text=True,
             check=False,
         )
+
+    with contextlib.ExitStack() as running:
+        for host in hosts:
+            running.enter_context(sshd(site, host, directory))
+        yield check_there
+
+
+def test_hosts_are_judged_by_ssh_and_one_that_refuses_is_said(site: Site, tmp_path: Path) -> None:
+    """And the remedy, typed on the host that is named, repairs it."""
+    site.type("web1", "ip addr del 10.10.0.100/32 dev vip0")
+    with asked_by_ssh(site, "lb", "web1", directory=tmp_path) as check_there:
+        done = check_there()
     assert done.returncode == 1, done.stdout + done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     hosts = {host["name"]: host for host in found["hosts"]}
@@ -187,6 +202,26 @@ def test_hosts_are_judged_by_ssh_and_one_that_refuses_is_said(site: Site, tmp_pa
     assert (cause["fault"], cause["node"]) == ("vip-missing", "rs1")
     site.type("web1", cause["remedy"])
     assert not site.check("web1").causes
+
+
+@pytest.mark.exhaustive
+def test_frames_of_hosts_decide_the_claims_of_verify(site: Site, tmp_path: Path) -> None:
+    """All pass; and where ARP is answered by a real server too, the claim about it fails."""
+    with asked_by_ssh(site, *SERVICE, directory=tmp_path) as check_there:
+        done = check_there("--capture")
+        assert not done.returncode, done.stdout + done.stderr
+        found = json.loads(done.stdout)
+        assert {one["verdict"] for one in found["findings"]} == {"pass"}
+        site.type("web2", "sysctl -qw net.ipv4.conf.all.arp_ignore=0")
+        try:
+            broken = json.loads(check_there("--capture").stdout)
+        finally:
+            site.type("web2", "sysctl -qw net.ipv4.conf.all.arp_ignore=1")
+    failed = {one["claim"]["id"] for one in broken["findings"] if one["verdict"] == "fail"}
+    assert "dr.only-director-answers-arp" in failed
+    assert {cause["fault"] for cause in broken["causes"]} == {"arp-ignore-unset"}
+    left = run("find /tmp -maxdepth 1 -name 'tmp.*'")
+    assert not left
 
 
 class Break(NamedTuple):

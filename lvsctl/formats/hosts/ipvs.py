@@ -133,13 +133,14 @@ class _Rule(NamedTuple):
         """The service that a rule is about."""
         for option, protocol in _OPTIONS.items():
             if option in self.options:
-                return VipPort(protocol, *_typed(self.options[option]))
+                return VipPort(protocol, *typed_endpoint(self.options[option]))
         if "-f" in self.options:
             return FwMark(number(self.options["-f"]), 6 if "-6" in self.options else 4)
         return None
 
 
-def _typed(text: str) -> tuple[IPAddress, int]:
+def typed_endpoint(text: str) -> tuple[IPAddress, int]:
+    """Return the address and port that ipvsadm prints. Raises Unreadable."""
     found = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([0-9]{1,5})", text)
     if found is None:
         raise Unreadable(f"not an address of a rule: {text[:60]!r}")
@@ -151,7 +152,7 @@ def with_rules(services: tuple[ServiceState, ...], text: str) -> tuple[ServiceSt
     rules = [rule for line in text.split("\n") if (rule := _rule(line)) is not None]
     adding = {rule.match(): rule for rule in rules if "-A" in rule.options}
     servers = {
-        (rule.match(), *_typed(rule.options.get("-r", ""))): rule
+        (rule.match(), *typed_endpoint(rule.options.get("-r", ""))): rule
         for rule in rules
         if "-a" in rule.options
     }

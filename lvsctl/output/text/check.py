@@ -5,7 +5,7 @@ from __future__ import annotations
 from lvsctl.engine.findings import Check, CheckedHost
 from lvsctl.output.phrases import counted
 from lvsctl.output.text.style import Cell, Style, printable
-from lvsctl.output.text.verification import cause_lines, listed
+from lvsctl.output.text.verification import cause_lines, claim_lines, listed
 
 
 def format_check(result: Check, *, style: Style) -> str:
@@ -14,6 +14,8 @@ def format_check(result: Check, *, style: Style) -> str:
     lines.append(style.table([_host(host, style) for host in result.hosts], indent=2))
     for number, cause in enumerate(result.causes, 1):
         lines += ["", *cause_lines(number, cause, style)]
+    if result.findings:
+        lines += ["", *claim_lines(result.lab, result.findings, style)]
     if result.healthy:
         lines += listed("in order", result.ruled_out, style)
     lines += listed("differs from the topology, or was not judged", result.remarks, style)
@@ -26,6 +28,10 @@ def _heading(result: Check, style: Style) -> str:
     silent = sum(not host.judged for host in result.hosts)
     missing = f", {style.red(counted(silent, 'host') + ' not judged')}" if silent else ""
     hosts = counted(judged, "host")
+    wrong = [one for one in result.findings if not one]
+    if wrong and not result.causes:
+        claims = f"{counted(len(wrong), 'claim')} of {len(result.findings)} not shown"
+        return f"{name}: {style.red(claims)} on {hosts}{missing}"
     if result.causes:
         found = style.red(counted(len(result.causes), "cause"))
         return f"{name}: {found} on {hosts}{missing}"

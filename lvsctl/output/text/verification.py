@@ -8,7 +8,7 @@ nothing has shown.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from xml.etree import ElementTree as ET
 
@@ -49,6 +49,13 @@ def format_verification(
     if report:
         lines.append(f"report: {style.cyan(report)}  (open it in a browser)")
     return style.finished("\n".join(lines))
+
+
+def claim_lines(lab: Lab, findings: Iterable[Finding], style: Style) -> Iterator[str]:
+    """Yield a table of claims for each service, and failed claims in full."""
+    for service, group in groupby(findings, key=lambda finding: finding.service):
+        yield _heading(lab, service, style)
+        yield from _claims(list(group), verbose=False, capture=None, style=style)
 
 
 def _position(lab: Lab, finding: Finding) -> int:
