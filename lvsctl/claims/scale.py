@@ -50,7 +50,7 @@ def judge(curve: ScaleCurve) -> ScaleCurve:
     curve = replace(curve, bend=measured)
     expected = [(one.servers, one.expected) for one in points if one.expected is not None]
     if len(expected) < len(points) or not points:
-        return replace(curve, text="no link on the way of the replies has a rate")
+        return replace(curve, text="no link on the return path has a rate")
     predicted = bend_of(expected)
     found = _decided(points, measured, predicted)
     return replace(curve, predicted=predicted, verdict=found.verdict, text=found.text)

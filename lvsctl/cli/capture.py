@@ -21,6 +21,7 @@ import typer
 from lvsctl.capture.decode import decode
 from lvsctl.capture.pcapng import PcapngWriter
 from lvsctl.cli import failure, options
+from lvsctl.cli.files import cannot_write
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Progress, discard, show
 from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
@@ -189,7 +190,7 @@ def _open(path: Path) -> Iterator[BinaryIO]:
     try:
         stream = safe_files.opened(path)
     except OSError as error:
-        raise HostError(f"cannot write {path}: {error.strerror}") from error
+        raise cannot_write(path, error) from error
     with stream:
         yield stream
 

@@ -20,6 +20,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from lvsctl import __version__
+from lvsctl.cli.output import discard
 
 PREFIX = "lvsctl"
 """What the interfaces' names begin with: lvsctl.LAB, and lvsctl.LAB.NODE.NETWORK."""
@@ -118,8 +119,11 @@ def main(words: Sequence[str]) -> int:
     """Answer Wireshark; return an exit status."""
     try:
         _app(list(words), prog_name="lvsctl extcap")
+        sys.stdout.flush()
     except SystemExit as ended:
         return int(ended.code or 0)
+    except BrokenPipeError:  # as by head(1)
+        discard()
     return 0
 
 

@@ -30,9 +30,14 @@ def write_bytes(file: Path, content: bytes) -> None:
             with safe_files.opened(file) as stream:
                 stream.write(content)
     except OSError as error:
-        mistaken = (IsADirectoryError, NotADirectoryError, FileNotFoundError)
-        kind = UsageError if isinstance(error, mistaken) else HostError
-        raise kind(f"cannot write {file}: {error.strerror}") from error
+        raise cannot_write(file, error) from error
+
+
+def cannot_write(file: Path, error: OSError) -> UsageError | HostError:
+    """Return what to raise: UsageError for a name that is wrong, HostError for a full disk."""
+    mistaken = (IsADirectoryError, NotADirectoryError, FileNotFoundError)
+    kind = UsageError if isinstance(error, mistaken) else HostError
+    return kind(f"cannot write {file}: {error.strerror}")
 
 
 def check_writable(file: Path) -> None:

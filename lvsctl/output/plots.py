@@ -94,8 +94,14 @@ def _figure(theme: Theme, *, narrow: bool) -> Iterator[Figure]:
     check()
     # It warns where it cannot keep its list of fonts, as in the throwaway kernel.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
+    try:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise HostError(
+            f"matplotlib is installed and cannot be imported: {error}",
+            hint="pip install --force-reinstall 'lvsctl[plots]'",
+        ) from error
 
     settings: Any = {
         "svg.fonttype": "none",

@@ -1,4 +1,4 @@
-"""What the links of a lab let through: the way of the replies, and how much fits. Pure.
+"""What the links of a lab let through: the return path, and how much fits. Pure.
 
 A link's rate is that of what a node sends on it (``lab.impairment_of``). The switches have none,
 and so has what a node receives.
