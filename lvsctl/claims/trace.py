@@ -247,7 +247,7 @@ class Trace:
             for frame in self.at_directors()
             if frame.direction is Direction.IN
             and frame.flow is not None
-            and frame.flow.dst == self.vip
+            and run.service.takes(frame.flow.dst)
             and frame.flow.protocol == run.endpoint.protocol.number
             and run.began <= frame.time <= run.ended
             and frame.packet.opens_connection
