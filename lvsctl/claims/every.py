@@ -389,7 +389,7 @@ def frames_agree(trace: Trace) -> CheckResult:
     pairs = _pairs(seen.before, seen.after).values()
     counted_in = sum(a.counters.packets_in - b.counters.packets_in for b, a in pairs)
     counted_out = sum(a.counters.packets_out - b.counters.packets_out for b, a in pairs)
-    vip = trace.vip
+    takes = seen.service.takes
     passing = [
         frame
         for frame in trace.at_directors()
@@ -398,9 +398,9 @@ def frames_agree(trace: Trace) -> CheckResult:
         and seen.began <= frame.time <= seen.ended
     ]
     clients_in = [f.flow.src for f in passing
-                  if f.direction is Direction.IN and f.flow and f.flow.dst == vip]  # fmt: skip
+                  if f.direction is Direction.IN and f.flow and takes(f.flow.dst)]  # fmt: skip
     clients_out = [f.flow.dst for f in passing
-                   if f.direction is Direction.OUT and f.flow and f.flow.src == vip]  # fmt: skip
+                   if f.direction is Direction.OUT and f.flow and takes(f.flow.src)]  # fmt: skip
     current = trace.client_endpoints
     came, went = (sum(c in current for c in clients) for clients in (clients_in, clients_out))
     late_in, late_out = len(clients_in) - came, len(clients_out) - went
@@ -432,28 +432,38 @@ def _icmp(number: int) -> str:
 
 
 def _errors(trace: Trace) -> tuple[list[Frame], list[Frame]]:
-    """ICMP errors about the service's connections that left the director: IPVS counts them too.
+    """ICMP errors about the service's connections that crossed the director: IPVS counts them too.
 
     Errors about a reply count as packets in, errors about a request (no route to a real
     server, TTL exceeded, packet too big) as packets out (net/netfilter/ipvs/ip_vs_core.c,
-    ip_vs_in_icmp and ip_vs_out_icmp, and the same for IPv6).
+    ip_vs_in_icmp and ip_vs_out_icmp, and the same for IPv6). Those about a tunnel are counted as
+    they come, also where the limit of its own ICMP messages (icmp_ratelimit) keeps the director
+    from passing them on.
     """
     seen = trace.run
-    vip = trace.vip
-    types = family_of(seen.endpoint.vip).icmp_errors
-    servers = {Endpoint(s.rip, s.answers_at(seen.endpoint)) for s in seen.service.real_servers}
+    service = seen.service
+    servers = {Endpoint(s.rip, s.answers_at(one)) for one in service.endpoints
+               for s in service.real_servers}  # fmt: skip
+    tunnelled = {server.rip for server in service.by(ForwardingMethod.TUN)}
     about_replies: list[Frame] = []
     about_requests: list[Frame] = []
+    about_tunnels: list[Frame] = []
     for frame in trace.at_directors():
-        if frame.direction is not Direction.OUT or not seen.began <= frame.time <= seen.ended:
+        icmp, quoted = frame.icmp, frame.icmp.quoted if frame.icmp else None
+        if icmp is None or quoted is None or not seen.began <= frame.time <= seen.ended:
             continue
-        icmp = frame.icmp
-        quoted = icmp.quoted.flow if icmp and icmp.quoted and icmp.type in types else None
-        if quoted is not None and quoted.dst == vip:
-            about_requests.append(frame)
-        elif quoted is not None and quoted.src in {vip, *servers}:
-            about_replies.append(frame)
-    return about_replies, about_requests
+        if frame.outer is None or icmp.type not in family_of(frame.outer.dst).icmp_errors:
+            continue
+        flow = quoted.flow
+        if frame.direction is Direction.IN:
+            if quoted.ips and quoted.ips[0].dst in tunnelled:
+                about_tunnels.append(frame)
+        elif frame.direction is Direction.OUT and flow is not None:
+            if service.takes(flow.dst):
+                about_requests.append(frame)
+            elif service.takes(flow.src) or flow.src in servers:
+                about_replies.append(frame)
+    return about_replies, max(about_requests, about_tunnels, key=len)
 
 
 def _unless_disturbed(trace: Trace, result: CheckResult) -> CheckResult:

@@ -261,7 +261,7 @@ class Trace:
 
         Late packets of earlier connections do not count.
         """
-        run, vip = self.run, self.vip
+        run, takes = self.run, self.run.service.takes
         protocol = run.endpoint.protocol.number
         return frozenset(
             flow.src
@@ -269,8 +269,8 @@ class Trace:
             if frame.direction is Direction.IN
             and frame.packet.opens_connection
             and (flow := frame.flow) is not None
-            and flow.dst == vip
             and flow.protocol == protocol
+            and takes(flow.dst)
             and run.began <= frame.time <= run.ended
         )
 

@@ -1,4 +1,4 @@
-"""The rule about firewall marks: the director marks what the topology says, before IPVS sees it."""
+"""Rules about firewall marks: the director marks what the topology says, before IPVS sees it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 from lvsctl.diagnosis.base import Case, Found, Rule, shown
 from lvsctl.model.claim import Cause
+from lvsctl.model.service import FwMark
 from lvsctl.modes.base import marks_of
+from lvsctl.resources.ipvs_service import service_words
 from lvsctl.resources.marks import Marks
 
 
@@ -44,4 +46,58 @@ def _remedy(case: Case, marks: Marks) -> str:
     return " && ".join(case.type(case.director, *one.argv) for one in commands)
 
 
-RULES = (Rule(find=marked, by_state=False, rules_out="the director marks what the topology says"),)
+def taken_by_mark(case: Case) -> Iterator[Found]:
+    """No other virtual service takes the requests because they have its mark.
+
+    IPVS looks for a service by firewall mark first (ip_vs_service_find in ip_vs_ctl.c).
+    """
+    before, after, table = case.trace.run.before, case.trace.run.after, case.table
+    came = case.requests(case.director)
+    if not came or before is None or after is None or table is None:
+        return
+    if after.counters.packets_in > before.counters.packets_in:
+        return
+    for other in case.state(case.director).services:
+        match = other.match
+        if not isinstance(match, FwMark) or match == table.match or not other.counters.packets_in:
+            continue
+        if match.version == case.service.match.version:
+            yield Cause(
+                fault="taken-by-mark",
+                node=case.director,
+                text=f"requests have the mark of another virtual service and reach that: {match}",
+                evidence=(
+                    f"{case.director}: {case.service.match} counted no packet meanwhile",
+                    f"{case.director}: {match} has counted {other.counters.packets_in}",
+                    *_marking(case, match.mark),
+                    *shown(came),
+                ),
+                consequence=(
+                    "IPVS looks for a service by firewall mark first, so the real servers, weights "
+                    f"and scheduler of {case.service.match} do not apply"
+                ),
+                remedy=case.type(case.director, "ipvsadm", "-D", *service_words(match)),
+            )
+
+
+def _marking(case: Case, mark: int) -> Iterator[str]:
+    """What gives packets the mark, as far as it is known."""
+    state = case.state(case.director)
+    for one in state.filters:
+        if f"mark {mark}" in one.actions:
+            match = " ".join(one.match) or "packets"
+            yield f"{case.director}: a filter at {one.device} marks {match}"
+    for rule in state.packet_filters:
+        if rule.action == "MARK" or "mark set" in rule.text:
+            yield f"{case.director}: a packet filter marks packets: {rule}"
+
+
+RULES = (
+    Rule(find=marked, by_state=False, rules_out="the director marks what the topology says"),
+    Rule(
+        find=taken_by_mark,
+        by_state=False,
+        latent=True,
+        rules_out="no service by firewall mark takes the requests",
+    ),
+)

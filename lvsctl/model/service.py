@@ -331,6 +331,14 @@ class VirtualService:
         """The addresses that clients use, each once."""
         return tuple(dict.fromkeys(endpoint.vip for endpoint in self.endpoints))
 
+    def takes(self, end: Endpoint) -> bool:
+        """Whether clients reach it at an address and port, also one that lvsctl does not ask."""
+        if isinstance(self.match, VipPort):
+            return end.address == self.match.vip and self.match.port in (end.port, 0)
+        ports = self.match.ports
+        marked = not ports or any(one.first <= end.port <= one.last for one in ports)
+        return end.address in self.vips and marked
+
     def by(self, method: ForwardingMethod) -> tuple[RealServer, ...]:
         """The real servers that requests are forwarded to by ``method``."""
         return tuple(server for server in self.real_servers if server.forward is method)

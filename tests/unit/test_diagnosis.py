@@ -23,20 +23,23 @@ from lvsctl.model.evidence import Evidence, Exchange, Failure, Probe
 from lvsctl.model.frame import Direction
 from lvsctl.model.lab import Impairment
 from lvsctl.model.packet_filter import TO_PATH_MTU, FilterProgram, FilterRule
-from lvsctl.model.service import Encapsulation, Protocol, Scheduler
+from lvsctl.model.service import Encapsulation, FwMark, Protocol, Scheduler
 from lvsctl.model.state import (
     LOSSES,
     MARTIANS,
     REASONS,
     AddressState,
     Connection,
+    Counters,
     Dropped,
+    FilterState,
     LinkState,
     NeighbourState,
     NodeState,
     QdiscState,
     RealServerState,
     RouteState,
+    ServiceState,
     Setting,
 )
 from lvsctl.output.serialize import to_json
@@ -600,6 +603,23 @@ def test_a_hash_without_fallback_is_why_some_are_refused() -> None:
 
     evidence = bent(failing(evidence_of("dr"), "rs1", error=Failure.REFUSED), "director", hashing)
     assert ("no-fallback", "director") in named(evidence)
+
+
+@pytest.mark.parametrize("counted", [48, 0])
+def test_a_service_by_firewall_mark_that_takes_the_requests_is_named(counted: int) -> None:
+    def marked(state: NodeState) -> NodeState:
+        other = ServiceState(FwMark(9, 4), "rr", 0, (), Counters(packets_in=counted))
+        mark = FilterState("lan", "ingress", "flower", 1, "ip", ("mark 9",), ("ip_proto tcp",))
+        return replace(state, services=(*state.services, other), filters=(mark,))
+
+    evidence = bent(evidence_of("dr"), "director", marked)
+    (run,) = evidence.runs
+    evidence = replace(evidence, runs=(replace(run, after=run.before),))
+    found = [one for one in conclusion(evidence).causes if one.fault == "taken-by-mark"]
+    assert len(found) == bool(counted)
+    if found:
+        assert "a filter at lan marks ip_proto tcp" in " ".join(found[0].evidence)
+        assert found[0].remedy.endswith("ipvsadm -D -f 9")
 
 
 def test_what_works_otherwise_is_no_failure_and_has_no_cause() -> None:

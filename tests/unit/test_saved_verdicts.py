@@ -20,6 +20,7 @@ from lvsctl.model.addresses import Endpoint
 from lvsctl.model.claim import Verdict
 from lvsctl.model.evidence import Evidence, Run
 from lvsctl.model.frame import Direction, Frame, Tap
+from lvsctl.model.service import FwMark, PortRange
 from lvsctl.model.state import (
     Connection,
     LinkState,
@@ -576,3 +577,37 @@ def test_a_tunnels_cost_is_not_asked_where_thresholds_leave_no_room_for_a_large_
     found = verdicts(m.with_run(limited)(evidence_of("tun")))
     assert "tun.request-encapsulated" in found
     assert "tun.costs-20-bytes" not in found
+
+
+def test_an_icmp_error_that_the_director_may_not_pass_on_is_counted_all_the_same() -> None:
+    """Behind it a router reports that it does not find a real server; icmp_ratelimit is reached."""
+    evidence = evidence_of("tun")
+    lost = list(filter(tunnelled, evidence.frames))[:3]  # one of each real server
+
+    def report(frame: Frame, data: bytearray) -> None:
+        quoted = bytes(data[14:])
+        header = bytearray(quoted[:20])
+        header[2:4], header[9] = (28 + len(quoted)).to_bytes(2), 1
+        header[12:20] = ip_address("10.30.1.1").packed + ip_address("10.30.1.2").packed
+        data[14:] = header + bytes([3, 1]) + bytes(6) + quoted
+
+    came = m.both(m.at("director", IN), m.wrapped)
+    heard = m.seen_also_at(lambda f: f in lost, Tap("director", "hub"), IN)
+    found = counting(packets_out=2)(m.with_bytes(came, report)(heard(evidence)))
+    said = verdicts(found)
+    assert (said["all.frames-agree"], said["all.reply-path-counted"]) == (PASS, PASS)
+
+
+@pytest.mark.parametrize(
+    ("ports", "port", "takes"),
+    [((), 81, True), ((PortRange(80, 82), PortRange(443, 443)), 443, True),
+     ((PortRange(80, 82),), 83, False)],
+)  # fmt: skip
+def test_every_port_that_is_marked_belongs_to_the_service(
+    ports: tuple[PortRange, ...], port: int, takes: bool
+) -> None:
+    (run,) = evidence_of("dr").runs
+    match = FwMark(7, 4, (run.service.endpoint,), ports)
+    service = replace(run.service, match=match)
+    assert service.takes(Endpoint(run.endpoint.vip, port)) is takes
+    assert not service.takes(Endpoint(ip_address("10.10.0.101"), port))
