@@ -32,6 +32,7 @@ from lvsctl.model.state import (
     XfrmState,
 )
 from lvsctl.resources.address import Address
+from lvsctl.resources.announcement_filter import AnnouncementFilter
 from lvsctl.resources.base import Resource
 from lvsctl.resources.bridge import Bridge
 from lvsctl.resources.device import Device
@@ -268,6 +269,9 @@ def values(netns: str, switch: str) -> dict[type[Resource], st.SearchStrategy[Re
             StoppedProcess, **node, pid=st.integers(2, 99999), process=st.just("python3")
         ),
         Neighbour: st.builds(Neighbour, **lan, address=_hosts, mac=_hosts.map(mac_for)),
+        AnnouncementFilter: st.builds(
+            AnnouncementFilter, **lan, address=st.one_of(_hosts, _hosts6)
+        ),
         DropFilter: st.builds(DropFilter, **lan, protocol=st.integers(1, 255)),
         Marks: st.builds(
             Marks,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lvsctl.claims.base import join_names
-from lvsctl.claims.ha import Advertisement, advertisements
+from lvsctl.claims.ha import FAILBACK_TEXT, Advertisement, advertisements
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.claim import Claim, Finding, Verdict
 from lvsctl.model.evidence import Evidence
@@ -14,32 +14,42 @@ from lvsctl.model.failover import HeldConnection, Moment, Step
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.lab import Lab
 from lvsctl.model.masters import Holders, has_one_master
+from lvsctl.model.service import Protocol
 from lvsctl.model.state import NeighbourState
 
 ONE_MASTER = Claim(
     "ha.one-master",
     "one director is master: it alone holds the VIPs and advertises itself",
-    ("vrrp-filtered", "vrrp-router-id"),
+    ("vrrp-filtered", "vrrp-router-id", "vrrp-password"),
 )
 ANNOUNCED = Claim(
     "ha.vip-announced",
     "the new master announces every address that it took over (gratuitous ARP, unsolicited "
     "neighbour advertisements)",
+    ("announcements-dropped",),
 )
 FOLLOW = Claim(
-    "ha.neighbours-follow", "every node that knows the address has the new master's MAC address"
+    "ha.neighbours-follow",
+    "every node that knows the address has the new master's MAC address",
+    ("announcements-dropped", "announcements-ignored"),
 )
 SURVIVE = Claim(
     "ha.connections-survive",
     "connections that were synchronized go on at the new master",
+    (
+        *("sync-daemon-missing", "sync-daemon-elsewhere"),
+        *("announcements-dropped", "announcements-ignored"),
+    ),
 )
+FAILBACK = Claim("ha.failback", FAILBACK_TEXT, ("equal-priorities", "preemption-off"))
 
 
-FAILBACK = Claim(
-    "ha.failback",
-    "once everything is back, the director with the highest priority is master; without "
-    "preemption the one that was stays it",
-)
+def claims_of(lab: Lab) -> tuple[Claim, ...]:
+    """Return the claims that only a failover can decide, as far as a lab makes them."""
+    if not lab.floating or not any(s.endpoint.protocol is Protocol.TCP for s in lab.services):
+        return ()
+    synchronized = any(node.ha and node.ha.sync for node in lab.directors)
+    return (ANNOUNCED, FOLLOW, *((SURVIVE,) if synchronized else ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +258,8 @@ def _announced(moved: Moved, service: str) -> Finding:
     return _finding(moved, ANNOUNCED, service, verdict, expected, observed)
 
 
-def _follow(moved: Moved, service: str) -> Finding:
+def entries_of(moved: Moved) -> tuple[list[str], list[str]]:
+    """Return the nodes with right entries for the addresses that moved, and the wrong entries."""
     macs = moved.macs.get(moved.after, frozenset())
     right: list[str] = []
     wrong: list[str] = []
@@ -261,6 +272,11 @@ def _follow(moved: Moved, service: str) -> Finding:
                 continue
             owner = next((name for name, own in moved.macs.items() if one.mac in own), one.mac)
             wrong.append(f"{node} has {one.address} at {owner} ({one.state})")
+    return right, wrong
+
+
+def _follow(moved: Moved, service: str) -> Finding:
+    right, wrong = entries_of(moved)
     expected = f"every entry leads to {moved.after or 'the new master'}"
     if wrong:
         return _finding(moved, FOLLOW, service, Verdict.FAIL, expected, "; ".join(wrong))

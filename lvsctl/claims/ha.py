@@ -22,6 +22,8 @@ class Advertisement(NamedTuple):
     frame: Frame
     router_id: int
     priority: int
+    password: bytes = b""
+    """In version 2, of authentication type 1 (RFC 2338, section 5.3.6)."""
 
 
 def advertisements(evidence: Evidence) -> Iterator[Advertisement]:
@@ -31,7 +33,8 @@ def advertisements(evidence: Evidence) -> Iterator[Advertisement]:
             continue
         data = frame.payload
         if len(data) >= 3 and data[0] & 0xF == 1:
-            yield Advertisement(frame, data[1], data[2])
+            simple = data[0] >> 4 == 2 and len(data) >= 16 and data[4] == 1
+            yield Advertisement(frame, data[1], data[2], bytes(data[-8:]) if simple else b"")
 
 
 def senders(evidence: Evidence) -> dict[str, Advertisement]:
@@ -51,7 +54,7 @@ def _is_shared(trace: Trace) -> bool:
 @CLAIMS.add(
     "ha.one-master",
     "one director is master: it alone holds the VIPs and advertises itself",
-    broken_by=("vrrp-filtered", "vrrp-router-id"),
+    broken_by=("vrrp-filtered", "vrrp-router-id", "vrrp-password"),
     applies=_is_shared,
     needs_requests=False,
 )
@@ -108,6 +111,81 @@ def backup_ready(trace: Trace) -> CheckResult:
         elif missing := wanted - {(one.rip, one.port) for one in table.real_servers}:
             wrong.append(f"{name} lacks {', '.join(f'{rip}:{port}' for rip, port in missing)}")
     return passed_if(not wrong, expected, "; ".join(wrong) or f"both at {join_names(others)}")
+
+
+FAILBACK_TEXT = (
+    "once everything is back, the director with the highest priority is master; without "
+    "preemption the one that was stays it"
+)
+
+
+def _preempts(trace: Trace) -> bool:
+    lab = trace.evidence.lab
+    return _is_shared(trace) and all(node.ha.preempt for node in lab.directors if node.ha)
+
+
+@CLAIMS.add(
+    "ha.failback",
+    FAILBACK_TEXT,
+    broken_by=("equal-priorities", "preemption-off"),
+    applies=_preempts,
+    needs_requests=False,
+    needs_frames=False,
+)
+def failback(trace: Trace) -> CheckResult:
+    """Compare the master with the topology's priorities, of the directors that can be master."""
+    evidence = trace.evidence
+    lab, states = evidence.lab, evidence.states
+    held = holders_in(lab, {name: state.links for name, state in states.items()})
+    able = {
+        node.name: node.ha.priority
+        for node in lab.directors
+        if node.ha is not None and _can_be_master(states.get(node.name), node.networks)
+    }
+    highest = max(able.values(), default=0)
+    first = [name for name, priority in able.items() if priority == highest]
+    expected = f"{join_names(first) if first else 'a director'}, by priority {highest}"
+    if not able or not has_one_master(held):
+        return inconclusive(expected, "not exactly one director is master")
+    master = trace.master
+    observed = f"{master} is master" + (f", by priority {able[master]}" if master in able else "")
+    return passed_if(master in first, expected, observed)
+
+
+def _can_be_master(state: NodeState | None, networks: tuple[str, ...]) -> bool:
+    """Whether keepalived runs on a director, and its interfaces carry frames."""
+    if state is None or not state.whole or not is_running(state):
+        return False
+    links = [state.link(name) for name in networks]
+    return all(link is not None and link.up and link.carrier for link in links)
+
+
+@CLAIMS.add(
+    "ha.macs-differ",
+    "every director has a MAC address of its own on each network, by which a switch finds it",
+    broken_by=("duplicate-mac",),
+    applies=_is_shared,
+    needs_requests=False,
+    needs_frames=False,
+)
+def macs_differ(trace: Trace) -> CheckResult:
+    """Compare the MAC addresses of the directors' interfaces."""
+    evidence = trace.evidence
+    holders: dict[tuple[str, str], list[str]] = {}
+    for node in evidence.lab.directors:
+        state = evidence.states.get(node.name)
+        for link in state.links if state is not None else ():
+            if link.name in node.networks and link.mac:
+                holders.setdefault((link.name, link.mac), []).append(node.name)
+    several = [
+        f"{join_names(names)} have {mac} on {network}"
+        for (network, mac), names in holders.items()
+        if len(names) > 1
+    ]
+    expected = "as many as interfaces"
+    if not holders:
+        return inconclusive(expected, "no director was looked at")
+    return passed_if(not several, expected, "; ".join(several) or f"{len(holders)}, all different")
 
 
 def _is_synchronized(trace: Trace) -> bool:

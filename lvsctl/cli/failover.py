@@ -6,21 +6,31 @@ throwaway kernel, that takes longer than everything else.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lvsctl.cli import options
 from lvsctl.cli.failure import ExitStatus
+from lvsctl.cli.files import check_writable, write_text
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Format, show, show_json, style
-from lvsctl.cli.where import Where, in_lab_kernel
+from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
 
 app = new_app()
 
 
+def _check(words: list[str], page: Path | None, **_: object) -> ForwardRequest:
+    """Find a file that cannot be written before anything is killed."""
+    if page is None:
+        return ForwardRequest(words)
+    check_writable(page)
+    return ForwardRequest(words, writes=page.absolute().parent)
+
+
 @app.command(cls=Command)
-@in_lab_kernel()
+@in_lab_kernel(prepare=_check)
 def failover(
     ctx: typer.Context,
     lab: options.Lab = None,
@@ -50,6 +60,10 @@ def failover(
     back: Annotated[
         bool, typer.Option("--back", help="Bring back what was killed, cut or split.")
     ] = False,
+    page: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write a page with a time line, in one file."),
+    ] = None,
     wanted: options.As = Format.TEXT,
     where: options.Placement = Where.AUTO,
 ) -> ExitStatus:
@@ -65,6 +79,7 @@ def failover(
       lvsctl failover dr-ha --back
       lvsctl failover nat-ha --cut director1:private
       lvsctl failover dr-ha --split
+      lvsctl failover dr-ha --html failover.html
       lvsctl failover dr-ha --format json
     """
     from lvsctl.engine.failover import fail_over
@@ -77,4 +92,8 @@ def failover(
         show_json(result)
     else:
         show(format_failover(result, style=style()))
+    if page is not None:
+        from lvsctl.output.html.failover import failover_page
+
+        write_text(page, failover_page(result))
     return ExitStatus.OK if result.verdict is Verdict.PASS else ExitStatus.CLAIM_FAILED

@@ -9,12 +9,14 @@ from lvsctl import claims
 from lvsctl.claims import packet_loss
 from lvsctl.claims.trace import of_other_clients, traces
 from lvsctl.diagnosis import (
+    announcements,
     arp,
     clients,
     connections,
     ha,
     hosts,
     ipvs,
+    keepalived_file,
     links,
     listeners,
     marks,
@@ -39,6 +41,8 @@ from lvsctl.walk.walk import walks
 RULES: tuple[Rule, ...] = (
     *clients.RULES,
     *ha.RULES,
+    *keepalived_file.RULES,
+    *announcements.RULES,
     *ipvs.RULES[:1],
     *hosts.RULES,
     *packet_filter.RULES,

@@ -75,6 +75,9 @@ def two_masters(case: Case) -> Iterator[Found]:
             for one in advertisements(case.evidence)
             if one.frame.tap.node == node.name and one.frame.direction is not Direction.OUT
         ]
+        if own is not None and its is not None and own.password != its.password:
+            yield _password(case, node, first, (both, *_quoted(own), *_quoted(its)), consequence)
+            continue
         if case.by_state:
             yield _split_brain(case, node, both, consequence)
             continue
@@ -129,6 +132,23 @@ def _split_brain(case: Case, node: Node, both: str, consequence: str) -> Cause:
             f"the address by hand: {consequence}"
         ),
         remedy=case.type(node.name, "tcpdump", "-vnni", device, "ip", "proto", "112"),
+    )
+
+
+def _password(
+    case: Case, node: Node, first: Node, evidence: tuple[str, ...], consequence: str
+) -> Cause:
+    """Name the director whose advertisements do not carry the topology's password."""
+    right = (node.ha.password if node.ha else "").encode().ljust(8, b"\0")
+    sent = senders(case.evidence)[node.name].password.ljust(8, b"\0")
+    wrong, other = (node, first) if sent != right else (first, node)
+    return Cause(
+        fault="vrrp-password",
+        node=wrong.name,
+        text=f"its password for VRRP is not {other.name}'s",
+        evidence=(*evidence, "the passwords in them differ"),
+        consequence=f"each discards the other's advertisements: {consequence}",
+        remedy=case.restore(wrong.name),
     )
 
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lvsctl import claims, diagnosis
-from lvsctl.engine import collect
+from lvsctl.claims import failover as story
+from lvsctl.engine import collect, failover
 from lvsctl.engine.whole import whole_state
 from lvsctl.faults import FAULTS
 from lvsctl.faults.base import Fault
@@ -229,13 +230,17 @@ def prove(
     faults = applicable(injector, tuple(only))
     begin(Step(0, len(faults), "without a fault"))
     before = _findings(lab)
+    if overall(before) is Verdict.PASS and story.claims_of(lab):
+        begin(Step(0, len(faults), "a failover without a fault"))
+        before = (*before, *_of_failover(lab))
     if overall(before) is not Verdict.PASS:
         return Proof(lab, before, (), before)
     made = {finding.claim.id for finding in before}
     trials: list[Trial] = []
     for number, (fault, node) in enumerate(faults, 1):
         begin(Step(number, len(faults), f"with {fault.id} at {node}"))
-        trial = _trial(injector, fault, node, made, _evidence_with_fault(injector, fault, node))
+        evidence, moved = _with_fault(injector, fault, node)
+        trial = _trial(injector, fault, node, made, evidence, moved)
         report(trial)
         trials.append(trial)
     begin(Step(len(faults), len(faults), "without a fault, once more"))
@@ -258,6 +263,7 @@ def run_column(
     cells: list[Cell] = []
     if before.healthy:
         made = {finding.claim.id for finding in claims.findings(evidence)}
+        made |= {claim.id for claim in story.claims_of(injector.lab)}
         for cell in _cells(injector, topology, made, only):
             report(cell)
             cells.append(cell)
@@ -269,10 +275,10 @@ def _cells(
     injector: FaultInjector, topology: str, made: set[str], only: Sequence[str]
 ) -> Iterator[Cell]:
     for fault, node in applicable(injector, only):
-        evidence = _evidence_with_fault(injector, fault, node)
+        evidence, moved = _with_fault(injector, fault, node)
         yield Cell(
             topology,
-            _trial(injector, fault, node, made, evidence),
+            _trial(injector, fault, node, made, evidence, moved),
             _causes(evidence),
             _compared(injector.lab),
         )
@@ -289,22 +295,43 @@ def _compared(lab: Lab) -> Health:
     return Health(Verdict.FAIL if differences else Verdict.PASS, (), differences)
 
 
-def _evidence_with_fault(injector: FaultInjector, fault: Fault, node: str) -> Evidence:
-    """Collect evidence while ``fault`` is injected at ``node``; restore afterwards."""
+def _with_fault(
+    injector: FaultInjector, fault: Fault, node: str
+) -> tuple[Evidence, tuple[Finding, ...]]:
+    """Collect evidence while ``fault`` is injected at ``node``; restore afterwards.
+
+    Where it breaks what only a failover shows, let one director take over as well.
+    """
+    lab = injector.lab
+    shown_then = {claim.id for claim in story.claims_of(lab)}
     try:
         injector.inject(fault, node)
-        return collect.collect_evidence(injector.lab)
+        evidence = collect.collect_evidence(lab)
+        return evidence, _of_failover(lab) if shown_then.intersection(fault.breaks) else ()
     finally:
         injector.restore([InjectedFault(fault.id, node)])
 
 
+def _of_failover(lab: Lab) -> tuple[Finding, ...]:
+    """Kill the master and bring it back; return what was found of claims about that."""
+    claimed = {claim.id for claim in story.claims_of(lab)}
+    there = failover.fail_over(lab)
+    back = failover.fail_over(lab, back=True)
+    return tuple(f for f in (*there.findings, *back.findings) if f.claim.id in claimed)
+
+
 def _trial(
-    injector: FaultInjector, fault: Fault, node: str, made: Collection[str], evidence: Evidence
+    injector: FaultInjector,
+    fault: Fault,
+    node: str,
+    made: Collection[str],
+    evidence: Evidence,
+    moved: Collection[Finding],
 ) -> Trial:
     """Compare what a fault broke with what it must break, of the claims that the lab ``made``."""
     context = injector.context(node)
     predicted = fault.predicted(context)
-    failed = (f for f in claims.findings(evidence) if f.verdict is Verdict.FAIL)
+    failed = (f for f in (*claims.findings(evidence), *moved) if f.verdict is Verdict.FAIL)
     return Trial(
         fault,
         node,

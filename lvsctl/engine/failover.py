@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +18,7 @@ from lvsctl.claims import failover as story
 from lvsctl.engine import reconcile
 from lvsctl.engine.labs import find_node
 from lvsctl.errors import LabError, UsageError
+from lvsctl.faults.injector import FaultInjector
 from lvsctl.kernel import commands, masters, netns, registry, state, undo, wide
 from lvsctl.kernel.apply import apply_plan
 from lvsctl.model.addresses import Endpoint, host_route
@@ -46,9 +47,17 @@ BEFORE, AFTER = 20, 20
 HELD = 3
 """Connections of each kind that are held: idle since their handshake, and with a request."""
 
+LEARNT_SECONDS = 5.0
+"""How long neighbours may take to learn from announcements who is master.
+
+Shorter than an entry that was confirmed before is kept without a question: 15 s and more
+(ARP's and ND's base_reachable_time, RFC 4861, section 6.3.2).
+"""
+
 ANSWER_SECONDS = 3.0
 """How long a held connection has to answer again: TCP sends lost data again after 0.2, 0.4 s …"""
 
+_UNANSWERED = "no answer"
 _REQUEST = b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n"
 
 
@@ -111,7 +120,7 @@ def _action(
         )
     if back:
         return Action(
-            f"everything of lab {lab.name} is brought back", lambda: bring_back(lab), back=True
+            f"everything of lab {lab.name} is brought back", lambda: revive(lab), back=True
         )
     if cut is not None:
         node, network = link_of(lab, master, cut)
@@ -191,11 +200,22 @@ def _receivers(lab: Lab) -> dict[str, bool]:
 
 def bring_back(lab: Lab) -> None:
     """Make the lab what its topology says, as ``up`` does."""
+    form = reconcile.Form(lab, planner.plan_for(lab), _entry(lab))
+    reconcile.change(form, form, ignore)
+
+
+def revive(lab: Lab) -> None:
+    """The same, but injected faults stay: with them it is to be seen who is master again."""
+    injector = FaultInjector(lab)
+    reconcile.repair(reconcile.Form(lab, injector.broken_plan(), _entry(lab)), ignore)
+    injector.inject_again()
+
+
+def _entry(lab: Lab) -> registry.Entry:
     entry = registry.read(lab.name)
     if entry is None:
         raise LabError(f"lab {lab.name} is not running")
-    form = reconcile.Form(lab, planner.plan_for(lab), entry)
-    reconcile.change(form, form, ignore)
+    return entry
 
 
 # ── measuring ────────────────────────────────────────────────────────────────────────────────
@@ -210,41 +230,36 @@ def _measured(lab: Lab, service: VirtualService, before: str, action: Action) ->
     name = lab.netns(sender.name)
     with Capture(nodes, quiet=0.1) as capture, _held(name, service) as connections:
         with SteadyClient(name, endpoint.vip, endpoint.port, INTERVAL) as client:
-            client.wait_for_answers(0.0, BEFORE, patience)
+            # What is to be brought back may answer nothing.
+            client.wait_for_answers(0.0, BEFORE, 1.0 if action.back else patience)
             began = time.clock_gettime_ns(time.CLOCK_REALTIME)
             found = masters.holders(lab)
             action.carry_out()
             holders = _wait_for_another(lab, found, patience)
             after = _new_master(lab, holders, before if action.split else "")
-            client.wait_for_answers(time.time(), AFTER, patience)
+            # An entry that announcements did not change is confirmed, or asked for again, later.
+            again = client.wait_for_answers(time.time(), AFTER, LEARNT_SECONDS)
+            known = _neighbours(lab)
+            moved = _moved(lab, began, (before, after), holders, known)
+            if not again and not story.entries_of(moved)[1]:
+                again = client.wait_for_answers(time.time(), AFTER, patience)
             table = _table(lab, after)
             held = _go_on(connections, table)
         asked = sorted(client.asked)  # those that wait for an answer are over now
-        neighbours = _neighbours(lab)
-    frames = capture.frames
-    moved = story.Moved(
-        lab,
-        frames,
-        began,
-        before,
-        after,
-        holders,
-        {node: found.neighbours for node, found in neighbours.items()},
-        {
-            node: frozenset(link.mac for link in found.links if link.mac)
-            for node, found in neighbours.items()
-        },
+    moved = replace(
+        moved,
+        frames=capture.frames,
         dropped=sum(capture.drops.values()),
         receiving=receivers.get(after),
         back=action.back,
     )
     moved = replace(moved, held=tuple(_explained(moved, service, one) for one in held))
     worst = max(outages(asked, began / 1e9), key=lambda one: one.seconds, default=None)
-    again = any(is_prompt(one) and one.answered > began / 1e9 for one in asked)
     steps = [
         Step(0.0, Moment.ACTION, "", action.text),
         *story.story(moved),
         *_answers(worst, began, sender.name),
+        *([] if again else _last_answer(asked, began, sender.name)),
     ]
     gaps = [later - earlier for earlier, later in pairwise([one.sent for one in asked])]
     return Failover(
@@ -264,6 +279,28 @@ def _measured(lab: Lab, service: VirtualService, before: str, action: Action) ->
         story.findings(moved, service.name),
         back=action.back,
         masters=tuple(dict.fromkeys(n for names in holders.values() for n in names)),
+    )
+
+
+def _moved(
+    lab: Lab,
+    began: int,
+    masters: tuple[str, str],
+    holders: Holders,
+    known: Mapping[str, NodeState],
+) -> story.Moved:
+    """Return what is known of a failover before its frames are decoded."""
+    return story.Moved(
+        lab,
+        (),
+        began,
+        *masters,
+        holders,
+        {node: found.neighbours for node, found in known.items()},
+        {
+            node: frozenset(link.mac for link in found.links if link.mac)
+            for node, found in known.items()
+        },
     )
 
 
@@ -317,6 +354,14 @@ def outages(asked: Sequence[Asked], began: float) -> list[Outage]:
             found.append(Outage(last.answered, one.answered, blur))
         last, failed = one, []
     return found
+
+
+def _last_answer(asked: Sequence[Asked], began: int, client: str) -> Iterator[Step]:
+    """Yield the last answer of an outage that was not over when the client ended."""
+    last = max((one.answered for one in asked if is_prompt(one)), default=0.0)
+    if last:
+        text = f"{client} receives its last answer"
+        yield Step(last * 1e3 - began / 1e6, Moment.LAST_ANSWER, client, text)
 
 
 def _answers(worst: Outage | None, began: int, client: str) -> Iterator[Step]:
@@ -388,14 +433,27 @@ def _held(name: str, service: VirtualService) -> Iterator[list[_Held]]:
 
 def _ask(one: _Held) -> None:
     """Send a request over a connection, and note what comes of it."""
+    _send(one)
+    _receive(one)
+
+
+def _send(one: _Held) -> None:
     one.survived, one.error = False, ""
     try:
         one.sock.sendall(_REQUEST)
+    except OSError as error:
+        one.error = error.strerror or str(error)
+
+
+def _receive(one: _Held) -> None:
+    if one.error:
+        return
+    try:
         answer = one.sock.recv(4096)
         one.survived = answer.startswith(b"HTTP/")
         one.error = "" if one.survived else "closed"
     except TimeoutError:
-        one.error = f"no answer within {ANSWER_SECONDS:g} s"
+        one.error = f"{_UNANSWERED} within {ANSWER_SECONDS:g} s"
     except ConnectionResetError:
         one.error = "reset"
     except OSError as error:
@@ -407,7 +465,9 @@ def _go_on(held: list[_Held], table: Sequence[Connection]) -> list[_Held]:
     known = {(one.client, one.client_port) for one in table}
     for one in held:
         one.known = (one.client.address, one.client.port) in known
-        _ask(one)
+        _send(one)
+    for one in held:  # all of them wait at the same time
+        _receive(one)
     return held
 
 
@@ -443,6 +503,9 @@ def _explained(moved: story.Moved, service: VirtualService, one: _Held) -> HeldC
 def _why(moved: story.Moved, packets: int, one: _Held) -> str:
     if not moved.after:
         return f"{one.error}: no director took over"
+    wrong = story.entries_of(moved)[1]
+    if wrong and one.error.startswith(_UNANSWERED):
+        return f"{one.error}: {'; '.join(wrong)}"
     if one.known:
         return f"{one.error}, although {moved.after} has it in its table"
     return f"{one.error}: {moved.after} does not know it, {_unknown(moved, packets)}"

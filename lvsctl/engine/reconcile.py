@@ -72,6 +72,13 @@ def change(old: Form, new: Form, emit: Emit) -> Up:
     )
 
 
+def repair(form: Form, emit: Emit) -> None:
+    """Make a running lab what ``form`` says; the caller holds its lock. Raises as ``change``."""
+    netns.name_again(form.entry.lab, form.plan.namespaces)
+    _equalize(form, (), (), emit, lambda: registry.mark(form.entry, State.CHANGING))
+    registry.write(form.entry)
+
+
 PASSES = 3
 """How often a lab is compared and changed: what one change hides, the next comparison shows."""
 

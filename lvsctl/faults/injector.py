@@ -25,6 +25,7 @@ from lvsctl.model.masters import Holders
 from lvsctl.netlink import rtnl
 from lvsctl.plan import planner
 from lvsctl.plan.stages import Plan, Stage
+from lvsctl.resources.announcement_filter import AnnouncementFilter
 from lvsctl.resources.base import Resource
 from lvsctl.resources.drop_filter import DropFilter
 from lvsctl.resources.keepalived import Keepalived
@@ -116,6 +117,26 @@ class FaultInjector:
             flush_neighbours_and_routes(netns.existing(self.lab.name, nodes))
         return tuple(restored)
 
+    def broken_plan(self) -> Plan:
+        """Return the lab's plan as injected faults have changed it."""
+        stages = list(self.plan.stages)
+        more: list[Resource] = []
+        for change in self._injected():
+            if change.before is not None:
+                stages = [_replaced(stage, change.before, change.after) for stage in stages]
+            elif change.after is not None:
+                more.append(change.after)
+        return Plan(self.lab.name, (*stages, *((Stage("faults", tuple(more)),) if more else ())))
+
+    def inject_again(self) -> None:
+        """Make again what faults have added and no state shows; the caller holds the lab's lock."""
+        added = [change.after for change in self._injected() if change.before is None]
+        self._perform(*(one for one in added if isinstance(one, UNSHOWN)))
+
+    def _injected(self) -> tuple[Change, ...]:
+        noted = paths.read_faults(self.lab.name)
+        return tuple(change for one in noted for change in self._changes_of(one))
+
     def _changes_of(self, one: InjectedFault) -> tuple[Change, ...]:
         """No changes for an unknown fault or a node that no longer exists."""
         if one.fault not in FAULTS or one.node not in {node.name for node in self.lab.nodes}:
@@ -173,6 +194,16 @@ class FaultInjector:
             and isinstance(op, LinkUp)
             and (cable.netns, cable.port) == (op.netns, op.device)
         }
+
+
+UNSHOWN = (DropFilter, AnnouncementFilter)
+"""Kinds of what faults add of which a state shows only parts."""
+
+
+def _replaced(stage: Stage, before: Resource, after: Resource | None) -> Stage:
+    """Return a stage with one resource in the place of another; None: with none."""
+    kept = (one if one != before else after for one in stage.resources)
+    return Stage(stage.title, tuple(one for one in kept if one is not None))
 
 
 def _is_about_masters(lab: Lab, node: str, changes: Iterable[Change], before: Holders) -> bool:

@@ -33,7 +33,7 @@ KNOWN = (
     Known(8, "port mapping in dr or tun", (),
           "rejected in a topology; ipvsadm uses the service's port whatever is given, and the "
           "kernel changes no port. In NAT: `wrong-port`"),
-    Known(9, "no gratuitous ARP at a failover", ("stale-vip-neighbour",)),
+    Known(9, "no gratuitous ARP at a failover", ("stale-vip-neighbour", "announcements-dropped")),
     Known(10, "nat, the real server's gateway is not the director", ("wrong-gateway",)),
     Known(11, "nat, the client on the real servers' network", ("client-on-real-server-network",)),
     Known(12, "the same, the on-link route removed and redirects sent", ("redirects-sent",),

@@ -28,6 +28,7 @@ from lvsctl.model.service import TunnelKind
 from lvsctl.netlink import devices, ethtool, fou, ipvs, ipvs_config, rtnl, rules, sockets
 from lvsctl.plan.stages import Plan, Stage
 from lvsctl.resources.address import Address
+from lvsctl.resources.announcement_filter import AnnouncementFilter
 from lvsctl.resources.base import Resource
 from lvsctl.resources.bridge import Bridge
 from lvsctl.resources.drop_filter import DropFilter
@@ -474,6 +475,16 @@ def _drop_filter(to: PlanApplier, resource: DropFilter, namespace: OpenNamespace
     to.send(resource, data, to.ignored)
 
 
+def _announcement_filter(
+    to: PlanApplier, resource: AnnouncementFilter, namespace: OpenNamespace
+) -> None:
+    from lvsctl.netlink import tc  # heavy, and only a fault needs it
+
+    index = to.index(namespace, resource.device)
+    to.send(resource, tc.add_clsact(index), to.ignored)
+    to.send(resource, tc.add_announcement_filter(index, resource), to.ignored)
+
+
 def _marks(to: PlanApplier, resource: Marks, namespace: OpenNamespace) -> None:
     from lvsctl.netlink import tc  # heavy, and few labs have marks
 
@@ -508,6 +519,7 @@ HANDLERS: dict[type[Resource], Callable[[PlanApplier, Any, OpenNamespace], None]
     ConnectionTimeouts: _timeouts,
     SyncDaemon: _sync_daemon,
     DropFilter: _drop_filter,
+    AnnouncementFilter: _announcement_filter,
     Marks: _marks,
     PacketFilter: _packet_filter,
     Masquerade: _masquerade,

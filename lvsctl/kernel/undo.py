@@ -34,6 +34,7 @@ from lvsctl.netlink import (
 )
 from lvsctl.plan.diff import independent
 from lvsctl.resources.address import Address
+from lvsctl.resources.announcement_filter import AnnouncementFilter
 from lvsctl.resources.base import Resource
 from lvsctl.resources.bridge import Bridge
 from lvsctl.resources.device import Device
@@ -257,7 +258,9 @@ def _netem(_: Session, resource: Netem, to: OpenNamespace) -> bytearray:
     return tc.delete_netem(to.index(resource.device))
 
 
-def _drop_filter(_: Session, resource: DropFilter | Marks, to: OpenNamespace) -> bytearray:
+def _drop_filter(
+    _: Session, resource: DropFilter | AnnouncementFilter | Marks, to: OpenNamespace
+) -> bytearray:
     from lvsctl.netlink import tc  # heavy, and few labs have filters
 
     return tc.delete_clsact(to.index(resource.device))
@@ -265,6 +268,7 @@ def _drop_filter(_: Session, resource: DropFilter | Marks, to: OpenNamespace) ->
 
 MESSAGES: dict[type[Resource], Callable[[Session, Any, OpenNamespace], bytearray]] = {
     Address: _address,
+    AnnouncementFilter: _drop_filter,
     Bridge: _device,
     BridgeVlan: _vlan,
     ConnectionTimeouts: _timeouts,

@@ -7,9 +7,11 @@ where a lab is created or watched.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from lvsctl.kernel import fresh, netns, packet_filters, paths, processes
 from lvsctl.model.state import (
@@ -30,6 +32,7 @@ from lvsctl.netlink import (
     switching,
     xfrm,
 )
+from lvsctl.resources.keepalived import PROCESS
 
 
 def read(state: NodeState, *, director: bool) -> NodeState:
@@ -169,12 +172,25 @@ def with_processes(states: Mapping[str, NodeState]) -> dict[str, NodeState]:
     for pid, file in processes.namespaces_of_pids(files).items():
         if pid not in own:
             by_name[files[file]].add(pid)
+    found = {
+        name: tuple(ProcessState(pid, *processes.name_and_state(pid)) for pid in sorted(pids))
+        for name, pids in by_name.items()
+    }
     return {
-        name: replace(
-            state,
-            processes=tuple(
-                ProcessState(pid, *processes.name_and_state(pid)) for pid in sorted(by_name[name])
-            ),
-        )
+        name: replace(state, processes=found[name], keepalived_file=_keepalived_file(found[name]))
         for name, state in states.items()
     }
+
+
+def _keepalived_file(found: Iterable[ProcessState]) -> str:
+    """Return the text of the file that a keepalived was started with, if lvsctl wrote it.
+
+    Not of a user's own file, which may contain what does not belong into a report.
+    """
+    for pid in (one.pid for one in found if one.process == PROCESS):
+        with contextlib.suppress(OSError, ValueError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            file = Path(os.fsdecode(words[words.index(b"--use-file") + 1]))
+            if paths.RUN in file.parents:
+                return file.read_text(encoding="utf-8", errors="replace")
+    return ""

@@ -58,9 +58,9 @@ class Failover:
 
     ``before`` and ``after`` are the masters (empty: none). ``outage`` is the longest time in
     milliseconds in which ``client``, which asks every ``interval`` milliseconds, received no
-    answer that came at once; None: none came again. It is known to within ``resolution``: how
-    long no request was sent where it began and ended. ``back``: it was brought back.
-    ``masters`` are all directors that hold the addresses afterwards.
+    answer that came at once; None: it was not over when the client stopped. It is known to within
+    ``resolution``: how long no request was sent where it began and ended. ``back``: it was
+    brought back. ``masters`` are all directors that hold the addresses afterwards.
     """
 
     lab: str

@@ -116,7 +116,8 @@ class HighAvailability:
     ``router_id`` is the virtual router id of the first VRRP instance, ``advert_int`` the seconds
     between a master's advertisements. ``sync`` sends IPVS's connections to the backup, after
     ``sync_threshold`` packets of one and again every so many (ipvs-sysctl.rst). ``gateways`` are
-    virtual addresses that are no VIP of a service: real servers' default gateways.
+    virtual addresses that are no VIP of a service: real servers' default gateways. ``password``
+    is what advertisements carry in clear text, in VRRP version 2 only (empty: none).
     """
 
     router_id: int = 51
@@ -127,6 +128,7 @@ class HighAvailability:
     sync: bool = False
     sync_threshold: tuple[int, int] = (3, 50)
     gateways: tuple[IPAddress, ...] = ()
+    password: str = ""
 
 
 @dataclass(frozen=True, slots=True)

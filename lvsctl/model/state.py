@@ -140,7 +140,8 @@ class QdiscState:
 class FilterState:
     """A filter of traffic control (tc-u32(8) and others), and the actions in it by kind.
 
-    ``match`` is what flower matches, in tc-flower(8)'s words; of other kinds it is not read.
+    ``match`` is what flower matches, in tc-flower(8)'s words, or the keys of u32 as tc(8) lists
+    them; of other kinds it is not read.
     """
 
     device: str
@@ -369,6 +370,8 @@ class NodeState:
     sync_daemons: tuple[SyncDaemonState, ...] = ()
     processes: tuple[ProcessState, ...] = ()
     """Processes of the lab in this namespace, or that listen in it."""
+    keepalived_file: str = ""
+    """The configuration that lvsctl wrote for a keepalived that runs here, as the file is now."""
 
     def link(self, name: str) -> LinkState | None:
         """The device called ``name``; None if it does not exist."""

@@ -194,8 +194,20 @@ def _filter(whole: bytes, device: str, parent: int) -> FilterState:
         preference=info >> 16,
         protocol=_PROTOCOLS.get(protocol, f"{protocol:#x}"),
         actions=tuple(_actions(kind, parts.get(_OPTIONS, b""))),
-        match=tuple(_flower(attributes(parts.get(_OPTIONS, b"")))) if kind == "flower" else (),
+        match=tuple(_MATCHES[kind](attributes(parts.get(_OPTIONS, b""))))
+        if kind in _MATCHES
+        else (),
     )
+
+
+def _u32(options: dict[int, bytes]) -> Iterator[str]:
+    """The keys of a u32 filter as tc(8) lists them: value, mask and offset (struct tc_u32_sel)."""
+    selector = options.get(5, b"")  # TCA_U32_SEL
+    for mask, value, offset, _ in _U32_KEY.iter_unpack(selector[16:]):
+        yield f"{value.hex()}/{mask.hex()} at {offset}"
+
+
+_U32_KEY = struct.Struct("=4s4sii")  # struct tc_u32_key: mask and value as in the packet
 
 
 _DESTINATIONS = {12: 13, 16: 17}  # TCA_FLOWER_KEY_IPV4_DST, _IPV6_DST and their masks
@@ -225,6 +237,10 @@ def _flower(options: dict[int, bytes]) -> Iterator[str]:
         yield f"dst_port {low}-{high}"
     for key in sorted(set(options) - _OF_FLOWER - _MASKS):
         yield f"key {key}"
+
+
+_MATCHES = {"u32": _u32, "flower": _flower}
+"""How what a filter matches is read, by its kind."""
 
 
 def _actions(kind: str, options: bytes) -> Iterator[str]:

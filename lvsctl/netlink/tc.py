@@ -15,6 +15,7 @@ from typing import Any
 from lvsctl.model.lab import Impairment
 from lvsctl.netlink import sockets
 from lvsctl.netlink.messages import body, decode
+from lvsctl.resources.announcement_filter import AnnouncementFilter
 from lvsctl.resources.marks import Marking
 
 from pyroute2.netlink import nla  # isort: skip (after the shim)
@@ -33,10 +34,11 @@ NANOSECONDS_PER_TICK = 64
 
 _ADD = sockets.CREATE | sockets.EXCL
 _SET = sockets.CREATE | sockets.REPLACE
-_ROOT, _CLSACT, _INGRESS = 0xFFFFFFFF, 0xFFFFFFF1, 0xFFFFFFF2
+_ROOT, _CLSACT, _INGRESS, _EGRESS = 0xFFFFFFFF, 0xFFFFFFF1, 0xFFFFFFF2, 0xFFFFFFF3
 _CLSACT_HANDLE = 0xFFFF0000
 _ALL = 0xFFFFFFFF  # a loss of 100 %
 _ETHERTYPES = {4: 0x0800, 6: 0x86DD}
+_ARP = 0x0806
 _PORT_KEYS = {"TCP": 19, "UDP": 21, "SCTP": 42}  # TCA_FLOWER_KEY_*_DST
 _PROTOCOL_AT = {4: 9, 6: 6}
 """Where the protocol is: bytes into the IP header."""
@@ -169,12 +171,24 @@ def add_drop_filter(
     keys = [f"{protocol:#x}/0xff+{_PROTOCOL_AT[version]}"]
     if icmp_type is not None:
         keys.append(f"{icmp_type:#x}/0xff+{_MESSAGE_AT}")
+    return _dropping(index, _INGRESS, _ETHERTYPES[version], keys)
+
+
+def add_announcement_filter(index: int, resource: AnnouncementFilter) -> bytearray:
+    """Drop what a link sends to announce an address."""
+    keys = [
+        f"{value:#0{2 + 2 * size}x}/{(1 << 8 * size) - 1:#x}+{offset}"
+        for offset, size, value in resource.keys
+    ]
+    kind = _ARP if resource.address.version == 4 else _ETHERTYPES[6]
+    return _dropping(index, _EGRESS, kind, keys)
+
+
+def _dropping(index: int, parent: int, ethertype: int, keys: list[str]) -> bytearray:
     options: Any = u32_parameters({"action": "drop", "target": 0, "keys": keys})
     options["attrs"] = [entry for entry in options["attrs"] if entry[0] != "TCA_U32_CLASSID"]
     attributes = [("TCA_KIND", "u32"), ("TCA_OPTIONS", options)]
-    fields = body(
-        tcmsg, attributes, index=index, parent=_INGRESS, info=socket.htons(_ETHERTYPES[version])
-    )
+    fields = body(tcmsg, attributes, index=index, parent=parent, info=socket.htons(ethertype))
     return sockets.message(NEWTFILTER, _ADD, fields)
 
 

@@ -253,6 +253,31 @@ def _needs(lab: Lab) -> Iterator[Resource]:
             yield from MODES[method].director_needs(placed)
         for server in placed.service.remote:
             yield from MODES[server.forward].real_server_needs(placed, server)
+    yield from _neighbours_of_directors(lab)
+
+
+def _neighbours_of_directors(lab: Lab) -> Iterator[Sysctl]:
+    """Where several directors share an address: its neighbours learn of a new master.
+
+    Gratuitous ARP is dropped where the setting of the interface or of all is on, an unsolicited
+    advertisement by the interface's alone (arp_process, ndisc_recv_na).
+    """
+    for address in lab.floating:
+        network = lab.network_of(address)
+        for node in lab.nodes:
+            if network is None or network.name not in node.networks or node in lab.directors:
+                continue
+            if address.version == 4:
+                settings = [f"net.ipv4.conf.{x}.drop_gratuitous_arp" for x in ("all", network.name)]
+            else:
+                settings = [f"net.ipv6.conf.{network.name}.drop_unsolicited_na"]
+            for name in settings:
+                yield Sysctl(
+                    netns=lab.netns(node.name),
+                    name=name,
+                    value="0",
+                    why=f"it learns from announcements which director has {address}",
+                )
 
 
 def _settings(lab: Lab, needs: Iterable[Resource]) -> dict[tuple[str, str], Sysctl]:

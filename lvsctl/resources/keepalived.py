@@ -60,11 +60,38 @@ class Keepalived(Resource):
         return (Command((), comment=f"{self.node}: end keepalived"),)
 
     def holds(self, state: NodeState) -> bool:
-        return not state.whole or is_running(state)
+        if not state.whole:
+            return True
+        return is_running(state) and state.keepalived_file in ("", self.text)
 
     @classmethod
     def from_state(cls, state: NodeState) -> Iterator[Self]:
         return iter(())
 
     def deviation(self, state: NodeState, lab: Lab) -> Deviation | None:
-        return None if self.holds(state) else Deviation("keepalived does not run", self.why)
+        if self.holds(state):
+            return None
+        if not is_running(state):
+            return Deviation("keepalived does not run", self.why)
+        changed = "; ".join(differing_lines(state.keepalived_file, self.text))
+        return Deviation(f"keepalived's configuration was changed: {changed}", self.why)
+
+
+def differing_lines(found: str, wanted: str) -> Iterator[str]:
+    """Yield what a configuration has more and less than another, without words of a password."""
+    before, after = (
+        [line.strip() for line in text.splitlines() if line.strip() and "auth_pass" not in line]
+        for text in (found, wanted)
+    )
+    for mark, text in (("has", before), ("lacks", after)):
+        other = after if text is before else before
+        lines = [line for line in text if line not in other]
+        if lines:
+            more = f" and {len(lines) - _SHOWN} lines more" if len(lines) > _SHOWN else ""
+            yield f"it {mark} {', '.join(f'`{line}`' for line in lines[:_SHOWN])}{more}"
+    if before == after:
+        yield "another password"
+
+
+_SHOWN = 3
+"""Lines of each configuration that a difference names."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lvsctl.resources.address import Address
+from lvsctl.resources.announcement_filter import AnnouncementFilter
 from lvsctl.resources.base import Resource
 from lvsctl.resources.bridge import Bridge
 from lvsctl.resources.device import Device
@@ -56,6 +57,7 @@ KINDS: tuple[type[Resource], ...] = (
     LearntNeighbour,
     ProxyNeighbour,
     DropFilter,
+    AnnouncementFilter,
     Marks,
     PacketFilter,
     Masquerade,

@@ -115,6 +115,7 @@ class HaConfig(NamedTuple):
     sync: bool | None = False
     sync_threshold: tuple[int | None, ...] | None = (3, 50)
     gateways: tuple[IPAddress | None, ...] | None = ()
+    password: str | None = ""
 
 
 @dataclass(frozen=True, slots=True)

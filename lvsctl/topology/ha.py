@@ -32,10 +32,26 @@ def check_ha(layout: Layout, problems: ProblemCollector) -> None:
         elif len(directors) < 2:
             message = f"{group} is the only director: nothing takes over from it"
             problems.add(path, message, "`count: 2` beside it, or remove ha", key=True)
+        _check_password(config.ha, layout, (*path, "password"), problems)
         threshold = config.ha.sync_threshold or ()
         if len(threshold) == 2 and None not in threshold and threshold[0] > (threshold[1] or 0):  # type: ignore[operator]
             message = f"{threshold[0]} is not below the period, {threshold[1]}"
             problems.add((*path, "sync_threshold"), message, "such as [3, 50]")
+
+
+def _check_password(
+    ha: HaConfig, layout: Layout, path: tuple[str, ...], problems: ProblemCollector
+) -> None:
+    """Report a password that no advertisement would carry: VRRP version 3 has none."""
+    if not ha.password:
+        return
+    if ha.advert_int is not None and ha.advert_int != round(ha.advert_int):
+        message = "VRRP version 3, which has fractions of a second, has no password"
+        problems.add(path, message, "advert_int in whole seconds, such as 1s")
+    directors = layout.with_role(Role.DIRECTOR)
+    networks = [one for name in directors for one in layout.networks_of(name)]
+    if all(subnet.version == 6 for one in networks for subnet in one.subnets):
+        problems.add(path, "VRRP of IPv6 has no password (RFC 5798)", "remove it", key=True)
 
 
 def ha_of(name: str, layout: Layout, gateways: tuple[IPAddress, ...]) -> HighAvailability | None:
@@ -58,6 +74,7 @@ def ha_of(name: str, layout: Layout, gateways: tuple[IPAddress, ...]) -> HighAva
         bool(config.sync),
         (first or 0, period or 0),
         gateways,
+        config.password or "",
     )
 
 

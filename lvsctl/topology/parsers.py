@@ -227,6 +227,18 @@ def parse_duration(text: str) -> int:
     return round(_parse_quantity(text, _SPAN_UNITS, 1, (1, MAX_PERSISTENCE), "a time", right))
 
 
+VRRP_WORD = r"[A-Za-z0-9_.:@%+=-]{1,8}"
+"""auth_pass of keepalived.conf(5), without what has a meaning there; VRRP has 8 bytes for it."""
+
+
+def parse_vrrp_password(text: str) -> str:
+    """Check a password of VRRP version 2."""
+    if not re.fullmatch(VRRP_WORD, text):
+        message = "a password of VRRP has 1 to 8 characters"
+        raise InvalidValue(message, "letters, digits and _ . : @ % + = -")
+    return text
+
+
 def parse_interval(text: str) -> float:
     """Parse the interval of VRRP's advertisements; the result is in seconds.
 

@@ -96,7 +96,7 @@ _HA_WORDS = {
     **_meant("gateways", "gateway", "virtual-gateway"),
     **_meant("sync", "lvs-sync-daemon", "sync-daemon"),
     "nopreempt": "write preempt: false",
-    "auth-pass": "VRRP version 3 has no authentication (RFC 5798, section 9)",
+    **_meant("password", "auth-pass", "auth_pass", "authentication", "secret"),
     "virtual-ipaddress": "the VIPs of the services are: a gateway of real servers is in gateways",
 }
 _HA_SYNONYMS = dict.fromkeys(("keepalived", "active-standby", "true", "yes"), Redundancy.VRRP)
@@ -335,6 +335,12 @@ HA_SETTINGS = Record(
             "packets after which a connection is sent, and the period in which again "
             "(ipvs-sysctl.rst, sync_threshold)",
             default=[3, 50],
+        ),
+        "password": Key(
+            Text("a password", "secret", p.parse_vrrp_password, p.VRRP_WORD),
+            "that VRRP's advertisements carry in clear text, up to 8 characters: VRRP version 2, "
+            "so IPv4 and whole seconds of advert_int only (RFC 3768, section 10)",
+            default="",
         ),
         "gateways": Key(
             ListOf(_ADDRESS, "a list of addresses", "[192.168.20.1]", distinct=True),

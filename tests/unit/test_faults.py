@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from lvsctl.claims import tables
+from lvsctl.claims import failover, tables
 from lvsctl.faults import FAULTS, find_fault
 from lvsctl.faults.base import Fault, FaultContext
 from lvsctl.faults.change import Change, added, removed, reversed_
@@ -24,7 +24,9 @@ from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.topology import shipped
 from lvsctl.topology.shipped import Topology
 
-CLAIMS = {row.claim.id: row.claim for table in tables() for row in table}
+CLAIMS = {row.claim.id: row.claim for table in tables() for row in table} | {
+    claim.id: claim for claim in (failover.ANNOUNCED, failover.FOLLOW, failover.SURVIVE)
+}
 
 
 def shipped_labs() -> dict[str, tuple[Lab, Plan]]:

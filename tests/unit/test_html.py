@@ -13,10 +13,12 @@ import pytest
 from lvsctl.diagnosis.engine import conclusion
 from lvsctl.engine.findings import Verification
 from lvsctl.engine.inspect import recompute
-from lvsctl.model.claim import Claim, Verdict
+from lvsctl.model.claim import Claim, Finding, Verdict
+from lvsctl.model.failover import Failover, HeldConnection, Moment, Step
 from lvsctl.model.frame import Direction, Tap
 from lvsctl.model.lab import Lab
 from lvsctl.output.graph import dot, mermaid
+from lvsctl.output.html.failover import failover_page
 from lvsctl.output.html.markup import Html, escaped, tag
 from lvsctl.output.html.page import POLICY, page, walk_page
 from lvsctl.output.html.topology import image
@@ -65,6 +67,46 @@ class Reader(HTMLParser):
 
 def shown(name: str) -> Verification:
     return recompute(evidence_of(name))
+
+
+def failed_over(**changed: object) -> Failover:
+    steps = (
+        Step(-40, Moment.ADVERTISED, "d1", "the last advertisement of d1", 5),
+        Step(0, Moment.ACTION, "", "d1 loses its power"),
+        Step(54, Moment.LAST_ANSWER, "client", "client receives its last answer"),
+        Step(1800, Moment.TOOK_OVER, "d2", "d2 is master", 9),
+        Step(1844, Moment.ANSWERED, "client", "client receives an answer again"),
+    )
+    finding = Finding(Claim("ha.one-master", "one director is master"), "web", Verdict.PASS, "", "")
+    held = (HeldConnection("10.60.0.10:1", "rs1", 2, False, False, "reset"),)
+    usual = Failover("dr-ha", "web", "d1 loses its power", "client", "d1", "d2", 10.0, 19.0, 1790.0,
+                     221, 51, steps, held, (finding,), masters=("d2",))  # fmt: skip
+    return replace(usual, **changed)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changed", "masters", "out"),
+    [
+        ({}, ["d1", "d2"], 1),
+        ({"masters": ("d1", "d2")}, ["d1", "d2"], 1),
+        ({"steps": (Step(0, Moment.ACTION, "", "nothing"),), "outage": 0.0, "after": "d1",
+          "masters": ("d1",)}, ["d1"], 0),
+        ({"steps": (), "after": "", "masters": (), "outage": None}, ["d1"], 0),
+        ({"lab": HOSTILE, "action": HOSTILE, "client": HOSTILE}, ["d1", "d2"], 1),
+    ],
+    ids=["a failover", "split", "no outage", "no master", "hostile"],
+)  # fmt: skip
+def test_the_page_of_a_failover_shows_who_was_master_and_the_outage(
+    changed: dict[str, object], masters: list[str], out: int
+) -> None:
+    source = failover_page(failed_over(**changed))
+    reader = Reader(source)
+    assert reader.open == []
+    assert reader.tags <= ALLOWED
+    assert not {"src", "href", "srcset"} & reader.attributes
+    assert source.count('<rect class="on"') == len(masters)
+    assert source.count('<rect class="out"') == out
+    assert source.count('title="master from') == len(masters)
 
 
 @pytest.mark.parametrize("name", NAMES)

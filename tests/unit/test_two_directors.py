@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_interface
 from struct import pack
+from types import MappingProxyType
 
 import pytest
 
+from lvsctl import claims
 from lvsctl.capture.decode import decode_all
 from lvsctl.claims import failover as story
 from lvsctl.claims.ha import connections_synchronized
 from lvsctl.claims.trace import traces
 from lvsctl.diagnosis import conclusion
 from lvsctl.engine.failover import Outage, outages
+from lvsctl.faults.injector import FaultInjector
+from lvsctl.kernel import paths
+from lvsctl.kernel.paths import InjectedFault
 from lvsctl.model.claim import Verdict
 from lvsctl.model.evidence import Evidence, Run
 from lvsctl.model.failover import HeldConnection, Moment
 from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
 from lvsctl.model.lab import Lab
 from lvsctl.model.masters import has_one_master, holders_in, master_in, vrrp_state
-from lvsctl.model.state import LinkState, NeighbourState, NodeState, ProcessState, SyncDaemonState
+from lvsctl.model.state import (
+    FilterState,
+    LinkState,
+    NeighbourState,
+    NodeState,
+    ProcessState,
+    SyncDaemonState,
+)
 from lvsctl.plan import diff, planner
 from lvsctl.plan.stages import Plan, Stage
 from lvsctl.resources.address import Address
+from lvsctl.resources.announcement_filter import AnnouncementFilter
 from lvsctl.resources.keepalived import Keepalived
 from lvsctl.resources.static_route import StaticRoute
 from lvsctl.topology import shipped
@@ -97,6 +111,7 @@ def test_a_gateway_is_chosen_where_none_is_given() -> None:
         ("advert_int: 2s", "    advert_int 2"),
         ("unicast: true", "    unicast_src_ip 10.60.0.2"),
         ("priority: 200", "    priority 200"),
+        ("password: s3cret", "        auth_pass s3cret"),
     ],
 )
 def test_each_setting_is_in_the_configuration(setting: str, line: str) -> None:
@@ -132,6 +147,19 @@ def test_keepalived_is_started_again_unless_all_its_processes_run(running: int) 
     state = NodeState("a", whole=True, processes=PROCESSES[:running])
     missing = [one for stage in difference(state, program()).missing for one in stage.resources]
     assert missing == ([] if running == len(PROCESSES) else [program()])
+
+
+def test_keepalived_is_started_again_where_its_file_was_changed() -> None:
+    state = NodeState("a", whole=True, processes=PROCESSES, keepalived_file="priority 7\nb\n")
+    wanted = program(text="priority 8\nauth_pass secret\n")
+    assert [one for stage in difference(state, wanted).missing for one in stage.resources]
+    found = wanted.deviation(state, lab_of("dr-ha"))
+    assert found is not None
+    assert "it has `priority 7`, `b`; it lacks `priority 8`" in found.text
+    state = replace(state, keepalived_file="priority 8\nauth_pass wrong\n")
+    found = wanted.deviation(state, lab_of("dr-ha"))
+    assert found is not None
+    assert found.text.endswith("another password")
 
 
 def test_another_configuration_takes_the_place_of_the_old_one() -> None:
@@ -226,6 +254,154 @@ def test_the_backup_receives_what_the_master_sends(
     assert bool(named) == (verdict is Verdict.FAIL)
 
 
+HIGHEST, DIFFERS = "priority 150", "differs-from-topology"
+
+
+def looked_at(
+    lab: Lab | None = None,
+    master: str = "director1",
+    files: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    *frames: RawFrame,
+    **states: NodeState,
+) -> Evidence:
+    """Evidence without requests: who holds the VIP, and what is different in the files."""
+    lab = lab or lab_of("dr-ha")
+    planned = {one.node: one.text for one in keepalived(lab)}
+    found = {}
+    for node, own in zip(lab.directors, (FIRST, SECOND), strict=True):
+        text = planned[node.name]
+        for before, after in files.get(node.name, {}).items():
+            assert before in text
+            text = text.replace(before, after)
+        held = ("10.60.0.100/32",) if master in (node.name, "both") else ()
+        found[node.name] = NodeState(
+            lab.netns(node.name),
+            (link(str(node.addresses[0]), *held, mac=own),),
+            whole=True,
+            processes=PROCESSES,
+            sync_daemons=(SENDS,) if held else (RECEIVES,),
+            keepalived_file=text,
+        )
+    run = Run(lab.services[0], "client", (), before=None, after=None, connections=())
+    return Evidence(lab, (run,), decode_all(frames), (), states={**found, **states})
+
+
+def judged(evidence: Evidence) -> dict[str, Verdict]:
+    return {one.claim.id: one.verdict for one in claims.findings(evidence)}
+
+
+def named(evidence: Evidence) -> set[tuple[str, str]]:
+    return {(cause.fault, cause.node) for cause in conclusion(evidence).causes}
+
+
+@pytest.mark.parametrize(
+    ("master", "changed", "verdict", "cause"),
+    [
+        ("director1", {}, Verdict.PASS, None),
+        ("director2", {}, Verdict.FAIL, None),
+        ("director2", {HIGHEST: "priority 100"}, Verdict.FAIL, "equal-priorities"),
+        ("director2", {HIGHEST: "priority 90"}, Verdict.FAIL, DIFFERS),
+        ("director1", {HIGHEST: f"{HIGHEST}\n    nopreempt"}, Verdict.PASS, "preemption-off"),
+        ("both", {}, Verdict.INCONCLUSIVE, None),
+    ],
+)
+def test_the_highest_priority_is_master_and_the_file_shows_why_it_is_not(
+    master: str, changed: dict[str, str], verdict: Verdict, cause: str | None
+) -> None:
+    evidence = looked_at(None, master, {"director1": changed})
+    assert judged(evidence)["ha.failback"] is verdict
+    about = {
+        fault
+        for fault, node in named(evidence)
+        if node == "director1" and fault in ("equal-priorities", "preemption-off", DIFFERS)
+    }
+    assert about == (set() if cause is None else {cause})
+
+
+def test_a_director_that_cannot_be_master_need_not_be() -> None:
+    evidence = looked_at(None, "director2")
+    stopped = replace(evidence.states["director1"], processes=())
+    found = replace(evidence, states={**evidence.states, "director1": stopped})
+    assert judged(found)["ha.failback"] is Verdict.PASS
+
+
+def test_without_preemption_any_director_may_be_master() -> None:
+    lab = lab_of("dr-ha", **{"sync: true}": "sync: true, preempt: false}"})
+    assert "ha.failback" not in judged(looked_at(lab, "director2"))
+
+
+def test_directors_with_one_mac_address_are_named() -> None:
+    evidence = looked_at()
+    copied = replace(evidence.states["director2"], links=(link("10.60.0.3/24", mac=FIRST),))
+    found = replace(evidence, states={**evidence.states, "director2": copied})
+    assert judged(evidence)["ha.macs-differ"] is Verdict.PASS
+    assert judged(found)["ha.macs-differ"] is Verdict.FAIL
+    assert ("duplicate-mac", "director2") in named(found)
+
+
+GRATUITOUS = ("0a3c0064/ffffffff at 24", "00000a3c/0000ffff at 12", "00640000/ffff0000 at 16")
+
+
+@pytest.mark.parametrize(
+    ("match", "actions", "drops"),
+    [
+        (GRATUITOUS, ("drop",), True),
+        (GRATUITOUS, ("pass",), False),
+        (("0a3c0065/ffffffff at 24",), ("drop",), False),
+        (("0a3c0000/ffff0000 at 24",), ("drop",), True),
+        ((), ("drop",), False),
+    ],
+    ids=["fault", "passes", "another address", "the whole network", "unread"],
+)
+def test_a_filter_that_drops_announcements_is_named_before_a_failover(
+    match: tuple[str, ...], actions: tuple[str, ...], *, drops: bool
+) -> None:
+    evidence = looked_at()
+    one = FilterState("lan", "egress", "u32", 1, "arp", actions, match)
+    filtered = replace(evidence.states["director2"], filters=(one,))
+    found = named(replace(evidence, states={**evidence.states, "director2": filtered}))
+    assert (("announcements-dropped", "director2") in found) == drops
+
+
+@pytest.mark.parametrize("value", ["0", "1"])
+def test_a_neighbour_that_ignores_announcements_is_named_before_a_failover(value: str) -> None:
+    setting = {"net.ipv4.conf.lan.drop_gratuitous_arp": value}
+    found = named(looked_at(client=NodeState("lvs-dr-ha-client", sysctls=setting)))
+    assert (("announcements-ignored", "client") in found) == (value == "1")
+
+
+@pytest.mark.parametrize(("password", "node"), [(b"mistaken", "director2"), (b"secret", None)])
+def test_a_wrong_password_is_seen_in_the_advertisements(password: bytes, node: str | None) -> None:
+    lab = lab_of("dr-ha", **{"advert_int: 500ms": "password: secret"})
+    found = named(
+        looked_at(
+            lab,
+            "both",
+            {},
+            advertisement(0, "director1", "10.60.0.2", FIRST, 150, b"secret"),
+            advertisement(1, "director2", "10.60.0.3", SECOND, 100, password),
+        )
+    )
+    assert (("vrrp-password", node) in found) == (node is not None)
+
+
+def test_what_a_fault_changed_stays_in_the_plan_that_brings_a_director_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lab = lab_of("dr-ha")
+    noted = (
+        InjectedFault("preemption-off", "director1"),
+        InjectedFault("announcements-dropped", "director2"),
+    )
+    monkeypatch.setattr(paths, "read_faults", lambda _: noted)
+    resources = FaultInjector(lab).broken_plan().resources
+    texts = [one.text for one in resources if isinstance(one, Keepalived)]
+    assert ["nopreempt" in text for text in texts] == [True, False]
+    assert [one.netns for one in resources if isinstance(one, AnnouncementFilter)] == [
+        "lvs-dr-ha-director2"
+    ]
+
+
 # ── the story ────────────────────────────────────────────────────────────────────────────────
 
 
@@ -240,8 +416,13 @@ def raw(at: int, node: str, data: bytes) -> RawFrame:
     )
 
 
-def advertisement(at: int, node: str, source: str, own: str, priority: int) -> RawFrame:
+def advertisement(
+    at: int, node: str, source: str, own: str, priority: int, password: bytes = b""
+) -> RawFrame:
     body = pack("!BBBBHH", 0x31, 51, priority, 1, 50, 0) + VIP.packed
+    if password:  # version 2, authentication type 1 (RFC 2338, section 5.3.6)
+        body = pack("!BBBBBBH", 0x21, 51, priority, 1, 1, 1, 0) + VIP.packed
+        body += password.ljust(8, b"\0")
     header = pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 0, 0, 255, 112, 0)
     packet = header + ip_address(source).packed + ip_address("224.0.0.18").packed + body
     return raw(at, node, mac("01:00:5e:00:00:12") + mac(own) + b"\x08\x00" + packet)

@@ -29,7 +29,7 @@ _BLOCKS = frozenset(
 )
 
 _NOT_CARRIED = {
-    "authentication": "the directors of a lab do not authenticate each other (RFC 5798 has none)",
+    "authentication": "a password is not copied: set one with `ha: {password: …}`",
     "virtual_routes": "the topology derives its own routes",
     "virtual_rules": "policy rules are not part of a topology",
     "preempt_delay": "a topology's director takes over at once",

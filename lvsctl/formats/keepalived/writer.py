@@ -143,6 +143,11 @@ def _instance(
     yield f"    advert_int {ha.advert_int:g}"
     if not ha.preempt:
         yield "    nopreempt"
+    if ha.password and version == "4":
+        yield "    authentication {"
+        yield "        auth_type PASS"
+        yield f"        auth_pass {ha.password}"
+        yield "    }"
     if ha.unicast:
         yield from _unicast(lab, director, network, int(version))
     yield "    virtual_ipaddress {"

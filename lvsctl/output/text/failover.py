@@ -11,13 +11,7 @@ from lvsctl.output.text.style import Cell, Style
 
 def format_failover(result: Failover, *, style: Style) -> str:
     """Format the story in the order of time, the outage, the held connections, the claims."""
-    if len(result.masters) > 1:
-        title = f"{' and '.join(result.masters)} are master at the same time (split brain)"
-    elif result.after == result.before:
-        title = f"{result.after or 'no director'} is master as before"
-    else:
-        title = f"{result.before or 'no director'} → {result.after or 'no director'}"
-    lines = [style.heading(f"{result.lab}: {title}", result.action), ""]
+    lines = [style.heading(f"{result.lab}: {title_text(result)}", result.action), ""]
     rows: list[list[str | Cell]] = [
         [
             Cell(f"{step.at:+.0f} ms", right=True),
@@ -26,7 +20,7 @@ def format_failover(result: Failover, *, style: Style) -> str:
         ]
         for step in result.steps
     ]
-    lines += [style.table(rows, indent=2), "", style.wrapped(_outage(result), 0, 2), ""]
+    lines += [style.table(rows, indent=2), "", style.wrapped(outage_text(result), 0, 2), ""]
     lines += _held(result, style)
     lines.append(
         style.table(
@@ -53,12 +47,25 @@ _PAINT = {
 }
 
 
-def _outage(result: Failover) -> str:
+def title_text(result: Failover) -> str:
+    """Return who was master and who is."""
+    if len(result.masters) > 1:
+        return f"{' and '.join(result.masters)} are master at the same time (split brain)"
+    if result.after == result.before:
+        return f"{result.after or 'no director'} is master as before"
+    return f"{result.before or 'no director'} → {result.after or 'no director'}"
+
+
+def outage_text(result: Failover) -> str:
+    """Return how long no request was answered at once, and how that was measured."""
     asked = f"{result.client} asked every {result.interval:g} ms"
     if result.outage == 0:
         return f"outage: none; every request was answered at once ({asked}, {result.sent} requests)"
     if result.outage is None:
-        return f"outage: no request was answered again ({asked}, {result.sent} requests)"
+        return (
+            f"outage: not over when the client stopped ({asked}; {result.answered} of "
+            f"{result.sent} answered at once)"
+        )
     return (
         f"outage: {result.outage:.0f} ms without an answer, known to within "
         f"{result.resolution:.0f} ms ({asked}; {result.answered} of {result.sent} answered at "

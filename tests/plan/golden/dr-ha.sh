@@ -382,6 +382,8 @@ ip netns exec lvs-dr-ha-client sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-dr-ha-client sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
+# it learns from announcements which director has 10.60.0.100
+ip netns exec lvs-dr-ha-client sysctl -q -w net.ipv4.conf.all.drop_gratuitous_arp=0
 
 # director director1
 ip netns add lvs-dr-ha-director1
@@ -433,6 +435,8 @@ ip netns exec lvs-dr-ha-rs1 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-dr-ha-rs1 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
+# it learns from announcements which director has 10.60.0.100
+ip netns exec lvs-dr-ha-rs1 sysctl -q -w net.ipv4.conf.all.drop_gratuitous_arp=0
 
 # real-server rs2
 ip netns add lvs-dr-ha-rs2
@@ -452,6 +456,8 @@ ip netns exec lvs-dr-ha-rs2 sysctl -q -w net.ipv4.conf.all.arp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-dr-ha-rs2 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
+# it learns from announcements which director has 10.60.0.100
+ip netns exec lvs-dr-ha-rs2 sysctl -q -w net.ipv4.conf.all.drop_gratuitous_arp=0
 
 # --------------------------------------------- links ----------------------------------------------
 
@@ -517,9 +523,16 @@ ip -n lvs-dr-ha-rs2 addr add 10.60.0.12/24 dev lan
 
 # ------------------------------------------ real servers ------------------------------------------
 
+# it learns from announcements which director has 10.60.0.100
+ip netns exec lvs-dr-ha-client sysctl -q -w net.ipv4.conf.lan.drop_gratuitous_arp=0
+
+# it learns from announcements which director has 10.60.0.100
+ip netns exec lvs-dr-ha-rs1 sysctl -q -w net.ipv4.conf.lan.drop_gratuitous_arp=0
 # accept the requests that the director forwards, still addressed to the VIP
 ip -n lvs-dr-ha-rs1 addr add 10.60.0.100/32 dev lo
 
+# it learns from announcements which director has 10.60.0.100
+ip netns exec lvs-dr-ha-rs2 sysctl -q -w net.ipv4.conf.lan.drop_gratuitous_arp=0
 # accept the requests that the director forwards, still addressed to the VIP
 ip -n lvs-dr-ha-rs2 addr add 10.60.0.100/32 dev lo
 

@@ -397,6 +397,8 @@ ip netns exec lvs-nat-ha-client sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-nat-ha-client sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
+# it learns from announcements which director has 10.61.0.100
+ip netns exec lvs-nat-ha-client sysctl -q -w net.ipv4.conf.all.drop_gratuitous_arp=0
 
 # director director1
 ip netns add lvs-nat-ha-director1
@@ -443,6 +445,8 @@ ip netns exec lvs-nat-ha-rs1 sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-nat-ha-rs1 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
+# it learns from announcements which director has 192.168.61.1
+ip netns exec lvs-nat-ha-rs1 sysctl -q -w net.ipv4.conf.all.drop_gratuitous_arp=0
 
 # real-server rs2
 ip netns add lvs-nat-ha-rs2
@@ -457,6 +461,8 @@ ip netns exec lvs-nat-ha-rs2 sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-nat-ha-rs2 sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
+# it learns from announcements which director has 192.168.61.1
+ip netns exec lvs-nat-ha-rs2 sysctl -q -w net.ipv4.conf.all.drop_gratuitous_arp=0
 
 # --------------------------------------------- links ----------------------------------------------
 
@@ -544,6 +550,17 @@ ip -n lvs-nat-ha-rs2 addr add 192.168.61.12/24 dev private
 # replies must return through director1
 ip -n lvs-nat-ha-rs2 route add default via 192.168.61.1
 
+# ------------------------------------------ real servers ------------------------------------------
+
+# it learns from announcements which director has 10.61.0.100
+ip netns exec lvs-nat-ha-client sysctl -q -w net.ipv4.conf.public.drop_gratuitous_arp=0
+
+# it learns from announcements which director has 192.168.61.1
+ip netns exec lvs-nat-ha-rs1 sysctl -q -w net.ipv4.conf.private.drop_gratuitous_arp=0
+
+# it learns from announcements which director has 192.168.61.1
+ip netns exec lvs-nat-ha-rs2 sysctl -q -w net.ipv4.conf.private.drop_gratuitous_arp=0
+
 # -------------------------------------------- servers ---------------------------------------------
 
 # one director at a time holds 10.61.0.100, 192.168.61.1: the master, by VRRP
@@ -553,8 +570,6 @@ run lvs-nat-ha-director1 /bin/sh -c \
     /run/lvs-nat-ha.script/keepalived-director1 \
     'global_defs {
     router_id director1
-    # Fractions of a second (RFC 5798).
-    vrrp_version 3
     # Connections survive a failover if they are synchronized.
     lvs_sync_daemon public PUBLIC-4
 }
@@ -564,7 +579,11 @@ vrrp_instance PUBLIC-4 {
     interface public
     virtual_router_id 51
     priority 150
-    advert_int 0.5
+    advert_int 1
+    authentication {
+        auth_type PASS
+        auth_pass secret
+    }
     virtual_ipaddress {
         10.61.0.100/32
     }
@@ -575,7 +594,11 @@ vrrp_instance PRIVATE-4 {
     interface private
     virtual_router_id 52
     priority 150
-    advert_int 0.5
+    advert_int 1
+    authentication {
+        auth_type PASS
+        auth_pass secret
+    }
     virtual_ipaddress {
         192.168.61.1/32
     }
@@ -614,8 +637,6 @@ run lvs-nat-ha-director2 /bin/sh -c \
     /run/lvs-nat-ha.script/keepalived-director2 \
     'global_defs {
     router_id director2
-    # Fractions of a second (RFC 5798).
-    vrrp_version 3
     # Connections survive a failover if they are synchronized.
     lvs_sync_daemon public PUBLIC-4
 }
@@ -625,7 +646,11 @@ vrrp_instance PUBLIC-4 {
     interface public
     virtual_router_id 51
     priority 100
-    advert_int 0.5
+    advert_int 1
+    authentication {
+        auth_type PASS
+        auth_pass secret
+    }
     virtual_ipaddress {
         10.61.0.100/32
     }
@@ -636,7 +661,11 @@ vrrp_instance PRIVATE-4 {
     interface private
     virtual_router_id 52
     priority 100
-    advert_int 0.5
+    advert_int 1
+    authentication {
+        auth_type PASS
+        auth_pass secret
+    }
     virtual_ipaddress {
         192.168.61.1/32
     }

@@ -423,6 +423,8 @@ ip netns exec lvs-tun-ha-router sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.default.proxy_arp=0 net.ipv4.conf.default.accept_local=0
 # no IPv6 on this network, so no IPv6 background traffic
 ip netns exec lvs-tun-ha-router sysctl -qe -w net.ipv6.conf.default.disable_ipv6=1
+# it learns from announcements which director has 10.62.1.100
+ip netns exec lvs-tun-ha-router sysctl -q -w net.ipv4.conf.all.drop_gratuitous_arp=0
 
 # director director1
 ip netns add lvs-tun-ha-director1
@@ -616,6 +618,9 @@ ip -n lvs-tun-ha-rs2 link set dev tunl0 up
 ip netns exec lvs-tun-ha-rs2 sysctl -q -w net.ipv4.conf.tunl0.rp_filter=0
 # accept the decapsulated requests, still addressed to the VIP
 ip -n lvs-tun-ha-rs2 addr add 10.62.1.100/32 dev tunl0
+
+# it learns from announcements which director has 10.62.1.100
+ip netns exec lvs-tun-ha-router sysctl -q -w net.ipv4.conf.hub.drop_gratuitous_arp=0
 
 # -------------------------------------------- servers ---------------------------------------------
 
