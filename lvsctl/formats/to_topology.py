@@ -156,7 +156,8 @@ def _with_known_settings(service: Service, notes: Notes) -> Service:
 def _is_server(one: Destination, vips: set[IPAddress], notes: Notes) -> bool:
     """Return whether a real server can be in a topology; note why not, or what of it cannot."""
     if not _can_be_host(one.rip) or one.rip in vips:
-        notes.remark(one.place, f"{one.rip} is the director itself, which cannot be a real server")
+        what = "is the director itself: with one director, write `director` in its place"
+        notes.remark(one.place, f"{one.rip} {what}")
         return False
     if max(one.upper, one.lower) > MAX_THRESHOLD:
         notes.remark(one.place, f"thresholds above {MAX_THRESHOLD}: no limit in the topology")

@@ -572,6 +572,7 @@ def test_ldirectord_ranges_and_defaults() -> None:
         'virtual = 10.0.0.1:80\n    real = 10.0.0.2->10.0.0.4:80 gate 5 "req", "resp"\n'
         "    persistent = 60 # seconds\n    netmask = 255.255.0.0\n"
         "virtual6=[fd00::1]:53\n\treal6=[fd00::2]:53 masq\n\tprotocol=udp\n\tscheduler=rr\n"
+        "\tops=yes\n\tfallback6=[fd00::9]:5353 masq\nfallback=10.0.0.9:8080\n"
     )
     configuration = readers.read(Topology("l", text.encode(), "/l"), readers.Source.LDIRECTORD)
     first, second = configuration.services
@@ -579,6 +580,11 @@ def test_ldirectord_ranges_and_defaults() -> None:
     assert {one.weight for one in first.destinations} == {5}
     assert (first.scheduler, first.persistence, first.netmask) == ("wrr", 60, 16)
     assert (second.protocol, second.scheduler, second.place) == ("udp", "rr", Place("l", 5))
+    assert second.flags == ("ops",)
+    # The server of the whole file, by gate, which cannot map ports; and one of its own.
+    sorry = [one.sorry and (str(one.sorry.rip), one.sorry.port, one.sorry.forward)
+             for one in configuration.services]  # fmt: skip
+    assert sorry == [("10.0.0.9", 80, "dr"), ("fd00::9", 5353, "nat")]
 
 
 def test_real_servers_keep_their_names_when_others_come() -> None:
