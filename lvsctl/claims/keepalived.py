@@ -1,7 +1,7 @@
 """Directors whose IPVS table keepalived owns: what it has decided is what a service is.
 
 A real server that a health check has taken out of the table is not part of the service meanwhile:
-no claim expects an answer from it.
+no claim expects an answer from it. A sorry server is, while keepalived has it there.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _as_decided(run: Run) -> Run:
 
 
 def _in_table(service: VirtualService, table: ServiceState) -> Iterator[RealServer]:
-    for server in service.real_servers:
+    for server in service.prepared.real_servers:
         for entry in table.real_servers:
             if (entry.rip, entry.port) == (server.rip, server.port):
                 yield _as_entered(server, entry)

@@ -141,9 +141,24 @@ class Case:
             found.setdefault(one.rip, []).append(one)
         return found
 
+    @property
+    def sorry_in_use(self) -> bool:
+        """Whether the sorry server is in the table, and no real server: clients get its page."""
+        sorry = self.service.sorry
+        return (
+            sorry is not None
+            and self.entry(sorry) is not None
+            and not any(self.entry(one) for one in self.service.real_servers)
+        )
+
     def taken_out(self, node: str) -> bool:
-        """Whether keepalived, on the director, has removed a real server or drained it."""
+        """Whether keepalived, on the director, has removed a real server or drained it.
+
+        Not while the sorry server is in use: then clients notice.
+        """
         if self.table is None or not self.lab.node(self.director).runs_keepalived:
+            return False
+        if self.sorry_in_use:
             return False
         entries = [self.entry(one) for one in self.service.real_servers if one.node == node]
         return bool(entries) and all(entry is None or not entry.weight for entry in entries)

@@ -102,6 +102,11 @@ def real_servers_there(case: Case) -> Iterator[Found]:
         return
     missing = [s for s in case.service.real_servers if case.entry(s) is None]
     unknown = _unknown_entries(case, table)
+    sorry = case.service.sorry
+    if sorry is not None and case.sorry_in_use:
+        text = f"{sorry.node}, the sorry server, is in the table: no real server is usable"
+        yield Remark(case.director, text)
+        unknown = [one for one in unknown if (one.rip, one.port) != (sorry.rip, sorry.port)]
     if len(missing) == len(unknown) == 1:
         yield _misspelt(case, missing[0], unknown[0])
         return

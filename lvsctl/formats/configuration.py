@@ -129,6 +129,11 @@ class Service:
     sorry: Destination | None = None
 
     @property
+    def servers(self) -> tuple[Destination, ...]:
+        """Its real servers and its sorry server: what hosts it needs."""
+        return self.destinations if self.sorry is None else (*self.destinations, self.sorry)
+
+    @property
     def protocol(self) -> Protocol | None:
         """The transport protocol; None with a mark."""
         return self.match.protocol if isinstance(self.match, VipPort) else None

@@ -43,6 +43,8 @@ _SERVICE = _GLOBAL | {
     *("checkcommand", "checkport", "request", "receive", "httpmethod", "virtualhost", "login"),
     *("passwd", "database", "secret", "load", "monitorfile", "ops", "checkhostname", "ping"),
 }
+_FALLBACKS = {"fallback": 4, "fallback6": 6}
+"""The keys of the server that is used while no real server is up, by the VIP's IP version."""
 _HEALTH = "lvsctl does not check real servers"
 
 
@@ -56,6 +58,8 @@ class _Entry:
     persistence: int = 0
     netmask: int = 0
     protocol: Protocol | None = None
+    one_packet: bool = False
+    fallback: tuple[str, Place] | None = None
     reals: list[tuple[str, Place]] = field(default_factory=list)
 
 
@@ -64,6 +68,7 @@ def read(text: str, source: str) -> Configuration:
     notes = Notes(source)
     entries: list[_Entry] = []
     inside: _Entry | None = None
+    fallbacks: dict[int, tuple[str, Place]] = {}
     for count, raw in enumerate(text.split("\n"), 1):
         place = Place(source, count)
         line = re.sub(r"(^|\s)#.*", "", raw).rstrip()
@@ -80,16 +85,25 @@ def read(text: str, source: str) -> Configuration:
         elif line[0] in " \t":
             if inside is not None:
                 _read_setting(inside, key, value, place, notes)
-        elif key not in _GLOBAL:
-            hint = choice_hint(key, sorted(_GLOBAL | {"virtual"}), "settings")
-            notes.wrong(place, f"{quoted(key)} is not a setting of the whole file", hint)
+        elif key in _FALLBACKS:
+            fallbacks[_FALLBACKS[key]] = value, place
         else:
-            notes.remark(place, f"{key}: {_HEALTH}")
+            _note_global(key, place, notes)
+    for entry in entries:
+        entry.fallback = entry.fallback or fallbacks.get(entry.match.version)
     services = tuple(_service(entry, notes) for entry in entries)
     if not services:
         notes.wrong(Place(source, 1), "the file has no virtual service", "virtual=10.0.0.1:80")
     notes.raise_any()
     return Configuration(source, "ldirectord", services, remarks=notes.remarks)
+
+
+def _note_global(key: str, place: Place, notes: Notes) -> None:
+    if key in _GLOBAL:
+        notes.remark(place, f"{key}: {_HEALTH}")
+        return
+    hint = choice_hint(key, sorted(_GLOBAL | {"virtual"}), "settings")
+    notes.wrong(place, f"{quoted(key)} is not a setting of the whole file", hint)
 
 
 def _match(value: str, key: str, place: Place, notes: Notes) -> VipPort | Mark | None:
@@ -122,23 +136,33 @@ def _read_setting(entry: _Entry, key: str, value: str, place: Place, notes: Note
                 entry.scheduler = Scheduler(value)
             except ValueError:
                 notes.wrong(place, *unknown_scheduler(value))
-        case "persistent":
-            seconds = number(value, 1, 31 * 86400)
-            if seconds is None:
-                notes.wrong(place, f"{quoted(value)} is not a timeout", "seconds")
-            entry.persistence = seconds or 0
-        case "netmask":
-            bits = netmask_bits(value) if "." in value else number(value, 1, 128)
-            if bits is None:
-                notes.wrong(place, f"{quoted(value)} is not a netmask", "such as 255.255.255.0")
-            entry.netmask = bits or 0
+        case "persistent" | "netmask":
+            _read_persistence(entry, key, value, place, notes)
         case "protocol":
             _read_protocol(entry, value, place, notes)
+        case "ops":
+            entry.one_packet = value == "yes"
+        case one if one in _FALLBACKS:
+            if _FALLBACKS[one] == entry.match.version:
+                entry.fallback = value, place
         case known if known in _SERVICE:
             notes.remark(place, f"{key}: {_HEALTH}")
         case _:
             hint = choice_hint(key, sorted(_SERVICE), "settings")
             notes.wrong(place, f"{quoted(key)} is not a setting of a virtual service", hint)
+
+
+def _read_persistence(entry: _Entry, key: str, value: str, place: Place, notes: Notes) -> None:
+    if key == "persistent":
+        seconds = number(value, 1, 31 * 86400)
+        if seconds is None:
+            notes.wrong(place, f"{quoted(value)} is not a timeout", "seconds")
+        entry.persistence = seconds or 0
+        return
+    bits = netmask_bits(value) if "." in value else number(value, 1, 128)
+    if bits is None:
+        notes.wrong(place, f"{quoted(value)} is not a netmask", "such as 255.255.255.0")
+    entry.netmask = bits or 0
 
 
 def _read_protocol(entry: _Entry, value: str, place: Place, notes: Notes) -> None:
@@ -160,16 +184,27 @@ def _service(entry: _Entry, notes: Notes) -> Service:
         if len(found) > MAX_DESTINATIONS:
             notes.wrong(place, f"these are more than {MAX_DESTINATIONS} real servers")
             break
+    sorry = None if entry.fallback is None else _fallback(*entry.fallback, entry, notes)
     longest = 128 if entry.match.version == 6 else 32
     return Service(
         entry.match,
         entry.place,
         entry.scheduler,
-        (),
+        ("ops",) if entry.one_packet else (),
         entry.persistence,
         entry.netmask if entry.persistence and entry.netmask != longest else 0,
         destinations=tuple(found.values()),
+        sorry=sorry,
     )
+
+
+def _fallback(text: str, place: Place, entry: _Entry, notes: Notes) -> Destination | None:
+    """Return the server of ``ADDRESS[:PORT] [gate|masq|ipip]``; ipvsadm's method is gate."""
+    where, _, method = text.partition(" ")
+    method = method.strip() or "gate"
+    if method != "masq":  # which alone maps ports
+        where = re.sub(r"^(\[[^\]]*\]|[^:]*):\d+$", r"\1", where)
+    return next(iter(_destinations(f"{where} {method}", entry, place, notes)), None)
 
 
 def _destinations(text: str, entry: _Entry, place: Place, notes: Notes) -> list[Destination]:

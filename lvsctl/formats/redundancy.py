@@ -173,7 +173,7 @@ def _gateways(
     behind = [
         around.server_segments[one.rip]
         for service in services
-        for one in service.destinations
+        for one in service.servers
         if one.forward is ForwardingMethod.NAT
     ]
     served: set[tuple[int, int]] = set()

@@ -71,7 +71,7 @@ def assume(configuration: Configuration, services: Iterable[Service]) -> Surroun
     vips = {vip: None for service in found for vip in vips_of(service)}
     methods: dict[IPAddress, set[ForwardingMethod]] = {}
     for service in found:
-        for one in service.destinations:
+        for one in service.servers:
             methods.setdefault(one.rip, set()).add(one.forward)
     networks = _Networks(configuration)
     front = [networks.of(vip) for vip in vips]
@@ -80,7 +80,7 @@ def assume(configuration: Configuration, services: Iterable[Service]) -> Surroun
     front += [networks.of(one.vip) for one in marked.values()]
     networks.name_all(front)
     for service in found:
-        for one in service.destinations:
+        for one in service.servers:
             version, other = service.match.version, one.rip.version
             networks.add_version(
                 behind[one.rip], version, f"real servers answer IPv{version} clients directly"
@@ -128,7 +128,7 @@ def _vips_of_marks(
     virtual = [one.ip for instance in configuration.instances for one, _ in instance.addresses]
     spare = [vip for vip in virtual if vip not in taken]
     taken.update(virtual, (address.ip for address, _ in configuration.addresses))
-    taken.update(one.rip for service in configuration.services for one in service.destinations)
+    taken.update(one.rip for service in configuration.services for one in service.servers)
     chosen: dict[Mark, MarkedVip] = {}
     for service in found:
         match = service.match

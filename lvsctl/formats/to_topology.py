@@ -75,7 +75,7 @@ def to_topology(configuration: Configuration, name: str) -> Imported:
         place = configuration.services[0].place
         reasons = "; ".join(f"{remark}" for remark in notes.remarks[:3])
         notes.wrong(place, "none of its virtual services can be a lab", reasons)
-    if len({one.rip for service in services for one in service.destinations}) > MAX_SERVERS:
+    if len({one.rip for service in services for one in service.servers}) > MAX_SERVERS:
         notes.wrong(services[0].place, f"these are more than {MAX_SERVERS} real servers")
     notes.raise_any()
     surroundings = assume(configuration, services)
@@ -114,8 +114,11 @@ def _expressible(configuration: Configuration, notes: Notes) -> Iterator[Service
             destinations = tuple(
                 one for one in service.destinations if _is_server(one, vips, notes)
             )
+            sorry = service.sorry
+            if sorry is not None and not _is_sorry_server(sorry, destinations, vips, notes):
+                sorry = None
             if destinations:
-                yield replace(shown, destinations=destinations)
+                yield replace(shown, destinations=destinations, sorry=sorry)
             else:
                 notes.remark(service.place, "left out: none of its real servers can be in a lab")
 
@@ -153,7 +156,8 @@ def _with_known_settings(service: Service, notes: Notes) -> Service:
 def _is_server(one: Destination, vips: set[IPAddress], notes: Notes) -> bool:
     """Return whether a real server can be in a topology; note why not, or what of it cannot."""
     if not _can_be_host(one.rip) or one.rip in vips:
-        notes.remark(one.place, f"{one.rip} is the director itself, which cannot be a real server")
+        what = "is the director itself: with one director, write `director` in its place"
+        notes.remark(one.place, f"{one.rip} {what}")
         return False
     if max(one.upper, one.lower) > MAX_THRESHOLD:
         notes.remark(one.place, f"thresholds above {MAX_THRESHOLD}: no limit in the topology")
@@ -162,6 +166,17 @@ def _is_server(one: Destination, vips: set[IPAddress], notes: Notes) -> bool:
         message = f"lower threshold {one.lower} is above the upper one, {one.upper}"
         notes.wrong(one.place, message, hint)
     return True
+
+
+def _is_sorry_server(
+    one: Destination, servers: Iterable[Destination], vips: set[IPAddress], notes: Notes
+) -> bool:
+    """Return whether a sorry server can be in a topology; note why not."""
+    if any(one.rip == other.rip for other in servers):
+        what = "is a real server of the service too: a topology has it once"
+        notes.remark(one.place, f"sorry_server {one.rip} {what}")
+        return False
+    return _is_server(one, vips, notes)
 
 
 def default_method(service: Service) -> ForwardingMethod:
@@ -203,7 +218,7 @@ class _Writer:
         self._services, self._around, self._remarks = services, around, remarks
         self._directors = directors
         self.assumptions: list[str] = []
-        rips = dict.fromkeys(one.rip for service in services for one in service.destinations)
+        rips = dict.fromkeys(one.rip for service in services for one in service.servers)
         self._nodes = node_names(rips)
 
     def _assume(self, text: str) -> str:
@@ -316,6 +331,11 @@ class _Writer:
         for one in service.destinations:
             entry = ", ".join(_entry(one, self._nodes[one.rip], match, method, encapsulation))
             yield f"      - {{{entry}}}"
+        if service.sorry is not None:
+            sorry = replace(service.sorry, weight=1, upper=0, lower=0)
+            name = self._nodes[sorry.rip]
+            entry = ", ".join(_entry(sorry, name, match, method, encapsulation))
+            yield f"    sorry_server: {{{entry}}}"
 
     def _marked(self, service: Service, match: Mark) -> Iterator[str]:
         vip, why = self._around.marked_vips[match]

@@ -287,7 +287,8 @@ class VirtualService:
     tells them apart. ``flags`` are the scheduler's. ``forward`` and ``encapsulation`` are the
     default of its real servers. ``one_packet``: every packet is scheduled by itself, and no
     connection is kept (ipvsadm(8), --ops; UDP only). ``snat``: the director replaces the source
-    of requests by its own address (nat only).
+    of requests by its own address (nat only). ``sorry`` is the server that keepalived puts into the
+    table while no real server is usable; IPVS itself has no such thing.
     """
 
     name: str
@@ -302,6 +303,14 @@ class VirtualService:
     engine: PersistenceEngine | None = None
     one_packet: bool = False
     snat: bool = False
+    sorry: RealServer | None = None
+
+    @property
+    def prepared(self) -> VirtualService:
+        """The service with its sorry server as a real server: what the hosts must be ready for."""
+        if self.sorry is None:
+            return self
+        return replace(self, real_servers=(*self.real_servers, self.sorry), sorry=None)
 
     @property
     def keeps_client(self) -> bool:

@@ -145,7 +145,7 @@ def vips(lab: Lab, node: str) -> tuple[IPAddress, ...]:
         if role is Role.DIRECTOR
         or any(
             server.node == node and server.forward is not ForwardingMethod.NAT
-            for server in service.real_servers
+            for server in service.prepared.real_servers
         )
     )
     return tuple(dict.fromkeys(held))

@@ -81,7 +81,8 @@ def load_lab(
 
 def plan_for(lab: Lab) -> Plan:
     """Plan everything that ``up`` does for ``lab``, in order."""
-    needs = unique(_needs(lab))
+    ready = replace(lab, services=tuple(service.prepared for service in lab.services))
+    needs = unique(_needs(ready))
     settings = _settings(lab, needs)
     early = {key: op for key, op in settings.items() if _host_wide(op.name)}
     late = [op for key, op in settings.items() if key not in early]
@@ -93,10 +94,10 @@ def plan_for(lab: Lab) -> Plan:
             for stage in (
                 Stage("namespaces", (*_switches(lab), *_hosts(lab, early.values()))),
                 Stage("links", tuple(_links(lab))),
-                Stage("addresses and routes", tuple(_addresses_and_routes(lab))),
+                Stage("addresses and routes", tuple(_addresses_and_routes(ready))),
                 Stage("real servers", unique(_tunnels_first(devices, late))),
                 Stage("virtual services", unique(_virtual_services(lab))),
-                Stage("servers", unique(_servers(lab))),
+                Stage("servers", unique(_servers(lab, ready))),
             )
             if stage.resources
         ),
@@ -404,7 +405,8 @@ def _virtual_services(lab: Lab) -> Iterator[Resource]:
             )
 
 
-def _servers(lab: Lab) -> Iterator[Resource]:
+def _servers(lab: Lab, ready: Lab) -> Iterator[Resource]:
+    """What runs on the nodes; in ``ready`` sorry servers are real servers, which answer too."""
     running = {node.name for node in lab.nodes if node.run}
     for node in lab.nodes:
         if node.run:
@@ -415,7 +417,7 @@ def _servers(lab: Lab) -> Iterator[Resource]:
                 why="the topology's command",
             )
     yield from _keepalived(lab)
-    for service in lab.services:
+    for service in ready.services:
         for server, endpoint in product(service.real_servers, service.endpoints):
             if server.node not in running:
                 yield ResponderPort(
@@ -423,7 +425,7 @@ def _servers(lab: Lab) -> Iterator[Resource]:
                     node=server.node,
                     protocol=endpoint.protocol,
                     port=server.answers_at(endpoint),
-                    addresses=_bound(lab, server, endpoint),
+                    addresses=_bound(ready, server, endpoint),
                     why=f"{server.node} answers for {service.name}",
                 )
 

@@ -201,6 +201,7 @@ class ServiceConfig:
     vips: tuple[IPAddress | None, ...] | None = None
     ports: tuple[PortRange, ...] | None = None
     fwmark: int | None = None
+    sorry_server: RealServerConfig | None = None
 
     @property
     def marked(self) -> bool:

@@ -14,6 +14,7 @@ from lvsctl.model.lab import Interface, Lab, Node, Role, Violation
 from lvsctl.model.service import (
     Encapsulation,
     ForwardingMethod,
+    RealServer,
     Scheduler,
     ServiceMatch,
     VirtualService,
@@ -44,10 +45,12 @@ from lvsctl.topology.repair import repaired
 from lvsctl.topology.schema import TOPOLOGY
 from lvsctl.topology.services import (
     RealServerEntries,
+    RealServerEntry,
     build_real_server,
     check_services,
     chosen_marks,
     resolve_real_servers,
+    resolve_sorry_servers,
 )
 from lvsctl.topology.tree import Path
 from lvsctl.topology.yaml_reader import parse_yaml
@@ -124,6 +127,7 @@ def _build_lab(
     check_services(config, layout, problems)
     node_names = resolve_names(config, layout, problems)
     entries = resolve_real_servers(config, layout, node_names, problems) if layout.members else ()
+    sorry = resolve_sorry_servers(config, layout, node_names, problems) if layout.members else ()
     interfaces: Interfaces = {}
     if not (problems.touches("networks") or problems.touches("nodes")):
         vips = {vip for service in config.services or () if service for vip in service.addresses}
@@ -131,7 +135,8 @@ def _build_lab(
     problems.raise_any()
 
     services = config.services or ()
-    gateways = gateways_of(services, _methods(services, entries), layout, interfaces)
+    every = tuple((*own, one) if one else own for own, one in zip(entries, sorry, strict=True))
+    gateways = gateways_of(services, _methods(services, every), layout, interfaces)
     lab = Lab(
         config.name or "",
         config.description or "",
@@ -141,14 +146,17 @@ def _build_lab(
             for name in layout.members
         ),
         tuple(
-            _build_service(service, match, forward, entries[index], layout, interfaces)
+            _build_service(
+                service, match, forward, entries[index], sorry[index], layout, interfaces
+            )
             for index, (service, mark) in enumerate(
                 zip(config.services or (), chosen_marks(config), strict=True)
             )
             if service and (match := service.match(mark)) and (forward := service.forward)
         ),
     )
-    for path, message, hint in _once_for_each_group(rules(lab), layout, entries):
+    prepared = replace(lab, services=tuple(service.prepared for service in lab.services))
+    for path, message, hint in _once_for_each_group(rules(prepared), layout, entries):
         problems.add(path, message, hint)
     problems.raise_any()
     return lab
@@ -167,7 +175,8 @@ def _once_for_each_group(
         node = ""
         match one.path:
             case ("services", int(index), "real_servers", int(position), *_):
-                node = entries[index][position].node
+                servers = entries[index]
+                node = servers[position].node if position < len(servers) else ""
         generic = re.compile(rf"(?<![\w-]){re.escape(node)}(?![\w-])") if node else None
         key = generic.sub("*", one.message) if generic else one.message
         found.setdefault((path, key), []).append((one.message, one.hint, node))
@@ -233,6 +242,7 @@ def _build_service(
     match: ServiceMatch,
     forward: ForwardingMethod,
     entries: RealServerEntries,
+    sorry: RealServerEntry | None,
     layout: Layout,
     interfaces: Interfaces,
 ) -> VirtualService:
@@ -241,23 +251,19 @@ def _build_service(
     encapsulation = config.encapsulation or EncapsulationConfig()
     scheduler = config.scheduler or SchedulerConfig()
     persistence = config.persistence or PersistenceConfig(0)
+
+    def real_server(entry: RealServerEntry) -> RealServer:
+        local = entry.node in directors
+        return build_real_server(
+            entry, match, director, interfaces, forward, encapsulation, local=local
+        )
+
     return VirtualService(
         config.name or "",
         match,
         forward,
         scheduler.name or Scheduler.WLC,
-        tuple(
-            build_real_server(
-                entry,
-                match,
-                director,
-                interfaces,
-                forward,
-                encapsulation,
-                local=entry.node in directors,
-            )
-            for entry in entries
-        ),
+        tuple(map(real_server, entries)),
         encapsulation.type or Encapsulation.IPIP,
         persistence.timeout or 0,
         tuple(sorted(flag for flag in scheduler.flags or () if flag is not None)),
@@ -265,6 +271,7 @@ def _build_service(
         persistence.engine,
         one_packet=bool(config.one_packet),
         snat=bool(config.snat),
+        sorry=real_server(sorry) if sorry is not None else None,
     )
 
 
@@ -282,4 +289,6 @@ def _file_path(path: Path, layout: Layout, entries: tuple[RealServerEntries, ...
             entries
         ) and position < len(entries[index]):
             return ("services", index, "real_servers", entries[index][position].item, *rest)
+        case ("services", int(index), "real_servers", int(), *rest):
+            return ("services", index, "sorry_server", *rest)
     return path

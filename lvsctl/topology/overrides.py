@@ -59,6 +59,11 @@ def _forwarded(service: ServiceConfig, method: ForwardingMethod) -> ServiceConfi
         service,
         forward=method,
         real_servers=servers,
+        sorry_server=service.sorry_server
+        and service.sorry_server._replace(
+            forward=None,
+            encapsulation=service.sorry_server.encapsulation if tunnelled else None,
+        ),
         encapsulation=service.encapsulation if tunnelled else None,
         snat=service.snat if method is ForwardingMethod.NAT else False,
     )

@@ -71,6 +71,7 @@ _SERVICE_WORDS = {
     **_meant("real_servers", "servers", "backends", "members", "real-server", "destinations"),
     **_meant("vip", "address", "ip", "virtual-ip"),
     **_meant("snat", "masquerade", "masq", "full-nat", "fullnat", "source-nat"),
+    **_meant("sorry_server", "sorry", "fallback", "backup-server", "sorry-server"),
     **_meant("one_packet", "ops", "one-packet", "onepacket", "one-packet-scheduling"),
     "weight": "a real server has it: real_servers: [{node: rs1, weight: 3}]",
     **_meant("fwmark", "mark", "firewall-mark", "fwm"),
@@ -493,31 +494,46 @@ ENCAPSULATION = OneOf(
 _SCHEDULER = Choice(Scheduler, "a scheduler", "schedulers", _SCHEDULER_SYNONYMS)
 _FLAG = Choice(SchedulerFlag, "a scheduler's flag", "flags", _FLAG_SYNONYMS)
 
+_REAL_SERVER_KEYS = {
+    "node": Key(_MEMBER, "a real server's or a group's name", required=True),
+    "weight": Key(_WEIGHT, "share of the connections; 0 drains it", default=1),
+    "port": Key(_PORT, "port on the real server (nat only); the service's otherwise"),
+    "upper": Key(_THRESHOLD, "no new connections above so many (0: no limit)", default=0),
+    "lower": Key(_THRESHOLD, "new connections again below so many", default=0),
+    "forward": Key(_METHOD, "its own forwarding method; the service's otherwise"),
+    "encapsulation": Key(ENCAPSULATION, "its own encapsulation; the service's otherwise"),
+    "network": Key(_NETWORK, "where it has the address that requests are sent to (its RIP)"),
+    "family": Key(
+        Choice(IpFamily, "an IP version", "IP versions", _FAMILY_SYNONYMS),
+        "the IP version of that address; the VIP's otherwise (another one: tun only)",
+    ),
+}
+
 REAL_SERVER = OneOf(
     "the name of a node or group, or a mapping",
     "{node: rs1, weight: 3}",
     single=Converted(_MEMBER, RealServerConfig),
     mapped=Record(
         RealServerConfig,
-        {
-            "node": Key(_MEMBER, "a real server's or a group's name", required=True),
-            "weight": Key(_WEIGHT, "share of the connections; 0 drains it", default=1),
-            "port": Key(_PORT, "port on the real server (nat only); the service's otherwise"),
-            "upper": Key(_THRESHOLD, "no new connections above so many (0: no limit)", default=0),
-            "lower": Key(_THRESHOLD, "new connections again below so many", default=0),
-            "forward": Key(_METHOD, "its own forwarding method; the service's otherwise"),
-            "encapsulation": Key(ENCAPSULATION, "its own encapsulation; the service's otherwise"),
-            "network": Key(
-                _NETWORK, "where it has the address that requests are sent to (its RIP)"
-            ),
-            "family": Key(
-                Choice(IpFamily, "an IP version", "IP versions", _FAMILY_SYNONYMS),
-                "the IP version of that address; the VIP's otherwise (another one: tun only)",
-            ),
-        },
+        _REAL_SERVER_KEYS,
         "a real server (a mapping)",
         "{node: rs1, weight: 3}",
         words=_REAL_SERVER_WORDS,
+    ),
+)
+
+SORRY_SERVER = OneOf(
+    "the name of a node, or a mapping",
+    "{node: rs3}",
+    single=Converted(_MEMBER, RealServerConfig),
+    mapped=Record(
+        RealServerConfig,
+        {
+            name: _REAL_SERVER_KEYS[name]
+            for name in ("node", "port", "forward", "encapsulation", "network", "family")
+        },
+        "a sorry server (a mapping)",
+        "{node: rs3}",
     ),
 )
 
@@ -639,6 +655,10 @@ SERVICE = Record(
             ListOf(REAL_SERVER, "a list of real servers", "[rs]", at_least=1),
             "nodes or groups; a node's own entry goes before its group's",
             required=True,
+        ),
+        "sorry_server": Key(
+            SORRY_SERVER,
+            "the server that keepalived uses while no real server is usable (keepalived.conf(5))",
         ),
     },
     "a service (a mapping)",

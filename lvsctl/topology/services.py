@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import count
 from typing import NamedTuple
 
@@ -268,6 +269,33 @@ def resolve_real_servers(
         else ()
         for index, service in enumerate(config.services or ())
     )
+
+
+def resolve_sorry_servers(
+    config: TopologyConfig, layout: Layout, node_names: NodeNames, problems: ProblemCollector
+) -> tuple[RealServerEntry | None, ...]:
+    """Return the sorry server of each service, None where it has none."""
+    found: list[RealServerEntry | None] = []
+    for index, service in enumerate(config.services or ()):
+        asked = service.sorry_server if service is not None else None
+        if service is None or asked is None:
+            found.append(None)
+            continue
+        at: Path = ("services", index, "sorry_server")
+        alone = replace(service, real_servers=(asked,))
+        entries = _resolve_entries(alone, at, layout, node_names, problems)
+        if len(entries) > 1:
+            message = f"{asked.node} is {len(entries)} nodes: a service has one sorry server"
+            problems.add(at, message, f"write one of them, such as {entries[0].node}")
+        names = {one.node for one in service.real_servers or () if one is not None}
+        used = {node for name in names if name and node_names.knows(name)
+                for node in node_names.nodes(name)}  # fmt: skip
+        for entry in entries[:1]:
+            if entry.node in used:
+                message = f"{entry.node} is a real server of the service already"
+                problems.add(at, message, "name a node that is none of its real_servers")
+        found.append(next(iter(entries), None))
+    return tuple(found)
 
 
 def _resolve_entries(

@@ -52,3 +52,26 @@ def test_playbooks_apply_change_nothing_again_and_are_taken_back(
             assert changed(hosts.play("remove")) == [0, 0, 0]
         finally:
             hosts.close()
+
+
+def test_a_nat_director_forwards_while_the_playbooks_are_applied(
+    without_ipvs: None, tmp_path: Path
+) -> None:
+    """And its real servers, whose gateway it is, need nothing; a second run changes nothing."""
+    with lab_up("nat") as lab:
+        hosts = Hosts(lab, tmp_path, vrrp_only=True)
+        hosts.strip()
+        before = {name: state_of(lab, name) for name in hosts.names}
+        try:
+            said = hosts.play("apply", "--check", "--diff")
+            assert "+net.ipv4.ip_forward = 1" in said
+            assert {name: state_of(lab, name) for name in hosts.names} == before
+            hosts.play("apply")
+            assert "10.20.0.100/24" in run(f"ip -n {lab.netns('director')} -br address")
+            forwards = run("sysctl -n net.ipv4.ip_forward", netns=lab.netns("director"))
+            assert forwards.strip() == "1"
+            assert set(changed(hosts.play("apply"))) == {0}
+            hosts.play("remove")
+            assert {name: state_of(lab, name) for name in hosts.names} == before
+        finally:
+            hosts.close()

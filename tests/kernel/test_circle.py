@@ -85,12 +85,19 @@ def addresses_of(lab: Lab) -> set[IPAddress]:
 
 
 def are_held(lab: Lab) -> bool:
-    """Whether the directors have all of them."""
-    states = (
-        state.node_state(lab.netns(one.name), sysctls=(), director=True) for one in lab.directors
+    """Whether one director has all of them, and no other any; the first, where it may preempt."""
+    held: dict[str, set[IPAddress]] = {}
+    for one in lab.directors:
+        found = state.node_state(lab.netns(one.name), sysctls=(), director=True)
+        own = {address.ip for link in found.links for address in link.addresses}
+        held[one.name] = own & addresses_of(lab)
+    masters = [name for name, addresses in held.items() if addresses]
+    first = lab.directors[0]
+    return (
+        len(masters) == 1
+        and held[masters[0]] == addresses_of(lab)
+        and (first.ha is None or not first.ha.preempt or masters == [first.name])
     )
-    held = {address.ip for one in states for link in one.links for address in link.addresses}
-    return addresses_of(lab) <= held
 
 
 def keepalived_in(netns: str) -> list[int]:

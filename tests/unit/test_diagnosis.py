@@ -347,6 +347,30 @@ LATENT: tuple[tuple[str, str, Bend, list[tuple[str, str]]], ...] = (
 )
 
 
+def test_a_sorry_server_in_place_of_the_real_servers_is_said_and_no_cause() -> None:
+    """keepalived put it there, because no real server was usable."""
+    evidence = evidence_of("dr")
+    service = evidence.lab.services[0]
+    sorry = replace(service.real_servers[0], node="rs2", rip=ip_address("10.10.0.13"))
+
+    def only_sorry(state: NodeState) -> NodeState:
+        table = state.services[0]
+        entry = replace(table.real_servers[0], rip=sorry.rip)
+        return replace(state, services=(replace(table, real_servers=(entry,)),))
+
+    nodes = tuple(
+        replace(node, run=("keepalived", "-n")) if node.role == "director" else node
+        for node in evidence.lab.nodes
+    )
+    lab = replace(evidence.lab, nodes=nodes, services=(replace(service, sorry=sorry),))
+    runs = tuple(replace(run, service=lab.services[0]) for run in evidence.runs)
+    bare = replace(evidence, lab=lab, runs=runs)
+    said = conclusion(bent(bare, "director", only_sorry))
+    assert "real-server-unknown" not in [one.fault for one in said.causes]
+    text = "director: rs2, the sorry server, is in the table: no real server is usable"
+    assert text in said.remarks
+
+
 @pytest.mark.parametrize(("name", "node", "bend", "expected"), LATENT)
 def test_what_bites_later_is_named_though_all_works(
     name: str, node: str, bend: Bend, expected: list[tuple[str, str]]

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import jinja2
@@ -32,6 +33,7 @@ from lvsctl.model.service import VipPort
 from lvsctl.plan import planner
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.responder_port import ResponderPort
 from lvsctl.topology import shipped
 from lvsctl.topology.loading import parse_topology
 from lvsctl.topology.shipped import Topology
@@ -570,6 +572,7 @@ def test_ldirectord_ranges_and_defaults() -> None:
         'virtual = 10.0.0.1:80\n    real = 10.0.0.2->10.0.0.4:80 gate 5 "req", "resp"\n'
         "    persistent = 60 # seconds\n    netmask = 255.255.0.0\n"
         "virtual6=[fd00::1]:53\n\treal6=[fd00::2]:53 masq\n\tprotocol=udp\n\tscheduler=rr\n"
+        "\tops=yes\n\tfallback6=[fd00::9]:5353 masq\nfallback=10.0.0.9:8080\n"
     )
     configuration = readers.read(Topology("l", text.encode(), "/l"), readers.Source.LDIRECTORD)
     first, second = configuration.services
@@ -577,6 +580,11 @@ def test_ldirectord_ranges_and_defaults() -> None:
     assert {one.weight for one in first.destinations} == {5}
     assert (first.scheduler, first.persistence, first.netmask) == ("wrr", 60, 16)
     assert (second.protocol, second.scheduler, second.place) == ("udp", "rr", Place("l", 5))
+    assert second.flags == ("ops",)
+    # The server of the whole file, by gate, which cannot map ports; and one of its own.
+    sorry = [one.sorry and (str(one.sorry.rip), one.sorry.port, one.sorry.forward)
+             for one in configuration.services]  # fmt: skip
+    assert sorry == [("10.0.0.9", 80, "dr"), ("fd00::9", 5353, "nat")]
 
 
 def test_real_servers_keep_their_names_when_others_come() -> None:
@@ -617,6 +625,39 @@ def test_claims_expect_what_keepalived_has_decided() -> None:
     assert [(str(one.rip), one.weight) for one in service.real_servers] == [(str(drained.rip), 0)]
     (nothing,) = as_decided(replace(changed, runs=(replace(run, before=None),))).lab.services
     assert nothing.real_servers == run.service.real_servers
+    # The sorry server is in the table in their place.
+    sorry = replace(run.service.real_servers[0], node="rs3", rip=ip_address("10.10.0.13"))
+    only = replace(run.before.real_servers[0], rip=sorry.rip)
+    instead = replace(
+        run,
+        service=replace(run.service, sorry=sorry),
+        before=replace(run.before, real_servers=(only,)),
+    )
+    (decided,) = as_decided(replace(changed, runs=(instead,))).lab.services
+    assert [one.node for one in decided.real_servers] == ["rs3"]
+
+
+def test_a_sorry_server_is_prepared_carried_over_and_written_again_but_not_in_the_table() -> None:
+    """Only where it is a host of its own: of `sorry_server_inhibit` it is a real server too."""
+    file = next(one for one in corpus.FILES if one.stem == "sorry")
+    first = to_topology(corpus.configuration_of(file), "site")
+    assert "    sorry_server: {node: rs-3-99, port: 8080}\n" in first.text
+    assert [f"{one.place.line}: {one.text}" for one in first.remarks if "sorry" in one.text] == [
+        "13: sorry_server 10.19.2.98 is a real server of the service too: a topology has it once"
+    ]
+    lab = lab_of(first)
+    resources = planner.plan_for(lab).resources
+    servers = [one.real_server for one in resources if isinstance(one, IpvsRealServer)]
+    assert "10.19.3.99" not in {str(one.rip) for one in servers}
+    netns = lab.netns("rs-3-99")
+    assert [one.port for one in resources if isinstance(one, ResponderPort)
+            and one.netns == netns] == [8080]  # fmt: skip
+    text = writers.export(lab, resources, writers.Target.KEEPALIVED)["keepalived.conf"]
+    assert "    sorry_server 10.19.3.99 8080\n    sorry_server_lvs_method NAT\n" in text
+    again = lab_of(imported(text))
+    assert [one.sorry and replace(one.sorry, node="") for one in again.services] == [
+        one.sorry and replace(one.sorry, node="") for one in lab.services
+    ]
 
 
 CONF = server("real_server 10.0.0.11 80 { weight 1 }")

@@ -175,9 +175,9 @@ class _Reader:
         if found is None:
             return None
         if (found[2] == self._config_id) is bool(found[1]):
-            other = "any other" if found[1] else found[2]
+            other = "any other host" if found[1] else f"host {quoted(found[2])}"
             take = "" if found[1] else f" (--config-id {found[2]} takes it)"
-            self._notes.remark(place, f"left out, because it is for {other} host{take}")
+            self._notes.remark(place, f"left out, because it is for {other}{take}")
             return None
         return found[3]
 

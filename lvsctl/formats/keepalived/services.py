@@ -270,9 +270,6 @@ class VirtualServer:
 
     def _read_sorry(self, block: Block) -> None:
         self.sorry = self._server(block)
-        if self.sorry is not None:
-            text = f"sorry_server {self.sorry.rip}: IPVS has it only while no real server is up"
-            self._remark(block, text)
 
     def _read_sorry_inhibit(self, block: Block) -> None:
         if self.sorry is None:

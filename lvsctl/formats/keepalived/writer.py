@@ -63,7 +63,7 @@ def _lines(
 ) -> Iterator[str]:
     netns = lab.netns(director.name)
     mine = [one for one in resources if one.netns == netns]
-    names = {service.match: service.name for service in lab.services}
+    services = {service.match: service for service in lab.services}
     if checks:
         yield f"# {director.name} of lab {lab.name}, written by lvsctl export."
         yield "# Interfaces are named as in the lab: change them to those of your directors."
@@ -88,7 +88,9 @@ def _lines(
                 if isinstance(other, IpvsRealServer) and other.service == one.service
             ]
             yield ""
-            yield from _service(one, names.get(one.service, ""), servers, checks=checks)
+            service = services.get(one.service)
+            name, sorry = (service.name, service.sorry) if service is not None else ("", None)
+            yield from _service(one, name, servers, sorry, checks=checks)
 
 
 def _global(lab: Lab, director: Node, mine: list[Resource], instances: list[str]) -> Iterator[str]:
@@ -167,7 +169,12 @@ def _unicast(lab: Lab, director: Node, network: str, version: int) -> Iterator[s
 
 
 def _service(
-    one: IpvsService, name: str, servers: list[RealServer], *, checks: bool
+    one: IpvsService,
+    name: str,
+    servers: list[RealServer],
+    sorry: RealServer | None,
+    *,
+    checks: bool,
 ) -> Iterator[str]:
     match = one.service
     if name:
@@ -185,6 +192,9 @@ def _service(
     yield from _persistence(one)
     if isinstance(match, VipPort):
         yield f"    protocol {match.protocol.upper()}"
+    if sorry is not None:
+        yield f"    sorry_server {sorry.rip} {sorry.port}"
+        yield f"    sorry_server_lvs_method {_method(sorry)}"
     for server in servers:
         yield ""
         yield from _real_server(server, match, usual, checks=checks)

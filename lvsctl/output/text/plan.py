@@ -377,6 +377,12 @@ def _real_servers(service: VirtualService) -> Iterator[list[str | Cell]]:
                 _span(host_port(server.rip, server.port) for server in servers),
                 ", ".join(words),
             ]
+    if (sorry := service.sorry) is not None:
+        yield [
+            Cell(f"→ {sorry.node}", whole=True),
+            host_port(sorry.rip, sorry.port),
+            "sorry server: only keepalived uses it, while no other is usable",
+        ]
 
 
 def _grouped(things: Sequence[_T]) -> list[Sequence[_T]]:

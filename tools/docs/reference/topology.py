@@ -31,6 +31,9 @@ The shortest valid file:"""
 _REAL_SERVER = schema.REAL_SERVER.mapped
 assert isinstance(_REAL_SERVER, Record)  # noqa: S101 (for the types)
 
+_SORRY_SERVER = schema.SORRY_SERVER.mapped
+assert isinstance(_SORRY_SERVER, Record)  # noqa: S101 (for the types)
+
 _ENCAPSULATION = schema.ENCAPSULATION.mapped
 assert isinstance(_ENCAPSULATION, Record)  # noqa: S101 (for the types)
 
@@ -47,6 +50,7 @@ _RECORDS: tuple[tuple[str, str, Record[Any]], ...] = (
     ("A scheduler", "scheduler", schema.SCHEDULER),
     ("A persistence", "persistence", schema.PERSISTENCE),
     ("A real server", "real_servers", _REAL_SERVER),
+    ("A sorry server", "sorry_server", _SORRY_SERVER),
 )
 """Heading, key and record of each table."""
 
