@@ -75,6 +75,10 @@ _SERVICE_WORDS = {
     **_meant("one_packet", "ops", "one-packet", "onepacket", "one-packet-scheduling"),
     "weight": "a real server has it: real_servers: [{node: rs1, weight: 3}]",
     **_meant("fwmark", "mark", "firewall-mark", "fwm"),
+    **_meant("encapsulation", "tun-type", "tunnel", "encap"),
+    "sched-flags": "write scheduler: {name: sh, flags: [port]}",
+    "pe": "write persistence: {timeout: 5m, engine: sip}",
+    "netmask": "write persistence: {timeout: 5m, netmask: 24}",
 }
 _NODE_WORDS = {
     "gateway": "write routes: [{to: default, via: 10.10.0.1}]; dr, tun and nat derive their own",
@@ -109,6 +113,10 @@ _REAL_SERVER_WORDS = {
     **_meant("family", "ip-version", "version", "ip", "af"),
     **_meant("network", "rip", "address", "interface"),
     **_meant("node", "name", "server", "host", "real-server"),
+    **_meant("upper", "uthreshold", "u-threshold", "upper-threshold", "max-connections"),
+    **_meant("lower", "lthreshold", "l-threshold", "lower-threshold", "min-connections"),
+    **_meant("encapsulation", "tun-type", "tunnel", "encap"),
+    **_meant("forward", "mode", "method", "lb-kind", "forwarding"),
 }
 _FLAG_SYNONYMS = {
     **dict.fromkeys(("sh-port", "mh-port", "flag-2"), SchedulerFlag.PORT),
