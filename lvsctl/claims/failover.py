@@ -44,6 +44,10 @@ SURVIVE = Claim(
 FAILBACK = Claim("ha.failback", FAILBACK_TEXT, ("equal-priorities", "preemption-off"))
 
 
+DECIDED = (ANNOUNCED, FOLLOW, SURVIVE)
+"""What only a failover shows: `verify` cannot decide it."""
+
+
 def claims_of(lab: Lab) -> tuple[Claim, ...]:
     """Return the claims that only a failover can decide, as far as a lab makes them."""
     if not lab.floating or not any(s.endpoint.protocol is Protocol.TCP for s in lab.services):

@@ -47,7 +47,7 @@ BEFORE, AFTER = 20, 20
 HELD = 3
 """Connections of each kind that are held: idle since their handshake, and with a request."""
 
-LEARNT_SECONDS = 5.0
+LEARNT_SECONDS = 3.0
 """How long neighbours may take to learn from announcements who is master.
 
 Shorter than an entry that was confirmed before is kept without a question: 15 s and more

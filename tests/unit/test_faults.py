@@ -25,7 +25,7 @@ from lvsctl.topology import shipped
 from lvsctl.topology.shipped import Topology
 
 CLAIMS = {row.claim.id: row.claim for table in tables() for row in table} | {
-    claim.id: claim for claim in (failover.ANNOUNCED, failover.FOLLOW, failover.SURVIVE)
+    claim.id: claim for claim in failover.DECIDED
 }
 
 

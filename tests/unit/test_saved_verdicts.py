@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from lvsctl import claims as verify
+from lvsctl.capture.decode import decode_all
 from lvsctl.model import sip
 from lvsctl.model.addresses import Endpoint
 from lvsctl.model.claim import Verdict
@@ -214,6 +215,18 @@ rewritten = m.both(m.at("director", OUT), m.to_port(8080))
 restored = m.both(m.at("director", OUT), m.from_port(80))
 received = m.both(m.at("client", IN), m.from_port(80))
 
+
+def late_packet_from_the_rip(evidence: Evidence) -> Evidence:
+    """A packet more comes from the RIP, of a connection that no client opened meanwhile."""
+
+    def to_port_1(_: Frame, data: bytearray) -> None:
+        data[36:38] = b"\0\1"
+
+    strange = m.with_bytes(received, to_port_1)(m.with_source(received, "192.168.20.11")(evidence))
+    one = next(f for f in strange.frames if m.at("client", IN)(f) and f.raw.data[36:38] == b"\0\1")
+    return replace(evidence, frames=decode_all([*(f.raw for f in evidence.frames), one.raw]))
+
+
 NAT = (
     nat("request-rewritten", "not rewritten", m.with_destination(rewritten, "10.20.0.100"), FAIL),
     nat("request-rewritten", "TTL", m.with_ttl(rewritten, 64), FAIL),
@@ -229,6 +242,7 @@ NAT = (
         m.without(lambda f: m.from_port(80)(f) or m.from_port(8080)(f)), INCONCLUSIVE),
     nat("client-never-sees-rip", "one from the RIP",
         m.with_source(received, "192.168.20.11"), FAIL),
+    nat("client-never-sees-rip", "of an earlier connection", late_packet_from_the_rip, PASS),
     nat("client-never-sees-rip", "nothing received", m.without(received), INCONCLUSIVE),
     nat("real-servers-need-nothing", "rs1 has an ARP setting",
         m.with_state("rs1", arp_set), FAIL),

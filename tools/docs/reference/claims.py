@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable
 
-from lvsctl.claims import BY_MODE, every, ha, joined, links, local_node, segments, udp
+from lvsctl.claims import BY_MODE, every, failover, ha, joined, links, local_node, segments, udp
 from lvsctl.claims.base import CheckedClaim
+from lvsctl.model.claim import Claim
 from tools.docs.reference.markdown import fault_link, prose
 
 TITLE = "# Claims"
@@ -33,6 +34,8 @@ def text() -> str:
     parts.append(_section("A director that is a real server too", local_node.CLAIMS))
     parts.append(_section("Nodes that limit the segment size", segments.CLAIMS))
     parts.append(_section("Claims of several directors", ha.CLAIMS))
+    parts.append("## Claims of a failover\n\n`lvsctl failover` decides these.")
+    parts += map(_statement, failover.DECIDED)
     parts.append(_section("Claims for every mode", (*links.CLAIMS, *every.CLAIMS)))
     return "\n\n".join(parts)
 
@@ -42,9 +45,11 @@ def _section(heading: str, claims: Iterable[CheckedClaim]) -> str:
 
 
 def _claim(row: CheckedClaim) -> str:
-    claim = row.claim
+    return _statement(row.claim, inspect.cleandoc(row.check.__doc__ or ""))
+
+
+def _statement(claim: Claim, how: str = "") -> str:
     parts = [f"### {claim.id} {{ #{claim.id} }}", f"**{claim.text[0].upper()}{claim.text[1:]}.**"]
-    how = inspect.cleandoc(row.check.__doc__ or "")
     if how:
         parts.append(f"How it is decided: {prose(how)}")
     if claim.broken_by:
