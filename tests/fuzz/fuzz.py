@@ -51,6 +51,11 @@ def seeds(target: str) -> Iterator[bytes]:  # noqa: C901 (a row a target)
         yield files_of("dr")["evidence.json"]
     elif target == "host":
         yield from (file.read_bytes() for file in ROOT.glob("tests/unit/recorded/hosts/*"))
+    elif target == "host-frames":
+        from tests.unit.test_check_frames import STATS, document, pcap, syn
+
+        frames = pcap((1, bytes(syn(5000, "client", "lb"))), (2, b"x" * 60)).hex()
+        yield document(frames_0_in=frames, counters_before=STATS, counters_after=STATS)
     elif target == "inventory":
         yield b"[a]\nrs1 ansible_host=10.0.0.1\nw[1:3]\n[b:children]\na\n[b:vars]\nansible_user=x\n"
         yield b"all: {children: {a: {hosts: {rs1: {ansible_port: 22}}, vars: {ansible_user: x}}}}"

@@ -20,14 +20,17 @@ from lvsctl.capture.pcapng import CaptureFileError, read_recording
 from lvsctl.engine import ask_hosts
 from lvsctl.engine.ask_hosts import Asked
 from lvsctl.engine.check import check
+from lvsctl.engine.clocks import clock_offsets
 from lvsctl.engine.findings import Verification
 from lvsctl.engine.inspect import recompute
 from lvsctl.engine.labs import list_labs, running_lab
 from lvsctl.errors import DamagedFile, LvsctlError, TopologyError
 from lvsctl.formats import readers
 from lvsctl.formats.hosts import reader
+from lvsctl.formats.hosts.frames import read_frames
 from lvsctl.formats.hosts.inventory import read_inventory
 from lvsctl.kernel import paths, registry
+from lvsctl.kernel.state import parse_connections
 from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
 from lvsctl.output import saved_report, shell_script
 from lvsctl.output.evidence import evidence_bytes, evidence_from
@@ -198,6 +201,19 @@ def changed_host(data: bytes) -> None:
     host("\n".join(lines).encode(errors="replace"))
 
 
+def host_frames(data: bytes) -> None:
+    """What a host captured: frames that can be decoded and put in order, or DamagedFile."""
+    try:
+        found = read_frames(data, "rs1", "rs1", ["eth1"])
+    except DamagedFile as error:
+        error.message.encode()
+        return
+    clock_offsets(decode_all(found.frames), "client")
+    assert all(one.tap.node == "rs1" for one in found.frames)
+    with contextlib.suppress(ValueError):  # which is reported
+        parse_connections(found.connections)
+
+
 def inventory(data: bytes) -> None:
     """An inventory: hosts that ssh can be given, or TopologyError."""
     try:
@@ -226,5 +242,6 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "registered": registered,
     "host": host,
     "changed-host": changed_host,
+    "host-frames": host_frames,
     "inventory": inventory,
 }

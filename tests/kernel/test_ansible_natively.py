@@ -11,7 +11,7 @@ import pytest
 
 from lvsctl.model.lab import Lab
 from tests.kernel.ansible_hosts import Hosts, changed
-from tests.kernel.by_hand import run
+from tests.kernel.by_hand import eventually, run
 from tests.kernel.labs import lab_up
 from tests.kernel.natively import without_ipvs
 
@@ -41,7 +41,7 @@ def test_playbooks_apply_change_nothing_again_and_are_taken_back(
             assert {name: state_of(lab, name) for name in hosts.names} == before
             assert min(changed(hosts.play("apply"))) > 0
             assert "10.10.0.100/32" in run(f"ip -n {lab.netns('rs1')} -br address show dev lo")
-            assert "10.10.0.100/24" in run(f"ip -n {lab.netns('director')} -br address")
+            eventually(lambda: "10.10.0.100/24" in state_of(lab, "director")[0])
             assert changed(hosts.play("apply")) == [0, 0, 0]
             run("ip address del 10.10.0.100/32 dev lo", netns=lab.netns("rs1"))
             run("sysctl -w net.ipv4.conf.all.arp_ignore=0", netns=lab.netns("rs2"))
@@ -67,7 +67,7 @@ def test_a_nat_director_forwards_while_the_playbooks_are_applied(
             assert "+net.ipv4.ip_forward = 1" in said
             assert {name: state_of(lab, name) for name in hosts.names} == before
             hosts.play("apply")
-            assert "10.20.0.100/24" in run(f"ip -n {lab.netns('director')} -br address")
+            eventually(lambda: "10.20.0.100/24" in state_of(lab, "director")[0])
             forwards = run("sysctl -n net.ipv4.ip_forward", netns=lab.netns("director"))
             assert forwards.strip() == "1"
             assert set(changed(hosts.play("apply"))) == {0}

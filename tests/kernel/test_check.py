@@ -217,7 +217,7 @@ def test_frames_of_hosts_decide_the_claims_of_verify(site: Site, tmp_path: Path)
             broken = json.loads(check_there("--capture").stdout)
         finally:
             site.type("web2", "sysctl -qw net.ipv4.conf.all.arp_ignore=1")
-    failed = {one["claim"]["id"] for one in broken["findings"] if one["verdict"] == "fail"}
+    failed = {one["id"] for one in broken["findings"] if one["verdict"] == "fail"}
     assert "dr.only-director-answers-arp" in failed
     assert {cause["fault"] for cause in broken["causes"]} == {"arp-ignore-unset"}
     left = run("find /tmp -maxdepth 1 -name 'tmp.*'")
