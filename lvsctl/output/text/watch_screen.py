@@ -209,7 +209,7 @@ def _cells(server: ServerView) -> list[str]:
         str(entry.weight) if entry is not None else none,
         str(entry.active) if entry is not None else none,
         str(entry.inactive) if entry is not None else none,
-        str(server.half_open) if server.half_open is not None else "many",
+        str(server.half_open) if server.half_open is not None else none,
         _amount(rates.connections),
         _amount(rates.bytes_in),
         _amount(rates.bytes_out),
