@@ -100,16 +100,30 @@ def expected_distribution(
     if scheduler is Scheduler.WRR and _is_part(service, total):
         return _part_of_a_round(service, total, text)
     starts = _starts(service, before)
-    kept = not service.one_packet
-    outcomes = [handed_out(scheduler, loads, total, kept=kept) for loads in islice(starts, _STARTS)]
+    kept, active = not service.one_packet, _activates(service)
+    outcomes = [
+        handed_out(scheduler, loads, total, kept=kept, active=active)
+        for loads in islice(starts, _STARTS)
+    ]
     others = tuple(o for n, o in enumerate(outcomes) if n and o not in outcomes[:n])
     return Expected(
         total,
-        text + (_IDLE if not kept and scheduler in _COUNTING else "") + _limits(service),
+        text + _blindness(service) + _limits(service),
         outcomes[0],
         slack=max(_SLACK.get(scheduler, 0), _broken_rounds(service)),
         others=others,
     )
+
+
+def _blindness(service: VirtualService) -> str:
+    """Why a scheduler that counts connections finds none, in words; empty where it does."""
+    if service.one_packet and service.scheduler in _COUNTING:
+        return _IDLE
+    return _INACTIVE if service.scheduler in _ACTIVE and not _activates(service) else ""
+
+
+def _activates(service: VirtualService) -> bool:
+    return service.endpoint.protocol.has_connections
 
 
 def _is_part(service: VirtualService, total: int) -> bool:
@@ -247,7 +261,8 @@ def requests_needed(service: VirtualService, before: ServiceState | None) -> int
         round_ = _wrr_round(service)
     most = AT_MOST if service.scheduler is Scheduler.WRR else max(AT_MOST, round_)
     count = min(-(-AT_LEAST // round_) * round_, most)
-    if service.scheduler in _COUNTING and not (service.keeps_client or service.one_packet):
+    counts = service.scheduler in _COUNTING and not _blindness(service)
+    if counts and not service.keeps_client:
         while count < COVERING_MOST and not _covers(service, before, count):
             count += round_
     room = room_for(service, before)
@@ -264,7 +279,7 @@ def _covers(service: VirtualService, before: ServiceState | None, count: int) ->
     return all(
         min((shares[place] for place in usable(service)), default=least) >= least
         for shares in (
-            handed_out(service.scheduler, loads, count)
+            handed_out(service.scheduler, loads, count, active=_activates(service))
             for loads in islice(_starts(service, before), _STARTS)
         )
     )
@@ -290,7 +305,7 @@ def room_for(service: VirtualService, before: ServiceState | None) -> int | None
     """How many new connections the real servers certainly take; None: as many as one likes."""
     if service.one_packet:  # no connection stays
         return None
-    ovf = service.scheduler is Scheduler.OVF and not service.keeps_client
+    ovf = service.scheduler is Scheduler.OVF and not service.keeps_client and _activates(service)
     rooms = [_room(load, ovf=ovf) for load in _loads(service, before) if load.weight > 0]
     return None if None in rooms else sum(room or 0 for room in rooms)
 
@@ -339,6 +354,12 @@ _COUNTING = frozenset({Scheduler.LC, Scheduler.WLC, Scheduler.SED, Scheduler.NQ}
 """Schedulers that choose by the connections that a real server has, of all real servers."""
 
 _IDLE = "; one-packet scheduling keeps none, so always the same"
+"""What is added about them."""
+
+_ACTIVE = frozenset({Scheduler.SED, Scheduler.NQ})
+"""Those that look at active connections only."""
+
+_INACTIVE = "; connections over UDP are never active, so always the same"
 """What is added about them."""
 
 _ONE_FOR_ALL = frozenset({*_HASHING, Scheduler.FO, Scheduler.OVF, Scheduler.LBLC, Scheduler.LBLCR})

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from lvsctl.claims.base import CheckResult, ClaimTable, inconclusive, join_names, passed_if
 from lvsctl.claims.trace import Trace
+from lvsctl.model.addresses import Endpoint
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.frame import VRRP, Direction, Frame
 from lvsctl.model.masters import has_one_master, holders_in
@@ -109,7 +110,7 @@ def backup_ready(trace: Trace) -> CheckResult:
         if table is None:
             wrong.append(f"{name} has no such service")
         elif missing := wanted - {(one.rip, one.port) for one in table.real_servers}:
-            wrong.append(f"{name} lacks {', '.join(f'{rip}:{port}' for rip, port in missing)}")
+            wrong.append(f"{name} lacks {', '.join(str(Endpoint(*place)) for place in missing)}")
     return passed_if(not wrong, expected, "; ".join(wrong) or f"both at {join_names(others)}")
 
 

@@ -177,12 +177,14 @@ def _taken(parts: Iterable[tuple[int, int]], count: int) -> Fraction:
 
 
 def handed_out(
-    scheduler: Scheduler, loads: list[Load], total: int, *, kept: bool = True
+    scheduler: Scheduler, loads: list[Load], total: int, *, kept: bool = True, active: bool = True
 ) -> dict[Place, int]:
     """How many of ``total`` connections each real server is given.
 
     Not ``kept``: each connection ends with its first packet, before the next one is scheduled
-    (one-packet scheduling; __ip_vs_conn_put_notimer in net/netfilter/ipvs/ip_vs_conn.c).
+    (one-packet scheduling; __ip_vs_conn_put_notimer in net/netfilter/ipvs/ip_vs_conn.c). Not
+    ``active``: they stay inactive, as UDP's do (__ip_vs_update_dest in ip_vs_ctl.c gives new
+    connections IP_VS_CONN_F_INACTIVE, which ip_vs_proto_udp.c never takes away).
     """
     choose, _ = CHOOSING[scheduler]
     for number in range(1, total + 1):
@@ -191,7 +193,8 @@ def handed_out(
             break
         chosen.given += 1
         if kept:
-            chosen.active += 1
+            chosen.active += active
+            chosen.inactive += not active
             chosen.full |= chosen.at_threshold
         if scheduler is Scheduler.LBLC:
             for load in loads:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from lvsctl.diagnosis import connections
 from lvsctl.diagnosis.base import NAT, TUN, Case, Found, Rule, shown
 from lvsctl.diagnosis.ipvs_commands import exchanged, server_resource, service_resource, typed
+from lvsctl.model.addresses import Endpoint
 from lvsctl.model.claim import Cause, Remark
 from lvsctl.model.frame import Direction, Frame
 from lvsctl.model.service import Encapsulation, ForwardingMethod, FwMark, RealServer, tunnel_text
@@ -28,7 +29,7 @@ def any_usable(case: Case) -> Iterator[Found]:
         if (entry := case.entry(server)) is not None
     ]
     added = [typed(case, server_resource(case, s).commands()) for s in case.service.real_servers]
-    facts = ", ".join(f"{entry.rip}:{entry.port} weight 0" for entry in table.real_servers)
+    facts = ", ".join(f"{Endpoint(entry.rip, entry.port)} weight 0" for entry in table.real_servers)
     yield Cause(
         fault="no-usable-real-server",
         node=case.director,
@@ -122,7 +123,7 @@ def real_servers_there(case: Case) -> Iterator[Found]:
             node=case.director,
             text=(
                 f"the director's IPVS table has a real server that the topology does not have: "
-                f"{entry.rip}:{entry.port}"
+                f"{Endpoint(entry.rip, entry.port)}"
             ),
             evidence=(
                 f"{case.director}: {_described(entry)} in {case.service.match}",
@@ -141,7 +142,7 @@ def _unknown_entries(case: Case, table: ServiceState) -> list[RealServerState]:
 
 
 def _described(entry: RealServerState) -> str:
-    return f"{entry.rip}:{entry.port} by {entry.forward}, weight {entry.weight}"
+    return f"{Endpoint(entry.rip, entry.port)} by {entry.forward}, weight {entry.weight}"
 
 
 def _entry(case: Case, entry: RealServerState) -> IpvsRealServer:
@@ -175,8 +176,8 @@ def _misspelt(case: Case, server: RealServer, entry: RealServerState) -> Cause:
         fault="real-server-misspelt",
         node=case.director,
         text=(
-            f"the director's IPVS table has {entry.rip}:{entry.port} in place of the real server "
-            f"{server.node}, {server.rip}:{server.port}"
+            f"the director's IPVS table has {Endpoint(entry.rip, entry.port)} in place of the "
+            f"real server {server.node}, {Endpoint(server.rip, server.port)}"
         ),
         evidence=(
             f"{case.director}: {_described(entry)} in {case.service.match}; no {server.rip}",
@@ -191,7 +192,7 @@ def _removed(case: Case, server: RealServer) -> Iterator[Found]:
     if _checked_by_keepalived(case):
         yield Remark(case.director, f"{server.node} is not in the table: keepalived removed it")
         return
-    where = f"{server.node} ({server.rip}:{server.port})"
+    where = f"{server.node} ({Endpoint(server.rip, server.port)})"
     yield Cause(
         fault="real-server-removed",
         node=case.director,
@@ -234,7 +235,7 @@ def _drained(case: Case, server: RealServer, entry: RealServerState) -> Iterator
     if _checked_by_keepalived(case):
         yield Remark(case.director, f"{server.node} has weight 0: keepalived drained it")
         return
-    where = f"{server.node} ({server.rip}:{server.port})"
+    where = f"{server.node} ({Endpoint(server.rip, server.port)})"
     bound = tuple(templates_of(case, server))
     yield Cause(
         fault="real-server-drained",

@@ -94,13 +94,16 @@ def link_impaired(context: FaultContext) -> Iterator[Change]:
             yield added(lossy)
 
 
-def _disturbed(context: FaultContext, **changes: float) -> Iterator[Change]:
+def _disturbed(context: FaultContext, *, slow: bool = False, **changes: float) -> Iterator[Change]:
     """The node's links are impaired as they are planned to be, and by ``changes`` (netem).
 
     Not where the topology asks for such frames itself: then those of the fault look the same.
+    ``slow``: also where a link of the lab, but none of the node's own, has a rate.
     """
     lab, node = context.lab, context.node
-    if any(one.disturbs or one.lost or one.rate for one in lab.impairments):
+    if any(one.disturbs or one.lost or (one.rate and not slow) for one in lab.impairments):
+        return
+    if any(lab.impairment_of(node, network).rate for network in node.networks):
         return
     for network in node.networks:
         planned = lab.impairment_of(node, network)
@@ -169,7 +172,7 @@ def frames_duplicated(context: FaultContext) -> Iterator[Change]:
 
     Changes: netem duplicates every frame.
     """
-    yield from _disturbed(context, duplicate=100.0)
+    yield from _disturbed(context, slow=True, duplicate=100.0)
 
 
 @FAULTS.add(

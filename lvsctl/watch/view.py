@@ -50,7 +50,8 @@ class Rates:
 class ServerView:
     """A real server of one service. ``entry`` None: IPVS does not have it.
 
-    ``half_open`` counts connections whose handshake is not finished; None: too many to count.
+    ``half_open`` counts connections whose handshake is not finished; None: too many to count, or
+    unknown, because the topology does not have the service.
     ``trouble`` describes a problem; empty if none was found.
     """
 
@@ -65,11 +66,15 @@ class ServerView:
 
 @dataclass(frozen=True, slots=True)
 class ServiceView:
-    """A virtual service. ``answered`` of ``asked`` requests got a reply in the last probe."""
+    """A virtual service. ``answered`` of ``asked`` requests got a reply in the last probe.
+
+    One that is not from the topology is called ``not in topology``; without real servers it has no
+    forwarding method.
+    """
 
     name: str
     match: ServiceMatch
-    forward: ForwardingMethod
+    forward: ForwardingMethod | str
     scheduler: str
     servers: tuple[ServerView, ...]
     rates: Rates
@@ -147,7 +152,10 @@ def view(
         lab=lab,
         when=last.when,
         seconds=last.clock - before.clock,
-        services=tuple(_service(lab, service, samples, answers) for service in lab.services),
+        services=(
+            *(_service(lab, service, samples, answers) for service in lab.services),
+            *_others(lab, samples),
+        ),
         owners=tuple(_owners(lab, last, answers)),
         losses=tuple(_losses(samples[0], before, last)),
         dropped=last.dropped,
@@ -186,6 +194,45 @@ def _service(
         answered=answered,
         errors=errors,
     )  # fmt: skip
+
+
+OTHER = "not in topology"
+"""What services are called that the director has and the topology does not."""
+
+
+def _others(lab: Lab, samples: Sequence[Sample]) -> Iterator[ServiceView]:
+    """Yield the virtual services of the director's table that are not from the topology."""
+    last, since = samples[-1], _window(samples)
+    seconds = last.clock - since.clock
+    nodes = {address: node.name for node in lab.nodes for address in node.addresses}
+    known = {service.match for service in lab.services}
+    for table in last.table:
+        if table.match in known:
+            continue
+        before = _in_table(since, table.match)
+        earlier = {(e.rip, e.port): e.counters for e in before.real_servers} if before else {}
+        servers = []
+        for entry in table.real_servers:
+            name = nodes.get(entry.rip, "")
+            rates = _rates(
+                entry.counters,
+                earlier.get((entry.rip, entry.port)),
+                last.gauges.get(name, Gauge()),
+                since.gauges.get(name, Gauge()),
+                seconds,
+            )
+            servers.append(ServerView(name, entry.rip, entry.port, entry, rates, None, ""))
+        yield ServiceView(
+            name=OTHER,
+            match=table.match,
+            forward=servers[0].entry.forward if servers and servers[0].entry else "",
+            scheduler=table.scheduler,
+            servers=tuple(servers),
+            rates=_rates(
+                table.counters, before.counters if before else None, Gauge(), Gauge(), seconds
+            ),
+            trouble="",
+        )
 
 
 def _server(

@@ -94,6 +94,23 @@ def test_twelve_packets_that_are_scheduled_one_by_one(
     assert shares(of, 12) == measured
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "measured"),
+    [
+        (Scheduler.SED, [0, 0, 0, 12]),
+        (Scheduler.NQ, [0, 0, 0, 12]),
+        (Scheduler.OVF, [0, 0, 0, 12]),
+        (Scheduler.LC, [3, 3, 3, 3]),
+    ],
+)
+def test_connections_over_udp_are_never_active(scheduler: Scheduler, measured: list[int]) -> None:
+    of = service(scheduler, 1, 2, 3, 4)
+    of = replace(of, match=VipPort(Protocol.UDP, ip_address("10.0.0.100"), 53))
+    assert requests_needed(of, None) == 12
+    assert shares(of, 12) == measured
+    assert room_for(of, None) is None
+
+
 def test_wrr_over_whole_rounds_is_exactly_the_weights() -> None:
     of = service(Scheduler.WRR, 1, 2, 3, 4)
     assert requests_needed(of, None) == 20

@@ -13,7 +13,15 @@ from rich.console import Console
 from lvsctl.model import nstat
 from lvsctl.model.evidence import Answers, Exchange, Failure
 from lvsctl.model.lab import Lab
-from lvsctl.model.state import NodeState, RouteState, Sample
+from lvsctl.model.service import ForwardingMethod, FwMark
+from lvsctl.model.state import (
+    Counters,
+    NodeState,
+    RealServerState,
+    RouteState,
+    Sample,
+    ServiceState,
+)
 from lvsctl.output.text.watch_screen import Screen
 from lvsctl.watch.changes import ChangeEvent, add_change, changes
 from lvsctl.watch.view import View, leftovers, view
@@ -128,6 +136,20 @@ def test_what_the_table_lacks_or_has_otherwise(lab: Lab) -> None:
     assert view(lab, [replace(taken, table=())]).troubles == ("web: not in IPVS's table",)
     other = replace(service, real_servers=(first, replace(second, forward="local")))
     assert view(lab, [replace(taken, table=(other,))]).troubles == ("rs2: forwarded by local",)
+
+
+def test_services_that_the_topology_does_not_have_are_shown_too(lab: Lab) -> None:
+    def marked(at: float, connections: int) -> Sample:
+        taken = sample(lab, at)
+        server = RealServerState(RS1, 0, ForwardingMethod.DR, 1, 0, 0, 0, 0, Counters(connections))
+        other = ServiceState(FwMark(9, 4), "rr", 0, (server,), Counters(connections))
+        return replace(taken, table=(*taken.table, other))
+
+    shown = view(lab, [marked(0, 0), marked(2, 8)])
+    other = shown.services[-1]
+    assert (other.name, str(other.match), other.forward) == ("not in topology", "fwmark 9", "dr")
+    assert (other.servers[0].name, other.servers[0].rates.connections) == ("rs1", 4.0)
+    assert shown.troubles == ()
 
 
 def test_a_device_that_is_down_and_a_namespace_that_is_gone(lab: Lab) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from lvsctl.output.phrases import counted, match_phrase
+from lvsctl.output.phrases import counted, host_port, match_phrase
 from lvsctl.output.text.style import printable
 from lvsctl.watch.changes import ChangeEvent
 from lvsctl.watch.view import LossView, OwnerView, ServerView, ServiceView, View
@@ -205,11 +205,11 @@ def _cells(server: ServerView) -> list[str]:
     counters = entry.counters if entry is not None else None
     return [
         f"  {server.name}",
-        f"{server.address}:{server.port}",
+        host_port(server.address, server.port),
         str(entry.weight) if entry is not None else none,
         str(entry.active) if entry is not None else none,
         str(entry.inactive) if entry is not None else none,
-        str(server.half_open) if server.half_open is not None else "many",
+        str(server.half_open) if server.half_open is not None else none,
         _amount(rates.connections),
         _amount(rates.bytes_in),
         _amount(rates.bytes_out),
