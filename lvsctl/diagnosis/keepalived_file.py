@@ -78,7 +78,7 @@ def _priority(
         consequence=(
             "of equal priorities the higher address wins, and a backup does not take over from it"
             if others
-            else "another director is master than the topology says"
+            else "another director than the topology's is master, or will be once keepalived reads it"
         ),
         remedy=case.restore(node),
     )
