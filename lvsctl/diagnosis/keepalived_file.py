@@ -78,7 +78,7 @@ def _priority(
         consequence=(
             "of equal priorities the higher address wins, and a backup does not take over from it"
             if others
-            else "another director is master than the topology says"
+            else "which director becomes master is decided otherwise than the topology says"
         ),
         remedy=case.restore(node),
     )

@@ -162,7 +162,7 @@ def dump_filters(
             except KernelError:
                 continue  # a discipline that takes no filters
             for whole in answer:
-                state = _filter(whole, one.device, parent)
+                state = filter_of(whole, one.device, parent)
                 if state not in found:
                     found.append(state)
     # The kernel lists a classifier before its filters, and u32 its hash tables.
@@ -182,7 +182,8 @@ def _filter_parents(one: QdiscState) -> tuple[int, ...]:
     return (int(major, 16) << 16,) if major and int(major, 16) else ()
 
 
-def _filter(whole: bytes, device: str, parent: int) -> FilterState:
+def filter_of(whole: bytes, device: str, parent: int) -> FilterState:
+    """Decode a message about a filter of a device's ``parent``."""
     info = _HEADER.unpack_from(whole, sockets.HEADER.size)[4]
     parts = attributes(whole, sockets.HEADER.size + _HEADER.size)
     kind = text_of(parts.get(_KIND))

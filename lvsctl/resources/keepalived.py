@@ -85,7 +85,7 @@ def differing_lines(found: str, wanted: str) -> Iterator[str]:
     )
     for mark, text in (("has", before), ("lacks", after)):
         other = after if text is before else before
-        lines = [line for line in text if line not in other]
+        lines = list(dict.fromkeys(line for line in text if line not in other))
         if lines:
             more = f" and {len(lines) - _SHOWN} lines more" if len(lines) > _SHOWN else ""
             yield f"it {mark} {', '.join(f'`{line}`' for line in lines[:_SHOWN])}{more}"

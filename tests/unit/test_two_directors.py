@@ -34,6 +34,7 @@ from lvsctl.model.state import (
     ProcessState,
     SyncDaemonState,
 )
+from lvsctl.netlink import queueing, tc
 from lvsctl.plan import diff, planner
 from lvsctl.plan.stages import Plan, Stage
 from lvsctl.resources.address import Address
@@ -361,6 +362,21 @@ def test_a_filter_that_drops_announcements_is_named_before_a_failover(
     filtered = replace(evidence.states["director2"], filters=(one,))
     found = named(replace(evidence, states={**evidence.states, "director2": filtered}))
     assert (("announcements-dropped", "director2") in found) == drops
+
+
+@pytest.mark.parametrize("vip", ["10.60.0.100", "fd00:71::100"])
+def test_the_filter_of_the_fault_is_one_that_drops_announcements(vip: str) -> None:
+    one = AnnouncementFilter(netns="a", device="lan", address=ip_address(vip))
+    read = queueing.filter_of(bytes(tc.add_announcement_filter(5, one)), "lan", 0xFFFFFFF3)
+    assert (read.parent, read.kind, read.actions) == ("egress", "u32", ("drop",))
+    text = shipped.text_of("dr-ha")
+    if one.address.version == 6:
+        text = text.replace("{ipv4: 10.60.0.0/24}", "{ipv6: 'fd00:71::/64'}")
+        text = text.replace("{lan: 10.60.0.10}", "[lan]").replace("10.60.0.100", f"'{vip}'")
+    evidence = looked_at(planner.load_lab(Topology("dr-ha", text.encode())))
+    filtered = replace(evidence.states["director2"], filters=(read,))
+    found = named(replace(evidence, states={**evidence.states, "director2": filtered}))
+    assert ("announcements-dropped", "director2") in found
 
 
 @pytest.mark.parametrize("value", ["0", "1"])
