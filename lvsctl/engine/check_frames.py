@@ -53,6 +53,9 @@ _SSH = 22
 _ASKING = 0.5
 """Seconds to wait for a neighbour's reply."""
 
+_WORTH_SAYING = 1_000_000
+"""Nanoseconds by which a clock must differ to be mentioned."""
+
 _COUNTED = ("all.counters-agree", "all.frames-agree", "all.reply-path-counted", "all.distribution")
 """Claims that are about counters or turns, which other clients' connections change too."""
 
@@ -113,7 +116,7 @@ def check_by_ssh(
     )
 
 
-class _Client(NamedTuple):
+class LocalClient(NamedTuple):
     """This machine: the node that it stands for, and its address and device for each VIP."""
 
     node: str
@@ -175,7 +178,7 @@ def check_frames(
         (one for one in own.recording.frames if not _is_ssh(one)),
         {device: _network(lab, this) for device in this.devices.values()},
     )
-    evidence, clocks = _evidence(lab, this, places, found, mine, exchanges, (began, time_ns()))
+    evidence, clocks = host_evidence(lab, this, places, found, mine, exchanges, (began, time_ns()))
     verified = recompute(evidence)
     findings = tuple(_disturbed(one, evidence) for one in verified.findings)
     return FramesChecked(replace(verified, findings=findings), {}, (*remarks, *clocks))
@@ -188,7 +191,7 @@ def _told(problems: Mapping[str, str]) -> dict[str, str]:
 # ── this machine ─────────────────────────────────────────────────────────────────────────────
 
 
-def _this_machine(lab: Lab, asked: Iterable[VirtualService]) -> _Client:
+def _this_machine(lab: Lab, asked: Iterable[VirtualService]) -> LocalClient:
     state = node_state(_HERE, sysctls=())
     own: dict[IPAddress, IPAddress] = {}
     devices: dict[IPAddress, str] = {}
@@ -202,7 +205,7 @@ def _this_machine(lab: Lab, asked: Iterable[VirtualService]) -> _Client:
                 f"this machine holds the VIP {vip}: it cannot be the client",
                 hint="run it on a machine that is no director and no real server",
             )
-    return _Client(lab.default_client.name, own, devices, state)
+    return LocalClient(lab.default_client.name, own, devices, state)
 
 
 def _source(vip: IPAddress) -> IPAddress:
@@ -219,7 +222,7 @@ def _source(vip: IPAddress) -> IPAddress:
         return ip_address(str(sock.getsockname()[0]).partition("%")[0])
 
 
-def _with_client(lab: Lab, this: _Client) -> Lab:
+def _with_client(lab: Lab, this: LocalClient) -> Lab:
     """The topology with this machine's addresses for those of its client."""
     node = lab.node(this.node)
     of_version = {one.version: one for one in this.own.values()}
@@ -240,11 +243,11 @@ def _with_client(lab: Lab, this: _Client) -> Lab:
     return replace(lab, nodes=tuple(moved if one == node else one for one in lab.nodes))
 
 
-def _network(lab: Lab, this: _Client) -> str:
+def _network(lab: Lab, this: LocalClient) -> str:
     return lab.node(this.node).networks[0]
 
 
-def _ask_for_vips(this: _Client) -> None:
+def _ask_for_vips(this: LocalClient) -> None:
     """Ask all neighbours for each VIP that is on a network of this machine."""
     for vip, device in this.devices.items():
         link = this.state.link(device)
@@ -298,7 +301,7 @@ def _devices(lab: Lab, place: Place) -> tuple[str, ...]:
 
 
 def _session(
-    lab: Lab, node: str, place: Place, this: _Client, seconds: float, sudo: bool
+    lab: Lab, node: str, place: Place, this: LocalClient, seconds: float, sudo: bool
 ) -> CaptureSession:
     clients = tuple(dict.fromkeys(this.own.values()))
     translated = [
@@ -333,15 +336,20 @@ def _table(lab: Lab, places: Mapping[str, Place], service: VirtualService) -> Se
 # ── evidence ─────────────────────────────────────────────────────────────────────────────────
 
 
-def _evidence(
+def host_evidence(
     lab: Lab,
-    this: _Client,
+    this: LocalClient,
     places: Mapping[str, Place],
     found: Mapping[str, HostFrames],
     mine: Iterable[RawFrame],
     exchanges: Mapping[str, tuple[Exchange, ...]],
     window: tuple[int, int],
 ) -> tuple[Evidence, tuple[str, ...]]:
+    """Return what was captured and read as a lab's evidence, and remarks on clocks.
+
+    ``mine`` are frames of this machine, ``exchanges`` its requests by service, ``window`` when the
+    counters were read: nanoseconds since the epoch by this machine's clock.
+    """
     names = {
         node: {device: network for network, device in place.devices.items()}
         for node, place in places.items()
@@ -399,8 +407,8 @@ def _evidence(
     clocks = tuple(
         f"{node}: its clock is {abs(offset) / 1e6:.1f} ms {'ahead of' if offset > 0 else 'behind'} "
         "this machine's; its frames were put in order by those that both captured"
-        for node, offset in offsets.items()
-        if offset
+        for node, offset in sorted(offsets.items())
+        if abs(offset) >= _WORTH_SAYING
     )
     return evidence, clocks
 

@@ -17,8 +17,9 @@ from scapy.packet import Packet
 
 from lvsctl.capture.decode import decode_all
 from lvsctl.cli.main import main
-from lvsctl.engine.check_frames import renamed
+from lvsctl.engine.check_frames import LocalClient, Place, host_evidence, renamed
 from lvsctl.engine.clocks import clock_offsets
+from lvsctl.engine.inspect import recompute
 from lvsctl.errors import DamagedFile
 from lvsctl.formats.hosts.frames import (
     capture_script,
@@ -26,9 +27,14 @@ from lvsctl.formats.hosts.frames import (
     read_frames,
     with_counters,
 )
+from lvsctl.formats.hosts.inventory import InventoryHost
+from lvsctl.model.addresses import IPAddress
+from lvsctl.model.claim import Verdict
+from lvsctl.model.evidence import Evidence
 from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
-from lvsctl.model.service import ForwardingMethod, Protocol, VipPort
+from lvsctl.model.service import ForwardingMethod, Protocol, ServiceMatch, VipPort
 from lvsctl.model.state import Counters, LinkState, NodeState, RealServerState, ServiceState
+from tests.unit.recorded.reports import evidence_of
 
 CLIENT, VIP, RIP = IPv4Address("10.10.0.10"), IPv4Address("10.10.0.100"), IPv4Address("10.10.0.11")
 MACS = {"client": "02:00:00:00:00:10", "lb": "02:00:00:00:00:02", "web1": "02:00:00:00:00:11"}
@@ -162,6 +168,64 @@ def test_interfaces_are_called_after_their_networks_everywhere_in_a_state() -> N
     found = renamed(state, {"eth1.7": "lan"})
     assert found.link("lan") == replace(link, name="lan")
     assert found.sysctls == {"net.ipv4.conf.lan.rp_filter": "1", "net.ipv4.x": "2"}
+
+
+def host_document(evidence: Evidence, node: str, ahead: int) -> bytes:
+    """What a node's host would have printed, with its clock ``ahead``."""
+    frames: dict[str, list[tuple[int, bytes]]] = {"in": [], "out": []}
+    for frame in evidence.frames:
+        if frame.tap == Tap(node, "lan"):
+            way = "out" if frame.direction is Direction.OUT else "in"
+            frames[way].append((frame.time + ahead, frame.raw.data))
+    return document(**{f"frames_0_{way}": pcap(*found).hex() for way, found in frames.items()})
+
+
+def counters_of(service: ServiceState) -> dict[tuple[ServiceMatch, IPAddress, int], Counters]:
+    return {(service.match, one.rip, one.port): one.counters for one in service.real_servers}
+
+
+@pytest.mark.parametrize("ahead", [0, 3 * 10**9])
+def test_hosts_of_a_healthy_site_pass_the_claims_of_a_lab(ahead: int) -> None:
+    """A recorded lab as if it were a site: other names of interfaces, a clock that is wrong."""
+    lab_evidence = evidence_of("dr")
+    lab, run = lab_evidence.lab, lab_evidence.runs[0]
+    assert run.before is not None
+    assert run.after is not None
+    lines = tuple(
+        f"TCP {int(one.client):08X} {one.client_port:04X} {int(one.vip):08X} {one.vport:04X}"
+        f" {int(one.rip):08X} {one.rport:04X} {one.state} {one.expires}"
+        for one in run.connections
+    )
+    places, found = {}, {}
+    for node in ("director", "rs1", "rs2"):
+        state = renamed(lab_evidence.states[node], {"lan": "svc0"})
+        places[node] = Place(InventoryHost(node, node), state, {"lan": "svc0"})
+        data = host_document(lab_evidence, node, ahead if node == "rs1" else 0)
+        found[node] = replace(
+            read_frames(data, node, node, ["svc0"]),
+            before=counters_of(run.before),
+            after=counters_of(run.after),
+            connections=lines,
+        )
+    vip = run.endpoint.vip
+    client = LocalClient(
+        "client",
+        {vip: lab.node("client").addresses[0]},
+        {vip: "eth9"},
+        renamed(lab_evidence.states["client"], {"lan": "eth9"}),
+    )
+    mine = [one.raw for one in lab_evidence.frames if one.tap.node == "client"]
+    # nginx does not say who it is: the frames do.
+    nameless = tuple(replace(one, node="", peer_seen=None) for one in run.exchanges)
+    evidence, remarks = host_evidence(
+        lab, client, places, found, mine, {"web": nameless}, (run.began, run.ended)
+    )
+    verdicts = {one.claim.id: one.verdict for one in recompute(evidence).findings}
+    assert set(verdicts.values()) == {Verdict.PASS}, verdicts
+    assert "all.counters-agree" in verdicts
+    assert "dr.only-director-answers-arp" in verdicts
+    said = "rs1: its clock is 3000.0 ms ahead of this machine's"
+    assert [text.partition(";")[0] for text in remarks] == ([said] if ahead else [])
 
 
 def test_files_have_no_frames(capsys: pytest.CaptureFixture[str]) -> None:
