@@ -206,7 +206,7 @@ def real_servers_reached(trace: Trace) -> CheckResult:
     wanted = [node_at(p) for p in prediction.shares if all(shares[p] for shares in outcomes)]
     silent = [name for name in sorted(wanted) if not answered[name]]
     # It may be one or the other, by what the scheduler remembers of earlier connections.
-    either = [_name(seen, p) for p in prediction.shares if any(shares[p] for shares in outcomes)]
+    either = [node_at(p) for p in prediction.shares if any(shares[p] for shares in outcomes)]
     whom = ", ".join(sorted(wanted)) or f"one of {', '.join(sorted(either))}"
     return passed_if(
         not silent and any(answered[name] for name in wanted or either),
