@@ -77,6 +77,8 @@ remove() {
     done
     for netns in $namespaces; do
         if exists "$netns"; then
+            # Else IPVS's route to an IPv6 address of its own would keep the kernel waiting.
+            ip -n "$netns" link set lo down || :
             ip netns del "$netns" || return
         fi
     done
