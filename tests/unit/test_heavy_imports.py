@@ -23,7 +23,6 @@ COMMANDS: dict[str, tuple[list[str], dict[str, str]]] = {
     "ls": (["ls"], {}),
     "down": (["down", "no-such-lab"], {}),
     "plan": (["plan", "dr"], {}),
-    "doctor": (["doctor"], {}),
     "completion": ([], {"_LVSCTL_COMPLETE": "complete_bash", "COMP_CWORD": "2",
                         "COMP_WORDS": "lvsctl up "}),
 }  # fmt: skip
