@@ -42,10 +42,13 @@ def _as_decided(run: Run) -> Run:
 
 
 def _in_table(service: VirtualService, table: ServiceState) -> Iterator[RealServer]:
-    for server in service.prepared.real_servers:
+    for server in service.real_servers:
         for entry in table.real_servers:
             if (entry.rip, entry.port) == (server.rip, server.port):
                 yield _as_entered(server, entry)
+    for entry in table.real_servers:
+        if service.sorry is not None and service.is_sorry(entry.rip):
+            yield replace(_as_entered(service.sorry, entry), rip=entry.rip)
 
 
 def _as_entered(server: RealServer, entry: RealServerState) -> RealServer:

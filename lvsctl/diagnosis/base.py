@@ -144,11 +144,9 @@ class Case:
     @property
     def sorry_in_use(self) -> bool:
         """Whether the sorry server is in the table, and no real server: clients get its page."""
-        sorry = self.service.sorry
-        return (
-            sorry is not None
-            and self.entry(sorry) is not None
-            and not any(self.entry(one) for one in self.service.real_servers)
+        entries = self.table.real_servers if self.table is not None else ()
+        return any(self.service.is_sorry(one.rip) for one in entries) and not any(
+            self.entry(one) for one in self.service.real_servers
         )
 
     def taken_out(self, node: str) -> bool:

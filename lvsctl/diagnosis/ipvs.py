@@ -105,9 +105,10 @@ def real_servers_there(case: Case) -> Iterator[Found]:
     unknown = _unknown_entries(case, table)
     sorry = case.service.sorry
     if sorry is not None and case.sorry_in_use:
-        text = f"{sorry.node}, the sorry server, is in the table: no real server is usable"
+        name = "the director itself" if sorry.local else sorry.node
+        text = f"{name}, the sorry server, is in the table: no real server is usable"
         yield Remark(case.director, text)
-        unknown = [one for one in unknown if (one.rip, one.port) != (sorry.rip, sorry.port)]
+        unknown = [one for one in unknown if not case.service.is_sorry(one.rip)]
     if len(missing) == len(unknown) == 1:
         yield _misspelt(case, missing[0], unknown[0])
         return

@@ -70,7 +70,8 @@ def to_topology(configuration: Configuration, name: str) -> Imported:
     notes = Notes(configuration.source)
     for remark in configuration.remarks:
         notes.remark(*remark)
-    services = tuple(_expressible(configuration, notes))
+    pages: dict[object, Destination] = {}
+    services = tuple(_expressible(configuration, notes, pages))
     if not services and configuration.services:
         place = configuration.services[0].place
         reasons = "; ".join(f"{remark}" for remark in notes.remarks[:3])
@@ -80,8 +81,13 @@ def to_topology(configuration: Configuration, name: str) -> Imported:
     notes.raise_any()
     surroundings = assume(configuration, services)
     directors = redundant(configuration, services, surroundings, notes)
+    if directors is not None:
+        for one in pages.values():
+            what = "is the director itself: of several, none can be a real server too"
+            notes.remark(one.place, f"sorry_server {one.rip} {what}")
+        pages = {}
     notes.raise_any()
-    writer = _Writer(configuration, name, services, surroundings, directors, notes.remarks)
+    writer = _Writer(configuration, name, services, surroundings, directors, notes.remarks, pages)
     text = "\n".join(writer.lines()) + "\n"
     return Imported(configuration, name, text, tuple(writer.assumptions), notes.remarks)
 
@@ -95,8 +101,13 @@ def label(text: str) -> str:
 # ── what a topology can say ──────────────────────────────────────────────────────────────────
 
 
-def _expressible(configuration: Configuration, notes: Notes) -> Iterator[Service]:
-    """Yield the services without what a topology has no key for, noting each such thing."""
+def _expressible(
+    configuration: Configuration, notes: Notes, pages: dict[object, Destination]
+) -> Iterator[Service]:
+    """Yield the services without what a topology has no key for, noting each such thing.
+
+    ``pages`` gets the sorry servers that are the director itself, by their services.
+    """
     seen: dict[object, Service] = {}
     vips = {vip for service in configuration.services for vip in vips_of(service)}
     for service in configuration.services:
@@ -115,6 +126,9 @@ def _expressible(configuration: Configuration, notes: Notes) -> Iterator[Service
                 one for one in service.destinations if _is_server(one, vips, notes)
             )
             sorry = service.sorry
+            if sorry is not None and (not _can_be_host(sorry.rip) or sorry.rip in vips):
+                pages[service.match] = sorry
+                sorry = None
             if sorry is not None and not _is_sorry_server(sorry, destinations, vips, notes):
                 sorry = None
             if destinations:
@@ -213,10 +227,12 @@ class _Writer:
         around: Surroundings,
         directors: Redundant | None,
         remarks: tuple[Remark, ...],
+        pages: dict[object, Destination],
     ) -> None:
         self._configuration, self._name = configuration, name
         self._services, self._around, self._remarks = services, around, remarks
         self._directors = directors
+        self._pages = pages
         self.assumptions: list[str] = []
         rips = dict.fromkeys(one.rip for service in services for one in service.servers)
         self._nodes = node_names(rips)
@@ -336,6 +352,9 @@ class _Writer:
             name = self._nodes[sorry.rip]
             entry = ", ".join(_entry(sorry, name, match, method, encapsulation))
             yield f"    sorry_server: {{{entry}}}"
+        elif (page := self._pages.get(match)) is not None:
+            entry = ", ".join(_entry(page, "director", match, method, encapsulation))
+            yield f"    sorry_server: {{{entry}}}  # {page.rip} in the file"
 
     def _marked(self, service: Service, match: Mark) -> Iterator[str]:
         vip, why = self._around.marked_vips[match]

@@ -348,6 +348,13 @@ class VirtualService:
         marked = not ports or any(one.first <= end.port <= one.last for one in ports)
         return end.address in self.vips and marked
 
+    def is_sorry(self, rip: IPAddress) -> bool:
+        """Whether a table's entry for ``rip`` is the sorry server: the director has many names."""
+        if self.sorry is None:
+            return False
+        itself = self.sorry.local and (rip.is_loopback or rip in self.vips)
+        return itself or rip == self.sorry.rip
+
     def by(self, method: ForwardingMethod) -> tuple[RealServer, ...]:
         """The real servers that requests are forwarded to by ``method``."""
         return tuple(server for server in self.real_servers if server.forward is method)

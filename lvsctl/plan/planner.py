@@ -407,7 +407,7 @@ def _virtual_services(lab: Lab) -> Iterator[Resource]:
 
 def _servers(lab: Lab, ready: Lab) -> Iterator[Resource]:
     """What runs on the nodes; in ``ready`` sorry servers are real servers, which answer too."""
-    running = {node.name for node in lab.nodes if node.run}
+    running = {node.name for node in lab.nodes if node.run and not node.runs_keepalived}
     for node in lab.nodes:
         if node.run:
             yield UserCommand(

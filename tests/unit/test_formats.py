@@ -638,6 +638,21 @@ def test_claims_expect_what_keepalived_has_decided() -> None:
     assert [one.node for one in decided.real_servers] == ["rs3"]
 
 
+@pytest.mark.parametrize("method", ["DR", "NAT", "TUN"])
+def test_a_sorry_server_on_the_director_is_the_director(method: str) -> None:
+    """Unless there are two of them, of which none can be a real server."""
+    inside = f"lb_kind {method}\nprotocol TCP\nsorry_server 127.0.0.1 80\n"
+    text = server("real_server 10.0.0.11 80 { }", inside)
+    one = imported(text)
+    assert "sorry_server: {node: director}  # 127.0.0.1 in the file\n" in one.text
+    (service,) = lab_of(one).services
+    assert service.is_sorry(ip_address("127.0.0.1"))
+    vrrp = "vrrp_instance V {\ninterface e\nvirtual_router_id 5\nvirtual_ipaddress {\n"
+    two = imported(f"{text}{vrrp}10.0.0.100\n}}\n}}\n")
+    assert "sorry_server:" not in two.text
+    assert "127.0.0.1 is the director itself: of several, none can be" in str(two.remarks)
+
+
 def test_a_sorry_server_is_prepared_carried_over_and_written_again_but_not_in_the_table() -> None:
     """Only where it is a host of its own: of `sorry_server_inhibit` it is a real server too."""
     file = next(one for one in corpus.FILES if one.stem == "sorry")
