@@ -69,7 +69,7 @@ def failed(lab: Lab) -> list[str]:
         f"{finding.service} {finding.claim.id}: {finding.verdict} {finding.observed}"
         for finding in verify_lab(lab).findings
         # Where every real server has weight 0, nothing is answered, and most cannot be decided;
-        # an advertisement that comes every few seconds may not come meanwhile.
+        # and a short look may see no advertisement of VRRP.
         if finding.verdict is Verdict.FAIL
         or (
             finding.verdict is Verdict.INCONCLUSIVE
