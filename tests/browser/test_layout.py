@@ -21,7 +21,7 @@ WIDTHS = (390, 800, 1400)
 LEAST_CONTRAST = 4.5
 """Of text with what is behind it (WCAG 2.2, 1.4.3)."""
 
-LEAST_TEXT, LEAST_PRINTED = 9.0, 5.0
+LEAST_TEXT, LEAST_PRINTED = 9.0, 4.5
 """Height of a line of text in pixels, below which nobody reads it; paper has more dots."""
 
 EIGHT_NODES = """\
@@ -62,7 +62,7 @@ services:
 
 
 class Kind(NamedTuple):
-    """A page, and how it is made. ``{lab}`` is the topology, ``{page}`` the file to write."""
+    """A page, and how it is made: by a command in which names in braces are replaced."""
 
     topology: str
     fault: str
@@ -74,10 +74,10 @@ KINDS = {
     "failing": Kind("tun", "rp-filter-on-tunnel", "verify {lab} --report {directory}"),
     "eight nodes": Kind(EIGHT_NODES, "arp-ignore-unset", "verify {lab} --report {directory}"),
     "hundred servers": Kind(HUNDRED, "", "verify {lab} --report {directory}"),
-    "graph": Kind(HUNDRED, "", "graph {lab} --format html"),
+    "graph": Kind(HUNDRED, "", "graph {topology} --format html"),
     "walk": Kind(EIGHT_NODES, "", "walk {lab} --format html"),
     "scale": Kind("", "", "scale --servers 1,2 --forward dr --html {page}"),
-    "compare": Kind("", "", "compare --format html"),
+    "compare": Kind("", "", "compare --html {page}"),
 }
 
 
@@ -116,7 +116,9 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     try:
         if kind.fault:
             lvsctl("fault", "inject", kind.fault, "--lab", lab)
-        words = kind.command.format(lab=lab, directory=directory, page=page).split()
+        words = kind.command.format(
+            lab=lab, topology=topology, directory=directory, page=page
+        ).split()
         printed = lvsctl(*words, status=(1,) if kind.fault else (0,))
     finally:
         if lab:

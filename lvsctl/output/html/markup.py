@@ -194,7 +194,8 @@ footer{padding-top:8px;padding-bottom:48px;color:var(--soft);font-size:13px}
 .walk .n{width:auto;grid-row:1/3;text-align:left;padding-top:22px}.walk thead .why{display:none}
 .walk .lanes{width:auto;max-width:none}
 .walk td.lanes svg{position:static;display:block;height:0}
-.head,.label{font-size:11px}.heads.many .head{writing-mode:vertical-rl;justify-self:center}
+.head,.label{font-size:11px}.label.first{text-anchor:start}.label.last{text-anchor:end}
+.heads.many .head{writing-mode:vertical-rl;justify-self:center}
 .heads.many .head::after{margin:3px auto}
 .walk .why,.walk tr.again .why{padding:4px 0 12px;grid-column:2;overflow-wrap:anywhere}}
 @media print{:root{color-scheme:light;--bg:#fff}body,.lead{font-size:11px}

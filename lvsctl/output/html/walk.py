@@ -15,6 +15,9 @@ from lvsctl.walk.walk import packets
 _FIT_A_PHONE = 5
 """How many names of nodes can stand beside each other on a phone's screen."""
 
+_EDGE = 0.3
+"""The part of a row's width in which a long label could leave a phone's screen."""
+
 _ROW = 30
 """Where in a row its arrow is, in pixels from the top."""
 
@@ -140,7 +143,9 @@ def _hop_arrows(hop: Hop, nodes: Sequence[str]) -> Iterator[Html]:
         middle = places[0]
     kind = hop.frame.packet.encapsulation
     label = f"{hop.label} in {kind}" if kind is not None else hop.label
-    yield tag("text", label, x=_at(middle, nodes), y=_ROW - 10, class_="label")
+    place = (middle + 0.5) / len(nodes)
+    side = "first" if place < _EDGE else "last" if place > 1 - _EDGE else ""
+    yield tag("text", label, x=_at(middle, nodes), y=_ROW - 10, class_=f"label {side}".strip())
 
 
 def _arrows(hop: Hop, nodes: Sequence[str], y: int) -> Iterator[Html]:
