@@ -131,6 +131,11 @@ def matrix(
             hint="lvsctl fault show says to which topologies a fault applies",
         )
     part = Shard.parse(shard).of(cells) if shard else cells
+    if not part:
+        raise UsageError(
+            f"part {shard} is empty: there are fewer cells than parts",
+            hint=f"all of them: --shard 1/1; one in each part: --shard 1/{len(cells)}",
+        )
     report = _progress(len(part))
     for name, several in groupby(part, key=itemgetter(0)):
         columns.append(run_matrix_column(name, [fault for _, fault in several], report))

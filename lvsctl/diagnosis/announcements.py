@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from struct import pack
 
 from lvsctl.diagnosis.base import Case, Found, Rule
+from lvsctl.diagnosis.ha import takes_over
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.claim import Cause
 from lvsctl.model.state import FilterState
-
-IGNORED = ("drop_gratuitous_arp", "drop_unsolicited_na")
-"""Settings with which a node learns nothing from announcements (ip-sysctl.rst)."""
+from lvsctl.plan.planner import ANNOUNCEMENTS_DROPPED
 
 _CONSEQUENCE = (
     "at a failover {} goes on sending to the director that failed, until its entry expires"
@@ -74,6 +73,13 @@ def _matches(key: str, packet: bytes) -> bool:
     return there & int(mask, 16) == int(value, 16)
 
 
+_KINDS = {
+    ANNOUNCEMENTS_DROPPED[4]: "gratuitous ARP",
+    ANNOUNCEMENTS_DROPPED[6]: "unsolicited neighbour advertisements",
+}
+"""What each setting takes no notice of."""
+
+
 def ignored(case: Case) -> Iterator[Found]:
     """Neighbours of the directors that take no notice of announcements."""
     networks = {
@@ -84,36 +90,29 @@ def ignored(case: Case) -> Iterator[Found]:
             continue
         for setting, value in case.state(node.name).sysctls.items():
             name = setting.rpartition(".")[2]
-            if name not in IGNORED or value == "0":
+            if name not in _KINDS or value == "0":
                 continue
-            kind = (
-                "gratuitous ARP" if name == IGNORED[0] else "unsolicited neighbour advertisements"
-            )
             yield Cause(
                 fault="announcements-ignored",
                 node=node.name,
-                text=f"it ignores announcements of a new master ({kind})",
+                text=f"it ignores announcements of a new master ({_KINDS[name]})",
                 evidence=(f"{node.name}: {setting} is {value}",),
                 consequence=_CONSEQUENCE.format(node.name),
                 remedy=case.type(node.name, "sysctl", "-w", f"{setting}=0"),
             )
 
 
-def _several(case: Case) -> bool:
-    return bool(case.lab.floating)
-
-
 RULES = (
     Rule(
         find=dropped,
-        applies=_several,
-        rules_out="no filter of a director drops what announces its addresses",
+        applies=takes_over,
+        rules_out="no u32 filter of a director drops what announces its addresses",
         latent=True,
         harms_others=True,
     ),
     Rule(
         find=ignored,
-        applies=_several,
+        applies=takes_over,
         rules_out="the directors' neighbours accept announcements",
         latent=True,
         harms_others=True,

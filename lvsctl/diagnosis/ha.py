@@ -230,8 +230,8 @@ def _quoted(one: Advertisement | None) -> tuple[str, ...]:
 _SYNCHRONIZED = "ha.connections-synchronized"
 
 
-def _several(case: Case) -> bool:
-    """Whether directors take over from each other."""
+def takes_over(case: Case) -> bool:
+    """Whether the directors of the lab take over from each other."""
     return bool(case.lab.floating)
 
 
@@ -243,7 +243,7 @@ def _synchronized(case: Case) -> bool:
 RULES = (
     Rule(
         find=not_running,
-        applies=_several,
+        applies=takes_over,
         rules_out="keepalived runs on every director",
         latent=True,
     ),
@@ -255,7 +255,7 @@ RULES = (
     ),
     Rule(
         find=two_masters,
-        applies=_several,
+        applies=takes_over,
         rules_out="one director is master",
         latent=True,
         harms_others=True,

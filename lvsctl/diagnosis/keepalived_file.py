@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lvsctl.diagnosis.base import Case, Found, Rule
+from lvsctl.diagnosis.ha import takes_over
 from lvsctl.formats.configuration import Notes
 from lvsctl.formats.keepalived.lines import read_lines
 from lvsctl.formats.keepalived.tree import build_tree
@@ -92,15 +93,11 @@ def _now(case: Case) -> str:
     return f"{case.trace.master} is master now"
 
 
-def _several(case: Case) -> bool:
-    return bool(case.lab.floating)
-
-
 RULES = (
     Rule(
         find=who_is_master,
-        applies=_several,
-        rules_out="the directors' priorities are the topology's",
+        applies=takes_over,
+        rules_out="no running keepalived has another priority than in the topology, or nopreempt",
         latent=True,
         harms_others=True,
     ),

@@ -172,6 +172,9 @@ class CaptureSession:
         """``seconds`` are what the host has to begin, and again to end. Raises HostError."""
         self._host, self._seconds = host, seconds
         self._child = _started(host, seconds, sudo=sudo)
+        assert self._child.stdin is not None  # noqa: S101 - for the type checker
+        assert self._child.stdout is not None  # noqa: S101
+        self._input, self._output = self._child.stdin, self._child.stdout
         self._errors: list[bytes] = []
         self._late = False
         self._script = script.encode()
@@ -182,26 +185,22 @@ class CaptureSession:
 
     def start(self) -> str:
         """Send the script, wait until it captures; return why it does not, or nothing."""
-        assert self._child.stdin is not None  # noqa: S101 - for the type checker
-        assert self._child.stdout is not None  # noqa: S101
         with self._deadline():
             with contextlib.suppress(BrokenPipeError):  # ssh has ended, and says why
-                self._child.stdin.write(self._script)
-                self._child.stdin.flush()
-            for line in iter(self._child.stdout.readline, b""):  # a login shell may greet
+                self._input.write(self._script)
+                self._input.flush()
+            for line in iter(self._output.readline, b""):  # a login shell may greet
                 if line == READY:
                     return ""
         return self._problem()
 
     def finish(self) -> tuple[bytes, str]:
         """End the capture; return what the script printed, and why it is not whole, or nothing."""
-        assert self._child.stdin is not None  # noqa: S101 - for the type checker
-        assert self._child.stdout is not None  # noqa: S101
         with self._deadline():
             with contextlib.suppress(OSError):
-                self._child.stdin.write(b"\n")
-                self._child.stdin.close()
-            output = self._child.stdout.read(LARGEST + 1)
+                self._input.write(b"\n")
+                self._input.close()
+            output = self._output.read(LARGEST + 1)
         return output, "" if output.strip() and not self._late else self._problem()
 
     def __enter__(self) -> Self:
@@ -211,14 +210,13 @@ class CaptureSession:
     def __exit__(self, *_: object) -> None:
         """End ssh; the script there ends with its input."""
         with contextlib.suppress(OSError):
-            if self._child.stdin is not None:
-                self._child.stdin.close()
+            self._input.close()
         if self._child.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._child.wait(_PARTING)
         _end(self._child)
         self._child.wait()
-        for stream in (self._child.stdout, self._child.stderr):
+        for stream in (self._output, self._child.stderr):
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()

@@ -7,7 +7,7 @@ evidence, as in a lab, so that the very claims of ``verify`` are decided on it.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -174,8 +174,9 @@ def check_frames(
             problems[node] = error.message
     if problems:
         return FramesChecked(None, _told(problems), remarks)
+    ports = {place.host.port or _SSH for place in places.values()}
     mine = _renamed_frames(
-        (one for one in own.recording.frames if not _is_ssh(one)),
+        (one for one in own.recording.frames if not _is_of_port(one, ports)),
         {device: _network(lab, this) for device in this.devices.values()},
     )
     evidence, clocks = host_evidence(lab, this, places, found, mine, exchanges, (began, time_ns()))
@@ -276,12 +277,12 @@ def _requests(
     }
 
 
-def _is_ssh(frame: RawFrame) -> bool:
-    """Whether it is of a connection to port 22, by its bytes: over Ethernet and IPv4 or IPv6."""
+def _is_of_port(frame: RawFrame, ports: Collection[int]) -> bool:
+    """Whether it is of a connection to one of ``ports``, by its bytes: IPv4 or IPv6 in Ethernet."""
     data = frame.data
     at = 14 + (4 * (data[14] & 15) if data[12:14] == b"\x08\x00" and len(data) > 14 else 40)
-    ports = (data[at : at + 2], data[at + 2 : at + 4])
-    return _SSH.to_bytes(2, "big") in ports
+    ends = (data[at : at + 2], data[at + 2 : at + 4])
+    return any(int.from_bytes(end, "big") in ports for end in ends)
 
 
 # ── hosts ────────────────────────────────────────────────────────────────────────────────────

@@ -10,6 +10,7 @@ from lvsctl.faults.base import EVERY_MODE, FaultContext, FaultTable
 from lvsctl.faults.change import Change, added, removed
 from lvsctl.model.frame import VRRP
 from lvsctl.model.lab import Role
+from lvsctl.plan.planner import ANNOUNCEMENTS_DROPPED
 from lvsctl.resources.announcement_filter import AnnouncementFilter
 from lvsctl.resources.drop_filter import DropFilter
 from lvsctl.resources.keepalived import Keepalived
@@ -29,9 +30,6 @@ TWO_ANSWER = (
     *("all.neighbours-right", "tun.request-encapsulated", "dr.reply-direct", "tun.reply-direct"),
 )
 """Claims that may fail while two directors answer for the VIP: whose answer comes first decides."""
-
-DROPS_ANNOUNCEMENTS = ("drop_gratuitous_arp", "drop_unsolicited_na")
-"""Settings of an interface with which it learns nothing from announcements (ip-sysctl.rst)."""
 
 
 @FAULTS.add(
@@ -261,7 +259,7 @@ def announcements_ignored(context: FaultContext) -> Iterator[Change]:
     networks = {found.name for vip in vips if (found := context.lab.network_of(vip)) is not None}
     for one in context.planned(Sysctl):
         *_, device, name = one.name.split(".")
-        if name in DROPS_ANNOUNCEMENTS and device in networks:
+        if name in ANNOUNCEMENTS_DROPPED.values() and device in networks:
             yield Change(one, replace(one, value="1"))
 
 

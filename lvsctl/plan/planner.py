@@ -257,6 +257,10 @@ def _needs(lab: Lab) -> Iterator[Resource]:
     yield from _neighbours_of_directors(lab)
 
 
+ANNOUNCEMENTS_DROPPED = {4: "drop_gratuitous_arp", 6: "drop_unsolicited_na"}
+"""The setting of an interface with which it learns nothing from announcements (ip-sysctl.rst)."""
+
+
 def _neighbours_of_directors(lab: Lab) -> Iterator[Sysctl]:
     """Where several directors share an address: its neighbours learn of a new master.
 
@@ -268,14 +272,11 @@ def _neighbours_of_directors(lab: Lab) -> Iterator[Sysctl]:
         for node in lab.nodes:
             if network is None or network.name not in node.networks or node in lab.directors:
                 continue
-            if address.version == 4:
-                settings = [f"net.ipv4.conf.{x}.drop_gratuitous_arp" for x in ("all", network.name)]
-            else:
-                settings = [f"net.ipv6.conf.{network.name}.drop_unsolicited_na"]
-            for name in settings:
+            setting = ANNOUNCEMENTS_DROPPED[address.version]
+            for device in ("all", network.name)[address.version == 6 :]:
                 yield Sysctl(
                     netns=lab.netns(node.name),
-                    name=name,
+                    name=f"net.ipv{address.version}.conf.{device}.{setting}",
                     value="0",
                     why=f"it learns from announcements which director has {address}",
                 )

@@ -47,7 +47,6 @@ def try_faults(_lvs_worker: Worker) -> TryFaults:
     return run
 
 
-@pytest.mark.lvs(unable="fail")
 @pytest.mark.parametrize(("topology", "fault"), TRIALS)
 def test_fault(
     topology: str,

@@ -14,22 +14,26 @@ CELL = "lvsctl-cell"
 
 
 class MatrixPage:
-    """Collects the cells of a campaign's tests, wherever they ran, and writes them at its end."""
+    """Takes the cells of a campaign's tests, wherever they ran, and keeps those of an older page.
+
+    Each is written at once: what was tried is kept if the campaign is interrupted.
+    """
 
     def __init__(self, file: Path) -> None:
+        """Raises OSError if the file cannot be read or written."""
         self._file = file
-        self._cells: matrix_markdown.Cells = {}
+        before = file.read_text(encoding="utf-8") if file.exists() else ""
+        self._cells = matrix_markdown.read(before)
+        self._write()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take the cell of a test."""
+        """Write the cell of a test."""
         for name, value in report.user_properties:
             if name == CELL and report.when == "call":
                 fault, topology, said = json.loads(str(value))
                 self._cells[fault, topology] = said
+                self._write()
 
-    def pytest_sessionfinish(self) -> None:
-        """Write the page; other cells of an older one are kept."""
-        before = self._file.read_text(encoding="utf-8") if self._file.exists() else ""
-        cells = {**matrix_markdown.read(before), **self._cells}
+    def _write(self) -> None:
         with safe_files.opened(self._file) as stream:
-            stream.write(matrix_markdown.page(cells).encode())
+            stream.write(matrix_markdown.page(self._cells).encode())

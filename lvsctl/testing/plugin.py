@@ -74,7 +74,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if page is not None and not hasattr(config, "workerinput"):  # xdist's workers have it
         from lvsctl.testing.matrix_page import MatrixPage  # only if it is wanted
 
-        config.pluginmanager.register(MatrixPage(config.invocation_params.dir / page))
+        try:
+            config.pluginmanager.register(MatrixPage(config.invocation_params.dir / page))
+        except OSError as error:
+            raise pytest.UsageError(f"--lvs-matrix: {page}: {error.strerror}") from error
 
 
 @pytest.hookimpl(trylast=True)

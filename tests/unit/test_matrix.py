@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lvsctl.cli.failure import ExitStatus
 from lvsctl.cli.main import main
 from lvsctl.engine.campaign import Cell, Column, Health, Trial
 from lvsctl.errors import UsageError
@@ -121,6 +122,11 @@ def test_the_parts_of_a_campaign_are_the_whole(count: int, parts: int) -> None:
 def test_what_is_no_part_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="not a part of a whole"):
         Shard.parse(text)
+
+
+def test_a_part_without_a_cell_is_no_success() -> None:
+    words = ["fault", "matrix", "dr", "--fault", "vip-missing", "--where", "host"]
+    assert main([*words, "--shard", "1/2"]) == ExitStatus.USAGE
 
 
 def test_pages_of_parts_become_one(tmp_path: Path) -> None:

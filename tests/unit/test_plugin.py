@@ -23,6 +23,7 @@ from lvsctl.errors import (
     error_json,
 )
 from lvsctl.kernel import probe
+from lvsctl.output import matrix_markdown
 from lvsctl.testing.labs import MAX_NAME, Labs, WatchedLab, _label, report_directory
 from tests.unit.recorded.reports import evidence_of
 
@@ -219,3 +220,23 @@ def test_the_jobs_of_a_ci_share_the_tests(tmp_path: Path) -> None:
     status, said_wrong = run_pytest(tmp_path, text, "--lvs-shard", "3/2")
     assert status == pytest.ExitCode.USAGE_ERROR
     assert "3/8 is the third of eight parts" in said_wrong
+
+
+def test_cells_are_on_the_page_as_soon_as_they_were_tried(tmp_path: Path) -> None:
+    """Also where the campaign is killed afterwards, and beside those of an older page."""
+    text = """
+import json, os
+
+def test_cell(record_property):
+    record_property("lvsctl-cell", json.dumps(["vip-missing", "dr", "✓ rs1"]))
+
+def test_killed():
+    os._exit(9)
+"""
+    (tmp_path / "page.md").write_text(matrix_markdown.page({("vip-missing", "tun"): "✓ rs2"}))
+    run_pytest(tmp_path, text, "--lvs-matrix", "page.md")
+    found = matrix_markdown.read((tmp_path / "page.md").read_text())
+    assert (found["vip-missing", "dr"], found["vip-missing", "tun"]) == ("✓ rs1", "✓ rs2")
+    status, said = run_pytest(tmp_path, text, "--lvs-matrix", "no/page.md")
+    assert status == pytest.ExitCode.USAGE_ERROR
+    assert "No such file or directory" in said

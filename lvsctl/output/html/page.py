@@ -243,7 +243,7 @@ def page(verification: Verification, *, capture: str) -> str:
 def _all_holds(verification: Verification, capture: str) -> Iterator[Html]:
     """Yield a page where every claim passed: the topology, then each service."""
     lab = verification.lab
-    ways = {way.service.name: way for way in walks(verification.evidence)}
+    ways = _ways(verification)
     yield _topology(lab)
     for service in lab.services:
         yield tag("h2", f"{service.name}: {service_line(service)}")
@@ -262,7 +262,7 @@ def _why_not(verification: Verification, capture: str) -> Iterator[Html]:
         if wrong := [one for one in found if one.verdict is not Verdict.PASS]:
             yield tag("h2", f"{service.name}: what does not hold")
             yield claims(wrong, capture=capture)
-    ways = {way.service.name: way for way in walks(verification.evidence)}
+    ways = _ways(verification)
     for service in lab.services:
         if service.name in ways:
             yield _rest(f"{service.name}: one request, hop by hop", _way(ways[service.name]))
@@ -272,6 +272,11 @@ def _why_not(verification: Verification, capture: str) -> Iterator[Html]:
         if right := [one for one in found if one.verdict is Verdict.PASS]:
             said = f"{service.name}: {service_line(service)}: {counted(len(right), 'claim')} passed"
             yield _rest(said, claims(right, capture=capture))
+
+
+def _ways(verification: Verification) -> dict[str, Walk]:
+    """The path of a request to each service, by the service's name."""
+    return {way.service.name: way for way in walks(verification.evidence)}
 
 
 def _about(verification: Verification, service: VirtualService) -> list[Finding]:

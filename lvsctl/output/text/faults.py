@@ -111,9 +111,7 @@ def _row(one: Trial, style: Style) -> Row:
 def _outcome(one: Trial) -> str:
     if one.as_predicted:
         return "yes"
-    words = [f"{claim} did not fail" for claim in one.missing]
-    words += [f"{claim} failed too" for claim in one.surprising]
-    return "no: " + (", ".join(words) or "no claim failed")
+    return "no: " + (", ".join(one.wrong) or "no claim failed")
 
 
 def _not_passing(findings: Sequence[Finding], when: str, style: Style) -> Iterator[str]:
