@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from lvsctl.model.addresses import mac_for
 from lvsctl.model.lab import Impairment
-from lvsctl.model.packet_filter import Clamp, FilterProgram, FilterRule, MasqueradeTarget
+from lvsctl.model.packet_filter import (
+    Clamp,
+    FilterProgram,
+    FilterRule,
+    Marking,
+    MasqueradeTarget,
+)
 from lvsctl.model.service import (
     Encapsulation,
     ForwardingMethod,
@@ -45,7 +51,7 @@ from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.keepalived import Keepalived
 from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.link_up import LinkUp
-from lvsctl.resources.marks import Marking, Marks
+from lvsctl.resources.marks import Marks
 from lvsctl.resources.masquerade import Masquerade
 from lvsctl.resources.mss_clamp import MssClamp
 from lvsctl.resources.namespace import Namespace
@@ -275,7 +281,8 @@ def values(netns: str, switch: str) -> dict[type[Resource], st.SearchStrategy[Re
         DropFilter: st.builds(DropFilter, **lan, protocol=st.integers(1, 255)),
         Marks: st.builds(
             Marks,
-            **lan,
+            netns=lan["netns"],
+            devices=st.just(("lan",)),
             markings=st.lists(
                 st.builds(
                     Marking,

@@ -109,6 +109,8 @@ def _undo(session: Session, resource: Resource) -> None:
         _delete_namespace(session, resource)
     elif isinstance(resource, PacketFilter | Masquerade | MssClamp):
         _undo_filter(session, resource)
+    elif isinstance(resource, Marks):
+        _unmark(session, resource)
     elif isinstance(resource, ResponderPort):
         processes.stop_daemon(session.lab, processes.RESPONDER)
     elif isinstance(resource, Keepalived):
@@ -137,6 +139,18 @@ def _undo_filter(session: Session, resource: PacketFilter | Masquerade | MssClam
             packet_filters.masquerade([resource.target], remove=True)
         else:
             packet_filters.clamp(resource.clamp, remove=True)
+
+
+def _unmark(session: Session, resource: Marks) -> None:
+    from lvsctl.netlink import tc  # heavy, and few labs have marks
+
+    opened = session.open(resource.netns)
+    with netns.enter(opened.fd):
+        done = packet_filters.unmark()
+    for device in () if done else resource.devices:
+        with contextlib.suppress(OSError):  # the device does not exist any more
+            message = tc.delete_clsact(opened.index(device))
+            _check(session, resource, sockets.send_all(opened.route, [message]))
 
 
 def _delete_namespace(session: Session, resource: Namespace) -> None:
@@ -259,7 +273,7 @@ def _netem(_: Session, resource: Netem, to: OpenNamespace) -> bytearray:
 
 
 def _drop_filter(
-    _: Session, resource: DropFilter | AnnouncementFilter | Marks, to: OpenNamespace
+    _: Session, resource: DropFilter | AnnouncementFilter, to: OpenNamespace
 ) -> bytearray:
     from lvsctl.netlink import tc  # heavy, and few labs have filters
 
@@ -274,7 +288,6 @@ MESSAGES: dict[type[Resource], Callable[[Session, Any, OpenNamespace], bytearray
     ConnectionTimeouts: _timeouts,
     Device: _extra_device,
     DropFilter: _drop_filter,
-    Marks: _drop_filter,
     FdbEntry: _fdb,
     GuePort: _gue_port,
     IpvsRealServer: _ipvs,

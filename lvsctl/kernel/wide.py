@@ -69,7 +69,7 @@ def read(state: NodeState, *, director: bool) -> NodeState:
                 vlans=switching.dump_vlans(sock, names),
             )
     if director:
-        state = with_ipvs_config(state)
+        state = replace(with_ipvs_config(state), nftables=packet_filters.has_nftables())
     return replace(state, xfrm=xfrm.dump_xfrm(), packet_filters=packet_filters.current_filters())
 
 

@@ -345,6 +345,8 @@ class NodeState:
     gue_ports6: tuple[int, ...] = ()
     """The same over IPv6."""
     packet_filters: tuple[FilterRule, ...] = ()
+    nftables: bool = False
+    """Of a director: whether the kernel has nftables for IPv4 and IPv6."""
     whole: bool = False
     """Whether everything below was read too: only then does its absence mean anything."""
     other_routes: tuple[RouteState, ...] = ()

@@ -13,20 +13,17 @@ import errno
 import socket
 import struct
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from lvsctl.errors import KernelError
 from lvsctl.model.packet_filter import (
-    OWN,
-    OWN_CLAMP,
-    TO_PATH_MTU,
     FilterProgram,
     FilterRule,
-    MasqueradeTarget,
 )
-from lvsctl.netlink import sockets
+from lvsctl.netlink import own_tables, sockets
 from lvsctl.netlink.messages import Kind, body, decode
 
 from pyroute2.netlink.nfnetlink.nftsocket import (  # isort: skip (after the shim)
@@ -39,6 +36,9 @@ _SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
 _GETTABLE, _DELTABLE, _GETCHAIN, _GETRULE = 1, 2, 4, 7  # NFT_MSG_*
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11  # NFNL_MSG_BATCH_*
 _FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
+_HOOKS = ("prerouting", "input", "forward", "output", "postrouting", "ingress")
+"""Where packets meet a chain, in the order of NF_INET_*, which NF_BR_* has too."""
+_OTHER_HOOKS = {"arp": ("input", "output", "forward"), "netdev": ("ingress", "egress")}
 _POLICIES = {0: "DROP", 1: "ACCEPT"}
 _NO_NFTABLES = frozenset({errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EINVAL, errno.ENOENT})
 
@@ -60,13 +60,16 @@ def read() -> Iterator[FilterRule]:
             raise
         if not tables:
             return
+        hooks: dict[tuple[str, str], str] = {}
         for chain in _dump(sock, _GETCHAIN, nft_chain_msg):
-            yield from _policy(chain)
+            if hook := _hook(chain):
+                hooks[_table(chain, "NFTA_CHAIN_TABLE"), _name(chain)] = hook
+                yield _policy(chain, hook)
         numbers: dict[tuple[str, str], int] = {}
         for rule in _dump(sock, _GETRULE, nft_rule_msg):
             where = _table(rule, "NFTA_RULE_TABLE"), str(rule.get_attr("NFTA_RULE_CHAIN"))
             numbers[where] = numbers.get(where, 0) + 1
-            yield _rule(rule, *where, numbers[where])
+            yield replace(_rule(rule, *where, numbers[where]), hook=hooks.get(where, ""))
 
 
 def delete_table(table: str) -> None:
@@ -88,151 +91,6 @@ def delete_table(table: str) -> None:
             raise error
 
 
-def replace_masquerade(version: int, targets: Iterable[MasqueradeTarget]) -> None:
-    """Replace lvsctl's own table of an address family by one that masquerades ``targets``.
-
-    All at once; without targets the table is deleted. Raises OSError, KernelError.
-    """
-    hook = _number(1, _POSTROUTING) + _number(2, _PRIORITY_SRCNAT)
-    _replace_own(version, OWN, ("nat", hook), [_expressions(one) for one in targets])
-
-
-def replace_clamp(version: int, sizes: Iterable[int]) -> None:
-    """Replace lvsctl's own table of an address family by one that limits TCP's segment size.
-
-    ``sizes`` is the limit (TO_PATH_MTU: that of the path); without any the table is deleted.
-    Raises OSError, KernelError.
-    """
-    hook = _number(1, _POSTROUTING) + _number(2, _PRIORITY_MANGLE)
-    _replace_own(version, OWN_CLAMP, ("filter", hook), [_clamp(size) for size in sizes])
-
-
-def _replace_own(
-    version: int, name: str, chain_of: tuple[str, bytes], rules: Sequence[bytes]
-) -> None:
-    """Replace a table of one chain, of a type and at a hook, by ``rules``; without any, delete."""
-    kind, hook = chain_of
-    family = _NFPROTO_IPV4 if version == 4 else _NFPROTO_IPV6
-    table = _text_attribute(1, name)
-    new_table = sockets.message(_SUBSYSTEM, sockets.CREATE, _family(family) + table)
-    messages = [
-        sockets.message(_BATCH_BEGIN, 0, _family(0, res_id=10)),
-        new_table,
-        sockets.message(_SUBSYSTEM | _DELTABLE, 0, _family(family) + table),
-    ]
-    if rules:
-        chain = table + _text_attribute(3, _OWN_CHAIN) + _nested(4, hook)
-        chain += _number(5, _ACCEPT) + _text_attribute(7, kind)
-        messages.append(bytearray(new_table))
-        messages.append(
-            sockets.message(_SUBSYSTEM | _NEWCHAIN, sockets.CREATE, _family(family) + chain)
-        )
-        for one in rules:
-            rule = table + _text_attribute(2, _OWN_CHAIN) + _nested(4, one)
-            data = _family(family) + rule
-            messages.append(sockets.message(_SUBSYSTEM | _NEWRULE, sockets.CREATE | _APPEND, data))
-    messages.append(sockets.message(_BATCH_END, 0, _family(0, res_id=10)))
-    for sequence, one_message in enumerate(messages, 1):
-        struct.pack_into("=I", one_message, 8, sequence)
-    struct.pack_into("=H", messages[-2], 6, _flags(messages[-2]) | sockets.ACK)
-    with sockets.open_socket(sockets.NETFILTER) as sock:
-        sock.send(b"".join(messages))
-        for error in sockets.read_errors(sock, len(messages) - 1):
-            raise error
-
-
-_NEWCHAIN, _NEWRULE, _APPEND = 3, 6, 0x800
-_NFPROTO_IPV4, _NFPROTO_IPV6 = 2, 10
-_POSTROUTING, _PRIORITY_SRCNAT, _ACCEPT = 4, 100, 1
-_PRIORITY_MANGLE = -150 & 0xFFFFFFFF
-_OWN_CHAIN = "postrouting"
-_META_L4PROTO, _NETWORK_HEADER, _TRANSPORT_HEADER = 16, 1, 2
-
-
-def _flags(message: bytearray) -> int:
-    return int(struct.unpack_from("=H", message, 6)[0])
-
-
-def _family(number: int, res_id: int = 0) -> bytes:
-    return struct.pack(">BBH", number, 0, res_id)
-
-
-def _attribute(kind: int, data: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(data), kind) + data.ljust(-(-len(data) // 4) * 4, b"\0")
-
-
-def _text_attribute(kind: int, text: str) -> bytes:
-    return _attribute(kind, text.encode() + b"\0")
-
-
-def _number(kind: int, number: int) -> bytes:
-    return _attribute(kind, struct.pack(">I", number))
-
-
-def _nested(kind: int, data: bytes) -> bytes:
-    return _attribute(kind | 0x8000, data)  # NLA_F_NESTED
-
-
-def _expressions(to: MasqueradeTarget) -> bytes:
-    """Encode ``ip daddr ADDRESS PROTOCOL dport PORT counter masquerade``."""
-    at = 16 if to.address.version == 4 else 24
-    parts = (
-        ("meta", _number(1, 1) + _number(2, _META_L4PROTO)),
-        ("cmp", _compare_equal(bytes((to.protocol.number,)))),
-        ("payload", _load_payload(_NETWORK_HEADER, at, len(to.address.packed))),
-        ("cmp", _compare_equal(to.address.packed)),
-        ("payload", _load_payload(_TRANSPORT_HEADER, 2, 2)),
-        ("cmp", _compare_equal(struct.pack(">H", to.port))),
-        ("counter", b""),
-        ("masq", b""),
-    )
-    return _encoded(parts)
-
-
-def _encoded(parts: Iterable[tuple[str, bytes]]) -> bytes:
-    return b"".join(_nested(1, _text_attribute(1, name) + _nested(2, data)) for name, data in parts)
-
-
-_TCP, _FLAGS_AT, _SYN, _SYN_OR_RST = 6, 13, 0x02, 0x06
-_MAXSEG = 2  # TCPOPT_MSS (RFC 9293, section 3.2): its value is 2 bytes, after kind and length
-_RT_TCPMSS, _HTON = 3, 1
-
-
-def _clamp(size: int) -> bytes:
-    """Encode ``tcp flags syn / syn,rst counter tcp option maxseg size set SIZE``."""
-    mask = _number(1, 1) + _number(2, 1) + _number(3, 1)
-    mask += _nested(4, _attribute(1, bytes((_SYN_OR_RST,)))) + _nested(5, _attribute(1, b"\0"))
-    if size == TO_PATH_MTU:
-        order = _number(1, 1) + _number(2, 1) + _number(3, _HTON) + _number(4, 2) + _number(5, 2)
-        value = [("rt", _number(1, 1) + _number(2, _RT_TCPMSS)), ("byteorder", order)]
-    else:
-        number = _nested(2, _attribute(1, struct.pack(">H", size)))
-        value = [("immediate", _number(1, 1) + number)]
-    option = _attribute(2, bytes((_MAXSEG,))) + _number(3, 2) + _number(4, 2)
-    option += _number(6, 1) + _number(7, 1)  # of TCP, from register 1
-    parts = (
-        ("meta", _number(1, 1) + _number(2, _META_L4PROTO)),
-        ("cmp", _compare_equal(bytes((_TCP,)))),
-        ("payload", _load_payload(_TRANSPORT_HEADER, _FLAGS_AT, 1)),
-        ("bitwise", mask),
-        ("cmp", _compare_equal(bytes((_SYN,)))),
-        ("counter", b""),
-        *value,
-        ("exthdr", option),
-    )
-    return _encoded(parts)
-
-
-def _load_payload(base: int, offset: int, length: int) -> bytes:
-    """Into register 1."""
-    return _number(1, 1) + _number(2, base) + _number(3, offset) + _number(4, length)
-
-
-def _compare_equal(value: bytes) -> bytes:
-    """Register 1 with ``value``."""
-    return _number(1, 1) + _number(2, 0) + _nested(3, _attribute(1, value))
-
-
 def _dump(sock: socket.socket, number: int, kind: Kind) -> list[Any]:
     asked = sockets.message(_SUBSYSTEM | number, sockets.DUMP, body(kind))
     return [decode(kind, whole) for whole in sockets.request(sock, asked)]
@@ -243,15 +101,27 @@ def _table(message: Any, name: str) -> str:
     return f"{family} {message.get_attr(name)}"
 
 
-def _policy(chain: Any) -> Iterator[FilterRule]:
-    if chain.get_attr("NFTA_CHAIN_HOOK") is None:
-        return
+def _name(chain: Any) -> str:
+    return str(chain.get_attr("NFTA_CHAIN_NAME"))
+
+
+def _hook(chain: Any) -> str:
+    """Where packets meet a chain; empty: only other chains lead to it."""
+    found = chain.get_attr("NFTA_CHAIN_HOOK")
+    if found is None:
+        return ""
+    family = _FAMILIES.get(chain["nfgen_family"], "")
+    number = int(found.get_attr("NFTA_HOOK_HOOKNUM"))
+    names = _OTHER_HOOKS.get(family, _HOOKS)
+    return names[number] if number < len(names) else str(number)
+
+
+def _policy(chain: Any, hook: str) -> FilterRule:
     action = _POLICIES.get(chain.get_attr("NFTA_CHAIN_POLICY"), "ACCEPT")
     counters = chain.get_attr("NFTA_CHAIN_COUNTERS")
     packets = counters.get_attr("NFTA_COUNTER_PACKETS") if counters is not None else None
-    table, name = _table(chain, "NFTA_CHAIN_TABLE"), str(chain.get_attr("NFTA_CHAIN_NAME"))
-    text = f"policy {action.lower()}"
-    yield FilterRule(FilterProgram.NFT, table, name, 0, text, action, packets)
+    table, text = _table(chain, "NFTA_CHAIN_TABLE"), f"policy {action.lower()}"
+    return FilterRule(FilterProgram.NFT, table, _name(chain), 0, text, action, packets, hook=hook)
 
 
 class _Part(NamedTuple):
@@ -273,7 +143,7 @@ def _rule(rule: Any, table: str, chain: str, number: int) -> FilterRule:
         table=table,
         chain=chain,
         number=number,
-        text=" ".join((*reading.words, reading.statement)),
+        text=" ".join((*reading.matches, reading.statement)),
         action=reading.action,
         packets=reading.packets,
         complete=reading.complete,
@@ -293,17 +163,31 @@ class _Reading:
         """What an expression loaded into a register, for the comparison that follows."""
         self._mask = b""
         self._protocol = "th"
+        self._told = False
+        """Whether the protocol was said together with a port or flags."""
         self._loaded = ""
-        """What a statement that follows writes somewhere."""
+        """What a statement that follows writes somewhere, as a number or in nft's words."""
+        self._raw = b""
+        """The same as bytes, where it is a number."""
+        self._marked = ""
 
     @property
     def statement(self) -> str:
         """The action in nft's words."""
         if self.action == "TCPMSS":
             return f"tcp option maxseg size set {self._loaded}"
+        if self.action == "MARK" and self._marked:
+            return f"meta mark set {self._marked}"
         if self.action.isupper():
             return self.action.lower()
         return f"jump {self.action}"
+
+    @property
+    def matches(self) -> list[str]:
+        """What the rule matches, in nft's words."""
+        if self._protocol == "th" or self._told:
+            return self.words
+        return [*self.words, f"meta l4proto {self._protocol}"]
 
     def take(self, part: _Part) -> None:
         """Take one expression."""
@@ -311,7 +195,7 @@ class _Reading:
             "payload": self._load, "meta": self._load, "ct": self._load,
             "bitwise": self._bitwise, "cmp": self._compare, "counter": self._count,
             "immediate": self._decide, "rt": self._route, "exthdr": self._option,
-            "byteorder": self._reorder,
+            "byteorder": self._reorder, "lookup": self._look_up,
         }  # fmt: skip
         if reader := readers.get(part.name):
             reader(part)
@@ -332,6 +216,8 @@ class _Reading:
         self._mask = b""
         if part.name == "payload":
             self._field = _payload(part)
+        elif part.name == "meta" and "MARK" in str(part.get("NFTA_META_KEY")) and _sets(part):
+            self._mark()
         elif part.name == "meta" and part.get("NFTA_META_DREG") is not None:
             self._field = _meta(part)
         elif part.get("NFTA_CT_KEY") == "NFT_CT_STATE":
@@ -340,7 +226,14 @@ class _Reading:
             self._field = ""
             self._leave_out(part.name)
 
+    def _mark(self) -> None:
+        """The mark is set to what was loaded: a number, or something computed."""
+        self.action = "MARK"
+        self._marked = str(int.from_bytes(self._raw, sys.byteorder)) if self._raw else "(computed)"
+        self.complete = self.complete and bool(self._raw)
+
     def _bitwise(self, part: _Part) -> None:
+        self._raw = b""
         self._mask = _value(part, "NFTA_BITWISE_MASK")
 
     def _compare(self, part: _Part) -> None:
@@ -360,16 +253,35 @@ class _Reading:
         if self._field == "tcp flags" and raw and self._mask:
             flags, of = _flag_names(raw[0]), _flag_names(self._mask[0])
             self.words.append(f"tcp flags {operator}{flags} / {of}")
+            self._told = True
             return
         field = self._field.replace("th ", f"{self._protocol} ")
-        self.words.append(f"{field} {operator}{_text(raw, self._field, self._mask)}")
+        self._told = self._told or field != self._field
+        text = _text(raw, self._field, self._mask)
+        lower = f"{field} >= "
+        if operator == "<= " and self.words and self.words[-1].startswith(lower):
+            self.words[-1] = f"{field} {self.words[-1].removeprefix(lower)}-{text}"
+        else:
+            self.words.append(f"{field} {operator}{text}")
+
+    def _look_up(self, part: _Part) -> None:
+        """A comparison with a set: one of the rule's own has a name of the kernel's."""
+        name = str(part.get("NFTA_LOOKUP_SET"))
+        field = self._field.replace("th ", f"{self._protocol} ")
+        self._told = self._told or field != self._field
+        self.words.append(f"{field} {'{…}' if name.startswith('__set') else f'@{name}'}".strip())
+        self.complete = False
 
     def _count(self, part: _Part) -> None:
         self.packets = int(part.get("NFTA_COUNTER_PACKETS"))
 
     def _decide(self, part: _Part) -> None:
-        self.action = _verdict(part) or self.action
-        self._loaded = str(int.from_bytes(_value(part, "NFTA_IMMEDIATE_DATA") or b"\0"))
+        verdict = _verdict(part)
+        if verdict and self.action == "MARK":
+            self.words.append(self.statement)
+        self.action = verdict or self.action
+        self._raw = _value(part, "NFTA_IMMEDIATE_DATA")
+        self._loaded = str(int.from_bytes(self._raw or b"\0"))
 
     def _route(self, part: _Part) -> None:
         if "TCPMSS" not in str(part.get("NFTA_RT_KEY")):
@@ -381,7 +293,10 @@ class _Reading:
 
     def _option(self, part: _Part) -> None:
         """A TCP option that is written; what is only read is left out."""
-        if part.get("NFTA_EXTHDR_TYPE") == _MAXSEG and part.get("NFTA_EXTHDR_SREG") is not None:
+        if (
+            part.get("NFTA_EXTHDR_TYPE") == own_tables.MAXSEG
+            and part.get("NFTA_EXTHDR_SREG") is not None
+        ):
             self.action = "TCPMSS"
         else:
             self._leave_out("exthdr")
@@ -429,6 +344,10 @@ _OPERATORS = {
 _WITH_PORTS = {6: "tcp", 17: "udp", 132: "sctp"}
 _PROTOCOLS = {1: "icmp", 4: "ipencap", 58: "ipv6-icmp", **_WITH_PORTS}
 _STATES = {0x1: "invalid", 0x2: "established", 0x4: "related", 0x8: "new", 0x40: "untracked"}
+
+
+def _sets(part: _Part) -> bool:
+    return part.get("NFTA_META_SREG") is not None
 
 
 def _payload(part: _Part) -> str:

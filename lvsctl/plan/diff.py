@@ -93,7 +93,8 @@ def diff(plan: Plan, states: States, ended: Collection[str] = ()) -> Difference:
                 if one not in taken and (isinstance(one, ResponderPort) or one in resources)
             )
         if resources:
-            missing.append(Stage(stage.title, tuple(_with_free_numbers(resources, states))))
+            fitted = (one.fitted(states) for one in _with_free_numbers(resources, states))
+            missing.append(Stage(stage.title, tuple(fitted)))
     # Half a veth pair is in the way of a whole one, and so is another tunnel.
     halves = _halves(again, states)
     extra, left = _extra(plan, states, again)
@@ -317,7 +318,7 @@ def _extra(
 
     The first part is to be undone, the second left alone, together with what rests on it.
     """
-    wanted = {one.key for one in plan.resources}
+    wanted = {key for one in plan.resources for key in one.places(states)}
     provided = frozenset[object]().union(*(one.provides() for one in plan.resources))
     going = {(one.node_netns, one.device_index) for one in again}
     going |= {(one.netns, one.port_index) for one in again}

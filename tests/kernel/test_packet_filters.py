@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import re
+import shlex
 from functools import partial
 from ipaddress import ip_address
 from unittest.mock import Mock
@@ -20,11 +21,13 @@ from lvsctl.model.packet_filter import (
     Clamp,
     FilterProgram,
     FilterRule,
+    Marking,
     MasqueradeTarget,
     growth,
 )
-from lvsctl.model.service import Protocol
-from lvsctl.netlink import nftables
+from lvsctl.model.service import PortRange, Protocol
+from lvsctl.netlink import own_tables
+from lvsctl.resources.marks import Marks
 from tests.kernel.by_hand import namespaces, run
 
 IPTABLES = (
@@ -192,7 +195,7 @@ def without_nftables(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is written goes to iptables' tables, whatever this kernel has."""
     refused = OSError(errno.EOPNOTSUPP, "not here")
     for name in ("replace_masquerade", "replace_clamp"):
-        monkeypatch.setattr(nftables, name, Mock(side_effect=refused))
+        monkeypatch.setattr(own_tables, name, Mock(side_effect=refused))
 
 
 OWN_TARGETS = (
@@ -235,7 +238,7 @@ def test_what_is_masqueraded_is_listed_by_nft() -> None:
     with namespaces("a") as (name,):
         for version in (4, 6):
             own = [one for one in OWN_TARGETS if one.address.version == version]
-            netns.run_inside(name, partial(nftables.replace_masquerade, version, own))
+            netns.run_inside(name, partial(own_tables.replace_masquerade, version, own))
         listed = run("nft -s list ruleset", netns=name)
         assert [line.strip() for line in listed.splitlines() if "daddr" in line] == [
             "ip daddr 10.0.0.11 tcp dport 8080 counter masquerade",
@@ -245,7 +248,40 @@ def test_what_is_masqueraded_is_listed_by_nft() -> None:
         assert listed.count("type nat hook postrouting priority srcnat; policy accept;") == 2
         assert [one.masquerades for one in rules_in(name) if one.masquerades] == list(OWN_TARGETS)
         for version in (4, 6):
-            netns.run_inside(name, partial(nftables.replace_masquerade, version, ()))
+            netns.run_inside(name, partial(own_tables.replace_masquerade, version, ()))
+        assert run("nft list ruleset", netns=name) == ""
+
+
+MARKINGS = (
+    Marking(7, ip_address("10.0.0.1"), Protocol.TCP, PortRange(80, 80)),
+    Marking(7, ip_address("10.0.0.1"), Protocol.UDP, PortRange(8000, 8010)),
+    Marking(0x80000001, ip_address("fd00::1"), Protocol.SCTP),
+)
+
+
+def test_what_is_marked_is_listed_by_nft_and_written_as_its_command_writes_it() -> None:
+    with namespaces("a") as (name,):
+        assert netns.run_inside(name, partial(packet_filters.mark, MARKINGS))
+        listed = run("nft -s list ruleset", netns=name)
+        assert "type filter hook prerouting priority mangle; policy accept;" in listed
+        assert [line.strip() for line in listed.splitlines() if "mark set" in line] == [
+            "ip daddr 10.0.0.1 tcp dport 80 counter meta mark set 0x00000007",
+            "ip daddr 10.0.0.1 udp dport 8000-8010 counter meta mark set 0x00000007",
+            "ip6 daddr fd00::1 meta l4proto sctp counter meta mark set 0x80000001",
+        ]
+        marks = Marks(netns=name, devices=("lan",), markings=MARKINGS)
+        run(shlex.join(marks.undo_commands()[0].argv), netns=name)
+        assert run("nft list ruleset", netns=name) == ""
+        for one in marks.commands():
+            run(shlex.join(one.argv), netns=name)
+        assert run("nft -s list ruleset", netns=name) == listed
+        run(shlex.join(marks.edit_commands()[0].argv), netns=name)
+        assert run("nft -s list ruleset", netns=name) == listed
+        rules = rules_in(name)
+        assert [one.marks for one in rules if one.marks] == list(MARKINGS)
+        assert not any(one.foreign for one in rules)
+        assert netns.run_inside(name, packet_filters.unmark)
+        assert not netns.run_inside(name, packet_filters.unmark)
         assert run("nft list ruleset", netns=name) == ""
 
 
@@ -277,7 +313,7 @@ def test_a_limit_of_the_segment_size_is_listed_by_iptables_and_replaced() -> Non
 def test_a_limit_of_the_segment_size_is_listed_by_nft() -> None:
     with namespaces("a") as (name,):
         for version, size in CLAMPS:
-            netns.run_inside(name, partial(nftables.replace_clamp, version, (size,)))
+            netns.run_inside(name, partial(own_tables.replace_clamp, version, (size,)))
         listed = run("nft -s list ruleset", netns=name)
         rules = [line.strip() for line in listed.splitlines() if "maxseg" in line]
         assert [re.sub(r"tcp flags (\S+ / \S+|& \(\S+ \| \S+\) == \S+)", "tcp flags …", one)
@@ -289,5 +325,5 @@ def test_a_limit_of_the_segment_size_is_listed_by_nft() -> None:
         assert [one.clamps for one in rules_in(name) if one.clamps] == list(CLAMPS)
         assert not any(one.foreign for one in rules_in(name))
         for version, _ in CLAMPS:
-            netns.run_inside(name, partial(nftables.replace_clamp, version, ()))
+            netns.run_inside(name, partial(own_tables.replace_clamp, version, ()))
         assert run("nft list ruleset", netns=name) == ""
