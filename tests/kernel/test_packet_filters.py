@@ -163,7 +163,41 @@ NFT = (
     'ip saddr 10.0.0.0/8 ct state new iifname "lo" reject',
     "ip6 daddr fd00::1 udp sport != 53 drop",
     "ip ttl 3 drop",
+    "tcp dport { 80, 443, 8000-8100 } drop",
+    "tcp sport != { 80, 81 } reject",
+    "tcp dport vmap { 80 : drop, 81 : accept }",
+    "udp dport 1000-2000 drop",
+    "meta l4proto tcp drop",
+    "meta nfproto ipv6 drop",
+    "limit rate over 5/second drop",
+    "ct count over 3 drop",
+    "meta length > 1000 drop",
+    "meta nfproto ipv4 meta l4proto icmp icmp type 8 drop",
+    "ip saddr @bad drop",
 )  # fmt: skip
+OTHER_FAMILIES = (
+    ("bridge", "forward", "ether saddr 02:00:00:00:00:01 drop"),
+    ("bridge", "prerouting", "iifname rs1 ip daddr 10.0.0.1 tcp dport { 80, 443 } drop"),
+    ("arp", "input", "arp operation 1 arp daddr ip 10.0.0.1 drop"),
+    ("netdev", "ingress device lan", "ip daddr 10.0.0.1 drop"),
+    ("netdev", "egress device lan", "drop"),
+    ("inet", "ingress device lan", "tcp dport 80 drop"),
+)  # fmt: skip
+
+
+def test_rules_of_nftables_of_every_family_and_hook() -> None:
+    with namespaces("a") as (name,):
+        run("ip link add lan type veth peer name rs1", netns=name)
+        for number, (family, hook, rule) in enumerate(OTHER_FAMILIES):
+            chain = f"{family} t x{number}"
+            run(f"nft add table {family} t", netns=name)
+            run(f"nft 'add chain {chain} {{ type filter hook {hook} priority 0; }}'", netns=name)
+            run(f"nft 'add rule {chain} {rule}'", netns=name)
+        found = [one for one in rules_in(name) if one.number]
+        assert {(one.table.split()[0], one.hook, one.text) for one in found} == {
+            (family, hook.split()[0], rule) for family, hook, rule in OTHER_FAMILIES
+        }
+        assert all(one.complete and one.drops for one in found)
 
 
 def test_rules_of_nftables() -> None:
@@ -172,6 +206,7 @@ def test_rules_of_nftables() -> None:
         run("nft add table inet t", netns=name)
         run("nft 'add chain inet t in { type filter hook input priority 0; policy drop; }'",
             netns=name)  # fmt: skip
+        run("nft 'add set inet t bad { type ipv4_addr; }'", netns=name)
         for rule in NFT:
             run(f"nft 'add rule inet t in {rule}'", netns=name)
         run("nft add rule inet t in tcp dport 81 counter drop", netns=name)
@@ -182,10 +217,11 @@ def test_rules_of_nftables() -> None:
             *(rule.replace('"', "") for rule in NFT),
             "tcp dport 81 drop",
         ]
-        assert [one.action for one in found] == ["DROP", "DROP", "REJECT", *["DROP"] * 3]
-        assert [one.packets for one in found[1:]] == [None, None, None, None, 0]
+        actions = ["REJECT" if "reject" in rule else "DROP" for rule in NFT]
+        assert [one.action for one in found] == ["DROP", *actions, "DROP"]
+        assert [one.packets for one in found[1:]] == [*[None] * len(NFT), 0]
         run(" ".join(found[1].delete_command()), netns=name)
-        assert "dport 80" not in run("nft list ruleset", netns=name)
+        assert "dport 80 drop" not in run("nft list ruleset", netns=name)
         netns.run_inside(name, lambda: packet_filters.empty_table(FilterProgram.NFT, "inet t"))
         assert run("nft list ruleset", netns=name).split() == ["table", "ip", "kept", "{", "}"]
 
