@@ -25,11 +25,13 @@ from lvsctl.netlink import (
     fou,
     ipvs,
     ipvs_config,
+    nexthops,
     queueing,
     rtnl,
     rules,
     sockets,
     switching,
+    tcp_metrics,
     xfrm,
 )
 from lvsctl.plan.diff import independent
@@ -39,7 +41,14 @@ from lvsctl.resources.base import Resource
 from lvsctl.resources.bridge import Bridge
 from lvsctl.resources.device import Device
 from lvsctl.resources.drop_filter import DropFilter
-from lvsctl.resources.foreign import BridgeVlan, FdbEntry, StoppedProcess, Xfrm
+from lvsctl.resources.foreign import (
+    BridgeVlan,
+    FdbEntry,
+    NextHop,
+    StoppedProcess,
+    TcpMetrics,
+    Xfrm,
+)
 from lvsctl.resources.gue_port import GuePort
 from lvsctl.resources.ipvs_config import ConnectionTimeouts, SyncDaemon
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
@@ -165,7 +174,8 @@ def _delete_namespace(session: Session, resource: Namespace) -> None:
 def _send(session: Session, resource: Resource) -> None:
     opened = session.open(resource.netns)
     generic = isinstance(
-        resource, (IpvsService, IpvsRealServer, GuePort, ConnectionTimeouts, SyncDaemon)
+        resource,
+        (IpvsService, IpvsRealServer, GuePort, ConnectionTimeouts, SyncDaemon, TcpMetrics),
     )
     sock = session.generic(opened) if generic else opened.route
     try:
@@ -206,6 +216,15 @@ def _route(_: Session, resource: StaticRoute, to: OpenNamespace) -> bytearray:
         version=resource.ip_version,
         index=to.index(resource.device) if resource.device else 0,
     )
+
+
+def _nexthop(_: Session, resource: NextHop, __: OpenNamespace) -> bytearray:
+    return nexthops.delete_nexthop(resource.found)
+
+
+def _tcp_metrics(session: Session, resource: TcpMetrics, to: OpenNamespace) -> bytearray:
+    family = tcp_metrics.family_id(session.generic(to))
+    return tcp_metrics.delete_tcp_metrics(resource.found, family)
 
 
 def _rule(_: Session, resource: PolicyRule, __: OpenNamespace) -> bytearray:
@@ -297,11 +316,13 @@ MESSAGES: dict[type[Resource], Callable[[Session, Any, OpenNamespace], bytearray
     LinkUp: _link_up,
     Neighbour: _neighbour,
     Netem: _netem,
+    NextHop: _nexthop,
     PolicyRule: _rule,
     ProxyNeighbour: _proxy,
     Qdisc: _qdisc,
     StaticRoute: _route,
     SyncDaemon: _sync_daemon,
+    TcpMetrics: _tcp_metrics,
     Tunnel: _device,
     VethLink: _veth_link,
 }

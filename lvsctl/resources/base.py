@@ -202,6 +202,11 @@ def link_part(netns: str, device: str) -> Part:
     return "link", netns, device
 
 
+def nexthop_part(netns: str, number: int) -> Part:
+    """Return a next hop object as a part that routes rest on."""
+    return "nexthop", netns, number
+
+
 def vip_or_address(address: object, lab: Lab) -> str:
     """Return an address, said to be a VIP where it is one."""
     vip = any(address in service.vips for service in lab.services)

@@ -16,12 +16,14 @@ from lvsctl.model.state import (
     LinkState,
     ListenerState,
     NeighbourState,
+    NextHopState,
     NodeState,
     QdiscState,
     RouteState,
     RuleState,
     ServiceState,
     Setting,
+    TcpMetricsState,
 )
 from lvsctl.netlink import rules
 from lvsctl.plan import diff
@@ -29,6 +31,7 @@ from lvsctl.plan.stages import Plan, Stage
 from lvsctl.resources.address import Address
 from lvsctl.resources.base import Resource
 from lvsctl.resources.device import Device
+from lvsctl.resources.foreign import NextHop, TcpMetrics
 from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.marks import Marks
 from lvsctl.resources.neighbour import LearntNeighbour
@@ -316,6 +319,35 @@ def test_filters_beside_the_rules_that_mark_are_extra_and_so_is_a_rule_in_their_
     assert table.rules == (foreign,)
     elsewhere = tuple(replace(one, hook="postrouting") for one in rules)
     assert missing(found(marked("nft", packet_filters=elsewhere), MARKS)) == [MARKS]
+
+
+def test_routes_go_with_the_next_hop_object_that_they_use() -> None:
+    one = NextHopState(7, "via 10.0.0.9 dev lan", "lan")
+    far = RouteState(
+        ip_network("10.3.0.0/16"),
+        ip_address("10.0.0.9"),
+        "lan",
+        kernel=False,
+        details=("nhid 7",),
+    )
+    difference = found(node(nexthops=(one,), routes=(*node().routes, far)))
+    (alone,) = diff.independent(difference.extra)
+    assert isinstance(alone, NextHop)
+    assert alone.routes == ("10.3.0.0/16",)
+    assert len(difference.extra) == 2
+
+
+@pytest.mark.parametrize(
+    ("rtt", "fastopen", "delay", "extra"),
+    [(3, False, 0, False), (1500, False, 0, True), (1500, False, 800, False), (3, True, 800, True)],
+)
+def test_what_tcp_learnt_is_extra_where_links_do_not_explain_it(
+    rtt: int, *, fastopen: bool, delay: float, extra: bool
+) -> None:
+    learnt = TcpMetricsState(ip_address("10.0.0.2"), OWN.ip, rtt, fastopen)
+    netem = Netem(netns="b", device="lan", impairment=Impairment(delay=delay))
+    difference = found(node(tcp_metrics=(learnt,)), *([netem] if delay else []))
+    assert any(isinstance(one, TcpMetrics) for one in difference.extra) == extra
 
 
 def test_a_sysctl_that_the_plan_does_not_set_gets_its_usual_value() -> None:
