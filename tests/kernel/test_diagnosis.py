@@ -151,10 +151,7 @@ BREAKS = (
     Break("tun", "router", "tc qdisc add dev hub clsact; "
           "tc filter add dev hub ingress protocol ip u32 match ip protocol 1 0xff action drop",
           "icmp-filtered"),
-    Break("tun", "client", "tc qdisc add dev outside clsact; "
-          "tc filter add dev outside ingress protocol ip "
-          "u32 match ip protocol 1 0xff action drop",
-          "icmp-filtered"),
+    Break("tun", "director", "sysctl -qw net.ipv4.ip_default_ttl=1", "ttl-expired"),
     Break("tun", "router", "tc qdisc add dev hub clsact; "
           "tc filter add dev hub ingress protocol ip u32 match ip protocol 4 0xff action drop",
           "tunnel-filtered"),
