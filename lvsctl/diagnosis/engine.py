@@ -122,16 +122,16 @@ def conclusion(evidence: Evidence, up: str = "") -> Conclusion:
                 if not found.harmful:
                     found.apply(rules, case)
     causes = tuple(corroborate(cause, evidence) for cause in _once(found.in_order()))
-    differences: tuple[str, ...] = ()
-    if not works and not causes and all(case.works_otherwise for case in cases):
-        works = True
-        differences = tuple(
-            dict.fromkeys(
-                f"{finding.claim.id}: {finding.observed}"
-                for case in cases
-                for finding in case.unmet
-            )
+    works = works or (not causes and all(case.works_otherwise for case in cases))
+    # What fails without harm is said too: verify, which decides these claims, fails.
+    differences = tuple(
+        dict.fromkeys(
+            f"{finding.claim.id}: {finding.observed}"
+            for case in (cases if works and not causes else ())
+            for finding in case.findings
+            if finding.verdict is Verdict.FAIL
         )
+    )
     further = _unmentioned(changed, found.places) if works and not causes else ()
     return Conclusion(
         causes=causes,
