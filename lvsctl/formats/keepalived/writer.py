@@ -7,7 +7,7 @@ from ipaddress import ip_network
 
 from lvsctl.formats.keepalived.keywords import CHECKSUMS
 from lvsctl.model.addresses import host_route
-from lvsctl.model.lab import HighAvailability, Lab, Node
+from lvsctl.model.lab import HighAvailability, Lab, Node, Route
 from lvsctl.model.service import (
     Encapsulation,
     ForwardingMethod,
@@ -22,6 +22,7 @@ from lvsctl.resources.base import Resource
 from lvsctl.resources.ipvs_config import ConnectionTimeouts
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.static_route import StaticRoute
 
 FIRST_ROUTER_ID = 51
 """The VRID of the first VRRP instance (keepalived.conf(5), virtual_router_id)."""
@@ -34,16 +35,16 @@ _METHODS = {
 _FLAGS = {"flag-1": "fallback", "flag-2": "port"}
 
 
-def write(lab: Lab, resources: Iterable[Resource]) -> dict[str, str]:
+def write(lab: Lab, resources: Iterable[Resource], *, routes: bool = True) -> dict[str, str]:
     """Return the text of each director's keepalived.conf by the file's name.
 
-    ``resources`` are those of the lab's plan.
+    ``resources`` are those of the lab's plan; ``routes``: with the topology's own of the director.
     """
     every = tuple(resources)
     several = len(lab.directors) > 1
     return {
         f"keepalived-{director.name}.conf" if several else "keepalived.conf": "\n".join(
-            _lines(lab, director, every)
+            _lines(lab, director, every, routes=routes)
         )
         + "\n"
         for director in lab.directors
@@ -59,7 +60,12 @@ def write_for(lab: Lab, director: Node, resources: Iterable[Resource]) -> str:
 
 
 def _lines(
-    lab: Lab, director: Node, resources: tuple[Resource, ...], *, checks: bool = True
+    lab: Lab,
+    director: Node,
+    resources: tuple[Resource, ...],
+    *,
+    checks: bool = True,
+    routes: bool = False,
 ) -> Iterator[str]:
     netns = lab.netns(director.name)
     mine = [one for one in resources if one.netns == netns]
@@ -69,6 +75,11 @@ def _lines(
         yield "# Interfaces are named as in the lab: change them to those of your directors."
     instances = list(_instances(lab, director))
     yield from _global(lab, director, mine, [name for name, _ in instances])
+    if routes and director.routes:
+        yield ""
+        yield "static_routes {"
+        yield from (f"    {_route(lab, director, one)}" for one in director.routes)
+        yield "}"
     for _, lines in instances:
         yield ""
         yield from lines
@@ -91,6 +102,15 @@ def _lines(
             service = services.get(one.service)
             name, sorry = (service.name, service.sorry) if service is not None else ("", None)
             yield from _service(one, name, servers, sorry, checks=checks)
+
+
+def _route(lab: Lab, director: Node, one: Route) -> str:
+    """A route of the topology's own, with the interface that its gateway is on."""
+    network = lab.network_of(one.via)
+    device = f" dev {network.name}" if network and network.name in director.networks else ""
+    words = " ".join(StaticRoute.limits(one.mtu, one.mss))
+    default = "default" if one.via.version == 4 else "::/0"
+    return f"{one.to or default} via {one.via}{device} {words}".rstrip()
 
 
 def _global(lab: Lab, director: Node, mine: list[Resource], instances: list[str]) -> Iterator[str]:
