@@ -434,7 +434,7 @@ def test_the_synchronization_daemon_and_a_gateway_are_carried_over() -> None:
         (with_lines("authentication {\nauth_type PASS\nauth_pass hunter2\n}"), "authentication of"),
         (with_lines("track_interface {\neth1\n}"), "track_interface of vrrp_instance V"),
         (with_lines("notify_master /bin/x"), "a script is never run"),
-        (with_lines("virtual_routes {\n10.9.0.0/24 via 10.0.0.9\n}"), "virtual_routes: every director has them"),
+        (with_lines("virtual_routes {\n10.9.0.0/24 via 10.0.0.9\n}"), "virtual_routes: every"),
         (with_lines("preempt_delay 30"), "takes over at once"),
         (VRRP.replace(".100", ".50") + WEB, "it has no virtual server's address"),
         (VRRP + WEB + WEB.replace(".100", ".101"), "10.0.0.101 is in no vrrp_instance"),
