@@ -226,7 +226,8 @@ def export(
     ipvsadm: the director's rules, as `ipvsadm -R` takes them. ansible: a directory that
     `ansible-playbook` applies to real directors and real servers, and takes back. containerlab:
     the same lab of containers; clabernetes: the same for a Kubernetes cluster. A file in another
-    program's format is imported first, so that this also converts one into the other.
+    program's format is imported first, so that this also converts one into the other. What a format
+    does not contain is listed on standard error, and in keepalived.conf and the playbooks' README.
 
     Examples:
       lvsctl export dr --to keepalived
@@ -245,7 +246,10 @@ def export(
         from lvsctl.engine.labs import running_lab
 
         lab = running_lab(topology)
-    files = writers.export(lab, planner.plan_for(lab).resources, writers.Target(to))
+    resources, target = planner.plan_for(lab).resources, writers.Target(to)
+    files = writers.export(lab, resources, target)
+    for text in writers.lost(lab, resources, target):
+        failure.warn(f"not in it: {text}")
     if output is None:
         show("\n".join(_named(files)))
     elif len(files) == 1:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import yaml
 
 from lvsctl.model.lab import Lab
 from lvsctl.resources.base import Command, Resource
+from lvsctl.resources.keepalived import Keepalived
 from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.responder_port import ResponderPort, responder_program
 from lvsctl.resources.static_route import StaticRoute
@@ -27,7 +29,8 @@ IMAGE = "ghcr.io/nicolaka/netshoot"
 _ABOUT = """\
 # Lab {name}, written by lvsctl export: `containerlab deploy -t FILE`.
 # - The hosts' kernels need ip_vs (and the modules of tunnels): modprobe ip_vs, on each of them.
-# - Every image needs ip, sysctl, ethtool, python3, and ipvsadm on directors.
+# - Every image needs ip, sysctl, ethtool, python3, and on directors ipvsadm, iptables for snat and
+#   mss_clamp, keepalived for ha.
 # - Nodes have an interface eth0 more, for management, and its addresses.
 # - Between hosts clabernetes carries frames in VXLAN, which costs 50 bytes: give it an MTU of 1550
 #   or more, otherwise the lab's own MTU is not what its topology says.
@@ -115,12 +118,17 @@ def _commands(
             yield from _of_links(one, devices)
         elif isinstance(one, ResponderPort):
             yield _responder(lab, one)
-        elif isinstance(one, UserCommand):
-            yield shlex.join(["sh", "-c", f"{shlex.join(one.argv)} >/dev/null 2>&1 &"])
+        elif isinstance(one, UserCommand | Keepalived):
+            yield shlex.join(["sh", "-c", f"{shlex.join(_alone(one).argv)} >/dev/null 2>&1 &"])
         elif isinstance(one, StaticRoute):  # eth0 may have brought a default route
             yield from map(_typed, one.edit_commands())
         else:
             yield from map(_typed, one.commands())
+
+
+def _alone(one: UserCommand | Keepalived) -> UserCommand | Keepalived:
+    """In a container of its own, where the lab's directory does not exist."""
+    return replace(one, directory="/run") if isinstance(one, Keepalived) else one
 
 
 def _link(one: VethLink, netns: str) -> Iterator[str]:

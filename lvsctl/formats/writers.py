@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 
-from lvsctl.formats import containerlab, ipvsadm
+from lvsctl.formats import containerlab, ipvsadm, left_out
 from lvsctl.formats.ansible import writer as ansible
 from lvsctl.formats.keepalived import writer as keepalived
 from lvsctl.model.lab import Lab
@@ -40,3 +40,12 @@ WRITERS: Mapping[Target, Writer] = {
 def export(lab: Lab, resources: Iterable[Resource], target: Target) -> dict[str, str]:
     """Return a lab's configuration in a format: the text of each file by its name."""
     return WRITERS[target](lab, resources)
+
+
+def lost(lab: Lab, resources: Iterable[Resource], target: Target) -> tuple[str, ...]:
+    """Return what of a lab a format does not contain; containers have all of it."""
+    if target is Target.ANSIBLE:
+        return left_out.of_hosts(lab, resources)
+    if target in (Target.KEEPALIVED, Target.IPVSADM):
+        return left_out.of_directors(lab, resources, vrrp=target is Target.KEEPALIVED)
+    return ()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -728,6 +729,77 @@ def test_routes_lead_to_the_labs_router_which_gets_the_gateways_address() -> Non
     ]
     playbook = writers.export(lab, planner.plan_for(lab).resources, writers.Target.ANSIBLE)
     assert "static_routes" not in "".join(playbook.values()), "a host's own routes are its own"
+
+
+RICH = """\
+version: 1
+name: rich
+networks:
+  out: {ipv4: 10.1.0.0/24, mtu: 1450}
+  lan: {ipv4: 10.2.0.0/24, delay: 1ms}
+nodes:
+  client: {role: client, networks: [out]}
+  router: {role: router, networks: [out, lan], mss_clamp: 1400}
+  director:
+    role: director
+    networks: {lan: 10.2.0.2}
+    mss_clamp: 1440
+    timeouts: {tcp: 60}
+    routes: [{to: 10.9.0.0/16, via: 10.2.0.1}]
+    sysctls: {net.ipv4.vs.expire_nodest_conn: 1}
+  rs: {role: real-server, networks: {lan: 10.2.0.11}, count: 3, run: sleep 9}
+services:
+  - {name: web, vip: 10.2.0.100, ports: [80, 443], fwmark: 5, forward: dr, real_servers: [rs1, rs2],
+     sorry_server: {node: rs3}}
+  - {name: in, vip: 10.2.0.101, port: 80, forward: nat, snat: true, real_servers: [rs1, rs2]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "said", "unsaid"),
+    [
+        (
+            writers.Target.KEEPALIVED,
+            (
+                "mark 5: 10.2.0.100 tcp 80|snat. of what is sent to 10.2.0.11|limit of TCP's|"
+                "expire_nodest|what rs1, rs2, rs3 need|delay, loss|out 1450|run: of rs1"
+            ),
+            "sorry_server|timeouts|routes",
+        ),
+        (
+            writers.Target.IPVSADM,
+            "sorry_server 10.2.0.13 of web|ipvsadm --set 60 120 300|routes of director|mark 5",
+            "ha .VRRP",
+        ),
+        (
+            writers.Target.ANSIBLE,
+            "mss_clamp and sysctls of router|routes of director|delay, loss|out 1450|run: of rs1",
+            "mark 5|snat|sorry_server|timeouts",
+        ),
+        (writers.Target.CONTAINERLAB, "", "."),
+    ],
+)
+def test_what_a_format_does_not_contain_is_said(
+    target: writers.Target, said: str, unsaid: str
+) -> None:
+    lab = planner.load_lab(Topology("rich.yaml", RICH.encode()))
+    resources = planner.plan_for(lab).resources
+    lost = "\n".join(writers.lost(lab, resources, target))
+    assert not [one for one in said.split("|") if not re.search(one, lost)]
+    assert not re.search(unsaid, lost)
+    text = "".join(writers.export(lab, resources, target).values())
+    if target in (writers.Target.KEEPALIVED, writers.Target.ANSIBLE):
+        assert all(f"- {one}\n" in text for one in lost.splitlines())
+
+
+def test_a_container_runs_keepalived_itself() -> None:
+    lab = planner.load_lab(Topology("dr-ha", shipped.text_of("dr-ha").encode()))
+    resources = planner.plan_for(lab).resources
+    (text,) = writers.export(lab, resources, writers.Target.CONTAINERLAB).values()
+    nodes = yaml.safe_load(text)["topology"]["nodes"]
+    (command,) = (one for one in nodes["director1"]["exec"] if "keepalived" in one)
+    assert shlex.split(command)[:2] == ["sh", "-c"]
+    assert "/run/keepalived-director1 " in command
 
 
 def test_a_sorry_server_is_prepared_carried_over_and_written_again_but_not_in_the_table() -> None:

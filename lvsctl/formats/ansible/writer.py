@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+from lvsctl.formats import left_out
 from lvsctl.formats.keepalived import writer as keepalived
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.resources.address import Address
@@ -71,7 +72,9 @@ def write(lab: Lab, resources: Iterable[Resource]) -> dict[str, str]:
         for path in sorted(FILES.rglob("*"))
         if path.is_file()
     }
-    found["README.md"] = _README.format(name=lab.name)
+    lost = [f"- {one}" for one in left_out.of_hosts(lab, every)]
+    not_in_it = ["", "Not in it:", "", *lost, ""] if lost else []
+    found["README.md"] = _README.format(name=lab.name) + "\n".join(not_in_it)
     found["inventory.yml"] = _yaml(_inventory(lab), "Change the addresses and the interfaces here.")
     found["group_vars/all.yml"] = _yaml(
         {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
 
+from lvsctl.formats import left_out
 from lvsctl.formats.keepalived.keywords import CHECKSUMS
 from lvsctl.model.addresses import host_route
 from lvsctl.model.lab import HighAvailability, Lab, Node, Route
@@ -73,6 +74,10 @@ def _lines(
     if checks:
         yield f"# {director.name} of lab {lab.name}, written by lvsctl export."
         yield "# Interfaces are named as in the lab: change them to those of your directors."
+        if routes:
+            lost = left_out.of_directors(lab, resources, vrrp=True)
+            yield from ["# Not in it:"] * bool(lost)
+            yield from (f"# - {one}" for one in lost)
     instances = list(_instances(lab, director))
     yield from _global(lab, director, mine, [name for name, _ in instances])
     if routes and director.routes:
