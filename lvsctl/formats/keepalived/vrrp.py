@@ -60,6 +60,24 @@ _ELSEWHERE = {
 }
 
 
+_GLOBAL = frozenset(("router_id", "lvs_timeouts", "lvs_sync_daemon", "default_interface"))
+"""Lines of global_defs that are carried over, or name what a lab names itself."""
+
+_GLOBAL_NOT_CARRIED = {
+    **dict.fromkeys(
+        (
+            *("notification_email", "notification_email_from", "no_email_faults", "smtp_server"),
+            *("smtp_helo_name", "smtp_connect_timeout", "smtp_alert", "smtp_alert_checker"),
+            *("smtp_alert_vrrp", "enable_traps", "enable_snmp_checker", "enable_snmp_vrrp"),
+        ),
+        _REPORT,
+    ),
+    **dict.fromkeys(("script_user", "enable_script_security"), _SCRIPT),
+    "vrrp_version": "version 3 where advert_int has a fraction, otherwise 2",
+    "lvs_flush": "a lab's IPVS table is its own from the beginning",
+}
+
+
 def read_instances(root: Block, notes: Notes) -> Iterator[Instance]:
     """Yield the VRRP instances."""
     for block in root.each("vrrp_instance"):
@@ -181,6 +199,11 @@ def read_daemon(root: Block, notes: Notes) -> SyncDaemon | None:
 
 def remark_others(root: Block, notes: Notes) -> None:
     """Note what else the file has at its top level."""
+    for block in root.each("global_defs"):
+        for child in block.children or ():
+            if child.keyword not in _GLOBAL:
+                reason = _GLOBAL_NOT_CARRIED.get(child.keyword, "a topology has no key for it")
+                notes.remark(child.place, f"{child.keyword} of global_defs: {reason}")
     for block in root.children or ():
         if block.keyword in _ELSEWHERE:
             named = " ".join(block.words[:2])
