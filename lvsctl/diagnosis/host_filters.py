@@ -83,15 +83,15 @@ def _device(case: Case, node: str, address: IPAddress) -> str:
     return link.name if link is not None else ""
 
 
-def _request(case: Case, port: int) -> PacketSeen:
+def _request(case: Case, port: int, vip: IPAddress) -> PacketSeen:
     """A request as it reaches the director."""
     return PacketSeen(
-        case.vip.version,
+        vip.version,
         str(case.endpoint.protocol),
         _client(case),
-        case.vip,
+        vip,
         port=port,
-        arrives=_device(case, case.director, case.vip),
+        arrives=_device(case, case.director, vip),
         state="new",
         syn=case.endpoint.protocol is Protocol.TCP,
         target="local",
@@ -99,20 +99,22 @@ def _request(case: Case, port: int) -> PacketSeen:
 
 
 def _coming(case: Case) -> Iterator[Asked]:
-    """Requests at the director, as far as IPVS."""
+    """Requests at the director, as far as IPVS: to each VIP and port of the service."""
     hooks = (INGRESS, PREROUTING, INPUT)
-    for port in _ports(case):
-        what = (
-            f"requests for {case.service.name} ({case.vip}, {case.endpoint.protocol} port {port})"
-        )
-        yield Asked(case.director, hooks, _request(case, port), what, IPVS_PRIORITY)
+    for vip in case.service.vips:
+        for port in _ports(case):
+            to = f"{vip}, {case.endpoint.protocol} port {port}"
+            what = f"requests for {case.service.name} ({to})"
+            yield Asked(case.director, hooks, _request(case, port, vip), what, IPVS_PRIORITY)
 
 
 def _forwarded(case: Case, server: RealServer, *, inner: bool = False) -> PacketSeen:
     """A request as the director sends it to a real server; what IPVS does not let track."""
     port = server.answers_at(case.endpoint)
     mark = case.service.match.mark if isinstance(case.service.match, FwMark) else 0
-    packet = _request(case, port)._replace(arrives="", state="", target="unicast", mark=mark)
+    packet = _request(case, port, case.vip)._replace(
+        arrives="", state="", target="unicast", mark=mark
+    )
     if server.forward is NAT:
         return packet._replace(destination=server.rip)
     if server.forward is not TUN or inner:

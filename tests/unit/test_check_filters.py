@@ -49,6 +49,15 @@ def shop(keys: str) -> Lab:
 LABS: dict[str, Callable[[], Lab]] = {
     "dr": lambda: planner.load_lab(topology_of("dr")),
     "mark": lambda: shop("ports: [80, 443], fwmark: 7, forward: dr"),
+    "vips": lambda: planner.load_lab(
+        Topology(
+            "shop.yaml",
+            SHOP.replace(
+                "vip: 10.10.0.100, KEYS",
+                "vips: [10.10.0.100, 10.10.0.101], port: 80, fwmark: 7, forward: dr",
+            ).encode(),
+        )
+    ),
     "snat": lambda: shop("port: 80, forward: nat, snat: true"),
     "clamp": lambda: planner.load_lab(
         Topology(
@@ -323,6 +332,10 @@ ROWS = {
         (("lb", "iptables", saved("mangle", "-A PREROUTING -m set --match-set vips dst -j MARK "
                                   "--set-xmark 0x7/0xffffffff")),),
         remark="port 80) get the mark 7 was not judged: it depends on iptables -t mangle -A PRE",
+    ),
+    "a mark of one VIP": Row(
+        "vips", (("lb", "iptables", saved("mangle", MARK_BOTH)),), "mark-missing", "director",
+        "iptables -t mangle -A PREROUTING -d 10.10.0.101 -p tcp -m tcp --dport 80 -j MARK",
     ),
     "no clamp": Row(
         "clamp", (), "mss-clamp-missing", "rs1",
