@@ -462,6 +462,10 @@ REASONS: Mapping[str, str] = {
     "TC_INGRESS": "dropped by a tc filter",
     "NETFILTER_DROP": "dropped by a rule of netfilter",
     "NEIGH_FAILED": "no ARP reply for the next hop",
+    "NEIGH_CREATEFAIL": (
+        "no room for another neighbour in the table that all namespaces share "
+        "(net.ipv4.neigh.default.gc_thresh3)"
+    ),
     "NEIGH_QUEUEFULL": "too many packets waited for an ARP reply",
     "TCP_LISTEN_OVERFLOW": "the listener's queue was full",
     "QDISC_DROP": "dropped by a queue",
