@@ -118,6 +118,7 @@ def routes(text: str, version: int, tables: Tables) -> Iterator[RouteState]:
                 metric=number_of(one, "metric"),
                 version=version,
                 hops=len(hops),
+                weight=number_of(hop, "weight") or 1,
             )
 
 
