@@ -2,7 +2,7 @@
 
 import signal
 
-pytest_plugins = ["tests.in_machine"]
+pytest_plugins = ["tests.companions"]
 
 # Whoever runs the tests in the background may have told them to ignore Ctrl-C, and so all that
 # they start: those that press it would wait forever.

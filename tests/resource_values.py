@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from lvsctl.model.addresses import mac_for
 from lvsctl.model.lab import Impairment
-from lvsctl.model.packet_filter import Clamp, FilterProgram, FilterRule, MasqueradeTarget
+from lvsctl.model.packet_filter import (
+    Clamp,
+    FilterProgram,
+    FilterRule,
+    Marking,
+    MasqueradeTarget,
+)
 from lvsctl.model.service import (
     Encapsulation,
     ForwardingMethod,
@@ -28,7 +34,9 @@ from lvsctl.model.service import (
 from lvsctl.model.state import (
     FdbState,
     FilterState,
+    NextHopState,
     SyncDaemonState,
+    TcpMetricsState,
     XfrmState,
 )
 from lvsctl.resources.address import Address
@@ -37,7 +45,15 @@ from lvsctl.resources.base import Resource
 from lvsctl.resources.bridge import Bridge
 from lvsctl.resources.device import Device
 from lvsctl.resources.drop_filter import DropFilter
-from lvsctl.resources.foreign import BridgeVlan, FdbEntry, StoppedProcess, Xfrm
+from lvsctl.resources.foreign import (
+    SLOW,
+    BridgeVlan,
+    FdbEntry,
+    NextHop,
+    StoppedProcess,
+    TcpMetrics,
+    Xfrm,
+)
 from lvsctl.resources.gue_port import GuePort
 from lvsctl.resources.ipvs_config import ConnectionTimeouts, SyncDaemon
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
@@ -45,7 +61,7 @@ from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.keepalived import Keepalived
 from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.link_up import LinkUp
-from lvsctl.resources.marks import Marking, Marks
+from lvsctl.resources.marks import Marks
 from lvsctl.resources.masquerade import Masquerade
 from lvsctl.resources.mss_clamp import MssClamp
 from lvsctl.resources.namespace import Namespace
@@ -215,6 +231,7 @@ def values(netns: str, switch: str) -> dict[type[Resource], st.SearchStrategy[Re
                 [
                     XfrmState("policy", "src 0.0.0.0/0 dst 0.0.0.0/0 dir in action block", "00"),
                     XfrmState("state", "src 10.0.0.1 dst 10.0.0.2 proto esp spi 0x00000100", "00"),
+                    XfrmState("default", "in block fwd accept out accept", ""),
                 ]
             ),
         ),
@@ -276,6 +293,28 @@ def values(netns: str, switch: str) -> dict[type[Resource], st.SearchStrategy[Re
             **node,
             clamp=st.builds(Clamp, st.sampled_from((4, 6)), st.sampled_from((0, 536, 1440))),
         ),
+        NextHop: st.builds(
+            NextHop,
+            **node,
+            found=st.sampled_from(
+                [
+                    NextHopState(1, "via 10.10.0.1 dev lan", "lan"),
+                    NextHopState(2, "blackhole"),
+                    NextHopState(3, "group 1,2/2"),
+                ]
+            ),
+        ),
+        TcpMetrics: st.builds(
+            TcpMetrics,
+            **node,
+            found=st.builds(
+                TcpMetricsState,
+                st.one_of(_hosts, _hosts6),
+                st.one_of(st.none(), _hosts),
+                st.integers(SLOW, 10 * SLOW),
+                st.booleans(),
+            ),
+        ),
         StoppedProcess: st.builds(
             StoppedProcess, **node, pid=st.integers(2, 99999), process=st.just("python3")
         ),
@@ -286,7 +325,8 @@ def values(netns: str, switch: str) -> dict[type[Resource], st.SearchStrategy[Re
         DropFilter: st.builds(DropFilter, **lan, protocol=st.integers(1, 255)),
         Marks: st.builds(
             Marks,
-            **lan,
+            netns=lan["netns"],
+            devices=st.just(("lan",)),
             markings=st.lists(
                 st.builds(
                     Marking,

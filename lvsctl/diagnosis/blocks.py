@@ -94,9 +94,11 @@ def _refused(case: Case, block: Block, found: Lookup, leg: Leg, to: IPAddress) -
     else:
         route = found.route.to if found.route is not None else None
         what = f"a route ({found.refused} {route or 'default'})"
-        remedy = case.type(
-            node, "ip", f"-{to.version}", "route", "del", found.refused, route or "default"
+        by_object = found.route.by_object if found.route is not None else ()
+        words = (
+            (route or "default", *by_object) if by_object else (found.refused, route or "default")
         )
+        remedy = case.type(node, "ip", f"-{to.version}", "route", "del", *words)
     return Cause(
         fault="packets-refused",
         node=node,
@@ -275,7 +277,8 @@ def route_remedy(case: Case, node: str, to: IPAddress, rule: RuleState | None = 
         beside is not None or length > right or _both(case, node, planned, actual)
     ):
         via = ("via", actual.via) if actual.via is not None else ()
-        return case.type(node, "ip", "route", "del", actual.to or "default", *via)
+        words = actual.by_object or via
+        return case.type(node, "ip", "route", "del", actual.to or "default", *words)
     if planned is None:
         return case.restore(node)
     target = planned.to or "default"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from lvsctl import claims
@@ -32,7 +32,7 @@ from lvsctl.diagnosis import (
 )
 from lvsctl.diagnosis import packet_loss as vanishing
 from lvsctl.diagnosis.base import EVERY_MODE, Case, LabConsole, Rule
-from lvsctl.diagnosis.differences import changes
+from lvsctl.diagnosis.differences import Changed, changes
 from lvsctl.diagnosis.kernel_counters import corroborate
 from lvsctl.diagnosis.network import Network
 from lvsctl.model.claim import Cause, Remark, Verdict
@@ -128,24 +128,32 @@ def conclusion(evidence: Evidence, up: str = "") -> Conclusion:
                 if not found.harmful:
                     found.apply(rules, case)
     causes = tuple(corroborate(cause, evidence) for cause in _once(found.in_order()))
-    differences: tuple[str, ...] = ()
-    if not works and not causes and all(case.works_otherwise for case in cases):
-        works = True
-        differences = tuple(
-            dict.fromkeys(
-                f"{finding.claim.id}: {finding.observed}"
-                for case in cases
-                for finding in case.unmet
-            )
+    works = works or (not causes and all(case.works_otherwise for case in cases))
+    # What fails without harm is said too: verify, which decides these claims, fails.
+    differences = tuple(
+        dict.fromkeys(
+            f"{finding.claim.id}: {finding.observed}"
+            for case in (cases if works and not causes else ())
+            for finding in case.findings
+            if finding.verdict is Verdict.FAIL
         )
+    )
+    further = _unmentioned(changed, found.places) if works and not causes else ()
     return Conclusion(
         causes=causes,
-        remarks=tuple(dict.fromkeys(found.remarks)),
+        remarks=tuple(dict.fromkeys((*found.remarks, *further))),
         ruled_out=tuple(rule for rule in found.clean if rule not in found.dirty),
         works=works,
         next_steps=() if works or causes else tuple(_next_steps(evidence, cases)),
         differences=differences,
     )
+
+
+def _unmentioned(changed: Iterable[Changed], places: Collection[str]) -> Iterator[str]:
+    """Differences of a lab that works, at the places of which no rule says anything."""
+    for one in changed:
+        if one.place not in places:
+            yield f"{one.place}: {one.difference.deviation.text}"
 
 
 def _once(causes: tuple[Cause, ...]) -> Iterator[Cause]:
@@ -167,6 +175,7 @@ class _Found:
     def __init__(self) -> None:
         self.causes: dict[tuple[str, str, str], tuple[bool, int, Cause]] = {}
         self.remarks: list[str] = []
+        self.places: set[str] = set()
         self.clean: dict[str, None] = {}
         self.dirty: set[str] = set()
 
@@ -183,6 +192,7 @@ class _Found:
                 self.clean.setdefault(rule.rules_out)
             for found in (found for one in judged for found in rule.find(one)):
                 self.dirty.add(rule.rules_out)
+                self.places.add(found.node)
                 if isinstance(found, Remark):
                     self.remarks.append(f"{found.node}: {found.text}")
                 elif case.taken_out(found.node):

@@ -7,16 +7,17 @@ the node that receives them, and after those of the node that sends them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from lvsctl.claims.trace import Conversation
 from lvsctl.diagnosis.base import Case, Found, Rule, shown
 from lvsctl.diagnosis.lost_at import lost_at
 from lvsctl.model.claim import Cause, Remark
 from lvsctl.model.frame import Direction
-from lvsctl.model.packet_filter import FilterRule
+from lvsctl.model.packet_filter import FilterProgram, FilterRule
 
-_SENDING = frozenset({"OUTPUT", "POSTROUTING", "output", "postrouting"})
+_SENDING = frozenset({"output", "postrouting", "egress"})
+"""Hooks that packets pass before a capture of the node that sends them sees them."""
 
 
 def dropped(case: Case) -> Iterator[Found]:
@@ -78,7 +79,8 @@ def _matched(case: Case) -> Iterator[tuple[str, FilterRule]]:
 
 def _where(rule: FilterRule) -> str:
     what = f"policy of chain {rule.chain}" if rule.is_policy else f"chain {rule.chain}"
-    return f"table {rule.table}, {what}"
+    hook = f" at hook {rule.hook}" if rule.hook.lower() not in ("", rule.chain.lower()) else ""
+    return f"table {rule.table}, {what}{hook}"
 
 
 def _fact(place: str, rule: FilterRule) -> str:
@@ -97,9 +99,27 @@ def _remedy(case: Case, place: str, rule: FilterRule) -> str:
 
 def _before_capture(case: Case, place: str, rule: FilterRule) -> bool:
     """Whether the rule is about what its node sends, and nothing of a request left the node."""
-    if rule.chain not in _SENDING:
+    rules = case.evidence.packet_filters.get(place, ())
+    if not _SENDING.intersection(_hooks(rule, rules, frozenset())):
         return False
     return any(_stayed(conversation, place) for conversation in case.conversations)
+
+
+def _hooks(rule: FilterRule, rules: Sequence[FilterRule], seen: frozenset[str]) -> frozenset[str]:
+    """Where packets meet a rule: at its chain's hook, or at those of chains that lead to it."""
+    if rule.hook or (rule.program is not FilterProgram.NFT and rule.chain in _BUILT_IN):
+        return frozenset({rule.hook or rule.chain.lower()})
+    callers = (
+        one
+        for one in rules
+        if (one.program, one.table, one.action) == (rule.program, rule.table, rule.chain)
+    )
+    seen |= {rule.chain}
+    found = (_hooks(one, rules, seen) for one in callers if one.chain not in seen)
+    return frozenset[str]().union(*found)
+
+
+_BUILT_IN = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING", "BROUTING"})
 
 
 def _stayed(conversation: Conversation, place: str) -> bool:

@@ -28,7 +28,7 @@ def expiring(case: Case) -> Iterator[Found]:
             for sender, last in _expired(case, frames):
                 if (sender, last.tap.node) not in named:
                     named.add((sender, last.tap.node))
-                    yield _cause(case, sender, last)
+                    yield cause(case, sender, last)
 
 
 def _expired(case: Case, frames: tuple[Frame, ...]) -> Iterator[tuple[str, Frame]]:
@@ -45,15 +45,19 @@ def _expired(case: Case, frames: tuple[Frame, ...]) -> Iterator[tuple[str, Frame
     for packet, frame in last.items():
         if len(came.get((packet, frame.tap), ())) > 1:
             continue  # it went round and came back: another rule names the loop
-        ip = frame.outer
-        role = case.lab.node(frame.tap.node).role
-        if ip is None or ip.ttl > 1 or frame.direction is Direction.OUT:
-            continue
-        if role in (Role.ROUTER, Role.DIRECTOR):
+        if expires(case, frame):
             yield first[packet].tap.node, frame
 
 
-def _cause(case: Case, sender: str, last: Frame) -> Cause:
+def expires(case: Case, frame: Frame) -> bool:
+    """Whether a packet ends where it was captured, for the node has to take 1 from its TTL."""
+    forwards = case.lab.node(frame.tap.node).role in (Role.ROUTER, Role.DIRECTOR)
+    inward = frame.direction is not Direction.OUT
+    return forwards and inward and frame.outer is not None and frame.outer.ttl <= 1
+
+
+def cause(case: Case, sender: str, last: Frame) -> Cause:
+    """The cause of packets of ``sender`` that expire, ``last`` among them."""
     ip = last.outer
     version, name = (ip.version, ip.ttl_name) if ip is not None else (4, "TTL")
     keys = _keys(case, sender, version)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
+from lvsctl.diagnosis import ttl
 from lvsctl.diagnosis.base import TUN, Case, Found, Rule, shown
 from lvsctl.diagnosis.links import too_long
 from lvsctl.diagnosis.packet_filter import dropped
@@ -278,6 +279,9 @@ def icmp_filtered(case: Case) -> Iterator[Found]:
     if not sent and not asked:
         return  # the large segments did not reach the director: not a matter of ICMP
     last = max(came, key=lambda f: f.time, default=None)
+    if last is not None and ttl.expires(case, last):
+        yield ttl.cause(case, case.director, last)
+        return
     node = last.tap.node if last is not None else case.director
     if any(isinstance(one, Cause) and one.node == node for one in dropped(case)):
         return  # named with the rule of a packet filter that drops it

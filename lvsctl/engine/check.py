@@ -314,7 +314,8 @@ def _here(command: Command) -> Command:
         at = words.index("index")
         return (*words[:at], *words[at + 2 :])
 
-    return command._replace(netns="", argv=plain(command.argv), otherwise=plain(command.otherwise))
+    others = tuple(map(plain, command.otherwise))
+    return command._replace(netns="", argv=plain(command.argv), otherwise=others)
 
 
 # ── interfaces ───────────────────────────────────────────────────────────────────────────────

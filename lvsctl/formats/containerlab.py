@@ -141,11 +141,8 @@ def _of_links(one: Sysctl, devices: list[str]) -> Iterator[str]:
 
 def _typed(command: Command) -> str:
     """A command without a shell: containerlab splits its words and runs no shell."""
-    text = re.sub(r" index \d+", "", shlex.join(command.argv))
-    if command.otherwise:
-        other = shlex.join(command.otherwise)
-        return shlex.join(["sh", "-c", f"{text} 2>/dev/null || {other} >/dev/null"])
-    return text
+    text = command.shell(lambda argv: re.sub(r" index \d+", "", shlex.join(argv)))
+    return shlex.join(["sh", "-c", text]) if command.otherwise else text
 
 
 def _responder(lab: Lab, one: ResponderPort) -> str:

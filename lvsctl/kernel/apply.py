@@ -492,12 +492,16 @@ def _announcement_filter(
 def _marks(to: PlanApplier, resource: Marks, namespace: OpenNamespace) -> None:
     from lvsctl.netlink import tc  # heavy, and few labs have marks
 
-    index = to.index(namespace, resource.device)
-    if to.reconciling:  # the kernel has no message that replaces all filters
-        to.send(resource, tc.delete_clsact(index), _NO_QDISC)
-    to.send(resource, tc.add_clsact(index), to.ignored)
-    for number, marking in enumerate(resource.markings, 1):
-        to.send(resource, tc.add_mark_filter(index, number, marking), to.ignored)
+    to.flush(namespace.name)
+    with netns.enter(namespace.fd):
+        done = packet_filters.mark(resource.markings)
+    for device in () if done else resource.devices:
+        index = to.index(namespace, device)
+        if to.reconciling:  # the kernel has no message that replaces all filters
+            to.send(resource, tc.delete_clsact(index), _NO_QDISC)
+        to.send(resource, tc.add_clsact(index), to.ignored)
+        for number, marking in enumerate(resource.markings, 1):
+            to.send(resource, tc.add_mark_filter(index, number, marking), to.ignored)
 
 
 _NO_QDISC = frozenset({errno.ENOENT, errno.EINVAL})

@@ -22,11 +22,10 @@ from pathlib import Path
 from lvsctl.errors import HostError, KernelError
 from lvsctl.kernel import drops, netns, packet_filters, probe
 from lvsctl.model.lab import Impairment
-from lvsctl.model.packet_filter import Clamp, MasqueradeTarget
+from lvsctl.model.packet_filter import Clamp, Marking, MasqueradeTarget
 from lvsctl.model.service import GUE_PORT, PersistenceEngine, Protocol, Scheduler, VipPort
 from lvsctl.netlink import fou, ipvs, rtnl, sockets
 from lvsctl.resources.ipvs_service import IpvsService
-from lvsctl.resources.marks import Marking
 
 TRY_AS_ROOT = "sudo lvsctl doctor --where host"
 """What finds out the features that are not known without root."""
@@ -175,6 +174,8 @@ def _add_netem() -> None:
 def _mark() -> None:
     from lvsctl.netlink import tc  # as above
 
+    if packet_filters.has_nftables():
+        return
     _request(tc.add_clsact(_LOOPBACK_INDEX))
     marking = Marking(1, _TEST_NET, Protocol.TCP)
     _request(tc.add_mark_filter(_LOOPBACK_INDEX, 1, marking))
@@ -306,7 +307,7 @@ _PROBES = (
     ),
     _Probe(
         "marks",
-        "cls_flower",
+        None,  # of nf_tables or cls_flower
         "services of several ports or VIPs, by a firewall mark",
         _mark,
         optional=True,

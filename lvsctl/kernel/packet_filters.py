@@ -12,12 +12,21 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from lvsctl.errors import KernelError
 from lvsctl.kernel import netns
-from lvsctl.model.packet_filter import Clamp, FilterProgram, FilterRule, MasqueradeTarget
-from lvsctl.netlink import ebtables, xtables
+from lvsctl.model.packet_filter import (
+    MARK_TABLE,
+    Clamp,
+    FilterProgram,
+    FilterRule,
+    Marking,
+    MasqueradeTarget,
+)
+from lvsctl.model.service import Protocol
+from lvsctl.netlink import ebtables, own_tables, xtables
 
 
 def read_filters(namespaces: Iterable[str]) -> dict[str, tuple[FilterRule, ...]]:
@@ -97,13 +106,13 @@ def masquerade(changed: Iterable[MasqueradeTarget], *, remove: bool = False) -> 
         programs = set(own.values())
         if not programs:
             try:
-                nftables.replace_masquerade(version, wanted)
+                own_tables.replace_masquerade(version, wanted)
             except (OSError, KernelError) as error:
                 if error.errno not in _NOT_SUPPORTED:
                     raise
                 fill_table(legacy, "nat", {"POSTROUTING": tuple(wanted)})
         elif FilterProgram.NFT in programs:
-            nftables.replace_masquerade(version, wanted)
+            own_tables.replace_masquerade(version, wanted)
         else:
             fill_table(legacy, "nat", {"POSTROUTING": tuple(wanted)})
 
@@ -129,13 +138,51 @@ def clamp(wanted: Clamp, *, remove: bool = False) -> None:
     legacy = FilterProgram.IPTABLES if wanted.version == 4 else FilterProgram.IP6TABLES
     if legacy not in own:
         try:
-            nftables.replace_clamp(wanted.version, [one.size for one in sizes])
+            own_tables.replace_clamp(wanted.version, [one.size for one in sizes])
         except (OSError, KernelError) as error:
             if error.errno not in _NOT_SUPPORTED:
                 raise
         else:
             return
     fill_table(legacy, "mangle", {"POSTROUTING": sizes})
+
+
+def mark(markings: Iterable[Marking]) -> bool:
+    """Mark packets by lvsctl's own table of nftables, in the calling thread's namespace.
+
+    Returns False where the kernel has no nftables for it. Raises OSError, KernelError.
+    """
+    try:
+        own_tables.replace_marks(markings)
+    except (OSError, KernelError) as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+        return False
+    return True
+
+
+def unmark() -> bool:
+    """Delete that table. Returns whether there was one. Raises OSError, KernelError."""
+    from lvsctl.netlink import nftables  # slow to import: above
+
+    try:
+        nftables.delete_table(MARK_TABLE)
+    except (OSError, KernelError) as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+        return False
+    return True
+
+
+@functools.cache
+def has_nftables() -> bool:
+    """Whether the kernel marks packets by nftables; tried in a namespace that ends at once."""
+
+    def attempt() -> bool:
+        netns.unshare()
+        return mark([Marking(1, IPv4Address("192.0.2.1"), Protocol.TCP)])
+
+    return netns.in_thread(attempt)
 
 
 _NOT_SUPPORTED = frozenset(

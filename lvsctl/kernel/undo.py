@@ -25,11 +25,13 @@ from lvsctl.netlink import (
     fou,
     ipvs,
     ipvs_config,
+    nexthops,
     queueing,
     rtnl,
     rules,
     sockets,
     switching,
+    tcp_metrics,
     xfrm,
 )
 from lvsctl.plan.diff import independent
@@ -39,7 +41,14 @@ from lvsctl.resources.base import Resource
 from lvsctl.resources.bridge import Bridge
 from lvsctl.resources.device import Device
 from lvsctl.resources.drop_filter import DropFilter
-from lvsctl.resources.foreign import BridgeVlan, FdbEntry, StoppedProcess, Xfrm
+from lvsctl.resources.foreign import (
+    BridgeVlan,
+    FdbEntry,
+    NextHop,
+    StoppedProcess,
+    TcpMetrics,
+    Xfrm,
+)
 from lvsctl.resources.gue_port import GuePort
 from lvsctl.resources.ipvs_config import ConnectionTimeouts, SyncDaemon
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
@@ -109,6 +118,8 @@ def _undo(session: Session, resource: Resource) -> None:
         _delete_namespace(session, resource)
     elif isinstance(resource, PacketFilter | Masquerade | MssClamp):
         _undo_filter(session, resource)
+    elif isinstance(resource, Marks):
+        _unmark(session, resource)
     elif isinstance(resource, ResponderPort):
         processes.stop_daemon(session.lab, processes.RESPONDER)
     elif isinstance(resource, Keepalived):
@@ -139,6 +150,18 @@ def _undo_filter(session: Session, resource: PacketFilter | Masquerade | MssClam
             packet_filters.clamp(resource.clamp, remove=True)
 
 
+def _unmark(session: Session, resource: Marks) -> None:
+    from lvsctl.netlink import tc  # heavy, and few labs have marks
+
+    opened = session.open(resource.netns)
+    with netns.enter(opened.fd):
+        done = packet_filters.unmark()
+    for device in () if done else resource.devices:
+        with contextlib.suppress(OSError):  # the device does not exist any more
+            message = tc.delete_clsact(opened.index(device))
+            _check(session, resource, sockets.send_all(opened.route, [message]))
+
+
 def _delete_namespace(session: Session, resource: Namespace) -> None:
     files = [paths.of(session.lab).namespaces / resource.netns]
     ancestors = processes.ancestors()
@@ -151,7 +174,8 @@ def _delete_namespace(session: Session, resource: Namespace) -> None:
 def _send(session: Session, resource: Resource) -> None:
     opened = session.open(resource.netns)
     generic = isinstance(
-        resource, (IpvsService, IpvsRealServer, GuePort, ConnectionTimeouts, SyncDaemon)
+        resource,
+        (IpvsService, IpvsRealServer, GuePort, ConnectionTimeouts, SyncDaemon, TcpMetrics),
     )
     sock = session.generic(opened) if generic else opened.route
     try:
@@ -192,6 +216,15 @@ def _route(_: Session, resource: StaticRoute, to: OpenNamespace) -> bytearray:
         version=resource.ip_version,
         index=to.index(resource.device) if resource.device else 0,
     )
+
+
+def _nexthop(_: Session, resource: NextHop, __: OpenNamespace) -> bytearray:
+    return nexthops.delete_nexthop(resource.found)
+
+
+def _tcp_metrics(session: Session, resource: TcpMetrics, to: OpenNamespace) -> bytearray:
+    family = tcp_metrics.family_id(session.generic(to))
+    return tcp_metrics.delete_tcp_metrics(resource.found, family)
 
 
 def _rule(_: Session, resource: PolicyRule, __: OpenNamespace) -> bytearray:
@@ -259,7 +292,7 @@ def _netem(_: Session, resource: Netem, to: OpenNamespace) -> bytearray:
 
 
 def _drop_filter(
-    _: Session, resource: DropFilter | AnnouncementFilter | Marks, to: OpenNamespace
+    _: Session, resource: DropFilter | AnnouncementFilter, to: OpenNamespace
 ) -> bytearray:
     from lvsctl.netlink import tc  # heavy, and few labs have filters
 
@@ -274,7 +307,6 @@ MESSAGES: dict[type[Resource], Callable[[Session, Any, OpenNamespace], bytearray
     ConnectionTimeouts: _timeouts,
     Device: _extra_device,
     DropFilter: _drop_filter,
-    Marks: _drop_filter,
     FdbEntry: _fdb,
     GuePort: _gue_port,
     IpvsRealServer: _ipvs,
@@ -284,11 +316,13 @@ MESSAGES: dict[type[Resource], Callable[[Session, Any, OpenNamespace], bytearray
     LinkUp: _link_up,
     Neighbour: _neighbour,
     Netem: _netem,
+    NextHop: _nexthop,
     PolicyRule: _rule,
     ProxyNeighbour: _proxy,
     Qdisc: _qdisc,
     StaticRoute: _route,
     SyncDaemon: _sync_daemon,
+    TcpMetrics: _tcp_metrics,
     Tunnel: _device,
     VethLink: _veth_link,
 }

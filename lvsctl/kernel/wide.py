@@ -25,11 +25,13 @@ from lvsctl.model.state import (
 from lvsctl.netlink import (
     ethtool,
     ipvs_config,
+    nexthops,
     queueing,
     rtnl,
     rules,
     sockets,
     switching,
+    tcp_metrics,
     xfrm,
 )
 from lvsctl.resources.keepalived import PROCESS
@@ -58,6 +60,8 @@ def read(state: NodeState, *, director: bool) -> NodeState:
             local_addresses=tuple(_local_addresses(routes)),
             rules=rules.dump_rules(sock),
             proxies=rtnl.dump_proxies(sock, names),
+            nexthops=nexthops.dump_nexthops(sock, names),
+            tcp_metrics=tcp_metrics.dump_tcp_metrics(),
             qdiscs=qdiscs,
             filters=queueing.dump_filters(sock, names, qdiscs),
         )
@@ -69,7 +73,7 @@ def read(state: NodeState, *, director: bool) -> NodeState:
                 vlans=switching.dump_vlans(sock, names),
             )
     if director:
-        state = with_ipvs_config(state)
+        state = replace(with_ipvs_config(state), nftables=packet_filters.has_nftables())
     return replace(state, xfrm=xfrm.dump_xfrm(), packet_filters=packet_filters.current_filters())
 
 

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from lvsctl.model.addresses import IPAddress
-from lvsctl.model.service import Protocol
+from lvsctl.model.service import PortRange, Protocol, VipPort
 
 
 class FilterProgram(StrEnum):
@@ -65,6 +65,62 @@ class Clamp(NamedTuple):
         """The limit, with the IP version."""
         size = "what the path carries" if self.size == TO_PATH_MTU else f"{self.size} bytes"
         return f"{size} in IPv{self.version}"
+
+
+MARK_TABLE, MARK_CHAIN = "inet lvsctl_mark", "prerouting"
+"""lvsctl's own table of nftables that marks packets, with its family, and its only chain."""
+
+
+class Marking(NamedTuple):
+    """Packets that get a mark: of one protocol, to one address, and to some or all ports of it."""
+
+    mark: int
+    vip: IPAddress
+    protocol: Protocol
+    ports: PortRange | None = None
+
+    @property
+    def text(self) -> str:
+        """Which packets, as a phrase."""
+        several = self.ports is not None and self.ports.last > self.ports.first
+        ports = f" port{'s' * several} {self.ports}" if self.ports is not None else ""
+        return f"{self.protocol} to {self.vip}{ports}"
+
+    def covers(self, endpoint: VipPort) -> bool:
+        """Return whether requests to an endpoint get the mark."""
+        if (self.vip, self.protocol) != (endpoint.vip, endpoint.protocol):
+            return False
+        return self.ports is None or self.ports.first <= endpoint.port <= self.ports.last
+
+    def match(self) -> tuple[str, ...]:
+        """Return what it matches, in tc-flower(8)'s words."""
+        words = (f"ip_proto {self.protocol}", f"dst_ip {self.vip}")
+        return (*words, f"dst_port {self.ports}") if self.ports is not None else words
+
+    def rule(self) -> tuple[str, ...]:
+        """Return the rule that marks them, in nft(8)'s words."""
+        family = "ip6" if self.vip.version == 6 else "ip"
+        ports = f"{self.protocol} dport {self.ports}"
+        which = ports if self.ports is not None else f"meta l4proto {self.protocol}"
+        words = f"{family} daddr {self.vip} {which} counter meta mark set {self.mark}"
+        return tuple(words.split())
+
+
+@lru_cache(maxsize=4096)
+def _own_marking(text: str) -> Marking | None:
+    found = _MARK_NFT.fullmatch(text)
+    if found is None:
+        return None
+    vip, protocol, ports, mark = found[1], found[2] or found[4], found[3], int(found[5])
+    return Marking(
+        mark, ip_address(vip), Protocol(protocol), PortRange.parse(ports) if ports else None
+    )
+
+
+_MARK_NFT = re.compile(
+    r"ip6? daddr ([0-9a-f.:]+) (?:(tcp|udp|sctp) dport ([0-9]+(?:-[0-9]+)?)"
+    r"|meta l4proto (tcp|udp|sctp)) meta mark set ([0-9]+)"
+)
 
 
 @lru_cache(maxsize=4096)
@@ -125,6 +181,8 @@ class FilterRule:
     handle: int = 0
     tool: str = ""
     """The installed program that deletes it (``iptables-legacy``); empty: none was found."""
+    hook: str = ""
+    """Of nft: where packets meet the chain (``input``, ``ingress`` …); empty: nowhere by itself."""
 
     @property
     def is_policy(self) -> bool:
@@ -145,9 +203,9 @@ class FilterRule:
     def foreign(self) -> bool:
         """Whether an empty table would not have it: any rule, and a policy that is not ACCEPT.
 
-        What lvsctl itself adds for ``snat`` and ``mss_clamp`` is not foreign.
+        What lvsctl itself adds for ``snat``, ``mss_clamp`` and firewall marks is not foreign.
         """
-        if self.masquerades is not None or self.clamps is not None:
+        if self.masquerades is not None or self.clamps is not None or self.marks is not None:
             return False
         return not self.is_policy or self.action != "ACCEPT"
 
@@ -160,6 +218,12 @@ class FilterRule:
     def clamps(self) -> Clamp | None:
         """What lvsctl's own rule limits the segment size to; None: it is another rule."""
         return _own_clamp(self.program, self.table, self.text) if self.action == "TCPMSS" else None
+
+    @property
+    def marks(self) -> Marking | None:
+        """What lvsctl's own rule of nftables marks; None: it is another rule."""
+        own = self.program is FilterProgram.NFT and self.table == MARK_TABLE
+        return _own_marking(self.text) if own and self.hook == MARK_CHAIN else None
 
     def __str__(self) -> str:
         if self.program is FilterProgram.NFT:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from lvsctl.model.addresses import Endpoint, IPAddress
 
@@ -194,6 +194,12 @@ class PortRange(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.first}-{self.last}" if self.last > self.first else str(self.first)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the ports that ``str`` wrote as ``text``. Raises ValueError."""
+        first, _, last = text.partition("-")
+        return cls(int(first), int(last or first))
 
 
 @dataclass(frozen=True, slots=True, order=True)

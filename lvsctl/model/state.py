@@ -109,6 +109,11 @@ class RouteState:
     weight: int = 1
     """The share of flows that this next hop gets, of those of the route (ip-route(8))."""
 
+    @property
+    def by_object(self) -> tuple[str, ...]:
+        """How ip-route(8) names the next hop object that it uses; empty: none."""
+        return next((tuple(one.split()) for one in self.details if one.startswith("nhid ")), ())
+
 
 @dataclass(frozen=True, slots=True)
 class RuleState:
@@ -156,8 +161,31 @@ class FilterState:
 
 
 @dataclass(frozen=True, slots=True)
+class NextHopState:
+    """A next hop object (ip-nexthop(8)), which routes can use; ``text`` in ip's words."""
+
+    id: int
+    text: str
+    device: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TcpMetricsState:
+    """What TCP has learnt of a peer (ip-tcp_metrics(8)). ``rtt`` in milliseconds; 0: unknown."""
+
+    address: IPAddress
+    source: IPAddress | None = None
+    rtt: int = 0
+    fastopen: bool = False
+    """Whether it contains a cookie of TCP Fast Open, or SYNs with data that were lost."""
+
+
+@dataclass(frozen=True, slots=True)
 class XfrmState:
-    """A policy or state of IPsec. ``what`` is ``policy`` or ``state``; ``text`` ip-xfrm(8)'s."""
+    """A policy or state of IPsec, as ``text`` in ip-xfrm(8)'s words.
+
+    ``what`` is ``policy``, ``state``, or ``default``: what happens without a policy.
+    """
 
     what: str
     text: str
@@ -381,6 +409,8 @@ class NodeState:
     gue_ports6: tuple[int, ...] = ()
     """The same over IPv6."""
     packet_filters: tuple[FilterRule, ...] = ()
+    nftables: bool = False
+    """Of a director: whether the kernel has nftables for IPv4 and IPv6."""
     whole: bool = False
     """Whether everything below was read too: only then does its absence mean anything."""
     other_routes: tuple[RouteState, ...] = ()
@@ -394,6 +424,8 @@ class NodeState:
     qdiscs: tuple[QdiscState, ...] = ()
     filters: tuple[FilterState, ...] = ()
     xfrm: tuple[XfrmState, ...] = ()
+    nexthops: tuple[NextHopState, ...] = ()
+    tcp_metrics: tuple[TcpMetricsState, ...] = ()
     fdb: tuple[FdbState, ...] = ()
     vlans: tuple[VlanState, ...] = ()
     changed_sysctls: tuple[Setting, ...] | None = ()
@@ -466,6 +498,10 @@ REASONS: Mapping[str, str] = {
     "TC_INGRESS": "dropped by a tc filter",
     "NETFILTER_DROP": "dropped by a rule of netfilter",
     "NEIGH_FAILED": "no ARP reply for the next hop",
+    "NEIGH_CREATEFAIL": (
+        "no room for another neighbour in the table that all namespaces share "
+        "(net.ipv4.neigh.default.gc_thresh3)"
+    ),
     "NEIGH_QUEUEFULL": "too many packets waited for an ARP reply",
     "TCP_LISTEN_OVERFLOW": "the listener's queue was full",
     "QDISC_DROP": "dropped by a queue",

@@ -12,10 +12,11 @@ from typing import Protocol as Interface
 
 from lvsctl.model.addresses import IPAddress, host_route
 from lvsctl.model.lab import Lab, Node, Violation
+from lvsctl.model.packet_filter import Marking
 from lvsctl.model.service import ForwardingMethod, FwMark, RealServer, VirtualService
 from lvsctl.resources.address import Address
 from lvsctl.resources.base import Resource
-from lvsctl.resources.marks import Marking, Marks
+from lvsctl.resources.marks import Marks
 from lvsctl.resources.sysctl import Sysctl
 
 
@@ -82,7 +83,7 @@ def vips_on_director(placed: Placed) -> Iterator[Address]:
 
 
 def marks_of(lab: Lab, director: Node) -> Iterator[Marks]:
-    """What a director marks, at each of its interfaces: requests of services by firewall mark."""
+    """What a director marks of what it receives: requests of services by firewall mark."""
     markings = tuple(
         Marking(service.match.mark, vip, service.endpoint.protocol, ports)
         for service in lab.services
@@ -91,13 +92,13 @@ def marks_of(lab: Lab, director: Node) -> Iterator[Marks]:
         for ports in (service.match.ports or (None,))
     )
     if markings:
-        for device in director.networks:
-            yield Marks(
-                netns=lab.netns(director.name),
-                device=device,
-                markings=markings,
-                why="several ports or VIPs are one virtual service: IPVS goes by the mark",
-            )
+        yield Marks(
+            netns=lab.netns(director.name),
+            devices=director.networks,
+            markings=markings,
+            why="several ports or VIPs are one virtual service: IPVS goes by the mark, which nft "
+            "sets where the kernel has nf_tables, and tc otherwise",
+        )
 
 
 def is_deprecated(lab: Lab, vip: IPAddress) -> bool:

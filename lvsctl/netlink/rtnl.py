@@ -27,7 +27,16 @@ from lvsctl.model.state import (
     RouteState,
 )
 from lvsctl.netlink import devices, sockets
-from lvsctl.netlink.messages import attribute, body, decode, nested, packed, select
+from lvsctl.netlink.messages import (
+    attribute,
+    attributes,
+    body,
+    decode,
+    nested,
+    number_of,
+    packed,
+    select,
+)
 
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg  # isort: skip (after the shim)
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg, ifinfveth  # isort: skip
@@ -468,12 +477,22 @@ def dump_routes(
     found: list[RouteState] = []
     for whole in sockets.request(sock, asked):
         hops = _decode_route(select(rtmsg, whole, *_ROUTE_ATTRIBUTES))
+        by_object = _nexthop(whole) if _NEXTHOP in whole else ()
         found += [
-            replace(route, device=names.get(index, ""))
+            replace(route, device=names.get(index, ""), details=(*route.details, *by_object))
             for index, route in hops
             if every or route.table == _TABLE_MAIN
         ]
     return tuple(found)
+
+
+_NEXTHOP = struct.pack("=HH", 8, 30)  # RTA_NH_ID, which pyroute2's class does not have
+
+
+def _nexthop(whole: bytes) -> tuple[str, ...]:
+    """The next hop object that a route uses, in ip-route(8)'s words."""
+    number = attributes(whole, sockets.HEADER.size + 12).get(30)
+    return (f"nhid {number_of(number)}",) if number is not None else ()
 
 
 _ROUTE_TYPES = {

@@ -13,10 +13,10 @@ import struct
 from typing import Any
 
 from lvsctl.model.lab import Impairment
+from lvsctl.model.packet_filter import Marking
 from lvsctl.netlink import sockets
 from lvsctl.netlink.messages import body, decode
 from lvsctl.resources.announcement_filter import AnnouncementFilter
-from lvsctl.resources.marks import Marking
 
 from pyroute2.netlink import nla  # isort: skip (after the shim)
 from pyroute2.netlink.rtnl.tcmsg import sched_netem, tcmsg  # isort: skip (after the shim)

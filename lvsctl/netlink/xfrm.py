@@ -17,6 +17,10 @@ PROTOCOL = 6
 """NETLINK_XFRM."""
 
 _DELSA, _GETSA, _DELPOLICY, _GETPOLICY = 0x11, 0x12, 0x14, 0x15
+_SETDEFAULT, _GETDEFAULT = 0x27, 0x28
+_DEFAULT = struct.Struct("=BBB")
+"""struct xfrm_userpolicy_default: in, fwd, out."""
+_BLOCK, _ACCEPT = 1, 2  # XFRM_USERPOLICY_*
 _SELECTOR = struct.Struct("=16s16sHHHHHBBB3xiI")
 """struct xfrm_selector: destination, source, ports with masks, family, prefix lengths …"""
 _POLICY_INDEX = _SELECTOR.size + 64 + 32 + 4  # after the limits, the uses, the priority
@@ -37,9 +41,25 @@ def dump_xfrm() -> tuple[XfrmState, ...]:
             states = sockets.request(sock, sockets.message(_GETSA, sockets.DUMP, b""))
         except KernelError:
             return ()
+        defaults = _defaults(sock)
     found = [_policy(bytes(one[sockets.HEADER.size :])) for one in policies]
     found += [_state(bytes(one[sockets.HEADER.size :])) for one in states]
-    return tuple(one for one in found if one is not None)
+    return (*defaults, *(one for one in found if one is not None))
+
+
+def _defaults(sock: socket.socket) -> tuple[XfrmState, ...]:
+    """What happens to packets without a policy, unless all are accepted."""
+    try:
+        asked = sockets.message(_GETDEFAULT, 0, _DEFAULT.pack(0, 0, 0))
+        (answer,) = sockets.request(sock, asked)
+    except (KernelError, ValueError):
+        return ()  # before Linux 5.15
+    came, forwarded, sent = _DEFAULT.unpack_from(answer, sockets.HEADER.size)
+    found = {"in": came, "fwd": forwarded, "out": sent}
+    if _BLOCK not in found.values():
+        return ()
+    words = (f"{way} {'block' if one == _BLOCK else 'accept'}" for way, one in found.items())
+    return (XfrmState("default", " ".join(words), ""),)
 
 
 def _policy(body: bytes) -> XfrmState | None:
@@ -78,6 +98,8 @@ def _address(family: int, data: bytes) -> str:
 
 
 def delete_xfrm(one: XfrmState) -> bytearray:
-    """Return the message that deletes a policy or state."""
+    """Return the message that deletes a policy or state, or accepts by default."""
+    if one.what == "default":
+        return sockets.message(_SETDEFAULT, 0, _DEFAULT.pack(*[_ACCEPT] * 3))
     kind = _DELPOLICY if one.what == "policy" else _DELSA
     return sockets.message(kind, 0, bytes.fromhex(one.raw))

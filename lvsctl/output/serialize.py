@@ -152,8 +152,9 @@ def _converter(*, strict: bool) -> JsonConverter:
     converter.register_structure_hook(float, _strictly(float, int))
     # IPVS has methods that are none of ours (local, bypass): those stay text.
     ours = frozenset(map(str, ForwardingMethod))
-    converter.register_structure_hook(
-        ForwardingMethod | str,
+    # By a function: a hook of the union itself comes after what JSON's converter has for unions.
+    converter.register_structure_hook_func(
+        lambda kind: kind == ForwardingMethod | str,
         lambda value, _: ForwardingMethod(value) if value in ours else str(value),
     )
     converter.register_unstructure_hook(ForwardingMethod | str, str)

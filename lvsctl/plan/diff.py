@@ -19,6 +19,7 @@ from lvsctl.resources.address import Address
 from lvsctl.resources.base import Command, Resource, States
 from lvsctl.resources.bridge import Bridge
 from lvsctl.resources.device import Device
+from lvsctl.resources.foreign import NextHop, TcpMetrics
 from lvsctl.resources.ipvs_config import ConnectionTimeouts, SyncDaemon
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
@@ -26,6 +27,7 @@ from lvsctl.resources.keepalived import Keepalived
 from lvsctl.resources.kinds import KINDS
 from lvsctl.resources.link_setting import LinkSetting
 from lvsctl.resources.neighbour import SET, LearntNeighbour
+from lvsctl.resources.netem import Netem
 from lvsctl.resources.packet_filter import PacketFilter
 from lvsctl.resources.policy_rule import PolicyRule
 from lvsctl.resources.responder_port import ResponderPort
@@ -93,7 +95,8 @@ def diff(plan: Plan, states: States, ended: Collection[str] = ()) -> Difference:
                 if one not in taken and (isinstance(one, ResponderPort) or one in resources)
             )
         if resources:
-            missing.append(Stage(stage.title, tuple(_with_free_numbers(resources, states))))
+            fitted = (one.fitted(states) for one in _with_free_numbers(resources, states))
+            missing.append(Stage(stage.title, tuple(fitted)))
     # Half a veth pair is in the way of a whole one, and so is another tunnel.
     halves = _halves(again, states)
     extra, left = _extra(plan, states, again)
@@ -302,7 +305,7 @@ _BY_KEEPALIVED = "keepalived decides what is in it, by its file and its health c
 _BY_COMMAND = "the director's own command may have decided so"
 _OF_COMMANDS = (
     *(Address, ConnectionTimeouts, Device, IpvsRealServer, IpvsService, PacketFilter),
-    *(PolicyRule, StaticRoute, SyncDaemon),
+    *(NextHop, PolicyRule, StaticRoute, SyncDaemon),
 )
 """What programs such as keepalived add to a director."""
 
@@ -317,7 +320,7 @@ def _extra(
 
     The first part is to be undone, the second left alone, together with what rests on it.
     """
-    wanted = {one.key for one in plan.resources}
+    wanted = {key for one in plan.resources for key in one.places(states)}
     provided = frozenset[object]().union(*(one.provides() for one in plan.resources))
     going = {(one.node_netns, one.device_index) for one in again}
     going |= {(one.netns, one.port_index) for one in again}
@@ -344,7 +347,7 @@ def _extra(
         or not (isinstance(one, Address) and (one.netns, one.address.ip) in vips)
     ]
 
-    found = [one for one in found if not _is_of_master(one, plan)]
+    found = [one for one in found if not (_is_of_master(one, plan) or _is_of_slow_links(one, plan))]
 
     def because(one: Resource) -> str:
         own = one.netns in directed and isinstance(one, _OF_COMMANDS)
@@ -362,6 +365,15 @@ def _extra(
     )
     extra = (one for one in found if one not in kept and one.rests_on().isdisjoint(stays))
     return tuple(extra), left
+
+
+def _is_of_slow_links(one: Resource, plan: Plan) -> bool:
+    """Whether TCP has learnt a round-trip time that the lab's own links explain."""
+    if not isinstance(one, TcpMetrics) or one.found.fastopen:
+        return False
+    links = [each.impairment for each in plan.resources if isinstance(each, Netem)]
+    delays = sum(each.delay + each.jitter for each in links)
+    return any(each.rate for each in links) or 2 * delays >= one.found.rtt
 
 
 def _is_of_master(one: Resource, plan: Plan) -> bool:

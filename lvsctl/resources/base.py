@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import shlex
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Self
 
@@ -31,25 +31,30 @@ _TAKES_NAMESPACE = frozenset({"ip", "tc", "bridge"})
 class Command(NamedTuple):
     """A command that a person would type: its words, and the namespace to run it in.
 
-    ``netns`` empty: it runs where it is typed. Where the command fails, it is enough that
-    ``otherwise``, words for the same namespace, succeeds. With a ``comment`` there is no
+    ``netns`` empty: it runs where it is typed. Where the command fails, it is enough that the
+    commands of ``otherwise``, in the same namespace, succeed. With a ``comment`` there is no
     command, but something to do by other means.
     """
 
     argv: tuple[str, ...]
     netns: str = ""
-    otherwise: tuple[str, ...] = ()
+    otherwise: tuple[tuple[str, ...], ...] = ()
     comment: str = ""
 
     def __str__(self) -> str:
         """Return the command as it is typed in a shell."""
         if self.comment:
             return f"# {self.comment}"
-        typed = shlex.join(in_namespace(self.netns, self.argv))
-        if self.otherwise:
-            other = shlex.join(in_namespace(self.netns, self.otherwise))
-            return f"{typed} 2>/dev/null || {other} >/dev/null"
-        return typed
+        return self.shell(lambda argv: shlex.join(in_namespace(self.netns, argv)))
+
+    def shell(self, write: Callable[[tuple[str, ...]], str]) -> str:
+        """Return the command for a shell; ``write`` quotes the words of one program's call."""
+        if not self.otherwise:
+            return write(self.argv)
+        others = " && ".join(map(write, self.otherwise))
+        if len(self.otherwise) > 1:
+            others = f"{{ {others}; }}"
+        return f"{write(self.argv)} 2>/dev/null || {others} >/dev/null"
 
 
 def in_namespace(netns: str, argv: tuple[str, ...]) -> tuple[str, ...]:
@@ -106,6 +111,10 @@ class Resource:
         """What the resource is about: of two with one key, the later replaces the other."""
         return self
 
+    def places(self, states: States) -> tuple[Hashable, ...]:
+        """Return its key, and the keys of what it replaces in ``states`` when it is applied."""
+        return (self.key,)
+
     @property
     def namespaces(self) -> tuple[str, ...]:
         """The namespaces that must exist for it."""
@@ -122,6 +131,10 @@ class Resource:
     def undo_commands(self) -> tuple[Command, ...]:
         """Return the commands that undo it; none where nothing has to be done, or nothing can."""
         return ()
+
+    def fitted(self, states: States) -> Self:
+        """Return it with the commands for the kernel of ``states``, where kernels differ."""
+        return self
 
     def describe(self) -> tuple[str, ...]:
         """Return ``commands`` as they are typed in a shell."""
@@ -187,6 +200,11 @@ def namespace_part(netns: str) -> Part:
 def link_part(netns: str, device: str) -> Part:
     """Return a link as a part that resources rest on."""
     return "link", netns, device
+
+
+def nexthop_part(netns: str, number: int) -> Part:
+    """Return a next hop object as a part that routes rest on."""
+    return "nexthop", netns, number
 
 
 def vip_or_address(address: object, lab: Lab) -> str:

@@ -8,7 +8,14 @@ from lvsctl.resources.base import Resource
 from lvsctl.resources.bridge import Bridge
 from lvsctl.resources.device import Device
 from lvsctl.resources.drop_filter import DropFilter
-from lvsctl.resources.foreign import BridgeVlan, FdbEntry, StoppedProcess, Xfrm
+from lvsctl.resources.foreign import (
+    BridgeVlan,
+    FdbEntry,
+    NextHop,
+    StoppedProcess,
+    TcpMetrics,
+    Xfrm,
+)
 from lvsctl.resources.gue_port import GuePort
 from lvsctl.resources.ipvs_config import ConnectionTimeouts, SyncDaemon
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
@@ -53,6 +60,8 @@ KINDS: tuple[type[Resource], ...] = (
     StaticRoute,
     PolicyRule,
     Xfrm,
+    NextHop,
+    TcpMetrics,
     Neighbour,
     LearntNeighbour,
     ProxyNeighbour,

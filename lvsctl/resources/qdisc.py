@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 from lvsctl.model.lab import Lab
 from lvsctl.model.state import FilterState, NodeState, QdiscState
 from lvsctl.resources.base import Command, Deviation, Part, Resource, link_part
+from lvsctl.resources.marks import CLSACT, clsact_key, marked_devices
 
 _TOP = frozenset({"root", "ingress", "clsact"})
 
@@ -29,6 +30,8 @@ class Qdisc(Resource):
     def key(self) -> Hashable:
         if (self.kind, self.parent) == ("netem", "root"):
             return netem_key(self.netns, self.device)
+        if self.parent == CLSACT:
+            return clsact_key(self.netns, self.device)
         return Qdisc, self.netns, self.device, self.parent
 
     def commands(self) -> tuple[Command, ...]:
@@ -46,8 +49,9 @@ class Qdisc(Resource):
 
     @classmethod
     def from_state(cls, state: NodeState) -> Iterator[Self]:
+        marking = marked_devices(state)
         for one in state.qdiscs:
-            if one.parent in _TOP:
+            if one.parent in _TOP and not (one.parent == CLSACT and one.device in marking):
                 yield cls._found(state, one)
 
     @classmethod

@@ -11,7 +11,15 @@ from typing import ClassVar, NamedTuple, Self
 from lvsctl.model.addresses import IPAddress, IPNetwork
 from lvsctl.model.lab import Lab
 from lvsctl.model.state import MAIN_TABLE, NodeState, RouteState
-from lvsctl.resources.base import Command, Deviation, Part, Resource, States, link_part
+from lvsctl.resources.base import (
+    Command,
+    Deviation,
+    Part,
+    Resource,
+    States,
+    link_part,
+    nexthop_part,
+)
 
 _GATEWAY = "{self.via} must be on a network of the node, and no address of its own"
 _METRICS = ("mtu", "advmss")
@@ -107,6 +115,8 @@ class StaticRoute(Resource):
 
     def rests_on(self) -> frozenset[Part]:
         own = Resource.rests_on(self)
+        objects = (one for one in self.details if one.startswith("nhid "))
+        own |= {nexthop_part(self.netns, int(one.split()[1])) for one in objects}
         return own | {link_part(self.netns, self.device)} if self.device else own
 
     def _present(self, state: NodeState) -> tuple[StaticRoute, ...]:

@@ -45,7 +45,7 @@ class Tunnel(Resource):
             there = ("ip", "-6", "tunnel", "change", self.device, *mode)
         # Not the other way round: to look first and load the module by adding makes it twice.
         return (
-            Command(add, self.netns, otherwise=there),
+            Command(add, self.netns, otherwise=(there,)),
             self.command("ip", "link", "set", "dev", self.device, "up"),
         )
 

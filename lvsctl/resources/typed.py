@@ -6,6 +6,7 @@ a namespace is run by ``lvsctl exec``, or by ``lvsctl machine run`` for a switch
 
 from __future__ import annotations
 
+import re
 import shlex
 
 from lvsctl.model.lab import Lab
@@ -20,10 +21,12 @@ def typeable(command: str, lab: Lab, *, in_machine: bool) -> str:
     """Return a command for a namespace of a lab as it can be typed outside the machine.
 
     Commands of lvsctl itself, and all commands if the labs are on the host, stay as they are.
-    ``A && B`` is two commands; a comment at the end stays.
+    ``A && B`` is two commands, ``A || { B && C; }`` is one; a comment at the end stays.
     """
     if not in_machine:
         return command
+    if " || " in _unquoted(command):
+        return _one(command, lab)
     return " && ".join(_one(part, lab) for part in command.split(" && "))
 
 
@@ -37,7 +40,7 @@ def _one(command: str, lab: Lab) -> str:
         return command
     plain, _, comment = command.partition("  # ")
     after = f"  # {comment}" if comment else ""
-    if any(sign in plain for sign in _SHELL):
+    if any(sign in _unquoted(plain) for sign in _SHELL):
         return f"lvsctl machine run -- sh -c {shlex.quote(plain)}{after}"
     netns, _ = found
     node = _node(netns, lab)
@@ -45,6 +48,10 @@ def _one(command: str, lab: Lab) -> str:
         return f"lvsctl machine run -- {plain}{after}"
     _, rest = _namespace(shlex.split(plain)) or found
     return f"lvsctl exec {lab.name}/{node} -- {shlex.join(rest)}{after}"
+
+
+def _unquoted(command: str) -> str:
+    return re.sub(r"'[^']*'|\"[^\"]*\"", "''", command)
 
 
 def _namespace(words: list[str]) -> tuple[str, list[str]] | None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lvsctl.kernel.probe import which
-from tests.in_machine import INSIDE
+from tests.companions import INSIDE
 from tests.kernel.by_hand import eventually, run
 
 LOOKS = (

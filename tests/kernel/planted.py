@@ -17,7 +17,7 @@ from pathlib import Path
 from lvsctl.kernel import netns, probe
 from lvsctl.kernel.probe import which
 from lvsctl.kernel.processes import holder
-from tests.in_machine import INSIDE
+from tests.companions import INSIDE
 from tests.kernel.by_hand import eventually, run
 from tests.kernel.initial import FIREWALLS, firewalls, has_ipv6, initial_namespace, ip_batch
 

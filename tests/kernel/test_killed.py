@@ -23,7 +23,7 @@ from lvsctl.kernel import paths, registry
 from lvsctl.model.claim import Verdict
 from lvsctl.plan import planner
 from lvsctl.topology.overrides import Overrides
-from tests.in_machine import INSIDE
+from tests.companions import INSIDE
 from tests.kernel.by_hand import namespaces
 from tests.kernel.initial import differences, glance, initial_namespace
 from tests.kernel.labs import OVER_TCP, topology_of

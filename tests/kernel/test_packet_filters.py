@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import re
+import shlex
 from functools import partial
 from ipaddress import ip_address
 from unittest.mock import Mock
@@ -20,11 +21,13 @@ from lvsctl.model.packet_filter import (
     Clamp,
     FilterProgram,
     FilterRule,
+    Marking,
     MasqueradeTarget,
     growth,
 )
-from lvsctl.model.service import Protocol
-from lvsctl.netlink import nftables
+from lvsctl.model.service import PortRange, Protocol
+from lvsctl.netlink import own_tables
+from lvsctl.resources.marks import Marks
 from tests.kernel.by_hand import namespaces, run
 
 IPTABLES = (
@@ -160,7 +163,41 @@ NFT = (
     'ip saddr 10.0.0.0/8 ct state new iifname "lo" reject',
     "ip6 daddr fd00::1 udp sport != 53 drop",
     "ip ttl 3 drop",
+    "tcp dport { 80, 443, 8000-8100 } drop",
+    "tcp sport != { 80, 81 } reject",
+    "tcp dport vmap { 80 : drop, 81 : accept }",
+    "udp dport 1000-2000 drop",
+    "meta l4proto tcp drop",
+    "meta nfproto ipv6 drop",
+    "limit rate over 5/second drop",
+    "ct count over 3 drop",
+    "meta length > 1000 drop",
+    "meta nfproto ipv4 meta l4proto icmp icmp type 8 drop",
+    "ip saddr @bad drop",
 )  # fmt: skip
+OTHER_FAMILIES = (
+    ("bridge", "forward", "ether saddr 02:00:00:00:00:01 drop"),
+    ("bridge", "prerouting", "iifname rs1 ip daddr 10.0.0.1 tcp dport { 80, 443 } drop"),
+    ("arp", "input", "arp operation 1 arp daddr ip 10.0.0.1 drop"),
+    ("netdev", "ingress device lan", "ip daddr 10.0.0.1 drop"),
+    ("netdev", "egress device lan", "drop"),
+    ("inet", "ingress device lan", "tcp dport 80 drop"),
+)  # fmt: skip
+
+
+def test_rules_of_nftables_of_every_family_and_hook() -> None:
+    with namespaces("a") as (name,):
+        run("ip link add lan type veth peer name rs1", netns=name)
+        for number, (family, hook, rule) in enumerate(OTHER_FAMILIES):
+            chain = f"{family} t x{number}"
+            run(f"nft add table {family} t", netns=name)
+            run(f"nft 'add chain {chain} {{ type filter hook {hook} priority 0; }}'", netns=name)
+            run(f"nft 'add rule {chain} {rule}'", netns=name)
+        found = [one for one in rules_in(name) if one.number]
+        assert {(one.table.split()[0], one.hook, one.text) for one in found} == {
+            (family, hook.split()[0], rule) for family, hook, rule in OTHER_FAMILIES
+        }
+        assert all(one.complete and one.drops for one in found)
 
 
 def test_rules_of_nftables() -> None:
@@ -169,6 +206,7 @@ def test_rules_of_nftables() -> None:
         run("nft add table inet t", netns=name)
         run("nft 'add chain inet t in { type filter hook input priority 0; policy drop; }'",
             netns=name)  # fmt: skip
+        run("nft 'add set inet t bad { type ipv4_addr; }'", netns=name)
         for rule in NFT:
             run(f"nft 'add rule inet t in {rule}'", netns=name)
         run("nft add rule inet t in tcp dport 81 counter drop", netns=name)
@@ -179,10 +217,11 @@ def test_rules_of_nftables() -> None:
             *(rule.replace('"', "") for rule in NFT),
             "tcp dport 81 drop",
         ]
-        assert [one.action for one in found] == ["DROP", "DROP", "REJECT", *["DROP"] * 3]
-        assert [one.packets for one in found[1:]] == [None, None, None, None, 0]
+        actions = ["REJECT" if "reject" in rule else "DROP" for rule in NFT]
+        assert [one.action for one in found] == ["DROP", *actions, "DROP"]
+        assert [one.packets for one in found[1:]] == [*[None] * len(NFT), 0]
         run(" ".join(found[1].delete_command()), netns=name)
-        assert "dport 80" not in run("nft list ruleset", netns=name)
+        assert "dport 80 drop" not in run("nft list ruleset", netns=name)
         netns.run_inside(name, lambda: packet_filters.empty_table(FilterProgram.NFT, "inet t"))
         assert run("nft list ruleset", netns=name).split() == ["table", "ip", "kept", "{", "}"]
 
@@ -192,7 +231,7 @@ def without_nftables(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is written goes to iptables' tables, whatever this kernel has."""
     refused = OSError(errno.EOPNOTSUPP, "not here")
     for name in ("replace_masquerade", "replace_clamp"):
-        monkeypatch.setattr(nftables, name, Mock(side_effect=refused))
+        monkeypatch.setattr(own_tables, name, Mock(side_effect=refused))
 
 
 OWN_TARGETS = (
@@ -235,7 +274,7 @@ def test_what_is_masqueraded_is_listed_by_nft() -> None:
     with namespaces("a") as (name,):
         for version in (4, 6):
             own = [one for one in OWN_TARGETS if one.address.version == version]
-            netns.run_inside(name, partial(nftables.replace_masquerade, version, own))
+            netns.run_inside(name, partial(own_tables.replace_masquerade, version, own))
         listed = run("nft -s list ruleset", netns=name)
         assert [line.strip() for line in listed.splitlines() if "daddr" in line] == [
             "ip daddr 10.0.0.11 tcp dport 8080 counter masquerade",
@@ -245,7 +284,40 @@ def test_what_is_masqueraded_is_listed_by_nft() -> None:
         assert listed.count("type nat hook postrouting priority srcnat; policy accept;") == 2
         assert [one.masquerades for one in rules_in(name) if one.masquerades] == list(OWN_TARGETS)
         for version in (4, 6):
-            netns.run_inside(name, partial(nftables.replace_masquerade, version, ()))
+            netns.run_inside(name, partial(own_tables.replace_masquerade, version, ()))
+        assert run("nft list ruleset", netns=name) == ""
+
+
+MARKINGS = (
+    Marking(7, ip_address("10.0.0.1"), Protocol.TCP, PortRange(80, 80)),
+    Marking(7, ip_address("10.0.0.1"), Protocol.UDP, PortRange(8000, 8010)),
+    Marking(0x80000001, ip_address("fd00::1"), Protocol.SCTP),
+)
+
+
+def test_what_is_marked_is_listed_by_nft_and_written_as_its_command_writes_it() -> None:
+    with namespaces("a") as (name,):
+        assert netns.run_inside(name, partial(packet_filters.mark, MARKINGS))
+        listed = run("nft -s list ruleset", netns=name)
+        assert "type filter hook prerouting priority mangle; policy accept;" in listed
+        assert [line.strip() for line in listed.splitlines() if "mark set" in line] == [
+            "ip daddr 10.0.0.1 tcp dport 80 counter meta mark set 0x00000007",
+            "ip daddr 10.0.0.1 udp dport 8000-8010 counter meta mark set 0x00000007",
+            "ip6 daddr fd00::1 meta l4proto sctp counter meta mark set 0x80000001",
+        ]
+        marks = Marks(netns=name, devices=("lan",), markings=MARKINGS)
+        run(shlex.join(marks.undo_commands()[0].argv), netns=name)
+        assert run("nft list ruleset", netns=name) == ""
+        for one in marks.commands():
+            run(shlex.join(one.argv), netns=name)
+        assert run("nft -s list ruleset", netns=name) == listed
+        run(shlex.join(marks.edit_commands()[0].argv), netns=name)
+        assert run("nft -s list ruleset", netns=name) == listed
+        rules = rules_in(name)
+        assert [one.marks for one in rules if one.marks] == list(MARKINGS)
+        assert not any(one.foreign for one in rules)
+        assert netns.run_inside(name, packet_filters.unmark)
+        assert not netns.run_inside(name, packet_filters.unmark)
         assert run("nft list ruleset", netns=name) == ""
 
 
@@ -277,7 +349,7 @@ def test_a_limit_of_the_segment_size_is_listed_by_iptables_and_replaced() -> Non
 def test_a_limit_of_the_segment_size_is_listed_by_nft() -> None:
     with namespaces("a") as (name,):
         for version, size in CLAMPS:
-            netns.run_inside(name, partial(nftables.replace_clamp, version, (size,)))
+            netns.run_inside(name, partial(own_tables.replace_clamp, version, (size,)))
         listed = run("nft -s list ruleset", netns=name)
         rules = [line.strip() for line in listed.splitlines() if "maxseg" in line]
         assert [re.sub(r"tcp flags (\S+ / \S+|& \(\S+ \| \S+\) == \S+)", "tcp flags …", one)
@@ -289,5 +361,5 @@ def test_a_limit_of_the_segment_size_is_listed_by_nft() -> None:
         assert [one.clamps for one in rules_in(name) if one.clamps] == list(CLAMPS)
         assert not any(one.foreign for one in rules_in(name))
         for version, _ in CLAMPS:
-            netns.run_inside(name, partial(nftables.replace_clamp, version, ()))
+            netns.run_inside(name, partial(own_tables.replace_clamp, version, ()))
         assert run("nft list ruleset", netns=name) == ""

@@ -683,6 +683,27 @@ def test_what_works_otherwise_is_no_failure_and_has_no_cause() -> None:
     assert any("nat.request-rewritten" in line for line in said.differences)
 
 
+def test_a_claim_that_fails_without_harm_is_told() -> None:
+    said = conclusion(bent(evidence_of("nat"), "rs1", having("10.20.0.100/32", "lo")))
+    assert (said.causes, said.works, said.healthy) == ((), True, False)
+    assert said.differences == ("nat.real-servers-need-nothing: rs1 holds the VIP",)
+
+
+def test_what_no_rule_speaks_of_is_told_where_all_works() -> None:
+    """And of a lab that does not work, it is not said that it does no harm."""
+    evidence = evidence_of("dr")
+    ttl = Setting("net.ipv4.ip_default_ttl", "1", "64")
+
+    def bend(state: NodeState) -> NodeState:
+        return replace(state, whole=True, changed_sysctls=(ttl,))
+
+    changed = bent(evidence, "rs1", bend)
+    said = conclusion(changed)
+    assert said.healthy
+    assert "rs1: net.ipv4.ip_default_ttl is 1, not 64 as in a fresh namespace" in said.remarks
+    assert not any("ttl" in text for text in conclusion(unanswered(changed)).remarks)
+
+
 def test_every_client_of_a_service_is_judged() -> None:
     evidence = evidence_of("dr")
     (run,) = evidence.runs

@@ -143,7 +143,8 @@ def test_a_host_of_nat_has_its_gateway_checked_and_interfaces_are_the_inventorys
     assert "lvs_gateway: 192.168.20.2\n" in nat["group_vars/real_servers.yml"]
     assert "interface {{ lvs_interfaces['public'] }}\n" in nat["templates/keepalived.conf.j2"]
     up = yaml.safe_load(marks["group_vars/directors.yml"])["lvs_commands"][0]["up"]
-    assert up == "tc qdisc add dev {{ lvs_interfaces['lan'] }} clsact"
+    assert up.startswith("nft 'add table inet lvsctl_mark; add chain inet lvsctl_mark prerouting ")
+    assert up.endswith("|| tc qdisc add dev {{ lvs_interfaces['lan'] }} clsact >/dev/null")
 
 
 def test_netplan_gets_the_addresses_of_each_device() -> None:

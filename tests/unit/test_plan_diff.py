@@ -9,17 +9,21 @@ import pytest
 
 from lvsctl.kernel.own_servers import Place
 from lvsctl.model.lab import Impairment
-from lvsctl.model.service import FwMark, Protocol, Scheduler, TunnelKind, VipPort
+from lvsctl.model.packet_filter import FilterProgram, FilterRule, Marking
+from lvsctl.model.service import FwMark, PortRange, Protocol, Scheduler, TunnelKind, VipPort
 from lvsctl.model.state import (
+    FilterState,
     LinkState,
     ListenerState,
     NeighbourState,
+    NextHopState,
     NodeState,
     QdiscState,
     RouteState,
     RuleState,
     ServiceState,
     Setting,
+    TcpMetricsState,
 )
 from lvsctl.netlink import rules
 from lvsctl.plan import diff
@@ -27,15 +31,20 @@ from lvsctl.plan.stages import Plan, Stage
 from lvsctl.resources.address import Address
 from lvsctl.resources.base import Resource
 from lvsctl.resources.device import Device
+from lvsctl.resources.foreign import NextHop, TcpMetrics
 from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.marks import Marks
 from lvsctl.resources.neighbour import LearntNeighbour
 from lvsctl.resources.netem import Netem
+from lvsctl.resources.packet_filter import PacketFilter
 from lvsctl.resources.policy_rule import USUAL, PolicyRule
+from lvsctl.resources.qdisc import Qdisc
 from lvsctl.resources.static_route import StaticRoute
 from lvsctl.resources.sysctl import ChangedSysctl
 from lvsctl.resources.tunnel import Tunnel
 from lvsctl.resources.user_command import UserCommand
 from lvsctl.resources.veth_link import VethLink
+from tests.unit.report_samples import lab_of
 
 OWN = ip_interface("10.0.0.1/24")
 LINK = VethLink(
@@ -239,6 +248,106 @@ def test_a_tunnel_with_other_parameters_is_made_again() -> None:
     difference = found(node(links=(*node().links, other)), tunnel)
     assert tunnel in missing(difference)
     assert [type(one) for one in difference.extra] == [Device]
+
+
+MARKINGS = tuple(
+    Marking(1, ip_address("10.0.0.100"), Protocol.TCP, PortRange(port, port)) for port in (80, 443)
+)
+MARKS = Marks(netns="a", devices=("lan",), markings=MARKINGS)
+
+
+def marked(by: str, markings: tuple[Marking, ...] = MARKINGS, **more: object) -> NodeState:
+    """The node a with markings made by nft or by tc."""
+    rules = tuple(
+        FilterRule(
+            *(FilterProgram.NFT, "inet lvsctl_mark", "prerouting", number),
+            " ".join(one.rule()).replace(" counter", ""),
+            *("MARK", 0, True, number),
+            hook="prerouting",
+        )
+        for number, one in enumerate(markings, 1)
+    )
+    filters = tuple(
+        FilterState(
+            *("lan", "ingress", "flower", number, "ip", (f"mark {one.mark}",)), match=one.match()
+        )
+        for number, one in enumerate(markings, 1)
+    )
+    made = {"packet_filters": rules} if by == "nft" else {"filters": filters, "qdiscs": (CLSACT,)}
+    return node(nftables=by == "nft", **{**made, **more})
+
+
+CLSACT = QdiscState("lan", "clsact", "ffff:", "clsact")
+
+
+@pytest.mark.parametrize("by", ["nft", "tc"])
+def test_marks_may_be_made_by_nft_or_tc_and_lack_what_neither_marks(by: str) -> None:
+    as_planned = found(marked(by), MARKS)
+    assert missing(as_planned) == []
+    assert as_planned.extra == ()
+    (surplus,) = found(marked(by)).extra
+    assert isinstance(surplus, Marks)
+    assert surplus.markings == MARKINGS
+
+    one_less, none = marked(by, MARKINGS[:1]), marked(by, ())
+    for state in (one_less, none):
+        (lacking,) = missing(found(state, MARKS))
+        assert lacking == MARKS
+        assert found(state, MARKS).extra == ()
+        assert all(command.argv[0] == by for command in lacking.commands())
+        assert not any(command.otherwise for command in lacking.edit_commands())
+        deviation = lacking.deviation(state, lab_of("dr"))
+        assert deviation is not None
+        assert "does not mark" in deviation.text
+    assert MARKS.missing(one_less) == MARKINGS[1:]
+    assert MARKS.only_lacks(one_less)
+    assert [words[:3] for words in MARKS.adding(MARKINGS[1:], one_less)] == [
+        ("nft", "add", "rule") if by == "nft" else ("tc", "filter", "add")
+    ]
+    other = marked(by, (*MARKINGS, MARKINGS[0]._replace(mark=9)))
+    assert not MARKS.only_lacks(other)
+    assert missing(found(other, MARKS)) == [MARKS]
+
+
+def test_filters_beside_the_rules_that_mark_are_extra_and_so_is_a_rule_in_their_table() -> None:
+    (extra,) = found(marked("nft", qdiscs=(CLSACT,)), MARKS).extra
+    assert isinstance(extra, Qdisc)
+    rules = marked("nft").packet_filters
+    foreign = replace(rules[0], text="tcp dport 99 drop", action="DROP")
+    (table,) = found(marked("nft", packet_filters=(*rules, foreign)), MARKS).extra
+    assert isinstance(table, PacketFilter)
+    assert table.rules == (foreign,)
+    elsewhere = tuple(replace(one, hook="postrouting") for one in rules)
+    assert missing(found(marked("nft", packet_filters=elsewhere), MARKS)) == [MARKS]
+
+
+def test_routes_go_with_the_next_hop_object_that_they_use() -> None:
+    one = NextHopState(7, "via 10.0.0.9 dev lan", "lan")
+    far = RouteState(
+        ip_network("10.3.0.0/16"),
+        ip_address("10.0.0.9"),
+        "lan",
+        kernel=False,
+        details=("nhid 7",),
+    )
+    difference = found(node(nexthops=(one,), routes=(*node().routes, far)))
+    (alone,) = diff.independent(difference.extra)
+    assert isinstance(alone, NextHop)
+    assert alone.routes == ("10.3.0.0/16",)
+    assert len(difference.extra) == 2
+
+
+@pytest.mark.parametrize(
+    ("rtt", "fastopen", "delay", "extra"),
+    [(3, False, 0, False), (1500, False, 0, True), (1500, False, 800, False), (3, True, 800, True)],
+)
+def test_what_tcp_learnt_is_extra_where_links_do_not_explain_it(
+    rtt: int, *, fastopen: bool, delay: float, extra: bool
+) -> None:
+    learnt = TcpMetricsState(ip_address("10.0.0.2"), OWN.ip, rtt, fastopen)
+    netem = Netem(netns="b", device="lan", impairment=Impairment(delay=delay))
+    difference = found(node(tcp_metrics=(learnt,)), *([netem] if delay else []))
+    assert any(isinstance(one, TcpMetrics) for one in difference.extra) == extra
 
 
 def test_a_sysctl_that_the_plan_does_not_set_gets_its_usual_value() -> None:

@@ -26,6 +26,7 @@ from lvsctl.resources.foreign import StoppedProcess, Xfrm
 from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.keepalived import Keepalived
 from lvsctl.resources.kinds import KINDS
+from lvsctl.resources.marks import Marks
 from lvsctl.resources.masquerade import Masquerade
 from lvsctl.resources.mss_clamp import MssClamp
 from lvsctl.resources.namespace import Namespace
@@ -63,7 +64,7 @@ def test_a_kind_is_applied_and_undone_by_a_handler(kind: type[Resource]) -> None
     assert applied == (kind.PLANNED or kind is PacketFilter)  # which only a fault applies
     by_other_means = kind in (
         *(Keepalived, Namespace, OffloadsOff, ResponderPort),
-        *(ChangedSysctl, Masquerade, MssClamp, PacketFilter, StoppedProcess, Xfrm),
+        *(ChangedSysctl, Marks, Masquerade, MssClamp, PacketFilter, StoppedProcess, Xfrm),
     )
     assert kind in undo.MESSAGES or by_other_means or not kind.UNDOABLE
 
@@ -164,6 +165,11 @@ def test_a_link_state_satisfies_link_up() -> None:
         ("ip -n lvs-dr-rs1 route show 2>/dev/null || ip -n lvs-dr-rs1 link >/dev/null",
          ("lvsctl machine run -- sh -c 'ip -n lvs-dr-rs1 route show 2>/dev/null || "
           "ip -n lvs-dr-rs1 link >/dev/null'")),
+        ("ip netns exec lvs-dr-rs1 nft 'add table ip a; add table ip b'",
+         "lvsctl exec dr/rs1 -- nft 'add table ip a; add table ip b'"),
+        ("ip -n lvs-dr-rs1 link || { tc -n lvs-dr-rs1 qdisc && tc -n lvs-dr-rs1 class; }",
+         ("lvsctl machine run -- sh -c 'ip -n lvs-dr-rs1 link || { tc -n lvs-dr-rs1 qdisc && "
+          "tc -n lvs-dr-rs1 class; }'")),
         ("lvsctl exec dr/rs1 -- ip addr", "lvsctl exec dr/rs1 -- ip addr"),
         ("ip addr", "ip addr"),
     ],

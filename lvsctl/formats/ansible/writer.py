@@ -186,10 +186,7 @@ def _commands(one: Resource, node: Node) -> Iterator[tuple[str, str]]:
 
 def _typed(command: Command, node: Node) -> str:
     """A command as it is typed on the host itself."""
-    text = _words(command.argv, node)
-    if command.otherwise:
-        return f"{text} 2>/dev/null || {_words(command.otherwise, node)} >/dev/null"
-    return text
+    return command.shell(lambda argv: _words(argv, node))
 
 
 def _words(argv: tuple[str, ...], node: Node) -> str:

@@ -76,14 +76,7 @@ counters() { [ ! -e /proc/net/ip_vs ] || ipvsadm -L -n --stats --exact 2>/dev/nu
 
 connections() { [ ! -e /proc/net/ip_vs_conn ] || grep -iE "$clients" /proc/net/ip_vs_conn; }
 
-section() { # section NAME COMMAND...: what the command prints, each line after a bar
-    name=$1
-    shift
-    echo "section $name"
-    if text=$("$@" 2>/dev/null); then status=0; else status=$?; fi
-    [ -z "$text" ] || printf '%s\n' "$text" | sed 's/^/|/'
-    echo "end $name $status"
-}
+# section.sh: lvsctl puts that file here.
 
 main
 exit

@@ -17,14 +17,7 @@ LC_ALL=C
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export LC_ALL PATH
 
-section() { # section NAME COMMAND...: what the command prints, each line after a bar
-    name=$1
-    shift
-    echo "section $name"
-    if text=$("$@" 2>/dev/null); then status=0; else status=$?; fi
-    [ -z "$text" ] || printf '%s\n' "$text" | sed 's/^/|/'
-    echo "end $name $status"
-}
+# section.sh: lvsctl puts that file here.
 
 settings() { # settings FILE...: name:value of those that exist
     grep -s . "$@" /dev/null || :

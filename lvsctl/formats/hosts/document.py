@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lvsctl.errors import DamagedFile, quoted
 
-_SCRIPT = Path(__file__).with_name("collect.sh")
+_SECTION = "# section.sh: lvsctl puts that file here.\n"
 _FIRST = "lvsctl-collect 1"
 _LAST = "end of lvsctl-collect"
 
@@ -40,7 +40,16 @@ class Section:
 
 def script() -> str:
     """Return the script, for a POSIX shell."""
-    return _SCRIPT.read_text(encoding="utf-8")
+    return script_from("collect.sh")
+
+
+def script_from(file: str) -> str:
+    """Return a script of this package with the function that prints a section of a document."""
+    directory = Path(__file__).parent
+    text, section = (
+        (directory / name).read_text(encoding="utf-8") for name in (file, "section.sh")
+    )
+    return text.replace(_SECTION, section)
 
 
 def sections(data: bytes, source: str) -> Mapping[str, Section]:

@@ -13,17 +13,14 @@ import shlex
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from lvsctl.formats.hosts.document import Damaged, sections
+from lvsctl.formats.hosts.document import Damaged, script_from, sections
 from lvsctl.formats.hosts.ipvs import typed_endpoint
 from lvsctl.formats.hosts.values import Unreadable, number
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
 from lvsctl.model.service import FwMark, Protocol, ServiceMatch, VipPort
 from lvsctl.model.state import Counters, ServiceState
-
-_SCRIPT = Path(__file__).with_name("capture.sh")
 
 READY = b"ready\n"
 """What the script prints when it captures on every device."""
@@ -57,7 +54,7 @@ def capture_script(devices: Iterable[str], expression: str, clients: Iterable[IP
         ("devices", " ".join(devices)), ("filter", expression), ("clients", pattern)
     )  # fmt: skip
     head = "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables)
-    return head + _SCRIPT.read_text(encoding="utf-8")
+    return head + script_from("capture.sh")
 
 
 def _in_table(address: IPAddress) -> str:

@@ -238,8 +238,11 @@ class _Node:
         for one in self._state.filters:
             if any(action.startswith("mark ") for action in one.actions):
                 match = printable(" ".join(one.match))
-                yield [f"{printable(one.device)} {one.parent}", match, ", ".join(one.actions)]
+                yield [f"tc {printable(one.device)} {one.parent}", match, ", ".join(one.actions)]
         for rule in self._state.packet_filters:
+            if (marking := rule.marks) is not None:
+                match = rule.text.partition(" meta mark")[0]
+                yield [f"nft {rule.hook}", match, f"mark {marking.mark}"]
             if (to := rule.masquerades) is not None:
                 where = f"dst_ip {to.address} {to.protocol} dst_port {to.port}"
                 yield [rule.chain.lower(), where, "masquerade"]

@@ -190,13 +190,14 @@ word of three quoted pieces. Operators (``||``, ``2>/dev/null``) are words here 
 def wrap_command(command: str, width: int) -> list[str]:
     """Break ``command`` into lines of at most ``width``, continued with a backslash.
 
-    The words stay the same: it is broken at unquoted blanks only, and quotes are not changed.
+    The words stay the same: it is broken at unquoted blanks only, and quotes are not changed. What
+    is run in place of a command that fails begins a line.
     """
     if len(command) <= width:
         return [command]
     lines, line = [], ""
     for word in _WORD.findall(command):
-        if line and len(line) + 1 + len(word) > width - 2:
+        if line and (word == "||" or len(line) + 1 + len(word) > width - 2):
             lines.append(line + " \\")
             line = "    " + word
         else:

@@ -18,7 +18,7 @@
 # sh dr-fwmark.sh         builds it: 5 namespaces, nothing outside of them
 # sh dr-fwmark.sh down    removes it
 #
-# Needs root, a kernel with IPVS, and: ip, sysctl, tc, ipvsadm. Real servers
+# Needs root, a kernel with IPVS, and: ip, sysctl, ipvsadm. Real servers
 # answer where there is python3.
 # Written by `lvsctl plan dr-fwmark --format sh`; does what `lvsctl up dr-fwmark` does.
 
@@ -154,7 +154,6 @@ esac
 [ "$(id -u)" -eq 0 ] || refuse 'only root may make network namespaces'
 need ip iproute2
 need sysctl procps
-need tc iproute2
 need ipvsadm ipvsadm
 # Now and not when first needed: a module loaded half-way puts devices of its own
 # into the namespaces that are there.
@@ -489,16 +488,28 @@ ip -n lvs-dr-fwmark-rs2 addr add 10.14.0.102/32 dev lo
 
 # ---------------------------------------- virtual services ----------------------------------------
 
-# several ports or VIPs are one virtual service: IPVS goes by the mark
-tc -n lvs-dr-fwmark-director qdisc add dev lan clsact
-tc -n lvs-dr-fwmark-director filter add dev lan ingress pref 1 protocol ip flower ip_proto tcp \
-    dst_ip 10.14.0.100 dst_port 80 action skbedit mark 1
-tc -n lvs-dr-fwmark-director filter add dev lan ingress pref 2 protocol ip flower ip_proto tcp \
-    dst_ip 10.14.0.100 dst_port 443 action skbedit mark 1
-tc -n lvs-dr-fwmark-director filter add dev lan ingress pref 3 protocol ip flower ip_proto tcp \
-    dst_ip 10.14.0.101 dst_port 80 action skbedit mark 2
-tc -n lvs-dr-fwmark-director filter add dev lan ingress pref 4 protocol ip flower ip_proto tcp \
-    dst_ip 10.14.0.102 dst_port 80 action skbedit mark 2
+# several ports or VIPs are one virtual service: IPVS goes by the mark, which nft sets where the
+# kernel has nf_tables, and tc otherwise
+ip netns exec lvs-dr-fwmark-director nft \
+    'add table inet lvsctl_mark; add chain inet lvsctl_mark prerouting { type filter hook prerouting priority mangle; }' \
+    2>/dev/null \
+    || tc -n lvs-dr-fwmark-director qdisc add dev lan clsact >/dev/null
+ip netns exec lvs-dr-fwmark-director nft add rule inet lvsctl_mark prerouting ip daddr 10.14.0.100 \
+    tcp dport 80 counter meta mark set 1 2>/dev/null \
+    || tc -n lvs-dr-fwmark-director filter add dev lan ingress pref 1 protocol ip flower ip_proto \
+    tcp dst_ip 10.14.0.100 dst_port 80 action skbedit mark 1 >/dev/null
+ip netns exec lvs-dr-fwmark-director nft add rule inet lvsctl_mark prerouting ip daddr 10.14.0.100 \
+    tcp dport 443 counter meta mark set 1 2>/dev/null \
+    || tc -n lvs-dr-fwmark-director filter add dev lan ingress pref 2 protocol ip flower ip_proto \
+    tcp dst_ip 10.14.0.100 dst_port 443 action skbedit mark 1 >/dev/null
+ip netns exec lvs-dr-fwmark-director nft add rule inet lvsctl_mark prerouting ip daddr 10.14.0.101 \
+    tcp dport 80 counter meta mark set 2 2>/dev/null \
+    || tc -n lvs-dr-fwmark-director filter add dev lan ingress pref 3 protocol ip flower ip_proto \
+    tcp dst_ip 10.14.0.101 dst_port 80 action skbedit mark 2 >/dev/null
+ip netns exec lvs-dr-fwmark-director nft add rule inet lvsctl_mark prerouting ip daddr 10.14.0.102 \
+    tcp dport 80 counter meta mark set 2 2>/dev/null \
+    || tc -n lvs-dr-fwmark-director filter add dev lan ingress pref 4 protocol ip flower ip_proto \
+    tcp dst_ip 10.14.0.102 dst_port 80 action skbedit mark 2 >/dev/null
 # clients reach shop here: IPVS handles packets to the VIP
 ip -n lvs-dr-fwmark-director addr add 10.14.0.100/32 dev lan
 # virtual service shop

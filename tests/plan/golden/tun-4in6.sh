@@ -568,8 +568,8 @@ ip -n lvs-tun-4in6-rs2 route add default via fd00:46:2::1
 # ------------------------------------------ real servers ------------------------------------------
 
 # decapsulate what the director sends
-ip -n lvs-tun-4in6-rs1 link add name ip6tnl0 index 43 type ip6tnl mode any 2>/dev/null || ip -n \
-    lvs-tun-4in6-rs1 -6 tunnel change ip6tnl0 mode any >/dev/null
+ip -n lvs-tun-4in6-rs1 link add name ip6tnl0 index 43 type ip6tnl mode any 2>/dev/null \
+    || ip -n lvs-tun-4in6-rs1 -6 tunnel change ip6tnl0 mode any >/dev/null
 ip -n lvs-tun-4in6-rs1 link set dev ip6tnl0 up
 # requests come out of the tunnel, but the route to the client does not lead through it
 ip netns exec lvs-tun-4in6-rs1 sysctl -q -w net.ipv4.conf.ip6tnl0.rp_filter=0
@@ -577,8 +577,8 @@ ip netns exec lvs-tun-4in6-rs1 sysctl -q -w net.ipv4.conf.ip6tnl0.rp_filter=0
 ip -n lvs-tun-4in6-rs1 addr add 10.46.1.100/32 dev ip6tnl0
 
 # decapsulate what the director sends
-ip -n lvs-tun-4in6-rs2 link add name ip6tnl0 index 43 type ip6tnl mode any 2>/dev/null || ip -n \
-    lvs-tun-4in6-rs2 -6 tunnel change ip6tnl0 mode any >/dev/null
+ip -n lvs-tun-4in6-rs2 link add name ip6tnl0 index 43 type ip6tnl mode any 2>/dev/null \
+    || ip -n lvs-tun-4in6-rs2 -6 tunnel change ip6tnl0 mode any >/dev/null
 ip -n lvs-tun-4in6-rs2 link set dev ip6tnl0 up
 # requests come out of the tunnel, but the route to the client does not lead through it
 ip netns exec lvs-tun-4in6-rs2 sysctl -q -w net.ipv4.conf.ip6tnl0.rp_filter=0

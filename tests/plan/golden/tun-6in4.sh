@@ -558,15 +558,15 @@ ip -n lvs-tun-6in4-rs2 route add default via fd00:64:2::1
 # ------------------------------------------ real servers ------------------------------------------
 
 # decapsulate what the director sends
-ip -n lvs-tun-6in4-rs1 link add name sit0 index 42 type sit 2>/dev/null || ip -n lvs-tun-6in4-rs1 \
-    link show dev sit0 >/dev/null
+ip -n lvs-tun-6in4-rs1 link add name sit0 index 42 type sit 2>/dev/null \
+    || ip -n lvs-tun-6in4-rs1 link show dev sit0 >/dev/null
 ip -n lvs-tun-6in4-rs1 link set dev sit0 up
 # accept the decapsulated requests, still addressed to the VIP
 ip -n lvs-tun-6in4-rs1 addr add fd00:64:1::100/128 dev sit0 nodad
 
 # decapsulate what the director sends
-ip -n lvs-tun-6in4-rs2 link add name sit0 index 42 type sit 2>/dev/null || ip -n lvs-tun-6in4-rs2 \
-    link show dev sit0 >/dev/null
+ip -n lvs-tun-6in4-rs2 link add name sit0 index 42 type sit 2>/dev/null \
+    || ip -n lvs-tun-6in4-rs2 link show dev sit0 >/dev/null
 ip -n lvs-tun-6in4-rs2 link set dev sit0 up
 # accept the decapsulated requests, still addressed to the VIP
 ip -n lvs-tun-6in4-rs2 addr add fd00:64:1::100/128 dev sit0 nodad

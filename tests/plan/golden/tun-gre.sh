@@ -550,8 +550,8 @@ ip -n lvs-tun-gre-rs2 route add default via 10.40.2.1
 # ------------------------------------------ real servers ------------------------------------------
 
 # decapsulate what the director sends
-ip -n lvs-tun-gre-rs1 link add name gre0 index 41 type gre 2>/dev/null || ip -n lvs-tun-gre-rs1 \
-    link show dev gre0 >/dev/null
+ip -n lvs-tun-gre-rs1 link add name gre0 index 41 type gre 2>/dev/null \
+    || ip -n lvs-tun-gre-rs1 link show dev gre0 >/dev/null
 ip -n lvs-tun-gre-rs1 link set dev gre0 up
 # requests come out of the tunnel, but the route to the client does not lead through it
 ip netns exec lvs-tun-gre-rs1 sysctl -q -w net.ipv4.conf.gre0.rp_filter=0
@@ -559,8 +559,8 @@ ip netns exec lvs-tun-gre-rs1 sysctl -q -w net.ipv4.conf.gre0.rp_filter=0
 ip -n lvs-tun-gre-rs1 addr add 10.40.1.100/32 dev gre0
 
 # decapsulate what the director sends
-ip -n lvs-tun-gre-rs2 link add name gre0 index 41 type gre 2>/dev/null || ip -n lvs-tun-gre-rs2 \
-    link show dev gre0 >/dev/null
+ip -n lvs-tun-gre-rs2 link add name gre0 index 41 type gre 2>/dev/null \
+    || ip -n lvs-tun-gre-rs2 link show dev gre0 >/dev/null
 ip -n lvs-tun-gre-rs2 link set dev gre0 up
 # requests come out of the tunnel, but the route to the client does not lead through it
 ip netns exec lvs-tun-gre-rs2 sysctl -q -w net.ipv4.conf.gre0.rp_filter=0

@@ -552,8 +552,8 @@ ip -n lvs-tun-gue-rs2 route add default via 10.50.2.1
 # decapsulate UDP and GUE: IP in IP remains
 ip -n lvs-tun-gue-rs1 fou add port 6080 gue
 # decapsulate what the director sends
-ip -n lvs-tun-gue-rs1 link add name tunl0 index 40 type ipip 2>/dev/null || ip -n lvs-tun-gue-rs1 \
-    link show dev tunl0 >/dev/null
+ip -n lvs-tun-gue-rs1 link add name tunl0 index 40 type ipip 2>/dev/null \
+    || ip -n lvs-tun-gue-rs1 link show dev tunl0 >/dev/null
 ip -n lvs-tun-gue-rs1 link set dev tunl0 up
 # requests come out of the tunnel, but the route to the client does not lead through it
 ip netns exec lvs-tun-gue-rs1 sysctl -q -w net.ipv4.conf.tunl0.rp_filter=0
@@ -563,8 +563,8 @@ ip -n lvs-tun-gue-rs1 addr add 10.50.1.100/32 dev tunl0
 # decapsulate UDP and GUE: IP in IP remains
 ip -n lvs-tun-gue-rs2 fou add port 6080 gue
 # decapsulate what the director sends
-ip -n lvs-tun-gue-rs2 link add name tunl0 index 40 type ipip 2>/dev/null || ip -n lvs-tun-gue-rs2 \
-    link show dev tunl0 >/dev/null
+ip -n lvs-tun-gue-rs2 link add name tunl0 index 40 type ipip 2>/dev/null \
+    || ip -n lvs-tun-gue-rs2 link show dev tunl0 >/dev/null
 ip -n lvs-tun-gue-rs2 link set dev tunl0 up
 # requests come out of the tunnel, but the route to the client does not lead through it
 ip netns exec lvs-tun-gue-rs2 sysctl -q -w net.ipv4.conf.tunl0.rp_filter=0

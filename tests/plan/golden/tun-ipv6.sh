@@ -550,15 +550,15 @@ ip -n lvs-tun-ipv6-rs2 route add default via fd00:30:2::1
 # ------------------------------------------ real servers ------------------------------------------
 
 # decapsulate what the director sends
-ip -n lvs-tun-ipv6-rs1 link add name ip6tnl0 index 43 type ip6tnl mode any 2>/dev/null || ip -n \
-    lvs-tun-ipv6-rs1 -6 tunnel change ip6tnl0 mode any >/dev/null
+ip -n lvs-tun-ipv6-rs1 link add name ip6tnl0 index 43 type ip6tnl mode any 2>/dev/null \
+    || ip -n lvs-tun-ipv6-rs1 -6 tunnel change ip6tnl0 mode any >/dev/null
 ip -n lvs-tun-ipv6-rs1 link set dev ip6tnl0 up
 # accept the decapsulated requests, still addressed to the VIP
 ip -n lvs-tun-ipv6-rs1 addr add fd00:30:1::100/128 dev ip6tnl0 nodad
 
 # decapsulate what the director sends
-ip -n lvs-tun-ipv6-rs2 link add name ip6tnl0 index 43 type ip6tnl mode any 2>/dev/null || ip -n \
-    lvs-tun-ipv6-rs2 -6 tunnel change ip6tnl0 mode any >/dev/null
+ip -n lvs-tun-ipv6-rs2 link add name ip6tnl0 index 43 type ip6tnl mode any 2>/dev/null \
+    || ip -n lvs-tun-ipv6-rs2 -6 tunnel change ip6tnl0 mode any >/dev/null
 ip -n lvs-tun-ipv6-rs2 link set dev ip6tnl0 up
 # accept the decapsulated requests, still addressed to the VIP
 ip -n lvs-tun-ipv6-rs2 addr add fd00:30:1::100/128 dev ip6tnl0 nodad

@@ -605,8 +605,8 @@ ip -n lvs-tun-rs-far route add default via 10.30.3.1
 # ------------------------------------------ real servers ------------------------------------------
 
 # decapsulate what the director sends
-ip -n lvs-tun-rs1 link add name tunl0 index 40 type ipip 2>/dev/null || ip -n lvs-tun-rs1 link \
-    show dev tunl0 >/dev/null
+ip -n lvs-tun-rs1 link add name tunl0 index 40 type ipip 2>/dev/null \
+    || ip -n lvs-tun-rs1 link show dev tunl0 >/dev/null
 ip -n lvs-tun-rs1 link set dev tunl0 up
 # requests come out of the tunnel, but the route to the client does not lead through it
 ip netns exec lvs-tun-rs1 sysctl -q -w net.ipv4.conf.tunl0.rp_filter=0
@@ -614,8 +614,8 @@ ip netns exec lvs-tun-rs1 sysctl -q -w net.ipv4.conf.tunl0.rp_filter=0
 ip -n lvs-tun-rs1 addr add 10.30.1.100/32 dev tunl0
 
 # decapsulate what the director sends
-ip -n lvs-tun-rs2 link add name tunl0 index 40 type ipip 2>/dev/null || ip -n lvs-tun-rs2 link \
-    show dev tunl0 >/dev/null
+ip -n lvs-tun-rs2 link add name tunl0 index 40 type ipip 2>/dev/null \
+    || ip -n lvs-tun-rs2 link show dev tunl0 >/dev/null
 ip -n lvs-tun-rs2 link set dev tunl0 up
 # requests come out of the tunnel, but the route to the client does not lead through it
 ip netns exec lvs-tun-rs2 sysctl -q -w net.ipv4.conf.tunl0.rp_filter=0
@@ -623,8 +623,8 @@ ip netns exec lvs-tun-rs2 sysctl -q -w net.ipv4.conf.tunl0.rp_filter=0
 ip -n lvs-tun-rs2 addr add 10.30.1.100/32 dev tunl0
 
 # decapsulate what the director sends
-ip -n lvs-tun-rs-far link add name tunl0 index 40 type ipip 2>/dev/null || ip -n lvs-tun-rs-far \
-    link show dev tunl0 >/dev/null
+ip -n lvs-tun-rs-far link add name tunl0 index 40 type ipip 2>/dev/null \
+    || ip -n lvs-tun-rs-far link show dev tunl0 >/dev/null
 ip -n lvs-tun-rs-far link set dev tunl0 up
 # requests come out of the tunnel, but the route to the client does not lead through it
 ip netns exec lvs-tun-rs-far sysctl -q -w net.ipv4.conf.tunl0.rp_filter=0

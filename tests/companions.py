@@ -1,4 +1,4 @@
-"""Kernel tests run where they can: here, or in the throwaway kernel, as part of one pytest run.
+"""One pytest run, worked on by several pytests side by side.
 
 Tests under tests/kernel need root; those marked `ipvs` need the kernel's real IPVS as
 well. Where this process has what a test needs, nothing special happens. The others are
@@ -6,15 +6,21 @@ run by other pytests inside machines, started at once so that all work side by s
 their reports come back line by line and are reported here as if they were ours.
 No test is skipped for want of IPVS: without a machine they all fail, and say why.
 LVSCTL_MACHINE_KIND and LVSCTL_MACHINE_KERNEL, as for every command, choose the machine.
+
+A whole run has one more: tests/unit and tests/plan need neither, and run beside the tests that
+start commands and machines, which take longest and stay here.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import queue
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,8 +29,11 @@ import pytest
 from lvsctl.kernel import probe
 
 INSIDE = "LVSCTL_IN_MACHINE"
+SENDS = "LVSCTL_TEST_SENDS"
+"""Set where a pytest hands its reports to another one."""
+
 MARK = "\x1elvsctl-report "
-"""In front of a report on the inner pytest's standard output; cannot be confused with text."""
+"""In front of a report on a companion's standard output; cannot be confused with text."""
 
 MACHINES = int(os.environ.get("LVSCTL_TEST_MACHINES", "3"))
 """How many throwaway kernels share the tests: each has one CPU, and many tests mostly wait."""
@@ -32,10 +41,13 @@ MACHINES = int(os.environ.get("LVSCTL_TEST_MACHINES", "3"))
 CHOSEN = bool(os.environ.get("LVSCTL_MACHINE_KIND") or os.environ.get("LVSCTL_MACHINE_KERNEL"))
 """Whether the tests are meant for a certain throwaway kernel, whatever the host's can do."""
 
-KERNEL_TESTS = Path(__file__).parent / "kernel"
+TESTS = Path(__file__).parent
+KERNEL_TESTS = TESTS / "kernel"
+QUICK_TESTS = TESTS / "unit", TESTS / "plan"
+MACHINE = (sys.executable, "-m", "lvsctl", "machine")
 
 
-def must_be_forwarded(item: pytest.Item) -> bool:
+def needs_a_machine(item: pytest.Item) -> bool:
     """Whether this process lacks what a test needs."""
     if INSIDE in os.environ:
         return False
@@ -46,41 +58,57 @@ def must_be_forwarded(item: pytest.Item) -> bool:
     return (needs_root and not probe.has_root()) or (needs_ipvs and not probe.has_ipvs())
 
 
-class Inner:
-    """A pytest inside a machine, and the reports that it has sent so far."""
+def is_quick(item: pytest.Item) -> bool:
+    """Whether a test needs neither root nor a kernel."""
+    return any(item.path.is_relative_to(directory) for directory in QUICK_TESTS)
 
-    def __init__(self, config: pytest.Config, number: int, node_ids: list[str]) -> None:
+
+class Companion:
+    """Another pytest, ``within`` a machine or beside this one, and its reports so far."""
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        node_ids: Sequence[str],
+        within: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._config = config
-        self._machine = {"LVSCTL_MACHINE": f"tests-{os.getpid()}-{number}"}
         self._reports: dict[str, list[pytest.TestReport]] = {}
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as this)
         options = ["-p", "no:cacheprovider", "-q", "--tb", config.getoption("tbstyle")]
         options += ["-m", ""]  # which tests run is decided: addopts would leave some of them out
         # The tests here run one after the other, and so end last: they go first.
-        lvsctl = ["nice", "-n", "5", sys.executable, "-m", "lvsctl", "machine", "run", "--"]
+        words = ["nice", "-n", "5", *within, sys.executable, "-m", "pytest", *options, *node_ids]
         self._process = subprocess.Popen(
-            [*lvsctl, sys.executable, "-m", "pytest", *options, *node_ids],
+            words,
             cwd=config.rootpath,
-            env={**os.environ, **self._machine},
+            env={**os.environ, SENDS: "1", **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,
         )
         self._talk: list[str] = []
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        # A pipe holds 64 KiB: without somebody who reads, the companion would soon wait.
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as lines:
+            for line in lines:
+                self._lines.put(line.decode(errors="replace"))
+        self._lines.put(None)
 
     def reports_of(self, node_id: str) -> list[pytest.TestReport]:
-        """What the inner pytest reported of a test; waits until it has."""
+        """What the companion reported of a test; waits until it has."""
         while not any(r.when == "teardown" for r in self._reports.get(node_id, ())):
-            line = self._next_line()
+            line = self._lines.get()
             if line is None:
+                self._lines.put(None)  # for the next one who asks
                 break
             self._take(line)
         return self._reports.get(node_id, [])
-
-    def _next_line(self) -> str | None:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        return line.decode(errors="replace") if line else None
 
     def _take(self, line: str) -> None:
         if not line.startswith(MARK):
@@ -97,54 +125,68 @@ class Inner:
             self._talk.append(f"{report.longrepr}\n")
 
     def complaint(self) -> str:
-        """What the inner pytest and the machine had to say, for a test without a report."""
+        """What the companion and its machine had to say, for a test without a report."""
         status = self._process.wait()
         self._errors.seek(0)
         said = "".join(self._talk[-40:]) + self._errors.read().decode(errors="replace")
-        return f"the tests in the machine ended with status {status}:\n{said}"
+        return f"the pytest that runs these tests ended with status {status}:\n{said}"
 
     def end(self) -> None:
-        """End the inner pytest and its machine."""
-        if self._process.poll() is None and self._process.stdout is not None:
-            self._process.terminate()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        """End the companion."""
+        self._process.terminate()
         self._process.wait()
         self._errors.close()
-        stop = [sys.executable, "-m", "lvsctl", "machine", "stop"]
+
+
+class Inside(Companion):
+    """A companion inside a machine of its own."""
+
+    def __init__(self, config: pytest.Config, node_ids: Sequence[str], number: int) -> None:
+        self._machine = {"LVSCTL_MACHINE": f"tests-{os.getpid()}-{number}"}
+        super().__init__(config, node_ids, (*MACHINE, "run", "--"), self._machine)
+
+    def end(self) -> None:
+        """End the companion and its machine."""
+        super().end()
         environment = {**os.environ, **self._machine}
-        subprocess.run(stop, env=environment, check=False, capture_output=True)
+        subprocess.run([*MACHINE, "stop"], env=environment, check=False, capture_output=True)
 
 
-INNER = pytest.StashKey[dict[str, Inner]]()
-"""Who runs each forwarded test, by its node id."""
+COMPANIONS = pytest.StashKey[dict[str, Companion]]()
+"""Who runs each test that does not run here, by its node id."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Ours first: the machine works meanwhile."""
-    items.sort(key=must_be_forwarded)
+    """Ours first: the companions work meanwhile."""
+    items.sort(key=lambda item: (needs_a_machine(item), is_quick(item)))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Start the inner pytest, where one is needed."""
-    forwarded = [item.nodeid for item in session.items if must_be_forwarded(item)]
-    if forwarded and not session.config.getoption("collectonly"):
-        runners: dict[str, Inner] = {}
-        session.config.stash[INNER] = runners
-        for number in range(min(MACHINES, len(forwarded))):
-            mine = forwarded[number::MACHINES]
-            runners.update(dict.fromkeys(mine, Inner(session.config, number, mine)))
+    """Start the companions, where some are needed."""
+    if session.config.getoption("collectonly") or SENDS in os.environ:
+        return
+    in_machines = [item.nodeid for item in session.items if needs_a_machine(item)]
+    quick = [item.nodeid for item in session.items if is_quick(item)]
+    who: dict[str, Companion] = {}
+    session.config.stash[COMPANIONS] = who
+    for number in range(min(MACHINES, len(in_machines))):
+        mine = in_machines[number::MACHINES]
+        who.update(dict.fromkeys(mine, Inside(session.config, mine, number)))
+    others = len(session.items) - len(in_machines) - len(quick)
+    # Whoever runs these alone may want a debugger in them.
+    if quick and others and in_machines and not session.config.getoption("usepdb"):
+        who.update(dict.fromkeys(quick, Companion(session.config, quick)))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
-    """Report what happened to a test inside the machine."""
-    inner = item.config.stash.get(INNER, {}).get(item.nodeid)
-    if inner is None:
+    """Report what happened to a test that a companion runs."""
+    companion = item.config.stash.get(COMPANIONS, {}).get(item.nodeid)
+    if companion is None:
         return None
     hook = item.ihook
     hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for report in inner.reports_of(item.nodeid) or [_lost(item, inner.complaint())]:
+    for report in companion.reports_of(item.nodeid) or [_lost(item, companion.complaint())]:
         hook.pytest_runtest_logreport(report=report)
     hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
@@ -158,17 +200,17 @@ def _lost(item: pytest.Item, why: str) -> pytest.TestReport:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Nothing of the machine stays."""
-    for inner in set(config.stash.get(INNER, {}).values()):
-        inner.end()
+    """Nothing of them stays."""
+    for companion in set(config.stash.get(COMPANIONS, {}).values()):
+        companion.end()
 
 
 class Sender:
-    """Inside the machine: hands every report to the outer pytest."""
+    """In a companion: hands every report to the pytest that has started it."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        # Tests replace and capture standard output; the outer pytest reads the real one.
+        # Tests replace and capture standard output; that pytest reads the real one.
         self._out = os.fdopen(os.dup(1), "w", encoding="utf-8")
 
     def send(self, report: Any) -> None:
@@ -188,6 +230,6 @@ class Sender:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Inside the machine, send; outside, receive."""
-    if INSIDE in os.environ:
+    """In a companion, send."""
+    if SENDS in os.environ:
         config.pluginmanager.register(Sender(config))
