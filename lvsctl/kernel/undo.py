@@ -209,7 +209,7 @@ def _address(_: Session, resource: Address, to: OpenNamespace) -> bytearray:
 def _route(_: Session, resource: StaticRoute, to: OpenNamespace) -> bytearray:
     return rtnl.delete_route(
         resource.to,
-        resource.via if resource.hops == 1 else None,
+        resource.via,
         table=resource.table,
         kind=resource.type,
         metric=resource.metric,
