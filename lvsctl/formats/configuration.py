@@ -86,7 +86,7 @@ class Destination:
     """A real server of a service.
 
     ``port`` 0: the service's. ``weight``, ``upper`` and ``lower`` as in ``model.service``.
-    ``checks`` are the names of its health checks.
+    ``checks`` are the names of its health checks. ``local``: it is the director itself.
     """
 
     rip: IPAddress
@@ -100,6 +100,7 @@ class Destination:
     tunnel_port: int = 0
     checksum: TunnelChecksum = TunnelChecksum.NONE
     checks: tuple[str, ...] = ()
+    local: bool = False
 
 
 class Mark(NamedTuple):
@@ -130,8 +131,9 @@ class Service:
 
     @property
     def servers(self) -> tuple[Destination, ...]:
-        """Its real servers and its sorry server: what hosts it needs."""
-        return self.destinations if self.sorry is None else (*self.destinations, self.sorry)
+        """Its real servers and its sorry server, but for the director: what hosts it needs."""
+        every = self.destinations if self.sorry is None else (*self.destinations, self.sorry)
+        return tuple(one for one in every if not one.local)
 
     @property
     def protocol(self) -> Protocol | None:

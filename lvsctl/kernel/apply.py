@@ -393,6 +393,10 @@ def _route(to: PlanApplier, resource: StaticRoute, namespace: OpenNamespace) -> 
         version=resource.ip_version,
         index=to.index(namespace, resource.device) if resource.device else 0,
         metrics=resource.metrics,
+        next_hops=tuple(
+            (one.via, to.index(namespace, one.device) if one.device else 0, one.weight)
+            for one in resource.next_hops
+        ),
     )
     to.send(resource, data)
 

@@ -324,6 +324,23 @@ def test_what_did_no_harm_is_at_most_a_remark(name: str, node: str, bend: Bend, 
     assert fault not in causes or not said.works
 
 
+def without_hop(state: NodeState) -> NodeState:
+    """A route over several next hops has lost the last one."""
+    *kept, last = (one for one in state.routes if one.hops > 1)
+    rest = tuple(replace(one, hops=one.hops - 1) for one in kept)
+    return replace(state, routes=(*(r for r in state.routes if r not in (*kept, last)), *rest))
+
+
+def rotated(state: NodeState) -> NodeState:
+    """The first real server of each service was deleted and added again."""
+
+    def again(table: ServiceState) -> ServiceState:
+        first, *others = table.real_servers
+        return replace(table, real_servers=(*others, first))
+
+    return replace(state, services=tuple(map(again, state.services)))
+
+
 LATENT: tuple[tuple[str, str, Bend, list[tuple[str, str]]], ...] = (
     ("dr", "rs1", setting(f"{IP4}.all.arp_announce", "1"), []),
     ("dr-ipv6", "rs1", having("fd00:11::100/128", "lan"), []),
@@ -344,6 +361,16 @@ LATENT: tuple[tuple[str, str, Bend, list[tuple[str, str]]], ...] = (
     ("dr", "director", ipvs_set("drop_entry", "3"), [("drop-entry", "director")]),
     ("dr", "director", ipvs_set("backup_only", "1"), []),
     ("dr", "director", flagged("flag-1"), []),
+    ("ecmp", "director2", setting("net.ipv4.vs.sloppy_tcp", "0"), [("sloppy-off", "director2")]),
+    ("ecmp", "director2", rotated, [("real-servers-reordered", "director2")]),
+    ("ecmp", "router", without_hop, [("next-hop-missing", "router")]),
+    (
+        "ecmp",
+        "router",
+        setting("net.ipv4.fib_multipath_hash_policy", "0"),
+        [("hashed-by-address", "router")],
+    ),
+    ("ecmp", "director1", down("hub"), [("director-down", "director1")]),
 )
 
 
