@@ -623,8 +623,8 @@ ip -n lvs-ecmp-rs3 route add default via 10.66.2.1
 # ------------------------------------------ real servers ------------------------------------------
 
 # decapsulate what the director sends
-ip -n lvs-ecmp-rs1 link add name tunl0 index 40 type ipip 2>/dev/null || ip -n lvs-ecmp-rs1 link \
-    show dev tunl0 >/dev/null
+ip -n lvs-ecmp-rs1 link add name tunl0 index 40 type ipip 2>/dev/null \
+    || ip -n lvs-ecmp-rs1 link show dev tunl0 >/dev/null
 ip -n lvs-ecmp-rs1 link set dev tunl0 up
 # requests come out of the tunnel, but the route to the client does not lead through it
 ip netns exec lvs-ecmp-rs1 sysctl -q -w net.ipv4.conf.tunl0.rp_filter=0
@@ -632,8 +632,8 @@ ip netns exec lvs-ecmp-rs1 sysctl -q -w net.ipv4.conf.tunl0.rp_filter=0
 ip -n lvs-ecmp-rs1 addr add 10.66.1.100/32 dev tunl0
 
 # decapsulate what the director sends
-ip -n lvs-ecmp-rs2 link add name tunl0 index 40 type ipip 2>/dev/null || ip -n lvs-ecmp-rs2 link \
-    show dev tunl0 >/dev/null
+ip -n lvs-ecmp-rs2 link add name tunl0 index 40 type ipip 2>/dev/null \
+    || ip -n lvs-ecmp-rs2 link show dev tunl0 >/dev/null
 ip -n lvs-ecmp-rs2 link set dev tunl0 up
 # requests come out of the tunnel, but the route to the client does not lead through it
 ip netns exec lvs-ecmp-rs2 sysctl -q -w net.ipv4.conf.tunl0.rp_filter=0
@@ -641,8 +641,8 @@ ip netns exec lvs-ecmp-rs2 sysctl -q -w net.ipv4.conf.tunl0.rp_filter=0
 ip -n lvs-ecmp-rs2 addr add 10.66.1.100/32 dev tunl0
 
 # decapsulate what the director sends
-ip -n lvs-ecmp-rs3 link add name tunl0 index 40 type ipip 2>/dev/null || ip -n lvs-ecmp-rs3 link \
-    show dev tunl0 >/dev/null
+ip -n lvs-ecmp-rs3 link add name tunl0 index 40 type ipip 2>/dev/null \
+    || ip -n lvs-ecmp-rs3 link show dev tunl0 >/dev/null
 ip -n lvs-ecmp-rs3 link set dev tunl0 up
 # requests come out of the tunnel, but the route to the client does not lead through it
 ip netns exec lvs-ecmp-rs3 sysctl -q -w net.ipv4.conf.tunl0.rp_filter=0
