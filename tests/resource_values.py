@@ -72,7 +72,7 @@ from lvsctl.resources.packet_filter import PacketFilter
 from lvsctl.resources.policy_rule import PolicyRule
 from lvsctl.resources.qdisc import Qdisc
 from lvsctl.resources.responder_port import ResponderPort
-from lvsctl.resources.static_route import NextHop, StaticRoute
+from lvsctl.resources.static_route import RouteHop, StaticRoute
 from lvsctl.resources.sysctl import ChangedSysctl, Sysctl
 from lvsctl.resources.tunnel import Tunnel
 from lvsctl.resources.user_command import UserCommand
@@ -168,7 +168,7 @@ def values(netns: str, switch: str) -> dict[type[Resource], st.SearchStrategy[Re
                 to=networks,
                 via=st.none(),
                 next_hops=st.integers(1, 256).map(
-                    lambda weight: (NextHop(GATEWAY), NextHop(GATEWAY + 1, weight=weight))
+                    lambda weight: (RouteHop(GATEWAY), RouteHop(GATEWAY + 1, weight=weight))
                 ),
             ),
         ),

@@ -16,7 +16,7 @@ from lvsctl.model.service import Scheduler
 from lvsctl.model.state import RouteState
 from lvsctl.plan.planner import HASH_POLICY, HASHING, SLOPPY
 from lvsctl.plan.routing import multipath_routes
-from lvsctl.resources.static_route import NextHop, StaticRoute
+from lvsctl.resources.static_route import RouteHop, StaticRoute
 
 _GOES_ON = "ecmp.same-real-server"
 
@@ -39,7 +39,7 @@ def next_hops(case: Case) -> Iterator[Found]:
             netns="",
             to=route.to,
             via=None,
-            next_hops=tuple(NextHop(via) for via in (route.via, *route.more)),
+            next_hops=tuple(RouteHop(via) for via in (route.via, *route.more)),
         )
         yield Cause(
             fault="next-hop-missing",

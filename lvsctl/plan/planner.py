@@ -41,7 +41,7 @@ from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.netem import Netem
 from lvsctl.resources.offloads import OffloadsOff
 from lvsctl.resources.responder_port import ResponderPort
-from lvsctl.resources.static_route import NextHop, StaticRoute
+from lvsctl.resources.static_route import RouteHop, StaticRoute
 from lvsctl.resources.sysctl import Sysctl
 from lvsctl.resources.user_command import UserCommand
 from lvsctl.resources.veth_link import VethLink
@@ -234,7 +234,7 @@ def _addresses_and_routes(lab: Lab) -> Iterator[Resource]:
                 netns=netns,
                 to=route.to,
                 via=None if route.more else route.via,
-                next_hops=tuple(NextHop(via) for via in (route.via, *route.more))
+                next_hops=tuple(RouteHop(via) for via in (route.via, *route.more))
                 if route.more
                 else (),
                 details=StaticRoute.limits(route.mtu, route.mss),

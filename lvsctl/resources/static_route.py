@@ -27,7 +27,7 @@ _IPV6_METRIC = 1024
 """The metric of an IPv6 route that was given none (IP6_RT_PRIO_USER)."""
 
 
-class NextHop(NamedTuple):
+class RouteHop(NamedTuple):
     """One of several next hops of a route: a gateway, or a link; ``weight`` is its share."""
 
     via: IPAddress | None
@@ -65,7 +65,7 @@ class StaticRoute(Resource):
     device: str = ""
     version: int = 0
     details: tuple[str, ...] = field(default=(), compare=False)
-    next_hops: tuple[NextHop, ...] = ()
+    next_hops: tuple[RouteHop, ...] = ()
 
     @staticmethod
     def limits(mtu: int, mss: int) -> tuple[str, ...]:
@@ -164,7 +164,7 @@ class StaticRoute(Resource):
             version=0 if one.to is not None or one.via is not None else one.version,
             details=one.details,
             next_hops=tuple(
-                NextHop(hop.via, "" if hop.via is not None else hop.device, hop.weight)
+                RouteHop(hop.via, "" if hop.via is not None else hop.device, hop.weight)
                 for hop in every
             ),
         )
@@ -203,7 +203,7 @@ def _whole(one: RouteState) -> tuple[Hashable, ...]:
     return one.to, one.version, one.table, one.type, one.metric, one.details, one.hops
 
 
-def _listed(hops: tuple[NextHop, ...]) -> str:
+def _listed(hops: tuple[RouteHop, ...]) -> str:
     shares = (f" (weight {one.weight})" if one.weight != 1 else "" for one in hops)
     return " and ".join(
         f"{one.via or one.device}{share}" for one, share in zip(hops, shares, strict=True)
