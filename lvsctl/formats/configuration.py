@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lvsctl.errors import Problem, TopologyError, quoted
-from lvsctl.model.addresses import IPAddress, IPInterface
+from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
 from lvsctl.model.service import (
     Encapsulation,
     ForwardingMethod,
@@ -165,6 +165,20 @@ class Instance:
     source: IPAddress | None = None
 
 
+class RouteLine(NamedTuple):
+    """A route of a director: to a subnet (None: default) by a gateway; 0: no such limit.
+
+    ``virtual``: the master's only.
+    """
+
+    to: IPNetwork | None
+    via: IPAddress
+    place: Place
+    mtu: int = 0
+    mss: int = 0
+    virtual: bool = False
+
+
 class SyncGroup(NamedTuple):
     """VRRP instances that move together, by their names."""
 
@@ -199,6 +213,7 @@ class Configuration:
     sync_groups: tuple[SyncGroup, ...] = ()
     remarks: tuple[Remark, ...] = ()
     files: tuple[str, ...] = ()
+    routes: tuple[RouteLine, ...] = ()
 
 
 _FLAGS = ("ops", "flag-1", "flag-2", "flag-3")

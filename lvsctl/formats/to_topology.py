@@ -18,6 +18,7 @@ from lvsctl.formats.configuration import (
     Service,
 )
 from lvsctl.formats.redundancy import STEP, Redundant, redundant
+from lvsctl.formats.routes import KeptRoutes, kept_routes, route_entries, router_networks
 from lvsctl.formats.surroundings import OUTSIDE, Segment, Surroundings, assume, vips_of
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.service import (
@@ -89,7 +90,11 @@ def to_topology(configuration: Configuration, name: str) -> Imported:
         surroundings = assume(configuration, services)
         directors = redundant(configuration, services, surroundings, notes)
     notes.raise_any()
-    writer = _Writer(configuration, name, services, surroundings, directors, notes.remarks)
+    routes = kept_routes(configuration, surroundings, _taken(configuration, services), notes)
+    if directors is not None and any(one.virtual for one in routes.routes):
+        first = next(one for one in routes.routes if one.virtual)
+        notes.remark(first.place, "virtual_routes: every director has them, not the master only")
+    writer = _Writer(configuration, name, services, surroundings, directors, routes, notes.remarks)
     text = "\n".join(writer.lines()) + "\n"
     return Imported(configuration, name, text, tuple(writer.assumptions), notes.remarks)
 
@@ -98,6 +103,17 @@ def label(text: str) -> str:
     """Return a name for a lab from a file's name; ``imported`` if nothing of it can be used."""
     name = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:MAX_LABEL].strip("-")
     return name if re.match(r"[a-z]", name) else "imported"
+
+
+def _taken(configuration: Configuration, services: Iterable[Service]) -> set[IPAddress]:
+    """Return the addresses of directors and real servers."""
+    found = {address.ip for one in configuration.instances for address, _ in one.addresses}
+    for instance in configuration.instances:
+        found.update(instance.peers)
+        found.update([instance.source] if instance.source is not None else [])
+    for service in services:
+        found.update(vips_of(service), (one.rip for one in service.servers))
+    return found | {address.ip for address, _ in configuration.addresses}
 
 
 # ── what a topology can say ──────────────────────────────────────────────────────────────────
@@ -219,7 +235,7 @@ def _server(
 
 
 def _sorry_server(
-    one: Destination, servers: Iterable[Destination], vips: set[IPAddress], notes: Notes
+    one: Destination, servers: tuple[Destination, ...], vips: set[IPAddress], notes: Notes
 ) -> Destination | None:
     """Return a sorry server as it can be in a topology; None if it cannot, and why is noted."""
     version = next((other.rip.version for other in servers), one.rip.version)
@@ -228,6 +244,11 @@ def _sorry_server(
         return None
     if any(one.rip == other.rip or (found.local and other.local) for other in servers):
         what = "is a real server of the service too: a topology has it once"
+        if any(one.rip == other.rip and not other.weight for other in servers):
+            what = (
+                "stays in the table with weight 0 (sorry_server_inhibit): that is all the topology "
+                "has of it, because its sorry servers are in the table only while they are in use"
+            )
         notes.remark(one.place, f"sorry_server {one.rip} {what}")
         return None
     return found
@@ -266,11 +287,12 @@ class _Writer:
         services: tuple[Service, ...],
         around: Surroundings,
         directors: Redundant | None,
+        routes: KeptRoutes,
         remarks: tuple[Remark, ...],
     ) -> None:
         self._configuration, self._name = configuration, name
         self._services, self._around, self._remarks = services, around, remarks
-        self._directors = directors
+        self._directors, self._routes = directors, routes
         self.assumptions: list[str] = []
         rips = dict.fromkeys(one.rip for service in services for one in service.servers)
         self._nodes = node_names(rips)
@@ -327,7 +349,8 @@ class _Writer:
         client = f"  client: {{role: client, networks: [{OUTSIDE}]}}"
         yield client + self._assume("one client")
         router = _names(around.router)
-        yield f"  router: {{role: router, networks: [{router}]}}" + self._assume(
+        networks = router_networks(around, self._routes.gateways)
+        yield f"  router: {{role: router, networks: {networks}}}" + self._assume(
             f"a router between {router}, which carries replies of dr and tun"
         )
         yield from self._director_lines()
@@ -341,6 +364,8 @@ class _Writer:
         if (timeouts := self._configuration.timeouts) is not None:
             of_idle = f"tcp: {timeouts.tcp}, tcp_fin: {timeouts.tcp_fin}, udp: {timeouts.udp}"
             settings = f", timeouts: {{{of_idle}}}"
+        if entries := list(route_entries(self._routes.routes)):
+            settings += f", routes: [{', '.join(entries)}]"
         found = self._directors
         if found is None:
             line = f"  director: {{role: director, networks: {networks}{settings}}}"

@@ -434,7 +434,7 @@ def test_the_synchronization_daemon_and_a_gateway_are_carried_over() -> None:
         (with_lines("authentication {\nauth_type PASS\nauth_pass hunter2\n}"), "authentication of"),
         (with_lines("track_interface {\neth1\n}"), "track_interface of vrrp_instance V"),
         (with_lines("notify_master /bin/x"), "a script is never run"),
-        (with_lines("virtual_routes {\n10.9.0.0/24 via 10.0.0.9\n}"), "virtual_routes of"),
+        (with_lines("virtual_routes {\n10.9.0.0/24 via 10.0.0.9\n}"), "virtual_routes: every"),
         (with_lines("preempt_delay 30"), "takes over at once"),
         (VRRP.replace(".100", ".50") + WEB, "it has no virtual server's address"),
         (VRRP + WEB + WEB.replace(".100", ".101"), "10.0.0.101 is in no vrrp_instance"),
@@ -696,13 +696,51 @@ def test_the_director_is_a_real_server_unless_there_are_two_or_nat_leads_to_loop
         imported(only)
 
 
+def test_routes_lead_to_the_labs_router_which_gets_the_gateways_address() -> None:
+    file = next(one for one in corpus.FILES if one.stem == "virtual-routes")
+    one = to_topology(corpus.configuration_of(file), "site")
+    lab = lab_of(one)
+    routes = [
+        "default via 10.33.0.254 mtu 1480 mss 1440",
+        "10.34.0.0/24 via 10.33.0.254 mtu 0 mss 0",
+        "10.35.0.0/16 via 10.33.0.253 mtu 0 mss 0",
+    ]
+    for director in lab.directors:
+        assert [
+            f"{r.to or 'default'} via {r.via} mtu {r.mtu} mss {r.mss}" for r in director.routes
+        ] == routes
+    assert ip_address("10.33.0.254") in lab.node("router").addresses
+    assert [(r.place.line, r.text.partition(":")[0]) for r in one.remarks] == [
+        (6, "the route to 10.35.0.0/16 via 10.33.0.253"),
+        (7, "the route to 192.168.77.0/24 via 172.16.9.9"),
+        (8, "static_routes"),
+        (19, "virtual_routes"),
+        (20, "virtual_routes"),
+        (21, "virtual_routes"),
+    ]
+    texts = writers.export(lab, planner.plan_for(lab).resources, writers.Target.KEEPALIVED)
+    again = readers.read(
+        Topology("out", texts["keepalived-director1.conf"].encode(), "/out"),
+        readers.Source.KEEPALIVED,
+    )
+    assert [(r.to, r.via, r.mtu, r.mss) for r in again.routes] == [
+        (r.to, r.via, r.mtu, r.mss) for r in lab.directors[0].routes
+    ]
+    playbook = writers.export(lab, planner.plan_for(lab).resources, writers.Target.ANSIBLE)
+    assert "static_routes" not in "".join(playbook.values()), "a host's own routes are its own"
+
+
 def test_a_sorry_server_is_prepared_carried_over_and_written_again_but_not_in_the_table() -> None:
     """Only where it is a host of its own: of `sorry_server_inhibit` it is a real server too."""
     file = next(one for one in corpus.FILES if one.stem == "sorry")
     first = to_topology(corpus.configuration_of(file), "site")
     assert "    sorry_server: {node: rs-3-99, port: 8080}\n" in first.text
     assert [f"{one.place.line}: {one.text}" for one in first.remarks if "sorry" in one.text] == [
-        "13: sorry_server 10.19.2.98 is a real server of the service too: a topology has it once"
+        (
+            "13: sorry_server 10.19.2.98 stays in the table with weight 0 (sorry_server_inhibit): "
+            "that is all the topology has of it, because its sorry servers are in the table only "
+            "while they are in use"
+        )
     ]
     lab = lab_of(first)
     resources = planner.plan_for(lab).resources
