@@ -49,7 +49,7 @@ from lvsctl.resources.foreign import (
     SLOW,
     BridgeVlan,
     FdbEntry,
-    NextHop,
+    NextHopObject,
     StoppedProcess,
     TcpMetrics,
     Xfrm,
@@ -72,7 +72,7 @@ from lvsctl.resources.packet_filter import PacketFilter
 from lvsctl.resources.policy_rule import PolicyRule
 from lvsctl.resources.qdisc import Qdisc
 from lvsctl.resources.responder_port import ResponderPort
-from lvsctl.resources.static_route import StaticRoute
+from lvsctl.resources.static_route import RouteHop, StaticRoute
 from lvsctl.resources.sysctl import ChangedSysctl, Sysctl
 from lvsctl.resources.tunnel import Tunnel
 from lvsctl.resources.user_command import UserCommand
@@ -160,7 +160,18 @@ def values(netns: str, switch: str) -> dict[type[Resource], st.SearchStrategy[Re
         ),
         GuePort: st.builds(GuePort, **node, port=_ports, version=st.sampled_from([4, 6])),
         Address: st.builds(Address, **lan, address=interfaces),
-        StaticRoute: st.builds(StaticRoute, **node, to=networks, via=st.just(GATEWAY)),
+        StaticRoute: st.one_of(
+            st.builds(StaticRoute, **node, to=networks, via=st.just(GATEWAY)),
+            st.builds(
+                StaticRoute,
+                **node,
+                to=networks,
+                via=st.none(),
+                next_hops=st.integers(1, 256).map(
+                    lambda weight: (RouteHop(GATEWAY), RouteHop(GATEWAY + 1, weight=weight))
+                ),
+            ),
+        ),
         ChangedSysctl: st.builds(
             ChangedSysctl,
             **node,
@@ -282,8 +293,8 @@ def values(netns: str, switch: str) -> dict[type[Resource], st.SearchStrategy[Re
             **node,
             clamp=st.builds(Clamp, st.sampled_from((4, 6)), st.sampled_from((0, 536, 1440))),
         ),
-        NextHop: st.builds(
-            NextHop,
+        NextHopObject: st.builds(
+            NextHopObject,
             **node,
             found=st.sampled_from(
                 [

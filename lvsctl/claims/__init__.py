@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from lvsctl.claims import (
     dr,
+    ecmp,
     every,
     ha,
     joined,
@@ -41,6 +42,7 @@ COMMON: tuple[ClaimTable, ...] = (
     segments.CLAIMS,
     links.CLAIMS,
     ha.CLAIMS,
+    ecmp.CLAIMS,
     every.CLAIMS,
 )
 """Claims that do not depend on the forwarding method: of a protocol, and of every service."""

@@ -102,6 +102,19 @@ def _buckets(servers: tuple[tuple[Place, int], ...], *, by_weight: bool) -> tupl
     return tuple(found[: 1 << BUCKETS_BITS])
 
 
+def changed_entries(
+    right: Sequence[tuple[Place, int]], other: Sequence[tuple[Place, int]]
+) -> tuple[int, int]:
+    """Return how many entries of mh's table two lists of real servers fill differently; of all.
+
+    Each lists places and weights in the order in which they were added. Every hash of a client is
+    an entry, so it is also the share of flows that they send to different real servers.
+    """
+    first, second = tuple(reversed(right)), tuple(reversed(other))
+    pairs = zip(_maglev_table(first), _maglev_table(second), strict=False)
+    return sum(first[a][0] != second[b][0] for a, b in pairs), MAGLEV_SIZE
+
+
 # ── mh ───────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -357,6 +357,7 @@ def traces(evidence: Evidence) -> Iterator[Trace]:
             joined=tuple(replace(j, exchanges=named(j.exchanges)) for j in asked.joined),
             flow=named(asked.flow),
             calls=named(asked.calls),
+            rerouted=tuple(replace(r, exchanges=named(r.exchanges)) for r in asked.rerouted),
         )
         large = next(iter(connections.of(run, (run.large,) if run.large else ())), None)
         kept = next(iter(connections.of(run, run.flow[:1])), None)
@@ -435,6 +436,7 @@ def of_other_clients(trace: Trace) -> Iterator[Trace]:
             joined=(),
             flow=(),
             calls=(),
+            rerouted=(),
         )
         found = tuple(c for c in trace.further if c.client in own)
         yield Trace(trace.evidence, run, found, None)

@@ -74,8 +74,13 @@ def failover(
     connection goes on, or the reason is given why it does not. The exit status is 1 if a claim
     fails or cannot be decided.
 
+    Where all directors are active (`ha: ecmp`), one of them is lost, and its next hop is taken
+    out of the routes a moment later, as a routing daemon does: what clients notice before and
+    after that.
+
     Examples:
       lvsctl failover dr-ha
+      lvsctl failover ecmp --kill director2
       lvsctl failover dr-ha --back
       lvsctl failover nat-ha --cut director1:private
       lvsctl failover dr-ha --split
@@ -84,10 +89,13 @@ def failover(
     """
     from lvsctl.engine.failover import fail_over
     from lvsctl.engine.labs import running_lab
+    from lvsctl.engine.lost_director import lose_director
     from lvsctl.model.claim import Verdict
     from lvsctl.output.text.failover import format_failover
 
-    result = fail_over(running_lab(lab), kill=kill, cut=cut, split=split, back=back)
+    found = running_lab(lab)
+    move = lose_director if found.ecmp else fail_over
+    result = move(found, kill=kill, cut=cut, split=split, back=back)
     if wanted is Format.JSON:
         show_json(result)
     else:

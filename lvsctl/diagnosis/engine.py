@@ -13,6 +13,7 @@ from lvsctl.diagnosis import (
     arp,
     clients,
     connections,
+    ecmp,
     ha,
     hosts,
     ipvs,
@@ -43,6 +44,7 @@ RULES: tuple[Rule, ...] = (
     *ha.RULES,
     *keepalived_file.RULES,
     *announcements.RULES,
+    *ecmp.RULES,
     *ipvs.RULES[:1],
     *hosts.RULES,
     *packet_filter.RULES,
@@ -111,6 +113,10 @@ def conclusion(evidence: Evidence, up: str = "") -> Conclusion:
         for trace in of_other_clients(first.trace)
         if not (case := Case(trace, network, (), console, changed)).answered
     ]
+    # Where several directors handle requests, the table of each is looked at.
+    if evidence.lab.ecmp:
+        names = [node.name for node in evidence.lab.directors]
+        cases = [replace(case, judged=name) for case in cases for name in names]
     found = _Found()
     unsuitable = [case for case in cases if any(clients.suitable(case))]
     for case in cases:

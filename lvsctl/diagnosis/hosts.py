@@ -31,6 +31,9 @@ def interfaces(case: Case) -> Iterator[Found]:
                 continue  # named as a missing address: an interface is known by its network
             device = case.network.device(node.name, network)
             fact, remedy = _why_down(case, node, network, link)
+            if next_hops := _next_hops(case, node, network):
+                yield _director_down(case, node, (fact, *next_hops), remedy)
+                continue
             yield Cause(
                 fault="real-server-down" if server else "interface-down",
                 node=node.name,
@@ -47,6 +50,33 @@ def interfaces(case: Case) -> Iterator[Found]:
                 ),
                 remedy=remedy,
             )
+
+
+def _next_hops(case: Case, node: Node, network: str) -> tuple[str, ...]:
+    """The routes of which a director is a next hop beside others (``ha: ecmp``)."""
+    own = {address.ip for address in node.addresses_on(network)}
+    return tuple(
+        f"{other.name}: {route.to} nexthop via {route.via}, which is {node.name}"
+        for other in case.lab.nodes
+        for route in case.state(other.name).routes
+        if node.ecmp and route.hops > 1 and route.via in own
+    )
+
+
+def _director_down(case: Case, node: Node, facts: tuple[str, ...], remedy: str) -> Cause:
+    """A director that is gone, and still a next hop: no one tells the routers."""
+    unanswered = (frame for name in node.networks for frame in _unanswered(case, node, name))
+    return Cause(
+        fault="director-down",
+        node=node.name,
+        text="one of several active directors is disconnected, and routers go on sending to it",
+        evidence=(*facts, *shown(unanswered)),
+        consequence=(
+            "the flows of its next hop are lost: about one in "
+            f"{len(case.lab.directors)}, until the route is changed or the director is back"
+        ),
+        remedy=remedy,
+    )
 
 
 def _is_renamed(case: Case, node: Node, link: LinkState) -> bool:

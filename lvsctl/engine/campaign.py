@@ -336,7 +336,7 @@ def _trial(
         fault,
         node,
         predicted=tuple(claim for claim in predicted if claim in made),
-        may_fail=tuple(claim for claim in fault.may_fail if claim in made),
+        may_fail=tuple(claim for claim in fault.may_fail(context) if claim in made),
         failed=tuple(failed),
         cause=fault.named_as(context),
     )

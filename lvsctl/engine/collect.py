@@ -1,13 +1,14 @@
 """Collect evidence: send requests through a running lab and capture frames at every node.
 
-Each step serves a claim. Nothing is configured; neighbour entries and path MTUs are read and
+Each step serves a claim. Nothing is configured, but that routers send flows to another one of
+several active directors for a moment (``rerouting``); neighbour entries and path MTUs are read and
 then flushed, so that the capture shows how they are learnt.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -20,20 +21,39 @@ from lvsctl.capture.decode import decode_all
 from lvsctl.capture.listener import Options
 from lvsctl.claims.distribution import requests_for_each, requests_needed, room_for
 from lvsctl.claims.neighbours import CONFIGURED, wrong_neighbours, wrongly_claimed
+from lvsctl.engine import rerouting
 from lvsctl.engine.whole import changed_settings, whole_state
 from lvsctl.kernel import counters, learnt, packet_filters
 from lvsctl.kernel.drops import DropReasons, Martians
-from lvsctl.kernel.masters import active_director
+from lvsctl.kernel.masters import active_directors
 from lvsctl.kernel.netns import run_inside
 from lvsctl.kernel.state import flush_neighbours_and_routes, read_connections
 from lvsctl.model import nstat
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.event import Emit, StageStarted, ignore
-from lvsctl.model.evidence import LARGE, Evidence, Exchange, Failure, Joined, Probe, Run, gue_ports
+from lvsctl.model.evidence import (
+    LARGE,
+    DirectorTable,
+    Evidence,
+    Exchange,
+    Failure,
+    Joined,
+    Probe,
+    Rerouted,
+    Run,
+    gue_ports,
+)
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.model.packet_filter import growth
 from lvsctl.model.service import Protocol, VipPort, VirtualService
-from lvsctl.model.state import ChangedSysctls, Connection, NeighbourState, NodeState, ServiceState
+from lvsctl.model.state import (
+    ChangedSysctls,
+    Connection,
+    NeighbourState,
+    NodeState,
+    ServiceState,
+    added_up,
+)
 from lvsctl.plan.routing import routes_of
 from lvsctl.traffic import client
 from lvsctl.traffic.attempts import new_call
@@ -184,7 +204,7 @@ def _probe_vips(lab: Lab) -> None:
     asked: list[tuple[str, str, IPAddress, IPAddress]] = []
     for vip in dict.fromkeys(vip for service in lab.services for vip in service.vips):
         network = lab.network_of(vip)
-        if network is None:
+        if network is None or lab.ecmp:  # routes to the VIP lead to the directors' own addresses
             continue
         for node in (*lab.having(Role.CLIENT), *lab.having(Role.ROUTER)):
             held = node.addresses_on(network.name)
@@ -279,15 +299,17 @@ def _ask_all(
 ) -> _Answers:
     """Ask all services at once; compare counters around the first requests of each."""
     emit(StageStarted(_asking(lab), 2, STAGES))
-    director = lab.netns(active_director(lab).name)
-    start = counters.wait_for_ipvs_counters(director)
+    directors = [lab.netns(one.name) for one in active_directors(lab)]
+    starts = _wait_for_counters(dict.fromkeys(directors))
     # A request from the port of an earlier connection would not be scheduled.
-    used_ports = frozenset(connection.client_port for connection in start.state.connections)
+    used_ports = frozenset(
+        connection.client_port for start in starts for connection in start.state.connections
+    )
     asked = [
         _Asked(
             service,
             (sender,) if sender is not None else clients_of(lab, service),
-            _in_table(start.state, service),
+            _in_tables(starts, service),
         )
         for service in lab.services
     ]
@@ -297,37 +319,98 @@ def _ask_all(
             one.exchanges = exchanges.result()
         emit(StageStarted("waiting until IPVS has added up its counters", 3, STAGES))
         changed = pool.submit(changed_settings, lab) if settings else None
-        end = counters.wait_for_ipvs_counters(director, unaccounted=start.unaccounted)
+        ends = _wait_for_counters(
+            {name: start.unaccounted for name, start in zip(directors, starts, strict=True)}
+        )
         for waiting in [pool.submit(_further_requests, lab, one) for one in asked]:
             waiting.result()
         if patient:
-            for waiting in [pool.submit(_wait_longer, lab, one, end.state) for one in asked]:
+            table = tuple(one for end in ends for one in end.state.connections)
+            for waiting in [pool.submit(_wait_longer, lab, one, table) for one in asked]:
                 waiting.result()
-        late = run_inside(director, read_connections)
+        rerouted = _rerouted(lab, asked)
+        late = [run_inside(name, read_connections) for name in directors]
         read = changed.result() if changed else None
-    known = {_client_of(connection) for connection in end.state.connections}
-    connections = (*end.state.connections, *(c for c in late if _client_of(c) not in known))
+    held_by = [_all_connections(*one) for one in zip(ends, late, strict=True)]
     runs = tuple(
         Run(
             service=one.service,
             client=one.clients[0].name,
             exchanges=one.exchanges,
             before=one.before,
-            after=_in_table(end.state, one.service),
-            connections=connections,
+            after=_in_tables(ends, one.service),
+            connections=tuple(entry for table in held_by for entry in table),
             large=next((e for e in one.larges if not e.answered), next(iter(one.larges), None)),
-            began=start.when,
-            ended=end.when,
+            began=max(start.when for start in starts),
+            ended=min(end.when for end in ends),
             larges=one.larges,
             others=one.others,
             slow=one.slow,
             joined=one.joined,
             flow=one.flow,
             calls=one.calls,
+            tables=tuple(_tables(lab, one.service, starts, ends, held_by)),
+            rerouted=flows,
         )
-        for one in asked
+        for one, flows in zip(asked, rerouted, strict=True)
     )
     return _Answers(runs, read)
+
+
+def _wait_for_counters(
+    directors: Mapping[str, counters.Unaccounted | None],
+) -> tuple[counters.IpvsCounters, ...]:
+    """Read the directors' states once their counters are up to date; by what is unaccounted."""
+    if len(directors) == 1:
+        ((name, missing),) = directors.items()
+        return (counters.wait_for_ipvs_counters(name, unaccounted=missing or counters.NOTHING),)
+    with ThreadPoolExecutor(len(directors)) as pool:
+        waiting = [
+            pool.submit(
+                counters.wait_for_ipvs_counters, name, unaccounted=missing or counters.NOTHING
+            )
+            for name, missing in directors.items()
+        ]
+        return tuple(one.result() for one in waiting)
+
+
+def _in_tables(
+    found: Iterable[counters.IpvsCounters], service: VirtualService
+) -> ServiceState | None:
+    """The service in the tables of all directors that handle requests, added up."""
+    tables = (_in_table(one.state, service) for one in found)
+    return added_up(table for table in tables if table is not None)
+
+
+def _tables(
+    lab: Lab,
+    service: VirtualService,
+    starts: Iterable[counters.IpvsCounters],
+    ends: Iterable[counters.IpvsCounters],
+    held_by: Iterable[tuple[Connection, ...]],
+) -> Iterator[DirectorTable]:
+    """Each director's own part of that, where there are several."""
+    if lab.ecmp:
+        for node, start, end, entries in zip(lab.directors, starts, ends, held_by, strict=True):
+            before, after = _in_table(start.state, service), _in_table(end.state, service)
+            yield DirectorTable(node.name, before, after, entries)
+
+
+def _rerouted(lab: Lab, asked: Sequence[_Asked]) -> tuple[tuple[Rerouted, ...], ...]:
+    """Flows that routers send to one director after the other; none where one handles them."""
+    if not lab.ecmp:
+        return tuple(() for _ in asked)
+    return rerouting.reroute(
+        lab, [(one.service, one.clients[0], one.left) for one in asked], answer_timeout(lab)
+    )
+
+
+def _all_connections(
+    end: counters.IpvsCounters, late: Iterable[Connection]
+) -> tuple[Connection, ...]:
+    """A director's connections: those of the moment, and others that came later."""
+    known = {_client_of(connection) for connection in end.state.connections}
+    return (*end.state.connections, *(c for c in late if _client_of(c) not in known))
 
 
 def _asking(lab: Lab) -> str:
@@ -346,6 +429,8 @@ def _first_requests(
 ) -> tuple[Exchange, ...]:
     """The requests that counters and distribution are judged by; they stay open in ``held``."""
     count = requests_needed(one.service, one.before)
+    if lab.ecmp and one.left is None:  # each director is to get as many
+        count *= len(lab.directors)
     return held.enter_context(
         _held(lab, one.service.endpoint, one.clients[0], count, used_ports, one.call)
     )
@@ -429,11 +514,9 @@ One that timed out later is in state CLOSE: the client resets it.
 """
 
 
-def _wait_longer(lab: Lab, one: _Asked, table: NodeState) -> None:
+def _wait_longer(lab: Lab, one: _Asked, table: Iterable[Connection]) -> None:
     """Repeat requests that timed out although their connections had been established."""
-    established = {
-        (c.client, c.client_port) for c in table.connections if c.state not in _HANDSHAKE
-    }
+    established = {(c.client, c.client_port) for c in table if c.state not in _HANDSHAKE}
     hanging = [
         exchange
         for exchange in one.exchanges

@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from lvsctl.capture.capture import Capture
 from lvsctl.claims.flows import SETTINGS, Observed
 from lvsctl.engine.up import apply_to_running
-from lvsctl.kernel import masters, netns, state
+from lvsctl.kernel import masters, netns, ordering, state
 from lvsctl.model.flows import FlowKind, FlowRecord
 from lvsctl.model.ipvs_sysctls import PREFIX
 from lvsctl.model.lab import Lab, Node
 from lvsctl.model.service import IpvsTimeouts, Scheduler, ServiceMatch, VirtualService
 from lvsctl.model.state import Connection, NodeState
+from lvsctl.plan import planner
 from lvsctl.resources.base import Resource
 from lvsctl.resources.ipvs_config import ConnectionTimeouts
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
@@ -110,6 +111,8 @@ class Experiment:
             yield self.directors()
         finally:
             self.apply(*(one for found in before.values() for one in _resources(found)))
+            if self.lab.ecmp:  # what was removed is the last one now
+                ordering.put_in_order(planner.plan_for(self.lab).resources, self.lab.name)
 
     def observe(
         self, directors: Directors, act: Callable[[], None], window: float
@@ -152,11 +155,13 @@ class Experiment:
         return {kind: early if kind is again else late for kind in FlowKind}, records
 
     def connections(self) -> tuple[Connection, ...]:
-        """Read the connection table of the director that is master."""
-        return netns.run_inside(self._active(), state.read_connections)
+        """Read the connection tables of the directors that handle requests."""
+        return tuple(
+            one for name in self._active() for one in netns.run_inside(name, state.read_connections)
+        )
 
-    def _active(self) -> str:
-        return self.lab.netns(masters.active_director(self.lab).name)
+    def _active(self) -> tuple[str, ...]:
+        return tuple(self.lab.netns(one.name) for one in masters.active_directors(self.lab))
 
     def _watching(self) -> Capture:
         return Capture({self.lab.netns(node.name): node.name for node in self.lab.nodes}, quiet=0.1)
@@ -180,7 +185,7 @@ class Experiment:
         table: tuple[Connection, ...],
         capture: Capture,
     ) -> Observed:
-        found = directors[self._active()]
+        found = directors[self._active()[0]]
         persistence = {one.match: one.persistence for one in found.services}
         return Observed(
             self.lab,

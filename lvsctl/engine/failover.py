@@ -92,9 +92,7 @@ def fail_over(
             f"lab {lab.name} has one director: nothing takes over from it",
             hint="start one that has two: lvsctl up dr-ha",
         )
-    service = next((one for one in lab.services if one.endpoint.protocol is Protocol.TCP), None)
-    if service is None:
-        raise UsageError(f"lab {lab.name} has no service over TCP, with which it is measured")
+    service = service_of(lab)
     found = masters.holders(lab)
     if not back and not has_one_master(found):
         raise LabError(
@@ -105,6 +103,14 @@ def fail_over(
     action = _action(lab, master, kill, cut, split=split, back=back)
     with registry.lock(lab.name):
         return _measured(lab, service, master.name, action)
+
+
+def service_of(lab: Lab) -> VirtualService:
+    """Return the service with which a failover is measured. Raises UsageError."""
+    service = next((one for one in lab.services if one.endpoint.protocol is Protocol.TCP), None)
+    if service is None:
+        raise UsageError(f"lab {lab.name} has no service over TCP, with which it is measured")
+    return service
 
 
 def _action(
@@ -228,7 +234,7 @@ def _measured(lab: Lab, service: VirtualService, before: str, action: Action) ->
     patience = masters.takeover_seconds(lab)
     receivers = _receivers(lab)
     name = lab.netns(sender.name)
-    with Capture(nodes, quiet=0.1) as capture, _held(name, service) as connections:
+    with Capture(nodes, quiet=0.1) as capture, held_connections(name, service) as connections:
         with SteadyClient(name, endpoint.vip, endpoint.port, INTERVAL) as client:
             # What is to be brought back may answer nothing.
             client.wait_for_answers(0.0, BEFORE, 1.0 if action.back else patience)
@@ -244,7 +250,7 @@ def _measured(lab: Lab, service: VirtualService, before: str, action: Action) ->
             if not again and not story.entries_of(moved)[1]:
                 again = client.wait_for_answers(time.time(), AFTER, patience)
             table = _table(lab, after)
-            held = _go_on(connections, table)
+            held = go_on(connections, table)
         asked = sorted(client.asked)  # those that wait for an answer are over now
     moved = replace(
         moved,
@@ -393,7 +399,9 @@ def _table(lab: Lab, director: str) -> tuple[Connection, ...]:
 
 
 @dataclass(slots=True)
-class _Held:
+class Held:
+    """A connection that is held open, and what came of its last request."""
+
     sock: socket.socket
     client: Endpoint
     real_server: str
@@ -403,9 +411,9 @@ class _Held:
 
 
 @contextlib.contextmanager
-def _held(name: str, service: VirtualService) -> Iterator[list[_Held]]:
+def held_connections(name: str, service: VirtualService) -> Iterator[list[Held]]:
     """Open connections that have asked nothing yet, and others that have an answer."""
-    opened: list[_Held] = []
+    opened: list[Held] = []
 
     def connect() -> None:
         family = socket.AF_INET6 if service.endpoint.vip.version == 6 else socket.AF_INET
@@ -419,7 +427,7 @@ def _held(name: str, service: VirtualService) -> Iterator[list[_Held]]:
                 continue
             address, port = sock.getsockname()[:2]
             client = Endpoint(type(service.endpoint.vip)(address), port)
-            opened.append(_Held(sock, client, ""))
+            opened.append(Held(sock, client, ""))
             if number >= HELD:
                 _ask(opened[-1])
 
@@ -431,13 +439,13 @@ def _held(name: str, service: VirtualService) -> Iterator[list[_Held]]:
             one.sock.close()
 
 
-def _ask(one: _Held) -> None:
+def _ask(one: Held) -> None:
     """Send a request over a connection, and note what comes of it."""
     _send(one)
     _receive(one)
 
 
-def _send(one: _Held) -> None:
+def _send(one: Held) -> None:
     one.survived, one.error = False, ""
     try:
         one.sock.sendall(_REQUEST)
@@ -445,7 +453,7 @@ def _send(one: _Held) -> None:
         one.error = error.strerror or str(error)
 
 
-def _receive(one: _Held) -> None:
+def _receive(one: Held) -> None:
     if one.error:
         return
     try:
@@ -460,7 +468,7 @@ def _receive(one: _Held) -> None:
         one.error = error.strerror or str(error)
 
 
-def _go_on(held: list[_Held], table: Sequence[Connection]) -> list[_Held]:
+def go_on(held: list[Held], table: Sequence[Connection]) -> list[Held]:
     """Ask once more over every connection; first look whether the new director has it."""
     known = {(one.client, one.client_port) for one in table}
     for one in held:
@@ -471,7 +479,7 @@ def _go_on(held: list[_Held], table: Sequence[Connection]) -> list[_Held]:
     return held
 
 
-def _explained(moved: story.Moved, service: VirtualService, one: _Held) -> HeldConnection:
+def _explained(moved: story.Moved, service: VirtualService, one: Held) -> HeldConnection:
     """Say of a held connection how many packets it had, and why it did not survive."""
     vip = Endpoint(service.endpoint.vip, service.endpoint.port)
 
@@ -500,7 +508,7 @@ def _explained(moved: story.Moved, service: VirtualService, one: _Held) -> HeldC
     return HeldConnection(str(one.client), server, packets, one.known, one.survived, why)
 
 
-def _why(moved: story.Moved, packets: int, one: _Held) -> str:
+def _why(moved: story.Moved, packets: int, one: Held) -> str:
     if not moved.after:
         return f"{one.error}: no director took over"
     wrong = story.entries_of(moved)[1]

@@ -45,6 +45,10 @@ def bring_up(
     """
     with _without_garbage_collection():
         lab = planner.load_lab(topology, overrides)
+        if b"timeline" in topology.text:
+            from lvsctl.engine.timeline import check_timeline  # with all faults: heavy
+
+            check_timeline(topology, lab)
         plan = planner.plan_for(lab)
         probe.load_ipvs()
         features.check(rare_features(lab))
@@ -98,6 +102,8 @@ def rare_features(lab: Lab) -> set[str]:
         found.add("ipv6")
     if any(node.mss_clamp is not None for node in lab.nodes):
         found.add("mss clamp")
+    if lab.ecmp:
+        found.add("multipath routes")
     for service in lab.services:
         if service.engine:
             found.add(f"persistence engine {service.engine}")

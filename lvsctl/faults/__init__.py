@@ -5,12 +5,23 @@ from __future__ import annotations
 import difflib
 
 from lvsctl.errors import UsageError
-from lvsctl.faults import arp, ha, ipvs, links, packet_filter, real_server, routing, tunnel, vip
+from lvsctl.faults import (
+    arp,
+    ecmp,
+    ha,
+    ipvs,
+    links,
+    packet_filter,
+    real_server,
+    routing,
+    tunnel,
+    vip,
+)
 from lvsctl.faults.base import Fault
 
 FAULTS: dict[str, Fault] = {
     fault.id: fault
-    for subject in (vip, arp, routing, tunnel, links, packet_filter, real_server, ipvs, ha)
+    for subject in (vip, arp, routing, tunnel, links, packet_filter, real_server, ipvs, ha, ecmp)
     for fault in subject.FAULTS
 }
 """Every fault by its id, in the order in which they are listed and injected."""

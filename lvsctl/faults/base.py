@@ -22,6 +22,7 @@ from lvsctl.plan.stages import Plan
 from lvsctl.resources.address import Address
 from lvsctl.resources.base import Resource
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
+from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.sysctl import Sysctl
 
 NAT, TUN, DR = ForwardingMethod.NAT, ForwardingMethod.TUN, ForwardingMethod.DR
@@ -79,6 +80,11 @@ class FaultContext:
             if op.name == key:
                 return op
         raise LookupError(key)
+
+    def put(self, resource: Resource) -> Change:
+        """The change that puts a resource in the place of the planned one with its key, if any."""
+        planned = (op for op in self.planned(type(resource)) if op.key == resource.key)
+        return Change(next(planned, None), resource)
 
     def vips(self, *, device: str | None = None) -> Iterator[Address]:
         """The VIPs that the node holds, or only those on ``device``."""
@@ -236,6 +242,20 @@ def unused_address(lab: Lab, network: Network, version: int) -> IPInterface:
     return ip_interface(f"{address}/{subnet.prefixlen}")
 
 
+ONE_OF_SEVERAL_SPARES = (
+    *("all.real-servers-reached", "all.counters-agree", "all.reply-path-counted"),
+    *TUNNEL_COSTS,
+)
+"""Claims that hold while one of several active directors is broken: by the flows of the others."""
+
+ONE_OF_SEVERAL_MAY_BREAK = (
+    *ONE_OF_SEVERAL_SPARES,
+    *("all.requests-answered", "all.large-requests-answered", "all.nothing-sent-again"),
+    *("all.distribution", "all.frames-agree", "tun.reply-direct"),
+    *("ecmp.every-director", "ecmp.same-real-server"),
+)
+"""Claims that may fail then: by its own flows, which are some or all of those that were sent."""
+
 Changes = Callable[[FaultContext], Iterator[Change]]
 
 
@@ -286,10 +306,10 @@ class Fault:
         contexts = (FaultContext(lab, plan, node) for role in self.at for node in lab.having(role))
         return tuple(context.node.name for context in contexts if self.changes_at(context))
 
-    @property
-    def may_fail(self) -> tuple[str, ...]:
+    def may_fail(self, context: FaultContext) -> tuple[str, ...]:
         """Claims that may fail besides: what a service's other ports show as well as its first."""
-        return (*self.may_break, *JOINED)
+        several = ONE_OF_SEVERAL_MAY_BREAK if _at_one_of_several(context) else ()
+        return (*self.may_break, *JOINED, *several)
 
     def predicted(self, context: FaultContext) -> tuple[str, ...]:
         """The claims that must fail while the fault is injected at the node."""
@@ -297,7 +317,12 @@ class Fault:
         spared = self.spares_where(context) if self.spares_where is not None else ()
         if NO_ANSWER[0] in self.breaks and self._spares_some(context):
             more = (*more, *UNEVEN)
-        methods = _methods(context, self.changes_at(context))
+        changes = self.changes_at(context)
+        if _at_one_of_several(context):
+            spared = (*spared, *ONE_OF_SEVERAL_SPARES)
+            if any(isinstance(one.before or one.after, _TABLE) for one in changes):
+                more = (*more, "ecmp.tables-agree")
+        methods = _methods(context, changes)
         others = {str(method) for method in EVERY_MODE} - methods
         broken = dict.fromkeys((*self.breaks, *more))
         return tuple(c for c in broken if c.partition(".")[0] not in others and c not in spared)
@@ -310,6 +335,14 @@ class Fault:
             for server in service.real_servers
             if len(self.modes) < len(EVERY_MODE)
         )
+
+
+_TABLE = (IpvsService, IpvsRealServer)
+
+
+def _at_one_of_several(context: FaultContext) -> bool:
+    """Whether the node is one of several directors that handle requests at the same time."""
+    return context.lab.ecmp and context.node.role is Role.DIRECTOR
 
 
 def _methods(context: FaultContext, changes: Iterable[Change]) -> set[str]:

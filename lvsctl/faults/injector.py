@@ -15,7 +15,7 @@ from lvsctl.errors import UsageError
 from lvsctl.faults import FAULTS
 from lvsctl.faults.base import Fault, FaultContext
 from lvsctl.faults.change import Change, reversed_
-from lvsctl.kernel import apply, masters, netns, paths, registry, undo
+from lvsctl.kernel import apply, masters, netns, ordering, paths, registry, undo
 from lvsctl.kernel.paths import InjectedFault
 from lvsctl.kernel.state import flush_neighbours_and_routes
 from lvsctl.model.event import ignore
@@ -111,6 +111,8 @@ class FaultInjector:
             self._carry_out(reversed_(self._changes_of(one)), noted)
             paths.write_faults(self.lab.name, noted)
         if restored:
+            # What was removed is the last one now.
+            ordering.put_in_order(self.broken_plan().resources, self.lab.name)
             masters.wait_for_master(self.lab, masters.takeover_seconds(self.lab))
             # What neighbours learnt while it was there would outlast the fault.
             nodes = [self.lab.netns(node.name) for node in self.lab.nodes]

@@ -364,7 +364,12 @@ def weight_changed(context: FaultContext) -> Iterator[Change]:
     Changes: the drained real servers; else the first of each service whose scheduler uses weights.
     """
     drained = [s for s in context.planned(IpvsRealServer) if not s.real_server.weight]
-    weighted = {s.service for s in context.planned(IpvsService) if s.scheduler in WEIGHTED}
+    port = FLAG_WORDS[SchedulerFlag.PORT]
+    weighted = {
+        s.service
+        for s in context.planned(IpvsService)
+        if s.scheduler in WEIGHTED or (context.lab.ecmp and port in s.flags)
+    }
     weighted -= {server.service for server in drained}
     others = [server for server in context.first_entries() if server.service in weighted]
     for server in (*drained, *others):

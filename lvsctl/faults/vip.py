@@ -115,7 +115,8 @@ def director_bypassed(context: FaultContext) -> Iterator[Change]:
             beside = context.neighbours(Role.REAL_SERVER, vip.version)
             near = [ip for _, node, ip in beside if node.name in nodes]
             if near:
-                yield added(StaticRoute(netns=context.netns, to=ip_network(vip), via=near[0]))
+                to, via = ip_network(vip), near[0]
+                yield context.put(StaticRoute(netns=context.netns, to=to, via=via))
 
 
 @FAULTS.add(

@@ -393,6 +393,10 @@ def _route(to: PlanApplier, resource: StaticRoute, namespace: OpenNamespace) -> 
         version=resource.ip_version,
         index=to.index(namespace, resource.device) if resource.device else 0,
         metrics=resource.metrics,
+        next_hops=tuple(
+            (one.via, to.index(namespace, one.device) if one.device else 0, one.weight)
+            for one in resource.next_hops
+        ),
     )
     to.send(resource, data)
 
@@ -451,7 +455,7 @@ def _packet_filter(to: PlanApplier, resource: PacketFilter, namespace: OpenNames
     for rule in resource.rules:
         rules[rule.chain] = (*rules.get(rule.chain, ()), rule.action)
     with netns.enter(namespace.fd):
-        packet_filters.fill_table(resource.program, resource.table, rules)
+        packet_filters.drop(resource.program, resource.table, rules)
 
 
 def _masquerade(to: PlanApplier, resource: Masquerade, namespace: OpenNamespace) -> None:

@@ -16,7 +16,7 @@ import struct
 import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_network
 from pathlib import Path
 
 from lvsctl.errors import HostError, KernelError
@@ -189,6 +189,12 @@ def _clamp() -> None:
     packet_filters.clamp(Clamp(4, 1440))
 
 
+def _spread() -> None:
+    _request(rtnl.set_link_up(_LOOPBACK_INDEX))
+    hops = ((None, _LOOPBACK_INDEX, 1), (None, _LOOPBACK_INDEX, 2))
+    _request(rtnl.add_route(ip_network(_TEST_NET), None, next_hops=hops))
+
+
 def _use_ipv6() -> None:
     socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close()
     disabled = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
@@ -308,6 +314,7 @@ _PROBES = (
     ),
     _Probe("masquerade", None, "services with snat: true", _masquerade, optional=True),
     _Probe("mss clamp", None, "nodes with mss_clamp", _clamp, optional=True),
+    _Probe("multipath routes", "", "several active directors (ha: ecmp)", _spread, optional=True),
     _Probe(
         "nf_tables",
         "nf_tables",

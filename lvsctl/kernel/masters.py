@@ -44,6 +44,14 @@ def active_director(lab: Lab) -> Node:
     return lab.node(master_by(lab, holders(lab)))
 
 
+def active_directors(lab: Lab) -> tuple[Node, ...]:
+    """Return the directors that handle requests: all of them (``ha: ecmp``), or the master.
+
+    Raises as ``holders``.
+    """
+    return lab.directors if lab.ecmp else (active_director(lab),)
+
+
 def takeover_seconds(lab: Lab) -> float:
     """Return how long it may take until a director has taken over, on a slow machine.
 

@@ -26,7 +26,7 @@ from lvsctl.kernel.drops import DropReasons
 from lvsctl.kernel.session import OpenNamespace, Session
 from lvsctl.model.lab import Lab
 from lvsctl.model.masters import master_in
-from lvsctl.model.state import Gauge, HalfOpen, NodeState, Sample, ServiceState
+from lvsctl.model.state import Gauge, HalfOpen, NodeState, Sample, ServiceState, added_up
 from lvsctl.netlink import ipvs, rtnl, sockets
 
 GROUPS = (1, 3, 5, 7, 9, 11, 24, 25)
@@ -69,7 +69,10 @@ class Sampler:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
         self.director = lab.directors[0].name
-        """The director whose table is read: of several the one that was master last."""
+        """The director whose table is read: of several the one that was master last.
+
+        Where several handle requests at the same time, those of all are added up.
+        """
         self._nodes: dict[str, _OpenNode] = {}
         self._session = Session(lab.name)
         self._reasons = DropReasons()
@@ -125,10 +128,12 @@ class Sampler:
                 gauges[node] = _gauge(states[node])
         links = {node: found.links for node, found in states.items()}
         self.director = master_in(self._lab, links)
-        if (active := self._nodes.get(self.director)) is not None:
+        names = [node.name for node in self._lab.directors] if self._lab.ecmp else [self.director]
+        for active in (self._nodes[name] for name in names if name in self._nodes):
             with netns.enter(active.opened.fd):
-                table = self._table(active.opened)
-                half_open = _half_open(table)
+                own = self._table(active.opened)
+                half_open = _both(half_open, _half_open(own))
+            table = _added_up((*table, *own))
         before, self._dropped = self._dropped, self._reasons.counts()
         dropped = self._reasons.dropped(before)
         return Sample(time.time(), time.monotonic(), states, gauges, table, half_open, dropped)
@@ -170,6 +175,18 @@ class Sampler:
     def _close_node(self, node: str) -> None:
         self._nodes.pop(node).events.close()
         self._session.close(self._lab.netns(node))
+
+
+def _added_up(tables: Collection[ServiceState]) -> tuple[ServiceState, ...]:
+    """Return the services of several directors, each once."""
+    same: dict[object, list[ServiceState]] = {}
+    for one in tables:
+        same.setdefault(one.match, []).append(one)
+    return tuple(sum_ for several in same.values() if (sum_ := added_up(several)) is not None)
+
+
+def _both(some: HalfOpen | None, others: HalfOpen | None) -> HalfOpen | None:
+    return None if some is None or others is None else some | others
 
 
 def _subscribed_socket() -> socket.socket:

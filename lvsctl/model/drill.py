@@ -74,7 +74,8 @@ class Drill:
     """A drill as its file has it. ``rate`` in requests per second, ``length`` in seconds.
 
     ``hold`` connections are open from the beginning. ``topology``, ``service`` and ``client`` are
-    names; empty: none, the first that fits, the first.
+    names; empty: none, the first that fits, the first. ``inside``: it is in a topology's file,
+    and played in the lab of that.
     """
 
     source: str
@@ -87,6 +88,7 @@ class Drill:
     topology: str = ""
     description: str = ""
     expect: Mapping[Measure, Limit] = field(default_factory=dict)
+    inside: bool = False
 
 
 @dataclass(frozen=True, slots=True)

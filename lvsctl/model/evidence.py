@@ -95,6 +95,35 @@ class Joined:
 
 
 @dataclass(frozen=True, slots=True)
+class DirectorTable:
+    """What one of several directors that handle requests at the same time had (``ha: ecmp``).
+
+    ``before`` and ``after`` are as in ``Run``, ``connections`` its own connection table.
+    """
+
+    director: str
+    before: ServiceState | None
+    after: ServiceState | None
+    connections: tuple[Connection, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rerouted:
+    """Requests over one connection, or of one UDP flow, that routers sent to several directors.
+
+    Between two of ``exchanges`` routers began to hash what they send over several next hops
+    otherwise, or as usual again. There are no more after one that was not answered.
+    """
+
+    exchanges: tuple[Exchange, ...]
+
+    @property
+    def local(self) -> Endpoint | None:
+        """The client's end."""
+        return self.exchanges[0].local
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One virtual service under load from one client.
 
@@ -110,6 +139,9 @@ class Run:
     clients, ``joined`` those of the same client to its other ports and VIPs. ``slow`` are requests
     like those that timed out, which were waited for longer.
     ``connections`` contains the entries of all of these.
+
+    Where several directors handle requests at the same time, ``before``, ``after`` and
+    ``connections`` are those of all of them, added up, and ``tables`` each one's own.
     """
 
     service: VirtualService
@@ -131,6 +163,10 @@ class Run:
     calls: tuple[Exchange, ...] = ()
     """Requests of one SIP call, with the same Call-ID, each from another port. Empty where the
     service's persistence does not look at it."""
+    tables: tuple[DirectorTable, ...] = ()
+    """Empty where one director handles requests."""
+    rerouted: tuple[Rerouted, ...] = ()
+    """Connections that were asked again by another director; empty where there is one."""
 
     @property
     def endpoint(self) -> VipPort:
@@ -152,7 +188,8 @@ class Run:
         """Every request of every client, ordinary and large."""
         probed = (exchange for probe in self.others for exchange in probe.exchanges)
         joined = (exchange for one in self.joined for exchange in one.exchanges)
-        more = (*self.slow, *self.calls, *self.flow)
+        first = (one.exchanges[0] for one in self.rerouted)
+        more = (*self.slow, *self.calls, *first, *self.flow)
         return (*self.exchanges, *self.every_large, *probed, *joined, *more)
 
 

@@ -20,6 +20,12 @@ class Moment(StrEnum):
     FOLLOWED = "followed"
     LAST_ANSWER = "last-answer"
     ANSWERED = "answered-again"
+    FIRST_LOST = "first-unanswered"
+    """The first request without an answer, where others are answered meanwhile."""
+    ROUTED = "route-changed"
+    """A router's next hops were changed."""
+    MOVED = "flow-moved"
+    """A director received a packet of a connection that another one had handled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,10 @@ class Failover:
     answer that came at once; None: it was not over when the client stopped. It is known to within
     ``resolution``: how long no request was sent where it began and ended. ``back``: it was
     brought back. ``masters`` are all directors that hold the addresses afterwards.
+
+    Where several directors are active (``ha: ecmp``), ``before`` is the one that was lost, and
+    ``after`` are those that flows are sent to afterwards. Then there need be no time without an
+    answer: ``lossy`` is how long some requests were not answered, in milliseconds.
     """
 
     lab: str
@@ -79,6 +89,7 @@ class Failover:
     findings: tuple[Finding, ...]
     back: bool = False
     masters: tuple[str, ...] = ()
+    lossy: float | None = None
 
     @property
     def verdict(self) -> Verdict:

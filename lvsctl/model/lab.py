@@ -87,6 +87,7 @@ class Interface:
 class Route:
     """A static route. ``to`` None means the default route.
 
+    ``more`` are further next hops: each flow is sent to one of them (equal-cost multipath).
     ``mtu`` is that of packets on it, ``mss`` the segment size that the node announces to its TCP
     peers there, in bytes (ip-route(8), mtu and advmss); 0: those of the link.
     """
@@ -95,6 +96,7 @@ class Route:
     via: IPAddress
     mtu: int = 0
     mss: int = 0
+    more: tuple[IPAddress, ...] = ()
 
 
 def runs_keepalived(argv: tuple[str, ...]) -> bool:
@@ -104,9 +106,12 @@ def runs_keepalived(argv: tuple[str, ...]) -> bool:
 
 
 class Redundancy(StrEnum):
-    """How directors agree which of them is master."""
+    """How several directors share their VIPs."""
 
     VRRP = "vrrp"
+    """One of them at a time has them: the master (RFC 5798)."""
+    ECMP = "ecmp"
+    """Each has them, and routers spread flows over all (equal-cost multipath, RFC 2992)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +160,9 @@ class Node:
     ha: HighAvailability | None = None
     mss_clamp: int | None = None
     """The largest segment size in SYNs that leave it, in bytes (0: what the path carries)."""
+    ecmp: bool = False
+    """Whether a director has the VIPs together with the others, and routers choose one of them
+    for each flow. Its ``ha`` is None then."""
 
     @property
     def runs_keepalived(self) -> bool:
@@ -241,6 +249,11 @@ class Lab:
     def directors(self) -> tuple[Node, ...]:
         """The directors: IPVS is configured the same on each."""
         return self.having(Role.DIRECTOR)
+
+    @property
+    def ecmp(self) -> bool:
+        """Whether all its directors handle requests at the same time (``ha: ecmp``)."""
+        return len(self.directors) > 1 and all(node.ecmp for node in self.directors)
 
     @property
     def gateways(self) -> tuple[IPAddress, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
 from lvsctl.model.lab import Impairment
@@ -106,6 +106,8 @@ class RouteState:
     """What else was given to it, in ip-route(8)'s words: ``src 10.0.0.1``, ``mtu 1400``."""
     hops: int = 1
     """How many next hops the route has, this one included."""
+    weight: int = 1
+    """The share of flows that this next hop gets, of those of the route (ip-route(8))."""
 
     @property
     def by_object(self) -> tuple[str, ...]:
@@ -320,6 +322,40 @@ class ServiceState:
     """Bits of a client's address that persistence looks at; 0: all of them."""
     engine: str = ""
     """The persistence engine (ipvsadm --pe); empty: none."""
+
+
+def added_up(tables: Iterable[ServiceState]) -> ServiceState | None:
+    """Return one service of several directors as one: connections and counters added up.
+
+    A real server is in it if it is in any of the ``tables``; whatever else differs is as in the
+    first of them. None without any.
+    """
+    several = tuple(tables)
+    if len(several) < 2:
+        return next(iter(several), None)
+    servers: dict[tuple[IPAddress, int], list[RealServerState]] = {}
+    for table in several:
+        for server in table.real_servers:
+            servers.setdefault((server.rip, server.port), []).append(server)
+    return replace(
+        several[0],
+        real_servers=tuple(
+            replace(
+                same[0],
+                active=sum(one.active for one in same),
+                inactive=sum(one.inactive for one in same),
+                persistent=sum(one.persistent for one in same),
+                counters=_sum(one.counters for one in same),
+            )
+            for same in servers.values()
+        ),
+        counters=_sum(table.counters for table in several),
+    )
+
+
+def _sum(several: Iterable[Counters]) -> Counters:
+    found = tuple(several)
+    return Counters(*(sum(getattr(one, f.name) for one in found) for f in fields(Counters)))
 
 
 @dataclass(frozen=True, slots=True)

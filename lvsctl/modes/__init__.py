@@ -30,6 +30,7 @@ def violations(lab: Lab) -> Iterator[Violation]:
     found: dict[Violation, None] = {}
     for placed in placed_services(lab):
         found.update(dict.fromkeys(_two_directors(placed)))
+        found.update(dict.fromkeys(_by_several(placed)))
         found.update(dict.fromkeys(_local_of_several(placed)))
         found.update(dict.fromkeys(_other_version(placed)))
         found.update(dict.fromkeys(_two_gateways(placed)))
@@ -41,15 +42,39 @@ def violations(lab: Lab) -> Iterator[Violation]:
 def _two_directors(placed: Placed) -> Iterator[Violation]:
     """Two directors with the same VIP would both answer ARP requests for it."""
     first, *others = placed.lab.directors
-    if others and not all(node.ha for node in placed.lab.directors):
+    shared = placed.lab.ecmp or all(node.ha for node in placed.lab.directors)
+    if others and not shared:
         yield Violation(
             path=("services", placed.index, "vip"),
             message=(
                 f"{first.name} and {others[0].name} would both hold {placed.service.endpoint.vip} "
                 "and answer for it: one of them at a time must"
             ),
-            hint="write `ha: vrrp` at every director, or let one node have `role: director`",
+            hint="write `ha: vrrp` (or `ha: ecmp`) at every director, or let one node have "
+            "`role: director`",
         )
+
+
+_NOT_BY_SEVERAL = {
+    ForwardingMethod.NAT: "by nat its replies go to one gateway, and only the director that has "
+    "the connection can rewrite them",
+    ForwardingMethod.DR: "by dr all directors would answer ARP requests for the VIP on the real "
+    "servers' network",
+}
+
+
+def _by_several(placed: Placed) -> Iterator[Violation]:
+    """Where every director handles requests, a tunnel is what leads to real servers anywhere."""
+    if not placed.lab.ecmp:
+        return
+    for position, server in enumerate(placed.service.real_servers):
+        why = _NOT_BY_SEVERAL.get(server.forward)
+        if why is not None:
+            yield Violation(
+                path=("services", placed.index, "real_servers", position),
+                message=f"{server.node} gets requests from several directors (ha: ecmp): {why}",
+                hint="`forward: tun`, or `ha: vrrp`",
+            )
 
 
 def _local_of_several(placed: Placed) -> Iterator[Violation]:

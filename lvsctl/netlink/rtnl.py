@@ -359,6 +359,24 @@ def _decode_address(whole: bytes) -> tuple[int, AddressState | None]:
 # ── routes ───────────────────────────────────────────────────────────────────────────────────
 
 
+Hop = tuple[IPAddress | None, int, int]
+"""One of several next hops of a route: its gateway, the index of its link (0: that which leads to
+the gateway), and its weight."""
+
+_RTA_GATEWAY, _RTA_MULTIPATH = 5, 9
+_NEXT_HOP = struct.Struct("=HBBi")
+"""struct rtnexthop of <linux/rtnetlink.h>: length, flags, weight less one, index."""
+
+
+def _multipath(hops: tuple[Hop, ...]) -> bytes:
+    """Encode RTA_MULTIPATH: for each next hop its header, then its attributes."""
+    content = b""
+    for via, index, weight in hops:
+        own = packed(_RTA_GATEWAY, via.packed) if via is not None else b""
+        content += _NEXT_HOP.pack(_NEXT_HOP.size + len(own), 0, weight - 1, index) + own
+    return packed(_RTA_MULTIPATH, content)
+
+
 def add_route(
     to: IPNetwork | None,
     via: IPAddress | None,
@@ -370,18 +388,20 @@ def add_route(
     version: int = 0,
     index: int = 0,
     metrics: tuple[tuple[str, int], ...] = (),
+    next_hops: tuple[Hop, ...] = (),
 ) -> bytearray:
     """Add a route; ``to`` None: the default route of the IP ``version``.
 
     ``kind`` and the names of ``metrics`` are ip-route(8)'s words. ``index`` is that of the link
-    of a route without gateway.
+    of a route without gateway. ``next_hops`` are several, in place of ``via`` and ``index``.
     """
     fields = {
         "proto": _PROTOCOL_BOOT,
         "type": _TYPE_NUMBERS[kind],
         "scope": _SCOPE_LINK if index and via is None else 0,
     }
-    data = _route(to, via, version or _version(to, via), table, metric, index, metrics, **fields)
+    known = version or _version(to, via)
+    data = _route(to, via, known, table, metric, index, metrics, next_hops, **fields)
     return sockets.message(NEWROUTE, SET if replace else ADD, data)
 
 
@@ -416,6 +436,7 @@ def _route(
     metric: int,
     index: int,
     metrics: tuple[tuple[str, int], ...] = (),
+    next_hops: tuple[Hop, ...] = (),
     **fields: int,
 ) -> bytes:
     attributes: list[tuple[str, Any]] = []
@@ -432,7 +453,7 @@ def _route(
     if metrics:
         limits = [(f"RTAX_{name.upper()}", value) for name, value in metrics]
         attributes.append(("RTA_METRICS", {"attrs": limits}))
-    return body(
+    whole = body(
         rtmsg,
         attributes,
         family=_FAMILIES[version],
@@ -440,6 +461,7 @@ def _route(
         table=table if table < _TABLES_IN_HEADER else 0,
         **fields,
     )
+    return whole + (_multipath(next_hops) if next_hops else b"")
 
 
 def dump_routes(
@@ -513,7 +535,7 @@ def _decode_route(whole: bytes) -> tuple[tuple[int, RouteState], ...]:
         details=() if kernel else tuple(_details(route)),
         hops=len(hops),
     )
-    return tuple((index, replace(state, via=via)) for index, via in hops)
+    return tuple((index, replace(state, via=via, weight=weight)) for via, index, weight in hops)
 
 
 def _details(route: Any) -> Iterator[str]:
@@ -533,14 +555,14 @@ def _details(route: Any) -> Iterator[str]:
         yield "encap"
 
 
-def _next_hops(route: Any) -> Iterator[tuple[int, IPAddress | None]]:
-    """Yield the index of the link (0: none) and the gateway of each next hop."""
+def _next_hops(route: Any) -> Iterator[Hop]:
+    """Yield each next hop (the index of its link is 0 where it has none)."""
     several = route.get_attr("RTA_MULTIPATH")
     if several is None:
-        yield route.get_attr("RTA_OIF") or 0, _gateway(route)
+        yield _gateway(route), route.get_attr("RTA_OIF") or 0, 1
         return
     for hop in several:
-        yield hop["oif"], _gateway(hop)
+        yield _gateway(hop), hop["oif"], hop["hops"] + 1
 
 
 def _gateway(hop: Any) -> IPAddress | None:

@@ -19,13 +19,13 @@ from dataclasses import replace
 from itertools import product
 
 from lvsctl.formats.keepalived import writer as keepalived
-from lvsctl.model.addresses import IPAddress, mac_for
+from lvsctl.model.addresses import Endpoint, IPAddress, mac_for
 from lvsctl.model.lab import USUAL_MTU, HighAvailability, Lab, Network, Node, Role
 from lvsctl.model.packet_filter import Clamp
-from lvsctl.model.service import ForwardingMethod, Protocol, RealServer, VipPort
+from lvsctl.model.service import ForwardingMethod, Protocol, RealServer, Scheduler, VipPort
 from lvsctl.modes import MODES, placed_services, violations
 from lvsctl.modes.base import marks_of, vips_on_director
-from lvsctl.plan.routing import gateway_directors, routes_of
+from lvsctl.plan.routing import gateway_directors, multipath_routes, routes_of
 from lvsctl.plan.stages import Plan, Stage, unique
 from lvsctl.resources.address import Address
 from lvsctl.resources.base import Resource
@@ -41,7 +41,7 @@ from lvsctl.resources.namespace import Namespace
 from lvsctl.resources.netem import Netem
 from lvsctl.resources.offloads import OffloadsOff
 from lvsctl.resources.responder_port import ResponderPort
-from lvsctl.resources.static_route import StaticRoute
+from lvsctl.resources.static_route import RouteHop, StaticRoute
 from lvsctl.resources.sysctl import Sysctl
 from lvsctl.resources.user_command import UserCommand
 from lvsctl.resources.veth_link import VethLink
@@ -54,6 +54,9 @@ BRIDGE = "bridge"
 
 _COPIED = ("rp_filter", "arp_ignore", "arp_announce", "arp_filter", "proxy_arp", "accept_local")
 """Settings that claims depend on and that a new namespace copies from the host."""
+
+HASHING = (Scheduler.SH, Scheduler.DH, Scheduler.MH)
+"""Schedulers that fill a table with the real servers, in the order in which they were added."""
 
 BRIDGE_INDEX = 20
 DEVICE_INDEX = 50
@@ -225,10 +228,15 @@ def _addresses_and_routes(lab: Lab) -> Iterator[Resource]:
                 why = "configured in the topology"
             elif director is not None and route.to is None:
                 why = f"replies must return through {director.name}"
+            elif route.more:
+                why = "every director has the VIP: each flow is sent to one of them"
             yield StaticRoute(
                 netns=netns,
                 to=route.to,
-                via=route.via,
+                via=None if route.more else route.via,
+                next_hops=tuple(RouteHop(via) for via in (route.via, *route.more))
+                if route.more
+                else (),
                 details=StaticRoute.limits(route.mtu, route.mss),
                 why=why,
             )
@@ -255,6 +263,50 @@ def _needs(lab: Lab) -> Iterator[Resource]:
         for server in placed.service.remote:
             yield from MODES[server.forward].real_server_needs(placed, server)
     yield from _neighbours_of_directors(lab)
+    yield from _several_directors(lab)
+
+
+SLOPPY = "net.ipv4.vs.sloppy_{}"
+"""The setting with which IPVS schedules packets in the middle of a connection, by protocol.
+
+It is the same one for IPv4 and IPv6 (ipvs-sysctl.rst, sloppy_tcp and sloppy_sctp).
+"""
+
+HASH_POLICY = "net.ipv{}.fib_multipath_hash_policy"
+"""The setting that says what a flow is: 0, its addresses; 1, its ports too (ip-sysctl.rst)."""
+
+
+def _several_directors(lab: Lab) -> Iterator[Sysctl]:
+    """What it takes that every director handles requests (``ha: ecmp``), beside the routes."""
+    if not lab.ecmp:
+        return
+    protocols = dict.fromkeys(service.endpoint.protocol for service in lab.services)
+    for director in lab.directors:
+        for protocol in protocols:
+            if protocol.has_connections:
+                yield Sysctl(
+                    netns=lab.netns(director.name),
+                    name=SLOPPY.format(protocol),
+                    value="1",
+                    why="routers may send it a connection that another director has handled so far",
+                )
+    for client in lab.having(Role.CLIENT):
+        yield Sysctl(
+            netns=lab.netns(client.name),
+            name="net.core.txrehash",
+            value="0",
+            optional=True,  # since Linux 5.18
+            why="in one kernel a router sees the sender's own number of a flow, which would change "
+            "whenever TCP sends again: no wire carries it (fib_multipath_hash, sk_rethink_txhash)",
+        )
+    for node in lab.nodes:
+        for version in dict.fromkeys(one.via.version for one in multipath_routes(lab, node)):
+            yield Sysctl(
+                netns=lab.netns(node.name),
+                name=HASH_POLICY.format(version),
+                value="1",
+                why="connections of one client are spread over the directors, by their ports",
+            )
 
 
 ANNOUNCEMENTS_DROPPED = {4: "drop_gratuitous_arp", 6: "drop_unsolicited_na"}
@@ -395,11 +447,16 @@ def _virtual_services(lab: Lab) -> Iterator[Resource]:
         by_keepalived = placed.director.runs_keepalived or placed.director.ha is not None
         by = ", which keepalived sets up" if by_keepalived else ""
         yield IpvsService.of(service, netns, f"virtual service {service.name}{by}")
+        ordered = lab.ecmp and service.scheduler in HASHING
+        added: list[Endpoint] = []
         for server in service.real_servers:
+            before = tuple(added) if ordered else ()
+            added.append(Endpoint(server.rip, server.port))
             yield IpvsRealServer(
                 netns=netns,
                 service=service.match,
                 real_server=server,
+                after=before,
                 why=f"{server.node}, itself: delivered to its own process"
                 if server.local
                 else f"{server.node}, by {server.forward}",

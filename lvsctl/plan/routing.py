@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from lvsctl.model.addresses import IPAddress, IPNetwork
+from lvsctl.model.addresses import IPAddress, IPNetwork, host_route
 from lvsctl.model.lab import Lab, Node, Role, Route
 from lvsctl.modes import MODES, placed_services
 
@@ -24,11 +24,29 @@ def routes_of(lab: Lab, node: Node, gateways: Mapping[str, Node] | None = None) 
     """
     director = (gateway_directors(lab) if gateways is None else gateways).get(node.name)
     own = {(route.to, route.via.version) for route in node.routes}
-    derived = _derived(lab, node, director)
+    derived = (*_derived(lab, node, director), *multipath_routes(lab, node))
     return (
         *node.routes,
         *(route for route in derived if (route.to, route.via.version) not in own),
     )
+
+
+def multipath_routes(lab: Lab, node: Node) -> Routes:
+    """The routes to the VIPs over several directors: of routers and clients beside all of them.
+
+    Empty but where every director handles requests (``ha: ecmp``).
+    """
+    if not lab.ecmp or node.role not in (Role.ROUTER, Role.CLIENT):
+        return ()
+    found: dict[IPAddress, Route] = {}
+    for vip in (vip for service in lab.services for vip in service.vips):
+        network = lab.network_of(vip)
+        if network is None or network.name not in node.networks:
+            continue
+        dips = (_address_on(one, network.name, vip.version) for one in lab.directors)
+        first, *others = [dip for dip in dips if dip is not None]
+        found[vip] = Route(host_route(vip).network, first, more=tuple(others))
+    return tuple(found.values())
 
 
 def gateway_directors(lab: Lab) -> dict[str, Node]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
 from lvsctl.model.addresses import Endpoint
@@ -18,7 +18,7 @@ from lvsctl.model.service import (
     tunnel_text,
 )
 from lvsctl.model.state import NodeState, RealServerState
-from lvsctl.resources.base import Command, Deviation, Part, Resource
+from lvsctl.resources.base import Command, Deviation, Part, Resource, States
 from lvsctl.resources.ipvs_service import service_part, service_words
 
 FORWARD_FLAG = {
@@ -29,9 +29,15 @@ FORWARD_FLAG = {
 """ipvsadm's option for each forwarding method (ipvsadm(8): masquerading, ipip, gatewaying)."""
 
 
+_ORDER = "a hash gives flows to real servers by the order in which they were added, too"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IpvsRealServer(Resource):
-    """A real server of a virtual service, with its own forwarding method."""
+    """A real server of a virtual service, with its own forwarding method.
+
+    ``after`` are those that must have been added before it, where their order decides.
+    """
 
     HINTS: ClassVar[dict[int, str]] = {
         errno.EAFNOSUPPORT: "this kernel's IPVS has no IPv6",
@@ -42,6 +48,7 @@ class IpvsRealServer(Resource):
 
     service: ServiceMatch
     real_server: RealServer
+    after: tuple[Endpoint, ...] = field(default=(), compare=False)
 
     @property
     def key(self) -> Hashable:
@@ -80,13 +87,32 @@ class IpvsRealServer(Resource):
         return Resource.rests_on(self) | {service_part(self.netns, self.service)}
 
     def holds(self, state: NodeState) -> bool:
-        return any(
-            not any(self._differences(found))
-            for service in state.services
-            if service.match == self.service
-            for found in service.real_servers
-            if (found.port, found.rip) == (self.real_server.port, self.real_server.rip)
-        )
+        found = self._present(state)
+        return found is not None and not any(self._differences(found)) and self._in_order(state)
+
+    def _table(self, state: NodeState) -> Iterator[RealServerState]:
+        """Yield the service's real servers in the order in which they were added."""
+        for service in state.services:
+            if service.match == self.service:
+                yield from service.real_servers
+
+    def _present(self, state: NodeState) -> RealServerState | None:
+        """Return what the table has at its address and port."""
+        own = (self.real_server.port, self.real_server.rip)
+        return next((one for one in self._table(state) if (one.port, one.rip) == own), None)
+
+    def _in_order(self, state: NodeState) -> bool:
+        """Return whether all of ``after`` were added before it. One that is missing was not."""
+        if not self.after:
+            return True
+        added = [Endpoint(one.rip, one.port) for one in self._table(state)]
+        return set(self.after) <= set(added[: added.index(self.endpoint)])
+
+    def in_the_way(self, states: States) -> tuple[Resource, ...]:
+        state = states.get(self.netns)
+        if state is None or self._present(state) is None or self._in_order(state):
+            return ()
+        return (self,)  # it is deleted, and added again after the others
 
     @classmethod
     def from_state(cls, state: NodeState) -> Iterator[Self]:
@@ -115,16 +141,16 @@ class IpvsRealServer(Resource):
             return None
         wanted, why = self.real_server, f"the topology's real server of {self.service}"
         where = f"{wanted.node} ({self.endpoint})"
-        for service in state.services:
-            for found in service.real_servers:
-                if (service.match, found.rip, found.port) == (
-                    self.service,
-                    wanted.rip,
-                    wanted.port,
-                ):
-                    differences = ", ".join(self._differences(found))
-                    return Deviation(f"{where} has {differences}", why)
-        return Deviation(f"{where} is missing in IPVS", why)
+        found = self._present(state)
+        if found is None:
+            return Deviation(f"{where} is missing in IPVS", why)
+        differences = ", ".join(self._differences(found))
+        if differences:
+            return Deviation(f"{where} has {differences}", why)
+        if not set(self.after) <= {Endpoint(s.rip, s.port) for s in self._table(state)}:
+            return None  # one of them is missing, which is a difference of its own
+        others = ", ".join(map(str, self.after))
+        return Deviation(f"{where} was not added after {others}", _ORDER)
 
     def _differences(self, found: RealServerState) -> Iterator[str]:
         wanted = self.real_server

@@ -23,7 +23,7 @@ from lvsctl.model.lab import Lab as Configuration
 from lvsctl.model.service import Scheduler
 from lvsctl.model.walk import Walk
 from lvsctl.output.saved_report import CAPTURE, HTML
-from lvsctl.topology.drill import parse_drill
+from lvsctl.topology.loading import parse_drill
 
 MAX_NAME = 31
 """Characters of a lab's name (topology.parsers.MAX_LABEL)."""
@@ -177,11 +177,13 @@ class Labs:
     def play(self, drill: str | os.PathLike[str]) -> Played:
         """Create a lab of a drill's own topology, and carry the drill out.
 
-        ``drill`` is a file, as for ``up``, that names a ``topology:``. The result is true if every
-        expectation is met. Raises the same errors as ``Lab.up`` and ``Lab.play``.
+        ``drill`` is a file, as for ``up``, that names a ``topology:`` or is one. The result is true
+        if every expectation is met. Raises the same errors as ``Lab.up`` and ``Lab.play``.
         """
         file = Path(found_in(self._places, drill))
         parsed, _ = parse_drill(file.read_bytes(), str(file))
+        if parsed.inside:
+            return self.up(file).play(file)
         if not parsed.topology:
             raise UsageError(f"{file} names no topology", hint="write topology: dr")
         shipped = "/" not in parsed.topology and not parsed.topology.endswith(_SUFFIXES)

@@ -11,7 +11,8 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple
 
 from lvsctl.model.addresses import IPAddress, IpFamily, IPInterface, IPNetwork
-from lvsctl.model.lab import Impairment, Role
+from lvsctl.model.drill import Limit, Verb
+from lvsctl.model.lab import Impairment, Redundancy, Role
 from lvsctl.model.service import (
     ASKED_OF_ANY,
     GUE_PORT,
@@ -105,7 +106,10 @@ class TimeoutsConfig(NamedTuple):
 
 
 class HaConfig(NamedTuple):
-    """A director's ``ha``; ``advert_int`` in seconds, ``priority`` None: by its position."""
+    """A director's ``ha``; ``advert_int`` in seconds, ``priority`` None: by its position.
+
+    The other settings are of VRRP alone; ``ecmp`` has none.
+    """
 
     virtual_router_id: int | None = 51
     priority: int | None = None
@@ -116,6 +120,7 @@ class HaConfig(NamedTuple):
     sync_threshold: tuple[int | None, ...] | None = (3, 50)
     gateways: tuple[IPAddress | None, ...] | None = ()
     password: str | None = ""
+    by: Redundancy = Redundancy.VRRP
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +245,40 @@ class ServiceConfig:
         return FwMark(mark, first.version, endpoints, ranges)
 
 
+class TrafficConfig(NamedTuple):
+    """A drill's ``traffic``: ``rate`` in requests per second, ``hold`` in connections."""
+
+    rate: float | None = None
+    hold: int | None = None
+    service: str | None = None
+    client: str | None = None
+
+
+class ExpectConfig(NamedTuple):
+    """A drill's ``expect``."""
+
+    lost: Limit | None = None
+    late: Limit | None = None
+    outage: Limit | None = None
+    broken: Limit | None = None
+
+
+Steps = tuple[tuple[Verb, tuple[str, ...]] | None, ...]
+"""What is done at one time: verbs with their words."""
+
+
+class DrillConfig(NamedTuple):
+    """A drill's file; ``length`` in seconds."""
+
+    version: int | None = None
+    description: str | None = None
+    topology: str | None = None
+    traffic: TrafficConfig | None = None
+    timeline: dict[str, Steps | None] | None = None
+    length: float | None = None
+    expect: ExpectConfig | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class TopologyConfig:
     """The whole file."""
@@ -251,3 +290,18 @@ class TopologyConfig:
     nodes: dict[str, NodeConfig | None] | None = None
     groups: dict[str, tuple[str | None, ...] | None] | None = field(default_factory=dict)
     services: tuple[ServiceConfig | None, ...] | None = None
+    traffic: TrafficConfig | None = None
+    timeline: dict[str, Steps | None] | None = None
+    length: float | None = None
+    expect: ExpectConfig | None = None
+
+    @property
+    def drill(self) -> DrillConfig:
+        """The drill that is in it."""
+        return DrillConfig(
+            description=self.description,
+            traffic=self.traffic,
+            timeline=self.timeline,
+            length=self.length,
+            expect=self.expect,
+        )

@@ -1,19 +1,18 @@
-"""Read a drill's file: a timeline, traffic and what is expected, with every mistake at once."""
+"""What a drill is made of: a timeline, traffic and what is expected."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from lvsctl.errors import choice_hint, quoted
 from lvsctl.model.drill import Drill, DrillStep, Limit, Measure, Verb
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.topology.collection_types import Converted, Key, ListOf, MapOf, OneOf, Record
+from lvsctl.topology.config import DrillConfig, ExpectConfig, TopologyConfig, TrafficConfig
 from lvsctl.topology.parsers import InvalidValue
 from lvsctl.topology.problems import ProblemCollector
 from lvsctl.topology.scalar_types import Integer, Text
-from lvsctl.topology.yaml_reader import parse_yaml
 
 _AT = re.compile(r"(?:at )?([0-9]+(?:\.[0-9]+)?) ?(ms|s|m)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
@@ -101,40 +100,13 @@ def parse_step(text: str) -> tuple[Verb, tuple[str, ...]]:
     )
 
 
-@dataclass(frozen=True)
-class _Traffic:
-    rate: float | None = None
-    hold: int | None = None
-    service: str | None = None
-    client: str | None = None
-
-
-@dataclass(frozen=True)
-class _File:
-    version: int | None = None
-    description: str | None = None
-    topology: str | None = None
-    traffic: _Traffic | None = None
-    timeline: dict[str, Any] | None = None
-    length: float | None = None
-    expect: _Expect | None = None
-
-
-@dataclass(frozen=True)
-class _Expect:
-    lost: Limit | None = None
-    late: Limit | None = None
-    outage: Limit | None = None
-    broken: Limit | None = None
-
-
 _RATE_TYPE = Text("a rate", "50/s", parse_rate, _RATE.pattern)
 _WORD = Text("a name", "web", str)
 _STEP = Text("a step", "weight rs1 0", parse_step)
 _LIMIT_TYPE = Text("a limit", "0", parse_limit, numeric=True)
 _DURATION = Text("a time", "8s", parse_seconds, _AT.pattern)
-_TRAFFIC = Record(
-    _Traffic,
+TRAFFIC = Record(
+    TrafficConfig,
     {
         "rate": Key(_RATE_TYPE, "new connections per second", default="20/s"),
         "hold": Key(Integer(0, 50, "2"), "connections that are open from the beginning", default=2),
@@ -144,8 +116,53 @@ _TRAFFIC = Record(
     "a rate or a mapping",
     "{rate: 50/s, hold: 4}",
 )
+EXPECT = Record(
+    ExpectConfig,
+    {
+        "lost": Key(_LIMIT_TYPE, "requests without an answer"),
+        "late": Key(_LIMIT_TYPE, "requests that were not answered at once"),
+        "outage": Key(_LIMIT_TYPE, "the longest time without a prompt answer"),
+        "broken": Key(_LIMIT_TYPE, "held connections that ended"),
+    },
+    "a mapping",
+    "{lost: 0, outage: < 2s}",
+)
+STEPS_AND_LIMITS = {
+    "traffic": Key(
+        OneOf(
+            "a rate or a mapping",
+            "50/s",
+            single=Converted(_RATE_TYPE, TrafficConfig),
+            mapped=TRAFFIC,
+        ),
+        "what clients do while a drill is played",
+        default="20/s",
+    ),
+    "timeline": Key(
+        MapOf(
+            Text("a time", "at 2s", _checked_time, _AT.pattern),
+            OneOf(
+                "a step or a list of steps",
+                "weight rs1 0",
+                single=Converted(_STEP, lambda step: (step,)),
+                listed=ListOf(_STEP, "a list of steps", "[weight rs1 0]", at_least=1),
+            ),
+            "a mapping of times to steps",
+            "{at 2s: weight rs1 0}",
+            at_least=1,
+        ),
+        "what is done to the lab by `lvsctl play`, and when",
+    ),
+    "for": Key(_DURATION, "how long a drill takes; default: until 3 s after the last step"),
+    "expect": Key(
+        EXPECT,
+        "what a drill may amount to at most",
+    ),
+}
+"""What a drill is made of: keys of its file, and of a topology."""
+
 DRILL = Record(
-    lambda **keys: _File(**{"length" if k == "for" else k: v for k, v in keys.items()}),
+    lambda **keys: DrillConfig(**renamed(keys)),
     {
         "version": Key(Integer(1, 1, "1"), "version of this format", required=True),
         "description": Key(Text("a text", "rs1 is taken out", str), "what it is about"),
@@ -153,83 +170,52 @@ DRILL = Record(
             Text("a name or file", "dr", str), "the lab to bring up if none is named: a shipped "
             "name, or a file beside this one"
         ),
-        "traffic": Key(
-            OneOf(
-                "a rate or a mapping",
-                "50/s",
-                single=Converted(_RATE_TYPE, _Traffic),
-                mapped=_TRAFFIC,
-            ),
-            "what clients do meanwhile",
-            default="20/s",
-        ),
-        "timeline": Key(
-            MapOf(
-                Text("a time", "at 2s", _checked_time, _AT.pattern),
-                OneOf(
-                    "a step or a list of steps",
-                    "weight rs1 0",
-                    single=Converted(_STEP, lambda step: (step,)),
-                    listed=ListOf(_STEP, "a list of steps", "[weight rs1 0]", at_least=1),
-                ),
-                "a mapping of times to steps",
-                "{at 2s: weight rs1 0}",
-                at_least=1,
-            ),
-            "what is done, and when",
-            required=True,
-        ),
-        "for": Key(_DURATION, "how long it takes; default: until 3 s after the last step"),
-        "expect": Key(
-            Record(
-                _Expect,
-                {
-                    "lost": Key(_LIMIT_TYPE, "requests without an answer"),
-                    "late": Key(_LIMIT_TYPE, "requests that were not answered at once"),
-                    "outage": Key(_LIMIT_TYPE, "the longest time without a prompt answer"),
-                    "broken": Key(_LIMIT_TYPE, "held connections that ended"),
-                },
-                "a mapping",
-                "{lost: 0, outage: < 2s}",
-            ),
-            "what it must amount to at most",
-        ),
+        **STEPS_AND_LIMITS,
+        "timeline": STEPS_AND_LIMITS["timeline"]._replace(required=True),
     },
     "a mapping",
     "{version: 1, timeline: {at 2s: weight rs1 0}}",
 )  # fmt: skip
 
 
-def parse_drill(text: str | bytes, source: str) -> tuple[Drill, ProblemCollector]:
-    """Parse a drill's file; return it with what places further problems in it.
+def renamed(keys: dict[str, Any]) -> dict[str, Any]:
+    """Return keys of a file as arguments: ``for`` is a word of Python's own."""
+    return {"length" if name == "for" else name: value for name, value in keys.items()}
 
-    Raises TopologyError with all mistakes.
-    """
-    problems = ProblemCollector(source)
-    problems.root = parse_yaml(text, problems)
-    found = DRILL.read(problems.root, (), problems)
-    problems.raise_any()
-    if found is None:
-        raise problems.error()
+
+def check_drill(config: TopologyConfig, problems: ProblemCollector) -> None:
+    """Report what a topology says of a drill that it does not have."""
+    if config.timeline is None:
+        for key, value in (
+            ("traffic", config.traffic), ("for", config.length), ("expect", config.expect),
+        ):  # fmt: skip
+            if value is not None:
+                hint = "for example: timeline: {at 2s: weight rs1 0}"
+                problems.add((key,), f"{key} is of a drill, and there is no timeline", hint)
+
+
+def drill_of(found: DrillConfig, problems: ProblemCollector) -> Drill:
+    """Return the drill of a valid file. Raises TopologyError if it ends before its last step."""
     steps = tuple(
         DrillStep(parse_seconds(key), verb, words, key, index)
         for key, listed in (found.timeline or {}).items()
-        for index, (verb, words) in enumerate(listed or ())
+        for index, step in enumerate(listed or ())
+        for verb, words in ([step] if step is not None else [])
     )
     steps = tuple(sorted(steps, key=lambda one: one.at))
     length = found.length if found.length is not None else steps[-1].at + LAST_PHASE
     if length < steps[-1].at:
         problems.add(("for",), "ends before the last step", f"for: {steps[-1].at + LAST_PHASE:g}s")
     problems.raise_any()
-    traffic, expect = found.traffic or _Traffic(), found.expect or _Expect()
+    traffic, expect = found.traffic or TrafficConfig(), found.expect or ExpectConfig()
     limits = {
         Measure.LOST: expect.lost,
         Measure.LATE: expect.late,
         Measure.OUTAGE: expect.outage,
         Measure.BROKEN: expect.broken,
     }
-    drill = Drill(
-        source,
+    return Drill(
+        problems.source,
         steps,
         length,
         traffic.rate or 20.0,
@@ -240,13 +226,15 @@ def parse_drill(text: str | bytes, source: str) -> tuple[Drill, ProblemCollector
         found.description or "",
         {measure: limit for measure, limit in limits.items() if limit is not None},
     )
-    return drill, problems
 
 
 def check_names(
     drill: Drill, lab: Lab, faults: tuple[str, ...], problems: ProblemCollector
 ) -> None:
-    """Raise TopologyError with every name in a drill that a lab does not have."""
+    """Raise TopologyError with every name in a drill that a lab does not have.
+
+    Without ``faults``, their names are not looked at.
+    """
     names = {node.name: node for node in lab.nodes}
     services = [one.name for one in lab.services]
     for key, name, known in (
@@ -262,9 +250,9 @@ def check_names(
     for step in drill.steps:
         path = ("timeline", step.key, step.index)
         for name, kind, known in _names_in(step, names, servers, faults):
-            if name not in known:
+            if known and name not in known:
                 problems.add(path, f"{quoted(name)} is no {kind}", choice_hint(name, known, kind))
-        if step.verb in (Verb.KILL, Verb.CUT) and not lab.floating:
+        if step.verb in (Verb.KILL, Verb.CUT) and not (lab.floating or lab.ecmp):
             problems.add(path, f"lab {lab.name} has one director: nothing takes over from it")
     problems.raise_any()
 

@@ -1,11 +1,11 @@
-"""Directors that take over from each other (``ha:`` in a topology)."""
+"""Directors that share VIPs: by taking over from each other, or all at once (``ha:``)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from lvsctl.model.addresses import IPAddress
-from lvsctl.model.lab import HighAvailability, Network, Role
+from lvsctl.model.lab import HighAvailability, Network, Redundancy, Role
 from lvsctl.model.service import ForwardingMethod
 from lvsctl.topology.addresses import Interfaces, free_address
 from lvsctl.topology.config import HaConfig, ServiceConfig
@@ -23,20 +23,38 @@ def check_ha(layout: Layout, problems: ProblemCollector) -> None:
         path = ("nodes", group, "ha")
         if config.ha is None:
             continue
+        ecmp = config.ha.by is Redundancy.ECMP
         if config.role not in (Role.DIRECTOR, None):
             problems.add(path, "only directors take over from each other", "remove it", key=True)
         elif config.run or config.keepalived:
             which = "keepalived" if config.keepalived else "run"
             message = f"{group} has {which}: lvsctl writes keepalived's file where there is ha"
+            if ecmp:
+                message = f"{group} has {which}: lvsctl sets up every director the same with ecmp"
             problems.add(path, message, f"remove ha or {which}", key=True)
         elif len(directors) < 2:
             message = f"{group} is the only director: nothing takes over from it"
+            if ecmp:
+                message = f"{group} is the only director: flows cannot be spread over others"
             problems.add(path, message, "`count: 2` beside it, or remove ha", key=True)
+        elif others := [n for n in directors if _redundancy(n, layout) is not config.ha.by]:
+            message = f"{group} has ha: {config.ha.by}, and {others[0]} has not"
+            problems.add(path, message, f"`ha: {config.ha.by}` at every director")
         _check_password(config.ha, layout, (*path, "password"), problems)
         threshold = config.ha.sync_threshold or ()
         if len(threshold) == 2 and None not in threshold and threshold[0] > (threshold[1] or 0):  # type: ignore[operator]
             message = f"{threshold[0]} is not below the period, {threshold[1]}"
             problems.add((*path, "sync_threshold"), message, "such as [3, 50]")
+
+
+def _redundancy(name: str, layout: Layout) -> Redundancy | None:
+    config = layout.config_of(name).ha
+    return config.by if config is not None else None
+
+
+def is_ecmp(name: str, layout: Layout) -> bool:
+    """Return whether a director has the VIPs together with the others."""
+    return _redundancy(name, layout) is Redundancy.ECMP
 
 
 def _check_password(
@@ -57,7 +75,7 @@ def _check_password(
 def ha_of(name: str, layout: Layout, gateways: tuple[IPAddress, ...]) -> HighAvailability | None:
     """Return how a valid director takes over from the others; None: it does not."""
     config = layout.config_of(name).ha
-    if config is None:
+    if config is None or is_ecmp(name, layout):
         return None
     position = layout.with_role(Role.DIRECTOR).index(name)
     given = config.priority
@@ -108,7 +126,11 @@ def gateways_of(
 
 
 def _given(layout: Layout, directors: tuple[str, ...]) -> tuple[IPAddress, ...] | None:
-    configs = [ha for name in directors if (ha := layout.config_of(name).ha) is not None]
+    configs = [
+        ha
+        for name in directors
+        if (ha := layout.config_of(name).ha) is not None and not is_ecmp(name, layout)
+    ]
     if not configs:
         return None
     every = (one for ha in configs for one in ha.gateways or () if one is not None)

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from lvsctl.errors import TopologyError
 from lvsctl.model.addresses import IPAddress
+from lvsctl.model.drill import Drill
 from lvsctl.model.lab import Interface, Lab, Node, Role, Violation
 from lvsctl.model.service import (
     Encapsulation,
@@ -35,8 +36,9 @@ from lvsctl.topology.config import (
     ServiceConfig,
     TopologyConfig,
 )
+from lvsctl.topology.drill import DRILL, check_drill, check_names, drill_of
 from lvsctl.topology.groups import resolve_names
-from lvsctl.topology.ha import check_gateways, check_ha, gateways_of, ha_of
+from lvsctl.topology.ha import check_gateways, check_ha, gateways_of, ha_of, is_ecmp
 from lvsctl.topology.keepalived import check_keepalived, keepalived_command
 from lvsctl.topology.layout import Layout, build_layout
 from lvsctl.topology.overrides import Overrides, apply_overrides
@@ -52,7 +54,7 @@ from lvsctl.topology.services import (
     resolve_real_servers,
     resolve_sorry_servers,
 )
-from lvsctl.topology.tree import Path
+from lvsctl.topology.tree import Mapping, Path, Tree
 from lvsctl.topology.yaml_reader import parse_yaml
 
 Rules = Callable[[Lab], Iterable[Violation]]
@@ -98,6 +100,40 @@ ROUNDS = 3
 """How often mistakes are corrected to find those that they hide."""
 
 
+def parse_drill(text: str | bytes, source: str) -> tuple[Drill, ProblemCollector]:
+    """Parse a drill's file, or the drill in a topology; return what places problems in it, too.
+
+    Raises TopologyError with all mistakes of a drill's file. Those of a topology beyond its
+    drill are reported when it is parsed.
+    """
+    problems = ProblemCollector(source)
+    problems.root = parse_yaml(text, problems)
+    if has_topology(problems.root):
+        whole = TOPOLOGY.read(problems.root, (), problems)
+        found = whole.drill if whole is not None else None
+        if found is not None and found.timeline is None and not problems.touches():
+            hint = "for example: timeline: {at 2s: weight rs1 0}; or play a drill's file in its lab"
+            problems.add((), "the topology has no timeline", hint)
+    else:
+        found = DRILL.read(problems.root, (), problems)
+    problems.raise_any()
+    if found is None:
+        raise problems.error()
+    drill = drill_of(found, problems)
+    return replace(drill, inside=has_topology(problems.root)), problems
+
+
+def has_timeline(text: str | bytes) -> bool:
+    """Return whether a topology's text, which is valid, has a drill in it."""
+    root = parse_yaml(text, ProblemCollector(""))
+    return isinstance(root, Mapping) and "timeline" in root.entries
+
+
+def has_topology(root: Tree | None) -> bool:
+    """Return whether a file is a topology, which may have a drill in it, and no drill's own."""
+    return isinstance(root, Mapping) and not root.entries.keys().isdisjoint(("networks", "nodes"))
+
+
 def _find_more(problems: ProblemCollector, rules: Rules, directory: pathlib.Path | None) -> None:
     """Add the mistakes that show once the others are corrected as their hints propose."""
     now = problems
@@ -125,6 +161,7 @@ def _build_lab(
     check_ha(layout, problems)
     check_gateways(layout, problems)
     check_services(config, layout, problems)
+    check_drill(config, problems)
     node_names = resolve_names(config, layout, problems)
     entries = resolve_real_servers(config, layout, node_names, problems) if layout.members else ()
     sorry = resolve_sorry_servers(config, layout, node_names, problems) if layout.members else ()
@@ -159,6 +196,8 @@ def _build_lab(
     for path, message, hint in _once_for_each_group(rules(prepared), layout, entries):
         problems.add(path, message, hint)
     problems.raise_any()
+    if config.timeline is not None:
+        check_names(drill_of(config.drill, problems), lab, (), problems)
     return lab
 
 
@@ -209,6 +248,7 @@ def _build_node(
         file,
         ha_of(name, layout, gateways),
         config.mss_clamp,
+        is_ecmp(name, layout),
     )
 
 

@@ -35,6 +35,7 @@ from lvsctl.topology.config import (
     TimeoutsConfig,
     TopologyConfig,
 )
+from lvsctl.topology.drill import STEPS_AND_LIMITS, renamed
 from lvsctl.topology.scalar_types import Boolean, Choice, Integer, OrWord, Text
 
 # Words that users know from ipvsadm(8), keepalived and elsewhere. They are not accepted, so
@@ -94,6 +95,7 @@ _NODE_WORDS = {
     **_meant("timeouts", "timeout", "lvs-timeouts", "connection-timeouts"),
     **_meant("role", "kind", "type"),
     **_meant("ha", "vrrp", "high-availability", "failover", "keepalived-vrrp", "redundancy"),
+    "ecmp": "write ha: ecmp",
 }
 _HA_WORDS = {
     **_meant("virtual_router_id", "vrid", "router-id", "id"),
@@ -104,7 +106,10 @@ _HA_WORDS = {
     **_meant("password", "auth-pass", "auth_pass", "authentication", "secret"),
     "virtual-ipaddress": "the VIPs of the services are: a gateway of real servers is in gateways",
 }
-_HA_SYNONYMS = dict.fromkeys(("keepalived", "active-standby", "true", "yes"), Redundancy.VRRP)
+_HA_SYNONYMS = {
+    **dict.fromkeys(("keepalived", "active-standby", "true", "yes"), Redundancy.VRRP),
+    **dict.fromkeys(("active-active", "multipath", "anycast", "bgp"), Redundancy.ECMP),
+}
 _FAMILY_SYNONYMS = {
     **dict.fromkeys(("4", "v4", "inet", "ip4"), IpFamily.IPV4),
     **dict.fromkeys(("6", "v6", "inet6", "ip6"), IpFamily.IPV6),
@@ -306,8 +311,8 @@ _SYNC_THRESHOLD = ListOf(
 )
 
 
-def _usual_ha(_: Redundancy) -> HaConfig:
-    return HaConfig()
+def _usual_ha(by: Redundancy) -> HaConfig:
+    return HaConfig(by=by)
 
 
 HA_SETTINGS = Record(
@@ -363,9 +368,9 @@ HA_SETTINGS = Record(
 )
 
 HA = OneOf(
-    "the word vrrp, or a mapping",
+    "the word vrrp or ecmp, or a mapping",
     "vrrp",
-    single=Converted(Choice(Redundancy, "a protocol", "protocols", _HA_SYNONYMS), _usual_ha),
+    single=Converted(Choice(Redundancy, "a way", "ways", _HA_SYNONYMS), _usual_ha),
     mapped=HA_SETTINGS,
 )
 
@@ -444,7 +449,8 @@ NODE = Record(
         ),
         "ha": Key(
             HA,
-            "with several directors: vrrp, keepalived decides which of them holds the VIPs",
+            "with several directors: vrrp, keepalived decides which of them holds the VIPs; ecmp, "
+            "each holds them, and routers spread flows over all; a mapping is of vrrp",
         ),
         "timeouts": Key(
             TIMEOUTS,
@@ -675,8 +681,14 @@ SERVICE = Record(
     words=_SERVICE_WORDS,
 )
 
+_TOPOLOGY_WORDS = {
+    **_meant("timeline", "time-line", "drill", "steps", "scenario", "script"),
+    **_meant("traffic", "load", "requests"),
+    **_meant("expect", "expected", "limits", "assert"),
+}
+
 TOPOLOGY = Record(
-    TopologyConfig,
+    lambda **keys: TopologyConfig(**renamed(keys)),
     {
         "version": Key(Integer(1, 1, "1"), "version of this format", required=True),
         "name": Key(_LABEL, "the lab's name", required=True),
@@ -728,9 +740,11 @@ TOPOLOGY = Record(
             "the virtual services of every director",
             required=True,
         ),
+        **STEPS_AND_LIMITS,
     },
     "a topology (a mapping)",
     "version: 1",
+    words=_TOPOLOGY_WORDS,
 )
 
 

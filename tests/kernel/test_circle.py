@@ -95,12 +95,17 @@ def addresses_of(lab: Lab) -> set[IPAddress]:
 
 
 def are_held(lab: Lab) -> bool:
-    """Whether one director has all of them, and no other any; the first, where it may preempt."""
+    """Whether one director has all of them, and no other any; the first, where it may preempt.
+
+    Where all are active, whether each has all of them.
+    """
     held: dict[str, set[IPAddress]] = {}
     for one in lab.directors:
         found = state.node_state(lab.netns(one.name), sysctls=(), director=True)
         own = {address.ip for link in found.links for address in link.addresses}
         held[one.name] = own & addresses_of(lab)
+    if lab.ecmp:
+        return all(addresses == addresses_of(lab) for addresses in held.values())
     masters = [name for name, addresses in held.items() if addresses]
     first = lab.directors[0]
     return (

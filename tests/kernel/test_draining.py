@@ -11,7 +11,7 @@ from lvsctl.engine.play import play
 from lvsctl.engine.up import bring_up
 from lvsctl.model.claim import Verdict
 from lvsctl.model.flows import FlowKind, Outcome, Way
-from lvsctl.topology.drill import parse_drill
+from lvsctl.topology.loading import parse_drill
 from lvsctl.traffic.flows import Flows
 from tests.kernel.by_hand import run
 from tests.kernel.labs import lab_up, topology_of

@@ -35,14 +35,15 @@ from tests.kernel.labs import curl, lab_up, topology_of, url_of
 pytestmark = pytest.mark.ipvs
 
 SHIPPED = shipped.names()
+_HASHING = (Scheduler.SH, Scheduler.MH)
 LONG = dict.fromkeys(
     (
         *("tun-gre", "dr-limits", "dr-weighted", "dr-routed"),
-        *("nat-ipv6", "tun-ipv6", "tun-4in6", "dr-ha", "nat-ha", "tun-ha"),
+        *("nat-ipv6", "tun-ipv6", "tun-4in6", "dr-ha", "nat-ha", "tun-ha", "tun"),
     ),
     pytest.mark.exhaustive,
 )
-"""Alike others that run always: tun-gue, whose real servers need more; test_schedulers;
+"""Alike others that run always: tun-gue, whose real servers need more; ecmp; test_schedulers;
 nat-one-arm, which has a router; dr-ipv6 and tun-6in4, which have what is new in IPv6;
 test_two_directors."""
 
@@ -59,7 +60,7 @@ def test_a_shipped_topology_answers_passes_and_leaves_nothing(name: str) -> None
         answers = Counter(curl(lab, url_of(lab)).split()[0] for _ in range(2 * total * tcp))
         if not tcp:
             pass
-        elif any(s.upper for s in service.real_servers) or service.scheduler is Scheduler.SH:
+        elif any(s.upper for s in service.real_servers) or service.scheduler in _HASHING:
             # How many in detail: test_schedulers and test_hashing.
             assert set(answers) <= {s.node for s in service.real_servers if s.weight}
         elif service.persistence:

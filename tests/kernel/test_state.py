@@ -141,6 +141,7 @@ def routes_of(entry: dict[str, Any], version: int) -> Iterator[RouteState]:
             metric=entry.get("metric", 0),
             version=version,
             hops=len(hops),
+            weight=hop.get("weight", 1),
         )
 
 

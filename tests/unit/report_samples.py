@@ -101,9 +101,10 @@ def _state(netns: str, ops: tuple[Resource, ...]) -> NodeState:
             for link in links
         ),
         routes=tuple(
-            RouteState(op.to, op.via, links[1].name, kernel=False)
+            RouteState(op.to, via, links[1].name, kernel=False, hops=max(1, len(op.next_hops)))
             for op in mine
             if isinstance(op, StaticRoute)
+            for via in ([hop.via for hop in op.next_hops] or [op.via])
         ),
         neighbours=(
             NeighbourState(IPv4Address("10.10.0.100"), "lan", "02:00:0a:0a:00:02", "REACHABLE"),

@@ -324,6 +324,23 @@ def test_what_did_no_harm_is_at_most_a_remark(name: str, node: str, bend: Bend, 
     assert fault not in causes or not said.works
 
 
+def without_hop(state: NodeState) -> NodeState:
+    """A route over several next hops has lost the last one."""
+    *kept, last = (one for one in state.routes if one.hops > 1)
+    rest = tuple(replace(one, hops=one.hops - 1) for one in kept)
+    return replace(state, routes=(*(r for r in state.routes if r not in (*kept, last)), *rest))
+
+
+def rotated(state: NodeState) -> NodeState:
+    """The first real server of each service was deleted and added again."""
+
+    def again(table: ServiceState) -> ServiceState:
+        first, *others = table.real_servers
+        return replace(table, real_servers=(*others, first))
+
+    return replace(state, services=tuple(map(again, state.services)))
+
+
 LATENT: tuple[tuple[str, str, Bend, list[tuple[str, str]]], ...] = (
     ("dr", "rs1", setting(f"{IP4}.all.arp_announce", "1"), []),
     ("dr-ipv6", "rs1", having("fd00:11::100/128", "lan"), []),
@@ -344,6 +361,16 @@ LATENT: tuple[tuple[str, str, Bend, list[tuple[str, str]]], ...] = (
     ("dr", "director", ipvs_set("drop_entry", "3"), [("drop-entry", "director")]),
     ("dr", "director", ipvs_set("backup_only", "1"), []),
     ("dr", "director", flagged("flag-1"), []),
+    ("ecmp", "director2", setting("net.ipv4.vs.sloppy_tcp", "0"), [("sloppy-off", "director2")]),
+    ("ecmp", "director2", rotated, [("real-servers-reordered", "director2")]),
+    ("ecmp", "router", without_hop, [("next-hop-missing", "router")]),
+    (
+        "ecmp",
+        "router",
+        setting("net.ipv4.fib_multipath_hash_policy", "0"),
+        [("hashed-by-address", "router")],
+    ),
+    ("ecmp", "director1", down("hub"), [("director-down", "director1")]),
 )
 
 
@@ -627,6 +654,28 @@ def test_a_hash_without_fallback_is_why_some_are_refused() -> None:
 
     evidence = bent(failing(evidence_of("dr"), "rs1", error=Failure.REFUSED), "director", hashing)
     assert ("no-fallback", "director") in named(evidence)
+
+
+@pytest.mark.parametrize(
+    ("mark", "named"), [("ip_proto tcp,dst_ip 10.10.0.100", True), ("", False)]
+)
+def test_a_service_of_the_topology_takes_requests_only_where_they_get_its_mark(
+    mark: str, named: bool
+) -> None:
+    """Its counters are those of its own requests: they prove nothing about others."""
+
+    def counting(state: NodeState) -> NodeState:
+        other = replace(state.services[0], match=FwMark(9, 4), counters=Counters(packets_in=48))
+        match = tuple(mark.split(",")) if mark else ("ip_proto tcp", "dst_ip 10.10.0.101")
+        made = FilterState("lan", "ingress", "flower", 1, "ip", ("mark 9",), match)
+        return replace(state, services=(*state.services, other), filters=(made,))
+
+    evidence = bent(evidence_of("dr"), "director", counting)
+    one = evidence.lab.services[0]
+    lab = replace(evidence.lab, services=(one, replace(one, name="site", match=FwMark(9, 4))))
+    runs = tuple(replace(run, after=run.before) for run in evidence.runs)
+    found = conclusion(replace(evidence, lab=lab, runs=runs)).causes
+    assert any(cause.fault == "taken-by-mark" for cause in found) == named
 
 
 @pytest.mark.parametrize("counted", [48, 0])

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from lvsctl.engine.play import expected
+from lvsctl.engine.timeline import check_timeline
 from lvsctl.errors import TopologyError
 from lvsctl.faults import FAULTS
 from lvsctl.model.claim import Verdict
 from lvsctl.model.drill import Limit, Measure, Verb
 from lvsctl.plan import planner
 from lvsctl.topology import shipped
-from lvsctl.topology.drill import check_names, parse_drill, parse_limit
+from lvsctl.topology.drill import check_names, parse_limit
+from lvsctl.topology.loading import parse_drill
 from lvsctl.topology.shipped import Topology
 
 EXAMPLES = Path(__file__).parents[2] / "examples/drills"
@@ -75,6 +77,54 @@ def test_mistakes_are_named_with_their_place(text: str, said: str) -> None:
 def _with_lab(text: str) -> tuple:  # type: ignore[type-arg]  # arguments of check_names
     drill, problems = parse_drill(text, "drill.yaml")
     return drill, DRAINING, tuple(FAULTS), problems
+
+
+IN_TOPOLOGY = (
+    shipped.text_of("draining")
+    + """
+timeline:
+  at 1s: weight rs1 0
+traffic: 50/s
+"""
+)
+
+
+def test_a_topology_may_have_a_drill_in_it() -> None:
+    lab = planner.load_lab(Topology("mine.yaml", IN_TOPOLOGY.encode()))
+    drill, _ = parse_drill(IN_TOPOLOGY, "mine.yaml")
+    assert lab == DRAINING
+    assert drill.inside
+    assert (drill.rate, drill.steps[0].text, drill.source) == (50, "weight rs1 0", "mine.yaml")
+    with pytest.raises(TopologyError, match="the topology has no timeline"):
+        parse_drill(shipped.text_of("draining"), "draining.yaml")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("weight rs1 0", "weight rs7 0", "timeline.at 1s: 'rs7' is no real server"),
+        ("weight rs1 0", "wieght rs1 0", "did you mean 'weight'?"),
+        ("at 1s:", "soon:", "'soon' is no time"),
+        ("50/s", "9000/s", "is no rate from 1/s"),
+        ("timeline:\n  at 1s: weight rs1 0\n", "", "traffic is of a drill"),
+        ("timeline:", "drill:", "did you mean 'timeline'?"),
+    ],
+)
+def test_mistakes_in_a_topologys_time_line_are_found_when_it_is_loaded(
+    before: str, after: str, said: str
+) -> None:
+    text = IN_TOPOLOGY.replace(before, after)
+    with pytest.raises(TopologyError) as raised:
+        planner.load_lab(Topology("mine.yaml", text.encode()))
+    assert said in str(raised.value)
+    assert all(one.line for one in raised.value.problems)
+
+
+def test_faults_of_a_topologys_time_line_must_exist() -> None:
+    wrong = Topology("mine.yaml", IN_TOPOLOGY.replace("weight rs1 0", "fault inject gone").encode())
+    with pytest.raises(TopologyError, match="'gone' is no fault"):
+        check_timeline(wrong, planner.load_lab(wrong))
+    check_timeline(Topology("draining", shipped.text_of("draining").encode()), DRAINING)
 
 
 @pytest.mark.parametrize(

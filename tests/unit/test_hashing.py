@@ -9,7 +9,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from lvsctl.claims.hashing import Hashed, chosen
+from lvsctl.claims.hashing import Hashed, changed_entries, chosen
 from lvsctl.model.service import Scheduler, SchedulerFlag
 
 PORT, FALLBACK = SchedulerFlag.PORT, SchedulerFlag.FALLBACK
@@ -75,3 +75,12 @@ def test_without_fallback_a_drained_real_server_is_a_refusal() -> None:
     assert refused
     assert all(chosen(Scheduler.SH, (PORT, FALLBACK), table, client, p) for p in refused)
     assert chosen(Scheduler.MH, (), (), client, 1) is None
+
+
+def test_the_maglev_hash_depends_a_little_on_the_order_of_the_real_servers() -> None:
+    """Where two of them want the same entry, the one whose turn it is gets it (ip_vs_mh.c)."""
+    added = [((ip_address(f"10.66.2.{11 + number}"), 80), 1) for number in range(8)]
+    changed, total = changed_entries(added, [*added[1:], added[0]])
+    assert 0 < changed < total / 100
+    assert changed_entries(added, added) == (0, total)
+    assert changed_entries(added, added[:-1])[0] > total / 10

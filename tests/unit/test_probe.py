@@ -125,6 +125,7 @@ def test_in_the_machine_another_kernel_helps_and_not_the_machine(
         ("tun-6in4", {"ipv6", "sit"}),
         ("tun-gue", {"gue"}),
         ("tun-mss", {"mss clamp"}),
+        ("ecmp", {"scheduler mh", "multipath routes"}),
     ],
 )
 def test_what_some_kernels_lack_is_tried_before_a_lab_is_created(

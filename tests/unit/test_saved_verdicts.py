@@ -6,7 +6,7 @@ says nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 from itertools import cycle
@@ -19,7 +19,7 @@ from lvsctl.capture.decode import decode_all
 from lvsctl.model import sip
 from lvsctl.model.addresses import Endpoint
 from lvsctl.model.claim import Verdict
-from lvsctl.model.evidence import Evidence, Run
+from lvsctl.model.evidence import Evidence, Rerouted, Run
 from lvsctl.model.frame import Direction, Frame, Tap
 from lvsctl.model.service import FwMark, PortRange
 from lvsctl.model.state import (
@@ -151,6 +151,7 @@ class Row(NamedTuple):
 
 def rows() -> Iterator[Row]:
     yield from DR
+    yield from ECMP
     yield from NAT
     yield from TUN
     yield from BY_GRE
@@ -538,6 +539,53 @@ EVERY = (
                        lambda _, data: data.__setitem__(22, data[22] ^ 4)), FAIL),
 )  # fmt: skip
 
+
+def tables_of(node: str, change: Callable[[ServiceState], ServiceState]) -> m.Change:
+    """A director has another service in its table."""
+    return m.with_state(
+        node, lambda state: replace(state, services=tuple(map(change, state.services)))
+    )
+
+
+def last_first(table: ServiceState) -> ServiceState:
+    *servers, last = table.real_servers
+    return replace(table, real_servers=(last, *servers))
+
+
+def one_less(table: ServiceState) -> ServiceState:
+    return replace(table, real_servers=table.real_servers[:-1])
+
+
+def ended(run: Run) -> Run:
+    """Every flow was reset when it came to another director."""
+
+    def reset(one: Rerouted) -> Rerouted:
+        first, second, *_ = one.exchanges
+        return Rerouted((first, replace(second, error="reset")))
+
+    return replace(run, rerouted=tuple(map(reset, run.rerouted)))
+
+
+by_second = m.both(m.at("director2", OUT), m.wrapped)
+ECMP = tuple(
+    Row("ecmp", f"ecmp.{claim}", what, change, verdict)
+    for claim, what, change, verdict in (
+        ("every-director", "one receives nothing", m.without(m.at("director2")), FAIL),
+        ("every-director", "nothing was seen", m.without(lambda _: True), INCONCLUSIVE),
+        ("tables-agree", "a real server less", tables_of("director2", one_less), FAIL),
+        ("tables-agree", "in another order", tables_of("director1", last_first), FAIL),
+        ("tables-agree", "another scheduler",
+         tables_of("director2", lambda one: replace(one, scheduler="rr")), FAIL),
+        ("tables-agree", "no such service",
+         m.with_state("director2", lambda state: replace(state, services=())), FAIL),
+        ("same-real-server", "one director sends all flows to one real server",
+         m.with_destination(by_second, "10.66.2.11"), FAIL),
+        ("same-real-server", "flows end", m.with_run(ended), FAIL),
+        ("same-real-server", "no flow comes to another director",
+         m.without(m.at("director2")), INCONCLUSIVE),
+    )
+)  # fmt: skip
+
 ROWS = tuple(rows())
 
 
@@ -559,6 +607,7 @@ def test_without_frames_no_claim_about_frames_passes(name: str) -> None:
 
 
 DECIDED_ON_STATE = {
+    "ecmp.tables-agree",
     "dr.same-vip",
     "nat.real-servers-need-nothing",
     "all.requests-answered",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_interface
 from struct import pack
@@ -17,6 +17,7 @@ from lvsctl.claims.ha import connections_synchronized
 from lvsctl.claims.trace import traces
 from lvsctl.diagnosis import conclusion
 from lvsctl.engine.failover import Outage, outages
+from lvsctl.errors import TopologyError
 from lvsctl.faults.injector import FaultInjector
 from lvsctl.kernel import paths
 from lvsctl.kernel.paths import InjectedFault
@@ -26,24 +27,31 @@ from lvsctl.model.failover import HeldConnection, Moment
 from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
 from lvsctl.model.lab import Lab
 from lvsctl.model.masters import has_one_master, holders_in, master_in, vrrp_state
+from lvsctl.model.service import ForwardingMethod
 from lvsctl.model.state import (
     FilterState,
     LinkState,
     NeighbourState,
     NodeState,
     ProcessState,
+    RouteState,
     SyncDaemonState,
+    added_up,
 )
 from lvsctl.netlink import queueing, tc
 from lvsctl.plan import diff, planner
 from lvsctl.plan.stages import Plan, Stage
 from lvsctl.resources.address import Address
 from lvsctl.resources.announcement_filter import AnnouncementFilter
+from lvsctl.resources.base import Resource
+from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.keepalived import Keepalived
 from lvsctl.resources.static_route import StaticRoute
+from lvsctl.resources.sysctl import Sysctl
 from lvsctl.topology import shipped
 from lvsctl.topology.shipped import Topology
 from lvsctl.traffic.every import Asked
+from tests.unit.recorded.reports import evidence_of
 
 VIP = ip_address("10.60.0.100")
 FIRST, SECOND, CLIENT = "02:00:0a:3c:00:02", "02:00:0a:3c:00:03", "02:00:0a:3c:00:0a"
@@ -582,3 +590,118 @@ def test_an_outage_lasts_from_an_answer_to_the_next(
 ) -> None:
     found = outages(asked, began=1.0)
     assert [tuple(map(pytest.approx, one)) for one in expected] == [tuple(one) for one in found]
+
+
+# ── several active directors ─────────────────────────────────────────────────────────────────
+
+
+def test_each_director_has_the_vip_and_routers_a_next_hop_for_each() -> None:
+    lab = lab_of("ecmp")
+    plan = planner.plan_for(lab)
+    vip = ip_address("10.66.1.100")
+    held = [o.netns for o in plan.resources if isinstance(o, Address) and o.address.ip == vip]
+    assert {"lvs-ecmp-director1", "lvs-ecmp-director2"} <= set(held)
+    (route,) = (o for o in plan.resources if isinstance(o, StaticRoute) and o.next_hops)
+    assert str(route.commands()[0]) == (
+        "ip -n lvs-ecmp-router route add 10.66.1.100/32 nexthop via 10.66.1.2 nexthop via 10.66.1.3"
+    )
+    settings = {(o.netns, o.name): o.value for o in plan.resources if isinstance(o, Sysctl)}
+    assert settings["lvs-ecmp-router", "net.ipv4.fib_multipath_hash_policy"] == "1"
+    assert settings["lvs-ecmp-director2", "net.ipv4.vs.sloppy_tcp"] == "1"
+    assert not keepalived(lab)
+    assert not lab.floating
+
+
+def test_the_next_hops_of_a_route_are_read_back_as_one() -> None:
+    (route,) = (
+        one
+        for one in planner.plan_for(lab_of("ecmp")).resources
+        if isinstance(one, StaticRoute) and one.next_hops
+    )
+
+    def state(*hops: tuple[str, int]) -> NodeState:
+        found = (
+            RouteState(
+                route.to, ip_address(via), "hub", kernel=False, hops=len(hops), weight=weight
+            )
+            for via, weight in hops
+        )
+        return NodeState(route.netns, routes=tuple(found))
+
+    assert route.holds(state(("10.66.1.3", 1), ("10.66.1.2", 1)))
+    for other in (
+        state(("10.66.1.2", 1)),
+        state(("10.66.1.2", 3), ("10.66.1.3", 1)),
+        state(("10.66.1.2", 1), ("10.66.1.4", 1)),
+        NodeState(route.netns),
+    ):
+        assert not route.holds(other)
+        assert route.deviation(other, lab_of("ecmp")) is not None
+    (weighted,) = StaticRoute.from_state(state(("10.66.1.2", 3), ("10.66.1.3", 1)))
+    assert str(weighted.commands()[0]).endswith(
+        "nexthop via 10.66.1.2 weight 3 nexthop via 10.66.1.3"
+    )
+
+
+def test_a_real_server_out_of_its_place_is_deleted_and_added_again() -> None:
+    """Its place decides what a hash gives it; one that is missing takes the later ones along."""
+    plan = planner.plan_for(lab_of("ecmp"))
+    planned = [
+        one
+        for one in plan.resources
+        if isinstance(one, IpvsRealServer) and one.netns == "lvs-ecmp-director1"
+    ]
+    (table,) = evidence_of("ecmp").states["director1"].services
+
+    def changed(*order: int) -> tuple[list[str], list[str]]:
+        # Of a report the method is read as its name.
+        servers = tuple(
+            replace(table.real_servers[number], forward=ForwardingMethod.TUN) for number in order
+        )
+        services = (replace(table, real_servers=servers),)
+        states = {planned[0].netns: NodeState(planned[0].netns, services=services)}
+        found = diff.diff(Plan("ecmp", (Stage("servers", tuple(planned)),)), states)
+        missing = [one for stage in found.missing for one in stage.resources]
+        return nodes(found.extra), nodes(missing)
+
+    def nodes(several: Iterable[Resource]) -> list[str]:
+        return [one.real_server.node for one in several if isinstance(one, IpvsRealServer)]
+
+    assert changed(0, 1, 2) == ([], [])
+    assert changed(1, 2, 0) == (["rs2", "rs3"], ["rs2", "rs3"])
+    assert changed(1, 2) == (["rs2", "rs3"], ["rs1", "rs2", "rs3"])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("count: 2, ha: ecmp", "ha: ecmp", "is the only director: flows cannot be spread"),
+        ("forward: tun", "forward: dr", "gets requests from several directors (ha: ecmp): by dr"),
+        ("forward: tun", "forward: nat", "only the director that has the connection"),
+        ("ha: ecmp", "ha: anycast", "did you mean 'ecmp'?"),
+        ("ha: ecmp}", "ha: ecmp, keepalived: a.conf}", "sets up every director the same"),
+        (
+            "count: 2, ha: ecmp}",
+            "ha: ecmp}\n  other: {role: director, networks: [hub], ha: vrrp}",
+            "director has ha: ecmp, and other has not",
+        ),
+    ],
+)
+def test_what_does_not_fit_several_active_directors_is_said(
+    before: str, after: str, said: str
+) -> None:
+    with pytest.raises(TopologyError) as raised:
+        lab_of("ecmp", **{before: after})
+    assert said in str(raised.value)
+
+
+def test_tables_of_several_directors_are_added_up() -> None:
+    (run,) = evidence_of("ecmp").runs
+    assert run.after
+    tables = [one.after for one in run.tables if one.after]
+    assert len(tables) == 2
+    for one in run.after.real_servers:
+        own = (s for table in tables for s in table.real_servers if s.rip == one.rip)
+        assert one.counters.connections == sum(s.counters.connections for s in own)
+    assert added_up([]) is None
+    assert added_up(tables[:1]) == tables[0]

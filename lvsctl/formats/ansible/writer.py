@@ -205,7 +205,7 @@ def _with_interfaces(text: str) -> str:
     lines = text.splitlines(keepends=True)
     return "".join(
         re.sub(
-            r"^( +(?:interface|lvs_sync_daemon) )(\S+)",
+            r"^( +(?:interface|lvs_sync_daemon|\S+ dev) )(\S+)",
             lambda found: found[1] + _interface(found[2]),
             line,
         )

@@ -119,6 +119,7 @@ def routes(text: str, version: int, tables: Tables) -> Iterator[RouteState]:
                 version=version,
                 details=tuple(_limits(one)),
                 hops=len(hops),
+                weight=number_of(hop, "weight") or 1,
             )
 
 

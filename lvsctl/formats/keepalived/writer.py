@@ -33,7 +33,8 @@ _METHODS = {
     ForwardingMethod.DR: "DR",
     ForwardingMethod.TUN: "TUN",
 }
-_FLAGS = {"flag-1": "fallback", "flag-2": "port"}
+_FALLBACK = "flag-1"
+_FLAGS = {_FALLBACK: "fallback", "flag-2": "port"}
 
 
 def write(lab: Lab, resources: Iterable[Resource], *, routes: bool = True) -> dict[str, str]:
@@ -78,8 +79,11 @@ def _lines(
             lost = left_out.of_directors(lab, resources, vrrp=True)
             yield from ["# Not in it:"] * bool(lost)
             yield from (f"# - {one}" for one in lost)
-    instances = list(_instances(lab, director))
+    instances = [] if director.ecmp else list(_instances(lab, director))
     yield from _global(lab, director, mine, [name for name, _ in instances])
+    if director.ecmp:
+        yield ""
+        yield from _static_vips(lab)
     if routes and director.routes:
         yield ""
         yield "static_routes {"
@@ -106,7 +110,19 @@ def _lines(
             yield ""
             service = services.get(one.service)
             name, sorry = (service.name, service.sorry) if service is not None else ("", None)
-            yield from _service(one, name, servers, sorry, checks=checks)
+            yield from _service(one, name, servers, sorry, checks=checks, several=director.ecmp)
+
+
+def _static_vips(lab: Lab) -> Iterator[str]:
+    """Yield the VIPs that a director has together with the others (keepalived.conf(5))."""
+    yield "# Every director has the VIPs at the same time: what announces them to routers is BGP."
+    yield "static_ipaddress {"
+    for vip in dict.fromkeys(vip for service in lab.services for vip in service.vips):
+        network = lab.network_of(vip)
+        if network is not None:
+            lifetime = " preferred_lft 0" if lab.is_deprecated(vip) else ""
+            yield f"    {host_route(vip)} dev {network.name}{lifetime}"
+    yield "}"
 
 
 def _route(lab: Lab, director: Node, one: Route) -> str:
@@ -200,8 +216,14 @@ def _service(
     sorry: RealServer | None,
     *,
     checks: bool,
+    several: bool,
 ) -> Iterator[str]:
     match = one.service
+    inhibit = several and _FALLBACK in one.flags
+    if several and one.scheduler is Scheduler.MH and not inhibit:
+        yield "# A check removes a real server and adds it again, as the last one. mh goes by their"
+        yield "# order, too: for the same order on all directors add mh-fallback, and"
+        yield "# inhibit_on_failure to each real server."
     if name:
         yield f"# {name}"
     yield from _heading(match)
@@ -222,7 +244,7 @@ def _service(
         yield f"    sorry_server_lvs_method {_method(sorry)}"
     for server in servers:
         yield ""
-        yield from _real_server(server, match, usual, checks=checks)
+        yield from _real_server(server, match, usual, checks=checks, inhibit=inhibit)
     yield "}"
 
 
@@ -250,7 +272,12 @@ def _persistence(one: IpvsService) -> Iterator[str]:
 
 
 def _real_server(
-    server: RealServer, match: VipPort | FwMark, usual: RealServer | None, *, checks: bool
+    server: RealServer,
+    match: VipPort | FwMark,
+    usual: RealServer | None,
+    *,
+    checks: bool,
+    inhibit: bool,
 ) -> Iterator[str]:
     yield f"    # {server.node}" if server.node else "    # a real server"
     yield f"    real_server {server.rip} {server.port} {{"
@@ -261,6 +288,8 @@ def _real_server(
         yield f"        uthreshold {server.upper}"
     if server.lower:
         yield f"        lthreshold {server.lower}"
+    if inhibit:
+        yield "        inhibit_on_failure"
     if checks and (port := _checked_port(server, match)):
         yield "        TCP_CHECK {"
         if port != server.port:

@@ -51,6 +51,10 @@ def title_text(result: Failover) -> str:
     """Return who was master and who is."""
     if len(result.masters) > 1:
         return f"{' and '.join(result.masters)} are master at the same time (split brain)"
+    if result.lossy is not None and result.back:
+        return f"flows go to {result.after} again"
+    if result.lossy is not None:
+        return f"{result.before} is lost, {result.after} is left"
     if result.after == result.before:
         return f"{result.after or 'no director'} is master as before"
     return f"{result.before or 'no director'} → {result.after or 'no director'}"
@@ -59,6 +63,12 @@ def title_text(result: Failover) -> str:
 def outage_text(result: Failover) -> str:
     """Return how long no request was answered at once, and how that was measured."""
     asked = f"{result.client} asked every {result.interval:g} ms"
+    if result.lossy:
+        rest = "" if result.outage is not None else "; not over when the client stopped"
+        return (
+            f"for {result.lossy:.0f} ms not every request was answered at once ({asked}; "
+            f"{result.answered} of {result.sent} answered at once){rest}"
+        )
     if result.outage == 0:
         return f"outage: none; every request was answered at once ({asked}, {result.sent} requests)"
     if result.outage is None:

@@ -60,6 +60,8 @@ def _services(lab: Lab) -> str:
 
 
 def _masters(one: Listed) -> str:
+    if one.lab is not None and one.lab.ecmp:
+        return f", {' and '.join(node.name for node in one.lab.directors)} are active"
     if one.lab is None or not one.lab.floating:
         return ""
     return f", {' and '.join(one.masters) or 'no director'} is master"

@@ -5,7 +5,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable
 
-from lvsctl.claims import BY_MODE, every, failover, ha, joined, links, local_node, segments, udp
+from lvsctl.claims import (
+    BY_MODE,
+    ecmp,
+    every,
+    failover,
+    ha,
+    joined,
+    links,
+    local_node,
+    segments,
+    udp,
+)
 from lvsctl.claims.base import CheckedClaim
 from lvsctl.model.claim import Claim
 from tools.docs.reference.markdown import fault_link, prose
@@ -34,6 +45,7 @@ def text() -> str:
     parts.append(_section("A director that is a real server too", local_node.CLAIMS))
     parts.append(_section("Nodes that limit the segment size", segments.CLAIMS))
     parts.append(_section("Claims of several directors", ha.CLAIMS))
+    parts.append(_section("Claims of several active directors", ecmp.CLAIMS))
     parts.append("## Claims of a failover\n\n`lvsctl failover` decides these.")
     parts += map(_statement, failover.DECIDED)
     parts.append(_section("Claims for every mode", (*links.CLAIMS, *every.CLAIMS)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from lvsctl.topology import schema
+from lvsctl.topology import drill, schema
 from lvsctl.topology.collection_types import Converted, Key, ListOf, MapOf, OneOf, Record
 from lvsctl.topology.scalar_types import Boolean, Choice, Integer, OrWord, Text
 from tools.docs.reference.markdown import block, code, table
@@ -51,6 +51,8 @@ _RECORDS: tuple[tuple[str, str, Record[Any]], ...] = (
     ("A persistence", "persistence", schema.PERSISTENCE),
     ("A real server", "real_servers", _REAL_SERVER),
     ("A sorry server", "sorry_server", _SORRY_SERVER),
+    ("A drill's traffic", "traffic", drill.TRAFFIC),
+    ("What a drill may amount to", "expect", drill.EXPECT),
 )
 """Heading, key and record of each table."""
 
@@ -158,6 +160,9 @@ def _scalar(value_type: object) -> str:
 
 
 def _plural(expected: str) -> str:
-    return {"a name": "names", "a network's name": "networks", "a sysctl's name": "sysctls"}[
-        expected
-    ]
+    return {
+        "a name": "names",
+        "a network's name": "networks",
+        "a sysctl's name": "sysctls",
+        "a time": "times",
+    }[expected]
