@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from lvsctl.claims.trace import traces
-from lvsctl.diagnosis import ha, ipvs, scheduling
+from lvsctl.diagnosis import ecmp, ha, ipvs, scheduling
 from lvsctl.diagnosis.base import Case, Console, Found, Rule
 from lvsctl.diagnosis.engine import RULES, judged_cases
 from lvsctl.diagnosis.kernel_counters import COUNTERS_BY_CAUSE, MOST
@@ -19,7 +19,7 @@ from lvsctl.model.claim import Cause, Remark
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.state import LOSSES
 
-_TABLE = (*ipvs.RULES, *scheduling.RULES)
+_TABLE = (*ipvs.RULES, *scheduling.RULES, *ecmp.RULES)
 """About the IPVS table, which every director must have, not only the master."""
 
 

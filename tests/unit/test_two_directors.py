@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_interface
 from struct import pack
@@ -15,7 +15,9 @@ from lvsctl.capture.decode import decode_all
 from lvsctl.claims import failover as story
 from lvsctl.claims.ha import connections_synchronized
 from lvsctl.claims.trace import traces
-from lvsctl.diagnosis import conclusion
+from lvsctl.diagnosis import by_state, conclusion
+from lvsctl.diagnosis.base import LabConsole
+from lvsctl.diagnosis.network import Network
 from lvsctl.engine.failover import Outage, outages
 from lvsctl.errors import TopologyError
 from lvsctl.faults.injector import FaultInjector
@@ -705,3 +707,36 @@ def test_tables_of_several_directors_are_added_up() -> None:
         assert one.counters.connections == sum(s.counters.connections for s in own)
     assert added_up([]) is None
     assert added_up(tables[:1]) == tables[0]
+
+
+@pytest.mark.parametrize(
+    ("bend", "fault"),
+    [
+        (lambda s: replace(s, sysctls={**s.sysctls, "net.ipv4.vs.sloppy_tcp": "0"}), "sloppy-off"),
+        (
+            lambda s: replace(
+                s,
+                services=tuple(
+                    replace(one, real_servers=one.real_servers[::-1]) for one in s.services
+                ),
+            ),
+            "real-servers-reordered",
+        ),
+        (lambda s: s, ""),
+    ],
+)
+def test_hosts_of_every_active_director_are_judged_by_their_state(
+    bend: Callable[[NodeState], NodeState], fault: str
+) -> None:
+    """As `lvsctl check` does: no request is sent."""
+    recorded = evidence_of("ecmp")
+    runs = tuple(
+        replace(run, exchanges=(), larges=(), large=None, others=(), rerouted=(), tables=())
+        for run in recorded.runs
+    )
+    states = {**recorded.states, "director2": bend(recorded.states["director2"])}
+    evidence = replace(recorded, runs=runs, frames=(), states=states)
+    network = Network(evidence.lab, evidence.states)
+    console = LabConsole("ecmp", "lvsctl up ecmp")
+    found = by_state.judge(evidence, network, evidence.states.keys(), console)
+    assert [(one.fault, one.node) for one in found.causes] == [(fault, "director2")] * bool(fault)
