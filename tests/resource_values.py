@@ -49,7 +49,7 @@ from lvsctl.resources.foreign import (
     SLOW,
     BridgeVlan,
     FdbEntry,
-    NextHop,
+    NextHopObject,
     StoppedProcess,
     TcpMetrics,
     Xfrm,
@@ -293,8 +293,8 @@ def values(netns: str, switch: str) -> dict[type[Resource], st.SearchStrategy[Re
             **node,
             clamp=st.builds(Clamp, st.sampled_from((4, 6)), st.sampled_from((0, 536, 1440))),
         ),
-        NextHop: st.builds(
-            NextHop,
+        NextHopObject: st.builds(
+            NextHopObject,
             **node,
             found=st.sampled_from(
                 [

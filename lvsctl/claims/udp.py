@@ -9,6 +9,7 @@ from lvsctl.claims.base import CheckResult, ClaimTable, inconclusive, passed_if
 from lvsctl.claims.trace import Passage, Trace
 from lvsctl.model.addresses import Endpoint
 from lvsctl.model.evidence import Exchange
+from lvsctl.model.frame import Frame
 from lvsctl.model.service import Scheduler
 from lvsctl.model.sip import call_of
 from lvsctl.model.state import Connection
@@ -33,20 +34,21 @@ def _schedules_packets(trace: Trace) -> bool:
 def flow_stays(trace: Trace) -> CheckResult:
     """Count who answered a flow's packets, and look the flow up in the connection table.
 
-    Positive control: the director forwarded packets of the flow.
+    Positive control: the director forwarded packets of the flow, or received them as the real
+    server that it is itself.
     """
-    passages = _passages(trace)
+    shown = next(iter(_passages(trace)), ()) or _delivered(trace)
     expected = f"{_from(trace)}: one real server, the one in the connection table"
-    if not passages:
+    if not shown:
         return inconclusive(expected, "the director forwarded no packet of the flow")
     entry = _entry(trace)
     answered = Counter(exchange.node for exchange in trace.run.flow if exchange.answered)
     observed = f"{_told(trace, answered)}; {_entry_text(trace, entry)}"
     if entry is None or len(answered) > 1:
-        return passed_if(False, expected, observed, passages[0])
+        return passed_if(False, expected, observed, shown)
     if not answered:
-        return inconclusive(expected, observed, passages[0])
-    return passed_if(set(answered) == {_node(trace, entry)}, expected, observed, passages[0])
+        return inconclusive(expected, observed, shown)
+    return passed_if(set(answered) == {_node(trace, entry)}, expected, observed, shown)
 
 
 @CLAIMS.add(
@@ -140,6 +142,16 @@ def _is_several(trace: Trace) -> bool:
         and table.scheduler in (Scheduler.RR, Scheduler.WRR)
         and sum(server.weight > 0 for server in table.real_servers) > 1
     )
+
+
+def _delivered(trace: Trace) -> tuple[Frame, ...]:
+    """The flow's first packet at the director, where that is a real server that answered it."""
+    own = {server.node for server in trace.run.service.local}
+    answered = {exchange.node for exchange in trace.run.flow if exchange.answered}
+    if trace.flow is None or not answered <= own:
+        return ()
+    came = (f for f in trace.flow.requests if f.tap.node in own and f.direction.inward)
+    return tuple(came)[:1]
 
 
 def _passages(trace: Trace) -> tuple[Passage, ...]:

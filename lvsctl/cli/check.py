@@ -30,8 +30,10 @@ def collect() -> None:
 
     It prints the host's name and kernel release, links, addresses, routes, policy rules,
     neighbours, listening sockets with the names of their programs, the sysctls of IP and IPVS, the
-    IPVS table, whether keepalived runs, and packet counters. It reads no configuration file, log,
-    command line, environment, packet, connection, key or password, and it changes nothing.
+    IPVS table, the rules of packet filters and traffic control with their comments, whether
+    keepalived or ldirectord runs, which processes are stopped, and packet counters. It reads no
+    configuration file, log, command line, environment, packet, connection, key or password, and it
+    changes nothing.
 
     Examples:
       lvsctl collect > collect.sh
@@ -84,9 +86,10 @@ def check(
 
     Reads what `lvsctl collect` printed on each host, or runs the same script by ssh (BatchMode: it
     asks for no password; keys and jump hosts are those of ssh_config). Addresses, routes, sysctls,
-    neighbours, tunnels, listeners and the IPVS table are compared with what the forwarding methods
-    need. Each cause comes with the command that fixes it, to be typed on that host. Nothing is
-    changed on a host, no request is sent, and nothing secret is read (lvsctl collect --help).
+    neighbours, tunnels, MTUs, listeners and the IPVS table are compared with what the forwarding
+    methods need, and each service's packets are followed through the packet filters. Each cause
+    comes with the command that fixes it, to be typed on that host. Nothing is changed on a host, no
+    request is sent, and nothing secret is read (lvsctl collect --help).
 
     A host is a node of the topology by its name or its addresses; its interfaces may have any
     name. What a host has besides is no cause. A rule that needs requests or frames says nothing.

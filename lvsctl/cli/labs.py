@@ -80,6 +80,7 @@ def up(
     """
     from lvsctl.engine.up import bring_up
     from lvsctl.output.text.plan import format_up
+    from lvsctl.plan.capacity import unanswered
     from lvsctl.plan.planner import load_lab
     from lvsctl.topology.overrides import Overrides
 
@@ -107,6 +108,8 @@ def up(
             show_json(result)
         else:
             show(format_up(result, style=style()))
+        for text in unanswered(result.lab):
+            failure.say(f"warning: {text}")
     except failure.Signalled:
         _say_what_is_up(load_lab(found, overrides).name)
         raise

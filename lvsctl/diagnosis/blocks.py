@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from enum import Enum, auto
 
 from lvsctl.diagnosis.base import NAT, Case, Found, shown
@@ -14,7 +15,7 @@ from lvsctl.model.frame import Frame
 from lvsctl.model.lab import Role, Route
 from lvsctl.model.service import ForwardingMethod
 from lvsctl.model.state import RouteState, RuleState
-from lvsctl.plan.routing import routes_of
+from lvsctl.plan.routing import gateway_directors, routes_of
 
 
 class Leg(Enum):
@@ -265,6 +266,11 @@ def route_remedy(case: Case, node: str, to: IPAddress, rule: RuleState | None = 
         return rule_remedy(case, node, rule)
     actual = case.network.route(node, to)
     planned = _planned(case, node, to)
+    if (right_hop := _director_for(case, node, to)) and planned and planned.via != right_hop:
+        # The topology itself names another one: `up` would make it so again.
+        target = planned.to or "default"
+        command = case.type(node, "ip", "route", "replace", target, "via", right_hop)
+        return f"{command}  # and take its route out of the topology"
     length = actual.to.prefixlen if actual is not None and actual.to is not None else 0
     right = planned.to.prefixlen if planned is not None and planned.to is not None else 0
     beside = _beside(case, node, to)
@@ -279,8 +285,8 @@ def route_remedy(case: Case, node: str, to: IPAddress, rule: RuleState | None = 
         via = ("via", actual.via) if actual.via is not None else ()
         words = actual.by_object or via
         return case.type(node, "ip", "route", "del", actual.to or "default", *words)
-    if planned is None:
-        return case.restore(node)
+    if planned is None:  # the topology has no way there, and `up` makes none
+        return f"{case.restore(node)}  # after adding a router to the topology that leads to {to}"
     target = planned.to or "default"
     return case.type(node, "ip", "route", "replace", target, "via", planned.via)
 
@@ -305,6 +311,16 @@ def _planned(case: Case, node: str, to: IPAddress) -> Route | None:
         if route.via.version == to.version and (route.to is None or to in route.to)
     ]
     return max(found, key=lambda r: r.to.prefixlen if r.to is not None else -1, default=None)
+
+
+def _director_for(case: Case, node: str, to: IPAddress) -> IPAddress | None:
+    """The next hop of a real server that only NAT sends requests to: its director; else None."""
+    server = case.lab.node(node)
+    if gateway_directors(case.lab).get(node) is None or _methods(case, node) != {NAT}:
+        return None
+    derived = routes_of(case.lab, replace(server, routes=()))
+    defaults = (one.via for one in derived if one.to is None)
+    return next((via for via in defaults if via.version == to.version), None)
 
 
 def _beside(case: Case, node: str, to: IPAddress) -> tuple[str, object] | None:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from lvsctl.claims.trace import traces
-from lvsctl.diagnosis import ecmp, ha, ipvs, scheduling
+from lvsctl.diagnosis import ecmp, ha, host_filters, host_settings, ipvs, scheduling
 from lvsctl.diagnosis.base import Case, Console, Found, Rule
 from lvsctl.diagnosis.engine import RULES, judged_cases
 from lvsctl.diagnosis.kernel_counters import COUNTERS_BY_CAUSE, MOST
@@ -19,8 +19,12 @@ from lvsctl.model.claim import Cause, Remark
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.state import LOSSES
 
-_TABLE = (*ipvs.RULES, *scheduling.RULES, *ecmp.RULES)
-"""About the IPVS table, which every director must have, not only the master."""
+_ON_HOSTS = (*host_settings.RULES, *host_filters.RULES)
+
+_MASTERS = (*RULES, *_ON_HOSTS)
+
+_EVERY_DIRECTORS = (*ipvs.RULES, *scheduling.RULES, *ecmp.RULES, *_ON_HOSTS)
+"""About what every director must have, not only the master: the IPVS table, packet filters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ def judge(
     clean: dict[str, None] = {}
     dirty: set[str] = set()
     for case in _cases(evidence, network, console):
-        rules = RULES if case.director == case.trace.master else _TABLE
+        rules = _MASTERS if case.director == case.trace.master else _EVERY_DIRECTORS
         rules = tuple(rule for rule in rules if case.lab.floating or rule not in ha.RULES)
         for number, rule in enumerate(rules):
             if not rule.by_state or not (judged := judged_cases(case, rule)):

@@ -21,7 +21,9 @@ def not_running(case: Case) -> Iterator[Found]:
         if state is None or not (state.whole or case.by_state):
             continue
         # Elsewhere, keepalived may leave the virtual servers to others, with fewer processes.
-        runs = bool(state.processes) if case.by_state else is_running(state)
+        found = (one for one in state.processes if one.process == PROCESS)
+        alive = any(one.state != "Z" for one in found)
+        runs = alive if case.by_state else is_running(state)
         if not runs:
             yield Cause(
                 fault="keepalived-stopped",

@@ -281,7 +281,7 @@ def unimpaired(case: Case) -> Iterator[Found]:
             yield _impaired(case, sender, worse)
         else:
             yield Remark(sender.place, f"{sender.says} {' and '.join(worse)}")
-    if not case.answered:
+    if not case.answered and not case.by_state:
         for node, network, link in _links(case):
             planned = case.lab.impairment_of(node, network.name)
             if planned.lost and planned == link.impairment:
@@ -410,7 +410,6 @@ RULES = (
     ),
     Rule(
         find=unimpaired,
-        by_state=False,
         rules_out="no link loses or delays more than the topology says",
     ),
 )

@@ -327,7 +327,6 @@ RULES = (
     ),
     Rule(
         find=running,
-        by_state=False,
         latent=True,
         rules_out="no server process is stopped",
     ),

@@ -13,6 +13,7 @@ from enum import Enum, auto
 from lvsctl.diagnosis.route_lookup import Lookup, lookup
 from lvsctl.model.addresses import IPAddress, mac_for
 from lvsctl.model.lab import Lab
+from lvsctl.model.ruleset import Ruleset
 from lvsctl.model.state import LinkState, NeighbourState, NodeState, RouteState, RuleState, Setting
 
 MAX_HOPS = 16
@@ -95,6 +96,8 @@ class Network:
     """The device of a node on a network, where they are known: those of hosts that no lab is on.
 
     Empty: none."""
+    rulesets: Mapping[str, Ruleset] = field(default_factory=dict)
+    """The packet filters of hosts by node, where all of them are known: of no lab."""
 
     def state(self, node: str) -> NodeState:
         """A node's state; empty if it was not read."""

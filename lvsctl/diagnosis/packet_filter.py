@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from lvsctl.claims.trace import Conversation
 from lvsctl.diagnosis.base import Case, Found, Rule, shown
 from lvsctl.diagnosis.lost_at import lost_at
+from lvsctl.diagnosis.rule_match import may_match
 from lvsctl.model.claim import Cause, Remark
 from lvsctl.model.frame import Direction
 from lvsctl.model.packet_filter import FilterProgram, FilterRule
@@ -27,6 +28,8 @@ def dropped(case: Case) -> Iterator[Found]:
         if not rule.drops:
             continue
         seen = losses.get(place, ())
+        if rule.packets is None and seen and not any(may_match(rule, frame) for frame in seen):
+            continue  # it is not counted, and none of the packets that were lost can match it
         if case.fine or not (place in losses or _before_capture(case, place, rule)):
             harmless = "which stopped no request" if case.fine else "and no request was lost there"
             yield Remark(place, f"a packet filter has {rule}, {harmless}")
@@ -100,13 +103,18 @@ def _remedy(case: Case, place: str, rule: FilterRule) -> str:
 def _before_capture(case: Case, place: str, rule: FilterRule) -> bool:
     """Whether the rule is about what its node sends, and nothing of a request left the node."""
     rules = case.evidence.packet_filters.get(place, ())
-    if not _SENDING.intersection(_hooks(rule, rules, frozenset())):
+    if not _SENDING.intersection(hooks_of(rule, rules)):
         return False
     return any(_stayed(conversation, place) for conversation in case.conversations)
 
 
-def _hooks(rule: FilterRule, rules: Sequence[FilterRule], seen: frozenset[str]) -> frozenset[str]:
-    """Where packets meet a rule: at its chain's hook, or at those of chains that lead to it."""
+def hooks_of(
+    rule: FilterRule, rules: Sequence[FilterRule], seen: frozenset[str] = frozenset()
+) -> frozenset[str]:
+    """Return where packets meet a rule: its chain's hook, or those of chains that lead to it.
+
+    ``rules`` are all of the same node; ``seen`` are the chains that were looked at already.
+    """
     if rule.hook or (rule.program is not FilterProgram.NFT and rule.chain in _BUILT_IN):
         return frozenset({rule.hook or rule.chain.lower()})
     callers = (
@@ -115,7 +123,7 @@ def _hooks(rule: FilterRule, rules: Sequence[FilterRule], seen: frozenset[str]) 
         if (one.program, one.table, one.action) == (rule.program, rule.table, rule.chain)
     )
     seen |= {rule.chain}
-    found = (_hooks(one, rules, seen) for one in callers if one.chain not in seen)
+    found = (hooks_of(one, rules, seen) for one in callers if one.chain not in seen)
     return frozenset[str]().union(*found)
 
 

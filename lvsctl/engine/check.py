@@ -32,6 +32,7 @@ from lvsctl.resources.address import Address
 from lvsctl.resources.base import Command, Resource
 from lvsctl.resources.gue_port import GuePort
 from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.keepalived import PROCESS
 from lvsctl.resources.static_route import StaticRoute
 from lvsctl.resources.sysctl import Sysctl
 from lvsctl.resources.tunnel import Tunnel
@@ -169,7 +170,10 @@ class Deployment:
             counters={name: host.counters for name, host in self.hosts.items()},
             before=read,
         )
-        network = Network(lab, states, self.devices)
+        rulesets = {
+            name: host.ruleset for name, host in self.hosts.items() if host.ruleset is not None
+        }
+        network = Network(lab, states, self.devices, rulesets)
         judged = by_state.judge(evidence, network, read.keys(), _HostConsole(self, read))
         return replace(judged, causes=tuple(map(self.annotated, judged.causes)))
 
@@ -225,15 +229,16 @@ class Deployment:
         return replace(found, flags=flags, real_servers=tuple(servers))
 
     def remarks(self) -> Iterator[str]:
-        """What is not judged, of what the topology asks for."""
+        """What the topology asks for and is not judged, because it was not read."""
         for service in self.lab.services:
             for director in self.lab.directors:
-                if director.name not in self.hosts:
+                host = self.hosts.get(director.name)
+                if host is None or host.ruleset is not None:
                     continue
                 if isinstance(service.match, FwMark):
                     yield (
                         f"{director.name}: what gives requests for {service.name} the mark "
-                        f"{service.match.mark} was not read (nft list ruleset, iptables-save)"
+                        f"{service.match.mark} was not read (nft list ruleset, iptables-save, tc)"
                     )
                 if service.snat:
                     yield (
@@ -246,10 +251,12 @@ class Deployment:
         host = self.hosts.get(cause.node)
         if host is None or not host.state.processes or not cause.remedy.startswith("ipvsadm "):
             return cause
+        name = host.state.processes[0].process
+        file = "keepalived.conf" if name == PROCESS else "its file"
         owner = (
-            f"{cause.node}: keepalived runs there and writes this table: a failed health check "
-            "removes a real server (journalctl -u keepalived), and a reload restores what "
-            "keepalived.conf says"
+            f"{cause.node}: {name} runs there and writes this table: a failed health check "
+            f"removes a real server (journalctl -u {name}), and a reload restores what "
+            f"{file} says"
         )
         return replace(cause, evidence=(*cause.evidence, owner))
 

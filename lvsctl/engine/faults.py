@@ -14,8 +14,9 @@ from lvsctl.faults import FAULTS, find_fault
 from lvsctl.faults.base import Fault
 from lvsctl.faults.change import reversed_
 from lvsctl.faults.injector import FaultInjector
-from lvsctl.kernel import paths, probe
+from lvsctl.kernel import packet_filters, paths, probe
 from lvsctl.model.lab import Lab
+from lvsctl.model.state import NodeState
 from lvsctl.plan import planner
 from lvsctl.plan.planner import load_lab
 from lvsctl.resources.typed import typeable
@@ -80,12 +81,18 @@ def show_fault(lab: Lab | None, name: str, node: str | None = None) -> FaultShow
 
     Raises UsageError if it does not apply.
     """
-    fault = find_fault(name)
+    fault, running = find_fault(name), lab is not None
     if lab is None:
         lab = _example(fault)
     injector = FaultInjector(lab)
     context = injector.context(injector.node_for(fault, node))
     changes = fault.changes_at(context)
+    if running:
+        states = {
+            name: NodeState(name, whole=True, nftables=packet_filters.has_nftables())
+            for name in map(lab.netns, (node.name for node in lab.nodes))
+        }
+        changes = tuple(change.fitted(states) for change in changes)
     inside = probe.inside_machine()
 
     def typed(command: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lvsctl.resources.base import Command, Resource
+from lvsctl.resources.base import Command, Resource, States
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,14 @@ class Change:
             return False
         return self.before.key == self.after.key
 
+    def fitted(self, states: States) -> Change:
+        """Return it with the commands for the kernel of ``states``, where kernels differ."""
+        before, after = self.before, self.after
+        return Change(
+            before.fitted(states) if before is not None else None,
+            after.fitted(states) if after is not None else None,
+        )
+
     def commands(self) -> tuple[str, ...]:
         """Return the shell commands that a person would have typed."""
         typed: list[Command] = []
@@ -38,7 +46,7 @@ class Change:
             typed += self.before.undo_commands()
         if self.after is not None:
             after = self.after
-            typed += after.edit_commands()[:1] if self.in_place else after.commands()
+            typed += after.edit_commands() if self.in_place else after.commands()
         return tuple(map(str, typed))
 
 

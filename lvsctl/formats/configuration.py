@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lvsctl.errors import Problem, TopologyError, quoted
-from lvsctl.model.addresses import IPAddress, IPInterface
+from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
 from lvsctl.model.service import (
     Encapsulation,
     ForwardingMethod,
@@ -86,7 +86,7 @@ class Destination:
     """A real server of a service.
 
     ``port`` 0: the service's. ``weight``, ``upper`` and ``lower`` as in ``model.service``.
-    ``checks`` are the names of its health checks.
+    ``checks`` are the names of its health checks. ``local``: it is the director itself.
     """
 
     rip: IPAddress
@@ -100,6 +100,7 @@ class Destination:
     tunnel_port: int = 0
     checksum: TunnelChecksum = TunnelChecksum.NONE
     checks: tuple[str, ...] = ()
+    local: bool = False
 
 
 class Mark(NamedTuple):
@@ -130,8 +131,9 @@ class Service:
 
     @property
     def servers(self) -> tuple[Destination, ...]:
-        """Its real servers and its sorry server: what hosts it needs."""
-        return self.destinations if self.sorry is None else (*self.destinations, self.sorry)
+        """Its real servers and its sorry server, but for the director: what hosts it needs."""
+        every = self.destinations if self.sorry is None else (*self.destinations, self.sorry)
+        return tuple(one for one in every if not one.local)
 
     @property
     def protocol(self) -> Protocol | None:
@@ -161,6 +163,20 @@ class Instance:
     settings: dict[str, Setting] = field(default_factory=dict, hash=False)
     peers: tuple[IPAddress, ...] = ()
     source: IPAddress | None = None
+
+
+class RouteLine(NamedTuple):
+    """A route of a director: to a subnet (None: default) by a gateway; 0: no such limit.
+
+    ``virtual``: the master's only.
+    """
+
+    to: IPNetwork | None
+    via: IPAddress
+    place: Place
+    mtu: int = 0
+    mss: int = 0
+    virtual: bool = False
 
 
 class SyncGroup(NamedTuple):
@@ -197,6 +213,7 @@ class Configuration:
     sync_groups: tuple[SyncGroup, ...] = ()
     remarks: tuple[Remark, ...] = ()
     files: tuple[str, ...] = ()
+    routes: tuple[RouteLine, ...] = ()
 
 
 _FLAGS = ("ops", "flag-1", "flag-2", "flag-3")

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from lvsctl.formats.configuration import Configuration, Instance, Notes, Place, Service, Setting
 from lvsctl.formats.keepalived.numbers import number
-from lvsctl.formats.surroundings import Segment, Surroundings, vips_of
+from lvsctl.formats.routes import is_on
+from lvsctl.formats.surroundings import Surroundings, vips_of
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.service import ForwardingMethod
-from lvsctl.topology.addresses import unusable_because
 from lvsctl.topology.parsers import InvalidValue, parse_interval
 
 STEP = 50
@@ -132,22 +132,17 @@ class _Directors:
     def _named(self, *, second: bool) -> Iterator[tuple[str, dict[str, IPAddress | None]]]:
         """Yield each director by its address, if the file has those of all (unicast)."""
         source = self._first.source
-        segment = next((s for s in self._around.director if source and _on(s, source)), None)
+        segment = next((s for s in self._around.director if source and is_on(s, source)), None)
         if source is None or segment is None or not self._first.peers:
             return
         addresses = [source, *self._first.peers]
-        if len(set(addresses)) < len(addresses) or not all(_on(segment, a) for a in addresses):
+        if len(set(addresses)) < len(addresses) or not all(is_on(segment, a) for a in addresses):
             return
         if second:
             addresses[:2] = reversed(addresses[:2])
         for position, address in enumerate(addresses, 1):
             networks: dict[str, IPAddress | None] = {s.name: None for s in self._around.director}
             yield f"director{position}", networks | {segment.name: address}
-
-
-def _on(segment: Segment, address: IPAddress) -> bool:
-    subnet = segment.subnets.get(address.version)
-    return subnet is not None and address in subnet and not unusable_because(subnet, address)
 
 
 def _whole(one: Instance, key: str, usual: int, bounds: tuple[int, int], notes: Notes) -> int:
@@ -182,7 +177,7 @@ def _gateways(
             ip = address.ip
             if ip in vips:
                 continue
-            segment = next((s for s in behind if _on(s, ip)), None)
+            segment = next((s for s in behind if is_on(s, ip)), None)
             place = (id(segment), ip.version)
             if segment is None or place in served:
                 text = f"{ip} of vrrp_instance {instance.name}: no virtual server needs it"
@@ -206,7 +201,7 @@ def _compare(
     """
     places: dict[tuple[int, int], list[Instance]] = {}
     for address in dict.fromkeys(addresses):
-        segment = next((s for s in around.director if _on(s, address)), None)
+        segment = next((s for s in around.director if is_on(s, address)), None)
         if segment is not None and address in holder:
             places.setdefault((id(segment), address.version), []).append(holder[address])
     start = _number(first.settings.get("virtual_router_id"))

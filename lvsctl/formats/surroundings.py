@@ -137,7 +137,7 @@ def _vips_of_marks(
         vip = next((one for one in spare if one.version == match.version), None)
         why = "VRRP's address that no other service has"
         if vip is None:
-            segment = networks.of(service.destinations[0].rip)
+            segment = networks.of(service.servers[0].rip)
             networks.add_version(
                 segment, match.version, f"real servers answer IPv{match.version} clients directly"
             )

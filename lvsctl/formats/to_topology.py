@@ -18,6 +18,7 @@ from lvsctl.formats.configuration import (
     Service,
 )
 from lvsctl.formats.redundancy import STEP, Redundant, redundant
+from lvsctl.formats.routes import KeptRoutes, kept_routes, route_entries, router_networks
 from lvsctl.formats.surroundings import OUTSIDE, Segment, Surroundings, assume, vips_of
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.service import (
@@ -70,8 +71,7 @@ def to_topology(configuration: Configuration, name: str) -> Imported:
     notes = Notes(configuration.source)
     for remark in configuration.remarks:
         notes.remark(*remark)
-    pages: dict[object, Destination] = {}
-    services = tuple(_expressible(configuration, notes, pages))
+    services = tuple(_expressible(configuration, notes))
     if not services and configuration.services:
         place = configuration.services[0].place
         reasons = "; ".join(f"{remark}" for remark in notes.remarks[:3])
@@ -82,12 +82,19 @@ def to_topology(configuration: Configuration, name: str) -> Imported:
     surroundings = assume(configuration, services)
     directors = redundant(configuration, services, surroundings, notes)
     if directors is not None:
-        for one in pages.values():
-            what = "is the director itself: of several, none can be a real server too"
-            notes.remark(one.place, f"sorry_server {one.rip} {what}")
-        pages = {}
+        services = tuple(_without_local(services, notes))
+        if not services:
+            place = configuration.services[0].place
+            notes.wrong(place, "none of its virtual services has a real server but the directors")
+        notes.raise_any()
+        surroundings = assume(configuration, services)
+        directors = redundant(configuration, services, surroundings, notes)
     notes.raise_any()
-    writer = _Writer(configuration, name, services, surroundings, directors, notes.remarks, pages)
+    routes = kept_routes(configuration, surroundings, _taken(configuration, services), notes)
+    if directors is not None and any(one.virtual for one in routes.routes):
+        first = next(one for one in routes.routes if one.virtual)
+        notes.remark(first.place, "virtual_routes: every director has them, not the master only")
+    writer = _Writer(configuration, name, services, surroundings, directors, routes, notes.remarks)
     text = "\n".join(writer.lines()) + "\n"
     return Imported(configuration, name, text, tuple(writer.assumptions), notes.remarks)
 
@@ -98,16 +105,22 @@ def label(text: str) -> str:
     return name if re.match(r"[a-z]", name) else "imported"
 
 
+def _taken(configuration: Configuration, services: Iterable[Service]) -> set[IPAddress]:
+    """Return the addresses of directors and real servers."""
+    found = {address.ip for one in configuration.instances for address, _ in one.addresses}
+    for instance in configuration.instances:
+        found.update(instance.peers)
+        found.update([instance.source] if instance.source is not None else [])
+    for service in services:
+        found.update(vips_of(service), (one.rip for one in service.servers))
+    return found | {address.ip for address, _ in configuration.addresses}
+
+
 # ── what a topology can say ──────────────────────────────────────────────────────────────────
 
 
-def _expressible(
-    configuration: Configuration, notes: Notes, pages: dict[object, Destination]
-) -> Iterator[Service]:
-    """Yield the services without what a topology has no key for, noting each such thing.
-
-    ``pages`` gets the sorry servers that are the director itself, by their services.
-    """
+def _expressible(configuration: Configuration, notes: Notes) -> Iterator[Service]:
+    """Yield the services without what a topology has no key for, noting each such thing."""
     seen: dict[object, Service] = {}
     vips = {vip for service in configuration.services for vip in vips_of(service)}
     for service in configuration.services:
@@ -122,19 +135,30 @@ def _expressible(
             notes.remark(service.place, f"left out: {reason}")
         else:
             shown = _with_known_settings(service, notes)
-            destinations = tuple(
-                one for one in service.destinations if _is_server(one, vips, notes)
-            )
+            destinations = tuple(_real_servers(service, vips, notes))
             sorry = service.sorry
-            if sorry is not None and (not _can_be_host(sorry.rip) or sorry.rip in vips):
-                pages[service.match] = sorry
-                sorry = None
-            if sorry is not None and not _is_sorry_server(sorry, destinations, vips, notes):
-                sorry = None
-            if destinations:
+            if sorry is not None:
+                sorry = _sorry_server(sorry, destinations, vips, notes)
+            if any(not one.local for one in destinations):
                 yield replace(shown, destinations=destinations, sorry=sorry)
             else:
                 notes.remark(service.place, "left out: none of its real servers can be in a lab")
+
+
+def _without_local(services: Iterable[Service], notes: Notes) -> Iterator[Service]:
+    """Yield services of several directors, of which none can be a real server too."""
+    for service in services:
+        own = [one for one in service.destinations if one.local]
+        sorry = service.sorry
+        if sorry is not None and sorry.local:
+            own.append(sorry)
+            sorry = None
+        for one in own:
+            what = "sorry_server " * (one is service.sorry) + str(one.rip)
+            why = "is the director itself: of several, none can be a real server too"
+            notes.remark(one.place, f"{what} {why}")
+        destinations = tuple(one for one in service.destinations if not one.local)
+        yield replace(service, destinations=destinations, sorry=sorry)
 
 
 def _no_service(service: Service) -> str | None:
@@ -167,30 +191,67 @@ def _with_known_settings(service: Service, notes: Notes) -> Service:
     return replace(service, flags=flags, engine=engine)
 
 
-def _is_server(one: Destination, vips: set[IPAddress], notes: Notes) -> bool:
-    """Return whether a real server can be in a topology; note why not, or what of it cannot."""
-    if not _can_be_host(one.rip) or one.rip in vips:
-        what = "is the director itself: with one director, write `director` in its place"
-        notes.remark(one.place, f"{one.rip} {what}")
-        return False
+def _real_servers(service: Service, vips: set[IPAddress], notes: Notes) -> Iterator[Destination]:
+    """Yield the real servers that can be in a topology: the director once at most."""
+    itself: Destination | None = None
+    for one in service.destinations:
+        found = _server(one, service.match.version, vips, notes)
+        if found is not None and found.local:
+            if itself is not None:
+                notes.remark(one.place, f"{one.rip} is the director itself, as is {itself.rip}")
+                continue
+            itself = found
+        if found is not None:
+            yield found
+
+
+def _server(
+    one: Destination, version: int, vips: set[IPAddress], notes: Notes
+) -> Destination | None:
+    """Return a real server as it can be in a topology; None if it cannot, and why is noted."""
+    if one.rip in vips or one.rip.is_loopback:
+        if one.rip.version != version:
+            notes.remark(one.place, f"{one.rip} is the director itself, of another IP version")
+            return None
+        if one.rip.is_loopback and one.forward is ForwardingMethod.NAT:
+            # "stopping DNAT to loopback address": ip_vs_nat_xmit in ip_vs_xmit.c.
+            notes.remark(
+                one.place,
+                f"{one.rip} by NAT: the kernel drops what would be rewritten to a loopback "
+                "address, so that clients get no answer: write DR, or the director's own address",
+            )
+            return None
+        one = replace(one, local=True)
+    elif not _can_be_host(one.rip):
+        notes.remark(one.place, f"no host can have the address {one.rip}")
+        return None
     if max(one.upper, one.lower) > MAX_THRESHOLD:
         notes.remark(one.place, f"thresholds above {MAX_THRESHOLD}: no limit in the topology")
     elif one.upper < one.lower:
         hint = "a lower threshold is at most the upper one"
         message = f"lower threshold {one.lower} is above the upper one, {one.upper}"
         notes.wrong(one.place, message, hint)
-    return True
+    return one
 
 
-def _is_sorry_server(
-    one: Destination, servers: Iterable[Destination], vips: set[IPAddress], notes: Notes
-) -> bool:
-    """Return whether a sorry server can be in a topology; note why not."""
-    if any(one.rip == other.rip for other in servers):
+def _sorry_server(
+    one: Destination, servers: tuple[Destination, ...], vips: set[IPAddress], notes: Notes
+) -> Destination | None:
+    """Return a sorry server as it can be in a topology; None if it cannot, and why is noted."""
+    version = next((other.rip.version for other in servers), one.rip.version)
+    found = _server(one, version, vips, notes)
+    if found is None:
+        return None
+    if any(one.rip == other.rip or (found.local and other.local) for other in servers):
         what = "is a real server of the service too: a topology has it once"
+        if any(one.rip == other.rip and not other.weight for other in servers):
+            what = (
+                "stays in the table with weight 0 (sorry_server_inhibit): that is all the topology "
+                "has of it, because its sorry servers are in the table only while they are in use"
+            )
         notes.remark(one.place, f"sorry_server {one.rip} {what}")
-        return False
-    return _is_server(one, vips, notes)
+        return None
+    return found
 
 
 def default_method(service: Service) -> ForwardingMethod:
@@ -226,13 +287,12 @@ class _Writer:
         services: tuple[Service, ...],
         around: Surroundings,
         directors: Redundant | None,
+        routes: KeptRoutes,
         remarks: tuple[Remark, ...],
-        pages: dict[object, Destination],
     ) -> None:
         self._configuration, self._name = configuration, name
         self._services, self._around, self._remarks = services, around, remarks
-        self._directors = directors
-        self._pages = pages
+        self._directors, self._routes = directors, routes
         self.assumptions: list[str] = []
         rips = dict.fromkeys(one.rip for service in services for one in service.servers)
         self._nodes = node_names(rips)
@@ -289,7 +349,8 @@ class _Writer:
         client = f"  client: {{role: client, networks: [{OUTSIDE}]}}"
         yield client + self._assume("one client")
         router = _names(around.router)
-        yield f"  router: {{role: router, networks: [{router}]}}" + self._assume(
+        networks = router_networks(around, self._routes.gateways)
+        yield f"  router: {{role: router, networks: {networks}}}" + self._assume(
             f"a router between {router}, which carries replies of dr and tun"
         )
         yield from self._director_lines()
@@ -303,6 +364,8 @@ class _Writer:
         if (timeouts := self._configuration.timeouts) is not None:
             of_idle = f"tcp: {timeouts.tcp}, tcp_fin: {timeouts.tcp_fin}, udp: {timeouts.udp}"
             settings = f", timeouts: {{{of_idle}}}"
+        if entries := list(route_entries(self._routes.routes)):
+            settings += f", routes: [{', '.join(entries)}]"
         found = self._directors
         if found is None:
             line = f"  director: {{role: director, networks: {networks}{settings}}}"
@@ -345,16 +408,15 @@ class _Writer:
             yield "    one_packet: true"
         yield "    real_servers:"
         for one in service.destinations:
-            entry = ", ".join(_entry(one, self._nodes[one.rip], match, method, encapsulation))
-            yield f"      - {{{entry}}}"
+            entry = ", ".join(_entry(one, self._node(one), match, method, encapsulation))
+            yield f"      - {{{entry}}}{_said_otherwise(one)}"
         if service.sorry is not None:
             sorry = replace(service.sorry, weight=1, upper=0, lower=0)
-            name = self._nodes[sorry.rip]
-            entry = ", ".join(_entry(sorry, name, match, method, encapsulation))
-            yield f"    sorry_server: {{{entry}}}"
-        elif (page := self._pages.get(match)) is not None:
-            entry = ", ".join(_entry(page, "director", match, method, encapsulation))
-            yield f"    sorry_server: {{{entry}}}  # {page.rip} in the file"
+            entry = ", ".join(_entry(sorry, self._node(sorry), match, method, encapsulation))
+            yield f"    sorry_server: {{{entry}}}{_said_otherwise(sorry)}"
+
+    def _node(self, one: Destination) -> str:
+        return "director" if one.local else self._nodes[one.rip]
 
     def _marked(self, service: Service, match: Mark) -> Iterator[str]:
         vip, why = self._around.marked_vips[match]
@@ -365,6 +427,11 @@ class _Writer:
             f"ports {' and '.join(map(str, ports))} get mark {match.mark}: "
             "the director's packet filter decides it"
         )
+
+
+def _said_otherwise(one: Destination) -> str:
+    """A comment with the address of a real server that is the director itself."""
+    return f"  # {one.rip} in the file" if one.local else ""
 
 
 def _entry(

@@ -455,7 +455,7 @@ def _packet_filter(to: PlanApplier, resource: PacketFilter, namespace: OpenNames
     for rule in resource.rules:
         rules[rule.chain] = (*rules.get(rule.chain, ()), rule.action)
     with netns.enter(namespace.fd):
-        packet_filters.fill_table(resource.program, resource.table, rules)
+        packet_filters.drop(resource.program, resource.table, rules)
 
 
 def _masquerade(to: PlanApplier, resource: Masquerade, namespace: OpenNamespace) -> None:

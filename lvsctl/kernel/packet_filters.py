@@ -19,6 +19,7 @@ from lvsctl.errors import KernelError
 from lvsctl.kernel import netns
 from lvsctl.model.packet_filter import (
     MARK_TABLE,
+    NFT_FAMILIES,
     Clamp,
     FilterProgram,
     FilterRule,
@@ -63,7 +64,37 @@ def empty_table(program: FilterProgram, table: str) -> None:
     elif program is FilterProgram.EBTABLES:
         ebtables.empty(table)
     else:
-        xtables.empty(program, table)
+        if program in NFT_FAMILIES:  # which `drop` may have filled in its place
+            _delete_if_there(f"{NFT_FAMILIES[program]} {table}")
+        if xtables.is_in_use(program, table):
+            xtables.empty(program, table)
+
+
+def drop(program: FilterProgram, table: str, rules: Mapping[str, tuple[str, ...]]) -> None:
+    """Replace a table of iptables or ip6tables by one that drops or rejects all of some chains.
+
+    By nftables where the kernel has it, as iptables-nft does, else the legacy table. Raises
+    OSError, KernelError.
+    """
+    try:
+        own_tables.replace_filter(4 if program is FilterProgram.IPTABLES else 6, rules)
+    except (OSError, KernelError) as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+        fill_table(program, table, rules)
+
+
+def _delete_if_there(table: str) -> bool:
+    """Delete a table of nftables. Returns whether there was one. Raises OSError, KernelError."""
+    from lvsctl.netlink import nftables  # slow to import: above
+
+    try:
+        nftables.delete_table(table)
+    except (OSError, KernelError) as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+        return False
+    return True
 
 
 def fill_table(
@@ -163,15 +194,7 @@ def mark(markings: Iterable[Marking]) -> bool:
 
 def unmark() -> bool:
     """Delete that table. Returns whether there was one. Raises OSError, KernelError."""
-    from lvsctl.netlink import nftables  # slow to import: above
-
-    try:
-        nftables.delete_table(MARK_TABLE)
-    except (OSError, KernelError) as error:
-        if error.errno not in _NOT_SUPPORTED:
-            raise
-        return False
-    return True
+    return _delete_if_there(MARK_TABLE)
 
 
 @functools.cache

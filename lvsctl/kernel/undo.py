@@ -44,7 +44,7 @@ from lvsctl.resources.drop_filter import DropFilter
 from lvsctl.resources.foreign import (
     BridgeVlan,
     FdbEntry,
-    NextHop,
+    NextHopObject,
     StoppedProcess,
     TcpMetrics,
     Xfrm,
@@ -218,7 +218,7 @@ def _route(_: Session, resource: StaticRoute, to: OpenNamespace) -> bytearray:
     )
 
 
-def _nexthop(_: Session, resource: NextHop, __: OpenNamespace) -> bytearray:
+def _nexthop(_: Session, resource: NextHopObject, __: OpenNamespace) -> bytearray:
     return nexthops.delete_nexthop(resource.found)
 
 
@@ -316,7 +316,7 @@ MESSAGES: dict[type[Resource], Callable[[Session, Any, OpenNamespace], bytearray
     LinkUp: _link_up,
     Neighbour: _neighbour,
     Netem: _netem,
-    NextHop: _nexthop,
+    NextHopObject: _nexthop,
     PolicyRule: _rule,
     ProxyNeighbour: _proxy,
     Qdisc: _qdisc,

@@ -28,6 +28,9 @@ class FilterProgram(StrEnum):
     NFT = "nft"
 
 
+NFT_FAMILIES = {FilterProgram.IPTABLES: "ip", FilterProgram.IP6TABLES: "ip6"}
+"""The family of nftables in which the nftables variant of a program has its tables."""
+
 DROPPING = frozenset({"DROP", "REJECT", "TARPIT", "STEAL"})
 """Actions after which a packet goes no further."""
 

@@ -1,4 +1,4 @@
-"""lvsctl's own tables of nftables in the calling thread's namespace: each replaced as a whole.
+"""Tables of nftables that lvsctl writes in the calling thread's namespace, each as a whole.
 
 Sources: linux/netfilter/nf_tables.h, nft(8).
 """
@@ -6,7 +6,7 @@ Sources: linux/netfilter/nf_tables.h, nft(8).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from lvsctl.model.addresses import IPAddress
@@ -34,7 +34,7 @@ def replace_masquerade(version: int, targets: Iterable[MasqueradeTarget]) -> Non
     """
     hook = _number(1, _POSTROUTING) + _number(2, _PRIORITY_SRCNAT)
     chain = _Chain("postrouting", "nat", hook)
-    _replace_own(_OF_VERSION[version], OWN, chain, [_expressions(one) for one in targets])
+    _replace(_OF_VERSION[version], OWN, {chain: [_expressions(one) for one in targets]})
 
 
 def replace_clamp(version: int, sizes: Iterable[int]) -> None:
@@ -45,7 +45,7 @@ def replace_clamp(version: int, sizes: Iterable[int]) -> None:
     """
     hook = _number(1, _POSTROUTING) + _number(2, _PRIORITY_MANGLE)
     chain = _Chain("postrouting", "filter", hook)
-    _replace_own(_OF_VERSION[version], OWN_CLAMP, chain, [_clamp(size) for size in sizes])
+    _replace(_OF_VERSION[version], OWN_CLAMP, {chain: [_clamp(size) for size in sizes]})
 
 
 def replace_marks(markings: Iterable[Marking]) -> None:
@@ -56,7 +56,22 @@ def replace_marks(markings: Iterable[Marking]) -> None:
     hook = _number(1, _PREROUTING) + _number(2, _PRIORITY_MANGLE)
     chain = _Chain(MARK_CHAIN, "filter", hook)
     name = MARK_TABLE.partition(" ")[2]
-    _replace_own(_NFPROTO_INET, name, chain, [_marking(one) for one in markings])
+    _replace(_NFPROTO_INET, name, {chain: [_marking(one) for one in markings]})
+
+
+def replace_filter(version: int, rules: Mapping[str, Sequence[str]]) -> None:
+    """Replace the table ``filter`` of an address family by one that drops or rejects packets.
+
+    ``rules`` are the actions for every packet, DROP or REJECT, by chain: INPUT, FORWARD or OUTPUT.
+    The chains are iptables-nft's, which lists them. Raises OSError, KernelError.
+    """
+    chains = {
+        _Chain(name, "filter", _number(1, _FILTER_HOOKS[name]) + _number(2, 0)): [
+            _final(action, version) for action in actions
+        ]
+        for name, actions in rules.items()
+    }
+    _replace(_OF_VERSION[version], "filter", chains)
 
 
 class _Chain(NamedTuple):
@@ -67,8 +82,8 @@ class _Chain(NamedTuple):
     hook: bytes
 
 
-def _replace_own(family: int, name: str, of: _Chain, rules: Sequence[bytes]) -> None:
-    """Replace a table of one chain by one with ``rules``; without any, delete it."""
+def _replace(family: int, name: str, chains: Mapping[_Chain, Sequence[bytes]]) -> None:
+    """Replace a table by one with the rules of its chains; without any rule, delete it."""
     table = _text_attribute(1, name)
     new_table = sockets.message(_SUBSYSTEM | _NEWTABLE, sockets.CREATE, _family(family) + table)
     messages = [
@@ -76,16 +91,15 @@ def _replace_own(family: int, name: str, of: _Chain, rules: Sequence[bytes]) -> 
         new_table,
         sockets.message(_SUBSYSTEM | _DELTABLE, 0, _family(family) + table),
     ]
-    if rules:
+    if any(chains.values()):
+        messages.append(bytearray(new_table))
+    for of, rules in chains.items() if any(chains.values()) else ():
         chain = table + _text_attribute(3, of.name) + _nested(4, of.hook)
         chain += _number(5, _ACCEPT) + _text_attribute(7, of.type)
-        messages.append(bytearray(new_table))
-        messages.append(
-            sockets.message(_SUBSYSTEM | _NEWCHAIN, sockets.CREATE, _family(family) + chain)
-        )
+        data = _family(family) + chain
+        messages.append(sockets.message(_SUBSYSTEM | _NEWCHAIN, sockets.CREATE, data))
         for one in rules:
-            rule = table + _text_attribute(2, of.name) + _nested(4, one)
-            data = _family(family) + rule
+            data = _family(family) + table + _text_attribute(2, of.name) + _nested(4, one)
             messages.append(sockets.message(_SUBSYSTEM | _NEWRULE, sockets.CREATE | _APPEND, data))
     messages.append(sockets.message(_BATCH_END, 0, _family(0, res_id=10)))
     for sequence, one_message in enumerate(messages, 1):
@@ -141,6 +155,19 @@ def _expressions(to: MasqueradeTarget) -> bytes:
         ("masq", b""),
     )
     return _encoded(parts)
+
+
+_FILTER_HOOKS = {"INPUT": 1, "FORWARD": 2, "OUTPUT": 3}  # NF_INET_LOCAL_IN …
+_PORT_UNREACHABLE = {4: 3, 6: 4}  # the code of ICMP's and ICMPv6's destination unreachable
+
+
+def _final(action: str, version: int) -> bytes:
+    """Encode ``counter drop`` or ``counter reject``."""
+    if action == "REJECT":
+        code = _attribute(2, bytes((_PORT_UNREACHABLE[version],)))  # NFTA_REJECT_ICMP_CODE
+        return _encoded([("counter", b""), ("reject", _number(1, 0) + code)])
+    verdict = _nested(2, _nested(2, _number(1, 0)))  # NFTA_DATA_VERDICT: NF_DROP
+    return _encoded([("counter", b""), ("immediate", _number(1, 0) + verdict)])
 
 
 def _marking(one: Marking) -> bytes:

@@ -107,6 +107,11 @@ def read() -> Iterator[FilterRule]:
                 yield from _rules(layout, name, _read_table(sock, layout, name))
 
 
+def is_in_use(program: FilterProgram, table: str) -> bool:
+    """Return whether the namespace has a table."""
+    return table in _names(next(one for one in LAYOUTS if one.program is program))
+
+
 def empty(program: FilterProgram, table: str) -> None:
     """Delete all rules and chains of a table, and set its policies to ACCEPT. Raises OSError."""
     fill(program, table, {})

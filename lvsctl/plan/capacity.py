@@ -1,4 +1,4 @@
-"""What the links of a lab let through: the return path, and how much fits. Pure.
+"""What the links and nodes of a lab let through: the return path, and how much fits. Pure.
 
 A link's rate is that of what a node sends on it (``lab.impairment_of``). The switches have none,
 and so has what a node receives.
@@ -11,8 +11,8 @@ from math import inf
 from typing import NamedTuple
 
 from lvsctl.model.addresses import IPAddress
-from lvsctl.model.lab import Lab, Node
-from lvsctl.model.service import VirtualService
+from lvsctl.model.lab import Lab, Node, Role
+from lvsctl.model.service import ForwardingMethod, RealServer, VirtualService
 from lvsctl.plan.routing import gateway_directors, routes_of
 
 
@@ -41,6 +41,55 @@ def reply_path(lab: Lab, service: VirtualService, server: str, client: Node) -> 
         first = min((path for path in paths if path), key=len, default=())
         return (*first, *_path(lab, director, target)) if first else ()
     return _path(lab, lab.node(server), target)
+
+
+def unanswered(lab: Lab) -> tuple[str, ...]:
+    """Return a sentence for each way in which replies reach no client, by the lab's routes.
+
+    A reply ends where no route leads on, at a node that does not forward, and, without NAT, at a
+    director: it has the VIP itself, and drops packets from there. With NAT it must pass one.
+    """
+    found: dict[tuple[str, str], list[str]] = {}
+    for service in lab.services:
+        for server in service.remote:
+            if why := _why_unanswered(lab, service, server):
+                found.setdefault((service.name, why), []).append(server.node)
+    return tuple(
+        f"no reply of {_listed(nodes)} to requests for {service} reaches a client: {why}"
+        for (service, why), nodes in found.items()
+    )
+
+
+def _listed(nodes: list[str]) -> str:
+    return ", ".join(nodes) if len(nodes) <= 3 else f"{nodes[0]} … {nodes[-1]}"
+
+
+def _why_unanswered(lab: Lab, service: VirtualService, server: RealServer) -> str:
+    """Why the replies of a real server reach no client; empty: they reach one."""
+    version = service.endpoint.vip.version
+    clients = [one for one in lab.having(Role.CLIENT) if _own(one, version)]
+    if not clients or service.snat:
+        return ""
+    ends = [_end(lab, reply_path(lab, service, server.node, one), server) for one in clients]
+    return ends[0] if all(ends) else ""
+
+
+def _end(lab: Lab, path: tuple[Way, ...], server: RealServer) -> str:
+    """Why a reply ends on a path, or means nothing to the client; empty: it arrives."""
+    directors = {node.name for node in lab.directors}
+    nat = server.forward is ForwardingMethod.NAT
+    if not path:
+        return "no route leads to one"
+    for way in path[1:]:
+        node = lab.node(way.node)
+        own = dict(node.sysctls)
+        if nat and node.name in directors:
+            return ""
+        if node.name in directors and not any(key.endswith("accept_local") for key in own):
+            return f"it would pass {node.name}, which drops packets from its own VIP"
+        if node.role is not Role.ROUTER and own.get("net.ipv4.ip_forward") != "1":
+            return f"{node.name} does not forward"
+    return "it would not pass the director, which alone makes its source the VIP" if nat else ""
 
 
 def throughput(paths: Iterable[Sequence[Way]]) -> float | None:

@@ -42,7 +42,9 @@ def deviating(lab: Lab, states: States) -> Iterator[Deviating]:
             edits = resource.edit_commands() if resource in found.edited else resource.commands()
             yield Deviating(netns, deviation, resource, edits)
         if isinstance(resource, VethLink) and resource.netns in states:
-            port = resource.port_deviation(states[resource.netns], ports[resource.netns])
+            port = resource.port_deviation(
+                states[resource.netns], ports[resource.netns], states.get(resource.node_netns)
+            )
             if port is not None:
                 yield Deviating(resource.netns, port, resource, resource.commands())
     for resource in _worth_a_line(plan, found):

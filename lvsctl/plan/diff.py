@@ -19,7 +19,7 @@ from lvsctl.resources.address import Address
 from lvsctl.resources.base import Command, Resource, States
 from lvsctl.resources.bridge import Bridge
 from lvsctl.resources.device import Device
-from lvsctl.resources.foreign import NextHop, TcpMetrics
+from lvsctl.resources.foreign import NextHopObject, TcpMetrics
 from lvsctl.resources.ipvs_config import ConnectionTimeouts, SyncDaemon
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
@@ -305,7 +305,7 @@ _BY_KEEPALIVED = "keepalived decides what is in it, by its file and its health c
 _BY_COMMAND = "the director's own command may have decided so"
 _OF_COMMANDS = (
     *(Address, ConnectionTimeouts, Device, IpvsRealServer, IpvsService, PacketFilter),
-    *(NextHop, PolicyRule, StaticRoute, SyncDaemon),
+    *(NextHopObject, PolicyRule, StaticRoute, SyncDaemon),
 )
 """What programs such as keepalived add to a director."""
 

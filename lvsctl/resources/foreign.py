@@ -48,7 +48,7 @@ class Xfrm(Resource):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NextHop(Resource):
+class NextHopObject(Resource):
     """A next hop object. The routes that use it go with it."""
 
     PLANNED: ClassVar[bool] = False

@@ -11,7 +11,7 @@ from lvsctl.resources.drop_filter import DropFilter
 from lvsctl.resources.foreign import (
     BridgeVlan,
     FdbEntry,
-    NextHop,
+    NextHopObject,
     StoppedProcess,
     TcpMetrics,
     Xfrm,
@@ -60,7 +60,7 @@ KINDS: tuple[type[Resource], ...] = (
     StaticRoute,
     PolicyRule,
     Xfrm,
-    NextHop,
+    NextHopObject,
     TcpMetrics,
     Neighbour,
     LearntNeighbour,

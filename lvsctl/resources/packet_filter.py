@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from lvsctl.model.lab import Lab
-from lvsctl.model.packet_filter import FilterProgram, FilterRule
+from lvsctl.model.packet_filter import NFT_FAMILIES, FilterProgram, FilterRule
 from lvsctl.model.state import NodeState
 from lvsctl.resources.base import ELSEWHERE, Command, Deviation, Resource
 
@@ -17,7 +17,8 @@ from lvsctl.resources.base import ELSEWHERE, Command, Deviation, Resource
 class PacketFilter(Resource):
     """A table with rules, or with a policy other than ACCEPT.
 
-    Only rules that drop or reject every packet of a chain can be applied, by faults.
+    Only rules that drop or reject every packet of a chain can be applied, by faults: by nftables
+    where the kernel has it, as iptables-nft does.
     """
 
     HINTS: ClassVar[dict[int, str]] = {
@@ -64,7 +65,16 @@ class PacketFilter(Resource):
             yield cls(netns=state.netns, program=program, table=table, rules=tuple(rules))
 
     def holds(self, state: NodeState) -> bool:
-        return any(one.key == self.key for one in self.from_state(state))
+        return any((one.program, one.table) in self._places for one in self.from_state(state))
+
+    @property
+    def _places(self) -> frozenset[tuple[FilterProgram, str]]:
+        """The table, and that of iptables-nft in its place."""
+        own = (self.program, self.table)
+        if self.program not in NFT_FAMILIES:
+            return frozenset({own})
+        other = f"{NFT_FAMILIES[self.program]} {self.table}"
+        return frozenset({own, (FilterProgram.NFT, other)})
 
     def surplus(self, lab: Lab) -> Deviation | None:
         listed = "; ".join(map(str, self.rules))

@@ -91,14 +91,19 @@ class VethLink(Resource):
         ends = states[self.netns].link(self.port), states[self.node_netns].link(self.device)
         return all(end is not None and end.up for end in ends)
 
-    def port_deviation(self, state: NodeState, ports: Collection[str] = ()) -> Deviation | None:
+    def port_deviation(
+        self, state: NodeState, ports: Collection[str] = (), node: NodeState | None = None
+    ) -> Deviation | None:
         """Say how the switch's end differs; ``state`` is that of the switch.
 
         ``ports`` are the names of the switch's ports in the topology: none of them is a new name.
+        ``node`` is the node's state, which says what number the port has.
         """
         port = state.link(self.port)
         if port is None:
-            other = next((one for one in state.links if one.index == self.port_index), None)
+            end = node.link(self.device) if node is not None else None
+            number = end.peer if end is not None and end.peer else self.port_index
+            other = next((one for one in state.links if one.index == number), None)
             if other is not None and other.kind == "veth" and other.name not in ports:
                 return Deviation(f"port {self.port} is now called {other.name}", self.why)
             return Deviation(f"port {self.port} is missing", self.why)

@@ -357,6 +357,8 @@ class ResponseBuilder:
             head = head._replace(path=head.path[after.end() :] or "/")
         status, kind, body, following = 200, TEXT, self.line(local, peer), 0
         more = b""
+        if query := head.path.partition("?")[2]:  # a large request gets a large reply
+            body += f"{query}\n".encode()
         if not head.keep_alive:
             more = b"Connection: close\r\n"
         elif head.http10:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -158,7 +159,7 @@ class Hosts:
                 run(f"ip link del {one.device}", netns=one.netns)
             else:
                 for command in one.undo_commands():
-                    run(str(command))
+                    run(shlex.join(["sh", "-c", str(command)]))
 
     def _lvs(self) -> list[Resource]:
         vips = {vip for service in self._lab.services for vip in service.vips}

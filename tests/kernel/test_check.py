@@ -74,7 +74,20 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
+def iptables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The programs under the names that an installed package gives them."""
+    place = tmp_path_factory.mktemp("bin")
+    for name in ("iptables", "iptables-save", "ip6tables", "ip6tables-save"):
+        program = place / name
+        program.write_text(f'#!/bin/sh\nexec {witness("xtables-legacy-multi")} {name} "$@"\n')
+        program.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{place}:{os.environ['PATH']}")
+        yield
+
+
+@pytest.fixture(scope="module")
+def site(iptables: None) -> Iterator[Site]:
     with namespaces("switch", *MANAGEMENT) as (switch, *names), contextlib.ExitStack() as running:
         netns = dict(zip(MANAGEMENT, names, strict=True))
         for bridge in ("br0", "br1"):
@@ -250,6 +263,24 @@ BREAKS = {
     "neighbour": Break(
         "lb", "ip neigh replace 10.10.0.11 lladdr 02:00:00:00:00:99 dev svc0 nud permanent",
         "stale-neighbour", "director",
+    ),
+    "filter": Break("lb", "iptables -P INPUT DROP", "packet-filter", "director"),
+    "masquerading": Break(
+        "lb",
+        "sysctl -qw net.ipv4.vs.conntrack=1; iptables -t nat -A POSTROUTING -o svc0 -j MASQUERADE",
+        "packet-rewriting", "director",
+    ),
+    "tc": Break(
+        "web1",
+        "tc qdisc add dev svc0 clsact; tc filter add dev svc0 ingress protocol ip u32"
+        " match ip protocol 6 0xff action drop",
+        "packet-filter", "rs1",
+    ),
+    "mtu": Break("web2", "ip link set svc0 mtu 1400", "mtu-mismatch", "rs2"),
+    "stopped": Break(
+        "web1",
+        "kill -STOP $(ss -Hlntp 'sport = :80' | sed 's/.*pid=\\([0-9]*\\).*/\\1/')",
+        "process-stopped", "rs1",
     ),
 }  # fmt: skip
 

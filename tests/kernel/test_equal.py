@@ -137,7 +137,7 @@ BREAKS = (
     ("rs1", "sysctl -qw net.ipv4.conf.lan.arp_ignore=8", "lan.arp_ignore is 8"),
     # IPVS
     ("director", "ipvsadm --set 4 4 4", "tcp 4 s, tcpfin 4 s, udp 4 s"),
-    ("director", "ipvsadm -E -t 10.10.0.100:80 -s sh -b sh-port", "flags flag-2, not none"),
+    ("director", "ipvsadm -E -t 10.10.0.100:80 -s sh -b sh-port", "flags sh-port, not none"),
     ("director", "ipvsadm -E -t 10.10.0.100:80 -s rr -p 60 -M 255.255.255.0", "netmask 24"),
     ("director", "ipvsadm -A -f 5 -s rr; ipvsadm -a -f 5 -r 10.10.0.11 -g", "fwmark 5"),
     ("director", "ipvsadm --start-daemon backup --mcast-interface lan", "backup on lan"),

@@ -288,6 +288,23 @@ def test_what_is_masqueraded_is_listed_by_nft() -> None:
         assert run("nft list ruleset", netns=name) == ""
 
 
+@pytest.mark.parametrize("program", [FilterProgram.IPTABLES, FilterProgram.IP6TABLES])
+def test_what_a_fault_drops_is_what_iptables_nft_lists(program: FilterProgram) -> None:
+    rules = {"INPUT": ("DROP",), "FORWARD": ("REJECT",)}
+    family = "ip" if program is FilterProgram.IPTABLES else "ip6"
+    with namespaces("a") as (name,):
+        netns.run_inside(name, lambda: packet_filters.drop(program, "filter", rules))
+        listed = run(f"nft -s list table {family} filter", netns=name).split("\n")
+        assert [line.strip() for line in listed if "counter" in line] == [
+            "counter drop",
+            "counter reject",
+        ]
+        found = {(one.chain, one.hook, one.action) for one in rules_in(name) if one.foreign}
+        assert found == {("INPUT", "input", "DROP"), ("FORWARD", "forward", "REJECT")}
+        netns.run_inside(name, lambda: packet_filters.empty_table(program, "filter"))
+        assert run("nft list ruleset", netns=name) == ""
+
+
 MARKINGS = (
     Marking(7, ip_address("10.0.0.1"), Protocol.TCP, PortRange(80, 80)),
     Marking(7, ip_address("10.0.0.1"), Protocol.UDP, PortRange(8000, 8010)),

@@ -656,6 +656,28 @@ def test_a_hash_without_fallback_is_why_some_are_refused() -> None:
     assert ("no-fallback", "director") in named(evidence)
 
 
+@pytest.mark.parametrize(
+    ("mark", "named"), [("ip_proto tcp,dst_ip 10.10.0.100", True), ("", False)]
+)
+def test_a_service_of_the_topology_takes_requests_only_where_they_get_its_mark(
+    mark: str, named: bool
+) -> None:
+    """Its counters are those of its own requests: they prove nothing about others."""
+
+    def counting(state: NodeState) -> NodeState:
+        other = replace(state.services[0], match=FwMark(9, 4), counters=Counters(packets_in=48))
+        match = tuple(mark.split(",")) if mark else ("ip_proto tcp", "dst_ip 10.10.0.101")
+        made = FilterState("lan", "ingress", "flower", 1, "ip", ("mark 9",), match)
+        return replace(state, services=(*state.services, other), filters=(made,))
+
+    evidence = bent(evidence_of("dr"), "director", counting)
+    one = evidence.lab.services[0]
+    lab = replace(evidence.lab, services=(one, replace(one, name="site", match=FwMark(9, 4))))
+    runs = tuple(replace(run, after=run.before) for run in evidence.runs)
+    found = conclusion(replace(evidence, lab=lab, runs=runs)).causes
+    assert any(cause.fault == "taken-by-mark" for cause in found) == named
+
+
 @pytest.mark.parametrize("counted", [48, 0])
 def test_a_service_by_firewall_mark_that_takes_the_requests_is_named(counted: int) -> None:
     def marked(state: NodeState) -> NodeState:

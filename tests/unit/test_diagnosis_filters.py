@@ -13,6 +13,7 @@ from lvsctl.diagnosis.base import Case, LabConsole
 from lvsctl.diagnosis.differences import Changed
 from lvsctl.diagnosis.lost_at import lost_at
 from lvsctl.diagnosis.network import Network
+from lvsctl.diagnosis.packet_filter import hooks_of
 from lvsctl.diagnosis.packet_loss import blocking
 from lvsctl.diagnosis.route_lookup import lookup
 from lvsctl.model.claim import Cause
@@ -86,6 +87,58 @@ def test_a_rule_that_matched_nothing_is_no_cause_and_one_that_did_no_harm_a_rema
     healthy = conclusion(filtering(evidence_of("dr"), "rs1"))
     assert healthy.causes == ()
     assert any("which stopped no request" in remark for remark in healthy.remarks)
+
+
+def nft(text: str, table: str = "inet t", **more: object) -> FilterRule:
+    rule = FilterRule(FilterProgram.NFT, table, "x", 1, text, "DROP", None, hook="input")
+    return replace(rule, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("rule", "matches"),
+    [
+        (nft("tcp dport 80 drop"), True),
+        (nft("tcp dport 81 drop"), False),
+        (nft("tcp dport != 80 drop"), False),
+        (nft("tcp dport { 443, 79-90 } drop"), True),
+        (nft("tcp dport { 443, 8080 } drop"), False),
+        (nft("tcp dport vmap { 80 : drop }"), True),
+        (nft("udp dport 80 drop"), False),
+        (nft("meta l4proto icmp drop"), False),
+        (nft("ip protocol tcp drop"), True),
+        (nft("ip daddr 10.10.0.0/24 drop"), True),
+        (nft("ip daddr { 10.10.0.90-10.10.0.110 } drop"), True),
+        (nft("ip daddr 10.10.0.99 drop"), False),
+        (nft("ip saddr @known drop"), True),
+        (nft("ip6 daddr fd00::1 drop"), False),
+        (nft("iifname lan drop"), True),
+        (nft("iifname eth9 drop"), False),
+        (nft("limit rate 5/second drop"), True),
+        (nft("drop", "ip6 t"), False),
+        (nft("drop", "arp t"), False),
+        (nft("drop", "netdev t"), True),
+    ],
+    ids=lambda value: value.text if isinstance(value, FilterRule) else "",
+)
+def test_a_rule_that_is_not_counted_is_named_where_it_may_have_matched(
+    rule: FilterRule, *, matches: bool
+) -> None:
+    failing = unanswered(evidence_of("dr"), "rs1")
+    failing = replace(failing, packet_filters={"rs1": (rule,)})
+    named = any(cause.fault == "packet-filter" for cause in conclusion(failing).causes)
+    assert named == matches
+
+
+def test_a_rule_is_met_at_the_hooks_that_lead_to_its_chain() -> None:
+    calls = nft("jump sub", action="sub", hook="output")
+    drops = nft("drop", chain="sub", hook="")
+    around = nft("goto x", chain="sub", action="x", hook="")
+    assert hooks_of(drops, (calls, drops, around)) == {"output"}
+    assert hooks_of(drops, (drops, around)) == set()
+    legacy = replace(DROP, chain="OWN", text="-A OWN -j DROP")
+    jump = replace(DROP, chain="OUTPUT", text="-A OUTPUT -j OWN", action="OWN")
+    assert hooks_of(legacy, (jump, legacy)) == {"output"}
+    assert hooks_of(DROP, (DROP,)) == {"input"}
 
 
 def test_a_rule_elsewhere_than_the_loss_is_no_cause() -> None:

@@ -27,7 +27,7 @@ from lvsctl.formats.ansible.writer import FILES
 from lvsctl.formats.configuration import Configuration, Place
 from lvsctl.formats.ipvs_table import Rule, table
 from lvsctl.formats.to_topology import Imported, node_names, to_topology
-from lvsctl.model.addresses import host_route
+from lvsctl.model.addresses import IPAddress, host_route
 from lvsctl.model.lab import HighAvailability, Lab
 from lvsctl.model.service import VipPort
 from lvsctl.plan import planner
@@ -61,6 +61,21 @@ def rules(found: Iterable[object]) -> set[Rule]:
     return result
 
 
+def at_director(found: set[Rule], addresses: Iterable[IPAddress]) -> set[Rule]:
+    """With one address in place of any by which the director itself is a real server."""
+    own = set(addresses)
+    return {
+        replace(one, real_server=replace(one.real_server, rip=_ITSELF[one.real_server.rip.version],
+                                         local=False))
+        if isinstance(one, IpvsRealServer) and one.real_server.rip in own
+        else one
+        for one in found
+    }  # fmt: skip
+
+
+_ITSELF = {4: ip_address("127.0.0.1"), 6: ip_address("::1")}
+
+
 def expressible(configuration: Configuration) -> set[Rule]:
     """The table of a configuration, without what a topology has no key for."""
     found: set[Rule] = set()
@@ -81,7 +96,10 @@ def expressible(configuration: Configuration) -> set[Rule]:
 def test_the_topology_of_a_file_has_its_table(file: Path) -> None:
     configuration = corpus.configuration_of(file)
     lab = lab_of(to_topology(configuration, "site"))
-    assert rules(planner.plan_for(lab).resources) == expressible(configuration)
+    (first, *_) = lab.directors
+    own = {*first.addresses, *(vip for service in lab.services for vip in service.vips)}
+    made = at_director(rules(planner.plan_for(lab).resources), own)
+    assert made == at_director(expressible(configuration), own)
 
 
 LABS = (
@@ -104,7 +122,9 @@ def test_what_is_exported_is_read_as_the_same_table(
     # Rules are for every director; each has a keepalived.conf of its own.
     assert len(others) == (len(lab.directors) - 1 if target is writers.Target.KEEPALIVED else 0)
     again = readers.read(Topology("out", text.encode(), "/out"), readers.Source(target))
-    assert rules(table(again.services)) == rules(resources)
+    (first, *_) = lab.directors
+    made = at_director(rules(resources), first.addresses)
+    assert at_director(rules(table(again.services)), first.addresses) == made
     assert str(readers.detect(text)) == target.value
     if target is writers.Target.IPVSADM:
         assert (
@@ -414,7 +434,7 @@ def test_the_synchronization_daemon_and_a_gateway_are_carried_over() -> None:
         (with_lines("authentication {\nauth_type PASS\nauth_pass hunter2\n}"), "authentication of"),
         (with_lines("track_interface {\neth1\n}"), "track_interface of vrrp_instance V"),
         (with_lines("notify_master /bin/x"), "a script is never run"),
-        (with_lines("virtual_routes {\n10.9.0.0/24 via 10.0.0.9\n}"), "virtual_routes of"),
+        (with_lines("virtual_routes {\n10.9.0.0/24 via 10.0.0.9\n}"), "virtual_routes: every"),
         (with_lines("preempt_delay 30"), "takes over at once"),
         (VRRP.replace(".100", ".50") + WEB, "it has no virtual server's address"),
         (VRRP + WEB + WEB.replace(".100", ".101"), "10.0.0.101 is in no vrrp_instance"),
@@ -639,7 +659,7 @@ def test_claims_expect_what_keepalived_has_decided() -> None:
     assert [one.node for one in decided.real_servers] == ["rs3"]
 
 
-@pytest.mark.parametrize("method", ["DR", "NAT", "TUN"])
+@pytest.mark.parametrize("method", ["DR", "TUN"])
 def test_a_sorry_server_on_the_director_is_the_director(method: str) -> None:
     """Unless there are two of them, of which none can be a real server."""
     inside = f"lb_kind {method}\nprotocol TCP\nsorry_server 127.0.0.1 80\n"
@@ -654,13 +674,73 @@ def test_a_sorry_server_on_the_director_is_the_director(method: str) -> None:
     assert "127.0.0.1 is the director itself: of several, none can be" in str(two.remarks)
 
 
+def test_the_director_is_a_real_server_unless_there_are_two_or_nat_leads_to_loopback() -> None:
+    """The kernel drops what NAT would send to a loopback address."""
+    two = "real_server 127.0.0.1 80 { }\nreal_server 10.0.0.11 80 { }"
+    inside = "lb_kind DR\nprotocol TCP\n"
+    one = imported(server(two, inside))
+    assert "      - {node: director}  # 127.0.0.1 in the file\n" in one.text
+    assert [s.local for s in lab_of(one).services[0].real_servers] == [True, False]
+    nat = imported(server(two, "lb_kind NAT\nprotocol TCP\nsorry_server ::1 80\n"))
+    assert "node: director" not in nat.text
+    said = str(nat.remarks)
+    assert "127.0.0.1 by NAT: the kernel drops what would be rewritten to a loopback" in said
+    assert "::1 is the director itself, of another IP version" in said
+    both = imported(server(f"{two}\nreal_server 10.0.0.100 80 {{ }}", inside))
+    assert "10.0.0.100 is the director itself, as is 127.0.0.1" in str(both.remarks)
+    vrrp = "vrrp_instance V {\ninterface e\nvirtual_router_id 5\nvirtual_ipaddress {\n"
+    pair = imported(f"{server(two, inside)}{vrrp}10.0.0.100\n}}\n}}\n")
+    assert "127.0.0.1 is the director itself: of several, none can be" in str(pair.remarks)
+    only = server("real_server 127.0.0.1 80 { }", inside)
+    with pytest.raises(TopologyError, match="none of its real servers can be in a lab"):
+        imported(only)
+
+
+def test_routes_lead_to_the_labs_router_which_gets_the_gateways_address() -> None:
+    file = next(one for one in corpus.FILES if one.stem == "virtual-routes")
+    one = to_topology(corpus.configuration_of(file), "site")
+    lab = lab_of(one)
+    routes = [
+        "default via 10.33.0.254 mtu 1480 mss 1440",
+        "10.34.0.0/24 via 10.33.0.254 mtu 0 mss 0",
+        "10.35.0.0/16 via 10.33.0.253 mtu 0 mss 0",
+    ]
+    for director in lab.directors:
+        assert [
+            f"{r.to or 'default'} via {r.via} mtu {r.mtu} mss {r.mss}" for r in director.routes
+        ] == routes
+    assert ip_address("10.33.0.254") in lab.node("router").addresses
+    assert [(r.place.line, r.text.partition(":")[0]) for r in one.remarks] == [
+        (6, "the route to 10.35.0.0/16 via 10.33.0.253"),
+        (7, "the route to 192.168.77.0/24 via 172.16.9.9"),
+        (8, "static_routes"),
+        (19, "virtual_routes"),
+        (20, "virtual_routes"),
+        (21, "virtual_routes"),
+    ]
+    texts = writers.export(lab, planner.plan_for(lab).resources, writers.Target.KEEPALIVED)
+    again = readers.read(
+        Topology("out", texts["keepalived-director1.conf"].encode(), "/out"),
+        readers.Source.KEEPALIVED,
+    )
+    assert [(r.to, r.via, r.mtu, r.mss) for r in again.routes] == [
+        (r.to, r.via, r.mtu, r.mss) for r in lab.directors[0].routes
+    ]
+    playbook = writers.export(lab, planner.plan_for(lab).resources, writers.Target.ANSIBLE)
+    assert "static_routes" not in "".join(playbook.values()), "a host's own routes are its own"
+
+
 def test_a_sorry_server_is_prepared_carried_over_and_written_again_but_not_in_the_table() -> None:
     """Only where it is a host of its own: of `sorry_server_inhibit` it is a real server too."""
     file = next(one for one in corpus.FILES if one.stem == "sorry")
     first = to_topology(corpus.configuration_of(file), "site")
     assert "    sorry_server: {node: rs-3-99, port: 8080}\n" in first.text
     assert [f"{one.place.line}: {one.text}" for one in first.remarks if "sorry" in one.text] == [
-        "13: sorry_server 10.19.2.98 is a real server of the service too: a topology has it once"
+        (
+            "13: sorry_server 10.19.2.98 stays in the table with weight 0 (sorry_server_inhibit): "
+            "that is all the topology has of it, because its sorry servers are in the table only "
+            "while they are in use"
+        )
     ]
     lab = lab_of(first)
     resources = planner.plan_for(lab).resources

@@ -31,7 +31,7 @@ from lvsctl.plan.stages import Plan, Stage
 from lvsctl.resources.address import Address
 from lvsctl.resources.base import Resource
 from lvsctl.resources.device import Device
-from lvsctl.resources.foreign import NextHop, TcpMetrics
+from lvsctl.resources.foreign import NextHopObject, TcpMetrics
 from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.marks import Marks
 from lvsctl.resources.neighbour import LearntNeighbour
@@ -332,7 +332,7 @@ def test_routes_go_with_the_next_hop_object_that_they_use() -> None:
     )
     difference = found(node(nexthops=(one,), routes=(*node().routes, far)))
     (alone,) = diff.independent(difference.extra)
-    assert isinstance(alone, NextHop)
+    assert isinstance(alone, NextHopObject)
     assert alone.routes == ("10.3.0.0/16",)
     assert len(difference.extra) == 2
 

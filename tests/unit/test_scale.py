@@ -21,7 +21,7 @@ from lvsctl.output.serialize import from_json, to_json
 from lvsctl.output.text.scale import format_scale
 from lvsctl.output.text.style import Style
 from lvsctl.plan import planner
-from lvsctl.plan.capacity import reply_path, throughput
+from lvsctl.plan.capacity import reply_path, throughput, unanswered
 from lvsctl.topology import shipped
 from lvsctl.topology.overrides import Overrides
 from lvsctl.topology.shipped import Topology
@@ -68,6 +68,45 @@ def test_replies_share_the_directors_link_with_nat_alone(
     method: ForwardingMethod, servers: int, rate: float
 ) -> None:
     assert expected(shipped.text_of("methods"), method, servers) == pytest.approx(rate)
+
+
+NO_REPLY = """
+version: 1
+name: none
+networks:
+  out: {{ipv4: 10.0.1.0/24}}
+  lan: {{ipv4: 10.0.0.0/24}}
+nodes:
+  client:   {{role: client, networks: [out]}}
+  director: {{role: director, networks: [out, lan]}}
+  host:     {{role: real-server, networks: {{out: 10.0.1.3, lan: 10.0.0.3}}}}
+  rs:       {{role: real-server, networks: [lan], count: 5, {own}}}
+services:
+  - {{name: web, vip: 10.0.1.100, port: 80, forward: {method}, real_servers: [rs]}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "own", "why"),
+    [
+        ("nat", "", ""),
+        ("nat", "routes: [{to: default, via: 10.0.0.77}]", "no route leads to one"),
+        ("nat", "routes: [{to: 10.0.1.0/24, via: 10.0.0.3}]", "host does not forward"),
+        ("dr", "", "no route leads to one"),
+        ("dr", "routes: [{to: default, via: 10.0.0.2}]", "drops packets from its own VIP"),
+    ],
+)
+def test_replies_that_reach_no_client_are_known_before(method: str, own: str, why: str) -> None:
+    text = NO_REPLY.format(method=method, own=own or "mss_clamp: 1400")
+    found = unanswered(planner.load_lab(Topology("x.yaml", text.encode())))
+    assert bool(found) == bool(why)
+    assert all(one.startswith("no reply of rs1 … rs5 to requests for web") for one in found)
+    assert all(why in one for one in found)
+
+
+@pytest.mark.parametrize("name", shipped.names())
+def test_replies_of_every_shipped_topology_reach_its_clients(name: str) -> None:
+    assert unanswered(planner.load_lab(Topology(name, shipped.text_of(name).encode()))) == ()
 
 
 def test_a_router_that_replies_pass_is_a_limit_too() -> None:

@@ -43,6 +43,12 @@ def test_text() -> None:
     assert "Connection" not in head
 
 
+def test_a_large_request_gets_a_large_reply() -> None:
+    _, body, _ = answer(f"GET /?{'x' * 4000}")
+    assert body.startswith("rs1 answered on 10.10.0.100:80, request from 10.10.0.10:45678\nxxx")
+    assert len(body) > 4000
+
+
 @pytest.mark.parametrize(
     ("path", "fields"), [("/x.json?y", ()), ("/", ("Accept: application/json",))]
 )

@@ -91,7 +91,7 @@ def write(lab: Lab, resources: Iterable[Resource]) -> dict[str, str]:
         else:
             for host, one in of_hosts.items():
                 found[f"host_vars/{host}.yml"] = _yaml(one)
-    for file, text in keepalived.write(lab, every).items():
+    for file, text in keepalived.write(lab, every, routes=False).items():
         found[f"templates/{file}.j2"] = _with_interfaces(text)
     return found
 

@@ -5,13 +5,15 @@
 #   lvsctl check TOPOLOGY --from state                then, anywhere
 #
 # It runs the commands below and nothing else. They only read. It needs a POSIX shell, grep, sed,
-# cat, uname, id, sleep, and iproute2 from 4.19 on (ip, ss); ipvsadm is used if it is there. Without
-# root it cannot read everything; `lvsctl check` names what is missing.
+# cat, ls, uname, id, sleep, and iproute2 from 4.19 on (ip, ss, tc); ipvsadm, nft and iptables-save are
+# used if they are there. Without root it cannot read everything; `lvsctl check` names what is missing.
 #
 # What it prints: the host's name and kernel release; links, addresses, routes, rules, neighbours
 # (MAC addresses); listening sockets with the names of their programs; the sysctls named below; the
-# IPVS table; whether keepalived runs; the kernel's packet counters, twice within seconds. It reads
-# no configuration file, log, command line, environment, packet, connection, key or password.
+# IPVS table; the rules of packet filters and of traffic control (with their comments); whether
+# keepalived or ldirectord runs, and which processes are stopped (their numbers); the kernel's packet
+# counters, twice within seconds. It reads no configuration file, log, command line, environment,
+# packet, connection, key or password.
 set -u
 LC_ALL=C
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -32,6 +34,62 @@ fou() { ! loaded fou || ip fou show; }
 sctp() { [ ! -e /proc/net/sctp ] || ss -HlnpS; }
 
 ipvs() { [ ! -e /proc/net/ip_vs ] || ipvsadm "$@"; }
+
+user=$(id -u)
+! loaded nf_tables || nftables=yes
+
+nft_rules() { # nft_rules OPTION...: of nftables, where the kernel has it
+    [ -z "${nftables-}" ] || nft "$@" list ruleset
+}
+
+saved() { # saved ip|ip6: what iptables-save prints of the tables that are there
+    [ "$user" = 0 ] || return 1
+    legacy=$(cat "/proc/net/$1_tables_names" 2>/dev/null)
+    [ -z "$legacy" ] || saved_by "$1tables-legacy-save" "$1tables-save" || return 1
+    # Those of iptables-nft are nftables' rules, too: its own words say more.
+    [ -z "${nftables-}" ] || saved_by "$1tables-nft-save" || :
+}
+
+saved_by() { # saved_by PROGRAM...: by the first that is installed
+    for program; do
+        [ -z "$(command -v "$program")" ] || { "$program" -c; return; }
+    done
+    return 1
+}
+
+installed() { # installed PROGRAM...: those that are
+    for program; do
+        [ -z "$(command -v "$program")" ] || echo "$program"
+    done
+}
+
+filters() { # of traffic control, at devices that may have any
+    [ -n "$(command -v tc)" ] || return 1
+    tc qdisc show | sed -n -e 's/^qdisc clsact .* dev \([^ ]*\) .*/\1/p' \
+        -e 's/^qdisc ingress .* dev \([^ ]*\) .*/\1/p' | while read -r device; do
+        for side in ingress egress; do
+            found=$(tc -j filter show dev "$device" "$side")
+            case $found in *kind*) echo "$device $side $found" ;; esac
+        done
+    done
+}
+
+namespace() { # namespace PID: the number of its network namespace; nothing where it is not told
+    ls -Li "/proc/$1/ns/net" 2>/dev/null
+}
+
+daemons() { # keepalived and ldirectord, but for those of other network namespaces
+    grep -slx -e keepalived -e 'ldirectord.*' /proc/[0-9]*/comm | while read -r name; do
+        process=${name%/comm} here=$(namespace self)
+        there=$(namespace "${process#/proc/}")
+        [ -z "$there" ] || [ "${there%% /*}" = "${here%% /*}" ] || continue
+        grep -s . "$name" /dev/null
+    done
+}
+
+stopped() { # numbers of processes that are stopped by a signal, or have ended unnoticed (zombies)
+    grep -s '^State:[[:space:]]*[TZ]' /proc/[0-9]*/status || :
+}
 
 echo "lvsctl-collect 1"
 section name uname -n
@@ -62,7 +120,15 @@ section sysctls settings \
 section ipvs-table cat /proc/net/ip_vs
 section ipvs-rules ipvs -S -n
 section ipvs-timeouts ipvs -L --timeout
-section keepalived grep -sx keepalived /proc/[0-9]*/comm
+section programs installed nft iptables ip6tables
+section nft nft_rules -j
+section nft-text nft_rules -a
+section iptables saved ip
+section ip6tables saved ip6
+section tc-qdiscs tc -s -j qdisc show
+section tc-filters filters
+section keepalived daemons
+section stopped stopped
 sleep 2
 section counters-later cat /proc/net/snmp /proc/net/netstat
 section counters-ipv6-later cat /proc/net/snmp6

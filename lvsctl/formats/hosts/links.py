@@ -117,9 +117,18 @@ def routes(text: str, version: int, tables: Tables) -> Iterator[RouteState]:
                 type=text_of(one, "type", "unicast"),
                 metric=number_of(one, "metric"),
                 version=version,
+                details=tuple(_limits(one)),
                 hops=len(hops),
                 weight=number_of(hop, "weight") or 1,
             )
+
+
+def _limits(one: Object) -> Iterator[str]:
+    """What a route limits, in ip-route(8)'s words: packets (mtu), TCP's segments (advmss)."""
+    for metrics in objects_of(one, "metrics"):
+        for name in ("mtu", "advmss"):
+            if found := number_of(metrics, name):
+                yield f"{name} {found}"
 
 
 def _next_hop(hop: Object) -> IPAddress | None:

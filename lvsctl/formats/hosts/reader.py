@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from lvsctl.formats.hosts import ipvs, links
+from lvsctl.formats.hosts import iptables, ipvs, links, nft, traffic_control
 from lvsctl.formats.hosts.document import Damaged, Section, sections
 from lvsctl.formats.hosts.values import Unreadable, address, number
 from lvsctl.model import nstat
+from lvsctl.model.ruleset import Chain, Ruleset
 from lvsctl.model.service import Protocol
 from lvsctl.model.state import (
     MAIN_TABLE,
@@ -45,11 +46,13 @@ class HostState:
     state: NodeState
     counters: Mapping[str, int]
     unread: tuple[str, ...] = ()
+    ruleset: Ruleset | None = None
+    """Its packet filters, and those of traffic control; None: not all of them were read."""
 
     @property
     def unread_texts(self) -> tuple[str, ...]:
         """What ``unread`` means."""
-        return tuple(_OPTIONAL[name] for name in self.unread)
+        return tuple(dict.fromkeys(_OPTIONAL[name] for name in self.unread))
 
 
 _NEEDED = ("links", "routes-ipv4", "routes-ipv6", "sysctls")
@@ -63,7 +66,14 @@ _OPTIONAL = {
     "listeners": "listening sockets (ss)",
     "listeners-sctp": "listening SCTP sockets (ss -S)",
     "ipvs-rules": ("thresholds, types of tunnels and flags of the IPVS table (ipvsadm, as root)"),
+    "nft": "rules of packet filters (nft, as root)",
+    "iptables": "rules of packet filters (iptables-save, as root)",
+    "ip6tables": "rules of packet filters (ip6tables-save, as root)",
+    "tc-qdiscs": "what delays or drops frames (tc)",
+    "tc-filters": "filters of traffic control (tc)",
+    "stopped": "which processes are stopped",
 }
+_FILTERS = ("nft", "iptables", "ip6tables", "tc-filters")
 
 
 def read_host(data: bytes, source: str) -> HostState:
@@ -108,8 +118,14 @@ class _Reader:
         found = self._read("links", links.links)
         if not found:
             raise Damaged(f"{self._source}: section links: no interface, not even lo")
+        impairments = self._read("tc-qdiscs", traffic_control.impairments)
+        found = tuple(
+            replace(one, impairment=impairments[one.name]) if one.name in impairments else one
+            for one in found
+        )
         settings = self._read("sysctls", lambda text: dict(_settings(text)))
         services = self._services()
+        stopped = dict(_stopped(self._text("stopped")))
         state = NodeState(
             netns=self._source,
             links=found,
@@ -121,9 +137,10 @@ class _Reader:
             changed_sysctls=tuple(_changed(settings)),
             services=services,
             ipvs_timeouts=ipvs.timeouts(self._text("ipvs-timeouts")),
-            listeners=self._listeners(),
+            listeners=self._listeners(stopped),
             gue_ports=self._read("fou", lambda text: tuple(_gue_ports(text))),
-            processes=tuple(_keepalived(self._text("keepalived"))),
+            processes=tuple(_daemons(self._text("keepalived"), stopped)),
+            qdiscs=self._read("tc-qdiscs", lambda text: tuple(traffic_control.qdiscs(text))),
         )
         return HostState(
             self._source,
@@ -132,6 +149,7 @@ class _Reader:
             state,
             nstat.growth(self._counters(""), self._counters("-later")),
             tuple(self._unread),
+            self._ruleset(),
         )
 
     def _routes(self, tables: links.Tables) -> list[RouteState]:
@@ -162,10 +180,33 @@ class _Reader:
             return services
         return self._read("ipvs-rules", lambda text: ipvs.with_rules(services, text))
 
-    def _listeners(self) -> tuple[ListenerState, ...]:
-        found = self._read("listeners", lambda text: list(_sockets(text)))
-        sctp = self._read("listeners-sctp", lambda text: list(_sockets(text, Protocol.SCTP)))
-        return (*found, *sctp)
+    def _listeners(self, stopped: Mapping[int, str]) -> tuple[ListenerState, ...]:
+        found = self._read("listeners", lambda text: list(_sockets(text, stopped)))
+
+        def sctp(text: str) -> list[ListenerState]:
+            return list(_sockets(text, stopped, Protocol.SCTP))
+
+        return (*found, *self._read("listeners-sctp", sctp))
+
+    def _ruleset(self) -> Ruleset | None:
+        if any(name in self._unread for name in _FILTERS):
+            return None
+        found: list[Chain] = []
+        names: set[str] = set()
+        for program, version in (("iptables", 4), ("ip6tables", 6)):
+
+            def saved(text: str, version: int = version) -> list[Chain]:
+                return list(iptables.chains(text, version))
+
+            own = self._read(program, saved)
+            found += own
+            family = "ip" if version == 4 else "ip6"
+            if "(nf_tables)" in self._text(program):
+                names.update(f"{family} {one.table.rpartition(' ')[2]}" for one in own)
+        listed = nft.texts(self._text("nft-text"))
+        of_nft = self._read("nft", lambda text: list(nft.chains(text, listed, names)))
+        found += [*of_nft, *self._read("tc-filters", lambda text: [*traffic_control.chains(text)])]
+        return Ruleset(tuple(found), frozenset(self._text("programs").split()))
 
     def _counters(self, when: str) -> dict[str, int]:
         """The counters, as far as they can be read: they only corroborate."""
@@ -216,7 +257,9 @@ def _changed(settings: Mapping[str, str]) -> Iterator[Setting]:
             yield Setting(name, value, usual)
 
 
-def _sockets(text: str, only: Protocol | None = None) -> Iterator[ListenerState]:
+def _sockets(
+    text: str, stopped: Mapping[int, str], only: Protocol | None = None
+) -> Iterator[ListenerState]:
     """Read ``ss -Hlntup``, or ``ss -HlnpS``, whose lines name no protocol."""
     for line in filter(str.strip, text.split("\n")):
         words = line.split()
@@ -245,6 +288,7 @@ def _sockets(text: str, only: Protocol | None = None) -> Iterator[ListenerState]
             pid,
             queued=number(words[1]) if words[1].isdecimal() else 0,
             backlog=number(words[2]) if words[2].isdecimal() else 0,
+            state=_state_of(line, stopped),
         )
 
 
@@ -259,6 +303,19 @@ def _program(line: str) -> tuple[str, int]:
     return (_word(found[1]), int(found[2])) if found else ("", 0)
 
 
+def _state_of(line: str, stopped: Mapping[int, str]) -> str:
+    """The state of the processes that hold a socket; empty if any of them is not stopped."""
+    pids = [int(pid) for pid in re.findall(r"pid=([0-9]{1,9}),", line)]
+    return stopped[pids[0]] if pids and all(pid in stopped for pid in pids) else ""
+
+
+def _stopped(text: str) -> Iterator[tuple[int, str]]:
+    """Read ``/proc/812/status:State:\tT (stopped)``: the number and proc_pid_stat(5)'s letter."""
+    for line in text.split("\n"):
+        if found := re.fullmatch(r"/proc/([0-9]{1,9})/status:State:\s*([TZ])\b.*", line):
+            yield int(found[1]), found[2]
+
+
 def _gue_ports(text: str) -> Iterator[int]:
     """Read ``ip fou show``: ``port 6080 gue``, perhaps with ``-6`` and more."""
     for line in text.split("\n"):
@@ -267,9 +324,10 @@ def _gue_ports(text: str) -> Iterator[int]:
             yield int(found[1])
 
 
-def _keepalived(text: str) -> Iterator[ProcessState]:
-    """One for each of keepalived's processes: ``/proc/812/comm:keepalived``."""
+def _daemons(text: str, stopped: Mapping[int, str]) -> Iterator[ProcessState]:
+    """One for each process of keepalived and ldirectord: ``/proc/812/comm:keepalived``."""
     for line in text.split("\n"):
-        found = re.fullmatch(r"/proc/([0-9]{1,9})/comm:keepalived", line)
+        found = re.fullmatch(r"/proc/([0-9]{1,9})/comm:(keepalived|ldirectord).*", line)
         if found:
-            yield ProcessState(int(found[1]), "keepalived", "")
+            pid = int(found[1])
+            yield ProcessState(pid, found[2], stopped.get(pid, ""))

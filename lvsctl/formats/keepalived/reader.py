@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lvsctl.formats.configuration import Configuration, Notes
 from lvsctl.formats.keepalived.lines import read_lines
+from lvsctl.formats.keepalived.routes import read_routes
 from lvsctl.formats.keepalived.services import read_virtual_servers
 from lvsctl.formats.keepalived.tree import Block, build_tree
 from lvsctl.formats.keepalived.vrrp import (
@@ -33,6 +34,7 @@ def _meaning(root: Block, notes: Notes) -> Configuration:
     instances = tuple(read_instances(root, notes))
     addresses = read_addresses(root, notes)
     timeouts, daemon = read_timeouts(root, notes), read_daemon(root, notes)
+    routes = tuple(read_routes(root, notes))
     if not services:
         first = next(iter(root.children or ()), root)
         hint = "virtual_server 10.0.0.100 80 { … real_server 10.0.0.11 80 { } }"
@@ -48,4 +50,5 @@ def _meaning(root: Block, notes: Notes) -> Configuration:
         tuple(read_sync_groups(root, notes)),
         notes.remarks,
         tuple(notes.files),
+        routes,
     )

@@ -25,12 +25,14 @@ _SETTINGS = frozenset(
 """Single lines of an instance that a topology has a key for, or whose default they are."""
 
 _BLOCKS = frozenset(
-    ("virtual_ipaddress", "virtual_ipaddress_excluded", "unicast_peer", "unicast_src_ip")
+    (
+        *("virtual_ipaddress", "virtual_ipaddress_excluded", "virtual_routes"),
+        *("unicast_peer", "unicast_src_ip"),
+    )
 )
 
 _NOT_CARRIED = {
     "authentication": "a password is not copied: set one with `ha: {password: …}`",
-    "virtual_routes": "the topology derives its own routes",
     "virtual_rules": "policy rules are not part of a topology",
     "preempt_delay": "a topology's director takes over at once",
     **dict.fromkeys(("use_vmac", "vmac_xmit_base", "use_ipvlan"), "VIPs are on the interface"),
@@ -52,7 +54,6 @@ _ELSEWHERE = {
     "track_file": "health checks are not part of a topology",
     "bfd_instance": "BFD is not part of a topology",
     "static_rules": "policy rules are not part of a topology",
-    "static_routes": "write them as routes: of the director",
     "net_namespace": "a lab's director has a namespace of its own",
     "net_namespace_ipvs": "a lab's director has a namespace of its own",
     "SSL": "lvsctl does not check real servers",

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 
 from lvsctl.formats.keepalived.keywords import CHECKSUMS
 from lvsctl.model.addresses import host_route
-from lvsctl.model.lab import HighAvailability, Lab, Node
+from lvsctl.model.lab import HighAvailability, Lab, Node, Route
 from lvsctl.model.service import (
     Encapsulation,
     ForwardingMethod,
@@ -22,6 +22,7 @@ from lvsctl.resources.base import Resource
 from lvsctl.resources.ipvs_config import ConnectionTimeouts
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.static_route import StaticRoute
 
 FIRST_ROUTER_ID = 51
 """The VRID of the first VRRP instance (keepalived.conf(5), virtual_router_id)."""
@@ -35,16 +36,16 @@ _FALLBACK = "flag-1"
 _FLAGS = {_FALLBACK: "fallback", "flag-2": "port"}
 
 
-def write(lab: Lab, resources: Iterable[Resource]) -> dict[str, str]:
+def write(lab: Lab, resources: Iterable[Resource], *, routes: bool = True) -> dict[str, str]:
     """Return the text of each director's keepalived.conf by the file's name.
 
-    ``resources`` are those of the lab's plan.
+    ``resources`` are those of the lab's plan; ``routes``: with the topology's own of the director.
     """
     every = tuple(resources)
     several = len(lab.directors) > 1
     return {
         f"keepalived-{director.name}.conf" if several else "keepalived.conf": "\n".join(
-            _lines(lab, director, every)
+            _lines(lab, director, every, routes=routes)
         )
         + "\n"
         for director in lab.directors
@@ -60,7 +61,12 @@ def write_for(lab: Lab, director: Node, resources: Iterable[Resource]) -> str:
 
 
 def _lines(
-    lab: Lab, director: Node, resources: tuple[Resource, ...], *, checks: bool = True
+    lab: Lab,
+    director: Node,
+    resources: tuple[Resource, ...],
+    *,
+    checks: bool = True,
+    routes: bool = False,
 ) -> Iterator[str]:
     netns = lab.netns(director.name)
     mine = [one for one in resources if one.netns == netns]
@@ -73,6 +79,11 @@ def _lines(
     if director.ecmp:
         yield ""
         yield from _static_vips(lab)
+    if routes and director.routes:
+        yield ""
+        yield "static_routes {"
+        yield from (f"    {_route(lab, director, one)}" for one in director.routes)
+        yield "}"
     for _, lines in instances:
         yield ""
         yield from lines
@@ -107,6 +118,15 @@ def _static_vips(lab: Lab) -> Iterator[str]:
             lifetime = " preferred_lft 0" if lab.is_deprecated(vip) else ""
             yield f"    {host_route(vip)} dev {network.name}{lifetime}"
     yield "}"
+
+
+def _route(lab: Lab, director: Node, one: Route) -> str:
+    """A route of the topology's own, with the interface that its gateway is on."""
+    network = lab.network_of(one.via)
+    device = f" dev {network.name}" if network and network.name in director.networks else ""
+    words = " ".join(StaticRoute.limits(one.mtu, one.mss))
+    default = "default" if one.via.version == 4 else "::/0"
+    return f"{one.to or default} via {one.via}{device} {words}".rstrip()
 
 
 def _global(lab: Lab, director: Node, mine: list[Resource], instances: list[str]) -> Iterator[str]:

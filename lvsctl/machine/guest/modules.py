@@ -32,6 +32,7 @@ AT_BOOT = frozenset(
 """Loaded at boot, besides IPVS's schedulers. Each one makes User-Mode Linux's start slower."""
 
 DIRECTORIES = (
+    "kernel/net/bridge/netfilter",  # of ebtables and nft; not br_netfilter, which filters IP there
     "kernel/net/ipv4",
     "kernel/net/ipv6",
     "kernel/net/netfilter",
