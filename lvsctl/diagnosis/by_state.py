@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from lvsctl.claims.trace import traces
-from lvsctl.diagnosis import ha, host_filters, host_settings, ipvs, scheduling
+from lvsctl.diagnosis import ecmp, ha, host_filters, host_settings, ipvs, scheduling
 from lvsctl.diagnosis.base import Case, Console, Found, Rule
 from lvsctl.diagnosis.engine import RULES, judged_cases
 from lvsctl.diagnosis.kernel_counters import COUNTERS_BY_CAUSE, MOST
@@ -23,7 +23,7 @@ _ON_HOSTS = (*host_settings.RULES, *host_filters.RULES)
 
 _MASTERS = (*RULES, *_ON_HOSTS)
 
-_EVERY_DIRECTORS = (*ipvs.RULES, *scheduling.RULES, *_ON_HOSTS)
+_EVERY_DIRECTORS = (*ipvs.RULES, *scheduling.RULES, *ecmp.RULES, *_ON_HOSTS)
 """About what every director must have, not only the master: the IPVS table, packet filters."""
 
 

@@ -8,6 +8,8 @@ then flushed, so that the capture shows how they are learnt.
 from __future__ import annotations
 
 import errno
+import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -91,11 +93,13 @@ def collect_evidence(
     emit(StageStarted(f"reading counters of {len(places)} namespaces", 1, STAGES))
     learnt_before = learnt.read_learnt(nodes, directors)
     with DropReasons() as reasons, Martians() as martians, _capture(lab) as capture:
+        since = time.monotonic()
         flush_neighbours_and_routes(nodes)
         before = counters.counters_by_namespace(nodes)
         filters_before = packet_filters.read_filters(places)
         _probe_vips(lab)
         asked = _ask_all(lab, sender, patient=patient, settings=settings, emit=emit)
+        _await_advertisement(lab, since)
         emit(StageStarted(f"reading the state of {len(places)} namespaces", 4, STAGES))
         after = counters.counters_by_namespace(nodes)
         filters_after = packet_filters.read_filters(places)
@@ -124,6 +128,18 @@ def collect_evidence(
     )
     _leave_as_found(evidence, nodes)
     return evidence
+
+
+def _await_advertisement(lab: Lab, since: float) -> None:
+    """Wait until the master has advertised itself, which it does once in an interval (RFC 5798).
+
+    ``since`` is when the capture began. Asking takes longer as a rule, but not if IPVS adds up its
+    counters just then.
+    """
+    interval = max((node.ha.advert_int for node in lab.directors if node.ha), default=0.0)
+    left = since + 2 * interval - time.monotonic()
+    if interval and left > 0:
+        threading.Event().wait(left)  # never set: what is waited for is a frame
 
 
 def with_settings(evidence: Evidence, but: Iterable[str] = ()) -> Evidence:

@@ -46,11 +46,15 @@ def _listed(entry: Entry) -> Listed:
     except LvsctlError as error:
         broken = replace(entry, state=State.BROKEN, problem=error.message)
         return Listed(broken, None, answering=False)
+    injected = paths.read_faults(entry.lab)
+    stopped = {one.node for one in injected if one.fault == "service-stopped"}
     needed = any(
-        not lab.node(server.node).run for service in lab.services for server in service.real_servers
+        not lab.node(server.node).run and server.node not in stopped
+        for service in lab.services
+        for server in service.real_servers
     )
     answering = not needed or processes.RESPONDER in processes.daemons(entry.lab)
-    faults = tuple(map(str, paths.read_faults(entry.lab)))
+    faults = tuple(map(str, injected))
     return Listed(entry, lab, answering=answering, faults=faults, masters=_masters(lab))
 
 

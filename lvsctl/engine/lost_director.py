@@ -107,7 +107,7 @@ def _measured(
             held = failover.go_on(opened, ())
         asked = sorted(client.asked)
     others = tuple(one.name for one in lab.directors if one != lost)
-    story = _Story(lab, service, lost.name if lost else "", began, changed, capture.frames)
+    story = Story(lab, service, lost.name if lost else "", began, changed, capture.frames)
     connections = tuple(story.connection(one) for one in held)
     failed = [one for one in asked if one.sent >= began and not is_prompt(one)]
     since = failed[0].sent if failed else 0.0
@@ -183,7 +183,7 @@ def _all_answered(client: SteadyClient) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Story:
+class Story:
     """What frames show. ``began`` and ``changed`` (0: they were not) in seconds since the epoch."""
 
     lab: Lab

@@ -161,7 +161,12 @@ class FaultInjector:
             if after is not None:
                 self._perform(after)
         if servers:
-            self._perform(*self._listening(staying))
+            listening = self._listening(staying)
+            if listening:
+                self._perform(*listening)
+            else:  # nothing would end the process that serves all of them
+                ports = [one for one in self.plan.resources if isinstance(one, ResponderPort)]
+                undo.undo(ports[:1], self.lab.name, ignore)
 
     def _listening(self, staying: Iterable[InjectedFault]) -> tuple[ResponderPort, ...]:
         """What should listen now: what the plan has, less what faults have stopped."""

@@ -264,6 +264,17 @@ def test_ls_and_inspect_say_that_a_lab_is_broken_on_purpose(dr: Lab) -> None:
     assert list_labs()[0].faults == ()
 
 
+def test_a_fault_at_every_real_server_leaves_none_that_listens(dr: Lab) -> None:
+    """One process serves all of them: it has to end with the last one."""
+    for node in ("rs1", "rs2"):
+        inject_fault(dr, "service-stopped", node)
+    found = inspect_lab(dr).nodes
+    assert [found[node].state.listeners for node in ("rs1", "rs2")] == [(), ()]
+    assert list_labs()[0].answering
+    restore_faults(dr)
+    assert all(inspect_lab(dr).nodes[node].state.listeners for node in ("rs1", "rs2"))
+
+
 def test_another_kind_of_tunnel_is_answered_by_icmp() -> None:
     """The wire shows it: the tunnelled request reaches rs1, which says that nobody takes it."""
     with lab_up("tun-gue") as lab:

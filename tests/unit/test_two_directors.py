@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import socket
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_interface
 from struct import pack
@@ -12,11 +13,15 @@ import pytest
 
 from lvsctl import claims
 from lvsctl.capture.decode import decode_all
+from lvsctl.claims import ecmp
 from lvsctl.claims import failover as story
 from lvsctl.claims.ha import connections_synchronized
 from lvsctl.claims.trace import traces
-from lvsctl.diagnosis import conclusion
-from lvsctl.engine.failover import Outage, outages
+from lvsctl.diagnosis import by_state, conclusion
+from lvsctl.diagnosis.base import LabConsole
+from lvsctl.diagnosis.network import Network
+from lvsctl.engine import lost_director
+from lvsctl.engine.failover import Held, Outage, outages
 from lvsctl.errors import TopologyError
 from lvsctl.faults.injector import FaultInjector
 from lvsctl.kernel import paths
@@ -46,7 +51,7 @@ from lvsctl.resources.announcement_filter import AnnouncementFilter
 from lvsctl.resources.base import Resource
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.keepalived import Keepalived
-from lvsctl.resources.static_route import StaticRoute
+from lvsctl.resources.static_route import RouteHop, StaticRoute
 from lvsctl.resources.sysctl import Sysctl
 from lvsctl.topology import shipped
 from lvsctl.topology.shipped import Topology
@@ -705,3 +710,80 @@ def test_tables_of_several_directors_are_added_up() -> None:
         assert one.counters.connections == sum(s.counters.connections for s in own)
     assert added_up([]) is None
     assert added_up(tables[:1]) == tables[0]
+
+
+@pytest.mark.parametrize(
+    ("bend", "fault"),
+    [
+        (lambda s: replace(s, sysctls={**s.sysctls, "net.ipv4.vs.sloppy_tcp": "0"}), "sloppy-off"),
+        (
+            lambda s: replace(
+                s,
+                services=tuple(
+                    replace(one, real_servers=one.real_servers[::-1]) for one in s.services
+                ),
+            ),
+            "real-servers-reordered",
+        ),
+        (lambda s: s, ""),
+    ],
+)
+def test_hosts_of_every_active_director_are_judged_by_their_state(
+    bend: Callable[[NodeState], NodeState], fault: str
+) -> None:
+    """As `lvsctl check` does: no request is sent."""
+    recorded = evidence_of("ecmp")
+    runs = tuple(
+        replace(run, exchanges=(), larges=(), large=None, others=(), rerouted=(), tables=())
+        for run in recorded.runs
+    )
+    states = {**recorded.states, "director2": bend(recorded.states["director2"])}
+    evidence = replace(recorded, runs=runs, frames=(), states=states)
+    network = Network(evidence.lab, evidence.states)
+    console = LabConsole("ecmp", "lvsctl up ecmp")
+    found = by_state.judge(evidence, network, evidence.states.keys(), console)
+    assert [(one.fault, one.node) for one in found.causes] == [(fault, "director2")] * bool(fault)
+
+
+# ── one of them is lost ──────────────────────────────────────────────────────────────────────
+
+
+def held_flow(*, survived: bool) -> Held:
+    """A connection of the recorded lab that came to both directors, as the client saw it."""
+    evidence = evidence_of("ecmp")
+    (trace,) = traces(evidence)
+    ends = [one[0].exchange.local for one in ecmp.moved(trace)]
+    assert ends[0] is not None
+    error = "" if survived else "reset"
+    with socket.socket() as over:
+        return Held(over, ends[0], "", False, error, survived)
+
+
+def test_a_lost_directors_flow_is_followed_to_another_director() -> None:
+    evidence = evidence_of("ecmp")
+    told = lost_director.Story(
+        evidence.lab, evidence.lab.services[0], "director1", 0.0, 1.0, evidence.frames
+    )
+    steps = {step.moment: step for step in told.steps("client", (), again=True)}
+    assert steps[Moment.ROUTED].node == "router"
+    assert steps[Moment.MOVED].frame
+    one = held_flow(survived=True)
+    went_on = told.connection(one)
+    assert went_on.survived
+    assert went_on.known
+    assert told.finding([went_on], 0).verdict is Verdict.PASS
+    assert told.finding([replace(went_on, known=False)], 0).verdict is Verdict.INCONCLUSIVE
+    ended = told.connection(held_flow(survived=False))
+    assert "reset: handled by director" in ended.why
+    assert told.finding([went_on, ended], 0).verdict is Verdict.FAIL
+    assert told.finding([ended], 5).verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_next_hop_is_taken_out_of_a_route() -> None:
+    hops = tuple(RouteHop(ip_address(f"10.0.0.{number}")) for number in (2, 3, 4))
+    route = StaticRoute(netns="a", to=None, via=None, next_hops=hops)
+    two = lost_director.without(route, [hops[0].via])
+    assert two.next_hops == hops[1:]
+    assert lost_director.without(two, [hops[2].via]) == StaticRoute(
+        netns="a", to=None, via=hops[1].via
+    )
