@@ -169,6 +169,7 @@ def nothing_sent_again(trace: Trace) -> CheckResult:
     "all.neighbours-right",
     "before the requests, no node had learnt a wrong MAC address",
     broken_by=("stale-neighbour", "stale-vip-neighbour"),
+    unbroken="routes to the VIP lead to the directors' own addresses",
     applies=lambda trace: bool(trace.evidence.before),
     needs_requests=False,
     needs_frames=False,
@@ -289,6 +290,7 @@ def counters_agree(trace: Trace) -> CheckResult:
     "all.reply-path-counted",
     "the director counts reply packets in NAT, and none in TUN and DR",
     broken_by=("service-missing",),
+    unbroken="of several active directors the others go on counting",
     needs_frames=False,
 )
 def reply_path_counted(trace: Trace) -> CheckResult:
@@ -401,7 +403,7 @@ def frames_agree(trace: Trace) -> CheckResult:
         for frame in trace.at_directors()
         if frame.flow is not None
         and frame.flow.protocol == seen.endpoint.protocol.number
-        and seen.began <= frame.time <= seen.ended
+        and seen.counts(frame)
     ]
     clients_in = [f.flow.src for f in passing
                   if f.direction is Direction.IN and f.flow and takes(f.flow.dst)]  # fmt: skip
@@ -456,7 +458,7 @@ def _errors(trace: Trace) -> tuple[list[Frame], list[Frame]]:
     about_tunnels: list[Frame] = []
     for frame in trace.at_directors():
         icmp, quoted = frame.icmp, frame.icmp.quoted if frame.icmp else None
-        if icmp is None or quoted is None or not seen.began <= frame.time <= seen.ended:
+        if icmp is None or quoted is None or not seen.counts(frame):
             continue
         if frame.outer is None or icmp.type not in family_of(frame.outer.dst).icmp_errors:
             continue

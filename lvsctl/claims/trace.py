@@ -271,7 +271,7 @@ class Trace:
             and (flow := frame.flow) is not None
             and flow.protocol == protocol
             and takes(flow.dst)
-            and run.began <= frame.time <= run.ended
+            and run.counts(frame)
         )
 
     @property

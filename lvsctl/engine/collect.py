@@ -409,7 +409,7 @@ def _tables(
     if lab.ecmp:
         for node, start, end, entries in zip(lab.directors, starts, ends, held_by, strict=True):
             before, after = _in_table(start.state, service), _in_table(end.state, service)
-            yield DirectorTable(node.name, before, after, entries)
+            yield DirectorTable(node.name, before, after, entries, start.when, end.when)
 
 
 def _rerouted(lab: Lab, asked: Sequence[_Asked]) -> tuple[tuple[Rerouted, ...], ...]:

@@ -98,13 +98,16 @@ class Joined:
 class DirectorTable:
     """What one of several directors that handle requests at the same time had (``ha: ecmp``).
 
-    ``before`` and ``after`` are as in ``Run``, ``connections`` its own connection table.
+    ``before`` and ``after`` are as in ``Run``, ``connections`` its own connection table;
+    ``began`` and ``ended`` are when its own counters were read.
     """
 
     director: str
     before: ServiceState | None
     after: ServiceState | None
     connections: tuple[Connection, ...]
+    began: int = 0
+    ended: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +175,13 @@ class Run:
     def endpoint(self) -> VipPort:
         """The protocol, VIP and port that the requests were sent to."""
         return self.service.endpoint
+
+    def counts(self, frame: Frame) -> bool:
+        """Whether a frame was captured at a director while its counters were compared."""
+        for one in self.tables:
+            if one.director == frame.tap.node and one.ended:
+                return one.began <= frame.time <= one.ended
+        return self.began <= frame.time <= self.ended
 
     @property
     def answered(self) -> tuple[Exchange, ...]:
