@@ -30,7 +30,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 LVSCTL = [sys.executable, "-m", "lvsctl"]
 
-WARM_UP = 26
+WARM_UP = 27
 """Cycles until each shipped topology has been up once, so that caches, modules and Python's arenas
 are full."""
 
