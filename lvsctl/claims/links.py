@@ -169,7 +169,10 @@ def _overtaken(ends: Collection[str], conversation: Conversation) -> Iterator[tu
         tcp = frame.packet.transport
         if not isinstance(tcp, Tcp) or frame.direction is not Direction.OUT or len(frame.ips) != 1:
             continue
-        if frame.tap.node not in ends or tcp.flags & (TcpFlag.RST | TcpFlag.SYN):
+        if frame.tap.node not in ends or tcp.flags & TcpFlag.RST:
+            continue
+        if tcp.flags & TcpFlag.SYN:  # of another connection, where the port was used before
+            last.pop((frame.tap, frame.flow), None)
             continue
         before = last.get((frame.tap, frame.flow))
         later = before.packet.transport if before is not None else None

@@ -21,6 +21,7 @@ from lvsctl.model.addresses import Endpoint
 from lvsctl.model.claim import Verdict
 from lvsctl.model.evidence import Evidence, Rerouted, Run
 from lvsctl.model.frame import Direction, Frame, Tap
+from lvsctl.model.packet import Tcp
 from lvsctl.model.service import FwMark, PortRange
 from lvsctl.model.state import (
     Connection,
@@ -493,6 +494,24 @@ def slowly(evidence: Evidence) -> Evidence:
     return m.delayed(after_both, 300_000_000)(after_syn(evidence))
 
 
+def port_used_again(evidence: Evidence) -> Evidence:
+    """The client has one port for two connections, one after the other."""
+    run = evidence.runs[0]
+    first, second = [one.local.port for one in run.exchanges if one.local and one.node == "rs1"][:2]
+
+    def same(frame: Frame) -> Frame:
+        tcp = frame.packet.transport
+        if not isinstance(tcp, Tcp) or second not in (tcp.sport, tcp.dport):
+            return frame
+        ports = [first if port == second else port for port in (tcp.sport, tcp.dport)]
+        again = replace(tcp, sport=ports[0], dport=ports[1])
+        raw = replace(frame.raw, time=frame.time + 10**10)
+        return replace(frame, raw=raw, packet=replace(frame.packet, transport=again))
+
+    frames = sorted(map(same, evidence.frames), key=lambda frame: frame.time)
+    return replace(evidence, frames=tuple(frames))
+
+
 def every(claim: str, what: str, change: m.Change, verdict: Verdict, topology: str = "dr") -> Row:
     return Row(topology, f"all.{claim}", what, change, verdict)
 
@@ -530,6 +549,7 @@ EVERY = (
     every("links-as-described", "a SYN+ACK after 300 ms",
           m.delayed(m.both(m.at("rs1", OUT), m.accepting), 300_000_000), FAIL),
     every("links-as-described", "a machine that is busy", slowly, INCONCLUSIVE),
+    every("links-as-described", "a port used again", port_used_again, PASS),
     every("links-as-described", "less than planned",
           m.delayed(m.both(m.at("rs-far", OUT), m.accepting), -20_000_000), FAIL, "tun"),
     every("links-as-described", "an ACK after data",
