@@ -91,13 +91,14 @@ class Companion:
         self._talk: list[str] = []
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         # A pipe holds 64 KiB: without somebody who reads, the companion would soon wait.
-        threading.Thread(target=self._read, daemon=True).start()
+        # Not closed before the end: tests look at which files this process has open.
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        with self._process.stdout as lines:
-            for line in lines:
-                self._lines.put(line.decode(errors="replace"))
+        for line in self._process.stdout:
+            self._lines.put(line.decode(errors="replace"))
         self._lines.put(None)
 
     def reports_of(self, node_id: str) -> list[pytest.TestReport]:
@@ -136,6 +137,9 @@ class Companion:
         self._process.terminate()
         self._process.wait()
         self._errors.close()
+        assert self._process.stdout is not None
+        if not self._reader.is_alive():
+            self._process.stdout.close()
 
 
 class Inside(Companion):
