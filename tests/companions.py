@@ -79,7 +79,19 @@ class Companion:
         options = ["-p", "no:cacheprovider", "-q", "--tb", config.getoption("tbstyle")]
         options += ["-m", ""]  # which tests run is decided: addopts would leave some of them out
         # The tests here run one after the other, and so end last: they go first.
-        words = ["nice", "-n", "5", *within, sys.executable, "-m", "pytest", *options, *node_ids]
+        # Those of a machine's kernel come next, for they are judged by time.
+        niceness = "5" if within else "15"
+        words = [
+            "nice",
+            "-n",
+            niceness,
+            *within,
+            sys.executable,
+            "-m",
+            "pytest",
+            *options,
+            *node_ids,
+        ]
         self._process = subprocess.Popen(
             words,
             cwd=config.rootpath,

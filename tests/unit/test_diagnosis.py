@@ -51,6 +51,7 @@ from tests.unit.recorded.mutations import (
     both,
     delayed,
     duplicated,
+    opening,
     tcp,
     to_port,
     with_asker,
@@ -954,7 +955,8 @@ def test_an_impaired_link_is_named_at_the_node_or_the_switch(
         (Impairment(duplicate=100), duplicated(both(at("client", Direction.OUT), tcp), 5_000),
          "sends 100 % of its frames twice"),
         (Impairment(delay=80, jitter=40),
-         delayed(both(at("client", Direction.OUT), lambda f: not f.payload), 80_000_000),
+         delayed(both(at("client", Direction.OUT), tcp,
+                      lambda f: not f.payload and not opening(f)), 80_000_000),
          "delays what it sends by 80 ms, 40 more or less"),
     ],
 )  # fmt: skip
