@@ -99,8 +99,8 @@ FAILING = {
 
 
 def test_what_fails_half_way_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Emulated, a shell takes longer to end than a command is watched.
-    monkeypatch.setattr(processes, "GRACE_SECONDS", FACTOR * processes.GRACE_SECONDS)
+    # Emulated, or beside others, a shell takes longer to end than a command is watched.
+    monkeypatch.setattr(processes, "GRACE_SECONDS", 20 * FACTOR * processes.GRACE_SECONDS)
     host = initial_namespace()
     with lab_up("dr"):
         before = state()
