@@ -145,6 +145,7 @@ class Capture:
         keep = self._seen.extend
         while True:
             busy = listener.wait(None)
+            listener.let_frames_gather()
             keep(listener.read(_now()))
             if not busy or listener.interrupted:
                 break

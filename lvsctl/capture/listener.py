@@ -14,27 +14,21 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lvsctl.capture import sockets
+from lvsctl.capture.batches import FRAMES, BatchReceiver, Received
 from lvsctl.capture.headers import U16
-from lvsctl.capture.sockets import (
-    ANCILLARY,
-    AUXDATA,
-    PACKET_AUXDATA,
-    PACKET_STATISTICS,
-    SO_TIMESTAMPNS,
-    SOL_PACKET,
-    STATISTICS,
-    TIMESPEC,
-)
+from lvsctl.capture.sockets import PACKET_STATISTICS, SOL_PACKET, STATISTICS
 from lvsctl.errors import UsageError
 from lvsctl.kernel import netns
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.frame import Direction, LinkType, RawFrame, Tap
+from lvsctl.netlink import devices
+from lvsctl.netlink import sockets as netlink
 
 _STATUS_CSUMNOTREADY, _STATUS_VLAN, _STATUS_VLAN_PROTOCOL = 0x8, 0x10, 0x40
 
@@ -84,6 +78,10 @@ class Options:
     known: Mapping[str, Collection[IPAddress]] = field(default_factory=dict)
 
 
+_GATHERING = 0.02
+"""Seconds: so short that the buffer of a namespace holds what can come meanwhile."""
+
+
 class PacketSocket:
     """The socket of one namespace, and how many frames it lost."""
 
@@ -93,13 +91,24 @@ class PacketSocket:
         self.node = node
         self.sock = sock
         self.dropped = 0
-        self._taps: dict[str, Tap] = {}
+        self._taps: dict[int, Tap] = {}
 
-    def tap(self, device: str) -> Tap:
-        tap = self._taps.get(device)
-        if tap is None:
-            tap = self._taps[device] = Tap(self.node, device)
-        return tap
+    def tap(self, index: int) -> Tap:
+        """The tap at the device with an index; a device that was never looked up has no name."""
+        return self._taps.get(index) or Tap(self.node, "")
+
+    def look_names_up(self, indexes: Iterable[int]) -> None:
+        """Ask for the names of devices, which may change; of a deleted one the last is kept."""
+        for index in indexes:
+            if name := sockets.device_name(self.sock, index):
+                self.named(index, name)
+
+    def named(self, index: int, name: str) -> Tap:
+        """The tap at the device with an index, whose name is known."""
+        known = self._taps.get(index)
+        if known is None or known.device != name:
+            known = self._taps[index] = Tap(self.node, name)
+        return known
 
     def count_drops(self) -> None:
         raw = self.sock.getsockopt(SOL_PACKET, PACKET_STATISTICS, STATISTICS.size)
@@ -118,8 +127,7 @@ class Listener:
         Raises UsageError (the filter), LabError (no such namespace), HostError.
         """
         self._options = options
-        self._buffer = bytearray(options.snaplen)
-        self._view = memoryview(self._buffer)
+        self._receiver = BatchReceiver(options.snaplen)
         self._packet_sockets: dict[int, PacketSocket] = {}
         self._ready: list[PacketSocket] = []
         self.taps: dict[Tap, LinkType] = {}
@@ -146,14 +154,12 @@ class Listener:
             raise UsageError(f"no node {', '.join(sorted(unknown))} to capture at",
                              hint=f"the nodes are {', '.join(nodes.values())}")  # fmt: skip
         ready: list[PacketSocket] = []
-        for name, node in nodes.items():
-            if node not in wanted:
-                continue
-            with netns.enter(name):
-                packet_socket = PacketSocket(node, sockets.packet_socket())
-                self._packet_sockets[packet_socket.sock.fileno()] = packet_socket
-                sockets.prepare(packet_socket.sock, programs[node], self._options.buffer)
-                self.taps.update(self._devices(packet_socket))
+        for name in netns.each(one for one, node in nodes.items() if node in wanted):
+            node = nodes[name]
+            packet_socket = PacketSocket(node, sockets.packet_socket())
+            self._packet_sockets[packet_socket.sock.fileno()] = packet_socket
+            sockets.prepare(packet_socket.sock, programs[node], self._options.buffer)
+            self.taps.update(self._devices(packet_socket))
             self._epoll.register(packet_socket.sock, select.EPOLLIN)
             ready.append(packet_socket)
         sockets.await_timestamps()
@@ -161,13 +167,14 @@ class Listener:
             sockets.bind_everywhere(packet_socket.sock)
 
     def _devices(self, packet_socket: PacketSocket) -> Iterator[tuple[Tap, LinkType]]:
-        for _, device in socket.if_nameindex():
-            hardware = sockets.hardware_type(packet_socket.sock, device)
-            tap = packet_socket.tap(device)
+        with netlink.open_reader() as sock:
+            found = devices.dump_names(sock)
+        for one in found:
+            tap = packet_socket.named(one.ifindex, one.name)
             if self._wanted(tap) and (
-                hardware != sockets.ARPHRD_LOOPBACK or self._options.loopback
+                one.hardware != sockets.ARPHRD_LOOPBACK or self._options.loopback
             ):
-                yield tap, link_type(hardware)
+                yield tap, link_type(one.hardware)
 
     def _wanted(self, tap: Tap) -> bool:
         return not self._options.taps or tap in self._options.taps
@@ -177,6 +184,10 @@ class Listener:
         ready = self._epoll.poll(-1 if seconds is None else seconds)
         self._ready = [self._packet_sockets[fd] for fd, _ in ready if fd != self._wake]
         return bool(self._ready)
+
+    def let_frames_gather(self) -> None:
+        """Leave the frames in the kernel for a moment, in order to read many at once."""
+        sockets.readable(self._wake, _GATHERING)
 
     def interrupt(self) -> None:
         """End a ``wait``, and every later one, at once. From any thread or a signal handler."""
@@ -196,32 +207,32 @@ class Listener:
     def read(self, moment: int, *, everywhere: bool = False) -> list[RawRecord]:
         """Return the frames received until ``moment`` (ns since the epoch), in no order.
 
-        From the namespaces that the last ``wait`` found ready, or from all. One later frame
-        from each may be included, because it cannot be put back.
+        From the namespaces that the last ``wait`` found ready, or from all. Some later frames
+        from each may be included, because they cannot be put back.
         """
         found: list[RawRecord] = []
         for packet_socket in self._packet_sockets.values() if everywhere else self._ready:
-            self._read_from(packet_socket, found, moment)
+            self._read_from(packet_socket, found, moment, to_the_end=everywhere)
         return found
 
-    def _read_from(self, packet_socket: PacketSocket, found: list[RawRecord], moment: int) -> None:
-        receive = packet_socket.sock.recvmsg_into
-        buffers = [self._buffer]
+    def _read_from(
+        self, packet_socket: PacketSocket, found: list[RawRecord], moment: int, *, to_the_end: bool
+    ) -> None:
         while True:
             try:
-                size, ancillary, _, address = receive(buffers, ANCILLARY)
+                batch = self._receiver.receive(packet_socket.sock)
             except BlockingIOError:
                 return
             except OSError as error:
                 if error.errno != errno.ENETDOWN:  # reported once, when a device goes down
                     raise
                 continue
-            seen = _seen(
-                packet_socket.tap(address[0]), address, ancillary, bytes(self._view[:size])
-            )
-            if self._wanted(seen[1]):
-                found.append(seen)
-            if seen[0] > moment:  # otherwise endless if frames come faster than they are read
+            packet_socket.look_names_up({one.ifindex for one in batch})
+            seen = [_seen(packet_socket.tap(one.ifindex), one) for one in batch]
+            found += [one for one in seen if self._wanted(one[1])]
+            if len(batch) < FRAMES and not to_the_end:
+                return
+            if seen[-1][0] > moment:  # otherwise endless if frames come faster than they are read
                 return
 
     def drops(self) -> dict[str, int]:
@@ -246,22 +257,17 @@ class Listener:
             self._wake = -1
 
 
-def _seen(tap: Tap, address: tuple[str, int, int, int, bytes],
-          ancillary: list[tuple[int, int, bytes]], data: bytes) -> RawRecord:  # fmt: skip
-    moment, length, pending = 0, len(data), False
-    for level, kind, value in ancillary:
-        if level == SOL_PACKET and kind == PACKET_AUXDATA:
-            status, length, _, _, _, tci, protocol = AUXDATA.unpack_from(value)
-            pending = bool(status & _STATUS_CSUMNOTREADY)
-            if status & _STATUS_VLAN and len(data) >= 12:
-                if not status & _STATUS_VLAN_PROTOCOL:
-                    protocol = 0x8100
-                data = data[:12] + struct.pack(">HH", protocol, tci) + data[12:]
-                length += 4
-        elif level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS:
-            seconds, nanoseconds = TIMESPEC.unpack_from(value)
-            moment = seconds * 1_000_000_000 + nanoseconds
-    return moment, tap, address[2], address[3], length, data, pending
+def _seen(tap: Tap, one: Received) -> RawRecord:
+    data, length, pending = one.data, len(one.data), False
+    if one.auxiliary is not None:
+        status, length, _, _, _, tci, protocol = one.auxiliary
+        pending = bool(status & _STATUS_CSUMNOTREADY)
+        if status & _STATUS_VLAN and len(data) >= 12:
+            if not status & _STATUS_VLAN_PROTOCOL:
+                protocol = 0x8100
+            data = data[:12] + struct.pack(">HH", protocol, tci) + data[12:]
+            length += 4
+    return one.moment, tap, one.kind, one.hardware, length, data, pending
 
 
 _ETHERNET = 14

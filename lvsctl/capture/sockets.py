@@ -159,7 +159,7 @@ SOL_PACKET, PACKET_STATISTICS, PACKET_AUXDATA = 263, 6, 8
 SO_TIMESTAMPNS = 35
 _SO_RCVBUFFORCE = 33
 _ETH_P_ALL = 3
-_SIOCGIFHWADDR = 0x8927
+_SIOCGIFNAME = 0x8910
 _SOCKADDR_LL = struct.Struct("=HHiHBB8s")
 _STAMP_TIMEOUT = 10.0  # seconds: a worker thread of the kernel enables them
 _LOOP_TIMEOUT = 1.0  # seconds
@@ -232,13 +232,13 @@ def close_together(sockets: Sequence[socket.socket]) -> None:
         thread.join()
 
 
-def hardware_type(sock: socket.socket, device: str) -> int:
-    """Return ARPHRD_* of a device in the socket's namespace; Ethernet's if it was deleted."""
+def device_name(sock: socket.socket, index: int) -> str:
+    """Return the name of a device in the socket's namespace; empty if it was deleted."""
     try:
-        found = fcntl.ioctl(sock, _SIOCGIFHWADDR, struct.pack("16s24x", device.encode()))
+        found = fcntl.ioctl(sock, _SIOCGIFNAME, struct.pack("=16xi20x", index))
     except OSError:  # deleted meanwhile
-        return ARPHRD_ETHER
-    return int(struct.unpack_from("=H", found, 16)[0])
+        return ""
+    return found[:16].partition(b"\0")[0].decode(errors="replace")
 
 
 def await_timestamps() -> None:

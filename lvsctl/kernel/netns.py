@@ -238,6 +238,24 @@ def enter(netns: str | Path | int) -> Iterator[None]:
             os.close(target)
 
 
+Name = TypeVar("Name", str, Path, "str | Path")
+
+
+def each(namespaces: Iterable[Name]) -> Iterator[Name]:
+    """Move the calling thread into each of ``namespaces`` in turn; it stays in the last.
+
+    For threads of ``in_thread``, which end with their work. Raises LabError where one does not
+    exist, HostError without root.
+    """
+    for one in namespaces:
+        fd = open_namespace(one)
+        try:
+            enter_for_good(fd)
+        finally:
+            os.close(fd)
+        yield one
+
+
 def enter_for_good(fd: int) -> None:
     """Move the calling thread into a namespace. Raises LabError, HostError."""
     try:

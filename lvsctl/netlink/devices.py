@@ -19,14 +19,16 @@ from lvsctl.model.state import Setting
 from lvsctl.netlink import sockets
 from lvsctl.netlink.messages import attributes, number_of, packed, text_of
 
-NEWLINK, SETLINK = 16, 19
+NEWLINK, _GETLINK, SETLINK = 16, 18, 19
 """Types of messages, RTM_*."""
 
 _HEADER = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
 _AF_BRIDGE = 7
-_ADDRESS, _MTU, _TXQLEN, _GROUP, _LINKINFO, _PROTINFO = 1, 4, 13, 27, 18, 12
+_ADDRESS, _IFNAME, _MTU, _TXQLEN, _GROUP, _LINKINFO, _PROTINFO = 1, 3, 4, 13, 27, 18, 12
 _CARRIER, _PROTO_DOWN, _XDP, _LINK_NETNSID, _LINK = 33, 39, 43, 37, 5
 """IFLA_*."""
+_EXT_MASK, _WITHOUT_STATISTICS = 29, 1 << 3  # RTEXT_FILTER_SKIP_STATS
+_BRIEF = packed(_EXT_MASK, struct.pack("=I", _WITHOUT_STATISTICS))
 _INFO_KIND, _INFO_DATA, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 4, 5
 """IFLA_INFO_*."""
 _XDP_FD, _XDP_ATTACHED = 1, 2
@@ -164,6 +166,25 @@ _USUAL_MTU = {
 IPv6's leave room for the tunnel encapsulation limit, an option of 8 bytes (RFC 2473).
 """
 _ETHERNET = frozenset({"veth", "bridge"})
+
+
+class Named(NamedTuple):
+    """A device: its index, name and hardware type (ARPHRD_*)."""
+
+    ifindex: int
+    name: str
+    hardware: int
+
+
+def dump_names(sock: socket.socket) -> tuple[Named, ...]:
+    """Return the names of the devices in the socket's namespace."""
+    asked = sockets.message(_GETLINK, sockets.DUMP, _HEADER.pack(0, 0, 0, 0, 0) + _BRIEF)
+    found = []
+    for whole in sockets.request(sock, asked):
+        _, hardware, index, _, _ = _HEADER.unpack_from(whole, sockets.HEADER.size)
+        parts = attributes(whole, sockets.HEADER.size + _HEADER.size)
+        found.append(Named(index, text_of(parts.get(_IFNAME)), hardware))
+    return tuple(found)
 
 
 class Device(NamedTuple):
