@@ -78,8 +78,8 @@ class Options:
     known: Mapping[str, Collection[IPAddress]] = field(default_factory=dict)
 
 
-_GATHERING = 0.02
-"""Seconds: so short that the buffer of a namespace holds what can come meanwhile."""
+_GATHERING = 0.01, 0.2
+"""Seconds: at first, and at most. The buffer of a namespace holds some ten thousand frames."""
 
 
 class PacketSocket:
@@ -128,6 +128,7 @@ class Listener:
         """
         self._options = options
         self._receiver = BatchReceiver(options.snaplen)
+        self._gathering = _GATHERING[0]
         self._packet_sockets: dict[int, PacketSocket] = {}
         self._ready: list[PacketSocket] = []
         self.taps: dict[Tap, LinkType] = {}
@@ -186,8 +187,11 @@ class Listener:
         return bool(self._ready)
 
     def let_frames_gather(self) -> None:
-        """Leave the frames in the kernel for a moment, in order to read many at once."""
-        sockets.readable(self._wake, _GATHERING)
+        """Leave the frames in the kernel for a moment, in order to read many at once.
+
+        The fewer there were, the longer.
+        """
+        sockets.readable(self._wake, self._gathering)
 
     def interrupt(self) -> None:
         """End a ``wait``, and every later one, at once. From any thread or a signal handler."""
@@ -211,6 +215,7 @@ class Listener:
         from each may be included, because they cannot be put back.
         """
         found: list[RawRecord] = []
+        self._gathering = min(_GATHERING[1], 2 * self._gathering)
         for packet_socket in self._packet_sockets.values() if everywhere else self._ready:
             self._read_from(packet_socket, found, moment, to_the_end=everywhere)
         return found
@@ -230,7 +235,9 @@ class Listener:
             packet_socket.look_names_up({one.ifindex for one in batch})
             seen = [_seen(packet_socket.tap(one.ifindex), one) for one in batch]
             found += [one for one in seen if self._wanted(one[1])]
-            if len(batch) < FRAMES and not to_the_end:
+            if len(batch) == FRAMES:
+                self._gathering = _GATHERING[0]
+            elif not to_the_end:
                 return
             if seen[-1][0] > moment:  # otherwise endless if frames come faster than they are read
                 return

@@ -215,13 +215,17 @@ def close_together(sockets: Sequence[socket.socket]) -> None:
     """Close each, many at a time.
 
     Closing a packet socket waits until no CPU can be using it (packet_release calls
-    synchronize_net); sockets that are closed at the same time share the wait.
+    synchronize_net); sockets that are closed at the same time share the wait. On the only CPU
+    there is nothing to wait for (rcu_blocking_is_gp in kernel/rcu/tree.c), and threads only cost.
     """
 
     def close(some: Sequence[socket.socket]) -> None:
         for one in some:
             one.close()
 
+    if os.cpu_count() == 1:
+        close(sockets)
+        return
     threads = [
         threading.Thread(target=close, args=(sockets[first::_CLOSERS],), name="lvsctl-close")
         for first in range(min(_CLOSERS, len(sockets)))

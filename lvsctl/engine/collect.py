@@ -25,7 +25,7 @@ from lvsctl.claims.distribution import requests_for_each, requests_needed, room_
 from lvsctl.claims.neighbours import CONFIGURED, wrong_neighbours, wrongly_claimed
 from lvsctl.engine import rerouting
 from lvsctl.engine.whole import changed_settings, whole_state
-from lvsctl.kernel import counters, learnt, packet_filters
+from lvsctl.kernel import counters, learnt, readings
 from lvsctl.kernel.drops import DropReasons, Martians
 from lvsctl.kernel.masters import active_directors
 from lvsctl.kernel.netns import run_inside
@@ -88,41 +88,38 @@ def collect_evidence(
     Raises LabError if a part of the lab is missing, HostError without root.
     """
     nodes = {lab.netns(node.name): node.name for node in lab.nodes}
-    places = nodes | {lab.netns(network.name): network.name for network in lab.networks}
+    switches = {lab.netns(network.name): network.name for network in lab.networks}
+    places = nodes | switches
     directors = [lab.netns(node.name) for node in lab.directors]
     emit(StageStarted(f"reading counters of {len(places)} namespaces", 1, STAGES))
-    learnt_before = learnt.read_learnt(nodes, directors)
     with DropReasons() as reasons, Martians() as martians, _capture(lab) as capture:
         since = time.monotonic()
-        flush_neighbours_and_routes(nodes)
-        before = counters.counters_by_namespace(nodes)
-        filters_before = packet_filters.read_filters(places)
+        learnt_before, before = readings.read_before(nodes, switches, directors)
         _probe_vips(lab)
         asked = _ask_all(lab, sender, patient=patient, settings=settings, emit=emit)
         _await_advertisement(lab, since)
         emit(StageStarted(f"reading the state of {len(places)} namespaces", 4, STAGES))
-        after = counters.counters_by_namespace(nodes)
-        filters_after = packet_filters.read_filters(places)
+        after = readings.read_after(nodes, switches)
         kernel_drops = reasons.dropped() if reasons.supported else martians.dropped()
         kernel_log = martians.logged()
-    switches = {network.name for network in lab.networks}
     whole = whole_state(lab, changed=asked.changed, settings=settings)
-    states = {name.removeprefix(lab.netns("")): state for name, state in whole.items()}
     evidence = Evidence(
         lab=lab,
         runs=asked.runs,
         frames=decode_all(capture.recording.frames, gue_ports=gue_ports(lab, asked.runs)),
         taps=tuple(sorted(capture.taps)),
         drops={node: count for node, count in capture.drops.items() if count},
-        states={name: state for name, state in states.items() if name not in switches},
-        switches={name: state for name, state in states.items() if name in switches},
-        counters={nodes[name]: nstat.growth(before[name], after[name]) for name in nodes},
+        states={nodes[name]: state for name, state in whole.items() if name in nodes},
+        switches={switches[name]: state for name, state in whole.items() if name in switches},
+        counters={
+            nodes[name]: nstat.growth(before.counters[name], after.counters[name]) for name in nodes
+        },
         kernel_drops=kernel_drops,
         kernel_log=kernel_log,
         packet_filters={
             places[name]: tuple(rule for rule in grown if rule.foreign)
             for name in places
-            if (grown := growth(filters_before[name], filters_after[name]))
+            if (grown := growth(before.packet_filters[name], after.packet_filters[name]))
         },
         before=_not_taught(lab, {nodes[name]: found for name, found in learnt_before.items()}),
     )

@@ -17,6 +17,7 @@ from lvsctl.engine.findings import (
     SwitchInspection,
     Verification,
 )
+from lvsctl.engine.garbage import without_collection
 from lvsctl.engine.labs import find_node, up_command
 from lvsctl.engine.whole import whole_state
 from lvsctl.errors import UsageError
@@ -39,6 +40,7 @@ from lvsctl.walk.walk import walks
 from lvsctl.watch.loop import Watcher
 
 
+@without_collection()
 def inspect_lab(lab: Lab, nodes: Sequence[str] = ()) -> Inspection:
     """Read the state of some nodes of a running lab, or of all. Raises UsageError."""
     wanted = [find_node(lab, name) for name in nodes] or list(lab.nodes)
@@ -96,6 +98,7 @@ def inspection_of(
     return Inspection(lab, nodes, faults, ports)
 
 
+@without_collection()
 def verify_lab(lab: Lab, sender: str | None = None, *, emit: Emit = ignore) -> Verification:
     """Send requests to every virtual service of a running lab and decide its claims.
 
@@ -122,6 +125,7 @@ def recompute(evidence: Evidence) -> Verification:
     return Verification(evidence.lab, tuple(findings), evidence, tuple(notes))
 
 
+@without_collection()
 def diagnose_lab(lab: Lab, sender: str | None = None, *, emit: Emit = ignore) -> Diagnosis:
     """Collect evidence of a running lab and find why it does not work.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 
+from lvsctl.engine.garbage import without_collection
 from lvsctl.engine.labs import configured, remove_surely
 from lvsctl.engine.read_back import check_applied
 from lvsctl.errors import LabError, LvsctlError
@@ -43,7 +43,7 @@ def bring_up(
     Raises TopologyError, LabError, HostError, KernelError. Where it fails half-way, or is
     interrupted, a new lab is removed again, and a running one made what it was.
     """
-    with _without_garbage_collection():
+    with without_collection():
         lab = planner.load_lab(topology, overrides)
         if b"timeline" in topology.text:
             from lvsctl.engine.timeline import check_timeline  # with all faults: heavy
@@ -180,15 +180,3 @@ def _running_lab(entry: Entry | None) -> Lab | None:
         return configured(entry)
     except LvsctlError:
         return None
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Stop collecting garbage: a plan is thousands of values, all of which stay in use."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()

@@ -28,12 +28,11 @@ def whole_state(
     """
     plan = plan or planner.plan_for(lab)
     wanted = netns.existing(lab.name, plan.namespaces) if names is None else tuple(names)
-    directors = {lab.netns(node.name) for node in lab.directors}
     sysctls = (*state.INSPECTED_SYSCTLS, *diff.settings_of(plan))
     return state.lab_state(
         wanted,
         sysctls=dict.fromkeys(sysctls),
-        directors=directors.intersection(wanted),
+        directors=_directors(lab).intersection(wanted),
         pids=processes.daemons(lab.name).values(),
         whole=state.Whole(_planned(plan), changed, settings),
     )
@@ -46,7 +45,11 @@ def changed_settings(lab: Lab, but: Iterable[str] = ()) -> ChangedSysctls:
     """
     plan, left_out = planner.plan_for(lab), frozenset(but)
     wanted = (name for name in netns.existing(lab.name, plan.namespaces) if name not in left_out)
-    return wide.read_changed(wanted, _planned(plan))
+    return wide.read_changed(wanted, _planned(plan), _directors(lab))
+
+
+def _directors(lab: Lab) -> frozenset[str]:
+    return frozenset(lab.netns(node.name) for node in lab.directors)
 
 
 def _planned(plan: Plan) -> dict[str, dict[str, str]]:

@@ -37,19 +37,6 @@ def read_counters() -> dict[str, int]:
     return found
 
 
-def counters_by_namespace(namespaces: Iterable[str]) -> dict[str, dict[str, int]]:
-    """Read the counters of several namespaces, by name. Raises LabError if one does not exist."""
-
-    def visits() -> dict[str, dict[str, int]]:
-        found = {}
-        for name in namespaces:
-            with netns.enter(name):
-                found[name] = read_counters()
-        return found
-
-    return netns.in_thread(visits)
-
-
 def _text(name: str) -> str:
     """Return a file's text; empty if the kernel lacks it (snmp6 without IPv6)."""
     try:

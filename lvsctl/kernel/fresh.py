@@ -17,7 +17,7 @@ from typing import NamedTuple
 from lvsctl.kernel import netns, sysctl
 from lvsctl.model.service import TunnelKind
 from lvsctl.model.state import LinkState, Setting
-from lvsctl.netlink import rtnl, sockets
+from lvsctl.netlink import devconf, devices, rtnl, sockets
 
 _SCRATCH = "lvs"
 """How the scratch devices' names begin; their kind follows."""
@@ -36,6 +36,9 @@ _DERIVED = frozenset({"retrans_time", "base_reachable_time", "unres_qlen", "stab
 """Settings of a device that show another one in another unit, or cannot be read."""
 
 
+_IPVS = "net.ipv4.vs."
+
+
 class Directory(NamedTuple):
     """A directory of sysctls: its path, and of each file its name, its sysctl, its usual value."""
 
@@ -43,18 +46,33 @@ class Directory(NamedTuple):
     files: tuple[tuple[str, str, str], ...]
 
 
+class Expected(NamedTuple):
+    """The usual values of a namespace: of sysctls that netlink has, and of those in files."""
+
+    by_netlink: tuple[tuple[devconf.Setting, str, str], ...]
+    """The sysctl of a device, its name, its usual value."""
+    directories: tuple[Directory, ...]
+
+
 class Fresh(NamedTuple):
     """The sysctls of a fresh namespace.
 
     ``plain`` by name; ``devices`` those of all, default and lo, and ``kinds`` those of a device
-    of each kind, by their names split at the device's.
+    of each kind, by their names split at the device's. ``by_netlink`` are the sysctls of devices
+    of which netlink had the same value as the file: net.ipv4.conf, ``all``, ``default`` or empty
+    for any device, the setting.
     """
 
     plain: Mapping[str, str]
     devices: Mapping[tuple[str, str, str], str]
     kinds: Mapping[str, Mapping[tuple[str, str], str]]
-    expected: dict[object, tuple[Directory, ...]]
+    by_netlink: frozenset[tuple[str, str, str]]
+    expected: dict[object, Expected]
     """What was worked out for namespaces that are alike."""
+
+    def has_by_netlink(self, one: devconf.Setting) -> bool:
+        """Whether netlink shows a sysctl of a device as its file does."""
+        return _of_any_device(one) in self.by_netlink
 
 
 def fresh_sysctls(kinds: Iterable[str], *, ipv6: bool) -> Fresh:
@@ -64,14 +82,47 @@ def fresh_sysctls(kinds: Iterable[str], *, ipv6: bool) -> Fresh:
     """
     wanted = [kind for kind in _KINDS if kind in set(kinds)]
 
-    def read() -> dict[str, str]:
+    def read() -> Fresh:
         netns.unshare()
         messages = [rtnl.add_link(f"{_SCRATCH}{kind}", kind) for kind in wanted]
         with sockets.open_socket() as sock:
             sockets.send_all(sock, messages)
-        return dict(_all(wanted, ipv6=ipv6))
+        found = dict(_all(wanted, ipv6=ipv6))
+        return _sorted(found, _agreed(found, read_device_settings()))
 
-    return _sorted(netns.in_thread(read))
+    return netns.in_thread(read)
+
+
+def read_device_settings() -> devconf.DeviceSettings:
+    """Ask netlink for the sysctls of the devices in the calling thread's namespace."""
+    found = devconf.DeviceSettings()
+    with sockets.open_reader() as sock:
+        found.add_links(rtnl.request_links(sock))
+        found.dump_netconf(sock)
+        names = {one.ifindex: one.name for one in devices.dump_names(sock)}
+        found.dump_neighbour_tables(sock, names)
+    return found
+
+
+def _agreed(
+    found: Mapping[str, str], known: devconf.DeviceSettings
+) -> frozenset[tuple[str, str, str]]:
+    """Return the sysctls of which netlink has the values, for ``Fresh.by_netlink``.
+
+    So that a kernel whose files and answers differ is read by its files.
+    """
+    agreed: dict[tuple[str, str, str], bool] = {}
+    for name, value in found.items():
+        one = devconf.split(name)
+        answer = known.get(one) if one else None
+        if one is not None and answer is not None:
+            place = _of_any_device(one)
+            agreed[place] = agreed.get(place, True) and answer == value
+    return frozenset(place for place, equal in agreed.items() if equal)
+
+
+def _of_any_device(one: devconf.Setting) -> tuple[str, str, str]:
+    return one.start, one.device if one.device in ("all", "default") else "", one.end
 
 
 def _all(kinds: Iterable[str], *, ipv6: bool) -> Iterator[tuple[str, str]]:
@@ -105,9 +156,9 @@ def _readable(place: str, files: Iterable[str]) -> Iterator[tuple[str, str]]:
 _EXCHANGED = str.maketrans("./", "/.")
 
 
-def _sorted(found: Mapping[str, str]) -> Fresh:
+def _sorted(found: Mapping[str, str], by_netlink: frozenset[tuple[str, str, str]]) -> Fresh:
     plain: dict[str, str] = {}
-    devices: dict[tuple[str, str, str], str] = {}
+    on_devices: dict[tuple[str, str, str], str] = {}
     kinds: dict[str, dict[tuple[str, str], str]] = {}
     for name, value in found.items():
         words = name.split(".")
@@ -118,22 +169,42 @@ def _sorted(found: Mapping[str, str]) -> Fresh:
         if device.startswith(_SCRATCH) and device.removeprefix(_SCRATCH) in _KINDS:
             kinds.setdefault(device.removeprefix(_SCRATCH), {})[start, end] = value
         else:
-            devices[start, device, end] = value
-    return Fresh(plain, devices, kinds, {})
+            on_devices[start, device, end] = value
+    return Fresh(plain, on_devices, kinds, by_netlink, {})
 
 
 def changed_sysctls(
     fresh: Fresh,
     planned: Mapping[str, str],
     links: Collection[LinkState],
+    *,
+    director: bool,
 ) -> tuple[Setting, ...]:
-    """Compare the calling thread's namespace with a fresh one, apart from ``planned`` settings."""
+    """Compare the calling thread's namespace with a fresh one, apart from ``planned`` settings.
+
+    IPVS has virtual services in that of a ``director`` only: elsewhere its settings are left out.
+    """
     # Frames of a bridge's port do not reach IP.
     mine = tuple((one.name, one.kind, one.mtu) for one in links if not one.master)
-    alike = mine, frozenset(planned.items())
+    alike = mine, frozenset(planned.items()), director
     if alike not in fresh.expected:
-        fresh.expected[alike] = _expected(fresh, planned, mine)
-    return tuple(found for directory in fresh.expected[alike] for found in _differing(directory))
+        fresh.expected[alike] = _expected(fresh, planned, mine, director=director)
+    expected = fresh.expected[alike]
+    return (*_different(expected.by_netlink), *_in_files(expected.directories))
+
+
+def _different(settings: Iterable[tuple[devconf.Setting, str, str]]) -> Iterator[Setting]:
+    """Yield what differs of the settings that netlink has."""
+    known = read_device_settings()
+    for one, name, usual in settings:
+        now = known.get(one)
+        if now is not None and now != usual:  # None: the device was removed meanwhile
+            yield Setting(name, now, usual)
+
+
+def _in_files(directories: Iterable[Directory]) -> Iterator[Setting]:
+    for directory in directories:
+        yield from _differing(directory)
 
 
 def _differing(directory: Directory) -> Iterator[Setting]:
@@ -173,15 +244,26 @@ def _text(directory: int, file: str) -> str:
 
 
 def _expected(
-    fresh: Fresh, planned: Mapping[str, str], links: Iterable[tuple[str, str, int]]
-) -> tuple[Directory, ...]:
-    """Return the usual values of a namespace's sysctls that no plan sets, by directory."""
-    found: dict[str, list[tuple[str, str, str]]] = {}
+    fresh: Fresh,
+    planned: Mapping[str, str],
+    links: Iterable[tuple[str, str, int]],
+    *,
+    director: bool,
+) -> Expected:
+    """Return the usual values of a namespace's sysctls that no plan sets."""
+    files: dict[str, list[tuple[str, str, str]]] = {}
+    by_netlink = []
     for name, usual in _usual(fresh, planned, links):
-        if name not in planned:
-            directory, _, file = sysctl.path(name).rpartition("/")
-            found.setdefault(directory, []).append((file, name, usual))
-    return tuple(Directory(path, tuple(files)) for path, files in found.items())
+        if name in planned or (name.startswith(_IPVS) and not director):
+            continue
+        one = devconf.split(name)
+        if one is not None and fresh.has_by_netlink(one):
+            by_netlink.append((one, name, usual))
+            continue
+        directory, _, file = sysctl.path(name).rpartition("/")
+        files.setdefault(directory, []).append((file, name, usual))
+    directories = tuple(Directory(path, tuple(found)) for path, found in files.items())
+    return Expected(tuple(by_netlink), directories)
 
 
 def _usual(

@@ -7,32 +7,24 @@ read first: an entry that leads to a wrong MAC address is why earlier requests f
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from lvsctl.kernel import netns, paths
 from lvsctl.kernel.state import read_connections
 from lvsctl.model.state import NeighbourState, NodeState
-from lvsctl.netlink import rtnl, sockets
+from lvsctl.netlink import devices, rtnl, sockets
 
 
-def read_learnt(namespaces: Iterable[str], directors: Collection[str]) -> dict[str, NodeState]:
-    """Read the neighbours of ``namespaces``, and the connections of ``directors``, by name.
+def current(name: str, *, connections: bool) -> NodeState:
+    """Read the neighbours of the calling thread's namespace, called ``name``.
 
-    Raises LabError if one does not exist, HostError without root.
+    And IPVS's ``connections``, for a director.
     """
-
-    def visits() -> dict[str, NodeState]:
-        found = {}
-        for name in namespaces:
-            with netns.enter(name):
-                with sockets.open_socket() as sock:
-                    names = {link.index: link.name for link in rtnl.dump_links(sock)}
-                    neighbours = rtnl.dump_neighbours(sock, names)
-                connections = read_connections() if name in directors else ()
-            found[name] = NodeState(name, neighbours=neighbours, connections=connections)
-        return found
-
-    return netns.in_thread(visits)
+    with sockets.open_reader() as sock:
+        names = {one.ifindex: one.name for one in devices.dump_names(sock)}
+        neighbours = rtnl.dump_neighbours(sock, names)
+    entries = read_connections() if connections else ()
+    return NodeState(name, neighbours=neighbours, connections=entries)
 
 
 def put_back(entries: Mapping[str, Iterable[NeighbourState]]) -> None:

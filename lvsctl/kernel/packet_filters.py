@@ -30,23 +30,6 @@ from lvsctl.model.service import Protocol
 from lvsctl.netlink import ebtables, own_tables, xtables
 
 
-def read_filters(namespaces: Iterable[str]) -> dict[str, tuple[FilterRule, ...]]:
-    """Read the rules and policies in ``namespaces``, by name; nothing where there are none.
-
-    Raises LabError if a namespace does not exist, OSError or KernelError where the kernel does
-    not let them be read.
-    """
-
-    def visits() -> dict[str, tuple[FilterRule, ...]]:
-        found = {}
-        for name in namespaces:
-            with netns.enter(name):
-                found[name] = current_filters()
-        return found
-
-    return netns.in_thread(visits)
-
-
 def current_filters() -> tuple[FilterRule, ...]:
     """Read the rules and policies of the calling thread's namespace. Raises OSError."""
     from lvsctl.netlink import nftables  # slow to import (pyroute2's classes for it)

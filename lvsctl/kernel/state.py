@@ -7,6 +7,7 @@ Nothing is executed. IPVS's connection table is in /proc only, not in netlink.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,8 +19,15 @@ from lvsctl.errors import LabError
 from lvsctl.kernel import listeners, netns, sysctl, wide
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.service import IpvsTimeouts, Protocol
-from lvsctl.model.state import ChangedSysctls, Connection, LinkState, NodeState, ServiceState
-from lvsctl.netlink import fou, ipvs, ipvs_config, rtnl, sockets
+from lvsctl.model.state import (
+    MAIN_TABLE,
+    ChangedSysctls,
+    Connection,
+    LinkState,
+    NodeState,
+    ServiceState,
+)
+from lvsctl.netlink import devconf, devices, fou, ipvs, ipvs_config, rtnl, sockets
 
 DEVICE = "<dev>"
 """In a sysctl's name: each device of the namespace, and ``all`` and ``default``."""
@@ -101,12 +109,9 @@ def lab_state(
 
     def visits() -> dict[str, _Visit]:
         found = {}
-        for name in namespaces:
-            with netns.enter(name):
-                found[name] = _visit(name, wanted, director=name in directors)
-                if whole is not None:
-                    more = wide.read(found[name].state, director=name in directors)
-                    found[name] = found[name]._replace(state=more)
+        for name in netns.each(namespaces):
+            director = name in directors
+            found[name] = _visit(name, wanted, director=director, whole=whole is not None)
         return found
 
     visited = netns.in_thread(visits)
@@ -125,7 +130,7 @@ def lab_state(
     if whole is None:
         return states
     return wide.with_processes(
-        wide.compared(states, whole.planned, whole.changed)
+        wide.compared(states, whole.planned, directors, whole.changed)
         if whole.settings
         else {name: replace(state, changed_sysctls=None) for name, state in states.items()}
     )
@@ -160,13 +165,13 @@ def _read_state(name: str, wanted: Wanted, procfs: sysctl.Procfs) -> NodeState:
     with netns.enter(name):
         procfs.next_namespace()
         found = {key: sysctl.read(key, through=procfs) for key in wanted.sysctls}
-        with sockets.open_socket() as sock:
+        with sockets.open_reader() as sock:
             links = rtnl.dump_links(sock)
             names = {link.index: link.name for link in links}
             routes = rtnl.dump_routes(sock, names) if wanted.routes else ()
         listening: tuple[listeners.OpenSocket, ...] = ()
         if wanted.listeners:
-            with sockets.open_socket(sockets.SOCK_DIAG) as sock:
+            with sockets.open_reader(sockets.SOCK_DIAG) as sock:
                 listening = listeners.open_sockets(sock, wanted.listeners)
         gue_ports = fou.GuePorts()
         if wanted.gue_ports:
@@ -185,14 +190,19 @@ def _read_state(name: str, wanted: Wanted, procfs: sysctl.Procfs) -> NodeState:
         )
 
 
-def _visit(name: str, sysctls: Sequence[str], *, director: bool) -> _Visit:
+def _visit(name: str, sysctls: Sequence[str], *, director: bool, whole: bool) -> _Visit:
     """Read the state of the calling thread's own namespace."""
-    with sockets.open_socket() as sock:
-        links = rtnl.dump_links(sock)
+    known = devconf.DeviceSettings()
+    with sockets.open_reader() as sock:
+        answer = rtnl.request_links(sock)
+        links = rtnl.dump_links(sock, answer)
         names = {link.index: link.name for link in links}
-        routes = rtnl.dump_routes(sock, names)
+        routes = rtnl.dump_routes(sock, names, every=whole)
         neighbours = rtnl.dump_neighbours(sock, names)
-    with sockets.open_socket(sockets.SOCK_DIAG) as sock:
+        if sysctls:
+            known.add_links(answer)
+            known.dump_netconf(sock)
+    with sockets.open_reader(sockets.SOCK_DIAG) as sock:
         listening = listeners.open_sockets(sock)
     if director:
         sysctls = (*sysctls, *(key for key in INSPECTED_IPVS_SYSCTLS if key not in sysctls))
@@ -200,14 +210,16 @@ def _visit(name: str, sysctls: Sequence[str], *, director: bool) -> _Visit:
     state = NodeState(
         netns=name,
         links=links,
-        routes=routes,
+        routes=tuple(one for one in routes if one.table == MAIN_TABLE),
         neighbours=neighbours,
-        sysctls=settings(sysctls, links),
+        sysctls=settings(sysctls, links, known),
         services=_services() if director else (),
         connections=read_connections() if director else (),
         gue_ports=gue_ports.ipv4,
         gue_ports6=gue_ports.ipv6,
     )
+    if whole:
+        state = wide.read(state, routes, director=director)
     return _Visit(state, listening)
 
 
@@ -226,37 +238,84 @@ def _gue_ports(
         return fou.GuePorts()
     if not any(one.protocol is Protocol.UDP for one in listening):
         return fou.GuePorts()
-    with sockets.open_socket(sockets.GENERIC) as sock:
+    with sockets.open_reader(sockets.GENERIC) as sock:
         return fou.ports(sock)
 
 
 def _services() -> tuple[ServiceState, ...]:
-    with sockets.open_socket(sockets.GENERIC) as sock:
+    with sockets.open_reader(sockets.GENERIC) as sock:
         return ipvs.services(sock)
 
 
 def _timeouts() -> IpvsTimeouts:
-    with sockets.open_socket(sockets.GENERIC) as sock:
+    with sockets.open_reader(sockets.GENERIC) as sock:
         return ipvs_config.timeouts(sock)
 
 
-def settings(keys: Iterable[str], links: Iterable[LinkState]) -> dict[str, str]:
-    """Read sysctls of the calling thread's own namespace, named as for ``lab_state``."""
-    return dict(_sysctls(keys, links))
+def settings(
+    keys: Iterable[str], links: Iterable[LinkState], known: devconf.DeviceSettings | None = None
+) -> dict[str, str]:
+    """Read sysctls of the calling thread's own namespace, named as for ``lab_state``.
+
+    ``known`` are those that netlink has given already: their files are not read.
+    """
+    found = {}
+    with contextlib.closing(_Files()) as files:
+        for one in _written_out(keys, links):
+            value = known.get(split) if known and (split := _split(one)) else None
+            if value is None:
+                with contextlib.suppress(OSError):
+                    value = files.read(one)
+            if value is not None:
+                found[one] = value
+    return found
 
 
-def _sysctls(keys: Iterable[str], links: Iterable[LinkState]) -> Iterator[tuple[str, str]]:
-    """Yield each key that can be read, with its value; ``<dev>`` written out.
+_SAME = {"net.ipv4.ip_forward": devconf.Setting(devconf.IPV4, "all", "forwarding")}
+"""Sysctls of a device with another name (net/ipv4/devinet.c, ctl_forward_entry)."""
+
+
+@functools.lru_cache(maxsize=4096)
+def _split(key: str) -> devconf.Setting | None:
+    return _SAME.get(key) or devconf.split(key)
+
+
+def _written_out(keys: Iterable[str], links: Iterable[LinkState]) -> Iterator[str]:
+    """Yield the keys with ``<dev>`` written out.
 
     Ports of a bridge are left out: frames do not reach IP there.
     """
-    devices = ["all", "default", *(link.name for link in links if not link.master)]
+    # sysctl(8): a dot within a device's name is written as a slash.
+    names = [link.name.replace(".", "/") for link in links if not link.master]
     for key in keys:
-        for device in devices if DEVICE in key else [""]:
-            # sysctl(8): a dot within a device's name is written as a slash.
-            one = key.replace(DEVICE, device.replace(".", "/"))
-            with contextlib.suppress(OSError):
-                yield one, _read(sysctl_file(one))
+        if DEVICE not in key:
+            yield key
+            continue
+        for device in ("all", "default", *names):
+            yield key.replace(DEVICE, device)
+
+
+class _Files:
+    """Files of sysctls; those of IPv4's devices are looked up from their directory."""
+
+    _CONF = f"{sysctl.ROOT}net/ipv4/conf/"
+
+    def __init__(self) -> None:
+        self._conf = -1
+
+    def read(self, key: str) -> str:
+        """Return the text of a sysctl's file without its newline. Raises OSError."""
+        path = sysctl_file(key)
+        if not path.startswith(self._CONF):
+            return _read(path)
+        if self._conf < 0:
+            self._conf = os.open(self._CONF, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return _read(path[len(self._CONF) :], self._conf)
+
+    def close(self) -> None:
+        """Close the directory."""
+        if self._conf >= 0:
+            os.close(self._conf)
 
 
 def sysctl_file(key: str) -> str:
@@ -270,9 +329,9 @@ def sysctl_file(key: str) -> str:
     return "/proc/sys/" + path
 
 
-def _read(path: str) -> str:
+def _read(path: str, directory: int | None = None) -> str:
     """Read a small file without its newline. pathlib takes twice as long, and there are many."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     try:
         return os.read(fd, 4096).decode(errors="replace").strip()
     finally:
@@ -354,22 +413,24 @@ def flush_neighbours_and_routes(namespaces: Iterable[str]) -> None:
     """
 
     def everywhere() -> None:
-        for name in namespaces:
-            with netns.enter(name):
-                _flush()
+        for _ in netns.each(namespaces):
+            flush()
 
     netns.in_thread(everywhere)
 
 
-def _flush() -> None:
-    with sockets.open_socket() as sock:
-        devices = {link.index: link.name for link in rtnl.dump_links(sock)}
-        indexes = {name: index for index, name in devices.items()}
+def flush() -> None:
+    """Do the same in the calling thread's namespace."""
+    with sockets.open_reader() as sock:
+        names = {one.ifindex: one.name for one in devices.dump_names(sock)}
+        indexes = {name: index for index, name in names.items()}
         learned = [
             rtnl.delete_neighbour(entry.address, indexes[entry.device])
-            for entry in rtnl.dump_neighbours(sock, devices)
+            for entry in rtnl.dump_neighbours(sock, names)
             if entry.state not in _KEPT and entry.device in indexes
         ]
-        sockets.send_all(sock, learned)  # one that expired meanwhile is no error
+    if learned:
+        with sockets.open_socket() as sock:
+            sockets.send_all(sock, learned)  # one that expired meanwhile is no error
     sysctl.write("net.ipv4.route.flush", "1")
     sysctl.write("net.ipv6.route.flush", "1", optional=True)

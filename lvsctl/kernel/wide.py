@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,12 +37,14 @@ from lvsctl.netlink import (
 from lvsctl.resources.keepalived import PROCESS
 
 
-def read(state: NodeState, *, director: bool) -> NodeState:
-    """Add what ``NodeState.whole`` promises to the state of the calling thread's namespace."""
+def read(state: NodeState, routes: tuple[RouteState, ...], *, director: bool) -> NodeState:
+    """Add what ``NodeState.whole`` promises to the state of the calling thread's namespace.
+
+    ``routes`` are those of all its tables.
+    """
     names = {link.index: link.name for link in state.links}
     bridged = any(link.kind == "bridge" for link in state.links)
-    with sockets.open_socket() as sock:
-        routes = rtnl.dump_routes(sock, names, every=True)
+    with sockets.open_reader() as sock:
         qdiscs, impairments = queueing.dump_qdiscs(sock, names)
         state = replace(
             state,
@@ -55,7 +57,6 @@ def read(state: NodeState, *, director: bool) -> NodeState:
                 )
                 for link in state.links
             ),
-            routes=tuple(one for one in routes if one.table == MAIN_TABLE),
             other_routes=tuple(one for one in routes if _is_other(one)),
             local_addresses=tuple(_local_addresses(routes)),
             rules=rules.dump_rules(sock),
@@ -79,7 +80,7 @@ def read(state: NodeState, *, director: bool) -> NodeState:
 
 def with_ipvs_config(state: NodeState) -> NodeState:
     """Add IPVS's timeouts and sync daemons. Raises HostError without IPVS."""
-    with sockets.open_socket(sockets.GENERIC) as sock:
+    with sockets.open_reader(sockets.GENERIC) as sock:
         return replace(
             state,
             ipvs_timeouts=ipvs_config.timeouts(sock),
@@ -109,9 +110,13 @@ def _local_addresses(routes: tuple[RouteState, ...]) -> Iterator[str]:
 
 
 def read_changed(
-    namespaces: Iterable[str], planned: Mapping[str, Mapping[str, str]]
+    namespaces: Iterable[str],
+    planned: Mapping[str, Mapping[str, str]],
+    directors: Collection[str],
 ) -> ChangedSysctls:
     """Find the changed sysctls of ``namespaces``, apart from those ``planned``.
+
+    Those of IPVS in the namespaces of ``directors`` only.
 
     Reads thousands of files: no other part of a state takes as long, and none changes as rarely.
     Raises LabError if a namespace does not exist, HostError without root.
@@ -119,25 +124,28 @@ def read_changed(
 
     def dump() -> dict[str, tuple[LinkState, ...]]:
         found = {}
-        for name in namespaces:
-            with netns.enter(name), sockets.open_socket() as sock:
+        for name in netns.each(namespaces):
+            with sockets.open_reader() as sock:
                 found[name] = rtnl.dump_links(sock)
         return found
 
-    return _changed(netns.in_thread(dump), planned)
+    return _changed(netns.in_thread(dump), planned, directors)
 
 
 def _changed(
-    links: Mapping[str, tuple[LinkState, ...]], planned: Mapping[str, Mapping[str, str]]
+    links: Mapping[str, tuple[LinkState, ...]],
+    planned: Mapping[str, Mapping[str, str]],
+    directors: Collection[str],
 ) -> ChangedSysctls:
     kinds = {link.kind for several in links.values() for link in several if not link.master}
     usual = fresh.fresh_sysctls(kinds, ipv6=any(map(_has_ipv6, links.values())))
 
     def visits() -> ChangedSysctls:
         found = {}
-        for name, several in links.items():
-            with netns.enter(name):
-                found[name] = fresh.changed_sysctls(usual, planned.get(name, {}), several)
+        for name in netns.each(links):
+            found[name] = fresh.changed_sysctls(
+                usual, planned.get(name, {}), links[name], director=name in directors
+            )
         return found
 
     return netns.in_thread(visits)
@@ -146,6 +154,7 @@ def _changed(
 def compared(
     states: Mapping[str, NodeState],
     planned: Mapping[str, Mapping[str, str]],
+    directors: Collection[str],
     changed: ChangedSysctls | None = None,
 ) -> dict[str, NodeState]:
     """Add the settings that differ from a fresh namespace's to the states of a lab.
@@ -153,7 +162,8 @@ def compared(
     ``changed`` is what ``read_changed`` has found, where it was called before.
     """
     if changed is None:
-        changed = _changed({name: state.links for name, state in states.items()}, planned)
+        links = {name: state.links for name, state in states.items()}
+        changed = _changed(links, planned, directors)
     return {
         name: replace(state, changed_sysctls=changed.get(name, ()))
         for name, state in states.items()

@@ -9,6 +9,7 @@ net/bridge/br_netlink.c; ip-link(8) and bridge(8) for the words.
 
 from __future__ import annotations
 
+import socket
 import struct
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address

@@ -47,7 +47,7 @@ _NO_NFTABLES = frozenset({errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EINVAL,
 def read() -> Iterator[FilterRule]:
     """Yield every rule, and the policy of every base chain. Raises OSError, KernelError."""
     try:
-        sock = sockets.open_socket(sockets.NETFILTER)
+        sock = sockets.open_reader(sockets.NETFILTER)
     except OSError as error:
         if error.errno == errno.EPROTONOSUPPORT:
             return

@@ -164,14 +164,20 @@ def _kind(kind: str, data: bytes = b"") -> bytes:
     return nested(ifinfmsg, "IFLA_LINKINFO", content)
 
 
-def dump_links(sock: socket.socket) -> tuple[LinkState, ...]:
+def request_links(sock: socket.socket) -> list[bytes]:
+    """Return the kernel's answers about the links of the socket's namespace."""
+    asked = sockets.message(GETLINK, sockets.DUMP, body(ifinfmsg) + _WITHOUT_STATISTICS)
+    return sockets.request(sock, asked)
+
+
+def dump_links(sock: socket.socket, answer: list[bytes] | None = None) -> tuple[LinkState, ...]:
     """Return the links of the socket's namespace by index, with addresses and impairment.
 
+    ``answer`` is that of ``request_links``, where it was asked before.
     ``mac`` is empty for links that have none (a tunnel's hardware address is an IP address).
     """
-    asked = sockets.message(GETLINK, sockets.DUMP, body(ifinfmsg) + _WITHOUT_STATISTICS)
     found = []
-    for whole in sockets.request(sock, asked):
+    for whole in request_links(sock) if answer is None else answer:
         link, master, qdisc = _link(select(ifinfmsg, whole, *_LINK_ATTRIBUTES))
         device = devices.device(whole)
         link = replace(

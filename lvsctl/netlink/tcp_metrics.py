@@ -25,7 +25,7 @@ _ROUND_TRIP = 1  # TCP_METRIC_RTT, from 1, in milliseconds
 
 def dump_tcp_metrics() -> tuple[TcpMetricsState, ...]:
     """Return the entries of the calling thread's namespace; empty where there are none to read."""
-    with sockets.open_socket(sockets.GENERIC) as sock:
+    with sockets.open_reader(sockets.GENERIC) as sock:
         try:
             family = family_id(sock)
             answer = sockets.request(sock, sockets.message(family, sockets.DUMP, _HEADER))
@@ -36,10 +36,18 @@ def dump_tcp_metrics() -> tuple[TcpMetricsState, ...]:
 
 def family_id(sock: socket.socket) -> int:
     """Return the number of the generic netlink family. Raises KernelError without it."""
-    asked = bytes((_GETFAMILY, 1, 0, 0)) + packed(_FAMILY_NAME, b"tcp_metrics\0")
-    for whole in sockets.request(sock, sockets.message(_CONTROLLER, 0, asked)):
-        return number_of(attributes(whole, sockets.HEADER.size + 4).get(_FAMILY_ID))
-    raise KernelError("the kernel does not tell TCP's metrics", errno=errno.ENOENT)
+    if not _family:
+        asked = bytes((_GETFAMILY, 1, 0, 0)) + packed(_FAMILY_NAME, b"tcp_metrics\0")
+        for whole in sockets.request(sock, sockets.message(_CONTROLLER, 0, asked)):
+            _family.append(number_of(attributes(whole, sockets.HEADER.size + 4).get(_FAMILY_ID)))
+            break
+        else:
+            raise KernelError("the kernel does not tell TCP's metrics", errno=errno.ENOENT)
+    return _family[0]
+
+
+_family: list[int] = []
+"""The family's number, the same in every namespace while the kernel runs: it is no module."""
 
 
 def _entries(answer: list[bytes]) -> Iterator[TcpMetricsState]:

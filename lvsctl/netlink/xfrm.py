@@ -32,7 +32,7 @@ _PROTOCOLS = {50: "esp", 51: "ah", 108: "comp"}
 def dump_xfrm() -> tuple[XfrmState, ...]:
     """Return the policies and states of the calling thread's namespace; empty without xfrm."""
     try:
-        sock = sockets.open_socket(PROTOCOL)
+        sock = sockets.open_reader(PROTOCOL)
     except OSError:
         return ()  # this kernel was built without it
     with sock:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl.kernel import counters, netns
+from lvsctl.kernel import netns, readings
 from lvsctl.kernel.drops import DropReasons, Martians, martian_text, parse_reasons
 from lvsctl.model import nstat
 from lvsctl.model.state import LOSSES, MARTIANS, REASONS
@@ -49,9 +49,9 @@ def send(sender: str, source: str) -> None:
 
 def test_the_counters_are_each_namespaces_own(pair: tuple[str, str]) -> None:
     sender, receiver = pair
-    before = counters.counters_by_namespace(pair)
+    before = readings.read_after(pair, ()).counters
     send(sender, "10.9.9.9")
-    after = counters.counters_by_namespace(pair)
+    after = readings.read_after(pair, ()).counters
     grown = {name: nstat.growth(before[name], after[name]) for name in pair}
     assert grown[receiver]["TcpExtIPReversePathFilter"] == COUNT
     assert "TcpExtIPReversePathFilter" not in grown[sender]
@@ -59,7 +59,7 @@ def test_the_counters_are_each_namespaces_own(pair: tuple[str, str]) -> None:
     said = run("nstat -asz", netns=receiver)
     told = {line.split()[0]: int(line.split()[1]) for line in said.splitlines() if line[0] != "#"}
     # IPv6 reports its multicast groups when it likes: what counts that goes on meanwhile.
-    now = counters.counters_by_namespace(pair)[receiver]
+    now = readings.read_after(pair, ()).counters[receiver]
     wrong = {name for name, old in after[receiver].items() if not old <= told[name] <= now[name]}
     assert not wrong
     assert told["TcpExtIPReversePathFilter"] == COUNT

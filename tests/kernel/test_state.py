@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lvsctl.errors import LabError
-from lvsctl.kernel import state
+from lvsctl.kernel import fresh, netns, state
 from lvsctl.model.lab import Impairment
 from lvsctl.model.service import Protocol
 from lvsctl.model.state import ListenerState, NeighbourState, RouteState
+from lvsctl.netlink import devconf
 from tests.kernel.by_hand import (
     FALLBACK_DEVICES,
     cable,
@@ -175,6 +177,46 @@ def test_sysctls_are_those_of_sysctl(node: str) -> None:
     assert "net.ipv4.conf.port.rp_filter" not in found.sysctls  # a bridge's port has no IP
     for key, value in found.sysctls.items():
         assert run(f"sysctl -n {key}", netns=node).strip() == value
+
+
+@pytest.mark.parametrize("kind", ["ipv4/conf", "ipv6/conf", "ipv4/neigh", "ipv6/neigh"])
+@pytest.mark.parametrize("device", ["all", "default", "lan"])
+def test_netlink_has_what_the_files_show(kind: str, device: str) -> None:
+    """Each setting is changed in turn, so that none can be taken for another."""
+    directory = Path("/proc/sys/net", kind, device)
+    known = set()
+    with namespaces("node", "far") as (node, far):
+        cable(node, "lan", far, "lan")
+
+        def compare() -> None:
+            found = fresh.read_device_settings()
+            for file in directory.iterdir():
+                one = devconf.Setting(f"net.{kind.replace('/', '.')}", device, file.name)
+                value = found.get(one)
+                if value is not None:
+                    assert value == file.read_text().strip(), file
+                    known.add(file.name)
+
+        def change_each() -> None:
+            for file in sorted(directory.iterdir()) if directory.exists() else ():
+                with suppress(OSError, ValueError):  # one that is only read, or no number
+                    before = int(file.read_text())
+                    file.write_text("0" if before == 1 else f"{before + 1}")
+                    compare()
+                    file.write_text(f"{before}")
+
+        netns.run_inside(node, change_each)
+    assert known >= KNOWN_TO_NETLINK.get((kind, device), set())
+
+
+KNOWN_TO_NETLINK = {
+    ("ipv4/conf", "lan"): {"arp_ignore", "arp_announce", "rp_filter", "forwarding", "proxy_arp"},
+    ("ipv6/conf", "lan"): {"disable_ipv6", "forwarding", "mtu"},
+    ("ipv4/neigh", "lan"): {"gc_stale_time", "locktime", "retrans_time_ms", "mcast_solicit"},
+    ("ipv6/neigh", "lan"): {"gc_stale_time", "locktime", "retrans_time_ms", "mcast_solicit"},
+    **{("ipv4/conf", device): {"forwarding", "rp_filter"} for device in ("all", "default")},
+    **{("ipv6/conf", device): {"forwarding"} for device in ("all", "default")},
+}
 
 
 def test_a_dot_in_a_device_name() -> None:
