@@ -14,7 +14,7 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,21 +94,16 @@ class PacketSocket:
         self._taps: dict[int, Tap] = {}
 
     def tap(self, index: int) -> Tap:
-        """The tap at the device with an index; a device that was never looked up has no name."""
-        return self._taps.get(index) or Tap(self.node, "")
-
-    def look_names_up(self, indexes: Iterable[int]) -> None:
-        """Ask for the names of devices, which may change; of a deleted one the last is kept."""
-        for index in indexes:
-            if name := sockets.device_name(self.sock, index):
-                self.named(index, name)
+        """The tap at the device with an index. It keeps the name that the device had at first."""
+        known = self._taps.get(index)
+        if known is None:
+            known = self.named(index, sockets.device_name(self.sock, index))
+        return known
 
     def named(self, index: int, name: str) -> Tap:
         """The tap at the device with an index, whose name is known."""
-        known = self._taps.get(index)
-        if known is None or known.device != name:
-            known = self._taps[index] = Tap(self.node, name)
-        return known
+        self._taps[index] = tap = Tap(self.node, name)
+        return tap
 
     def count_drops(self) -> None:
         raw = self.sock.getsockopt(SOL_PACKET, PACKET_STATISTICS, STATISTICS.size)
@@ -232,7 +227,6 @@ class Listener:
                 if error.errno != errno.ENETDOWN:  # reported once, when a device goes down
                     raise
                 continue
-            packet_socket.look_names_up({one.ifindex for one in batch})
             seen = [_seen(packet_socket.tap(one.ifindex), one) for one in batch]
             found += [one for one in seen if self._wanted(one[1])]
             if len(batch) == FRAMES:

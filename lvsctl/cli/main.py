@@ -81,9 +81,12 @@ def main(argv: Sequence[str]) -> int:
 
 def preload() -> None:
     """Import every command, so that processes forked from this one need not."""
-    # Slow to import, and not needed by every command: JSON's converter, and what applies a plan.
+    # Slow to import, and not needed by every command: what applies a plan, reads nftables, writes
+    # JSON and reports, prints what was found.
     from lvsctl.engine import up  # noqa: F401
-    from lvsctl.output import serialize  # noqa: F401
+    from lvsctl.netlink import nftables  # noqa: F401
+    from lvsctl.output import evidence, saved_report, serialize  # noqa: F401
+    from lvsctl.output.text import inspection, verification  # noqa: F401
 
     for name in commands.command().commands:
         commands.command().commands[name]

@@ -26,6 +26,7 @@ from lvsctl.netlink import ipvs, sockets
 
 _DIRECTORY = "/proc/thread-self/net/"
 _PAIRED = ("snmp", "netstat")
+_READ = 65536
 
 
 def read_counters() -> dict[str, int]:
@@ -44,9 +45,9 @@ def _text(name: str) -> str:
     except FileNotFoundError:
         return ""
     try:
-        parts = []
-        while part := os.read(fd, 65536):
-            parts.append(part)
+        parts = [os.read(fd, _READ)]
+        while len(parts[-1]) == _READ:  # the kernel writes each file as one record (single_open)
+            parts.append(os.read(fd, _READ))
         return b"".join(parts).decode("ascii", errors="replace")
     finally:
         os.close(fd)

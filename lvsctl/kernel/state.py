@@ -261,7 +261,7 @@ def settings(
     """
     found = {}
     with contextlib.closing(_Files()) as files:
-        for one in _written_out(keys, links):
+        for one in dict.fromkeys(_written_out(keys, links)):
             value = known.get(split) if known and (split := _split(one)) else None
             if value is None:
                 with contextlib.suppress(OSError):
@@ -396,6 +396,7 @@ def parse_connections(lines: Iterable[str]) -> tuple[Connection, ...]:
     return tuple(found)
 
 
+@functools.lru_cache(maxsize=4096)
 def _parse_hex_address(word: str) -> IPAddress:
     """Parse eight hexadecimal digits, or an IPv6 address."""
     return IPv6Address(word) if ":" in word else IPv4Address(int(word, 16))

@@ -38,7 +38,7 @@ from lvsctl.model.service import (
 )
 from lvsctl.model.state import Counters, RealServerState, ServiceState
 from lvsctl.netlink import lazy_pyroute2, messages, sockets
-from lvsctl.netlink.messages import attribute, body, decode, nested
+from lvsctl.netlink.messages import attribute, attributes, body, decode, nested, number_of
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
 
@@ -359,8 +359,9 @@ def _decode_netmask(version: int, data: bytes | None) -> int:
 def _real_servers(
     sock: socket.socket, family: int, key: ServiceMatch
 ) -> tuple[RealServerState, ...]:
+    asked = message(family, Command.GET_DEST, _service_key(key), sockets.DUMP)
     try:
-        answers = dump(sock, family, Command.GET_DEST, _service_key(key))
+        answers = sockets.request(sock, asked)
     except KernelError as error:
         if error.errno in (errno.ESRCH, errno.ENOENT):
             return ()  # the service was removed between the two dumps
@@ -368,28 +369,49 @@ def _real_servers(
     return tuple(reversed([_real_server(answer, key) for answer in answers]))
 
 
-def _real_server(answer: Any, key: ServiceMatch) -> RealServerState:
-    dest = answer.get_attr("IPVS_CMD_ATTR_DEST")
+_GENERIC_HEADER = 4  # struct genlmsghdr
+_DEST_NUMBERS = {
+    name.partition("_ATTR_")[2]: number for number, (name, *_) in enumerate(Dest.nla_map)
+}
+_DEST = next(
+    number for number, (name, *_) in enumerate(Message.nla_map) if name == "IPVS_CMD_ATTR_DEST"
+)
 
-    def get(name: str) -> Any:
-        return dest.get_attr(f"IPVS_DEST_ATTR_{name}")
 
-    method = get("FWD_METHOD")
+def _real_server(answer: bytes, key: ServiceMatch) -> RealServerState:
+    """Decode a real server. Not by pyroute2, which makes an object of each attribute: a service
+    has hundreds of them.
+    """  # fmt: skip
+    dest = attributes(attributes(answer, sockets.HEADER.size + _GENERIC_HEADER)[_DEST])
+
+    def get(name: str) -> bytes | None:
+        return dest.get(_DEST_NUMBERS[name])
+
+    def port(name: str) -> int:
+        return int.from_bytes(get(name) or b"", "big")
+
+    method = number_of(get("FWD_METHOD"))
+    family = number_of(get("ADDR_FAMILY")) or _FAMILIES[key.version]
+    stats = attributes(dest[_DEST_NUMBERS["STATS64"]])
     return RealServerState(
-        rip=_decode_address(get("ADDR_FAMILY") or _FAMILIES[key.version], get("ADDR")),
-        port=get("PORT"),
+        rip=_decode_address(family, dest[_DEST_NUMBERS["ADDR"]]),
+        port=port("PORT"),
         forward=_FORWARD_METHODS.get(method, str(method)),
-        weight=get("WEIGHT"),
-        upper=get("U_THRESH"),
-        lower=get("L_THRESH"),
-        active=get("ACTIVE_CONNS"),
-        inactive=get("INACT_CONNS"),
-        encapsulation=_ENCAPSULATIONS.get(get("TUN_TYPE") or 0, Encapsulation.IPIP),
-        tunnel_port=get("TUN_PORT") or 0,
-        persistent=get("PERSIST_CONNS") or 0,
-        tunnel_flags=get("TUN_FLAGS") or 0,
-        counters=_counters(get("STATS64")),
+        weight=number_of(get("WEIGHT")),
+        upper=number_of(get("U_THRESH")),
+        lower=number_of(get("L_THRESH")),
+        active=number_of(get("ACTIVE_CONNS")),
+        inactive=number_of(get("INACT_CONNS")),
+        encapsulation=_ENCAPSULATIONS.get(number_of(get("TUN_TYPE")), Encapsulation.IPIP),
+        tunnel_port=port("TUN_PORT"),
+        persistent=number_of(get("PERSIST_CONNS")),
+        tunnel_flags=number_of(get("TUN_FLAGS")),
+        counters=Counters(*(number_of(stats.get(number)) for number in _STATISTICS)),
     )
+
+
+_STATISTICS = (1, 2, 3, 4, 5)
+"""IPVS_STATS_ATTR_*: connections, packets in and out, bytes in and out."""
 
 
 def zero(sock: socket.socket, key: ServiceMatch | None = None) -> None:

@@ -17,7 +17,6 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
-from pathlib import Path
 from typing import NamedTuple
 
 from lvsctl import linux
@@ -150,10 +149,13 @@ def fill(program: FilterProgram, table: str, rules: Rules) -> None:
 def _names(layout: _Layout) -> list[str]:
     """Return the tables in use. Asking for one that does not exist would create it."""
     try:
-        text = Path("/proc/thread-self/net", layout.names).read_text(encoding="ascii")
+        fd = os.open(f"/proc/thread-self/net/{layout.names}", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return []
-    return sorted(text.split())
+    try:
+        return sorted(os.read(fd, 65536).decode("ascii").split())
+    finally:
+        os.close(fd)
 
 
 def get_option(sock: socket.socket, level: int, option: int, given: bytes, size: int) -> bytes:
