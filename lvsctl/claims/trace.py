@@ -164,6 +164,29 @@ class Trace:
         return self._assigned.get(exchange.local, "") if exchange.local is not None else ""
 
     @cached_property
+    def serving(self) -> frozenset[str]:
+        """The real servers that answered a request: as they say, or as frames show."""
+        answered = [one for one in self.conversations if one.exchange.answered]
+        senders = {
+            frame.tap.node
+            for one in answered
+            for frame in one.replies
+            if frame.direction is Direction.OUT
+        }
+        return frozenset(senders.union(one.exchange.node for one in answered))
+
+    def given(self, node: str) -> tuple[Conversation, ...]:
+        """The connections that IPVS assigned to a real server, or that it answered."""
+        return self._given.get(node, ())
+
+    @cached_property
+    def _given(self) -> Mapping[str, tuple[Conversation, ...]]:
+        found: dict[str, list[Conversation]] = {}
+        for one in self.everything:
+            found.setdefault(self.assigned(one.exchange) or one.exchange.node, []).append(one)
+        return {node: tuple(several) for node, several in found.items()}
+
+    @cached_property
     def _assigned(self) -> Mapping[Endpoint, str]:
         nodes = {server.rip: server.node for server in reversed(self.real_servers)}
         found: dict[Endpoint, str] = {}

@@ -221,22 +221,11 @@ class Case:
 
     def served(self, node: str) -> bool:
         """Whether a real server answered a request."""
-        return any(
-            c.exchange.answered
-            and (
-                c.exchange.node == node
-                or any(f.tap.node == node and f.direction is Direction.OUT for f in c.replies)
-            )
-            for c in self.trace.conversations
-        )
+        return node in self.trace.serving
 
     def given(self, node: str) -> tuple[Conversation, ...]:
         """The connections that IPVS assigned to a real server, or that it answered."""
-        return tuple(
-            c
-            for c in self.trace.everything
-            if (self.trace.assigned(c.exchange) or c.exchange.node) == node
-        )
+        return self.trace.given(node)
 
     def troubled(self, node: str) -> bool:
         """Whether a request that a real server was given failed, or needed a second try."""

@@ -225,9 +225,12 @@ def _exchanged(case: Case, node: str, device: str, wrong: IPInterface, right: IP
 
 
 def _doubles(case: Case, node: Node, network: str, address: IPAddress) -> Iterator[Cause]:
+    holding = case.network.holding(address)
     for other in case.lab.nodes:
+        if other.name not in holding or other.name == node.name:
+            continue
         holders = case.network.holders(other.name, address)
-        if other == node or not holders or other.name not in case.network.connected(network):
+        if other.name not in case.network.connected(network):
             continue
         yield Cause(
             fault="duplicate-address",

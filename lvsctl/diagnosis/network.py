@@ -6,12 +6,12 @@ packet can be followed through a lab that was changed by hand.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from lvsctl.diagnosis.route_lookup import Lookup, lookup
-from lvsctl.model.addresses import IPAddress, mac_for
+from lvsctl.model.addresses import IPAddress, IPNetwork, mac_for
 from lvsctl.model.lab import Lab
 from lvsctl.model.ruleset import Ruleset
 from lvsctl.model.state import LinkState, NeighbourState, NodeState, RouteState, RuleState, Setting
@@ -86,6 +86,44 @@ class _Blocked(Exception):
         self.block = block
 
 
+class _Index:
+    """Which nodes have an address: every path asks it of every node.
+
+    ``connected`` are the nodes with a live interface, by network, as far as they were asked for.
+    """
+
+    def __init__(self, states: Mapping[str, NodeState]) -> None:
+        self._holders: dict[IPAddress, dict[str, tuple[LinkState, ...]]] = {}
+        self._up: dict[IPAddress, set[str]] = {}
+        self._whole: dict[IPNetwork, set[str]] = {}
+        self._local: dict[IPAddress, frozenset[str]] = {}
+        self.connected: dict[str, tuple[str, ...]] = {}
+        for node, state in states.items():
+            for link in state.links:
+                self._add(node, link)
+
+    def _add(self, node: str, link: LinkState) -> None:
+        for address in dict.fromkeys(one.ip for one in link.addresses):
+            nodes = self._holders.setdefault(address, {})
+            nodes[node] = (*nodes.get(node, ()), link)
+            if link.up:
+                self._up.setdefault(address, set()).add(node)
+        for held in link.addresses if link.up and link.name == "lo" else ():
+            if held.version == 4:
+                self._whole.setdefault(held.network, set()).add(node)
+
+    def holders(self, address: IPAddress) -> Mapping[str, tuple[LinkState, ...]]:
+        """The devices with an address, up or down, by node."""
+        return self._holders.get(address, {})
+
+    def local(self, address: IPAddress) -> frozenset[str]:
+        """The nodes to which an address is local (``Network.local``)."""
+        if address not in self._local:
+            within = (nodes for network, nodes in self._whole.items() if address in network)
+            self._local[address] = frozenset(self._up.get(address, ())).union(*within)
+        return self._local[address]
+
+
 @dataclass(frozen=True, slots=True)
 class Network:
     """A lab's nodes and their state."""
@@ -98,6 +136,10 @@ class Network:
     Empty: none."""
     rulesets: Mapping[str, Ruleset] = field(default_factory=dict)
     """The packet filters of hosts by node, where all of them are known: of no lab."""
+    _index: _Index = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_index", _Index(self.states))
 
     def state(self, node: str) -> NodeState:
         """A node's state; empty if it was not read."""
@@ -144,20 +186,18 @@ class Network:
 
     def holders(self, node: str, address: IPAddress) -> tuple[LinkState, ...]:
         """The devices on which a node has an address, up or down."""
-        links = self.state(node).links
-        return tuple(link for link in links if any(a.ip == address for a in link.addresses))
+        return self._index.holders(address).get(node, ())
+
+    def holding(self, address: IPAddress) -> Collection[str]:
+        """The nodes that have an address, on a device that is up or down."""
+        return self._index.holders(address)
 
     def local(self, node: str, address: IPAddress) -> bool:
         """Whether ``address`` is local to a node.
 
         On a loopback device the whole prefix is local; on a device that is down, nothing is.
         """
-        for link in self.state(node).links:
-            for held in link.addresses if link.up else ():
-                whole = link.name == "lo" and held.version == 4
-                if held.ip == address or (whole and address in held.network):
-                    return True
-        return False
+        return node in self._index.local(address)
 
     def route(self, node: str, to: IPAddress, source: IPAddress | None = None) -> RouteState | None:
         """The route that a node uses for a packet from ``source`` (its own, if None)."""
@@ -206,6 +246,11 @@ class Network:
 
     def connected(self, network: str) -> Iterator[str]:
         """The nodes with a live interface on a network."""
+        if network not in self._index.connected:
+            self._index.connected[network] = tuple(self._connected(network))
+        yield from self._index.connected[network]
+
+    def _connected(self, network: str) -> Iterator[str]:
         for node in self.lab.nodes:
             link = self.interface(node.name, network)
             if link is not None and link.up and link.carrier:
@@ -303,6 +348,7 @@ class Network:
             other
             for other in self.connected(network)
             if other != node
+            and self.local(other, address)
             and (link := self.interface(other, network)) is not None
             and self.answers(other, link.name, address)
         ]

@@ -18,12 +18,15 @@ from lvsctl.model.frame import Direction
 def answering_for_others(case: Case) -> Iterator[Found]:
     """Name each node that was captured answering for an address that another node has."""
     named = set()
+    owners_of: dict[tuple[str, IPAddress], tuple[str, ...]] = {}
     for frame in case.evidence.frames:
         address = frame.answers_for if frame.direction is Direction.OUT else None
         node, device = frame.tap.node, frame.tap.device
         if address is None or (node, address) in named:
             continue
-        owners = _owners(case, device, address)
+        if (device, address) not in owners_of:
+            owners_of[device, address] = _owners(case, device, address)
+        owners = owners_of[device, address]
         if not owners or node in owners or _holds(case, node, device, address):
             continue
         named.add((node, address))
@@ -60,7 +63,7 @@ def _owners(case: Case, device: str, address: IPAddress) -> tuple[str, ...]:
     return tuple(
         node.name
         for node in case.lab.nodes
-        if device in node.networks and any(a.ip == address for a in node.addresses_on(device))
+        if any(a.ip == address for a in node.addresses_on(device))
     )
 
 

@@ -83,7 +83,8 @@ def collect_evidence(
 
     Each service is asked by the clients that reach its VIP, or by ``sender`` only. ``patient``:
     where connections are accepted and requests not answered, wait longer for some. Without
-    ``settings`` the sysctls that no plan sets are not compared: ``with_settings`` can do it later.
+    ``settings`` the sysctls that no plan sets are only compared where requests are not answered:
+    ``with_settings`` can do it later.
 
     Raises LabError if a part of the lab is missing, HostError without root.
     """
@@ -102,7 +103,7 @@ def collect_evidence(
         after = readings.read_after(nodes, switches)
         kernel_drops = reasons.dropped() if reasons.supported else martians.dropped()
         kernel_log = martians.logged()
-    whole = whole_state(lab, changed=asked.changed, settings=settings)
+    whole = whole_state(lab, changed=asked.changed, settings=asked.changed is not None)
     evidence = Evidence(
         lab=lab,
         runs=asked.runs,
@@ -142,6 +143,8 @@ def _await_advertisement(lab: Lab, since: float) -> None:
 def with_settings(evidence: Evidence, but: Iterable[str] = ()) -> Evidence:
     """Compare the sysctls that no plan sets, where that was left out; ``but`` some nodes'."""
     lab = evidence.lab
+    if all(one.changed_sysctls is not None for one in evidence.states.values()):
+        return evidence
     changed = changed_settings(lab, map(lab.netns, but))
 
     def complete(states: Mapping[str, NodeState]) -> dict[str, NodeState]:
@@ -331,7 +334,9 @@ def _ask_all(
         for one, exchanges in zip(asked, opening, strict=True):
             one.exchanges = exchanges.result()
         emit(StageStarted("waiting until IPVS has added up its counters", 3, STAGES))
-        changed = pool.submit(changed_settings, lab) if settings else None
+        # Where requests are not answered they are compared in any case: now there is time.
+        early = settings or any(_unanswered(one.exchanges) for one in asked)
+        changed = pool.submit(changed_settings, lab) if early else None
         ends = _wait_for_counters(
             {name: start.unaccounted for name, start in zip(directors, starts, strict=True)}
         )
@@ -407,6 +412,10 @@ def _tables(
         for node, start, end, entries in zip(lab.directors, starts, ends, held_by, strict=True):
             before, after = _in_table(start.state, service), _in_table(end.state, service)
             yield DirectorTable(node.name, before, after, entries, start.when, end.when)
+
+
+def _unanswered(exchanges: Iterable[Exchange]) -> bool:
+    return any(not one.answered for one in exchanges)
 
 
 def _rerouted(lab: Lab, asked: Sequence[_Asked]) -> tuple[tuple[Rerouted, ...], ...]:

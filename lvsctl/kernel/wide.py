@@ -186,10 +186,12 @@ def with_processes(states: Mapping[str, NodeState]) -> dict[str, NodeState]:
     for pid, file in processes.namespaces_of_pids(files).items():
         if pid not in own:
             by_name[files[file]].add(pid)
-    found = {
-        name: tuple(ProcessState(pid, *processes.name_and_state(pid)) for pid in sorted(pids))
-        for name, pids in by_name.items()
+    # One process, the responder, has sockets in hundreds of namespaces.
+    read = {
+        pid: ProcessState(pid, *processes.name_and_state(pid))
+        for pid in set().union(*by_name.values())
     }
+    found = {name: tuple(read[pid] for pid in sorted(pids)) for name, pids in by_name.items()}
     return {
         name: replace(state, processes=found[name], keepalived_file=_keepalived_file(found[name]))
         for name, state in states.items()
