@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -24,7 +23,6 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from benchmarks import report  # noqa: E402
-from lvsctl.machine import runtime_files  # noqa: E402
 
 NAME = f"bench-{os.getpid()}"
 ENVIRONMENT = {**os.environ, "LVSCTL_MACHINE": NAME, "LVSCTL_WHERE": "machine"}
@@ -77,21 +75,10 @@ def stop(python: str, checkout: Path) -> None:
 
 
 def timed(command: list[str], checkout: Path) -> Sample:
-    cpu, begun = cpu_time(), time.perf_counter()
+    cpu, begun = report.cpu_time(NAME), time.perf_counter()
     subprocess.run(command, cwd=checkout, env=ENVIRONMENT, check=True, capture_output=True)
     seconds = time.perf_counter() - begun
-    return seconds, cpu_time() - cpu
-
-
-def cpu_time() -> float:
-    """Of children that have ended, and of the machine's processes, also those that have."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    ticks = 0
-    record = runtime_files.read_record(runtime_files.for_machine(NAME))
-    for pid in runtime_files.members(record) if record else ():
-        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += sum(map(int, words[11:15]))
-    return used.ru_utime + used.ru_stime + ticks / os.sysconf("SC_CLK_TCK")
+    return seconds, report.cpu_time(NAME) - cpu
 
 
 def table(samples: dict[tuple[str, str], list[Sample]], rounds: int) -> Iterator[str]:

@@ -1,10 +1,14 @@
 """verify, diagnose and inspect of labs with 2 to 300 real servers, as typed, in User-Mode Linux.
 
     .venv/bin/python benchmarks/looking.py [--sizes 2 30 100 300] [--rounds 3] [--into FOLDER]
+                                           [CHECKOUT...]
 
-For each size a dr lab is brought up in a machine of its own. In each round the three commands run
-one after the other; then the director loses the VIP (a fault), and `diagnose` is asked of the lab
-in which nothing answers. Lines are those that the command prints. Needs no root.
+For each size a dr lab is brought up in a machine of its own, of each checkout (this one where none
+is named). In each round the three commands run one after the other; then the director loses the
+VIP (a fault), and `diagnose` is asked of the lab in which nothing answers. Checkouts take turns, so
+that they can be compared on a machine that is busy with other things. CPU time is of the machine's
+processes on the host, the command's own added. Lines are those that the command prints. Needs no
+root.
 """
 
 from __future__ import annotations
@@ -16,7 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
@@ -24,26 +30,32 @@ sys.path.insert(0, str(HERE.parent))
 from benchmarks import report  # noqa: E402
 from benchmarks.competitors.dr_shape import write_topology  # noqa: E402
 
-LVSCTL = [sys.executable, "-m", "lvsctl"]
-NAME = f"bench-{os.getpid()}"
-ENVIRONMENT = {
-    **os.environ, "LVSCTL_MACHINE": NAME, "LVSCTL_WHERE": "machine", "PYTHONPATH": str(HERE.parent)
-}  # fmt: skip
 COMMANDS = ("verify", "diagnose", "inspect")
 SILENT = "diagnose, nothing answers"
 
 
+class Sample(NamedTuple):
+    """A command: seconds, seconds of CPU time, lines printed."""
+
+    seconds: float
+    cpu: float
+    lines: int
+
+
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    words.add_argument("checkouts", nargs="*", type=Path, default=[HERE.parent])
     words.add_argument("--sizes", type=int, nargs="+", default=[2, 30, 100, 300])
     words.add_argument("--rounds", type=int, default=3)
     words.add_argument("--into", type=Path, help="a folder for looking.md")
     chosen = words.parse_args()
+    checkouts = [one.resolve() for one in chosen.checkouts]
     rows: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         for size in chosen.sizes:
-            rows += measure(size, chosen.rounds, Path(folder))
-            print(*rows[-len(COMMANDS) - 1 :], sep="\n", file=sys.stderr, flush=True)
+            found = list(measure(size, chosen.rounds, Path(folder), checkouts))
+            print(*found, sep="\n", file=sys.stderr, flush=True)
+            rows += found
     text = "\n".join([*heading(chosen.rounds), *rows]) + "\n"
     print(text, end="")
     if chosen.into:
@@ -51,49 +63,63 @@ def main() -> None:
 
 
 def heading(rounds: int) -> list[str]:
-    load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
     return [
-        f"`python benchmarks/looking.py {' '.join(sys.argv[1:])}`".replace(" `", "`")
-        + f" on Linux {os.uname().release}, {os.cpu_count()} CPUs, load {load}; {report.python()}.",
-        f"Seconds, the median of {rounds} rounds and how far they go; lines printed.",
+        report.heading(),
+        f"The median of {rounds} rounds and how far they go; lines printed.",
         "",
-        "| real servers | command | seconds | lowest to highest | lines |",
-        "|---|---|---|---|---|",
+        "| real servers | command | checkout | seconds | lowest to highest | CPU s | lines |",
+        "|---|---|---|---|---|---|---|",
     ]
 
 
-def measure(size: int, rounds: int, folder: Path) -> list[str]:
-    """The rows of one size."""
+def measure(size: int, rounds: int, folder: Path, checkouts: Sequence[Path]) -> Iterator[str]:
+    """Yield the rows of one size."""
     lab = f"look{size}"
-    taken: dict[str, list[float]] = {}
-    lines: dict[str, int] = {}
+    taken: dict[tuple[str, Path], list[Sample]] = {}
+
+    def note(command: str, *words: str, status: int = 0) -> None:
+        for checkout in checkouts:
+            sample = lvsctl(checkout, *words, status=status)
+            taken.setdefault((command, checkout), []).append(sample)
+
     try:
-        lvsctl("up", str(write_topology(lab, size, folder)))
+        for checkout in checkouts:
+            lvsctl(checkout, "up", str(write_topology(lab, size, folder)))
         for _ in range(rounds):
             for command in COMMANDS:
-                seconds, lines[command] = lvsctl(command, lab)
-                taken.setdefault(command, []).append(seconds)
-        lvsctl("fault", "inject", "vip-missing-on-director", "--lab", lab)
+                note(command, command, lab)
+        for checkout in checkouts:
+            lvsctl(checkout, "fault", "inject", "vip-missing-on-director", "--lab", lab)
         for _ in range(rounds):
-            seconds, lines[SILENT] = lvsctl("diagnose", lab, status=1)
-            taken.setdefault(SILENT, []).append(seconds)
+            note(SILENT, "diagnose", lab, status=1)
     finally:
-        lvsctl("machine", "stop")
-    return [
-        f"| {size} | {command} | {statistics.median(found):.1f} | {min(found):.1f} to "
-        f"{max(found):.1f} | {lines[command]} |"
-        for command, found in taken.items()
-    ]
+        for checkout in checkouts:
+            lvsctl(checkout, "machine", "stop")
+    for (command, checkout), found in taken.items():
+        seconds = [one.seconds for one in found]
+        yield (
+            f"| {size} | {command} | {checkout.name} | {statistics.median(seconds):.1f} | "
+            f"{min(seconds):.1f} to {max(seconds):.1f} | "
+            f"{statistics.median(one.cpu for one in found):.1f} | {found[-1].lines} |"
+        )
 
 
-def lvsctl(*words: str, status: int = 0) -> tuple[float, int]:
-    """The seconds that a command takes, and the lines that it prints."""
-    begun = time.perf_counter()
-    done = subprocess.run([*LVSCTL, *words], env=ENVIRONMENT, capture_output=True, check=False)
+def lvsctl(checkout: Path, *words: str, status: int = 0) -> Sample:
+    """Run a command of a checkout, whose machine has its name."""
+    name = f"bench-{checkout.name}-{os.getpid()}"
+    environment = {
+        **os.environ,
+        "LVSCTL_MACHINE": name,
+        "LVSCTL_WHERE": "machine",
+        "PYTHONPATH": str(checkout),
+    }
+    command = [sys.executable, "-m", "lvsctl", *words]
+    cpu, begun = report.cpu_time(name), time.perf_counter()
+    done = subprocess.run(command, env=environment, cwd=checkout, capture_output=True, check=False)
     seconds = time.perf_counter() - begun
     if done.returncode != status:
         raise SystemExit(f"{' '.join(words)} ended with {done.returncode}: {done.stderr.decode()}")
-    return seconds, len(done.stdout.splitlines())
+    return Sample(seconds, report.cpu_time(name) - cpu, len(done.stdout.splitlines()))
 
 
 if __name__ == "__main__":

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import platform
+import resource
 import statistics
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from lvsctl.machine import runtime_files
 
 Row = dict[str, Any]
 
@@ -30,6 +34,18 @@ def heading() -> str:
 def python() -> str:
     """Which Python this is: they differ, by how they were built, more than their versions do."""
     return f"Python {platform.python_version()} ({os.path.realpath(sys.executable)})"
+
+
+def cpu_time(machine: str) -> float:
+    """Seconds of CPU time: of children that have ended, and of a machine's processes."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ticks = 0
+    record = runtime_files.read_record(runtime_files.for_machine(machine))
+    for pid in runtime_files.members(record) if record else ():
+        with contextlib.suppress(FileNotFoundError):  # it has just ended
+            words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, words[11:15]))
+    return used.ru_utime + used.ru_stime + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def write(folder: Path, about: dict[str, Any], rows: list[Row]) -> None:
