@@ -95,15 +95,15 @@ def collect_evidence(
     emit(StageStarted(f"reading counters of {len(places)} namespaces", 1, STAGES))
     with DropReasons() as reasons, Martians() as martians, _capture(lab) as capture:
         since = time.monotonic()
-        learnt_before, before = readings.read_before(nodes, switches, directors)
+        before = readings.read_before(nodes, switches, directors)
         _probe_vips(lab)
         asked = _ask_all(lab, sender, patient=patient, settings=settings, emit=emit)
         _await_advertisement(lab, since)
         emit(StageStarted(f"reading the state of {len(places)} namespaces", 4, STAGES))
-        after = readings.read_after(nodes, switches)
         kernel_drops = reasons.dropped() if reasons.supported else martians.dropped()
         kernel_log = martians.logged()
-    whole = whole_state(lab, changed=asked.changed, settings=asked.changed is not None)
+    after = readings.ReadingsAfter(nodes)
+    whole = whole_state(lab, changed=asked.changed, settings=asked.changed is not None, then=after)
     evidence = Evidence(
         lab=lab,
         runs=asked.runs,
@@ -113,18 +113,20 @@ def collect_evidence(
         states={nodes[name]: state for name, state in whole.items() if name in nodes},
         switches={switches[name]: state for name, state in whole.items() if name in switches},
         counters={
-            nodes[name]: nstat.growth(before.counters[name], after.counters[name]) for name in nodes
+            nodes[name]: nstat.growth(before.counters[name], counted)
+            for name, counted in after.counters.items()
         },
         kernel_drops=kernel_drops,
         kernel_log=kernel_log,
         packet_filters={
             places[name]: tuple(rule for rule in grown if rule.foreign)
             for name in places
-            if (grown := growth(before.packet_filters[name], after.packet_filters[name]))
+            if name in whole
+            and (grown := growth(before.packet_filters[name], whole[name].packet_filters))
         },
-        before=_not_taught(lab, {nodes[name]: found for name, found in learnt_before.items()}),
+        before=_not_taught(lab, {nodes[name]: found for name, found in before.learnt.items()}),
     )
-    _leave_as_found(evidence, nodes)
+    _leave_as_found(evidence)
     return evidence
 
 
@@ -167,12 +169,11 @@ def _not_taught(lab: Lab, before: Mapping[str, NodeState]) -> dict[str, NodeStat
     return {node: kept(state) for node, state in before.items()} if own else dict(before)
 
 
-def _leave_as_found(evidence: Evidence, nodes: Iterable[str]) -> None:
-    """Flush what the requests taught the nodes, and put back what they had learnt wrong.
+def _leave_as_found(evidence: Evidence) -> None:
+    """Put back what nodes had learnt wrong; what the requests taught them was flushed.
 
     So that asking neither heals a lab nor breaks it, however often it is asked.
     """
-    flush_neighbours_and_routes(nodes)
     wrong: dict[str, list[NeighbourState]] = {}
     for node, entry, *_ in wrong_neighbours(evidence):
         if entry.state not in CONFIGURED:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from lvsctl.kernel import netns, processes, state, wide
 from lvsctl.model.lab import Lab
@@ -19,12 +19,14 @@ def whole_state(
     changed: ChangedSysctls | None = None,
     *,
     settings: bool = True,
+    then: Callable[[NodeState], None] | None = None,
 ) -> dict[str, NodeState]:
     """Read the state of every node and switch of ``lab`` that exists, by its namespace.
 
     ``plan`` is the lab's own where none is given. With ``names`` (of namespaces, which must
     exist) only those are read. ``changed`` is what ``changed_settings`` has found, where it was
-    called before; without ``settings`` they are not read. Raises as ``state.lab_state``.
+    called before; without ``settings`` they are not read. ``then`` as for ``state.lab_state``.
+    Raises as that.
     """
     plan = plan or planner.plan_for(lab)
     wanted = netns.existing(lab.name, plan.namespaces) if names is None else tuple(names)
@@ -35,6 +37,7 @@ def whole_state(
         directors=_directors(lab).intersection(wanted),
         pids=processes.daemons(lab.name).values(),
         whole=state.Whole(_planned(plan), changed, settings),
+        then=then,
     )
 
 

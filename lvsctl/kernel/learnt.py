@@ -10,21 +10,8 @@ import json
 from collections.abc import Iterable, Mapping
 
 from lvsctl.kernel import netns, paths
-from lvsctl.kernel.state import read_connections
-from lvsctl.model.state import NeighbourState, NodeState
-from lvsctl.netlink import devices, rtnl, sockets
-
-
-def current(name: str, *, connections: bool) -> NodeState:
-    """Read the neighbours of the calling thread's namespace, called ``name``.
-
-    And IPVS's ``connections``, for a director.
-    """
-    with sockets.open_reader() as sock:
-        names = {one.ifindex: one.name for one in devices.dump_names(sock)}
-        neighbours = rtnl.dump_neighbours(sock, names)
-    entries = read_connections() if connections else ()
-    return NodeState(name, neighbours=neighbours, connections=entries)
+from lvsctl.model.state import NeighbourState
+from lvsctl.netlink import rtnl, sockets
 
 
 def put_back(entries: Mapping[str, Iterable[NeighbourState]]) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import socket
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -24,7 +25,9 @@ from lvsctl.model.state import (
     ChangedSysctls,
     Connection,
     LinkState,
+    NeighbourState,
     NodeState,
+    RouteState,
     ServiceState,
 )
 from lvsctl.netlink import devconf, devices, fou, ipvs, ipvs_config, rtnl, sockets
@@ -94,13 +97,15 @@ def lab_state(
     directors: Collection[str] = (),
     pids: Iterable[int] = (),
     whole: Whole | None = None,
+    then: Callable[[NodeState], None] | None = None,
 ) -> dict[str, NodeState]:
     """Read the states of ``namespaces``: by name, in the order given.
 
     ``sysctls`` are dotted names, ``<dev>`` standing for each device. IPVS is read in
     ``directors`` only. ``pids`` are the lab's own processes: sockets are looked for in them
     first, then in all of the machine's. Without ``whole``, what only a comparison with the
-    topology needs is left out (``NodeState.whole``).
+    topology needs is left out (``NodeState.whole``). ``then`` is called in each namespace, with
+    its state but for its listeners.
 
     Raises LabError where a namespace does not exist, HostError without root or, for a
     director, without IPVS.
@@ -112,6 +117,8 @@ def lab_state(
         for name in netns.each(namespaces):
             director = name in directors
             found[name] = _visit(name, wanted, director=director, whole=whole is not None)
+            if then is not None:
+                then(found[name].state)
         return found
 
     visited = netns.in_thread(visits)
@@ -192,35 +199,40 @@ def _read_state(name: str, wanted: Wanted, procfs: sysctl.Procfs) -> NodeState:
 
 def _visit(name: str, sysctls: Sequence[str], *, director: bool, whole: bool) -> _Visit:
     """Read the state of the calling thread's own namespace."""
-    known = devconf.DeviceSettings()
     with sockets.open_reader() as sock:
-        answer = rtnl.request_links(sock)
-        links = rtnl.dump_links(sock, answer)
-        names = {link.index: link.name for link in links}
-        routes = rtnl.dump_routes(sock, names, every=whole)
-        neighbours = rtnl.dump_neighbours(sock, names)
-        if sysctls:
-            known.add_links(answer)
-            known.dump_netconf(sock)
-    with sockets.open_reader(sockets.SOCK_DIAG) as sock:
-        listening = listeners.open_sockets(sock)
+        state, routes = _state(sock, name, sysctls, director=director, every=whole)
+        with sockets.open_reader(sockets.SOCK_DIAG) as diagnostics:
+            listening = listeners.open_sockets(diagnostics)
+        if whole:
+            state = wide.read(sock, state, routes, director=director)
+    gue_ports = _gue_ports(state.links, listening)
+    return _Visit(replace(state, gue_ports=gue_ports.ipv4, gue_ports6=gue_ports.ipv6), listening)
+
+
+def _state(
+    sock: socket.socket, name: str, sysctls: Sequence[str], *, director: bool, every: bool
+) -> tuple[NodeState, tuple[RouteState, ...]]:
+    """Read the state without what listens, and the routes; with ``every``, of all tables."""
+    answer = rtnl.request_links(sock)
+    links = rtnl.dump_links(sock, answer)
+    names = {link.index: link.name for link in links}
+    routes = rtnl.dump_routes(sock, names, every=every)
+    known = devconf.DeviceSettings()
+    if sysctls:
+        known.add_links(answer)
+        known.dump_netconf(sock)
     if director:
         sysctls = (*sysctls, *(key for key in INSPECTED_IPVS_SYSCTLS if key not in sysctls))
-    gue_ports = _gue_ports(links, listening)
     state = NodeState(
         netns=name,
         links=links,
         routes=tuple(one for one in routes if one.table == MAIN_TABLE),
-        neighbours=neighbours,
+        neighbours=rtnl.dump_neighbours(sock, names),
         sysctls=settings(sysctls, links, known),
         services=_services() if director else (),
         connections=read_connections() if director else (),
-        gue_ports=gue_ports.ipv4,
-        gue_ports6=gue_ports.ipv6,
     )
-    if whole:
-        state = wide.read(state, routes, director=director)
-    return _Visit(state, listening)
+    return state, routes
 
 
 _BEHIND_GUE = frozenset({"ipip", "sit", "ip6tnl"})
@@ -415,21 +427,29 @@ def flush_neighbours_and_routes(namespaces: Iterable[str]) -> None:
 
     def everywhere() -> None:
         for _ in netns.each(namespaces):
-            flush()
+            flush(*read_neighbours())
 
     netns.in_thread(everywhere)
 
 
-def flush() -> None:
-    """Do the same in the calling thread's namespace."""
+def read_neighbours() -> tuple[dict[str, int], tuple[NeighbourState, ...]]:
+    """Read the indexes of devices by name, and neighbours, in the calling thread's namespace."""
     with sockets.open_reader() as sock:
         names = {one.ifindex: one.name for one in devices.dump_names(sock)}
-        indexes = {name: index for index, name in names.items()}
-        learned = [
-            rtnl.delete_neighbour(entry.address, indexes[entry.device])
-            for entry in rtnl.dump_neighbours(sock, names)
-            if entry.state not in _KEPT and entry.device in indexes
-        ]
+        neighbours = rtnl.dump_neighbours(sock, names)
+    return {name: index for index, name in names.items()}, neighbours
+
+
+def flush(indexes: Mapping[str, int], neighbours: Iterable[NeighbourState]) -> None:
+    """Flush what the calling thread's namespace has learnt: ``neighbours``, and path MTUs.
+
+    ``indexes`` are those of its devices, by name.
+    """
+    learned = [
+        rtnl.delete_neighbour(entry.address, indexes[entry.device])
+        for entry in neighbours
+        if entry.state not in _KEPT and entry.device in indexes
+    ]
     if learned:
         with sockets.open_socket() as sock:
             sockets.send_all(sock, learned)  # one that expired meanwhile is no error

@@ -37,42 +37,43 @@ from lvsctl.netlink import (
 from lvsctl.resources.keepalived import PROCESS
 
 
-def read(state: NodeState, routes: tuple[RouteState, ...], *, director: bool) -> NodeState:
+def read(
+    sock: socket.socket, state: NodeState, routes: tuple[RouteState, ...], *, director: bool
+) -> NodeState:
     """Add what ``NodeState.whole`` promises to the state of the calling thread's namespace.
 
-    ``routes`` are those of all its tables.
+    ``sock`` is a rtnetlink socket that was opened there. ``routes`` are those of all its tables.
     """
     names = {link.index: link.name for link in state.links}
     bridged = any(link.kind == "bridge" for link in state.links)
-    with sockets.open_reader() as sock:
-        qdiscs, impairments = queueing.dump_qdiscs(sock, names)
+    qdiscs, impairments = queueing.dump_qdiscs(sock, names)
+    state = replace(
+        state,
+        whole=True,
+        links=tuple(
+            replace(
+                link,
+                impairment=impairments.get(link.index, link.impairment),
+                offloads=_offloads(sock, link),
+            )
+            for link in state.links
+        ),
+        other_routes=tuple(one for one in routes if _is_other(one)),
+        local_addresses=tuple(_local_addresses(routes)),
+        rules=rules.dump_rules(sock),
+        proxies=rtnl.dump_proxies(sock, names),
+        nexthops=nexthops.dump_nexthops(sock, names),
+        tcp_metrics=tcp_metrics.dump_tcp_metrics(),
+        qdiscs=qdiscs,
+        filters=queueing.dump_filters(sock, names, qdiscs),
+    )
+    if bridged:
+        own = {link.name: link.mac for link in state.links}
         state = replace(
             state,
-            whole=True,
-            links=tuple(
-                replace(
-                    link,
-                    impairment=impairments.get(link.index, link.impairment),
-                    offloads=_offloads(sock, link),
-                )
-                for link in state.links
-            ),
-            other_routes=tuple(one for one in routes if _is_other(one)),
-            local_addresses=tuple(_local_addresses(routes)),
-            rules=rules.dump_rules(sock),
-            proxies=rtnl.dump_proxies(sock, names),
-            nexthops=nexthops.dump_nexthops(sock, names),
-            tcp_metrics=tcp_metrics.dump_tcp_metrics(),
-            qdiscs=qdiscs,
-            filters=queueing.dump_filters(sock, names, qdiscs),
+            fdb=switching.dump_fdb(sock, names, own),
+            vlans=switching.dump_vlans(sock, names),
         )
-        if bridged:
-            own = {link.name: link.mac for link in state.links}
-            state = replace(
-                state,
-                fdb=switching.dump_fdb(sock, names, own),
-                vlans=switching.dump_vlans(sock, names),
-            )
     if director:
         state = replace(with_ipvs_config(state), nftables=packet_filters.has_nftables())
     return replace(state, xfrm=xfrm.dump_xfrm(), packet_filters=packet_filters.current_filters())

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lvsctl.kernel import netns, readings
+from lvsctl.kernel import counters, netns
 from lvsctl.kernel.drops import DropReasons, Martians, martian_text, parse_reasons
 from lvsctl.model import nstat
 from lvsctl.model.state import LOSSES, MARTIANS, REASONS
@@ -47,11 +47,15 @@ def send(sender: str, source: str) -> None:
     netns.run_inside(sender, sending)
 
 
+def counters_of(pair: tuple[str, str]) -> dict[str, dict[str, int]]:
+    return {name: netns.run_inside(name, counters.read_counters) for name in pair}
+
+
 def test_the_counters_are_each_namespaces_own(pair: tuple[str, str]) -> None:
     sender, receiver = pair
-    before = readings.read_after(pair, ()).counters
+    before = counters_of(pair)
     send(sender, "10.9.9.9")
-    after = readings.read_after(pair, ()).counters
+    after = counters_of(pair)
     grown = {name: nstat.growth(before[name], after[name]) for name in pair}
     assert grown[receiver]["TcpExtIPReversePathFilter"] == COUNT
     assert "TcpExtIPReversePathFilter" not in grown[sender]
@@ -59,7 +63,7 @@ def test_the_counters_are_each_namespaces_own(pair: tuple[str, str]) -> None:
     said = run("nstat -asz", netns=receiver)
     told = {line.split()[0]: int(line.split()[1]) for line in said.splitlines() if line[0] != "#"}
     # IPv6 reports its multicast groups when it likes: what counts that goes on meanwhile.
-    now = readings.read_after(pair, ()).counters[receiver]
+    now = counters_of(pair)[receiver]
     wrong = {name for name, old in after[receiver].items() if not old <= told[name] <= now[name]}
     assert not wrong
     assert told["TcpExtIPReversePathFilter"] == COUNT

@@ -15,7 +15,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from lvsctl.kernel import netns, packet_filters, readings
+from lvsctl.kernel import netns, packet_filters
 from lvsctl.model.packet_filter import (
     TO_PATH_MTU,
     Clamp,
@@ -62,7 +62,7 @@ IP6TABLES = (
 
 def rules_in(name: str) -> tuple[FilterRule, ...]:
     """What was read of a namespace."""
-    return readings.read_after([name], ()).packet_filters[name]
+    return netns.run_inside(name, packet_filters.current_filters)
 
 
 def texts(name: str, program: FilterProgram, table: str) -> list[str]:
