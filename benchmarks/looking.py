@@ -118,7 +118,8 @@ def lvsctl(checkout: Path, *words: str, status: int = 0) -> Sample:
     done = subprocess.run(command, env=environment, cwd=checkout, capture_output=True, check=False)
     seconds = time.perf_counter() - begun
     if done.returncode != status:
-        raise SystemExit(f"{' '.join(words)} ended with {done.returncode}: {done.stderr.decode()}")
+        said = (done.stdout + done.stderr).decode()
+        raise SystemExit(f"{checkout}: {' '.join(words)} ended with {done.returncode}:\n{said}")
     return Sample(seconds, report.cpu_time(name) - cpu, len(done.stdout.splitlines()))
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lvsctl.machine import runtime_files
+from lvsctl.machine import records, runtime_files
 
 Row = dict[str, Any]
 
@@ -40,8 +40,8 @@ def cpu_time(machine: str) -> float:
     """Seconds of CPU time: of children that have ended, and of a machine's processes."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     ticks = 0
-    record = runtime_files.read_record(runtime_files.for_machine(machine))
-    for pid in runtime_files.members(record) if record else ():
+    record = records.read(runtime_files.for_machine(machine).record)
+    for pid in records.members(record) if record else ():
         with contextlib.suppress(FileNotFoundError):  # it has just ended
             words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             ticks += sum(map(int, words[11:15]))
