@@ -107,12 +107,12 @@ def counting(**more: int) -> m.Change:
     def server(state: RealServerState) -> RealServerState:
         now = state.counters
         grown = {name: getattr(now, name) + number for name, number in more.items()}
-        return replace(state, counters=replace(now, **grown))
+        return state._replace(counters=now._replace(**grown))
 
     def table(state: ServiceState | None) -> ServiceState | None:
         if state is None:
             return None
-        return replace(state, real_servers=tuple(map(server, state.real_servers)))
+        return state._replace(real_servers=tuple(map(server, state.real_servers)))
 
     return m.with_run(lambda run: replace(run, after=table(run.after)))
 
@@ -440,7 +440,7 @@ def calls_by_turns(run: Run) -> Run:
     calls = {one.local for one in run.calls}
     rips = cycle(server.rip for server in run.service.real_servers)
     table = tuple(
-        replace(c, rip=next(rips)) if Endpoint(c.client, c.client_port) in calls else c
+        c._replace(rip=next(rips)) if Endpoint(c.client, c.client_port) in calls else c
         for c in run.connections
     )
     return replace(run, connections=table)
@@ -448,7 +448,7 @@ def calls_by_turns(run: Run) -> Run:
 
 def connections_to_the_first(run: Run) -> Run:
     rip = run.service.real_servers[0].rip
-    return replace(run, connections=tuple(replace(c, rip=rip) for c in run.connections))
+    return replace(run, connections=tuple(c._replace(rip=rip) for c in run.connections))
 
 
 def with_one_call_id(evidence: Evidence) -> Evidence:
@@ -577,11 +577,11 @@ def tables_of(node: str, change: Callable[[ServiceState], ServiceState]) -> m.Ch
 
 def last_first(table: ServiceState) -> ServiceState:
     *servers, last = table.real_servers
-    return replace(table, real_servers=(last, *servers))
+    return table._replace(real_servers=(last, *servers))
 
 
 def one_less(table: ServiceState) -> ServiceState:
-    return replace(table, real_servers=table.real_servers[:-1])
+    return table._replace(real_servers=table.real_servers[:-1])
 
 
 def ended(run: Run) -> Run:
@@ -603,7 +603,7 @@ ECMP = tuple(
         ("tables-agree", "a real server less", tables_of("director2", one_less), FAIL),
         ("tables-agree", "in another order", tables_of("director1", last_first), FAIL),
         ("tables-agree", "another scheduler",
-         tables_of("director2", lambda one: replace(one, scheduler="rr")), FAIL),
+         tables_of("director2", lambda one: one._replace(scheduler="rr")), FAIL),
         ("tables-agree", "no such service",
          m.with_state("director2", lambda state: replace(state, services=())), FAIL),
         ("same-real-server", "one director sends all flows to one real server",

@@ -661,9 +661,9 @@ def test_a_real_server_out_of_its_place_is_deleted_and_added_again() -> None:
     def changed(*order: int) -> tuple[list[str], list[str]]:
         # Of a report the method is read as its name.
         servers = tuple(
-            replace(table.real_servers[number], forward=ForwardingMethod.TUN) for number in order
+            table.real_servers[number]._replace(forward=ForwardingMethod.TUN) for number in order
         )
-        services = (replace(table, real_servers=servers),)
+        services = (table._replace(real_servers=servers),)
         states = {planned[0].netns: NodeState(planned[0].netns, services=services)}
         found = diff.diff(Plan("ecmp", (Stage("servers", tuple(planned)),)), states)
         missing = [one for stage in found.missing for one in stage.resources]
