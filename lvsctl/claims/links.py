@@ -60,7 +60,7 @@ def links_as_described(trace: Trace) -> CheckResult:
     if handshakes:
         checks["in time"] = _delayed(handshakes, slow)
     if not _any(wanted, "corrupt"):
-        checks["undamaged"] = _damaged(sent)
+        checks["undamaged"] = chain(_damaged(sent), _damaged_arp(trace))
     if not _any(wanted, "duplicate"):
         checks["once"] = _duplicated(sent)
     over_tcp = any(isinstance(frame.packet.transport, Tcp) for frame in sent)
@@ -103,6 +103,25 @@ def _damaged(sent: Iterable[Frame]) -> Iterator[_Oddity]:
     if wrong:
         places = ", ".join(sorted({frame.tap.node for frame in wrong}))
         yield _Oddity(f"{len(wrong)} packets left {places} with a wrong checksum", tuple(wrong))
+
+
+def _damaged_arp(trace: Trace) -> Iterator[_Oddity]:
+    """ARP packets of clients and real servers with another MAC address than their frame's.
+
+    ARP has no checksum: who receives such a one learns an address that nobody has.
+    """
+    wrong = [
+        frame
+        for frame in chain.from_iterable(map(trace.at, sorted(_ends(trace))))
+        if frame.direction is Direction.OUT
+        and frame.arp is not None
+        and frame.ethernet is not None
+        and frame.arp.sender_mac != frame.ethernet.src
+    ]
+    if wrong:
+        places = ", ".join(sorted({frame.tap.node for frame in wrong}))
+        text = f"{len(wrong)} ARP packets left {places} with another sender's MAC address"
+        yield _Oddity(text, tuple(wrong))
 
 
 def _wrong_checksum(frame: Frame) -> bool:

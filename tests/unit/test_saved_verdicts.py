@@ -565,6 +565,9 @@ EVERY = (
     every("links-as-described", "a bit of the IP header",
           m.with_bytes(m.both(m.at("client", OUT), m.tcp),
                        lambda _, data: data.__setitem__(22, data[22] ^ 4)), FAIL),
+    every("links-as-described", "a bit of the sender's MAC address in ARP",
+          m.with_bytes(m.both(m.at("rs1", OUT), lambda f: f.arp is not None),
+                       lambda _, data: data.__setitem__(27, data[27] ^ 4)), FAIL),
 )  # fmt: skip
 
 
