@@ -720,7 +720,7 @@ def test_tables_of_several_directors_are_added_up() -> None:
             lambda s: replace(
                 s,
                 services=tuple(
-                    replace(one, real_servers=one.real_servers[::-1]) for one in s.services
+                    one._replace(real_servers=one.real_servers[::-1]) for one in s.services
                 ),
             ),
             "real-servers-reordered",
