@@ -222,8 +222,8 @@ def export(
 ) -> None:
     """Write a lab as keepalived.conf, rules, playbooks or containers.
 
-    keepalived: VRRP for the VIPs, the virtual services, a TCP check for each real server.
-    ipvsadm: the director's rules, as `ipvsadm -R` takes them. ansible: a directory that
+    keepalived: VRRP for the VIPs, the virtual services, a health check for each real server (not
+    for SCTP). ipvsadm: the director's rules, as `ipvsadm -R` takes them. ansible: a directory that
     `ansible-playbook` applies to real directors and real servers, and takes back. containerlab:
     the same lab of containers; clabernetes: the same for a Kubernetes cluster. A file in another
     program's format is imported first, so that this also converts one into the other. What a format

@@ -114,8 +114,9 @@ def _commands(
         elif one.netns != netns or isinstance(one, Namespace):
             continue
         elif isinstance(one, Sysctl):
-            yield from map(_typed, one.commands())
-            yield from _of_links(one, devices)
+            links_own = (replace(found, optional=True) for found in one.of_links(devices))
+            for setting in (one, *links_own):
+                yield from map(_typed, setting.commands())
         elif isinstance(one, ResponderPort):
             yield _responder(lab, one)
         elif isinstance(one, UserCommand | Keepalived):
@@ -137,14 +138,6 @@ def _link(one: VethLink, netns: str) -> Iterator[str]:
     if one.node_netns == netns:
         yield f"ip link set dev {one.device} address {one.mac}"
         yield f"ip link set dev {one.device} up"
-
-
-def _of_links(one: Sysctl, devices: list[str]) -> Iterator[str]:
-    """Yield a default for new links as a setting of those that are there already."""
-    before, default, setting = one.name.rpartition(".default.")
-    if default:
-        for device in devices:
-            yield f"sysctl -qe -w {before}.{device}.{setting}={one.value}"
 
 
 def _typed(command: Command) -> str:

@@ -159,9 +159,44 @@ def test_playbooks_are_for_every_host_and_need_no_collection(name: str) -> None:
     assert not any("default.rp_filter" in one or "accept_dad" in one for one in settings)
 
 
-def test_a_host_of_nat_has_its_gateway_checked_and_interfaces_are_the_inventorys() -> None:
+@pytest.mark.parametrize(
+    ("name", "gateways"),
+    [
+        ("nat", ["192.168.20.2"]),
+        ("nat-ipv6", ["fd00:192::2"]),
+        ("nat-ha", ["192.168.61.1"]),
+        ("nat-snat", None),
+        ("dr-routed", None),
+    ],
+)
+def test_a_host_whose_gateway_must_be_the_director_has_it_checked(
+    name: str, gateways: list[str] | None
+) -> None:
+    files = playbooks(name)
+    assert yaml.safe_load(files["group_vars/real_servers.yml"]).get("lvs_gateways") == gateways
+    assert ("which is the director: via" in files["README.md"]) == bool(gateways)
+
+
+def test_settings_are_those_of_interfaces_that_exist() -> None:
+    """Not ``default``, which only new links get; a VLAN's dot is a slash in sysctl(8)."""
+    text = shipped.text_of("nat-one-arm").replace(
+        "{role: director,",
+        "{role: director, sysctls: {net.ipv4.conf.default.log_martians: '{{1}}'},",
+    )
+    lab = parse_topology(text, "one-arm")
+    files = writers.export(lab, planner.plan_for(lab).resources, writers.Target.ANSIBLE)
+    settings = yaml.safe_load(files["group_vars/directors.yml"])["lvs_settings"]
+    rendered = [jinja2.Template(one).render(lvs_interfaces={"lan": "eth0.10"}) for one in settings]
+    assert rendered == [
+        "net.ipv4.ip_forward = 1",
+        "net.ipv4.conf.all.send_redirects = 0",
+        "net.ipv4.conf.eth0/10.send_redirects = 0",
+        "net.ipv4.conf.eth0/10.log_martians = {{1}}",
+    ]
+
+
+def test_interfaces_are_the_inventorys() -> None:
     nat, marks = playbooks("nat"), playbooks("dr-fwmark")
-    assert "lvs_gateway: 192.168.20.2\n" in nat["group_vars/real_servers.yml"]
     assert "interface {{ lvs_interfaces['public'] }}\n" in nat["templates/keepalived.conf.j2"]
     up = yaml.safe_load(marks["group_vars/directors.yml"])["lvs_commands"][0]["up"]
     assert up.startswith("nft 'add table inet lvsctl_mark; add chain inet lvsctl_mark prerouting ")
@@ -874,6 +909,23 @@ def test_the_command_line_refuses(
     files["topology"].write_bytes(shipped.text_of("dr").encode())
     assert main([word.format(**files) for word in words]) == status
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "checks"),
+    [
+        ("dr", ["TCP_CHECK"] * 2),
+        ("dns", ["UDP_CHECK"] * 4),
+        ("dr-fwmark", ["TCP_CHECK", "connect_port 80"] * 4),
+        ("sctp", []),
+    ],
+)
+def test_real_servers_are_checked_by_what_their_protocol_has(name: str, checks: list[str]) -> None:
+    lab = planner.load_lab(Topology(name, shipped.text_of(name).encode()))
+    files = writers.export(lab, planner.plan_for(lab).resources, writers.Target.KEEPALIVED)
+    text = files["keepalived.conf"]
+    assert re.findall(r"[A-Z]+_CHECK|connect_port \d+", text) == checks
+    assert ("health checks for signalling" in text) == (not checks)
 
 
 def test_two_directors_get_a_file_each() -> None:
