@@ -10,6 +10,10 @@ from lvsctl.topology.shipped import Topology
 
 DIRECTORY = Path(__file__).parent / "corpus"
 FILES = tuple(sorted(DIRECTORY.glob("*.conf")))
+RULES = tuple(sorted(DIRECTORY.glob("*.rules")))
+"""Rules for ``ipvsadm -R``."""
+OTHERS = (*sorted(DIRECTORY.glob("*.cf")), *RULES)
+"""Files of ldirectord and ipvsadm: keepalived has nothing to say about them."""
 CONFIG_ID = "spare"
 """The host for which lines with ``@`` are read."""
 
@@ -21,4 +25,6 @@ def topology_of(path: Path) -> Topology:
 
 def configuration_of(path: Path) -> Configuration:
     """What lvsctl reads in a file."""
-    return readers.read(topology_of(path), readers.Source.KEEPALIVED, CONFIG_ID)
+    source = readers.detect(path.read_text(encoding="utf-8"))
+    assert source is not None
+    return readers.read(topology_of(path), source, CONFIG_ID)

@@ -39,7 +39,9 @@ pytestmark = [pytest.mark.ipvs, pytest.mark.exhaustive]
 
 
 def rows() -> Iterator[object]:
-    texts = {path.stem: path for path in corpus.FILES} | dict.fromkeys(shipped.names())
+    texts = {path.name: path for path in (*corpus.FILES, *corpus.OTHERS)} | dict.fromkeys(
+        shipped.names()
+    )
     for name, path in texts.items():
         yield pytest.param(name, path, id=name)
 

@@ -30,7 +30,7 @@ from lvsctl.formats.ipvs_table import Rule, table
 from lvsctl.formats.to_topology import Imported, node_names, to_topology
 from lvsctl.model.addresses import IPAddress, host_route
 from lvsctl.model.lab import HighAvailability, Lab
-from lvsctl.model.service import VipPort
+from lvsctl.model.service import Protocol, VipPort
 from lvsctl.plan import planner
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
@@ -93,7 +93,7 @@ def expressible(configuration: Configuration) -> set[Rule]:
     return found
 
 
-@pytest.mark.parametrize("file", corpus.FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [*corpus.FILES, *corpus.OTHERS], ids=lambda file: file.name)
 def test_the_topology_of_a_file_has_its_table(file: Path) -> None:
     configuration = corpus.configuration_of(file)
     lab = lab_of(to_topology(configuration, "site"))
@@ -327,9 +327,9 @@ def server(line: str, inside: str = "lb_kind DR\nprotocol TCP\n") -> str:
             "a lower threshold is at most the upper one",
         ),
         (
-            "-A -t 10.0.0.1:80 -s rr\n-a -t 10.0.0.1:80 -r 10.0.0.2:81 -g\n",
-            "site.conf:2: -g cannot map port 80 to 81: dr does not rewrite packets",
-            "write port 80, or use NAT",
+            "-A -t 10.0.0.1:gopher -s rr\n",
+            "site.conf:1: 'gopher' is not a port",
+            "numbers in place of names: ipvsadm-save -n",
         ),
         (
             "-A -t www.example.com:http -s rr\n",
@@ -342,9 +342,24 @@ def server(line: str, inside: str = "lb_kind DR\nprotocol TCP\n") -> str:
             "-A comes before -a",
         ),
         (
-            "virtual=10.0.0.1:80\n\treal=10.0.0.2:81 gate\n",
-            "site.conf:2: gate cannot map port 80 to 81: dr does not rewrite packets",
-            "write port 80, or use NAT",
+            "virtual=10.0.0.1:80\n  real=10.0.0.2:80 gate\n",
+            "site.conf:2: 'real' is indented too little: ldirectord refuses it",
+            "indent it with a tab, or at least four blanks",
+        ),
+        (
+            "virtual=10.0.0.1:80\n\treal=10.0.0.2:80 gate\n\n\tscheduler=rr\n",
+            "site.conf:4: 'scheduler' belongs to no virtual service: ldirectord refuses it",
+            "remove the blank line above it",
+        ),
+        (
+            "virtual=[fd00::1]:80\n\treal6=[fd00::2]:80 gate\n",
+            "site.conf:1: virtual is not for IPv6: ldirectord refuses it",
+            "virtual6 =",
+        ),
+        (
+            "virtual=10.0.0.1:80\n\treal=10.0.0.2:80 gate\n\tprotocol=sctp\n",
+            "site.conf:3: 'sctp' is not a protocol",
+            "tcp, udp or fwm",
         ),
         (
             "virtual=10.0.0.1:80\n\treal=10.0.0.2:80 route\n",
@@ -643,6 +658,28 @@ def test_ldirectord_ranges_and_defaults() -> None:
     sorry = [one.sorry and (str(one.sorry.rip), one.sorry.port, one.sorry.forward)
              for one in configuration.services]  # fmt: skip
     assert sorry == [("10.0.0.9", 80, "dr"), ("fd00::9", 5353, "nat")]
+
+
+def test_what_ldirectord_does_with_a_file() -> None:
+    """Ports by name; port 53 is UDP; a blank line ends no service if a comment does not."""
+    configuration = corpus.configuration_of(corpus.DIRECTORY / "sites.cf")
+    web, names, mail, _ = configuration.services
+    assert web.match == VipPort(Protocol.TCP, ip_address("10.77.1.100"), 80)
+    assert [(str(one.rip), one.port, one.weight) for one in web.destinations] == [
+        *((f"10.77.1.{host}", 80, 4) for host in (11, 12, 13)),
+        ("10.77.1.14", 80, 2),
+    ]
+    assert names.match == VipPort(Protocol.UDP, ip_address("10.77.1.101"), 53)
+    assert {one.port for one in mail.destinations} == {2525}
+    sorry = [one.sorry and (str(one.sorry.rip), one.sorry.port) for one in configuration.services]
+    assert sorry == [("127.0.0.1", 80), ("10.77.1.30", 53), ("127.0.0.1", 25), None]
+    remarks = {remark.text for remark in configuration.remarks}
+    assert {
+        "gate cannot map port 80 to 8080: ipvsadm takes port 80",
+        "the fallback of the whole file is not for firewall marks",
+        "checktype=off: ldirectord activates no real server; the lab has all of them",
+        "autoreload: it is about the daemon itself",
+    } <= remarks
 
 
 def test_real_servers_keep_their_names_when_others_come() -> None:
