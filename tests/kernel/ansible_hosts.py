@@ -58,6 +58,14 @@ _CONFIG = """
 internal_poll_interval = 0.05
 """
 
+_PYTHON = """#!/bin/sh
+# What all modules import is compiled already. Otherwise each of them compiles the copy that it has,
+# which takes longer than all else that it does.
+[ $# = 0 ] || exec PYTHON "$@"
+exec PYTHON -c 'import sys, ansible.module_utils.basic
+exec(compile(sys.stdin.buffer.read(), "<stdin>", "exec"))'
+"""
+
 _ENTER = """#!/bin/sh
 # enter NODE COMMAND: in its namespace, with its own /etc and /run
 exec ip netns exec "lvs-LAB-$1" sh -c '
@@ -109,6 +117,7 @@ class Hosts:
         tools = {Path(witness(one)).parent for one in ("keepalived", "ipvsadm", "ifup", "ifdown")}
         path = os.pathsep.join([str(programs), *map(str, tools), _SYSTEM, os.environ["PATH"]])
         self._script(programs / "enter", self._filled(_ENTER))
+        self._script(programs / "python", _PYTHON.replace("PYTHON", shlex.quote(sys.executable)))
         self._script(programs / "modprobe", _MODPROBE.replace("/HELPER", _module_helper()))
         if vrrp_only:
             self._script(
@@ -161,7 +170,11 @@ class Hosts:
         """Take away what makes the nodes a part of LVS."""
         for one in reversed(self._lvs()):
             if isinstance(one, Sysctl):
-                run(f"sysctl -qe -w {one.name}=0", netns=one.netns)
+                # Not what the plan wants, also where that is 0 and a host's own value is not.
+                other = int(one.value == "0")
+                node = next(n for n in self._lab.nodes if self._lab.netns(n.name) == one.netns)
+                for setting in (one, *one.of_links(node.networks)):
+                    run(f"sysctl -qe -w {setting.name}={other}", netns=one.netns)
             elif isinstance(one, IpvsService):
                 run("ipvsadm -C", netns=one.netns)
             elif isinstance(one, Tunnel):
@@ -186,7 +199,7 @@ class Hosts:
         variables = {
             "ansible_connection": "node",
             "ansible_become": False,
-            "ansible_python_interpreter": sys.executable,
+            "ansible_python_interpreter": str(self._here / "bin/python"),
             "lvs_install": False,
         }
         words = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "inventory.yml"]
