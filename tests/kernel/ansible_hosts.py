@@ -111,7 +111,9 @@ class Hosts:
     def __init__(self, lab: Lab, directory: Path, *, vrrp_only: bool = False) -> None:
         """``vrrp_only``: this kernel has no IPVS, so keepalived does without virtual servers."""
         self._lab, self._here = lab, directory
-        self.names = [node.name for role in _ROLES for node in lab.having(role)]
+        nodes = [node for role in _ROLES for node in lab.having(role)]
+        self.names = [node.name for node in nodes]
+        self._links = {lab.netns(node.name): node.networks for node in nodes}
         self._write(_files(lab), directory / "site")
         programs = directory / "bin"
         tools = {Path(witness(one)).parent for one in ("keepalived", "ipvsadm", "ifup", "ifdown")}
@@ -172,8 +174,7 @@ class Hosts:
             if isinstance(one, Sysctl):
                 # Not what the plan wants, also where that is 0 and a host's own value is not.
                 other = int(one.value == "0")
-                node = next(n for n in self._lab.nodes if self._lab.netns(n.name) == one.netns)
-                for setting in (one, *one.of_links(node.networks)):
+                for setting in (one, *one.of_links(self._links[one.netns])):
                     run(f"sysctl -qe -w {setting.name}={other}", netns=one.netns)
             elif isinstance(one, IpvsService):
                 run("ipvsadm -C", netns=one.netns)
@@ -189,9 +190,12 @@ class Hosts:
         return [
             one
             for one in planner.plan_for(self._lab).resources
-            if isinstance(one, kinds)
-            or (isinstance(one, Sysctl) and not one.base)
-            or (isinstance(one, Address) and one.address.ip in vips)
+            if one.netns in self._links
+            and (
+                isinstance(one, kinds)
+                or (isinstance(one, Sysctl) and not one.base)
+                or (isinstance(one, Address) and one.address.ip in vips)
+            )
         ]
 
     def play(self, book: str, *options: str) -> str:

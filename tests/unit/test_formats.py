@@ -936,12 +936,15 @@ def test_the_command_line_imports_compares_and_exports(
         (["import", "{wrong}", "--from", "ldirectord"], 65, "is not a setting"),
         (["export", "{wrong}", "--to", "keepalived"], 65, "'x' is not a scheduler of IPVS"),
         (["diff", "dr", "{wrong}"], 65, "'x' is not a scheduler of IPVS"),
+        (["import", "{unfit}"], 65, "unfit.conf:1: services[0].one_packet: in nat IPVS rewrites"),
     ],
 )
 def test_the_command_line_refuses(
     words: list[str], status: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = {"wrong": tmp_path / "wrong.conf", "topology": tmp_path / "topology.yaml"}
+    files["unfit"] = tmp_path / "unfit.conf"
+    files["unfit"].write_text(server("ops\nreal_server 10.0.0.11 53 { }", "lb_kind NAT\n"))
     files["wrong"].write_text(server("lb_algo x"))
     files["topology"].write_bytes(shipped.text_of("dr").encode())
     assert main([word.format(**files) for word in words]) == status
