@@ -57,10 +57,17 @@ class Notes:
         """The files that it includes."""
         self._problems: dict[Problem, None] = {}
         self._remarks: dict[Remark, None] = {}
+        self._ended = False
+
+    def end(self, place: Place, message: str, hint: str = "") -> None:
+        """Record why the rest of the file was not read: what would follow from that is none."""
+        self._problems.clear()
+        self.wrong(place, message, hint)
+        self._ended = True
 
     def wrong(self, place: Place, message: str, hint: str = "") -> None:
         """Record a mistake. ``hint`` is what would be right."""
-        if len(self._problems) < MAX_PROBLEMS:
+        if len(self._problems) < MAX_PROBLEMS and not self._ended:
             file = place.file if place.file != self.source else ""
             self._problems[Problem(place.line, 0, "", message, hint, file)] = None
 

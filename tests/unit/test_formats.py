@@ -936,6 +936,19 @@ def test_the_command_line_imports_compares_and_exports(
         (["import", "{wrong}", "--from", "ldirectord"], 65, "is not a setting"),
         (["export", "{wrong}", "--to", "keepalived"], 65, "'x' is not a scheduler of IPVS"),
         (["diff", "dr", "{wrong}"], 65, "'x' is not a scheduler of IPVS"),
+        (["import", "{missing}"], 2, "the file '"),
+        (["import", "dr"], 2, "dr is a shipped topology"),
+        (["import", "{topology}"], 2, "it is a topology: lvsctl up starts it"),
+        (["import", "{binary}"], 2, "name a text file: keepalived.conf"),
+        (["import", "{utf16}"], 2, "iconv -f utf-16 -t utf-8"),
+        (["import", "{empty}"], 2, "is empty"),
+        (["import", "{huge}"], 2, "is larger than 1048576 bytes"),
+        (["export", "{huge}", "--to", "ipvsadm"], 2, "is larger than 1048576 bytes"),
+        (["export", "missing.conf", "--to", "ansible"], 2, "the file 'missing.conf' does not"),
+        (["diff", "dr", "missing.conf"], 2, "the file 'missing.conf' does not exist"),
+        (["diff", "-", "-"], 2, "standard input is one file, not two"),
+        (["check", "dr", "--inventory", "{missing}"], 2, "the file '"),
+        (["check", "dr", "--inventory", "{binary}"], 2, "is binary, not an inventory"),
         (["import", "{unfit}"], 65, "unfit.conf:1: services[0].one_packet: in nat IPVS rewrites"),
     ],
 )
@@ -945,6 +958,11 @@ def test_the_command_line_refuses(
     files = {"wrong": tmp_path / "wrong.conf", "topology": tmp_path / "topology.yaml"}
     files["unfit"] = tmp_path / "unfit.conf"
     files["unfit"].write_text(server("ops\nreal_server 10.0.0.11 53 { }", "lb_kind NAT\n"))
+    files |= {name: tmp_path / name for name in ("missing", "binary", "utf16", "empty", "huge")}
+    files["binary"].write_bytes(b"\x7fELF\0")
+    files["utf16"].write_text(server("lb_algo rr"), encoding="utf-16")
+    files["empty"].write_text("\n")
+    files["huge"].write_text(server("real_server 10.0.0.11 80 { }") * 20_000)
     files["wrong"].write_text(server("lb_algo x"))
     files["topology"].write_bytes(shipped.text_of("dr").encode())
     assert main([word.format(**files) for word in words]) == status
