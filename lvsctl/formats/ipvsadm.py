@@ -75,8 +75,8 @@ _CHECKSUMS = frozenset(("--tun-nocsum", "--tun-csum", "--tun-remcsum"))
 _KNOWN = frozenset((*_LONG, *_WITH_VALUE, *_ALONE, *_CHECKSUMS, "-p", "--set", "--start-daemon"))
 _METHODS = {"-g": ForwardingMethod.DR, "-i": ForwardingMethod.TUN, "-m": ForwardingMethod.NAT}
 _PROTOCOLS = {"-t": Protocol.TCP, "-u": Protocol.UDP, "--sctp-service": Protocol.SCTP}
-DEFAULT_PERSISTENCE = 300
-"""Seconds, of -p without a timeout (ipvsadm(8))."""
+DEFAULT_PERSISTENCE = 360
+"""Seconds, of -p without a timeout: what ipvsadm 1.31 sets, though ipvsadm(8) says 300."""
 
 _NUMERIC = "numbers in place of names: ipvsadm-save -n"
 

@@ -12,8 +12,10 @@ DIRECTORY = Path(__file__).parent / "corpus"
 FILES = tuple(sorted(DIRECTORY.glob("*.conf")))
 RULES = tuple(sorted(DIRECTORY.glob("*.rules")))
 """Rules for ``ipvsadm -R``."""
-OTHERS = (*sorted(DIRECTORY.glob("*.cf")), *RULES)
-"""Files of ldirectord and ipvsadm: keepalived has nothing to say about them."""
+LDIRECTORD = tuple(sorted(DIRECTORY.glob("*.cf")))
+"""Files of ldirectord."""
+OTHERS = (*LDIRECTORD, *RULES)
+"""Those that keepalived has nothing to say about."""
 CONFIG_ID = "spare"
 """The host for which lines with ``@`` are read."""
 

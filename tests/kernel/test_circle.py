@@ -39,7 +39,7 @@ pytestmark = [pytest.mark.ipvs, pytest.mark.exhaustive]
 
 
 def rows() -> Iterator[object]:
-    texts = {path.name: path for path in (*corpus.FILES, *corpus.OTHERS)} | dict.fromkeys(
+    texts = {path.name: path for path in (*corpus.FILES, *corpus.LDIRECTORD)} | dict.fromkeys(
         shipped.names()
     )
     for name, path in texts.items():
