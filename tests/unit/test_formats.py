@@ -622,7 +622,7 @@ def test_formats_are_told_apart_by_content(text: str, found: str | None) -> None
 
 def test_ipvsadm_rules_with_long_options_and_in_scripts() -> None:
     short = (
-        "-A -t 10.0.0.1:80 -s wlc -p 300 -M 255.255.255.0\n-a -t 10.0.0.1:80 -r 10.0.0.2 -m -w 3\n"
+        "-A -t 10.0.0.1:80 -s wlc -p 360 -M 255.255.255.0\n-a -t 10.0.0.1:80 -r 10.0.0.2 -m -w 3\n"
     )
     long = (
         "ipvsadm -C  # from a script\n\n"
