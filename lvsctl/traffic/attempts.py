@@ -222,7 +222,7 @@ class Attempts:
         self._started += 1
         self._open[sock.fileno()] = attempt
         if self._target.avoid:
-            _bind_elsewhere(sock, self._target.avoid)
+            bind_elsewhere(sock, self._target.avoid)
         number = sock.connect_ex(self._place)
         if number not in _CONNECTS:
             self._fail(attempt, OSError(number, os.strerror(number)))
@@ -390,7 +390,7 @@ def failed_exchange(error: OSError) -> Exchange:
     )
 
 
-def _bind_elsewhere(sock: socket.SocketType, ports: frozenset[int]) -> None:
+def bind_elsewhere(sock: socket.SocketType, ports: frozenset[int]) -> None:
     """Bind to a port that the kernel chooses and that is none of ``ports``, if it finds one."""
     with contextlib.ExitStack() as taken:
         for _ in range(_BINDS):
