@@ -868,6 +868,7 @@ def test_a_container_runs_keepalived_itself() -> None:
     lab = planner.load_lab(Topology("dr-ha", shipped.text_of("dr-ha").encode()))
     resources = planner.plan_for(lab).resources
     (text,) = writers.export(lab, resources, writers.Target.CONTAINERLAB).values()
+    assert "Directors run keepalived, which that image does not have" in text
     nodes = yaml.safe_load(text)["topology"]["nodes"]
     (command,) = (one for one in nodes["director1"]["exec"] if "keepalived" in one)
     assert shlex.split(command)[:2] == ["sh", "-c"]
