@@ -27,7 +27,7 @@ from lvsctl.resources.marks import Marks
 from lvsctl.resources.masquerade import Masquerade
 from lvsctl.resources.sysctl import Sysctl
 from lvsctl.resources.tunnel import Tunnel
-from tests.kernel.by_hand import run
+from tests.kernel.by_hand import end_keepalived, run
 from tests.witness import witness
 
 _CONNECTION = '''
@@ -170,6 +170,8 @@ class Hosts:
 
     def strip(self) -> None:
         """Take away what makes the nodes a part of LVS."""
+        for director in self._lab.directors:
+            end_keepalived(self._lab.netns(director.name))  # the lab's own, where there are two
         for one in reversed(self._lvs()):
             if isinstance(one, Sysctl):
                 # Not what the plan wants, also where that is 0 and a host's own value is not.
