@@ -169,7 +169,7 @@ def nothing_sent_again(trace: Trace) -> CheckResult:
     "all.neighbours-right",
     "before the requests, no node had learnt a wrong MAC address",
     broken_by=("stale-neighbour", "stale-vip-neighbour"),
-    unbroken="routes to the VIP lead to the directors' own addresses",
+    unbroken="with `ha: ecmp`, routes to the VIP lead to the directors' own addresses",
     applies=lambda trace: bool(trace.evidence.before),
     needs_requests=False,
     needs_frames=False,
@@ -290,7 +290,7 @@ def counters_agree(trace: Trace) -> CheckResult:
     "all.reply-path-counted",
     "the director counts reply packets in NAT, and none in TUN and DR",
     broken_by=("service-missing",),
-    unbroken="of several active directors the others go on counting",
+    unbroken="with `ha: ecmp`, the other active directors go on counting",
     needs_frames=False,
 )
 def reply_path_counted(trace: Trace) -> CheckResult:

@@ -31,15 +31,15 @@ def next_hops(case: Case) -> Iterator[Found]:
     for node, route in _routes(case):
         found = [one for one in case.state(node.name).routes if one.to == route.to]
         has = {one.via for one in found}
-        missing = [via for via in (route.via, *route.more) if via not in has]
-        if not missing or (has and len(missing) == 1 + len(route.more)):
+        missing = [via for via in route.gateways if via not in has]
+        if not missing or (has and len(missing) == len(route.gateways)):
             continue  # one that leads to none of them is on the path, and named with that
         names = [_holder(case, via) for via in missing]
         right = StaticRoute(
             netns="",
             to=route.to,
             via=None,
-            next_hops=tuple(RouteHop(via) for via in (route.via, *route.more)),
+            next_hops=tuple(RouteHop(via) for via in route.gateways),
         )
         yield Cause(
             fault="next-hop-missing",

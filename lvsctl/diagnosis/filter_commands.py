@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lvsctl.diagnosis.ruleset_walk import Way
-from lvsctl.model.packet_filter import OWN, OWN_CLAMP, TO_PATH_MTU, Clamp, MasqueradeTarget
+from lvsctl.model.packet_filter import (
+    OWN,
+    OWN_CLAMP,
+    TO_PATH_MTU,
+    Clamp,
+    Marking,
+    MasqueradeTarget,
+)
 from lvsctl.model.ruleset import PacketSeen, Ruleset
-from lvsctl.model.service import PortRange
 from lvsctl.resources.masquerade import Masquerade
 from lvsctl.resources.mss_clamp import MssClamp
 
@@ -68,25 +74,20 @@ def let_through(way: Way, packet: PacketSeen) -> tuple[Words, ...]:
 _NFT_NAMES = {"ipencap": "ipip"}
 
 
-def mark(
-    ruleset: Ruleset | None, packet: PacketSeen, ports: PortRange | None, number: int
-) -> tuple[Words, ...]:
-    """Return what gives requests like ``packet`` a firewall mark before IPVS takes them."""
-    to, protocol = str(packet.destination), packet.protocol
-    if _has_iptables(ruleset, packet.version):
-        words: Words = ("-d", to, "-p", protocol)
-        if ports is not None:
-            words += ("-m", protocol, "--dport", str(ports).replace("-", ":"))
-        start = (_program(packet.version), "-t", "mangle", "-A", "PREROUTING")
-        return ((*start, *words, "-j", "MARK", "--set-mark", str(number)),)
-    family = "ip" if packet.version == 4 else "ip6"
-    matches: Words = (family, "daddr", to)
-    matches += (
-        (protocol, "dport", str(ports)) if ports is not None else ("meta", "l4proto", protocol)
-    )
-    rule = (*matches, "meta", "mark", "set", str(number))
+def mark(ruleset: Ruleset | None, wanted: Marking) -> tuple[Words, ...]:
+    """Return what gives requests a firewall mark before IPVS takes them."""
+    version, number = wanted.vip.version, str(wanted.mark)
+    if _has_iptables(ruleset, version):
+        protocol = str(wanted.protocol)
+        words: Words = ("-d", str(wanted.vip), "-p", protocol)
+        if wanted.ports is not None:
+            words += ("-m", protocol, "--dport", str(wanted.ports).replace("-", ":"))
+        start = (_program(version), "-t", "mangle", "-A", "PREROUTING")
+        return ((*start, *words, "-j", "MARK", "--set-mark", number),)
+    family = "ip" if version == 4 else "ip6"
+    rule = (*wanted.conditions(), "meta", "mark", "set", number)
     kind = "type filter hook prerouting priority mangle"
-    chain = tuple(_nft_chain(packet.version, f"{OWN}_marks", kind))
+    chain = tuple(_nft_chain(version, f"{OWN}_marks", kind))
     return (*chain, ("nft", "add", "rule", family, f"{OWN}_marks", "prerouting", *rule))
 
 

@@ -16,7 +16,7 @@ from lvsctl.diagnosis.base import DR, NAT, TUN, Case, Found, Rule
 from lvsctl.diagnosis.ruleset_walk import TooMany, Way, ways
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.claim import Cause, Remark
-from lvsctl.model.packet_filter import Clamp, MasqueradeTarget
+from lvsctl.model.packet_filter import Clamp, Marking, MasqueradeTarget
 from lvsctl.model.ruleset import IPVS_PRIORITY, Hook, PacketSeen, Ruleset, Verb
 from lvsctl.model.service import Encapsulation, FwMark, Protocol, RealServer
 
@@ -195,12 +195,7 @@ def dropped(case: Case) -> Iterator[Found]:
         if not lost:
             continue
         if len(lost) < len(found):
-            depends = dict.fromkeys(text for way in found for text in way.unsure)
-            yield Remark(
-                asked.node,
-                f"whether a packet filter lets {asked.what} through was not judged: it depends "
-                f"on {'; '.join(tuple(depends)[:2])}",
-            )
+            yield _undecided(asked.node, f"a packet filter lets {asked.what} through", found)
             continue
         yield Cause(
             fault="packet-filter",
@@ -210,6 +205,11 @@ def dropped(case: Case) -> Iterator[Found]:
             consequence=f"they end at {asked.node}",
             remedy=_typed(case, asked.node, commands.let_through(lost[0], asked.packet)),
         )
+
+
+def _undecided(node: str, what: str, found: Iterable[Way]) -> Remark:
+    depends = tuple(dict.fromkeys(text for way in found for text in way.unsure))
+    return Remark(node, f"whether {what} was not judged: it depends on {'; '.join(depends[:2])}")
 
 
 def marked(case: Case) -> Iterator[Found]:
@@ -223,12 +223,7 @@ def marked(case: Case) -> Iterator[Found]:
         if not found or marks == {match.mark}:
             continue
         if match.mark in marks:
-            depends = dict.fromkeys(text for way in found for text in way.unsure)
-            yield Remark(
-                asked.node,
-                f"whether {asked.what} get the mark {match.mark} was not judged: it depends on "
-                f"{'; '.join(tuple(depends)[:2])}",
-            )
+            yield _undecided(asked.node, f"{asked.what} get the mark {match.mark}", found)
             continue
         yield _unmarked(case, asked, found, match)
 
@@ -242,14 +237,14 @@ def _unmarked(case: Case, asked: Asked, found: Iterable[Way], match: FwMark) -> 
         facts = [f"no rule gives them the mark {match.mark} before IPVS takes them"]
     ruleset = _ruleset(case, node)
     near = () if ruleset is None else tuple(_near(ruleset, match.mark))
-    wanted = next((r for r in match.ports if r.first <= (packet.port or 0) <= r.last), None)
+    ports = next((r for r in match.ports if r.first <= (packet.port or 0) <= r.last), None)
+    vip = packet.destination or case.vip
     typed = [rule.delete for rule in others if rule.delete]
-    typed += commands.mark(ruleset, packet, wanted, match.mark)
+    typed += commands.mark(ruleset, Marking(match.mark, vip, case.endpoint.protocol, ports))
     return Cause(
         fault="mark-missing",
         node=node,
-        text=f"the director does not mark requests to {packet.destination} port "
-        f"{wanted or 'any'} as {match.mark}",
+        text=f"the director does not mark requests to {vip} port {ports or 'any'} as {match.mark}",
         evidence=(f"{node}: {', '.join(facts)}", *(f"{node}: {fact}" for fact in near)),
         consequence=f"they are no requests of {match} for IPVS",
         remedy=_typed(case, node, typed),
@@ -289,12 +284,7 @@ def masqueraded(case: Case) -> Iterator[Found]:
             if not wanted:
                 unwanted.append((server, replaced[0]))
         elif replaced:
-            depends = dict.fromkeys(text for way in found for text in way.unsure)
-            yield Remark(
-                director,
-                f"whether the source of {asked.what} is replaced was not judged: it depends on "
-                f"{'; '.join(tuple(depends)[:2])}",
-            )
+            yield _undecided(director, f"the source of {asked.what} is replaced", found)
         elif found and wanted:
             missing.append(server)
     if missing:

@@ -8,7 +8,6 @@ the lab it is done after ``NOTICED`` seconds, so that both is seen.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -100,9 +99,9 @@ def _measured(
                 failover.revive(lab)
             else:
                 _lose(lab, lost, network)
-                threading.Event().wait(NOTICED)  # never set: so long nobody notices
-                _withdraw(lab, lost)
+                time.sleep(NOTICED)  # noqa: TID251 (so long nobody notices)
                 changed = time.time()
+                _withdraw(lab, lost)
             again = _all_answered(client)
             held = failover.go_on(opened, ())
         asked = sorted(client.asked)
@@ -206,7 +205,7 @@ class Story:
                 (self.changed - self.began) * 1e3,
                 Moment.ROUTED,
                 names,
-                f"{names} has no next hop to {self.lost} any more: a routing daemon does that",
+                f"{names} loses its next hop to {self.lost}: a routing daemon does that",
             )
         moved = self._first_moved()
         if moved is not None:

@@ -98,6 +98,11 @@ class Route:
     mss: int = 0
     more: tuple[IPAddress, ...] = ()
 
+    @property
+    def gateways(self) -> tuple[IPAddress, ...]:
+        """Every next hop, the first one first."""
+        return (self.via, *self.more)
+
 
 def runs_keepalived(argv: tuple[str, ...]) -> bool:
     """Return whether a command, of words or of a shell, runs keepalived."""

@@ -100,13 +100,16 @@ class Marking(NamedTuple):
         words = (f"ip_proto {self.protocol}", f"dst_ip {self.vip}")
         return (*words, f"dst_port {self.ports}") if self.ports is not None else words
 
+    def conditions(self) -> tuple[str, ...]:
+        """Return what it matches, in nft(8)'s words."""
+        family = "ip6" if self.vip.version == 6 else "ip"
+        some = (str(self.protocol), "dport", str(self.ports))
+        which = some if self.ports is not None else ("meta", "l4proto", str(self.protocol))
+        return (family, "daddr", str(self.vip), *which)
+
     def rule(self) -> tuple[str, ...]:
         """Return the rule that marks them, in nft(8)'s words."""
-        family = "ip6" if self.vip.version == 6 else "ip"
-        ports = f"{self.protocol} dport {self.ports}"
-        which = ports if self.ports is not None else f"meta l4proto {self.protocol}"
-        words = f"{family} daddr {self.vip} {which} counter meta mark set {self.mark}"
-        return tuple(words.split())
+        return (*self.conditions(), "counter", "meta", "mark", "set", str(self.mark))
 
 
 @lru_cache(maxsize=4096)

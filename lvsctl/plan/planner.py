@@ -234,9 +234,7 @@ def _addresses_and_routes(lab: Lab) -> Iterator[Resource]:
                 netns=netns,
                 to=route.to,
                 via=None if route.more else route.via,
-                next_hops=tuple(RouteHop(via) for via in (route.via, *route.more))
-                if route.more
-                else (),
+                next_hops=tuple(map(RouteHop, route.gateways)) if route.more else (),
                 details=StaticRoute.limits(route.mtu, route.mss),
                 why=why,
             )

@@ -214,35 +214,20 @@ class Attempts:
     def _connect(self) -> _Attempt | None:
         """Open the next connection; None if it failed at once."""
         try:
-            sock = self._socket()
+            # The C type is enough, and faster than socket.socket.
+            sock = socket.SocketType(*self._kind)
         except OSError as error:
             raise _host_error(error) from error
         attempt = _Attempt(self._started, sock, self._request)
         self._started += 1
         self._open[sock.fileno()] = attempt
+        if self._target.avoid:
+            bind_elsewhere(sock, self._target.avoid)
         number = sock.connect_ex(self._place)
         if number not in _CONNECTS:
             self._fail(attempt, OSError(number, os.strerror(number)))
             return None
         return attempt
-
-    def _socket(self) -> socket.SocketType:
-        """Open a socket, bound to a port that is none to avoid if the kernel finds one."""
-        # The C type is enough, and faster than socket.socket.
-        sock = socket.SocketType(*self._kind)
-        if not self._target.avoid:
-            return sock
-        with contextlib.ExitStack() as taken:
-            for _ in range(_BINDS):
-                try:
-                    sock.bind(("", 0))
-                except OSError:  # no port is left: connecting fails with the same reason
-                    break
-                if sock.getsockname()[1] not in self._target.avoid:
-                    break
-                taken.callback(sock.close)  # later, so that the kernel chooses another
-                sock = socket.SocketType(*self._kind)
-        return sock
 
     def _ask(self, epoll: select.epoll, attempt: _Attempt) -> None:
         """Send the request, or wait until the connection is established."""
@@ -403,6 +388,23 @@ def failed_exchange(error: OSError) -> Exchange:
     return Exchange(
         time.time(), None, 0, node="", local_seen=None, peer_seen=None, seconds=0.0, error=why
     )
+
+
+def bind_elsewhere(sock: socket.SocketType, ports: frozenset[int]) -> None:
+    """Bind to a port that the kernel chooses and that is none of ``ports``, if it finds one."""
+    with contextlib.ExitStack() as taken:
+        for _ in range(_BINDS):
+            probe = taken.enter_context(socket.socket(sock.family, sock.type))
+            try:
+                probe.bind(("", 0))
+            except OSError:  # no port is left: connecting fails with the same reason
+                return
+            port = probe.getsockname()[1]
+            if port not in ports:
+                probe.close()
+                with contextlib.suppress(OSError):  # taken meanwhile: any port will do
+                    sock.bind(("", port))
+                return
 
 
 def _host_error(error: OSError) -> HostError:

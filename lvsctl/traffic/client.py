@@ -20,6 +20,7 @@ from lvsctl.model.service import Protocol
 from lvsctl.traffic.attempts import (
     Attempts,
     Target,
+    bind_elsewhere,
     datagram,
     exchange_datagram,
     failed_exchange,
@@ -41,6 +42,7 @@ def requests(
     timeout: float = 5.0,
     connect: float = inf,
     path: str = "/",
+    avoid: frozenset[int] = frozenset(),
     call: str | None = None,
 ) -> tuple[Exchange, ...]:
     """Send ``count`` requests from ``netns`` to ``url_host``:``port``; return their outcomes.
@@ -48,14 +50,17 @@ def requests(
     ``concurrency`` requests run at the same time, and each has ``timeout`` seconds from opening
     its connection to the last byte of its answer; a connection that is not established within
     ``connect`` seconds is given up. With ``hold`` every connection stays open until
-    the last request is over, for schedulers that count connections. With ``call`` they are
+    the last request is over, for schedulers that count connections. Ports in ``avoid`` are not
+    used: see ``Target``. With ``call`` they are
     requests of SIP with that Call-ID (empty: each with its own). A request without an answer is
     an ``Exchange`` with an error, never an exception.
 
     Runs in a thread of its own; the caller's stays in its namespace. Raises LabError if the
     namespace does not exist, HostError if open files or memory run out.
     """
-    target = Target(url_host, port, protocol, timeout, path, keep=hold, connect=connect, call=call)
+    target = Target(
+        url_host, port, protocol, timeout, path, keep=hold, avoid=avoid, connect=connect, call=call
+    )
     with _attempted(netns, target, count, concurrency) as exchanges:
         return exchanges
 
@@ -77,7 +82,6 @@ def held(
 ) -> Iterator[tuple[Exchange, ...]]:
     """As ``requests`` with ``hold``: the answered connections stay open inside the ``with``.
 
-    ``avoid`` are local ports that are not used.
     Once a request has timed out, the rest are sent at once.
 
     So the connection table can be read while they are established.
@@ -124,27 +128,40 @@ def _attempted(
 
 
 def flow(
-    netns: str, host: IPAddress, port: int, *, count: int, timeout: float, call: bool = False
+    netns: str,
+    host: IPAddress,
+    port: int,
+    *,
+    count: int,
+    timeout: float,
+    avoid: frozenset[int] = frozenset(),
+    call: bool = False,
 ) -> tuple[Exchange, ...]:
     """Send ``count`` requests over UDP from one port, one after the other, as one flow.
 
-    With ``call`` they are the requests of one SIP call.
+    ``avoid`` are ports not to send from: see ``Target``. With ``call`` they are the requests of
+    one SIP call.
     Ends early after the second one without an answer within ``timeout`` seconds. Raises as
     ``requests``.
     """
-    return run_inside(netns, lambda: _send_flow(Endpoint(host, port), count, timeout, call=call))
+    to = Endpoint(host, port)
+    return run_inside(netns, lambda: _send_flow(to, count, timeout, avoid, call=call))
 
 
 _UNANSWERED = 2
 """Requests of a flow without an answer after which no more are sent."""
 
 
-def _send_flow(to: Endpoint, count: int, timeout: float, *, call: bool) -> tuple[Exchange, ...]:
+def _send_flow(
+    to: Endpoint, count: int, timeout: float, avoid: frozenset[int], *, call: bool
+) -> tuple[Exchange, ...]:
     family = socket.AF_INET6 if to.address.version == 6 else socket.AF_INET
     call_id = new_call()
     found: list[Exchange] = []
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.settimeout(timeout)
+        if avoid:
+            bind_elsewhere(sock, avoid)
         try:
             sock.connect((str(to.address), to.port))
         except OSError as error:

@@ -113,6 +113,7 @@ def _open_listener(listener: Listener, stack: ExitStack) -> socket.socket:
         if listener.protocol is Protocol.TCP:
             # Accepted sockets inherit it: answers are sent at once.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, SYN_ACK_RETRIES)
         if listener.address:
             # Also while the node does not hold it: `up` may restore the address later.
             sock.setsockopt(*(_IPV6_FREEBIND if listener.ipv6 else _IP_FREEBIND), 1)
@@ -135,6 +136,14 @@ def _listen_error(listener: Listener, message: str, error: OSError, hint: str) -
         hint=hint,
     )
 
+
+SYN_ACK_RETRIES = 1
+"""How often a SYN+ACK is sent again where no SYN follows (tcp(7), TCP_SYNCNT).
+
+So a handshake that a fault broke is over after three seconds. By the kernel's default
+(tcp_synack_retries) the real server would go on for a minute, and so teach its MAC address to
+neighbours while the next fault keeps them from asking for it.
+"""
 
 IDLE_SECONDS = 900.0
 """How long a connection may be idle: as long as IPVS keeps an established one."""
