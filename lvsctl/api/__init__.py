@@ -19,8 +19,8 @@ from lvsctl.engine.findings import (
     Verification,
 )
 from lvsctl.model.claim import Cause, Claim, Finding, Verdict
-from lvsctl.model.drill import Played
 from lvsctl.model.frame import Frame
+from lvsctl.model.played import Played
 from lvsctl.model.service import RealServer, VirtualService
 from lvsctl.model.walk import Hop, Walk
 from lvsctl.resources.base import Deviation

@@ -22,9 +22,9 @@ from lvsctl.engine.findings import Diagnosis, FaultShown, Inspection, Verificati
 from lvsctl.engine.inspect import recompute
 from lvsctl.errors import LabError, UsageError
 from lvsctl.model.addresses import IPInterface
-from lvsctl.model.drill import Played
 from lvsctl.model.lab import Lab as Configuration
 from lvsctl.model.lab import Role
+from lvsctl.model.played import Played
 from lvsctl.model.service import Scheduler, VirtualService
 from lvsctl.model.walk import Walk
 from lvsctl.output import saved_report

@@ -36,10 +36,7 @@ FOLLOW = Claim(
 SURVIVE = Claim(
     "ha.connections-survive",
     "connections that were synchronized go on at the new master",
-    (
-        *("sync-daemon-missing", "sync-daemon-elsewhere"),
-        *("announcements-dropped", "announcements-ignored"),
-    ),
+    ("sync-daemon-missing", "sync-daemon-elsewhere"),
 )
 FAILBACK = Claim("ha.failback", FAILBACK_TEXT, ("equal-priorities", "preemption-off"))
 

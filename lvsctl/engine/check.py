@@ -214,8 +214,7 @@ class Deployment:
             return found
         known = {(one.rip, one.port): one for one in service.real_servers}
         servers = (
-            replace(
-                one,
+            one._replace(
                 upper=server.upper,
                 lower=server.lower,
                 encapsulation=server.encapsulation,
@@ -226,7 +225,7 @@ class Deployment:
             for one in found.real_servers
         )
         flags = IpvsService.of(service, "").flags
-        return replace(found, flags=flags, real_servers=tuple(servers))
+        return found._replace(flags=flags, real_servers=tuple(servers))
 
     def remarks(self) -> Iterator[str]:
         """What the topology asks for and is not judged, because it was not read."""

@@ -452,9 +452,9 @@ def renamed(state: NodeState, networks: Mapping[str, str]) -> NodeState:
     return replace(
         state,
         links=tuple(replace(one, name=new(one.name)) for one in state.links),
-        routes=tuple(replace(one, device=new(one.device)) for one in state.routes),
-        other_routes=tuple(replace(one, device=new(one.device)) for one in state.other_routes),
-        neighbours=tuple(replace(one, device=new(one.device)) for one in state.neighbours),
+        routes=tuple(one._replace(device=new(one.device)) for one in state.routes),
+        other_routes=tuple(one._replace(device=new(one.device)) for one in state.other_routes),
+        neighbours=tuple(one._replace(device=new(one.device)) for one in state.neighbours),
         sysctls={setting(name): value for name, value in state.sysctls.items()},
     )
 

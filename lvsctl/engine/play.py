@@ -19,9 +19,10 @@ from lvsctl.faults import FAULTS
 from lvsctl.faults.injector import FaultInjector
 from lvsctl.kernel import masters, paths, registry, undo
 from lvsctl.model.claim import Verdict
-from lvsctl.model.drill import Drill, DrillStep, Expectation, Limit, Measure, Phase, Played, Verb
+from lvsctl.model.drill import Drill, DrillStep, Limit, Measure, Verb
 from lvsctl.model.flows import FlowKind, FlowRecord, FlowResult, Outcome
 from lvsctl.model.lab import Lab
+from lvsctl.model.played import Expectation, Phase, Played
 from lvsctl.model.service import IpvsTimeouts, Protocol, VirtualService
 from lvsctl.plan import planner
 from lvsctl.resources.ipvs_real_server import IpvsRealServer

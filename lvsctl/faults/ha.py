@@ -222,13 +222,15 @@ def vrrp_password(context: FaultContext) -> Iterator[Change]:
     modes=EVERY_MODE,
     at=(Role.DIRECTOR,),
     symptom="the new master announces no address, and neighbours send to the old one",
-    breaks=("ha.vip-announced", "ha.neighbours-follow", "ha.connections-survive"),
+    breaks=("ha.vip-announced", "ha.neighbours-follow"),
+    may_break=("ha.connections-survive",),
 )
 def announcements_dropped(context: FaultContext) -> Iterator[Change]:
     """A packet filter, or a switch that protects from forged ARP, drops gratuitous ARP.
 
     Nothing shows it until the backup becomes master: neighbours go on sending to the failed
-    director until their entries expire.
+    director until they ask again by themselves, after some seconds without an answer
+    (delay_first_probe_time and ucast_solicit in arp(7)). Connections may survive so long.
 
     Changes: a filter on what the backup sends.
     """
@@ -248,10 +250,13 @@ def announcements_dropped(context: FaultContext) -> Iterator[Change]:
     modes=EVERY_MODE,
     at=(Role.CLIENT, Role.ROUTER),
     symptom="the new master announces the VIP, and a neighbour goes on sending to the old one",
-    breaks=("ha.neighbours-follow", "ha.connections-survive"),
+    breaks=("ha.neighbours-follow",),
+    may_break=("ha.connections-survive",),
 )
 def announcements_ignored(context: FaultContext) -> Iterator[Change]:
     """A client or router accepts no gratuitous ARP, as hardening guides prescribe.
+
+    After some seconds without an answer it asks again by itself, as if nothing were announced.
 
     Changes: net.ipv4.conf.NETWORK.drop_gratuitous_arp, or IPv6's drop_unsolicited_na.
     """

@@ -167,12 +167,13 @@ def frames_reordered(context: FaultContext) -> Iterator[Change]:
 def frames_duplicated(context: FaultContext) -> Iterator[Change]:
     """A loop or a broken bond of switches delivers frames twice.
 
-    TCP discards the second one; a UDP service answers both, and one-packet scheduling sends each
-    to another real server.
+    TCP and SCTP discard the second one; a UDP service answers both, and one-packet scheduling
+    sends each to another real server.
 
     Changes: netem duplicates every frame.
     """
-    yield from _disturbed(context, slow=True, duplicate=100.0)
+    if _asks_by(context, Protocol.UDP):
+        yield from _disturbed(context, slow=True, duplicate=100.0)
 
 
 @FAULTS.add(

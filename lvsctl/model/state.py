@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
 from lvsctl.model.lab import Impairment
@@ -18,8 +19,7 @@ from lvsctl.model.service import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """A value that differs from that of a fresh namespace, or of a new device of the same kind."""
 
     name: str
@@ -33,8 +33,7 @@ class Setting:
         return f"{self.name} is {self.value}, not {self.usual}"
 
 
-@dataclass(frozen=True, slots=True)
-class AddressState:
+class AddressState(NamedTuple):
     """An address that is not as ``ip addr add`` makes it.
 
     ``flags`` are ip-address(8)'s words (deprecated, tentative, dadfailed, …); ``peer`` is the
@@ -85,8 +84,7 @@ MAIN_TABLE = 254
 """The number of the routing table ``main`` (ip-route(8)); ``local`` is 255."""
 
 
-@dataclass(frozen=True, slots=True)
-class RouteState:
+class RouteState(NamedTuple):
     """A route. ``to`` None is the default route; ``via`` None is on-link.
 
     A route over several next hops is one entry for each.
@@ -115,8 +113,7 @@ class RouteState:
         return next((tuple(one.split()) for one in self.details if one.startswith("nhid ")), ())
 
 
-@dataclass(frozen=True, slots=True)
-class RuleState:
+class RuleState(NamedTuple):
     """A rule of policy routing, as ip-rule(8) prints it (``text``, without the preference)."""
 
     version: int
@@ -126,8 +123,7 @@ class RuleState:
     """The rule as the kernel reports it, in hexadecimal, to delete exactly this one."""
 
 
-@dataclass(frozen=True, slots=True)
-class QdiscState:
+class QdiscState(NamedTuple):
     """A queueing discipline that devices do not have by themselves (tc(8)).
 
     ``parent`` is ``root``, ``ingress``, ``clsact`` or a class; ``options`` in tc's words as far
@@ -143,8 +139,7 @@ class QdiscState:
     """Packets that it has dropped."""
 
 
-@dataclass(frozen=True, slots=True)
-class FilterState:
+class FilterState(NamedTuple):
     """A filter of traffic control (tc-u32(8) and others), and the actions in it by kind.
 
     ``match`` is what flower matches, in tc-flower(8)'s words, or the keys of u32 as tc(8) lists
@@ -160,8 +155,7 @@ class FilterState:
     match: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class NextHopState:
+class NextHopState(NamedTuple):
     """A next hop object (ip-nexthop(8)), which routes can use; ``text`` in ip's words."""
 
     id: int
@@ -169,8 +163,7 @@ class NextHopState:
     device: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class TcpMetricsState:
+class TcpMetricsState(NamedTuple):
     """What TCP has learnt of a peer (ip-tcp_metrics(8)). ``rtt`` in milliseconds; 0: unknown."""
 
     address: IPAddress
@@ -180,8 +173,7 @@ class TcpMetricsState:
     """Whether it contains a cookie of TCP Fast Open, or SYNs with data that were lost."""
 
 
-@dataclass(frozen=True, slots=True)
-class XfrmState:
+class XfrmState(NamedTuple):
     """A policy or state of IPsec, as ``text`` in ip-xfrm(8)'s words.
 
     ``what`` is ``policy``, ``state``, or ``default``: what happens without a policy.
@@ -193,8 +185,7 @@ class XfrmState:
     """What names it for the kernel, in hexadecimal."""
 
 
-@dataclass(frozen=True, slots=True)
-class FdbState:
+class FdbState(NamedTuple):
     """An entry of a bridge's forwarding table that was configured, not learned."""
 
     mac: str
@@ -203,8 +194,7 @@ class FdbState:
     vlan: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class VlanState:
+class VlanState(NamedTuple):
     """A VLAN that a port of a bridge (or the bridge) belongs to."""
 
     device: str
@@ -216,8 +206,7 @@ ChangedSysctls = Mapping[str, tuple[Setting, ...]]
 """By namespace, the sysctls that no plan sets and that differ from a fresh namespace's."""
 
 
-@dataclass(frozen=True, slots=True)
-class SyncDaemonState:
+class SyncDaemonState(NamedTuple):
     """IPVS's connection synchronization daemon: ``state`` is master or backup."""
 
     state: str
@@ -225,8 +214,7 @@ class SyncDaemonState:
     sync_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessState:
+class ProcessState(NamedTuple):
     """A process of the lab. ``state`` is proc_pid_stat(5)'s letter; T: stopped by a signal."""
 
     pid: int
@@ -234,8 +222,7 @@ class ProcessState:
     state: str
 
 
-@dataclass(frozen=True, slots=True)
-class NeighbourState:
+class NeighbourState(NamedTuple):
     """An entry of the ARP or ND cache. ``state`` is one of ip-neighbour(8)'s words."""
 
     address: IPAddress
@@ -244,8 +231,7 @@ class NeighbourState:
     state: str
 
 
-@dataclass(frozen=True, slots=True)
-class ListenerState:
+class ListenerState(NamedTuple):
     """A listening socket, with the process that holds it if known.
 
     ``queued`` are connections (UDP: bytes) that the process has not accepted yet, ``backlog``
@@ -270,8 +256,7 @@ class ListenerState:
         return self.protocol is Protocol.TCP and self.backlog < self.queued
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
+class Counters(NamedTuple):
     """IPVS's counters of a service or of a real server: totals since it was added."""
 
     connections: int = 0
@@ -281,8 +266,7 @@ class Counters:
     bytes_out: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class RealServerState:
+class RealServerState(NamedTuple):
     """A real server in IPVS's table."""
 
     rip: IPAddress
@@ -296,7 +280,7 @@ class RealServerState:
     """Connections in state ESTABLISHED."""
     inactive: int
     """Connections in any other state."""
-    counters: Counters = field(default_factory=Counters)
+    counters: Counters = Counters()
     encapsulation: Encapsulation = Encapsulation.IPIP
     """Used in TUN only."""
     tunnel_port: int = 0
@@ -307,15 +291,14 @@ class RealServerState:
     """IP_VS_TUNNEL_ENCAP_FLAG_*: 1 checksum, 2 remote checksum offload; 0: none."""
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceState:
+class ServiceState(NamedTuple):
     """A virtual service in IPVS's table. ``persistence`` in seconds; 0: none."""
 
     match: ServiceMatch
     scheduler: str
     persistence: int
     real_servers: tuple[RealServerState, ...]
-    counters: Counters = field(default_factory=Counters)
+    counters: Counters = Counters()
     flags: tuple[str, ...] = ()
     """ipvsadm(8)'s words: ``ops`` (one packet), ``flag-1`` to ``flag-3`` of the scheduler."""
     netmask: int = 0
@@ -337,11 +320,9 @@ def added_up(tables: Iterable[ServiceState]) -> ServiceState | None:
     for table in several:
         for server in table.real_servers:
             servers.setdefault((server.rip, server.port), []).append(server)
-    return replace(
-        several[0],
+    return several[0]._replace(
         real_servers=tuple(
-            replace(
-                same[0],
+            same[0]._replace(
                 active=sum(one.active for one in same),
                 inactive=sum(one.inactive for one in same),
                 persistent=sum(one.persistent for one in same),
@@ -354,12 +335,10 @@ def added_up(tables: Iterable[ServiceState]) -> ServiceState | None:
 
 
 def _sum(several: Iterable[Counters]) -> Counters:
-    found = tuple(several)
-    return Counters(*(sum(getattr(one, f.name) for one in found) for f in fields(Counters)))
+    return Counters(*map(sum, zip(*several, strict=True)))
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
+class Connection(NamedTuple):
     """An entry of IPVS's connection table (/proc/net/ip_vs_conn). ``expires`` in seconds.
 
     A persistence template has client port 0. That of a firewall mark has neither protocol (None),

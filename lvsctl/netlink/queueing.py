@@ -11,7 +11,6 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from ipaddress import ip_address
 
 from lvsctl.errors import KernelError
@@ -170,7 +169,7 @@ def dump_filters(
 
 
 def _has_action_like(one: FilterState, found: list[FilterState]) -> bool:
-    return any(replace(other, actions=(), match=()) == one and other.actions for other in found)
+    return any(other._replace(actions=(), match=()) == one and other.actions for other in found)
 
 
 def _filter_parents(one: QdiscState) -> tuple[int, ...]:

@@ -479,7 +479,7 @@ def dump_routes(
         hops = _decode_route(select(rtmsg, whole, *_ROUTE_ATTRIBUTES))
         by_object = _nexthop(whole) if _NEXTHOP in whole else ()
         found += [
-            replace(route, device=names.get(index, ""), details=(*route.details, *by_object))
+            route._replace(device=names.get(index, ""), details=(*route.details, *by_object))
             for index, route in hops
             if every or route.table == _TABLE_MAIN
         ]
@@ -535,7 +535,7 @@ def _decode_route(whole: bytes) -> tuple[tuple[int, RouteState], ...]:
         details=() if kernel else tuple(_details(route)),
         hops=len(hops),
     )
-    return tuple((index, replace(state, via=via, weight=weight)) for via, index, weight in hops)
+    return tuple((index, state._replace(via=via, weight=weight)) for via, index, weight in hops)
 
 
 def _details(route: Any) -> Iterator[str]:

@@ -25,10 +25,10 @@ from lvsctl.machine.client import MachineStatus
 from lvsctl.machine.kinds import KindStatus
 from lvsctl.model.addresses import Endpoint, IPAddress, IPInterface, IPNetwork
 from lvsctl.model.compare import Comparison
-from lvsctl.model.drill import Played
 from lvsctl.model.failover import Failover
 from lvsctl.model.flows import Drain, DrainRow, Idle
 from lvsctl.model.frame import Frame
+from lvsctl.model.played import Played
 from lvsctl.model.scale import Scale
 from lvsctl.model.walk import Walk
 from lvsctl.output.json_formats import Format, PlannedResource, fields_of, format_of, types_of

@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from functools import cache
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+from cattrs.cols import (
+    namedtuple_dict_structure_factory,
+    namedtuple_dict_unstructure_factory,
+)
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 from cattrs.preconf.json import JsonConverter, make_converter
 
@@ -143,7 +146,6 @@ def _converter(*, strict: bool) -> JsonConverter:
             converter.register_unstructure_hook(union, _text_or_none)
         for one in get_args(kind):
             converter.register_unstructure_hook(one, str)
-    # A NamedTuple is a tuple to cattrs, which leaves its items as they are.
     for union in (Endpoint, Endpoint | None):
         converter.register_structure_hook(union, _or_none(_endpoint))
         converter.register_unstructure_hook(union, _text_or_none)
@@ -161,7 +163,6 @@ def _converter(*, strict: bool) -> JsonConverter:
     converter.register_unstructure_hook(Path, str)
     converter.register_unstructure_hook_factory(_has_format, _unstructure_fn(converter))
     converter.register_structure_hook_factory(_has_format, _structure_fn(converter, strict=strict))
-    converter.register_unstructure_hook_func(is_named_tuple, _write_named_tuple(converter))
     converter.register_unstructure_hook(Frame, write_frame)
     converter.register_structure_hook(
         ServiceMatch, lambda value, _: read_match(converter.structure(value, WrittenMatch))
@@ -178,21 +179,7 @@ def _converter(*, strict: bool) -> JsonConverter:
 
 
 def _has_format(kind: Any) -> bool:
-    return dataclasses.is_dataclass(kind) and isinstance(kind, type)
-
-
-def _write_named_tuple(converter: JsonConverter) -> Callable[[Any], Json]:
-    def unstructure(value: Any) -> Json:
-        form = format_of(type(value))
-        found = {
-            form.key(name): converter.unstructure(getattr(value, name))
-            for name in fields_of(type(value))
-        }
-        for key in form.derive:
-            found[key] = converter.unstructure(form.derived(key, value))
-        return found
-
-    return unstructure
+    return is_named_tuple(kind) or (dataclasses.is_dataclass(kind) and isinstance(kind, type))
 
 
 def _is_resource(kind: Any) -> bool:
@@ -206,27 +193,31 @@ def _reading(conversion: Conversion, converter: JsonConverter) -> Callable[[Any,
 def _overrides(kind: type, converter: JsonConverter) -> dict[str, Any]:
     form = format_of(kind)
     found: dict[str, Any] = {}
-    for one in fields(kind):
-        if one.name in form.omit:
-            found[one.name] = override(omit=True)
-        elif one.name in form.convert:
-            conversion = form.convert[one.name]
-            found[one.name] = override(
-                rename=form.key(one.name),
+    for name in form.omit:
+        found[name] = override(omit=True)
+    for name in fields_of(kind):
+        if name in form.convert:
+            conversion = form.convert[name]
+            found[name] = override(
+                rename=form.key(name),
                 unstruct_hook=conversion.write,
                 struct_hook=_reading(conversion, converter),
             )
-        elif form.key(one.name) != one.name:
-            found[one.name] = override(rename=form.key(one.name))
+        elif form.key(name) != name:
+            found[name] = override(rename=form.key(name))
     return found
 
 
 def _unstructure_fn(converter: JsonConverter) -> Callable[[type], Callable[[Any], Json]]:
     def factory(kind: type) -> Callable[[Any], Json]:
         form = format_of(kind)
-        plain: Callable[[Any], Json] = make_dict_unstructure_fn(
-            kind, converter, **_overrides(kind, converter)
+        # To cattrs' own hooks a NamedTuple is a tuple, and an array in JSON.
+        make = (
+            namedtuple_dict_unstructure_factory
+            if is_named_tuple(kind)
+            else make_dict_unstructure_fn
         )
+        plain: Callable[[Any], Json] = make(kind, converter, **_overrides(kind, converter))
 
         def unstructure(value: Any) -> Json:
             found: Json = {}
@@ -246,8 +237,13 @@ def _structure_fn(
 ) -> Callable[[type], Callable[[Any, Any], Any]]:
     def factory(kind: type) -> Callable[[Any, Any], Any]:
         form, hints = format_of(kind), types_of(kind)
-        plain: Callable[[Any, Any], Any] = make_dict_structure_fn(
-            kind, converter, _cattrs_forbid_extra_keys=strict, **_overrides(kind, converter)
+        changed = _overrides(kind, converter)
+        plain: Callable[[Any, Any], Any] = (
+            namedtuple_dict_structure_factory(kind, converter, "from_converter", strict, **changed)
+            if is_named_tuple(kind)
+            else make_dict_structure_fn(
+                kind, converter, _cattrs_forbid_extra_keys=strict, **changed
+            )
         )
         inner = {name: keys_of(hints[name]) for name in form.flatten}
 

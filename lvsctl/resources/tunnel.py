@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from lvsctl.model.addresses import IPAddress
@@ -86,7 +86,7 @@ class Tunnel(Resource):
         for name, value in self._wanted.items():
             has = found.pop(name, None) or Setting(name, "none", value, "tunnel")
             if has.value != value:
-                found[name] = replace(has, usual=value)
+                found[name] = has._replace(usual=value)
         return tuple(found.values())
 
     @property

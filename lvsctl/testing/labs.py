@@ -18,8 +18,8 @@ from lvsctl.api.lab import Lab, Topology, is_text, save_report, topology_argumen
 from lvsctl.engine.campaign import Proof
 from lvsctl.engine.findings import Diagnosis, FaultShown, Inspection, Verification
 from lvsctl.errors import LvsctlError, UsageError
-from lvsctl.model.drill import Played
 from lvsctl.model.lab import Lab as Configuration
+from lvsctl.model.played import Played
 from lvsctl.model.service import Scheduler
 from lvsctl.model.walk import Walk
 from lvsctl.output.saved_report import CAPTURE, HTML

@@ -185,11 +185,10 @@ def configured(found: Inspection) -> list[NodeState]:
             neighbours=tuple(n for n in state.neighbours if n.state == "permanent"),
             routes=tuple(sorted(state.routes, key=str)),
             services=tuple(
-                replace(
-                    service,
+                service._replace(
                     counters=Counters(),
                     real_servers=tuple(
-                        replace(server, counters=Counters())
+                        server._replace(counters=Counters())
                         for server in sorted(service.real_servers, key=lambda s: s.rip)
                     ),
                 )
@@ -197,7 +196,7 @@ def configured(found: Inspection) -> list[NodeState]:
             ),
             connections=(),
             # One process serves all ports: another one, where a port is opened or closed.
-            listeners=tuple(replace(one, pid=0, state="") for one in state.listeners),
+            listeners=tuple(one._replace(pid=0, state="") for one in state.listeners),
             processes=(),
             # A table that was used once stays, and lets everything pass.
             packet_filters=tuple(rule for rule in state.packet_filters if rule.foreign),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,7 +109,7 @@ def test_links_are_those_of_ip(node: str) -> None:
 
 
 def test_routes_are_those_of_ip(node: str) -> None:
-    found = [replace(one, details=()) for one in state.node_state(node).routes]
+    found = [one._replace(details=()) for one in state.node_state(node).routes]
     theirs = [
         route
         for version in (4, 6)
@@ -198,7 +197,7 @@ def test_listeners_are_those_of_ss(node: str) -> None:
         likely = state.node_state(node, pids=[server.pid]).listeners
         theirs = run("ss -Hltnp", netns=node) + run("ss -Hlunp", netns=node)
     assert found == likely
-    plain = [replace(one, queued=0, backlog=0, state="") for one in found]
+    plain = [one._replace(queued=0, backlog=0, state="") for one in found]
     assert sorted(map(repr, plain)) == sorted(map(repr, map(listener_of, theirs.splitlines())))
     held = [one for one in found if one.pid]  # a kernel's own sockets are listed as well
     assert {(one.process[:6], one.pid) for one in held} == {("python", server.pid)}

@@ -269,4 +269,4 @@ def test_a_route_may_limit_packets_and_segments() -> None:
     found = RouteState(None, ip_address("10.3.0.1"), "right", kernel=False, details=route.details)
     state = NodeState(netns=route.netns, routes=(found,))
     assert route.holds(state)
-    assert not route.holds(replace(state, routes=(replace(found, details=("mtu 1480",)),)))
+    assert not route.holds(replace(state, routes=(found._replace(details=("mtu 1480",)),)))

@@ -101,7 +101,7 @@ def test_frames_counters_and_connections_of_a_host_are_read(order: str, magic: i
     ] == Counters(1, 2, 3, 4, 5)
     server = RealServerState(RIP, 80, ForwardingMethod.DR, 1, 0, 0, 0, 0)
     counted = with_counters(ServiceState(web, "rr", 0, (server,)), found.before)
-    assert counted.real_servers == (replace(server, counters=Counters(6, 36, 0, 2000, 0)),)
+    assert counted.real_servers == (server._replace(counters=Counters(6, 36, 0, 2000, 0)),)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_every_family_and_protocol() -> None:
         connection(sctp, "fd00::a/40001", f"{vip6}/80", "fd00::b/80", "ESTABLISHED", 14),
         connection(tcp, "fd00::a/40001", f"{vip6}/80", "10.10.0.11/80", "FIN_WAIT", 119),
         *(
-            replace(connection(tcp, client, vip, rip, "ASSURED", 299), protocol=None, mark=mark)
+            connection(tcp, client, vip, rip, "ASSURED", 299)._replace(protocol=None, mark=mark)
             for client, vip, rip, mark in (
                 ("10.14.0.10/0", "0.0.0.0/0", "10.14.0.12/0", 1),
                 ("fd00::a/0", "::/0", "fd00::b/0", 258),

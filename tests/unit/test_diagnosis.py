@@ -149,7 +149,7 @@ def drained(state: NodeState) -> NodeState:
     """The first real server of the first service has weight 0."""
     first, *others = state.services
     server, *rest = first.real_servers
-    changed = replace(first, real_servers=(replace(server, weight=0), *rest))
+    changed = first._replace(real_servers=(server._replace(weight=0), *rest))
     return replace(state, services=(changed, *others))
 
 
@@ -164,8 +164,8 @@ def tunnelling(encapsulation: Encapsulation, port: int = 0) -> Bend:
     def change(state: NodeState) -> NodeState:
         first, *others = state.services
         server, *rest = first.real_servers
-        other = replace(server, encapsulation=encapsulation, tunnel_port=port)
-        return replace(state, services=(replace(first, real_servers=(other, *rest)), *others))
+        other = server._replace(encapsulation=encapsulation, tunnel_port=port)
+        return replace(state, services=(first._replace(real_servers=(other, *rest)), *others))
 
     return change
 
@@ -178,13 +178,13 @@ def deaf(state: NodeState) -> NodeState:
 def listeners(**changes: Any) -> Bend:
     """The real server's sockets, changed."""
     return lambda state: replace(
-        state, listeners=tuple(replace(one, **changes) for one in state.listeners)
+        state, listeners=tuple(one._replace(**changes) for one in state.listeners)
     )
 
 
 def no_weights(state: NodeState) -> NodeState:
     """Every real server has weight 0."""
-    return with_entries(lambda entries: tuple(replace(e, weight=0) for e in entries))(state)
+    return with_entries(lambda entries: tuple(e._replace(weight=0) for e in entries))(state)
 
 
 def with_entries(
@@ -194,18 +194,18 @@ def with_entries(
 
     def bend(state: NodeState) -> NodeState:
         first, *others = state.services
-        changed = replace(first, real_servers=change(first.real_servers))
+        changed = first._replace(real_servers=change(first.real_servers))
         return replace(state, services=(changed, *others))
 
     return bend
 
 
 def misspelt(entries: tuple[RealServerState, ...]) -> tuple[RealServerState, ...]:
-    return (replace(entries[0], rip=ip_address("10.10.0.99")), *entries[1:])
+    return (entries[0]._replace(rip=ip_address("10.10.0.99")), *entries[1:])
 
 
 def one_more(entries: tuple[RealServerState, ...]) -> tuple[RealServerState, ...]:
-    return (*entries, replace(entries[0], rip=ip_address("10.10.0.99")))
+    return (*entries, entries[0]._replace(rip=ip_address("10.10.0.99")))
 
 
 def flagged(*flags: str) -> Bend:
@@ -213,7 +213,7 @@ def flagged(*flags: str) -> Bend:
 
     def bend(state: NodeState) -> NodeState:
         first, *others = state.services
-        return replace(state, services=(replace(first, flags=flags), *others))
+        return replace(state, services=(first._replace(flags=flags), *others))
 
     return bend
 
@@ -328,7 +328,7 @@ def test_what_did_no_harm_is_at_most_a_remark(name: str, node: str, bend: Bend, 
 def without_hop(state: NodeState) -> NodeState:
     """A route over several next hops has lost the last one."""
     *kept, last = (one for one in state.routes if one.hops > 1)
-    rest = tuple(replace(one, hops=one.hops - 1) for one in kept)
+    rest = tuple(one._replace(hops=one.hops - 1) for one in kept)
     return replace(state, routes=(*(r for r in state.routes if r not in (*kept, last)), *rest))
 
 
@@ -337,7 +337,7 @@ def rotated(state: NodeState) -> NodeState:
 
     def again(table: ServiceState) -> ServiceState:
         first, *others = table.real_servers
-        return replace(table, real_servers=(*others, first))
+        return table._replace(real_servers=(*others, first))
 
     return replace(state, services=tuple(map(again, state.services)))
 
@@ -383,8 +383,8 @@ def test_a_sorry_server_in_place_of_the_real_servers_is_said_and_no_cause() -> N
 
     def only_sorry(state: NodeState) -> NodeState:
         table = state.services[0]
-        entry = replace(table.real_servers[0], rip=sorry.rip)
-        return replace(state, services=(replace(table, real_servers=(entry,)),))
+        entry = table.real_servers[0]._replace(rip=sorry.rip)
+        return replace(state, services=(table._replace(real_servers=(entry,)),))
 
     nodes = tuple(
         replace(node, run=("keepalived", "-n")) if node.role == "director" else node
@@ -651,7 +651,7 @@ def test_a_real_server_without_the_vip_is_a_client_like_others() -> None:
 def test_a_hash_without_fallback_is_why_some_are_refused() -> None:
     def hashing(state: NodeState) -> NodeState:
         (service, *others) = drained(state).services
-        return replace(state, services=(replace(service, scheduler="sh"), *others))
+        return replace(state, services=(service._replace(scheduler="sh"), *others))
 
     evidence = bent(failing(evidence_of("dr"), "rs1", error=Failure.REFUSED), "director", hashing)
     assert ("no-fallback", "director") in named(evidence)
@@ -666,7 +666,7 @@ def test_a_service_of_the_topology_takes_requests_only_where_they_get_its_mark(
     """Its counters are those of its own requests: they prove nothing about others."""
 
     def counting(state: NodeState) -> NodeState:
-        other = replace(state.services[0], match=FwMark(9, 4), counters=Counters(packets_in=48))
+        other = state.services[0]._replace(match=FwMark(9, 4), counters=Counters(packets_in=48))
         match = tuple(mark.split(",")) if mark else ("ip_proto tcp", "dst_ip 10.10.0.101")
         made = FilterState("lan", "ingress", "flower", 1, "ip", ("mark 9",), match)
         return replace(state, services=(*state.services, other), filters=(made,))
@@ -770,7 +770,7 @@ def test_a_loose_filter_is_no_obstacle() -> None:
 
 def test_a_changed_scheduler_is_a_cause_where_the_distribution_is_not_the_promised_one() -> None:
     def scheduled(state: NodeState) -> NodeState:
-        changed = tuple(replace(s, scheduler=Scheduler.SH) for s in state.services)
+        changed = tuple(s._replace(scheduler=Scheduler.SH) for s in state.services)
         return replace(state, services=changed)
 
     said = conclusion(bent(evidence_of("dr"), "director", scheduled))
@@ -1038,7 +1038,7 @@ def renamed(device: str, name: str) -> Bend:
     return lambda state: replace(
         state,
         links=tuple(replace(x, name=name) if x.name == device else x for x in state.links),
-        routes=tuple(replace(r, device=name) if r.device == device else r for r in state.routes),
+        routes=tuple(r._replace(device=name) if r.device == device else r for r in state.routes),
     )
 
 

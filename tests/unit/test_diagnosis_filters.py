@@ -300,10 +300,10 @@ def test_rules_choose_the_table(rule: str, source: object, table: int | None, re
 
 
 def test_the_lowest_metric_wins_and_a_throw_route_goes_on() -> None:
-    late, early = (replace(MAIN, device=d, metric=m) for d, m in (("late", 20), ("early", 10)))
+    late, early = (MAIN._replace(device=d, metric=m) for d, m in (("late", 20), ("early", 10)))
     state = NodeState("n", routes=(late, early), rules=USUAL)
     assert lookup(state, CLIENT, None).route == early
-    throw = replace(ELSEWHERE, type="throw", via=None, device="")
+    throw = ELSEWHERE._replace(type="throw", via=None, device="")
     rules = (USUAL[0], RuleState(4, 9, "from all lookup 100", ""), *USUAL[1:])
     state = NodeState("n", routes=(MAIN,), other_routes=(throw,), rules=rules)
     assert lookup(state, CLIENT, None).route == MAIN

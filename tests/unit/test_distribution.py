@@ -235,7 +235,7 @@ def test_a_real_server_with_stuck_connections_is_asked_all_the_same(
     of = service(scheduler, 1, 1, 1)
     full = holding(of, 0, 0, 0)
     first, second, third = full.real_servers
-    before = replace(full, real_servers=(first, second, replace(third, active=stuck)))
+    before = full._replace(real_servers=(first, second, third._replace(active=stuck)))
     total = requests_needed(of, before)
 
     assert all(shares(of, total, before))

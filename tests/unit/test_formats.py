@@ -713,8 +713,8 @@ def test_claims_expect_what_keepalived_has_decided() -> None:
     )
     run = evidence.runs[0]
     assert run.before is not None
-    drained = replace(run.before.real_servers[0], weight=0)
-    table = replace(run.before, scheduler="wrr", real_servers=(drained,))
+    drained = run.before.real_servers[0]._replace(weight=0)
+    table = run.before._replace(scheduler="wrr", real_servers=(drained,))
     changed = replace(evidence, lab=replace(lab, nodes=nodes), runs=(replace(run, before=table),))
     (service,) = as_decided(changed).lab.services
     assert service.scheduler == "wrr"
@@ -723,11 +723,11 @@ def test_claims_expect_what_keepalived_has_decided() -> None:
     assert nothing.real_servers == run.service.real_servers
     # The sorry server is in the table in their place.
     sorry = replace(run.service.real_servers[0], node="rs3", rip=ip_address("10.10.0.13"))
-    only = replace(run.before.real_servers[0], rip=sorry.rip)
+    only = run.before.real_servers[0]._replace(rip=sorry.rip)
     instead = replace(
         run,
         service=replace(run.service, sorry=sorry),
-        before=replace(run.before, real_servers=(only,)),
+        before=run.before._replace(real_servers=(only,)),
     )
     (decided,) = as_decided(replace(changed, runs=(instead,))).lab.services
     assert [one.node for one in decided.real_servers] == ["rs3"]

@@ -23,7 +23,7 @@ from lvsctl.faults import FAULTS
 from lvsctl.kernel.probe import Features
 from lvsctl.model.addresses import Endpoint
 from lvsctl.model.claim import Verdict
-from lvsctl.model.drill import Expectation, Measure, Phase, Played
+from lvsctl.model.drill import Measure
 from lvsctl.model.evidence import Answers
 from lvsctl.model.failover import Failover, HeldConnection, Moment, Step
 from lvsctl.model.flows import (
@@ -38,6 +38,7 @@ from lvsctl.model.flows import (
     Way,
 )
 from lvsctl.model.lab import Lab
+from lvsctl.model.played import Expectation, Phase, Played
 from lvsctl.model.service import ForwardingMethod, IpvsTimeouts
 from lvsctl.model.state import Dropped
 from lvsctl.model.walk import Walk

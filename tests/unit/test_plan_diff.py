@@ -177,11 +177,11 @@ RIGHT = RouteState(None, ip_address("10.0.0.2"), "lan", kernel=False)
     [
         ([RIGHT], True),
         ([], False),
-        ([replace(RIGHT, via=ip_address("10.0.0.3"))], False),
-        ([replace(RIGHT, hops=2), replace(RIGHT, hops=2, via=ip_address("10.0.0.3"))], False),
-        ([RIGHT, replace(RIGHT, via=ip_address("10.0.0.3"))], False),
-        ([replace(RIGHT, details=("mtu 500",))], False),
-        ([replace(RIGHT, via=None, device="", type="blackhole")], False),
+        ([RIGHT._replace(via=ip_address("10.0.0.3"))], False),
+        ([RIGHT._replace(hops=2), RIGHT._replace(hops=2, via=ip_address("10.0.0.3"))], False),
+        ([RIGHT, RIGHT._replace(via=ip_address("10.0.0.3"))], False),
+        ([RIGHT._replace(details=("mtu 500",))], False),
+        ([RIGHT._replace(via=None, device="", type="blackhole")], False),
     ],
     ids=["right", "none", "other", "two hops", "prepended", "mtu", "blackhole"],
 )
@@ -196,10 +196,10 @@ def test_a_planned_route_is_the_only_one_with_its_destination(
 def test_routes_of_other_metrics_tables_and_types_are_extra() -> None:
     routes = (
         RIGHT,
-        replace(RIGHT, metric=5),
+        RIGHT._replace(metric=5),
         RouteState(ip_network("10.0.0.9/32"), None, "", kernel=False, type="unreachable"),
     )
-    other = replace(RIGHT, table=100)
+    other = RIGHT._replace(table=100)
     difference = found(node(routes=(*node().routes, *routes), other_routes=(other,)), DEFAULT)
     typed = sorted(str(one.undo_commands()[0]) for one in difference.extra)
     assert typed == [
@@ -221,7 +221,7 @@ def test_netem_with_options_that_no_topology_has_is_replaced() -> None:
     state = node(links=(lo, replace(lan, impairment=Impairment(delay=5))))
     qdisc = QdiscState("lan", "netem", "1:", "root")
     assert missing(found(replace(state, qdiscs=(qdisc,)), slow)) == []
-    worse = found(replace(state, qdiscs=(replace(qdisc, options=("duplicate 5%",)),)), slow)
+    worse = found(replace(state, qdiscs=(qdisc._replace(options=("duplicate 5%",)),)), slow)
     assert missing(worse) == [slow]
     assert [str(one.undo_commands()[0]) for one in worse.extra] == [
         "tc -n a qdisc del dev lan root"

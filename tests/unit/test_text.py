@@ -117,13 +117,13 @@ def test_inspection_shows_limits_timeouts_and_what_a_node_changes_in_packets() -
     inspection = healthy(lab_of("dr"))
     director = inspection.states["director"]
     service = director.services[0]
-    limited = (replace(service.real_servers[0], upper=10, lower=5), *service.real_servers[1:])
+    limited = (service.real_servers[0]._replace(upper=10, lower=5), *service.real_servers[1:])
     snat = "-A POSTROUTING -d 10.10.0.11/32 -p tcp -m multiport --dports 80 -m comment --comment"
     mss = "-A POSTROUTING -p tcp -m tcp --tcp-flags SYN,RST SYN -m comment --comment"
     found = changed(
         inspection,
         "director",
-        services=(replace(service, real_servers=limited),),
+        services=(service._replace(real_servers=limited),),
         routes=(RouteState(None, None, "lan", kernel=False, details=("mtu 1480", "advmss 1400")),),
         filters=(
             FilterState("lan", "ingress", "flower", 1, "ip", ("mark 7",), ("dst_ip 10.10.0.100",)),
@@ -227,11 +227,11 @@ def test_a_vip_on_the_wrong_device_is_marked_twice() -> None:
 def test_a_changed_weight_and_a_silent_server_are_marked() -> None:
     inspection = healthy(lab_of("dr"))
     service = inspection.states["director"].services[0]
-    heavier = replace(service.real_servers[0], weight=5)
+    heavier = service.real_servers[0]._replace(weight=5)
     wrong = changed(
         inspection,
         "director",
-        services=(replace(service, real_servers=(heavier, *service.real_servers[1:])),),
+        services=(service._replace(real_servers=(heavier, *service.real_servers[1:])),),
     )
     wrong = changed(wrong, "rs2", listeners=())
     assert [one.text for one in wrong.nodes["director"].deviations] == [

@@ -128,13 +128,13 @@ def test_what_the_table_lacks_or_has_otherwise(lab: Lab) -> None:
     taken = sample(lab, 0)
     (service,) = taken.table
     first, second = service.real_servers
-    drained = replace(taken, table=(replace(service, real_servers=(replace(first, weight=0),)),))
+    drained = replace(taken, table=(service._replace(real_servers=(first._replace(weight=0),)),))
     assert view(lab, [drained]).troubles == (
         "rs1: weight 0, not 1, drained",
         "rs2: not in IPVS's table",
     )
     assert view(lab, [replace(taken, table=())]).troubles == ("web: not in IPVS's table",)
-    other = replace(service, real_servers=(first, replace(second, forward="local")))
+    other = service._replace(real_servers=(first, second._replace(forward="local")))
     assert view(lab, [replace(taken, table=(other,))]).troubles == ("rs2: forwarded by local",)
 
 
@@ -229,13 +229,13 @@ def test_changes_of_the_table(lab: Lab) -> None:
     first, second = service.real_servers
 
     def changed(**words: object) -> Sequence[str]:
-        other = replace(service, **words)  # type: ignore[arg-type]
+        other = service._replace(**words)  # type: ignore[arg-type]
         return said(one, replace(one, table=(other,)))
 
     name = "director: 10.10.0.100:80/tcp"
     assert changed(scheduler="sh") == [f"director: service {name[10:]}: scheduler rr → sh"]
     assert changed(real_servers=(first,)) == [f"{name} → 10.10.0.12:80 removed"]
-    assert changed(real_servers=(replace(first, weight=0), second)) == [
+    assert changed(real_servers=(first._replace(weight=0), second)) == [
         f"{name} → 10.10.0.11:80: weight 1 → 0"
     ]
     assert said(one, replace(one, table=())) == [f"director: service {name[10:]} removed"]
@@ -280,8 +280,8 @@ def test_where_not_all_fit_what_is_amiss_is_shown_first() -> None:
     taken = sample(lab, 0)
     (service,) = taken.table
     entries = list(service.real_servers)
-    entries[76] = replace(entries[76], weight=0)
-    drained = replace(taken, table=(replace(service, real_servers=tuple(entries)),))
+    entries[76] = entries[76]._replace(weight=0)
+    drained = replace(taken, table=(service._replace(real_servers=tuple(entries)),))
     text = drawn(view(lab, [drained]), 100, 24)
     assert "rs77" in text
     assert "drained" in text

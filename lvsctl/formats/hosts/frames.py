@@ -12,7 +12,7 @@ import re
 import shlex
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lvsctl.formats.hosts.document import Damaged, script_from, sections
 from lvsctl.formats.hosts.ipvs import typed_endpoint
@@ -189,10 +189,9 @@ def _counters(text: str) -> Iterator[tuple[tuple[ServiceMatch, IPAddress, int], 
 
 def with_counters(service: ServiceState, counted: Places) -> ServiceState:
     """Add counters to a virtual service of IPVS's table."""
-    return replace(
-        service,
+    return service._replace(
         real_servers=tuple(
-            replace(one, counters=counted.get((service.match, one.rip, one.port), one.counters))
+            one._replace(counters=counted.get((service.match, one.rip, one.port), one.counters))
             for one in service.real_servers
         ),
     )

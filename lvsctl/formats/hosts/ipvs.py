@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
@@ -166,8 +166,7 @@ def with_rules(services: tuple[ServiceState, ...], text: str) -> tuple[ServiceSt
         if "-o" in own:
             flags.append("ops")
         found.append(
-            replace(
-                service,
+            service._replace(
                 match=match,
                 flags=tuple(_plain(flag) for flag in flags) if own else service.flags,
                 real_servers=tuple(
@@ -194,8 +193,7 @@ def _completed(server: RealServerState, rule: _Rule | None) -> RealServerState:
     kind = rule.options.get("--tun-type", "ipip")
     if kind not in list(Encapsulation):
         raise Unreadable(f"not a type of tunnel: {kind[:60]!r}")
-    return replace(
-        server,
+    return server._replace(
         upper=number(rule.options.get("-x", "0")),
         lower=number(rule.options.get("-y", "0")),
         encapsulation=Encapsulation(kind),

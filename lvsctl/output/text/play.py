@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lvsctl.model.claim import Verdict
-from lvsctl.model.drill import Phase, Played
 from lvsctl.model.flows import Outcome
+from lvsctl.model.played import Phase, Played
 from lvsctl.output.text.style import Cell, Style
 
 
