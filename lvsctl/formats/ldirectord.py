@@ -253,11 +253,14 @@ def _service(entry: _Entry, notes: Notes) -> Service:
             break
     sorry = None if entry.fallback is None else _fallback(*entry.fallback, entry, notes)
     longest = 128 if entry.match.version == 6 else 32
+    is_udp = isinstance(entry.match, VipPort) and entry.match.protocol is Protocol.UDP
+    if entry.one_packet and not is_udp:
+        notes.remark(entry.place, "ops is for UDP: ldirectord ignores it")
     return Service(
         entry.match,
         entry.place,
         entry.scheduler,
-        ("ops",) if entry.one_packet else (),
+        ("ops",) if entry.one_packet and is_udp else (),
         entry.persistence,
         entry.netmask if entry.persistence and entry.netmask != longest else 0,
         destinations=tuple(found.values()),

@@ -679,6 +679,7 @@ def test_what_ldirectord_does_with_a_file() -> None:
         "the fallback of the whole file is not for firewall marks",
         "checktype=off: ldirectord activates no real server; the lab has all of them",
         "autoreload: it is about the daemon itself",
+        "ops is for UDP: ldirectord ignores it",
     } <= remarks
 
 

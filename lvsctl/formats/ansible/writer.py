@@ -56,7 +56,8 @@ It needs no collection besides ansible.builtin. Addresses of the hosts themselve
 are yours: nothing here changes them. Addresses of virtual services are given to netplan (where
 systemd-networkd renders it), systemd-networkd, ifupdown or a unit of systemd, whichever the host
 has (`lvs_network` says which). Tunnels are made by a script, because netplan has no key for a
-tunnel from any sender. `lvs_install: false` leaves packages alone.
+tunnel from any sender; remove.yml leaves their devices, down. `lvs_install: false` leaves packages
+alone.
 """
 
 
