@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from math import inf
@@ -92,17 +92,29 @@ def collect_evidence(
     places = nodes | switches
     directors = [lab.netns(node.name) for node in lab.directors]
     emit(StageStarted(f"reading counters of {len(places)} namespaces", 1, STAGES))
-    with DropReasons() as reasons, Martians() as martians, _capture(lab) as capture:
+    with (
+        ThreadPoolExecutor(1) as background,
+        DropReasons() as reasons,
+        Martians() as martians,
+        _capture(lab) as capture,
+    ):
         since = time.monotonic()
-        before = readings.read_before(nodes, switches, directors)
+        learnt_before, before = readings.read_before(nodes, switches, directors)
         _probe_vips(lab)
-        asked = _ask_all(lab, sender, patient=patient, settings=settings, emit=emit)
+        asked = _ask_all(lab, sender, background, patient=patient, settings=settings, emit=emit)
         _await_advertisement(lab, since)
         emit(StageStarted(f"reading the state of {len(places)} namespaces", 4, STAGES))
+        after = readings.read_after(nodes, switches)
         kernel_drops = reasons.dropped() if reasons.supported else martians.dropped()
         kernel_log = martians.logged()
-    after = readings.ReadingsAfter(nodes)
-    whole = whole_state(lab, changed=asked.changed, settings=asked.changed is not None, then=after)
+    changed = asked.changed.result() if asked.changed is not None else None
+    whole = whole_state(
+        lab,
+        changed=changed,
+        settings=changed is not None,
+        # What the requests taught the nodes; ``_leave_as_found`` puts back what was wrong before.
+        then=lambda found: readings.flush_learnt(found) if found.netns in nodes else None,
+    )
     evidence = Evidence(
         lab=lab,
         runs=asked.runs,
@@ -112,18 +124,16 @@ def collect_evidence(
         states={nodes[name]: state for name, state in whole.items() if name in nodes},
         switches={switches[name]: state for name, state in whole.items() if name in switches},
         counters={
-            nodes[name]: nstat.growth(before.counters[name], counted)
-            for name, counted in after.counters.items()
+            nodes[name]: nstat.growth(before.counters[name], after.counters[name]) for name in nodes
         },
         kernel_drops=kernel_drops,
         kernel_log=kernel_log,
         packet_filters={
             places[name]: tuple(rule for rule in grown if rule.foreign)
             for name in places
-            if name in whole
-            and (grown := growth(before.packet_filters[name], whole[name].packet_filters))
+            if (grown := growth(before.packet_filters[name], after.packet_filters[name]))
         },
-        before=_not_taught(lab, {nodes[name]: found for name, found in before.learnt.items()}),
+        before=_not_taught(lab, {nodes[name]: found for name, found in learnt_before.items()}),
     )
     _leave_as_found(evidence)
     return evidence
@@ -306,14 +316,20 @@ class _Asked:
 
 
 class _Answers(NamedTuple):
-    """What came of asking; ``changed`` was read while there was nothing to do but wait."""
+    """What came of asking; ``changed`` is read while there is nothing to do but wait."""
 
     runs: tuple[Run, ...]
-    changed: ChangedSysctls | None
+    changed: Future[ChangedSysctls] | None
 
 
 def _ask_all(
-    lab: Lab, sender: Node | None, *, patient: bool, settings: bool, emit: Emit
+    lab: Lab,
+    sender: Node | None,
+    background: ThreadPoolExecutor,
+    *,
+    patient: bool,
+    settings: bool,
+    emit: Emit,
 ) -> _Answers:
     """Ask all services at once; compare counters around the first requests of each."""
     emit(StageStarted(_asking(lab), 2, STAGES))
@@ -338,7 +354,7 @@ def _ask_all(
         emit(StageStarted("waiting until IPVS has added up its counters", 3, STAGES))
         # Where requests are not answered they are compared in any case: now there is time.
         early = settings or any(_unanswered(one.exchanges) for one in asked)
-        changed = pool.submit(changed_settings, lab) if early else None
+        changed = background.submit(changed_settings, lab) if early else None
         ends = _wait_for_counters(
             {name: start.unaccounted for name, start in zip(directors, starts, strict=True)}
         )
@@ -350,7 +366,6 @@ def _ask_all(
                 waiting.result()
         rerouted = _rerouted(lab, asked)
         late = [run_inside(name, read_connections) for name in directors]
-        read = changed.result() if changed else None
     held_by = [_all_connections(*one) for one in zip(ends, late, strict=True)]
     runs = tuple(
         Run(
@@ -374,7 +389,7 @@ def _ask_all(
         )
         for one, flows in zip(asked, rerouted, strict=True)
     )
-    return _Answers(runs, read)
+    return _Answers(runs, changed)
 
 
 def _wait_for_counters(

@@ -14,50 +14,56 @@ from lvsctl.model.state import NodeState
 
 
 class Readings(NamedTuple):
-    """By namespace: what a node had learnt (neighbours, a director's connections), nstat's
-    counters of nodes, and the packet filters of nodes and switches.
-    """  # fmt: skip
+    """By namespace: nstat's counters of nodes, and the packet filters of nodes and switches."""
 
-    learnt: dict[str, NodeState]
     counters: dict[str, dict[str, int]]
     packet_filters: dict[str, tuple[FilterRule, ...]]
 
 
 def read_before(
     nodes: Iterable[str], switches: Iterable[str], directors: Collection[str]
-) -> Readings:
+) -> tuple[dict[str, NodeState], Readings]:
     """Read what nodes have learnt, flush it, and read the counters and packet filters.
 
+    Returns by namespace the neighbours, and of ``directors`` the connections; then the rest.
     Raises LabError if a namespace does not exist, HostError without root.
     """
 
-    def visits() -> Readings:
-        found = Readings({}, {}, {})
+    def visits() -> tuple[dict[str, NodeState], Readings]:
+        learnt: dict[str, NodeState] = {}
+        found = Readings({}, {})
         for name in netns.each(nodes):
             indexes, neighbours = state.read_neighbours()
             connections = state.read_connections() if name in directors else ()
-            found.learnt[name] = NodeState(name, neighbours=neighbours, connections=connections)
+            learnt[name] = NodeState(name, neighbours=neighbours, connections=connections)
             state.flush(indexes, neighbours)
             found.counters[name] = counters.read_counters()
             found.packet_filters[name] = packet_filters.current_filters()
-        for name in netns.each(switches):
+        _read_filters(found, switches)
+        return learnt, found
+
+    return netns.in_thread(visits)
+
+
+def read_after(nodes: Iterable[str], switches: Iterable[str]) -> Readings:
+    """Read the counters of ``nodes``, and the packet filters of both. Raises as ``read_before``."""
+
+    def visits() -> Readings:
+        found = Readings({}, {})
+        for name in netns.each(nodes):
+            found.counters[name] = counters.read_counters()
             found.packet_filters[name] = packet_filters.current_filters()
+        _read_filters(found, switches)
         return found
 
     return netns.in_thread(visits)
 
 
-class ReadingsAfter:
-    """For ``state.lab_state``: in each namespace read a node's counters, and flush what it has
-    learnt once its state was read.
-    """  # fmt: skip
+def _read_filters(found: Readings, switches: Iterable[str]) -> None:
+    for name in netns.each(switches):
+        found.packet_filters[name] = packet_filters.current_filters()
 
-    def __init__(self, nodes: Collection[str]) -> None:
-        self._nodes = nodes
-        self.counters: dict[str, dict[str, int]] = {}
 
-    def __call__(self, found: NodeState) -> None:
-        """Do it in the calling thread's namespace, of which ``found`` is the state."""
-        if found.netns in self._nodes:
-            self.counters[found.netns] = counters.read_counters()
-            state.flush({link.name: link.index for link in found.links}, found.neighbours)
+def flush_learnt(found: NodeState) -> None:
+    """Flush what a node has learnt, in the calling thread's namespace, whose state was read."""
+    state.flush({link.name: link.index for link in found.links}, found.neighbours)
