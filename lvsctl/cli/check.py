@@ -111,7 +111,7 @@ def check(
     """
     from lvsctl.engine import ask_hosts
     from lvsctl.engine.check import check as compare
-    from lvsctl.formats.hosts.inventory import read_inventory
+    from lvsctl.formats.hosts.inventory import INVENTORY, read_inventory
     from lvsctl.output.text.check import format_check
     from lvsctl.topology import shipped
 
@@ -129,7 +129,7 @@ def check(
         result = compare(lab, ask_hosts.from_directory(from_))
     else:
         assert inventory is not None  # noqa: S101 - for the type checker
-        found = shipped.find(inventory, sys.stdin.buffer)
+        found = shipped.read_file(inventory, sys.stdin.buffer, INVENTORY)
         hosts = read_inventory(found.text, found.source)
         if capture:
             from lvsctl.engine.check_frames import check_by_ssh  # with all of the engine

@@ -15,7 +15,7 @@ from lvsctl.cli.files import make_directory, write_text
 from lvsctl.cli.help import Command, new_app
 from lvsctl.cli.output import Format, show, show_json, style
 from lvsctl.cli.where import ForwardRequest, Where, in_lab_kernel
-from lvsctl.errors import legible
+from lvsctl.errors import UsageError, legible
 from lvsctl.output.text.plan import format_difference, format_preview
 from lvsctl.plan import planner
 from lvsctl.plan.stages import Up
@@ -79,7 +79,7 @@ def import_(
     """
     from lvsctl.formats import readers
 
-    found = shipped.find(file, sys.stdin.buffer)
+    found = shipped.read_file(file, sys.stdin.buffer, readers.CONFIGURATION)
     chosen = None if source is None else readers.Source(source)
     imported = readers.import_file(found, chosen, valid_name(name), config_id)
     for remark in imported.remarks:
@@ -93,7 +93,10 @@ def import_(
 
 def _are_files(other: str | None, **_: object) -> bool:
     """Return whether two files are compared, for which no lab is needed."""
-    return other is not None and ("/" in other or Path(other).is_file())
+    # No lab has a name with a dot.
+    return other is not None and (
+        other == "-" or "/" in other or "." in other or Path(other).is_file()
+    )
 
 
 def _forwarded(words: list[str], topology: str, **_: object) -> ForwardRequest:
@@ -160,6 +163,8 @@ def _show_preview(result: Up, wanted: Format, *, exit_code: bool) -> ExitStatus:
 def _compare(topology: str, other: str, wanted: Format, *, exit_code: bool) -> ExitStatus:
     from lvsctl.engine.preview import between
 
+    if topology == other == "-":
+        raise UsageError("standard input is one file, not two", hint="name the other one")
     first = planner.load_lab(sources.find_topology(topology, brief=False))
     found = sources.find_topology(other, brief=False)
     second = planner.load_lab(found, Overrides(first.name))
@@ -183,7 +188,7 @@ class To(StrEnum):
 
 def _is_topology(topology: str, **_: object) -> bool:
     """Return whether a topology is exported, for which no lab is needed."""
-    named = topology in shipped.names() or topology == "-" or "/" in topology
+    named = topology in shipped.names() or topology == "-" or "/" in topology or "." in topology
     return named or Path(topology).is_file()
 
 
@@ -222,8 +227,8 @@ def export(
 ) -> None:
     """Write a lab as keepalived.conf, rules, playbooks or containers.
 
-    keepalived: VRRP for the VIPs, the virtual services, a TCP check for each real server.
-    ipvsadm: the director's rules, as `ipvsadm -R` takes them. ansible: a directory that
+    keepalived: VRRP for the VIPs, the virtual services, a health check for each real server (not
+    for SCTP). ipvsadm: the director's rules, as `ipvsadm -R` takes them. ansible: a directory that
     `ansible-playbook` applies to real directors and real servers, and takes back. containerlab:
     the same lab of containers; clabernetes: the same for a Kubernetes cluster. A file in another
     program's format is imported first, so that this also converts one into the other. What a format

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lvsctl.cli import failure
 from lvsctl.cli.where import ForwardRequest, inside_machine
-from lvsctl.errors import TopologyError, legible
+from lvsctl.errors import Problem, TopologyError, legible
 from lvsctl.topology import shipped
 from lvsctl.topology.shipped import Topology
 
@@ -84,8 +85,23 @@ def check(imported: Imported) -> None:
     try:
         planner.load_lab(Topology(f"topology of {source}", imported.text.encode()))
     except TopologyError as error:
+        found = [_in_file(one, imported.text, source) for one in error.problems]
+        if all(found):
+            error = TopologyError(source, [one for one in found if one is not None])
         error.add(f"these are mistakes in what lvsctl import makes of {source}")
-        raise
+        raise error from None
+
+
+def _in_file(problem: Problem, text: str, source: str) -> Problem | None:
+    """Return a mistake of an imported topology at the line of its service in the file itself."""
+    for line in reversed(text.splitlines()[: problem.line]):
+        place = re.fullmatch(r"  - name: \S+  # (.+):(\d+)", line)
+        if place is not None:
+            file = place[1] if place[1] != source else ""
+            return problem._replace(line=int(place[2]), column=0, file=file)
+        if not line.startswith(" "):
+            break
+    return None
 
 
 def say_in_brief(argument: str, imported: Imported) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from lvsctl.kernel import commands, masters, netns, registry, state, undo, wide
 from lvsctl.kernel.apply import apply_plan
 from lvsctl.model.addresses import Endpoint, host_route
 from lvsctl.model.event import ignore
+from lvsctl.model.evidence import Failure
 from lvsctl.model.failover import Failover, HeldConnection, Moment, Step
 from lvsctl.model.frame import VRRP, Direction, Frame
 from lvsctl.model.lab import Lab, Node
@@ -36,6 +36,7 @@ from lvsctl.resources.drop_filter import DropFilter
 from lvsctl.resources.ipvs_config import SyncDaemon
 from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.link_up import LinkUp
+from lvsctl.traffic import again
 from lvsctl.traffic.every import Asked, SteadyClient, is_prompt
 
 INTERVAL = 0.01
@@ -58,7 +59,6 @@ ANSWER_SECONDS = 3.0
 """How long a held connection has to answer again: TCP sends lost data again after 0.2, 0.4 s …"""
 
 _UNANSWERED = "no answer"
-_REQUEST = b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,11 +244,11 @@ def _measured(lab: Lab, service: VirtualService, before: str, action: Action) ->
             holders = _wait_for_another(lab, found, patience)
             after = _new_master(lab, holders, before if action.split else "")
             # An entry that announcements did not change is confirmed, or asked for again, later.
-            again = client.wait_for_answers(time.time(), AFTER, LEARNT_SECONDS)
+            answered = client.wait_for_answers(time.time(), AFTER, LEARNT_SECONDS)
             known = _neighbours(lab)
             moved = _moved(lab, began, (before, after), holders, known)
-            if not again and not story.entries_of(moved)[1]:
-                again = client.wait_for_answers(time.time(), AFTER, patience)
+            if not answered and not story.entries_of(moved)[1]:
+                answered = client.wait_for_answers(time.time(), AFTER, patience)
             table = _table(lab, after)
             held = go_on(connections, table)
         asked = sorted(client.asked)  # those that wait for an answer are over now
@@ -265,7 +265,7 @@ def _measured(lab: Lab, service: VirtualService, before: str, action: Action) ->
         Step(0.0, Moment.ACTION, "", action.text),
         *story.story(moved),
         *_answers(worst, began, sender.name),
-        *([] if again else _last_answer(asked, began, sender.name)),
+        *([] if answered else _last_answer(asked, began, sender.name)),
     ]
     gaps = [later - earlier for earlier, later in pairwise([one.sent for one in asked])]
     return Failover(
@@ -277,7 +277,7 @@ def _measured(lab: Lab, service: VirtualService, before: str, action: Action) ->
         after,
         INTERVAL * 1000,
         (worst.blur if worst is not None else max(gaps, default=0.0)) * 1000,
-        (worst.seconds * 1000 if worst is not None else 0.0) if again else None,
+        (worst.seconds * 1000 if worst is not None else 0.0) if answered else None,
         len(asked),
         sum(map(is_prompt, asked)),
         tuple(sorted(steps, key=lambda step: step.at)),
@@ -398,85 +398,40 @@ def _table(lab: Lab, director: str) -> tuple[Connection, ...]:
 # ── held connections ─────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(slots=True)
-class Held:
-    """A connection that is held open, and what came of its last request."""
+class Held(NamedTuple):
+    """A connection that was held open, and what came of its last request."""
 
-    sock: socket.socket
     client: Endpoint
-    real_server: str
-    known: bool = False
     error: str = ""
-    survived: bool = False
+    """Why it was not answered; empty: it was."""
+    known: bool = False
+    """Whether the new director had the connection in its table."""
+
+    @property
+    def survived(self) -> bool:
+        """Whether the last request was answered."""
+        return not self.error
 
 
 @contextlib.contextmanager
-def held_connections(name: str, service: VirtualService) -> Iterator[list[Held]]:
+def held_connections(name: str, service: VirtualService) -> Iterator[again.Flows]:
     """Open connections that have asked nothing yet, and others that have an answer."""
-    opened: list[Held] = []
-
-    def connect() -> None:
-        family = socket.AF_INET6 if service.endpoint.vip.version == 6 else socket.AF_INET
-        for number in range(2 * HELD):
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            sock.settimeout(ANSWER_SECONDS)
-            try:
-                sock.connect((str(service.endpoint.vip), service.endpoint.port))
-            except OSError:
-                sock.close()
-                continue
-            address, port = sock.getsockname()[:2]
-            client = Endpoint(type(service.endpoint.vip)(address), port)
-            opened.append(Held(sock, client, ""))
-            if number >= HELD:
-                _ask(opened[-1])
-
-    try:
-        netns.run_inside(name, connect)
-        yield opened
-    finally:
-        for one in opened:
-            one.sock.close()
+    with again.opened(name, service.endpoint, 2 * HELD, ANSWER_SECONDS) as flows:
+        flows.ask(HELD)
+        yield flows
 
 
-def _ask(one: Held) -> None:
-    """Send a request over a connection, and note what comes of it."""
-    _send(one)
-    _receive(one)
-
-
-def _send(one: Held) -> None:
-    one.survived, one.error = False, ""
-    try:
-        one.sock.sendall(_REQUEST)
-    except OSError as error:
-        one.error = error.strerror or str(error)
-
-
-def _receive(one: Held) -> None:
-    if one.error:
-        return
-    try:
-        answer = one.sock.recv(4096)
-        one.survived = answer.startswith(b"HTTP/")
-        one.error = "" if one.survived else "closed"
-    except TimeoutError:
-        one.error = f"{_UNANSWERED} within {ANSWER_SECONDS:g} s"
-    except ConnectionResetError:
-        one.error = "reset"
-    except OSError as error:
-        one.error = error.strerror or str(error)
-
-
-def go_on(held: list[Held], table: Sequence[Connection]) -> list[Held]:
-    """Ask once more over every connection; first look whether the new director has it."""
-    known = {(one.client, one.client_port) for one in table}
-    for one in held:
-        one.known = (one.client.address, one.client.port) in known
-        _send(one)
-    for one in held:  # all of them wait at the same time
-        _receive(one)
-    return held
+def go_on(flows: again.Flows, table: Sequence[Connection]) -> list[Held]:
+    """Ask once more over every connection; ``table`` is the new director's before that."""
+    known = {Endpoint(one.client, one.client_port) for one in table}
+    flows.ask()
+    found = []
+    for *_, last in flows.exchanges:
+        if last.local is not None:
+            late = last.error == Failure.TIMED_OUT
+            error = f"{_UNANSWERED} within {ANSWER_SECONDS:g} s" if late else last.error
+            found.append(Held(last.local, error, last.local in known))
+    return found
 
 
 def _explained(moved: story.Moved, service: VirtualService, one: Held) -> HeldConnection:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lvsctl.errors import Problem, TopologyError, quoted
+from lvsctl.formats.keepalived.numbers import number
 from lvsctl.model.addresses import IPAddress, IPInterface, IPNetwork
 from lvsctl.model.service import (
     Encapsulation,
@@ -56,10 +57,17 @@ class Notes:
         """The files that it includes."""
         self._problems: dict[Problem, None] = {}
         self._remarks: dict[Remark, None] = {}
+        self._ended = False
+
+    def end(self, place: Place, message: str, hint: str = "") -> None:
+        """Record why the rest of the file was not read: what would follow from that is none."""
+        self._problems.clear()
+        self.wrong(place, message, hint)
+        self._ended = True
 
     def wrong(self, place: Place, message: str, hint: str = "") -> None:
         """Record a mistake. ``hint`` is what would be right."""
-        if len(self._problems) < MAX_PROBLEMS:
+        if len(self._problems) < MAX_PROBLEMS and not self._ended:
             file = place.file if place.file != self.source else ""
             self._problems[Problem(place.line, 0, "", message, hint, file)] = None
 
@@ -249,6 +257,29 @@ def port_mapping(forward: str, vip_port: int, port: int, keyword: str) -> PortMa
         f"{keyword} cannot map port {vip_port} to {port}: {forward} does not rewrite packets",
         f"write port {vip_port}, or use NAT, the only forwarding method that rewrites ports",
     )
+
+
+def unmapped(keyword: str, vip_port: int, port: int) -> str:
+    """Return what to remark on a port that ipvsadm replaces by the service's.
+
+    It does so for every method but NAT, in silence (process_options in ipvsadm.c).
+    """
+    return f"{keyword} cannot map port {vip_port} to {port}: ipvsadm takes port {vip_port}"
+
+
+SERVICE_PORTS = {
+    "ftp": 21, "ssh": 22, "telnet": 23, "smtp": 25, "domain": 53, "http": 80, "www": 80,
+    "pop3": 110, "nntp": 119, "ntp": 123, "imap2": 143, "imap": 143, "ldap": 389, "https": 443,
+    "syslog": 514, "submission": 587, "ldaps": 636, "imaps": 993, "pop3s": 995, "openvpn": 1194,
+    "ms-sql-s": 1433, "radius": 1812, "radius-acct": 1813, "mysql": 3306, "postgresql": 5432,
+    "sip": 5060, "sips": 5061, "redis": 6379, "http-alt": 8080, "webcache": 8080,
+}  # fmt: skip
+"""Ports that files call by the service's name, as in /etc/services of Debian; no host is asked."""
+
+
+def service_port(text: str) -> int | None:
+    """Return the port of a number, or of a service's name; None if it is neither."""
+    return SERVICE_PORTS.get(text) or number(text, 0, 65535)
 
 
 def unknown_scheduler(word: str) -> tuple[str, str]:

@@ -24,27 +24,30 @@ from lvsctl.resources.user_command import UserCommand
 from lvsctl.resources.veth_link import VethLink
 
 IMAGE = "ghcr.io/nicolaka/netshoot"
-"""An image with ip, ipvsadm, ethtool, python3 and curl."""
+"""An image with ip, tc, sysctl, ethtool, python3, ipvsadm, iptables and nft (its Dockerfile)."""
 
 _ABOUT = """\
 # Lab {name}, written by lvsctl export: `containerlab deploy -t FILE`.
 # - The hosts' kernels need ip_vs (and the modules of tunnels): modprobe ip_vs, on each of them.
-# - Every image needs ip, sysctl, ethtool, python3, and on directors ipvsadm, iptables for snat and
-#   mss_clamp, keepalived for ha.
-# - Nodes have an interface eth0 more, for management, and its addresses.
+# - Another image must have what the commands of its node need, as {image} has:
+#   ip, tc, sysctl, ethtool, python3; ipvsadm, iptables (snat, mss_clamp), nft or tc (marks).
+{keepalived}# - Nodes have an interface eth0 more, for management, and its addresses.
 # - Between hosts clabernetes carries frames in VXLAN, which costs 50 bytes: give it an MTU of 1550
 #   or more, otherwise the lab's own MTU is not what its topology says.
+"""
+_KEEPALIVED = """\
+# - Directors run keepalived, which that image does not have: give them `image: ` with it.
 """
 
 
 def write(lab: Lab, resources: Iterable[Resource]) -> dict[str, str]:
     """Return the text of the topology file by its name."""
-    return {f"{lab.name}.clab.yml": _ABOUT.format(name=lab.name) + _yaml(_topology(lab, resources))}
+    return {f"{lab.name}.clab.yml": _definition(lab, tuple(resources))}
 
 
 def write_for_clabernetes(lab: Lab, resources: Iterable[Resource]) -> dict[str, str]:
     """Return the same as a resource that clabernetes takes: ``kubectl apply -f FILE``."""
-    definition = _ABOUT.format(name=lab.name) + _yaml(_topology(lab, resources))
+    definition = _definition(lab, tuple(resources))
     resource = {
         "apiVersion": "clabernetes.containerlab.dev/v1alpha1",
         "kind": "Topology",
@@ -52,6 +55,12 @@ def write_for_clabernetes(lab: Lab, resources: Iterable[Resource]) -> dict[str, 
         "spec": {"definition": {"containerlab": _Text(definition)}},
     }
     return {f"{lab.name}.clabernetes.yml": _yaml(resource)}
+
+
+def _definition(lab: Lab, every: tuple[Resource, ...]) -> str:
+    runs = any(isinstance(one, Keepalived) for one in every)
+    about = _ABOUT.format(name=lab.name, image=IMAGE, keepalived=_KEEPALIVED if runs else "")
+    return about + _yaml(_topology(lab, every))
 
 
 class _Text(str):
@@ -73,8 +82,7 @@ def _yaml(value: object) -> str:
     return yaml.dump(value, sort_keys=False, width=1000, Dumper=_Dumper)
 
 
-def _topology(lab: Lab, resources: Iterable[Resource]) -> dict[str, object]:
-    every = tuple(resources)
+def _topology(lab: Lab, every: tuple[Resource, ...]) -> dict[str, object]:
     links = [one for one in every if isinstance(one, VethLink)]
     names = {lab.netns(name): name for name in _members(lab)}
     return {
@@ -114,8 +122,9 @@ def _commands(
         elif one.netns != netns or isinstance(one, Namespace):
             continue
         elif isinstance(one, Sysctl):
-            yield from map(_typed, one.commands())
-            yield from _of_links(one, devices)
+            links_own = (replace(found, optional=True) for found in one.of_links(devices))
+            for setting in (one, *links_own):
+                yield from map(_typed, setting.commands())
         elif isinstance(one, ResponderPort):
             yield _responder(lab, one)
         elif isinstance(one, UserCommand | Keepalived):
@@ -137,14 +146,6 @@ def _link(one: VethLink, netns: str) -> Iterator[str]:
     if one.node_netns == netns:
         yield f"ip link set dev {one.device} address {one.mac}"
         yield f"ip link set dev {one.device} up"
-
-
-def _of_links(one: Sysctl, devices: list[str]) -> Iterator[str]:
-    """Yield a default for new links as a setting of those that are there already."""
-    before, default, setting = one.name.rpartition(".default.")
-    if default:
-        for device in devices:
-            yield f"sysctl -qe -w {before}.{device}.{setting}={one.value}"
 
 
 def _typed(command: Command) -> str:

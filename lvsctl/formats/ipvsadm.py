@@ -21,8 +21,9 @@ from lvsctl.formats.configuration import (
     Service,
     in_order,
     is_flag,
-    port_mapping,
+    service_port,
     unknown_scheduler,
+    unmapped,
 )
 from lvsctl.formats.keepalived.numbers import address, netmask_bits, number
 from lvsctl.model.addresses import IPAddress
@@ -74,8 +75,8 @@ _CHECKSUMS = frozenset(("--tun-nocsum", "--tun-csum", "--tun-remcsum"))
 _KNOWN = frozenset((*_LONG, *_WITH_VALUE, *_ALONE, *_CHECKSUMS, "-p", "--set", "--start-daemon"))
 _METHODS = {"-g": ForwardingMethod.DR, "-i": ForwardingMethod.TUN, "-m": ForwardingMethod.NAT}
 _PROTOCOLS = {"-t": Protocol.TCP, "-u": Protocol.UDP, "--sctp-service": Protocol.SCTP}
-DEFAULT_PERSISTENCE = 300
-"""Seconds, of -p without a timeout (ipvsadm(8))."""
+DEFAULT_PERSISTENCE = 360
+"""Seconds, of -p without a timeout: what ipvsadm 1.31 sets, though ipvsadm(8) says 300."""
 
 _NUMERIC = "numbers in place of names: ipvsadm-save -n"
 
@@ -119,7 +120,7 @@ def read(text: str, source: str) -> Configuration:
                     f"{words[0]}: it needs a second director (ha: {{sync: true}} of the directors)",
                 )
             elif words:
-                _take(_Rule(_options(words), place), services)
+                _take(_Rule(_options(words), place), services, notes)
         except _Refused as error:
             notes.wrong(place, str(error), error.hint)
     if not services:
@@ -174,7 +175,7 @@ def _timeouts(words: list[str]) -> IpvsTimeouts:
     return IpvsTimeouts(tcp or usual.tcp, tcp_fin or usual.tcp_fin, udp or usual.udp)
 
 
-def _take(rule: _Rule, services: dict[VipPort | Mark, _Entry]) -> None:
+def _take(rule: _Rule, services: dict[VipPort | Mark, _Entry], notes: Notes) -> None:
     """Add what one line says to ``services``."""
     options = rule.options
     if "-C" in options:
@@ -190,7 +191,7 @@ def _take(rule: _Rule, services: dict[VipPort | Mark, _Entry]) -> None:
         match = _match(options)
         if match not in services:
             raise _Refused("the service of this real server is not above it", "-A comes before -a")
-        destination = _destination(rule, match)
+        destination = _destination(rule, match, notes)
         servers = services[match].servers
         key = destination.rip, destination.port
         if key in servers and "-a" in options:
@@ -219,11 +220,12 @@ def _endpoint(text: str) -> tuple[IPAddress, int]:
     host = text if found is None else found[1] or found[2] or ""
     port = None if found is None else found[3]
     vip = address(host)
-    if vip is None or (port is not None and number(port, 0, 65535) is None):
+    numeric = 0 if port is None else service_port(port)
+    if vip is None or numeric is None:
         wrong = host if vip is None else str(port)
         what = "an IP address" if vip is None else "a port"
         raise _Refused(f"{quoted(wrong)} is not {what}", _NUMERIC)
-    return vip, int(port or 0)
+    return vip, numeric
 
 
 def _service(rule: _Rule) -> Service:
@@ -267,7 +269,7 @@ def _netmask(text: str, match: VipPort | Mark) -> int:
     return 0 if bits == (128 if match.version == 6 else 32) else bits
 
 
-def _destination(rule: _Rule, match: VipPort | Mark) -> Destination:
+def _destination(rule: _Rule, match: VipPort | Mark, notes: Notes) -> Destination:
     options = rule.options
     rip, port = _endpoint(options.get("-r", ""))
     method = next((m for o, m in _METHODS.items() if o in options), ForwardingMethod.DR)
@@ -275,12 +277,12 @@ def _destination(rule: _Rule, match: VipPort | Mark) -> Destination:
     limits = [number(options.get(option, "0"), 0, (1 << 32) - 1) for option in ("-x", "-y")]
     if weight is None or None in limits:
         raise _Refused("a weight or threshold is not a number", "-w 0 to 65535, -x and -y likewise")
-    service_port = match.port if isinstance(match, VipPort) else 0
+    own_port = match.port if isinstance(match, VipPort) else 0
     if method is not ForwardingMethod.NAT:
-        if port and service_port and port != service_port:
+        if port and own_port and port != own_port:
             option = next(o for o, m in _METHODS.items() if m is method)
-            raise _Refused(*port_mapping(method, service_port, port, option))
-        port = service_port
+            notes.remark(rule.place, unmapped(option, own_port, port))
+        port = own_port
     encapsulation, tunnel_port, checksum = Encapsulation.IPIP, 0, TunnelChecksum.NONE
     if method is ForwardingMethod.TUN:
         word = options.get("--tun-type", "ipip")
@@ -294,7 +296,7 @@ def _destination(rule: _Rule, match: VipPort | Mark) -> Destination:
             checksum = next(asked, TunnelChecksum.NONE)
     return Destination(
         rip,
-        port or service_port,
+        port or own_port,
         rule.place,
         weight,
         limits[0] or 0,

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from lvsctl.formats.keepalived.checks import health_check
+from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import USUAL_MTU, Lab, Node, Role
+from lvsctl.resources.address import Address
 from lvsctl.resources.base import Resource
 from lvsctl.resources.gue_port import GuePort
 from lvsctl.resources.ipvs_config import ConnectionTimeouts
 from lvsctl.resources.marks import Marks
 from lvsctl.resources.masquerade import Masquerade
 from lvsctl.resources.mss_clamp import MssClamp
+from lvsctl.resources.static_route import StaticRoute
 from lvsctl.resources.sysctl import Sysctl
 from lvsctl.resources.tunnel import Tunnel
 from lvsctl.resources.user_command import UserCommand
@@ -22,14 +26,13 @@ def of_directors(lab: Lab, resources: Iterable[Resource], *, vrrp: bool) -> tupl
     """Return what a file for directors lacks: keepalived.conf (``vrrp``), or ipvsadm's rules."""
     every = tuple(resources)
     found = list(_settings(lab, every, vrrp=vrrp))
-    if not vrrp:
-        found += _only_keepalived(lab, every)
-    servers = [node for node in lab.having(Role.REAL_SERVER) if any(_own(lab, node, every))]
+    found += _unchecked(lab) if vrrp else _only_keepalived(lab, every)
+    own = {node: list(_own(lab, node, every)) for node in lab.having(Role.REAL_SERVER)}
+    servers = [node for node, needed in own.items() if needed]
     if servers:
-        found.append(
-            f"what {_names(servers)} need (VIP, sysctls, tunnels): export --to ansible, or plan"
-        )
-    return (*found, *_of_lab(lab, every))
+        kinds = ", ".join(dict.fromkeys(kind for needed in own.values() for kind in needed))
+        found.append(f"what {_names(servers)} need ({kinds}): export --to ansible, or plan")
+    return (*found, *_routes(lab, every), *_of_lab(lab, every))
 
 
 def of_hosts(lab: Lab, resources: Iterable[Resource]) -> tuple[str, ...]:
@@ -42,17 +45,36 @@ def of_hosts(lab: Lab, resources: Iterable[Resource]) -> tuple[str, ...]:
     routed = [n for n in (*lab.directors, *lab.having(Role.REAL_SERVER)) if n.routes]
     if routed:
         found.append(f"routes of {_names(routed)}, with their mtu and mss: a host's are its own")
-    return (*found, *_of_lab(lab, every))
+    return (*found, *_unchecked(lab), *_routes(lab, every), *_of_lab(lab, every))
 
 
-def _own(lab: Lab, node: Node, every: tuple[Resource, ...]) -> Iterator[Resource]:
-    """What a real server needs beyond its own addresses and routes."""
-    for one in every:
-        needed = isinstance(one, Tunnel | GuePort | MssClamp)
-        if one.netns == lab.netns(node.name) and (
-            needed or (isinstance(one, Sysctl) and not one.base)
-        ):
-            yield one
+def director_gateways(lab: Lab, node: Node, resources: Iterable[Resource]) -> tuple[IPAddress, ...]:
+    """Return the default gateways of a real server that are directors: what NAT needs."""
+    own = (address for director in lab.directors for address in director.addresses)
+    directors = {*own, *lab.gateways}
+    netns = lab.netns(node.name)
+    return tuple(
+        one.via
+        for one in resources
+        if isinstance(one, StaticRoute)
+        and one.netns == netns
+        and one.to is None
+        and one.via in directors
+    )
+
+
+def _own(lab: Lab, node: Node, every: tuple[Resource, ...]) -> Iterator[str]:
+    """What a real server needs beyond its own addresses and routes, in words."""
+    mine = [one for one in every if one.netns == lab.netns(node.name)]
+    vips = {vip for service in lab.services for vip in service.vips}
+    if any(isinstance(one, Address) and one.address.ip in vips for one in mine):
+        yield "VIP"
+    if any(isinstance(one, Sysctl) and not one.base for one in mine):
+        yield "sysctls"
+    if any(isinstance(one, Tunnel | GuePort) for one in mine):
+        yield "tunnels"
+    if any(isinstance(one, MssClamp) for one in mine):
+        yield "mss_clamp"
 
 
 def _settings(lab: Lab, every: tuple[Resource, ...], *, vrrp: bool) -> Iterator[str]:
@@ -75,6 +97,30 @@ def _settings(lab: Lab, every: tuple[Resource, ...], *, vrrp: bool) -> Iterator[
     routes = [node for node in lab.directors if node.routes]
     if routes and not vrrp:
         yield f"routes of {_names(routes)}"
+
+
+def _unchecked(lab: Lab) -> Iterator[str]:
+    names = [
+        service.name
+        for service in lab.services
+        if any(health_check(server, service.match) is None for server in service.real_servers)
+    ]
+    if names:
+        yield f"health checks for {_some(names)}: keepalived has them for TCP and UDP ports"
+
+
+def _routes(lab: Lab, every: tuple[Resource, ...]) -> Iterator[str]:
+    """Routes to directors, which are of other hosts."""
+    through: dict[IPAddress, list[Node]] = {}
+    for node in lab.having(Role.REAL_SERVER):
+        for gateway in director_gateways(lab, node, every):
+            through.setdefault(gateway, []).append(node)
+    for gateway, nodes in through.items():
+        yield f"the default route of {_names(nodes)}, which is the director: via {gateway}"
+    for one in every:
+        if isinstance(one, StaticRoute) and one.next_hops:
+            hops = [str(hop.via) for hop in one.next_hops if hop.via is not None]
+            yield f"the route to {one.to} with the next hops {_some(hops)}: the router's"
 
 
 def _only_keepalived(lab: Lab, every: tuple[Resource, ...]) -> Iterator[str]:

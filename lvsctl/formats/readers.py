@@ -12,7 +12,12 @@ from lvsctl.formats.configuration import Configuration
 from lvsctl.formats.keepalived import reader as keepalived
 from lvsctl.formats.keepalived.keywords import ROOT
 from lvsctl.formats.to_topology import Imported, label, to_topology
-from lvsctl.topology.shipped import Topology
+from lvsctl.topology.shipped import MAX_BYTES, FileKind, Topology
+
+CONFIGURATION = FileKind(
+    "a configuration", "a text file: keepalived.conf, rules of ipvsadm-save, or ldirectord.cf"
+)
+"""The files that are imported."""
 
 
 class Source(StrEnum):
@@ -28,6 +33,9 @@ _KEEPALIVED = re.compile(
 )
 
 
+_TOPOLOGY = re.compile(r"(version|name|networks|nodes|services)\s*:|\{")
+
+
 def detect(text: str) -> Source | None:
     """Return the format of a text, by its first line that is in one of them; None: a topology."""
     for raw in text.split("\n"):
@@ -40,9 +48,16 @@ def detect(text: str) -> Source | None:
             return Source.LDIRECTORD
         if _KEEPALIVED.match(line):
             return Source.KEEPALIVED
-        if re.match(r"(version|name|networks|nodes|services)\s*:|\{", line):
+        if _TOPOLOGY.match(line):
             return None
     return None
+
+
+def is_topology(text: str) -> bool:
+    """Return whether the first line that means something is a topology's."""
+    lines = (line.strip() for line in text.split("\n"))
+    first = next((line for line in lines if line and line[0] != "#" and line != "---"), "")
+    return _TOPOLOGY.match(first) is not None
 
 
 def read(found: Topology, source: Source, config_id: str = "") -> Configuration:
@@ -65,20 +80,31 @@ def import_file(
 
     Raises UsageError if it is in none, TopologyError with all its mistakes.
     """
-    chosen = source or detect(found.text.decode(errors="replace"))
+    text = found.text.decode(errors="replace")
+    chosen = source or detect(text)
     if chosen is None:
+        if not text.strip():
+            raise UsageError(f"{quoted(found.source)} is empty", hint=f"name {CONFIGURATION.right}")
         raise UsageError(
             f"{quoted(found.source)} is in none of the formats that can be imported",
-            hint=f"formats: {', '.join(Source)}; --from says which",
+            hint="it is a topology: lvsctl up starts it"
+            if is_topology(text)
+            else f"formats: {', '.join(Source)}; --from says which",
         )
     stem = Path(found.source).stem if found.argument != "-" else "imported"
     return to_topology(read(found, chosen, config_id), name or label(stem))
 
 
 def as_topology(found: Topology) -> tuple[Topology, Imported | None]:
-    """Return a topology as it is, and a file in another format as the topology of it."""
+    """Return a topology as it is, and a file in another format as the topology of it.
+
+    Raises UsageError if that is too large, TopologyError with all its mistakes.
+    """
     source = detect(found.text.decode(errors="replace"))
     if source is None:
         return found, None
+    if len(found.text) > MAX_BYTES:
+        message = f"{quoted(found.source)} is larger than {MAX_BYTES} bytes"
+        raise UsageError(message, hint=f"name {CONFIGURATION.right}")
     imported = import_file(found, source)
     return found._replace(text=imported.text.encode()), imported

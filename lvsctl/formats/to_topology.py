@@ -398,8 +398,11 @@ class _Writer:
         yield f"    protocol: {protocol_of(service)}"
         method = default_method(service)
         yield f"    forward: {method}"
-        encapsulation = _default_encapsulation(service)
-        if method is ForwardingMethod.TUN and encapsulation != str(Encapsulation.IPIP):
+        # Only a service of tunnels has one for all its real servers.
+        encapsulation = usual = str(Encapsulation.IPIP)
+        if method is ForwardingMethod.TUN:
+            encapsulation = _default_encapsulation(service)
+        if encapsulation != usual:
             yield f"    encapsulation: {encapsulation}"
         yield f"    scheduler: {_scheduler(service)}"
         if service.persistence:

@@ -22,6 +22,8 @@ from lvsctl.resources.base import Resource
 from lvsctl.resources.masquerade import Masquerade
 from lvsctl.resources.sysctl import Sysctl
 
+_FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
+
 
 class Nat:
     """See the module's docstring."""
@@ -32,16 +34,10 @@ class Nat:
     def director_needs(self, placed: Placed) -> Iterator[Resource]:
         """Forwarding, for the replies; with one arm also no ICMP redirects to the real servers."""
         netns = placed.lab.netns(placed.director.name)
-        yield Sysctl(
-            netns=netns,
-            name="net.ipv4.ip_forward",
-            value="1",
-            why="replies from the real servers are routed through the director",
-        )
-        if any(vip.version == 6 for vip in placed.service.vips):
+        for version in sorted({vip.version for vip in placed.service.vips}):
             yield Sysctl(
                 netns=netns,
-                name="net.ipv6.conf.all.forwarding",
+                name=_FORWARDING[version],
                 value="1",
                 why="replies from the real servers are routed through the director",
             )

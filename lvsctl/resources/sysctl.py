@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
 from lvsctl.model.lab import Lab
@@ -42,6 +42,16 @@ class Sysctl(Resource):
 
     def commands(self) -> tuple[Command, ...]:
         return (self.command("sysctl", "-qe" if self.optional else "-q", "-w", self.setting),)
+
+    def of_links(self, devices: Iterable[str]) -> tuple[Self, ...]:
+        """A default for new links as settings of ``devices``, which exist; else nothing.
+
+        A link takes its settings from ``default`` when it is created (ip-sysctl.rst).
+        """
+        before, default, setting = self.name.rpartition(".default.")
+        if not default:
+            return ()
+        return tuple(replace(self, name=f"{before}.{one}.{setting}") for one in devices)
 
     def rests_on(self) -> frozenset[Part]:
         """Settings of a link (net.ipv4.conf.LINK.…) go with it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -14,6 +15,19 @@ MAX_BYTES = 1 << 20
 
 _SUFFIX = ".yaml"
 _SUFFIXES = (_SUFFIX, ".yml", ".json")
+
+
+_STDIN = "standard input"
+
+
+class FileKind(NamedTuple):
+    """What a file must be: with its article, and what to name in its place."""
+
+    noun: str
+    right: str
+
+
+TOPOLOGY = FileKind("a topology", "a YAML or JSON file")
 
 
 class Topology(NamedTuple):
@@ -60,24 +74,35 @@ def find(argument: str, stdin: BinaryIO) -> Topology:
     A word without a slash is a shipped name or else a file in the current directory.
     Raises UsageError if it cannot be read.
     """
-    if argument == "-":
-        text = _checked(stdin.read(MAX_BYTES + 1), "standard input")
-        return Topology("standard input", text, argument)
     if "/" not in argument and argument in names():
         return Topology(f"{argument}{_SUFFIX}", path_of(argument).read_bytes(), argument)
     if not argument:
         raise _missing(argument)
+    return read_file(argument, stdin, TOPOLOGY)
+
+
+def read_file(argument: str, stdin: BinaryIO, kind: FileKind) -> Topology:
+    """Read a file, or standard input if ``argument`` is ``-``, that must be of a ``kind``.
+
+    Raises UsageError if it cannot be read.
+    """
+    if argument == "-":
+        return Topology(_STDIN, _checked(stdin.read(MAX_BYTES + 1), _STDIN, kind), argument)
     path = Path(argument)
     try:
         if path.is_dir():
+            inside = _inside(path) if kind is TOPOLOGY else ""
             raise UsageError(
-                f"{quoted(argument)} is a directory", hint=_inside(path) or "name a file in it"
+                f"{quoted(argument)} is a directory", hint=inside or "name a file in it"
             )
         with path.open("rb") as file:
-            text = _checked(file.read(MAX_BYTES + 1), argument)
+            text = _checked(file.read(MAX_BYTES + 1), argument, kind)
             return Topology(argument, text, str(path.absolute()))
     except (FileNotFoundError, NotADirectoryError):
-        raise _missing(argument) from None
+        if kind is TOPOLOGY:
+            raise _missing(argument) from None
+        hint = f"{argument} is a shipped topology" if argument in names() else ""
+        raise UsageError(f"the file {quoted(argument)} does not exist", hint=hint) from None
     except PermissionError:
         raise UsageError(
             f"{quoted(argument)} may not be read", hint=f"check it with: ls -l {argument}"
@@ -87,17 +112,22 @@ def find(argument: str, stdin: BinaryIO) -> Topology:
         raise UsageError(f"{quoted(argument)} cannot be read: {reason}") from None
 
 
-def _checked(text: bytes, source: str) -> bytes:
+def _checked(text: bytes, source: str, kind: FileKind) -> bytes:
+    if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        hint = f"convert it: iconv -f utf-16 -t utf-8 {source if source != _STDIN else ''}".rstrip()
+        raise UsageError(f"{quoted(source)} is text in UTF-16, not UTF-8", hint=hint)
     if b"\0" in text:
-        raise UsageError(
-            f"{quoted(source)} is binary, not a topology", hint="name a YAML or JSON file"
-        )
+        message = f"{quoted(source)} is binary, not {kind.noun}"
+        raise UsageError(message, hint=f"name {kind.right}")
+    if len(text) > MAX_BYTES and kind is not TOPOLOGY:  # a topology's reader has its own words
+        message = f"{quoted(source)} is larger than {MAX_BYTES} bytes"
+        raise UsageError(message, hint=f"name {kind.right}")
     return text
 
 
 def _missing(argument: str) -> UsageError:
     known = names()
-    if "/" in argument or argument.endswith(_SUFFIXES):
+    if "/" in argument or "." in argument:  # no topology is called so
         stem = Path(argument).stem
         near = choice_hint(stem, known, "shipped topologies") if known else ""
         return UsageError(f"the file {quoted(argument)} does not exist", hint=near)

@@ -66,9 +66,12 @@ class Flows:
             local = Endpoint(parse_address(address.partition("%")[0]), port)
             self._flows.append(_Flow(sock, local))
 
-    def ask(self) -> None:
-        """Send a request over each connection that goes on, all at once, and wait for replies."""
-        flows = [one for one in self._flows if one.goes_on]
+    def ask(self, count: int | None = None) -> None:
+        """Send a request over each connection that goes on, all at once, and wait for replies.
+
+        Over the first ``count`` connections only, if it is given.
+        """
+        flows = [one for one in self._flows[:count] if one.goes_on]
         sent: list[tuple[_Flow, float]] = []
         deadline = time.monotonic() + self._target.timeout
         for flow in flows:

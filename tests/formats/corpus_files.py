@@ -10,6 +10,12 @@ from lvsctl.topology.shipped import Topology
 
 DIRECTORY = Path(__file__).parent / "corpus"
 FILES = tuple(sorted(DIRECTORY.glob("*.conf")))
+RULES = tuple(sorted(DIRECTORY.glob("*.rules")))
+"""Rules for ``ipvsadm -R``."""
+LDIRECTORD = tuple(sorted(DIRECTORY.glob("*.cf")))
+"""Files of ldirectord."""
+OTHERS = (*LDIRECTORD, *RULES)
+"""Those that keepalived has nothing to say about."""
 CONFIG_ID = "spare"
 """The host for which lines with ``@`` are read."""
 
@@ -21,4 +27,6 @@ def topology_of(path: Path) -> Topology:
 
 def configuration_of(path: Path) -> Configuration:
     """What lvsctl reads in a file."""
-    return readers.read(topology_of(path), readers.Source.KEEPALIVED, CONFIG_ID)
+    source = readers.detect(path.read_text(encoding="utf-8"))
+    assert source is not None
+    return readers.read(topology_of(path), source, CONFIG_ID)

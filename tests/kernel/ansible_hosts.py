@@ -27,7 +27,7 @@ from lvsctl.resources.marks import Marks
 from lvsctl.resources.masquerade import Masquerade
 from lvsctl.resources.sysctl import Sysctl
 from lvsctl.resources.tunnel import Tunnel
-from tests.kernel.by_hand import run
+from tests.kernel.by_hand import end_keepalived, run
 from tests.witness import witness
 
 _CONNECTION = '''
@@ -50,6 +50,21 @@ class Connection(local.Connection):
         node = self.get_option("node")
         return super().exec_command(f"ENTER {node} {shlex.quote(cmd)}", in_data, sudoable)
 '''
+
+_CONFIG = """
+[defaults]
+# 1 ms by default: with one CPU, and system calls as dear as the throwaway kernel's, the controller
+# would take most of the time from the modules that it waits for.
+internal_poll_interval = 0.05
+"""
+
+_PYTHON = """#!/bin/sh
+# What all modules import is compiled already. Otherwise each of them compiles the copy that it has,
+# which takes longer than all else that it does.
+[ $# = 0 ] || exec PYTHON "$@"
+exec PYTHON -c 'import sys, ansible.module_utils.basic
+exec(compile(sys.stdin.buffer.read(), "<stdin>", "exec"))'
+"""
 
 _ENTER = """#!/bin/sh
 # enter NODE COMMAND: in its namespace, with its own /etc and /run
@@ -96,17 +111,21 @@ class Hosts:
     def __init__(self, lab: Lab, directory: Path, *, vrrp_only: bool = False) -> None:
         """``vrrp_only``: this kernel has no IPVS, so keepalived does without virtual servers."""
         self._lab, self._here = lab, directory
-        self.names = [node.name for role in _ROLES for node in lab.having(role)]
+        nodes = [node for role in _ROLES for node in lab.having(role)]
+        self.names = [node.name for node in nodes]
+        self._links = {lab.netns(node.name): node.networks for node in nodes}
         self._write(_files(lab), directory / "site")
         programs = directory / "bin"
         tools = {Path(witness(one)).parent for one in ("keepalived", "ipvsadm", "ifup", "ifdown")}
         path = os.pathsep.join([str(programs), *map(str, tools), _SYSTEM, os.environ["PATH"]])
         self._script(programs / "enter", self._filled(_ENTER))
+        self._script(programs / "python", _PYTHON.replace("PYTHON", shlex.quote(sys.executable)))
         self._script(programs / "modprobe", _MODPROBE.replace("/HELPER", _module_helper()))
         if vrrp_only:
             self._script(
                 programs / "keepalived", f'#!/bin/sh\nexec {witness("keepalived")} -P "$@"\n'
             )
+        (directory / "ansible.cfg").write_text(_CONFIG)
         plugins = directory / "plugins"
         plugins.mkdir()
         (plugins / "node.py").write_text(_CONNECTION.replace("ENTER", str(programs / "enter")))
@@ -125,6 +144,7 @@ class Hosts:
             **os.environ,
             "PATH": path,
             "HOME": str(directory),
+            "ANSIBLE_CONFIG": str(directory / "ansible.cfg"),
             "ANSIBLE_HOME": str(directory / "ansible"),
             "ANSIBLE_REMOTE_TEMP": str(directory / "remote"),
             "ANSIBLE_CONNECTION_PLUGINS": str(plugins),
@@ -150,9 +170,14 @@ class Hosts:
 
     def strip(self) -> None:
         """Take away what makes the nodes a part of LVS."""
+        for director in self._lab.directors:
+            end_keepalived(self._lab.netns(director.name))  # the lab's own, where there are two
         for one in reversed(self._lvs()):
             if isinstance(one, Sysctl):
-                run(f"sysctl -qe -w {one.name}=0", netns=one.netns)
+                # Not what the plan wants, also where that is 0 and a host's own value is not.
+                other = int(one.value == "0")
+                for setting in (one, *one.of_links(self._links[one.netns])):
+                    run(f"sysctl -qe -w {setting.name}={other}", netns=one.netns)
             elif isinstance(one, IpvsService):
                 run("ipvsadm -C", netns=one.netns)
             elif isinstance(one, Tunnel):
@@ -167,9 +192,12 @@ class Hosts:
         return [
             one
             for one in planner.plan_for(self._lab).resources
-            if isinstance(one, kinds)
-            or (isinstance(one, Sysctl) and not one.base)
-            or (isinstance(one, Address) and one.address.ip in vips)
+            if one.netns in self._links
+            and (
+                isinstance(one, kinds)
+                or (isinstance(one, Sysctl) and not one.base)
+                or (isinstance(one, Address) and one.address.ip in vips)
+            )
         ]
 
     def play(self, book: str, *options: str) -> str:
@@ -177,7 +205,7 @@ class Hosts:
         variables = {
             "ansible_connection": "node",
             "ansible_become": False,
-            "ansible_python_interpreter": sys.executable,
+            "ansible_python_interpreter": str(self._here / "bin/python"),
             "lvs_install": False,
         }
         words = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "inventory.yml"]

@@ -115,3 +115,21 @@ def eventually(condition: Any, *, seconds: float = 10) -> None:
     while not condition():
         assert time.monotonic() < deadline, "still not so"
         select.select([], [], [], 0.02)
+
+
+def _keepalived_in(netns: str) -> list[int]:
+    """The processes of keepalived in a namespace."""
+    found = []
+    for pid in run(f"ip netns pids {netns}").split():
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text().strip() == "keepalived":
+                found.append(int(pid))
+    return found
+
+
+def end_keepalived(netns: str) -> None:
+    """End what keepalived runs in a namespace; it takes its VIPs and virtual servers away."""
+    for pid in _keepalived_in(netns):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    eventually(lambda: not _keepalived_in(netns))

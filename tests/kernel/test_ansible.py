@@ -16,7 +16,10 @@ pytestmark = [pytest.mark.ipvs, pytest.mark.slow, pytest.mark.exhaustive]
 """Ansible starts a Python for each task of each host: minutes in the throwaway kernel."""
 
 
-@pytest.mark.parametrize("name", ["dr", "nat", "tun", "tun-gue"])
+@pytest.mark.parametrize(
+    "name",
+    ["dr", "nat", "nat-one-arm", "nat-ipv6", "nat-ha", "nat-snat", "tun", "tun-gue", "tun-ipv6"],
+)
 def test_hosts_that_ansible_configured_pass_and_are_taken_back(name: str, tmp_path: Path) -> None:
     with lab_up(name) as lab:
         hosts = Hosts(lab, tmp_path)

@@ -7,9 +7,7 @@ VIPs are gone by then: first the rules by ipvsadm, then the file by keepalived, 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +29,7 @@ from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.topology import shipped
 from lvsctl.topology.shipped import Topology
 from tests.formats import corpus_files as corpus
-from tests.kernel.by_hand import eventually, run
+from tests.kernel.by_hand import end_keepalived, eventually, run
 from tests.kernel.labs import lab_up
 from tests.witness import witness
 
@@ -39,7 +37,9 @@ pytestmark = [pytest.mark.ipvs, pytest.mark.exhaustive]
 
 
 def rows() -> Iterator[object]:
-    texts = {path.stem: path for path in corpus.FILES} | dict.fromkeys(shipped.names())
+    texts = {path.name: path for path in (*corpus.FILES, *corpus.LDIRECTORD)} | dict.fromkeys(
+        shipped.names()
+    )
     for name, path in texts.items():
         yield pytest.param(name, path, id=name)
 
@@ -115,25 +115,12 @@ def are_held(lab: Lab) -> bool:
     )
 
 
-def keepalived_in(netns: str) -> list[int]:
-    """The processes of keepalived in a namespace."""
-    found = []
-    for pid in run(f"ip netns pids {netns}").split():
-        with contextlib.suppress(OSError):
-            if Path(f"/proc/{pid}/comm").read_text().strip() == "keepalived":
-                found.append(int(pid))
-    return found
-
-
 def empty(lab: Lab) -> None:
     """Take the virtual services and the VIPs from the directors."""
     vips = addresses_of(lab)
     for director in lab.directors:
         netns = lab.netns(director.name)
-        for pid in keepalived_in(netns):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-        eventually(lambda netns=netns: not keepalived_in(netns))
+        end_keepalived(netns)
         run("ipvsadm -C", netns=netns)
         for link in state.node_state(netns, sysctls=(), director=True).links:
             for held in link.addresses:

@@ -98,6 +98,17 @@ def test_keepalived_makes_the_table_that_lvsctl_reads(
     eventually(equals(director, frozenset()), seconds=8)
 
 
+@pytest.mark.parametrize("file", corpus.RULES, ids=lambda file: file.stem)
+def test_ipvsadm_makes_the_table_that_lvsctl_reads(file: Path, director: str) -> None:
+    wanted = frozenset(table(corpus.configuration_of(file).services, director))
+    run("ipvsadm -C", netns=director)
+    # It refuses comments, which scripts have.
+    run(f"""sh -c 'grep -v "^#" {file} | ipvsadm -R'""", netns=director)
+    found = rules_in(director)
+    run("ipvsadm -C", netns=director)
+    assert found == wanted
+
+
 def planned(name: str, netns: str) -> tuple[frozenset[Rule], dict[writers.Target, str]]:
     """The table of a shipped topology's director, in another namespace; and what is exported."""
     lab = planner.load_lab(topology_of(name))

@@ -950,20 +950,23 @@ def test_an_impaired_link_is_named_at_the_node_or_the_switch(
 
 
 @pytest.mark.parametrize(
-    ("impairment", "seen", "words"),
+    ("lab", "impairment", "seen", "words"),
     [
-        (Impairment(duplicate=100), duplicated(both(at("client", Direction.OUT), tcp), 5_000),
+        ("dns", Impairment(duplicate=100),
+         duplicated(both(at("client", Direction.OUT), lambda f: bool(f.payload)), 5_000),
          "sends 100 % of its frames twice"),
-        (Impairment(delay=80, jitter=40),
+        ("nat", Impairment(delay=80, jitter=40),
          delayed(both(at("client", Direction.OUT), tcp,
                       lambda f: not f.payload and not opening(f)), 80_000_000),
          "delays what it sends by 80 ms, 40 more or less"),
     ],
 )  # fmt: skip
 def test_what_frames_show_of_a_link_is_a_cause_though_all_is_answered(
-    impairment: Impairment, seen: Callable[[Evidence], Evidence], words: str
+    lab: str, impairment: Impairment, seen: Callable[[Evidence], Evidence], words: str
 ) -> None:
-    unseen = bent(evidence_of("nat"), "client", relinked("public", impairment=impairment))
+    evidence = evidence_of(lab)
+    (network,) = evidence.lab.node("client").networks
+    unseen = bent(evidence, "client", relinked(network, impairment=impairment))
     assert conclusion(unseen).causes == (), "no frame shows it"
     (cause,) = conclusion(seen(unseen)).causes
     assert (cause.fault, cause.node) == ("link-impaired", "client")

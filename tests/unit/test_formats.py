@@ -30,7 +30,7 @@ from lvsctl.formats.ipvs_table import Rule, table
 from lvsctl.formats.to_topology import Imported, node_names, to_topology
 from lvsctl.model.addresses import IPAddress, host_route
 from lvsctl.model.lab import HighAvailability, Lab
-from lvsctl.model.service import VipPort
+from lvsctl.model.service import Protocol, VipPort
 from lvsctl.plan import planner
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
@@ -93,7 +93,7 @@ def expressible(configuration: Configuration) -> set[Rule]:
     return found
 
 
-@pytest.mark.parametrize("file", corpus.FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [*corpus.FILES, *corpus.OTHERS], ids=lambda file: file.name)
 def test_the_topology_of_a_file_has_its_table(file: Path) -> None:
     configuration = corpus.configuration_of(file)
     lab = lab_of(to_topology(configuration, "site"))
@@ -159,9 +159,44 @@ def test_playbooks_are_for_every_host_and_need_no_collection(name: str) -> None:
     assert not any("default.rp_filter" in one or "accept_dad" in one for one in settings)
 
 
-def test_a_host_of_nat_has_its_gateway_checked_and_interfaces_are_the_inventorys() -> None:
+@pytest.mark.parametrize(
+    ("name", "gateways"),
+    [
+        ("nat", ["192.168.20.2"]),
+        ("nat-ipv6", ["fd00:192::2"]),
+        ("nat-ha", ["192.168.61.1"]),
+        ("nat-snat", None),
+        ("dr-routed", None),
+    ],
+)
+def test_a_host_whose_gateway_must_be_the_director_has_it_checked(
+    name: str, gateways: list[str] | None
+) -> None:
+    files = playbooks(name)
+    assert yaml.safe_load(files["group_vars/real_servers.yml"]).get("lvs_gateways") == gateways
+    assert ("which is the director: via" in files["README.md"]) == bool(gateways)
+
+
+def test_settings_are_those_of_interfaces_that_exist() -> None:
+    """Not ``default``, which only new links get; a VLAN's dot is a slash in sysctl(8)."""
+    text = shipped.text_of("nat-one-arm").replace(
+        "{role: director,",
+        "{role: director, sysctls: {net.ipv4.conf.default.log_martians: '{{1}}'},",
+    )
+    lab = parse_topology(text, "one-arm")
+    files = writers.export(lab, planner.plan_for(lab).resources, writers.Target.ANSIBLE)
+    settings = yaml.safe_load(files["group_vars/directors.yml"])["lvs_settings"]
+    rendered = [jinja2.Template(one).render(lvs_interfaces={"lan": "eth0.10"}) for one in settings]
+    assert rendered == [
+        "net.ipv4.ip_forward = 1",
+        "net.ipv4.conf.all.send_redirects = 0",
+        "net.ipv4.conf.eth0/10.send_redirects = 0",
+        "net.ipv4.conf.eth0/10.log_martians = {{1}}",
+    ]
+
+
+def test_interfaces_are_the_inventorys() -> None:
     nat, marks = playbooks("nat"), playbooks("dr-fwmark")
-    assert "lvs_gateway: 192.168.20.2\n" in nat["group_vars/real_servers.yml"]
     assert "interface {{ lvs_interfaces['public'] }}\n" in nat["templates/keepalived.conf.j2"]
     up = yaml.safe_load(marks["group_vars/directors.yml"])["lvs_commands"][0]["up"]
     assert up.startswith("nft 'add table inet lvsctl_mark; add chain inet lvsctl_mark prerouting ")
@@ -292,9 +327,9 @@ def server(line: str, inside: str = "lb_kind DR\nprotocol TCP\n") -> str:
             "a lower threshold is at most the upper one",
         ),
         (
-            "-A -t 10.0.0.1:80 -s rr\n-a -t 10.0.0.1:80 -r 10.0.0.2:81 -g\n",
-            "site.conf:2: -g cannot map port 80 to 81: dr does not rewrite packets",
-            "write port 80, or use NAT",
+            "-A -t 10.0.0.1:gopher -s rr\n",
+            "site.conf:1: 'gopher' is not a port",
+            "numbers in place of names: ipvsadm-save -n",
         ),
         (
             "-A -t www.example.com:http -s rr\n",
@@ -307,9 +342,24 @@ def server(line: str, inside: str = "lb_kind DR\nprotocol TCP\n") -> str:
             "-A comes before -a",
         ),
         (
-            "virtual=10.0.0.1:80\n\treal=10.0.0.2:81 gate\n",
-            "site.conf:2: gate cannot map port 80 to 81: dr does not rewrite packets",
-            "write port 80, or use NAT",
+            "virtual=10.0.0.1:80\n  real=10.0.0.2:80 gate\n",
+            "site.conf:2: 'real' is indented too little: ldirectord refuses it",
+            "indent it with a tab, or at least four blanks",
+        ),
+        (
+            "virtual=10.0.0.1:80\n\treal=10.0.0.2:80 gate\n\n\tscheduler=rr\n",
+            "site.conf:4: 'scheduler' belongs to no virtual service: ldirectord refuses it",
+            "remove the blank line above it",
+        ),
+        (
+            "virtual=[fd00::1]:80\n\treal6=[fd00::2]:80 gate\n",
+            "site.conf:1: virtual is not for IPv6: ldirectord refuses it",
+            "virtual6 =",
+        ),
+        (
+            "virtual=10.0.0.1:80\n\treal=10.0.0.2:80 gate\n\tprotocol=sctp\n",
+            "site.conf:3: 'sctp' is not a protocol",
+            "tcp, udp or fwm",
         ),
         (
             "virtual=10.0.0.1:80\n\treal=10.0.0.2:80 route\n",
@@ -572,7 +622,7 @@ def test_formats_are_told_apart_by_content(text: str, found: str | None) -> None
 
 def test_ipvsadm_rules_with_long_options_and_in_scripts() -> None:
     short = (
-        "-A -t 10.0.0.1:80 -s wlc -p 300 -M 255.255.255.0\n-a -t 10.0.0.1:80 -r 10.0.0.2 -m -w 3\n"
+        "-A -t 10.0.0.1:80 -s wlc -p 360 -M 255.255.255.0\n-a -t 10.0.0.1:80 -r 10.0.0.2 -m -w 3\n"
     )
     long = (
         "ipvsadm -C  # from a script\n\n"
@@ -608,6 +658,28 @@ def test_ldirectord_ranges_and_defaults() -> None:
     sorry = [one.sorry and (str(one.sorry.rip), one.sorry.port, one.sorry.forward)
              for one in configuration.services]  # fmt: skip
     assert sorry == [("10.0.0.9", 80, "dr"), ("fd00::9", 5353, "nat")]
+
+
+def test_what_ldirectord_does_with_a_file() -> None:
+    """Ports by name; port 53 is UDP; a blank line ends no service if a comment does not."""
+    configuration = corpus.configuration_of(corpus.DIRECTORY / "sites.cf")
+    web, names, mail, _ = configuration.services
+    assert web.match == VipPort(Protocol.TCP, ip_address("10.77.1.100"), 80)
+    assert [(str(one.rip), one.port, one.weight) for one in web.destinations] == [
+        *((f"10.77.1.{host}", 80, 4) for host in (11, 12, 13)),
+        ("10.77.1.14", 80, 2),
+    ]
+    assert names.match == VipPort(Protocol.UDP, ip_address("10.77.1.101"), 53)
+    assert {one.port for one in mail.destinations} == {2525}
+    sorry = [one.sorry and (str(one.sorry.rip), one.sorry.port) for one in configuration.services]
+    assert sorry == [("127.0.0.1", 80), ("10.77.1.30", 53), ("127.0.0.1", 25), None]
+    remarks = {remark.text for remark in configuration.remarks}
+    assert {
+        "gate cannot map port 80 to 8080: ipvsadm takes port 80",
+        "the fallback of the whole file is not for firewall marks",
+        "checktype=off: ldirectord activates no real server; the lab has all of them",
+        "autoreload: it is about the daemon itself",
+    } <= remarks
 
 
 def test_real_servers_keep_their_names_when_others_come() -> None:
@@ -796,6 +868,7 @@ def test_a_container_runs_keepalived_itself() -> None:
     lab = planner.load_lab(Topology("dr-ha", shipped.text_of("dr-ha").encode()))
     resources = planner.plan_for(lab).resources
     (text,) = writers.export(lab, resources, writers.Target.CONTAINERLAB).values()
+    assert "Directors run keepalived, which that image does not have" in text
     nodes = yaml.safe_load(text)["topology"]["nodes"]
     (command,) = (one for one in nodes["director1"]["exec"] if "keepalived" in one)
     assert shlex.split(command)[:2] == ["sh", "-c"]
@@ -864,16 +937,54 @@ def test_the_command_line_imports_compares_and_exports(
         (["import", "{wrong}", "--from", "ldirectord"], 65, "is not a setting"),
         (["export", "{wrong}", "--to", "keepalived"], 65, "'x' is not a scheduler of IPVS"),
         (["diff", "dr", "{wrong}"], 65, "'x' is not a scheduler of IPVS"),
+        (["import", "{missing}"], 2, "the file '"),
+        (["import", "dr"], 2, "dr is a shipped topology"),
+        (["import", "{topology}"], 2, "it is a topology: lvsctl up starts it"),
+        (["import", "{binary}"], 2, "name a text file: keepalived.conf"),
+        (["import", "{utf16}"], 2, "iconv -f utf-16 -t utf-8"),
+        (["import", "{empty}"], 2, "is empty"),
+        (["import", "{huge}"], 2, "is larger than 1048576 bytes"),
+        (["export", "{huge}", "--to", "ipvsadm"], 2, "is larger than 1048576 bytes"),
+        (["export", "missing.conf", "--to", "ansible"], 2, "the file 'missing.conf' does not"),
+        (["diff", "dr", "missing.conf"], 2, "the file 'missing.conf' does not exist"),
+        (["diff", "-", "-"], 2, "standard input is one file, not two"),
+        (["check", "dr", "--inventory", "{missing}"], 2, "the file '"),
+        (["check", "dr", "--inventory", "{binary}"], 2, "is binary, not an inventory"),
+        (["import", "{unfit}"], 65, "unfit.conf:1: services[0].one_packet: in nat IPVS rewrites"),
     ],
 )
 def test_the_command_line_refuses(
     words: list[str], status: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = {"wrong": tmp_path / "wrong.conf", "topology": tmp_path / "topology.yaml"}
+    files["unfit"] = tmp_path / "unfit.conf"
+    files["unfit"].write_text(server("ops\nreal_server 10.0.0.11 53 { }", "lb_kind NAT\n"))
+    files |= {name: tmp_path / name for name in ("missing", "binary", "utf16", "empty", "huge")}
+    files["binary"].write_bytes(b"\x7fELF\0")
+    files["utf16"].write_text(server("lb_algo rr"), encoding="utf-16")
+    files["empty"].write_text("\n")
+    files["huge"].write_text(server("real_server 10.0.0.11 80 { }") * 20_000)
     files["wrong"].write_text(server("lb_algo x"))
     files["topology"].write_bytes(shipped.text_of("dr").encode())
     assert main([word.format(**files) for word in words]) == status
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "checks"),
+    [
+        ("dr", ["TCP_CHECK"] * 2),
+        ("dns", ["UDP_CHECK"] * 4),
+        ("dr-fwmark", ["TCP_CHECK", "connect_port 80"] * 4),
+        ("sctp", []),
+    ],
+)
+def test_real_servers_are_checked_by_what_their_protocol_has(name: str, checks: list[str]) -> None:
+    lab = planner.load_lab(Topology(name, shipped.text_of(name).encode()))
+    files = writers.export(lab, planner.plan_for(lab).resources, writers.Target.KEEPALIVED)
+    text = files["keepalived.conf"]
+    assert re.findall(r"[A-Z]+_CHECK|connect_port \d+", text) == checks
+    assert ("health checks for signalling" in text) == (not checks)
 
 
 def test_two_directors_get_a_file_each() -> None:

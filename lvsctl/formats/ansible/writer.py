@@ -23,7 +23,6 @@ from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.resources.marks import Marks
 from lvsctl.resources.masquerade import Masquerade
 from lvsctl.resources.mss_clamp import MssClamp
-from lvsctl.resources.static_route import StaticRoute
 from lvsctl.resources.sysctl import Sysctl
 from lvsctl.resources.tunnel import Tunnel
 
@@ -130,7 +129,12 @@ def _variables(lab: Lab, node: Node, every: tuple[Resource, ...]) -> dict[str, o
     netns = lab.netns(node.name)
     mine = [one for one in every if one.netns == netns]
     vips = {vip for service in lab.services for vip in service.vips}
-    settings = [one for one in mine if isinstance(one, Sysctl) and not one.base]
+    settings = [
+        setting
+        for one in mine
+        if isinstance(one, Sysctl) and not one.base
+        for setting in one.of_links(node.networks) or (one,)  # a host's links exist already
+    ]
     tunnels = {one.device for one in mine if isinstance(one, Tunnel)}
     late = [one for one in settings if set(one.name.split(".")) & tunnels]
     found: dict[str, object] = {
@@ -153,10 +157,9 @@ def _variables(lab: Lab, node: Node, every: tuple[Resource, ...]) -> dict[str, o
         found["lvs_keepalived"] = (
             f"keepalived-{node.name}.conf.j2" if several else ("keepalived.conf.j2")
         )
-    gateways = {address for director in lab.directors for address in director.addresses}
-    for one in mine:
-        if isinstance(one, StaticRoute) and one.to is None and one.via in gateways:
-            found["lvs_gateway"] = str(one.via)
+    gateways = left_out.director_gateways(lab, node, mine)
+    if gateways:
+        found["lvs_gateways"] = [*map(str, gateways)]
     return found
 
 
@@ -170,12 +173,20 @@ def _modules(mine: Iterable[Resource]) -> list[str]:
 
 
 def _setting(one: Sysctl, node: Node) -> str:
-    words = [_interface(word) if word in node.networks else word for word in one.name.split(".")]
-    return f"{'.'.join(words)} = {' '.join(one.value.split())}"
+    words = one.name.split(".")  # net.ipv4.conf.LINK.NAME
+    if len(words) > 3 and words[3] in node.networks:
+        # sysctl(8) writes the dot of a VLAN's interface, eth0.10, as a slash.
+        words[3] = _interface(words[3], " | replace('.', '/')")
+    return f"{'.'.join(words)} = {_literal(' '.join(one.value.split()))}"
 
 
-def _interface(network: str) -> str:
-    return f"{{{{ lvs_interfaces['{network}'] }}}}"
+def _literal(text: str) -> str:
+    """A topology's own text, which is no template: Ansible must not evaluate what is in it."""
+    return text.replace("{", "{{ '{' }}")
+
+
+def _interface(network: str, then: str = "") -> str:
+    return f"{{{{ lvs_interfaces['{network}']{then} }}}}"
 
 
 def _commands(one: Resource, node: Node) -> Iterator[tuple[str, str]]:

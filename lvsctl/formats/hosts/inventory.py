@@ -17,9 +17,11 @@ from itertools import product
 
 from lvsctl.errors import Problem, TopologyError, quoted
 from lvsctl.topology.problems import ProblemCollector
+from lvsctl.topology.shipped import FileKind
 from lvsctl.topology.tree import Entry, Mapping, Scalar, Tree
 from lvsctl.topology.yaml_reader import parse_yaml
 
+INVENTORY = FileKind("an inventory", "a text file with lines such as rs1 ansible_host=192.0.2.11")
 MAX_HOSTS = 10_000
 _USED = ("ansible_host", "ansible_port", "ansible_user")
 _OLD = {"ansible_ssh_host": "ansible_host", "ansible_ssh_port": "ansible_port",

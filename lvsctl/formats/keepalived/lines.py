@@ -55,7 +55,7 @@ def read_lines(
     try:
         yield from reader.file(text, notes.source, None, 0)
     except _TooLong as error:
-        notes.wrong(Place(notes.source, 1), str(error))
+        notes.end(Place(notes.source, 1), str(error))
         return
     reader.finish()
 

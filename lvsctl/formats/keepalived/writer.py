@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
 
 from lvsctl.formats import left_out
+from lvsctl.formats.keepalived.checks import health_check
 from lvsctl.formats.keepalived.keywords import CHECKSUMS
 from lvsctl.model.addresses import host_route
 from lvsctl.model.lab import HighAvailability, Lab, Node, Route
@@ -13,7 +14,6 @@ from lvsctl.model.service import (
     Encapsulation,
     ForwardingMethod,
     FwMark,
-    Protocol,
     RealServer,
     Scheduler,
     TunnelChecksum,
@@ -290,23 +290,16 @@ def _real_server(
         yield f"        lthreshold {server.lower}"
     if inhibit:
         yield "        inhibit_on_failure"
-    if checks and (port := _checked_port(server, match)):
-        yield "        TCP_CHECK {"
-        if port != server.port:
-            yield f"            connect_port {port}"
+    check = health_check(server, match) if checks else None
+    if check is not None:
+        yield f"        {check.keyword} {{"
+        if check.port != server.port:
+            yield f"            connect_port {check.port}"
         yield "            connect_timeout 3"
         yield "            retry 3"
         yield "            delay_before_retry 3"
         yield "        }"
     yield "    }"
-
-
-def _checked_port(server: RealServer, match: VipPort | FwMark) -> int:
-    """Return the TCP port to check; 0: none, because the service is not TCP."""
-    if isinstance(match, VipPort):
-        return server.port if match.protocol is Protocol.TCP else 0
-    ports = [one.port for one in match.endpoints if one.protocol is Protocol.TCP]
-    return server.port or (ports[0] if ports else 0)
 
 
 def _method(server: RealServer) -> str:

@@ -381,8 +381,8 @@ ip netns exec lvs-nat-ipv6-client sysctl -q -w net.ipv6.conf.all.accept_dad=0 \
 
 # director
 ip netns add lvs-nat-ipv6-director
-# replies from the real servers are routed through the director
-ip netns exec lvs-nat-ipv6-director sysctl -q -w net.ipv4.ip_forward=1
+# a host does not forward
+ip netns exec lvs-nat-ipv6-director sysctl -q -w net.ipv4.ip_forward=0
 # a new namespace copies this from the host: decided here
 ip netns exec lvs-nat-ipv6-director sysctl -q -w net.ipv4.conf.all.rp_filter=0 \
     net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.all.arp_filter=0 \
