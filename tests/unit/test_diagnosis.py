@@ -308,6 +308,18 @@ BENT = (
 )
 
 
+@pytest.mark.parametrize("node", ["director", "rs1"])
+def test_ipv6_addresses_that_went_with_their_interface_are_no_causes(node: str) -> None:
+    def gone(state: NodeState) -> NodeState:
+        links = (replace(one, addresses=()) if one.name == "lan" else one for one in state.links)
+        return down("lan")(replace(state, links=tuple(links)))
+
+    (cause,) = conclusion(bent(unanswered(evidence_of("dr-ipv6"), "rs1"), node, gone)).causes
+    assert cause.fault in ("interface-down", "real-server-down")
+    assert cause.evidence[0] == f"{node}: lan is down, and its IPv6 addresses went with it"
+    assert cause.remedy == "lvsctl up dr-ipv6"
+
+
 @pytest.mark.parametrize(
     ("name", "node", "bend", "fault"), BENT, ids=[f"{b[0]}-{b[3]}@{b[1]}" for b in BENT]
 )
