@@ -238,8 +238,9 @@ def fields_of(kind: type) -> tuple[str, ...]:
 class WrittenMatch:
     """What names a virtual service: protocol, VIP and port, or a firewall mark (0: none).
 
-    With a mark, ``protocol`` and ``vip`` are null, and ``ip_version`` is 4 or 6. ``endpoints`` and
-    ``ports`` are then what is marked: empty in states, because the kernel's table lacks them.
+    With a mark, ``protocol`` and ``vip`` are null, and ``ip_version`` is 4 or 6. ``endpoints`` are
+    where lvsctl's requests are sent, ``ports`` those that are marked: with a mark, both are empty
+    in states, because the kernel's table lacks them.
     """
 
     protocol: Protocol | None
@@ -255,7 +256,7 @@ def written_match(match: ServiceMatch) -> WrittenMatch:
     """Return a service's match as it is written."""
     if isinstance(match, FwMark):
         return WrittenMatch(None, None, 0, match.mark, match.version, match.endpoints, match.ports)
-    return WrittenMatch(match.protocol, match.vip, match.port, 0, match.version)
+    return WrittenMatch(match.protocol, match.vip, match.port, 0, match.version, match.endpoints)
 
 
 def read_match(written: WrittenMatch) -> ServiceMatch:
