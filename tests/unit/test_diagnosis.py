@@ -850,7 +850,10 @@ def test_a_cause_quotes_the_kernels_counters_and_reasons_that_bear_it_out() -> N
     assert after.evidence == (
         *before.evidence,
         f"rs1: its kernel counted IpInAddrErrors +14 ({LOSSES['IpInAddrErrors']})",
-        f"the host's kernel dropped 3 packets: IP_INADDRERRORS ({REASONS['IP_INADDRERRORS']})",
+        (
+            "the kernel that all nodes share dropped 3 packets: "
+            f"IP_INADDRERRORS ({REASONS['IP_INADDRERRORS']})"
+        ),
     )
 
 
@@ -869,8 +872,8 @@ def test_martians_are_quoted_for_what_makes_them() -> None:
     of_source = MARTIANS["in_martian_src"]
     assert corroborate(cause, evidence).evidence == (
         "seen",
-        f"the host's kernel dropped 2 packets: in_martian_src ({of_source})",
-        f'the host\'s kernel logged "{line}"',
+        f"the kernel that all nodes share dropped 2 packets: in_martian_src ({of_source})",
+        f'the kernel that all nodes share logged "{line}"',
     )
     assert corroborate(replace(cause, fault="wrong-port"), evidence).evidence == ("seen",)
 
