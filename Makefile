@@ -7,6 +7,9 @@
 .NOTPARALLEL:
 .PHONY: set-up-tests $(shell sed -n 's/^\([a-z-]*\):.*## .*/\1/p' $(firstword $(MAKEFILE_LIST))) # every target with help
 
+# The demo's last lines depend on whether lvsctl is a command of the user's shell.
+user_path := $(PATH)
+
 export PYTHON
 export NO_MKDOCS_2_WARNING := 1 # hides Material's notice about MkDocs 2; pyproject.toml pins MkDocs 1
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
@@ -19,7 +22,7 @@ help: ## print this list
 
 demo: ## bring up, verify and remove a lab of each mode, on the kernel's real IPVS
 	@tools/setup lvsctl
-	@$(demo)
+	@PATH='$(user_path)' $(demo)
 
 test: export LVSCTL_REQUIRE_IPVS = 1
 test: set-up-tests lint ## run everything: style, types and all tests, also those on real IPVS

@@ -33,14 +33,15 @@ def lost(
 def reasons(
     evidence: Evidence, wanted: Collection[str] = REASONS.keys() | MARTIANS.keys()
 ) -> Iterator[str]:
-    """Drop reasons of the host's kernel meanwhile, of all its namespaces."""
+    """Drop reasons of the nodes' kernel meanwhile, of all its namespaces."""
     for drop in evidence.kernel_drops:
         if drop.reason in wanted and drop.text:
             times = "packet" if drop.count == 1 else "packets"
-            yield f"the host's kernel dropped {drop.count} {times}: {drop.reason} ({drop.text})"
+            why = f"{drop.reason} ({drop.text})"
+            yield f"the kernel that all nodes share dropped {drop.count} {times}: {why}"
 
 
 def martians(evidence: Evidence) -> Iterator[str]:
-    """Martians that the host's kernel logged meanwhile."""
+    """Martians that the nodes' kernel logged meanwhile."""
     for line in evidence.kernel_log:
-        yield f'the host\'s kernel logged "{line}"'
+        yield f'the kernel that all nodes share logged "{line}"'

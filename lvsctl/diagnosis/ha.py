@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from lvsctl.claims.ha import Advertisement, advertisements, daemon_of, senders
 from lvsctl.diagnosis.base import Case, Found, Rule, shown
+from lvsctl.diagnosis.packet_filter import may_stop_vrrp
 from lvsctl.diagnosis.packet_loss import remedy_of
 from lvsctl.model.claim import Cause
 from lvsctl.model.frame import Direction
@@ -110,11 +111,17 @@ def two_masters(case: Case) -> Iterator[Found]:
             for one in case.state(node.name).filters
             if "drop" in one.actions or "gact" in one.actions
         ]
+        filters += [
+            f"{place}: a packet filter has {rule}"
+            for place in (node.name, first.name)
+            for rule in case.evidence.packet_filters.get(place, ())
+            if rule.foreign and rule.packets != 0 and may_stop_vrrp(case, place, rule)
+        ]
         yield Cause(
             fault="vrrp-filtered",
             node=node.name,
             text="it does not receive the master's advertisements (IP protocol 112)",
-            evidence=(both, arrival, *_quoted(came[0] if came else its), *filters[:1]),
+            evidence=(both, arrival, *_quoted(came[0] if came else its), *filters[:2]),
             consequence=f"it is master too (split brain): {consequence}",
             remedy=case.restore(node.name),
         )

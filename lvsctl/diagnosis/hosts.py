@@ -126,6 +126,9 @@ def _why_down(case: Case, node: Node, network: str, link: LinkState | None) -> t
     if link is None:
         return f"{node.name}: {network} does not exist", case.restore(node.name)
     device = link.name
+    if any(_went_with(case, node, network, a.ip) for a in node.addresses_on(network)):
+        fact = f"{node.name}: {device} is down, and its IPv6 addresses went with it"
+        return fact, case.restore(node.name)
     if not link.up:
         # The routes through it were removed with it and do not come back by themselves.
         lost = [
@@ -140,6 +143,17 @@ def _why_down(case: Case, node: Node, network: str, link: LinkState | None) -> t
         return fact, case.type(node.name, "ip", "-s", "link", "show", "dev", device)
     # Its peer is the bridge port, named after the node.
     return fact, f"ip -n {case.lab.netns(network)} link set {node.name} up"
+
+
+def _went_with(case: Case, node: Node, network: str, address: IPAddress) -> bool:
+    """Whether the kernel removed an IPv6 address because the interface went down.
+
+    It does so unless keep_addr_on_down is set (kernel: ip-sysctl.rst). On hosts, each address has
+    a cause and a command of its own.
+    """
+    link = case.network.interface(node.name, network)
+    gone = link is not None and not link.up and not case.network.holders(node.name, address)
+    return gone and address.version == 6 and not case.by_state
 
 
 def _unanswered(case: Case, node: Node, network: str) -> Iterator[Frame]:
@@ -158,6 +172,8 @@ def own_addresses(case: Case) -> Iterator[Found]:
                 switched_off = _ipv6_off(case, node, interface.network, address)
                 if switched_off is not None:
                     yield switched_off
+                elif _went_with(case, node, interface.network, address.ip):
+                    pass  # the interface is the cause
                 elif not case.network.holders(node.name, address.ip):
                     yield Cause(
                         fault="address-missing",
@@ -269,6 +285,8 @@ def vip_on_director(case: Case) -> Iterator[Found]:
     """The director holds the VIP and answers for it; otherwise requests never reach IPVS."""
     director, vip = case.director, case.vip
     network = case.lab.network_of(vip)
+    if network is not None and _went_with(case, case.lab.node(director), network.name, vip):
+        return  # the interface is the cause
     if not case.network.holders(director, vip):
         yield Cause(
             fault="vip-missing-on-director",

@@ -89,7 +89,8 @@ def service_there(case: Case) -> Iterator[Found]:
             + (f", only {others}" if others else ", which is empty"),
             *shown(case.requests(case.director)),
         ),
-        consequence="the director treats requests as its own and does not answer them"
+        consequence="the director treats requests as its own: it refuses them (RST), or does not "
+        "answer them"
         if not case.service.local
         else "the director treats every request as its own and answers it itself",
         remedy=typed(case, service_resource(case).commands(), *servers),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from lvsctl.claims.ha import advertisements
 from lvsctl.claims.trace import Conversation
 from lvsctl.diagnosis.base import Case, Found, Rule, shown
 from lvsctl.diagnosis.lost_at import lost_at
@@ -31,6 +32,8 @@ def dropped(case: Case) -> Iterator[Found]:
         if rule.packets is None and seen and not any(may_match(rule, frame) for frame in seen):
             continue  # it is not counted, and none of the packets that were lost can match it
         if case.fine or not (place in losses or _before_capture(case, place, rule)):
+            if may_stop_vrrp(case, place, rule):
+                continue  # evidence of the rules about directors
             harmless = "which stopped no request" if case.fine else "and no request was lost there"
             yield Remark(place, f"a packet filter has {rule}, {harmless}")
             continue
@@ -43,6 +46,15 @@ def dropped(case: Case) -> Iterator[Found]:
             consequence=_CONSEQUENCES[verb].format(place=place),
             remedy=_remedy(case, place, rule),
         )
+
+
+def may_stop_vrrp(case: Case, place: str, rule: FilterRule) -> bool:
+    """Whether a rule that drops may match another director's advertisement that arrived."""
+    return rule.drops and any(
+        may_match(rule, one.frame)
+        for one in advertisements(case.evidence)
+        if one.frame.tap.node == place and one.frame.direction is not Direction.OUT
+    )
 
 
 _CONSEQUENCES = {

@@ -126,6 +126,7 @@ def _encapsulation(server: RealServer) -> str:
 
 def _create(lab: Lab, plan: Plan, entry: Entry, emit: Emit) -> Up:
     """Register the lab, apply its plan, read it back and mark it as up; remove it on errors."""
+    commands.check_programs(plan.resources)
     with ExitStack() as failing:
         # Before the first effect: whatever happens from here on, nothing stays.
         failing.callback(_remove, lab.name, emit)

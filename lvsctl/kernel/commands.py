@@ -10,15 +10,16 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from lvsctl.errors import KernelError, LvsctlError
+from lvsctl.errors import HostError, KernelError, LvsctlError
 from lvsctl.kernel import masters, netns, paths, processes, worker
 from lvsctl.kernel.own_servers import note, own_servers
 from lvsctl.kernel.paths import wrap_os_errors
 from lvsctl.kernel.state import node_state
 from lvsctl.model.event import Emit, Notice
 from lvsctl.model.lab import Lab, Node
+from lvsctl.resources.base import Resource
 from lvsctl.resources.keepalived import PROCESS, Keepalived
 from lvsctl.resources.user_command import UserCommand
 
@@ -55,6 +56,17 @@ def start_commands(lab: str, ops: Sequence[UserCommand | Keepalived]) -> None:
             failures.append(_failure(lab, op, code))
     if failures:
         raise failures[0]
+
+
+def check_programs(resources: Iterable[Resource]) -> None:
+    """Raise HostError where directors of a new lab run keepalived, and this host has none.
+
+    A `run:` may name what is no program, such as a builtin of its shell: only keepalived is sought.
+    """
+    for one in resources:
+        if isinstance(one, Keepalived) and shutil.which(PROCESS) is None:
+            hint = netns.not_found_hint(PROCESS)
+            raise HostError(f"{one.node}: {PROCESS}: command not found", hint=hint)
 
 
 def keepalived_pids(lab: str, netns_name: str) -> list[int]:
@@ -126,7 +138,6 @@ def _wait_for_keepalived(lab: Lab, emit: Emit) -> None:
     """
     deadline = time.monotonic() + LISTEN_SECONDS
     pause = threading.Event()  # never set
-    _wait_for_master(lab, emit)
     for node in lab.directors:
         owned = node.runs_keepalived or node.ha is not None
         while owned and (missing := _not_set_up(lab, node)):
@@ -138,6 +149,7 @@ def _wait_for_keepalived(lab: Lab, emit: Emit) -> None:
                 emit(Notice(f"{node.name}: keepalived has not set up {names} yet"))
                 break
             pause.wait(0.05)
+    _wait_for_master(lab, emit)
 
 
 def _not_set_up(lab: Lab, director: Node) -> set[str]:

@@ -15,7 +15,7 @@ from lvsctl.model.addresses import Endpoint, IPAddress
 from lvsctl.model.frame import Direction, Frame, LinkType, RawFrame, Tap
 from lvsctl.model.lab import Lab
 from lvsctl.model.packet import Gue
-from lvsctl.model.service import GUE_PORT, FwMark, Protocol, ServiceMatch, VipPort
+from lvsctl.model.service import GUE_PORT, FwMark, PortRange, Protocol, ServiceMatch, VipPort
 from lvsctl.resources.base import Resource
 
 Json = dict[str, Any]
@@ -238,7 +238,9 @@ def fields_of(kind: type) -> tuple[str, ...]:
 class WrittenMatch:
     """What names a virtual service: protocol, VIP and port, or a firewall mark (0: none).
 
-    With a mark, ``protocol`` and ``vip`` are null, and ``ip_version`` is 4 or 6.
+    With a mark, ``protocol`` and ``vip`` are null, and ``ip_version`` is 4 or 6. ``endpoints`` are
+    where lvsctl's requests are sent, ``ports`` those that are marked: with a mark, both are empty
+    in states, because the kernel's table lacks them.
     """
 
     protocol: Protocol | None
@@ -246,19 +248,21 @@ class WrittenMatch:
     port: int
     mark: int = 0
     ip_version: int = 4
+    endpoints: tuple[VipPort, ...] = ()
+    ports: tuple[PortRange, ...] = ()
 
 
 def written_match(match: ServiceMatch) -> WrittenMatch:
     """Return a service's match as it is written."""
     if isinstance(match, FwMark):
-        return WrittenMatch(None, None, 0, match.mark, match.version)
-    return WrittenMatch(match.protocol, match.vip, match.port, 0, match.version)
+        return WrittenMatch(None, None, 0, match.mark, match.version, match.endpoints, match.ports)
+    return WrittenMatch(match.protocol, match.vip, match.port, 0, match.version, match.endpoints)
 
 
 def read_match(written: WrittenMatch) -> ServiceMatch:
     """Return a service's match as it was before it was written. Raises ValueError."""
     if written.mark:
-        return FwMark(written.mark, written.ip_version)
+        return FwMark(written.mark, written.ip_version, written.endpoints, written.ports)
     if written.protocol is None or written.vip is None:
         raise ValueError("neither a firewall mark nor a protocol, VIP and port")
     return VipPort(written.protocol, written.vip, written.port)

@@ -102,7 +102,12 @@ def diff(plan: Plan, states: States, ended: Collection[str] = ()) -> Difference:
     extra, left = _extra(plan, states, again)
     existing = {one.key for state in states.values() for one in _present(state)}
     existing -= {one.key for one in in_the_way}
-    edited = (one for stage in missing for one in stage.resources if one.key in existing)
+    edited = (
+        one
+        for stage in missing
+        for one in stage.resources
+        if one.key in existing or (isinstance(one, VethLink) and one.exists(states))
+    )
     return Difference(
         tuple(missing),
         tuple(dict.fromkeys((*halves, *_devices(others), *in_the_way, *extra))),

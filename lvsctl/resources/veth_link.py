@@ -65,6 +65,10 @@ class VethLink(Resource):
             Command(("ip", "link", "set", "dev", self.device, "up"), self.node_netns),
         )
 
+    def edit_commands(self) -> tuple[Command, ...]:
+        """Return the commands that set both ends up, where the pair exists."""
+        return self.commands()[1:]
+
     def undo_commands(self) -> tuple[Command, ...]:
         return (self.command("ip", "link", "del", "dev", self.port),)
 

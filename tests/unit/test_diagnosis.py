@@ -308,6 +308,18 @@ BENT = (
 )
 
 
+@pytest.mark.parametrize("node", ["director", "rs1"])
+def test_ipv6_addresses_that_went_with_their_interface_are_no_causes(node: str) -> None:
+    def gone(state: NodeState) -> NodeState:
+        links = (replace(one, addresses=()) if one.name == "lan" else one for one in state.links)
+        return down("lan")(replace(state, links=tuple(links)))
+
+    (cause,) = conclusion(bent(unanswered(evidence_of("dr-ipv6"), "rs1"), node, gone)).causes
+    assert cause.fault in ("interface-down", "real-server-down")
+    assert cause.evidence[0] == f"{node}: lan is down, and its IPv6 addresses went with it"
+    assert cause.remedy == "lvsctl up dr-ipv6"
+
+
 @pytest.mark.parametrize(
     ("name", "node", "bend", "fault"), BENT, ids=[f"{b[0]}-{b[3]}@{b[1]}" for b in BENT]
 )
@@ -838,7 +850,10 @@ def test_a_cause_quotes_the_kernels_counters_and_reasons_that_bear_it_out() -> N
     assert after.evidence == (
         *before.evidence,
         f"rs1: its kernel counted IpInAddrErrors +14 ({LOSSES['IpInAddrErrors']})",
-        f"the host's kernel dropped 3 packets: IP_INADDRERRORS ({REASONS['IP_INADDRERRORS']})",
+        (
+            "the kernel that all nodes share dropped 3 packets: "
+            f"IP_INADDRERRORS ({REASONS['IP_INADDRERRORS']})"
+        ),
     )
 
 
@@ -857,8 +872,8 @@ def test_martians_are_quoted_for_what_makes_them() -> None:
     of_source = MARTIANS["in_martian_src"]
     assert corroborate(cause, evidence).evidence == (
         "seen",
-        f"the host's kernel dropped 2 packets: in_martian_src ({of_source})",
-        f'the host\'s kernel logged "{line}"',
+        f"the kernel that all nodes share dropped 2 packets: in_martian_src ({of_source})",
+        f'the kernel that all nodes share logged "{line}"',
     )
     assert corroborate(replace(cause, fault="wrong-port"), evidence).evidence == ("seen",)
 

@@ -39,7 +39,7 @@ from lvsctl.model.flows import (
 )
 from lvsctl.model.lab import Lab
 from lvsctl.model.played import Expectation, Phase, Played
-from lvsctl.model.service import ForwardingMethod, IpvsTimeouts
+from lvsctl.model.service import ForwardingMethod, FwMark, IpvsTimeouts
 from lvsctl.model.state import Dropped
 from lvsctl.model.walk import Walk
 from lvsctl.output.json_formats import FORMATS
@@ -318,6 +318,17 @@ def test_results_are_read_back_whole(name: str) -> None:
     assert from_json(as_read(to_json(lab)), Lab) == lab
     assert from_json(as_read(to_json(walk)), Walk, lab=lab) == walk
     assert from_json(as_read(to_json(found)), Diagnosis, lab=lab) == found
+
+
+def test_a_firewall_marks_service_is_read_back_with_what_is_marked() -> None:
+    """That is not compared, so that it equals the kernel's, which knows only the mark."""
+    lab = lab_of("dr-fwmark")
+    again = from_json(as_read(to_json(lab)), Lab)
+    for service, read in zip(lab.services, again.services, strict=True):
+        assert read.endpoints == service.endpoints
+        assert isinstance(service.match, FwMark)
+        assert isinstance(read.match, FwMark)
+        assert read.match.ports == service.match.ports
 
 
 def test_an_inspection_and_a_fault_are_read_back_whole() -> None:

@@ -54,3 +54,16 @@ def test_make_alone_lists_what_can_be_made() -> None:
 
     assert "make demo" in listed.stdout
     assert "make test" in listed.stdout
+
+
+def test_the_demo_ends_with_commands_for_the_users_own_path() -> None:
+    """With make's PATH, it would not say how `lvsctl` becomes a command of the shell."""
+    would_run = subprocess.run(
+        ["make", "-n", "-C", CHECKOUT, "demo"],
+        env=os.environ | {"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert "PATH='/usr/bin:/bin' " in would_run.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_interface
+from pathlib import Path
 from struct import pack
 from types import MappingProxyType
 
@@ -21,9 +22,9 @@ from lvsctl.diagnosis.base import LabConsole
 from lvsctl.diagnosis.network import Network
 from lvsctl.engine import lost_director
 from lvsctl.engine.failover import Held, Outage, outages
-from lvsctl.errors import TopologyError
+from lvsctl.errors import HostError, TopologyError
 from lvsctl.faults.injector import FaultInjector
-from lvsctl.kernel import paths
+from lvsctl.kernel import commands, paths
 from lvsctl.kernel.paths import InjectedFault
 from lvsctl.model.claim import Verdict
 from lvsctl.model.evidence import Evidence, Run
@@ -785,3 +786,13 @@ def test_a_next_hop_is_taken_out_of_a_route() -> None:
     assert lost_director.without(two, [hops[2].via]) == StaticRoute(
         netns="a", to=None, via=hops[1].via
     )
+
+
+def test_a_missing_keepalived_is_named_before_a_lab_is_created(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(HostError, match="director1: keepalived: command not found") as raised:
+        commands.check_programs(planner.plan_for(lab_of("dr-ha")).resources)
+    assert "apt-get install keepalived" in str(raised.value.hint)
+    commands.check_programs(planner.plan_for(lab_of("dr")).resources)
