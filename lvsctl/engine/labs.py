@@ -12,7 +12,7 @@ from pathlib import Path
 from lvsctl.errors import LabError, LvsctlError, UsageError
 from lvsctl.kernel import paths, processes, registry
 from lvsctl.kernel.registry import Entry, State
-from lvsctl.model.lab import Lab, Node
+from lvsctl.model.lab import NAMESPACE_PREFIX, Lab, Node
 from lvsctl.model.service import ForwardingMethod, Scheduler
 from lvsctl.topology import shipped
 
@@ -183,9 +183,13 @@ def up_command(entry: Entry) -> str:
 
 def not_running(name: str) -> LabError:
     """Return the error about a lab that does not run, with what may have been meant."""
-    names = [entry.lab for entry in registry.labs()]
+    entries = registry.labs()
+    names = [entry.lab for entry in entries]
     near = difflib.get_close_matches(name, names, n=1)
-    if near:
+    own = [one.lab for one in entries if f"{NAMESPACE_PREFIX}-{one.lab}-{name}" in one.namespaces]
+    if own:
+        hint = f"{name} is a node or network of {', '.join(own)}: name the lab, too"
+    elif near:
         hint = f"did you mean {near[0]}?"
     elif names:
         hint = f"running: {', '.join(names)}"

@@ -195,5 +195,11 @@ def _check(found: Written, source: str) -> None:
     unknown = sorted(named - nodes)
     if unknown:
         raise DamagedFile(f"{source} names nodes that its lab does not have: {', '.join(unknown)}")
+    for service in (*found.lab.services, *(run.service for run in found.runs)):
+        if not service.match.endpoints:
+            raise DamagedFile(
+                f"{source} does not say which requests have the {service.match}: an earlier lvsctl "
+                "left it out; run `lvsctl verify --report` once more"
+            )
     if not found.lab.directors:
         raise DamagedFile(f"{source}: its lab has no director")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -254,6 +255,8 @@ def sections_of(lab: WatchedLab, directory: Path) -> Iterator[Section]:
             yield title, str(lab.diagnosis)
     except LvsctlError as error:
         yield title, f"not available: {error.message}"
+    except Exception:  # noqa: BLE001 (in a hook of pytest it would end the whole run)
+        yield title, f"not available, because of a bug in lvsctl:\n{traceback.format_exc()}"
 
 
 def _attached(verification: Verification, directory: Path) -> str:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -24,7 +25,14 @@ from lvsctl.errors import (
 )
 from lvsctl.kernel import probe
 from lvsctl.output import matrix_markdown
-from lvsctl.testing.labs import MAX_NAME, Labs, WatchedLab, _label, report_directory
+from lvsctl.testing.labs import (
+    MAX_NAME,
+    Labs,
+    WatchedLab,
+    _label,
+    report_directory,
+    sections_of,
+)
 from tests.unit.recorded.reports import evidence_of
 
 
@@ -240,3 +248,18 @@ def test_killed():
     status, said = run_pytest(tmp_path, text, "--lvs-matrix", "no/page.md")
     assert status == pytest.ExitCode.USAGE_ERROR
     assert "No such file or directory" in said
+
+
+def test_a_bug_in_the_report_of_a_failed_test_is_in_the_report(tmp_path: Path) -> None:
+    """An exception in a hook of pytest would end the run, and hide the failed test."""
+
+    class Broken:
+        last_walk, label = None, "dr"
+
+        @property
+        def verification(self) -> None:
+            raise IndexError("of ours")
+
+    (section,) = sections_of(cast("WatchedLab", Broken()), tmp_path)
+    assert section[0] == "lvsctl verify dr"
+    assert "IndexError: of ours" in section[1]

@@ -293,6 +293,7 @@ DAMAGE: dict[str, Edit] = {
     "no director": lambda v: v["lab"].update(
         nodes=[node for node in v["lab"]["nodes"] if node["role"] != "director"]
     ),
+    "a mark of nothing": lambda v: v["runs"][0]["service"].update(mark=1, endpoints=[]),
     "half an endpoint": lambda v: v["runs"][0]["exchanges"][0].update(local="10.0.0.1"),
     "a port that is none": lambda v: v["runs"][0]["exchanges"][0].update(local="10.0.0.1:٣"),
 }
