@@ -59,6 +59,7 @@ def main() -> None:
     text = "\n".join([*heading(chosen.rounds), *rows]) + "\n"
     print(text, end="")
     if chosen.into:
+        chosen.into.mkdir(parents=True, exist_ok=True)
         (chosen.into / "looking.md").write_text(text)
 
 
