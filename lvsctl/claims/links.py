@@ -90,7 +90,7 @@ def links_as_described(trace: Trace) -> CheckResult:
 
 
 def _datagrams(trace: Trace) -> bool:
-    """Whether the service takes datagrams, of which nobody discards copies."""
+    """Whether the service uses UDP, which does not discard copies of datagrams."""
     return trace.run.endpoint.protocol is Protocol.UDP
 
 
@@ -125,7 +125,7 @@ def _damaged(sent: Iterable[Frame]) -> Iterator[_Oddity]:
 def _damaged_arp(trace: Trace) -> Iterator[_Oddity]:
     """ARP packets of clients and real servers with another MAC address than their frame's.
 
-    ARP has no checksum: who receives such a one learns an address that nobody has.
+    ARP has no checksum: a node that receives such a packet learns an address that no node has.
     """
     wrong = [
         frame

@@ -99,7 +99,7 @@ def _measured(
                 failover.revive(lab)
             else:
                 _lose(lab, lost, network)
-                time.sleep(NOTICED)  # noqa: TID251 (so long nobody notices)
+                time.sleep(NOTICED)  # noqa: TID251 (a routing daemon notices it as late)
                 changed = time.time()
                 _withdraw(lab, lost)
             again = _all_answered(client)

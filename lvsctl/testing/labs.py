@@ -256,7 +256,7 @@ def sections_of(lab: WatchedLab, directory: Path) -> Iterator[Section]:
     except LvsctlError as error:
         yield title, f"not available: {error.message}"
     except Exception:  # noqa: BLE001 (in a hook of pytest it would end the whole run)
-        yield title, f"not available, because of a bug in lvsctl:\n{traceback.format_exc()}"
+        yield title, f"not available, because of an unexpected error:\n{traceback.format_exc()}"
 
 
 def _attached(verification: Verification, directory: Path) -> str:

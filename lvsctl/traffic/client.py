@@ -51,9 +51,8 @@ def requests(
     its connection to the last byte of its answer; a connection that is not established within
     ``connect`` seconds is given up. With ``hold`` every connection stays open until
     the last request is over, for schedulers that count connections. Ports in ``avoid`` are not
-    used: see ``Target``. With ``call`` they are
-    requests of SIP with that Call-ID (empty: each with its own). A request without an answer is
-    an ``Exchange`` with an error, never an exception.
+    used: see ``Target``. With ``call`` they are requests of SIP with that Call-ID (empty: each
+    with its own). A request without an answer is an ``Exchange`` with an error, never an exception.
 
     Runs in a thread of its own; the caller's stays in its namespace. Raises LabError if the
     namespace does not exist, HostError if open files or memory run out.
