@@ -212,8 +212,15 @@ class DaemonStart:
     def __exit__(self, *_: object) -> None:
         """Close the pipe; a daemon that was not waited for fails to report, and ends."""
         os.close(self._reading)
+        self._collect()
+
+    def _collect(self) -> None:
+        """Wait for the process that started the daemon, if it was not waited for."""
         if self._child:
-            os.waitpid(self._child, 0)
+            # A signal's handler may have raised after an earlier waitpid(2) had returned.
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._child, 0)
+        self._child = 0
 
     def ready(self) -> int:
         """Wait until ``main`` has called Ready; return the daemon's pid.
@@ -221,8 +228,7 @@ class DaemonStart:
         Raises what it raised before it was ready, or KernelError with the end of the log
         where it just ended.
         """
-        os.waitpid(self._child, 0)
-        self._child = 0
+        self._collect()
         answer = _read_line(self._reading, time.monotonic() + START_SECONDS)
         if answer is None or answer == "":
             stop_daemon(self._lab, self._name)

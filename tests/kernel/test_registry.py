@@ -80,6 +80,24 @@ def test_a_daemon_holds_no_lock_of_the_command_that_started_it(lab: str) -> None
         pass
 
 
+def test_an_interruption_of_a_daemons_start_is_that_interruption(
+    lab: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its exception comes when waitpid(2) has returned: the child is collected already."""
+    wait = os.waitpid
+
+    def interrupted(pid: int, options: int) -> tuple[int, int]:
+        monkeypatch.setattr(os, "waitpid", wait)
+        wait(pid, options)
+        raise KeyboardInterrupt
+
+    paths.of(lab).directory.mkdir(parents=True)
+    monkeypatch.setattr(os, "waitpid", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        processes.daemon(lab, "something", serve)
+    registry.remove(lab)
+
+
 def test_labs_at_once_do_not_meet(lab: str) -> None:
     """Six labs in parallel, each from a process of its own, as `lvsctl up` runs."""
     names = [f"{lab}x{i}" for i in range(6)]
