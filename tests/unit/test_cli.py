@@ -339,6 +339,26 @@ def test_needs_no_root(words: tuple[str, ...]) -> None:
     assert done.stdout
 
 
+def test_doctor_says_what_keeps_the_throwaway_kernel_from_starting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which is what `lvsctl up` would stop at: no word of `machine install` where it fails, too."""
+    for name in ("LVSCTL_IN_MACHINE", "LVSCTL_MACHINE_KIND", "LVSCTL_MACHINE_KERNEL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("lvsctl.kernel.probe.has_root", lambda: False)
+    monkeypatch.setattr("lvsctl.cli.where.machine_is_running", lambda: False)
+    monkeypatch.setattr("shutil.which", lambda name, **_: f"/bin/{name}" * (name != "linux.uml"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    assert main(["doctor"]) == ExitStatus.HOST_CANNOT
+    assert "kernel: its kernel is not installed: lvsctl machine install" in capsys.readouterr().out
+
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", "relative")
+    assert main(["doctor"]) == ExitStatus.HOST_CANNOT
+    assert "no home directory (set HOME, or XDG_CACHE_HOME," in capsys.readouterr().out
+
+
 def test_labs_on_the_host_need_root_and_say_so() -> None:
     done = as_nobody("up", "dr", "--where", "host")
 
