@@ -425,6 +425,23 @@ def test_a_damaged_kernel_is_fetched_anew(
     assert [path.name for path in uml.unpack_directory().iterdir()] == ["current"]
 
 
+def test_a_module_that_is_damaged_is_told_with_what_fetches_it_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One with its size but other bytes, which no look at the cache finds."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    tree = tmp_path / "lvsctl/uml/current"
+    failed = {"ip_vs": "Exec format error", "sctp": "unknown symbol", "veth": "Exec format error"}
+
+    (said,) = broker.complaints_of_modules(failed, tree / "usr/bin/linux.uml")
+
+    assert said.startswith("the kernel cannot load ip_vs, veth (Exec format error); ")
+    assert said.endswith(
+        f"lvsctl machine stop; rm -r {tmp_path}/lvsctl/uml/current; lvsctl machine start"
+    )
+    assert broker.complaints_of_modules({"sctp": "unknown symbol"}, tree) == []
+
+
 def test_a_process_whose_id_was_reused_is_not_signalled() -> None:
     with subprocess.Popen(["sleep", "60"]) as ours:
         now = records.process(ours.pid)
