@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -198,6 +200,25 @@ def test_machines_of_different_names_start_at_once_and_one_once_only(tmp_path: P
     assert list(tmp_path.iterdir()) == []
     where.starting.touch()  # of one that was killed at it
     runtime_files.sweep(where)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_runtime_directory_keeps_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files can still be created there; the locks hold without a word in them."""
+
+    def full(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    where = runtime_files.RuntimeFiles(tmp_path, "x")
+    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(Path, "rename", full)  # after the record's draft was written
+    with runtime_files.starting(where):
+        with pytest.raises(OSError, match="No space left"):
+            records.write(where.record, records.Record(records.boot_id(), 1, 1, "/dev/null"))
+        runtime_files.sweep(where)
+        assert list(tmp_path.iterdir()) == [where.starting]
     assert list(tmp_path.iterdir()) == []
 
 
