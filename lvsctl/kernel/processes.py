@@ -324,7 +324,7 @@ def _serve(lab: str, name: str, main: Callable[[Ready], None], writing: int) -> 
             raise  # the command has gone on: into the log
         say(error=type(error).__name__, message=error.message, hint=error.hint)
     except OSError as error:
-        if not paths.of(lab).directory.is_dir():  # while it started: nothing of this one is wrong
+        if not paths.of(lab).pids.is_dir():  # removed meanwhile: nothing of this one is wrong
             say(error="LabError", message=f"lab {lab} was removed while its {name} started",
                 hint="")  # fmt: skip
             return

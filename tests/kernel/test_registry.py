@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -95,6 +97,18 @@ def test_an_interruption_of_a_daemons_start_is_that_interruption(
     monkeypatch.setattr(os, "waitpid", interrupted)
     with pytest.raises(KeyboardInterrupt):
         processes.daemon(lab, "something", serve)
+    registry.remove(lab)
+
+
+def test_a_daemon_whose_lab_goes_while_it_starts_says_so(
+    lab: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Also where not all of the lab is gone yet; without a traceback."""
+    # The daemon's own first step, before it opens anything.
+    monkeypatch.setattr(gc, "freeze", lambda: shutil.rmtree(paths.of(lab).pids))
+    with pytest.raises(LabError, match="was removed while its something started"):
+        processes.daemon(lab, "something", serve)
+    assert capfd.readouterr().err == ""
     registry.remove(lab)
 
 
