@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -279,6 +280,18 @@ def test_a_closed_standard_stream_is_an_empty_one(stream: str) -> None:
 
     assert done.returncode == ExitStatus.OK, done.stderr
     assert done.stderr == ""
+
+
+def test_a_limit_of_open_files_that_is_too_low_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_argv: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/work")
+
+    monkeypatch.setattr("lvsctl.cli.commands.run", full)
+    assert main(["ls"]) == ExitStatus.HOST_CANNOT
+    said = capsys.readouterr().err
+    assert "files open: too few\n  → ulimit -n 1024\n" in said
 
 
 def test_a_topology_from_a_closed_standard_input_is_empty() -> None:
