@@ -36,6 +36,8 @@ pytestmark = [pytest.mark.machine, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 
+ENVIRONMENTS = "hunter2-of-the-environment"
+
 ASK = ("exec", "client", "--", "curl", "-s", "http://10.10.0.100/")
 Done = subprocess.CompletedProcess[bytes]
 
@@ -52,6 +54,7 @@ class User:
             "LVSCTL_MACHINE": "reports",
             "LVSCTL_WHERE": "machine",
             "PYTHONPATH": str(ROOT),
+            "A_TOKEN": ENVIRONMENTS,
         }
 
     def starts(self, *words: str) -> subprocess.Popen[bytes]:
@@ -94,6 +97,7 @@ def test_a_report_lands_where_it_should_and_is_judged_again_anywhere(
     assert said["verdict"] == "pass"
     assert {path.name for path in out.iterdir()} == set(NAMES)
     assert {path.stat().st_uid for path in out.iterdir()} == {os.getuid()}
+    assert not [path.name for path in out.iterdir() if ENVIRONMENTS.encode() in path.read_bytes()]
     user.env["LVSCTL_WHERE"] = "host"  # which has no IPVS, and needs none
     try:
         again = json.loads(user.gets("verify", "--from", str(out), "--format", "json"))
@@ -185,6 +189,23 @@ def _ask_until_it_ends(user: User, capturing: subprocess.Popen[bytes]) -> tuple[
             break
         user.types(*ASK)
     return capturing.communicate(timeout=PATIENCE)
+
+
+JUMPS = "while :; do date -s 2030-01-01; sleep 0.1; date -s 2001-01-01; sleep 0.1; done"
+
+
+def test_a_clock_that_jumps_changes_no_verdict(user: User) -> None:
+    jumping = user.starts("machine", "run", "--", "sh", "-c", JUMPS)
+    assert jumping.stdout is not None
+    try:
+        assert b"2030" in jumping.stdout.readline()
+        assert user.gets("verify", "dr").splitlines()[-1].startswith("dr: pass (")
+        assert user.gets("diagnose", "dr") == "dr: healthy: no problem found\n"
+        assert jumping.poll() is None
+    finally:
+        jumping.send_signal(signal.SIGINT)
+        jumping.communicate(timeout=PATIENCE)
+        user.gets("machine", "run", "--", "date", "-s", f"@{time.time():.0f}")
 
 
 def test_watch_without_a_terminal_prints_lines_of_json(user: User) -> None:
