@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from math import inf
@@ -99,21 +99,18 @@ def collect_evidence(
         _capture(lab) as capture,
     ):
         since = time.monotonic()
-        learnt_before, before = readings.read_before(nodes, switches, directors)
+        before = readings.read_and_flush(nodes, switches, directors)
         _probe_vips(lab)
         asked = _ask_all(lab, sender, background, patient=patient, settings=settings, emit=emit)
         _await_advertisement(lab, since)
-        emit(StageStarted(f"reading the state of {len(places)} namespaces", 4, STAGES))
-        after = readings.read_after(nodes, switches)
+        emit(StageStarted(f"reading counters of {len(places)} namespaces again", 4, STAGES))
+        # What the requests taught is flushed; ``_leave_as_found`` puts back what was wrong before.
+        after = readings.read_and_flush(nodes, switches, directors)
         kernel_drops = reasons.dropped() if reasons.supported else martians.dropped()
         kernel_log = martians.logged()
-    changed = asked.changed.result() if asked.changed is not None else None
-    whole = whole_state(
-        lab,
-        changed=changed,
-        settings=changed is not None,
-        # What the requests taught the nodes; ``_leave_as_found`` puts back what was wrong before.
-        then=lambda found: readings.flush_learnt(found) if found.netns in nodes else None,
+    states = _with_changed(
+        {name: after.latest(state) for name, state in asked.states.items()},
+        asked.changed.result() if asked.changed is not None else None,
     )
     evidence = Evidence(
         lab=lab,
@@ -121,8 +118,8 @@ def collect_evidence(
         frames=decode_all(capture.recording.frames, gue_ports=gue_ports(lab, asked.runs)),
         taps=tuple(sorted(capture.taps)),
         drops={node: count for node, count in capture.drops.items() if count},
-        states={nodes[name]: state for name, state in whole.items() if name in nodes},
-        switches={switches[name]: state for name, state in whole.items() if name in switches},
+        states={nodes[name]: state for name, state in states.items() if name in nodes},
+        switches={switches[name]: state for name, state in states.items() if name in switches},
         counters={
             nodes[name]: nstat.growth(before.counters[name], after.counters[name]) for name in nodes
         },
@@ -133,7 +130,7 @@ def collect_evidence(
             for name in places
             if (grown := growth(before.packet_filters[name], after.packet_filters[name]))
         },
-        before=_not_taught(lab, {nodes[name]: found for name, found in learnt_before.items()}),
+        before=_not_taught(lab, {nodes[name]: found for name, found in before.learnt.items()}),
     )
     _leave_as_found(evidence)
     return evidence
@@ -157,25 +154,33 @@ def with_settings(evidence: Evidence, but: Iterable[str] = ()) -> Evidence:
     if all(one.changed_sysctls is not None for one in evidence.states.values()):
         return evidence
     changed = changed_settings(lab, map(lab.netns, but))
+    return replace(
+        evidence,
+        states=_with_changed(evidence.states, changed),
+        switches=_with_changed(evidence.switches, changed),
+    )
 
-    def complete(states: Mapping[str, NodeState]) -> dict[str, NodeState]:
-        return {
-            name: replace(state, changed_sysctls=changed.get(lab.netns(name)))
-            for name, state in states.items()
-        }
 
-    return replace(evidence, states=complete(evidence.states), switches=complete(evidence.switches))
+def _with_changed(
+    states: Mapping[str, NodeState], changed: ChangedSysctls | None
+) -> dict[str, NodeState]:
+    return {
+        name: replace(state, changed_sysctls=changed.get(state.netns) if changed else None)
+        for name, state in states.items()
+    }
 
 
 def _not_taught(lab: Lab, before: Mapping[str, NodeState]) -> dict[str, NodeState]:
     """Leave out what lvsctl's own last requests taught: it is no evidence of earlier traffic."""
     own = learnt.taught(lab.name)
-
-    def kept(state: NodeState) -> NodeState:
-        found = tuple(n for n in state.neighbours if (str(n.address), n.mac) not in own)
-        return replace(state, neighbours=found)
-
-    return {node: kept(state) for node, state in before.items()} if own else dict(before)
+    return {
+        node: NodeState(
+            state.netns,
+            neighbours=tuple(n for n in state.neighbours if (str(n.address), n.mac) not in own),
+            connections=state.connections,
+        )
+        for node, state in before.items()
+    }
 
 
 def _leave_as_found(evidence: Evidence) -> None:
@@ -316,9 +321,10 @@ class _Asked:
 
 
 class _Answers(NamedTuple):
-    """What came of asking; ``changed`` is read while there is nothing to do but wait."""
+    """What came of asking, and what was read by namespace while there was nothing but to wait."""
 
     runs: tuple[Run, ...]
+    states: dict[str, NodeState]
     changed: Future[ChangedSysctls] | None
 
 
@@ -349,15 +355,22 @@ def _ask_all(
     ]
     with ExitStack() as held, ThreadPoolExecutor(_THREADS) as pool:
         opening = [pool.submit(_first_requests, lab, one, held) for one in asked]
+        hanging = wait(opening, timeout=_promptly(lab, asked)).not_done
+        # What requests do not change is read as soon as there is time; of requests that are not
+        # answered, all of it is evidence.
+        reading = background.submit(whole_state, lab, settings=False)
+        changed = background.submit(changed_settings, lab) if settings or hanging else None
         for one, exchanges in zip(asked, opening, strict=True):
             one.exchanges = exchanges.result()
-        emit(StageStarted("waiting until IPVS has added up its counters", 3, STAGES))
-        # Where requests are not answered they are compared in any case: now there is time.
-        early = settings or any(_unanswered(one.exchanges) for one in asked)
-        changed = background.submit(changed_settings, lab) if early else None
+        emit(StageStarted("reading the state while IPVS adds up its counters", 3, STAGES))
+        if settings or any(_unanswered(one.exchanges) for one in asked):
+            changed = changed or background.submit(changed_settings, lab)
+        elif changed and changed.cancel():
+            changed = None
         ends = _wait_for_counters(
             {name: start.unaccounted for name, start in zip(directors, starts, strict=True)}
         )
+        states = reading.result()
         for waiting in [pool.submit(_further_requests, lab, one) for one in asked]:
             waiting.result()
         if patient:
@@ -389,7 +402,7 @@ def _ask_all(
         )
         for one, flows in zip(asked, rerouted, strict=True)
     )
-    return _Answers(runs, changed)
+    return _Answers(runs, states, changed)
 
 
 def _wait_for_counters(
@@ -426,6 +439,12 @@ def _tables(
         for node, start, end, entries in zip(lab.directors, starts, ends, held_by, strict=True):
             before, after = _in_table(start.state, service), _in_table(end.state, service)
             yield DirectorTable(node.name, before, after, entries, start.when, end.when)
+
+
+def _promptly(lab: Lab, asked: Iterable[_Asked]) -> float:
+    """Seconds in which requests are answered as a rule, where they are answered at all."""
+    many = sum(requests_needed(one.service, one.before) for one in asked)
+    return 0.5 + 0.003 * many + 8 * _one_way(lab)
 
 
 def _unanswered(exchanges: Iterable[Exchange]) -> bool:
