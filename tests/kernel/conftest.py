@@ -7,17 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.witness import witness
+from tests.kernel.by_hand import install_iptables
 
 
 @pytest.fixture(scope="module")
 def iptables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The programs under the names that an installed package gives them."""
+    """iptables and its companions, as if they were installed."""
     place = tmp_path_factory.mktemp("bin")
-    for name in ("iptables", "iptables-save", "ip6tables", "ip6tables-save"):
-        program = place / name
-        program.write_text(f'#!/bin/sh\nexec {witness("xtables-legacy-multi")} {name} "$@"\n')
-        program.chmod(0o755)
+    install_iptables(place)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{place}:{os.environ['PATH']}")
         yield
