@@ -1,7 +1,12 @@
 """The console script, and ``python -m lvsctl``."""
 
+from __future__ import annotations
+
 import signal
-from typing import NoReturn
+
+TYPE_CHECKING = False  # typing's own, whose import takes longer than all that is done before
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 def main() -> NoReturn:

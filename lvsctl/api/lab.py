@@ -20,7 +20,7 @@ from lvsctl.api.command import Command, Done, error_in, is_lvsctl_error
 from lvsctl.engine.campaign import Proof
 from lvsctl.engine.findings import Diagnosis, FaultShown, Inspection, Verification
 from lvsctl.engine.inspect import recompute
-from lvsctl.errors import LabError, UsageError
+from lvsctl.errors import LabError, TopologyError, UsageError
 from lvsctl.model.addresses import IPInterface
 from lvsctl.model.lab import Lab as Configuration
 from lvsctl.model.lab import Role
@@ -98,9 +98,17 @@ def topology_argument(topology: Topology) -> str | os.PathLike[str]:
     if isinstance(topology, str | os.PathLike):
         return topology
     raise UsageError(
-        f"a {type(topology).__name__} is not a topology",
+        f"a value of type {type(topology).__name__} is not a topology",
         hint="a shipped name, a path, a topology's text, or a dict",
     )
+
+
+def _of_value(error: TopologyError, *, has_lines: bool) -> TopologyError:
+    """Return the error about a topology that was no file; a dict has no lines either."""
+    problems = error.problems
+    if not has_lines:
+        problems = tuple(one._replace(line=0, column=0) for one in problems)
+    return TopologyError("the topology", problems)
 
 
 def is_text(topology: str | os.PathLike[str]) -> bool:
@@ -179,7 +187,12 @@ class Lab:
             ("--scheduler", scheduler),
         ):
             words += [] if value is None else [f"{option}={value}"]
-        result = command.json(*words, stdin=text)
+        try:
+            result = command.json(*words, stdin=text)
+        except TopologyError as error:
+            if text is None:
+                raise
+            raise _of_value(error, has_lines=not isinstance(topology, Mapping)) from None
         return cls(from_json(result["lab"], Configuration), command, created=result["created"])
 
     @classmethod

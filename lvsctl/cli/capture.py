@@ -139,8 +139,9 @@ def capture(
 ) -> None:
     """Capture frames at every interface of every node.
 
-    Without -w, prints one line a frame: its time, tap, direction and headers. Runs until Ctrl-C
-    or a limit, then prints how many frames were captured and lost. A pcapng file has one named
+    Without -w, prints one line a frame: its time, tap, direction and headers. Says on standard
+    error when it captures; runs until Ctrl-C or a limit, then prints how many frames were captured
+    and lost. A pcapng file has one named
     interface a tap; Wireshark opens it.
 
     Examples:
@@ -169,8 +170,11 @@ def capture(
             open_capture(running_lab(lab or None), taps or (), expression or "")
         )
         stack.enter_context(_stop_on_signals(live, seconds))
+        doing = _doing(live, count, seconds)
+        if out is None or not sys.stderr.isatty():  # else it is shown until the end
+            failure.say(doing)
         try:
-            seen = _write(live, out, count) if out is not None else _print(live, count)
+            seen = _write(live, out, count, doing) if out is not None else _print(live, count)
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -216,19 +220,30 @@ def _stop_on_signals(live: LiveCapture, seconds: float | None) -> Iterator[None]
             signal.signal(number, handler)
 
 
-def _write(live: LiveCapture, out: BinaryIO, count: int | None) -> int:
+def _doing(live: LiveCapture, count: int | None, seconds: float | None) -> str:
+    """Return the sentence that says what is captured where, and what ends it."""
+    limits = []
+    if count is not None:
+        limits.append(f"until {counted(count, 'frame')}")
+    if seconds is not None:
+        limits.append(f"for {seconds:g} s")
+    many = "".join(f", {limit}" for limit in limits)
+    before = " before" if limits else ""
+    return f"capturing at {counted(len(live.taps), 'tap')}{many}; Ctrl-C (SIGINT) ends it{before}"
+
+
+def _write(live: LiveCapture, out: BinaryIO, count: int | None, doing: str) -> int:
     writer = PcapngWriter(out, live.taps, flush=True)
-    place = f"capturing at {counted(len(live.taps), 'tap')}; Ctrl-C ends it"
     seen, shown = 0, time.monotonic()
     with Progress() as progress:
-        progress.note(place)
+        progress.note(doing)
         for seen, raw in enumerate(live, 1):
             writer.write(raw)
             if seen == count:
                 break
             if time.monotonic() - shown >= SECONDS_BETWEEN_COUNTS:
                 shown = time.monotonic()
-                progress.note(f"{place}; {counted(seen, 'frame')} so far")
+                progress.note(f"{doing}; {counted(seen, 'frame')} so far")
     writer.finish(live.drops)
     return seen
 

@@ -78,7 +78,7 @@ def doctor(
             texts.append(format_features(found, "machine", style=style()))
         else:
             machine = Features("machine", (), remark)
-            machine_can = _can_start()
+            machine_can = not _why_not_ready()
     if wanted is Format.JSON:
         show_json(host=host, machine=machine)
     else:
@@ -96,21 +96,21 @@ def _can_run_labs(found: tuple[Feature, ...]) -> bool:
     return all(feature.present for feature in found if feature.needed_for == "every mode")
 
 
-def _can_start() -> bool:
-    """Return whether a machine would start without downloading anything."""
+def _why_not_ready() -> str:
+    """Return why a machine would not start without a download; empty if it would."""
     request = request_from_environment()
     try:
-        return choose_kind(request).find(request.kernel) is not None
-    except HostError:
-        return False
+        found = choose_kind(request).find(request.kernel)
+    except HostError as error:
+        return f"{error} ({error.hint})" if error.hint else str(error)
+    return "" if found else "its kernel is not installed: lvsctl machine install"
 
 
 def _features_of_machine(*, start: bool) -> tuple[tuple[Feature, ...], str]:
     """Return the machine's features; none, and why, if it is neither running nor to be started."""
     if not start and not where.machine_is_running():
-        if _can_start():
-            return (), "not running, ready to start (check it: lvsctl doctor --where machine)"
-        return (), "its kernel is not installed: lvsctl machine install"
+        ready = "not running, ready to start (check it: lvsctl doctor --where machine)"
+        return (), _why_not_ready() or ready
     return features_inside(), ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -89,6 +90,12 @@ def import_(
         show(imported.text)
     else:
         write_text(output, imported.text)
+        if output.is_file():
+            written = str(output)
+            # A bare word is a shipped topology's name to `up`.
+            typed = written if "/" in written or "." in written else f"./{written}"
+            failure.say(f"written: {legible(written)}")
+            failure.say(f"next: lvsctl up {legible(shlex.quote(typed))}")
 
 
 def _are_files(other: str | None, **_: object) -> bool:

@@ -89,7 +89,8 @@ def up(
     if new and registry.read(lab := load_lab(found, overrides).name) is not None:
         raise LabError(
             f"lab {lab} is running already",
-            hint=f"another name: --name {lab}2; or change it: without --new (Python: change=True)",
+            hint=f"give it another name: --name {lab}2 (Python: name='{lab}2'); or change it: "
+            "without --new (Python: change=True)",
         )
     if dry_run:
         from lvsctl.engine.preview import preview

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
+import resource
 import signal
 import sys
 from collections.abc import Sequence
@@ -12,7 +14,7 @@ from typing import NoReturn
 
 from lvsctl.cli import commands, failure, output, where
 from lvsctl.cli.failure import ExitStatus, Signalled, raise_on_signals
-from lvsctl.errors import LvsctlError
+from lvsctl.errors import HostError, LvsctlError
 
 COMPLETE_VARIABLE = "_LVSCTL_COMPLETE"
 """Set by the shell's completion function, to the kind of answer wanted (``complete_bash``)."""
@@ -106,7 +108,14 @@ def _run(argv: Sequence[str]) -> int:
         if isinstance(error, OSError) and output.is_full_disk(error):  # Typer's, as for --help
             output.discard()
             return failure.explain(output.cannot_write(error))
+        if isinstance(error, OSError) and error.errno == errno.EMFILE:
+            return failure.explain(_too_many_files())
         return failure.report_bug(error)
+
+
+def _too_many_files() -> HostError:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return HostError(f"this process may have {soft} files open: too few", hint="ulimit -n 1024")
 
 
 def _complete_in_machine() -> int | None:

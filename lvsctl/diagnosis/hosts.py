@@ -126,9 +126,12 @@ def _why_down(case: Case, node: Node, network: str, link: LinkState | None) -> t
     if link is None:
         return f"{node.name}: {network} does not exist", case.restore(node.name)
     device = link.name
-    if any(_went_with(case, node, network, a.ip) for a in node.addresses_on(network)):
-        fact = f"{node.name}: {device} is down, and its IPv6 addresses went with it"
-        return fact, case.restore(node.name)
+    gone = [a for a in node.addresses_on(network) if _went_with(case, node, network, a.ip)]
+    fact = f"{node.name}: {device} is down"
+    if gone:
+        fact += ", and its IPv6 addresses went with it"
+        if not case.by_state:
+            return fact, case.restore(node.name)
     if not link.up:
         # The routes through it were removed with it and do not come back by themselves.
         lost = [
@@ -137,7 +140,9 @@ def _why_down(case: Case, node: Node, network: str, link: LinkState | None) -> t
             if any(route.via in a.network for a in node.addresses_on(network))
         ]
         up = case.type(node.name, "ip", "link", "set", device, "up")
-        return f"{node.name}: {device} is down", " && ".join([up, *lost])
+        # Before the routes, whose next hops they reach.
+        again = [_add_address(case, node, network, address) for address in gone]
+        return fact, " && ".join([up, *again, *_add_vip_again(case, node, network), *lost])
     fact = f"{node.name}: {device} is up but has no carrier"
     if case.by_state:
         return fact, case.type(node.name, "ip", "-s", "link", "show", "dev", device)
@@ -148,12 +153,18 @@ def _why_down(case: Case, node: Node, network: str, link: LinkState | None) -> t
 def _went_with(case: Case, node: Node, network: str, address: IPAddress) -> bool:
     """Whether the kernel removed an IPv6 address because the interface went down.
 
-    It does so unless keep_addr_on_down is set (kernel: ip-sysctl.rst). On hosts, each address has
-    a cause and a command of its own.
+    It does so unless keep_addr_on_down is set (kernel: ip-sysctl.rst).
     """
     link = case.network.interface(node.name, network)
     gone = link is not None and not link.up and not case.network.holders(node.name, address)
-    return gone and address.version == 6 and not case.by_state
+    return gone and address.version == 6
+
+
+def _add_vip_again(case: Case, node: Node, network: str) -> Iterator[str]:
+    """The command that adds an IPv6 VIP that went with the director's interface."""
+    here = node.name == case.director and case.lab.network_of(case.vip) == case.lab.network(network)
+    if here and _went_with(case, node, network, case.vip):
+        yield _add_vip(case, case.network.device(node.name, network))
 
 
 def _unanswered(case: Case, node: Node, network: str) -> Iterator[Frame]:
@@ -181,19 +192,25 @@ def own_addresses(case: Case) -> Iterator[Found]:
                         text=f"{node.name} does not hold its own address {address.ip}",
                         evidence=(f"{node.name}: {address.ip} is on no device",),
                         consequence="no node can reach it at that address",
-                        remedy=_add_address(case, node, interface.network, address),
+                        remedy=_restored_address(case, node, interface.network, address),
                     )
                 else:
                     yield from _misconfigured(case, node, interface.network, address)
                 yield from _doubles(case, node, interface.network, address.ip)
 
 
-def _add_address(case: Case, node: Node, network: str, address: IPInterface) -> str:
+def _restored_address(case: Case, node: Node, network: str, address: IPInterface) -> str:
     """The command that adds an address, with the routes that went with it if there are any."""
-    device = case.network.device(node.name, network)
     if any(route.via in address.network for route in routes_of(case.lab, node)):
         return case.restore(node.name)
-    return case.type(node.name, "ip", "addr", "add", address, "dev", device)
+    return _add_address(case, node, network, address)
+
+
+def _add_address(case: Case, node: Node, network: str, address: IPInterface) -> str:
+    """The command that adds an address to the node's interface."""
+    at_once = ("nodad",) if address.version == 6 else ()
+    device = case.network.device(node.name, network)
+    return case.type(node.name, "ip", "addr", "add", address, "dev", device, *at_once)
 
 
 def _ipv6_off(case: Case, node: Node, network: str, address: IPInterface) -> Cause | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import shlex
 import shutil
@@ -88,10 +89,18 @@ def _failure(lab: str, op: UserCommand | Keepalived, code: int) -> KernelError:
     return _refusal(lab, op.node, op.argv, how)
 
 
+_NOT_FOUND = re.compile(r"([^\s:]+): (?:command )?not found$", re.MULTILINE)
+"""What a shell says of a program that does not exist: ``sh: 1: exec: haproxy: not found``."""
+
+
 def _refusal(lab: str, node: str, argv: Sequence[str], how: str) -> KernelError:
     command = argv[2] if tuple(argv[:2]) == SHELL else shlex.join(argv)
     lines = processes.last_lines(lab, node)
-    missing = command.split()[0] if NO_COMMAND in how or ": not found" in lines else ""
+    missing = ""
+    if said := _NOT_FOUND.search(lines):
+        missing = said[1]
+    elif NO_COMMAND in how:
+        missing = command.split()[0]
     return KernelError(
         f"{node}: {command}: {how}{lines}",
         node=node,

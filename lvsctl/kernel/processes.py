@@ -212,8 +212,15 @@ class DaemonStart:
     def __exit__(self, *_: object) -> None:
         """Close the pipe; a daemon that was not waited for fails to report, and ends."""
         os.close(self._reading)
+        self._collect()
+
+    def _collect(self) -> None:
+        """Wait for the process that started the daemon, if it was not waited for."""
         if self._child:
-            os.waitpid(self._child, 0)
+            # A signal's handler may have raised after an earlier waitpid(2) had returned.
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._child, 0)
+        self._child = 0
 
     def ready(self) -> int:
         """Wait until ``main`` has called Ready; return the daemon's pid.
@@ -221,8 +228,7 @@ class DaemonStart:
         Raises what it raised before it was ready, or KernelError with the end of the log
         where it just ended.
         """
-        os.waitpid(self._child, 0)
-        self._child = 0
+        self._collect()
         answer = _read_line(self._reading, time.monotonic() + START_SECONDS)
         if answer is None or answer == "":
             stop_daemon(self._lab, self._name)
@@ -318,7 +324,7 @@ def _serve(lab: str, name: str, main: Callable[[Ready], None], writing: int) -> 
             raise  # the command has gone on: into the log
         say(error=type(error).__name__, message=error.message, hint=error.hint)
     except OSError as error:
-        if not paths.of(lab).directory.is_dir():  # while it started: nothing of this one is wrong
+        if not paths.of(lab).pids.is_dir():  # removed meanwhile: nothing of this one is wrong
             say(error="LabError", message=f"lab {lab} was removed while its {name} started",
                 hint="")  # fmt: skip
             return

@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,8 @@ class Broker:
             server = await asyncio.start_unix_server(self._accept, str(self._where.socket))
             self._where.socket.chmod(0o600)
             shown = [text for text in self._limitations if text != process.USUAL]
+            program = self._arguments.config.kernel.program
+            shown += complaints_of_modules(self._hello.result()["failed_modules"], program)
             _report(self._arguments.report, {"ready": True, "messages": shown})
             await self._wait_for_end()
             server.close()
@@ -336,14 +338,36 @@ def relevant_lines(console: Sequence[str]) -> Sequence[str]:
     return console[-LINES_SHOWN:]
 
 
+def complaints_of_modules(failed: Mapping[str, str], program: Path) -> list[str]:
+    """Return what to tell of the modules that are none to the kernel: their files are damaged.
+
+    ``failed`` are those that did not load, name → reason. The others are the kernel's own affair:
+    a kernel that the user chose need not have them all.
+    """
+    damaged = [name for name, why in failed.items() if why == os.strerror(errno.ENOEXEC)]
+    if not damaged:
+        return []
+    text = f"the kernel cannot load {', '.join(sorted(damaged))} ({os.strerror(errno.ENOEXEC)})"
+    fetch = _fetching_again(program)
+    return [f"{text}; {_IF_DAMAGED}: lvsctl machine stop; {fetch}" if fetch else text]
+
+
+_IF_DAMAGED = "if the kernel's files are damaged, this fetches them again"
+
+
 def _hint(program: Path) -> str:
-    """Return what helps if a kernel does not start: to fetch it again, if lvsctl fetched it."""
+    """Return what helps if a kernel does not start."""
+    fetch = _fetching_again(program)
+    return f"{_IF_DAMAGED}: {fetch}" if fetch else "lvsctl doctor lists what the machine needs"
+
+
+def _fetching_again(program: Path) -> str:
+    """Return the commands that fetch a kernel again; empty if lvsctl did not fetch it."""
     cache = directories.cache_directory()
     if not program.is_relative_to(cache):
-        return "lvsctl doctor lists what the machine needs"
+        return ""
     tree = cache.joinpath(*program.relative_to(cache).parts[:2])
-    fetch = f"rm -r {tree}; lvsctl machine start"
-    return f"if the kernel's file is damaged, this fetches it again: {fetch}"
+    return f"rm -r {tree}; lvsctl machine start"
 
 
 async def _closed(fd: int) -> None:

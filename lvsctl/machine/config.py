@@ -20,6 +20,9 @@ MAIN = "lvsctl.cli.main:main"
 PRELOAD = "lvsctl.cli.main:preload"
 """The function that it calls once before the first command, to import what commands need."""
 
+LEAST_MEMORY = 192
+"""In MiB: what a lab of a few nodes, its requests and their capture need, and some more."""
+
 
 class Kernel(NamedTuple):
     """A kernel: the file to start, and the directory of its modules."""

@@ -17,7 +17,7 @@ from typing import Any
 from lvsctl import linux
 from lvsctl.errors import HostError
 from lvsctl.machine import records, runtime_files
-from lvsctl.machine.config import BrokerArguments, MachineConfig, MachineRequest
+from lvsctl.machine.config import LEAST_MEMORY, BrokerArguments, MachineConfig, MachineRequest
 from lvsctl.machine.kinds import KINDS, Emit, Kind, choose_kind
 from lvsctl.machine.runtime_files import RuntimeFiles
 
@@ -43,6 +43,11 @@ def choose_config(
         path=tuple(str(Path(entry).absolute()) for entry in sys.path),
         fingerprint=fingerprint,
     )
+    if config.memory < LEAST_MEMORY:
+        emit(
+            f"{config.memory} MiB of memory may be too little: a lab can end for lack of it, or "
+            f"make the machine so slow that it does not respond (--memory {LEAST_MEMORY} or more)"
+        )
     by = f", {how}" if accelerator else ""
     emit(f"starting the throwaway kernel ({kind.title} {kernel.release}{by})")
     return kind, config

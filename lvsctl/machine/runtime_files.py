@@ -129,9 +129,10 @@ def starting(files: RuntimeFiles) -> Iterator[None]:
         if _is_same_file(fd, files.starting):
             break
         os.close(fd)  # its last holder removed it while we were waiting
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     try:
+        with contextlib.suppress(OSError):  # a full file system; the lock is held all the same
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         files.starting.unlink(missing_ok=True)

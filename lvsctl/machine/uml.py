@@ -12,7 +12,14 @@ from pathlib import Path
 
 from lvsctl.errors import HostError, UsageError
 from lvsctl.machine import directories, packages, process, xstate
-from lvsctl.machine.config import Kernel, MachineConfig, agent_script, interpreter, quoted
+from lvsctl.machine.config import (
+    LEAST_MEMORY,
+    Kernel,
+    MachineConfig,
+    agent_script,
+    interpreter,
+    quoted,
+)
 from lvsctl.machine.packages import Emit
 
 PACKAGE = "user-mode-linux"
@@ -150,7 +157,7 @@ class Uml:
 
     def memory(self) -> int:
         """Return 1024 MiB, or half of what the work directory can hold."""
-        return max(192, min(1024, directories.work_directory_room() // 2))
+        return max(LEAST_MEMORY, min(1024, directories.work_directory_room() // 2))
 
     def cpus(self, wanted: int | None) -> int:
         """Return 1, the maximum."""

@@ -80,6 +80,16 @@ class Up:
         """Whether anything was done."""
         return bool(self.created or self.added or self.removed or self.restored)
 
+    def is_change(self, resource: Resource) -> bool:
+        """Return whether one of ``added`` or ``removed`` gives something another value.
+
+        A setting of what is added itself, such as that a new link is up, does not.
+        """
+        if resource in self.edited:
+            return True
+        coming = frozenset[object]().union(*(one.provides() for one in self.added))
+        return resource.is_setting and resource.rests_on().isdisjoint(coming)
+
     def commands(self, resource: Resource) -> tuple[str, ...]:
         """Return the equivalent shell commands of one of ``added``."""
         commands = resource.edit_commands() if resource in self.edited else resource.commands()

@@ -116,6 +116,11 @@ class Resource:
         return (self.key,)
 
     @property
+    def is_setting(self) -> bool:
+        """Whether it has a value at any time, so that undoing it is setting another one."""
+        return False
+
+    @property
     def namespaces(self) -> tuple[str, ...]:
         """The namespaces that must exist for it."""
         return (self.netns,)

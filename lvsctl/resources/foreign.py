@@ -23,6 +23,10 @@ class Xfrm(Resource):
 
     found: XfrmState
 
+    @property
+    def is_setting(self) -> bool:
+        return self.found.what == "default"
+
     def commands(self) -> tuple[Command, ...]:
         return (Command((), self.netns, comment=f"xfrm {self.found.what} {self.found.text}"),)
 
@@ -219,6 +223,10 @@ class StoppedProcess(Resource):
 
     pid: int
     process: str = field(compare=False)
+
+    @property
+    def is_setting(self) -> bool:
+        return True
 
     def commands(self) -> tuple[Command, ...]:
         return (Command(("kill", "-STOP", str(self.pid))),)

@@ -23,6 +23,10 @@ class ConnectionTimeouts(Resource):
     def key(self) -> Hashable:
         return ConnectionTimeouts, self.netns
 
+    @property
+    def is_setting(self) -> bool:
+        return True
+
     def _set(self, to: IpvsTimeouts) -> tuple[Command, ...]:
         return (self.command("ipvsadm", "--set", to.tcp, to.tcp_fin, to.udp),)
 

@@ -29,6 +29,10 @@ class LinkSetting(Resource):
     def key(self) -> Hashable:
         return LinkSetting, self.netns, self.device, self.group, self.name
 
+    @property
+    def is_setting(self) -> bool:
+        return True
+
     def _set(self, value: str) -> tuple[Command, ...]:
         if self.group == "port":
             return (self.command("bridge", "link", "set", "dev", self.device, self.name, value),)

@@ -15,6 +15,10 @@ class LinkUp(Resource):
 
     device: str
 
+    @property
+    def is_setting(self) -> bool:
+        return True
+
     def commands(self) -> tuple[Command, ...]:
         return (self.command("ip", "link", "set", "dev", self.device, "up"),)
 

@@ -18,6 +18,10 @@ class OffloadsOff(Resource):
 
     device: str
 
+    @property
+    def is_setting(self) -> bool:
+        return True
+
     def commands(self) -> tuple[Command, ...]:
         features = "tx off sg off tso off gso off gro off"
         return (self.command("ethtool", "-K", self.device, *features.split()),)

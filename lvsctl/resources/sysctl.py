@@ -36,6 +36,10 @@ class Sysctl(Resource):
         return Sysctl, self.netns, self.name
 
     @property
+    def is_setting(self) -> bool:
+        return True
+
+    @property
     def setting(self) -> str:
         """``NAME=VALUE``, as sysctl(8) takes it."""
         return f"{self.name}={self.value}"
@@ -84,6 +88,10 @@ class ChangedSysctl(Resource):
     @property
     def key(self) -> Hashable:
         return Sysctl, self.netns, self.name
+
+    @property
+    def is_setting(self) -> bool:
+        return True
 
     def commands(self) -> tuple[Command, ...]:
         return (self.command("sysctl", "-q", "-w", f"{self.name}={self.value}"),)

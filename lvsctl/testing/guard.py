@@ -130,7 +130,8 @@ def _end_commands(order: Order) -> bool:
             with contextlib.suppress(ProcessLookupError):
                 fd = os.pidfd_open(pid)
                 try:
-                    if pid not in told:
+                    # Looked at again now that its id cannot be reused.
+                    if pid not in told and _is_command(pid, order):
                         signal.pidfd_send_signal(fd, signal.SIGTERM)
                         told.add(pid)
                     select.select([fd], [], [], 1.0)
@@ -140,13 +141,19 @@ def _end_commands(order: Order) -> bool:
 
 
 def _commands(order: Order) -> Iterator[int]:
-    mark = f"{OWNER}={order.token}".encode()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) in (order.pid, os.getpid()):
             continue
-        with contextlib.suppress(OSError):  # ended, or another user's
-            if mark in (entry / "environ").read_bytes().split(b"\0"):
-                yield int(entry.name)
+        if _is_command(int(entry.name), order):
+            yield int(entry.name)
+
+
+def _is_command(pid: int, order: Order) -> bool:
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:  # ended, or another user's
+        return False
+    return f"{OWNER}={order.token}".encode() in environment
 
 
 def _stopped(order: Order) -> Iterator[str]:

@@ -315,14 +315,25 @@ def test_up_that_is_interrupted_leaves_nothing(
     assert user.namespaces() == []
 
 
-def test_a_demo_that_is_interrupted_leaves_nothing(user: User) -> None:
-    showing = user.starts("demo", "tun")
-    wait_for(lambda: user.labs() == ["demo-tun"], "the demo's lab")
+@pytest.mark.parametrize(
+    ("words", "lab"),
+    [
+        (("demo", "tun"), "demo-tun"),
+        (("fault", "matrix", "dr", "--fault", "vip-missing"), "matrix-dr"),
+    ],
+    ids=["demo", "matrix"],
+)
+def test_a_lab_for_one_command_goes_with_it_however_often_that_is_interrupted(
+    user: User, words: tuple[str, ...], lab: str
+) -> None:
+    running = user.starts(*words)
+    wait_for(lambda: user.labs() == [lab], f"the lab {lab}")
 
-    showing.send_signal(signal.SIGINT)
-    showing.communicate(timeout=PATIENCE)
+    for _ in range(3):
+        running.send_signal(signal.SIGINT)
+    running.communicate(timeout=PATIENCE)
 
-    assert showing.returncode == ExitStatus.INTERRUPTED
+    assert running.returncode == ExitStatus.INTERRUPTED
     assert user.namespaces() == []
 
 

@@ -209,6 +209,9 @@ def test_mistakes_of_a_topology_come_back_as_they_were_found(user: Somebody) -> 
     with pytest.raises(TopologyError) as caught:
         Lab.up("version: 1\nname: x\n", command=user.command)
     assert [problem.line for problem in caught.value.problems] == [1, 1, 1]
+    assert str(caught.value).startswith("the topology:1:1: the key 'networks' is missing")
+    with pytest.raises(TopologyError, match=r"^the topology: the key 'networks' is missing"):
+        Lab.up({"version": 1, "name": "x"}, command=user.command)
 
 
 def _wait_for(path: Path, process: subprocess.Popen[str]) -> None:

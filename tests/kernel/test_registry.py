@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -78,6 +80,36 @@ def test_a_daemon_holds_no_lock_of_the_command_that_started_it(lab: str) -> None
         assert not any(fd.exists() and fd.samefile(paths.of(lab).lock) for fd in files)
     with registry.lock(lab, 0):
         pass
+
+
+def test_an_interruption_of_a_daemons_start_is_that_interruption(
+    lab: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its exception comes when waitpid(2) has returned: the child is collected already."""
+    wait = os.waitpid
+
+    def interrupted(pid: int, options: int) -> tuple[int, int]:
+        monkeypatch.setattr(os, "waitpid", wait)
+        wait(pid, options)
+        raise KeyboardInterrupt
+
+    paths.of(lab).directory.mkdir(parents=True)
+    monkeypatch.setattr(os, "waitpid", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        processes.daemon(lab, "something", serve)
+    registry.remove(lab)
+
+
+def test_a_daemon_whose_lab_goes_while_it_starts_says_so(
+    lab: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Also where not all of the lab is gone yet; without a traceback."""
+    # The daemon's own first step, before it opens anything.
+    monkeypatch.setattr(gc, "freeze", lambda: shutil.rmtree(paths.of(lab).pids))
+    with pytest.raises(LabError, match="was removed while its something started"):
+        processes.daemon(lab, "something", serve)
+    assert capfd.readouterr().err == ""
+    registry.remove(lab)
 
 
 def test_labs_at_once_do_not_meet(lab: str) -> None:

@@ -122,20 +122,28 @@ def test_a_process_on_the_responders_port_is_left_alone_and_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "said", "helps"),
     [
-        ("'no-such-command -x'", "no-such-command -x: no such command"),
-        ("'echo oops; exit 3'", "ended at once with status 3\n    oops"),
-        ("'sleep 0.5; echo oops'", "ended without listening on tcp port 80\n    oops"),
+        ("'nginy -x'", "nginy -x: no such command", "apt-get install nginy"),
+        ("'exec nginy -x'", "exec nginy -x: no such command", "apt-get install nginy"),
+        ("'echo oops; exit 3'", "ended at once with status 3\n    oops", "to try it by hand"),
+        (
+            "'sleep 0.5; echo oops'",
+            "ended without listening on tcp port 80\n    oops",
+            "to try it by hand",
+        ),
     ],
-    ids=["missing", "at once", "later"],
+    ids=["missing", "missing to exec", "at once", "later"],
 )
-def test_a_command_that_ends_is_told_with_its_last_words(command: str, said: str) -> None:
+def test_a_command_that_ends_is_told_with_its_last_words(
+    command: str, said: str, helps: str
+) -> None:
     before = initial_namespace()
     with pytest.raises(KernelError) as raised:
         bring_up(topology_of(with_command(command)))
     assert f"rs1: {command.strip(chr(39)).partition(':')[0]}" in raised.value.message
     assert said in raised.value.message
+    assert helps in raised.value.hint
     assert not Path("/run/lvsctl/dr").exists()
     assert initial_namespace() == before
 

@@ -78,6 +78,44 @@ def test_hosts_as_the_topology_says_are_healthy_whatever_else_they_have(
     assert "every real server holds the VIP" in found.ruled_out
 
 
+DUAL = """\
+version: 1
+name: dual
+networks:
+  outside: {ipv4: 10.20.0.0/24, ipv6: fd00:20::/64}
+  lan: {ipv4: 10.10.0.0/24, ipv6: fd00:10::/64}
+nodes:
+  client: {role: client, networks: [outside]}
+  router: {role: router, networks: {outside: 10.20.0.1, lan: [10.10.0.1, 'fd00:10::1']}}
+  director: {role: director, networks: {lan: [10.10.0.2, 'fd00:10::2']}}
+  rs1: {role: real-server, networks: {lan: [10.10.0.11, 'fd00:10::11']}}
+services:
+  - {name: web, vip: 10.10.0.100, port: 80, forward: dr, scheduler: rr, real_servers: [rs1]}
+"""
+
+
+def test_what_went_with_a_downed_interface_comes_back_in_an_order_that_can_be_typed(
+    documents: Mapping[str, str],
+) -> None:
+    """Its IPv6 addresses, which no node keeps, before the routes whose next hops they reach."""
+    dual = planner.load_lab(Topology("dual", DUAL.encode()))
+    texts = {name: documents[name] for name in ("lb", "web1")}
+    up = '"UP","LOWER_UP"]'
+    before, eth1, after = texts["web1"].partition('"ifname":"eth1"')
+    assert up in after
+    texts["web1"] = before + eth1 + after.replace(up, "]", 1).replace(",]", "]", 1)
+
+    causes = [cause for cause in check(dual, asked(texts)).causes if cause.node == "rs1"]
+
+    assert [cause.fault for cause in causes][:1] == ["real-server-down"]
+    assert causes[0].remedy.split(" && ")[:2] == [
+        "ip link set eth1 up",
+        "ip addr add fd00:10::11/64 dev eth1 nodad",
+    ]
+    assert causes[0].remedy.endswith("ip route replace default via fd00:10::1")
+    assert "address-missing" not in {cause.fault for cause in causes}
+
+
 ALL = "/proc/sys/net/ipv4/conf/all/"
 DESTINATION = "  -> 0A0A000C:0050      Route   1      0          0         "
 VIP = '"local":"10.10.0.100"'

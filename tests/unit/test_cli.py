@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -281,6 +282,18 @@ def test_a_closed_standard_stream_is_an_empty_one(stream: str) -> None:
     assert done.stderr == ""
 
 
+def test_a_limit_of_open_files_that_is_too_low_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_argv: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/work")
+
+    monkeypatch.setattr("lvsctl.cli.commands.run", full)
+    assert main(["ls"]) == ExitStatus.HOST_CANNOT
+    said = capsys.readouterr().err
+    assert "files open: too few\n  → ulimit -n 1024\n" in said
+
+
 def test_a_topology_from_a_closed_standard_input_is_empty() -> None:
     done = lvsctl("plan", "-", prefix=("sh", "-c", 'exec "$@" <&-', "sh"))
 
@@ -337,6 +350,26 @@ def test_needs_no_root(words: tuple[str, ...]) -> None:
     assert done.returncode == ExitStatus.OK, done.stderr
     assert done.stderr == ""
     assert done.stdout
+
+
+def test_doctor_says_what_keeps_the_throwaway_kernel_from_starting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which is what `lvsctl up` would stop at: no word of `machine install` where it fails, too."""
+    for name in ("LVSCTL_IN_MACHINE", "LVSCTL_MACHINE_KIND", "LVSCTL_MACHINE_KERNEL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("lvsctl.kernel.probe.has_root", lambda: False)
+    monkeypatch.setattr("lvsctl.cli.where.machine_is_running", lambda: False)
+    monkeypatch.setattr("shutil.which", lambda name, **_: f"/bin/{name}" * (name != "linux.uml"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    assert main(["doctor"]) == ExitStatus.HOST_CANNOT
+    assert "kernel: its kernel is not installed: lvsctl machine install" in capsys.readouterr().out
+
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", "relative")
+    assert main(["doctor"]) == ExitStatus.HOST_CANNOT
+    assert "no home directory (set HOME, or XDG_CACHE_HOME," in capsys.readouterr().out
 
 
 def test_labs_on_the_host_need_root_and_say_so() -> None:

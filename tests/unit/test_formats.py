@@ -914,7 +914,10 @@ def test_the_command_line_imports_compares_and_exports(
     after.write_text(CONF.replace("weight 1", "weight 7"))
     assert main(["import", str(before), "-o", str(out), "--name", "site"]) == 0
     assert planner.load_lab(Topology("out", out.read_bytes())).name == "site"
-    assert f"{before}:1: it has no lb_algo: keepalived takes wlc" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert f"{before}:1: it has no lb_algo: keepalived takes wlc" in shown.err
+    assert shown.err.endswith(f"lvsctl: written: {out}\nlvsctl: next: lvsctl up {out}\n")
+    assert shown.out == ""
 
     assert main(["diff", str(before), str(after), "--exit-code"]) == 1
     said = capsys.readouterr()

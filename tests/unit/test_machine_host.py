@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -198,6 +200,25 @@ def test_machines_of_different_names_start_at_once_and_one_once_only(tmp_path: P
     assert list(tmp_path.iterdir()) == []
     where.starting.touch()  # of one that was killed at it
     runtime_files.sweep(where)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_runtime_directory_keeps_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files can still be created there; the locks hold without a word in them."""
+
+    def full(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    where = runtime_files.RuntimeFiles(tmp_path, "x")
+    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(Path, "rename", full)  # after the record's draft was written
+    with runtime_files.starting(where):
+        with pytest.raises(OSError, match="No space left"):
+            records.write(where.record, records.Record(records.boot_id(), 1, 1, "/dev/null"))
+        runtime_files.sweep(where)
+        assert list(tmp_path.iterdir()) == [where.starting]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -423,6 +444,23 @@ def test_a_damaged_kernel_is_fetched_anew(
     assert str(uml.unpack_directory()) in said[1]
     assert len(said) == 3
     assert [path.name for path in uml.unpack_directory().iterdir()] == ["current"]
+
+
+def test_a_module_that_is_damaged_is_told_with_what_fetches_it_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One with its size but other bytes, which no look at the cache finds."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    tree = tmp_path / "lvsctl/uml/current"
+    failed = {"ip_vs": "Exec format error", "sctp": "unknown symbol", "veth": "Exec format error"}
+
+    (said,) = broker.complaints_of_modules(failed, tree / "usr/bin/linux.uml")
+
+    assert said.startswith("the kernel cannot load ip_vs, veth (Exec format error); ")
+    assert said.endswith(
+        f"lvsctl machine stop; rm -r {tmp_path}/lvsctl/uml/current; lvsctl machine start"
+    )
+    assert broker.complaints_of_modules({"sctp": "unknown symbol"}, tree) == []
 
 
 def test_a_process_whose_id_was_reused_is_not_signalled() -> None:

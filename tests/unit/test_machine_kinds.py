@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lvsctl.errors import HostError, UsageError
-from lvsctl.machine import directories, initramfs, kinds, qemu
+from lvsctl.machine import directories, initramfs, kinds, launch, qemu, uml
 from lvsctl.machine.config import (
     ANYTHING,
     Kernel,
@@ -54,6 +54,19 @@ def test_a_kernel_that_is_named_is_for_qemu(host: dict[str, str]) -> None:
     with pytest.raises(UsageError, match=r"cannot run 6\.12") as raised:
         kinds.choose_kind(MachineRequest(kind="uml", kernel="6.12")).find("6.12")
     assert raised.value.hint == "--kind qemu --kernel 6.12"
+
+
+@pytest.mark.parametrize(("memory", "is_little"), [(64, True), (192, False), (None, False)])
+def test_too_little_memory_is_said_before_the_start(
+    memory: int | None,
+    is_little: bool,
+    host: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(uml.Uml, "kernel", lambda *_: TCG.kernel)
+    said: list[str] = []
+    launch.choose_config(MachineRequest(memory=memory), (), "", said.append)
+    assert any("64 MiB of memory may be too little" in line for line in said) is is_little
 
 
 def test_a_kind_that_is_named_is_never_replaced(host: dict[str, str]) -> None:

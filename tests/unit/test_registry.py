@@ -15,7 +15,7 @@ import pytest
 
 from lvsctl.engine.labs import up_command
 from lvsctl.errors import HostError, LabError, UsageError
-from lvsctl.kernel import paths, registry
+from lvsctl.kernel import paths, processes, registry
 from lvsctl.kernel.registry import Entry, State
 
 
@@ -193,6 +193,15 @@ def test_another_process_that_holds_the_lab_is_named() -> None:
         other.communicate()
     with registry.lock("dr", 0.1):  # whoever dies holds nothing
         pass
+
+
+def test_a_process_that_is_not_found_again_is_left_alone() -> None:
+    """Its id was another's when it was found first, and has been reused."""
+    with subprocess.Popen(["sleep", "60"]) as other:
+        found = iter([[other.pid], []])
+        assert processes.terminate(lambda: next(found)) == 0
+        assert other.poll() is None
+        assert processes.terminate(lambda: [other.pid]) == 1
 
 
 def test_who_waits_gets_the_lab_next_even_where_it_was_removed_meanwhile() -> None:

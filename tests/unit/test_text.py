@@ -9,7 +9,7 @@ import pytest
 from lvsctl.engine.inspect import typeable_outside
 from lvsctl.model.claim import Verdict
 from lvsctl.model.packet_filter import FilterProgram, FilterRule
-from lvsctl.model.service import IpvsTimeouts
+from lvsctl.model.service import IpvsTimeouts, TunnelKind
 from lvsctl.model.state import FilterState, RouteState, Setting, SyncDaemonState
 from lvsctl.output.text import demo
 from lvsctl.output.text.hosts import (
@@ -28,8 +28,11 @@ from lvsctl.plan import planner
 from lvsctl.plan.stages import Plan, Stage, Up
 from lvsctl.resources.address import Address
 from lvsctl.resources.base import Deviation
+from lvsctl.resources.ipvs_config import ConnectionTimeouts
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
+from lvsctl.resources.sysctl import ChangedSysctl, Sysctl
+from lvsctl.resources.tunnel import Tunnel
 from lvsctl.resources.user_command import UserCommand
 from lvsctl.topology import shipped
 from tests.unit.report_samples import (
@@ -81,6 +84,31 @@ def test_up_tells_a_change_by_the_command_that_changes_and_not_by_one_that_adds(
     said = format_up(up, style=PLAIN)
     assert "~ ip netns exec lvs-dr-director ipvsadm -E -t 10.10.0.100:80 -s rr" in said
     assert "+ ip netns exec lvs-dr-director ipvsadm -a -t 10.10.0.100:80 -r 10.10.0.11:80" in said
+
+
+def test_what_is_set_back_is_told_as_a_change() -> None:
+    """A sysctl of the plan, one of no plan, and timeouts: each has a value before and after."""
+    lab = lab_of("dr")
+    vip = Address(netns="lvs-dr-rs1", device="lo", address=ADDRESS)
+    ignore = Sysctl(netns="lvs-dr-rs1", name="net.ipv4.conf.all.arp_ignore", value="1")
+    ttl = ChangedSysctl(netns="lvs-dr-rs2", name="net.ipv4.ip_default_ttl", value="9", usual="64")
+    timeouts = ConnectionTimeouts(netns="lvs-dr-director", timeouts=IpvsTimeouts(tcp=100))
+    up = Up(lab, created=False, added=(ignore,), removed=(ttl, timeouts, vip))
+    assert format_up(up, style=PLAIN).splitlines()[1:] == [
+        "- ip -n lvs-dr-rs1 addr del 10.10.0.100/32 dev lo",
+        "~ ip netns exec lvs-dr-rs2 sysctl -q -w net.ipv4.ip_default_ttl=64",
+        "~ ip netns exec lvs-dr-director ipvsadm --set 900 120 300",
+        "~ ip netns exec lvs-dr-rs1 sysctl -q -w net.ipv4.conf.all.arp_ignore=1",
+    ]
+
+
+def test_a_setting_of_what_is_added_is_added_with_it() -> None:
+    tunnel = Tunnel(netns="lvs-tun-rs2", device="tunl0", index=9, kind=TunnelKind.IPIP)
+    strict = Sysctl(netns="lvs-tun-rs2", name="net.ipv4.conf.tunl0.rp_filter", value="0")
+    up = Up(lab_of("tun"), created=False, added=(tunnel, strict))
+    shown = "ip netns exec lvs-tun-rs2 sysctl -q -w net.ipv4.conf.tunl0.rp_filter=0"
+    assert f"+ {shown}" in format_up(up, style=PLAIN)
+    assert f"~ {shown}" in format_up(replace(up, added=(strict,)), style=PLAIN)
 
 
 def test_labs_are_listed_with_what_is_wrong_and_what_to_type() -> None:

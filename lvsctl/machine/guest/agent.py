@@ -192,9 +192,9 @@ class Agent:
         if not session.hung_up:
             total = self._status()["memory_total_kib"]
             text = (
-                f"lvsctl: the machine ran out of its memory ({int(str(total)) // 1024} MiB), and "
-                "the kernel killed the command\n  → start it with more: lvsctl machine stop; "
-                "lvsctl machine start --memory 2048\n"
+                f"lvsctl: the machine ran out of its memory ({int(str(total)) // 1024} MiB besides "
+                "its kernel's own), and the kernel killed the command\n  → start it with more: "
+                "lvsctl machine stop; lvsctl machine start --memory 2048\n"
             )
             self.send(frames.STDERR, session.identity, text.encode())
 

@@ -296,10 +296,12 @@ def _changes(result: Up, style: Style, inside: bool) -> list[str]:
     def typed(command: object) -> str:
         return legible(typeable(str(command), lab, in_machine=inside))
 
-    for op in result.removed:
-        lines += [style.red(f"- {typed(one)}") for one in op.undo_commands() or op.commands()]
+    changed = ("~", style.yellow)
+    for op in sorted(result.removed, key=result.is_change):  # what goes, then what is set back
+        sign, paint = changed if result.is_change(op) else ("-", style.red)
+        lines += [paint(f"{sign} {typed(one)}") for one in op.undo_commands() or op.commands()]
     for op in result.added:
-        sign, paint = ("~", style.yellow) if op in result.edited else ("+", style.green)
+        sign, paint = changed if result.is_change(op) else ("+", style.green)
         if isinstance(op, Keepalived):
             lines.append(paint(f"{sign} {op.node}: start keepalived"))
             continue
