@@ -15,7 +15,6 @@ from typing import NamedTuple
 from lvsctl.diagnosis import by_state
 from lvsctl.diagnosis.network import Network
 from lvsctl.engine.ask_hosts import Asked
-from lvsctl.engine.collect import clients_of
 from lvsctl.engine.findings import Check, CheckedHost
 from lvsctl.engine.matching import adapt, likely_node, matches, needed
 from lvsctl.errors import UsageError
@@ -28,6 +27,7 @@ from lvsctl.model.service import FwMark
 from lvsctl.model.state import NodeState, ServiceState
 from lvsctl.plan import planner
 from lvsctl.plan.assumed import assumed_state, holding
+from lvsctl.plan.routing import clients_of
 from lvsctl.resources.address import Address
 from lvsctl.resources.base import Command, Resource
 from lvsctl.resources.gue_port import GuePort

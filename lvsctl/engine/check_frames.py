@@ -19,9 +19,9 @@ from lvsctl.capture.capture import Capture
 from lvsctl.capture.decode import decode_all
 from lvsctl.claims.distribution import requests_needed
 from lvsctl.engine.ask_hosts import CaptureSession, by_ssh
+from lvsctl.engine.ask_services import answer_timeout, connect_timeout
 from lvsctl.engine.check import judged
 from lvsctl.engine.clocks import clock_offsets
-from lvsctl.engine.collect import answer_timeout, connect_timeout
 from lvsctl.engine.findings import Check, Verification
 from lvsctl.engine.inspect import recompute
 from lvsctl.engine.matching import needed

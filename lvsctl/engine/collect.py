@@ -9,65 +9,37 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from math import inf
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from lvsctl.capture.capture import Capture
 from lvsctl.capture.decode import decode_all
 from lvsctl.capture.listener import Options
-from lvsctl.claims.distribution import requests_for_each, requests_needed, room_for
 from lvsctl.claims.neighbours import CONFIGURED, wrong_neighbours, wrongly_claimed
-from lvsctl.engine import rerouting
-from lvsctl.engine.whole import changed_settings, whole_state
-from lvsctl.kernel import counters, learnt, readings
+from lvsctl.engine.ask_services import STAGES, THREADS, ask_all, at_once, one_way
+from lvsctl.engine.whole import changed_settings
+from lvsctl.kernel import learnt, readings
 from lvsctl.kernel.drops import DropReasons, Martians
-from lvsctl.kernel.masters import active_directors
-from lvsctl.kernel.netns import run_inside
-from lvsctl.kernel.state import flush_neighbours_and_routes, read_connections
+from lvsctl.kernel.state import flush_neighbours_and_routes
 from lvsctl.model import nstat
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.event import Emit, StageStarted, ignore
 from lvsctl.model.evidence import (
-    LARGE,
-    DirectorTable,
     Evidence,
-    Exchange,
-    Failure,
-    Joined,
-    Probe,
-    Rerouted,
     Run,
     gue_ports,
 )
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.model.packet_filter import growth
-from lvsctl.model.service import Protocol, VipPort, VirtualService
+from lvsctl.model.service import VirtualService
 from lvsctl.model.state import (
     ChangedSysctls,
-    Connection,
     NeighbourState,
     NodeState,
-    ServiceState,
-    added_up,
 )
-from lvsctl.plan.routing import routes_of
-from lvsctl.traffic import client
-from lvsctl.traffic.attempts import new_call
 from lvsctl.traffic.neighbours import ask_neighbours
-
-PATIENCE = 10.0
-"""Seconds that ``diagnose`` waits for a server that accepts a connection and does not answer."""
-
-STAGES = 5
-"""Stages that are reported as progress; in the last one the caller decides claims or causes."""
-
-_THREADS = 16
-"""Services and clients that are asked at the same time."""
 
 
 def collect_evidence(
@@ -99,21 +71,18 @@ def collect_evidence(
         _capture(lab) as capture,
     ):
         since = time.monotonic()
-        learnt_before, before = readings.read_before(nodes, switches, directors)
+        before = readings.read_and_flush(nodes, switches, directors)
         _probe_vips(lab)
-        asked = _ask_all(lab, sender, background, patient=patient, settings=settings, emit=emit)
+        asked = ask_all(lab, sender, background, patient=patient, settings=settings, emit=emit)
         _await_advertisement(lab, since)
-        emit(StageStarted(f"reading the state of {len(places)} namespaces", 4, STAGES))
-        after = readings.read_after(nodes, switches)
+        emit(StageStarted(f"reading counters of {len(places)} namespaces again", 4, STAGES))
+        # What the requests taught is flushed; ``_leave_as_found`` puts back what was wrong before.
+        after = readings.read_and_flush(nodes, switches, directors)
         kernel_drops = reasons.dropped() if reasons.supported else martians.dropped()
         kernel_log = martians.logged()
-    changed = asked.changed.result() if asked.changed is not None else None
-    whole = whole_state(
-        lab,
-        changed=changed,
-        settings=changed is not None,
-        # What the requests taught the nodes; ``_leave_as_found`` puts back what was wrong before.
-        then=lambda found: readings.flush_learnt(found) if found.netns in nodes else None,
+    states = _with_changed(
+        {name: after.latest(state) for name, state in asked.states.items()},
+        asked.changed.result() if asked.changed is not None else None,
     )
     evidence = Evidence(
         lab=lab,
@@ -121,8 +90,8 @@ def collect_evidence(
         frames=decode_all(capture.recording.frames, gue_ports=gue_ports(lab, asked.runs)),
         taps=tuple(sorted(capture.taps)),
         drops={node: count for node, count in capture.drops.items() if count},
-        states={nodes[name]: state for name, state in whole.items() if name in nodes},
-        switches={switches[name]: state for name, state in whole.items() if name in switches},
+        states={nodes[name]: state for name, state in states.items() if name in nodes},
+        switches={switches[name]: state for name, state in states.items() if name in switches},
         counters={
             nodes[name]: nstat.growth(before.counters[name], after.counters[name]) for name in nodes
         },
@@ -133,7 +102,7 @@ def collect_evidence(
             for name in places
             if (grown := growth(before.packet_filters[name], after.packet_filters[name]))
         },
-        before=_not_taught(lab, {nodes[name]: found for name, found in learnt_before.items()}),
+        before=_not_taught(lab, {nodes[name]: found for name, found in before.learnt.items()}),
     )
     _leave_as_found(evidence)
     return evidence
@@ -157,25 +126,33 @@ def with_settings(evidence: Evidence, but: Iterable[str] = ()) -> Evidence:
     if all(one.changed_sysctls is not None for one in evidence.states.values()):
         return evidence
     changed = changed_settings(lab, map(lab.netns, but))
+    return replace(
+        evidence,
+        states=_with_changed(evidence.states, changed),
+        switches=_with_changed(evidence.switches, changed),
+    )
 
-    def complete(states: Mapping[str, NodeState]) -> dict[str, NodeState]:
-        return {
-            name: replace(state, changed_sysctls=changed.get(lab.netns(name)))
-            for name, state in states.items()
-        }
 
-    return replace(evidence, states=complete(evidence.states), switches=complete(evidence.switches))
+def _with_changed(
+    states: Mapping[str, NodeState], changed: ChangedSysctls | None
+) -> dict[str, NodeState]:
+    return {
+        name: replace(state, changed_sysctls=changed.get(state.netns) if changed else None)
+        for name, state in states.items()
+    }
 
 
 def _not_taught(lab: Lab, before: Mapping[str, NodeState]) -> dict[str, NodeState]:
     """Leave out what lvsctl's own last requests taught: it is no evidence of earlier traffic."""
     own = learnt.taught(lab.name)
-
-    def kept(state: NodeState) -> NodeState:
-        found = tuple(n for n in state.neighbours if (str(n.address), n.mac) not in own)
-        return replace(state, neighbours=found)
-
-    return {node: kept(state) for node, state in before.items()} if own else dict(before)
+    return {
+        node: NodeState(
+            state.netns,
+            neighbours=tuple(n for n in state.neighbours if (str(n.address), n.mac) not in own),
+            connections=state.connections,
+        )
+        for node, state in before.items()
+    }
 
 
 def _leave_as_found(evidence: Evidence) -> None:
@@ -200,7 +177,7 @@ def collect_request_evidence(lab: Lab, service: VirtualService, sender: Node) ->
     with _capture(lab) as capture:
         flush_neighbours_and_routes([lab.netns(node.name) for node in lab.nodes])
         call = "" if service.keeps_calls else None
-        (exchange,) = _at_once(lab, service.endpoint, sender, 1, call=call)
+        (exchange,) = at_once(lab, service.endpoint, sender, 1, call=call)
     return Evidence(
         lab=lab,
         runs=(Run(service, sender.name, (exchange,), before=None, after=None, connections=()),),
@@ -220,7 +197,7 @@ def _capture(lab: Lab) -> Capture:
     return Capture(
         namespaces,
         Options(known=known),
-        quiet=0.05 + 2 * _one_way(lab),
+        quiet=0.05 + 2 * one_way(lab),
         gue_ports=gue_ports(lab, ()),
     )
 
@@ -237,9 +214,9 @@ def _probe_vips(lab: Lab) -> None:
             own = next((a.ip for a in held if a.version == vip.version), None)
             if own is not None:
                 asked.append((lab.netns(node.name), network.name, own, vip))
-    patience = _NEIGHBOUR_PATIENCE + 8 * _one_way(lab)
+    patience = _NEIGHBOUR_PATIENCE + 8 * one_way(lab)
     # Where no node answers, all wait at the same time.
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         for waiting in [pool.submit(ask_neighbours, *one, patience) for one in asked]:
             try:
                 waiting.result()
@@ -251,440 +228,3 @@ def _probe_vips(lab: Lab) -> None:
 
 _NEIGHBOUR_PATIENCE = 0.5
 """Seconds to wait for a neighbour's reply, which no process has to give."""
-
-
-def clients_of(lab: Lab, service: VirtualService) -> tuple[Node, ...]:
-    """The clients that reach the service's VIP, by its network or by a route.
-
-    The default client if none does, because its request shows what is missing.
-    """
-    vip = service.endpoint.vip
-    return tuple(node for node in lab.having(Role.CLIENT) if _reaches(lab, node, vip)) or (
-        lab.default_client,
-    )
-
-
-def _reaches(lab: Lab, node: Node, vip: IPAddress, passed: tuple[str, ...] = ()) -> bool:
-    """Whether packets for ``vip`` get from ``node`` to its network or to a director, by routes."""
-    if any(vip in address.network for i in node.interfaces for address in i.addresses):
-        return True
-    routes = [
-        route
-        for route in routes_of(lab, node)
-        if route.via.version == vip.version and (route.to is None or vip in route.to)
-    ]
-    for route in sorted(routes, key=lambda one: one.to.prefixlen if one.to else 0, reverse=True):
-        for other in lab.nodes:
-            if other.name in (node.name, *passed) or not _holds(other, route.via):
-                continue
-            if other.role is Role.DIRECTOR or _reaches(lab, other, vip, (*passed, node.name)):
-                return True
-    return False
-
-
-def _holds(node: Node, address: IPAddress) -> bool:
-    return any(held.ip == address for i in node.interfaces for held in i.addresses)
-
-
-@dataclass(slots=True)
-class _Asked:
-    """A virtual service while it is asked: its clients, the first of which sends the run's own."""
-
-    service: VirtualService
-    clients: tuple[Node, ...]
-    before: ServiceState | None
-    used_ports: frozenset[int]
-    """Clients' ports of earlier connections: a request from there would not be scheduled."""
-    exchanges: tuple[Exchange, ...] = ()
-    larges: tuple[Exchange, ...] = ()
-    others: tuple[Probe, ...] = ()
-    slow: tuple[Exchange, ...] = ()
-    joined: tuple[Joined, ...] = ()
-    flow: tuple[Exchange, ...] = ()
-    calls: tuple[Exchange, ...] = ()
-
-    @property
-    def call(self) -> str | None:
-        """The Call-ID of requests: one of its own for each, where the service keeps SIP calls."""
-        return "" if self.service.keeps_calls else None
-
-    @property
-    def left(self) -> int | None:
-        """How many more connections the real servers take; None: as many as one likes."""
-        room = room_for(self.service, self.before)
-        return None if room is None else max(0, room - len(self.exchanges))
-
-
-class _Answers(NamedTuple):
-    """What came of asking; ``changed`` is read while there is nothing to do but wait."""
-
-    runs: tuple[Run, ...]
-    changed: Future[ChangedSysctls] | None
-
-
-def _ask_all(
-    lab: Lab,
-    sender: Node | None,
-    background: ThreadPoolExecutor,
-    *,
-    patient: bool,
-    settings: bool,
-    emit: Emit,
-) -> _Answers:
-    """Ask all services at once; compare counters around the first requests of each."""
-    emit(StageStarted(_asking(lab), 2, STAGES))
-    directors = [lab.netns(one.name) for one in active_directors(lab)]
-    starts = _wait_for_counters(dict.fromkeys(directors))
-    used_ports = frozenset(
-        connection.client_port for start in starts for connection in start.state.connections
-    )
-    asked = [
-        _Asked(
-            service,
-            (sender,) if sender is not None else clients_of(lab, service),
-            _in_tables(starts, service),
-            used_ports,
-        )
-        for service in lab.services
-    ]
-    with ExitStack() as held, ThreadPoolExecutor(_THREADS) as pool:
-        opening = [pool.submit(_first_requests, lab, one, held) for one in asked]
-        for one, exchanges in zip(asked, opening, strict=True):
-            one.exchanges = exchanges.result()
-        emit(StageStarted("waiting until IPVS has added up its counters", 3, STAGES))
-        # Where requests are not answered they are compared in any case: now there is time.
-        early = settings or any(_unanswered(one.exchanges) for one in asked)
-        changed = background.submit(changed_settings, lab) if early else None
-        ends = _wait_for_counters(
-            {name: start.unaccounted for name, start in zip(directors, starts, strict=True)}
-        )
-        for waiting in [pool.submit(_further_requests, lab, one) for one in asked]:
-            waiting.result()
-        if patient:
-            table = tuple(one for end in ends for one in end.state.connections)
-            for waiting in [pool.submit(_wait_longer, lab, one, table) for one in asked]:
-                waiting.result()
-        rerouted = _rerouted(lab, asked)
-        late = [run_inside(name, read_connections) for name in directors]
-    held_by = [_all_connections(*one) for one in zip(ends, late, strict=True)]
-    runs = tuple(
-        Run(
-            service=one.service,
-            client=one.clients[0].name,
-            exchanges=one.exchanges,
-            before=one.before,
-            after=_in_tables(ends, one.service),
-            connections=tuple(entry for table in held_by for entry in table),
-            large=next((e for e in one.larges if not e.answered), next(iter(one.larges), None)),
-            began=max(start.when for start in starts),
-            ended=min(end.when for end in ends),
-            larges=one.larges,
-            others=one.others,
-            slow=one.slow,
-            joined=one.joined,
-            flow=one.flow,
-            calls=one.calls,
-            tables=tuple(_tables(lab, one.service, starts, ends, held_by)),
-            rerouted=flows,
-        )
-        for one, flows in zip(asked, rerouted, strict=True)
-    )
-    return _Answers(runs, changed)
-
-
-def _wait_for_counters(
-    directors: Mapping[str, counters.Unaccounted | None],
-) -> tuple[counters.IpvsCounters, ...]:
-    """Read the directors' states once their counters are up to date; by what is unaccounted."""
-    with ThreadPoolExecutor(len(directors)) as pool:
-        waiting = [
-            pool.submit(
-                counters.wait_for_ipvs_counters, name, unaccounted=missing or counters.NOTHING
-            )
-            for name, missing in directors.items()
-        ]
-        return tuple(one.result() for one in waiting)
-
-
-def _in_tables(
-    found: Iterable[counters.IpvsCounters], service: VirtualService
-) -> ServiceState | None:
-    """The service in the tables of all directors that handle requests, added up."""
-    tables = (_in_table(one.state, service) for one in found)
-    return added_up(table for table in tables if table is not None)
-
-
-def _tables(
-    lab: Lab,
-    service: VirtualService,
-    starts: Iterable[counters.IpvsCounters],
-    ends: Iterable[counters.IpvsCounters],
-    held_by: Iterable[tuple[Connection, ...]],
-) -> Iterator[DirectorTable]:
-    """Each director's own part of that, where there are several."""
-    if lab.ecmp:
-        for node, start, end, entries in zip(lab.directors, starts, ends, held_by, strict=True):
-            before, after = _in_table(start.state, service), _in_table(end.state, service)
-            yield DirectorTable(node.name, before, after, entries, start.when, end.when)
-
-
-def _unanswered(exchanges: Iterable[Exchange]) -> bool:
-    return any(not one.answered for one in exchanges)
-
-
-def _rerouted(lab: Lab, asked: Sequence[_Asked]) -> tuple[tuple[Rerouted, ...], ...]:
-    """Flows that routers send to one director after the other; none where one handles them."""
-    if not lab.ecmp:
-        return tuple(() for _ in asked)
-    return rerouting.reroute(
-        lab, [(one.service, one.clients[0], one.left) for one in asked], answer_timeout(lab)
-    )
-
-
-def _all_connections(
-    end: counters.IpvsCounters, late: Iterable[Connection]
-) -> tuple[Connection, ...]:
-    """A director's connections: those of the moment, and others that came later."""
-    known = {_client_of(connection) for connection in end.state.connections}
-    return (*end.state.connections, *(c for c in late if _client_of(c) not in known))
-
-
-def _asking(lab: Lab) -> str:
-    text = f"sending requests to {', '.join(service.name for service in lab.services)}"
-    lost = max((one.lost for one in lab.impairments), default=0.0)
-    return f"{text}; a link loses {lost:g} %, so this takes longer" if lost else text
-
-
-def _client_of(connection: Connection) -> tuple[object, ...]:
-    place = (connection.vip, connection.vport, connection.mark)
-    return connection.client, connection.client_port, place
-
-
-def _first_requests(lab: Lab, one: _Asked, held: ExitStack) -> tuple[Exchange, ...]:
-    """The requests that counters and distribution are judged by; they stay open in ``held``."""
-    count = requests_needed(one.service, one.before)
-    if lab.ecmp and one.left is None:  # each director is to get as many
-        count *= len(lab.directors)
-    return held.enter_context(
-        _held(lab, one.service.endpoint, one.clients[0], count, one.used_ports, one.call)
-    )
-
-
-def _further_requests(lab: Lab, one: _Asked) -> None:
-    """A large request for each real server, and ordinary ones of the other clients; at once.
-
-    Over UDP, before them, several from one port.
-    """
-    room, endpoint = one.left, one.service.endpoint
-    count = large = requests_for_each(one.service)
-    answered = any(exchange.answered for exchange in one.exchanges)
-    if endpoint.protocol is Protocol.UDP and room != 0:
-        one.flow = client.flow(
-            lab.netns(one.clients[0].name),
-            endpoint.vip,
-            endpoint.port,
-            count=requests_needed(one.service, one.before),
-            timeout=answer_timeout(lab, endpoint.protocol),
-            avoid=one.used_ports,
-            call=one.service.keeps_calls,
-        )
-        room = None if room is None else room - 1
-    if one.service.keeps_calls and room is None:
-        one.calls = _at_once(
-            lab, endpoint, one.clients[0], _CALL, avoid=one.used_ports, call=new_call()
-        )
-    if not answered or not endpoint.protocol.has_connections:
-        large = 0
-    elif room is not None:
-        large = min(count, room)
-        room -= large
-    others = one.clients[1:]
-    if room is not None:
-        count = min(count, room // max(1, len(others)))
-    # A real server that does not answer small requests is not judged by large ones.
-    silent = any(exchange.error == Failure.TIMED_OUT for exchange in one.exchanges)
-    connect = _SILENT + 8 * _one_way(lab) if silent else inf
-
-    def ask(node: Node) -> Probe:
-        return Probe(
-            node.name, _at_once(lab, endpoint, node, count, avoid=one.used_ports, call=one.call)
-        )
-
-    def ask_at(other: VipPort) -> Joined:
-        many = requests_for_each(one.service)
-        return Joined(
-            other, _at_once(lab, other, one.clients[0], many, avoid=one.used_ports, call=one.call)
-        )
-
-    further = _few(one.service.endpoints[1:]) if room is None else ()
-    with ThreadPoolExecutor(_THREADS) as pool:
-        asking = pool.map(ask, others if count else ())
-        joining = pool.map(ask_at, further)
-        if large:
-            one.larges = _at_once(
-                lab,
-                endpoint,
-                one.clients[0],
-                large,
-                _LARGE_PATH,
-                connect=connect,
-                avoid=one.used_ports,
-            )
-        one.others = tuple(asking)
-        one.joined = tuple(joining)
-
-
-_CALL = 6
-"""Requests of one SIP call, each from another port."""
-
-
-def _few(endpoints: tuple[VipPort, ...]) -> tuple[VipPort, ...]:
-    """Return some of many endpoints, those at both ends among them."""
-    half = _FURTHER // 2
-    return endpoints if len(endpoints) <= _FURTHER else (*endpoints[:half], *endpoints[-half:])
-
-
-_FURTHER = 8
-"""Ports and VIPs of one service that are asked besides the first."""
-
-
-_HANDSHAKE = frozenset(
-    {
-        *("NONE", "SYN_SENT", "SYN_RECV", "SYNACK"),
-        *("INIT1", "INIT", "COOKIE_SENT", "COOKIE_REPLIED", "COOKIE_WAIT", "COOKIE"),
-    }
-)
-"""States of IPVS in which the client has not confirmed a connection yet (ip_vs_proto_tcp.c,
-ip_vs_proto_sctp.c).
-
-One that timed out later is in state CLOSE: the client resets it.
-"""
-
-
-def _wait_longer(lab: Lab, one: _Asked, table: Iterable[Connection]) -> None:
-    """Repeat requests that timed out although their connections had been established."""
-    established = {(c.client, c.client_port) for c in table if c.state not in _HANDSHAKE}
-    hanging = [
-        exchange
-        for exchange in one.exchanges
-        if exchange.error == Failure.TIMED_OUT
-        and exchange.local is not None
-        and (exchange.local.address, exchange.local.port) in established
-    ]
-    if hanging and one.left is None:
-        count = requests_for_each(one.service)
-        one.slow = _at_once(
-            lab,
-            one.service.endpoint,
-            one.clients[0],
-            count,
-            timeout=PATIENCE,
-            avoid=one.used_ports,
-            call=one.call,
-        )
-
-
-@contextmanager
-def _held(
-    lab: Lab,
-    endpoint: VipPort,
-    sender: Node,
-    count: int,
-    avoid: frozenset[int],
-    call: str | None,
-) -> Iterator[tuple[Exchange, ...]]:
-    with client.held(
-        lab.netns(sender.name),
-        endpoint.vip,
-        endpoint.port,
-        count=count,
-        protocol=endpoint.protocol,
-        timeout=answer_timeout(lab, endpoint.protocol),
-        connect=connect_timeout(lab),
-        avoid=avoid,
-        call=call,
-    ) as exchanges:
-        yield exchanges
-
-
-def _at_once(
-    lab: Lab,
-    endpoint: VipPort,
-    sender: Node,
-    count: int,
-    path: str = "/",
-    timeout: float = 0.0,
-    connect: float = inf,
-    avoid: frozenset[int] = frozenset(),
-    call: str | None = None,
-) -> tuple[Exchange, ...]:
-    """Send requests at the same time, each over a connection that is closed with its answer."""
-    return client.requests(
-        lab.netns(sender.name),
-        endpoint.vip,
-        endpoint.port,
-        count=count,
-        concurrency=max(1, count),
-        protocol=endpoint.protocol,
-        path=path,
-        timeout=timeout or answer_timeout(lab, endpoint.protocol),
-        connect=min(connect, connect_timeout(lab)),
-        avoid=avoid,
-        call=call,
-    )
-
-
-_LARGE_PATH = "/?" + "x" * LARGE
-"""The path of a request larger than a packet, which needs full-sized segments."""
-
-
-def _in_table(table: NodeState, service: VirtualService) -> ServiceState | None:
-    return next((found for found in table.services if found.match == service.match), None)
-
-
-def _one_way(lab: Lab) -> float:
-    """Seconds that a frame needs to cross every network once."""
-    slowest = (
-        max(
-            impairment.delay + impairment.jitter
-            for impairment in (
-                network.impairment,
-                *(lab.impairment_of(node, network.name) for node in lab.nodes),
-            )
-        )
-        for network in lab.networks
-    )
-    return sum(slowest) / 1000
-
-
-def answer_timeout(lab: Lab, protocol: Protocol = Protocol.TCP) -> float:
-    """Seconds to wait for a reply: of UDP no longer than for a connection of TCP."""
-    if protocol is Protocol.UDP:
-        return connect_timeout(lab)
-    patience = _SCTP_PATIENCE if protocol is Protocol.SCTP else 2.0
-    return patience + 8 * _one_way(lab) + _for_losses(lab)
-
-
-_SCTP_PATIENCE = 7.0
-"""Seconds in which SCTP sends lost data again twice.
-
-Its first retransmission comes after net.sctp.rto_initial, three seconds, also of a packet that was
-too large for the path; TCP's comes at once then.
-"""
-
-
-def connect_timeout(lab: Lab) -> float:
-    """Seconds to wait for a connection.
-
-    A lost SYN is sent again after one and three seconds (RFC 6298, section 2). The kernel
-    answers it: no process has to be scheduled.
-    """
-    return 1.3 + 8 * _one_way(lab) + _for_losses(lab)
-
-
-def _for_losses(lab: Lab) -> float:
-    return 6.0 if any(impairment.lost for impairment in lab.impairments) else 0.0
-
-
-_SILENT = 0.5
-"""Seconds to wait for a connection where others, to a silent real server, have timed out."""

@@ -10,6 +10,7 @@ from lvsctl import claims, diagnosis
 from lvsctl.capture.capture import LiveCapture
 from lvsctl.capture.listener import Options
 from lvsctl.engine import collect
+from lvsctl.engine.ask_services import STAGES
 from lvsctl.engine.findings import (
     Diagnosis,
     Inspection,
@@ -116,7 +117,7 @@ def verify_lab(lab: Lab, sender: str | None = None, *, emit: Emit = ignore) -> V
 
 def _last_stage(title: str, evidence: Evidence) -> StageStarted:
     frames = len(evidence.frames)
-    return StageStarted(f"{title} on {frames} frames", collect.STAGES, collect.STAGES)
+    return StageStarted(f"{title} on {frames} frames", STAGES, STAGES)
 
 
 def recompute(evidence: Evidence) -> Verification:

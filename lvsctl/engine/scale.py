@@ -14,7 +14,6 @@ from dataclasses import replace
 from itertools import pairwise
 
 from lvsctl.claims.scale import is_unsteady, judge
-from lvsctl.engine.collect import clients_of
 from lvsctl.engine.scale_counts import MeasuredLab, Settings
 from lvsctl.engine.up import apply_to_running, temporary_lab
 from lvsctl.errors import TopologyError, UsageError
@@ -25,6 +24,7 @@ from lvsctl.model.scale import Load, Scale, ScaleCurve, ScalePoint
 from lvsctl.model.service import ForwardingMethod, Protocol
 from lvsctl.plan import planner
 from lvsctl.plan.capacity import reply_path, throughput
+from lvsctl.plan.routing import clients_of
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.topology.overrides import Overrides
 from lvsctl.topology.shipped import Topology

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from lvsctl.kernel import netns, processes, state, wide
 from lvsctl.model.lab import Lab
@@ -16,17 +16,14 @@ def whole_state(
     lab: Lab,
     plan: Plan | None = None,
     names: Iterable[str] | None = None,
-    changed: ChangedSysctls | None = None,
     *,
     settings: bool = True,
-    then: Callable[[NodeState], None] | None = None,
 ) -> dict[str, NodeState]:
     """Read the state of every node and switch of ``lab`` that exists, by its namespace.
 
     ``plan`` is the lab's own where none is given. With ``names`` (of namespaces, which must
-    exist) only those are read. ``changed`` is what ``changed_settings`` has found, where it was
-    called before; without ``settings`` they are not read. ``then`` as for ``state.lab_state``.
-    Raises as that.
+    exist) only those are read. Without ``settings`` the sysctls that no plan sets are left out,
+    for ``changed_settings``. Raises as ``state.lab_state``.
     """
     plan = plan or planner.plan_for(lab)
     wanted = netns.existing(lab.name, plan.namespaces) if names is None else tuple(names)
@@ -36,13 +33,12 @@ def whole_state(
         sysctls=dict.fromkeys(sysctls),
         directors=_directors(lab).intersection(wanted),
         pids=processes.daemons(lab.name).values(),
-        whole=state.Whole(_planned(plan), changed, settings),
-        then=then,
+        whole=state.Whole(_planned(plan), settings),
     )
 
 
 def changed_settings(lab: Lab, but: Iterable[str] = ()) -> ChangedSysctls:
-    """Read the part of ``whole_state`` that takes longest and rests on no traffic, in advance.
+    """Read the part of ``whole_state`` that takes longest and rests on no traffic.
 
     Namespaces in ``but`` are left out. Raises as ``state.lab_state``.
     """

@@ -1,69 +1,71 @@
 """What is read of every namespace of a lab right before requests are sent, and right after.
 
-Each namespace is entered once for all of it.
+Each namespace is entered once for all of it. What requests do not change is read meanwhile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 from lvsctl.kernel import counters, netns, packet_filters, state
 from lvsctl.model.packet_filter import FilterRule
-from lvsctl.model.state import NodeState
+from lvsctl.model.state import NodeState, QdiscState
+from lvsctl.netlink import devices, queueing, rtnl, sockets
 
 
 class Readings(NamedTuple):
-    """By namespace: nstat's counters of nodes, and the packet filters of nodes and switches."""
+    """By namespace; of switches what drops frames only."""
 
+    learnt: dict[str, NodeState]
+    """The neighbours of nodes; of directors also the IPVS table and its connections."""
     counters: dict[str, dict[str, int]]
+    """nstat's."""
     packet_filters: dict[str, tuple[FilterRule, ...]]
+    qdiscs: dict[str, tuple[QdiscState, ...]]
+
+    def latest(self, found: NodeState) -> NodeState:
+        """Return a state that was read before these, with what is in them."""
+        name = found.netns
+        found = replace(found, packet_filters=self.packet_filters[name], qdiscs=self.qdiscs[name])
+        learnt = self.learnt.get(name)
+        if learnt is None:
+            return found
+        return replace(
+            found,
+            neighbours=learnt.neighbours,
+            services=learnt.services,
+            connections=learnt.connections,
+        )
 
 
-def read_before(
+def read_and_flush(
     nodes: Iterable[str], switches: Iterable[str], directors: Collection[str]
-) -> tuple[dict[str, NodeState], Readings]:
-    """Read what nodes have learnt, flush it, and read the counters and packet filters.
+) -> Readings:
+    """Read all of that, and flush what nodes have learnt: neighbours, and path MTUs.
 
-    Returns by namespace the neighbours, and of ``directors`` the connections; then the rest.
-    Raises LabError if a namespace does not exist, HostError without root.
+    Raises LabError if a namespace does not exist, HostError without root or IPVS.
     """
 
-    def visits() -> tuple[dict[str, NodeState], Readings]:
-        learnt: dict[str, NodeState] = {}
-        found = Readings({}, {})
-        for name in netns.each(nodes):
-            indexes, neighbours = state.read_neighbours()
-            connections = state.read_connections() if name in directors else ()
-            learnt[name] = NodeState(name, neighbours=neighbours, connections=connections)
-            state.flush(indexes, neighbours)
-            found.counters[name] = counters.read_counters()
-            found.packet_filters[name] = packet_filters.current_filters()
-        _read_filters(found, switches)
-        return learnt, found
-
-    return netns.in_thread(visits)
-
-
-def read_after(nodes: Iterable[str], switches: Iterable[str]) -> Readings:
-    """Read the counters of ``nodes``, and the packet filters of both. Raises as ``read_before``."""
-
     def visits() -> Readings:
-        found = Readings({}, {})
+        found = Readings({}, {}, {}, {})
         for name in netns.each(nodes):
+            with sockets.open_reader() as sock:
+                names = {one.ifindex: one.name for one in devices.dump_names(sock)}
+                learnt = NodeState(name, neighbours=rtnl.dump_neighbours(sock, names))
+                found.qdiscs[name], _ = queueing.dump_qdiscs(sock, names)
+            if name in directors:
+                learnt = state.with_ipvs_table(learnt)
+            found.learnt[name] = learnt
             found.counters[name] = counters.read_counters()
             found.packet_filters[name] = packet_filters.current_filters()
-        _read_filters(found, switches)
+            state.flush({known: index for index, known in names.items()}, learnt.neighbours)
+        for name in netns.each(switches):
+            with sockets.open_reader() as sock:
+                names = {one.ifindex: one.name for one in devices.dump_names(sock)}
+                found.qdiscs[name], _ = queueing.dump_qdiscs(sock, names)
+            found.packet_filters[name] = packet_filters.current_filters()
         return found
 
     return netns.in_thread(visits)
-
-
-def _read_filters(found: Readings, switches: Iterable[str]) -> None:
-    for name in netns.each(switches):
-        found.packet_filters[name] = packet_filters.current_filters()
-
-
-def flush_learnt(found: NodeState) -> None:
-    """Flush what a node has learnt, in the calling thread's namespace, whose state was read."""
-    state.flush({link.name: link.index for link in found.links}, found.neighbours)

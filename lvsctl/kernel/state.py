@@ -10,7 +10,7 @@ import contextlib
 import functools
 import os
 import socket
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -22,7 +22,6 @@ from lvsctl.model.addresses import IPAddress
 from lvsctl.model.service import IpvsTimeouts, Protocol
 from lvsctl.model.state import (
     MAIN_TABLE,
-    ChangedSysctls,
     Connection,
     LinkState,
     NeighbourState,
@@ -69,12 +68,10 @@ class Whole(NamedTuple):
     """What is needed to read everything that can change what happens to a packet.
 
     ``planned`` are the sysctls that the lab's plan sets, by namespace: these are no changes.
-    ``changed`` are those that differ from a fresh namespace's, where they were read before.
-    Without ``settings`` they are neither needed nor read.
+    Without ``settings`` they are not needed, and what changed is not read.
     """
 
     planned: Mapping[str, Mapping[str, str]]
-    changed: ChangedSysctls | None = None
     settings: bool = True
 
 
@@ -97,15 +94,13 @@ def lab_state(
     directors: Collection[str] = (),
     pids: Iterable[int] = (),
     whole: Whole | None = None,
-    then: Callable[[NodeState], None] | None = None,
 ) -> dict[str, NodeState]:
     """Read the states of ``namespaces``: by name, in the order given.
 
     ``sysctls`` are dotted names, ``<dev>`` standing for each device. IPVS is read in
     ``directors`` only. ``pids`` are the lab's own processes: sockets are looked for in them
     first, then in all of the machine's. Without ``whole``, what only a comparison with the
-    topology needs is left out (``NodeState.whole``). ``then`` is called in each namespace, with
-    its state but for its listeners.
+    topology needs is left out (``NodeState.whole``).
 
     Raises LabError where a namespace does not exist, HostError without root or, for a
     director, without IPVS.
@@ -117,8 +112,6 @@ def lab_state(
         for name in netns.each(namespaces):
             director = name in directors
             found[name] = _visit(name, wanted, director=director, whole=whole is not None)
-            if then is not None:
-                then(found[name].state)
         return found
 
     visited = netns.in_thread(visits)
@@ -137,7 +130,7 @@ def lab_state(
     if whole is None:
         return states
     return wide.with_processes(
-        wide.compared(states, whole.planned, directors, whole.changed)
+        wide.compared(states, whole.planned, directors)
         if whole.settings
         else {name: replace(state, changed_sysctls=None) for name, state in states.items()}
     )
@@ -229,10 +222,16 @@ def _state(
         routes=tuple(one for one in routes if one.table == MAIN_TABLE),
         neighbours=rtnl.dump_neighbours(sock, names),
         sysctls=settings(sysctls, links, known),
-        services=_services() if director else (),
-        connections=read_connections() if director else (),
     )
-    return state, routes
+    return with_ipvs_table(state) if director else state, routes
+
+
+def with_ipvs_table(state: NodeState) -> NodeState:
+    """Add IPVS's table and its connections, of the calling thread's namespace.
+
+    Raises HostError without IPVS.
+    """
+    return replace(state, services=_services(), connections=read_connections())
 
 
 _BEHIND_GUE = frozenset({"ipip", "sit", "ip6tnl"})

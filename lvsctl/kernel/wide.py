@@ -156,19 +156,10 @@ def compared(
     states: Mapping[str, NodeState],
     planned: Mapping[str, Mapping[str, str]],
     directors: Collection[str],
-    changed: ChangedSysctls | None = None,
 ) -> dict[str, NodeState]:
-    """Add the settings that differ from a fresh namespace's to the states of a lab.
-
-    ``changed`` is what ``read_changed`` has found, where it was called before.
-    """
-    if changed is None:
-        links = {name: state.links for name, state in states.items()}
-        changed = _changed(links, planned, directors)
-    return {
-        name: replace(state, changed_sysctls=changed.get(name, ()))
-        for name, state in states.items()
-    }
+    """Add the settings that differ from a fresh namespace's to the states of a lab."""
+    changed = _changed({name: state.links for name, state in states.items()}, planned, directors)
+    return {name: replace(state, changed_sysctls=changed[name]) for name, state in states.items()}
 
 
 def _has_ipv6(links: Iterable[LinkState]) -> bool:

@@ -12,6 +12,7 @@ net/core/neighbour.c.
 
 from __future__ import annotations
 
+import functools
 import socket
 import struct
 import sys
@@ -62,7 +63,7 @@ _POSITIONS = {
 }
 
 _FAMILIES = {int(socket.AF_INET): IPV4, int(socket.AF_INET6): IPV6}
-_NETCONF_IFINDEX = 1
+_NETCONF_HEADER, _NETCONF_IFINDEX = 4, 1  # struct netconfmsg, padded; NETCONFA_IFINDEX
 _NETCONF = {2: "forwarding", 3: "rp_filter", 4: "mc_forwarding", 8: "bc_forwarding"}
 _NETCONF_PROXY, _NETCONF_LINKDOWN = 5, 6
 """NETCONFA_*."""
@@ -107,7 +108,7 @@ class DeviceSettings:
 
     def __init__(self) -> None:
         self._arrays: dict[tuple[str, str], tuple[int, ...]] = {}
-        self._others: dict[tuple[str, str], dict[str, int]] = {}
+        self._others: dict[tuple[str, str], Mapping[str, int]] = {}
 
     def get(self, one: Setting) -> str | None:
         """Return the text that the file of a sysctl shows; None where netlink has no answer."""
@@ -134,21 +135,9 @@ class DeviceSettings:
         """Ask for those of ``all`` and ``default`` that routing daemons follow."""
         asked = sockets.message(_GETNETCONF, sockets.DUMP, bytes(4))
         for whole in sockets.request(sock, asked):
-            start = _FAMILIES.get(whole[sockets.HEADER.size])
-            parts = attributes(whole, sockets.HEADER.size + 4)
-            (index,) = struct.unpack("=i", parts.get(_NETCONF_IFINDEX, bytes(4)))
-            if start is None or index not in _EVERY:
-                continue
-            names = {
-                **_NETCONF,
-                _NETCONF_PROXY: _PROXY[start],
-                _NETCONF_LINKDOWN: "ignore_routes_with_linkdown",
-            }
-            self._others[start, _EVERY[index]] = {
-                names[number]: int.from_bytes(content, _ORDER, signed=True)
-                for number, content in parts.items()
-                if number in names
-            }
+            found = _netconf(bytes(whole[sockets.HEADER.size :]))
+            if found is not None:
+                self._others[found.place] = found.values
 
     def dump_neighbour_tables(self, sock: socket.socket, names: Mapping[int, str]) -> None:
         """Ask for those of the ARP and ND caches; ``names`` are the devices by index."""
@@ -163,6 +152,34 @@ class DeviceSettings:
             device = names.get(number_of(parameters.get(_NDTPA_IFINDEX)))
             if start is not None and device is not None:
                 self._others[start, device] = dict(_neighbour_settings(parameters))
+
+
+class _Netconf(NamedTuple):
+    """An answer to RTM_GETNETCONF: how the sysctls' names begin and the device, the values."""
+
+    place: tuple[str, str]
+    values: Mapping[str, int]
+
+
+@functools.lru_cache(maxsize=1024)
+def _netconf(answer: bytes) -> _Netconf | None:
+    """Decode an answer about ``all`` or ``default``, which namespaces have alike; else None."""
+    start = _FAMILIES.get(answer[0])
+    parts = attributes(answer, _NETCONF_HEADER)
+    (index,) = struct.unpack("=i", parts.get(_NETCONF_IFINDEX, bytes(4)))
+    if start is None or index not in _EVERY:
+        return None
+    names = {
+        **_NETCONF,
+        _NETCONF_PROXY: _PROXY[start],
+        _NETCONF_LINKDOWN: "ignore_routes_with_linkdown",
+    }
+    values = {
+        names[number]: int.from_bytes(content, _ORDER, signed=True)
+        for number, content in parts.items()
+        if number in names
+    }
+    return _Netconf((start, _EVERY[index]), values)
 
 
 def _neighbour_settings(parameters: Mapping[int, bytes]) -> Iterator[tuple[str, int]]:

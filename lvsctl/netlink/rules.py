@@ -6,6 +6,7 @@ Sources: ip-rule(8), linux/fib_rules.h, net/core/fib_rules.c.
 from __future__ import annotations
 
 import errno
+import functools
 import socket
 import struct
 from collections.abc import Iterator, Mapping
@@ -53,6 +54,7 @@ def dump_rules(sock: socket.socket) -> tuple[RuleState, ...]:
     return tuple(found)
 
 
+@functools.lru_cache(maxsize=1024)
 def _rule(raw: bytes) -> RuleState:
     family, to_bits, from_bits, tos, table, action, flags = _HEADER.unpack_from(raw)
     found = attributes(raw, _HEADER.size)

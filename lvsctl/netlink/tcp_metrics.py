@@ -1,6 +1,6 @@
 """What TCP has learnt of its peers (ip-tcp_metrics(8)), and how an entry is deleted.
 
-Source: linux/tcp_metrics.h.
+Sources: linux/tcp_metrics.h; net/ipv4/tcp_metrics.c (tcp_update_metrics).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _HEADER = b"\x01\x01\x00\x00"  # struct genlmsghdr: TCP_METRICS_CMD_GET, version
 _DELETE_HEADER = b"\x02\x01\x00\x00"
 _ADDRESSES, _SOURCES = (1, 2), (11, 12)  # TCP_METRICS_ATTR_ADDR_*, _SADDR_*
 _VALUES, _FASTOPEN = 6, (7, 8, 10)  # _VALS, _FOPEN_MSS, _SYN_DROPS, _COOKIE
-_ROUND_TRIP = 1  # TCP_METRIC_RTT, from 1, in milliseconds
+_ROUND_TRIP = 1  # TCP_METRICS_A_METRICS_RTT, in eighths of a millisecond, as srtt in tcp_input.c
 
 
 def dump_tcp_metrics() -> tuple[TcpMetricsState, ...]:
@@ -61,7 +61,7 @@ def _entries(answer: list[bytes]) -> Iterator[TcpMetricsState]:
         yield TcpMetricsState(
             ip_address(address),
             ip_address(source) if source is not None else None,
-            rtt=number_of(values.get(_ROUND_TRIP)),
+            rtt=number_of(values.get(_ROUND_TRIP)) // 8,
             fastopen=any(one in found for one in _FASTOPEN),
         )
 

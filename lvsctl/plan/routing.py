@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from lvsctl.model.addresses import IPAddress, IPNetwork, host_route
 from lvsctl.model.lab import Lab, Node, Role, Route
+from lvsctl.model.service import VirtualService
 from lvsctl.modes import MODES, placed_services
 
 Routes = tuple[Route, ...]
@@ -143,3 +144,36 @@ def _address_shared(node: Node, other: Node, version: int) -> IPAddress | None:
         if address is not None:
             return address
     return None
+
+
+def clients_of(lab: Lab, service: VirtualService) -> tuple[Node, ...]:
+    """The clients that reach the service's VIP, by its network or by a route.
+
+    The default client if none does, because its request shows what is missing.
+    """
+    vip = service.endpoint.vip
+    return tuple(node for node in lab.having(Role.CLIENT) if _reaches(lab, node, vip)) or (
+        lab.default_client,
+    )
+
+
+def _reaches(lab: Lab, node: Node, vip: IPAddress, passed: tuple[str, ...] = ()) -> bool:
+    """Whether packets for ``vip`` get from ``node`` to its network or to a director, by routes."""
+    if any(vip in address.network for i in node.interfaces for address in i.addresses):
+        return True
+    routes = [
+        route
+        for route in routes_of(lab, node)
+        if route.via.version == vip.version and (route.to is None or vip in route.to)
+    ]
+    for route in sorted(routes, key=lambda one: one.to.prefixlen if one.to else 0, reverse=True):
+        for other in lab.nodes:
+            if other.name in (node.name, *passed) or not _holds(other, route.via):
+                continue
+            if other.role is Role.DIRECTOR or _reaches(lab, other, vip, (*passed, node.name)):
+                return True
+    return False
+
+
+def _holds(node: Node, address: IPAddress) -> bool:
+    return any(held.ip == address for i in node.interfaces for held in i.addresses)

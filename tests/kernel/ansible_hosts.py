@@ -27,7 +27,7 @@ from lvsctl.resources.marks import Marks
 from lvsctl.resources.masquerade import Masquerade
 from lvsctl.resources.sysctl import Sysctl
 from lvsctl.resources.tunnel import Tunnel
-from tests.kernel.by_hand import end_keepalived, run
+from tests.kernel.by_hand import end_keepalived, install_iptables, run
 from tests.witness import witness
 
 _CONNECTION = '''
@@ -67,8 +67,9 @@ exec(compile(sys.stdin.buffer.read(), "<stdin>", "exec"))'
 """
 
 _ENTER = """#!/bin/sh
-# enter NODE COMMAND: in its namespace, with its own /etc and /run
+# enter NODE COMMAND: in its namespace, with its own /etc and /run, and with iptables installed
 exec ip netns exec "lvs-LAB-$1" sh -c '
+    mount --bind HERE/sbin /usr/local/sbin &&
     mount --bind "HERE/$1/etc" /etc && mount --bind "HERE/$1/run" /run && eval "$2"' sh "$1" "$2"
 """
 
@@ -119,6 +120,8 @@ class Hosts:
         tools = {Path(witness(one)).parent for one in ("keepalived", "ipvsadm", "ifup", "ifdown")}
         path = os.pathsep.join([str(programs), *map(str, tools), _SYSTEM, os.environ["PATH"]])
         self._script(programs / "enter", self._filled(_ENTER))
+        (directory / "sbin").mkdir()
+        install_iptables(directory / "sbin")  # ifup has its own PATH
         self._script(programs / "python", _PYTHON.replace("PYTHON", shlex.quote(sys.executable)))
         self._script(programs / "modprobe", _MODPROBE.replace("/HELPER", _module_helper()))
         if vrrp_only:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lvsctl.kernel.probe import which
 from tests.patience import FACTOR
+from tests.witness import witness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,3 +134,11 @@ def end_keepalived(netns: str) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
     eventually(lambda: not _keepalived_in(netns))
+
+
+def install_iptables(place: Path) -> None:
+    """Write iptables and its companions into a directory, under the names of their package."""
+    for name in ("iptables", "iptables-save", "ip6tables", "ip6tables-save"):
+        program = place / name
+        program.write_text(f'#!/bin/sh\nexec {witness("xtables-legacy-multi")} {name} "$@"\n')
+        program.chmod(0o755)

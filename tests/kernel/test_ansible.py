@@ -16,7 +16,10 @@ from tests.kernel.ansible_hosts import Hosts, changed
 from tests.kernel.by_hand import FALLBACK_DEVICES
 from tests.kernel.labs import lab_up
 
-pytestmark = [pytest.mark.ipvs, pytest.mark.slow, pytest.mark.exhaustive]
+pytestmark = [
+    *(pytest.mark.ipvs, pytest.mark.slow, pytest.mark.exhaustive),
+    pytest.mark.usefixtures("iptables"),
+]
 """Ansible starts a Python for each task of each host: minutes in the throwaway kernel."""
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lvsctl.engine import collect
+from lvsctl.engine import ask_services, collect
 from lvsctl.engine.faults import inject_fault, restore_faults
 from lvsctl.engine.inspect import send_requests, verify_lab
 from lvsctl.engine.labs import list_labs, running_lab, tear_down
@@ -94,7 +94,7 @@ def proven(labs: Sequence[str]) -> None:
     Each asks only once all captures are open, and closes its own once all have asked.
     """
     asking, asked = meeting(len(labs)), meeting(len(labs))
-    ask = collect._ask_all
+    ask = ask_services.ask_all
 
     def prove(own: int) -> None:
         running = running_lab(labs[own])
@@ -107,7 +107,7 @@ def proven(labs: Sequence[str]) -> None:
             return run
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(collect, "_ask_all", together)
+            patch.setattr(collect, "ask_all", together)
             assert verify_lab(running).verdict is Verdict.PASS, labs[own]
 
     assert at_once(*(partial(prove, own) for own in range(len(labs)))) == [0] * len(labs)

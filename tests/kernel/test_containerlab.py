@@ -27,7 +27,7 @@ from lvsctl.topology import shipped
 from tests.kernel.by_hand import run
 from tests.kernel.labs import topology_of
 
-pytestmark = pytest.mark.ipvs
+pytestmark = [pytest.mark.ipvs, pytest.mark.usefixtures("iptables")]
 
 
 @contextlib.contextmanager

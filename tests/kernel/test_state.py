@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from contextlib import suppress
 from ipaddress import ip_address, ip_interface, ip_network
@@ -16,7 +17,7 @@ from lvsctl.kernel import fresh, netns, state
 from lvsctl.model.lab import Impairment
 from lvsctl.model.service import Protocol
 from lvsctl.model.state import ListenerState, NeighbourState, RouteState
-from lvsctl.netlink import devconf
+from lvsctl.netlink import devconf, tcp_metrics
 from tests.kernel.by_hand import (
     FALLBACK_DEVICES,
     cable,
@@ -318,3 +319,30 @@ def test_impairments_and_tunnels() -> None:
         assert links[device].impairment == impairment
     assert links["z"].impairment == Impairment()
     assert (links["tun9"].kind, links["tun9"].mac, links["tun9"].up) == ("ipip", "", False)
+
+
+CONNECT = """
+import socket, sys
+listening = socket.create_server(("10.1.0.1", 80)) if sys.argv[1:] == ["listen"] else None
+print("ready", flush=True)
+one = listening.accept()[0] if listening else socket.create_connection(("10.1.0.1", 80))
+one.shutdown(socket.SHUT_WR)
+one.recv(1)
+one.close()
+"""
+
+
+@pytest.mark.ipvs  # netem, as above
+def test_what_tcp_has_learnt_is_what_ip_prints() -> None:
+    with namespaces("node", "far") as (node, far):
+        cable(node, "lan", far, "lan")
+        run(f"ip -n {node} addr add 10.1.0.1/24 dev lan")
+        run(f"ip -n {far} addr add 10.1.0.2/24 dev lan")
+        run(f"tc -n {node} qdisc add dev lan root netem delay 120ms")
+        command = shlex.join([sys.executable, "-c", CONNECT])
+        with process(f"{command} listen", netns=node):
+            run(command, netns=far)
+        (by_ip,) = re.findall(r"rtt (\d+)us", run(f"ip -n {far} tcp_metrics show"))
+        (found,) = netns.run_inside(far, tcp_metrics.dump_tcp_metrics)
+    assert (str(found.address), str(found.source)) == ("10.1.0.1", "10.1.0.2")
+    assert found.rtt == int(by_ip) // 1000 >= 120

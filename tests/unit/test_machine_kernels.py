@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import struct
+import subprocess
 import zlib
 from pathlib import Path
 
@@ -205,3 +206,24 @@ def test_a_rebuilt_kernel_is_another(root: Path) -> None:
 
 def test_every_boot_module_is_looked_for() -> None:
     assert set(kernel_files.BOOT_MODULES) == {"virtio_pci", "virtio_console", "9pnet_virtio", "9p"}
+
+
+@pytest.mark.parametrize(
+    ("words", "loaded"),
+    [
+        (("-q", "--", "ipt_multiport"), "ipt_multiport"),  # the kernel
+        (("ip_tables", "-q"), "ip_tables"),  # iptables
+        (("-q", "--", "unknown"), ""),
+    ],
+)
+def test_modprobe_is_called_as_the_kernel_and_iptables_do(
+    words: tuple[str, ...], loaded: str, tmp_path: Path
+) -> None:
+    (tmp_path / "modules.alias").write_text("alias ipt_multiport xt_multiport\n")
+    (tmp_path / "modules.dep").write_text("kernel/net/ipv4/netfilter/ip_tables.ko:\n")
+    program = tmp_path / "modprobe"
+    program.write_text(modules.modprobe_script(str(tmp_path), "/bin/echo"))
+    program.chmod(0o755)
+    done = subprocess.run([program, *words], capture_output=True, text=True, check=False)
+    assert done.stdout.split()[-1:] == ([loaded] if loaded else [])
+    assert done.returncode == (0 if loaded else 1)

@@ -8,11 +8,11 @@ import pytest
 
 from lvsctl import claims
 from lvsctl.claims.trace import traces
-from lvsctl.engine.collect import clients_of
 from lvsctl.model.claim import Verdict
 from lvsctl.model.evidence import Evidence
 from lvsctl.model.service import Protocol, VipPort
 from lvsctl.plan.planner import load_lab
+from lvsctl.plan.routing import clients_of
 from lvsctl.topology.shipped import Topology
 from tests.unit.recorded.reports import NAMES, evidence_of
 

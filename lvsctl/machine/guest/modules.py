@@ -162,8 +162,8 @@ PROGRAM = "/run/modprobe"
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.,:/+")
 
 _SCRIPT = """#!/bin/sh
-# Written by lvsctl: loads the module that the last argument names.
-for name; do :; done
+# Written by lvsctl: loads the module that the last word names. Options may follow it: iptables.
+for word; do case $word in -*) ;; *) name=$word ;; esac; done
 case $name in
 {names}) exec {python} -I -S -c {code} {modules} "$name" ;;
 esac
@@ -178,17 +178,23 @@ raise SystemExit(not modules.load_by_name(*sys.argv[1:]))"""
 
 def install_modprobe(directory: str) -> None:
     """Set the kernel's modprobe program, for the modules below ``directory``. Raises OSError."""
-    script = _SCRIPT.format(
-        names="|".join(sorted(names_and_aliases(directory))),
-        python=_quoted(sys.executable),
-        code=_quoted(_CODE.format(root=os.path.abspath(f"{os.path.dirname(__file__)}/../../.."))),
-        modules=_quoted(directory),
-    )
     with open(PROGRAM, "w", encoding="utf-8") as file:
-        file.write(script)
+        file.write(modprobe_script(directory, sys.executable))
     os.chmod(PROGRAM, 0o755)
     with open("/proc/sys/kernel/modprobe", "w", encoding="ascii") as file:
         file.write(PROGRAM)
+
+
+def modprobe_script(directory: str, python: str) -> str:
+    """Return the program that loads modules below ``directory``, as the kernel and iptables call
+    modprobe(8). Raises OSError.
+    """
+    return _SCRIPT.format(
+        names="|".join(sorted(names_and_aliases(directory))),
+        python=_quoted(python),
+        code=_quoted(_CODE.format(root=os.path.abspath(f"{os.path.dirname(__file__)}/../../.."))),
+        modules=_quoted(directory),
+    )
 
 
 def names_and_aliases(directory: str) -> dict[str, str]:
