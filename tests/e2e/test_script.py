@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -44,6 +46,22 @@ class Machine:
 
     def inside(self, *command: str) -> str:
         return self.run(*LVSCTL, "machine", "run", "--", *command)
+
+    def in_terminal(self, *command: str) -> str:
+        """Run a command in the machine, from a terminal that is gone afterwards."""
+        ours, theirs = pty.openpty()
+        with subprocess.Popen(
+            ["setsid", "--ctty", "--wait", *LVSCTL, "machine", "run", "--", *command],
+            env=self._env, cwd=self._scratch, stdin=theirs, stdout=theirs, stderr=theirs,
+        ) as running:  # fmt: skip
+            os.close(theirs)
+            shown = b""
+            with contextlib.suppress(OSError):  # EIO: nobody holds the other end any more
+                while more := os.read(ours, 4096):
+                    shown += more
+        os.close(ours)
+        assert running.returncode == 0, shown
+        return shown.decode()
 
     def dump(self, lab: str) -> dict[str, Any]:
         said: dict[str, Any] = json.loads(
@@ -107,6 +125,23 @@ def test_the_script_builds_what_up_builds(
     by_up.run(*LVSCTL, "down", name)
     for machine in machines:
         assert f"lvs-{name}-" not in machine.inside("ip", "netns", "list")
+
+
+def test_servers_that_a_script_started_outlive_its_terminal(
+    machines: tuple[Machine, Machine], tmp_path: Path
+) -> None:
+    """The last one had no session of its own yet when the terminal hung up."""
+    machine, _ = machines
+    script = tmp_path / "dr.sh"
+    script.write_text(machine.run(*LVSCTL, "plan", "dr", "--format", "sh"), encoding="utf-8")
+    ask = f"curl -sS --max-time 5 http://{vip_of('dr')}/"
+
+    assert "dr: is up" in machine.in_terminal("sh", str(script))
+
+    loop = f"for i in 1 2 3 4; do {ask}; done"
+    said = machine.inside("ip", "netns", "exec", "lvs-dr-client", "sh", "-c", loop)
+    assert sorted(line.split()[0] for line in said.splitlines()) == ["rs1", "rs1", "rs2", "rs2"]
+    machine.inside("sh", str(script), "down")
 
 
 def vip_of(name: str) -> str:
