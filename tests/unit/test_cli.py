@@ -7,9 +7,11 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -20,7 +22,8 @@ from lvsctl.cli.help import CommandList
 from lvsctl.cli.main import main
 from lvsctl.cli.output import json_text
 from lvsctl.errors import HostError, KernelError, LabError, LvsctlError, TopologyError, UsageError
-from lvsctl.kernel import probe
+from lvsctl.kernel import probe, registry
+from lvsctl.kernel.registry import Entry, State
 from lvsctl.resources.base import Resource
 from lvsctl.resources.ipvs_service import IpvsService
 from lvsctl.topology import shipped
@@ -511,6 +514,24 @@ except failure.Signalled as signalled:
     os.kill(os.getpid(), signal.SIGINT)  # a second Ctrl-C: ignored until the end
     print(signalled.status, flush=True)
 """
+
+
+@pytest.mark.parametrize("state", [State.UP, State.COMING_UP])
+def test_an_interruption_that_comes_too_late_for_up_says_that_the_lab_is_up(
+    state: State, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> NoReturn:
+        raise failure.Signalled(signal.SIGINT)
+
+    monkeypatch.setenv("LVSCTL_IN_MACHINE", "1")
+    monkeypatch.setattr("lvsctl.kernel.probe.has_root", lambda: True)
+    monkeypatch.setattr("lvsctl.engine.up.bring_up", interrupted)
+    monkeypatch.setattr(registry, "read", lambda lab: Entry(lab=lab, state=state))
+
+    assert main(["up", "dr"]) == ExitStatus.INTERRUPTED
+
+    said = capsys.readouterr().err
+    assert ("lab dr is up; remove it: lvsctl down dr" in said) is (state is State.UP)
 
 
 def test_a_signal_that_python_discards_is_raised_again() -> None:
