@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from lvsctl.capture.capture import Capture
 from lvsctl.claims.flows import SETTINGS, Observed
 from lvsctl.engine.up import apply_to_running
-from lvsctl.kernel import masters, netns, ordering, state
+from lvsctl.kernel import masters, netns, ordering, parts, state
 from lvsctl.model.flows import FlowKind, FlowRecord
 from lvsctl.model.ipvs_sysctls import PREFIX
 from lvsctl.model.lab import Lab, Node
@@ -73,12 +73,12 @@ class Experiment:
     def directors(self) -> Directors:
         """Read every director's IPVS table, timeouts and settings."""
         wanted = {
-            self.lab.netns(node.name): state.Wanted(
+            self.lab.netns(node.name): parts.Wanted(
                 sysctls=[PREFIX + name for name in SETTINGS], ipvs=True, timeouts=True
             )
             for node in self.lab.directors
         }
-        return state.read_states(wanted)
+        return parts.read_states(wanted)
 
     def entries(self, director: NodeState) -> tuple[IpvsRealServer, ...]:
         """Return the real server's entries in a director's table, of every service."""

@@ -11,7 +11,7 @@ from lvsctl.engine.whole import whole_state
 from lvsctl.kernel import netns, own_servers, paths, registry, undo
 from lvsctl.kernel.registry import State
 from lvsctl.model.lab import Lab
-from lvsctl.plan import diff, planner
+from lvsctl.plan import commanded, diff, planner
 from lvsctl.plan.stages import Plan, Up
 from lvsctl.resources.base import Resource
 from lvsctl.resources.namespace import Namespace
@@ -31,9 +31,9 @@ def preview(lab: Lab) -> Up:
         return Up(lab, created=True, added=plan.resources)
     running = configured(entry)
     before = planner.plan_for(running)
-    owned = diff.owned_by_keepalived(plan)
+    owned = commanded.owned_by_keepalived(plan)
     obsolete = diff.obsolete(before.resources, plan.resources)
-    outdated = tuple(one for one in obsolete if not diff.is_owned(one, owned))
+    outdated = tuple(one for one in obsolete if not commanded.is_owned(one, owned))
     refuse_rewiring(lab.name, before, plan)
     undo.refuse(outdated, lab.name)
     there = set(netns.existing(lab.name, {one.netns for one in outdated}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lvsctl.errors import KernelError
-from lvsctl.kernel import state
+from lvsctl.kernel import parts
 from lvsctl.model.lab import Lab
 from lvsctl.plan.stages import Plan
 from lvsctl.resources.base import Resource, States
@@ -25,7 +25,7 @@ def check_applied(lab: Lab, plan: Plan) -> None:
     Nodes on which the user's own commands run are left out, because these may change anything.
     """
     resources = _checked(plan)
-    check_found(lab, plan, state.read_states(_parts(resources)))
+    check_found(lab, plan, parts.read_states(_parts(resources)))
 
 
 def check_found(lab: Lab, plan: Plan, states: States) -> None:
@@ -40,11 +40,11 @@ def _checked(plan: Plan) -> list[Resource]:
     return [one for one in plan.resources if users.isdisjoint(one.namespaces)]
 
 
-def _parts(resources: Iterable[Resource]) -> dict[str, state.Wanted]:
+def _parts(resources: Iterable[Resource]) -> dict[str, parts.Wanted]:
     """Return the parts of each namespace's state that show whether ``resources`` exist."""
-    wanted: dict[str, state.Wanted] = {}
+    wanted: dict[str, parts.Wanted] = {}
     for one in resources:
-        part = wanted.setdefault(one.netns, state.Wanted())
+        part = wanted.setdefault(one.netns, parts.Wanted())
         match one:
             case Sysctl():
                 part.sysctls.append(one.name)

@@ -15,7 +15,7 @@ from lvsctl.kernel.apply import apply_plan
 from lvsctl.kernel.registry import Entry, State
 from lvsctl.model.event import Emit, Notice, Restoring
 from lvsctl.model.lab import Lab
-from lvsctl.plan import diff
+from lvsctl.plan import commanded, diff
 from lvsctl.plan.diff import Difference
 from lvsctl.plan.stages import Left, Plan, Stage, Up
 from lvsctl.resources.base import Resource
@@ -44,9 +44,9 @@ def change(old: Form, new: Form, emit: Emit) -> Up:
     neither: the error says so, and so does the registry (State.CHANGING) until the next ``up``.
     """
     name = old.entry.lab
-    owned = diff.owned_by_keepalived(new.plan)
+    owned = commanded.owned_by_keepalived(new.plan)
     obsolete = diff.obsolete(old.plan.resources, new.plan.resources)
-    outdated = tuple(one for one in obsolete if not diff.is_owned(one, owned))
+    outdated = tuple(one for one in obsolete if not commanded.is_owned(one, owned))
     refuse_rewiring(name, old.plan, new.plan)
     undo.refuse(outdated, name)
     netns.name_again(name, old.plan.namespaces)
@@ -140,7 +140,9 @@ def _once(form: Form, found: Difference, starting: Collection[str], emit: Emit) 
     if found.missing:
         own_servers.end_replaced(form.lab, starting)
         respond = responder_of(form.lab)
-        apply_plan(diff.without_owned(found.missing), name, emit, respond=respond, reconciling=True)
+        apply_plan(
+            commanded.without_owned(found.missing), name, emit, respond=respond, reconciling=True
+        )
         commands.wait_for_servers(form.lab, emit)
 
 

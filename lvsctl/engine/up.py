@@ -25,7 +25,7 @@ from lvsctl.model.service import (
     Scheduler,
     TunnelKind,
 )
-from lvsctl.plan import diff, planner
+from lvsctl.plan import commanded, planner
 from lvsctl.plan.stages import Plan, Stage, Up
 from lvsctl.resources.base import Resource
 from lvsctl.topology.overrides import Overrides
@@ -145,12 +145,14 @@ def _create(lab: Lab, plan: Plan, entry: Entry, emit: Emit) -> Up:
 
 def _without_owned(plan: Plan) -> Plan:
     """Return a plan without what keepalived, started by it, sets up itself."""
-    owned = diff.owned_by_keepalived(plan)
-    plan = Plan(plan.lab, diff.without_owned(plan.stages))
+    owned = commanded.owned_by_keepalived(plan)
+    plan = Plan(plan.lab, commanded.without_owned(plan.stages))
     if not owned:
         return plan
     stages = (
-        Stage(stage.title, tuple(one for one in stage.resources if not diff.is_owned(one, owned)))
+        Stage(
+            stage.title, tuple(one for one in stage.resources if not commanded.is_owned(one, owned))
+        )
         for stage in plan.stages
     )
     return Plan(plan.lab, tuple(stage for stage in stages if stage.resources))

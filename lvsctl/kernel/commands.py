@@ -14,10 +14,9 @@ import time
 from collections.abc import Iterable, Sequence
 
 from lvsctl.errors import HostError, KernelError, LvsctlError
-from lvsctl.kernel import masters, netns, paths, processes, worker
+from lvsctl.kernel import masters, netns, parts, paths, processes, worker
 from lvsctl.kernel.own_servers import note, own_servers
 from lvsctl.kernel.paths import wrap_os_errors
-from lvsctl.kernel.state import node_state
 from lvsctl.model.event import Emit, Notice
 from lvsctl.model.lab import Lab, Node
 from lvsctl.resources.base import Resource
@@ -166,7 +165,8 @@ def _not_set_up(lab: Lab, director: Node) -> set[str]:
 
     Of several directors, one has the VIPs: the master.
     """
-    state = node_state(lab.netns(director.name), sysctls=(), director=True)
+    name = lab.netns(director.name)
+    state = parts.read_states({name: parts.Wanted(ipvs=True)})[name]
     services = {service.match for service in lab.services} - {one.match for one in state.services}
     held = {address.ip for link in state.links for address in link.addresses}
     wanted = {vip for service in lab.services for vip in service.vips}

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lvsctl.errors import KernelError
+from lvsctl.kernel import netns
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.service import Protocol
 from lvsctl.model.state import ListenerState
@@ -100,6 +101,21 @@ def holders(inodes: Iterable[int], *, likely: Iterable[int] = ()) -> dict[int, H
             found.update(dict.fromkeys(held, holder))
             wanted -= held
     return found
+
+
+def listening_in(name: str) -> tuple[ListenerState, ...]:
+    """Return the listening sockets of the namespace ``name``, with their processes.
+
+    Raises LabError if it does not exist, HostError without root.
+    """
+
+    def read() -> tuple[OpenSocket, ...]:
+        with sockets.open_reader(sockets.SOCK_DIAG) as sock:
+            return open_sockets(sock)
+
+    found = netns.run_inside(name, read)
+    held = holders(one.inode for one in found)
+    return tuple(listener(one, held.get(one.inode)) for one in found)
 
 
 def listener(

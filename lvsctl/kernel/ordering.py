@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lvsctl.kernel import state, undo
+from lvsctl.kernel import parts, undo
 from lvsctl.kernel.apply import apply_plan
 from lvsctl.model.event import ignore
 from lvsctl.plan.stages import Stage
@@ -22,8 +22,8 @@ def put_in_order(planned: Iterable[Resource], lab: str) -> None:
     Those that are missing stay so. Raises LabError if a director's namespace does not exist.
     """
     ordered = [one for one in planned if isinstance(one, IpvsRealServer) and one.after]
-    wanted = {one.netns: state.Wanted(ipvs=True) for one in ordered}
-    states = state.read_states(wanted) if wanted else {}
+    wanted = {one.netns: parts.Wanted(ipvs=True) for one in ordered}
+    states = parts.read_states(wanted) if wanted else {}
     wrong = [one for one in ordered if one.in_the_way(states)]
     if wrong:
         undo.undo(wrong, lab)

@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from lvsctl.kernel import paths, processes
-from lvsctl.kernel.state import node_state
+from lvsctl.kernel.listeners import listening_in
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import Lab, Node
 from lvsctl.model.service import ForwardingMethod, Protocol
@@ -57,7 +57,7 @@ class OwnServer(NamedTuple):
 
     def listens(self) -> bool:
         """Return whether it listens right now, in all its places."""
-        return self.holders(node_state(self.netns, sysctls=()).listeners) is not None
+        return self.holders(listening_in(self.netns)) is not None
 
     def lives(self, lab: str) -> bool:
         """Return whether any process runs in its namespace."""
@@ -124,7 +124,7 @@ def note(lab: str, servers: Collection[OwnServer]) -> None:
     """Note which programs listen for ``servers``."""
     noted = {netns: sorted(names) for netns, names in _noted(lab).items()}
     for server in servers:
-        holders = server.holders(node_state(server.netns, sysctls=()).listeners)
+        holders = server.holders(listening_in(server.netns))
         if holders:
             noted[server.netns] = sorted(holders)
     with paths.wrap_os_errors(f"note the servers of lab {lab}"):

@@ -11,15 +11,16 @@ import functools
 import os
 import socket
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import NamedTuple
 
 from lvsctl.errors import LabError
 from lvsctl.kernel import listeners, netns, sysctl, wide
+from lvsctl.kernel.parts import read_services
 from lvsctl.model.addresses import IPAddress
-from lvsctl.model.service import IpvsTimeouts, Protocol
+from lvsctl.model.service import Protocol
 from lvsctl.model.state import (
     MAIN_TABLE,
     Connection,
@@ -27,9 +28,8 @@ from lvsctl.model.state import (
     NeighbourState,
     NodeState,
     RouteState,
-    ServiceState,
 )
-from lvsctl.netlink import devconf, devices, fou, ipvs, ipvs_config, rtnl, sockets
+from lvsctl.netlink import devconf, devices, fou, rtnl, sockets
 
 DEVICE = "<dev>"
 """In a sysctl's name: each device of the namespace, and ``all`` and ``default``."""
@@ -136,60 +136,6 @@ def lab_state(
     )
 
 
-@dataclass(slots=True)
-class Wanted:
-    """What to read of a namespace, besides its links and their addresses."""
-
-    sysctls: list[str] = field(default_factory=list)
-    routes: bool = False
-    gue_ports: bool = False
-    ipvs: bool = False
-    timeouts: bool = False
-    listeners: set[Protocol] = field(default_factory=set)
-
-
-def read_states(wanted: Mapping[str, Wanted]) -> dict[str, NodeState]:
-    """Read parts of the states of namespaces, by name; listeners without their processes.
-
-    Raises what ``lab_state`` raises.
-    """
-
-    def read_all() -> dict[str, NodeState]:
-        with contextlib.closing(sysctl.Procfs()) as procfs:
-            return {name: _read_state(name, part, procfs) for name, part in wanted.items()}
-
-    return netns.in_thread(read_all)
-
-
-def _read_state(name: str, wanted: Wanted, procfs: sysctl.Procfs) -> NodeState:
-    with netns.enter(name):
-        procfs.next_namespace()
-        found = {key: sysctl.read(key, through=procfs) for key in wanted.sysctls}
-        with sockets.open_reader() as sock:
-            links = rtnl.dump_links(sock)
-            names = {link.index: link.name for link in links}
-            routes = rtnl.dump_routes(sock, names) if wanted.routes else ()
-        listening: tuple[listeners.OpenSocket, ...] = ()
-        if wanted.listeners:
-            with sockets.open_reader(sockets.SOCK_DIAG) as sock:
-                listening = listeners.open_sockets(sock, wanted.listeners)
-        gue_ports = fou.GuePorts()
-        if wanted.gue_ports:
-            with sockets.open_socket(sockets.GENERIC) as sock:
-                gue_ports = fou.ports(sock)
-        return NodeState(
-            netns=name,
-            links=links,
-            routes=routes,
-            sysctls={key: value for key, value in found.items() if value is not None},
-            services=_services() if wanted.ipvs else (),
-            ipvs_timeouts=_timeouts() if wanted.timeouts else None,
-            listeners=tuple(listeners.listener(one, None) for one in listening),
-            gue_ports=gue_ports.ipv4,
-            gue_ports6=gue_ports.ipv6,
-        )
-
-
 def _visit(name: str, sysctls: Sequence[str], *, director: bool, whole: bool) -> _Visit:
     """Read the state of the calling thread's own namespace."""
     with sockets.open_reader() as sock:
@@ -231,7 +177,7 @@ def with_ipvs_table(state: NodeState) -> NodeState:
 
     Raises HostError without IPVS.
     """
-    return replace(state, services=_services(), connections=read_connections())
+    return replace(state, services=read_services(), connections=read_connections())
 
 
 _BEHIND_GUE = frozenset({"ipip", "sit", "ip6tnl"})
@@ -251,16 +197,6 @@ def _gue_ports(
         return fou.GuePorts()
     with sockets.open_reader(sockets.GENERIC) as sock:
         return fou.ports(sock)
-
-
-def _services() -> tuple[ServiceState, ...]:
-    with sockets.open_reader(sockets.GENERIC) as sock:
-        return ipvs.services(sock)
-
-
-def _timeouts() -> IpvsTimeouts:
-    with sockets.open_reader(sockets.GENERIC) as sock:
-        return ipvs_config.timeouts(sock)
 
 
 def settings(

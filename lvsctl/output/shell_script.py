@@ -16,7 +16,7 @@ from lvsctl.model.service import Protocol, TunnelKind
 from lvsctl.output.phrases import url
 from lvsctl.output.text.plan import networks_and_services, paragraphs, wrap_command
 from lvsctl.output.text.style import Style
-from lvsctl.plan import diff
+from lvsctl.plan import commanded
 from lvsctl.plan.stages import Plan, Stage
 from lvsctl.resources.base import Resource
 from lvsctl.resources.ipvs_service import IpvsService
@@ -202,7 +202,7 @@ def _with_own_files(lab: Lab, plan: Plan) -> Iterator[Stage]:
 
     Without what keepalived sets up itself.
     """
-    for stage in diff.without_owned(plan.stages):
+    for stage in commanded.without_owned(plan.stages):
         resources = (
             replace(one, directory=f"/run/lvs-{lab.name}.script")
             if isinstance(one, Keepalived)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.state import NodeState
+from lvsctl.plan.commanded import commanded, is_owned, owned_by_keepalived
 from lvsctl.plan.stages import Left, Plan, Stage
 from lvsctl.resources.address import Address
 from lvsctl.resources.base import Command, Resource, States
@@ -234,43 +235,9 @@ def _taken(plan: Plan, states: States) -> Iterator[tuple[Resource, Left]]:
             )
 
 
-def _directed(plan: Plan) -> frozenset[str]:
-    """Return the directors on which a command of the user's own runs, such as keepalived."""
-    directors = {one.netns for one in plan.resources if isinstance(one, IpvsService)}
-    return frozenset(
-        one.netns for one in plan.resources if isinstance(one, UserCommand)
-    ).intersection(directors)
-
-
-def owned_by_keepalived(plan: Plan) -> frozenset[str]:
-    """Return the directors whose IPVS table keepalived sets up."""
-    running = {
-        one.netns for one in plan.resources if isinstance(one, UserCommand) and one.runs_keepalived
-    }
-    return _directed(plan).intersection(running)
-
-
-def is_owned(one: Resource, owned: Collection[str]) -> bool:
-    """Return whether keepalived, in the namespaces ``owned``, decides about a resource."""
-    return isinstance(one, (IpvsService, IpvsRealServer)) and one.netns in owned
-
-
-def without_owned(stages: Iterable[Stage]) -> tuple[Stage, ...]:
-    """Return stages without what keepalived, which they start, sets up itself."""
-    several = tuple(stages)
-    started = {
-        one.netns for stage in several for one in stage.resources if isinstance(one, Keepalived)
-    }
-    found = (
-        Stage(stage.title, tuple(one for one in stage.resources if not is_owned(one, started)))
-        for stage in several
-    )
-    return tuple(stage for stage in found if stage.resources)
-
-
 def _removed_by_command(plan: Plan, states: States) -> Iterator[tuple[Resource, Left]]:
     """Yield what a director's own command may have taken out of the table, or not put into it."""
-    directed, owned = _directed(plan), owned_by_keepalived(plan)
+    directed, owned = commanded(plan), owned_by_keepalived(plan)
     vips = _vips(plan)
     for one in plan.resources:
         mine = isinstance(one, IpvsRealServer) or is_owned(one, owned)
@@ -342,7 +309,7 @@ def _extra(
     found = [one for one in found if one.rests_on().isdisjoint(renamed)]
     found += _wrong_neighbours(plan, states)
     found += _taken_macs(plan, states)
-    directed = _directed(plan)
+    directed = commanded(plan)
     vips = _vips(plan)
     # keepalived adds a VIP with the prefix length of its file: it is the same VIP.
     found = [

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lvsctl.kernel import netns, registry, state, undo
+from lvsctl.kernel import netns, parts, registry, state, undo
 from lvsctl.kernel.apply import PROCESSES, apply_plan
 from lvsctl.model.event import ignore
 from lvsctl.model.service import Scheduler
@@ -52,7 +52,7 @@ def lab() -> Iterator[None]:
 def states_of(resource: Resource) -> States:
     names = netns.existing(LAB, resource.namespaces)
     if isinstance(resource, GuePort):  # which inspect asks about only where a tunnel is
-        return state.read_states({NODE: state.Wanted(gue_ports=True)})
+        return parts.read_states({NODE: parts.Wanted(gue_ports=True)})
     sysctls = [resource.name] if isinstance(resource, Sysctl) else []
     directors = {NODE}.intersection(names)
     return state.lab_state(names, sysctls=sysctls, directors=directors, whole=state.Whole({}))

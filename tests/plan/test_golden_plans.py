@@ -20,7 +20,7 @@ from lvsctl.model.lab import Lab
 from lvsctl.output.shell_script import script
 from lvsctl.output.text.plan import format_plan
 from lvsctl.output.text.style import Style
-from lvsctl.plan import diff, planner
+from lvsctl.plan import commanded, planner
 from lvsctl.resources.keepalived import Keepalived
 from lvsctl.resources.offloads import OffloadsOff
 from lvsctl.topology import shipped
@@ -92,7 +92,7 @@ def test_every_command_of_the_plan_is_in_the_script(name: str) -> None:
     plan = planner.plan_for(lab)
     words = as_script(lab).replace("\\\n", " ").split()
     joined = " ".join(words)
-    for op in (one for stage in diff.without_owned(plan.stages) for one in stage.resources):
+    for op in (one for stage in commanded.without_owned(plan.stages) for one in stage.resources):
         if isinstance(op, Keepalived):  # its files are in the script's own directory
             assert f"run {op.netns} /bin/sh -c" in joined
             continue
