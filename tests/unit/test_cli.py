@@ -367,7 +367,10 @@ def test_doctor_says_what_keeps_the_throwaway_kernel_from_starting(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
     assert main(["doctor"]) == ExitStatus.HOST_CANNOT
-    assert "kernel: its kernel is not installed: lvsctl machine install" in capsys.readouterr().out
+    assert (
+        "kernel: its kernel is not installed: lvsctl machine install, or lvsctl up, fetches it"
+        in capsys.readouterr().out
+    )
 
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setenv("HOME", "relative")
