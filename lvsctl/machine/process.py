@@ -22,6 +22,7 @@ from typing import NamedTuple
 from lvsctl import linux
 from lvsctl.errors import HostError
 from lvsctl.machine import config, mount_namespace
+from lvsctl.machine.host_cpu import HostCpu
 
 
 class StartedMachine(NamedTuple):
@@ -33,6 +34,8 @@ class StartedMachine(NamedTuple):
     process: subprocess.Popen[bytes]
     link: socket.socket
     limitations: tuple[str, ...]
+    cpu: HostCpu | None = None
+    """The host's CPU that it stays on; None: it runs on any."""
 
 
 def start_process(
@@ -41,18 +44,22 @@ def start_process(
     directories: Sequence[str],
     *devices: str,
     preload: Path | None = None,
+    cpu: HostCpu | None = None,
 ) -> StartedMachine:
     """Start the process, confined to ``work``, ``directories`` and ``devices`` if possible.
 
     ``command`` returns the command line, given the file descriptor of the guest's end of the
-    serial link. ``preload`` is a library to load into it (LD_PRELOAD, ld.so(8)). The process
-    has a session of its own, so that its helpers can be ended with it, and never the user's
-    terminal, which User-Mode Linux would leave in raw mode. Raises HostError.
+    serial link. ``preload`` is a library to load into it (LD_PRELOAD, ld.so(8)), ``cpu`` the one
+    that it stays on, with its helpers. The process has a session of its own, so that its helpers
+    can be ended with it, and never the user's terminal, which User-Mode Linux would leave in raw
+    mode. Raises HostError.
     """
     ours, theirs = socket.socketpair()
     read_end, write_end = os.pipe()
 
     def confined() -> None:
+        if cpu is not None:
+            os.sched_setaffinity(0, {cpu.number})
         for limitation in confine(work, directories, *devices):
             os.write(write_end, f"{limitation}\n".encode())
 
@@ -85,7 +92,7 @@ def start_process(
             os.close(fd)
         os.close(write_end)
     with open(read_end, encoding="utf-8") as limitations:  # noqa: PTH123 (a descriptor)
-        return StartedMachine(process, ours, tuple(limitations.read().splitlines()))
+        return StartedMachine(process, ours, tuple(limitations.read().splitlines()), cpu)
 
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 from lvsctl.errors import HostError, UsageError
-from lvsctl.machine import directories, packages, process, xstate
+from lvsctl.machine import directories, host_cpu, packages, process, xstate
 from lvsctl.machine.config import (
     LEAST_MEMORY,
     Kernel,
@@ -170,10 +170,13 @@ class Uml:
         return directories.create_work_directory(config.memory, executable=True)
 
     def spawn(self, config: MachineConfig, work: Path) -> process.StartedMachine:
-        """Start it, confined."""
-        preload = xstate.library() if xstate.is_needed() else None
+        """Start it, confined, on one of the host's CPUs."""
         return process.start_process(
-            lambda fd: command_line(config, work, fd), work, config.writable, preload=preload
+            lambda fd: command_line(config, work, fd),
+            work,
+            config.writable,
+            preload=xstate.library() if xstate.is_needed() else None,
+            cpu=host_cpu.claim(),
         )
 
     def boot_timeout(self, _plan: MachineConfig) -> float:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from lvsctl.errors import HostError, UsageError
-from lvsctl.machine import directories, initramfs, kinds, launch, qemu, uml
+from lvsctl.machine import directories, host_cpu, initramfs, kinds, launch, qemu, uml
 from lvsctl.machine.config import (
     ANYTHING,
     Kernel,
@@ -117,6 +118,25 @@ def test_how_many_cpus_each_kind_gives() -> None:
 
 
 # QEMU and KVM.
+
+
+def test_a_machine_gets_the_cpu_that_the_fewest_others_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    numbers = {1_000_001, 1_000_002}  # no machine of this host has them
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: numbers)
+    with ExitStack() as claims:
+
+        def claimed() -> host_cpu.HostCpu:
+            one = host_cpu.claim()
+            assert one is not None
+            claims.enter_context(one.claim)
+            return one
+
+        first, second, third, fourth = (claimed() for _ in range(4))
+        assert {first.number, second.number} == {third.number, fourth.number} == numbers
+        fourth.claim.close()
+        assert claimed().number == fourth.number
 
 
 def test_qemu_is_told_what_the_plan_says() -> None:
