@@ -14,6 +14,7 @@ root.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import statistics
 import subprocess
@@ -32,6 +33,9 @@ from benchmarks.competitors.dr_shape import write_topology  # noqa: E402
 
 COMMANDS = ("verify", "diagnose", "inspect")
 SILENT = "diagnose, nothing answers"
+PAUSES = itertools.cycle((0.0, 1.2, 0.4, 1.6, 0.8))
+"""Seconds before each command. IPVS adds up its counters every two seconds: commands that follow at
+once upon another would meet it in the same phase each time."""
 
 
 class Sample(NamedTuple):
@@ -115,6 +119,7 @@ def lvsctl(checkout: Path, *words: str, status: int = 0) -> Sample:
         "PYTHONPATH": str(checkout),
     }
     command = [sys.executable, "-m", "lvsctl", *words]
+    time.sleep(next(PAUSES))  # noqa: TID251 (nothing is waited for)
     cpu, begun = report.cpu_time(name), time.perf_counter()
     done = subprocess.run(command, env=environment, cwd=checkout, capture_output=True, check=False)
     seconds = time.perf_counter() - begun

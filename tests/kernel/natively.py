@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from lvsctl.engine.labs import running_lab
-from lvsctl.kernel import features, netns, probe, state, wide
+from lvsctl.kernel import features, netns, parts, probe, state, wide
 from lvsctl.model.lab import Lab
 from lvsctl.plan import planner
 from lvsctl.plan.stages import Plan
@@ -49,7 +49,8 @@ def without_ipvs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planner, "plan_for", reduced)
     monkeypatch.setattr(probe, "load_ipvs", lambda: None)
     monkeypatch.setattr(features, "check", lambda _: None)
-    monkeypatch.setattr(state, "_services", tuple)  # there are none
+    for module in (state, parts):
+        monkeypatch.setattr(module, "read_services", tuple)  # there are none
     monkeypatch.setattr(wide, "with_ipvs_config", lambda found: found)
 
 
