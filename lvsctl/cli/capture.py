@@ -141,8 +141,7 @@ def capture(
 
     Without -w, prints one line a frame: its time, tap, direction and headers. Says on standard
     error when it captures; runs until Ctrl-C or a limit, then prints how many frames were captured
-    and lost. A pcapng file has one named
-    interface a tap; Wireshark opens it.
+    and lost. A pcapng file has one named interface a tap; Wireshark opens it.
 
     Examples:
       lvsctl capture

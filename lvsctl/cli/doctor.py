@@ -103,11 +103,9 @@ def _why_not_ready() -> str:
         found = choose_kind(request).find(request.kernel)
     except HostError as error:
         return f"{error} ({error.hint})" if error.hint else str(error)
-    return (
-        ""
-        if found
-        else "its kernel is not installed: lvsctl machine install, or lvsctl up, fetches it"
-    )
+    if found:
+        return ""
+    return "its kernel is not installed: lvsctl machine install, or lvsctl up, fetches it"
 
 
 def _features_of_machine(*, start: bool) -> tuple[tuple[Feature, ...], str]:

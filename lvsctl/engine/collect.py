@@ -26,19 +26,11 @@ from lvsctl.kernel.state import flush_neighbours_and_routes
 from lvsctl.model import nstat
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.event import Emit, StageStarted, ignore
-from lvsctl.model.evidence import (
-    Evidence,
-    Run,
-    gue_ports,
-)
+from lvsctl.model.evidence import Evidence, Run, gue_ports
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.model.packet_filter import growth
 from lvsctl.model.service import VirtualService
-from lvsctl.model.state import (
-    ChangedSysctls,
-    NeighbourState,
-    NodeState,
-)
+from lvsctl.model.state import ChangedSysctls, NeighbourState, NodeState
 from lvsctl.traffic.neighbours import ask_neighbours
 
 
@@ -137,7 +129,9 @@ def _with_changed(
     states: Mapping[str, NodeState], changed: ChangedSysctls | None
 ) -> dict[str, NodeState]:
     return {
-        name: replace(state, changed_sysctls=changed.get(state.netns) if changed else None)
+        name: replace(
+            state, changed_sysctls=changed.get(state.netns) if changed is not None else None
+        )
         for name, state in states.items()
     }
 

@@ -5,6 +5,7 @@ Each namespace is entered once for all of it. What requests do not change is rea
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import NamedTuple
@@ -52,20 +53,24 @@ def read_and_flush(
         found = Readings({}, {}, {}, {})
         for name in netns.each(nodes):
             with sockets.open_reader() as sock:
-                names = {one.ifindex: one.name for one in devices.dump_names(sock)}
+                names = _read_drops(found, name, sock)
                 learnt = NodeState(name, neighbours=rtnl.dump_neighbours(sock, names))
-                found.qdiscs[name], _ = queueing.dump_qdiscs(sock, names)
             if name in directors:
                 learnt = state.with_ipvs_table(learnt)
             found.learnt[name] = learnt
             found.counters[name] = counters.read_counters()
-            found.packet_filters[name] = packet_filters.current_filters()
             state.flush({known: index for index, known in names.items()}, learnt.neighbours)
         for name in netns.each(switches):
             with sockets.open_reader() as sock:
-                names = {one.ifindex: one.name for one in devices.dump_names(sock)}
-                found.qdiscs[name], _ = queueing.dump_qdiscs(sock, names)
-            found.packet_filters[name] = packet_filters.current_filters()
+                _read_drops(found, name, sock)
         return found
 
     return netns.in_thread(visits)
+
+
+def _read_drops(found: Readings, name: str, sock: socket.socket) -> dict[int, str]:
+    """Read what drops frames in the calling thread's namespace; return its devices by index."""
+    names = {one.ifindex: one.name for one in devices.dump_names(sock)}
+    found.qdiscs[name], _ = queueing.dump_qdiscs(sock, names)
+    found.packet_filters[name] = packet_filters.current_filters()
+    return names

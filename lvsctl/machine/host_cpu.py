@@ -12,7 +12,7 @@ import socket
 from typing import NamedTuple
 
 _MACHINES = 64
-"""As many machines on one CPU are told apart."""
+"""How many machines on one CPU are told apart."""
 
 
 class HostCpu(NamedTuple):
