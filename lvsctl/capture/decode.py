@@ -60,8 +60,21 @@ _NO_PROTOCOL = -1
 def decode_all(
     raw: Iterable[RawFrame], *, gue_ports: Container[int] = GUE_PORTS
 ) -> tuple[Frame, ...]:
-    """Decode the frames of a capture, numbered from 1 in the order given."""
-    return tuple(decode(one, number, gue_ports=gue_ports) for number, one in enumerate(raw, 1))
+    """Decode the frames of a capture, numbered from 1 in the order given.
+
+    A frame that was seen at two taps, of its sender and its receiver, is decoded once.
+    """
+    decoded: dict[tuple[LinkType, int, bytes], Frame] = {}
+
+    def frame(number: int, one: RawFrame) -> Frame:
+        key = one.link, one.length, one.data
+        same = decoded.get(key)
+        if same is not None:
+            return Frame(number, one, same.ethernet, same.arp, same.packet)
+        decoded[key] = found = decode(one, number, gue_ports=gue_ports)
+        return found
+
+    return tuple(frame(number, one) for number, one in enumerate(raw, 1))
 
 
 def decode(raw: RawFrame, number: int = 1, *, gue_ports: Container[int] = GUE_PORTS) -> Frame:
