@@ -22,7 +22,7 @@ from lvsctl.model.event import ignore
 from lvsctl.model.frame import VRRP
 from lvsctl.model.lab import Lab
 from lvsctl.model.masters import Holders
-from lvsctl.netlink import rtnl
+from lvsctl.netlink.links import wait_until_operational
 from lvsctl.plan import planner
 from lvsctl.plan.stages import Plan, Stage
 from lvsctl.resources.announcement_filter import AnnouncementFilter
@@ -239,4 +239,4 @@ def _is_about_connections(change: Change) -> bool:
 
 
 def _wait_until_up(indexes: set[int]) -> None:
-    rtnl.wait_until_operational(indexes, apply.OPERATIONAL_SECONDS)
+    wait_until_operational(indexes, apply.OPERATIONAL_SECONDS)

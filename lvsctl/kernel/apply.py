@@ -25,7 +25,18 @@ from lvsctl.kernel.session import OpenNamespace, Session
 from lvsctl.kernel.worker import in_worker
 from lvsctl.model.event import Emit, Notice, OpsDone, StageStarted
 from lvsctl.model.service import TunnelKind
-from lvsctl.netlink import devices, ethtool, fou, ipvs, ipvs_config, rtnl, rules, sockets
+from lvsctl.netlink import devices, ethtool, fou, ipvs, ipvs_config, rules, sockets
+from lvsctl.netlink.addresses import add_address
+from lvsctl.netlink.links import (
+    add_bridge,
+    add_link,
+    add_veth,
+    set_link_state,
+    set_link_up,
+    wait_until_operational,
+)
+from lvsctl.netlink.neighbours import set_neighbour, set_proxy
+from lvsctl.netlink.routes import add_route
 from lvsctl.plan.stages import Plan, Stage
 from lvsctl.resources.address import Address
 from lvsctl.resources.announcement_filter import AnnouncementFilter
@@ -166,7 +177,7 @@ def _wait_until_operational(session: Session, links: Iterable[VethLink], say: Em
         ports.setdefault(link.netns, {})[link.port_index] = link.port
     for name, wanted in ports.items():
         with netns.enter(session.open(name).fd):
-            down = rtnl.wait_until_operational(set(wanted), OPERATIONAL_SECONDS)
+            down = wait_until_operational(set(wanted), OPERATIONAL_SECONDS)
         if down:
             names = ", ".join(wanted[index] for index in sorted(down)[:5])
             say(Notice(f"{name}: {names} did not come up within {OPERATIONAL_SECONDS:g} s"))
@@ -224,7 +235,7 @@ class PlanApplier:
         finally:
             self._procfs.close()
         for link in self._peer_links:
-            message = _Message(link, rtnl.set_link_up(link.device_index))
+            message = _Message(link, set_link_up(link.device_index))
             self._deferred.setdefault(link.node_netns, []).append(message)
         self._peer_links.clear()
 
@@ -294,12 +305,12 @@ class PlanApplier:
     def add_link(self, link: VethLink, namespace: OpenNamespace) -> None:
         """Queue a veth pair, and its peer's set-up for later."""
         peer = self.session.open(link.node_netns)
-        data = rtnl.add_veth(
+        data = add_veth(
             link.port, link.port_index, link.bridge_index,
             link.device, link.device_index, link.mac, peer.fd,
         )  # fmt: skip
         if self.reconciling:  # the pair exists, and one of its ends was set down
-            self.send(link, data, instead=lambda: rtnl.set_link_state(link.port, up=True))
+            self.send(link, data, instead=lambda: set_link_state(link.port, up=True))
         else:
             self.send(link, data)
         self._links_waiting = True
@@ -341,13 +352,13 @@ def _by_namespace(resources: Iterable[Resource]) -> dict[str, list[Resource]]:
 
 
 def _link_up(to: PlanApplier, resource: LinkUp, namespace: OpenNamespace) -> None:
-    to.send(resource, rtnl.set_link_up(to.index(namespace, resource.device)))
+    to.send(resource, set_link_up(to.index(namespace, resource.device)))
 
 
 def _bridge(to: PlanApplier, resource: Bridge, namespace: OpenNamespace) -> None:
-    data = rtnl.add_bridge(resource.device, resource.index)
+    data = add_bridge(resource.device, resource.index)
     if to.reconciling:  # it exists, and was set down
-        to.send(resource, data, instead=lambda: rtnl.set_link_state(resource.device, up=True))
+        to.send(resource, data, instead=lambda: set_link_state(resource.device, up=True))
     else:
         to.send(resource, data)
     namespace.indexes[resource.device] = resource.index
@@ -357,13 +368,13 @@ def _tunnel(to: PlanApplier, resource: Tunnel, namespace: OpenNamespace) -> None
     options = b""
     if resource.checked_at is not None:
         options = devices.checked_gre(resource.checked_at, GRE_CHECKSUM_FLAG)
-    data = rtnl.add_link(resource.device, resource.kind, resource.index, options)
+    data = add_link(resource.device, resource.kind, resource.index, options)
     to.send(resource, data, EXISTS)
     if resource.kind is TunnelKind.IP6TNL:
         to.flush(namespace.name)
         with netns.enter(namespace.fd):
             ethtool.set_any_mode(resource.device)
-    to.send(resource, rtnl.set_link_state(resource.device, up=True))
+    to.send(resource, set_link_state(resource.device, up=True))
 
 
 def _gue_port(to: PlanApplier, resource: GuePort, namespace: OpenNamespace) -> None:
@@ -374,7 +385,7 @@ def _gue_port(to: PlanApplier, resource: GuePort, namespace: OpenNamespace) -> N
 def _address(to: PlanApplier, resource: Address, namespace: OpenNamespace) -> None:
     index = to.index(namespace, resource.device)
     add = functools.partial(
-        rtnl.add_address, resource.address, index, deprecated=resource.deprecated, dad=resource.dad
+        add_address, resource.address, index, deprecated=resource.deprecated, dad=resource.dad
     )
     if to.reconciling:
         to.send(resource, add(), instead=lambda: add(replace=True))
@@ -383,7 +394,7 @@ def _address(to: PlanApplier, resource: Address, namespace: OpenNamespace) -> No
 
 
 def _route(to: PlanApplier, resource: StaticRoute, namespace: OpenNamespace) -> None:
-    data = rtnl.add_route(
+    data = add_route(
         resource.to,
         resource.via,
         replace=to.reconciling,
@@ -431,11 +442,11 @@ def _ipvs(
 
 def _neighbour(to: PlanApplier, resource: Neighbour, namespace: OpenNamespace) -> None:
     index = to.index(namespace, resource.device)
-    to.send(resource, rtnl.set_neighbour(resource.address, resource.mac, index))
+    to.send(resource, set_neighbour(resource.address, resource.mac, index))
 
 
 def _proxy(to: PlanApplier, resource: ProxyNeighbour, namespace: OpenNamespace) -> None:
-    to.send(resource, rtnl.proxy(resource.address, to.index(namespace, resource.device)))
+    to.send(resource, set_proxy(resource.address, to.index(namespace, resource.device)))
 
 
 def _timeouts(to: PlanApplier, resource: ConnectionTimeouts, namespace: OpenNamespace) -> None:

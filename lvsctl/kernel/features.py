@@ -24,7 +24,9 @@ from lvsctl.kernel import drops, netns, packet_filters, probe
 from lvsctl.model.lab import Impairment
 from lvsctl.model.packet_filter import Clamp, Marking, MasqueradeTarget
 from lvsctl.model.service import GUE_PORT, PersistenceEngine, Protocol, Scheduler, VipPort
-from lvsctl.netlink import fou, ipvs, rtnl, sockets
+from lvsctl.netlink import fou, ipvs, sockets
+from lvsctl.netlink.links import add_link, set_link_up
+from lvsctl.netlink.routes import add_route
 from lvsctl.resources.ipvs_service import IpvsService
 
 TRY_AS_ROOT = "sudo lvsctl doctor --where host"
@@ -148,7 +150,7 @@ def _request(message: bytearray) -> None:
 def _make_link(kind: str) -> Callable[[], None]:
     def attempt() -> None:
         try:
-            _request(rtnl.add_link(f"probe-{kind}", kind))
+            _request(add_link(f"probe-{kind}", kind))
         except KernelError as error:
             # The fallback tunnel of a new namespace has the same (no) addresses: it works.
             if error.errno != errno.EEXIST:
@@ -190,9 +192,9 @@ def _clamp() -> None:
 
 
 def _spread() -> None:
-    _request(rtnl.set_link_up(_LOOPBACK_INDEX))
+    _request(set_link_up(_LOOPBACK_INDEX))
     hops = ((None, _LOOPBACK_INDEX, 1), (None, _LOOPBACK_INDEX, 2))
-    _request(rtnl.add_route(ip_network(_TEST_NET), None, next_hops=hops))
+    _request(add_route(ip_network(_TEST_NET), None, next_hops=hops))
 
 
 def _use_ipv6() -> None:

@@ -17,7 +17,8 @@ from typing import NamedTuple
 from lvsctl.kernel import netns, sysctl
 from lvsctl.model.service import TunnelKind
 from lvsctl.model.state import LinkState, Setting
-from lvsctl.netlink import devconf, devices, rtnl, sockets
+from lvsctl.netlink import devconf, devices, sockets
+from lvsctl.netlink.links import add_link, request_links
 
 _SCRATCH = "lvs"
 """How the scratch devices' names begin; their kind follows."""
@@ -84,7 +85,7 @@ def fresh_sysctls(kinds: Iterable[str], *, ipv6: bool) -> Fresh:
 
     def read() -> Fresh:
         netns.unshare()
-        messages = [rtnl.add_link(f"{_SCRATCH}{kind}", kind) for kind in wanted]
+        messages = [add_link(f"{_SCRATCH}{kind}", kind) for kind in wanted]
         with sockets.open_socket() as sock:
             sockets.send_all(sock, messages)
         found = dict(_all(wanted, ipv6=ipv6))
@@ -97,7 +98,7 @@ def read_device_settings() -> devconf.DeviceSettings:
     """Ask netlink for the sysctls of the devices in the calling thread's namespace."""
     found = devconf.DeviceSettings()
     with sockets.open_reader() as sock:
-        found.add_links(rtnl.request_links(sock))
+        found.add_links(request_links(sock))
         found.dump_netconf(sock)
         names = {one.ifindex: one.name for one in devices.dump_names(sock)}
         found.dump_neighbour_tables(sock, names)

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping
 
 from lvsctl.kernel import netns, paths
 from lvsctl.model.state import NeighbourState
-from lvsctl.netlink import rtnl, sockets
+from lvsctl.netlink import sockets
+from lvsctl.netlink.links import dump_links
+from lvsctl.netlink.neighbours import set_neighbour
 
 
 def put_back(entries: Mapping[str, Iterable[NeighbourState]]) -> None:
@@ -23,9 +25,9 @@ def put_back(entries: Mapping[str, Iterable[NeighbourState]]) -> None:
     def visits() -> None:
         for name, wanted in entries.items():
             with netns.enter(name), sockets.open_socket() as sock:
-                indexes = {link.name: link.index for link in rtnl.dump_links(sock)}
+                indexes = {link.name: link.index for link in dump_links(sock)}
                 messages = [
-                    rtnl.set_neighbour(
+                    set_neighbour(
                         entry.address, entry.mac, indexes[entry.device], state=entry.state
                     )
                     for entry in wanted

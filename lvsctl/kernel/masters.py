@@ -13,7 +13,9 @@ from lvsctl.model.addresses import IPAddress
 from lvsctl.model.lab import Lab, Node
 from lvsctl.model.masters import Holders, has_one_master, holders_in, master_by
 from lvsctl.model.state import LinkState
-from lvsctl.netlink import rtnl, sockets
+from lvsctl.netlink import sockets
+from lvsctl.netlink.addresses import GROUPS_ADDRESS
+from lvsctl.netlink.links import dump_links
 
 
 def holders(lab: Lab) -> dict[IPAddress, tuple[str, ...]]:
@@ -28,7 +30,7 @@ def holders(lab: Lab) -> dict[IPAddress, tuple[str, ...]]:
         found = {}
         for node in lab.directors:
             with netns.enter(lab.netns(node.name)), sockets.open_socket() as sock:
-                found[node.name] = rtnl.dump_links(sock)
+                found[node.name] = dump_links(sock)
         return found
 
     return holders_in(lab, netns.in_thread(visit))
@@ -128,7 +130,7 @@ def _subscribed(lab: Lab) -> list[socket.socket]:
         with netns.enter(lab.netns(node.name)):
             sock = sockets.open_socket()
             sock.setblocking(False)
-            sockets.subscribe(sock, *rtnl.GROUPS_ADDRESS)
+            sockets.subscribe(sock, *GROUPS_ADDRESS)
             found.append(sock)
     return found
 

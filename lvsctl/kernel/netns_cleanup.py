@@ -22,7 +22,8 @@ from threading import Event, Thread
 from lvsctl.errors import HostError, LabError
 from lvsctl.kernel import netns, paths
 from lvsctl.kernel.worker import block_signals
-from lvsctl.netlink import rtnl, sockets
+from lvsctl.netlink import sockets
+from lvsctl.netlink.namespace_ids import GROUP_NSID, deleted_namespace_id, set_namespace_id
 
 SECONDS = 60.0
 """How long namespaces may take to go. A batch of 1000 takes one to two."""
@@ -79,7 +80,7 @@ def _watch(fds: dict[str, int], begun: SimpleQueue[None], go_on: Event, seconds:
     try:
         netns.unshare()
         with sockets.open_socket() as sock:
-            sockets.subscribe(sock, rtnl.GROUP_NSID)
+            sockets.subscribe(sock, GROUP_NSID)
             names = dict(enumerate(fds))
             _set_ids(sock, fds.values())
             _close(fds)
@@ -111,7 +112,7 @@ def _close(fds: dict[str, int]) -> None:
 
 def _set_ids(sock: socket.socket, fds: Iterable[int], first: int = 0) -> None:
     """Give each namespace an id in the socket's own, from ``first`` on. Raises OSError."""
-    messages = [rtnl.set_namespace_id(fd, number) for number, fd in enumerate(fds, first)]
+    messages = [set_namespace_id(fd, number) for number, fd in enumerate(fds, first)]
     for error in sockets.send_all(sock, messages):
         raise error
 
@@ -124,7 +125,7 @@ def _wait_for_events(
     if not left:
         return
     for whole in sockets.events(sock, deadline):
-        number = rtnl.deleted_namespace_id(whole)
+        number = deleted_namespace_id(whole)
         if number is not None:
             left.discard(number)
         if not left:

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from lvsctl.kernel import listeners, netns, sysctl
 from lvsctl.model.service import IpvsTimeouts, Protocol
 from lvsctl.model.state import NodeState, ServiceState
-from lvsctl.netlink import fou, ipvs, ipvs_config, rtnl, sockets
+from lvsctl.netlink import fou, ipvs, ipvs_config, sockets
+from lvsctl.netlink.links import dump_links
+from lvsctl.netlink.routes import dump_routes
 
 
 @dataclass(slots=True)
@@ -45,9 +47,9 @@ def _read_state(name: str, wanted: Wanted, procfs: sysctl.Procfs) -> NodeState:
         procfs.next_namespace()
         found = {key: sysctl.read(key, through=procfs) for key in wanted.sysctls}
         with sockets.open_reader() as sock:
-            links = rtnl.dump_links(sock)
+            links = dump_links(sock)
             names = {link.index: link.name for link in links}
-            routes = rtnl.dump_routes(sock, names) if wanted.routes else ()
+            routes = dump_routes(sock, names) if wanted.routes else ()
         listening: tuple[listeners.OpenSocket, ...] = ()
         if wanted.listeners:
             with sockets.open_reader(sockets.SOCK_DIAG) as sock:

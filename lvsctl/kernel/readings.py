@@ -13,7 +13,8 @@ from typing import NamedTuple
 from lvsctl.kernel import counters, netns, packet_filters, state
 from lvsctl.model.packet_filter import FilterRule
 from lvsctl.model.state import NodeState, QdiscState
-from lvsctl.netlink import devices, queueing, rtnl, sockets
+from lvsctl.netlink import devices, queueing, sockets
+from lvsctl.netlink.neighbours import dump_neighbours
 
 
 class Readings(NamedTuple):
@@ -54,7 +55,7 @@ def read_and_flush(
         for name in netns.each(nodes):
             with sockets.open_reader() as sock:
                 names = _read_drops(found, name, sock)
-                learnt = NodeState(name, neighbours=rtnl.dump_neighbours(sock, names))
+                learnt = NodeState(name, neighbours=dump_neighbours(sock, names))
             if name in directors:
                 learnt = state.with_ipvs_table(learnt)
             found.learnt[name] = learnt

@@ -27,7 +27,10 @@ from lvsctl.kernel.session import OpenNamespace, Session
 from lvsctl.model.lab import Lab
 from lvsctl.model.masters import master_in
 from lvsctl.model.state import Gauge, HalfOpen, NodeState, Sample, ServiceState, added_up
-from lvsctl.netlink import ipvs, rtnl, sockets
+from lvsctl.netlink import ipvs, sockets
+from lvsctl.netlink.links import dump_links
+from lvsctl.netlink.neighbours import dump_neighbours
+from lvsctl.netlink.routes import dump_routes
 
 GROUPS = (1, 3, 5, 7, 9, 11, 24, 25)
 """RTNLGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE, IPV4_NETCONF, IPV6_…"""
@@ -143,13 +146,13 @@ class Sampler:
         if place.stale or place.state is None:
             place.stale = False
             sock = place.opened.route
-            links = rtnl.dump_links(sock)
+            links = dump_links(sock)
             names = {link.index: link.name for link in links}
             place.state = NodeState(
                 netns=self._lab.netns(node),
                 links=links,
-                routes=rtnl.dump_routes(sock, names),
-                neighbours=rtnl.dump_neighbours(sock, names),
+                routes=dump_routes(sock, names),
+                neighbours=dump_neighbours(sock, names),
             )
         place.state = replace(place.state, sysctls=state.settings(FOLLOWED, place.state.links))
         return place.state

@@ -29,7 +29,10 @@ from lvsctl.model.state import (
     NodeState,
     RouteState,
 )
-from lvsctl.netlink import devconf, devices, fou, rtnl, sockets
+from lvsctl.netlink import devconf, devices, fou, sockets
+from lvsctl.netlink.links import dump_links, request_links
+from lvsctl.netlink.neighbours import delete_neighbour, dump_neighbours
+from lvsctl.netlink.routes import dump_routes
 
 DEVICE = "<dev>"
 """In a sysctl's name: each device of the namespace, and ``all`` and ``default``."""
@@ -152,10 +155,10 @@ def _state(
     sock: socket.socket, name: str, sysctls: Sequence[str], *, director: bool, every: bool
 ) -> tuple[NodeState, tuple[RouteState, ...]]:
     """Read the state without what listens, and the routes; with ``every``, of all tables."""
-    answer = rtnl.request_links(sock)
-    links = rtnl.dump_links(sock, answer)
+    answer = request_links(sock)
+    links = dump_links(sock, answer)
     names = {link.index: link.name for link in links}
-    routes = rtnl.dump_routes(sock, names, every=every)
+    routes = dump_routes(sock, names, every=every)
     known = devconf.DeviceSettings()
     if sysctls:
         known.add_links(answer)
@@ -166,7 +169,7 @@ def _state(
         netns=name,
         links=links,
         routes=tuple(one for one in routes if one.table == MAIN_TABLE),
-        neighbours=rtnl.dump_neighbours(sock, names),
+        neighbours=dump_neighbours(sock, names),
         sysctls=settings(sysctls, links, known),
     )
     return with_ipvs_table(state) if director else state, routes
@@ -371,7 +374,7 @@ def read_neighbours() -> tuple[dict[str, int], tuple[NeighbourState, ...]]:
     """Read the indexes of devices by name, and neighbours, in the calling thread's namespace."""
     with sockets.open_reader() as sock:
         names = {one.ifindex: one.name for one in devices.dump_names(sock)}
-        neighbours = rtnl.dump_neighbours(sock, names)
+        neighbours = dump_neighbours(sock, names)
     return {name: index for index, name in names.items()}, neighbours
 
 
@@ -381,7 +384,7 @@ def flush(indexes: Mapping[str, int], neighbours: Iterable[NeighbourState]) -> N
     ``indexes`` are those of its devices, by name.
     """
     learned = [
-        rtnl.delete_neighbour(entry.address, indexes[entry.device])
+        delete_neighbour(entry.address, indexes[entry.device])
         for entry in neighbours
         if entry.state not in _KEPT and entry.device in indexes
     ]

@@ -27,13 +27,16 @@ from lvsctl.netlink import (
     ipvs_config,
     nexthops,
     queueing,
-    rtnl,
     rules,
     sockets,
     switching,
     tcp_metrics,
     xfrm,
 )
+from lvsctl.netlink.addresses import delete_address
+from lvsctl.netlink.links import delete_link, set_link_state
+from lvsctl.netlink.neighbours import delete_neighbour, set_proxy
+from lvsctl.netlink.routes import delete_route
 from lvsctl.plan.diff import independent
 from lvsctl.resources.address import Address
 from lvsctl.resources.announcement_filter import AnnouncementFilter
@@ -203,11 +206,11 @@ def _gue_port(session: Session, resource: GuePort, to: OpenNamespace) -> bytearr
 
 
 def _address(_: Session, resource: Address, to: OpenNamespace) -> bytearray:
-    return rtnl.delete_address(resource.address, to.index(resource.device))
+    return delete_address(resource.address, to.index(resource.device))
 
 
 def _route(_: Session, resource: StaticRoute, to: OpenNamespace) -> bytearray:
-    return rtnl.delete_route(
+    return delete_route(
         resource.to,
         resource.via,
         table=resource.table,
@@ -237,11 +240,11 @@ def _setting(_: Session, resource: LinkSetting, to: OpenNamespace) -> bytearray:
 
 
 def _extra_device(_: Session, resource: Device, __: OpenNamespace) -> bytearray:
-    return rtnl.delete_link(resource.device)
+    return delete_link(resource.device)
 
 
 def _proxy(_: Session, resource: ProxyNeighbour, to: OpenNamespace) -> bytearray:
-    return rtnl.proxy(resource.address, to.index(resource.device), delete=True)
+    return set_proxy(resource.address, to.index(resource.device), delete=True)
 
 
 def _qdisc(_: Session, resource: Qdisc, to: OpenNamespace) -> bytearray:
@@ -268,21 +271,21 @@ def _sync_daemon(session: Session, resource: SyncDaemon, to: OpenNamespace) -> b
 
 
 def _veth_link(_: Session, resource: VethLink, __: OpenNamespace) -> bytearray:
-    return rtnl.delete_link(resource.port)
+    return delete_link(resource.port)
 
 
 def _device(_: Session, resource: Bridge | Tunnel, __: OpenNamespace) -> bytearray:
     if resource.device in FALLBACK_DEVICES:
-        return rtnl.set_link_state(resource.device, up=False)
-    return rtnl.delete_link(resource.device)
+        return set_link_state(resource.device, up=False)
+    return delete_link(resource.device)
 
 
 def _link_up(_: Session, resource: LinkUp, __: OpenNamespace) -> bytearray:
-    return rtnl.set_link_state(resource.device, up=False)
+    return set_link_state(resource.device, up=False)
 
 
 def _neighbour(_: Session, resource: Neighbour | LearntNeighbour, to: OpenNamespace) -> bytearray:
-    return rtnl.delete_neighbour(resource.address, to.index(resource.device))
+    return delete_neighbour(resource.address, to.index(resource.device))
 
 
 def _netem(_: Session, resource: Netem, to: OpenNamespace) -> bytearray:

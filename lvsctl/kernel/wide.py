@@ -27,13 +27,15 @@ from lvsctl.netlink import (
     ipvs_config,
     nexthops,
     queueing,
-    rtnl,
     rules,
     sockets,
     switching,
     tcp_metrics,
     xfrm,
 )
+from lvsctl.netlink.links import dump_links
+from lvsctl.netlink.neighbours import dump_proxies
+from lvsctl.netlink.routes import TABLE_LOCAL
 from lvsctl.resources.keepalived import PROCESS
 
 
@@ -61,7 +63,7 @@ def read(
         other_routes=tuple(one for one in routes if _is_other(one)),
         local_addresses=tuple(_local_addresses(routes)),
         rules=rules.dump_rules(sock),
-        proxies=rtnl.dump_proxies(sock, names),
+        proxies=dump_proxies(sock, names),
         nexthops=nexthops.dump_nexthops(sock, names),
         tcp_metrics=tcp_metrics.dump_tcp_metrics(),
         qdiscs=qdiscs,
@@ -101,12 +103,12 @@ def _offloads(sock: socket.socket, link: LinkState) -> tuple[str, ...]:
 def _is_other(route: RouteState) -> bool:
     if route.table == MAIN_TABLE:
         return False
-    return route.table != rtnl.TABLE_LOCAL or not route.kernel
+    return route.table != TABLE_LOCAL or not route.kernel
 
 
 def _local_addresses(routes: tuple[RouteState, ...]) -> Iterator[str]:
     for one in routes:
-        if one.kernel and one.table == rtnl.TABLE_LOCAL and one.type == "local" and one.to:
+        if one.kernel and one.table == TABLE_LOCAL and one.type == "local" and one.to:
             yield str(one.to)
 
 
@@ -127,7 +129,7 @@ def read_changed(
         found = {}
         for name in netns.each(namespaces):
             with sockets.open_reader() as sock:
-                found[name] = rtnl.dump_links(sock)
+                found[name] = dump_links(sock)
         return found
 
     return _changed(netns.in_thread(dump), planned, directors)

@@ -91,7 +91,7 @@ BRIDGE: Mapping[str, Parameter] = {
     "nf_call_ip6tables": Parameter(37, 1, 0),
     "nf_call_arptables": Parameter(38, 1, 0),
 }
-"""A lab's bridges have neither multicast snooping nor VLANs (``rtnl.add_bridge``)."""
+"""A lab's bridges have neither multicast snooping nor VLANs (``links.add_bridge``)."""
 
 PORT: Mapping[str, Parameter] = {
     "state": Parameter(1, 1, 3, PORT_STATES),

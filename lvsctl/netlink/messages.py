@@ -26,6 +26,9 @@ _NESTED = 0x8000
 _CONTROLLER, _GETFAMILY = 0x10, 3  # GENL_ID_CTRL, CTRL_CMD_GETFAMILY
 
 
+FAMILIES = {4: int(socket.AF_INET), 6: int(socket.AF_INET6)}
+"""Address families by IP version."""
+
 Kind = Any
 """A class of pyroute2, which has no types."""
 

@@ -115,7 +115,7 @@ def table_name(number: int) -> str:
 
 def add_rule(rule: RuleState) -> bytearray:
     """Return the message that adds a rule."""
-    return sockets.message(NEWRULE, sockets.CREATE | sockets.EXCL, _body(rule))
+    return sockets.message(NEWRULE, sockets.ADD, _body(rule))
 
 
 def delete_rule(rule: RuleState) -> bytearray:

@@ -1,6 +1,6 @@
 """Traffic control over rtnetlink: netem, and a filter that drops a protocol.
 
-Apart from ``rtnl`` because pyroute2 loads the classes of all disciplines together, which takes
+Apart from ``links`` because pyroute2 loads the classes of all disciplines together, which takes
 as long as everything else that a lab without them imports.
 
 Sources: tc-netem(8), tc-u32(8), linux/pkt_sched.h, linux/pkt_cls.h.
@@ -32,8 +32,6 @@ NETEM_LIMIT = 1000
 NANOSECONDS_PER_TICK = 64
 """tc's clock tick inside the kernel (PSCHED_SHIFT in net/pkt_sched.h)."""
 
-_ADD = sockets.CREATE | sockets.EXCL
-_SET = sockets.CREATE | sockets.REPLACE
 _ROOT, _CLSACT, _INGRESS, _EGRESS = 0xFFFFFFFF, 0xFFFFFFF1, 0xFFFFFFF2, 0xFFFFFFF3
 _CLSACT_HANDLE = 0xFFFF0000
 _ALL = 0xFFFFFFFF  # a loss of 100 %
@@ -94,7 +92,9 @@ def set_netem(index: int, impairment: Impairment) -> bytearray:
         "attrs": more,
     }
     attributes = [("TCA_KIND", "netem"), ("TCA_OPTIONS", options)]
-    return sockets.message(NEWQDISC, _SET, body(tcmsg, attributes, index=index, parent=_ROOT))
+    return sockets.message(
+        NEWQDISC, sockets.SET, body(tcmsg, attributes, index=index, parent=_ROOT)
+    )
 
 
 def delete_netem(index: int) -> bytearray:
@@ -148,7 +148,7 @@ def _percent(chance: int) -> float:
 
 def add_clsact(index: int) -> bytearray:
     """Add the discipline that holds filters on what a link receives."""
-    return sockets.message(NEWQDISC, _ADD, _clsact(index))
+    return sockets.message(NEWQDISC, sockets.ADD, _clsact(index))
 
 
 def delete_clsact(index: int) -> bytearray:
@@ -189,7 +189,7 @@ def _dropping(index: int, parent: int, ethertype: int, keys: list[str]) -> bytea
     options["attrs"] = [entry for entry in options["attrs"] if entry[0] != "TCA_U32_CLASSID"]
     attributes = [("TCA_KIND", "u32"), ("TCA_OPTIONS", options)]
     fields = body(tcmsg, attributes, index=index, parent=parent, info=socket.htons(ethertype))
-    return sockets.message(NEWTFILTER, _ADD, fields)
+    return sockets.message(NEWTFILTER, sockets.ADD, fields)
 
 
 class _Flower(nla):  # type: ignore[misc]
@@ -231,7 +231,7 @@ def add_mark_filter(index: int, number: int, marking: Marking) -> bytearray:
     content = _attribute(2, body(_Flower, keys))
     info = number << 16 | socket.htons(_ETHERTYPES[version])
     fields = body(tcmsg, [("TCA_KIND", "flower")], index=index, parent=_INGRESS, info=info)
-    return sockets.message(NEWTFILTER, _ADD, fields + content)
+    return sockets.message(NEWTFILTER, sockets.ADD, fields + content)
 
 
 def _attribute(number: int, content: bytes) -> bytes:

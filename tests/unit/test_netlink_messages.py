@@ -21,7 +21,18 @@ from lvsctl.model.service import (
     Scheduler,
     VipPort,
 )
-from lvsctl.netlink import fou, ipvs, ipvs_config, rtnl, sockets, tc
+from lvsctl.netlink import fou, ipvs, ipvs_config, sockets, tc
+from lvsctl.netlink.addresses import add_address, delete_address
+from lvsctl.netlink.links import (
+    add_bridge,
+    add_link,
+    add_veth,
+    delete_link,
+    set_link_state,
+    set_link_up,
+)
+from lvsctl.netlink.neighbours import delete_neighbour, set_neighbour
+from lvsctl.netlink.routes import add_route, delete_route
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
 
@@ -69,19 +80,19 @@ def real_server(
 
 
 ENCODE: dict[str, Callable[..., bytearray]] = {
-    "link_up": lambda index: rtnl.set_link_up(int(index)),
-    "link_state": lambda device, state: rtnl.set_link_state(device, up=state == "up"),
-    "bridge": lambda device: rtnl.add_bridge(device, 50),
-    "tunnel": lambda device, kind: rtnl.add_link(device, kind, 9),
-    "delete_link": rtnl.delete_link,
-    "veth": lambda port, device: rtnl.add_veth(port, 1234, 50, device, 2, MAC, 77),
-    "address": lambda text: rtnl.add_address(ip_interface(text), 9),
-    "delete_address": lambda text: rtnl.delete_address(ip_interface(text), 9),
-    "route": lambda to, via: rtnl.add_route(network(to), ip_address(via)),
-    "replace_route": lambda to, via: rtnl.add_route(network(to), ip_address(via), replace=True),
-    "delete_route": lambda to, via: rtnl.delete_route(network(to), ip_address(via)),
-    "neighbour": lambda address: rtnl.set_neighbour(ip_address(address), MAC, 7),
-    "delete_neighbour": lambda address: rtnl.delete_neighbour(ip_address(address), 7),
+    "link_up": lambda index: set_link_up(int(index)),
+    "link_state": lambda device, state: set_link_state(device, up=state == "up"),
+    "bridge": lambda device: add_bridge(device, 50),
+    "tunnel": lambda device, kind: add_link(device, kind, 9),
+    "delete_link": delete_link,
+    "veth": lambda port, device: add_veth(port, 1234, 50, device, 2, MAC, 77),
+    "address": lambda text: add_address(ip_interface(text), 9),
+    "delete_address": lambda text: delete_address(ip_interface(text), 9),
+    "route": lambda to, via: add_route(network(to), ip_address(via)),
+    "replace_route": lambda to, via: add_route(network(to), ip_address(via), replace=True),
+    "delete_route": lambda to, via: delete_route(network(to), ip_address(via)),
+    "neighbour": lambda address: set_neighbour(ip_address(address), MAC, 7),
+    "delete_neighbour": lambda address: delete_neighbour(ip_address(address), 7),
     "netem": lambda delay, loss, rate: tc.set_netem(
         7, Impairment(delay=float(delay), loss=float(loss), rate=int(rate))
     ),
@@ -124,7 +135,8 @@ def test_every_recorded_message_is_compared() -> None:
 
 def test_encoding_does_not_import_all_of_pyroute2_and_all_of_it_still_exists() -> None:
     code = (
-        "import sys; from lvsctl.netlink import fou, ipvs, rtnl, tc; rtnl.set_link_up(1);"
+        "import sys; from lvsctl.netlink import fou, ipvs, tc;"
+        "from lvsctl.netlink.links import set_link_up; set_link_up(1);"
         "assert 'pyroute2.netlink' in sys.modules and 'asyncio' not in sys.modules;"
         "from pyroute2 import IPRoute; import pyroute2; assert pyroute2.IPRoute is IPRoute;"
         "from pyroute2 import IPVS; assert 'asyncio' in sys.modules"
