@@ -17,7 +17,7 @@ from pyroute2.netlink.rtnl.ndmsg import ndmsg, states  # isort: skip (after the 
 
 NEWNEIGH, DELNEIGH, GETNEIGH = 28, 29, 30  # RTM_*
 
-_STATES = {number: name for number, name in states.items() if name != "none"}
+_STATES = {number: name for name, number in states.items() if name != "none"}
 """ip-neighbour(8)'s words. NONE is no entry to show, NOARP only where a user made it."""
 _NUD = {name: number for number, name in _STATES.items()}
 _NTF_PROXY = 0x08

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from lvsctl.topology import drill, schema
+from lvsctl.topology import drill, schema_network, schema_node, schema_service
 from lvsctl.topology.collection_types import Converted, Key, ListOf, MapOf, OneOf, Record
 from lvsctl.topology.scalar_types import Boolean, Choice, Integer, OrWord, Text
+from lvsctl.topology.schema import TOPOLOGY
 from tools.docs.reference.markdown import block, code, table
 
 TITLE = "# Topology files"
@@ -28,27 +29,27 @@ complete and check it while you type.
 
 The shortest valid file:"""
 
-_REAL_SERVER = schema.REAL_SERVER.mapped
+_REAL_SERVER = schema_service.REAL_SERVER.mapped
 assert isinstance(_REAL_SERVER, Record)  # noqa: S101 (for the types)
 
-_SORRY_SERVER = schema.SORRY_SERVER.mapped
+_SORRY_SERVER = schema_service.SORRY_SERVER.mapped
 assert isinstance(_SORRY_SERVER, Record)  # noqa: S101 (for the types)
 
-_ENCAPSULATION = schema.ENCAPSULATION.mapped
+_ENCAPSULATION = schema_service.ENCAPSULATION.mapped
 assert isinstance(_ENCAPSULATION, Record)  # noqa: S101 (for the types)
 
 _RECORDS: tuple[tuple[str, str, Record[Any]], ...] = (
-    ("The file", "", schema.TOPOLOGY),
-    ("A network", "networks", schema.NETWORK),
-    ("A node", "nodes", schema.NODE),
-    ("A route", "routes", schema.ROUTE),
-    ("A link's impairment", "links", schema.LINK),
-    ("A director's timeouts", "timeouts", schema.TIMEOUTS),
-    ("A director's ha", "ha", schema.HA_SETTINGS),
-    ("A virtual service", "services", schema.SERVICE),
+    ("The file", "", TOPOLOGY),
+    ("A network", "networks", schema_network.NETWORK),
+    ("A node", "nodes", schema_node.NODE),
+    ("A route", "routes", schema_node.ROUTE),
+    ("A link's impairment", "links", schema_network.LINK),
+    ("A director's timeouts", "timeouts", schema_node.TIMEOUTS),
+    ("A director's ha", "ha", schema_node.HA_SETTINGS),
+    ("A virtual service", "services", schema_service.SERVICE),
     ("An encapsulation", "encapsulation", _ENCAPSULATION),
-    ("A scheduler", "scheduler", schema.SCHEDULER),
-    ("A persistence", "persistence", schema.PERSISTENCE),
+    ("A scheduler", "scheduler", schema_service.SCHEDULER),
+    ("A persistence", "persistence", schema_service.PERSISTENCE),
     ("A real server", "real_servers", _REAL_SERVER),
     ("A sorry server", "sorry_server", _SORRY_SERVER),
     ("A drill's traffic", "traffic", drill.TRAFFIC),
