@@ -33,9 +33,10 @@ from benchmarks.competitors.dr_shape import write_topology  # noqa: E402
 
 COMMANDS = ("verify", "diagnose", "inspect")
 SILENT = "diagnose, nothing answers"
-PAUSES = itertools.cycle((0.0, 1.2, 0.4, 1.6, 0.8))
-"""Seconds before each command. IPVS adds up its counters every two seconds: commands that follow at
-once upon another would meet it in the same phase each time."""
+PAUSES = itertools.cycle((2.0, 3.2, 2.4, 3.6, 2.8))
+"""Seconds before each command, as someone needs who reads what the last one printed. IPVS adds up
+its counters every two seconds: a command that follows at once upon another waits twice, because the
+other's last packets are not added up yet, and each time in the same phase."""
 
 
 class Sample(NamedTuple):
