@@ -1,4 +1,4 @@
-"""A disk image with Debian, made from its packages alone: mmdebstrap, then mke2fs.
+"""A disk image with Debian or Ubuntu, made from packages alone: mmdebstrap, then mke2fs.
 
 No loop device, no bootloader: QEMU starts the kernel that the image's /boot has. The image has
 what a cloud's or Vagrant's has (systemd, sshd, an ordinary user with sudo), and two directories
@@ -26,16 +26,23 @@ USER = "vagrant"
 DISK_SIZE = "8G"
 """The file is sparse: it takes as much as is in it."""
 
-PYTHON = {"bookworm": "3.11", "trixie": "3.13"}
+PYTHON = {"bookworm": "3.11", "trixie": "3.13", "noble": "3.12"}
 """Each suite's Python, for which wheels are collected."""
 
+UBUNTU = frozenset({"noble"})
+_UBUNTU_KEYRING = "usr/share/keyrings/ubuntu-archive-keyring.gpg"
+_UBUNTU_SOURCES = """\
+deb [signed-by={keyring}] http://archive.ubuntu.com/ubuntu {suite} main universe
+deb [signed-by={keyring}] http://archive.ubuntu.com/ubuntu {suite}-updates main universe
+"""
+
 SYSTEM = (
-    *("systemd-sysv", "dbus", "libpam-systemd", "linux-image-amd64"),
+    *("apt", "systemd-sysv", "dbus", "libpam-systemd"),
     *("openssh-server", "sudo", "rsync", "ca-certificates"),
     *("netbase", "nftables"),  # as a host with a firewall has
     *("git", "make"),  # what README.md says that one needs
 )
-"""What the image has installed."""
+"""What the image has installed, besides a kernel."""
 
 CONFIGURE = rf"""
 set -eu
@@ -43,8 +50,8 @@ useradd --create-home --shell /bin/bash --groups sudo {USER}
 echo '{USER} ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/{USER}
 install -d -m 700 -o {USER} -g {USER} /home/{USER}/.ssh
 install -m 600 -o {USER} -g {USER} /srv/key.pub /home/{USER}/.ssh/authorized_keys
-echo debian >/etc/hostname
-echo '127.0.0.1 localhost debian' >/etc/hosts
+echo vm >/etc/hostname
+echo '127.0.0.1 localhost vm' >/etc/hosts
 echo '/dev/vda / ext4 defaults 0 1' >/etc/fstab
 printf '[Match]\nName=en* eth*\n[Network]\nDHCP=ipv4\n' >/etc/systemd/network/all.network
 systemctl --quiet enable systemd-networkd.service ssh.service
@@ -136,13 +143,17 @@ def _make(suite: str, directory: Path) -> None:
     subprocess.run(keygen, check=True)
     subprocess.run(
         [
-            *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(SYSTEM)}"),
-            *("--skip=cleanup/apt/cache", f"--customize-hook={_download_hook()}"),
+            *("mmdebstrap", "--quiet", "--variant=minbase"),
+            f"--include={','.join((*SYSTEM, *_kernel(suite)))}",
+            *("--skip=cleanup/apt/cache", f"--customize-hook={_download_hook(suite)}"),
             f"--customize-hook=copy-in {shlex.quote(str(directory / 'key.pub'))} /srv",
             f'--customize-hook=chroot "$1" sh -c {shlex.quote(CONFIGURE)}',
             *(suite, str(root)),
+            *(["-"] if suite in UBUNTU else []),
         ],
         check=True,
+        input=_sources(suite, directory),
+        text=True,
     )
     _collect_packages(root)
     _collect_wheels(suite, root / "srv/wheels")
@@ -154,9 +165,32 @@ def _make(suite: str, directory: Path) -> None:
     shutil.rmtree(root)
 
 
-def _download_hook() -> str:
+def _kernel(suite: str) -> tuple[str, ...]:
+    """Return the packages of a virtual machine's kernel."""
+    return ("linux-image-virtual", "initramfs-tools") if suite in UBUNTU else ("linux-image-amd64",)
+
+
+def _sources(suite: str, directory: Path) -> str:
+    """Return what apt's list of sources has for Ubuntu; nothing where mmdebstrap knows it.
+
+    The key of Ubuntu's archive comes from Debian's, where this host does not have it.
+    """
+    if suite not in UBUNTU:
+        return ""
+    own = Path("/", _UBUNTU_KEYRING)
+    keys = directory / "keys"
+    if not own.exists():
+        extract = ["mmdebstrap", "--quiet", "--variant=extract", "--include=ubuntu-archive-keyring"]
+        subprocess.run([*extract, "trixie", str(keys)], check=True)
+        own = keys / _UBUNTU_KEYRING
+    return _UBUNTU_SOURCES.format(keyring=own, suite=suite)
+
+
+def _download_hook(suite: str) -> str:
     words = "apt-get -q -y --no-install-recommends --download-only install"
-    return f'chroot "$1" {words} {" ".join(packages())} >/dev/null'
+    # Where Ubuntu's small kernel has no IPVS, tools/provision installs the rest of its modules.
+    extra = "linux-modules-extra-$(ls $1/boot | sed -n s/^vmlinuz-//p)" if suite in UBUNTU else ""
+    return f'chroot "$1" {words} {" ".join(packages())} {extra} >/dev/null'
 
 
 def _collect_packages(root: Path) -> None:
