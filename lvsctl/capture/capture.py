@@ -111,22 +111,28 @@ class Capture:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.stop()
+        try:
+            self.stop()
+        finally:
+            listener, self._listener = self._listener, None
+            if listener is not None:
+                listener.close()
 
     def stop(self) -> Recording:
-        """End the capture once no more frames come; return the recording, also if called again."""
+        """End the capture once no more frames come; return the recording, also if called again.
+
+        The sockets are closed at the end of the block: a kernel without a compiler for filters
+        takes milliseconds to free each, and User-Mode Linux has one CPU.
+        """
         listener, thread = self._listener, self._thread
         if listener is None or thread is None:
             return self.recording
-        self._listener = self._thread = None
-        try:
-            listener.interrupt()
-            thread.join()
-            if self._error is not None:
-                raise self._error
-            drops = listener.drops()
-        finally:
-            listener.close()
+        self._thread = None
+        listener.interrupt()
+        thread.join()
+        if self._error is not None:
+            raise self._error
+        drops = listener.drops()
         frames = tuple(map(raw_frame, sort_records(self._seen)))
         self._seen = []
         taps = {frame.tap: frame.link for frame in frames} | listener.taps

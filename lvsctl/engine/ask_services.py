@@ -381,6 +381,7 @@ def _held(
         connect=connect_timeout(lab),
         avoid=avoid,
         call=call,
+        burst=_burst(lab),
     ) as exchanges:
         yield exchanges
 
@@ -396,13 +397,16 @@ def at_once(
     avoid: frozenset[int] = frozenset(),
     call: str | None = None,
 ) -> tuple[Exchange, ...]:
-    """Send requests at the same time, each over a connection that is closed with its answer."""
+    """Send requests, ``_AT_ONCE`` at the same time unless they hang.
+
+    Each over a connection that is closed with its answer.
+    """
     return client.requests(
         lab.netns(sender.name),
         endpoint.vip,
         endpoint.port,
         count=count,
-        concurrency=max(1, count),
+        concurrency=max(1, min(count, _AT_ONCE)),
         protocol=endpoint.protocol,
         path=path,
         timeout=timeout or answer_timeout(lab, endpoint.protocol),
@@ -410,6 +414,21 @@ def at_once(
         avoid=avoid,
         call=call,
     )
+
+
+_AT_ONCE = 32
+"""Requests at the same time: hundreds would wait for each other, and on a busy machine too long."""
+
+_BACKLOG = 1000
+"""Frames that a CPU holds for its devices (net.core.netdev_max_backlog); it drops further ones."""
+
+
+def _burst(lab: Lab) -> int:
+    """How many requests may make nodes ask for neighbours at the same time.
+
+    Each request to another real server has two asked for, and each question comes to all nodes.
+    """
+    return max(1, _BACKLOG // (2 * len(lab.nodes)))
 
 
 _LARGE_PATH = "/?" + "x" * LARGE

@@ -13,12 +13,13 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from lvsctl.capture.capture import Capture
 from lvsctl.capture.decode import decode_all
 from lvsctl.capture.listener import Options
 from lvsctl.claims.neighbours import CONFIGURED, wrong_neighbours, wrongly_claimed
-from lvsctl.engine.ask_services import STAGES, THREADS, ask_all, at_once, one_way
+from lvsctl.engine.ask_services import STAGES, THREADS, Answers, ask_all, at_once, one_way
 from lvsctl.engine.whole import changed_settings
 from lvsctl.kernel import learnt, readings
 from lvsctl.kernel.drops import DropReasons, Martians
@@ -27,10 +28,11 @@ from lvsctl.model import nstat
 from lvsctl.model.addresses import IPAddress
 from lvsctl.model.event import Emit, StageStarted, ignore
 from lvsctl.model.evidence import Evidence, Run, gue_ports
+from lvsctl.model.frame import Recording
 from lvsctl.model.lab import Lab, Node, Role
 from lvsctl.model.packet_filter import growth
 from lvsctl.model.service import VirtualService
-from lvsctl.model.state import ChangedSysctls, NeighbourState, NodeState
+from lvsctl.model.state import ChangedSysctls, Dropped, NeighbourState, NodeState
 from lvsctl.traffic.neighbours import ask_neighbours
 
 
@@ -51,53 +53,77 @@ def collect_evidence(
 
     Raises LabError if a part of the lab is missing, HostError without root.
     """
-    nodes = {lab.netns(node.name): node.name for node in lab.nodes}
-    switches = {lab.netns(network.name): network.name for network in lab.networks}
-    places = nodes | switches
+    with _capture(lab) as capture:
+        seen = _ask_and_read(lab, sender, patient=patient, settings=settings, emit=emit)
+        # What is done before the block ends does not wait until the sockets are freed.
+        evidence = _evidence(lab, seen, capture.stop())
+    _leave_as_found(evidence)
+    return evidence
+
+
+class _Seen(NamedTuple):
+    """What was read while the capture ran."""
+
+    asked: Answers
+    before: readings.Readings
+    after: readings.Readings
+    kernel_drops: tuple[Dropped, ...]
+    kernel_log: tuple[str, ...]
+
+
+def _ask_and_read(
+    lab: Lab, sender: Node | None, *, patient: bool, settings: bool, emit: Emit
+) -> _Seen:
+    nodes = [lab.netns(node.name) for node in lab.nodes]
+    switches = [lab.netns(network.name) for network in lab.networks]
     directors = [lab.netns(node.name) for node in lab.directors]
-    emit(StageStarted(f"reading counters of {len(places)} namespaces", 1, STAGES))
+    places = len(nodes) + len(switches)
+    emit(StageStarted(f"reading counters of {places} namespaces", 1, STAGES))
     with (
         ThreadPoolExecutor(1) as background,
         DropReasons() as reasons,
         Martians() as martians,
-        _capture(lab) as capture,
     ):
         since = time.monotonic()
         before = readings.read_and_flush(nodes, switches, directors)
         _probe_vips(lab)
         asked = ask_all(lab, sender, background, patient=patient, settings=settings, emit=emit)
         _await_advertisement(lab, since)
-        emit(StageStarted(f"reading counters of {len(places)} namespaces again", 4, STAGES))
+        emit(StageStarted(f"reading counters of {places} namespaces again", 4, STAGES))
         # What the requests taught is flushed; ``_leave_as_found`` puts back what was wrong before.
         after = readings.read_and_flush(nodes, switches, directors)
         kernel_drops = reasons.dropped() if reasons.supported else martians.dropped()
-        kernel_log = martians.logged()
+        return _Seen(asked, before, after, kernel_drops, martians.logged())
+
+
+def _evidence(lab: Lab, seen: _Seen, recording: Recording) -> Evidence:
+    nodes = {lab.netns(node.name): node.name for node in lab.nodes}
+    switches = {lab.netns(network.name): network.name for network in lab.networks}
+    asked, before, after = seen.asked, seen.before, seen.after
     states = _with_changed(
         {name: after.latest(state) for name, state in asked.states.items()},
         asked.changed.result() if asked.changed is not None else None,
     )
-    evidence = Evidence(
+    return Evidence(
         lab=lab,
         runs=asked.runs,
-        frames=decode_all(capture.recording.frames, gue_ports=gue_ports(lab, asked.runs)),
-        taps=tuple(sorted(capture.taps)),
-        drops={node: count for node, count in capture.drops.items() if count},
+        frames=decode_all(recording.frames, gue_ports=gue_ports(lab, asked.runs)),
+        taps=tuple(sorted(recording.taps)),
+        drops={node: count for node, count in recording.drops.items() if count},
         states={nodes[name]: state for name, state in states.items() if name in nodes},
         switches={switches[name]: state for name, state in states.items() if name in switches},
         counters={
             nodes[name]: nstat.growth(before.counters[name], after.counters[name]) for name in nodes
         },
-        kernel_drops=kernel_drops,
-        kernel_log=kernel_log,
+        kernel_drops=seen.kernel_drops,
+        kernel_log=seen.kernel_log,
         packet_filters={
-            places[name]: tuple(rule for rule in grown if rule.foreign)
-            for name in places
+            place: tuple(rule for rule in grown if rule.foreign)
+            for name, place in (nodes | switches).items()
             if (grown := growth(before.packet_filters[name], after.packet_filters[name]))
         },
         before=_not_taught(lab, {nodes[name]: found for name, found in before.learnt.items()}),
     )
-    _leave_as_found(evidence)
-    return evidence
 
 
 def _await_advertisement(lab: Lab, since: float) -> None:

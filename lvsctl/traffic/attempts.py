@@ -54,7 +54,14 @@ _AT_ONCE = struct.pack("ii", 1, 0)
 
 IMPATIENCE = 0.3
 """Seconds after which a request without an answer no longer delays the next one: requests that
-hang are worth waiting for together, not one after the other."""
+hang are worth waiting for together, not one after the other. Half of it after each that hangs, but
+never less than where eight times as long as answers take."""
+
+_SLICE, _LATE = 0.25, 0.05
+"""Seconds to wait at a time, and by how much later than that waiting ends on an idle machine."""
+
+ANY = 1 << 16
+"""More requests at a time than there are ports."""
 
 _CONNECTS = {0, errno.EINPROGRESS}
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -64,7 +71,8 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 class Target:
     """Where requests go, and how. ``timeout`` in seconds; ``keep`` holds answered connections.
 
-    ``impatience``: seconds after which the remaining requests no longer wait for this one.
+    ``impatience``: seconds after which a request hangs, and the next one no longer waits for it.
+    ``burst``: how many that do not hang may then be on their way at the same time.
     ``connect``: seconds after which a connection that is not established is given up, where
     that is earlier than ``timeout``.
 
@@ -80,6 +88,7 @@ class Target:
     keep: bool
     avoid: frozenset[int] = frozenset()
     impatience: float = IMPATIENCE
+    burst: int = ANY
     connect: float = float("inf")
     call: str | None = None
     """None: no SIP. The Call-ID of every request; empty: each has its own."""
@@ -115,14 +124,17 @@ def new_call() -> str:
 
 
 class _Attempt:
-    """A request in progress. ``sent_at`` is CLOCK_REALTIME, ``began`` CLOCK_MONOTONIC."""
+    """A request in progress. ``sent_at`` is CLOCK_REALTIME, ``began`` CLOCK_MONOTONIC.
+
+    ``started`` is by the clock that timeouts count by: see ``Attempts._waited``.
+    """
 
     __slots__ = (
-        *("began", "established", "index", "local", "reader", "sent_at"),
-        *("sock", "status", "unsent"),
+        *("began", "established", "hangs", "index", "local", "reader", "sent_at"),
+        *("sock", "started", "status", "unsent"),
     )
 
-    def __init__(self, index: int, sock: socket.SocketType, unsent: bytes) -> None:
+    def __init__(self, index: int, sock: socket.SocketType, unsent: bytes, started: float) -> None:
         self.index = index
         self.sock = sock
         self.unsent = unsent
@@ -130,8 +142,10 @@ class _Attempt:
         self.reader: ReplyReader | None = None
         self.status = 0
         self.established = False
+        self.hangs = False
         self.sent_at = time.time()
         self.began = time.monotonic()
+        self.started = started
 
 
 class Attempts:
@@ -158,6 +172,13 @@ class Attempts:
         self._started = 0
         # In order of their start.
         self._open: dict[int, _Attempt] = {}
+        self._woke = 0.0
+        self._waited = 0.0
+        """Seconds in which requests could have been answered: time in which this machine was so
+        busy that nobody ran, or this thread did not, is none in which to answer."""
+        self._hanging = 0
+        self._hung = 0
+        self._answers: list[float] = []
         self._kept: list[socket.SocketType] = []
 
     @property
@@ -185,14 +206,22 @@ class Attempts:
         """Send all requests and wait for the replies. Raises HostError."""
         with select.epoll() as epoll:
             epoll.register(self._stop, select.EPOLLIN)
+            self._woke = time.monotonic()
             self._fill(epoll)
             while self._open:
-                for fd, _ in epoll.poll(self._timeout(), 512):
+                for fd, _ in self._wait(epoll):
                     if fd == self._stop:
                         return
                     self._go_on(epoll, self._open[fd])
                 self._expire()
                 self._fill(epoll)
+
+    def _wait(self, epoll: select.epoll) -> list[tuple[int, int]]:
+        asked = min(_SLICE, self._timeout())
+        found = epoll.poll(asked, 512)
+        before, self._woke = self._woke, time.monotonic()
+        self._waited += min(self._woke - before, asked + _LATE)
+        return found
 
     def _fill(self, epoll: select.epoll) -> None:
         """Start as many requests as allowed; all connect before the first one sends.
@@ -206,7 +235,9 @@ class Attempts:
     def _connect_all(self) -> list[_Attempt]:
         """Open as many connections as allowed; returns those that did not fail at once."""
         begun: list[_Attempt] = []
-        while len(self._open) < self._concurrency and self._started < len(self._results):
+        while self._started < len(self._results):
+            if len(self._open) - self._hanging >= self._concurrency:
+                break
             if attempt := self._connect():
                 begun.append(attempt)
         return begun
@@ -218,7 +249,7 @@ class Attempts:
             sock = socket.SocketType(*self._kind)
         except OSError as error:
             raise _host_error(error) from error
-        attempt = _Attempt(self._started, sock, self._request)
+        attempt = _Attempt(self._started, sock, self._request, self._waited)
         self._started += 1
         self._open[sock.fileno()] = attempt
         if self._target.avoid:
@@ -303,7 +334,7 @@ class Attempts:
 
     def _finish(self, attempt: _Attempt, said: ServerIdentity, error: str = Failure.NONE) -> None:
         """The request is over: note what came of it, and close or keep its connection."""
-        self._results[attempt.index] = Exchange(
+        self._results[attempt.index] = exchange = Exchange(
             sent_at=attempt.sent_at,
             local=attempt.local,
             status=attempt.status,
@@ -313,9 +344,13 @@ class Attempts:
             seconds=time.monotonic() - attempt.began,
             error=error,
         )
+        if attempt.hangs:
+            self._hanging -= 1
+        if not error:
+            self._answers.append(exchange.seconds)
         if error == Failure.TIMED_OUT:
-            # Who does not answer is not worth waiting for one request after the other.
-            self._concurrency = len(self._results)
+            if not attempt.hangs:
+                self._note_hanging()
             # Else the kernel would go on sending what was never acknowledged, for minutes, and
             # what that teaches it (a path's MTU) would be known to the next experiment.
             attempt.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
@@ -327,11 +362,18 @@ class Attempts:
 
     def _timeout(self) -> float:
         """Seconds until the first deadline, or until more requests may start."""
-        first = next(iter(self._open.values()))
         deadline = min(map(self._deadline, self._watched()))
-        if self._concurrency < len(self._results):
-            deadline = min(deadline, first.began + self._target.impatience)
-        return max(0.0, deadline - time.monotonic())
+        if self._started < len(self._results):
+            first = next((one for one in self._open.values() if not one.hangs), None)
+            if first is not None:
+                deadline = min(deadline, first.started + self._impatience())
+        return max(0.0, deadline - self._waited)
+
+    def _impatience(self) -> float:
+        """Seconds after which a request hangs: less after each, unless answers take as long."""
+        most = self._target.impatience
+        usual = 8 * sum(self._answers) / len(self._answers) if self._answers else 0.0
+        return min(most, max(usual, most * 0.5**self._hung))
 
     def _watched(self) -> Iterable[_Attempt]:
         """The attempts of which one has the next deadline."""
@@ -340,22 +382,36 @@ class Attempts:
         return (next(iter(self._open.values())),)
 
     def _deadline(self, attempt: _Attempt) -> float:
-        """The time (CLOCK_MONOTONIC) after which the request is given up."""
+        """The time waited after which the request is given up."""
         if attempt.established:
-            return attempt.began + self._target.timeout
-        return attempt.began + min(self._target.timeout, self._target.connect)
+            return attempt.started + self._target.timeout
+        return attempt.started + min(self._target.timeout, self._target.connect)
 
     def _expire(self) -> None:
-        now = time.monotonic()
-        oldest = next(iter(self._open.values()), None)
-        if oldest is not None and now - oldest.began >= self._target.impatience:
-            self._concurrency = len(self._results)
+        now = self._waited
+        if self._started < len(self._results):
+            self._notice_hanging(now)
         while self._open:
             late = [one for one in self._watched() if self._deadline(one) <= now]
             if not late:
                 return
             for attempt in late:
                 self._finish(attempt, ServerIdentity(), Failure.TIMED_OUT)
+
+    def _notice_hanging(self, now: float) -> None:
+        patience = self._impatience()
+        for attempt in self._open.values():
+            if attempt.hangs:
+                continue
+            if now - attempt.started < patience:
+                return
+            attempt.hangs = True
+            self._hanging += 1
+            self._note_hanging()
+
+    def _note_hanging(self) -> None:
+        self._hung += 1
+        self._concurrency = max(self._concurrency, self._target.burst)
 
 
 def exchange_datagram(sock: socket.socket, request: bytes) -> Exchange:

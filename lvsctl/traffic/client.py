@@ -18,6 +18,7 @@ from lvsctl.model.addresses import Endpoint, IPAddress
 from lvsctl.model.evidence import Exchange
 from lvsctl.model.service import Protocol
 from lvsctl.traffic.attempts import (
+    ANY,
     Attempts,
     Target,
     bind_elsewhere,
@@ -44,6 +45,7 @@ def requests(
     path: str = "/",
     avoid: frozenset[int] = frozenset(),
     call: str | None = None,
+    burst: int = ANY,
 ) -> tuple[Exchange, ...]:
     """Send ``count`` requests from ``netns`` to ``url_host``:``port``; return their outcomes.
 
@@ -58,8 +60,9 @@ def requests(
     namespace does not exist, HostError if open files or memory run out.
     """
     target = Target(
-        url_host, port, protocol, timeout, path, keep=hold, avoid=avoid, connect=connect, call=call
-    )
+        url_host, port, protocol, timeout, path,
+        keep=hold, avoid=avoid, burst=burst, connect=connect, call=call,
+    )  # fmt: skip
     with _attempted(netns, target, count, concurrency) as exchanges:
         return exchanges
 
@@ -78,16 +81,18 @@ def held(
     path: str = "/",
     avoid: frozenset[int] = frozenset(),
     call: str | None = None,
+    burst: int = ANY,
 ) -> Iterator[tuple[Exchange, ...]]:
     """As ``requests`` with ``hold``: the answered connections stay open inside the ``with``.
 
-    Once a request has timed out, the rest are sent at once.
+    Once a request hangs, ``burst`` that do not are on their way at the same time.
 
     So the connection table can be read while they are established.
     """
     target = Target(
-        url_host, port, protocol, timeout, path, keep=True, avoid=avoid, connect=connect, call=call
-    )
+        url_host, port, protocol, timeout, path,
+        keep=True, avoid=avoid, burst=burst, connect=connect, call=call,
+    )  # fmt: skip
     with _attempted(netns, target, count, concurrency) as exchanges:
         yield exchanges
 

@@ -10,17 +10,21 @@ import errno
 import itertools
 import json
 import os
+import select
 import signal
 import socket
 import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from hashlib import sha256
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -422,6 +426,87 @@ def test_failures_have_names(
 def test_a_connection_that_is_not_established_is_given_up_earlier(wire: Wire) -> None:
     done = ask(wire, count=3, url_host=ip_address(silent(wire)), connect=0.2, timeout=600)
     assert [e.error for e in done] == [Failure.TIMED_OUT] * 3
+
+
+@pytest.mark.parametrize("burst", [1, 3])
+def test_after_one_that_hangs_as_many_are_on_their_way_as_the_lab_takes(
+    wire: Wire, burst: int
+) -> None:
+    """A server never answers the second of eight; how many wait for it at each of the others?"""
+    waiting: list[int] = []
+    over = threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        with ExitStack() as held:
+            for number in range(8):
+                taken = held.enter_context(listener.accept()[0])
+                if number == 1:
+                    continue
+                further = [taken]
+                while select.select([listener], [], [], 0.1)[0]:
+                    further.append(held.enter_context(listener.accept()[0]))
+                waiting.append(len(further))
+                for one in further:
+                    one.recv(4096)
+                    one.close()
+                if sum(waiting) == 7:
+                    break
+            over.wait()
+
+    def listen() -> socket.socket:
+        with enter(wire.server):
+            return socket.create_server((str(SERVER), 80))
+
+    with in_thread(listen) as listener:
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        done = ask(wire, url_host=SERVER, count=8, burst=burst, timeout=3.0)
+        over.set()
+        server.join()
+    errors = [one.error for one in done]
+    assert errors == [Failure.CLOSED, Failure.TIMED_OUT, *[Failure.CLOSED] * 6]
+    assert waiting[0] == 1
+    assert max(waiting) <= burst
+    assert burst == 1 or max(waiting) > 1
+
+
+REAL_EPOLL = select.epoll
+
+
+class LateEpoll:
+    """An epoll on a machine that stands still for a moment when it first waits."""
+
+    def __init__(self) -> None:
+        self._epoll = REAL_EPOLL()
+        self._stands_still = 1.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._epoll.close()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._epoll, name)
+
+    def poll(self, timeout: float, most: int) -> list[tuple[int, int]]:
+        time.sleep(self._stands_still)  # noqa: TID251 (what stands still is the machine)
+        self._stands_still = 0.0
+        return self._epoll.poll(timeout, most)
+
+
+def test_while_the_machine_stands_still_no_request_times_out(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    responder = wire.serve(wire.listener())
+    monkeypatch.setattr("lvsctl.traffic.attempts.select.epoll", LateEpoll)
+    responder.send_signal(signal.SIGSTOP)
+    goes_on = threading.Timer(1.2, responder.send_signal, (signal.SIGCONT,))
+    goes_on.start()
+    (exchange,) = ask(wire, timeout=0.8)
+    goes_on.join()
+    assert exchange.answered
+    assert exchange.seconds > 0.8
 
 
 @pytest.mark.parametrize(
