@@ -9,6 +9,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -59,9 +60,13 @@ def ip(*words: str) -> Any:
     return json.loads(said or "[]")
 
 
+LIFETIME = re.compile(r'"(valid|preferred)_life_time":\d+|expires \d+sec')
+"""What passes by itself where a host has its addresses from DHCP or a router."""
+
+
 def host_state() -> list[str]:
     seen = [subprocess.run(c, check=True, capture_output=True, text=True).stdout for c in HOST]
-    return [*seen, neighbours()]
+    return [*(LIFETIME.sub("", one) for one in seen), neighbours()]
 
 
 def host_sysctls() -> dict[str, str]:
