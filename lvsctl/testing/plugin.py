@@ -160,6 +160,16 @@ def _unable(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the faults of a topology together, with ``--dist loadgroup``."""
+    if config.getoption("dist") != "loadgroup":
+        return None
+    from lvsctl.testing.groups import GroupScheduling  # with xdist, which may be missing
+
+    return GroupScheduling(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:  # noqa: ARG001 (xdist's names)
     """Take over the notes of an xdist worker that has ended."""
     output = getattr(node, "workeroutput", None) or {}

@@ -25,6 +25,7 @@ from lvsctl.errors import (
 )
 from lvsctl.kernel import probe
 from lvsctl.output import matrix_markdown
+from lvsctl.testing.groups import topology_of
 from lvsctl.testing.labs import (
     MAX_NAME,
     Labs,
@@ -263,3 +264,16 @@ def test_a_bug_in_the_report_of_a_failed_test_is_in_the_report(tmp_path: Path) -
     (section,) = sections_of(cast("WatchedLab", Broken()), tmp_path)
     assert section[0] == "lvsctl verify dr"
     assert "IndexError: of ours" in section[1]
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "topology"),
+    [
+        ("lvsctl/testing/campaign.py::test_fault[dr-vip-missing]", "dr"),
+        ("../lib/campaign.py::test_fault[dr-ha-vip-missing]", "dr-ha"),
+        ("tests/test_shop.py::test_shop[dr-vip-missing]", ""),
+        ("tests/test_shop.py::test_shop", ""),
+    ],
+)
+def test_the_faults_of_a_topology_are_one_group(nodeid: str, topology: str) -> None:
+    assert topology_of(nodeid) == topology

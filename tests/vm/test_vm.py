@@ -1,8 +1,7 @@
 """lvsctl on a distribution's own kernel: provisioned as README.md says, then everything there.
 
 `make test-vm` runs these, and nothing else does: it needs root and the distribution's archive, and
-takes an hour or two for each system where the CPU is emulated. SUITES="bookworm trixie noble" says
-which.
+takes an hour or two for each system where the CPU is emulated. SUITES="bookworm trixie" says which.
 
 The virtual machine has no network but the way in by ssh, so that two addresses are replaced: apt
 and pip find in directories of the image what they would find in the archives.
@@ -27,7 +26,7 @@ from tests.vm.vm import Vm, running
 
 pytestmark = pytest.mark.vm
 
-SUITES = os.environ.get("SUITES", "bookworm trixie noble").split()
+SUITES = os.environ.get("SUITES", "bookworm trixie").split()
 PATIENCE = {"kvm": 1, "tcg": 10}
 """LVSCTL_TEST_PATIENCE, by how the CPU runs."""
 
