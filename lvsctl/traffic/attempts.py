@@ -178,7 +178,8 @@ class Attempts:
         busy that nobody ran, or this thread did not, is none in which to answer."""
         self._hanging = 0
         self._hung = 0
-        self._answers: list[float] = []
+        self._answers = 0
+        self._answering = 0.0
         self._kept: list[socket.SocketType] = []
 
     @property
@@ -347,7 +348,8 @@ class Attempts:
         if attempt.hangs:
             self._hanging -= 1
         if not error:
-            self._answers.append(exchange.seconds)
+            self._answers += 1
+            self._answering += exchange.seconds
         if error == Failure.TIMED_OUT:
             if not attempt.hangs:
                 self._note_hanging()
@@ -372,7 +374,7 @@ class Attempts:
     def _impatience(self) -> float:
         """Seconds after which a request hangs: less after each, unless answers take as long."""
         most = self._target.impatience
-        usual = 8 * sum(self._answers) / len(self._answers) if self._answers else 0.0
+        usual = 8 * self._answering / self._answers if self._answers else 0.0
         return min(most, max(usual, most * 0.5**self._hung))
 
     def _watched(self) -> Iterable[_Attempt]:

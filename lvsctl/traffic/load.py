@@ -163,7 +163,10 @@ def _started(argv: Sequence[str], script: int) -> subprocess.Popen[str]:
 
 @contextmanager
 def _own(client: str, to: VipPort, path: str, connections: int) -> Iterator[_End]:
-    target = Target(to.vip, to.port, Protocol.TCP, TIMEOUT, path, keep=False, impatience=TIMEOUT)
+    target = Target(
+        to.vip, to.port, Protocol.TCP, TIMEOUT, path,
+        keep=False, impatience=TIMEOUT, burst=connections,
+    )  # fmt: skip
     stop = os.eventfd(0)
     attempts = Attempts(target, _MOST_REQUESTS, connections, stop)
     over = threading.Event()
