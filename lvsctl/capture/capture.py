@@ -112,7 +112,8 @@ class Capture:
         trace: TracebackType | None,
     ) -> None:
         try:
-            self.stop()
+            if self._thread is not None:  # not stopped yet
+                self.stop()
         finally:
             listener, self._listener = self._listener, None
             if listener is not None:

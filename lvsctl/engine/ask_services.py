@@ -413,6 +413,7 @@ def at_once(
         connect=min(connect, connect_timeout(lab)),
         avoid=avoid,
         call=call,
+        burst=_AT_ONCE,
     )
 
 
@@ -420,7 +421,8 @@ _AT_ONCE = 32
 """Requests at the same time: hundreds would wait for each other, and on a busy machine too long."""
 
 _BACKLOG = 1000
-"""Frames that a CPU holds for its devices (net.core.netdev_max_backlog); it drops further ones."""
+"""Frames that a CPU holds for its devices before it drops any: net.core.netdev_max_backlog's
+default."""
 
 
 def _burst(lab: Lab) -> int:

@@ -12,7 +12,7 @@ import socket
 from typing import NamedTuple
 
 _MACHINES = 64
-"""How many machines on one CPU are told apart."""
+"""Names that each CPU has: one for each machine that takes it."""
 
 
 class HostCpu(NamedTuple):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from lvsctl.errors import HostError
 from lvsctl.netlink import messages, sockets
-from lvsctl.netlink.messages import body
+from lvsctl.netlink.messages import FAMILIES, body
 
 from pyroute2.netlink import genlmsg  # isort: skip (after the shim)
 
@@ -40,18 +40,15 @@ def family_id(sock: socket.socket) -> int:
     return number
 
 
-_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-
-
 def add_port(port: int, family: int, version: int = 4) -> bytearray:
     """Return the message of `ip fou add port … gue`; IP ``version`` 6: `ip -6 fou …`."""
-    attributes = [("FOU_ATTR_PORT", port), ("FOU_ATTR_AF", int(_FAMILIES[version]))]
+    attributes = [("FOU_ATTR_PORT", port), ("FOU_ATTR_AF", FAMILIES[version])]
     return _message(family, _ADD, [*attributes, ("FOU_ATTR_TYPE", _GUE)])
 
 
 def delete_port(port: int, family: int, version: int = 4) -> bytearray:
     """Return the message of `ip fou del port …`."""
-    attributes = [("FOU_ATTR_PORT", port), ("FOU_ATTR_AF", int(_FAMILIES[version]))]
+    attributes = [("FOU_ATTR_PORT", port), ("FOU_ATTR_AF", FAMILIES[version])]
     return _message(family, _DEL, attributes)
 
 
@@ -88,6 +85,6 @@ def ports(sock: socket.socket) -> GuePorts:
                     }
                 )
             )
-            for number in _FAMILIES.values()
+            for number in FAMILIES.values()
         )
     )

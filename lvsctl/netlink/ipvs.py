@@ -38,7 +38,7 @@ from lvsctl.model.service import (
 )
 from lvsctl.model.state import Counters, RealServerState, ServiceState
 from lvsctl.netlink import lazy_pyroute2, messages, sockets
-from lvsctl.netlink.messages import attribute, attributes, body, decode, nested, number_of
+from lvsctl.netlink.messages import FAMILIES, attribute, attributes, body, decode, nested, number_of
 from lvsctl.resources.ipvs_real_server import IpvsRealServer
 from lvsctl.resources.ipvs_service import IpvsService
 
@@ -63,7 +63,6 @@ _TUNNEL_TYPES = {Encapsulation.IPIP: 0, Encapsulation.GUE: 1, Encapsulation.GRE:
 _ENCAPSULATIONS = {number: kind for kind, number in _TUNNEL_TYPES.items()}
 """IP_VS_CONN_F_TUNNEL_TYPE_*."""
 _PROTOCOLS = {protocol.number: protocol for protocol in Protocol}
-_FAMILIES = {4: int(socket.AF_INET), 6: int(socket.AF_INET6)}
 _ALL_FLAGS = 0xFFFFFFFF
 
 
@@ -239,11 +238,11 @@ def _service(resource: IpvsService) -> bytes:
 def _key(key: ServiceMatch) -> list[tuple[str, Any]]:
     if isinstance(key, FwMark):
         return [
-            ("IPVS_SVC_ATTR_AF", _FAMILIES[key.version]),
+            ("IPVS_SVC_ATTR_AF", FAMILIES[key.version]),
             ("IPVS_SVC_ATTR_FWMARK", key.mark),
         ]
     return [
-        ("IPVS_SVC_ATTR_AF", _FAMILIES[key.vip.version]),
+        ("IPVS_SVC_ATTR_AF", FAMILIES[key.vip.version]),
         ("IPVS_SVC_ATTR_PROTOCOL", key.protocol.number),
         ("IPVS_SVC_ATTR_ADDR", _encode_address(key.vip)),
         ("IPVS_SVC_ATTR_PORT", key.port),
@@ -273,7 +272,7 @@ def _dest_key(resource: IpvsRealServer) -> bytes:
     return (
         attribute(Dest, "IPVS_DEST_ATTR_ADDR", _encode_address(rip))
         + attribute(Dest, "IPVS_DEST_ATTR_PORT", resource.real_server.port)
-        + attribute(Dest, "IPVS_DEST_ATTR_ADDR_FAMILY", _FAMILIES[rip.version])
+        + attribute(Dest, "IPVS_DEST_ATTR_ADDR_FAMILY", FAMILIES[rip.version])
     )
 
 
@@ -391,7 +390,7 @@ def _real_server(answer: bytes, key: ServiceMatch) -> RealServerState:
         return int.from_bytes(get(name) or b"", "big")
 
     method = number_of(get("FWD_METHOD"))
-    family = number_of(get("ADDR_FAMILY")) or _FAMILIES[key.version]
+    family = number_of(get("ADDR_FAMILY")) or FAMILIES[key.version]
     stats = attributes(dest[_DEST_NUMBERS["STATS64"]])
     return RealServerState(
         rip=_decode_address(family, dest[_DEST_NUMBERS["ADDR"]]),

@@ -15,15 +15,14 @@ from ipaddress import ip_address, ip_network
 from lvsctl.errors import KernelError
 from lvsctl.model.state import RuleState
 from lvsctl.netlink import sockets
-from lvsctl.netlink.messages import attributes, number_of, packed, text_of
+from lvsctl.netlink.messages import FAMILIES, attributes, number_of, packed, text_of
 
 NEWRULE, DELRULE, GETRULE = 32, 33, 34
 """Types of messages, RTM_*."""
 
 _HEADER = struct.Struct("=BBBBBxxBI")
 """struct fib_rule_hdr: family, dst_len, src_len, tos, table, two reserved, action, flags."""
-_FAMILIES = {4: int(socket.AF_INET), 6: int(socket.AF_INET6)}
-_VERSIONS = {number: version for version, number in _FAMILIES.items()}
+_VERSIONS = {number: version for version, number in FAMILIES.items()}
 _INVERT = 2
 _TO_TABLE, _GOTO, _NOP = 1, 2, 3
 _ACTIONS = {6: "blackhole", 7: "unreachable", 8: "prohibit"}
@@ -39,7 +38,7 @@ _NONE = 0xFFFFFFFF
 def dump_rules(sock: socket.socket) -> tuple[RuleState, ...]:
     """Return all rules of both families in the socket's namespace, in their order."""
     found: list[RuleState] = []
-    for family in _FAMILIES.values():
+    for family in FAMILIES.values():
         asked = sockets.message(GETRULE, sockets.DUMP, _HEADER.pack(family, 0, 0, 0, 0, 0, 0))
         try:
             answer = sockets.request(sock, asked)
@@ -161,5 +160,5 @@ def _encode(rule: RuleState) -> bytes:
             action = actions[word]
         else:
             raise ValueError(f"unknown word of a rule: {word}")
-    family = _FAMILIES[rule.version]
+    family = FAMILIES[rule.version]
     return _HEADER.pack(family, bits["to"], bits["from"], 0, 0, action, flags) + content

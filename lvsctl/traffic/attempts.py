@@ -54,11 +54,11 @@ _AT_ONCE = struct.pack("ii", 1, 0)
 
 IMPATIENCE = 0.3
 """Seconds after which a request without an answer no longer delays the next one: requests that
-hang are worth waiting for together, not one after the other. Half of it after each that hangs, but
-never less than where eight times as long as answers take."""
+hang are worth waiting for together, not one after the other. It is halved with each request that
+hangs, down to eight times the mean time of an answer."""
 
 _SLICE, _LATE = 0.25, 0.05
-"""Seconds to wait at a time, and by how much later than that waiting ends on an idle machine."""
+"""Seconds: how long to wait at a time, and how much later that may end without being a delay."""
 
 ANY = 1 << 16
 """More requests at a time than there are ports."""
@@ -126,15 +126,17 @@ def new_call() -> str:
 class _Attempt:
     """A request in progress. ``sent_at`` is CLOCK_REALTIME, ``began`` CLOCK_MONOTONIC.
 
-    ``started`` is by the clock that timeouts count by: see ``Attempts._waited``.
+    ``waited_before`` is what ``Attempts._waited`` was then: timeouts count from there.
     """
 
     __slots__ = (
         *("began", "established", "hangs", "index", "local", "reader", "sent_at"),
-        *("sock", "started", "status", "unsent"),
+        *("sock", "status", "unsent", "waited_before"),
     )
 
-    def __init__(self, index: int, sock: socket.SocketType, unsent: bytes, started: float) -> None:
+    def __init__(
+        self, index: int, sock: socket.SocketType, unsent: bytes, waited_before: float
+    ) -> None:
         self.index = index
         self.sock = sock
         self.unsent = unsent
@@ -145,7 +147,7 @@ class _Attempt:
         self.hangs = False
         self.sent_at = time.time()
         self.began = time.monotonic()
-        self.started = started
+        self.waited_before = waited_before
 
 
 class Attempts:
@@ -174,8 +176,8 @@ class Attempts:
         self._open: dict[int, _Attempt] = {}
         self._woke = 0.0
         self._waited = 0.0
-        """Seconds in which requests could have been answered: time in which this machine was so
-        busy that nobody ran, or this thread did not, is none in which to answer."""
+        """Seconds so far, without delays: where a wait ends late, this thread was not scheduled in
+        time, because the machine is busy, and neither were those who answer."""
         self._hanging = 0
         self._hung = 0
         self._answers = 0
@@ -368,7 +370,7 @@ class Attempts:
         if self._started < len(self._results):
             first = next((one for one in self._open.values() if not one.hangs), None)
             if first is not None:
-                deadline = min(deadline, first.started + self._impatience())
+                deadline = min(deadline, first.waited_before + self._impatience())
         return max(0.0, deadline - self._waited)
 
     def _impatience(self) -> float:
@@ -386,8 +388,8 @@ class Attempts:
     def _deadline(self, attempt: _Attempt) -> float:
         """The time waited after which the request is given up."""
         if attempt.established:
-            return attempt.started + self._target.timeout
-        return attempt.started + min(self._target.timeout, self._target.connect)
+            return attempt.waited_before + self._target.timeout
+        return attempt.waited_before + min(self._target.timeout, self._target.connect)
 
     def _expire(self) -> None:
         now = self._waited
@@ -405,7 +407,7 @@ class Attempts:
         for attempt in self._open.values():
             if attempt.hangs:
                 continue
-            if now - attempt.started < patience:
+            if now - attempt.waited_before < patience:
                 return
             attempt.hangs = True
             self._hanging += 1

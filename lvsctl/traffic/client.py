@@ -52,8 +52,9 @@ def requests(
     ``concurrency`` requests run at the same time, and each has ``timeout`` seconds from opening
     its connection to the last byte of its answer; a connection that is not established within
     ``connect`` seconds is given up. With ``hold`` every connection stays open until
-    the last request is over, for schedulers that count connections. Ports in ``avoid`` are not
-    used: see ``Target``. With ``call`` they are requests of SIP with that Call-ID (empty: each
+    the last request is over, for schedulers that count connections. Once a request hangs, ``burst``
+    others run at the same time: see ``Target``. Ports in ``avoid`` are not
+    used. With ``call`` they are requests of SIP with that Call-ID (empty: each
     with its own). A request without an answer is an ``Exchange`` with an error, never an exception.
 
     Runs in a thread of its own; the caller's stays in its namespace. Raises LabError if the
@@ -84,8 +85,6 @@ def held(
     burst: int = ANY,
 ) -> Iterator[tuple[Exchange, ...]]:
     """As ``requests`` with ``hold``: the answered connections stay open inside the ``with``.
-
-    Once a request hangs, ``burst`` that do not are on their way at the same time.
 
     So the connection table can be read while they are established.
     """

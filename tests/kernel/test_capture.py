@@ -387,7 +387,13 @@ def test_live_frames_come_in_order_and_end_when_told(nodes: Nodes) -> None:
     assert all(one.time <= other.time for one, other in pairwise([first, *rest]))
 
 
-def test_nothing_is_left_open_and_the_caller_stays_where_it_is(nodes: Nodes) -> None:
+def nothing_can_be_read(*_: object, **__: object) -> None:
+    raise OSError("nothing can be read")
+
+
+def test_nothing_is_left_open_and_the_caller_stays_where_it_is(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client, _ = nodes
     home = Path("/proc/thread-self/ns/net").readlink()
     with Capture(nodes):
@@ -400,6 +406,10 @@ def test_nothing_is_left_open_and_the_caller_stays_where_it_is(nodes: Nodes) -> 
         Capture(nodes, Options(filter="((")).__enter__()
     with pytest.raises(UsageError, match="no node rs9 to capture at"):
         Capture(nodes, Options(taps=frozenset({Tap("rs9", "lan")}))).__enter__()
+    with monkeypatch.context() as patched:
+        patched.setattr(Listener, "read", nothing_can_be_read)
+        with pytest.raises(OSError, match="nothing can be read"), Capture(nodes) as capture:
+            capture.stop()
     with Capture(nodes) as capture:
         echo(client, 1)
 

@@ -9,7 +9,6 @@ import contextlib
 import errno
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -41,7 +40,7 @@ from lvsctl.resources.user_command import UserCommand
 from lvsctl.resources.veth_link import VethLink
 from tests.kernel.by_hand import descriptors, eventually
 from tests.kernel.dr_shape import DEVICE, VIP, dr_plan
-from tests.kernel.initial import neighbours
+from tests.kernel.initial import COUNTING, neighbours
 
 OFFLOADS_OFF = ("tx", "off", "sg", "off", "tso", "off", "gso", "off", "gro", "off")
 
@@ -49,7 +48,7 @@ MANY = 32
 """Real servers of a lab that is not small."""
 
 HOST = (
-    ("ip", "-j", "link"), ("ip", "-j", "addr"), ("ip", "route", "show", "table", "all"),
+    ("ip", "link"), ("ip", "addr"), ("ip", "route", "show", "table", "all"),
     ("ip", "-6", "route", "show", "table", "all"), ("ip", "rule"),
 )  # fmt: skip
 """What of the initial namespace must be the same before and after."""
@@ -60,13 +59,9 @@ def ip(*words: str) -> Any:
     return json.loads(said or "[]")
 
 
-LIFETIME = re.compile(r'"(valid|preferred)_life_time":\d+|expires \d+sec')
-"""What passes by itself where a host has its addresses from DHCP or a router."""
-
-
 def host_state() -> list[str]:
     seen = [subprocess.run(c, check=True, capture_output=True, text=True).stdout for c in HOST]
-    return [*(LIFETIME.sub("", one) for one in seen), neighbours()]
+    return [*(COUNTING.sub("", one) for one in seen), neighbours()]
 
 
 def host_sysctls() -> dict[str, str]:
